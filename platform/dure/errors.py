@@ -1,0 +1,66 @@
+"""The two kinds of failure that reach a user, and the exit code of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class DureError(Exception):
+    """Base of every failure that dure reports in words and without a traceback."""
+
+    exit_code = 1
+
+
+class UserError(DureError):
+    """Something the user gave is wrong: a file, a key, a row, an option. Exits 2.
+
+    Args:
+        problem: What is wrong, with the value that was given.
+        where: The place: a file (with row), a dotted key, an option.
+        expected: What would have been right.
+        hint: What to do now.
+    """
+
+    exit_code = 2
+
+    def __init__(
+        self, problem: str, *, where: str | None = None, expected: str | None = None, hint: str | None = None
+    ) -> None:
+        self.problem = problem
+        self.where = where
+        self.expected = expected
+        self.hint = hint
+        super().__init__(problem, where, expected, hint)
+
+    def __str__(self) -> str:
+        lines = [f"{self.where}: {self.problem}" if self.where else self.problem]
+        if self.expected:
+            lines.append(f"  expected: {self.expected}")
+        if self.hint:
+            lines.append(f"  try: {self.hint}")
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle with the keyword arguments: the error crosses from a worker to the driver."""
+        return _rebuild, (type(self), self.problem, self.where, self.expected, self.hint)
+
+
+class RunError(DureError):
+    """A run or study failed for a reason that is not the user's input. Exits 1."""
+
+
+def _rebuild(
+    kind: type[UserError], problem: str, where: str | None, expected: str | None, hint: str | None
+) -> UserError:
+    return kind(problem, where=where, expected=expected, hint=hint)
+
+
+def nearest(word: str, candidates: Sequence[str]) -> str | None:
+    """Return the candidate most like ``word``, or None when none is like it.
+
+    Similarity is the normalised Indel ratio of rapidfuzz; below 60 of 100 nothing is suggested.
+    """
+    from rapidfuzz import fuzz, process
+
+    found = process.extractOne(word, candidates, scorer=fuzz.ratio, score_cutoff=60)
+    return None if found is None else str(found[0])
