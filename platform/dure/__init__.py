@@ -1,0 +1,1 @@
+"""dure: distributed experiments on Ray Train and Ray Tune for fine-tuning NLP models."""

@@ -1,0 +1,60 @@
+"""Finding experiments, studies and profiles by name, beside the user or in the installation."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Literal
+
+from dure.errors import UserError, nearest
+
+Kind = Literal["experiment", "study", "profile"]
+
+_FOLDERS: dict[Kind, tuple[str, str]] = {
+    "experiment": ("search_spaces", "experiments"),
+    "study": ("search_spaces", "studies"),
+    "profile": ("cluster", "profiles"),
+}
+
+
+def folders(kind: Kind) -> list[Path]:
+    """Return the folders that hold YAML of a kind: the working folder's first, then the installation's."""
+    package, sub = _FOLDERS[kind]
+    roots = [Path.cwd() / package]
+    spec = importlib.util.find_spec(package)
+    if spec is not None and spec.submodule_search_locations is not None:
+        roots += [Path(location) for location in spec.submodule_search_locations]
+    found = dict.fromkeys((root / sub).resolve() for root in roots)
+    return [folder for folder in found if folder.is_dir()]
+
+
+def available(kind: Kind) -> dict[str, Path]:
+    """Return every name of a kind with its file; a file of the working folder hides an installed namesake."""
+    files: dict[str, Path] = {}
+    for folder in folders(kind):
+        for file in sorted(folder.glob("*.yaml")):
+            if not file.name.startswith("_"):
+                files.setdefault(file.stem, file)
+    return files
+
+
+def find(kind: Kind, name: str) -> Path:
+    """Return the file of a name, or the file itself when a path is given.
+
+    Raises:
+        UserError: There is neither a file nor a name like it.
+    """
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        path = Path(name)
+        if path.is_file():
+            return path
+        raise UserError(f"there is no such {kind} file", where=name)
+    files = available(kind)
+    if name in files:
+        return files[name]
+    like = nearest(name, list(files))
+    raise UserError(
+        f"there is no {kind} '{name}'",
+        expected=f"one of: {', '.join(files) or 'none is installed'}; or the path of a .yaml file",
+        hint=f"'{like}'" if like else None,
+    )

@@ -1,0 +1,52 @@
+"""Turning an experiment into its rehearsal: everything is exercised, nothing takes long."""
+
+from __future__ import annotations
+
+from dure.config.schema import Experiment
+
+
+def rehearsal_of(experiment: Experiment) -> Experiment:
+    """Return the experiment as its rehearsal: a miniature model, few rows and few steps.
+
+    Kept as they are: LoRA rank and targets, special tokens, quantisation, schedule, warm-up, accumulation,
+    beams, penalties, patience, tracking. Shortened: rows, lengths, steps. The learning rate is multiplied by
+    ``rehearsal.learning_rate_scale``, since random weights need larger steps; the order of learning rates
+    among experiments stays.
+    """
+    mini = experiment.rehearsal.model_copy(update={"enabled": True})
+    tokenizer, training, data, generation = (
+        experiment.tokenizer,
+        experiment.training,
+        experiment.data,
+        experiment.generation,
+    )
+    max_steps = min(training.max_steps or mini.max_steps, mini.max_steps)
+    max_length = min(generation.max_length, mini.max_decoder_len)
+    return experiment.model_copy(
+        update={
+            "rehearsal": mini,
+            "tokenizer": tokenizer.model_copy(
+                update={
+                    "encoder_max_len": min(tokenizer.encoder_max_len, mini.max_encoder_len),
+                    "decoder_max_len": min(tokenizer.decoder_max_len, mini.max_decoder_len),
+                }
+            ),
+            "data": data.model_copy(
+                update={
+                    "max_train_rows": min(data.max_train_rows or mini.max_train_rows, mini.max_train_rows),
+                    "max_dev_rows": min(data.max_dev_rows or mini.max_dev_rows, mini.max_dev_rows),
+                }
+            ),
+            "training": training.model_copy(
+                update={
+                    "max_steps": max_steps,
+                    "eval_every": max(1, max_steps // mini.num_evaluations),
+                    "learning_rate": min(1.0, training.learning_rate * mini.learning_rate_scale),
+                    "evaluate_untrained": True,
+                }
+            ),
+            "generation": generation.model_copy(
+                update={"max_length": max_length, "min_length": min(generation.min_length, max_length)}
+            ),
+        }
+    )

@@ -1,0 +1,335 @@
+"""What an experiment is: one typed tree, every field with a sentence that ``dure schema`` prints."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from dure.config.numbers import number_from_text, whole_number
+
+Float = Annotated[float, BeforeValidator(number_from_text)]
+"""A number; ``1e-5``, which YAML 1.1 reads as text, is one too."""
+
+Int = Annotated[int, BeforeValidator(whole_number)]
+"""A whole number; ``true`` is none."""
+
+PositiveInt = Annotated[Int, Field(ge=1)]
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
+"""A name that is also a folder name."""
+
+
+class Section(BaseModel):
+    """Base of every section: unknown keys are errors, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class ExperimentInfo(Section):
+    """Who the experiment is."""
+
+    name: Name
+    """Name of the experiment; also the name of its folder and of its W&B run."""
+    description: str = ""
+    """One sentence on what the experiment tries."""
+    tags: tuple[str, ...] = ()
+    """Tags for W&B and for the tables."""
+    seed: Int = Field(default=42, ge=0, lt=2**32)
+    """Seed of weights, data order and dropout."""
+
+
+class QuantizationConfig(Section):
+    """4-bit loading of the frozen base weights (QLoRA)."""
+
+    type: Literal["nf4", "fp4"] = "nf4"
+    """4-bit data type of the weights."""
+    double: bool = True
+    """Quantise the quantisation constants as well."""
+
+
+class ModelConfig(Section):
+    """Which weights the experiment starts from."""
+
+    checkpoint: str = Field(min_length=1)
+    """Name on the model hub, or a folder saved with ``save_pretrained``."""
+    architecture: str | None = None
+    """Model type (``mt5``, ``t5``, ``bart`` …) for rehearsals, which cannot ask the hub."""
+    revision: str | None = None
+    """Branch, tag or commit on the hub."""
+    quantization: QuantizationConfig | None = None
+    """4-bit loading; needs LoRA, because 4-bit weights cannot be trained."""
+    use_unsloth: bool = False
+    """Accepted from older configurations; Unsloth does not serve encoder-decoder models, so it is told and ignored."""
+
+
+class TokenizerConfig(Section):
+    """How text becomes token ids."""
+
+    encoder_max_len: Int = Field(default=512, ge=8)
+    """Longest input in tokens; longer ones are truncated, counted and told."""
+    decoder_max_len: Int = Field(default=128, ge=4)
+    """Longest target in tokens."""
+    input_prefix: str = ""
+    """Text put before every input."""
+    special_tokens: tuple[str, ...] = ()
+    """Tokens that must stay whole; those that the tokenizer lacks are added and trained."""
+    extra_special_tokens: tuple[str, ...] = ()
+    """More of them, so that an experiment can add to what it extends."""
+    max_unknown_rate: float = Field(default=0.2, ge=0.0, le=1.0)
+    """Largest part of unknown tokens in the data; above it the tokenizer is taken for the wrong one."""
+
+    @property
+    def all_special_tokens(self) -> tuple[str, ...]:
+        """``special_tokens`` and ``extra_special_tokens`` in order, each once."""
+        return tuple(dict.fromkeys(self.special_tokens + self.extra_special_tokens))
+
+
+class DataConfig(Section):
+    """Where the rows are, and what their columns are called."""
+
+    train: str = "sample"
+    """Training table (.csv, .tsv, .jsonl, .parquet), or ``sample`` for the family's embedded corpus."""
+    dev: str | None = "sample"
+    """Validation table: selects the best checkpoint; shares no text with training."""
+    test: str | None = None
+    """Table to predict; its targets, when it has them, take no part in any selection."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Role of the family (``id``, ``text``, ``target`` …) to column name of the tables."""
+    encoding: str | None = None
+    """Encoding of text tables; UTF-8 (with or without BOM) and CP949 are recognised when it is not given."""
+    on_bad_row: Literal["error", "skip"] = "error"
+    """What happens to a row with an empty cell or a doubled id: stop with its number, or skip, count and tell."""
+    on_overlap: Literal["error", "drop", "warn"] = "drop"
+    """What happens to training rows whose text stands in the validation table too."""
+    max_train_rows: Int | None = Field(default=None, ge=1)
+    """Use only this many training rows, drawn by the seed (``--samples``)."""
+    max_dev_rows: Int | None = Field(default=None, ge=1)
+    """Use only this many validation rows, drawn by the seed."""
+
+
+class LoraConfig(Section):
+    """Low-rank adapters in place of full fine-tuning."""
+
+    rank: Int = Field(ge=1)
+    """Rank of the adapters."""
+    alpha: Int = Field(ge=1)
+    """Scale of the adapters; the update is multiplied by alpha / rank."""
+    dropout: Float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Dropout before the adapters."""
+    targets: tuple[str, ...] = Field(min_length=1)
+    """Names of the layers that get an adapter; each must match at least one layer of the model."""
+
+
+class TrainingConfig(Section):
+    """How the weights are trained."""
+
+    epochs: Int = Field(default=3, ge=1)
+    """Passes over the training rows."""
+    max_steps: Int | None = Field(default=None, ge=1)
+    """Stop after this many optimiser steps, whatever ``epochs`` says."""
+    batch_size: Int = Field(default=8, ge=1)
+    """Rows in one forward pass, summed over all workers; must be a multiple of their number."""
+    eval_batch_size: Int | None = Field(default=None, ge=1)
+    """Rows in one validation pass; ``batch_size`` when not given."""
+    gradient_accumulation_steps: Int = Field(default=1, ge=1)
+    """Forward passes for one optimiser step."""
+    learning_rate: Float = Field(default=5e-5, gt=0.0, le=1.0)
+    """Peak learning rate."""
+    scheduler: Literal[
+        "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup"
+    ] = "linear"
+    """Learning-rate schedule after the warm-up."""
+    scheduler_options: dict[str, Float] = Field(default_factory=dict)
+    """Options of the schedule, such as ``num_cycles`` of ``cosine_with_restarts``."""
+    warmup_ratio: Float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Part of all optimiser steps in which the learning rate rises."""
+    warmup_steps: Int | None = Field(default=None, ge=0)
+    """Optimiser steps in which the learning rate rises, instead of ``warmup_ratio``."""
+    weight_decay: Float = Field(default=0.0, ge=0.0)
+    """Decoupled weight decay of AdamW."""
+    max_grad_norm: Float = Field(default=1.0, gt=0.0)
+    """Gradients are clipped to this global norm."""
+    eval_every: Int | Literal["epoch"] = "epoch"
+    """Validate and save every N optimiser steps, or at the end of every epoch."""
+    log_every: Int = Field(default=10, ge=1)
+    """Optimiser steps between two records of the training loss."""
+    save_total_limit: Int = Field(default=2, ge=1)
+    """Checkpoints kept; the best and the last are always among them."""
+    best_metric: str = "eval_rouge_sum"
+    """Validation metric that chooses the best checkpoint."""
+    higher_is_better: bool = True
+    """Whether a larger ``best_metric`` is a better one."""
+    early_stopping_patience: Int | None = Field(default=None, ge=1)
+    """Stop after this many validations without a better ``best_metric``."""
+    evaluate_untrained: bool = False
+    """Validate before the first step too, to show what training gained."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Number format of the computation; ``auto`` takes bf16 where the device has it, and fp32 elsewhere."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass to save memory."""
+    group_by_length: bool = True
+    """Put rows of similar length into one batch, so that little padding is computed."""
+    num_data_workers: Int = Field(default=0, ge=0)
+    """Processes that load batches; the rows are memory-mapped, so few are needed."""
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> Self:
+        if self.warmup_steps is not None and self.warmup_ratio > 0:
+            raise ValueError("give warmup_steps or warmup_ratio, not both")
+        return self
+
+    @property
+    def effective_batch_size(self) -> int:
+        """Rows that one optimiser step sees."""
+        return self.batch_size * self.gradient_accumulation_steps
+
+
+class GenerationConfig(Section):
+    """How text is generated at validation and prediction."""
+
+    num_beams: Int = Field(default=1, ge=1)
+    """Beams of the search; 1 is greedy."""
+    max_length: Int = Field(default=128, ge=2)
+    """Longest generated text in tokens."""
+    min_length: Int = Field(default=0, ge=0)
+    """Shortest generated text in tokens."""
+    length_penalty: Float = 1.0
+    """Above 1 favours longer, below 1 shorter texts; used by beam search."""
+    no_repeat_ngram_size: Int = Field(default=0, ge=0)
+    """No n-gram of this size is generated twice; 0 allows all."""
+
+    @model_validator(mode="after")
+    def _min_below_max(self) -> Self:
+        if self.min_length > self.max_length:
+            raise ValueError(f"min_length {self.min_length} is above max_length {self.max_length}")
+        return self
+
+
+class RehearsalConfig(Section):
+    """The miniature that ``--rehearse`` trains: the same architecture and settings, small and from random weights."""
+
+    enabled: bool = False
+    """Whether this run is a rehearsal; ``--rehearse`` sets it."""
+    hidden_size: Int = Field(default=96, ge=8)
+    """Width of the miniature."""
+    num_layers: Int = Field(default=2, ge=1)
+    """Layers of its encoder, and of its decoder."""
+    num_heads: Int = Field(default=4, ge=1)
+    """Attention heads."""
+    vocab_size: Int = Field(default=2000, ge=100)
+    """Largest vocabulary of the tokenizer that is trained on the data."""
+    max_steps: Int = Field(default=150, ge=1)
+    """Most optimiser steps."""
+    num_evaluations: Int = Field(default=3, ge=1)
+    """Validations spread over these steps."""
+    max_train_rows: Int = Field(default=2000, ge=1)
+    """Most training rows."""
+    max_dev_rows: Int = Field(default=64, ge=1)
+    """Most validation rows."""
+    max_encoder_len: Int = Field(default=192, ge=8)
+    """Longest input in tokens."""
+    max_decoder_len: Int = Field(default=64, ge=4)
+    """Longest target and generated text in tokens."""
+    learning_rate_scale: Float = Field(default=50.0, gt=0)
+    """Factor on the learning rate: random weights need larger steps than pretrained ones."""
+
+
+class WandbConfig(Section):
+    """Tracking with Weights & Biases."""
+
+    enabled: bool = False
+    """Send configuration, metrics and system figures to W&B; offline when there is no key or network."""
+    project: str = "dure"
+    """W&B project."""
+    entity: str | None = None
+    """W&B user or team."""
+
+
+class Experiment(Section):
+    """One experiment: everything that decides its result, and nothing about the machine."""
+
+    family: str = Field(min_length=1)
+    """Model family by dotted module name, such as ``trainables.summarization``."""
+    experiment: ExperimentInfo
+    """Who the experiment is."""
+    model: ModelConfig
+    """Which weights it starts from."""
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    """How text becomes token ids."""
+    data: DataConfig = DataConfig()
+    """Where the rows are."""
+    training: TrainingConfig = TrainingConfig()
+    """How the weights are trained."""
+    lora: LoraConfig | None = None
+    """Low-rank adapters; full fine-tuning when it is not given."""
+    generation: GenerationConfig = GenerationConfig()
+    """How text is generated."""
+    wandb: WandbConfig = WandbConfig()
+    """Tracking with Weights & Biases."""
+    rehearsal: RehearsalConfig = RehearsalConfig()
+    """What ``--rehearse`` makes of it."""
+    task: dict[str, Any] = Field(default_factory=dict)
+    """Options of the family, checked by the family's own section."""
+
+    @model_validator(mode="after")
+    def _quantized_needs_lora(self) -> Self:
+        if self.model.quantization is not None and self.lora is None:
+            raise ValueError(
+                "model.quantization needs a lora section: 4-bit weights cannot be trained themselves"
+            )
+        return self
+
+    @property
+    def name(self) -> str:
+        """Name of the experiment."""
+        return self.experiment.name
+
+
+class Profile(Section):
+    """A kind of machine: what one trial may use there, and what the hardware can do."""
+
+    name: Name
+    """Name of the profile; also the name of its file."""
+    description: str = ""
+    """The machine in words."""
+    device: Literal["cpu", "cuda", "mps"]
+    """Device that trains."""
+    num_workers: Int = Field(default=1, ge=1)
+    """Worker processes of one trial; one worker trains inside the trial's own process."""
+    cpus_per_worker: Float = Field(default=1.0, gt=0)
+    """CPU cores of one worker."""
+    gpus_per_worker: Float = Field(default=0.0, ge=0)
+    """GPUs of one worker; fractions let small trials share a GPU."""
+    max_concurrent_trials: Int | None = Field(default=None, ge=1)
+    """Trials side by side; as many as the resources hold when not given."""
+    memory_mb: Int | None = Field(default=None, ge=1)
+    """Memory of the device, for the forecast and for recognising the machine."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """What ``training.precision: auto`` means here."""
+    quantization: bool = True
+    """Whether bitsandbytes loads 4-bit weights here."""
+    match: str | None = None
+    """Text in the device's name by which ``--profile`` is chosen when it is not given."""
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _whole_above_one(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError(f"{value} GPUs: above one, only whole GPUs can be given to a worker")
+        return value
+
+
+class BatchStudy(Section):
+    """Several experiments side by side, compared in one table."""
+
+    kind: Literal["batch"] = "batch"
+    """Strategy of the study."""
+    name: Name
+    """Name of the study; also the name of its folder and of its W&B group."""
+    description: str = ""
+    """One sentence on what the study compares."""
+    experiments: tuple[str, ...] = Field(min_length=1)
+    """Experiments by name or file, in the order of the table."""
+    metrics: tuple[str, ...] = ("eval_rouge1", "eval_rouge2", "eval_rougeL", "eval_rouge_sum", "eval_loss")
+    """Columns of the table; the first one ranks."""

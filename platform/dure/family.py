@@ -1,0 +1,174 @@
+"""The contract of a model family: the few things that differ from one kind of model to another.
+
+A family is one module with one subclass of :class:`Family`. The engine reaches it by dotted name
+(``family: trainables.summarization``) and never imports one itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dure.config.loading import checked
+from dure.config.schema import Experiment, Profile, Section
+from dure.errors import UserError
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
+
+Rows = Mapping[str, Sequence[str]]
+"""A batch of table rows: role → one text per row."""
+Features = dict[str, list[Any]]
+"""A batch of encoded rows: feature → one value per row."""
+
+
+@dataclass(frozen=True)
+class Role:
+    """A column that a family reads.
+
+    Attributes:
+        name: Name of the role in ``data.columns`` and in the rows that the family gets.
+        column: Name of the table's column when ``data.columns`` does not say.
+        required: Whether training needs it; prediction needs only roles with ``is_input``.
+        is_input: Whether the model reads it, which makes it necessary for prediction too.
+        is_id: Whether its values must be distinct.
+    """
+
+    name: str
+    column: str
+    required: bool = True
+    is_input: bool = False
+    is_id: bool = False
+
+
+class NoOptions(Section):
+    """The options of a family that has none."""
+
+
+class Family(ABC):
+    """One kind of model with its data and its metrics; made for one experiment.
+
+    A run calls, in this order: :meth:`load_tokenizer`, :meth:`encode` for every split (in batches; the
+    result is cached under :meth:`encoding_key`), :meth:`load_model`, :meth:`collator`,
+    :meth:`compute_metrics`, and after training :meth:`export`. Prediction calls :meth:`load_exported`,
+    :meth:`encode` and :meth:`predict`.
+    """
+
+    options_section: ClassVar[type[Section]] = NoOptions
+    """Typed section that ``task:`` of the experiment must satisfy."""
+    roles: ClassVar[tuple[Role, ...]]
+    """Columns of the tables."""
+    generates: ClassVar[bool] = False
+    """Whether validation generates text."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.options = checked(self.options_section, dict(experiment.task), {}, "task")
+
+    @abstractmethod
+    def sample(self, split: str) -> list[dict[str, str]]:
+        """Return the rows of the embedded corpus by role; ``split`` is train, dev or test."""
+
+    @abstractmethod
+    def load_tokenizer(self, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
+        """Load the tokenizer, or train the rehearsal's; ``texts`` gives all training text."""
+
+    @abstractmethod
+    def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
+        """Load the model ready to train: special tokens added, adapters in place, on the CPU."""
+
+    @abstractmethod
+    def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Features:
+        """Turn rows into features.
+
+        Must give ``input_ids`` without padding, ``length`` (what batches are grouped by) and ``truncated``
+        (whether the row lost text); every other feature is the family's own. Rows for prediction come
+        without the roles that are not inputs.
+        """
+
+    @abstractmethod
+    def encoding_key(self) -> Mapping[str, Any]:
+        """Return the settings that :meth:`encode` depends on, besides the tokenizer."""
+
+    @abstractmethod
+    def collator(
+        self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
+    ) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+        """Return what turns encoded rows into one padded batch."""
+
+    @abstractmethod
+    def compute_metrics(
+        self, tokenizer: PreTrainedTokenizerBase, dataset: datasets.Dataset
+    ) -> Callable[[EvalPrediction], dict[str, float]]:
+        """Return what scores the predictions of ``dataset``, whose rows come in the dataset's order."""
+
+    @abstractmethod
+    def predict(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        dataset: datasets.Dataset,
+        *,
+        progress: Callable[[int], None],
+    ) -> list[dict[str, Any]]:
+        """Predict every row of an encoded dataset, in its order; ``progress`` gets the number of rows done.
+
+        Each prediction maps output columns (such as ``summary``) to values.
+        """
+
+    @abstractmethod
+    def export(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+        """Save the model so that ``from_pretrained(folder)`` gives it back without dure."""
+
+    @abstractmethod
+    def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Load what :meth:`export` saved."""
+
+    @abstractmethod
+    def modules(self, model: PreTrainedModel) -> dict[str, str]:
+        """Return the modules that analysis looks at: name → prefix of their parameters' names."""
+
+
+def load_family(experiment: Experiment) -> Family:
+    """Import the family of an experiment and make it.
+
+    Raises:
+        UserError: The module cannot be imported, or does not define exactly one family.
+    """
+    name = experiment.family
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
+            raise
+        raise UserError(
+            f"there is no module '{name}'",
+            where="family",
+            expected="a module's dotted name, such as trainables.summarization",
+            hint="run from the folder that holds the module",
+        ) from None
+    except (ValueError, TypeError) as error:
+        raise UserError(f"'{name}' is no module name ({error})", where="family") from None
+    found = [
+        member
+        for _, member in inspect.getmembers(module, inspect.isclass)
+        if issubclass(member, Family)
+        and member.__module__ == module.__name__
+        and not inspect.isabstract(member)
+    ]
+    if len(found) != 1:
+        raise UserError(
+            f"module '{name}' defines {len(found)} families",
+            where="family",
+            expected="exactly one subclass of Family",
+        )
+    return found[0](experiment)

@@ -1,0 +1,1 @@
+"""Training one experiment: the trainer, its records and its checkpoints."""

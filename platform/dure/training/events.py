@@ -1,0 +1,75 @@
+"""What a run tells while it goes on; trackers, consoles and studies listen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from dure.training.records import RunResult
+
+
+@dataclass(frozen=True)
+class RunStart:
+    """A run is about to train.
+
+    Attributes:
+        name: Name of the experiment.
+        path: Folder of the run.
+        experiment: The resolved experiment as plain data.
+        tags: Tags of the experiment.
+        group: Name of the study that the run belongs to, if any.
+        total_steps: Optimiser steps that it will take unless it stops early.
+        resumed_step: Step it continues from; 0 for a fresh start.
+    """
+
+    name: str
+    path: Path
+    experiment: Mapping[str, Any]
+    tags: tuple[str, ...]
+    group: str | None
+    total_steps: int
+    resumed_step: int = 0
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """Numbers of a run at one step.
+
+    Attributes:
+        kind: ``train`` for the running loss and rate, ``eval`` for a validation.
+        step: Optimiser steps taken.
+        total_steps: Optimiser steps in all.
+        epoch: Passes over the training rows, with fraction.
+        seconds: Wall time since the run started, in this process.
+        metrics: The numbers, such as ``loss``, ``learning_rate``, ``eval_rouge1``.
+    """
+
+    kind: Literal["train", "eval"]
+    step: int
+    total_steps: int
+    epoch: float
+    seconds: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class RunListener:
+    """Base of everything that listens to a run; every method does nothing until overridden.
+
+    Called in the process that trains, on its main worker only, in this order: :meth:`started` once,
+    :meth:`progressed` any number of times, :meth:`told` at any time, :meth:`finished` once, also after a
+    failure. Must be picklable before :meth:`started`, since it travels to the worker.
+    """
+
+    def started(self, start: RunStart) -> None:
+        """Training is about to begin."""
+
+    def progressed(self, progress: RunProgress) -> None:
+        """There are new numbers."""
+
+    def told(self, message: str) -> None:
+        """There is one line that the user should see."""
+
+    def finished(self, result: RunResult) -> None:
+        """The run is over: completed, stopped early or failed."""

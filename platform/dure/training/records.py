@@ -1,0 +1,77 @@
+"""The record of a run: what its folder holds, written so that a reader never sees half of it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from dure.errors import UserError
+from dure.files import write_json
+
+RunState = Literal["completed", "failed", "interrupted"]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended; ``result.json`` of its folder.
+
+    Attributes:
+        name: Name of the experiment.
+        state: ``completed`` (also after early stopping), ``failed`` or ``interrupted``.
+        metrics: Metrics of the best checkpoint, and figures of the run, by name.
+        best_checkpoint: Folder of the best checkpoint, relative to the run's folder.
+        final_model_path: Folder of the final model, relative to the run's folder.
+        seconds: Wall time of training and validation, over all resumptions.
+        error: What went wrong, in one line, when it failed.
+    """
+
+    name: str
+    state: RunState
+    metrics: dict[str, float | int | str] = field(default_factory=dict)
+    best_checkpoint: str | None = None
+    final_model_path: str | None = None
+    seconds: float = 0.0
+    error: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result as JSON-ready data."""
+        return asdict(self)
+
+
+class RunFolder:
+    """Names and contents of one run's folder.
+
+    A report, a resumption or a prediction needs this folder and nothing else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.experiment = path / "experiment.yaml"
+        self.environment = path / "environment.json"
+        self.metrics = path / "metrics.jsonl"
+        self.result = path / "result.json"
+        self.log = path / "run.log"
+        self.final_model = path / "final_model"
+
+    def read_result(self) -> RunResult | None:
+        """Return the result, or None when the run has not ended.
+
+        Raises:
+            UserError: ``result.json`` is not what dure writes.
+        """
+        if not self.result.exists():
+            return None
+        try:
+            return RunResult(**json.loads(self.result.read_text(encoding="utf-8")))
+        except (json.JSONDecodeError, TypeError) as error:
+            raise UserError(
+                f"this is no result of a run ({error})",
+                where=str(self.result),
+                hint="remove it and run again",
+            ) from None
+
+    def write_result(self, result: RunResult) -> None:
+        """Write the result, whole or not at all."""
+        write_json(self.result, result.as_dict())

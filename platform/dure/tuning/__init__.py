@@ -1,0 +1,1 @@
+"""Running studies on Ray Tune: one adapter, and the strategies."""
