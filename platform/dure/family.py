@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,8 @@ from dure.errors import UserError
 if TYPE_CHECKING:
     import datasets
     from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 Rows = Mapping[str, Sequence[str]]
 """A batch of table rows: role → one text per row."""
@@ -68,8 +71,12 @@ class Family(ABC):
     generates: ClassVar[bool] = False
     """Whether validation generates text."""
 
-    def __init__(self, experiment: Experiment) -> None:
+    metric_names: ClassVar[tuple[str, ...]]
+    """What :meth:`compute_metrics` gives, as validation names it (``eval_…``); ``eval_loss`` comes with every family."""
+
+    def __init__(self, experiment: Experiment, tell: Callable[[str], None] = logger.info) -> None:
         self.experiment = experiment
+        self.tell = tell
         self.options = checked(self.options_section, dict(experiment.task), {}, "task")
 
     @abstractmethod
@@ -110,6 +117,13 @@ class Family(ABC):
         """Return what scores the predictions of ``dataset``, whose rows come in the dataset's order."""
 
     @abstractmethod
+    def objective(self) -> Callable[..., Any]:
+        """Return the loss that training minimises: ``(outputs, labels, num_items_in_batch) → scalar``.
+
+        It divides by the items of the whole optimiser step, so that accumulation changes nothing.
+        """
+
+    @abstractmethod
     def predict(
         self,
         model: PreTrainedModel,
@@ -131,12 +145,16 @@ class Family(ABC):
     def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load what :meth:`export` saved."""
 
+    def metric_notes(self) -> dict[str, str]:
+        """Return how the metrics were computed, such as the tokeniser of ROUGE; stands beside every result."""
+        return {}
+
     @abstractmethod
     def modules(self, model: PreTrainedModel) -> dict[str, str]:
         """Return the modules that analysis looks at: name → prefix of their parameters' names."""
 
 
-def load_family(experiment: Experiment) -> Family:
+def load_family(experiment: Experiment, tell: Callable[[str], None] = logger.info) -> Family:
     """Import the family of an experiment and make it.
 
     Raises:
@@ -171,4 +189,4 @@ def load_family(experiment: Experiment) -> Family:
             where="family",
             expected="exactly one subclass of Family",
         )
-    return found[0](experiment)
+    return found[0](experiment, tell)

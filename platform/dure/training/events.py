@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from dure.training.records import RunResult
 
@@ -57,10 +57,13 @@ class RunProgress:
 class RunListener:
     """Base of everything that listens to a run; every method does nothing until overridden.
 
-    Called in the process that trains, on its main worker only, in this order: :meth:`started` once,
+    Called in the process that trains, on its main worker only unless ``on_every_worker``, in this order: :meth:`started` once,
     :meth:`progressed` any number of times, :meth:`told` at any time, :meth:`finished` once, also after a
     failure. Must be picklable before :meth:`started`, since it travels to the worker.
     """
+
+    on_every_worker: ClassVar[bool] = False
+    """Whether the workers beside the main one call it too."""
 
     def started(self, start: RunStart) -> None:
         """Training is about to begin."""

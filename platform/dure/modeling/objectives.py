@@ -1,0 +1,34 @@
+"""Losses that training minimises, normalised so that accumulation and workers do not change them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+
+def token_cross_entropy(
+    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+) -> torch.Tensor:
+    """Cross entropy over target tokens, divided by the number of real tokens of the whole optimiser step.
+
+    Dividing by the step's tokens and not by the micro-batch's makes 2 passes of 4 rows equal 1 pass of 8,
+    however unevenly the tokens fall.
+
+    Args:
+        outputs: Model output with ``logits`` of shape (batch, length, vocabulary).
+        labels: Target ids of shape (batch, length); -100 is ignored.
+        num_items_in_batch: Real target tokens of the optimiser step, over all passes and workers; those of
+            ``labels`` when not given.
+
+    Returns:
+        A scalar.
+    """
+    logits = outputs["logits"]
+    total = functional.cross_entropy(
+        logits.float().view(-1, logits.shape[-1]), labels.reshape(-1), ignore_index=-100, reduction="sum"
+    )
+    if num_items_in_batch is None:
+        num_items_in_batch = (labels != -100).sum().clamp(min=1)
+    return total / num_items_in_batch

@@ -1,0 +1,1 @@
+"""Where runs happen: clusters, machines, and experiments as Ray Train jobs."""

@@ -1,0 +1,106 @@
+"""The Ray cluster that a study runs on: one's own on this machine, or one that is there already."""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psutil
+
+from dure.errors import RunError, UserError
+from dure.runtime.guard import MARK, Guard, end_marked
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster that this process is connected to.
+
+    Attributes:
+        address: Its address, ``host:port``.
+        dashboard_url: Where its dashboard is, if it has one.
+        resources: What it has in all, by Ray's names (``CPU``, ``GPU``).
+        is_own: Whether this process started it and ends it.
+    """
+
+    address: str
+    dashboard_url: str | None
+    resources: dict[str, float]
+    is_own: bool
+
+
+@contextmanager
+def cluster(address: str | None = None, *, log_level: int = logging.ERROR) -> Iterator[Cluster]:
+    """Connect to the cluster at ``address``, or start an own one here and end it afterwards.
+
+    An own cluster has its dashboard on 127.0.0.1: Ray Train needs it to release the resources of nested
+    trainers. Its address is put into ``RAY_ADDRESS`` while it lives, so that Ray's tools find this one even
+    when several run on the machine.
+
+    Raises:
+        UserError: No cluster answers at ``address``, or this process is connected to one already.
+        RunError: An own cluster does not start.
+    """
+    import ray
+
+    if ray.is_initialized():
+        raise UserError(
+            "this process is connected to a Ray cluster already", hint="call ray.shutdown() first"
+        )
+    mark = uuid.uuid4().hex
+    guard: Guard | None = None
+    saved = {name: os.environ.get(name) for name in (MARK, "RAY_ADDRESS")}
+    settings = {
+        "include_dashboard": True,
+        "dashboard_host": "127.0.0.1",
+        "num_cpus": os.cpu_count(),
+        "object_store_memory": _object_store_bytes(),
+    }
+    try:
+        if address is None:
+            os.environ.pop("RAY_ADDRESS", None)
+            os.environ[MARK] = mark
+            guard = Guard(mark)
+        try:
+            context = ray.init(
+                address=address or "local",
+                log_to_driver=False,
+                logging_level=log_level,
+                **(settings if address is None else {}),
+            )
+        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+            line = " ".join(str(error).split())
+            if address is None:
+                raise RunError(f"Ray does not start on this machine: {line}") from error
+            raise UserError(
+                f"no Ray cluster answers there ({line[:200]})",
+                where=f"--address {address}",
+                hint="`ray status` on the head node shows the address; leave the option out for a local cluster",
+            ) from None
+        gcs_address = str(ray.get_runtime_context().gcs_address)
+        os.environ["RAY_ADDRESS"] = gcs_address
+        dashboard = context.dashboard_url
+        yield Cluster(
+            address=gcs_address,
+            dashboard_url=f"http://{dashboard}" if dashboard else None,
+            resources={key: float(value) for key, value in ray.cluster_resources().items()},
+            is_own=address is None,
+        )
+    finally:
+        ray.shutdown()
+        for name, value in saved.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        if guard is not None:
+            end_marked(mark)
+            guard.dismiss()
+
+
+def _object_store_bytes() -> int:
+    """A small object store: rows are memory-mapped files and never travel through it."""
+    return int(min(512 * 1024**2, psutil.virtual_memory().total * 0.1))

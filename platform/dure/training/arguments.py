@@ -1,0 +1,124 @@
+"""From an experiment's training section to the arguments of the Hugging Face trainers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from dure.config.schema import Experiment, Profile
+from dure.errors import UserError
+
+
+def steps_per_epoch(experiment: Experiment, num_rows: int) -> int:
+    """Return the optimiser steps of one pass over ``num_rows`` rows; the last one may see fewer rows."""
+    return max(1, math.ceil(num_rows / experiment.training.effective_batch_size))
+
+
+def total_steps(experiment: Experiment, num_rows: int) -> int:
+    """Return the optimiser steps of the whole run, unless it stops early."""
+    steps = experiment.training.epochs * steps_per_epoch(experiment, num_rows)
+    return min(steps, experiment.training.max_steps or steps)
+
+
+def warmup_steps(experiment: Experiment, num_rows: int) -> int:
+    """Return the optimiser steps of the warm-up; a ratio is taken of :func:`total_steps`, rounded up."""
+    training = experiment.training
+    if training.warmup_steps is not None:
+        return training.warmup_steps
+    return math.ceil(total_steps(experiment, num_rows) * training.warmup_ratio)
+
+
+def worker_batch_size(experiment: Experiment, num_workers: int) -> int:
+    """Return the rows of one forward pass of one worker.
+
+    Raises:
+        UserError: The rows of a forward pass cannot be shared out evenly.
+    """
+    batch_size = experiment.training.batch_size
+    if batch_size % num_workers:
+        raise UserError(
+            f"{batch_size} rows cannot be shared out evenly among {num_workers} workers",
+            where="training.batch_size",
+            expected=f"a multiple of {num_workers}",
+            hint="another batch size (with gradient_accumulation_steps to match), or a profile with fewer workers",
+        )
+    return batch_size // num_workers
+
+
+def training_arguments(
+    experiment: Experiment,
+    profile: Profile,
+    folder: Path,
+    *,
+    num_rows: int,
+    precision: str,
+    num_workers: int,
+    generates: bool,
+    validates: bool,
+) -> dict[str, Any]:
+    """Return the keyword arguments of ``TrainingArguments`` (``Seq2SeqTrainingArguments`` when ``generates``).
+
+    Args:
+        experiment: What to run.
+        profile: The machine.
+        folder: Folder of the run; ``checkpoint-<step>`` folders appear in it.
+        num_rows: Training rows.
+        precision: ``fp32``, ``bf16`` or ``fp16``, already resolved for model and device.
+        num_workers: Processes that train together.
+        generates: Whether validation generates text.
+        validates: Whether there is a validation split.
+    """
+    training, generation = experiment.training, experiment.generation
+    per_worker = worker_batch_size(experiment, num_workers)
+    eval_rows = training.eval_batch_size or training.batch_size
+    by_epoch = training.eval_every == "epoch"
+    strategy = "epoch" if by_epoch else "steps"
+    arguments: dict[str, Any] = {
+        "output_dir": str(folder),
+        "run_name": experiment.name,
+        "num_train_epochs": training.epochs,
+        "max_steps": training.max_steps or -1,
+        "per_device_train_batch_size": per_worker,
+        "per_device_eval_batch_size": max(1, eval_rows // num_workers),
+        "gradient_accumulation_steps": training.gradient_accumulation_steps,
+        "learning_rate": training.learning_rate,
+        "lr_scheduler_type": training.scheduler,
+        "lr_scheduler_kwargs": dict(training.scheduler_options),
+        "warmup_steps": warmup_steps(experiment, num_rows),
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "eval_strategy": strategy if validates else "no",
+        "save_strategy": strategy,
+        "logging_strategy": "steps",
+        "logging_steps": training.log_every,
+        "logging_nan_inf_filter": False,
+        "load_best_model_at_end": validates,
+        "metric_for_best_model": training.best_metric if validates else None,
+        "greater_is_better": training.higher_is_better if validates else None,
+        "restore_callback_states_from_checkpoint": True,
+        "bf16": precision == "bf16",
+        "fp16": precision == "fp16",
+        "dataloader_num_workers": training.num_data_workers,
+        "dataloader_pin_memory": profile.device == "cuda",
+        "seed": experiment.experiment.seed,
+        "data_seed": experiment.experiment.seed,
+        "use_cpu": profile.device == "cpu",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "label_names": ["labels"],
+    }
+    if not by_epoch:
+        arguments |= {"eval_steps": training.eval_every, "save_steps": training.eval_every}
+    if profile.device == "cpu" and num_workers > 1:
+        arguments["ddp_backend"] = "gloo"
+    if num_workers > 1:
+        # With adapters some parameters may take no part in a pass; that costs nothing when there are none.
+        arguments["ddp_find_unused_parameters"] = False
+    if generates:
+        arguments |= {
+            "predict_with_generate": True,
+            "generation_max_length": generation.max_length,
+            "generation_num_beams": generation.num_beams,
+        }
+    return arguments

@@ -1,0 +1,61 @@
+"""Checkpoint folders of a run: their names, which are whole, and which may go."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+_NAME = re.compile(r"checkpoint-(\d+)")
+STATE_FILE = "trainer_state.json"
+"""Written last into a checkpoint before it gets its name."""
+
+
+def checkpoint_name(step: int) -> str:
+    """Return the folder name of the checkpoint of an optimiser step."""
+    return f"checkpoint-{step}"
+
+
+def checkpoints(folder: Path) -> dict[int, Path]:
+    """Return the whole checkpoints of a run by optimiser step, oldest first.
+
+    A checkpoint is written beside and renamed, so one that bears its name is whole.
+    """
+    if not folder.is_dir():
+        return {}
+    found = {}
+    for path in folder.iterdir():
+        match = _NAME.fullmatch(path.name)
+        if match and (path / STATE_FILE).is_file():
+            found[int(match[1])] = path
+    return dict(sorted(found.items()))
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the newest whole checkpoint of a run."""
+    return next(reversed(checkpoints(folder).values()), None)
+
+
+def retain(folder: Path, limit: int, protected: Iterable[int]) -> list[int]:
+    """Delete the oldest checkpoints above ``limit`` and return the steps that were deleted.
+
+    The newest one and the protected steps (the best; whatever an analysis still needs) are never deleted,
+    even when that leaves more than ``limit``.
+    """
+    found = checkpoints(folder)
+    kept = {max(found, default=-1), *protected}
+    removable = [step for step in found if step not in kept]
+    deleted = removable[: max(0, len(found) - limit)]
+    for step in deleted:
+        # Renamed first: a kill while deleting must not leave half a checkpoint under its name.
+        doomed = folder / f".{checkpoint_name(step)}.deleted"
+        found[step].rename(doomed)
+        shutil.rmtree(doomed)
+    return deleted
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed run left half written or half deleted."""
+    for path in folder.glob(".checkpoint-*"):
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,78 @@
+"""What a run ran on: versions, source, machine, seed and data, for ``environment.json``."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from dure.config.schema import Experiment, Profile
+
+_PACKAGES = (
+    "dure", "torch", "transformers", "ray", "peft", "accelerate", "bitsandbytes", "deepspeed", "datasets",
+    "tokenizers", "kiwipiepy", "rouge-score", "optuna", "wandb", "numpy",
+)  # fmt: skip
+
+
+def describe_environment(
+    experiment: Experiment, profile: Profile, *, data: Mapping[str, str], num_workers: int
+) -> dict[str, Any]:
+    """Return what somebody needs to know to run it again.
+
+    Args:
+        experiment: What runs.
+        profile: The machine's profile.
+        data: Split to content hash of its table.
+        num_workers: Processes that train together.
+    """
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+        "git": _git(Path.cwd()),
+        "profile": profile.model_dump(mode="json"),
+        "device": _device_name(profile.device),
+        "num_workers": num_workers,
+        "cpu_count": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "memory_mb": psutil.virtual_memory().total // (1024 * 1024),
+        "seed": experiment.experiment.seed,
+        "data": dict(data),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _device_name(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    return "Apple GPU" if device == "mps" else platform.processor() or platform.machine()
+
+
+def _git(folder: Path) -> dict[str, Any] | None:
+    """Return commit and cleanliness of the working folder's repository, or None outside one."""
+
+    def ask(*words: str) -> str | None:
+        try:
+            answer = subprocess.run(
+                ["git", *words], cwd=folder, capture_output=True, text=True, timeout=10, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return answer.stdout.strip() if answer.returncode == 0 else None
+
+    commit = ask("rev-parse", "HEAD")
+    return None if commit is None else {"commit": commit, "clean": ask("status", "--porcelain") == ""}

@@ -1,0 +1,94 @@
+"""The Hugging Face trainers with dure's data order, whole checkpoints and retention."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import Seq2SeqTrainer, Trainer, TrainerCallback
+from transformers.trainer_callback import ExportableState
+
+from dure.data.batching import LengthGroupedSampler
+from dure.training import checkpoints
+
+if TYPE_CHECKING:
+    import torch.utils.data
+
+
+class _DureTrainer:
+    """What both trainers share; mixed in before ``Trainer``.
+
+    Checkpoints are written into a hidden folder and renamed when they are whole. Retention is dure's own:
+    the best and the newest stay.
+    """
+
+    length_sampler: LengthGroupedSampler | None = None
+
+    def group_lengths(self, lengths: Any, *, group_size: int, micro_batch_size: int, seed: int) -> None:
+        """Let training batches hold rows of similar length; call before training."""
+        self.length_sampler = LengthGroupedSampler(
+            lengths, group_size=group_size, micro_batch_size=micro_batch_size, seed=seed
+        )
+
+    def keep_checkpoints(self, limit: int) -> None:
+        """Say how many checkpoints stay; call before training."""
+        self.checkpoint_limit = limit
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int] | None:
+        if self.length_sampler is not None:
+            return self.length_sampler
+        sampler: torch.utils.data.Sampler[int] | None = super()._get_train_sampler(train_dataset)  # type: ignore[misc]
+        return sampler
+
+    def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
+        folder = Path(self.args.output_dir)
+        step = self.state.global_step
+        final = folder / checkpoints.checkpoint_name(step)
+        staging = folder / f".{final.name}.part"
+        self.store_flos()
+        self.save_model(str(staging), _internal_call=True)
+        self._save_optimizer_and_scheduler(str(staging))
+        self._save_scaler(str(staging))
+        self._save_rng_state(str(staging))
+        best = self.state.best_global_step
+        if best:
+            self.state.best_model_checkpoint = str(folder / checkpoints.checkpoint_name(best))
+        # Every worker has written its part before the folder gets its name.
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            for callback in [*self.callback_handler.callbacks, self.control]:
+                if isinstance(callback, ExportableState):
+                    self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+            self.state.save_to_json(str(staging / checkpoints.STATE_FILE))
+            if final.exists():
+                shutil.rmtree(final)
+            staging.rename(final)
+            checkpoints.retain(folder, self.checkpoint_limit, [best] if best else [])
+        self.accelerator.wait_for_everyone()
+
+
+class ClassicTrainer(_DureTrainer, Trainer):  # type: ignore[misc]
+    """Trainer of models that do not generate."""
+
+
+class GeneratingTrainer(_DureTrainer, Seq2SeqTrainer):  # type: ignore[misc]
+    """Trainer of models that generate text at validation."""
+
+
+class Rhythm(TrainerCallback):  # type: ignore[misc]
+    """Keeps the records of a resumed run those of an undisturbed one."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Point at the best checkpoint by step: the folder may have been moved since it was saved."""
+        if state.best_global_step:
+            path = Path(args.output_dir) / checkpoints.checkpoint_name(state.best_global_step)
+            state.best_model_checkpoint = str(path) if path.is_dir() else None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        """Log whenever a checkpoint is saved, because the running loss is not part of a checkpoint."""
+        if control.should_save:
+            control.should_log = True
+        return control
+
+    on_epoch_end = on_step_end

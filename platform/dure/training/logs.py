@@ -1,0 +1,51 @@
+"""The log file of a run, which also holds what libraries print."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+@contextmanager
+def captured_output(path: Path) -> Iterator[None]:
+    """Send everything this process prints or logs to a file while the body runs.
+
+    Both streams are redirected as file descriptors, so that what native libraries print is caught too.
+    A terminal that a console still wants to write to has to be opened before (``os.dup`` of its descriptor).
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [os.dup(1), os.dup(2)]
+    target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(target, 1)
+    os.dup2(target, 2)
+    root = logging.getLogger()
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter(_FORMAT, datefmt="%Y-%m-%d %H:%M:%S"))
+    root.addHandler(handler)
+    others = [each for each in root.handlers if each is not handler]
+    for other in others:
+        root.removeHandler(other)
+    level = root.level
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        root.setLevel(level)
+        root.removeHandler(handler)
+        for other in others:
+            root.addHandler(other)
+        handler.close()
+        os.dup2(saved[0], 1)
+        os.dup2(saved[1], 2)
+        for descriptor in (*saved, target):
+            os.close(descriptor)

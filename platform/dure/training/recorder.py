@@ -1,0 +1,94 @@
+"""Recording a run: every number to ``metrics.jsonl`` and to the listeners."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import TrainerCallback
+
+from dure.files import append_json_line, read_json_lines, write_text
+from dure.training.events import RunListener, RunProgress
+
+_NOT_METRICS = ("epoch", "total_flos", "step")
+
+
+class Recorder(TrainerCallback):  # type: ignore[misc]
+    """Turns the trainer's logs into records and events, on the main worker.
+
+    Args:
+        path: The run's ``metrics.jsonl``.
+        listeners: Who is told.
+        is_main: Whether this process is the main worker; the others only serve listeners that want every worker.
+    """
+
+    def __init__(self, path: Path, listeners: Sequence[RunListener], *, is_main: bool) -> None:
+        self.path = path
+        self.listeners = [each for each in listeners if is_main or each.on_every_worker]
+        self.is_main = is_main
+        self.seconds_before = 0.0
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run so far, over all resumptions."""
+        return self.seconds_before + time.monotonic() - self._began
+
+    def begin(self, resumed_step: int) -> None:
+        """Start the clock; records after ``resumed_step`` are dropped, since those steps come again."""
+        kept = [record for record in read_json_lines(self.path) if record["step"] <= resumed_step]
+        if resumed_step == 0:
+            kept = []
+        self.seconds_before = float(kept[-1]["seconds"]) if kept else 0.0
+        self._began = time.monotonic()
+        if self.is_main:
+            import json
+
+            write_text(self.path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
+
+    def record(
+        self,
+        kind: Literal["train", "eval"],
+        metrics: Mapping[str, Any],
+        *,
+        step: int,
+        total_steps: int,
+        epoch: float,
+    ) -> None:
+        """Write one record and tell the listeners; numbers that are not finite are written as null."""
+        numbers = {key: float(value) for key, value in metrics.items() if isinstance(value, int | float)}
+        progress = RunProgress(
+            kind=kind, step=step, total_steps=total_steps, epoch=epoch, seconds=self.seconds, metrics=numbers
+        )
+        if self.is_main:
+            append_json_line(
+                self.path,
+                {
+                    "kind": kind,
+                    "step": step,
+                    "epoch": round(epoch, 6),
+                    "seconds": round(progress.seconds, 3),
+                    **{key: value if math.isfinite(value) else None for key, value in numbers.items()},
+                },
+            )
+        for listener in self.listeners:
+            listener.progressed(progress)
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Record the running training loss or a validation."""
+        logs = {key: value for key, value in (logs or {}).items() if key not in _NOT_METRICS}
+        kind: Literal["train", "eval"]
+        if any(key.startswith("eval_") for key in logs):
+            kind = "eval"
+        elif "loss" in logs:
+            kind = "train"
+        else:
+            return
+        self.record(
+            kind, logs, step=state.global_step, total_steps=state.max_steps, epoch=float(state.epoch or 0.0)
+        )

@@ -1,0 +1,173 @@
+"""One run from beginning to end, in the process that trains."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from transformers import set_seed
+
+from dure.config.loading import dump_yaml
+from dure.config.schema import Experiment, Profile
+from dure.errors import DureError, RunError
+from dure.family import load_family
+from dure.files import write_json, write_text
+from dure.training import memory
+from dure.training.corpus import load_corpus
+from dure.training.environment import describe_environment
+from dure.training.events import RunListener
+from dure.training.logs import captured_output
+from dure.training.records import RunFolder, RunResult
+from dure.training.trainer import ModelTrainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """Everything a process needs to run an experiment; travels to workers.
+
+    Attributes:
+        experiment: What to run, resolved.
+        profile: The machine.
+        path: Folder of the run, reachable from every worker.
+        resume: Continue from the newest checkpoint in the folder.
+        group: Name of the study, if the run belongs to one.
+        listeners: Who is told of progress.
+    """
+
+    experiment: Experiment
+    profile: Profile
+    path: Path
+    resume: bool = False
+    group: str | None = None
+    listeners: tuple[RunListener, ...] = ()
+
+
+def run(request: RunRequest, *, rank: int = 0, num_workers: int = 1) -> RunResult:
+    """Run an experiment in this process and leave its whole record in its folder.
+
+    Args:
+        request: What to run.
+        rank: Number of this process among those that train together.
+        num_workers: How many these are.
+
+    Returns:
+        The result, also written to ``result.json`` by the main process.
+
+    Raises:
+        UserError: The experiment, its data or its checkpoint is wrong.
+        RunError: Training failed; the result on disk says so.
+    """
+    folder = RunFolder(request.path)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    log = folder.log if rank == 0 else folder.path / f"run.worker-{rank}.log"
+    with captured_output(log):
+        with _told_and_recorded(request, folder, is_main=rank == 0):
+            result = _train(request, folder, rank, num_workers)
+        memory.release()
+        return result
+
+
+@contextmanager
+def _told_and_recorded(request: RunRequest, folder: RunFolder, *, is_main: bool) -> Iterator[None]:
+    """Write and tell a failed result when the body raises, then let the error go on."""
+    if is_main:
+        folder.result.unlink(missing_ok=True)
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        logger.error("the run failed", exc_info=error)
+        interrupted = isinstance(error, KeyboardInterrupt)
+        line = "interrupted" if interrupted else one_line(error)
+        result = RunResult(
+            name=request.experiment.name, state="interrupted" if interrupted else "failed", error=line
+        )
+        if is_main:
+            folder.write_result(result)
+            for listener in request.listeners:
+                listener.finished(result)
+        if interrupted or isinstance(error, DureError):
+            # The frames hold the model; whoever keeps the error must not keep that alive.
+            traceback.clear_frames(error.__traceback__)
+            raise
+        failure = RunError(f"{line} (see {folder.log})")
+        traceback.clear_frames(error.__traceback__)
+        raise failure from error
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says, in one line that begins with its kind unless it is one of dure's own."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if isinstance(error, DureError) else f"{type(error).__name__}: {text}"
+
+
+def _train(request: RunRequest, folder: RunFolder, rank: int, num_workers: int) -> RunResult:
+    experiment, profile = request.experiment, request.profile
+    is_main = rank == 0
+
+    def tell(message: str) -> None:
+        logger.info(message)
+        if is_main:
+            for listener in request.listeners:
+                listener.told(message)
+
+    device_before = memory.allocated_mb(profile.device)
+    memory.reset_peak(profile.device)
+    if is_main:
+        write_text(folder.experiment, dump_yaml(experiment))
+    set_seed(experiment.experiment.seed)
+    family = load_family(experiment, tell)
+    corpus = load_corpus(family, tell=tell)
+    if is_main:
+        write_json(
+            folder.environment,
+            describe_environment(experiment, profile, data=corpus.fingerprints, num_workers=num_workers),
+        )
+    set_seed(experiment.experiment.seed)
+    model = family.load_model(corpus.tokenizer, profile)
+    trainer = ModelTrainer(
+        family,
+        model,
+        corpus.tokenizer,
+        corpus.train,
+        corpus.dev,
+        profile=profile,
+        folder=folder.path,
+        listeners=request.listeners,
+        group=request.group,
+        num_workers=num_workers,
+        rank=rank,
+        tell=tell,
+    )
+    outcome = trainer.train(resume=request.resume)
+    result = RunResult(
+        name=experiment.name,
+        state="completed",
+        metrics={
+            **outcome["eval_metrics"],
+            **outcome["untrained_metrics"],
+            **family.metric_notes(),
+            "best_step": outcome["best_step"] or outcome["steps"],
+            "steps": outcome["steps"],
+            "num_train_rows": len(corpus.train),
+            "num_dev_rows": 0 if corpus.dev is None else len(corpus.dev),
+            "peak_memory_mb": round(memory.peak_mb(profile.device), 1),
+        },
+        best_checkpoint=outcome["best_checkpoint"],
+        final_model_path=folder.final_model.name,
+        seconds=round(outcome["seconds"], 3),
+    )
+    del model, trainer
+    memory.release()
+    kept = memory.allocated_mb(profile.device) - device_before
+    result = replace(result, metrics={**result.metrics, "unreleased_memory_mb": round(max(0.0, kept), 1)})
+    if is_main:
+        folder.write_result(result)
+        for listener in request.listeners:
+            listener.finished(result)
+    return result

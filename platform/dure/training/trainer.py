@@ -1,0 +1,230 @@
+"""``ModelTrainer``: one model trained, validated and saved as an experiment says."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy
+from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, TrainingArguments, set_seed
+
+from dure.config.schema import Experiment, Profile
+from dure.data.batching import length_order
+from dure.errors import RunError, UserError
+from dure.family import Family
+from dure.modeling.precision import resolve_precision
+from dure.training import checkpoints
+from dure.training.arguments import total_steps, training_arguments, worker_batch_size
+from dure.training.events import RunListener, RunStart
+from dure.training.hf import ClassicTrainer, GeneratingTrainer, Rhythm
+from dure.training.recorder import Recorder
+from dure.training.records import RunFolder
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+
+class ModelTrainer:
+    """Trains one model over the Hugging Face trainers.
+
+    Args:
+        family: The model's family, made for its experiment.
+        model: The model, ready to train.
+        tokenizer: Its tokenizer.
+        train_dataset: Encoded training rows, with ``length``.
+        eval_dataset: Encoded validation rows; without them nothing is selected and the last weights are kept.
+        profile: The machine.
+        folder: Folder of the run.
+        listeners: Who is told of progress.
+        group: Name of the study, if the run belongs to one.
+        num_workers: Processes that train this model together; this is one of them.
+        rank: Number of this process among them.
+        tell: Gets one-line messages for the user.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        train_dataset: datasets.Dataset,
+        eval_dataset: datasets.Dataset | None,
+        *,
+        profile: Profile,
+        folder: Path,
+        listeners: Sequence[RunListener] = (),
+        group: str | None = None,
+        num_workers: int = 1,
+        rank: int = 0,
+        tell: Callable[[str], None] = logger.info,
+    ) -> None:
+        self.family = family
+        self.experiment: Experiment = family.experiment
+        self.model = model
+        self.tokenizer = tokenizer
+        self.folder = RunFolder(folder)
+        self.group = group
+        self.is_main = rank == 0
+        self.eval_dataset = _longest_first(eval_dataset)
+        self.recorder = Recorder(self.folder.metrics, listeners, is_main=self.is_main)
+        training = self.experiment.training
+        self.compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = (
+            None if self.eval_dataset is None else family.compute_metrics(tokenizer, self.eval_dataset)
+        )
+        arguments = training_arguments(
+            self.experiment,
+            profile,
+            folder,
+            num_rows=len(train_dataset),
+            precision=resolve_precision(training.precision, profile, model.config.model_type, tell),
+            num_workers=num_workers,
+            generates=family.generates,
+            validates=self.eval_dataset is not None,
+        )
+        self.total_steps = total_steps(self.experiment, len(train_dataset))
+        trainer_class = GeneratingTrainer if family.generates else ClassicTrainer
+        arguments_class = Seq2SeqTrainingArguments if family.generates else TrainingArguments
+        callbacks: list[Any] = [Rhythm(), self.recorder]
+        if training.early_stopping_patience is not None and self.eval_dataset is not None:
+            callbacks.append(EarlyStoppingCallback(training.early_stopping_patience))
+        set_seed(self.experiment.experiment.seed)
+        self.hf = trainer_class(
+            model=model,
+            args=arguments_class(**arguments),
+            data_collator=family.collator(tokenizer, model),
+            train_dataset=train_dataset,
+            eval_dataset=self.eval_dataset,
+            processing_class=tokenizer,
+            compute_metrics=self.compute_metrics,
+            compute_loss_func=family.objective(),
+            callbacks=callbacks,
+        )
+        self.hf.keep_checkpoints(training.save_total_limit)
+        if training.group_by_length:
+            self.hf.group_lengths(
+                numpy.asarray(train_dataset["length"]),
+                group_size=training.effective_batch_size,
+                micro_batch_size=worker_batch_size(self.experiment, num_workers),
+                seed=self.experiment.experiment.seed,
+            )
+
+    def train(self, *, resume: bool = False) -> dict[str, Any]:
+        """Train to the end, load the best checkpoint and save the final model.
+
+        Args:
+            resume: Continue from the newest whole checkpoint of the folder, when there is one.
+
+        Returns:
+            ``final_model_path``, ``best_checkpoint`` (None without validation), ``eval_metrics`` (of the best
+            checkpoint, by name), ``untrained_metrics`` and ``seconds``.
+
+        Raises:
+            UserError: ``training.best_metric`` is no metric of the family.
+            RunError: The loss became NaN or infinite.
+        """
+        checkpoint = checkpoints.last_checkpoint(self.folder.path) if resume else None
+        resumed_step = 0 if checkpoint is None else _step_of(checkpoint)
+        self.recorder.begin(resumed_step)
+        start = RunStart(
+            name=self.experiment.name,
+            path=self.folder.path,
+            experiment=self.experiment.model_dump(mode="json"),
+            tags=self.experiment.experiment.tags,
+            group=self.group,
+            total_steps=self.total_steps,
+            resumed_step=resumed_step,
+        )
+        for listener in self.recorder.listeners:
+            listener.started(start)
+        if (
+            checkpoint is None
+            and self.experiment.training.evaluate_untrained
+            and self.eval_dataset is not None
+        ):
+            self._evaluate_untrained()
+        if checkpoint is not None and _is_finished(checkpoint):
+            self._restore(checkpoint)
+        else:
+            set_seed(self.experiment.experiment.seed)
+            self.hf.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        return self._conclude()
+
+    def evaluate(self) -> dict[str, float]:
+        """Validate the model as it is and return its metrics by name (``eval_…``).
+
+        Raises:
+            UserError: There are no validation rows.
+        """
+        if self.eval_dataset is None:
+            raise UserError(
+                "there are no validation rows", where="data.dev", expected="a table to validate on"
+            )
+        metrics: dict[str, float] = self.hf.evaluate()
+        return metrics
+
+    def _evaluate_untrained(self) -> None:
+        # As a prediction, so that no callback takes it for a validation of the run.
+        output = self.hf.predict(self.eval_dataset, metric_key_prefix="untrained")
+        self.recorder.record("eval", output.metrics, step=0, total_steps=self.total_steps, epoch=0.0)
+
+    def _restore(self, checkpoint: Path) -> None:
+        """Take up a run that had trained to its end but was killed before its model was saved."""
+        from transformers import TrainerState
+
+        self.hf.state = TrainerState.load_from_json(str(checkpoint / checkpoints.STATE_FILE))
+        best = self.hf.state.best_global_step
+        folder = self.folder.path / checkpoints.checkpoint_name(best) if best else checkpoint
+        self.hf._load_from_checkpoint(str(folder))
+
+    def _conclude(self) -> dict[str, Any]:
+        from dure.files import read_json_lines
+
+        records = read_json_lines(self.folder.metrics)
+        best_step = self.hf.state.best_global_step
+        best = checkpoints.checkpoint_name(best_step) if best_step else None
+        metrics: dict[str, float] = {}
+        untrained: dict[str, float] = {}
+        for record in records:
+            values = {key: value for key, value in record.items() if value is not None}
+            if record["kind"] == "eval" and record["step"] == best_step and record["step"]:
+                metrics = {key: value for key, value in values.items() if key.startswith("eval_")}
+            if record["kind"] == "eval" and record["step"] == 0:
+                untrained = {key: value for key, value in values.items() if key.startswith("untrained_")}
+        losses = [record["loss"] for record in records if record["kind"] == "train" and "loss" in record]
+        if losses and losses[-1] is None:
+            raise RunError(
+                f"the training loss became NaN or infinite; lower training.learning_rate "
+                f"({self.experiment.training.learning_rate:g}) or set training.precision=fp32"
+            )
+        if self.is_main:
+            self.family.export(self.model, self.tokenizer, self.folder.final_model)
+        return {
+            "final_model_path": str(self.folder.final_model),
+            "best_checkpoint": best,
+            "best_step": best_step,
+            "steps": self.hf.state.global_step,
+            "eval_metrics": metrics,
+            "untrained_metrics": untrained,
+            "seconds": self.recorder.seconds,
+        }
+
+
+def _longest_first(dataset: datasets.Dataset | None) -> datasets.Dataset | None:
+    """Order validation rows by length, so that batches pad little and the most memory is asked for first."""
+    return None if dataset is None else dataset.select(length_order(dataset["length"]))
+
+
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def _is_finished(checkpoint: Path) -> bool:
+    state = json.loads((checkpoint / checkpoints.STATE_FILE).read_text(encoding="utf-8"))
+    control = state["stateful_callbacks"].get("TrainerControl", {})
+    return bool(control.get("args", {}).get("should_training_stop", False))
