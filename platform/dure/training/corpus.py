@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy
+import numpy as np
 
 from dure.data.encoding import Encoded, encode_table
 from dure.data.overlap import overlap
@@ -33,12 +32,14 @@ class Corpus:
         tokenizer: The tokenizer of the rows.
         train: Encoded training rows.
         dev: Encoded validation rows, none of which shares a text with training.
+        test: Encoded rows that a result is reported on, when they have targets; apart from training too.
         fingerprints: Split to content hash of its table.
     """
 
     tokenizer: PreTrainedTokenizerBase
     train: datasets.Dataset
     dev: datasets.Dataset | None
+    test: datasets.Dataset | None
     fingerprints: dict[str, str]
 
 
@@ -80,59 +81,57 @@ def load_corpus(family: Family, *, tell: Callable[[str], None]) -> Corpus:
     """
     data, seed = family.experiment.data, family.experiment.experiment.seed
     train = read_split(family, "train", data.train)
-    dev = None if data.dev is None else read_split(family, "dev", data.dev)
-    for table in (train, dev):
-        for message in () if table is None else table.messages():
+    held_out = {
+        split: read_split(family, split, source)
+        for split, source in (("dev", data.dev), ("test", _test_source(family)))
+        if source is not None
+    }
+    for table in (train, *held_out.values()):
+        for message in table.messages():
             tell(message)
-    rows = numpy.arange(train.num_rows)
-    if dev is not None:
-        rows = numpy.setdiff1d(rows, _overlapping(family, train, dev, tell))
-        if not len(rows):
-            raise UserError(
-                "every training row stands in the validation table too",
-                where="data.train",
-                hint="give another table as data.dev",
-            )
-    if data.max_train_rows is not None and data.max_train_rows < len(rows):
-        rows = rows[select_rows(len(rows), data.max_train_rows, seed)]
-        tell(f"training on {len(rows):,} of {train.num_rows:,} rows (data.max_train_rows)")
-    train_rows = train.dataset.select(rows)
+    fingerprints = {"train": train.fingerprint} | {split: table.fingerprint for split, table in held_out.items()}
+    for table in held_out.values():
+        train = _without_overlap(family, train, table, tell)
+    train = _at_most(train, data.max_train_rows, seed, "training", tell)
 
     def texts() -> Iterator[str]:
-        for batch in train_rows.iter(batch_size=1000):
+        for batch in train.dataset.iter(batch_size=1000):
             for role in family.roles:
                 if role.name in batch and not role.is_id:
                     yield from batch[role.name]
 
     tokenizer = family.load_tokenizer(texts)
-    encoded_train = encode_split(family, tokenizer, train, rows, tell=tell)
-    encoded_dev = None
-    if dev is not None:
-        dev_rows = numpy.arange(dev.num_rows)
-        if data.max_dev_rows is not None and data.max_dev_rows < dev.num_rows:
-            dev_rows = numpy.asarray(select_rows(dev.num_rows, data.max_dev_rows, seed))
-            tell(f"validating on {len(dev_rows):,} of {dev.num_rows:,} rows (data.max_dev_rows)")
-        encoded_dev = encode_split(family, tokenizer, dev, dev_rows, tell=tell).dataset
-    fingerprints = {"train": train.fingerprint} | ({} if dev is None else {"dev": dev.fingerprint})
-    return Corpus(tokenizer, encoded_train.dataset, encoded_dev, fingerprints)
+    encoded = {"train": encode_split(family, tokenizer, train, tell=tell).dataset}
+    for split, table in held_out.items():
+        if split == "dev" or _has_targets(family, table):
+            rows = _at_most(table, data.max_dev_rows, seed, split, tell)
+            encoded[split] = encode_split(family, tokenizer, rows, tell=tell).dataset
+    return Corpus(tokenizer, encoded["train"], encoded.get("dev"), encoded.get("test"), fingerprints)
+
+
+def _test_source(family: Family) -> str | None:
+    """Return the test table; the embedded corpus brings its own."""
+    data = family.experiment.data
+    return SAMPLE if data.test is None and data.train == SAMPLE else data.test
+
+
+def _has_targets(family: Family, table: Table) -> bool:
+    """Whether a test table has what a score needs; one to be predicted only has not."""
+    needed = {role.name for role in family.roles if role.required}
+    return needed <= set(table.dataset.column_names)
 
 
 def encode_split(
-    family: Family,
-    tokenizer: PreTrainedTokenizerBase,
-    table: Table,
-    rows: numpy.ndarray[tuple[int], numpy.dtype[numpy.int64]],
-    *,
-    tell: Callable[[str], None],
+    family: Family, tokenizer: PreTrainedTokenizerBase, table: Table, *, tell: Callable[[str], None]
 ) -> Encoded:
-    """Encode some rows of a table, or take them from the cache.
+    """Encode the rows of a table, or take them from the cache.
 
     Raises:
         UserError: Too many tokens are unknown: it is the wrong tokenizer.
     """
     encoded = encode_table(
-        table.dataset.select(rows),
-        f"{table.fingerprint}:{hashlib.sha256(rows.astype('<i8').tobytes()).hexdigest()}",
+        table.dataset,
+        table.fingerprint,
         lambda batch: family.encode(batch, tokenizer),
         key=family.encoding_key(),
         tokenizer=tokenizer,
@@ -145,21 +144,33 @@ def encode_split(
     return encoded
 
 
-def _overlapping(
-    family: Family, train: Table, dev: Table, tell: Callable[[str], None]
-) -> numpy.ndarray[tuple[int], numpy.dtype[numpy.int64]]:
-    """Return the training rows to leave out because validation has their text too."""
+def _at_most(table: Table, limit: int | None, seed: int, what: str, tell: Callable[[str], None]) -> Table:
+    if limit is None or limit >= table.num_rows:
+        return table
+    tell(f"{what} on {limit:,} of {table.num_rows:,} rows of {table.source}, drawn by seed {seed}")
+    return table.select(select_rows(table, limit, seed))
+
+
+def _without_overlap(family: Family, train: Table, dev: Table, tell: Callable[[str], None]) -> Table:
+    """Return the training rows whose text validation does not have."""
     inputs = [role.name for role in family.roles if role.is_input]
-    shared = numpy.asarray(overlap(train, dev, inputs), dtype=numpy.int64)
+    shared = overlap(train, dev, inputs)
     if not len(shared):
-        return shared
-    on_overlap = family.experiment.data.on_overlap
+        return train
     what = f"{len(shared):,} of {train.num_rows:,} training rows have a text that stands in {dev.source} too"
-    first = f"first: row {shared[0] + 1} of {train.source}"
-    if on_overlap == "error":
-        raise UserError(what, where=first, hint="remove them, or set data.on_overlap=drop")
-    if on_overlap == "warn":
-        tell(f"{what}; they are kept (data.on_overlap=warn), so validation looks better than it is; {first}")
-        return shared[:0]
-    tell(f"{what}; they are left out (data.on_overlap=drop); {first}")
-    return shared
+    first = f"{train.source}, row {shared[0] + 1}"
+    match family.experiment.data.on_overlap:
+        case "error":
+            raise UserError(what, where=first, hint="remove them, or set data.on_overlap=drop")
+        case "warn":
+            tell(f"{what}; they are kept (data.on_overlap=warn), so validation flatters; first: {first}")
+            return train
+        case "drop":
+            tell(f"{what}; they are left out (data.on_overlap=drop); first: {first}")
+    if len(shared) == train.num_rows:
+        raise UserError(
+            "every training row has a text that stands in the validation table too",
+            where=f"data.train ({train.source})",
+            hint=f"give another table than {dev.source} as data.dev",
+        )
+    return train.select(np.setdiff1d(np.arange(train.num_rows), shared))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -65,8 +65,8 @@ class RunListener:
     on_every_worker: ClassVar[bool] = False
     """Whether the workers beside the main one call it too."""
 
-    def started(self, start: RunStart) -> None:
-        """Training is about to begin."""
+    def started(self, start: RunStart, tell: Callable[[str], None]) -> None:
+        """Training is about to begin; ``tell`` passes a line for the user on to every listener."""
 
     def progressed(self, progress: RunProgress) -> None:
         """There are new numbers."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import Seq2SeqTrainer, Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from dure.data.batching import LengthGroupedSampler
+from dure.data.batching import Lengths, LengthGroupedSampler
 from dure.training import checkpoints
 
 if TYPE_CHECKING:
@@ -25,11 +25,9 @@ class _DureTrainer:
 
     length_sampler: LengthGroupedSampler | None = None
 
-    def group_lengths(self, lengths: Any, *, group_size: int, micro_batch_size: int, seed: int) -> None:
+    def group_lengths(self, lengths: Lengths, *, group_size: int, seed: int) -> None:
         """Let training batches hold rows of similar length; call before training."""
-        self.length_sampler = LengthGroupedSampler(
-            lengths, group_size=group_size, micro_batch_size=micro_batch_size, seed=seed
-        )
+        self.length_sampler = LengthGroupedSampler(lengths, group_size, seed)
 
     def keep_checkpoints(self, limit: int) -> None:
         """Say how many checkpoints stay; call before training."""

@@ -151,6 +151,7 @@ def _train(request: RunRequest, folder: RunFolder, rank: int, num_workers: int) 
         metrics={
             **outcome["eval_metrics"],
             **outcome["untrained_metrics"],
+            **({} if corpus.test is None else trainer.test(corpus.test)),
             **family.metric_notes(),
             "best_step": outcome["best_step"] or outcome["steps"],
             "steps": outcome["steps"],

@@ -9,15 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy
-from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, TrainingArguments, set_seed
+from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, TrainerState, TrainingArguments, set_seed
 
 from dure.config.schema import Experiment, Profile
 from dure.data.batching import length_order
-from dure.errors import RunError, UserError
+from dure.errors import RunError, UserError, nearest
 from dure.family import Family
+from dure.files import read_json_lines
 from dure.modeling.precision import resolve_precision
 from dure.training import checkpoints
-from dure.training.arguments import total_steps, training_arguments, worker_batch_size
+from dure.training.arguments import total_steps, training_arguments
 from dure.training.events import RunListener, RunStart
 from dure.training.hf import ClassicTrainer, GeneratingTrainer, Rhythm
 from dure.training.recorder import Recorder
@@ -70,10 +71,12 @@ class ModelTrainer:
         self.tokenizer = tokenizer
         self.folder = RunFolder(folder)
         self.group = group
+        self.tell = tell
         self.is_main = rank == 0
-        self.eval_dataset = _longest_first(eval_dataset)
+        self.eval_dataset = None if eval_dataset is None else _longest_first(eval_dataset)
         self.recorder = Recorder(self.folder.metrics, listeners, is_main=self.is_main)
         training = self.experiment.training
+        _check_best_metric(self.experiment, family)
         self.compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = (
             None if self.eval_dataset is None else family.compute_metrics(tokenizer, self.eval_dataset)
         )
@@ -110,7 +113,6 @@ class ModelTrainer:
             self.hf.group_lengths(
                 numpy.asarray(train_dataset["length"]),
                 group_size=training.effective_batch_size,
-                micro_batch_size=worker_batch_size(self.experiment, num_workers),
                 seed=self.experiment.experiment.seed,
             )
 
@@ -141,7 +143,7 @@ class ModelTrainer:
             resumed_step=resumed_step,
         )
         for listener in self.recorder.listeners:
-            listener.started(start)
+            listener.started(start, self.tell)
         if (
             checkpoint is None
             and self.experiment.training.evaluate_untrained
@@ -168,6 +170,21 @@ class ModelTrainer:
         metrics: dict[str, float] = self.hf.evaluate()
         return metrics
 
+    def test(self, dataset: datasets.Dataset) -> dict[str, float]:
+        """Score rows that took no part in training or selection; names begin with ``test_``."""
+        dataset = _longest_first(dataset)
+        self.hf.compute_metrics = self.family.compute_metrics(self.tokenizer, dataset)
+        metrics: dict[str, float] = self.hf.predict(dataset, metric_key_prefix="test").metrics
+        self.hf.compute_metrics = self.compute_metrics
+        self.recorder.record(
+            "eval",
+            metrics,
+            step=self.hf.state.global_step,
+            total_steps=self.total_steps,
+            epoch=float(self.hf.state.epoch or 0.0),
+        )
+        return {name: float(value) for name, value in metrics.items()}
+
     def _evaluate_untrained(self) -> None:
         # As a prediction, so that no callback takes it for a validation of the run.
         output = self.hf.predict(self.eval_dataset, metric_key_prefix="untrained")
@@ -175,16 +192,12 @@ class ModelTrainer:
 
     def _restore(self, checkpoint: Path) -> None:
         """Take up a run that had trained to its end but was killed before its model was saved."""
-        from transformers import TrainerState
-
         self.hf.state = TrainerState.load_from_json(str(checkpoint / checkpoints.STATE_FILE))
         best = self.hf.state.best_global_step
         folder = self.folder.path / checkpoints.checkpoint_name(best) if best else checkpoint
         self.hf._load_from_checkpoint(str(folder))
 
     def _conclude(self) -> dict[str, Any]:
-        from dure.files import read_json_lines
-
         records = read_json_lines(self.folder.metrics)
         best_step = self.hf.state.best_global_step
         best = checkpoints.checkpoint_name(best_step) if best_step else None
@@ -215,9 +228,21 @@ class ModelTrainer:
         }
 
 
-def _longest_first(dataset: datasets.Dataset | None) -> datasets.Dataset | None:
-    """Order validation rows by length, so that batches pad little and the most memory is asked for first."""
-    return None if dataset is None else dataset.select(length_order(dataset["length"]))
+def _check_best_metric(experiment: Experiment, family: Family) -> None:
+    known = ("eval_loss", *family.metric_names)
+    name = experiment.training.best_metric
+    if name not in known:
+        raise UserError(
+            f"'{name}' is no metric of {experiment.family}",
+            where="training.best_metric",
+            expected=f"one of {', '.join(known)}",
+            hint=nearest(name, known),
+        )
+
+
+def _longest_first(dataset: datasets.Dataset) -> datasets.Dataset:
+    """Order rows by length, so that batches pad little and the most memory is asked for first."""
+    return dataset.select(length_order(dataset["length"]))
 
 
 def _step_of(checkpoint: Path) -> int:

@@ -1,0 +1,207 @@
+"""Summarisation with encoder-decoder models: mT5, T5 and BART, fully, with LoRA or with QLoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar
+
+import datasets
+import numpy
+import torch
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
+
+from dure.config.schema import Profile, Section
+from dure.data.batching import length_order
+from dure.data.collating import Seq2SeqCollator
+from dure.data.samples.dialogues import dialogue_corpus
+from dure.data.tables import Role
+from dure.family import Family, Features, Rows
+from dure.metrics.rouge import rouge
+from dure.metrics.tokenizers import TokenizerName, get_tokenizer
+from dure.modeling.export import export
+from dure.modeling.loading import load_seq2seq, load_tokenizer
+from dure.modeling.objectives import token_cross_entropy
+
+
+class SummarizationOptions(Section):
+    """What ``task:`` of a summarisation experiment may say."""
+
+    rouge_tokenizer: TokenizerName = "morpheme"
+    """How ROUGE cuts text: ``morpheme`` for Korean, ``default`` for English, ``whitespace`` or ``character``."""
+
+
+class Summarization(Family):
+    """Reads a text (a dialogue, with speakers as special tokens) and writes its summary."""
+
+    options_section = SummarizationOptions
+    options: SummarizationOptions
+    roles = (
+        Role("id", "fname", required=False, is_id=True),
+        Role("text", "dialogue", is_input=True),
+        Role("target", "summary"),
+    )
+    generates = True
+    metric_names: ClassVar[tuple[str, ...]] = (
+        *(f"eval_{name}" for name in ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_sum")),
+        "eval_num_empty_predictions",
+        "eval_mean_generated_tokens",
+    )
+
+    def sample(self, split: str) -> list[dict[str, str]]:
+        """Return the embedded Korean dialogues with their summaries."""
+        rows = (asdict(dialogue) for dialogue in dialogue_corpus()[split])
+        return [{"id": row["fname"], "text": row["dialogue"], "target": row["summary"]} for row in rows]
+
+    def load_tokenizer(self, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
+        """Load the checkpoint's tokenizer with the experiment's special tokens, or train the rehearsal's."""
+        return load_tokenizer(self.experiment, texts)
+
+    def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
+        """Load the model, and let it generate as the experiment says."""
+        model = load_seq2seq(self.experiment, profile, tokenizer, self.tell)
+        generation = self.experiment.generation
+        model.generation_config.update(
+            num_beams=generation.num_beams,
+            max_length=generation.max_length,
+            min_length=generation.min_length,
+            length_penalty=generation.length_penalty if generation.num_beams > 1 else None,
+            early_stopping=True if generation.num_beams > 1 else None,
+            no_repeat_ngram_size=generation.no_repeat_ngram_size,
+        )
+        return model
+
+    def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Features:
+        """Encode inputs with their prefix and, when the rows have them, targets; keep the target's text."""
+        settings = self.experiment.tokenizer
+        texts = [settings.input_prefix + text for text in rows["text"]]
+        inputs, cut = _encoded(tokenizer, settings.encoder_max_len, text=texts)
+        features: Features = {"input_ids": inputs, "length": [len(row) for row in inputs], "truncated": cut}
+        if "target" in rows:
+            labels, cut_labels = _encoded(tokenizer, settings.decoder_max_len, text_target=list(rows["target"]))
+            features |= {
+                "labels": labels,
+                "reference": list(rows["target"]),
+                "truncated": [either or other for either, other in zip(cut, cut_labels, strict=True)],
+            }
+        if "id" in rows:
+            features["id"] = list(rows["id"])
+        return features
+
+    def encoding_key(self) -> Mapping[str, Any]:
+        """Return lengths and prefix."""
+        settings = self.experiment.tokenizer
+        return {
+            "family": "summarization-1",
+            "encoder_max_len": settings.encoder_max_len,
+            "decoder_max_len": settings.decoder_max_len,
+            "input_prefix": settings.input_prefix,
+        }
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Seq2SeqCollator:
+        """Pad to the longest row of the batch."""
+        return Seq2SeqCollator(
+            int(tokenizer.pad_token_id or 0),
+            lambda labels: model.prepare_decoder_input_ids_from_labels(labels=labels),
+            multiple_of=8 if torch.cuda.is_available() else 1,
+        )
+
+    def objective(self) -> Callable[..., torch.Tensor]:
+        """Cross entropy over the tokens of the whole optimiser step."""
+        return token_cross_entropy
+
+    def compute_metrics(
+        self, tokenizer: PreTrainedTokenizerBase, dataset: datasets.Dataset
+    ) -> Callable[[EvalPrediction], dict[str, float]]:
+        """Score generated summaries with ROUGE against the references as they stand in the table."""
+        references = list(dataset["reference"])
+
+        def score(prediction: EvalPrediction) -> dict[str, float]:
+            ids = prediction.predictions
+            texts = self._decoded(tokenizer, ids)
+            scores = rouge(
+                texts,
+                references,
+                tokenizer=self.options.rouge_tokenizer,
+                special_tokens=self.experiment.tokenizer.all_special_tokens,
+            ).as_dict()
+            generated = (numpy.asarray(ids) != tokenizer.pad_token_id) & (numpy.asarray(ids) >= 0)
+            return {
+                **{name: float(scores[name]) for name in ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_sum")},
+                "num_empty_predictions": float(scores["num_empty_predictions"]),
+                "mean_generated_tokens": float(generated.sum(axis=1).mean()),
+            }
+
+        return score
+
+    def metric_notes(self) -> dict[str, str]:
+        """Return the tokeniser of ROUGE and its version."""
+        tokenizer = get_tokenizer(self.options.rouge_tokenizer)
+        return {"rouge_tokenizer": tokenizer.name, "rouge_tokenizer_version": tokenizer.version}
+
+    def predict(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        dataset: datasets.Dataset,
+        *,
+        progress: Callable[[int], None],
+    ) -> list[dict[str, Any]]:
+        """Write a summary for every row; longest rows first, so that batches pad little."""
+        training = self.experiment.training
+        batch_size = training.eval_batch_size or training.batch_size
+        order = length_order(dataset["length"])
+        collate = self.collator(tokenizer, model)
+        summaries: dict[int, str] = {}
+        model.eval()
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            batch = collate([{"input_ids": ids} for ids in dataset.select(rows)["input_ids"]])
+            with torch.inference_mode():
+                ids = model.generate(**{key: value.to(model.device) for key, value in batch.items()})
+            summaries |= dict(zip(rows, self._decoded(tokenizer, ids.cpu().numpy()), strict=True))
+            progress(len(rows))
+        return [{"summary": summaries[row]} for row in range(len(dataset))]
+
+    def export(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+        """Save the model with its adapters merged in."""
+        export(model, tokenizer, folder)
+
+    def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Load what :meth:`export` saved."""
+        return (
+            AutoModelForSeq2SeqLM.from_pretrained(folder, local_files_only=True),
+            AutoTokenizer.from_pretrained(folder, local_files_only=True),
+        )
+
+    def modules(self, model: PreTrainedModel) -> dict[str, str]:
+        """Return encoder and decoder with the prefixes of their parameters."""
+        names = {id(module): name for name, module in model.named_modules()}
+        return {
+            "encoder": f"{names[id(model.get_encoder())]}.",
+            "decoder": f"{names[id(model.get_decoder())]}.",
+        }
+
+    def _decoded(self, tokenizer: PreTrainedTokenizerBase, ids: Any) -> list[str]:
+        """Turn generated ids into text that keeps the experiment's special tokens and drops all others."""
+        kept = set(tokenizer.convert_tokens_to_ids(list(self.experiment.tokenizer.all_special_tokens)))
+        dropped = set(tokenizer.all_special_ids) - kept
+        rows = [[int(token) for token in row if token >= 0 and int(token) not in dropped] for row in ids]
+        return [text.strip() for text in tokenizer.batch_decode(rows, skip_special_tokens=False)]
+
+
+def _encoded(
+    tokenizer: PreTrainedTokenizerBase, max_length: int, **texts: list[str]
+) -> tuple[list[list[int]], list[bool]]:
+    """Return the ids of every text, at most ``max_length``, and whether each one was cut."""
+    ids: list[list[int]] = tokenizer(**texts, truncation=True, max_length=max_length)["input_ids"]
+    cut = [False] * len(ids)
+    # Only a text that fills the length can have been cut; these few are looked at again.
+    full = [index for index, row in enumerate(ids) if len(row) >= max_length]
+    if full:
+        ((name, every),) = texts.items()
+        whole = tokenizer(**{name: [every[index] for index in full]}, truncation=False, verbose=False)["input_ids"]
+        for index, row in zip(full, whole, strict=True):
+            cut[index] = len(row) > max_length
+    return ids, cut
