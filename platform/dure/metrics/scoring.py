@@ -1,0 +1,119 @@
+"""Scoring a file of predictions against a file of references: what ``dure score`` prints."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from dure.errors import UserError, nearest
+from dure.metrics.classification import classification_report
+from dure.metrics.rouge import MultiReference, rouge
+from dure.metrics.tokenizers import TokenizerName
+
+Task = Literal["summarization", "classification"]
+
+_NAMED_IDS = 5
+
+
+def score_files(
+    predictions: Path,
+    references: Path,
+    *,
+    id_column: str = "fname",
+    prediction_column: str = "summary",
+    reference_columns: Sequence[str] = ("summary",),
+    tokenizer: TokenizerName = "morpheme",
+    special_tokens: Sequence[str] = (),
+    task: Task = "summarization",
+    multi_reference: MultiReference = "best",
+) -> dict[str, Any]:
+    """Join two CSV files by id and score the predictions.
+
+    Args:
+        predictions: CSV with ``id_column`` and ``prediction_column``. An empty prediction scores 0.
+        references: CSV with ``id_column`` and ``reference_columns``, rows in any order.
+        id_column: The column that says which rows belong together, in both files.
+        prediction_column: The predicted summary or class.
+        reference_columns: The true ones. A summary may have several, and a row may leave some of them
+            empty; a class has one.
+        tokenizer: ROUGE tokeniser; for ``summarization`` only, as are the next and the last.
+        special_tokens: Texts ROUGE keeps whole beside ``#Person1#`` and its like.
+        task: ``summarization`` (ROUGE) or ``classification``.
+        multi_reference: With several references, the best or their mean.
+
+    Returns:
+        ``task`` with the figures of ``RougeResult.as_dict`` or of ``classification_report``.
+
+    Raises:
+        UserError: A file, column or row is wrong, or an id stands in one file only.
+    """
+    predicted = _read(predictions, id_column, [prediction_column])
+    expected = _read(references, id_column, reference_columns)
+    _check_partners(predicted, predictions, expected, references)
+    _check_partners(expected, references, predicted, predictions)
+
+    texts = [cells[0] for cells in predicted.values()]
+    groups = [[cell for cell in expected[key] if cell.strip()] for key in predicted]
+    for key, group in zip(predicted, groups, strict=True):
+        if not group:
+            raise UserError(
+                f"{id_column} {key!r} has no reference", where=f"{references}: {reference_columns}"
+            )
+
+    match task:
+        case "summarization":
+            result = rouge(
+                texts,
+                groups,
+                tokenizer=tokenizer,
+                special_tokens=special_tokens,
+                multi_reference=multi_reference,
+            )
+            return {"task": task, **result.as_dict()}
+        case "classification":
+            if len(reference_columns) != 1:
+                raise UserError(
+                    f"a class cannot be read from {len(reference_columns)} columns", expected="one column"
+                )
+            return {"task": task, **classification_report([group[0] for group in groups], texts)}
+    raise UserError(f"there is no task {task!r}", expected="summarization, classification")
+
+
+def _read(path: Path, id_column: str, columns: Sequence[str]) -> dict[str, list[str]]:
+    """Return the cells of ``columns`` by id, in the file's order."""
+    if not path.is_file():
+        raise UserError("there is no such file", where=str(path))
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        header = list(reader.fieldnames or [])
+        for column in (id_column, *columns):
+            if column not in header:
+                like = nearest(column, header)
+                raise UserError(
+                    f"there is no column {column!r}",
+                    where=str(path),
+                    expected=", ".join(header) or "a header",
+                    hint=like and f"the column {like!r}",
+                )
+        rows: dict[str, list[str]] = {}
+        for number, row in enumerate(reader, start=2):
+            if None in row or None in row.values():
+                raise UserError(f"the row does not have {len(header)} cells", where=f"{path}, row {number}")
+            if row[id_column] in rows:
+                raise UserError(
+                    f"{id_column} {row[id_column]!r} stands there twice", where=f"{path}, row {number}"
+                )
+            rows[row[id_column]] = [row[column] for column in columns]
+    if not rows:
+        raise UserError("there is no row below the header", where=str(path))
+    return rows
+
+
+def _check_partners(rows: dict[str, Any], path: Path, others: dict[str, Any], other_path: Path) -> None:
+    """Refuse ids that only one of the files has: a mean over the rest would flatter."""
+    alone = [key for key in rows if key not in others]
+    if alone:
+        named = ", ".join(alone[:_NAMED_IDS]) + (", …" if len(alone) > _NAMED_IDS else "")
+        raise UserError(f"{len(alone)} of {len(rows)} ids are not in {other_path}: {named}", where=str(path))

@@ -1,0 +1,150 @@
+"""Promises of classification figures and of scoring files."""
+
+import csv
+
+import pytest
+from sklearn.metrics import classification_report as independent
+
+from dure.errors import UserError
+from dure.metrics.classification import classification_report
+from dure.metrics.rouge import rouge
+from dure.metrics.scoring import score_files
+
+
+@pytest.fixture
+def table(tmp_path):
+    def write(name, header, *rows):
+        path = tmp_path / name
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([header, *rows])
+        return path
+
+    return write
+
+
+def test_classification_figures_are_those_of_scikit_learn():
+    labels = ["joy", "sad", "joy", "anger", "neutral", "sad"]
+    predictions = ["joy", "joy", "joy", "sad", "anxiety", "sad"]
+    ours = classification_report(labels, predictions)
+    theirs = independent(labels, predictions, output_dict=True, zero_division=0)
+    assert ours["accuracy"] == pytest.approx(theirs["accuracy"])
+    assert ours["macro_f1"] == pytest.approx(theirs["macro avg"]["f1-score"])
+    assert ours["weighted_f1"] == pytest.approx(theirs["weighted avg"]["f1-score"])
+    assert ours["num_rows"] == 6
+    for name, figures in ours["per_class"].items():
+        assert figures["precision"] == pytest.approx(theirs[name]["precision"])
+        assert figures["recall"] == pytest.approx(theirs[name]["recall"])
+        assert figures["f1"] == pytest.approx(theirs[name]["f1-score"])
+        assert figures["support"] == theirs[name]["support"]
+    assert list(ours["per_class"]) == ["anger", "anxiety", "joy", "neutral", "sad"]
+
+
+def test_classes_may_be_numbers():
+    assert list(classification_report([0, 1, 1], [0, 1, 0])["per_class"]) == ["0", "1"]
+
+
+@pytest.mark.parametrize(("labels", "predictions"), [([], []), (["a"], ["a", "b"])])
+def test_classes_that_do_not_pair_up_are_refused(labels, predictions):
+    with pytest.raises(UserError):
+        classification_report(labels, predictions)
+
+
+def test_files_are_joined_by_id_whatever_their_order(table):
+    predictions = table("p.csv", ["fname", "summary"], ["b", "나는 갔다"], ["a", "밥을\n먹었다"])
+    references = table(
+        "r.csv", ["fname", "topic", "summary"], ["a", "x", "밥을\n먹는다"], ["b", "y", "너는 갔다"]
+    )
+    result = score_files(predictions, references)
+    expected = rouge(["나는 갔다", "밥을\n먹었다"], ["너는 갔다", "밥을\n먹는다"]).as_dict()
+    assert result == {"task": "summarization", **expected}
+
+
+def test_several_reference_columns_may_be_empty_in_places(table):
+    predictions = table("p.csv", ["fname", "summary"], ["a", "가 나"], ["b", ""])
+    references = table("r.csv", ["fname", "s1", "s2"], ["a", "가", "가 나"], ["b", "다", ""])
+    result = score_files(
+        predictions,
+        references,
+        reference_columns=("s1", "s2"),
+        tokenizer="whitespace",
+        multi_reference="mean",
+    )
+    assert result["rouge1"] == pytest.approx((2 / 3 + 1) / 2 / 2)
+    assert result["num_empty_predictions"] == 1
+
+
+def test_special_tokens_reach_the_tokenizer(table):
+    predictions = table("p.csv", ["fname", "summary"], ["a", "<중요>"])
+    references = table("r.csv", ["fname", "summary"], ["a", "<주요>"])
+    arguments = {"tokenizer": "character", "special_tokens": ["<중요>", "<주요>"]}
+    assert score_files(predictions, references, **arguments)["rouge1"] == 0
+
+
+def test_classes_are_scored_from_files(table):
+    predictions = table("p.csv", ["id", "guess"], ["1", "joy"], ["2", "sad"])
+    references = table("r.csv", ["id", "label"], ["2", "joy"], ["1", "joy"])
+    result = score_files(
+        predictions,
+        references,
+        id_column="id",
+        prediction_column="guess",
+        reference_columns=["label"],
+        task="classification",
+    )
+    assert result["task"] == "classification"
+    assert result["accuracy"] == 0.5
+
+
+def test_a_missing_column_is_named_with_the_nearest_one(table):
+    path = table("p.csv", ["fname", "sumary"], ["a", "가"])
+    with pytest.raises(UserError) as caught:
+        score_files(path, path)
+    assert "no column 'summary'" in str(caught.value)
+    assert "p.csv" in str(caught.value)
+    assert "'sumary'" in str(caught.value)
+
+
+def test_a_duplicate_id_is_named_with_its_row(table):
+    path = table("p.csv", ["fname", "summary"], ["a", "가"], ["b", "나"], ["a", "다"])
+    with pytest.raises(UserError, match=r"p\.csv, row 4: fname 'a' stands there twice"):
+        score_files(path, path)
+
+
+def test_a_row_of_the_wrong_width_is_named(table):
+    path = table("p.csv", ["fname", "summary"], ["a", "가"], ["b"])
+    with pytest.raises(UserError, match=r"p\.csv, row 3"):
+        score_files(path, path)
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_ids_in_one_file_only_are_counted_and_named(table, swapped):
+    few = table("few.csv", ["fname", "summary"], ["a", "가"])
+    many = table("many.csv", ["fname", "summary"], *([name, "가"] for name in "abcdefgh"))
+    with pytest.raises(UserError, match=r"7 of 8 ids are not in .*few\.csv: b, c, d, e, f, …"):
+        score_files(*((many, few) if swapped else (few, many)))
+
+
+def test_a_row_without_reference_is_refused(table):
+    predictions = table("p.csv", ["fname", "summary"], ["a", "가"])
+    references = table("r.csv", ["fname", "summary"], ["a", " "])
+    with pytest.raises(UserError, match="'a' has no reference"):
+        score_files(predictions, references)
+
+
+@pytest.mark.parametrize("rows", [[], [["fname", "summary"]]])
+def test_an_empty_file_is_refused(table, tmp_path, rows):
+    path = tmp_path / "p.csv"
+    path.write_text("\n".join(",".join(row) for row in rows), encoding="utf-8")
+    with pytest.raises(UserError, match=r"p\.csv"):
+        score_files(path, path)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        score_files(tmp_path / "p.csv", tmp_path / "r.csv")
+
+
+def test_an_unknown_task_is_refused(table):
+    path = table("p.csv", ["fname", "summary"], ["a", "가"])
+    with pytest.raises(UserError, match="translation"):
+        score_files(path, path, task="translation")
