@@ -10,18 +10,24 @@ from typing import Any, ClassVar
 import datasets
 import numpy
 import torch
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
-
-from dure.config.schema import Profile, Section
 from dure.data.batching import length_order
-from dure.data.collating import Seq2SeqCollator
 from dure.data.samples.dialogues import dialogue_corpus
 from dure.data.tables import Role
+from dure.modeling.export import export
+from dure.modeling.loading import load_seq2seq, load_tokenizer
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from dure.config.schema import Profile, Section
+from dure.data.collating import Seq2SeqCollator
 from dure.family import Family, Features, Rows
 from dure.metrics.rouge import rouge
 from dure.metrics.tokenizers import TokenizerName, get_tokenizer
-from dure.modeling.export import export
-from dure.modeling.loading import load_seq2seq, load_tokenizer
 from dure.modeling.objectives import token_cross_entropy
 
 
@@ -79,7 +85,9 @@ class Summarization(Family):
         inputs, cut = _encoded(tokenizer, settings.encoder_max_len, text=texts)
         features: Features = {"input_ids": inputs, "length": [len(row) for row in inputs], "truncated": cut}
         if "target" in rows:
-            labels, cut_labels = _encoded(tokenizer, settings.decoder_max_len, text_target=list(rows["target"]))
+            labels, cut_labels = _encoded(
+                tokenizer, settings.decoder_max_len, text_target=list(rows["target"])
+            )
             features |= {
                 "labels": labels,
                 "reference": list(rows["target"]),
@@ -128,7 +136,10 @@ class Summarization(Family):
             ).as_dict()
             generated = (numpy.asarray(ids) != tokenizer.pad_token_id) & (numpy.asarray(ids) >= 0)
             return {
-                **{name: float(scores[name]) for name in ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_sum")},
+                **{
+                    name: float(scores[name])
+                    for name in ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_sum")
+                },
                 "num_empty_predictions": float(scores["num_empty_predictions"]),
                 "mean_generated_tokens": float(generated.sum(axis=1).mean()),
             }
@@ -201,7 +212,9 @@ def _encoded(
     full = [index for index, row in enumerate(ids) if len(row) >= max_length]
     if full:
         ((name, every),) = texts.items()
-        whole = tokenizer(**{name: [every[index] for index in full]}, truncation=False, verbose=False)["input_ids"]
+        whole = tokenizer(**{name: [every[index] for index in full]}, truncation=False, verbose=False)[
+            "input_ids"
+        ]
         for index, row in zip(full, whole, strict=True):
             cut[index] = len(row) > max_length
     return ids, cut

@@ -1,1 +1,44 @@
-"""dure: distributed experiments on Ray Train and Ray Tune for fine-tuning NLP models."""
+"""dure: distributed experiments on Ray Train and Ray Tune for fine-tuning NLP models.
+
+The Python API is the functions of :mod:`dure.api`, imported when they are first used, since they bring torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dure.api import (
+        batch,
+        create_trainer,
+        load_config,
+        load_datasets,
+        load_model_and_tokenizer,
+        load_profile,
+        load_study,
+        predict,
+        score,
+        shaped,
+        train,
+    )
+
+__all__ = [
+    "batch",
+    "create_trainer",
+    "load_config",
+    "load_datasets",
+    "load_model_and_tokenizer",
+    "load_profile",
+    "load_study",
+    "predict",
+    "score",
+    "shaped",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(importlib.import_module("dure.api"), name)
+    raise AttributeError(f"module 'dure' has no attribute {name!r}")

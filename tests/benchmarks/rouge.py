@@ -1,6 +1,8 @@
 """ROUGE of dure against ``rouge_score``: the same texts, the same tokeniser, all four metrics, one thread.
 
-    python -m tests.benchmarks.rouge [--json] [--repeats 5]
+    python -m tests.benchmarks.rouge [--repeats 5]
+
+The table goes to stderr and the JSON to stdout.
 
 Both are run in turn within every repeat; a figure is the median over the repeats. The texts look like
 Korean (words of 2-5 syllables, the frequent ones often), about as long as DialogSum's: summaries of 20
@@ -112,17 +114,13 @@ def measure(corpus: Corpus, tokenizer: TokenizerName, repeats: int) -> Row:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure every corpus with every tokeniser and print the table, or JSON with ``--json``."""
+    """Measure every corpus with every tokeniser and print table and JSON."""
     parser = argparse.ArgumentParser(description="ROUGE of dure against rouge_score")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args(arguments)
 
     names: tuple[TokenizerName, ...] = ("character", "whitespace", "morpheme")
     rows = [measure(corpus, name, options.repeats) for corpus in corpora() for name in names]
-    if options.json:
-        print(json.dumps({"benchmark": "rouge", "rows": [asdict(row) for row in rows]}, indent=2))
-        return
     table = Table(title="ROUGE-1, 2, L and Lsum, µs per pair")
     for heading in ("texts", "tokenizer", "tokens", "rouge_score", "dure", "faster", "difference"):
         table.add_column(heading, no_wrap=True)
@@ -136,7 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{row.ratio:.1f}×",
             f"{row.largest_difference:.0e}",
         )
-    Console().print(table)
+    Console(stderr=True).print(table)
+    print(json.dumps({"benchmark": "rouge", "rows": [asdict(row) for row in rows]}, indent=2))
 
 
 def _seconds(work: Callable[[], object]) -> float:

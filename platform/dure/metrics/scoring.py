@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from dure.errors import UserError, nearest
+from dure.data.tables import Role, read_table
+from dure.errors import UserError
 from dure.metrics.classification import classification_report
 from dure.metrics.rouge import MultiReference, rouge
 from dure.metrics.tokenizers import TokenizerName
@@ -28,12 +28,13 @@ def score_files(
     special_tokens: Sequence[str] = (),
     task: Task = "summarization",
     multi_reference: MultiReference = "best",
+    cache_folder: Path,
 ) -> dict[str, Any]:
-    """Join two CSV files by id and score the predictions.
+    """Join two tables by id and score the predictions.
 
     Args:
-        predictions: CSV with ``id_column`` and ``prediction_column``. An empty prediction scores 0.
-        references: CSV with ``id_column`` and ``reference_columns``, rows in any order.
+        predictions: Table with ``id_column`` and ``prediction_column``. An empty prediction scores 0.
+        references: Table with ``id_column`` and ``reference_columns``, rows in any order.
         id_column: The column that says which rows belong together, in both files.
         prediction_column: The predicted summary or class.
         reference_columns: The true ones. A summary may have several, and a row may leave some of them
@@ -42,6 +43,7 @@ def score_files(
         special_tokens: Texts ROUGE keeps whole beside ``#Person1#`` and its like.
         task: ``summarization`` (ROUGE) or ``classification``.
         multi_reference: With several references, the best or their mean.
+        cache_folder: Where checked tables are kept.
 
     Returns:
         ``task`` with the figures of ``RougeResult.as_dict`` or of ``classification_report``.
@@ -49,8 +51,16 @@ def score_files(
     Raises:
         UserError: A file, column or row is wrong, or an id stands in one file only.
     """
-    predicted = _read(predictions, id_column, [prediction_column])
-    expected = _read(references, id_column, reference_columns)
+    predicted = _read(
+        predictions, id_column, [prediction_column], cache_folder=cache_folder, may_be_empty=True
+    )
+    expected = _read(
+        references,
+        id_column,
+        reference_columns,
+        cache_folder=cache_folder,
+        may_be_empty=len(reference_columns) > 1,
+    )
     _check_partners(predicted, predictions, expected, references)
     _check_partners(expected, references, predicted, predictions)
 
@@ -81,34 +91,17 @@ def score_files(
     raise UserError(f"there is no task {task!r}", expected="summarization, classification")
 
 
-def _read(path: Path, id_column: str, columns: Sequence[str]) -> dict[str, list[str]]:
+def _read(
+    path: Path, id_column: str, columns: Sequence[str], *, cache_folder: Path, may_be_empty: bool
+) -> dict[str, list[str]]:
     """Return the cells of ``columns`` by id, in the file's order."""
-    if not path.is_file():
-        raise UserError("there is no such file", where=str(path))
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        header = list(reader.fieldnames or [])
-        for column in (id_column, *columns):
-            if column not in header:
-                like = nearest(column, header)
-                raise UserError(
-                    f"there is no column {column!r}",
-                    where=str(path),
-                    expected=", ".join(header) or "a header",
-                    hint=like and f"the column {like!r}",
-                )
-        rows: dict[str, list[str]] = {}
-        for number, row in enumerate(reader, start=2):
-            if None in row or None in row.values():
-                raise UserError(f"the row does not have {len(header)} cells", where=f"{path}, row {number}")
-            if row[id_column] in rows:
-                raise UserError(
-                    f"{id_column} {row[id_column]!r} stands there twice", where=f"{path}, row {number}"
-                )
-            rows[row[id_column]] = [row[column] for column in columns]
-    if not rows:
-        raise UserError("there is no row below the header", where=str(path))
-    return rows
+    roles = [
+        Role("id", id_column, is_id=True),
+        *(Role(column, column, required=not may_be_empty) for column in columns),
+    ]
+    table = read_table(path, roles, {role.name: role.column for role in roles}, cache_folder=cache_folder)
+    rows = table.dataset.to_dict()
+    return {key: [rows[column][place] for column in columns] for place, key in enumerate(rows["id"])}
 
 
 def _check_partners(rows: dict[str, Any], path: Path, others: dict[str, Any], other_path: Path) -> None:

@@ -70,7 +70,9 @@ def read_split(family: Family, split: str, source: str, *, for_prediction: bool 
     )
 
 
-def load_corpus(family: Family, *, tell: Callable[[str], None]) -> Corpus:
+def load_corpus(
+    family: Family, *, tell: Callable[[str], None], tokenizer: PreTrainedTokenizerBase | None = None
+) -> Corpus:
     """Read, check and encode the training and validation rows of an experiment.
 
     Training rows whose text stands in the validation table too are dropped, refused or only told, as
@@ -89,7 +91,9 @@ def load_corpus(family: Family, *, tell: Callable[[str], None]) -> Corpus:
     for table in (train, *held_out.values()):
         for message in table.messages():
             tell(message)
-    fingerprints = {"train": train.fingerprint} | {split: table.fingerprint for split, table in held_out.items()}
+    fingerprints = {"train": train.fingerprint} | {
+        split: table.fingerprint for split, table in held_out.items()
+    }
     for table in held_out.values():
         train = _without_overlap(family, train, table, tell)
     train = _at_most(train, data.max_train_rows, seed, "training", tell)
@@ -100,7 +104,7 @@ def load_corpus(family: Family, *, tell: Callable[[str], None]) -> Corpus:
                 if role.name in batch and not role.is_id:
                     yield from batch[role.name]
 
-    tokenizer = family.load_tokenizer(texts)
+    tokenizer = tokenizer or family.load_tokenizer(texts)
     encoded = {"train": encode_split(family, tokenizer, train, tell=tell).dataset}
     for split, table in held_out.items():
         if split == "dev" or _has_targets(family, table):

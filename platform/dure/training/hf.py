@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import Seq2SeqTrainer, Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from dure.data.batching import Lengths, LengthGroupedSampler
+from dure.data.batching import LengthGroupedSampler, Lengths
 from dure.training import checkpoints
 
 if TYPE_CHECKING:

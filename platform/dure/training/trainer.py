@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy
-from transformers import EarlyStoppingCallback, Seq2SeqTrainingArguments, TrainerState, TrainingArguments, set_seed
+from transformers import (
+    EarlyStoppingCallback,
+    Seq2SeqTrainingArguments,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 
 from dure.config.schema import Experiment, Profile
 from dure.data.batching import length_order

@@ -190,16 +190,6 @@ def test_an_unknown_way_with_references_is_refused():
         rouge(["가"], [["가"]], tokenizer="character", multi_reference="worst")
 
 
-@pytest.mark.parametrize(("tokenizer", "times"), [("character", 20), ("whitespace", 3)])
-def test_it_is_much_faster_than_rouge_score(tokenizer, times):
-    from tests.benchmarks.rouge import corpora, measure
-
-    for corpus in corpora(num_summaries=100, num_dialogues=4):
-        row = measure(corpus, tokenizer, repeats=3)
-        assert row.ratio >= times, row
-        assert row.largest_difference < 1e-9
-
-
 def test_the_evaluate_metric_gives_the_same_numbers_without_a_network(monkeypatch):
     monkeypatch.setitem(os.environ, "HF_HUB_OFFLINE", "1")
     from dure.metrics.evaluate_metric import KoreanRouge

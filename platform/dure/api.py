@@ -1,0 +1,441 @@
+"""What dure does, as functions: every verb of the command line is one of these, and so is the Python API."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dure.config import library
+from dure.config.loading import dump_yaml, load_experiment, load_profile, load_study
+from dure.config.rehearsal import rehearsal_of
+from dure.config.schema import BatchStudy, Experiment, Profile
+from dure.errors import UserError
+from dure.files import write_text
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from dure.training.events import RunListener
+    from dure.training.records import RunResult
+    from dure.training.trainer import ModelTrainer
+    from dure.tuning.events import StudyListener
+
+logger = logging.getLogger(__name__)
+
+load_config = load_experiment
+Tell = Callable[[str], None]
+
+
+def shaped(
+    experiment: Experiment, *, rehearse: bool = False, one_epoch: bool = False, samples: int | None = None
+) -> Experiment:
+    """Return the experiment as the common options shape it.
+
+    Args:
+        experiment: As its YAML and the overrides say it.
+        rehearse: A miniature model on few rows for few steps.
+        one_epoch: One pass over the data.
+        samples: Use at most so many training rows, and validation rows.
+
+    Raises:
+        UserError: ``samples`` is not positive.
+    """
+    if samples is not None and samples < 1:
+        raise UserError(f"{samples} rows are none", where="--samples", expected="a number from 1")
+    if one_epoch:
+        experiment = experiment.model_copy(
+            update={"training": experiment.training.model_copy(update={"epochs": 1})}
+        )
+    if samples is not None:
+        data = experiment.data
+        limits = {
+            "max_train_rows": min(samples, data.max_train_rows or samples),
+            "max_dev_rows": min(samples, data.max_dev_rows or samples),
+        }
+        experiment = experiment.model_copy(update={"data": data.model_copy(update=limits)})
+    return rehearsal_of(experiment) if rehearse else experiment
+
+
+def choose_profile(name: str | None, tell: Tell) -> Profile:
+    """Return the profile of a name, or recognise the machine and tell the choice."""
+    if name is not None:
+        return load_profile(name)
+    from dure.runtime.machine import recognised_profile
+
+    profile, why = recognised_profile()
+    tell(why)
+    return profile
+
+
+def output_folder(name: str, output: Path | None, *, resume: bool) -> Path:
+    """Return the folder of a run or study: a new one, or with ``resume`` the one to continue.
+
+    Args:
+        name: Name of the experiment or study.
+        output: The folder, when the user gave one; ``outputs/<name>/<timestamp>`` otherwise.
+        resume: Continue there; without ``output``, in the newest folder of that name.
+
+    Raises:
+        UserError: There is nothing to resume, or a new run would land in a folder that holds one.
+    """
+    parent = Path("outputs") / name
+    if resume:
+        folder = output or max((path for path in parent.glob("*/") if path.is_dir()), default=None)
+        if folder is None or not folder.is_dir():
+            raise UserError(
+                f"there is nothing to resume in {output or parent}",
+                where="--resume",
+                hint="start without --resume, or give the folder with --output",
+            )
+        return folder
+    if output is None:
+        return parent / datetime.now().strftime("%Y%m%d-%H%M%S")
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        raise UserError(
+            "the folder is not empty",
+            where=f"--output {output}",
+            hint="--resume to continue what is there, or another folder",
+        )
+    return output
+
+
+def train(
+    experiment: Experiment,
+    *,
+    profile: Profile,
+    path: Path,
+    resume: bool = False,
+    address: str | None = None,
+    listeners: Sequence[RunListener] = (),
+) -> RunResult:
+    """Run one experiment as a Ray ``TorchTrainer`` and return its result.
+
+    One worker trains in this process and needs no cluster; more workers, or an ``address``, use one.
+
+    Raises:
+        UserError: The experiment, its data or the cluster is wrong.
+        RunError: Training failed.
+    """
+    from dure.reporting.tracking import tracker_for
+    from dure.runtime.cluster import cluster
+    from dure.runtime.fit import fit
+    from dure.training.records import RunFolder
+    from dure.training.run import RunRequest
+
+    if resume:
+        experiment = _stored_experiment(path, experiment)
+        finished = RunFolder(path).read_result()
+        if finished is not None and finished.state == "completed":
+            return finished
+    request = RunRequest(
+        experiment=experiment,
+        profile=profile,
+        path=path.resolve(),
+        resume=resume,
+        listeners=(*listeners, tracker_for(experiment)),
+    )
+    if profile.num_workers == 1 and address is None:
+        return fit(request)
+    with cluster(address):
+        # The console's terminal does not travel to a worker.
+        return fit(replace(request, listeners=request.listeners[len(listeners) :]), in_process=False)
+
+
+def _stored_experiment(path: Path, wanted: Experiment) -> Experiment:
+    """Return the experiment that a folder was started with.
+
+    Raises:
+        UserError: It is not the wanted one: continuing would mix two experiments.
+    """
+    file = path / "experiment.yaml"
+    if not file.is_file():
+        return wanted
+    stored = load_experiment(str(file))
+    for key, value in _flat(stored.model_dump(mode="json")).items():
+        now = _flat(wanted.model_dump(mode="json")).get(key)
+        if now != value:
+            raise UserError(
+                f"'{key}' is {now!r} now, and the run was started with {value!r}",
+                where=str(file),
+                hint="resume with the same settings, or start a new run without --resume",
+            )
+    return stored
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        result |= _flat(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
+    return result
+
+
+def study_experiments(
+    study: BatchStudy, overrides: Iterable[str] = (), chosen: str | None = None
+) -> list[Experiment]:
+    """Load the experiments of a study, all with the same overrides on top.
+
+    Args:
+        study: The study.
+        overrides: ``a.b=value`` texts.
+        chosen: Numbers from 1 or names, with commas (``--only``); all when not given.
+
+    Raises:
+        UserError: Something in them is wrong, or ``chosen`` names none.
+    """
+    from dure.tuning.batch import only
+
+    overrides = list(overrides)
+    names = list(study.experiments) if chosen is None else only(study.experiments, chosen)
+    return [load_experiment(name, overrides) for name in names]
+
+
+def batch(
+    study: BatchStudy,
+    experiments: Sequence[Experiment],
+    *,
+    profile: Profile,
+    path: Path,
+    resume: bool = False,
+    address: str | None = None,
+    listener: StudyListener | None = None,
+) -> dict[str, Any]:
+    """Run the experiments of a study side by side and return the summary.
+
+    A finished experiment of the folder is not run again; an interrupted one continues from its checkpoint.
+
+    Raises:
+        UserError: An experiment, its data or the cluster is wrong.
+        RunError: Ray does not start.
+    """
+    from dure.reporting.summary import summary_text
+    from dure.reporting.tracking import tracker_for
+    from dure.tuning.adapter import run_study
+    from dure.tuning.batch import Batch
+
+    if resume:
+        experiments = [_stored_experiment(path / each.name, each) for each in experiments]
+    path = path.resolve()
+    path.mkdir(parents=True, exist_ok=True)
+    write_text(path / "study.yaml", dump_yaml(study))
+    summary = run_study(
+        Batch(study, experiments),
+        profile=profile,
+        path=path,
+        listener=listener,
+        trackers={each.name: tracker_for(each) for each in experiments},
+        address=address,
+    )
+    write_text(path / "experiment_summary.txt", summary_text(summary))
+    return summary
+
+
+def predict(
+    run: Path,
+    source: Path,
+    output: Path,
+    *,
+    profile: Profile,
+    progress: Callable[[int, int], None],
+    tell: Tell,
+) -> dict[str, Any]:
+    """Predict the rows of a table with the final model of a run, and write them as CSV in the table's order.
+
+    Args:
+        run: Folder of a run.
+        source: Table with the family's input columns, and ids if it has them.
+        output: CSV to write: the id column under its own name, then the family's predictions.
+        profile: The machine.
+        progress: Gets rows done and rows in all.
+        tell: Gets one-line messages.
+
+    Returns:
+        ``rows``, ``output`` and ``model``.
+
+    Raises:
+        UserError: The folder holds no finished run, or the table is not what the family needs.
+    """
+    import torch
+
+    from dure.data.tables import read_table
+    from dure.family import load_family
+    from dure.training.corpus import cache_folder, encode_split
+    from dure.training.records import RunFolder
+
+    folder = RunFolder(run)
+    if not folder.experiment.is_file() or not folder.final_model.is_dir():
+        inside = sorted(path.parent.name for path in run.glob("*/final_model")) if run.is_dir() else []
+        raise UserError(
+            "this is no folder of a finished run",
+            where=str(run),
+            expected="a folder with experiment.yaml and final_model/",
+            hint=f"one of its experiments: {', '.join(inside)}" if inside else None,
+        )
+    experiment = load_experiment(str(folder.experiment))
+    family = load_family(experiment, tell)
+    table = read_table(
+        source,
+        family.roles,
+        experiment.data.columns,
+        for_prediction=True,
+        encoding=experiment.data.encoding,
+        on_bad_row=experiment.data.on_bad_row,
+        cache_folder=cache_folder() / "tables",
+    )
+    for message in table.messages():
+        tell(message)
+    model, tokenizer = family.load_exported(folder.final_model)
+    model.to(torch.device(profile.device))
+    encoded = encode_split(family, tokenizer, table, tell=tell).dataset
+    done = 0
+
+    def advance(rows: int) -> None:
+        nonlocal done
+        done += rows
+        progress(done, len(encoded))
+
+    predictions = family.predict(model, tokenizer, encoded, progress=advance)
+    ids = {
+        experiment.data.columns.get(role.name, role.column): table.dataset[role.name]
+        for role in family.roles
+        if role.is_id and role.name in table.dataset.column_names
+    }
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*ids, *predictions[0]])
+    for index, prediction in enumerate(predictions):
+        writer.writerow([*(column[index] for column in ids.values()), *prediction.values()])
+    write_text(output, text.getvalue())
+    return {"rows": len(predictions), "output": str(output), "model": str(folder.final_model)}
+
+
+def score(
+    predictions: Path,
+    references: Path,
+    *,
+    id_column: str = "fname",
+    prediction_column: str = "summary",
+    reference_columns: Sequence[str] = ("summary",),
+    tokenizer: Any = "morpheme",
+    special_tokens: Sequence[str] = (),
+    task: Any = "summarization",
+    multi_reference: Any = "best",
+) -> dict[str, Any]:
+    """Score a table of predictions against a table of references; see ``dure.metrics.scoring``."""
+    from dure.metrics.scoring import score_files
+    from dure.training.corpus import cache_folder
+
+    return score_files(
+        predictions,
+        references,
+        id_column=id_column,
+        prediction_column=prediction_column,
+        reference_columns=reference_columns,
+        tokenizer=tokenizer,
+        special_tokens=special_tokens,
+        task=task,
+        multi_reference=multi_reference,
+        cache_folder=cache_folder() / "tables",
+    )
+
+
+def catalogue() -> dict[str, dict[str, str]]:
+    """Return what can be run: experiments, studies and profiles by name, each with a sentence."""
+    experiments = {name: load_experiment(str(file)) for name, file in library.available("experiment").items()}
+    studies = {name: load_study(str(file)) for name, file in library.available("study").items()}
+    profiles = {name: load_profile(str(file)) for name, file in library.available("profile").items()}
+    return {
+        "experiments": {name: each.experiment.description for name, each in experiments.items()},
+        "studies": {name: each.description for name, each in studies.items()},
+        "profiles": {name: each.description for name, each in profiles.items()},
+    }
+
+
+def load_model_and_tokenizer(
+    config: Experiment, *, profile: Profile | None = None, texts: Sequence[str] = (), tell: Tell = logger.info
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load the model of an experiment, ready to train, with its tokenizer.
+
+    Args:
+        config: The experiment.
+        profile: The machine; recognised when not given.
+        texts: Text for the tokenizer of a rehearsal.
+        tell: Gets one-line messages.
+
+    Raises:
+        UserError: The checkpoint cannot be loaded, or a setting does not fit it.
+    """
+    from dure.family import load_family
+
+    family = load_family(config, tell)
+    tokenizer = family.load_tokenizer(lambda: iter(texts))
+    return family.load_model(tokenizer, profile or choose_profile(None, tell)), tokenizer
+
+
+def load_datasets(
+    config: Experiment, tokenizer: PreTrainedTokenizerBase, *, tell: Tell = logger.info
+) -> tuple[datasets.Dataset, datasets.Dataset | None]:
+    """Read, check and encode the training and validation rows of an experiment.
+
+    Raises:
+        UserError: A table is wrong, or the tokenizer is for it.
+    """
+    from dure.family import load_family
+    from dure.training.corpus import load_corpus
+
+    corpus = load_corpus(load_family(config, tell), tokenizer=tokenizer, tell=tell)
+    return corpus.train, corpus.dev
+
+
+def create_trainer(
+    config: Experiment,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train_dataset: datasets.Dataset,
+    eval_dataset: datasets.Dataset | None = None,
+    use_wandb: bool = False,
+    logger: logging.Logger | None = None,
+    *,
+    profile: Profile | None = None,
+    output: Path | None = None,
+) -> ModelTrainer:
+    """Make the trainer of a loaded model, in this process and without Ray.
+
+    Args:
+        config: The experiment.
+        model: From :func:`load_model_and_tokenizer`, or any model of the experiment's family.
+        tokenizer: Its tokenizer.
+        train_dataset: Encoded rows, from :func:`load_datasets`.
+        eval_dataset: Encoded rows that select the best checkpoint.
+        use_wandb: Track with W&B, as the experiment's ``wandb`` section says; offline without key or network.
+        logger: Gets one-line messages.
+        profile: The machine; recognised when not given.
+        output: Folder of the run; ``outputs/<name>/<timestamp>`` when not given.
+
+    Returns:
+        A trainer with ``train()`` → ``{"final_model_path", "eval_metrics", …}``, ``evaluate()`` and
+        ``compute_metrics``.
+    """
+    from dure.family import load_family
+    from dure.reporting.tracking import WandbTracker
+    from dure.training.trainer import ModelTrainer
+
+    tell = (logger or logging.getLogger(__name__)).info
+    return ModelTrainer(
+        load_family(config, tell),
+        model,
+        tokenizer,
+        train_dataset,
+        eval_dataset,
+        profile=profile or choose_profile(None, tell),
+        folder=output_folder(config.name, output, resume=False),
+        listeners=[WandbTracker(config.wandb)] if use_wandb else [],
+        tell=tell,
+    )

@@ -1,0 +1,50 @@
+"""Options that several verbs share, defined once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="Settings laid over the YAML, such as training.learning_rate=3e-5."
+    ),
+]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option(
+        "--profile", "-p", help="Machine profile by name or file; recognised when not given.", metavar="NAME"
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Ray cluster to join (host:port, or auto); a local one is started when not given.", metavar="URL"
+    ),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", help="Folder of the run or study; outputs/NAME/TIME when not given.", metavar="DIR"
+    ),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue in --output, or in the newest folder of that name.")
+]
+Rehearse = Annotated[
+    bool,
+    typer.Option(
+        "--rehearse", help="A miniature with random weights on few rows: exercises everything in minutes."
+    ),
+]
+OneEpoch = Annotated[bool, typer.Option("--one-epoch", "-1", help="One pass over the data.")]
+Samples = Annotated[
+    int | None, typer.Option("--samples", help="Use at most N training and N validation rows.", metavar="N")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would run, resolved, and stop.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")
+]

@@ -1,0 +1,99 @@
+"""Verbs that run something: train and batch."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dure.cli import options
+from dure.cli.main import app
+from dure.cli.printing import print_result, print_yaml, tell
+
+
+@app.command()
+def train(
+    experiment: Annotated[str, typer.Argument(help="Experiment by name (see `dure list`) or YAML file.")],
+    overrides: options.Overrides = None,
+    profile: options.ProfileOption = None,
+    address: options.Address = None,
+    output: options.Output = None,
+    resume: options.Resume = False,
+    rehearse: options.Rehearse = False,
+    one_epoch: options.OneEpoch = False,
+    samples: options.Samples = None,
+    dry_run: options.DryRun = False,
+    as_json: options.Json = False,
+) -> int:
+    """Run one experiment."""
+    from dure import api
+
+    chosen = api.shaped(
+        api.load_experiment(experiment, overrides or ()),
+        rehearse=rehearse,
+        one_epoch=one_epoch,
+        samples=samples,
+    )
+    if dry_run:
+        print_yaml(chosen, as_json=as_json)
+        return 0
+    machine = api.choose_profile(profile, tell)
+    path = api.output_folder(chosen.name, output, resume=resume)
+    from dure.reporting.console import RunConsole, terminal
+    from dure.reporting.summary import result_table
+
+    with terminal() as screen:
+        result = api.train(
+            chosen, profile=machine, path=path, resume=resume, address=address, listeners=[RunConsole(screen)]
+        )
+    values = {**result.as_dict(), "path": str(path)}
+    print_result(values, result_table(values), as_json=as_json)
+    return 0 if result.state == "completed" else 1
+
+
+@app.command()
+def batch(
+    study: Annotated[str, typer.Argument(help="Study by name (see `dure list`) or YAML file.")],
+    overrides: options.Overrides = None,
+    only: Annotated[
+        str | None,
+        typer.Option("--only", help="Only these experiments, by number or name: 1,4.", metavar="LIST"),
+    ] = None,
+    profile: options.ProfileOption = None,
+    address: options.Address = None,
+    output: options.Output = None,
+    resume: options.Resume = False,
+    rehearse: options.Rehearse = False,
+    one_epoch: options.OneEpoch = False,
+    samples: options.Samples = None,
+    dry_run: options.DryRun = False,
+    as_json: options.Json = False,
+) -> int:
+    """Run the experiments of a study side by side and compare them."""
+    from dure import api
+
+    plan = api.load_study(study)
+    experiments = [
+        api.shaped(each, rehearse=rehearse, one_epoch=one_epoch, samples=samples)
+        for each in api.study_experiments(plan, overrides or (), only)
+    ]
+    if dry_run:
+        print_yaml(*experiments, as_json=as_json)
+        return 0
+    machine = api.choose_profile(profile, tell)
+    path = api.output_folder(plan.name, output, resume=resume)
+    from dure.reporting.console import StudyConsole, terminal
+    from dure.reporting.summary import summary_table
+
+    with terminal() as screen:
+        summary = api.batch(
+            plan,
+            experiments,
+            profile=machine,
+            path=path,
+            resume=resume,
+            address=address,
+            listener=StudyConsole(screen),
+        )
+    print_result(summary, summary_table(summary), as_json=as_json)
+    return 0 if summary["state"] == "completed" else 1

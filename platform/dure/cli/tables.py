@@ -1,0 +1,103 @@
+"""Verbs that read and write: predict, score, sample, list and schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from dure.cli import options
+from dure.cli.main import app
+from dure.cli.printing import print_json, print_result, tell
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.", metavar="RUN")],
+    source: Annotated[Path, typer.Argument(help="Table to predict.", metavar="INPUT")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="CSV file to write.", metavar="FILE")],
+    profile: options.ProfileOption = None,
+    as_json: options.Json = False,
+) -> None:
+    """Predict a table with the best checkpoint of a run."""
+    from dure import api
+    from dure.reporting.console import progress_bar
+
+    with progress_bar("predicting") as progress:
+        outcome = api.predict(
+            run, source, output, profile=api.choose_profile(profile, tell), progress=progress, tell=tell
+        )
+    print_result(outcome, f"{outcome['rows']:,} predictions in {outcome['output']}", as_json=as_json)
+
+
+@app.command()
+def score(
+    predictions: Annotated[Path, typer.Argument(help="Table of predictions.")],
+    references: Annotated[Path, typer.Argument(help="Table of references.")],
+    id_column: Annotated[str, typer.Option(help="Column that joins the two.")] = "fname",
+    prediction_column: Annotated[str, typer.Option(help="Column of the predictions.")] = "summary",
+    reference_columns: Annotated[
+        str, typer.Option(help="Columns of the references, with commas.")
+    ] = "summary",
+    tokenizer: Annotated[
+        Literal["morpheme", "whitespace", "character", "default"],
+        typer.Option(help="How ROUGE cuts text; default is rouge_score's own, for English."),
+    ] = "morpheme",
+    multi_reference: Annotated[
+        Literal["best", "mean"], typer.Option(help="With several references: the best by F1, or their mean.")
+    ] = "best",
+    task: Annotated[
+        Literal["summarization", "classification"], typer.Option(help="ROUGE, or accuracy and F1 of classes.")
+    ] = "summarization",
+    as_json: options.Json = False,
+) -> None:
+    """Score predictions against references: ROUGE, or accuracy and F1."""
+    from dure import api
+    from dure.reporting.summary import score_table
+
+    scores = api.score(
+        predictions,
+        references,
+        id_column=id_column,
+        prediction_column=prediction_column,
+        reference_columns=[column.strip() for column in reference_columns.split(",")],
+        tokenizer=tokenizer,
+        task=task,
+        multi_reference=multi_reference,
+    )
+    print_result(scores, score_table(scores), as_json=as_json)
+
+
+@app.command()
+def sample(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.", metavar="DIR")],
+    as_json: options.Json = False,
+) -> None:
+    """Write the embedded Korean sample corpus as CSV."""
+    from dure.data.samples.dialogues import write_dialogues
+
+    files = {name: str(path) for name, path in write_dialogues(output).items()}
+    print_result(files, "\n".join(files.values()), as_json=as_json)
+
+
+@app.command(name="list")
+def list_(as_json: options.Json = False) -> None:
+    """List experiments, studies and profiles."""
+    from dure import api
+    from dure.reporting.summary import catalogue_table
+
+    catalogue = api.catalogue()
+    print_result(catalogue, catalogue_table(catalogue), as_json=as_json)
+
+
+@app.command()
+def schema(
+    kind: Annotated[
+        Literal["experiment", "study", "profile"], typer.Argument(help="Of what.")
+    ] = "experiment",
+) -> None:
+    """Print the JSON Schema of an experiment, a study or a profile."""
+    from dure.config import json_schema
+
+    print_json(json_schema(kind))
