@@ -12,12 +12,12 @@ import logging
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dure.config.loading import checked
 from dure.config.schema import Experiment, Profile, Section
+from dure.data.tables import Role as Role
 from dure.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,25 +30,6 @@ Rows = Mapping[str, Sequence[str]]
 """A batch of table rows: role → one text per row."""
 Features = dict[str, list[Any]]
 """A batch of encoded rows: feature → one value per row."""
-
-
-@dataclass(frozen=True)
-class Role:
-    """A column that a family reads.
-
-    Attributes:
-        name: Name of the role in ``data.columns`` and in the rows that the family gets.
-        column: Name of the table's column when ``data.columns`` does not say.
-        required: Whether training needs it; prediction needs only roles with ``is_input``.
-        is_input: Whether the model reads it, which makes it necessary for prediction too.
-        is_id: Whether its values must be distinct.
-    """
-
-    name: str
-    column: str
-    required: bool = True
-    is_input: bool = False
-    is_id: bool = False
 
 
 class NoOptions(Section):

@@ -1,0 +1,115 @@
+"""Bytes to lines of text: which encoding a table is in, and where a byte breaks it."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from dure.errors import UserError
+
+_CHUNK = 1 << 16
+_HANGUL = re.compile("[가-힣]")
+_EXPECTED = "UTF-8 (with or without BOM) or CP949, or the name of another encoding in data.encoding"
+
+
+def known_encoding(name: str) -> str:
+    """Return the codec for an encoding that the user named; a BOM before UTF-8 is taken off.
+
+    Raises:
+        UserError: Python knows no such encoding.
+    """
+    try:
+        codec = codecs.lookup(name).name
+        "".encode(codec)  # Codecs such as base64 are found too, but make no text.
+    except LookupError:
+        raise UserError(
+            f"there is no encoding '{name}'", where="data.encoding", expected="such as utf-8, cp949 or utf-16"
+        ) from None
+    return "utf-8-sig" if codec == "utf-8" else codec
+
+
+def recognise_encoding(path: Path) -> str:
+    """Return ``utf-8-sig`` or ``cp949``, whichever decodes the whole file; reads it in small pieces.
+
+    A UTF-8 file with a broken byte can be CP949 by chance, and would come out as wrong Hanja. So CP949 is
+    accepted only when reading the file as UTF-8 breaks more often than it gives a Hangul syllable.
+
+    Raises:
+        UserError: Neither fits; names the line and the byte.
+    """
+    with path.open("rb") as file:
+        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            raise UserError(
+                "the file is UTF-16", where=str(path), expected=_EXPECTED, hint="data.encoding=utf-16"
+            )
+    error = unreadable_byte(path, "utf-8-sig")
+    if error is None:
+        return "utf-8-sig"
+    if _is_damaged_utf8(path):
+        raise error
+    error = unreadable_byte(path, "cp949")
+    if error is None:
+        return "cp949"
+    raise error
+
+
+def unreadable_byte(path: Path, encoding: str) -> UserError | None:
+    """Return the error for the first byte that ``encoding`` cannot read, or None when it reads all."""
+    decoder = codecs.getincrementaldecoder(encoding)("strict")
+    line = 1
+    with path.open("rb") as file:
+        while True:
+            chunk = file.read(_CHUNK)
+            try:
+                line += decoder.decode(chunk, final=not chunk).count("\n")
+            except UnicodeDecodeError as error:
+                line += error.object[: error.start].count(b"\n")
+                byte = error.object[error.start]
+                name = "UTF-8" if encoding == "utf-8-sig" else encoding.upper()
+                return UserError(
+                    f"byte 0x{byte:02x} cannot be read as {name}",
+                    where=f"{path}, line {line}",
+                    expected=_EXPECTED,
+                    hint="correct that line, or name the file's encoding: data.encoding=…",
+                )
+            if not chunk:
+                return None
+
+
+def text_lines(path: Path, encoding: str) -> Iterator[str]:
+    """Give the lines of a text file with their line ends as they are, one at a time.
+
+    Raises:
+        UserError: A byte cannot be read, or is NUL; names the line.
+    """
+    try:
+        with path.open(encoding=encoding, newline="") as file:
+            for number, line in enumerate(file, start=1):
+                if "\0" in line:
+                    raise UserError(
+                        "a NUL byte (0x00) stands in the text",
+                        where=f"{path}, line {number}",
+                        expected="a text file",
+                        hint="the file is damaged, or in another encoding such as data.encoding=utf-16",
+                    )
+                yield line
+    except UnicodeError as error:
+        # The file object decodes ahead of the lines that it gives: the place is found in a second pass.
+        located = unreadable_byte(path, encoding)
+        if located is None:
+            located = UserError(f"cannot be read as {encoding} ({error})", where=str(path))
+        raise located from None
+
+
+def _is_damaged_utf8(path: Path) -> bool:
+    """Return whether the file is UTF-8 but for a few bytes, going by its Hangul."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    hangul = broken = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            text = decoder.decode(chunk)
+            hangul += len(_HANGUL.findall(text))
+            broken += text.count("\ufffd")
+    return hangul > broken

@@ -1,0 +1,259 @@
+"""Text to token ids, once: an encoded table is kept as a memory-mapped Arrow file and found again by its key."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import numpy as np
+import pyarrow
+
+from dure.data.arrow_files import BATCH_ROWS, key_of, load_entry, written_entry
+from dure.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Encode = Callable[[dict[str, list[str]]], dict[str, list[Any]]]
+"""Rows (role → texts) to features, as ``Family.encode`` gives them."""
+
+_VERSION = 1
+"""Part of every key: raised when the same rows would be kept differently."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """An encoded table.
+
+    Attributes:
+        dataset: Memory-mapped features, one row for each row of the table, in its order.
+        source: Name of the table.
+        num_truncated: Rows that lost text because they were too long.
+        unknown_rate: Part of the input tokens that the tokenizer does not know, special tokens left out.
+        from_cache: Whether the rows were encoded before.
+    """
+
+    dataset: datasets.Dataset
+    source: str
+    num_truncated: int
+    unknown_rate: float
+    from_cache: bool
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows."""
+        return len(self.dataset)
+
+    def messages(self) -> list[str]:
+        """Return what the user should know about the encoded rows, a line each."""
+        cached = ", from the cache" if self.from_cache else ""
+        part = self.num_truncated / self.num_rows
+        return [
+            f"{self.source}: {self.num_rows:,} rows, {self.num_truncated:,} truncated ({part:.1%}), "
+            f"{self.unknown_rate:.2%} unknown tokens{cached}"
+        ]
+
+
+def encode_table(
+    dataset: datasets.Dataset,
+    fingerprint: str,
+    encode: Encode,
+    *,
+    key: Mapping[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    cache_folder: Path,
+    max_unknown_rate: float,
+    source: str,
+    keep: Sequence[str] = (),
+    progress: Callable[[int], None] | None = None,
+) -> Encoded:
+    """Encode a table batch by batch into the cache, or open what was encoded before; memory stays flat.
+
+    Rows are encoded again when any of these changed: the table, the tokenizer, ``key``, ``keep``, or the source
+    file of ``encode`` (and of the class that it is a method of). So give ``encode`` as the family's own method,
+    or as a ``functools.partial`` of it: a lambda would hide its file. Whole numbers inside lists are kept
+    in 32 bits.
+
+    Args:
+        dataset: Rows with one text column per role.
+        fingerprint: What identifies the rows (``Table.fingerprint``).
+        encode: Rows to features; must give ``input_ids`` without padding and ``truncated``.
+        key: Settings that ``encode`` depends on, as JSON values.
+        tokenizer: What ``encode`` uses.
+        cache_folder: Where encoded tables are kept.
+        max_unknown_rate: Largest part of unknown tokens.
+        source: Name of the table for messages and errors.
+        keep: Columns of ``dataset`` that the result has beside the features.
+        progress: Called with the number of rows done; not called when the cache has them.
+
+    Raises:
+        UserError: More of the tokens are unknown than ``max_unknown_rate``.
+    """
+    code, tokens = code_fingerprint(encode), tokenizer_fingerprint(tokenizer)
+    versions = [_VERSION, datasets.__version__.split(".")[0]]
+    entry_key = key_of("encoded", versions, fingerprint, code, tokens, dict(key), list(keep))
+    path = cache_folder / "encoded" / f"{entry_key}.arrow"
+    entry = load_entry(path)
+    from_cache = entry is not None
+    if entry is None:
+        _encode_into(path, dataset, encode, tokenizer, keep, progress)
+        entry = load_entry(path)
+    if entry is None:
+        raise OSError(f"the cache entry {path} vanished or changed while it was written")
+    rows, facts = entry
+    encoded = Encoded(
+        dataset=rows,
+        source=source,
+        num_truncated=facts["num_truncated"],
+        unknown_rate=facts["num_unknown"] / max(facts["num_tokens"], 1),
+        from_cache=from_cache,
+    )
+    if encoded.unknown_rate > max_unknown_rate:
+        example = f", such as '{facts['unknown_word']}'" if facts["unknown_word"] else ""
+        raise UserError(
+            f"the tokenizer does not know {encoded.unknown_rate:.1%} of the tokens{example}",
+            where=source,
+            expected=f"at most {max_unknown_rate:.1%} (tokenizer.max_unknown_rate)",
+            hint="this is likely the wrong tokenizer for this text, or its vocabulary was not loaded",
+        )
+    return encoded
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a SHA-256 of everything in a tokenizer that decides how text becomes ids.
+
+    The padding and truncation that the last call left in a fast tokenizer are no part of it.
+    """
+    settings = {
+        "class": type(tokenizer).__name__,
+        "special": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
+        "max_length": tokenizer.model_max_length,
+        "sides": [tokenizer.truncation_side, tokenizer.padding_side],
+        "split_special": bool(getattr(tokenizer, "split_special_tokens", False)),
+    }
+    if tokenizer.is_fast:
+        backend = json.loads(tokenizer.backend_tokenizer.to_str())
+        backend.pop("truncation", None)
+        backend.pop("padding", None)
+        return key_of(settings, backend)
+    added = sorted((index, str(token)) for index, token in tokenizer.added_tokens_decoder.items())
+    return key_of(settings, tokenizer.get_vocab(), added)
+
+
+def code_fingerprint(function: Callable[..., Any]) -> str:
+    """Return a SHA-256 of the source files that define a function and the class whose method it is.
+
+    It follows ``functools.partial``. A function without a source file counts by its name alone.
+    """
+    while isinstance(function, functools.partial):
+        function = function.func
+    owner = getattr(function, "__self__", None)
+    parts = [f"{function.__module__}.{getattr(function, '__qualname__', type(function).__name__)}"]
+    for defined in (function, None if owner is None else type(owner)):
+        try:
+            file = None if defined is None else inspect.getsourcefile(inspect.unwrap(defined))
+        except TypeError:
+            file = None
+        if file is not None and Path(file).is_file():
+            parts.append(hashlib.sha256(Path(file).read_bytes()).hexdigest())
+    return key_of(*parts)
+
+
+class _Counts:
+    """What is counted while rows are encoded."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        special = set(tokenizer.all_special_ids)
+        unknown = tokenizer.unk_token_id
+        # Some byte-level tokenizers know every text and give their end token as the unknown one.
+        ends = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
+        self._unknown = None if unknown in ends else unknown
+        self._special = np.array(sorted(special - {self._unknown}), dtype=np.int64)
+        self.num_truncated = self.num_tokens = self.num_unknown = 0
+        self.unknown_word: str | None = None
+
+    def add(self, rows: Mapping[str, Sequence[str]], features: Mapping[str, Sequence[Any]]) -> None:
+        """Count one batch."""
+        self.num_truncated += int(sum(map(bool, features["truncated"])))
+        lists = [np.asarray(ids, dtype=np.int64) for ids in features["input_ids"]]
+        tokens = np.concatenate(lists)
+        self.num_tokens += len(tokens) - int(np.isin(tokens, self._special).sum())
+        if self._unknown is None:
+            return
+        num_unknown = int((tokens == self._unknown).sum())
+        self.num_unknown += num_unknown
+        if num_unknown and self.unknown_word is None:
+            row = next(row for row, ids in enumerate(lists) if self._unknown in ids)
+            texts = sorted((texts[row] for texts in rows.values()), key=len, reverse=True)
+            self.unknown_word = next(self._unknown_words(texts), None)
+
+    def _unknown_words(self, texts: Sequence[str]) -> Iterator[str]:
+        for text in texts:
+            for word in text.split():
+                if self._unknown in self._tokenizer(word, add_special_tokens=False)["input_ids"]:
+                    yield word
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is kept beside the rows."""
+        return {
+            "num_truncated": self.num_truncated,
+            "num_tokens": self.num_tokens,
+            "num_unknown": self.num_unknown,
+            "unknown_word": self.unknown_word,
+        }
+
+
+def _encode_into(
+    path: Path,
+    dataset: datasets.Dataset,
+    encode: Encode,
+    tokenizer: PreTrainedTokenizerBase,
+    keep: Sequence[str],
+    progress: Callable[[int], None] | None,
+) -> None:
+    counts = _Counts(tokenizer)
+    schema: pyarrow.Schema | None = None
+    with written_entry(path, counts.facts) as append:
+        for start in range(0, len(dataset), BATCH_ROWS):
+            rows = dataset[start : start + BATCH_ROWS]
+            num_rows = len(next(iter(rows.values())))
+            features = encode(rows)
+            _check_features(features, num_rows, keep)
+            counts.add(rows, features)
+            table = pyarrow.table({**features, **{column: rows[column] for column in keep}})
+            if schema is None:
+                schema = pyarrow.schema([(field.name, _narrow(field.type)) for field in table.schema])
+            for batch in table.cast(schema).combine_chunks().to_batches():
+                append(batch)
+            if progress is not None:
+                progress(start + num_rows)
+
+
+def _check_features(features: Mapping[str, Sequence[Any]], num_rows: int, keep: Sequence[str]) -> None:
+    """Raise ValueError when a family's ``encode`` breaks its contract."""
+    for name in ("input_ids", "truncated"):
+        if name not in features:
+            raise ValueError(f"encode gave no '{name}', only {', '.join(features)}")
+    for name, values in features.items():
+        if len(values) != num_rows:
+            raise ValueError(f"encode gave {len(values)} values of '{name}' for {num_rows} rows")
+        if name in keep:
+            raise ValueError(f"encode gave '{name}', which is also a column to keep")
+
+
+def _narrow(kind: pyarrow.DataType) -> pyarrow.DataType:
+    """Return the type to keep: whole numbers inside lists, such as token ids, in 32 bits."""
+    if not pyarrow.types.is_list(kind):
+        return kind
+    inner = kind.value_type
+    if pyarrow.types.is_int64(inner) or pyarrow.types.is_null(inner):
+        return pyarrow.list_(pyarrow.int32())
+    return pyarrow.list_(_narrow(inner))
