@@ -29,6 +29,25 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+__all__ = [
+    "batch",
+    "catalogue",
+    "choose_profile",
+    "create_trainer",
+    "load_config",
+    "load_datasets",
+    "load_experiment",
+    "load_model_and_tokenizer",
+    "load_profile",
+    "load_study",
+    "output_folder",
+    "predict",
+    "score",
+    "shaped",
+    "study_experiments",
+    "train",
+]
+
 load_config = load_experiment
 Tell = Callable[[str], None]
 
@@ -126,6 +145,8 @@ def train(
     from dure.reporting.tracking import tracker_for
     from dure.runtime.cluster import cluster
     from dure.runtime.fit import fit
+    from dure.runtime.follow import following
+    from dure.training.logs import captured_output
     from dure.training.records import RunFolder
     from dure.training.run import RunRequest
 
@@ -143,9 +164,17 @@ def train(
     )
     if profile.num_workers == 1 and address is None:
         return fit(request)
-    with cluster(address):
-        # The console's terminal does not travel to a worker.
-        return fit(replace(request, listeners=request.listeners[len(listeners) :]), in_process=False)
+    # The console's terminal does not travel to the workers: it follows their records instead.
+    travelling = replace(request, listeners=request.listeners[len(listeners) :])
+    with (
+        captured_output(path / "driver.log"),
+        cluster(address),
+        following(RunFolder(path).metrics, listeners),
+    ):
+        result = fit(travelling, in_process=False)
+    for listener in listeners:
+        listener.finished(result)
+    return result
 
 
 def _stored_experiment(path: Path, wanted: Experiment) -> Experiment:
@@ -287,7 +316,7 @@ def predict(
         for_prediction=True,
         encoding=experiment.data.encoding,
         on_bad_row=experiment.data.on_bad_row,
-        cache_folder=cache_folder() / "tables",
+        cache_folder=cache_folder(),
     )
     for message in table.messages():
         tell(message)
@@ -342,7 +371,7 @@ def score(
         special_tokens=special_tokens,
         task=task,
         multi_reference=multi_reference,
-        cache_folder=cache_folder() / "tables",
+        cache_folder=cache_folder(),
     )
 
 
@@ -359,23 +388,25 @@ def catalogue() -> dict[str, dict[str, str]]:
 
 
 def load_model_and_tokenizer(
-    config: Experiment, *, profile: Profile | None = None, texts: Sequence[str] = (), tell: Tell = logger.info
+    config: Experiment, *, profile: Profile | None = None, tell: Tell = logger.info
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load the model of an experiment, ready to train, with its tokenizer.
 
     Args:
-        config: The experiment.
+        config: The experiment; a rehearsal trains its tokenizer on the training table.
         profile: The machine; recognised when not given.
-        texts: Text for the tokenizer of a rehearsal.
         tell: Gets one-line messages.
 
     Raises:
         UserError: The checkpoint cannot be loaded, or a setting does not fit it.
     """
     from dure.family import load_family
+    from dure.training.corpus import read_split, texts_of
 
     family = load_family(config, tell)
-    tokenizer = family.load_tokenizer(lambda: iter(texts))
+    tokenizer = family.load_tokenizer(
+        lambda: texts_of(family, read_split(family, "train", config.data.train))
+    )
     return family.load_model(tokenizer, profile or choose_profile(None, tell)), tokenizer
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,16 +57,18 @@ def read_split(family: Family, split: str, source: str, *, for_prediction: bool 
     data = family.experiment.data
     if source == SAMPLE:
         return table_from_rows(
-            family.sample(split), f"sample {split}", family.roles, cache_folder=cache_folder() / "tables"
+            family.sample(split), f"sample {split}", family.roles, cache_folder=cache_folder()
         )
+    # A test table may come with or without targets.
+    roles = [replace(role, required=role.is_input) if split == "test" else role for role in family.roles]
     return read_table(
         Path(source),
-        family.roles,
+        roles,
         data.columns,
         for_prediction=for_prediction,
         encoding=data.encoding,
         on_bad_row=data.on_bad_row,
-        cache_folder=cache_folder() / "tables",
+        cache_folder=cache_folder(),
     )
 
 
@@ -98,16 +100,10 @@ def load_corpus(
         train = _without_overlap(family, train, table, tell)
     train = _at_most(train, data.max_train_rows, seed, "training", tell)
 
-    def texts() -> Iterator[str]:
-        for batch in train.dataset.iter(batch_size=1000):
-            for role in family.roles:
-                if role.name in batch and not role.is_id:
-                    yield from batch[role.name]
-
-    tokenizer = tokenizer or family.load_tokenizer(texts)
+    tokenizer = tokenizer or family.load_tokenizer(lambda: texts_of(family, train))
     encoded = {"train": encode_split(family, tokenizer, train, tell=tell).dataset}
     for split, table in held_out.items():
-        if split == "dev" or _has_targets(family, table):
+        if split == "dev" or _has_targets(family, table, tell):
             rows = _at_most(table, data.max_dev_rows, seed, split, tell)
             encoded[split] = encode_split(family, tokenizer, rows, tell=tell).dataset
     return Corpus(tokenizer, encoded["train"], encoded.get("dev"), encoded.get("test"), fingerprints)
@@ -119,10 +115,28 @@ def _test_source(family: Family) -> str | None:
     return SAMPLE if data.test is None and data.train == SAMPLE else data.test
 
 
-def _has_targets(family: Family, table: Table) -> bool:
+def _has_targets(family: Family, table: Table, tell: Callable[[str], None]) -> bool:
     """Whether a test table has what a score needs; one to be predicted only has not."""
-    needed = {role.name for role in family.roles if role.required}
-    return needed <= set(table.dataset.column_names)
+    for role in family.roles:
+        if not role.required or role.is_input:
+            continue
+        if role.name not in table.dataset.column_names:
+            return False
+        empty = sum(not text.strip() for text in table.dataset[role.name])
+        if empty:
+            tell(
+                f"{table.source}: {empty:,} of {table.num_rows:,} rows have no {role.name}, so it is not scored"
+            )
+            return False
+    return True
+
+
+def texts_of(family: Family, table: Table) -> Iterator[str]:
+    """Give all text of a table, of every role but ids."""
+    for batch in table.dataset.iter(batch_size=1000):
+        for role in family.roles:
+            if role.name in batch and not role.is_id:
+                yield from batch[role.name]
 
 
 def encode_split(
@@ -139,7 +153,7 @@ def encode_split(
         lambda batch: family.encode(batch, tokenizer),
         key=family.encoding_key(),
         tokenizer=tokenizer,
-        cache_folder=cache_folder() / "encoded",
+        cache_folder=cache_folder(),
         max_unknown_rate=family.experiment.tokenizer.max_unknown_rate,
         source=table.source,
     )

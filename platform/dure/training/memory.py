@@ -31,16 +31,16 @@ def allocated_mb(device: str) -> float:
     added up, each once.
     """
     if device == "cuda":
-        return torch.cuda.memory_allocated() / _MB
+        return float(torch.cuda.memory_allocated()) / _MB
     if device == "mps":
-        return torch.mps.current_allocated_memory() / _MB
+        return float(torch.mps.current_allocated_memory()) / _MB
     storages = {}
     for candidate in gc.get_objects():
         # Some lazy module objects import things when asked for their class; the type is always safe.
         if issubclass(type(candidate), torch.Tensor) and candidate.device.type == "cpu":
             storage = candidate.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
-    return sum(storages.values()) / _MB
+    return float(sum(storages.values())) / _MB
 
 
 def resident_mb() -> float:
@@ -57,5 +57,5 @@ def reset_peak(device: str) -> None:
 def peak_mb(device: str) -> float:
     """Return the peak of device memory since :func:`reset_peak`; on the CPU, the process's resident memory."""
     if device == "cuda":
-        return torch.cuda.max_memory_allocated() / _MB
+        return float(torch.cuda.max_memory_allocated()) / _MB
     return resident_mb()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -45,8 +46,6 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self.seconds_before = float(kept[-1]["seconds"]) if kept else 0.0
         self._began = time.monotonic()
         if self.is_main:
-            import json
-
             write_text(self.path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
 
     def record(
@@ -69,6 +68,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
                 {
                     "kind": kind,
                     "step": step,
+                    "total_steps": total_steps,
                     "epoch": round(epoch, 6),
                     "seconds": round(progress.seconds, 3),
                     **{key: value if math.isfinite(value) else None for key, value in numbers.items()},

@@ -235,13 +235,10 @@ class _Board(tune.Callback):  # type: ignore[misc]
         try:
             yield
             self._finished = True
-        except (KeyboardInterrupt, SystemExit):
-            raise
         finally:
             for name, trial in self._trials.items():
-                if trial.state in ("running", "pending"):
-                    state = "interrupted" if trial.state == "running" else "pending"
-                    self._trials[name] = self._from_folder(replace(trial, state=state))
+                if trial.state == "running":
+                    self._trials[name] = self._from_folder(replace(trial, state="interrupted"))
             write_json(self.path / SUMMARY, self.summary())
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
