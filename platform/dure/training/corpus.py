@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -150,7 +151,7 @@ def encode_split(
     encoded = encode_table(
         table.dataset,
         table.fingerprint,
-        lambda batch: family.encode(batch, tokenizer),
+        partial(family.encode, tokenizer=tokenizer),
         key=family.encoding_key(),
         tokenizer=tokenizer,
         cache_folder=cache_folder(),

@@ -1,0 +1,94 @@
+"""What many tests share: a cache of their own, tiny experiments, and the folder of public data."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["WANDB_MODE"] = "offline"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """Keep tables and encoded rows of the tests apart from the user's."""
+    monkeypatch.setenv("DURE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def tiny():
+    """Make a rehearsal of a few steps: ``tiny("t5", "lora", key="a.b=value")``."""
+    from dure.config import rehearsal_of
+    from dure.config.schema import Experiment
+
+    targets = {"bart": ["q_proj", "v_proj"]}
+
+    def make(architecture: str = "t5", kind: str = "lora", **training) -> Experiment:
+        lora = {"rank": 4, "alpha": 8, "targets": targets.get(architecture, ["q", "v"])}
+        return rehearsal_of(
+            Experiment.model_validate(
+                {
+                    "family": "trainables.summarization",
+                    "experiment": {"name": f"tiny_{architecture}_{kind}"},
+                    "model": {
+                        "checkpoint": "nowhere/nothing",
+                        "architecture": architecture,
+                        "quantization": {"type": "nf4", "double": True} if kind == "qlora" else None,
+                    },
+                    "tokenizer": {
+                        "encoder_max_len": 64,
+                        "decoder_max_len": 24,
+                        "special_tokens": ["#Person1#", "#Person2#", "#Person3#"],
+                    },
+                    "training": {
+                        "batch_size": 4,
+                        "learning_rate": 1e-4,
+                        "log_every": 1,
+                        "warmup_ratio": 0.1,
+                        **training,
+                    },
+                    "generation": {"max_length": 12, "num_beams": 2},
+                    "lora": None if kind == "full" else lora,
+                    "rehearsal": {
+                        "hidden_size": 64,
+                        "num_layers": 1,
+                        "num_heads": 2,
+                        "vocab_size": 400,
+                        "max_steps": 6,
+                        "num_evaluations": 3,
+                        "max_train_rows": 40,
+                        "max_dev_rows": 6,
+                    },
+                    "task": {"rouge_tokenizer": "character"},
+                }
+            )
+        )
+
+    return make
+
+
+@pytest.fixture
+def cpu():
+    """The profile of a machine without GPU."""
+    from dure.config import load_profile
+
+    return load_profile("cpu")
+
+
+@pytest.fixture
+def shared_data():
+    """Real public data beside the repository; tests that need it are skipped where it is not."""
+    top = subprocess.run(
+        ["git", "rev-parse", "--path-format=absolute", "--git-common-dir"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=False,
+    ).stdout.strip()  # fmt: skip
+    for folder in (REPOSITORY.parent, Path(top).parents[1] if top else REPOSITORY.parent):
+        if (folder / "shared" / "data").is_dir():
+            return folder / "shared" / "data"
+    pytest.skip("shared/data is not beside the repository")

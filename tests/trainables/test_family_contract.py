@@ -1,0 +1,77 @@
+"""Every family, every way of training: build → steps → save → load → same logits → resume."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dure.family import load_family
+from dure.files import read_json_lines
+from dure.training.corpus import load_corpus
+from dure.training.records import RunFolder
+from dure.training.run import RunRequest, run
+
+ARCHITECTURES = ("mt5", "t5", "bart")
+KINDS = ("full", "lora", "qlora")
+
+
+def _logits(model, tokenizer):
+    model.eval()
+    ids = tokenizer(["#Person1#: 안녕하세요"], return_tensors="pt").input_ids
+    with torch.no_grad():
+        return model(input_ids=ids, decoder_input_ids=torch.tensor([[0, 5, 6]])).logits
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_build_step_save_load_gives_the_same_logits(architecture, kind, tiny, cpu, tmp_path):
+    family = load_family(tiny(architecture, kind))
+    corpus = load_corpus(family, tell=lambda message: None)
+    model = family.load_model(corpus.tokenizer, cpu)
+    batch = family.collator(corpus.tokenizer, model)(
+        [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in corpus.train.select(range(4))]
+    )
+    optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=1e-2)
+    model.train()
+    losses = []
+    for _ in range(3):
+        labels = batch["labels"]
+        outputs = model(**{key: value for key, value in batch.items() if key != "labels"})
+        loss = family.objective()(outputs, labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss))
+    assert losses[-1] < losses[0]
+    before = _logits(model, corpus.tokenizer)
+    family.export(model, corpus.tokenizer, tmp_path / "final")
+    loaded, tokenizer = family.load_exported(tmp_path / "final")
+    assert tokenizer.tokenize("#Person1#: 안녕") == corpus.tokenizer.tokenize("#Person1#: 안녕")
+    torch.testing.assert_close(_logits(loaded, tokenizer), before, atol=2e-4, rtol=1e-4)
+    assert set(family.modules(model)) == {"encoder", "decoder"}
+    names = [name for name, _ in model.named_parameters()]
+    for prefix in family.modules(model).values():
+        assert any(name.startswith(prefix) for name in names)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_run_cut_after_a_checkpoint_resumes_to_the_same_records(architecture, kind, tiny, cpu, tmp_path):
+    whole = run(RunRequest(tiny(architecture, kind), cpu, tmp_path / "whole"))
+    assert whole.state == "completed"
+    run(RunRequest(tiny(architecture, kind), cpu, tmp_path / "cut"))
+    cut = RunFolder(tmp_path / "cut")
+    # As a kill after the checkpoint of step 4 would have left it.
+    import shutil
+
+    shutil.rmtree(cut.path / "checkpoint-6")
+    shutil.rmtree(cut.final_model)
+    cut.result.unlink()
+    resumed = run(RunRequest(tiny(architecture, kind), cpu, cut.path, resume=True))
+    same = ("eval_loss", "eval_rouge1", "eval_rouge_sum", "test_loss", "test_rouge1", "steps")
+    assert {name: resumed.metrics[name] for name in same} == {name: whole.metrics[name] for name in same}
+    wholly, pieced = (read_json_lines(RunFolder(tmp_path / name).metrics) for name in ("whole", "cut"))
+    for record in (*wholly, *pieced):
+        for timing in [key for key in record if "second" in key or "runtime" in key]:
+            del record[timing]
+    assert pieced == wholly
