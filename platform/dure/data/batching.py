@@ -27,8 +27,8 @@ least 2.8 and at most 25 percent.
 It is the whole trade between padding and chance: exact lengths pad nothing, but give the same groups in every
 epoch. The factor keeps the rows that a row can meet several times as many as the group holds. Measured on
 DialogSum lengths (2,000 rows, and 12,460 drawn from them; groups of 8 to 64, micro-batches of 4 to 8) this pads
-less than transformers' ``LengthGroupedSampler`` in every case, and as many pairs of rows or more are parted
-from one epoch to the next.
+less than transformers' ``LengthGroupedSampler`` in every case, while as many pairs of rows stay together from
+one epoch to the next, give or take 15 percent.
 """
 
 
@@ -67,16 +67,19 @@ class LengthGroupedSampler(torch.utils.data.Sampler[int]):
         num_groups, num_left = divmod(num_rows, size)
         blur = min(max(_BLUR_PER_GROUP * size / max(num_rows, 1), _MIN_BLUR), _MAX_BLUR)
         blurred = self._lengths * random.uniform(1 - blur, 1 + blur, num_rows)
+        if num_rows:
+            blurred[np.argmax(self._lengths)] = np.inf  # The longest row stays in the group of the longest.
         # Equal lengths, above all zeros, must not keep the order of the table: chance decides between them.
         order = np.lexsort((random.random(num_rows), blurred))
-        # The smaller group is taken from a random place, but not from the longest rows, which come first.
+        # The smaller group is taken from a random place, but not from the longest rows, which may come first.
         cut = size * int(random.integers(num_groups)) if num_groups else 0
         last = order[cut : cut + num_left]
         groups = np.delete(order, slice(cut, cut + num_left)).reshape(num_groups, size)
-        groups = groups[random.permutation(num_groups)]
+        turns = random.permutation(num_groups)
         if self._epoch == 0 and num_groups:
-            longest = int(np.argmax(self._lengths[groups].max(axis=1)))
-            groups[[0, longest]] = groups[[longest, 0]]
+            place = int(np.argmax(turns))
+            turns[[0, place]] = turns[[place, 0]]
+        groups = groups[turns]
         for group in (*groups, last):
             yield from group[np.argsort(-self._lengths[group], kind="stable")].tolist()
 
