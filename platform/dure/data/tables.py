@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dure.data.arrow_files import BATCH_ROWS, key_of, load_entry, written_entry
+from dure.data.checking import Checks, Field
 from dure.data.decoding import known_encoding, recognise_encoding
-from dure.data.formats import SUFFIXES, TEXT_SUFFIXES, Record, RowProblem, open_source
+from dure.data.formats import SUFFIXES, TEXT_SUFFIXES, Record, open_source
 from dure.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 
 _VERSION = 1
 """Part of every key: raised when the same file would give another table."""
-_FIRST_ROWS = 5
-"""Row numbers kept for each reason to skip rows."""
-_MISSING_WORDS = ("nan", "<na>")
-"""How pandas writes a missing value as text. ``null`` and ``none`` are not among them: they are words."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +62,7 @@ class Table:
         source: The file's path, or the name of rows that were in memory.
         encoding: Codec of a text file; None for others.
         skipped: Rows that were left out.
+        absent: Optional role → column that ``data.columns`` names for it, but where no row has a value.
     """
 
     dataset: datasets.Dataset
@@ -72,6 +70,7 @@ class Table:
     source: str
     encoding: str | None = None
     skipped: tuple[Skipped, ...] = ()
+    absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def num_rows(self) -> int:
@@ -81,6 +80,10 @@ class Table:
     def messages(self) -> list[str]:
         """Return what the user should know about how the file was read, a line each."""
         lines = [f"{self.source}: read as CP949"] if self.encoding == "cp949" else []
+        lines += [
+            f"{self.source}: no row has a value in column '{column}' (data.columns.{role}); it is left out"
+            for role, column in self.absent.items()
+        ]
         for skipped in self.skipped:
             rows = ", ".join(map(str, skipped.first_rows))
             more = ", …" if skipped.count > len(skipped.first_rows) else ""
@@ -101,17 +104,6 @@ class Table:
         )
 
 
-@dataclass(frozen=True)
-class _Field:
-    """A role as it is read from one table: whether its column and its cells must be there."""
-
-    role: str
-    column: str
-    column_needed: bool
-    cell_needed: bool
-    is_id: bool
-
-
 def read_table(
     path: Path,
     roles: Sequence[Role],
@@ -125,8 +117,8 @@ def read_table(
     """Read a CSV, TSV, JSON-lines or Parquet file; a file that was read before is only mapped into memory.
 
     Text stays as it is, numbers become text. A cell is empty when it is blank, null, NaN or the word ``nan``.
-    An optional role is left out when no row has it. Rows are checked while they stream to the cache, so that
-    memory stays flat (ids take 16 bytes a row).
+    An optional role is left out when no row has a value for it, which is told when ``columns`` names its column.
+    Rows are checked while they stream to the cache, so that memory stays flat (ids take 16 bytes a row).
 
     Args:
         path: The file; its suffix says the format.
@@ -169,7 +161,7 @@ def table_from_rows(
     """
     held = [dict(row) for row in rows]
     fields = [
-        _Field(role.name, role.name, role.required, role.required or role.is_id, role.is_id)
+        Field(role.name, role.name, role.required, role.required or role.is_id, role.is_id, is_named=False)
         for role in roles
         if role.required or any(role.name in row for row in held)
     ]
@@ -217,7 +209,7 @@ def _content(path: Path) -> str:
         raise UserError(f"it cannot be read ({error.strerror or error})", where=str(path)) from None
 
 
-def _fields(roles: Sequence[Role], columns: Mapping[str, str], for_prediction: bool) -> list[_Field]:
+def _fields(roles: Sequence[Role], columns: Mapping[str, str], for_prediction: bool) -> list[Field]:
     names = [role.name for role in roles]
     for name in columns:
         if name not in names:
@@ -229,11 +221,12 @@ def _fields(roles: Sequence[Role], columns: Mapping[str, str], for_prediction: b
                 hint=f"data.columns.{like}=…" if like else None,
             )
     return [
-        _Field(
+        Field(
             role=role.name,
             column=columns.get(role.name, role.column),
-            column_needed=role.required or role.name in columns,
+            column_needed=role.required,
             cell_needed=role.required,
+            is_named=role.name in columns,
             is_id=role.is_id,
         )
         for role in roles
@@ -241,7 +234,7 @@ def _fields(roles: Sequence[Role], columns: Mapping[str, str], for_prediction: b
     ]
 
 
-def _fields_of_source(fields: Sequence[_Field], columns: Sequence[str], source: str) -> list[_Field]:
+def _fields_of_source(fields: Sequence[Field], columns: Sequence[str], source: str) -> list[Field]:
     """Check the columns that a file has; an id column that is there must be filled, even an optional one."""
     for field in fields:
         if field.column_needed and field.column not in columns:
@@ -265,76 +258,9 @@ def _fields_of_source(fields: Sequence[_Field], columns: Sequence[str], source: 
     ]
 
 
-class _Checks:
-    """What every row goes through, and what became of the rows."""
-
-    def __init__(self, fields: Sequence[_Field], source: str, on_bad_row: Literal["error", "skip"]) -> None:
-        from dure.data.identifiers import IdIndex  # Brings numpy, which the command line does not need.
-
-        self._fields = fields
-        self._source = source
-        self._skip = on_bad_row == "skip"
-        self._ids = {field.role: IdIndex() for field in fields if field.is_id}
-        self.num_seen = 0
-        self.filled: set[str] = set()
-        self.skipped: dict[str, tuple[int, list[int]]] = {}
-
-    def texts(self, record: Record) -> list[str] | None:
-        """Return the row's text by field, or None when it is skipped."""
-        self.num_seen += 1
-        texts: list[str] = []
-        problem = record.problem
-        if problem is None:
-            texts = [record.cells.get(field.column) or "" for field in self._fields]
-            problem = self._empty_cell(record, texts) or self._doubled_id(record, texts)
-        if problem is None:
-            self.filled.update(field.role for field, text in zip(self._fields, texts, strict=True) if text)
-            return texts
-        if not self._skip:
-            line = f" (line {record.line})" if record.line is not None else ""
-            raise UserError(
-                problem.text,
-                where=f"{self._source}, row {record.number}{line}",
-                hint="correct the row, or leave out all such rows with data.on_bad_row=skip",
-            )
-        count, first_rows = self.skipped.setdefault(problem.kind, (0, []))
-        if count < _FIRST_ROWS:
-            first_rows.append(record.number)
-        self.skipped[problem.kind] = (count + 1, first_rows)
-        return None
-
-    def _empty_cell(self, record: Record, texts: list[str]) -> RowProblem | None:
-        for place, field in enumerate(self._fields):
-            text = texts[place].strip()
-            if text and text.lower() not in _MISSING_WORDS:
-                continue
-            if not field.cell_needed:
-                texts[place] = ""
-                continue
-            kind = f"column '{field.column}' is empty"
-            if text:
-                return RowProblem(kind, f"column '{field.column}' holds '{text}', a missing value as text")
-            if field.column not in record.cells:
-                return RowProblem(kind, f"the row has no '{field.column}'")
-            return RowProblem(kind, kind)
-        return None
-
-    def _doubled_id(self, record: Record, texts: Sequence[str]) -> RowProblem | None:
-        for field, text in zip(self._fields, texts, strict=True):
-            if not field.is_id or not text:
-                continue
-            first = self._ids[field.role].add(text, record.number)
-            if first is not None:
-                return RowProblem(
-                    f"column '{field.column}' repeats an id",
-                    f"column '{field.column}' repeats the id '{text}' of row {first}",
-                )
-        return None
-
-
 def _build(
     records: Iterator[Record],
-    fields: Sequence[_Field],
+    fields: Sequence[Field],
     source: str,
     codec: str | None,
     on_bad_row: Literal["error", "skip"],
@@ -343,7 +269,7 @@ def _build(
     """Check rows, write them to the cache and open it."""
     import pyarrow
 
-    checks = _Checks(fields, source, on_bad_row)
+    checks = Checks(fields, source, on_bad_row)
     schema = pyarrow.schema([(field.role, pyarrow.string()) for field in fields])
     num_kept = 0
 
@@ -351,6 +277,11 @@ def _build(
         return {
             "roles": [field.role for field in fields if field.role in checks.filled],
             "encoding": codec,
+            "absent": {
+                field.role: field.column
+                for field in fields
+                if field.is_named and field.role not in checks.filled
+            },
             "skipped": [[reason, count, rows] for reason, (count, rows) in checks.skipped.items()],
         }
 
@@ -372,22 +303,11 @@ def _build(
         if batch:
             flush()
         if num_kept == 0:
-            raise _no_rows(checks, source)
+            raise checks.no_rows()
     table = _load(entry_path, source)
     if table is None:
         raise OSError(f"the cache entry {entry_path} vanished or changed while it was written")
     return table
-
-
-def _no_rows(checks: _Checks, source: str) -> UserError:
-    if checks.num_seen == 0:
-        return UserError("there are no rows", where=source, expected="at least one row")
-    reasons = "; ".join(f"{reason}: {count:,}" for reason, (count, _) in checks.skipped.items())
-    return UserError(
-        f"no row is left, all {checks.num_seen:,} were skipped ({reasons})",
-        where=source,
-        hint="data.on_bad_row=error shows the first bad row in full",
-    )
 
 
 def _load(entry_path: Path, source: str) -> Table | None:
@@ -401,4 +321,5 @@ def _load(entry_path: Path, source: str) -> Table | None:
         source=source,
         encoding=facts["encoding"],
         skipped=tuple(Skipped(reason, count, tuple(rows)) for reason, count, rows in facts["skipped"]),
+        absent=facts["absent"],
     )

@@ -153,8 +153,14 @@ def test_a_missing_column_names_the_nearest_one_and_the_key_to_set(read):
     assert "data.columns.text=dialog " in message
 
 
-def test_an_optional_column_that_was_asked_for_must_be_there(read):
-    assert "no column 'subject'" in failure(read, HEADER + "a,b,c\n", columns={"topic": "subject"})
+@pytest.mark.parametrize("content", [HEADER + "a,b,c\n", "fname,dialogue,summary,subject\na,b,c,\n"])
+def test_an_optional_column_that_was_asked_for_but_is_not_there_is_told(read, content):
+    for _ in range(2):
+        table = read(content, columns={"topic": "subject"})
+        assert table.dataset.column_names == ["id", "text", "target"]
+        told = f"{table.source}: no row has a value in column 'subject' (data.columns.topic); it is left out"
+        assert table.messages() == [told]
+    assert read(HEADER + "a,b,c\n").messages() == []
 
 
 def test_optional_cells_may_be_empty_and_an_optional_role_without_any_is_left_out(read):
