@@ -85,6 +85,14 @@ def load_corpus(
         UserError: A table, or the tokenizer for it, is wrong; or no training row is left.
     """
     data, seed = family.experiment.data, family.experiment.experiment.seed
+    for split, source in (("dev", data.dev), ("test", data.test)):
+        if source == SAMPLE and data.train != SAMPLE:
+            raise UserError(
+                f"it is the embedded sample corpus, while data.train is {data.train}",
+                where=f"data.{split}",
+                expected="tables of the same corpus",
+                hint=f"data.{split}=FILE, or data.{split}=null to do without",
+            )
     train = read_split(family, "train", data.train)
     held_out = {
         split: read_split(family, split, source)
@@ -177,7 +185,8 @@ def _without_overlap(family: Family, train: Table, dev: Table, tell: Callable[[s
     if not len(shared):
         return train
     what = f"{len(shared):,} of {train.num_rows:,} training rows have a text that stands in {dev.source} too"
-    first = f"{train.source}, row {shared[0] + 1}"
+    text = " ".join(str(train.dataset[int(shared[0])][inputs[0]]).split())
+    first = f"{train.source}, the text that begins with '{text[:40]}'"
     match family.experiment.data.on_overlap:
         case "error":
             raise UserError(what, where=first, hint="remove them, or set data.on_overlap=drop")
