@@ -1,0 +1,1 @@
+"""Showing what runs and studies do: the console, W&B tracking and tables of results."""

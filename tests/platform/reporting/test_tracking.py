@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf.json_format import MessageToDict
+from wandb.proto.wandb_internal_pb2 import Record
+
+from dure.config.schema import Experiment
+from dure.reporting.tracking import WandbTracker, tracker_for
+from dure.training.events import RunListener
+
+PLATFORM = Path(__file__).resolve().parents[3] / "platform"
+
+# Tracks the runs of argv[2:], one after another, in one process; what the tracker tells goes to stdout.
+DRIVER = """
+import pickle, sys, time
+from pathlib import Path
+import psutil
+from dure.training.events import RunProgress, RunStart
+from dure.training.records import RunResult
+
+tracker_bytes, kill_service = Path(sys.argv[1]).read_bytes(), "--kill" in sys.argv
+for folder in [Path(name) for name in sys.argv[2:] if not name.startswith("--")]:
+    tracker = pickle.loads(tracker_bytes)
+    steps = range(1, 4)
+    if (folder / "wandb_id").exists():
+        steps = range(3, 6)
+    experiment = {"experiment": {"name": folder.name}, "training": {"learning_rate": 3e-5, "epochs": 2}}
+    tracker.started(RunStart(folder.name, folder, experiment, ("kobart", "x" * 80, "kobart"), "seven", 5))
+    for step in steps:
+        if kill_service and step == 2:
+            kill_service = False
+            for child in psutil.Process().children(recursive=True):
+                child.kill()
+        tracker.progressed(RunProgress("train", step, 5, step / 2, 0.1, {"loss": 1.0 / step}))
+    tracker.progressed(RunProgress("eval", step, 5, step / 2, 0.2, {"eval_rouge1": 0.25 * step, "eval_nan": float("nan")}))
+    tracker.finished(RunResult(folder.name, "completed", {"eval_rouge1": 0.75, "rouge_tokenizer": "morpheme"}, seconds=3.0))
+print("the run ended")
+"""
+
+
+@pytest.fixture
+def experiment() -> Experiment:
+    return Experiment.model_validate(
+        {
+            "family": "trainables.summarization",
+            "experiment": {"name": "a"},
+            "model": {"checkpoint": "c"},
+            "wandb": {"enabled": True, "project": "dure-tests", "entity": "team"},
+        }
+    )
+
+
+@pytest.fixture
+def tracker_file(experiment: Experiment, tmp_path: Path) -> Path:
+    """The tracker as it travels to the worker: pickled, telling to stdout."""
+    file = tmp_path / "tracker.pickle"
+    file.write_bytes(pickle.dumps(tracker_for(experiment, tell=print)))
+    return file
+
+
+def start_tracking(
+    tracker_file: Path, *arguments: Path | str, environment: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
+    elsewhere = tracker_file.parent / "cwd"
+    elsewhere.mkdir(exist_ok=True)
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(tracker_file), *map(str, arguments)],
+        cwd=elsewhere,
+        env={
+            **clean,
+            "HOME": str(tracker_file.parent / "home"),
+            "PYTHONPATH": str(PLATFORM),
+            **(environment or {}),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def track(tracker_file: Path, *arguments: Path | str, environment: dict[str, str] | None = None) -> list[str]:
+    """Return the lines that the process printed, the last being that the run ended."""
+    process = start_tracking(tracker_file, *arguments, environment=environment)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    lines = output.splitlines()
+    assert lines[-1] == "the run ended"
+    return lines[:-1]
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    """Read a ``.wandb`` file: a 7-byte head, then LevelDB's log format, 32 KiB blocks of framed protobufs."""
+    content, found, part = path.read_bytes(), [], b""
+    at, block = 7, 32768
+    while at + 7 <= len(content):
+        if block - at % block < 7:
+            at += block - at % block
+            continue
+        length, kind = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
+        part += content[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):
+            found.append(MessageToDict(Record.FromString(part), preserving_proto_field_name=True))
+            part = b""
+    return found
+
+
+def offline_runs(run: Path) -> list[list[dict[str, Any]]]:
+    return [records(path) for path in sorted(run.glob("wandb/offline-run-*/*.wandb"))]
+
+
+def head(run: list[dict[str, Any]]) -> dict[str, Any]:
+    return next(record["run"] for record in run if "run" in record)
+
+
+def history(run: list[dict[str, Any]], key: str) -> list[tuple[int, Any]]:
+    rows = []
+    for record in run:
+        if "history" in record:
+            row = {
+                item.get("key") or ".".join(item["nested_key"]): json.loads(item["value_json"])
+                for item in record["history"]["item"]
+            }
+            if key in row:
+                rows.append((row["step"], row[key]))
+    return rows
+
+
+def test_a_run_without_a_key_is_kept_whole_in_its_own_folder_and_said_in_one_line(
+    tracker_file: Path, tmp_path: Path
+) -> None:
+    told = track(tracker_file, tmp_path / "one")
+
+    assert len(told) == 1
+    assert "no API key" in told[0]
+    assert "wandb sync" in told[0]
+    (run,) = offline_runs(tmp_path / "one")
+    assert head(run)["display_name"] == "one"
+    assert head(run)["run_group"] == "seven"
+    assert head(run)["project"] == "dure-tests"
+    assert head(run)["entity"] == "team"
+    assert head(run)["tags"] == ["kobart", "x" * 64]
+    config = {item["key"]: json.loads(item["value_json"]) for item in head(run)["config"]["update"]}
+    assert config["training"] == {"learning_rate": 3e-5, "epochs": 2}
+    assert history(run, "train/loss") == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
+    assert history(run, "eval/rouge1") == [(3, 0.75)]
+    text = json.dumps(run)
+    assert "result/rouge_tokenizer" in text
+    assert any("exit" in record for record in run)
+    assert any("stats" in record or "environment" in record for record in run)
+    assert not list((tmp_path / "cwd").iterdir())
+
+
+def test_runs_one_after_another_in_one_process_do_not_mix(tracker_file: Path, tmp_path: Path) -> None:
+    track(tracker_file, tmp_path / "one", tmp_path / "two")
+
+    (one,), (two,) = offline_runs(tmp_path / "one"), offline_runs(tmp_path / "two")
+    assert head(one)["run_id"] != head(two)["run_id"]
+    assert [head(run)["display_name"] for run in (one, two)] == ["one", "two"]
+    assert [len(history(run, "train/loss")) for run in (one, two)] == [3, 3]
+
+
+def test_runs_in_parallel_processes_do_not_mix(tracker_file: Path, tmp_path: Path) -> None:
+    names = ("one", "two")
+    processes = [start_tracking(tracker_file, tmp_path / name) for name in names]
+    for process in processes:
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, output
+
+    for name in names:
+        (run,) = offline_runs(tmp_path / name)
+        assert head(run)["display_name"] == name
+        assert len(history(run, "train/loss")) == 3
+
+
+def test_a_resumed_run_goes_on_in_its_wandb_run_and_loses_no_step_that_it_repeats(
+    tracker_file: Path, tmp_path: Path
+) -> None:
+    track(tracker_file, tmp_path / "one")
+    time.sleep(1)  # The folders of a run's sessions are named by the second.
+    track(tracker_file, tmp_path / "one")
+
+    before, after = offline_runs(tmp_path / "one")
+    assert head(before)["run_id"] == head(after)["run_id"] == (tmp_path / "one/wandb_id").read_text().strip()
+    assert [step for step, _ in history(after, "train/loss")] == [3, 4, 5]
+
+
+def test_without_a_server_the_run_is_tracked_offline_after_a_short_wait_and_the_key_is_not_shown(
+    tracker_file: Path, tmp_path: Path
+) -> None:
+    key = "0123456789abcdef" * 2 + "01234567"
+    begin = time.monotonic()
+    told = track(
+        tracker_file,
+        tmp_path / "one",
+        environment={"WANDB_API_KEY": key, "WANDB_BASE_URL": "http://127.0.0.1:9"},
+    )
+
+    assert time.monotonic() - begin < 20
+    assert len(told) == 1
+    assert told[0].startswith("W&B is offline (CommError: ")
+    assert key not in told[0]
+    assert len(history(offline_runs(tmp_path / "one")[-1], "train/loss")) == 3
+
+
+def test_a_malformed_key_means_offline_and_is_not_shown(tracker_file: Path, tmp_path: Path) -> None:
+    told = track(tracker_file, tmp_path / "one", environment={"WANDB_API_KEY": "s e c r e t"})
+
+    assert len(told) == 1
+    assert told[0].startswith("W&B is offline (AuthenticationError: ")
+    assert "s e c r e t" not in told[0]
+    assert offline_runs(tmp_path / "one")
+
+
+@pytest.mark.parametrize("mode", ["offline", "disabled"])
+def test_wandb_mode_is_respected_even_with_a_key(tracker_file: Path, tmp_path: Path, mode: str) -> None:
+    told = track(tracker_file, tmp_path / "one", environment={"WANDB_MODE": mode, "WANDB_API_KEY": "a" * 40})
+
+    assert len(told) == (1 if mode == "offline" else 0)
+    assert len(offline_runs(tmp_path / "one")) == (1 if mode == "offline" else 0)
+
+
+def test_a_broken_wandb_is_told_once_and_stops_nothing(tracker_file: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "wandb.py").write_text("raise ImportError('half an installation')\n")
+    told = track(
+        tracker_file, tmp_path / "one", environment={"PYTHONPATH": f"{broken}{os.pathsep}{PLATFORM}"}
+    )
+
+    assert told == ["W&B failed and is off from here, the run goes on: ImportError: half an installation"]
+
+
+def test_a_wandb_service_that_dies_in_a_run_stops_nothing_and_the_next_run_is_tracked(
+    tracker_file: Path, tmp_path: Path
+) -> None:
+    begin = time.monotonic()
+    told = track(tracker_file, tmp_path / "one", tmp_path / "two", "--kill")
+
+    assert time.monotonic() - begin < 20
+    assert len(told) == 3
+    assert told[1].startswith("W&B failed and is off from here")
+    assert told[0] == told[2]
+    (two,) = offline_runs(tmp_path / "two")
+    assert len(history(two, "train/loss")) == 3
+
+
+def test_an_experiment_without_wandb_gets_the_null_listener(experiment: Experiment) -> None:
+    off = experiment.model_copy(update={"wandb": experiment.wandb.model_copy(update={"enabled": False})})
+
+    assert type(tracker_for(off, tell=print)) is RunListener
+    assert type(tracker_for(experiment, tell=print)) is WandbTracker
