@@ -1,0 +1,245 @@
+"""Progress of a study or a run on the console: a live block on a terminal, sparse plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.console import RenderableType
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from dure.reporting.columns import GAP, Column, fitting
+from dure.reporting.figures import (
+    DEFAULT_METRICS,
+    Figure,
+    counted,
+    duration,
+    metric_figure,
+    metric_phrase,
+    one_line,
+    shown_path,
+)
+from dure.reporting.terminal import Terminal
+from dure.reporting.trials import trial_table
+from dure.training.events import RunListener, RunProgress, RunStart
+from dure.training.records import RunResult
+from dure.tuning.events import StudyListener, TrialStatus
+
+PROGRESS_SECONDS = 10.0
+"""Least time between two plain lines on the progress of one trial; validations are always shown."""
+
+_SHORTEST_BAR = 8
+_SPEED = ("_runtime", "_per_second")
+
+
+class StudyConsole(StudyListener):
+    """Shows the trials of a study: a table that is drawn anew, or plain lines where there is no terminal.
+
+    Args:
+        metrics: Validation metrics to show.
+        file: Stream to write to; stderr as it is now when not given (see
+            :class:`~dure.reporting.terminal.Terminal`).
+        clock: Returns seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        metrics: Sequence[str] = DEFAULT_METRICS,
+        *,
+        file: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._metrics = tuple(metrics)
+        self._terminal = Terminal(file)
+        self._clock = clock
+        self._name = ""
+        self._path = Path()
+        self._trials: dict[str, TrialStatus] = {}
+        self._seen: dict[str, float] = {}
+        self._printed: dict[str, float] = {}
+
+    def started(self, name: str, path: Path, trials: Sequence[TrialStatus]) -> None:
+        """Say what runs and where its results will be."""
+        self._name, self._path = name, path
+        self._trials = {trial.name: trial for trial in trials}
+        self._seen = dict.fromkeys(self._trials, self._clock())
+        kept = sum(trial.restored for trial in trials)
+        earlier = f", {kept} of them finished earlier" if kept else ""
+        self._terminal.say(f"{name}: {counted(len(trials), 'trial')}{earlier}; results in {shown_path(path)}")
+        self._terminal.show(self._render)
+
+    def changed(self, trial: TrialStatus) -> None:
+        """Take the trial's new numbers into the table, or print them when they are worth a line."""
+        before, now = self._trials.get(trial.name), self._clock()
+        self._trials[trial.name] = trial
+        self._seen[trial.name] = now
+        new_state = before is None or before.state != trial.state
+        if self._terminal.live:
+            if new_state and trial.state == "failed":
+                self._terminal.say(f"{trial.name} failed: {one_line(trial.error)}", "red")
+            return
+        validated = before is not None and self._scores(before) != self._scores(trial)
+        due = (
+            trial.step > 0 and now - self._printed.get(trial.name, now - PROGRESS_SECONDS) >= PROGRESS_SECONDS
+        )
+        if new_state or validated or (trial.state == "running" and due):
+            self._printed[trial.name] = now
+            self._terminal.say(self._line(trial, with_scores=new_state or validated))
+
+    def told(self, message: str) -> None:
+        """Print a line once, however many trials tell it."""
+        self._terminal.tell_once(message)
+
+    def finished(self, summary: Mapping[str, Any]) -> None:
+        """Take the table away and say how many trials did what, and where the results are."""
+        self._terminal.clear()
+        states = [str(row["state"]) for row in summary["experiments"]]
+        counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+        self._terminal.say(
+            f"{summary['study']}: {counts or 'no trials'} in {duration(summary['seconds'])}; "
+            f"results in {shown_path(summary['path'])}"
+        )
+
+    def _scores(self, trial: TrialStatus) -> dict[str, str]:
+        """Validation metrics as text, so that NaN equals NaN."""
+        return {key: str(value) for key, value in trial.metrics.items() if _is_score(key)}
+
+    def _line(self, trial: TrialStatus, *, with_scores: bool) -> str:
+        if trial.state == "failed":
+            return f"{trial.name}: failed: {one_line(trial.error)}"
+        parts = _position(trial.step, trial.total_steps, trial.epoch) if trial.step else []
+        if "loss" in trial.metrics and trial.state == "running":
+            parts.append(metric_phrase("loss", trial.metrics["loss"]))
+        if with_scores:
+            parts += [metric_phrase(key, trial.metrics[key]) for key in self._metrics if key in trial.metrics]
+        if trial.seconds:
+            left = trial.seconds_left
+            parts.append(duration(trial.seconds) + ("" if left is None else f", {duration(left)} left"))
+        return ": ".join([trial.name, " · ".join([trial.state, *parts])])
+
+    def _render(self, width: int, height: int) -> RenderableType:
+        now = self._clock()
+        # Copied, because the block is drawn by a thread of its own.
+        trials, seen = list(self._trials.values()), dict(self._seen)
+        waited = {name: now - heard for name, heard in seen.items()}
+        return trial_table(trials, self._metrics, waited, height=height)
+
+
+class RunConsole(RunListener):
+    """Shows one run: a progress bar and a line per validation, or plain lines where there is no terminal.
+
+    Works in a process whose stdout and stderr are redirected into a log after this was made or unpickled.
+
+    Args:
+        metrics: Validation metrics to show; when a validation has none of them, all that it has.
+        file: Stream to write to; stderr as it is now when not given (see
+            :class:`~dure.reporting.terminal.Terminal`).
+        clock: Returns seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        metrics: Sequence[str] = DEFAULT_METRICS,
+        *,
+        file: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._metrics = tuple(metrics)
+        self._terminal = Terminal(file)
+        self._clock = clock
+        self._start: RunStart | None = None
+        self._latest: RunProgress | None = None
+        self._train: dict[str, float] = {}
+        self._seen = 0.0
+        self._printed: float | None = None
+
+    def started(self, start: RunStart) -> None:
+        """Say what runs and where its results will be."""
+        self._start, self._latest, self._train = start, None, {}
+        self._seen = self._clock()
+        resumed = f" from step {start.resumed_step}" if start.resumed_step else ""
+        self._terminal.say(
+            f"{start.name}: {counted(start.total_steps, 'step')}{resumed}; results in {shown_path(start.path)}"
+        )
+        self._terminal.show(self._render)
+
+    def progressed(self, progress: RunProgress) -> None:
+        """Move the bar, and print a line for a validation."""
+        now = self._clock()
+        self._latest, self._seen = progress, now
+        if progress.kind == "train":
+            self._train = dict(progress.metrics)
+            due = self._printed is None or now - self._printed >= PROGRESS_SECONDS
+            if self._terminal.live or not due:
+                return
+            scores = [metric_phrase(key, value) for key, value in self._train.items() if key == "loss"]
+        else:
+            scores = self._scores(progress.metrics)
+        self._printed = now
+        left = "" if self._terminal.live else f", {duration(self._seconds_left(0.0))} left"
+        position = _position(progress.step, progress.total_steps, progress.epoch)
+        self._terminal.say(" · ".join([*position, *scores, duration(progress.seconds) + left]))
+
+    def told(self, message: str) -> None:
+        """Print a line once."""
+        self._terminal.tell_once(message)
+
+    def finished(self, result: RunResult) -> None:
+        """Take the bar away and say how the run ended and where its results are."""
+        self._terminal.clear()
+        where = f"; results in {shown_path(self._start.path)}" if self._start else ""
+        what = f": {one_line(result.error)}" if result.error else f" in {duration(result.seconds)}"
+        style = "red" if result.state == "failed" else ""
+        self._terminal.say(f"{result.name}: {result.state}{what}{where}", style)
+
+    def _scores(self, metrics: Mapping[str, Figure]) -> list[str]:
+        chosen = [key for key in self._metrics if key in metrics]
+        rest = [key for key in metrics if _is_score(key) and key != "eval_loss"]
+        loss = ["eval_loss"] if "eval_loss" in metrics and "eval_loss" not in chosen else []
+        return [metric_phrase(key, metrics[key]) for key in [*loss, *(chosen or rest)]]
+
+    def _seconds_left(self, waited: float) -> float | None:
+        if self._start is None or self._latest is None or self._latest.step <= self._start.resumed_step:
+            return None
+        done = self._latest.step - self._start.resumed_step
+        left = self._latest.seconds / done * (self._latest.total_steps - self._latest.step)
+        return max(0.0, left - waited)
+
+    def _render(self, width: int, height: int) -> RenderableType:
+        start, latest, waited = self._start, self._latest, self._clock() - self._seen
+        if start is None:
+            return Text()
+        step = latest.step if latest else start.resumed_step
+        total = max(1, latest.total_steps if latest else start.total_steps)
+        rate, left = self._train.get("learning_rate"), self._seconds_left(waited)
+        cells = [
+            (0, start.name),
+            (1, f"{step}/{total}"),
+            (5, f"epoch {latest.epoch:.2f}" if latest else ""),
+            (2, f"loss {metric_figure('loss', self._train['loss'])}" if "loss" in self._train else ""),
+            (6, f"lr {rate:.1e}" if rate is not None else ""),
+            (4, duration(waited + (latest.seconds if latest else 0.0))),
+            (3, "" if left is None else f"{duration(left)} left"),
+        ]
+        columns = [Column("", [Text(text)], rank) for rank, text in cells if text]
+        name, *others = fitting(columns, width - _SHORTEST_BAR - GAP)
+        grid = Table.grid(padding=(0, GAP, 0, 0), expand=True)
+        grid.add_column(no_wrap=True, overflow="ellipsis")
+        grid.add_column(ratio=1, min_width=_SHORTEST_BAR)
+        for column in others:
+            grid.add_column(no_wrap=True, justify="right", width=column.width)
+        bar = ProgressBar(total=total, completed=step)
+        grid.add_row(*name.cells, bar, *(cell for column in others for cell in column.cells))
+        return grid
+
+
+def _is_score(metric: str) -> bool:
+    return metric.startswith("eval_") and not metric.endswith(_SPEED)
+
+
+def _position(step: int, total_steps: int, epoch: float) -> list[str]:
+    return [f"step {step}/{total_steps}" if total_steps else f"step {step}", f"epoch {epoch:.2f}"]

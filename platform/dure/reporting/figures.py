@@ -1,0 +1,112 @@
+"""How numbers are written for people: names, units and digits of metrics, and lengths of time."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from pathlib import Path
+
+DEFAULT_METRICS = ("eval_rouge1", "eval_rouge2", "eval_rougeL", "eval_rouge_sum")
+"""Columns shown when a study does not say which."""
+
+NOTHING = "–"
+"""What stands where there is no number."""
+
+Figure = float | int | str | None
+
+_SMALLEST_PLAIN = 1e-3
+_PREFIXES = ("eval_", "test_")
+_NAMES = {
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "rougeLsum": "ROUGE-Lsum",
+    "rouge_sum": "ROUGE sum",
+}
+_SHARE = re.compile(r"rouge|accuracy|(^|_)f1(_|$)")
+_LOSS = re.compile(r"(^|_)(loss|perplexity)(_|$)")
+
+
+def metric_label(metric: str) -> str:
+    """Return the heading of a metric, with its unit: ``eval_rouge1`` → ``ROUGE-1 %``."""
+    name = _plain(metric)
+    # The training loss is shown beside it, so a validation loss keeps its prefix.
+    label = _NAMES.get(name, (metric if name == "loss" else name).replace("_", " "))
+    return f"{label} %" if is_share(metric) else label
+
+
+def is_share(metric: str) -> bool:
+    """Return whether the metric lies between 0 and 1 and is shown as a percentage."""
+    name = _plain(metric)
+    return "num_" not in name and _SHARE.search(name) is not None
+
+
+def lower_is_better(metric: str) -> bool:
+    """Return whether a smaller value of the metric is a better one."""
+    return _LOSS.search(_plain(metric)) is not None
+
+
+def metric_figure(metric: str, value: Figure) -> str:
+    """Return a metric's value without its unit.
+
+    Shares are in percent with 2 decimals, other fractions have 4, or an exponent where that would show
+    nothing of them.
+    """
+    if value is None:
+        return NOTHING
+    if isinstance(value, str):
+        return value
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "∞" if value > 0 else "-∞"
+    if is_share(metric):
+        return f"{100 * value:.2f}"
+    if isinstance(value, int):
+        return str(value)
+    return f"{value:.2e}" if 0 < abs(value) < _SMALLEST_PLAIN else f"{value:.4f}"
+
+
+def metric_phrase(metric: str, value: Figure) -> str:
+    """Return name, value and unit for use in a line of text: ``ROUGE-1 23.41 %``."""
+    label, figure = metric_label(metric), metric_figure(metric, value)
+    unit = " %" if label.endswith(" %") and number(value) is not None else ""
+    return f"{label.removesuffix(' %')} {figure}{unit}"
+
+
+def number(value: Figure) -> float | None:
+    """Return the value when it is a number that can be compared, else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def duration(seconds: float | None) -> str:
+    """Return seconds as a clock shows them: ``0:07``, ``12:34``, ``1:02:03``."""
+    if seconds is None or not math.isfinite(seconds):
+        return NOTHING
+    minutes, rest = divmod(round(max(0.0, seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number of things: ``1 trial``, ``1,200 steps``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def shown_path(path: Path | str) -> str:
+    """Return a path as the user would type it here: relative when it lies below the working folder."""
+    absolute, here = Path(path).absolute(), Path.cwd()
+    return os.path.relpath(absolute, here) if absolute.is_relative_to(here) else str(absolute)
+
+
+def one_line(text: str | None) -> str:
+    """Return the text's first line that says something."""
+    lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
+    return lines[0] if lines else ""
+
+
+def _plain(metric: str) -> str:
+    for prefix in _PREFIXES:
+        metric = metric.removeprefix(prefix)
+    return metric

@@ -1,0 +1,211 @@
+"""Tables of results: the comparison of a study's experiments, and the figures of one run."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from dure.reporting.columns import Column, FittedTable
+from dure.reporting.figures import (
+    DEFAULT_METRICS,
+    NOTHING,
+    Figure,
+    counted,
+    duration,
+    is_share,
+    lower_is_better,
+    metric_figure,
+    metric_label,
+    number,
+    one_line,
+    shown_path,
+)
+
+UNTRAINED = "untrained_"
+"""What a metric's name begins with when it was measured before the first step."""
+
+_WIDEST = 10_000
+_SHORTEST_NAME = 24
+_STATE_STYLES = {"completed": "green", "failed": "red", "interrupted": "magenta"}
+
+Row = Mapping[str, Any]
+
+
+def summary_table(summary: Mapping[str, Any]) -> FittedTable:
+    """Return the comparison of a study's experiments, fitting itself to the terminal that prints it.
+
+    Args:
+        summary: What ``experiment_summary.json`` holds: ``study``, ``path``, ``seconds``, ``metrics`` (the
+            columns) and ``experiments`` with ``name``, ``state``, ``metrics``, ``error``, ``seconds``.
+    """
+    return FittedTable(
+        _columns(summary), _title(summary), _notes(summary), elsewhere="experiment_summary.txt"
+    )
+
+
+def summary_text(summary: Mapping[str, Any]) -> str:
+    """Return the comparison of a study's experiments as plain text with all columns.
+
+    It is what ``experiment_summary.txt`` holds, and what to print where there is no terminal.
+
+    Args:
+        summary: As for :func:`summary_table`.
+    """
+    file = io.StringIO()
+    Console(file=file, width=_WIDEST, color_system=None).print(summary_table(summary))
+    return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
+
+
+def result_table(result: Mapping[str, Any]) -> FittedTable:
+    """Return the figures of one run for a terminal.
+
+    Args:
+        result: What ``result.json`` holds: ``name``, ``state``, ``metrics``, ``seconds``, ``error``,
+            ``best_checkpoint`` and ``final_model_path``.
+    """
+    metrics: Mapping[str, Figure] = result["metrics"]
+    keys = [key for key in metrics if not key.startswith(UNTRAINED) and not key.startswith("rouge_tokenizer")]
+    keys.sort(key=lambda key: not key.startswith("eval_"))
+    columns = [
+        Column("metric", [Text(metric_label(key)) for key in keys], is_text=True),
+        Column("value", [Text(metric_figure(key, metrics[key])) for key in keys]),
+    ]
+    if any(_is_compared([result], key) for key in keys):
+        before = {key: _untrained(result, key) for key in keys}
+        columns += [
+            Column("untrained", [Text(metric_figure(key, before[key])) for key in keys], rank=2),
+            Column("gain", [Text(_gain(key, metrics[key], before[key])) for key in keys], rank=1),
+        ]
+    notes = _tokenizer_notes([result])
+    notes += [
+        f"{label}: {one_line(result[key])}"
+        for key, label in (
+            ("best_checkpoint", "best checkpoint"),
+            ("final_model_path", "final model"),
+            ("error", "error"),
+        )
+        if result.get(key)
+    ]
+    title = f"{result['name']} · {result['state']} in {duration(result['seconds'])}"
+    return FittedTable(columns, title, notes)
+
+
+def ranked(experiments: Sequence[Row], metric: str) -> list[Row]:
+    """Return the experiments best first by a metric; those without a score come last, in their order."""
+    sign = 1 if lower_is_better(metric) else -1
+
+    def rank(row: Row) -> tuple[bool, float]:
+        score = _score(row, metric)
+        return score is None, 0.0 if score is None else sign * score
+
+    return sorted(experiments, key=rank)
+
+
+def _title(summary: Mapping[str, Any]) -> str:
+    return (
+        f"{summary['study']} · {counted(len(summary['experiments']), 'experiment')} "
+        f"in {duration(summary['seconds'])}, ranked by {_bare_label(_metrics(summary)[0])}"
+    )
+
+
+def _columns(summary: Mapping[str, Any]) -> list[Column]:
+    metrics = _metrics(summary)
+    first = metrics[0]
+    rows = ranked(summary["experiments"], first)
+    places = [str(place) if _score(row, first) is not None else NOTHING for place, row in enumerate(rows, 1)]
+    states = [Text(row["state"], style=_STATE_STYLES.get(row["state"], "")) for row in rows]
+    columns = [
+        Column("#", [Text(place) for place in places], rank=4),
+        Column("experiment", [Text(row["name"]) for row in rows], is_text=True, shortest=_SHORTEST_NAME),
+        Column("state", states, rank=2, is_text=True),
+    ]
+    for place, metric in enumerate(metrics):
+        columns.append(_metric_column(rows, metric, rank=10 + place if place else 1))
+        if place == 0 and _is_compared(rows, first):
+            gains = [_gain(first, row["metrics"].get(first), _untrained(row, first)) for row in rows]
+            columns.append(Column("gain", [Text(gain) for gain in gains], rank=3))
+    columns.append(Column("time", [Text(duration(row["seconds"])) for row in rows], rank=5))
+    return columns
+
+
+def _metric_column(rows: Sequence[Row], metric: str, rank: int) -> Column:
+    """Return the figures of one metric, the best one marked."""
+    best = _best(rows, metric)
+    cells = []
+    for row in rows:
+        figure = metric_figure(metric, row["metrics"].get(metric))
+        is_best = best is not None and _score(row, metric) == best
+        cells.append(Text(f"* {figure}", style="bold green") if is_best else Text(figure))
+    return Column(metric_label(metric), cells, rank)
+
+
+def _notes(summary: Mapping[str, Any]) -> list[str]:
+    """Return the lines beneath the table: how to read it, what failed, where the results are."""
+    experiments: Sequence[Row] = summary["experiments"]
+    metrics = _metrics(summary)
+    notes = []
+    if any(_best(experiments, metric) is not None for metric in metrics):
+        notes.append("*: best of its column")
+    if _is_compared(experiments, metrics[0]):
+        unit = ", in percentage points" if is_share(metrics[0]) else ""
+        notes.append(f"gain: {_bare_label(metrics[0])} over the untrained model{unit}")
+    notes += _tokenizer_notes(experiments)
+    notes += [
+        f"{row['name']} {row['state']}: {one_line(row['error'])}" for row in experiments if row.get("error")
+    ]
+    notes.append(f"results: {shown_path(summary['path'])}")
+    return notes
+
+
+def _tokenizer_notes(rows: Sequence[Row]) -> list[str]:
+    """Name the tokeniser of the ROUGE scores, and say so when the rows do not share one."""
+    users: dict[str, list[str]] = {}
+    for row in rows:
+        tokenizer = row["metrics"].get("rouge_tokenizer")
+        if tokenizer is not None:
+            version = row["metrics"].get("rouge_tokenizer_version")
+            users.setdefault(f"{tokenizer}" + (f" ({version})" if version else ""), []).append(row["name"])
+    if len(users) < 2:
+        return [f"ROUGE tokeniser: {tokenizer}" for tokenizer in users]
+    each = "; ".join(f"{tokenizer}: {', '.join(names)}" for tokenizer, names in users.items())
+    return [f"ROUGE tokenisers differ, so these scores cannot be compared: {each}"]
+
+
+def _metrics(summary: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(summary["metrics"]) or DEFAULT_METRICS
+
+
+def _bare_label(metric: str) -> str:
+    return metric_label(metric).removesuffix(" %")
+
+
+def _is_compared(rows: Sequence[Row], metric: str) -> bool:
+    return any(_untrained(row, metric) is not None for row in rows)
+
+
+def _untrained(row: Row, metric: str) -> Figure:
+    value: Figure = row["metrics"].get(f"{UNTRAINED}{metric}")
+    return value
+
+
+def _score(row: Row, metric: str) -> float | None:
+    return number(row["metrics"].get(metric))
+
+
+def _best(experiments: Sequence[Row], metric: str) -> float | None:
+    """Return the best score of a metric, or None when there are not two to compare."""
+    scores = [score for row in experiments if (score := _score(row, metric)) is not None]
+    if len(scores) < 2:
+        return None
+    return min(scores) if lower_is_better(metric) else max(scores)
+
+
+def _gain(metric: str, value: Figure, untrained: Figure) -> str:
+    now, before = number(value), number(untrained)
+    if now is None or before is None:
+        return NOTHING
+    return f"{100 * (now - before):+.2f}" if is_share(metric) else f"{now - before:+.4f}"

@@ -1,0 +1,92 @@
+"""The table of a study's trials while they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from rich.text import Text
+
+from dure.reporting.columns import Column, FittedTable
+from dure.reporting.figures import NOTHING, duration, metric_figure, metric_label
+from dure.tuning.events import TrialState, TrialStatus
+
+_STYLES: dict[TrialState, str] = {
+    "pending": "dim",
+    "running": "yellow",
+    "completed": "green",
+    "failed": "red",
+    "interrupted": "magenta",
+}
+_URGENCY: tuple[TrialState, ...] = ("running", "failed", "interrupted", "pending", "completed")
+_HEAD_LINES = 5
+_SHORTEST_NAME = 18
+
+
+def trial_table(
+    trials: Sequence[TrialStatus],
+    metrics: Sequence[str],
+    waited: Mapping[str, float],
+    *,
+    height: int,
+) -> FittedTable:
+    """Return the table of trials, as wide and high as there is room for.
+
+    What does not fit is left out whole: columns from the least important one, and rows of trials that are
+    not running, which are then counted.
+
+    Args:
+        trials: The trials in the order of the study.
+        metrics: Metrics to show beside the training loss.
+        waited: Seconds since each trial was last heard of, by name; they count as run.
+        height: Lines that there are.
+    """
+    rows = _most_urgent(trials, max(1, height - _HEAD_LINES))
+    hidden = len(trials) - len(rows)
+    return FittedTable(_columns(rows, metrics, waited), notes=[f"… and {hidden} more"] if hidden else [])
+
+
+def _columns(
+    trials: Sequence[TrialStatus], metrics: Sequence[str], waited: Mapping[str, float]
+) -> list[Column]:
+    def column(heading: str, rank: int, cell: Callable[[TrialStatus], str]) -> Column:
+        return Column(heading, [Text(cell(trial)) for trial in trials], rank)
+
+    def metric_column(metric: str, rank: int) -> Column:
+        return column(
+            metric_label(metric), rank, lambda trial: metric_figure(metric, trial.metrics.get(metric))
+        )
+
+    def unheard(trial: TrialStatus) -> float:
+        return waited.get(trial.name, 0.0) if trial.state == "running" else 0.0
+
+    def step(trial: TrialStatus) -> str:
+        return f"{trial.step}/{trial.total_steps}" if trial.total_steps else NOTHING
+
+    def spent(trial: TrialStatus) -> str:
+        return NOTHING if trial.state == "pending" else duration(trial.seconds + unheard(trial))
+
+    def left(trial: TrialStatus) -> str:
+        seconds = trial.seconds_left
+        return duration(None if seconds is None else max(0.0, seconds - unheard(trial)))
+
+    def state(trial: TrialStatus) -> Text:
+        return Text(trial.state, style="dim" if trial.restored else _STYLES[trial.state])
+
+    return [
+        Column("trial", [Text(trial.name) for trial in trials], is_text=True, shortest=_SHORTEST_NAME),
+        Column("state", [state(trial) for trial in trials], rank=1, is_text=True),
+        column("step", 4, step),
+        column("epoch", 7, lambda trial: f"{trial.epoch:.2f}" if trial.step else NOTHING),
+        metric_column("loss", 5),
+        *(metric_column(metric, 10 + place if place else 2) for place, metric in enumerate(metrics)),
+        column("time", 6, spent),
+        column("left", 3, left),
+    ]
+
+
+def _most_urgent(trials: Sequence[TrialStatus], count: int) -> list[TrialStatus]:
+    """Return at most ``count`` trials in their order, those that a watcher needs least left out."""
+    if len(trials) <= count:
+        return list(trials)
+    by_urgency = sorted(range(len(trials)), key=lambda place: _URGENCY.index(trials[place].state))
+    return [trials[place] for place in sorted(by_urgency[:count])]

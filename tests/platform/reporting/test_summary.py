@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from dure.reporting.columns import GAP, Column, fitting
+from dure.reporting.figures import duration, metric_label, metric_phrase
+from dure.reporting.summary import ranked, result_table, summary_table, summary_text
+
+TOKENIZER = {"rouge_tokenizer": "morpheme", "rouge_tokenizer_version": "kiwipiepy 0.24.1"}
+
+
+def experiment(name: str, rouge1: float, **more: Any) -> dict[str, Any]:
+    metrics = {"eval_rouge1": rouge1, "eval_loss": 3.0 - rouge1, "untrained_eval_rouge1": 0.0213, **TOKENIZER}
+    return {
+        "name": name,
+        "state": "completed",
+        "metrics": metrics,
+        "error": None,
+        "seconds": 62.0,
+        "path": name,
+        **more,
+    }
+
+
+def summary(*experiments: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "study": "seven",
+        "kind": "batch",
+        "path": "outputs/seven/now",
+        "started": "2026-01-01T00:00:00",
+        "seconds": 300.0,
+        "metrics": ["eval_rouge1", "eval_loss"],
+        "experiments": list(experiments),
+    }
+
+
+FAILED = experiment(
+    "broken", 0.0, state="failed", metrics={}, error="UserError: lora [targets]\n  모델", seconds=3.0
+)
+
+
+def printed(renderable: Any, width: int) -> str:
+    file = io.StringIO()
+    Console(file=file, width=width, color_system=None).print(renderable)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+def test_the_summary_ranks_by_the_first_metric_with_gain_best_tokeniser_and_errors() -> None:
+    text = summary_text(summary(experiment("low", 0.2), FAILED, experiment("high", 0.31114)))
+
+    assert text.splitlines() == [
+        "seven · 3 experiments in 5:00, ranked by ROUGE-1",
+        "",
+        "#  experiment  state      ROUGE-1 %    gain  eval loss  time",
+        "────────────────────────────────────────────────────────────",
+        "1  high        completed    * 31.11  +28.98   * 2.6889  1:02",
+        "2  low         completed      20.00  +17.87     2.8000  1:02",
+        "–  broken      failed             –       –          –  0:03",
+        "",
+        "*: best of its column",
+        "gain: ROUGE-1 over the untrained model, in percentage points",
+        "ROUGE tokeniser: morpheme (kiwipiepy 0.24.1)",
+        "broken failed: UserError: lora [targets]",
+        "results: outputs/seven/now",
+    ]
+
+
+def test_the_table_shows_the_same_as_the_text_where_there_is_room() -> None:
+    data = summary(experiment("low", 0.2), FAILED, experiment("high", 0.3))
+
+    assert printed(summary_table(data), 200) + "\n" == summary_text(data)
+
+
+def test_a_narrow_terminal_gets_fewer_columns_but_whole_numbers() -> None:
+    data = summary(experiment("a_long_name_of_an_experiment", 0.2), experiment("high", 0.3))
+    text = printed(summary_table(data), 50)
+
+    assert "* 30.00" in text
+    assert "eval loss" not in text
+    assert "more columns in a wider window and in" in text
+    assert "a_long_name_of_an_experi" in text
+    assert max(map(len, text.splitlines())) <= 50
+
+
+def test_scores_of_different_tokenisers_are_said_to_be_incomparable() -> None:
+    other = experiment("words", 0.4)
+    other["metrics"] = {**other["metrics"], "rouge_tokenizer": "whitespace", "rouge_tokenizer_version": "1"}
+
+    assert (
+        "ROUGE tokenisers differ, so these scores cannot be compared: "
+        "morpheme (kiwipiepy 0.24.1): high; whitespace (1): words"
+    ) in summary_text(summary(experiment("high", 0.3), other))
+
+
+def test_a_study_in_which_everything_failed_still_has_a_summary() -> None:
+    text = summary_text(summary(FAILED))
+
+    assert "–  broken" in text
+    assert "*" not in text
+    assert "seven · 1 experiment in" in text
+
+
+@given(st.lists(st.floats(min_value=0, max_value=1) | st.just(float("nan")), max_size=8))
+def test_scores_are_ranked_best_first_and_nan_last(scores: list[float]) -> None:
+    rows = [experiment(str(place), score) for place, score in enumerate(scores)]
+    order = [row["metrics"]["eval_rouge1"] for row in ranked(rows, "eval_rouge1")]
+    numbers = [score for score in order if score == score]
+
+    assert len(order) == len(scores)
+    assert numbers == sorted(numbers, reverse=True)
+    assert all(score != score for score in order[len(numbers) :])
+
+
+def test_a_loss_is_ranked_lowest_first() -> None:
+    rows = [experiment("bad", 0.1), experiment("good", 0.9)]
+
+    assert [row["name"] for row in ranked(rows, "eval_loss")] == ["good", "bad"]
+
+
+def test_the_result_of_a_run_shows_its_figures_gain_and_files() -> None:
+    result = {
+        "name": "kobart",
+        "state": "completed",
+        "metrics": {
+            "num_rouge_empty": 3,
+            "eval_rouge1": 0.5,
+            "eval_loss": 2.5,
+            "untrained_eval_rouge1": 0.25,
+            **TOKENIZER,
+        },
+        "best_checkpoint": "checkpoint-50",
+        "final_model_path": "final_model",
+        "seconds": 61.0,
+        "error": None,
+    }
+
+    assert printed(result_table(result), 80).splitlines() == [
+        "kobart · completed in 1:01",
+        "",
+        "metric            value  untrained    gain",
+        "──────────────────────────────────────────",
+        "ROUGE-1 %         50.00      25.00  +25.00",
+        "eval loss        2.5000          –       –",
+        "num rouge empty       3          –       –",
+        "",
+        "ROUGE tokeniser: morpheme (kiwipiepy 0.24.1)",
+        "best checkpoint: checkpoint-50",
+        "final model: final_model",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "phrase"),
+    [
+        ("eval_rougeLsum", 0.12345, "ROUGE-Lsum 12.35 %"),
+        ("eval_rouge_sum", 1.5, "ROUGE sum 150.00 %"),
+        ("accuracy", 1, "accuracy 100.00 %"),
+        ("eval_f1_macro", 0.5, "f1 macro 50.00 %"),
+        ("eval_loss", 0.12345, "eval loss 0.1235"),
+        ("learning_rate", 3e-5, "learning rate 3.00e-05"),
+        ("eval_loss", float("inf"), "eval loss ∞"),
+        ("eval_rouge1", None, "ROUGE-1 –"),
+    ],
+)
+def test_metrics_are_written_with_their_units(metric: str, value: float | None, phrase: str) -> None:
+    assert metric_phrase(metric, value) == phrase
+
+
+def test_an_f1_within_another_word_is_no_share() -> None:
+    assert metric_label("half1") == "half1"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.4, "0:00"), (59.6, "1:00"), (3661, "1:01:01"), (None, "–"), (float("nan"), "–")]
+)
+def test_lengths_of_time_are_shown_as_on_a_clock(seconds: float | None, shown: str) -> None:
+    assert duration(seconds) == shown
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 20), st.text("가나ab", max_size=12)), min_size=1, max_size=8),
+    st.integers(1, 100),
+)
+def test_columns_fit_the_width_or_only_those_that_must_stay_are_left(
+    parts: list[tuple[int, str]], width: int
+) -> None:
+    columns = [Column(heading, [], rank) for rank, heading in parts]
+    kept = fitting(columns, width)
+
+    assert sum(column.width for column in kept) + GAP * (len(kept) - 1) <= width or all(
+        column.rank == 0 for column in kept
+    )
+    assert [column for column in columns if column in kept and column.rank == 0] == [
+        column for column in columns if column.rank == 0
+    ]
