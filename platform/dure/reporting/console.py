@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,9 +16,11 @@ from rich.text import Text
 from dure.reporting.columns import GAP, Column, fitting
 from dure.reporting.figures import (
     DEFAULT_METRICS,
+    UNTRAINED,
     Figure,
     counted,
     duration,
+    is_speed,
     metric_figure,
     metric_phrase,
     one_line,
@@ -33,28 +36,65 @@ PROGRESS_SECONDS = 10.0
 """Least time between two plain lines on the progress of one trial; validations are always shown."""
 
 _SHORTEST_BAR = 8
-_SPEED = ("_runtime", "_per_second")
+
+
+@contextmanager
+def terminal(file: TextIO | None = None) -> Iterator[Terminal]:
+    """Open the terminal for one command, and leave it as it was whatever happens.
+
+    Args:
+        file: Stream to write to; stderr as it is now when not given, so open it before the process's output
+            is captured.
+    """
+    screen = Terminal(file)
+    try:
+        yield screen
+    finally:
+        screen.clear()
+
+
+@contextmanager
+def progress_bar(title: str, *, file: TextIO | None = None) -> Iterator[Callable[[int, int], None]]:
+    """Show how far a command is; the function that it gives takes what is done and how much there is."""
+    done, total, begun, printed = 0, 0, time.monotonic(), time.monotonic()
+    with terminal(file) as screen:
+
+        def advance(now_done: int, now_total: int) -> None:
+            nonlocal done, total, printed
+            done, total = now_done, now_total
+            now = time.monotonic()
+            if not screen.live and (now - printed >= PROGRESS_SECONDS or done == total):
+                printed = now
+                screen.say(f"{title}: {done}/{total} · {duration(now - begun)}")
+
+        def render(width: int, height: int) -> RenderableType:
+            spent = time.monotonic() - begun
+            left = spent / done * (total - done) if done else None
+            texts = [(1, f"{done}/{total}"), (3, duration(spent)), (2, _left(left))]
+            return _bar(title, done, total, texts, width)
+
+        screen.show(render)
+        yield advance
 
 
 class StudyConsole(StudyListener):
     """Shows the trials of a study: a table that is drawn anew, or plain lines where there is no terminal.
 
     Args:
+        screen: Where to print, from :func:`terminal`; stderr as it is now when not given.
         metrics: Validation metrics to show.
-        file: Stream to write to; stderr as it is now when not given (see
-            :class:`~dure.reporting.terminal.Terminal`).
         clock: Returns seconds that never go back.
     """
 
     def __init__(
         self,
-        metrics: Sequence[str] = DEFAULT_METRICS,
+        screen: Terminal | None = None,
         *,
-        file: TextIO | None = None,
+        metrics: Sequence[str] = DEFAULT_METRICS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._metrics = tuple(metrics)
-        self._terminal = Terminal(file)
+        self._terminal = screen or Terminal()
         self._clock = clock
         self._name = ""
         self._path = Path()
@@ -91,8 +131,9 @@ class StudyConsole(StudyListener):
             self._terminal.say(self._line(trial, with_scores=new_state or validated))
 
     def told(self, message: str) -> None:
-        """Print a line once, however many trials tell it."""
-        self._terminal.tell_once(message)
+        """Print a line once: the first trial that tells it stands for all."""
+        name, _, text = message.partition(": ")
+        self._terminal.tell_once(message, key=text if name in self._trials else None)
 
     def finished(self, summary: Mapping[str, Any]) -> None:
         """Take the table away and say how many trials did what, and where the results are."""
@@ -117,8 +158,7 @@ class StudyConsole(StudyListener):
         if with_scores:
             parts += [metric_phrase(key, trial.metrics[key]) for key in self._metrics if key in trial.metrics]
         if trial.seconds:
-            left = trial.seconds_left
-            parts.append(duration(trial.seconds) + ("" if left is None else f", {duration(left)} left"))
+            parts.append(", ".join(filter(None, [duration(trial.seconds), _left(trial.seconds_left)])))
         return ": ".join([trial.name, " · ".join([trial.state, *parts])])
 
     def _render(self, width: int, height: int) -> RenderableType:
@@ -132,24 +172,24 @@ class StudyConsole(StudyListener):
 class RunConsole(RunListener):
     """Shows one run: a progress bar and a line per validation, or plain lines where there is no terminal.
 
-    Works in a process whose stdout and stderr are redirected into a log after this was made or unpickled.
+    Works in a process whose stdout and stderr are redirected into a log after this was made or unpickled,
+    and also when it only hears of a run's progress and end.
 
     Args:
+        screen: Where to print, from :func:`terminal`; stderr as it is now when not given.
         metrics: Validation metrics to show; when a validation has none of them, all that it has.
-        file: Stream to write to; stderr as it is now when not given (see
-            :class:`~dure.reporting.terminal.Terminal`).
         clock: Returns seconds that never go back.
     """
 
     def __init__(
         self,
-        metrics: Sequence[str] = DEFAULT_METRICS,
+        screen: Terminal | None = None,
         *,
-        file: TextIO | None = None,
+        metrics: Sequence[str] = DEFAULT_METRICS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._metrics = tuple(metrics)
-        self._terminal = Terminal(file)
+        self._terminal = screen or Terminal()
         self._clock = clock
         self._start: RunStart | None = None
         self._latest: RunProgress | None = None
@@ -157,20 +197,21 @@ class RunConsole(RunListener):
         self._seen = 0.0
         self._printed: float | None = None
 
-    def started(self, start: RunStart) -> None:
+    def started(self, start: RunStart, tell: Callable[[str], None]) -> None:
         """Say what runs and where its results will be."""
         self._start, self._latest, self._train = start, None, {}
-        self._seen = self._clock()
         resumed = f" from step {start.resumed_step}" if start.resumed_step else ""
         self._terminal.say(
-            f"{start.name}: {counted(start.total_steps, 'step')}{resumed}; results in {shown_path(start.path)}"
+            f"{start.name}: {counted(start.total_steps, 'step')}{resumed}; "
+            f"results in {shown_path(start.path)}"
         )
-        self._terminal.show(self._render)
 
     def progressed(self, progress: RunProgress) -> None:
         """Move the bar, and print a line for a validation."""
         now = self._clock()
-        self._latest, self._seen = progress, now
+        is_first, self._latest, self._seen = self._latest is None, progress, now
+        if is_first:
+            self._terminal.show(self._render)
         if progress.kind == "train":
             self._train = dict(progress.metrics)
             due = self._printed is None or now - self._printed >= PROGRESS_SECONDS
@@ -180,9 +221,10 @@ class RunConsole(RunListener):
         else:
             scores = self._scores(progress.metrics)
         self._printed = now
-        left = "" if self._terminal.live else f", {duration(self._seconds_left(0.0))} left"
+        left = None if self._terminal.live else self._seconds_left(0.0)
         position = _position(progress.step, progress.total_steps, progress.epoch)
-        self._terminal.say(" · ".join([*position, *scores, duration(progress.seconds) + left]))
+        spent = ", ".join(filter(None, [duration(progress.seconds), _left(left)]))
+        self._terminal.say(" · ".join([*position, *scores, spent]))
 
     def told(self, message: str) -> None:
         """Print a line once."""
@@ -197,48 +239,59 @@ class RunConsole(RunListener):
         self._terminal.say(f"{result.name}: {result.state}{what}{where}", style)
 
     def _scores(self, metrics: Mapping[str, Figure]) -> list[str]:
-        chosen = [key for key in self._metrics if key in metrics]
-        rest = [key for key in metrics if _is_score(key) and key != "eval_loss"]
-        loss = ["eval_loss"] if "eval_loss" in metrics and "eval_loss" not in chosen else []
-        return [metric_phrase(key, metrics[key]) for key in [*loss, *(chosen or rest)]]
+        named = {f"eval_{key.removeprefix(UNTRAINED)}": value for key, value in metrics.items()}
+        if not any(key.startswith(UNTRAINED) for key in metrics):
+            named = dict(metrics)
+        chosen = [key for key in self._metrics if key in named]
+        rest = [key for key in named if _is_score(key) and key != "eval_loss"]
+        loss = ["eval_loss"] if "eval_loss" in named and "eval_loss" not in chosen else []
+        return [metric_phrase(key, named[key]) for key in [*loss, *(chosen or rest)]]
 
     def _seconds_left(self, waited: float) -> float | None:
-        if self._start is None or self._latest is None or self._latest.step <= self._start.resumed_step:
+        resumed = self._start.resumed_step if self._start else 0
+        if self._latest is None or self._latest.step <= resumed:
             return None
-        done = self._latest.step - self._start.resumed_step
+        done = self._latest.step - resumed
         left = self._latest.seconds / done * (self._latest.total_steps - self._latest.step)
         return max(0.0, left - waited)
 
     def _render(self, width: int, height: int) -> RenderableType:
-        start, latest, waited = self._start, self._latest, self._clock() - self._seen
-        if start is None:
+        latest, waited = self._latest, self._clock() - self._seen
+        if latest is None:
             return Text()
-        step = latest.step if latest else start.resumed_step
-        total = max(1, latest.total_steps if latest else start.total_steps)
-        rate, left = self._train.get("learning_rate"), self._seconds_left(waited)
-        cells = [
-            (0, start.name),
-            (1, f"{step}/{total}"),
-            (5, f"epoch {latest.epoch:.2f}" if latest else ""),
+        rate = self._train.get("learning_rate")
+        texts = [
+            (1, f"{latest.step}/{latest.total_steps}"),
+            (5, f"epoch {latest.epoch:.2f}"),
             (2, f"loss {metric_figure('loss', self._train['loss'])}" if "loss" in self._train else ""),
             (6, f"lr {rate:.1e}" if rate is not None else ""),
-            (4, duration(waited + (latest.seconds if latest else 0.0))),
-            (3, "" if left is None else f"{duration(left)} left"),
+            (4, duration(waited + latest.seconds)),
+            (3, _left(self._seconds_left(waited))),
         ]
-        columns = [Column("", [Text(text)], rank) for rank, text in cells if text]
-        name, *others = fitting(columns, width - _SHORTEST_BAR - GAP)
-        grid = Table.grid(padding=(0, GAP, 0, 0), expand=True)
-        grid.add_column(no_wrap=True, overflow="ellipsis")
-        grid.add_column(ratio=1, min_width=_SHORTEST_BAR)
-        for column in others:
-            grid.add_column(no_wrap=True, justify="right", width=column.width)
-        bar = ProgressBar(total=total, completed=step)
-        grid.add_row(*name.cells, bar, *(cell for column in others for cell in column.cells))
-        return grid
+        title = self._start.name if self._start else ""
+        return _bar(title, latest.step, latest.total_steps, texts, width)
+
+
+def _bar(title: str, done: int, total: int, texts: Sequence[tuple[int, str]], width: int) -> RenderableType:
+    """Return a bar with a title before it and texts, each with its rank, after it as far as there is room."""
+    columns = [Column("", [Text(text)], rank) for rank, text in [(0, title), *texts] if text or rank == 0]
+    first, *others = fitting(columns, width - _SHORTEST_BAR - GAP)
+    grid = Table.grid(padding=(0, GAP, 0, 0), expand=True)
+    grid.add_column(no_wrap=True, overflow="ellipsis")
+    grid.add_column(ratio=1, min_width=_SHORTEST_BAR)
+    for column in others:
+        grid.add_column(no_wrap=True, justify="right", width=column.width)
+    bar = ProgressBar(total=max(1, total), completed=done)
+    grid.add_row(*first.cells, bar, *(cell for column in others for cell in column.cells))
+    return grid
+
+
+def _left(seconds: float | None) -> str:
+    return "" if seconds is None else f"{duration(seconds)} left"
 
 
 def _is_score(metric: str) -> bool:
-    return metric.startswith("eval_") and not metric.endswith(_SPEED)
+    return metric.startswith("eval_") and not is_speed(metric)
 
 
 def _position(step: int, total_steps: int, epoch: float) -> list[str]:

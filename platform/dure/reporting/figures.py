@@ -13,38 +13,44 @@ DEFAULT_METRICS = ("eval_rouge1", "eval_rouge2", "eval_rougeL", "eval_rouge_sum"
 NOTHING = "–"
 """What stands where there is no number."""
 
+UNTRAINED = "untrained_"
+"""What stands for ``eval_`` in the names of metrics that were measured before the first step."""
+
 Figure = float | int | str | None
 
 _SMALLEST_PLAIN = 1e-3
-_PREFIXES = ("eval_", "test_")
 _NAMES = {
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",
     "rougeL": "ROUGE-L",
     "rougeLsum": "ROUGE-Lsum",
     "rouge_sum": "ROUGE sum",
+    "f1": "F1",
 }
-_SHARE = re.compile(r"rouge|accuracy|(^|_)f1(_|$)")
+_NAME = re.compile(rf"(?:^|(?<=_))({'|'.join(sorted(_NAMES, key=len, reverse=True))})(_|$)")
+_SHARE = re.compile(r"rouge|accuracy|(^|_)(f1|precision|recall)(_|$)")
 _LOSS = re.compile(r"(^|_)(loss|perplexity)(_|$)")
 
 
 def metric_label(metric: str) -> str:
-    """Return the heading of a metric, with its unit: ``eval_rouge1`` → ``ROUGE-1 %``."""
-    name = _plain(metric)
-    # The training loss is shown beside it, so a validation loss keeps its prefix.
-    label = _NAMES.get(name, (metric if name == "loss" else name).replace("_", " "))
+    """Return the heading of a metric, with its unit: ``eval_rouge1_recall`` → ``ROUGE-1 recall %``.
+
+    Validation is what is shown nearly always, so its prefix is left out, except before the loss, since the
+    training loss is shown beside it.
+    """
+    name = metric if metric == "eval_loss" else metric.removeprefix("eval_")
+    label = _NAME.sub(lambda found: _NAMES[found[1]] + found[2], name).replace("_", " ")
     return f"{label} %" if is_share(metric) else label
 
 
 def is_share(metric: str) -> bool:
     """Return whether the metric lies between 0 and 1 and is shown as a percentage."""
-    name = _plain(metric)
-    return "num_" not in name and _SHARE.search(name) is not None
+    return "num_" not in metric and _SHARE.search(metric) is not None
 
 
 def lower_is_better(metric: str) -> bool:
     """Return whether a smaller value of the metric is a better one."""
-    return _LOSS.search(_plain(metric)) is not None
+    return _LOSS.search(metric) is not None
 
 
 def metric_figure(metric: str, value: Figure) -> str:
@@ -71,6 +77,11 @@ def metric_phrase(metric: str, value: Figure) -> str:
     label, figure = metric_label(metric), metric_figure(metric, value)
     unit = " %" if label.endswith(" %") and number(value) is not None else ""
     return f"{label.removesuffix(' %')} {figure}{unit}"
+
+
+def is_speed(metric: str) -> bool:
+    """Return whether the metric says how fast something went, and not how well."""
+    return metric.endswith(("_runtime", "_per_second", "_preparation_time"))
 
 
 def number(value: Figure) -> float | None:
@@ -104,9 +115,3 @@ def one_line(text: str | None) -> str:
     """Return the text's first line that says something."""
     lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
     return lines[0] if lines else ""
-
-
-def _plain(metric: str) -> str:
-    for prefix in _PREFIXES:
-        metric = metric.removeprefix(prefix)
-    return metric

@@ -13,23 +13,25 @@ from dure.reporting.columns import Column, FittedTable
 from dure.reporting.figures import (
     DEFAULT_METRICS,
     NOTHING,
+    UNTRAINED,
     Figure,
     counted,
     duration,
     is_share,
+    is_speed,
     lower_is_better,
     metric_figure,
     metric_label,
+    metric_phrase,
     number,
     one_line,
     shown_path,
 )
 
-UNTRAINED = "untrained_"
-"""What a metric's name begins with when it was measured before the first step."""
-
 _WIDEST = 10_000
 _SHORTEST_NAME = 24
+_SHORTEST_SENTENCE = 20
+_TOKENIZER = "rouge_tokenizer"
 _STATE_STYLES = {"completed": "green", "failed": "red", "interrupted": "magenta"}
 
 Row = Mapping[str, Any]
@@ -68,7 +70,7 @@ def result_table(result: Mapping[str, Any]) -> FittedTable:
             ``best_checkpoint`` and ``final_model_path``.
     """
     metrics: Mapping[str, Figure] = result["metrics"]
-    keys = [key for key in metrics if not key.startswith(UNTRAINED) and not key.startswith("rouge_tokenizer")]
+    keys = [key for key in metrics if not key.startswith((UNTRAINED, _TOKENIZER)) and not is_speed(key)]
     keys.sort(key=lambda key: not key.startswith("eval_"))
     columns = [
         Column("metric", [Text(metric_label(key)) for key in keys], is_text=True),
@@ -92,6 +94,52 @@ def result_table(result: Mapping[str, Any]) -> FittedTable:
     ]
     title = f"{result['name']} · {result['state']} in {duration(result['seconds'])}"
     return FittedTable(columns, title, notes)
+
+
+def score_table(scores: Mapping[str, Any]) -> FittedTable:
+    """Return the scores of a table of predictions: ROUGE, or the classes' figures.
+
+    Args:
+        scores: What :func:`dure.metrics.scoring.score_files` returns.
+    """
+    if scores["task"] == "classification":
+        classes: Mapping[str, Mapping[str, float | int]] = scores["per_class"]
+        columns = [Column("class", [Text(name) for name in classes], is_text=True, shortest=_SHORTEST_NAME)]
+        for figure in ("precision", "recall", "f1", "support"):
+            cells = [Text(metric_figure(figure, values[figure])) for values in classes.values()]
+            columns.append(Column(metric_label(figure), cells))
+        notes = [metric_phrase(key, scores[key]) for key in ("accuracy", "macro_f1", "weighted_f1")]
+        return FittedTable(columns, counted(scores["num_rows"], "row"), notes)
+    names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+    columns = [Column("", [Text(_bare_label(name)) for name in names], is_text=True)]
+    for heading, suffix in (("F1 %", ""), ("precision %", "_precision"), ("recall %", "_recall")):
+        cells = [Text(metric_figure(name, scores[f"{name}{suffix}"])) for name in names]
+        columns.append(Column(heading, cells))
+    empty = scores["num_empty_predictions"]
+    notes = [
+        f"{metric_phrase('rouge_sum', scores['rouge_sum'])} (F1 of ROUGE-1, 2 and L)",
+        f"ROUGE tokeniser: {scores['tokenizer']} ({scores['tokenizer_version']})",
+        *([f"{counted(empty, 'prediction')} without a token, scored 0"] if empty else []),
+    ]
+    return FittedTable(columns, counted(scores["num_pairs"], "pair"), notes)
+
+
+def catalogue_table(catalogue: Mapping[str, Mapping[str, str]]) -> FittedTable:
+    """Return what can be run: kind → name → sentence."""
+    rows = [
+        (kind if place == 0 else "", name, sentence)
+        for kind, entries in catalogue.items()
+        for place, (name, sentence) in enumerate(entries.items())
+    ]
+    return FittedTable(
+        [
+            Column("", [Text(kind, style="bold") for kind, _, _ in rows], is_text=True),
+            Column("name", [Text(name) for _, name, _ in rows], is_text=True),
+            Column(
+                "", [Text(sentence) for _, _, sentence in rows], is_text=True, shortest=_SHORTEST_SENTENCE
+            ),
+        ]
+    )
 
 
 def ranked(experiments: Sequence[Row], metric: str) -> list[Row]:
@@ -165,9 +213,9 @@ def _tokenizer_notes(rows: Sequence[Row]) -> list[str]:
     """Name the tokeniser of the ROUGE scores, and say so when the rows do not share one."""
     users: dict[str, list[str]] = {}
     for row in rows:
-        tokenizer = row["metrics"].get("rouge_tokenizer")
+        tokenizer = row["metrics"].get(_TOKENIZER)
         if tokenizer is not None:
-            version = row["metrics"].get("rouge_tokenizer_version")
+            version = row["metrics"].get(f"{_TOKENIZER}_version")
             users.setdefault(f"{tokenizer}" + (f" ({version})" if version else ""), []).append(row["name"])
     if len(users) < 2:
         return [f"ROUGE tokeniser: {tokenizer}" for tokenizer in users]
@@ -188,7 +236,10 @@ def _is_compared(rows: Sequence[Row], metric: str) -> bool:
 
 
 def _untrained(row: Row, metric: str) -> Figure:
-    value: Figure = row["metrics"].get(f"{UNTRAINED}{metric}")
+    """Return what an ``eval_`` metric was before the first step, or None when nobody measured it."""
+    if not metric.startswith("eval_"):
+        return None
+    value: Figure = row["metrics"].get(metric.replace("eval_", UNTRAINED, 1))
     return value
 
 

@@ -49,10 +49,10 @@ class Terminal:
         """Print one line, above the block when there is one."""
         self.console.print(Text(line, style=style), soft_wrap=True)
 
-    def tell_once(self, message: str) -> None:
-        """Print a message unless the very same one was printed before."""
-        if message not in self._told:
-            self._told.add(message)
+    def tell_once(self, message: str, *, key: str | None = None) -> None:
+        """Print a message unless one with the same key was printed before; the key is the message itself."""
+        if (key or message) not in self._told:
+            self._told.add(key or message)
             self.say(message)
 
     def show(self, render: Callable[[int, int], RenderableType]) -> None:
@@ -63,6 +63,7 @@ class Terminal:
         """
         if not self.live:
             return
+        self.clear()
 
         def drawn() -> RenderableType:
             self._measure()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from dure.config.schema import Experiment, WandbConfig
 from dure.files import write_text
+from dure.reporting.figures import UNTRAINED
 from dure.training.events import RunListener, RunProgress, RunStart
 from dure.training.records import RunResult
 
@@ -25,17 +26,9 @@ _MAX_TAG_LENGTH = 64
 _MAX_REASON_LENGTH = 160
 
 
-def tracker_for(experiment: Experiment, *, tell: Callable[[str], None]) -> RunListener:
-    """Return the listener that tracks an experiment: W&B's, or the null listener when it is not enabled.
-
-    Args:
-        experiment: The experiment, whose ``wandb`` section decides.
-        tell: Gets the lines that the user should see; must be picklable, since the tracker travels to the
-            worker.
-    """
-    if not experiment.wandb.enabled:
-        return RunListener()
-    return WandbTracker(experiment.wandb, tell=tell)
+def tracker_for(experiment: Experiment) -> RunListener:
+    """Return the listener that tracks an experiment: W&B's, or the null listener when it is not enabled."""
+    return WandbTracker(experiment.wandb) if experiment.wandb.enabled else RunListener()
 
 
 class WandbTracker(RunListener):
@@ -44,32 +37,36 @@ class WandbTracker(RunListener):
     Every run is its own W&B run with its own id, kept in the run's folder, so that runs may go side by side
     in several processes or one after another in one, and a resumed run goes on in its W&B run. Without a
     key or a server, W&B keeps its files in ``<run>/wandb`` for a later ``wandb sync``. Whatever fails in W&B
-    is told once, and from then on the tracker is silent. ``WANDB_MODE`` is respected.
+    is told once, and from then on the tracker is silent. ``WANDB_MODE`` is respected. What it tells names
+    no run, so that a study with many runs can show each line once.
 
     Args:
         config: Project and entity.
-        tell: Gets the lines that the user should see. They name no run, so that a study with many runs
-            can show each line once.
     """
 
-    def __init__(self, config: WandbConfig, *, tell: Callable[[str], None]) -> None:
+    def __init__(self, config: WandbConfig) -> None:
         self._config = config
-        self._tell = tell
+        self._tell: Callable[[str], None] | None = None
         self._run: Any = None
 
-    def started(self, start: RunStart) -> None:
+    def started(self, start: RunStart, tell: Callable[[str], None]) -> None:
         """Open the W&B run, or go on in the one that this folder already has."""
-        self._guarded(lambda: self._open(start))
+        self._tell = tell
+        self._guarded(lambda: self._open(start, tell))
 
     def progressed(self, progress: RunProgress) -> None:
         """Log the numbers under ``train/…`` or ``eval/…``.
 
         The step is a metric of its own and the charts' axis: W&B's internal step only grows, and would drop
-        what a run logs again after it went back to its last checkpoint.
+        what a run logs again after it went back to its last checkpoint. The validation of the untrained
+        model is the first point of the same charts.
         """
         if self._run is None:
             return
-        values = {f"{progress.kind}/{key.removeprefix('eval_')}": v for key, v in progress.metrics.items()}
+        values = {
+            f"{progress.kind}/{key.removeprefix('eval_').removeprefix(UNTRAINED)}": value
+            for key, value in progress.metrics.items()
+        }
         self._guarded(
             lambda: self._run.log({"step": progress.step, "epoch": progress.epoch, **values}),
         )
@@ -96,9 +93,10 @@ class WandbTracker(RunListener):
         except Exception as error:
             self._run = None
             _stop_service()
-            self._tell(f"W&B failed and is off from here, the run goes on: {_reason(error)}")
+            if self._tell is not None:
+                self._tell(f"W&B failed and is off from here, the run goes on: {_reason(error)}")
 
-    def _open(self, start: RunStart) -> None:
+    def _open(self, start: RunStart, tell: Callable[[str], None]) -> None:
         mode, why = _mode()
         if mode == "disabled":
             return
@@ -110,11 +108,9 @@ class WandbTracker(RunListener):
             run = self._init(start, "offline")
             mode, why = "offline", _reason(error)
         if mode == "offline":
-            self._tell(
-                f"W&B is offline ({why}): its files are in the folder wandb of each run; {_UPLOAD_HINT}"
-            )
+            tell(f"W&B is offline ({why}): its files are in the folder wandb of each run; {_UPLOAD_HINT}")
         elif run.url:
-            self._tell(f"W&B: {run.project_url or run.url}")
+            tell(f"W&B: {run.project_url or run.url}")
         run.define_metric("step", hidden=True)
         run.define_metric("*", step_metric="step")
         self._run = run

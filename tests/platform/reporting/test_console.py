@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import pickle
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from dure.reporting.console import RunConsole, StudyConsole
+from dure.reporting.console import RunConsole, StudyConsole, progress_bar, terminal
+from dure.reporting.terminal import Terminal
 from dure.training.events import RunProgress, RunStart
 from dure.training.records import RunResult
 from dure.tuning.events import TrialStatus
@@ -68,7 +70,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def test_a_study_without_a_terminal_prints_changes_and_validations_and_little_progress() -> None:
     file, clock = io.StringIO(), Clock()
-    console = StudyConsole(file=file, clock=clock)
+    console = StudyConsole(Terminal(file), clock=clock)
     console.started(
         "seven", STUDY, [TrialStatus(name, "pending", STUDY / name) for name in ("kobart", "mt5")]
     )
@@ -95,7 +97,7 @@ def test_a_study_without_a_terminal_prints_changes_and_validations_and_little_pr
 
 def test_a_message_that_many_trials_tell_is_printed_once() -> None:
     file = io.StringIO()
-    console = StudyConsole(file=file)
+    console = StudyConsole(Terminal(file))
     for message in (
         "W&B is offline [no key]",
         "W&B is offline [no key]",
@@ -107,10 +109,24 @@ def test_a_message_that_many_trials_tell_is_printed_once() -> None:
     assert file.getvalue().splitlines() == ["W&B is offline [no key]", "다른 말"]
 
 
+def test_what_every_trial_tells_is_printed_for_the_first_one() -> None:
+    file = io.StringIO()
+    console = StudyConsole(Terminal(file))
+    console.started("seven", STUDY, [TrialStatus(name, "pending", STUDY) for name in ("kobart", "mt5")])
+    console.told("kobart: W&B is offline")
+    console.told("mt5: W&B is offline")
+    console.told("mt5: 3 % of the inputs were cut")
+
+    assert file.getvalue().splitlines()[1:] == [
+        "kobart: W&B is offline",
+        "mt5: 3 % of the inputs were cut",
+    ]
+
+
 def test_trials_finished_earlier_are_counted_at_the_start() -> None:
     file = io.StringIO()
     done = TrialStatus("kobart", "completed", STUDY, restored=True)
-    StudyConsole(file=file).started("seven", STUDY, [done])
+    StudyConsole(Terminal(file)).started("seven", STUDY, [done])
 
     assert file.getvalue() == "seven: 1 trial, 1 of them finished earlier; results in outputs/seven/now\n"
 
@@ -121,7 +137,7 @@ def test_the_live_table_fits_any_terminal_and_never_cuts_a_number(
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     file, clock = Screen(), Clock()
-    console = StudyConsole(file=file, clock=clock)
+    console = StudyConsole(Terminal(file), clock=clock)
     trials = [running("mt5_xlsum_korean_adapted", 52, {"loss": 2.345678, **SCORES})]
     trials += [TrialStatus(name, "pending", STUDY) for name in ("하나", "둘")]
     console.started("seven", STUDY, trials)
@@ -142,7 +158,7 @@ def test_the_live_table_counts_on_while_nothing_is_heard_and_is_gone_at_the_end(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "120")
     file, clock = Screen(), Clock()
-    console = StudyConsole(file=file, clock=clock)
+    console = StudyConsole(Terminal(file), clock=clock)
     console.started("seven", STUDY, [running("kobart", 50, {})])
     clock.now = 30.0
     wait_for(lambda: any("1:20" in block and "1:10" in block for block in file.blocks()))
@@ -159,7 +175,7 @@ def test_the_live_table_counts_on_while_nothing_is_heard_and_is_gone_at_the_end(
 
 def test_the_live_table_is_drawn_at_most_twice_a_second_between_changes() -> None:
     file = Screen()
-    console = StudyConsole(file=file)
+    console = StudyConsole(Terminal(file))
     console.started("seven", STUDY, [TrialStatus("kobart", "pending", STUDY)])
     for step in range(200):
         console.changed(running("kobart", step, {"loss": 1.0}))
@@ -174,7 +190,7 @@ def test_a_low_terminal_shows_the_running_trials_first(monkeypatch: pytest.Monke
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("LINES", "10")
     file = Screen()
-    console = StudyConsole(file=file)
+    console = StudyConsole(Terminal(file))
     trials = [TrialStatus(f"done{place}", "completed", STUDY) for place in range(20)]
     console.started("seven", STUDY, [*trials, running("kobart", 3, {})])
     wait_for(lambda: any("… and 16 more" in block and "kobart" in block for block in file.blocks()))
@@ -182,7 +198,7 @@ def test_a_low_terminal_shows_the_running_trials_first(monkeypatch: pytest.Monke
 
 
 def run_through(console: RunConsole, clock: Clock) -> None:
-    console.started(RunStart("kobart", STUDY, {}, (), None, 150, resumed_step=10))
+    console.started(RunStart("kobart", STUDY, {}, (), None, 150, resumed_step=10), console.told)
     for step in range(11, 33):
         clock.now += 1
         numbers = {"loss": 3.0 - step / 100, "learning_rate": 3e-5}
@@ -195,7 +211,7 @@ def run_through(console: RunConsole, clock: Clock) -> None:
 
 def test_a_run_without_a_terminal_prints_validations_and_little_progress() -> None:
     file, clock = io.StringIO(), Clock()
-    run_through(RunConsole(file=file, clock=clock), clock)
+    run_through(RunConsole(Terminal(file), clock=clock), clock)
 
     assert file.getvalue().splitlines() == [
         "kobart: 150 steps from step 10; results in outputs/seven/now",
@@ -211,18 +227,58 @@ def test_a_run_without_a_terminal_prints_validations_and_little_progress() -> No
 
 def test_a_validation_without_the_usual_metrics_shows_those_that_it_has() -> None:
     file = io.StringIO()
-    console = RunConsole(file=file)
+    console = RunConsole(Terminal(file))
     console.progressed(
         RunProgress("eval", 5, 10, 1.0, 2.0, {"eval_f1_macro": 0.5, "eval_loss": 1.0, "eval_runtime": 3.0})
     )
 
-    assert file.getvalue().startswith("step 5/10 · epoch 1.00 · eval loss 1.0000 · f1 macro 50.00 % · 0:02")
+    assert file.getvalue().startswith("step 5/10 · epoch 1.00 · eval loss 1.0000 · F1 macro 50.00 % · 0:02")
+
+
+def test_the_score_before_the_first_step_is_shown_as_a_validation() -> None:
+    file = io.StringIO()
+    scores = {"untrained_rouge1": 0.02, "untrained_loss": 7.5, "untrained_runtime": 3.0}
+    RunConsole(Terminal(file)).progressed(RunProgress("eval", 0, 150, 0.0, 2.0, scores))
+
+    assert file.getvalue() == "step 0/150 · epoch 0.00 · eval loss 7.5000 · ROUGE-1 2.00 % · 0:02\n"
+
+
+def test_a_run_that_is_only_followed_has_a_bar_too() -> None:
+    file = Screen()
+    console = RunConsole(Terminal(file))
+    console.progressed(RunProgress("train", 75, 150, 1.5, 60.0, {"loss": 2.0}))
+    console.finished(RunResult("kobart", "completed", seconds=61.0))
+
+    assert any("75/150" in block for block in file.blocks())
+    assert file.getvalue().endswith("kobart: completed in 1:01\n")
+
+
+def test_the_progress_of_a_command_is_a_bar_or_a_line_at_the_end() -> None:
+    plain, screen = io.StringIO(), Screen()
+    with progress_bar("predicting", file=plain) as progress:
+        for done in range(0, 501, 50):
+            progress(done, 500)
+    with progress_bar("predicting", file=screen) as progress:
+        progress(250, 500)
+        wait_for(lambda: any("250/500" in block for block in screen.blocks()))
+
+    assert plain.getvalue() == "predicting: 500/500 · 0:00\n"
+    assert screen.getvalue().count("\x1b[?25h") == 1
+
+
+def test_an_error_takes_the_live_block_away() -> None:
+    file = Screen()
+    with contextlib.suppress(RuntimeError), terminal(file) as screen:
+        StudyConsole(screen).started("seven", STUDY, [])
+        raise RuntimeError
+
+    assert file.getvalue().count("\x1b[?25h") == 1
 
 
 def test_a_failed_run_says_why_in_one_line() -> None:
     file = io.StringIO()
-    console = RunConsole(file=file)
-    console.started(RunStart("kobart", STUDY, {}, (), None, 1))
+    console = RunConsole(Terminal(file))
+    console.started(RunStart("kobart", STUDY, {}, (), None, 1), console.told)
     console.finished(RunResult("kobart", "failed", error="RuntimeError: 메모리 [부족]\n  File …"))
 
     assert file.getvalue().splitlines() == [
@@ -235,8 +291,8 @@ def test_a_failed_run_says_why_in_one_line() -> None:
 def test_the_bar_of_a_run_fits_any_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     file, clock = Screen(), Clock()
-    console = RunConsole(file=file, clock=clock)
-    console.started(RunStart("mt5_xlsum", STUDY, {}, (), None, 150))
+    console = RunConsole(Terminal(file), clock=clock)
+    console.started(RunStart("mt5_xlsum", STUDY, {}, (), None, 150), console.told)
     numbers = {"loss": 2.345, "learning_rate": 3e-5}
     console.progressed(RunProgress("train", 75, 150, 1.5, 60.0, numbers))
     wait_for(lambda: any("75/150" in block or "loss" in block for block in file.blocks()) or width < 30)
@@ -251,7 +307,7 @@ def test_the_bar_of_a_run_fits_any_terminal(width: int, monkeypatch: pytest.Monk
 
 
 def test_a_pickled_run_console_works_where_it_wakes_up(capfd: pytest.CaptureFixture[str]) -> None:
-    copy = pickle.loads(pickle.dumps(RunConsole(["eval_f1"])))  # noqa: S301
+    copy = pickle.loads(pickle.dumps(RunConsole()))  # noqa: S301
     copy.told("awake")
 
     assert capfd.readouterr().err == "awake\n"
@@ -302,8 +358,8 @@ raise KeyboardInterrupt
 @pytest.mark.parametrize("screen", [io.StringIO, Screen])
 def test_a_terminal_that_goes_away_stops_nothing(screen: type[io.StringIO]) -> None:
     file, clock = screen(), Clock()
-    console = RunConsole(file=file, clock=clock)
-    console.started(RunStart("kobart", STUDY, {}, (), None, 150))
+    console = RunConsole(Terminal(file), clock=clock)
+    console.started(RunStart("kobart", STUDY, {}, (), None, 150), console.told)
     file.close()
     clock.now = 60.0
     console.progressed(RunProgress("train", 75, 150, 1.5, 60.0, {"loss": 1.0}))
@@ -314,7 +370,7 @@ def test_a_terminal_that_goes_away_stops_nothing(screen: type[io.StringIO]) -> N
 def test_a_stream_without_hangul_gets_escapes_instead_of_an_error() -> None:
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding="ascii")
-    RunConsole(file=file).told("두레")
+    RunConsole(Terminal(file)).told("두레")
     file.flush()
 
     assert raw.getvalue() == b"\\ub450\\ub808\n"

@@ -8,15 +8,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from dure.metrics.classification import classification_report
 from dure.reporting.columns import GAP, Column, fitting
 from dure.reporting.figures import duration, metric_label, metric_phrase
-from dure.reporting.summary import ranked, result_table, summary_table, summary_text
+from dure.reporting.summary import (
+    catalogue_table,
+    ranked,
+    result_table,
+    score_table,
+    summary_table,
+    summary_text,
+)
 
 TOKENIZER = {"rouge_tokenizer": "morpheme", "rouge_tokenizer_version": "kiwipiepy 0.24.1"}
 
 
 def experiment(name: str, rouge1: float, **more: Any) -> dict[str, Any]:
-    metrics = {"eval_rouge1": rouge1, "eval_loss": 3.0 - rouge1, "untrained_eval_rouge1": 0.0213, **TOKENIZER}
+    metrics = {"eval_rouge1": rouge1, "eval_loss": 3.0 - rouge1, "untrained_rouge1": 0.0213, **TOKENIZER}
     return {
         "name": name,
         "state": "completed",
@@ -131,7 +139,9 @@ def test_the_result_of_a_run_shows_its_figures_gain_and_files() -> None:
             "num_rouge_empty": 3,
             "eval_rouge1": 0.5,
             "eval_loss": 2.5,
-            "untrained_eval_rouge1": 0.25,
+            "eval_runtime": 3.0,
+            "test_rouge1": 0.25,
+            "untrained_rouge1": 0.25,
             **TOKENIZER,
         },
         "best_checkpoint": "checkpoint-50",
@@ -148,10 +158,69 @@ def test_the_result_of_a_run_shows_its_figures_gain_and_files() -> None:
         "ROUGE-1 %         50.00      25.00  +25.00",
         "eval loss        2.5000          –       –",
         "num rouge empty       3          –       –",
+        "test ROUGE-1 %    25.00          –       –",
         "",
         "ROUGE tokeniser: morpheme (kiwipiepy 0.24.1)",
         "best checkpoint: checkpoint-50",
         "final model: final_model",
+    ]
+
+
+def test_scores_name_precision_recall_and_tokeniser() -> None:
+    names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+    figures = {f"{name}{part}": 0.5 for name in names for part in ("", "_precision", "_recall")}
+    scores = {
+        "task": "summarization",
+        **figures,
+        "rouge_sum": 1.5,
+        "num_pairs": 1200,
+        "num_empty_predictions": 1,
+        "tokenizer": "morpheme",
+        "tokenizer_version": "kiwipiepy 0.24",
+    }
+
+    assert printed(score_table(scores), 80).splitlines() == [
+        "1,200 pairs",
+        "",
+        "             F1 %  precision %  recall %",
+        "────────────────────────────────────────",
+        "ROUGE-1     50.00        50.00     50.00",
+        "ROUGE-2     50.00        50.00     50.00",
+        "ROUGE-L     50.00        50.00     50.00",
+        "ROUGE-Lsum  50.00        50.00     50.00",
+        "",
+        "ROUGE sum 150.00 % (F1 of ROUGE-1, 2 and L)",
+        "ROUGE tokeniser: morpheme (kiwipiepy 0.24)",
+        "1 prediction without a token, scored 0",
+    ]
+
+
+def test_scores_of_classes_are_shown_per_class() -> None:
+    scores = {"task": "classification", **classification_report(["기쁨", "슬픔"], ["기쁨", "기쁨"])}
+
+    assert printed(score_table(scores), 80).splitlines() == [
+        "2 rows",
+        "",
+        "class  precision %  recall %   F1 %  support",
+        "────────────────────────────────────────────",
+        "기쁨         50.00    100.00  66.67        1",
+        "슬픔          0.00      0.00   0.00        1",
+        "",
+        "accuracy 50.00 %",
+        "macro F1 33.33 %",
+        "weighted F1 33.33 %",
+    ]
+
+
+def test_the_catalogue_shows_each_kind_once() -> None:
+    catalogue = {"experiments": {"a": "한국어.", "b": ""}, "profiles": {"cpu": "No GPU."}}
+
+    assert printed(catalogue_table(catalogue), 80).splitlines() == [
+        "             name",
+        "──────────────────────────",
+        "experiments  a     한국어.",
+        "             b",
+        "profiles     cpu   No GPU.",
     ]
 
 
@@ -160,8 +229,10 @@ def test_the_result_of_a_run_shows_its_figures_gain_and_files() -> None:
     [
         ("eval_rougeLsum", 0.12345, "ROUGE-Lsum 12.35 %"),
         ("eval_rouge_sum", 1.5, "ROUGE sum 150.00 %"),
+        ("test_rouge1_recall", 0.5, "test ROUGE-1 recall 50.00 %"),
+        ("num_rouge_empty", 3, "num rouge empty 3"),
         ("accuracy", 1, "accuracy 100.00 %"),
-        ("eval_f1_macro", 0.5, "f1 macro 50.00 %"),
+        ("eval_f1_macro", 0.5, "F1 macro 50.00 %"),
         ("eval_loss", 0.12345, "eval loss 0.1235"),
         ("learning_rate", 3e-5, "learning rate 3.00e-05"),
         ("eval_loss", float("inf"), "eval loss ∞"),

@@ -34,7 +34,8 @@ for folder in [Path(name) for name in sys.argv[2:] if not name.startswith("--")]
     if (folder / "wandb_id").exists():
         steps = range(3, 6)
     experiment = {"experiment": {"name": folder.name}, "training": {"learning_rate": 3e-5, "epochs": 2}}
-    tracker.started(RunStart(folder.name, folder, experiment, ("kobart", "x" * 80, "kobart"), "seven", 5))
+    tracker.started(RunStart(folder.name, folder, experiment, ("kobart", "x" * 80, "kobart"), "seven", 5), print)
+    tracker.progressed(RunProgress("eval", 0, 5, 0.0, 0.0, {"untrained_rouge1": 0.125}))
     for step in steps:
         if kill_service and step == 2:
             kill_service = False
@@ -61,9 +62,9 @@ def experiment() -> Experiment:
 
 @pytest.fixture
 def tracker_file(experiment: Experiment, tmp_path: Path) -> Path:
-    """The tracker as it travels to the worker: pickled, telling to stdout."""
+    """The tracker as it travels to the worker: pickled, what it tells goes to stdout."""
     file = tmp_path / "tracker.pickle"
-    file.write_bytes(pickle.dumps(tracker_for(experiment, tell=print)))
+    file.write_bytes(pickle.dumps(tracker_for(experiment)))
     return file
 
 
@@ -154,7 +155,7 @@ def test_a_run_without_a_key_is_kept_whole_in_its_own_folder_and_said_in_one_lin
     config = {item["key"]: json.loads(item["value_json"]) for item in head(run)["config"]["update"]}
     assert config["training"] == {"learning_rate": 3e-5, "epochs": 2}
     assert history(run, "train/loss") == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3))]
-    assert history(run, "eval/rouge1") == [(3, 0.75)]
+    assert history(run, "eval/rouge1") == [(0, 0.125), (3, 0.75)]
     text = json.dumps(run)
     assert "result/rouge_tokenizer" in text
     assert any("exit" in record for record in run)
@@ -259,5 +260,5 @@ def test_a_wandb_service_that_dies_in_a_run_stops_nothing_and_the_next_run_is_tr
 def test_an_experiment_without_wandb_gets_the_null_listener(experiment: Experiment) -> None:
     off = experiment.model_copy(update={"wandb": experiment.wandb.model_copy(update={"enabled": False})})
 
-    assert type(tracker_for(off, tell=print)) is RunListener
-    assert type(tracker_for(experiment, tell=print)) is WandbTracker
+    assert type(tracker_for(off)) is RunListener
+    assert type(tracker_for(experiment)) is WandbTracker
