@@ -27,7 +27,9 @@ def print_result(value: Any, shown: RenderableType, *, as_json: bool) -> None:
     if as_json:
         print_json(value)
     else:
-        Console(soft_wrap=isinstance(shown, str)).print(shown, markup=False, highlight=False)
+        # In a pipe there is no width to fit into, and rich would assume 80 columns.
+        width = None if sys.stdout.isatty() else 10_000
+        Console(width=width, soft_wrap=isinstance(shown, str)).print(shown, markup=False, highlight=False)
 
 
 def print_yaml(*sections: Section, as_json: bool) -> None:

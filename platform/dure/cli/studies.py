@@ -93,7 +93,7 @@ def batch(
             path=path,
             resume=resume,
             address=address,
-            listener=StudyConsole(screen),
+            listener=StudyConsole(screen, metrics=plan.metrics),
         )
     print_result(summary, summary_table(summary), as_json=as_json)
     return 0 if summary["state"] == "completed" else 1
