@@ -123,7 +123,7 @@ def _draw_facts(rng: random.Random, scenario: Scenario) -> dict[str, Noun | Verb
         )
         if scenario.key in wanted:
             spare = [value for value in pool if value not in facts.values()]
-            facts["wrong"] = rng.choice(spare or list(pool))
+            facts["wrong"] = rng.choice(spare)
     facts["right"] = facts[scenario.key]
     facts["decoy"] = rng.choice([day for day in DAYS if day not in facts.values()])
     facts["name"], facts["friend"] = rng.sample(NAMES, 2)

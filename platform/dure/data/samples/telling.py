@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
+import hashlib
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -61,7 +61,8 @@ class _Telling:
 
     def choose(self, what: str, choices: tuple[_Choice, ...]) -> _Choice:
         """Choose by the story's wording and the move alone, so that other moves do not shift this one."""
-        return choices[zlib.crc32(f"{self.story.layout.wording} {what}".encode()) % len(choices)]
+        digest = hashlib.blake2b(f"{self.story.layout.wording} {what}".encode(), digest_size=4).digest()
+        return choices[int.from_bytes(digest, "big") % len(choices)]
 
     def line(
         self, speaker: str, template: str, register: Register | None = None, **facts: Noun | Verb
@@ -77,8 +78,8 @@ class _Telling:
     def move(self, speaker: str, name: str, choices: tuple[str, ...]) -> None:
         self.say(speaker, self.line(speaker, self.choose(name, choices)))
 
-    def exchange(self, lines: Exchange, begins: str | None = None) -> None:
-        last = self.turns[-1][0] if self.turns else _other(begins or self.first)
+    def exchange(self, lines: Exchange) -> None:
+        last = self.turns[-1][0] if self.turns else _other(self.first)
         speakers = {"X": _other(last), "Y": _other(_other(last))}
         for line in lines:
             speaker = speakers.get(line[0], line[0])
@@ -111,9 +112,7 @@ class _Telling:
         layout, relation = self.story.layout, self.story.relation
         if layout.opening:
             opens = relation.asker_opens if layout.asker_first else relation.answerer_opens
-            self.exchange(
-                self.choose("opening", relation.calls if layout.named else opens), begins=self.first
-            )
+            self.exchange(self.choose("opening", relation.calls if layout.named else opens))
             self.aside("start")
         if not layout.asker_first or (self.turns and self.turns[-1][0] == "A"):
             self.move("B", "prompt", relation.prompts)
