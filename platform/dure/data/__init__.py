@@ -1,0 +1,1 @@
+"""Reading, checking, tokenising and batching tables, and the embedded sample corpora."""

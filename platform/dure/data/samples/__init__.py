@@ -1,0 +1,1 @@
+"""Sample corpora that dure writes itself, so that a run needs no download."""

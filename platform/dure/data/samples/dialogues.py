@@ -1,0 +1,173 @@
+"""The sample corpus: Korean dialogues with summaries, written from dure's own grammar and the same for one seed.
+
+The grammar is laid out in this folder: :mod:`~dure.data.samples.korean` inflects,
+:mod:`~dure.data.samples.scenarios` says what people ask of each other, :mod:`~dure.data.samples.relations` and
+:mod:`~dure.data.samples.phrases` how they speak; :mod:`~dure.data.samples.story` draws and summarises what happens,
+and :mod:`~dure.data.samples.telling` tells it.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import random
+import string
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dure.data.samples.scenario import Ending, Scenario
+from dure.data.samples.scenarios import SCENARIOS
+from dure.data.samples.story import (
+    draw_story,
+    may_have_third,
+    outcome_template,
+    request_template,
+    summarise,
+)
+from dure.data.samples.telling import tell
+from dure.errors import UserError
+from dure.files import written_beside
+
+MAX_DIALOGUES = 20_000
+"""The most dialogues of one corpus: far below the number of stories, so that drawing new ones stays fast."""
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """One row of the corpus.
+
+    Attributes:
+        fname: The row's id, such as ``train_0``.
+        dialogue: Turns ``#Person1#: …``, one per line.
+        summary: One or two sentences in plain written style.
+        topic: What the dialogue is about, in a few words.
+    """
+
+    fname: str
+    dialogue: str
+    summary: str
+    topic: str
+
+
+def dialogue_corpus(
+    *, seed: int = 42, num_train: int = 2600, num_dev: int = 200, num_test: int = 200
+) -> dict[str, list[Dialogue]]:
+    """Write the corpus: all dialogues and all summaries are different, within a split and among splits.
+
+    Args:
+        seed: The same seed gives the same corpus, in every process and on every machine.
+        num_train: Number of training dialogues.
+        num_dev: Number of dialogues to validate on.
+        num_test: Number of dialogues to test on.
+
+    Returns:
+        The splits ``train``, ``dev`` and ``test``.
+
+    Raises:
+        UserError: A number is negative, or they are more than :data:`MAX_DIALOGUES` together.
+    """
+    sizes = {"train": num_train, "dev": num_dev, "test": num_test}
+    if min(sizes.values()) < 0 or sum(sizes.values()) > MAX_DIALOGUES:
+        raise UserError(
+            f"the sizes are {sizes}",
+            where="sample corpus",
+            expected=f"numbers from 0 on, together at most {MAX_DIALOGUES}",
+        )
+    rng = random.Random(seed)
+    seen: set[str] = set()
+    return {
+        split: [_new_dialogue(rng, f"{split}_{number}", seen) for number in range(size)]
+        for split, size in sizes.items()
+    }
+
+
+def _new_dialogue(rng: random.Random, fname: str, seen: set[str]) -> Dialogue:
+    while True:
+        story = draw_story(rng)
+        dialogue, summary = tell(story), summarise(story)
+        if dialogue not in seen and summary not in seen:
+            seen.update((dialogue, summary))
+            return Dialogue(fname, dialogue, summary, story.scenario.topic)
+
+
+def num_summaries(scenarios: Iterable[Scenario] = SCENARIOS) -> int:
+    """Count the different summaries that the grammar can write about these scenarios.
+
+    Counted are who asks (first or second speaker), the request, the reason, the ending and what it tells. Not counted
+    are wording, layout, a name in place of ``#Person2#``, and slots that only a reason or a refusal names, so
+    the true number is larger.
+    """
+    return sum(
+        2 * _num_told(scenario, ending, third=third)  # either of the two may be the asker
+        for scenario in scenarios
+        for ending in Ending
+        for third in ((False, True) if _third_is_told(scenario, ending) else (False,))
+    )
+
+
+def _third_is_told(scenario: Scenario, ending: Ending) -> bool:
+    return ending is Ending.PERSUADED and any(
+        may_have_third(relation, ending) for relation in scenario.relations
+    )
+
+
+def _num_told(scenario: Scenario, ending: Ending, *, third: bool) -> int:
+    """Count the ways to fill the slots and clauses that the summary of this ending names."""
+    choices = {
+        "reason": len(scenario.reasons),
+        "refusal": len(scenario.refusals),
+        "hitch": len(scenario.hitches),
+        "objection": len(scenario.objections),
+        "plea": len(scenario.pleas),
+    }
+    told = _fields(request_template(scenario)) | _fields(outcome_template(scenario, ending, third=third))
+    if "agreed" in told:
+        told |= _fields(scenario.agreed.phrase)
+    if "offered" in told:
+        told |= _fields(scenario.offered.phrase)
+    count = math.prod(number for name, number in choices.items() if name in told)
+    for names, pool in scenario.slots.items():
+        used = len(told.intersection(names.replace("<", " ").split()))
+        count *= math.comb(len(pool), used) if "<" in names else math.perm(len(pool), used)
+    return count
+
+
+def _fields(template: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(template) if name}
+
+
+def write_dialogues(
+    folder: Path, *, seed: int = 42, num_train: int = 2600, num_dev: int = 200, num_test: int = 200
+) -> dict[str, Path]:
+    """Write the corpus as CSV files of the shape that Korean dialogue summarisation uses.
+
+    ``train.csv`` and ``dev.csv`` have the columns fname, dialogue, summary, topic. ``test.csv`` has no summary, as
+    a competition's test set; ``test_reference.csv`` (fname, summary) holds the truth, for ``dure score``. Line
+    breaks stand as they are inside quoted cells.
+
+    Returns:
+        The paths by name: ``train``, ``dev``, ``test`` and ``test_reference``.
+
+    Raises:
+        UserError: See :func:`dialogue_corpus`.
+    """
+    corpus = dialogue_corpus(seed=seed, num_train=num_train, num_dev=num_dev, num_test=num_test)
+    everything = ("fname", "dialogue", "summary", "topic")
+    tables = {
+        "train": (corpus["train"], everything),
+        "dev": (corpus["dev"], everything),
+        "test": (corpus["test"], ("fname", "dialogue", "topic")),
+        "test_reference": (corpus["test"], ("fname", "summary")),
+    }
+    paths = {name: folder / f"{name}.csv" for name in tables}
+    for name, (rows, columns) in tables.items():
+        _write_csv(paths[name], rows, columns)
+    return paths
+
+
+def _write_csv(path: Path, rows: Sequence[Dialogue], columns: Sequence[str]) -> None:
+    with written_beside(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([getattr(row, column) for column in columns] for row in rows)
