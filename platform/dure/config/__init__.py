@@ -4,7 +4,8 @@ from dure.config.json_schema import json_schema
 from dure.config.library import available
 from dure.config.loading import dump_yaml, load_experiment, load_profile, load_study
 from dure.config.rehearsal import rehearsal_of
-from dure.config.schema import BatchStudy, Experiment, Profile, Study
+from dure.config.schema import Experiment, Profile
+from dure.config.studies import BatchStudy, Study
 
 __all__ = [
     "BatchStudy",

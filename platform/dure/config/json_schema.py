@@ -51,8 +51,9 @@ def _of_file(section: type[Section], *also_required: str) -> Schema:
         part.pop("required", None)
         for name, field in part["properties"].items():
             if "$ref" in field:
-                reference = {"$ref": field.pop("$ref")}
-                part["properties"][name] = field | {"anyOf": [reference, {"type": "null"}]}
+                inner = field.pop("$ref")
+                said = {"description": definitions[inner.rpartition("/")[2]]["description"]}
+                part["properties"][name] = said | field | {"anyOf": [{"$ref": inner}, {"type": "null"}]}
     schema["properties"] = {
         "extends": {
             "description": "What this file adds to: a file beside it, a name that dure knows, or a list of them.",

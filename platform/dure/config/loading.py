@@ -10,8 +10,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from dure.config import library
-from dure.config.problems import user_error
-from dure.config.schema import Experiment, Profile, Study
+from dure.config.problems import shown, user_error
+from dure.config.schema import Experiment, Profile
+from dure.config.studies import Study
 from dure.config.tree import Dumper, Places, Tree, places, plain, read_extended, with_overrides
 from dure.errors import UserError, nearest
 
@@ -42,9 +43,9 @@ def load_study(name_or_path: str) -> Study:
     if "kind" not in tree:
         raise UserError("key 'kind' is missing", where=source, expected=f"one of: {', '.join(kinds)}")
     kind = tree["kind"]
-    if kind.value not in kinds:
+    if not isinstance(kind.value, str) or kind.value not in kinds:
         raise UserError(
-            f"there is no kind of study '{kind.value}'",
+            f"'kind' is {shown(kind.value)}",
             where=kind.place,
             expected=f"one of: {', '.join(kinds)}",
             hint=nearest(str(kind.value), list(kinds)),

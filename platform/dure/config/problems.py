@@ -93,7 +93,7 @@ def _problem(
             return UserError(f"'{key}': {message}" if key else message, where=place)
         case _:
             return UserError(
-                f"'{key}' is {_shown(detail['input'])}" if key else f"this is {_shown(detail['input'])}",
+                f"'{key}' is {shown(detail['input'])}" if key else f"this is {shown(detail['input'])}",
                 where=place,
                 expected=", or ".join(dict.fromkeys(_expected(found) for found in details)),
                 hint=next(filter(None, (_remedy(found) for found in details)), None),
@@ -133,16 +133,17 @@ def _remedy(detail: ErrorDetails) -> str | None:
     match detail["type"]:
         case "literal_error" if isinstance(value, str):
             allowed = str(detail["ctx"]["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
-            return nearest(value, allowed)
+            return nearest(value, allowed) if len(allowed) > 3 else None  # few are seen at a glance
         case "string_type" if isinstance(value, (bool, int, float)):
-            return f'"{_shown(value)}", in quotes'
+            return f'"{shown(value)}", in quotes'
         case "tuple_type" if isinstance(value, (str, int, float)):
             return f"[{value}]"
         case _:
             return None
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a value as the user wrote it, near enough, and never long."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 80 else f"{text[:77]}…"
 

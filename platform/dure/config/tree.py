@@ -152,13 +152,13 @@ def _tree(node: yaml.MappingNode, place: Callable[[yaml.Node], str]) -> Tree:
     return tree
 
 
-def _key(node: yaml.Node, taken: Mapping[str, Any]) -> str:
+def _key(node: Any, taken: Mapping[str, Any]) -> str:
     key = _value(node)
     if isinstance(key, (list, dict)):
         raise _Refused("a list or mapping cannot be a key", node)
     if not isinstance(key, str):
         raise _Refused(f"key {node.value or 'null'} is not text; put it in quotes", node)
-    if key == "<<":
+    if key == "<<" and node.style is None:
         raise _Refused("merge keys (<<) are not read; share values with 'extends:'", node)
     if key in taken:
         raise _Refused(f"key '{key}' is given twice", node)
