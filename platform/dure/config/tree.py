@@ -86,7 +86,12 @@ class Dumper(yaml.SafeDumper):
         """Write a value out wherever it stands, since aliases are not read."""
         return True
 
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """Escape what cannot be seen; PyYAML itself takes U+0085 for a space when it writes it as it is."""
+        return self.represent_scalar(f"{_TAG}str", data, style=None if data.isprintable() else '"')
 
+
+Dumper.add_representer(str, Dumper.represent_str)
 for _kind, (_pattern, _first) in _PLAIN_VALUES.items():
     _Loader.add_implicit_resolver(_TAG + _kind, _pattern, _first)
     Dumper.add_implicit_resolver(_TAG + _kind, _pattern, _first)

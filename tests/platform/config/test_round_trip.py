@@ -30,6 +30,9 @@ texts = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=
         " x ",
         "요약: ",
         "\ufeff",
+        "\x85",
+        "\u2028",
+        "a\n b",
     ]
 )
 names = st.text(string.ascii_letters + string.digits, min_size=1, max_size=20)
