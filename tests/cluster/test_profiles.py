@@ -30,10 +30,10 @@ def test_no_machine_computes_in_fp16_by_default(name: str) -> None:
     [
         ("cpu", "cpu", None, "fp32", True),
         ("m4", "mps", 16384, "fp32", False),
-        ("rtx2070s", "cuda", 8 * 1024, "fp32", True),
-        ("rtx3080ti", "cuda", 12 * 1024, "bf16", True),
-        ("rtx3090", "cuda", 24 * 1024, "bf16", True),
-        ("dgx", "cuda", 80 * 1024, "bf16", True),
+        ("rtx2070s", "cuda", 7800, "fp32", True),
+        ("rtx3080ti", "cuda", 12000, "bf16", True),
+        ("rtx3090", "cuda", 24000, "bf16", True),
+        ("dgx", "cuda", 80000, "bf16", True),
     ],
 )
 def test_the_hardware_is_described_as_it_is(
