@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from dure.config import library
 from dure.config.loading import dump_yaml, load_experiment, load_profile, load_study
 from dure.config.rehearsal import rehearsal_of
-from dure.config.schema import BatchStudy, Experiment, Profile
+from dure.config.schema import Experiment, Profile
+from dure.config.studies import BatchStudy
 from dure.errors import UserError
 from dure.files import write_text
 

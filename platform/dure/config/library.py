@@ -29,7 +29,10 @@ def folders(kind: Kind) -> list[Path]:
 
 
 def available(kind: Kind) -> dict[str, Path]:
-    """Return every name of a kind with its file; a file of the working folder hides an installed namesake."""
+    """Return every name of a kind with its file; a file of the working folder hides an installed namesake.
+
+    Names that begin with ``_`` are left out: they are parents, to be extended and not to be run.
+    """
     files: dict[str, Path] = {}
     for folder in folders(kind):
         for file in sorted(folder.glob("*.yaml")):
@@ -38,17 +41,17 @@ def available(kind: Kind) -> dict[str, Path]:
     return files
 
 
-def find(kind: Kind, name: str) -> Path:
-    """Return the file of a name, or the file itself when a path is given.
+def find(kind: Kind, name: str, beside: Path = Path()) -> Path:
+    """Return the file of a name; a path (with a slash or ending in .yaml) is taken from ``beside``.
 
     Raises:
         UserError: There is neither a file nor a name like it.
     """
     if name.endswith((".yaml", ".yml")) or "/" in name:
-        path = Path(name)
-        if path.is_file():
+        path = beside / name
+        if _is_file(path):
             return path
-        raise UserError(f"there is no such {kind} file", where=name)
+        raise UserError(f"there is no {kind} file '{name}'")
     files = available(kind)
     if name in files:
         return files[name]
@@ -56,5 +59,19 @@ def find(kind: Kind, name: str) -> Path:
     raise UserError(
         f"there is no {kind} '{name}'",
         expected=f"one of: {', '.join(files) or 'none is installed'}; or the path of a .yaml file",
-        hint=f"'{like}'" if like else None,
+        hint=like,
     )
+
+
+def shown(path: Path) -> str:
+    """Return a path as an error should name it: relative when it lies in the working folder."""
+    folder = Path.cwd()
+    absolute = folder / path
+    return str(absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name longer than the file system allows
+        return False

@@ -8,11 +8,14 @@ from dure.config.schema import Experiment
 def rehearsal_of(experiment: Experiment) -> Experiment:
     """Return the experiment as its rehearsal: a miniature model, few rows and few steps.
 
-    Kept as they are: LoRA rank and targets, special tokens, quantisation, schedule, warm-up, accumulation,
-    beams, penalties, patience, tracking. Shortened: rows, lengths, steps. The learning rate is multiplied by
-    ``rehearsal.learning_rate_scale``, since random weights need larger steps; the order of learning rates
-    among experiments stays.
+    Kept as they are: LoRA rank and targets, special tokens, quantisation, schedule, accumulation, beams,
+    penalties, patience, tracking. Shortened: rows, lengths, steps, and a warm-up given in steps, to a tenth of
+    all steps at most. The learning rate is multiplied by ``rehearsal.learning_rate_scale``, since random
+    weights need larger steps; the order of learning rates among experiments stays. A rehearsal's own
+    rehearsal is itself, so that the ``experiment.yaml`` of its run can be rehearsed again.
     """
+    if experiment.rehearsal.enabled:
+        return experiment
     mini = experiment.rehearsal.model_copy(update={"enabled": True})
     tokenizer, training, data, generation = (
         experiment.tokenizer,
@@ -21,6 +24,7 @@ def rehearsal_of(experiment: Experiment) -> Experiment:
         experiment.generation,
     )
     max_steps = min(training.max_steps or mini.max_steps, mini.max_steps)
+    warmup_steps = training.warmup_steps
     max_length = min(generation.max_length, mini.max_decoder_len)
     return experiment.model_copy(
         update={
@@ -42,6 +46,7 @@ def rehearsal_of(experiment: Experiment) -> Experiment:
                     "max_steps": max_steps,
                     "eval_every": max(1, max_steps // mini.num_evaluations),
                     "learning_rate": min(1.0, training.learning_rate * mini.learning_rate_scale),
+                    "warmup_steps": None if warmup_steps is None else min(warmup_steps, max_steps // 10),
                     "evaluate_untrained": True,
                 }
             ),

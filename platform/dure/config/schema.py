@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from dure.config.numbers import number_from_text, whole_number
+from dure.config.scalars import Bool, Float, Int, Name, Text
 
-Float = Annotated[float, BeforeValidator(number_from_text)]
-"""A number; ``1e-5``, which YAML 1.1 reads as text, is one too."""
-
-Int = Annotated[int, BeforeValidator(whole_number)]
-"""A whole number; ``true`` is none."""
-
-PositiveInt = Annotated[Int, Field(ge=1)]
-
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=100)]
-"""A name that is also a folder name."""
+SCHEDULER_OPTIONS: dict[str, tuple[str, ...]] = {
+    "linear": (),
+    "cosine": ("num_cycles",),
+    "cosine_with_restarts": ("num_cycles",),
+    "polynomial": ("lr_end", "power"),
+    "constant": (),
+    "constant_with_warmup": (),
+}
+"""Options that each schedule of ``transformers.get_scheduler`` takes."""
 
 
 class Section(BaseModel):
@@ -33,7 +32,7 @@ class ExperimentInfo(Section):
     """Name of the experiment; also the name of its folder and of its W&B run."""
     description: str = ""
     """One sentence on what the experiment tries."""
-    tags: tuple[str, ...] = ()
+    tags: tuple[Text, ...] = ()
     """Tags for W&B and for the tables."""
     seed: Int = Field(default=42, ge=0, lt=2**32)
     """Seed of weights, data order and dropout."""
@@ -44,22 +43,22 @@ class QuantizationConfig(Section):
 
     type: Literal["nf4", "fp4"] = "nf4"
     """4-bit data type of the weights."""
-    double: bool = True
+    double: Bool = True
     """Quantise the quantisation constants as well."""
 
 
 class ModelConfig(Section):
     """Which weights the experiment starts from."""
 
-    checkpoint: str = Field(min_length=1)
+    checkpoint: Text
     """Name on the model hub, or a folder saved with ``save_pretrained``."""
-    architecture: str | None = None
+    architecture: Text | None = None
     """Model type (``mt5``, ``t5``, ``bart`` …) for rehearsals, which cannot ask the hub."""
-    revision: str | None = None
+    revision: Text | None = None
     """Branch, tag or commit on the hub."""
     quantization: QuantizationConfig | None = None
     """4-bit loading; needs LoRA, because 4-bit weights cannot be trained."""
-    use_unsloth: bool = False
+    use_unsloth: Bool = False
     """Accepted from older configurations; Unsloth does not serve encoder-decoder models, so it is told and ignored."""
 
 
@@ -72,11 +71,11 @@ class TokenizerConfig(Section):
     """Longest target in tokens."""
     input_prefix: str = ""
     """Text put before every input."""
-    special_tokens: tuple[str, ...] = ()
+    special_tokens: tuple[Text, ...] = ()
     """Tokens that must stay whole; those that the tokenizer lacks are added and trained."""
-    extra_special_tokens: tuple[str, ...] = ()
+    extra_special_tokens: tuple[Text, ...] = ()
     """More of them, so that an experiment can add to what it extends."""
-    max_unknown_rate: float = Field(default=0.2, ge=0.0, le=1.0)
+    max_unknown_rate: Float = Field(default=0.2, ge=0.0, le=1.0)
     """Largest part of unknown tokens in the data; above it the tokenizer is taken for the wrong one."""
 
     @property
@@ -88,13 +87,13 @@ class TokenizerConfig(Section):
 class DataConfig(Section):
     """Where the rows are, and what their columns are called."""
 
-    train: str = "sample"
+    train: Text = "sample"
     """Training table (.csv, .tsv, .jsonl, .parquet), or ``sample`` for the family's embedded corpus."""
-    dev: str | None = "sample"
+    dev: Text | None = "sample"
     """Validation table: selects the best checkpoint; shares no text with training."""
-    test: str | None = None
+    test: Text | None = None
     """Table to predict; its targets, when it has them, take no part in any selection."""
-    columns: dict[str, str] = Field(default_factory=dict)
+    columns: dict[str, Text] = Field(default_factory=dict)
     """Role of the family (``id``, ``text``, ``target`` …) to column name of the tables."""
     encoding: str | None = None
     """Encoding of text tables; UTF-8 (with or without BOM) and CP949 are recognised when it is not given."""
@@ -107,6 +106,15 @@ class DataConfig(Section):
     max_dev_rows: Int | None = Field(default=None, ge=1)
     """Use only this many validation rows, drawn by the seed."""
 
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str | None) -> str | None:
+        try:
+            "a".encode(value or "utf-8")
+        except (LookupError, ValueError):
+            raise ValueError("an encoding that Python knows, such as utf-8 or cp949") from None
+        return value
+
 
 class LoraConfig(Section):
     """Low-rank adapters in place of full fine-tuning."""
@@ -117,7 +125,7 @@ class LoraConfig(Section):
     """Scale of the adapters; the update is multiplied by alpha / rank."""
     dropout: Float = Field(default=0.0, ge=0.0, lt=1.0)
     """Dropout before the adapters."""
-    targets: tuple[str, ...] = Field(min_length=1)
+    targets: tuple[Text, ...] = Field(min_length=1)
     """Names of the layers that get an adapter; each must match at least one layer of the model."""
 
 
@@ -150,25 +158,25 @@ class TrainingConfig(Section):
     """Decoupled weight decay of AdamW."""
     max_grad_norm: Float = Field(default=1.0, gt=0.0)
     """Gradients are clipped to this global norm."""
-    eval_every: Int | Literal["epoch"] = "epoch"
+    eval_every: Annotated[Int, Field(ge=1)] | Literal["epoch"] = "epoch"
     """Validate and save every N optimiser steps, or at the end of every epoch."""
     log_every: Int = Field(default=10, ge=1)
     """Optimiser steps between two records of the training loss."""
     save_total_limit: Int = Field(default=2, ge=1)
     """Checkpoints kept; the best and the last are always among them."""
-    best_metric: str = "eval_rouge_sum"
+    best_metric: Text = "eval_rouge_sum"
     """Validation metric that chooses the best checkpoint."""
-    higher_is_better: bool = True
+    higher_is_better: Bool = True
     """Whether a larger ``best_metric`` is a better one."""
     early_stopping_patience: Int | None = Field(default=None, ge=1)
     """Stop after this many validations without a better ``best_metric``."""
-    evaluate_untrained: bool = False
+    evaluate_untrained: Bool = False
     """Validate before the first step too, to show what training gained."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Number format of the computation; ``auto`` takes bf16 where the device has it, and fp32 elsewhere."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Bool = False
     """Recompute activations in the backward pass to save memory."""
-    group_by_length: bool = True
+    group_by_length: Bool = True
     """Put rows of similar length into one batch, so that little padding is computed."""
     num_data_workers: Int = Field(default=0, ge=0)
     """Processes that load batches; the rows are memory-mapped, so few are needed."""
@@ -177,6 +185,22 @@ class TrainingConfig(Section):
     def _one_warmup(self) -> Self:
         if self.warmup_steps is not None and self.warmup_ratio > 0:
             raise ValueError("give warmup_steps or warmup_ratio, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _options_fit_the_schedule(self) -> Self:
+        allowed = SCHEDULER_OPTIONS[self.scheduler]
+        for option in self.scheduler_options:
+            if option not in allowed:
+                takes = f"only {', '.join(allowed)}" if allowed else "none"
+                raise ValueError(f"scheduler_options has '{option}', but {self.scheduler} takes {takes}")
+        return self
+
+    @model_validator(mode="after")
+    def _polynomial_goes_down(self) -> Self:
+        end = self.scheduler_options.get("lr_end", 1e-7)
+        if self.scheduler == "polynomial" and end >= self.learning_rate:
+            raise ValueError(f"polynomial ends at lr_end {end:g}, which is not below {self.learning_rate:g}")
         return self
 
     @property
@@ -209,7 +233,7 @@ class GenerationConfig(Section):
 class RehearsalConfig(Section):
     """The miniature that ``--rehearse`` trains: the same architecture and settings, small and from random weights."""
 
-    enabled: bool = False
+    enabled: Bool = False
     """Whether this run is a rehearsal; ``--rehearse`` sets it."""
     hidden_size: Int = Field(default=96, ge=8)
     """Width of the miniature."""
@@ -234,22 +258,30 @@ class RehearsalConfig(Section):
     learning_rate_scale: Float = Field(default=50.0, gt=0)
     """Factor on the learning rate: random weights need larger steps than pretrained ones."""
 
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> Self:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}"
+            )
+        return self
+
 
 class WandbConfig(Section):
     """Tracking with Weights & Biases."""
 
-    enabled: bool = False
+    enabled: Bool = False
     """Send configuration, metrics and system figures to W&B; offline when there is no key or network."""
-    project: str = "dure"
+    project: Text = "dure"
     """W&B project."""
-    entity: str | None = None
+    entity: Text | None = None
     """W&B user or team."""
 
 
 class Experiment(Section):
     """One experiment: everything that decides its result, and nothing about the machine."""
 
-    family: str = Field(min_length=1)
+    family: Text
     """Model family by dotted module name, such as ``trainables.summarization``."""
     experiment: ExperimentInfo
     """Who the experiment is."""
@@ -307,29 +339,29 @@ class Profile(Section):
     """Memory of the device, for the forecast and for recognising the machine."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """What ``training.precision: auto`` means here."""
-    quantization: bool = True
+    quantization: Bool = True
     """Whether bitsandbytes loads 4-bit weights here."""
-    match: str | None = None
-    """Text in the device's name by which ``--profile`` is chosen when it is not given."""
+    match: tuple[Text, ...] = ()
+    """Texts of which one stands in the device's name, so that ``--profile`` can be left out."""
 
     @field_validator("gpus_per_worker")
     @classmethod
     def _whole_above_one(cls, value: float) -> float:
-        if value > 1 and value != int(value):
-            raise ValueError(f"{value} GPUs: above one, only whole GPUs can be given to a worker")
+        if value > 1 and not value.is_integer():
+            raise ValueError("a whole number of GPUs, or a part of one")
         return value
 
-
-class BatchStudy(Section):
-    """Several experiments side by side, compared in one table."""
-
-    kind: Literal["batch"] = "batch"
-    """Strategy of the study."""
-    name: Name
-    """Name of the study; also the name of its folder and of its W&B group."""
-    description: str = ""
-    """One sentence on what the study compares."""
-    experiments: tuple[str, ...] = Field(min_length=1)
-    """Experiments by name or file, in the order of the table."""
-    metrics: tuple[str, ...] = ("eval_rouge1", "eval_rouge2", "eval_rougeL", "eval_rouge_sum", "eval_loss")
-    """Columns of the table; the first one ranks."""
+    @model_validator(mode="after")
+    def _gpus_fit_the_device(self) -> Self:
+        if (self.device == "cuda") != (self.gpus_per_worker > 0):
+            needs = "more than 0" if self.device == "cuda" else "0"
+            raise ValueError(
+                f"gpus_per_worker is {self.gpus_per_worker:g}, but device {self.device} needs {needs}"
+            )
+        if self.num_workers > 1 and self.device == "mps":
+            raise ValueError(f"num_workers is {self.num_workers}, but MPS cannot share out a trial")
+        if self.num_workers > 1 and not self.gpus_per_worker.is_integer():
+            raise ValueError(
+                f"gpus_per_worker is {self.gpus_per_worker:g}, but {self.num_workers} workers cannot share a GPU"
+            )
+        return self

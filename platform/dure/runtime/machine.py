@@ -22,7 +22,7 @@ def recognised_profile() -> tuple[Profile, str]:
         cards = [profile for profile in profiles if profile.device == "cuda"]
         count = torch.cuda.device_count()
         for profile in cards:
-            if profile.match and profile.match.lower() in name.lower():
+            if any(text.lower() in name.lower() for text in profile.match):
                 return profile, f"profile {profile.name}: the card is a {name}"
         fitting = [p for p in cards if p.memory_mb is not None and p.memory_mb <= memory_mb]
         if fitting:

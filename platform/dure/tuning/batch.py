@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dure.config.schema import BatchStudy, Experiment
+from dure.config.schema import Experiment
+from dure.config.studies import BatchStudy
 from dure.errors import UserError, nearest
 from dure.tuning.events import TrialStatus
 from dure.tuning.strategy import Strategy, TrialPlan

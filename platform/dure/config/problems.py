@@ -1,0 +1,178 @@
+"""Turning what pydantic finds into errors that name the place, the key, the value and the remedy.
+
+A validator of one field says in its ``ValueError`` what is *expected*; a validator of a whole section says
+what is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from dure.config.tree import Places
+from dure.errors import UserError, nearest
+
+Location = tuple[str | int, ...]
+
+_EXPECTED: dict[str, Callable[[dict[str, Any]], str]] = {
+    "bool_type": lambda _: "true or false",
+    "dict_type": lambda _: "keys and values",
+    "finite_number": lambda _: "a finite number",
+    "float_type": lambda _: "a number",
+    "greater_than": lambda context: f"more than {context['gt']:g}",
+    "greater_than_equal": lambda context: f"at least {context['ge']:g}",
+    "int_type": lambda _: "a whole number",
+    "less_than": lambda context: f"less than {context['lt']:g}",
+    "less_than_equal": lambda context: f"at most {context['le']:g}",
+    "literal_error": lambda context: str(context["expected"]).replace("'", ""),
+    "model_type": lambda _: "keys and values",
+    "string_too_short": lambda _: "text that is not empty",
+    "string_type": lambda _: "text",
+    "too_short": lambda context: f"a list of at least {context['min_length']}",
+    "tuple_type": lambda _: "a list",
+    "value_error": lambda context: str(context["error"]),
+}
+"""What would have been right, by pydantic's type of error; others keep pydantic's words."""
+
+
+def user_error(
+    error: ValidationError, model: type[BaseModel], values: Mapping[str, Any], places: Places, source: str
+) -> UserError:
+    """Return all that is wrong as one error; ``source`` is the place of what has none in ``places``."""
+    details: dict[Location, list[ErrorDetails]] = {}
+    for detail in error.errors(include_url=False):
+        details.setdefault(_location(detail, values), []).append(detail)
+    problems = [
+        _problem(location, found, model, _place(location, places, source))
+        for location, found in details.items()
+    ]
+    if len(problems) == 1:
+        return problems[0]
+    listed = "\n".join(str(problem) for problem in problems)
+    return UserError(f"{len(problems)} things are wrong\n{listed}", where=source)
+
+
+def _location(detail: ErrorDetails, values: Any) -> Location:
+    """Return the keys that the user wrote, without pydantic's names for the members of a union."""
+    location: list[str | int] = []
+    for part in detail["loc"]:
+        try:
+            values = values[part]
+        except (LookupError, TypeError):
+            if detail["type"] != "missing" or part != detail["loc"][-1]:
+                continue
+        location.append(part)
+    return tuple(location)
+
+
+def _place(location: Location, places: Places, source: str) -> str:
+    for length in range(len(location), 0, -1):
+        place = places.get(tuple(str(part) for part in location[:length]))
+        if place is not None:
+            return place
+    return source
+
+
+def _problem(
+    location: Location, details: list[ErrorDetails], model: type[BaseModel], place: str
+) -> UserError:
+    detail = details[0]
+    key = _dotted(location)
+    match detail["type"]:
+        case "extra_forbidden":
+            return _unknown_key(location, model, place)
+        case "missing":
+            return UserError(f"key '{key}' is missing", where=place, expected=_description(location, model))
+        case "value_error" if isinstance(detail["input"], Mapping):
+            message = str(detail["ctx"]["error"])
+            return UserError(f"'{key}': {message}" if key else message, where=place)
+        case _:
+            return UserError(
+                f"'{key}' is {shown(detail['input'])}" if key else f"this is {shown(detail['input'])}",
+                where=place,
+                expected=", or ".join(dict.fromkeys(_expected(found) for found in details)),
+                hint=next(filter(None, (_remedy(found) for found in details)), None),
+            )
+
+
+def _description(location: Location, model: type[BaseModel]) -> str | None:
+    section = _section_at(model, location[:-1])
+    field = section.model_fields.get(str(location[-1])) if section else None
+    return field.description.replace("``", "'").rstrip(".") if field and field.description else None
+
+
+def _unknown_key(location: Location, model: type[BaseModel], place: str) -> UserError:
+    section = _section_at(model, location[:-1])
+    keys = list(section.model_fields) if section else []
+    name = str(location[-1])
+    elsewhere = [key for key in _dotted_keys(model) if key.rpartition(".")[2] == name]
+    like = nearest(name, keys)
+    hint = elsewhere[0] if elsewhere else _dotted((*location[:-1], like)) if like else None
+    return UserError(
+        f"unknown key '{_dotted(location)}'",
+        where=place,
+        expected=None if hint else f"one of: {', '.join(keys)}",
+        hint=f"'{hint}'" if hint else None,
+    )
+
+
+def _expected(detail: ErrorDetails) -> str:
+    describe = _EXPECTED.get(detail["type"])
+    if describe is None:
+        return detail["msg"].removeprefix("Input should be ")
+    return describe(detail.get("ctx", {})).removeprefix("expected ")
+
+
+def _remedy(detail: ErrorDetails) -> str | None:
+    value = detail["input"]
+    match detail["type"]:
+        case "literal_error" if isinstance(value, str):
+            allowed = str(detail["ctx"]["expected"]).replace(" or ", ", ").replace("'", "").split(", ")
+            return nearest(value, allowed) if len(allowed) > 3 else None  # few are seen at a glance
+        case "string_type" if isinstance(value, (bool, int, float)):
+            return f'"{shown(value)}", in quotes'
+        case "tuple_type" if isinstance(value, (str, int, float)):
+            return f"[{value}]"
+        case _:
+            return None
+
+
+def shown(value: Any) -> str:
+    """Return a value as the user wrote it, near enough, and never long."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else f"{text[:77]}…"
+
+
+def _dotted(location: Location) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(
+        "."
+    )
+
+
+def _dotted_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        section = _section_in(field.annotation)
+        if section is None:
+            yield prefix + name
+        else:
+            yield from _dotted_keys(section, f"{prefix}{name}.")
+
+
+def _section_at(model: type[BaseModel], location: Location) -> type[BaseModel] | None:
+    section: type[BaseModel] | None = model
+    for part in location:
+        field = section.model_fields.get(str(part)) if section else None
+        section = _section_in(field.annotation) if field else None
+    return section
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the section that a field holds, also when it may be null."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_section_in, typing.get_args(annotation))), None)

@@ -1,0 +1,53 @@
+"""Numbers, truth values and names as people write them in YAML and on a command line."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, Field, Strict
+
+NUMBER_PATTERN = r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?$"
+"""A number as text: what YAML 1.1 makes of ``1e-5``, and what quotes make of any number."""
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+"""What is safe as the name of a folder, of a W&B run and of a cluster job alike."""
+
+
+def _number(value: Any) -> Any:
+    """Turn text such as ``1e-5`` into a float and leave everything else for pydantic."""
+    if isinstance(value, str) and re.fullmatch(NUMBER_PATTERN, value.strip()):
+        return float(value)
+    return value
+
+
+def _whole_number(value: Any) -> Any:
+    """Turn ``1e3`` and ``1000.0`` into 1000; what has a fraction is left for pydantic to refuse."""
+    value = _number(value)
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(NAME_PATTERN, value) or len(value) > 100:
+        raise ValueError(
+            "expected at most 100 of the characters a-z, A-Z, 0-9, '_', '.' and '-', the first a letter or digit"
+        )
+    return value
+
+
+Float = Annotated[float, Strict(), BeforeValidator(_number)]
+"""A number, also as text; truth values, which Python counts as 0 and 1, are none."""
+
+Int = Annotated[int, Strict(), BeforeValidator(_whole_number)]
+"""A whole number, also as text and as ``1e3``; truth values are none."""
+
+Bool = Annotated[bool, Strict()]
+"""A truth value; numbers and words such as ``yes`` are none."""
+
+Text = Annotated[str, Field(min_length=1)]
+"""Text that is not empty."""
+
+Name = Annotated[
+    str, AfterValidator(_name), Field(json_schema_extra={"pattern": NAME_PATTERN, "maxLength": 100})
+]
+"""A name that is also the name of a folder."""

@@ -1,0 +1,304 @@
+"""Reading YAML into a tree in which every key knows the place that set it, and laying trees over each other.
+
+The YAML is that of the YAML 1.2 core schema, without what surprises people: ``1e-5`` is a number, ``no`` is
+text and ``010`` is ten. Anchors, aliases and merge keys are refused, because ``extends:`` does their work with
+better errors (and because aliases let a small file grow without bound).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dure.config import library
+from dure.errors import UserError
+
+COMMAND_LINE = "command line"
+MAX_DEPTH = 32
+"""Deepest nesting of keys and lists; no configuration needs a quarter of it."""
+MAX_DIGITS = 300
+"""Longest number; more digits hold nothing that a number could mean here."""
+
+_TAG = "tag:yaml.org,2002:"
+_PLAIN_VALUES = {
+    "null": (re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
+    "bool": (re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")),
+    "int": (re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789")),
+    "float": (
+        re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?$"),
+        list("-+.0123456789"),
+    ),
+}
+"""What plain (unquoted) text means, and the characters it may begin with; everything else is text."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The value of a key, which is a tree of its own for a section, and the place that set it last."""
+
+    value: Any
+    place: str
+
+
+Tree = dict[str, Entry]
+Places = Mapping[tuple[str, ...], str]
+"""Where each key was set: a file with its line, or the command line."""
+
+
+class _Refused(yaml.MarkedYAMLError):
+    """Valid YAML that a configuration must not use."""
+
+    def __init__(self, problem: str, at: Any) -> None:
+        super().__init__(problem=problem, problem_mark=at.start_mark)
+
+
+class _Loader(yaml.SafeLoader):
+    """Builds nodes, never Python objects, and refuses anchors, aliases, tags and bottomless nesting."""
+
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - PyYAML's own class attribute
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Build the next node; PyYAML calls it for every value and key."""
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if getattr(event, "anchor", None) is not None:
+            raise _Refused("anchors (&) and aliases (*) are not read; share values with 'extends:'", event)
+        if getattr(event, "tag", None) is not None:
+            raise _Refused(f"tags ({event.tag.replace(_TAG, '!!')}) are not read", event)
+        if self.depth > MAX_DEPTH:
+            raise _Refused(f"nested more than {MAX_DEPTH} deep", event)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+class Dumper(yaml.SafeDumper):
+    """Quotes every text that this or an older YAML reader would take for something else."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Write a value out wherever it stands, since aliases are not read."""
+        return True
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """Escape what cannot be seen; PyYAML itself takes U+0085 for a space when it writes it as it is."""
+        return self.represent_scalar(f"{_TAG}str", data, style=None if data.isprintable() else '"')
+
+
+Dumper.add_representer(str, Dumper.represent_str)
+for _kind, (_pattern, _first) in _PLAIN_VALUES.items():
+    _Loader.add_implicit_resolver(_TAG + _kind, _pattern, _first)
+    Dumper.add_implicit_resolver(_TAG + _kind, _pattern, _first)
+
+
+def read_yaml(path: Path) -> Tree:
+    """Read one YAML file.
+
+    Raises:
+        UserError: The file cannot be read, is not UTF-8, is not YAML, or holds no keys.
+    """
+    shown = library.shown(path)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        byte = error.object[error.start]
+        raise UserError(
+            f"byte 0x{byte:02x} is not UTF-8", where=f"{shown}:{line}", hint="save the file as UTF-8"
+        ) from None
+    except OSError as error:
+        raise UserError(f"the file cannot be read ({error.strerror})", where=shown) from None
+    try:
+        node = yaml.compose(text, Loader=_Loader)
+        if isinstance(node, yaml.MappingNode):
+            return _tree(node, lambda key: f"{shown}:{key.start_mark.line + 1}")
+    except yaml.YAMLError as error:
+        number = _line(error, text)
+        raise UserError(_said(error), where=f"{shown}:{number}" if number else shown) from None
+    except (ValueError, OverflowError) as error:  # PyYAML on escapes such as "\UFFFFFFFF"
+        raise UserError(f"this is not valid YAML: {error}", where=shown) from None
+    found = (
+        "is empty" if node is None else f"holds {'a list' if isinstance(node.value, list) else 'one value'}"
+    )
+    raise UserError(f"the file {found}", where=shown, expected="keys and values, such as 'name: …'")
+
+
+def _line(error: yaml.YAMLError, text: str) -> int | None:
+    if isinstance(error, yaml.reader.ReaderError):
+        return text.count("\n", 0, error.position) + 1
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    return mark.line + 1 if mark else None
+
+
+def _said(error: yaml.YAMLError) -> str:
+    if isinstance(error, _Refused):
+        return str(error.problem)
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"character U+{error.character:04X} is not allowed in YAML"
+    problem = str(getattr(error, "problem", None) or error)
+    if "'\\t'" in problem:
+        return "this is a tab; YAML is indented with spaces"
+    context = getattr(error, "context", None)
+    return f"this is not valid YAML: {problem}{f' ({context})' if context else ''}"
+
+
+def _tree(node: yaml.MappingNode, place: Callable[[yaml.Node], str]) -> Tree:
+    tree: Tree = {}
+    for key, value in node.value:
+        tree[_key(key, tree)] = Entry(
+            _tree(value, place) if isinstance(value, yaml.MappingNode) else _value(value), place(key)
+        )
+    return tree
+
+
+def _key(node: Any, taken: Mapping[str, Any]) -> str:
+    key = _value(node)
+    if isinstance(key, (list, dict)):
+        raise _Refused("a list or mapping cannot be a key", node)
+    if not isinstance(key, str):
+        raise _Refused(f"key {node.value or 'null'} is not text; put it in quotes", node)
+    if key == "<<" and node.style is None:
+        raise _Refused("merge keys (<<) are not read; share values with 'extends:'", node)
+    if key in taken:
+        raise _Refused(f"key '{key}' is given twice", node)
+    return key
+
+
+def _value(node: yaml.Node) -> Any:
+    """Return the plain value of a node; what lies inside a list has no place of its own."""
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item) for item in node.value]
+    if isinstance(node, yaml.MappingNode):
+        mapping: dict[str, Any] = {}
+        for key, value in node.value:
+            mapping[_key(key, mapping)] = _value(value)
+        return mapping
+    text = str(node.value)
+    match node.tag.removeprefix(_TAG):
+        case "null":
+            return None
+        case "bool":
+            return text.lower() == "true"
+        case "int" if len(text) <= MAX_DIGITS:
+            return int(text)
+        case "float" if len(text) <= MAX_DIGITS and math.isfinite(float(text)):
+            return float(text)
+        case "int" | "float":
+            raise _Refused("this number is beyond all bounds", node)
+        case _ if any("\ud800" <= character <= "\udfff" for character in text):
+            raise _Refused("half of a surrogate pair is no character", node)
+        case _:
+            return text
+
+
+def read_extended(path: Path, kind: library.Kind, seen: tuple[Path, ...] = ()) -> Tree:
+    """Read a YAML file on top of what its ``extends:`` names: files beside it, or names that dure knows.
+
+    Sections merge key by key; lists and values replace. ``null`` in place of a section removes what a
+    parent says of it.
+
+    Raises:
+        UserError: As :func:`read_yaml`; or a parent does not exist; or files extend each other in a circle.
+    """
+    seen = (*seen, path.resolve())
+    tree = read_yaml(path)
+    extends = tree.pop("extends", None)
+    if extends is None:
+        return tree
+    parents = extends.value if isinstance(extends.value, list) else [extends.value]
+    base: Tree = {}
+    for parent in parents:
+        if not isinstance(parent, str):
+            raise UserError(
+                "'extends' names something that is not text",
+                where=extends.place,
+                expected="a file, a name, or a list of them",
+            )
+        try:
+            file = library.find(kind, parent, beside=path.parent)
+        except UserError as error:
+            raise UserError(
+                f"'extends': {error.problem}", where=extends.place, expected=error.expected, hint=error.hint
+            ) from None
+        if file.resolve() in seen:
+            circle = " → ".join(link.name for link in (*seen, file))
+            raise UserError(f"'extends' goes in a circle: {circle}", where=extends.place)
+        base = merged(base, read_extended(file, kind, seen))
+    return merged(base, tree)
+
+
+def merged(base: Tree, top: Tree) -> Tree:
+    """Return ``base`` with ``top`` laid over it, section by section; ``null`` removes a section."""
+    result = dict(base)
+    for key, entry in top.items():
+        below = result.pop(key, None)
+        if below is None or not isinstance(below.value, dict):
+            result[key] = entry
+        elif isinstance(entry.value, dict):
+            result[key] = Entry(merged(below.value, entry.value), entry.place)
+        elif entry.value is not None:
+            result[key] = entry
+    return result
+
+
+def with_overrides(tree: Tree, overrides: Iterable[str]) -> Tree:
+    """Lay ``a.b=value`` texts over a tree.
+
+    A value in brackets or quotes is YAML. Everything else is one plain value taken literally: ``#`` and
+    ``: `` in it mean nothing, and no value at all is empty text.
+
+    Raises:
+        UserError: A text has no ``=``, an empty key, or brackets that are not YAML.
+    """
+    for override in overrides:
+        key, equals, raw = override.partition("=")
+        parts = key.split(".")
+        if not equals or not all(part and part == part.strip() for part in parts):
+            raise UserError(
+                f"'{override}' is no override",
+                where=COMMAND_LINE,
+                expected="section.key=value, such as training.learning_rate=3e-5",
+            )
+        try:
+            value = _override_value(raw)
+        except (yaml.YAMLError, ValueError, OverflowError) as error:
+            said = _said(error) if isinstance(error, yaml.YAMLError) else f"this is not valid YAML: {error}"
+            raise UserError(f"'{override}': {said}", where=COMMAND_LINE) from None
+        for part in reversed(parts):
+            value = {part: Entry(value, COMMAND_LINE)}
+        tree = merged(tree, value)
+    return tree
+
+
+def _override_value(raw: str) -> Any:
+    text = raw.strip()
+    if text.startswith(("[", "{", '"', "'")):
+        node: Any = yaml.compose(text, Loader=_Loader)
+        return _tree(node, lambda _: COMMAND_LINE) if isinstance(node, yaml.MappingNode) else _value(node)
+    tag: Any = _Loader("").resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+    is_text = not text or tag == f"{_TAG}str"
+    return _value(yaml.ScalarNode(f"{_TAG}str", raw) if is_text else yaml.ScalarNode(tag, text))
+
+
+def plain(tree: Tree) -> dict[str, Any]:
+    """Return the values of a tree without their places."""
+    return {
+        key: plain(entry.value) if isinstance(entry.value, dict) else entry.value
+        for key, entry in tree.items()
+    }
+
+
+def places(tree: Tree, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:
+    """Return the places of a tree's keys, sections included."""
+    result: dict[tuple[str, ...], str] = {}
+    for key, entry in tree.items():
+        result[(*prefix, key)] = entry.place
+        if isinstance(entry.value, dict):
+            result |= places(entry.value, (*prefix, key))
+    return result

@@ -1,0 +1,145 @@
+"""The seven experiments hold the values of their table, typed here once more from the table itself."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dure.config import Experiment, available, load_experiment, load_study, rehearsal_of
+
+FOLDER = Path(__file__).parents[2] / "search_spaces"
+
+MT5, T5, BART = (
+    ("csebuetnlp/mT5_multilingual_XLSum", "mt5"),
+    ("eenzeenee/t5-base-korean-summarization", "t5"),
+    ("digit82/kobart-summarization", "bart"),
+)
+MT5_LAYERS = ("q", "k", "v", "o", "wi_0", "wi_1", "wo")  # the table's `wi` is two layers in mT5
+BART_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj")
+NF4, NF4_DOUBLE = {"type": "nf4", "double": False}, {"type": "nf4", "double": True}
+
+# checkpoint, enc/dec len, batch × accum, epochs, LR, schedule, warm-up, wd, patience, eval_every,
+# (beams, max, min, length penalty, no-repeat), (r, alpha, dropout), targets, 4-bit, checkpointing, prefix
+TABLE: dict[str, tuple[Any, ...]] = {
+    "mt5_xlsum_optimized_v2": (
+        *(MT5, (512, 128), (6, 3), 4, 0.00006, "cosine_with_restarts", 0.03, 0.005, 5, 200),
+        *((6, 128, 10, 1.0, 0), (48, 96, 0.05), MT5_LAYERS, NF4_DOUBLE, False, "요약: "),
+    ),
+    "mt5_xlsum_korean_adapted": (
+        *(MT5, (768, 150), (5, 4), 6, 0.00009, "polynomial", 0.05, 0.001, 8, 150),
+        *((8, 150, 15, 0.8, 3), (64, 128, 0.03), (*MT5_LAYERS, "lm_head"), NF4, False),
+        "한국어 대화를 요약하세요: ",
+    ),
+    "mt5_xlsum_ultimate": (
+        *(MT5, (1024, 200), (4, 4), 8, 0.00012, "cosine_with_restarts", 0.02, 0.0001, 12, 100),
+        *((10, 200, 20, 0.6, 4), (96, 192, 0.01), (*MT5_LAYERS, "lm_head", "shared"), NF4, False),
+        "dialogue summarization in korean: ",
+    ),
+    "eenzeenee_t5": (
+        *(T5, (768, 150), (12, 2), 4, 0.00005, "cosine_with_restarts", 0.05, 0.01, 5, 200),
+        *((6, 150, 20, 0.8, 3), (64, 128, 0.1), ("q", "k", "v", "o"), None, False, "summarize: "),
+    ),
+    "kobart_baseline": (
+        *(BART, (768, 150), (8, 3), 4, 0.00003, "linear", 0.1, 0.01, 5, 200),
+        *((8, 150, 20, 1.0, 3), (64, 128, 0.1), BART_LAYERS, NF4, True, ""),
+    ),
+    "high_learning_rate": (
+        *(BART, (1024, 200), (6, 4), 5, 0.00008, "cosine_with_restarts", 0.02, 0.005, 8, 150),
+        *((10, 200, 25, 0.6, 4), (96, 192, 0.05), (*BART_LAYERS, "fc1", "fc2"), NF4, True, ""),
+    ),
+    "batch_optimization": (
+        *(BART, (1024, 256), (4, 8), 6, 0.00004, "polynomial", 0.06, 0.01, 10, 100),
+        *((12, 256, 30, 0.8, 4), (128, 256, 0.02), (*BART_LAYERS, "fc1", "fc2", "lm_head"), NF4, True, ""),
+    ),
+}
+SPECIAL_TOKENS = [
+    *("#Person1#", "#Person2#", "#Person3#", "#PhoneNumber#", "#Address#", "#PassportNumber#"),
+    *("#DateOfBirth#", "#SSN#", "#CardNumber#", "#CarNumber#", "#Email#"),
+]
+EXTRA_SPECIAL_TOKENS = {
+    "mt5_xlsum_korean_adapted": ["<대화시작>", "<대화종료>", "<중요>", "<결론>"],
+    "mt5_xlsum_ultimate": ["<summary>", "</summary>", "<dialogue>", "</dialogue>"],
+}
+
+
+def row_of(experiment: Experiment) -> tuple[Any, ...]:
+    model, tokenizer, training = experiment.model, experiment.tokenizer, experiment.training
+    generation, lora = experiment.generation, experiment.lora
+    assert lora is not None
+    return (
+        (model.checkpoint, model.architecture),
+        (tokenizer.encoder_max_len, tokenizer.decoder_max_len),
+        (training.batch_size, training.gradient_accumulation_steps),
+        training.epochs,
+        training.learning_rate,
+        training.scheduler,
+        training.warmup_ratio,
+        training.weight_decay,
+        training.early_stopping_patience,
+        training.eval_every,
+        (
+            generation.num_beams,
+            generation.max_length,
+            generation.min_length,
+            generation.length_penalty,
+            generation.no_repeat_ngram_size,
+        ),
+        (lora.rank, lora.alpha, lora.dropout),
+        lora.targets,
+        model.quantization and model.quantization.model_dump(),
+        training.gradient_checkpointing,
+        tokenizer.input_prefix,
+    )
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_every_number_is_that_of_the_table(name: str) -> None:
+    assert row_of(load_experiment(name)) == TABLE[name]
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_what_all_seven_share_is_the_same_in_each(name: str) -> None:
+    experiment = load_experiment(name)
+    assert experiment.name == name
+    assert experiment.family == "trainables.summarization"
+    assert experiment.experiment.seed == 42
+    assert experiment.model.use_unsloth
+    assert experiment.training.precision == "auto"
+    assert experiment.training.best_metric == "eval_rouge_sum"
+    assert experiment.training.warmup_steps is None
+    assert experiment.training.scheduler_options == {}
+    assert (experiment.data.train, experiment.data.dev, experiment.data.test) == ("sample",) * 3
+    assert (experiment.wandb.enabled, experiment.wandb.project) == (True, "dure")
+    assert not experiment.rehearsal.enabled
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_special_tokens_are_the_common_ones_and_the_experiments_own(name: str) -> None:
+    tokens = load_experiment(name).tokenizer.all_special_tokens
+    assert list(tokens) == SPECIAL_TOKENS + EXTRA_SPECIAL_TOKENS.get(name, [])
+
+
+def test_the_batch_runs_the_seven_in_the_order_of_the_table() -> None:
+    assert load_study("seven").experiments == tuple(TABLE)
+
+
+def test_every_shipped_file_is_offered_by_name_and_loads() -> None:
+    experiments = {file.stem for file in (FOLDER / "experiments").glob("[!_]*.yaml")}
+    studies = {file.stem for file in (FOLDER / "studies").glob("[!_]*.yaml")}
+    assert experiments == set(available("experiment")) == set(TABLE)
+    assert studies == set(available("study"))
+    for name in studies:
+        study = load_study(name)
+        assert study.name == name
+        for experiment in study.experiments:
+            assert load_experiment(experiment).name == experiment
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_every_experiment_has_a_rehearsal_that_keeps_its_character(name: str) -> None:
+    experiment = load_experiment(name)
+    rehearsal = rehearsal_of(experiment)
+    assert (rehearsal.lora, rehearsal.model) == (experiment.lora, experiment.model)
+    assert rehearsal.training.scheduler == experiment.training.scheduler
+    assert rehearsal.generation.num_beams == experiment.generation.num_beams
+    assert rehearsal.training.learning_rate < 0.01
