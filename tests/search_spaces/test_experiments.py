@@ -108,7 +108,7 @@ def test_what_all_seven_share_is_the_same_in_each(name: str) -> None:
     assert experiment.training.best_metric == "eval_rouge_sum"
     assert experiment.training.warmup_steps is None
     assert experiment.training.scheduler_options == {}
-    assert (experiment.data.train, experiment.data.dev, experiment.data.test) == ("sample",) * 3
+    assert (experiment.data.train, experiment.data.dev, experiment.data.test) == ("sample", "sample", None)
     assert (experiment.wandb.enabled, experiment.wandb.project) == (True, "dure")
     assert not experiment.rehearsal.enabled
 
