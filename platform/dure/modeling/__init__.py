@@ -1,0 +1,1 @@
+"""Models: loading a checkpoint or its miniature, special tokens, adapters, precision, export."""

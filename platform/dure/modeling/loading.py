@@ -1,0 +1,197 @@
+"""Loading a sequence-to-sequence model and its tokenizer: from the hub, from a folder, or as a miniature."""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from dure.config.schema import Experiment, ModelConfig, Profile, QuantizationConfig
+from dure.errors import UserError
+from dure.modeling.lora import AdaptedModel, apply_lora
+from dure.modeling.precision import resolve, weights_dtype
+from dure.modeling.rehearsal import build_miniature, train_tokenizer
+from dure.modeling.tokens import add_special_tokens, close_with_eos, resize_embeddings, state_real_tying
+
+
+def load_tokenizer(experiment: Experiment, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
+    """Load the checkpoint's tokenizer, or train the rehearsal's, with the experiment's special tokens whole.
+
+    Args:
+        experiment: What to load.
+        texts: Gives all training text; only called for a rehearsal.
+
+    Raises:
+        UserError: There is no such checkpoint, or it cannot be reached.
+    """
+    if experiment.rehearsal.enabled:
+        tokenizer = train_tokenizer(texts(), experiment)
+    else:
+        tokenizer = _checkpoint_tokenizer(experiment.model)
+        close_with_eos(tokenizer)
+    add_special_tokens(tokenizer, experiment.tokenizer.all_special_tokens)
+    return tokenizer
+
+
+def load_seq2seq(
+    experiment: Experiment,
+    profile: Profile,
+    tokenizer: PreTrainedTokenizerBase,
+    tell: Callable[[str], None],
+) -> PreTrainedModel | AdaptedModel:
+    """Load an encoder–decoder ready to train: new tokens have rows, adapters are in place.
+
+    Everything is on the CPU, but 4-bit weights on a CUDA profile, which are quantised on the GPU at once.
+
+    Args:
+        experiment: What to load.
+        profile: Decides precision and whether 4-bit loading is possible.
+        tokenizer: What :func:`load_tokenizer` returned.
+        tell: Gets one line for everything that is not done as the experiment says.
+
+    Raises:
+        UserError: The checkpoint cannot be found, reached or read; it is no encoder–decoder; a LoRA target
+            matches no layer; the precision is impossible for the model.
+    """
+    settings = experiment.model
+    if settings.use_unsloth:
+        tell("use_unsloth: Unsloth serves no encoder-decoder models; dure's own path is used")
+    if experiment.rehearsal.enabled:
+        new_tokens = list(experiment.tokenizer.all_special_tokens)
+        miniature = build_miniature(experiment, tokenizer)
+        with tempfile.TemporaryDirectory() as folder:
+            # Through a folder, so that a rehearsal takes the very path of a checkpoint, 4-bit loading included.
+            miniature.save_pretrained(folder)
+            model = _load(experiment, profile, folder, miniature.config, tell)
+    else:
+        known = _checkpoint_tokenizer(settings).get_vocab()
+        new_tokens = [token for token in experiment.tokenizer.all_special_tokens if token not in known]
+        config = _checkpoint_config(settings)
+        model = _load(experiment, profile, settings.checkpoint, config, tell)
+    model.name_or_path = settings.checkpoint
+    row_ids = resize_embeddings(model, tokenizer, new_tokens)
+    return model if experiment.lora is None else apply_lora(model, experiment.lora, row_ids)
+
+
+def _load(
+    experiment: Experiment,
+    profile: Profile,
+    source: str,
+    config: PretrainedConfig,
+    tell: Callable[[str], None],
+) -> PreTrainedModel:
+    precision = resolve(experiment.training.precision, profile, config.model_type, tell)
+    frozen = experiment.lora is not None
+    dtype = weights_dtype(precision, frozen=frozen)
+    options: dict[str, Any] = {"config": config, "dtype": dtype}
+    if source == experiment.model.checkpoint:
+        options["revision"] = experiment.model.revision or "main"
+    quantization = experiment.model.quantization
+    if quantization is not None:
+        if profile.quantization and importlib.util.find_spec("bitsandbytes"):
+            options["quantization_config"] = _bitsandbytes(quantization, dtype)
+            device = "cpu" if profile.device == "cpu" else torch.cuda.current_device()
+            options["device_map"] = {"": device}
+        else:
+            tell(f"no 4-bit weights on {profile.name}: LoRA on {precision} weights instead")
+    try:
+        model: PreTrainedModel = AutoModelForSeq2SeqLM.from_pretrained(source, **options)
+    except (OSError, ValueError) as error:
+        raise _unloadable(experiment.model, error) from error
+    _keep_4bit_trainable(model)
+    state_real_tying(model)
+    return model
+
+
+def _bitsandbytes(quantization: QuantizationConfig, dtype: torch.dtype) -> BitsAndBytesConfig:
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quantization.type,
+        bnb_4bit_use_double_quant=quantization.double,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def _keep_4bit_trainable(model: PreTrainedModel) -> None:
+    """Stop bitsandbytes from repacking 4-bit weights at the first evaluation.
+
+    On CPUs with AVX512-BF16 it packs them for inference in place, rounding their scales; no gradient passes
+    through packed weights, so training after an evaluation would leave most adapters untouched.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _checkpoint_tokenizer(settings: ModelConfig) -> PreTrainedTokenizerBase:
+    _check_folder(settings)
+    try:
+        return AutoTokenizer.from_pretrained(settings.checkpoint, revision=settings.revision or "main")
+    except (OSError, ValueError) as error:
+        raise _unloadable(settings, error) from error
+
+
+def _checkpoint_config(settings: ModelConfig) -> PretrainedConfig:
+    """Read the configuration of a checkpoint.
+
+    Raises:
+        UserError: It cannot be read, or belongs to no encoder–decoder.
+    """
+    _check_folder(settings)
+    try:
+        config = AutoConfig.from_pretrained(settings.checkpoint, revision=settings.revision or "main")
+    except (OSError, ValueError) as error:
+        raise _unloadable(settings, error) from error
+    if type(config) not in AutoModelForSeq2SeqLM._model_mapping:
+        raise UserError(
+            f"'{settings.checkpoint}' is a {config.model_type} model, which is no encoder-decoder",
+            where="model.checkpoint",
+            expected="a model that reads a text and writes another, such as T5, mT5 or BART",
+        )
+    return config
+
+
+def _check_folder(settings: ModelConfig) -> None:
+    """Raise UserError when the checkpoint is meant as a folder and is none."""
+    folder = Path(settings.checkpoint)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise UserError(
+                f"folder '{settings.checkpoint}' holds no config.json",
+                where="model.checkpoint",
+                expected="a folder saved with save_pretrained, or a name on the model hub",
+            )
+        return
+    # A name on the hub is `model` or `owner/model`.
+    if settings.checkpoint.startswith((".", "/")) or settings.checkpoint.count("/") > 1:
+        raise UserError(
+            f"there is no folder '{settings.checkpoint}'",
+            where="model.checkpoint",
+            expected="a folder saved with save_pretrained, or a name on the model hub",
+        )
+
+
+def _unloadable(settings: ModelConfig, error: Exception) -> UserError:
+    reason = str(error).strip().partition("\n")[0]
+    if Path(settings.checkpoint).is_dir():
+        return UserError(
+            f"folder '{settings.checkpoint}' cannot be loaded: {reason}", where="model.checkpoint"
+        )
+    return UserError(
+        f"'{settings.checkpoint}' cannot be loaded from the model hub: {reason}",
+        where="model.checkpoint",
+        hint="is this machine offline? Give model.checkpoint=FOLDER of a saved copy, or try --rehearse",
+    )

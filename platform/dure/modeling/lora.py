@@ -1,0 +1,104 @@
+"""Low-rank adapters: targets checked against the model, new tokens trained, checkpoints small."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import peft
+import torch
+from rapidfuzz import fuzz, process
+from torch import nn
+from transformers import PreTrainedModel
+
+from dure.config.schema import LoraConfig
+from dure.errors import UserError
+from dure.modeling.rows import ADAPTER, train_rows
+
+
+class AdaptedModel(peft.PeftModelForSeq2SeqLM):
+    """A frozen model with trained adapters, whose checkpoints hold what was trained and nothing else."""
+
+    def save_pretrained(
+        self, save_directory: str, *, state_dict: dict[str, torch.Tensor] | None = None, **options: Any
+    ) -> None:
+        """Save the adapters and the new rows.
+
+        By itself peft adds the whole embedding, frozen as it is, when a target is called ``lm_head``, asks the
+        model hub about the embedding's size, and writes an adapter once for every place that shares it.
+        """
+        once = dict(self.named_parameters()) if state_dict is None else state_dict
+        super().save_pretrained(
+            save_directory, state_dict=once, **(options | {"save_embedding_layers": False})
+        )
+
+
+def apply_lora(model: PreTrainedModel, config: LoraConfig, new_row_ids: Sequence[int]) -> AdaptedModel:
+    """Freeze ``model`` and give it adapters; rows of new tokens are trained as they are.
+
+    Args:
+        model: A plain or 4-bit model; it becomes part of the result.
+        config: Rank, scale, dropout and targets. A target may be the embedding or the output layer as well.
+            An output layer that shares its weights with the embedding gets an adapter of its own.
+        new_row_ids: Rows of the embedding that must be learned.
+
+    Raises:
+        UserError: A target matches no layer that can have an adapter.
+    """
+    targets = _checked_targets(model, config.targets)
+    embedding = model.get_input_embeddings()
+    readers = [
+        name
+        for name, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, nn.Embedding) and module.weight is embedding.weight
+    ]
+    adapts_embedding = any(_matches(name, target) for name in readers for target in targets)
+    if adapts_embedding:
+        # Encoder and decoder may read the matrix through modules of their own. One adapter must serve all.
+        for name in readers:
+            model.set_submodule(name, embedding)
+        targets = tuple(t for t in targets if not any(_matches(name, t) for name in readers))
+        targets += (next(name for name, module in model.named_modules() if module is embedding),)
+    peft_config = peft.LoraConfig(
+        task_type=peft.TaskType.SEQ_2_SEQ_LM,
+        r=config.rank,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=list(targets),
+        base_model_name_or_path=model.name_or_path,
+    )
+    with warnings.catch_warnings():
+        # It warns that merging adapters of tied layers needs care; dure.modeling.export takes it.
+        warnings.filterwarnings("ignore", message=r".*tie_word_embeddings=True.*")
+        adapted = AdaptedModel(model, peft_config, adapter_name=ADAPTER)
+    if adapts_embedding:
+        for name in readers:
+            model.set_submodule(name, model.get_input_embeddings())
+    train_rows(model, new_row_ids)
+    return adapted
+
+
+def _matches(name: str, target: str) -> bool:
+    """Whether peft gives module ``name`` an adapter for ``target``."""
+    return name == target or name.endswith(f".{target}")
+
+
+def _checked_targets(model: PreTrainedModel, targets: Sequence[str]) -> tuple[str, ...]:
+    """Return the targets, each once, when every one of them matches a layer that can have an adapter."""
+    layers = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Embedding)]
+    for target in targets:
+        if any(_matches(name, target) for name in layers):
+            continue
+        distinct = sorted({name.rpartition(".")[2] for name in layers})
+        similar = [name for name in distinct if name.startswith(target)] or [
+            match
+            for match, _, _ in process.extract(target, distinct, scorer=fuzz.ratio, score_cutoff=60, limit=3)
+        ]
+        raise UserError(
+            f"'{target}' matches no layer of {type(model).__name__}",
+            where="lora.targets",
+            expected=f"any of {', '.join(distinct)}",
+            hint=f"{', '.join(similar)} in place of {target}" if similar else None,
+        )
+    return tuple(dict.fromkeys(targets))
