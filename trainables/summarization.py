@@ -10,11 +10,6 @@ from typing import Any, ClassVar
 import datasets
 import numpy
 import torch
-from dure.data.batching import length_order
-from dure.data.samples.dialogues import dialogue_corpus
-from dure.data.tables import Role
-from dure.modeling.export import export
-from dure.modeling.loading import load_seq2seq, load_tokenizer
 from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
@@ -24,10 +19,15 @@ from transformers import (
 )
 
 from dure.config.schema import Profile, Section
+from dure.data.batching import length_order
 from dure.data.collating import Seq2SeqCollator
+from dure.data.samples.dialogues import dialogue_corpus
+from dure.data.tables import Role
 from dure.family import Family, Features, Rows
 from dure.metrics.rouge import rouge
 from dure.metrics.tokenizers import TokenizerName, get_tokenizer
+from dure.modeling.export import export
+from dure.modeling.loading import load_seq2seq, load_tokenizer
 from dure.modeling.objectives import token_cross_entropy
 
 

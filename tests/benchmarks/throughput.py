@@ -101,7 +101,13 @@ def trainer(way: str, dataset: datasets.Dataset, folder: Path) -> Any:
             }
         )
         return ModelTrainer(
-            Summarization(experiment), model(), tokenizer(), dataset, None, profile=load_profile("cpu"), folder=folder
+            Summarization(experiment),
+            model(),
+            tokenizer(),
+            dataset,
+            None,
+            profile=load_profile("cpu"),
+            folder=folder,
         ).hf
     t5, tokens = model(), tokenizer()
     settings: dict[str, Any] = {"train_sampling_strategy": "group_by_length"} if "grouped" in way else {}
@@ -127,7 +133,9 @@ def _padded_to_the_limit(batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]
 
     return {
         "input_ids": torch.tensor([filled(row["input_ids"], 0, ENCODER_MAX_LEN) for row in batch]),
-        "attention_mask": torch.tensor([filled([1] * len(row["input_ids"]), 0, ENCODER_MAX_LEN) for row in batch]),
+        "attention_mask": torch.tensor(
+            [filled([1] * len(row["input_ids"]), 0, ENCODER_MAX_LEN) for row in batch]
+        ),
         "labels": torch.tensor([filled(row["labels"], -100, DECODER_MAX_LEN) for row in batch]),
     }
 

@@ -22,7 +22,7 @@ from dure.data.batching import length_order
 from dure.errors import RunError, UserError, nearest
 from dure.family import Family
 from dure.files import read_json_lines
-from dure.modeling.precision import resolve_precision
+from dure.modeling.precision import resolve
 from dure.training import checkpoints
 from dure.training.arguments import total_steps, training_arguments
 from dure.training.events import RunListener, RunStart
@@ -91,7 +91,7 @@ class ModelTrainer:
             profile,
             folder,
             num_rows=len(train_dataset),
-            precision=resolve_precision(training.precision, profile, model.config.model_type, tell),
+            precision=resolve(training.precision, profile, model.config.model_type, tell),
             num_workers=num_workers,
             generates=family.generates,
             validates=self.eval_dataset is not None,
