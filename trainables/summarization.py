@@ -61,8 +61,12 @@ class Summarization(Family):
         return [{"id": row["fname"], "text": row["dialogue"], "target": row["summary"]} for row in rows]
 
     def load_tokenizer(self, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
-        """Load the checkpoint's tokenizer with the experiment's special tokens, or train the rehearsal's."""
-        return load_tokenizer(self.experiment, texts)
+        """Load the checkpoint's tokenizer with the experiment's special tokens, or train the rehearsal's.
+
+        The rehearsal's learns the input prefix too, whose letters the texts may lack.
+        """
+        prefix = self.experiment.tokenizer.input_prefix
+        return load_tokenizer(self.experiment, lambda: (prefix + text for text in texts()))
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the model, and let it generate as the experiment says."""

@@ -243,13 +243,13 @@ class RehearsalConfig(Section):
     """Attention heads."""
     vocab_size: Int = Field(default=2000, ge=100)
     """Largest vocabulary of the tokenizer that is trained on the data."""
-    max_steps: Int = Field(default=150, ge=1)
+    max_steps: Int = Field(default=120, ge=1)
     """Most optimiser steps."""
     num_evaluations: Int = Field(default=3, ge=1)
     """Validations spread over these steps."""
     max_train_rows: Int = Field(default=2000, ge=1)
     """Most training rows."""
-    max_dev_rows: Int = Field(default=64, ge=1)
+    max_dev_rows: Int = Field(default=48, ge=1)
     """Most validation rows."""
     max_encoder_len: Int = Field(default=192, ge=8)
     """Longest input in tokens."""

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from dure.files import append_json_line, read_json_lines, write_text
 from dure.training.events import RunListener, RunProgress
 
-_NOT_METRICS = ("epoch", "total_flos", "step")
+_NOT_METRICS = ("epoch", "total_flos", "step", "model_preparation_time")
 
 
 class Recorder(TrainerCallback):  # type: ignore[misc]
@@ -81,7 +81,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
         """Record the running training loss or a validation."""
-        logs = {key: value for key, value in (logs or {}).items() if key not in _NOT_METRICS}
+        logs = {key: value for key, value in (logs or {}).items() if not key.endswith(_NOT_METRICS)}
         kind: Literal["train", "eval"]
         if any(key.startswith("eval_") for key in logs):
             kind = "eval"
