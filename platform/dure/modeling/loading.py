@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForSeq2SeqLM,
@@ -108,9 +109,15 @@ def _load(
         else:
             tell(f"no 4-bit weights on {profile.name}: LoRA on {precision} weights instead")
     try:
-        model: PreTrainedModel = AutoModelForSeq2SeqLM.from_pretrained(source, **options)
-    except (OSError, ValueError) as error:
+        model: PreTrainedModel
+        model, report = AutoModelForSeq2SeqLM.from_pretrained(source, output_loading_info=True, **options)
+    except (OSError, ValueError, SafetensorError) as error:
         raise _unloadable(experiment.model, error) from error
+    if missing := sorted(report["missing_keys"]):
+        tell(
+            f"{experiment.model.checkpoint} lacks {len(missing)} weights, which start at random: "
+            f"{', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}"
+        )
     _keep_4bit_trainable(model)
     state_real_tying(model)
     return model

@@ -47,7 +47,8 @@ class NewRows(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # peft has no t
     @property
     def weight(self) -> nn.Parameter:
         """The trained parameter, which peft asks a layer for its device and dtype."""
-        return self.lora_rows[ADAPTER]
+        rows: nn.Parameter = self.lora_rows[ADAPTER]
+        return rows
 
     @property
     def correction(self) -> torch.Tensor:

@@ -188,7 +188,8 @@ def test_gradient_checkpointing_gives_the_same_gradients(
         model.model(**model.batch()).loss.backward()
         gradients.append({n: p.grad.clone() for n, p in model.model.named_parameters() if p.requires_grad})
     for name, gradient in gradients[0].items():
-        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+        difference = (gradients[1][name] - gradient).norm() / gradient.norm().clamp(min=1e-6)
+        assert difference < 1e-4, name
 
 
 @pytest.mark.parametrize("kind", TARGETS)

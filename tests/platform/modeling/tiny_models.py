@@ -6,8 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import BartConfig, BartForConditionalGeneration, MT5Config, MT5ForConditionalGeneration
-from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    MT5Config,
+    MT5ForConditionalGeneration,
+    PreTrainedModel,
+    T5Config,
+    T5ForConditionalGeneration,
+)
 
 from dure.config.schema import Experiment, Profile
 
@@ -20,7 +27,14 @@ SPECIAL = ("#Person1#", "#Person2#", "#Email#")
 PADDED_BY = 20
 """Rows of the T5 checkpoint's embedding beyond its tokenizer, as real ones have."""
 
-T5_SIZES = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 1, "num_heads": 4, "decoder_start_token_id": 0}
+T5_SIZES = {
+    "d_model": 64,
+    "d_kv": 16,
+    "d_ff": 128,
+    "num_layers": 1,
+    "num_heads": 4,
+    "decoder_start_token_id": 0,
+}
 BART_SIZES = {
     "d_model": 64,
     "encoder_layers": 1,
