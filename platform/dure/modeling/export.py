@@ -70,7 +70,7 @@ def _merged_weights(base: PreTrainedModel) -> dict[str, torch.Tensor]:
                 continue
             made_from = (id(tensor), id(adapter))
             if made_from not in made:
-                made[made_from] = nn.Parameter(_merged_weight(layer, adapter, rows.get(id(tensor))))
+                made[made_from] = nn.Parameter(_merged_weight(tensor, adapter, rows.get(id(tensor))))
             weights[place] = made[made_from]
     return weights
 
@@ -84,14 +84,14 @@ def _saved_tensors(layer: nn.Module) -> list[tuple[str, torch.Tensor]]:
 
 
 @torch.no_grad()
-def _merged_weight(layer: nn.Module, adapter: LoraLayer | None, rows: NewRows | None) -> torch.Tensor:
+def _merged_weight(weight: torch.Tensor, adapter: LoraLayer | None, rows: NewRows | None) -> torch.Tensor:
     """Return W + scale · B·A, plus the correction of new rows, in fp32."""
-    weight = _full_precision(layer.weight)
+    merged = _full_precision(weight)
     if adapter is not None and ADAPTER in adapter.scaling:
-        weight += adapter.get_delta_weight(ADAPTER).to(weight)
+        merged += adapter.get_delta_weight(ADAPTER).to(merged)
     if rows is not None:
-        weight.index_add_(0, rows.row_ids, rows.correction.to(weight))
-    return weight.cpu()
+        merged.index_add_(0, rows.row_ids, rows.correction.to(merged))
+    return merged.cpu()
 
 
 def _full_precision(weight: torch.Tensor) -> torch.Tensor:
@@ -101,7 +101,8 @@ def _full_precision(weight: torch.Tensor) -> torch.Tensor:
         return weight.detach().to(torch.float32, copy=True)
     from bitsandbytes.functional import dequantize_4bit
 
-    return dequantize_4bit(weight.data, state).to(torch.float32)
+    full: torch.Tensor = dequantize_4bit(weight.data, state)
+    return full.to(torch.float32)
 
 
 def _make_untied_loadable(model: PreTrainedModel) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForSeq2SeqLM,
@@ -22,7 +23,7 @@ from transformers import (
 from dure.config.schema import Experiment, ModelConfig, Profile, QuantizationConfig
 from dure.errors import UserError
 from dure.modeling.lora import AdaptedModel, apply_lora
-from dure.modeling.precision import resolve, weights_dtype
+from dure.modeling.precision import resolve_precision, weights_dtype
 from dure.modeling.rehearsal import build_miniature, train_tokenizer
 from dure.modeling.tokens import add_special_tokens, close_with_eos, resize_embeddings, state_real_tying
 
@@ -93,7 +94,7 @@ def _load(
     config: PretrainedConfig,
     tell: Callable[[str], None],
 ) -> PreTrainedModel:
-    precision = resolve(experiment.training.precision, profile, config.model_type, tell)
+    precision = resolve_precision(experiment.training.precision, profile, config.model_type, tell)
     frozen = experiment.lora is not None
     dtype = weights_dtype(precision, frozen=frozen)
     options: dict[str, Any] = {"config": config, "dtype": dtype}
@@ -108,9 +109,15 @@ def _load(
         else:
             tell(f"no 4-bit weights on {profile.name}: LoRA on {precision} weights instead")
     try:
-        model: PreTrainedModel = AutoModelForSeq2SeqLM.from_pretrained(source, **options)
-    except (OSError, ValueError) as error:
+        model: PreTrainedModel
+        model, report = AutoModelForSeq2SeqLM.from_pretrained(source, output_loading_info=True, **options)
+    except (OSError, ValueError, SafetensorError) as error:
         raise _unloadable(experiment.model, error) from error
+    if missing := sorted(report["missing_keys"]):
+        tell(
+            f"{experiment.model.checkpoint} lacks {len(missing)} weights, which start at random: "
+            f"{', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}"
+        )
     _keep_4bit_trainable(model)
     state_real_tying(model)
     return model

@@ -17,7 +17,7 @@ from dure.errors import UserError
 from dure.modeling.rows import ADAPTER, train_rows
 
 
-class AdaptedModel(peft.PeftModelForSeq2SeqLM):
+class AdaptedModel(peft.PeftModelForSeq2SeqLM):  # type: ignore[misc]  # peft has no types
     """A frozen model with trained adapters, whose checkpoints hold what was trained and nothing else."""
 
     def save_pretrained(

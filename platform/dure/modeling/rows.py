@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -20,16 +21,18 @@ ADAPTER = "default"
 """Name of the one adapter; peft's own default, which Trainer expects."""
 
 
-class NewRows(nn.Module):
+class NewRows(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # peft has no types
     """A trained correction to some rows of one embedding matrix.
 
-    The parameter's name begins with ``lora_``, by which peft knows what to train, save and load.
+    It is a tuner layer of peft, though one without a base layer: so peft saves, loads, freezes and disables it
+    with the adapters.
 
     Args:
         row_ids: Ids of the rows.
         matrix: The embedding matrix, of which the scale of a row is taken.
     """
 
+    adapter_layer_names = ("lora_rows",)
     row_ids: torch.Tensor
 
     def __init__(self, row_ids: Sequence[int], matrix: torch.Tensor) -> None:
@@ -42,23 +45,29 @@ class NewRows(nn.Module):
         self.scale = max(1.0, float(matrix.detach().float().square().mean().sqrt()))
 
     @property
+    def weight(self) -> nn.Parameter:
+        """The trained parameter, which peft asks a layer for its device and dtype."""
+        rows: nn.Parameter = self.lora_rows[ADAPTER]
+        return rows
+
+    @property
     def correction(self) -> torch.Tensor:
         """What is added to the rows: shape (rows, width), in fp32."""
-        return self.lora_rows[ADAPTER] * self.scale
+        return self.weight * self.scale
 
     def attach(self, matrix: nn.Parameter, model: nn.Module) -> None:
         """Apply the correction in every layer of ``model`` that reads ``matrix``."""
         for layer in model.modules():
-            if getattr(layer, "weight", None) is not matrix:
-                continue
-            if isinstance(layer, nn.Embedding):
+            if isinstance(layer, nn.Embedding) and layer.weight is matrix:
                 layer.register_forward_hook(self._correct_embedding)
-            elif isinstance(layer, nn.Linear):
+            elif isinstance(layer, nn.Linear) and layer.weight is matrix:
                 layer.register_forward_hook(self._correct_logits)
 
     def _correct_embedding(
         self, layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
     ) -> torch.Tensor:
+        if self.disable_adapters:
+            return output
         ids = inputs[0]
         place = torch.searchsorted(self.row_ids, ids).clamp_(max=len(self.row_ids) - 1)
         is_new = (self.row_ids[place] == ids).unsqueeze(-1)
@@ -69,6 +78,8 @@ class NewRows(nn.Module):
     def _correct_logits(
         self, layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor
     ) -> torch.Tensor:
+        if self.disable_adapters:
+            return output
         rows = self.correction
         correction = nn.functional.linear(inputs[0].to(rows.dtype), rows).to(output.dtype)
         # In place: logits over a whole vocabulary are the largest tensor of a step.

@@ -1,0 +1,54 @@
+"""Every LoRA target must match a layer, and the embedding is one layer whatever it is called."""
+
+from __future__ import annotations
+
+import pytest
+
+from dure.config.schema import LoraConfig
+from dure.errors import UserError
+from dure.modeling.lora import apply_lora
+from tests.platform.modeling.tiny_models import TARGETS, build
+
+
+def lora(*targets: str) -> LoraConfig:
+    return LoraConfig(rank=2, alpha=4, targets=targets)
+
+
+def test_a_target_without_a_layer_is_named_with_the_layers_that_it_may_mean() -> None:
+    with pytest.raises(UserError) as caught:
+        apply_lora(build("mt5", 50), lora("q", "wi", "wo"), [])
+    error = caught.value
+    assert "'wi'" in error.problem
+    assert error.where == "lora.targets"
+    assert error.hint is not None
+    assert "wi_0" in error.hint
+    assert "wi_1" in error.hint
+    assert error.expected is not None
+    assert {"k", "lm_head", "o", "q", "shared", "v", "wi_0", "wi_1", "wo"} <= set(
+        error.expected.removeprefix("any of ").split(", ")
+    )
+
+
+@pytest.mark.parametrize("target", ["roj", "q_pro", "self_attn", "layers", "model"])
+def test_a_part_of_a_name_or_a_block_is_no_target(target: str) -> None:
+    with pytest.raises(UserError, match=f"'{target}'"):
+        apply_lora(build("bart", 50), lora("q_proj", target), [])
+
+
+@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("name", ["shared", "embed_tokens"])
+def test_encoder_and_decoder_read_one_adapted_embedding(kind: str, name: str) -> None:
+    model = apply_lora(build(kind, 50), lora(name), []).get_base_model()
+    embedding = model.get_input_embeddings()
+    assert model.get_encoder().embed_tokens is embedding
+    assert model.get_decoder().embed_tokens is embedding
+    trained = [n for n, p in model.named_parameters() if p.requires_grad]
+    assert len(trained) == 2
+    assert all(".lora_embedding_" in n or n.startswith("shared.lora_embedding_") for n in trained)
+
+
+def test_a_full_name_selects_one_layer() -> None:
+    target = "decoder.block.0.layer.0.SelfAttention.q"
+    model = apply_lora(build("t5", 50), lora(target), [])
+    trained = {n.partition(".lora_")[0] for n, p in model.named_parameters() if p.requires_grad}
+    assert trained == {f"base_model.model.{target}"}

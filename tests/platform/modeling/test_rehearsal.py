@@ -1,0 +1,155 @@
+"""The miniature and its tokenizer: the real architecture, deterministic, and able to learn under LoRA."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from dure.config.schema import Experiment
+from dure.errors import UserError
+from dure.modeling.loading import load_seq2seq, load_tokenizer
+from dure.modeling.rehearsal import ARCHITECTURES, build_miniature, train_tokenizer
+from tests.platform.modeling.tiny_models import CPU, PADDED_BY, SPECIAL, TARGETS, TEXTS, experiment_of
+
+PEOPLE = ["민수", "서연", "지훈", "유진", "하늘", "도윤"]
+PLACES = ["도서관", "회의실", "시장", "학교", "병원", "공항"]
+DIALOGUES = [
+    (f"#Person1#: {person} 씨는 어디에 있어요?\n#Person2#: {place}에 있어요.", f"#Person1#은 {place}에 간다.")
+    for person in PEOPLE
+    for place in PLACES
+]
+
+
+def rehearsal(kind: str, **sections) -> Experiment:
+    return experiment_of(kind, "nobody/nothing", **({"rehearsal": {"enabled": True}} | sections))
+
+
+def all_texts():
+    return (text for row in DIALOGUES for text in row)
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_equal_texts_give_equal_tokenizers(kind: str) -> None:
+    first, second = (train_tokenizer(all_texts(), rehearsal(kind)).backend_tokenizer for _ in range(2))
+    assert first.to_str() == second.to_str()
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_the_tokenizer_has_the_control_tokens_of_the_architecture_and_ends_texts(kind: str) -> None:
+    tokenizer = train_tokenizer(all_texts(), rehearsal(kind))
+    ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id)
+    assert ids == ((1, 2, 3) if kind == "bart" else (0, 1, 2))
+    assert tokenizer("도서관")["input_ids"][-1] == tokenizer.eos_token_id
+    assert len(tokenizer) <= 2000
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_text_comes_back_after_saving_and_loading(kind: str, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(rehearsal(kind), all_texts)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    for text, _ in DIALOGUES:
+        ids = loaded(text)["input_ids"]
+        assert ids == tokenizer(text)["input_ids"]
+        expected = text if kind == "bart" else text.replace("\n", " ")
+        assert loaded.decode(ids, skip_special_tokens=True) == expected
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.sampled_from([*PEOPLE, *PLACES, "#Person1#", "#Person2#은"]), min_size=1, max_size=8))
+def test_known_words_come_back_in_any_order(words: list[str]) -> None:
+    text = " ".join(words)
+    for tokenizer in TOKENIZERS:
+        assert tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True).strip() == text
+
+
+TOKENIZERS = [load_tokenizer(rehearsal(kind), all_texts) for kind in ("mt5", "bart")]
+
+
+def test_a_vocabulary_too_small_for_every_character_keeps_the_frequent_ones() -> None:
+    rare = "".join(chr(0xAC00 + 7 * i) for i in range(400))
+    texts = [*(text for row in DIALOGUES for text in row), rare]
+    experiment = rehearsal("mt5", rehearsal={"enabled": True, "vocab_size": 150})
+    tokenizer = train_tokenizer(iter(texts), experiment)
+    assert len(tokenizer) <= 150
+    assert tokenizer.unk_token_id not in tokenizer("도서관에 있어요.")["input_ids"]
+    assert tokenizer.unk_token_id in tokenizer(rare)["input_ids"]
+
+
+@pytest.mark.parametrize("kind", ARCHITECTURES)
+def test_the_miniature_is_the_architecture_with_the_sizes_asked_for(kind: str) -> None:
+    experiment = rehearsal(
+        kind, rehearsal={"enabled": True, "hidden_size": 32, "num_layers": 1, "num_heads": 2}
+    )
+    tokenizer = load_tokenizer(experiment, all_texts)
+    model = build_miniature(experiment, tokenizer)
+    assert model.config.model_type == kind
+    assert model.get_input_embeddings().weight.shape == (len(tokenizer) - len(SPECIAL), 32)
+    is_separate = model.get_output_embeddings().weight is not model.get_input_embeddings().weight
+    assert is_separate == (kind == "mt5")
+    names = {name.rpartition(".")[2] for name, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    assert set(TARGETS[kind]) <= names
+    again = build_miniature(experiment, tokenizer).state_dict()
+    assert all(tensor.equal(again[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_checkpoint_folder_lends_the_miniature_everything_but_its_sizes(
+    checkpoints: dict[str, Path],
+) -> None:
+    experiment = experiment_of(
+        "mt5", checkpoints["t5"], rehearsal={"enabled": True, "hidden_size": 32, "num_heads": 2}
+    )
+    model = build_miniature(experiment, load_tokenizer(experiment, all_texts))
+    assert model.config.model_type == "t5"
+    assert model.config.feed_forward_proj == "relu"
+    assert model.config.d_model == 32
+    assert model.config.vocab_size != len(AutoTokenizer.from_pretrained(checkpoints["t5"])) + PADDED_BY
+
+
+@pytest.mark.parametrize("architecture", [None, "bert", "gpt2"])
+def test_an_unknown_architecture_is_refused_with_the_known_ones(architecture: str | None) -> None:
+    experiment = rehearsal("t5", model={"checkpoint": "nobody/nothing", "architecture": architecture})
+    with pytest.raises(UserError) as caught:
+        train_tokenizer(iter(TEXTS), experiment)
+    assert caught.value.where == "model.architecture"
+    assert caught.value.expected == "one of t5, mt5, bart"
+
+
+@pytest.mark.parametrize(
+    ("kind", "targets", "quantization"),
+    [
+        ("mt5", TARGETS["mt5"], {"type": "nf4", "double": True}),
+        ("t5", TARGETS["t5"], None),
+        ("bart", TARGETS["bart"], {"type": "nf4", "double": True}),
+    ],
+)
+def test_a_frozen_miniature_learns_through_its_adapters(
+    kind: str, targets: tuple[str, ...], quantization
+) -> None:
+    experiment = rehearsal(
+        kind,
+        model={"checkpoint": "nobody/nothing", "architecture": kind, "quantization": quantization},
+        lora={"rank": 48, "alpha": 96, "targets": targets},
+    )
+    tokenizer = load_tokenizer(experiment, all_texts)
+    model = load_seq2seq(experiment, CPU, tokenizer, print)
+    inputs = tokenizer([text for text, _ in DIALOGUES], padding=True, return_tensors="pt")
+    labels = tokenizer([target for _, target in DIALOGUES], padding=True, return_tensors="pt")["input_ids"]
+    batch = {**inputs, "labels": labels.masked_fill(labels == tokenizer.pad_token_id, -100)}
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+    losses = []
+    model.train()
+    for _ in range(60):
+        loss = model(**batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] < 12
+    assert losses[-1] < 0.4 * losses[0]
+    assert losses[-1] < 1.5
