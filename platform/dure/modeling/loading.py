@@ -23,7 +23,7 @@ from transformers import (
 from dure.config.schema import Experiment, ModelConfig, Profile, QuantizationConfig
 from dure.errors import UserError
 from dure.modeling.lora import AdaptedModel, apply_lora
-from dure.modeling.precision import resolve_precision, weights_dtype
+from dure.modeling.precision import resolve, weights_dtype
 from dure.modeling.rehearsal import build_miniature, train_tokenizer
 from dure.modeling.tokens import add_special_tokens, close_with_eos, resize_embeddings, state_real_tying
 
@@ -94,7 +94,7 @@ def _load(
     config: PretrainedConfig,
     tell: Callable[[str], None],
 ) -> PreTrainedModel:
-    precision = resolve_precision(experiment.training.precision, profile, config.model_type, tell)
+    precision = resolve(experiment.training.precision, profile, config.model_type, tell)
     frozen = experiment.lora is not None
     dtype = weights_dtype(precision, frozen=frozen)
     options: dict[str, Any] = {"config": config, "dtype": dtype}

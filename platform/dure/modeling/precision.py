@@ -22,7 +22,7 @@ _DTYPES: dict[Precision, torch.dtype] = {
 }
 
 
-def resolve_precision(
+def resolve(
     asked: Literal["auto", "fp32", "bf16", "fp16"],
     profile: Profile,
     model_type: str,

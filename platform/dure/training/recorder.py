@@ -58,7 +58,11 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         epoch: float,
     ) -> None:
         """Write one record and tell the listeners; numbers that are not finite are written as null."""
-        numbers = {key: float(value) for key, value in metrics.items() if isinstance(value, int | float)}
+        numbers = {
+            key: float(value)
+            for key, value in metrics.items()
+            if isinstance(value, int | float) and not key.endswith(_NOT_METRICS)
+        }
         progress = RunProgress(
             kind=kind, step=step, total_steps=total_steps, epoch=epoch, seconds=self.seconds, metrics=numbers
         )
@@ -81,7 +85,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
         """Record the running training loss or a validation."""
-        logs = {key: value for key, value in (logs or {}).items() if not key.endswith(_NOT_METRICS)}
+        logs = logs or {}
         kind: Literal["train", "eval"]
         if any(key.startswith("eval_") for key in logs):
             kind = "eval"

@@ -7,7 +7,7 @@ import torch
 
 from dure.config.schema import Profile
 from dure.errors import UserError
-from dure.modeling.precision import resolve_precision, weights_dtype
+from dure.modeling.precision import resolve, weights_dtype
 
 
 def profile(device: str, precision: str) -> Profile:
@@ -32,14 +32,14 @@ def test_precision_follows_request_machine_and_model(
     asked: str, device: str, has: str, model: str, expected: str, lines: int
 ) -> None:
     told: list[str] = []
-    assert resolve_precision(asked, profile(device, has), model, told.append) == expected  # type: ignore[arg-type]
+    assert resolve(asked, profile(device, has), model, told.append) == expected  # type: ignore[arg-type]
     assert len(told) == lines
 
 
 @pytest.mark.parametrize(("device", "model"), [("cuda", "t5"), ("cuda", "mt5"), ("cpu", "bart")])
 def test_fp16_is_refused_where_it_cannot_work(device: str, model: str) -> None:
     with pytest.raises(UserError) as caught:
-        resolve_precision("fp16", profile(device, "fp32"), model, print)
+        resolve("fp16", profile(device, "fp32"), model, print)
     assert caught.value.where == "training.precision"
 
 
