@@ -11,7 +11,10 @@ from dure.modeling.precision import resolve, weights_dtype
 
 
 def profile(device: str, precision: str) -> Profile:
-    return Profile.model_validate({"name": "machine", "device": device, "precision": precision})
+    gpus = 1 if device == "cuda" else 0
+    return Profile.model_validate(
+        {"name": "machine", "device": device, "gpus_per_worker": gpus, "precision": precision}
+    )
 
 
 @pytest.mark.parametrize(
