@@ -97,6 +97,9 @@ def training_arguments(
         "metric_for_best_model": training.best_metric if validates else None,
         "greater_is_better": training.higher_is_better if validates else None,
         "restore_callback_states_from_checkpoint": True,
+        "gradient_checkpointing": training.gradient_checkpointing,
+        # The reentrant kind loses the gradients of adapters, whose inputs need none.
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if training.gradient_checkpointing else None,
         "bf16": precision == "bf16",
         "fp16": precision == "fp16",
         "dataloader_num_workers": training.num_data_workers,
