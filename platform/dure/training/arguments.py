@@ -99,7 +99,9 @@ def training_arguments(
         "restore_callback_states_from_checkpoint": True,
         "gradient_checkpointing": training.gradient_checkpointing,
         # The reentrant kind loses the gradients of adapters, whose inputs need none.
-        "gradient_checkpointing_kwargs": {"use_reentrant": False} if training.gradient_checkpointing else None,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False}
+        if training.gradient_checkpointing
+        else None,
         "bf16": precision == "bf16",
         "fp16": precision == "fp16",
         "dataloader_num_workers": training.num_data_workers,
