@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 from transformers import (
     AutoConfig,
     AutoModelForSeq2SeqLM,
@@ -75,7 +76,7 @@ def load_seq2seq(
         miniature = build_miniature(experiment, tokenizer)
         with tempfile.TemporaryDirectory() as folder:
             # Through a folder, so that a rehearsal takes the very path of a checkpoint, 4-bit loading included.
-            miniature.save_pretrained(folder)
+            _save_everywhere(miniature, Path(folder))
             model = _load(experiment, profile, folder, miniature.config, tell)
     else:
         known = _checkpoint_tokenizer(settings).get_vocab()
@@ -85,6 +86,14 @@ def load_seq2seq(
     model.name_or_path = settings.checkpoint
     row_ids = resize_embeddings(model, tokenizer, new_tokens)
     return model if experiment.lora is None else apply_lora(model, experiment.lora, row_ids)
+
+
+def _save_everywhere(model: PreTrainedModel, folder: Path) -> None:
+    """Save a plain model on whichever worker this is; ``save_pretrained`` does so on the first one only."""
+    model.config.save_pretrained(folder)
+    once = {tensor.data_ptr(): name for name, tensor in reversed(model.state_dict().items())}
+    weights = {name: tensor for name, tensor in model.state_dict().items() if name in once.values()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def _load(

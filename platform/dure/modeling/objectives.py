@@ -32,3 +32,19 @@ def token_cross_entropy(
     if num_items_in_batch is None:
         num_items_in_batch = (labels != -100).sum().clamp(min=1)
     return total / num_items_in_batch
+
+
+def row_token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross entropy of every row, apart from its number of tokens, so that means can be taken exactly later.
+
+    Args:
+        logits: Shape (batch, length, vocabulary).
+        labels: Target ids of shape (batch, length); -100 is ignored.
+
+    Returns:
+        Shape (batch, 2): summed cross entropy, and number of real tokens.
+    """
+    losses = functional.cross_entropy(
+        logits.float().view(-1, logits.shape[-1]), labels.reshape(-1), ignore_index=-100, reduction="none"
+    )
+    return torch.stack([losses.view_as(labels).sum(dim=1), (labels != -100).sum(dim=1).float()], dim=1)

@@ -69,7 +69,7 @@ def training_arguments(
         generates: Whether validation generates text.
         validates: Whether there is a validation split.
     """
-    training, generation = experiment.training, experiment.generation
+    training = experiment.training
     per_worker = worker_batch_size(experiment, num_workers)
     eval_rows = training.eval_batch_size or training.batch_size
     by_epoch = training.eval_every == "epoch"
@@ -121,9 +121,6 @@ def training_arguments(
         # With adapters some parameters may take no part in a pass; that costs nothing when there are none.
         arguments["ddp_find_unused_parameters"] = False
     if generates:
-        arguments |= {
-            "predict_with_generate": True,
-            "generation_max_length": generation.max_length,
-            "generation_num_beams": generation.num_beams,
-        }
+        # How it generates stands in the model's own generation_config.
+        arguments["predict_with_generate"] = True
     return arguments

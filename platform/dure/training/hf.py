@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from transformers import Seq2SeqTrainer, Trainer, TrainerCallback
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_callback import ExportableState
 
 from dure.data.batching import LengthGroupedSampler, Lengths
+from dure.modeling.objectives import row_token_losses
 from dure.training import checkpoints
-
-if TYPE_CHECKING:
-    import torch.utils.data
 
 
 class _DureTrainer:
@@ -71,7 +72,51 @@ class ClassicTrainer(_DureTrainer, Trainer):  # type: ignore[misc]
 
 
 class GeneratingTrainer(_DureTrainer, Seq2SeqTrainer):  # type: ignore[misc]
-    """Trainer of models that generate text at validation."""
+    """Trainer of models that generate text at validation.
+
+    The validation loss is the mean over all target tokens. ``Seq2SeqTrainer`` takes the mean of the batches'
+    means, which changes with the batch size and the number of workers, and counts the rows twice that fill up
+    the workers' last round.
+    """
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """Generate and score all rows, and put the exact loss among the metrics."""
+        self._row_losses: list[torch.Tensor] = []
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if self._row_losses:
+            total, tokens = torch.cat(self._row_losses).double().sum(dim=0)
+            output.metrics[f"{metric_key_prefix}_loss"] = float(total / tokens)
+        return output
+
+    def prediction_step(
+        self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        """Return no loss (it is kept by row), the generated ids and the labels of a batch."""
+        inputs = self._prepare_inputs(inputs)
+        labels = inputs.pop("labels", None)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            if labels is not None:
+                losses = row_token_losses(model(**inputs)["logits"], labels)
+                self._row_losses.append(self.accelerator.gather_for_metrics(losses).cpu())
+            ids = self.model.generate(
+                input_ids=inputs["input_ids"],
+                attention_mask=inputs["attention_mask"],
+                synced_gpus=is_deepspeed_zero3_enabled(),
+            )
+        return None, ids, labels
+
+    @property
+    def gather_function(self) -> Callable[[Any], Any]:
+        """Gather from all workers without the rows that fill up the last round twice.
+
+        ``Seq2SeqTrainer`` keeps those, so that predictions would outnumber rows; what it sets is ignored.
+        """
+        gather: Callable[[Any], Any] = self.accelerator.gather_for_metrics
+        return gather
+
+    @gather_function.setter
+    def gather_function(self, value: Callable[[Any], Any]) -> None:
+        pass
 
 
 class Rhythm(TrainerCallback):  # type: ignore[misc]

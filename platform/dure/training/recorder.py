@@ -89,6 +89,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         kind: Literal["train", "eval"]
         if any(key.startswith("eval_") for key in logs):
             kind = "eval"
+            if state.global_step == 0:
+                logs = {key.replace("eval_", "untrained_", 1): value for key, value in logs.items()}
         elif "loss" in logs:
             kind = "train"
         else:

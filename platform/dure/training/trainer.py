@@ -150,12 +150,13 @@ class ModelTrainer:
         )
         for listener in self.recorder.listeners:
             listener.started(start, self.tell)
-        if (
+        # By the trainer itself and not before it: a model that was evaluated first is never wrapped for
+        # several workers, whose gradients would then go apart.
+        self.hf.args.eval_on_start = (
             checkpoint is None
             and self.experiment.training.evaluate_untrained
             and self.eval_dataset is not None
-        ):
-            self._evaluate_untrained()
+        )
         if checkpoint is not None and _is_finished(checkpoint):
             self._restore(checkpoint)
         else:
@@ -190,11 +191,6 @@ class ModelTrainer:
             epoch=float(self.hf.state.epoch or 0.0),
         )
         return {name: float(value) for name, value in metrics.items()}
-
-    def _evaluate_untrained(self) -> None:
-        # As a prediction, so that no callback takes it for a validation of the run.
-        output = self.hf.predict(self.eval_dataset, metric_key_prefix="untrained")
-        self.recorder.record("eval", output.metrics, step=0, total_steps=self.total_steps, epoch=0.0)
 
     def _restore(self, checkpoint: Path) -> None:
         """Take up a run that had trained to its end but was killed before its model was saved."""

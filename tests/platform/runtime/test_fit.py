@@ -1,0 +1,62 @@
+"""One experiment gives the same numbers in this process, in a worker process and in two of them."""
+
+from __future__ import annotations
+
+import pytest
+from transformers import T5Config
+
+from dure.errors import UserError
+from dure.files import read_json_lines
+from dure.runtime.cluster import cluster
+from dure.runtime.fit import fit
+from dure.training.records import RunFolder
+from dure.training.run import RunRequest
+
+TIMED = ("seconds", "_runtime", "_per_second")
+
+
+def _numbers(path):
+    return [
+        {key: value for key, value in record.items() if not key.endswith(TIMED)}
+        for record in read_json_lines(RunFolder(path).metrics)
+    ]
+
+
+@pytest.fixture(scope="module")
+def ray_cluster():
+    with cluster() as started:
+        yield started
+
+
+def test_local_mode_one_worker_and_two_gloo_workers_agree(tiny, cpu, tmp_path, ray_cluster):
+    # Without dropout, whose random numbers cannot be the same ones in one process and in two.
+    T5Config(dropout_rate=0.0).save_pretrained(tmp_path / "checkpoint")
+    experiment = tiny("t5", "lora")
+    experiment = experiment.model_copy(
+        update={"model": experiment.model.model_copy(update={"checkpoint": str(tmp_path / "checkpoint")})}
+    )
+    two = cpu.model_copy(update={"num_workers": 2})
+    local = fit(RunRequest(experiment, cpu, tmp_path / "local"))
+    worker = fit(RunRequest(experiment, cpu, tmp_path / "worker"), in_process=False)
+    pair = fit(RunRequest(experiment, two, tmp_path / "pair"))
+    assert local.state == worker.state == pair.state == "completed"
+    assert _numbers(tmp_path / "worker") == _numbers(tmp_path / "local")
+    # Two workers with half the rows each: the same numbers but for the order of additions.
+    ones, twos = _numbers(tmp_path / "local"), _numbers(tmp_path / "pair")
+    assert len(ones) == len(twos)
+    for one, two_ in zip(ones, twos, strict=True):
+        assert one.keys() == two_.keys()
+        for key in one:
+            if key == "loss" or key.endswith("_loss"):
+                assert two_[key] == pytest.approx(one[key], rel=1e-4), (key, one["step"])
+    assert pair.metrics["num_dev_rows"] == 6
+
+
+def test_an_error_of_a_worker_arrives_as_it_was_raised(tiny, cpu, tmp_path, ray_cluster):
+    experiment = tiny("t5", "lora")
+    wrong = experiment.model_copy(
+        update={"lora": experiment.lora.model_copy(update={"targets": ("nothing",)})}
+    )
+    with pytest.raises(UserError, match="nothing"):
+        fit(RunRequest(wrong, cpu, tmp_path / "wrong"), in_process=False)
+    assert RunFolder(tmp_path / "wrong").read_result().state == "failed"
