@@ -100,7 +100,9 @@ def _fit(
     board: _Board,
 ) -> None:
     nested = profile.num_workers > 1
-    resources = {"CPU": 0.01} if nested else trial_resources(profile)
+    # A trial that only waits for its workers takes no CPU from them: with a hundredth of one, two workers
+    # would never fit on two CPUs. A placement group must ask for something, so it asks for a little memory.
+    resources = {"memory": float(1024 * 1024)} if nested else trial_resources(profile)
     trainable = tune.with_resources(
         tune.with_parameters(run_trial, requests=dict(requests)), tune.PlacementGroupFactory([resources])
     )
