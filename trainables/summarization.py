@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,7 +22,7 @@ from transformers import (
 from dure.config.schema import Profile, Section
 from dure.data.batching import length_order
 from dure.data.collating import Seq2SeqCollator
-from dure.data.samples.dialogues import dialogue_corpus
+from dure.data.samples.dialogues import Dialogue, dialogue_corpus
 from dure.data.tables import Role
 from dure.family import Family, Features, Rows
 from dure.metrics.rouge import rouge
@@ -57,7 +58,7 @@ class Summarization(Family):
 
     def sample(self, split: str) -> list[dict[str, str]]:
         """Return the embedded Korean dialogues with their summaries."""
-        rows = (asdict(dialogue) for dialogue in dialogue_corpus()[split])
+        rows = (asdict(dialogue) for dialogue in _dialogues()[split])
         return [{"id": row["fname"], "text": row["dialogue"], "target": row["summary"]} for row in rows]
 
     def load_tokenizer(self, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
@@ -204,6 +205,12 @@ class Summarization(Family):
         dropped = set(tokenizer.all_special_ids) - kept
         rows = [[int(token) for token in row if token >= 0 and int(token) not in dropped] for row in ids]
         return [text.strip() for text in tokenizer.batch_decode(rows, skip_special_tokens=False)]
+
+
+@cache
+def _dialogues() -> dict[str, list[Dialogue]]:
+    """Write the embedded corpus once in a process, which may run many experiments on it."""
+    return dialogue_corpus()
 
 
 def _encoded(

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -16,7 +16,8 @@ _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 def captured_output(path: Path) -> Iterator[None]:
     """Send everything this process prints or logs to a file while the body runs.
 
-    Both streams are redirected as file descriptors, so that what native libraries print is caught too.
+    Both streams are redirected as file descriptors, so that what native libraries print is caught too, and as
+    Python's ``sys.stdout`` and ``sys.stderr``, which in a notebook are something else.
     A terminal that a console still wants to write to has to be opened before (``os.dup`` of its descriptor).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,10 +37,9 @@ def captured_output(path: Path) -> Iterator[None]:
     level = root.level
     root.setLevel(logging.INFO)
     try:
-        yield
+        with path.open("a", encoding="utf-8", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+            yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
         root.setLevel(level)
         root.removeHandler(handler)
         for other in others:

@@ -66,11 +66,8 @@ def run(request: RunRequest, *, rank: int = 0, num_workers: int = 1) -> RunResul
     folder = RunFolder(request.path)
     folder.path.mkdir(parents=True, exist_ok=True)
     log = folder.log if rank == 0 else folder.path / f"run.worker-{rank}.log"
-    with captured_output(log):
-        with _told_and_recorded(request, folder, is_main=rank == 0):
-            result = _train(request, folder, rank, num_workers)
-        memory.release()
-        return result
+    with captured_output(log), _told_and_recorded(request, folder, is_main=rank == 0):
+        return _train(request, folder, rank, num_workers)
 
 
 @contextmanager
@@ -91,13 +88,12 @@ def _told_and_recorded(request: RunRequest, folder: RunFolder, *, is_main: bool)
             folder.write_result(result)
             for listener in request.listeners:
                 listener.finished(result)
-        if interrupted or isinstance(error, DureError):
-            # The frames hold the model; whoever keeps the error must not keep that alive.
-            traceback.clear_frames(error.__traceback__)
-            raise
-        failure = RunError(f"{line} (see {folder.log})")
+        # The frames hold the model; whoever keeps the error must not keep that alive.
         traceback.clear_frames(error.__traceback__)
-        raise failure from error
+        memory.release()
+        if interrupted or isinstance(error, DureError):
+            raise
+        raise RunError(f"{line} (see {folder.log})") from error
 
 
 def one_line(error: BaseException) -> str:

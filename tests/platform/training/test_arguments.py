@@ -1,0 +1,66 @@
+"""From the training section to the trainer's arguments."""
+
+from __future__ import annotations
+
+import pytest
+from transformers import Seq2SeqTrainingArguments
+
+from dure.errors import UserError
+from dure.training.arguments import (
+    steps_per_epoch,
+    total_steps,
+    training_arguments,
+    warmup_steps,
+    worker_batch_size,
+)
+
+
+def test_steps_and_warm_up_count_optimiser_steps(tiny):
+    experiment = tiny("t5", batch_size=6, gradient_accumulation_steps=3, epochs=4, warmup_ratio=0.03)
+    free = experiment.model_copy(
+        update={"training": experiment.training.model_copy(update={"max_steps": None})}
+    )
+    assert steps_per_epoch(free, 100) == 6  # 18 rows a step
+    assert total_steps(free, 100) == 24
+    assert warmup_steps(free, 100) == 1  # 0.72, rounded up
+    assert total_steps(experiment, 100) == 6
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused_with_the_key(tiny):
+    experiment = tiny("t5", batch_size=6)
+    assert worker_batch_size(experiment, 3) == 2
+    with pytest.raises(UserError, match=r"training\.batch_size"):
+        worker_batch_size(experiment, 4)
+
+
+@pytest.mark.parametrize("scheduler", ["linear", "cosine", "cosine_with_restarts", "polynomial", "constant"])
+def test_every_schedule_gives_arguments_that_transformers_accepts(scheduler, tiny, cpu, tmp_path):
+    experiment = tiny(
+        "t5",
+        scheduler=scheduler,
+        weight_decay=0.01,
+        gradient_checkpointing=True,
+        eval_every=7,
+        max_grad_norm=0.5,
+    )
+    arguments = Seq2SeqTrainingArguments(
+        **training_arguments(
+            experiment,
+            cpu,
+            tmp_path,
+            num_rows=50,
+            precision="bf16",
+            num_workers=1,
+            generates=True,
+            validates=True,
+        )
+    )
+    assert arguments.lr_scheduler_type == scheduler
+    assert arguments.bf16
+    assert not arguments.fp16
+    assert arguments.weight_decay == 0.01
+    assert arguments.max_grad_norm == 0.5
+    assert arguments.gradient_checkpointing_kwargs == {"use_reentrant": False}
+    assert arguments.eval_steps == arguments.save_steps == experiment.training.eval_every
+    assert arguments.metric_for_best_model == "eval_rouge_sum"
+    assert arguments.report_to == []

@@ -1,0 +1,174 @@
+"""One run: its record, its numbers, its failures."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+import torch
+
+from dure.config.loading import load_experiment
+from dure.errors import RunError, UserError
+from dure.files import read_json_lines
+from dure.training import memory
+from dure.training.events import RunListener
+from dure.training.logs import captured_output
+from dure.training.records import RunFolder
+from dure.training.run import RunRequest, run
+
+
+class _Notes(RunListener):
+    def __init__(self):
+        self.events = []
+
+    def started(self, start, tell):
+        self.events.append(("started", start.total_steps, start.resumed_step))
+
+    def progressed(self, progress):
+        self.events.append((progress.kind, progress.step))
+
+    def told(self, message):
+        self.events.append(("told", message))
+
+    def finished(self, result):
+        self.events.append(("finished", result.state))
+
+
+def _with(experiment, section, **values):
+    return experiment.model_copy(update={section: getattr(experiment, section).model_copy(update=values)})
+
+
+def test_a_run_leaves_its_whole_record_and_two_runs_of_one_seed_are_equal(tiny, cpu, tmp_path):
+    notes = _Notes()
+    experiment = tiny("bart", "lora")
+    first = run(RunRequest(experiment, cpu, tmp_path / "a", listeners=(notes,)))
+    second = run(RunRequest(experiment, cpu, tmp_path / "b"))
+    assert first.state == "completed"
+    timed = ("_runtime", "_per_second", "memory_mb")
+    assert {k: v for k, v in first.metrics.items() if not k.endswith(timed)} == {
+        k: v for k, v in second.metrics.items() if not k.endswith(timed)
+    }
+    folder = RunFolder(tmp_path / "a")
+    assert folder.read_result() == first
+    assert first.metrics["unreleased_memory_mb"] == 0
+    assert first.metrics["rouge_tokenizer"] == "character"
+    assert load_experiment(str(folder.experiment)) == experiment
+    environment = json.loads(folder.environment.read_text())
+    assert environment["seed"] == 42
+    assert environment["packages"]["torch"]
+    assert len(environment["data"]) == 3
+    records = read_json_lines(folder.metrics)
+    assert [r["step"] for r in records if r["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
+    assert [r["step"] for r in records if "eval_rouge1" in r] == [2, 4, 6]
+    assert records[0]["step"] == 0
+    assert "untrained_rouge1" in records[0]
+    assert (folder.path / first.best_checkpoint).is_dir()
+    assert len(list(folder.path.glob("checkpoint-*"))) <= 2
+    assert (folder.path / first.final_model_path / "config.json").is_file()
+    assert "rouge" in folder.log.read_text()
+    kinds = [event[0] for event in notes.events]
+    assert notes.events[-1] == ("finished", "completed")
+    assert ("started", 6, 0) in notes.events
+    assert kinds.count("train") == 6
+
+
+def test_the_best_checkpoint_is_what_is_exported_and_early_stopping_ends_the_run(tiny, cpu, tmp_path):
+    # A learning rate that ruins the model: the first validation stays the best.
+    experiment = _with(
+        tiny("t5", "full"), "training", learning_rate=1.0, early_stopping_patience=1, best_metric="eval_loss",
+        higher_is_better=False, max_steps=12, eval_every=2, warmup_ratio=0.0, scheduler="constant",
+    )  # fmt: skip
+    result = run(RunRequest(experiment, cpu, tmp_path))
+    losses = {
+        r["step"]: r["eval_loss"] for r in read_json_lines(tmp_path / "metrics.jsonl") if "eval_loss" in r
+    }
+    best = min(losses, key=losses.get)
+    assert result.metrics["best_step"] == best
+    assert result.metrics["eval_loss"] == losses[best]
+    assert result.metrics["steps"] < 12
+    assert max(losses) > best
+
+
+def test_a_diverging_run_fails_and_says_what_to_change(tiny, cpu, tmp_path, monkeypatch):
+    from trainables.summarization import Summarization
+
+    monkeypatch.setattr(
+        Summarization, "objective", lambda self: lambda outputs, labels, num_items_in_batch=None: (
+            outputs["logits"].sum() * float("nan")
+        ),
+    )  # fmt: skip
+    with pytest.raises(RunError, match="learning_rate"):
+        run(RunRequest(tiny("t5", "full"), cpu, tmp_path))
+    assert RunFolder(tmp_path).read_result().state == "failed"
+
+
+def test_a_failure_is_recorded_told_and_leaves_no_memory(tiny, cpu, tmp_path):
+    notes = _Notes()
+    wrong = _with(tiny("t5", "lora"), "lora", targets=("q", "wi_0"))
+    before = memory.allocated_mb("cpu")
+    with pytest.raises(UserError, match="wi_0"):
+        run(RunRequest(wrong, cpu, tmp_path, listeners=(notes,)))
+    result = RunFolder(tmp_path).read_result()
+    assert result.state == "failed"
+    assert "wi_0" in result.error
+    assert notes.events[-1] == ("finished", "failed")
+    assert memory.allocated_mb("cpu") - before < 1
+
+
+def test_an_unknown_best_metric_is_refused_before_training(tiny, cpu, tmp_path):
+    wrong = _with(tiny("t5", "lora"), "training", best_metric="eval_rouge")
+    with pytest.raises(UserError, match=r"training\.best_metric.*\n.*\n.*eval_rouge"):
+        run(RunRequest(wrong, cpu, tmp_path))
+
+
+def test_a_run_that_was_killed_before_its_model_was_saved_only_saves_it(tiny, cpu, tmp_path):
+    experiment = tiny("t5", "lora")
+    whole = run(RunRequest(experiment, cpu, tmp_path))
+    import shutil
+
+    shutil.rmtree(tmp_path / "final_model")
+    (tmp_path / "result.json").unlink()
+    notes = _Notes()
+    again = run(RunRequest(experiment, cpu, tmp_path, resume=True, listeners=(notes,)))
+    assert "train" not in [event[0] for event in notes.events]
+    for name in ("eval_loss", "eval_rouge1", "test_loss", "test_rouge1", "best_step", "steps"):
+        assert again.metrics[name] == whole.metrics[name]
+    assert (tmp_path / "final_model" / "model.safetensors").is_file()
+
+
+def test_live_tensors_are_what_counts_as_allocated():
+    before = memory.allocated_mb("cpu")
+    held = torch.zeros(4 * 1024 * 1024)
+    assert memory.allocated_mb("cpu") - before == pytest.approx(16, abs=0.1)
+    view = held.view(-1, 2)
+    assert memory.allocated_mb("cpu") - before == pytest.approx(16, abs=0.1)
+    del held, view
+    memory.release()
+    assert memory.allocated_mb("cpu") == pytest.approx(before, abs=0.1)
+
+
+def test_the_log_catches_what_native_code_prints(tmp_path, capfd):
+    with captured_output(tmp_path / "log"):
+        os.write(1, b"native\n")
+        print("python")
+    os.write(1, b"after\n")
+    assert (tmp_path / "log").read_text().split() == ["native", "python"]
+    assert capfd.readouterr().out == "after\n"
+
+
+def test_validation_rows_that_stand_in_training_are_left_out_refused_or_told(tiny, cpu, tmp_path):
+    rows = ["fname,dialogue,summary"] + [f"{n},#Person1#: 말 {n} 번,요약 {n}" for n in range(12)]
+    (tmp_path / "train.csv").write_text("\n".join(rows), encoding="utf-8")
+    (tmp_path / "dev.csv").write_text("\n".join([rows[0], *rows[1:4]]), encoding="utf-8")
+    files = {"train": str(tmp_path / "train.csv"), "dev": str(tmp_path / "dev.csv")}
+    experiment = _with(tiny("t5", "lora"), "data", **files)
+    notes = _Notes()
+    result = run(RunRequest(experiment, cpu, tmp_path / "run", listeners=(notes,)))
+    assert result.metrics["num_train_rows"] == 9
+    assert any("3 of 12 training rows" in event[1] for event in notes.events if event[0] == "told")
+    assert "test_rouge1" not in result.metrics
+    with pytest.raises(UserError, match="3 of 12"):
+        run(RunRequest(_with(experiment, "data", on_overlap="error"), cpu, tmp_path / "refused"))
+    with pytest.raises(UserError, match=r"data\.dev"):
+        run(RunRequest(_with(experiment, "data", dev="sample"), cpu, tmp_path / "mixed"))
