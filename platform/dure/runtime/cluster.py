@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import psutil
 
 from dure.errors import RunError, UserError
-from dure.runtime.guard import MARK, Guard, end_marked
+from dure.runtime.guard import MARK, Guard, end_processes
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ def cluster(address: str | None = None, *, log_level: int = logging.ERROR) -> It
         )
     mark = uuid.uuid4().hex
     guard: Guard | None = None
+    session: str | None = None
     saved = {name: os.environ.get(name) for name in (MARK, "RAY_ADDRESS")}
     settings = {
         "include_dashboard": True,
@@ -80,6 +81,9 @@ def cluster(address: str | None = None, *, log_level: int = logging.ERROR) -> It
                 where=f"--address {address}",
                 hint="`ray status` on the head node shows the address; leave the option out for a local cluster",
             ) from None
+        session = str(context.address_info["session_dir"])
+        if guard is not None:
+            guard.watch_session(session)
         gcs_address = str(ray.get_runtime_context().gcs_address)
         os.environ["RAY_ADDRESS"] = gcs_address
         dashboard = context.dashboard_url
@@ -97,7 +101,7 @@ def cluster(address: str | None = None, *, log_level: int = logging.ERROR) -> It
             else:
                 os.environ[name] = value
         if guard is not None:
-            end_marked(mark)
+            end_processes(mark, session)
             guard.dismiss()
 
 

@@ -7,15 +7,17 @@ every process that bears the cluster's mark in its environment.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import psutil
 
 MARK = "DURE_CLUSTER"
 """Environment variable that a cluster's processes inherit; its value names the cluster."""
-_FAREWELL = b"bye\n"
+_FAREWELL = "bye"
 
 
 class Guard:
@@ -30,35 +32,43 @@ class Guard:
             stderr=subprocess.DEVNULL,
             env=environment,
             start_new_session=True,
+            text=True,
         )
+
+    def watch_session(self, folder: str) -> None:
+        """Say where the cluster's log files are, by which processes without the mark are known."""
+        self._say(folder)
 
     def dismiss(self) -> None:
         """Tell the guard that all is well."""
-        pipe = self._process.stdin
-        if pipe is not None and not pipe.closed:
-            try:
-                pipe.write(_FAREWELL)
-                pipe.close()
-            except BrokenPipeError:
-                return
+        self._say(_FAREWELL)
+        if self._process.stdin is not None:
+            self._process.stdin.close()
         self._process.wait(timeout=30)
+
+    def _say(self, line: str) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
 
 
 def watch(mark: str) -> None:
     """Wait until the driver says farewell or dies, and clean up after it in the second case."""
-    if sys.stdin.buffer.read() != _FAREWELL:
-        end_marked(mark)
+    lines = sys.stdin.read().splitlines()
+    if _FAREWELL not in lines:
+        end_processes(mark, lines[0] if lines else None)
 
 
-def end_marked(mark: str, *, grace_seconds: float = 3.0) -> int:
-    """End every process whose environment bears the mark, this one excepted; return how many there were."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess, OSError):
-            continue
+def end_processes(mark: str, session: str | None, *, grace_seconds: float = 3.0) -> int:
+    """End every process of a cluster, this one excepted, and return how many there were.
+
+    Args:
+        mark: Value of ``DURE_CLUSTER`` in the environment of its processes.
+        session: Ray's session folder. Some of its agents overwrite their environment with their title; they
+            are known by the log files that they hold open there.
+        grace_seconds: Time to end in order before they are killed.
+    """
+    found = [process for process in psutil.process_iter() if _belongs(process, mark, session)]
     for process in found:
         _signal(process.terminate)
     _, alive = psutil.wait_procs(found, timeout=grace_seconds)
@@ -68,8 +78,19 @@ def end_marked(mark: str, *, grace_seconds: float = 3.0) -> int:
     return len(found)
 
 
-def _signal(send: object) -> None:
+def _belongs(process: psutil.Process, mark: str, session: str | None) -> bool:
     try:
-        send()  # type: ignore[operator]
-    except psutil.NoSuchProcess:
-        return
+        if process.pid == os.getpid():
+            return False
+        if process.environ().get(MARK) == mark:
+            return True
+        return session is not None and any(
+            file.path.startswith(f"{session}/logs/") for file in process.open_files()
+        )
+    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess, OSError):
+        return False
+
+
+def _signal(send: Callable[[], None]) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        send()

@@ -37,7 +37,11 @@ def captured_output(path: Path) -> Iterator[None]:
     level = root.level
     root.setLevel(logging.INFO)
     try:
-        with path.open("a", encoding="utf-8", buffering=1) as file, redirect_stdout(file), redirect_stderr(file):
+        with (
+            path.open("a", encoding="utf-8", buffering=1) as file,
+            redirect_stdout(file),
+            redirect_stderr(file),
+        ):
             yield
     finally:
         root.setLevel(level)

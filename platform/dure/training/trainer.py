@@ -136,6 +136,8 @@ class ModelTrainer:
             UserError: ``training.best_metric`` is no metric of the family.
             RunError: The loss became NaN or infinite.
         """
+        if self.is_main:
+            checkpoints.remove_leftovers(self.folder.path)
         checkpoint = checkpoints.last_checkpoint(self.folder.path) if resume else None
         resumed_step = 0 if checkpoint is None else _step_of(checkpoint)
         self.recorder.begin(resumed_step)
