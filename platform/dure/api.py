@@ -17,7 +17,7 @@ from dure.config.rehearsal import rehearsal_of
 from dure.config.schema import Experiment, Profile
 from dure.config.studies import BatchStudy
 from dure.errors import UserError
-from dure.files import write_text
+from dure.files import make_folder, write_text
 
 if TYPE_CHECKING:
     import datasets
@@ -30,9 +30,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+RUN_RECORD = "experiment.yaml"
+STUDY_RECORD = "study.yaml"
+
 __all__ = [
     "batch",
     "catalogue",
+    "check",
     "choose_profile",
     "create_trainer",
     "load_config",
@@ -83,46 +87,86 @@ def shaped(
     return rehearsal_of(experiment) if rehearse else experiment
 
 
-def choose_profile(name: str | None, tell: Tell) -> Profile:
-    """Return the profile of a name, or recognise the machine and tell the choice."""
-    if name is not None:
-        return load_profile(name)
-    from dure.runtime.machine import recognised_profile
+def choose_profile(name: str | None, tell: Tell, *, address: str | None = None) -> Profile:
+    """Return the profile of a name, or recognise the machine and tell the choice.
 
+    Args:
+        name: Name or file of a profile.
+        tell: Gets the choice in a line.
+        address: Ray cluster that will run things; without one this machine must have the profile's device.
+
+    Raises:
+        UserError: There is no such profile, or its device is not here.
+    """
+    from dure.runtime.machine import recognised_profile, require_device
+
+    if name is not None:
+        chosen = load_profile(name)
+        if address is None:
+            require_device(chosen)
+        return chosen
     profile, why = recognised_profile()
     tell(why)
     return profile
 
 
-def output_folder(name: str, output: Path | None, *, resume: bool) -> Path:
+def check(experiments: Iterable[Experiment], *, with_tables: bool = True) -> None:
+    """Check what can be known of experiments before anything starts, beyond what their sections say.
+
+    Args:
+        experiments: Resolved experiments.
+        with_tables: Whether their tables must be there.
+
+    Raises:
+        UserError: A family, one of its options, the metric that chooses the best checkpoint, or a table.
+    """
+    from dure.family import load_family
+    from dure.training.corpus import check_sources
+    from dure.training.trainer import check_best_metric
+
+    for experiment in experiments:
+        check_best_metric(experiment, load_family(experiment))
+        if with_tables:
+            check_sources(experiment)
+
+
+def output_folder(name: str, output: Path | None, *, resume: bool, record: str = RUN_RECORD) -> Path:
     """Return the folder of a run or study: a new one, or with ``resume`` the one to continue.
 
     Args:
         name: Name of the experiment or study.
         output: The folder, when the user gave one; ``outputs/<name>/<timestamp>`` otherwise.
         resume: Continue there; without ``output``, in the newest folder of that name.
+        record: The file that is written first, and so tells a folder that can be continued.
 
     Raises:
-        UserError: There is nothing to resume, or a new run would land in a folder that holds one.
+        UserError: There is nothing to resume; or a new run would land in a folder that holds something, or
+            in one that cannot be written to.
     """
     parent = Path("outputs") / name
     if resume:
-        folder = output or max((path for path in parent.glob("*/") if path.is_dir()), default=None)
-        if folder is None or not folder.is_dir():
+        folders = sorted(parent.glob("*/")) if output is None else [output]
+        started = [folder for folder in folders if (folder / record).is_file()]
+        if not started:
             raise UserError(
                 f"there is nothing to resume in {output or parent}",
                 where="--resume",
+                expected=f"a folder with {record}",
                 hint="start without --resume, or give the folder with --output",
             )
-        return folder
+        return started[-1]
     if output is None:
-        return parent / datetime.now().strftime("%Y%m%d-%H%M%S")
-    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        output = parent / datetime.now().strftime("%Y%m%d-%H%M%S")
+    where = f"--output {output}"
+    if output.is_file():
+        raise UserError("this is a file", where=where, expected="a new or an empty folder")
+    if output.is_dir() and any(output.iterdir()):
         raise UserError(
             "the folder is not empty",
-            where=f"--output {output}",
+            where=where,
             hint="--resume to continue what is there, or another folder",
         )
+    make_folder(output, where=where)
     return output
 
 
@@ -151,11 +195,15 @@ def train(
     from dure.training.records import RunFolder
     from dure.training.run import RunRequest
 
+    folder = RunFolder(path)
     if resume:
         experiment = _stored_experiment(path, experiment)
-        finished = RunFolder(path).read_result()
+        finished = folder.read_result()
         if finished is not None and finished.state == "completed":
+            for listener in listeners:
+                listener.told(f"{finished.name}: completed earlier, so nothing is run; results in {path}")
             return finished
+    write_text(folder.experiment, dump_yaml(experiment))
     request = RunRequest(
         experiment=experiment,
         profile=profile,
@@ -165,12 +213,14 @@ def train(
     )
     if profile.num_workers == 1 and address is None:
         return fit(request)
+    for listener in listeners:
+        listener.told(f"{experiment.name}: {profile.num_workers} worker process(es); results in {path}")
     # The console's terminal does not travel to the workers: it follows their records instead.
     travelling = replace(request, listeners=request.listeners[len(listeners) :])
     with (
         captured_output(path / "driver.log"),
         cluster(address),
-        following(RunFolder(path).metrics, listeners),
+        following(folder.metrics, listeners),
     ):
         result = fit(travelling, in_process=False)
     for listener in listeners:
@@ -184,7 +234,7 @@ def _stored_experiment(path: Path, wanted: Experiment) -> Experiment:
     Raises:
         UserError: It is not the wanted one: continuing would mix two experiments.
     """
-    file = path / "experiment.yaml"
+    file = path / RUN_RECORD
     if not file.is_file():
         return wanted
     stored = load_experiment(str(file))
@@ -253,8 +303,7 @@ def batch(
     if resume:
         experiments = [_stored_experiment(path / each.name, each) for each in experiments]
     path = path.resolve()
-    path.mkdir(parents=True, exist_ok=True)
-    write_text(path / "study.yaml", dump_yaml(study))
+    write_text(path / STUDY_RECORD, dump_yaml(study))
     summary = run_study(
         Batch(study, experiments),
         profile=profile,
@@ -290,7 +339,8 @@ def predict(
         ``rows``, ``output`` and ``model``.
 
     Raises:
-        UserError: The folder holds no finished run, or the table is not what the family needs.
+        UserError: The folder holds no finished run, the table is not what the family needs, or the output
+            cannot be written.
     """
     import torch
 
@@ -308,6 +358,9 @@ def predict(
             expected="a folder with experiment.yaml and final_model/",
             hint=f"one of its experiments: {', '.join(inside)}" if inside else None,
         )
+    if output.is_dir():
+        raise UserError("this is a folder", where=f"--output {output}", expected="a CSV file to write")
+    make_folder(output.parent, where=f"--output {output}")
     experiment = load_experiment(str(folder.experiment))
     family = load_family(experiment, tell)
     table = read_table(

@@ -11,6 +11,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dure.errors import UserError
+
+
+def make_folder(path: Path, *, where: str) -> None:
+    """Make a folder, and those above it, unless it is there; ``where`` says who asked for it.
+
+    Raises:
+        UserError: It cannot be made, or files cannot be written into it.
+    """
+    expected = "a folder that files can be written to"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"folder '{path}' cannot be made ({error.strerror})", where=where, expected=expected
+        ) from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UserError(f"folder '{path}' cannot be written to", where=where, expected=expected)
+
 
 @contextmanager
 def written_beside(path: Path) -> Iterator[Path]:

@@ -2,65 +2,92 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import os
 import sys
 import traceback
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from dure.errors import DureError
+from dure.errors import DureError, nearest
+
+FLAGS = ("--debug", "--verbose", "-v")
+"""Flags of the program itself that are accepted anywhere, since people put them last."""
+
+_INTERRUPTED = "interrupted\n  try: --resume continues a run or a batch where it was"
 
 app = typer.Typer(
     name="dure",
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["--help", "-h"]},
     help="Distributed experiments on Ray Train and Ray Tune for fine-tuning NLP models.",
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"dure {importlib.metadata.version('dure')}")
+        raise typer.Exit
 
 
 @app.callback()
 def common(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what libraries log.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     """Set what holds for every verb."""
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, stream=sys.stderr)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not verbose:
+        # Bars of libraries would break into the progress that dure shows.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line; exits 0, 1 when a run failed, 2 when the user's input is wrong, 130 on Ctrl-C."""
     from dure.cli import studies, tables  # noqa: F401 - registers the verbs
 
     words = sys.argv[1:] if arguments is None else arguments
-    # `--debug` and `--verbose` are accepted anywhere, since people put them last.
-    flags = {"--debug", "--verbose", "-v"}
-    words = [word for word in words if word in flags] + [word for word in words if word not in flags]
+    words = [word for word in words if word in FLAGS] + [word for word in words if word not in FLAGS]
     try:
-        result = app(args=words, standalone_mode=False)
+        result = app(args=words or ["--help"], prog_name="dure", standalone_mode=False)
     except DureError as error:
         _fail(error, str(error), error.exit_code, words)
     except KeyboardInterrupt:
-        _fail(None, "interrupted", 130, words)
+        _fail(None, _INTERRUPTED, 130, words)
+    except BrokenPipeError:
+        # Whoever read our output has gone, as `head` does; Python must not flush into it once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     except Exception as error:
         _end_of(error, words)
-    else:
-        sys.exit(result if isinstance(result, int) else 0)
+    sys.exit(result if isinstance(result, int) else 0)
 
 
-def _end_of(error: Exception, words: list[str]) -> None:
-    # The parser's own errors know their message and their exit code.
+def _end_of(error: Exception, words: list[str]) -> NoReturn:
+    if type(error).__name__ == "Abort":
+        _fail(None, _INTERRUPTED, 130, words)
+    # The parser's own errors know their message, and where in the command it was.
     show: Any = getattr(error, "format_message", None)
     if show is not None:
-        usage = getattr(error, "ctx", None)
-        text = f"{usage.get_usage()}\n{show()}" if usage else show()
-        _fail(error, text, getattr(error, "exit_code", 2), words)
-    if type(error).__name__ == "Abort":
-        _fail(None, "interrupted", 130, words)
+        context: Any = getattr(error, "ctx", None)
+        lines = [" ".join(show().replace("Value error, ", "").split())]
+        if context is not None:
+            lines.append(f"  expected: {' '.join(context.get_usage().removeprefix('Usage: ').split())}")
+            option = getattr(error, "option_name", None)
+            known = [name for parameter in context.command.params for name in parameter.opts]
+            like = nearest(option, known) if option else None
+            lines.append(f"  try: {like or f'{context.command_path} --help'}")
+        _fail(error, "\n".join(lines), 2, words)
     text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.filename is not None:
+        _fail(error, f"{error.filename}: {error.strerror}\n  try: --debug shows who needs it", 2, words)
     _fail(
         error,
         f"{type(error).__name__}: {text}\n  (a defect of dure or of a library; --debug shows where)",
@@ -69,7 +96,7 @@ def _end_of(error: Exception, words: list[str]) -> None:
     )
 
 
-def _fail(error: Exception | None, text: str, code: int, words: list[str]) -> None:
+def _fail(error: Exception | None, text: str, code: int, words: list[str]) -> NoReturn:
     if error is not None and "--debug" in words:
         traceback.print_exception(error)
     print(f"dure: {text}", file=sys.stderr)

@@ -7,16 +7,42 @@ from typing import Annotated
 
 import typer
 
+from dure.config.library import Kind, available
+
+
+def _names(kind: Kind, begun: str) -> list[str]:
+    return [name for name in available(kind) if name.startswith(begun)]
+
+
+def experiment_names(incomplete: str) -> list[str]:
+    """Complete the name of an experiment in the shell."""
+    return _names("experiment", incomplete)
+
+
+def study_names(incomplete: str) -> list[str]:
+    """Complete the name of a study in the shell."""
+    return _names("study", incomplete)
+
+
+def profile_names(incomplete: str) -> list[str]:
+    """Complete the name of a profile in the shell."""
+    return _names("profile", incomplete)
+
+
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[KEY=VALUE]...", help="Settings laid over the YAML, such as training.learning_rate=3e-5."
+        metavar="KEY=VALUE", help="Settings laid over the YAML, such as training.learning_rate=3e-5."
     ),
 ]
 ProfileOption = Annotated[
     str | None,
     typer.Option(
-        "--profile", "-p", help="Machine profile by name or file; recognised when not given.", metavar="NAME"
+        "--profile",
+        "-p",
+        help="Machine profile by name or file; recognised when not given.",
+        metavar="NAME",
+        autocompletion=profile_names,
     ),
 ]
 Address = Annotated[

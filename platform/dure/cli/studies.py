@@ -8,12 +8,20 @@ import typer
 
 from dure.cli import options
 from dure.cli.main import app
-from dure.cli.printing import print_result, print_yaml, tell
+from dure.cli.printing import print_json, print_result, print_yaml, tell
+from dure.errors import RunError
 
 
 @app.command()
 def train(
-    experiment: Annotated[str, typer.Argument(help="Experiment by name (see `dure list`) or YAML file.")],
+    experiment: Annotated[
+        str,
+        typer.Argument(
+            help="Experiment by name (see `dure list`) or YAML file.",
+            metavar="EXPERIMENT",
+            autocompletion=options.experiment_names,
+        ),
+    ],
     overrides: options.Overrides = None,
     profile: options.ProfileOption = None,
     address: options.Address = None,
@@ -27,6 +35,9 @@ def train(
 ) -> int:
     """Run one experiment."""
     from dure import api
+    from dure.reporting.console import RunConsole, terminal
+    from dure.reporting.summary import result_table
+    from dure.training.records import RunFolder
 
     chosen = api.shaped(
         api.load_experiment(experiment, overrides or ()),
@@ -34,18 +45,23 @@ def train(
         one_epoch=one_epoch,
         samples=samples,
     )
+    api.check([chosen], with_tables=not dry_run)
     if dry_run:
         print_yaml(chosen, as_json=as_json)
         return 0
-    machine = api.choose_profile(profile, tell)
+    machine = api.choose_profile(profile, tell, address=address)
     path = api.output_folder(chosen.name, output, resume=resume)
-    from dure.reporting.console import RunConsole, terminal
-    from dure.reporting.summary import result_table
-
-    with terminal() as screen:
-        result = api.train(
-            chosen, profile=machine, path=path, resume=resume, address=address, listeners=[RunConsole(screen)]
-        )
+    try:
+        with terminal() as screen:
+            listeners = [RunConsole(screen)]
+            result = api.train(
+                chosen, profile=machine, path=path, resume=resume, address=address, listeners=listeners
+            )
+    except RunError:
+        failed = RunFolder(path).read_result()
+        if as_json and failed is not None:
+            print_json({**failed.as_dict(), "path": str(path)})
+        raise
     values = {**result.as_dict(), "path": str(path)}
     print_result(values, result_table(values), as_json=as_json)
     return 0 if result.state == "completed" else 1
@@ -53,7 +69,14 @@ def train(
 
 @app.command()
 def batch(
-    study: Annotated[str, typer.Argument(help="Study by name (see `dure list`) or YAML file.")],
+    study: Annotated[
+        str,
+        typer.Argument(
+            help="Study by name (see `dure list`) or YAML file.",
+            metavar="STUDY",
+            autocompletion=options.study_names,
+        ),
+    ],
     overrides: options.Overrides = None,
     only: Annotated[
         str | None,
@@ -71,20 +94,20 @@ def batch(
 ) -> int:
     """Run the experiments of a study side by side and compare them."""
     from dure import api
+    from dure.reporting.console import StudyConsole, terminal
+    from dure.reporting.summary import summary_table
 
     plan = api.load_study(study)
     experiments = [
         api.shaped(each, rehearse=rehearse, one_epoch=one_epoch, samples=samples)
         for each in api.study_experiments(plan, overrides or (), only)
     ]
+    api.check(experiments, with_tables=not dry_run)
     if dry_run:
         print_yaml(*experiments, as_json=as_json)
         return 0
-    machine = api.choose_profile(profile, tell)
-    path = api.output_folder(plan.name, output, resume=resume)
-    from dure.reporting.console import StudyConsole, terminal
-    from dure.reporting.summary import summary_table
-
+    machine = api.choose_profile(profile, tell, address=address)
+    path = api.output_folder(plan.name, output, resume=resume, record=api.STUDY_RECORD)
     with terminal() as screen:
         summary = api.batch(
             plan,

@@ -33,8 +33,8 @@ def predict(
 
 @app.command()
 def score(
-    predictions: Annotated[Path, typer.Argument(help="Table of predictions.")],
-    references: Annotated[Path, typer.Argument(help="Table of references.")],
+    predictions: Annotated[Path, typer.Argument(help="Table of predictions.", metavar="PREDICTIONS")],
+    references: Annotated[Path, typer.Argument(help="Table of references.", metavar="REFERENCES")],
     id_column: Annotated[str, typer.Option(help="Column that joins the two.")] = "fname",
     prediction_column: Annotated[str, typer.Option(help="Column of the predictions.")] = "summary",
     reference_columns: Annotated[
@@ -61,7 +61,7 @@ def score(
         references,
         id_column=id_column,
         prediction_column=prediction_column,
-        reference_columns=[column.strip() for column in reference_columns.split(",")],
+        reference_columns=[column.strip() for column in reference_columns.split(",") if column.strip()],
         tokenizer=tokenizer,
         task=task,
         multi_reference=multi_reference,
@@ -94,7 +94,8 @@ def list_(as_json: options.Json = False) -> None:
 @app.command()
 def schema(
     kind: Annotated[
-        Literal["experiment", "study", "profile"], typer.Argument(help="Of what.")
+        Literal["experiment", "study", "profile"],
+        typer.Argument(help="Of what.", metavar="KIND"),
     ] = "experiment",
 ) -> None:
     """Print the JSON Schema of an experiment, a study or a profile."""

@@ -26,6 +26,7 @@ class Field:
         cell_needed: Whether a row without a value is a bad row.
         is_id: Whether values must be distinct.
         is_named: Whether the user named the column, and should know when it is not there.
+        option: What the user sets to name another column.
     """
 
     role: str
@@ -34,6 +35,7 @@ class Field:
     cell_needed: bool
     is_id: bool
     is_named: bool
+    option: str = ""
 
 
 class Checks:

@@ -34,6 +34,8 @@ class Role:
         required: Whether training needs it; prediction needs only roles with ``is_input``.
         is_input: Whether the model reads it, which makes it necessary for prediction too.
         is_id: Whether its values must be distinct.
+        may_be_empty: Whether a required column may have empty cells.
+        option: What the user sets to name another column; ``data.columns.<name>`` when not given.
     """
 
     name: str
@@ -41,6 +43,8 @@ class Role:
     required: bool = True
     is_input: bool = False
     is_id: bool = False
+    may_be_empty: bool = False
+    option: str | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ def read_table(
     Raises:
         UserError: The file, a column or a row is not as it must be; names the place and the remedy.
     """
-    _check_is_table(path)
+    check_is_table(path)
     fields = _fields(roles, columns, for_prediction)
     is_text = path.suffix.lower() in TEXT_SUFFIXES
     codec = known_encoding(encoding) if is_text and encoding is not None else None
@@ -185,7 +189,12 @@ def select_rows(table: Table, max_rows: int, seed: int) -> NDArray[np.int64]:
     return np.sort(order[:max_rows]).astype(np.int64)
 
 
-def _check_is_table(path: Path) -> None:
+def check_is_table(path: Path) -> None:
+    """Check that a path is a file whose suffix names a format that can be read.
+
+    Raises:
+        UserError: It is not.
+    """
     if path.is_dir():
         raise UserError("this is a folder, not a table", where=str(path), expected="a file")
     if not path.exists():
@@ -225,9 +234,10 @@ def _fields(roles: Sequence[Role], columns: Mapping[str, str], for_prediction: b
             role=role.name,
             column=columns.get(role.name, role.column),
             column_needed=role.required,
-            cell_needed=role.required,
+            cell_needed=role.required and not role.may_be_empty,
             is_named=role.name in columns,
             is_id=role.is_id,
+            option=role.option or f"data.columns.{role.name}",
         )
         for role in roles
         if role.is_input or role.is_id or not for_prediction
@@ -243,7 +253,7 @@ def _fields_of_source(fields: Sequence[Field], columns: Sequence[str], source: s
                 f"there is no column '{field.column}' (role '{field.role}')",
                 where=source,
                 expected=f"one of its columns: {', '.join(dict.fromkeys(columns))}",
-                hint=f"data.columns.{field.role}={like or 'COLUMN'} names the column to read instead",
+                hint=f"{field.option}={like or 'COLUMN'} names the column to read instead",
             )
         if columns.count(field.column) > 1:
             raise UserError(
@@ -275,7 +285,7 @@ def _build(
 
     def facts() -> dict[str, Any]:
         return {
-            "roles": [field.role for field in fields if field.role in checks.filled],
+            "roles": [field.role for field in fields if field.column_needed or field.role in checks.filled],
             "encoding": codec,
             "absent": {
                 field.role: field.column

@@ -52,12 +52,18 @@ def score_files(
         UserError: A file, column or row is wrong, or an id stands in one file only.
     """
     predicted = _read(
-        predictions, id_column, [prediction_column], cache_folder=cache_folder, may_be_empty=True
+        predictions,
+        id_column,
+        [prediction_column],
+        "--prediction-column",
+        cache_folder=cache_folder,
+        may_be_empty=True,
     )
     expected = _read(
         references,
         id_column,
         reference_columns,
+        "--reference-columns",
         cache_folder=cache_folder,
         may_be_empty=len(reference_columns) > 1,
     )
@@ -92,12 +98,18 @@ def score_files(
 
 
 def _read(
-    path: Path, id_column: str, columns: Sequence[str], *, cache_folder: Path, may_be_empty: bool
+    path: Path,
+    id_column: str,
+    columns: Sequence[str],
+    option: str,
+    *,
+    cache_folder: Path,
+    may_be_empty: bool,
 ) -> dict[str, list[str]]:
-    """Return the cells of ``columns`` by id, in the file's order."""
+    """Return the cells of ``columns``, which ``option`` names, by id, in the file's order."""
     roles = [
-        Role("id", id_column, is_id=True),
-        *(Role(column, column, required=not may_be_empty) for column in columns),
+        Role("id", id_column, is_id=True, option="--id-column"),
+        *(Role(column, column, may_be_empty=may_be_empty, option=option) for column in columns),
     ]
     table = read_table(path, roles, {role.name: role.column for role in roles}, cache_folder=cache_folder)
     rows = table.dataset.to_dict()

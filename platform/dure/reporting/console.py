@@ -234,15 +234,17 @@ class RunConsole(RunListener):
         """Take the bar away and say how the run ended and where its results are."""
         self._terminal.clear()
         where = f"; results in {shown_path(self._start.path)}" if self._start else ""
-        what = f": {one_line(result.error)}" if result.error else f" in {duration(result.seconds)}"
+        # Why it failed is what the error says that the run ends with.
+        spent = f" in {duration(result.seconds)}" if result.state == "completed" else ""
         style = "red" if result.state == "failed" else ""
-        self._terminal.say(f"{result.name}: {result.state}{what}{where}", style)
+        self._terminal.say(f"{result.name}: {result.state}{spent}{where}", style)
 
     def _scores(self, metrics: Mapping[str, Figure]) -> list[str]:
         named = {f"eval_{key.removeprefix(UNTRAINED)}": value for key, value in metrics.items()}
         if not any(key.startswith(UNTRAINED) for key in metrics):
             named = dict(metrics)
-        chosen = [key for key in self._metrics if key in named]
+        wanted = [*self._metrics, *(f"test_{key.removeprefix('eval_')}" for key in self._metrics)]
+        chosen = [key for key in wanted if key in named]
         rest = [key for key in named if _is_score(key) and key != "eval_loss"]
         loss = ["eval_loss"] if "eval_loss" in named and "eval_loss" not in chosen else []
         return [metric_phrase(key, named[key]) for key in [*loss, *(chosen or rest)]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ import psutil
 
 from dure.errors import RunError, UserError
 from dure.runtime.guard import MARK, Guard, end_processes
+
+_SECONDS_TO_ANSWER = 5.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ def cluster(address: str | None = None, *, log_level: int = logging.ERROR) -> It
         raise UserError(
             "this process is connected to a Ray cluster already", hint="call ray.shutdown() first"
         )
+    if address is not None:
+        _check_answers(address)
     mark = uuid.uuid4().hex
     guard: Guard | None = None
     session: str | None = None
@@ -76,11 +81,7 @@ def cluster(address: str | None = None, *, log_level: int = logging.ERROR) -> It
             line = " ".join(str(error).split())
             if address is None:
                 raise RunError(f"Ray does not start on this machine: {line}") from error
-            raise UserError(
-                f"no Ray cluster answers there ({line[:200]})",
-                where=f"--address {address}",
-                hint="`ray status` on the head node shows the address; leave the option out for a local cluster",
-            ) from None
+            raise _no_answer(address, line[:200]) from None
         session = str(context.address_info["session_dir"])
         if guard is not None:
             guard.watch_session(session)
@@ -103,6 +104,25 @@ def cluster(address: str | None = None, *, log_level: int = logging.ERROR) -> It
         if guard is not None:
             end_processes(mark, session)
             guard.dismiss()
+
+
+def _check_answers(address: str) -> None:
+    """Refuse an address where nothing listens: Ray itself would try for more than five minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return  # `auto`, or something that Ray refuses at once
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS_TO_ANSWER).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise _no_answer(address, str(getattr(error, "strerror", None) or error)) from None
+
+
+def _no_answer(address: str, reason: str) -> UserError:
+    return UserError(
+        f"no Ray cluster answers there ({reason})",
+        where=f"--address {address}",
+        hint="`ray status` on the head node shows the address; leave the option out for a local cluster",
+    )
 
 
 def _object_store_bytes() -> int:

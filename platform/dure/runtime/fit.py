@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -85,6 +86,8 @@ def fit(request: RunRequest, *, in_process: bool | None = None, callbacks: Seque
     if in_process and request.profile.num_workers > 1:
         raise ValueError(f"{request.profile.num_workers} workers do not fit into one process")
     if in_process:
+        # Ray says at every start that local mode is a new feature.
+        logging.getLogger("ray.train").setLevel(logging.WARNING)
         trainer = TorchTrainer(
             _run_here,
             train_loop_config={"request": request},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dure.config.library import available
 from dure.config.loading import load_profile
 from dure.config.schema import Profile
+from dure.errors import UserError
 
 
 def recognised_profile() -> tuple[Profile, str]:
@@ -36,3 +37,20 @@ def recognised_profile() -> tuple[Profile, str]:
     if torch.backends.mps.is_available():
         return load_profile("m4"), "profile m4: the machine has an Apple GPU"
     return load_profile("cpu"), "profile cpu: no GPU was found"
+
+
+def require_device(profile: Profile) -> None:
+    """Check that this machine has the device of a profile.
+
+    Raises:
+        UserError: It has not.
+    """
+    import torch
+
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not here[profile.device]:
+        raise UserError(
+            f"PyTorch finds no {profile.device} device on this machine",
+            where=f"profile {profile.name}",
+            hint="leave --profile out to have the machine recognised, or give the --address of a cluster",
+        )

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dure.config.schema import Experiment
 from dure.data.encoding import Encoded, encode_table
 from dure.data.overlap import overlap
-from dure.data.tables import Table, read_table, select_rows, table_from_rows
+from dure.data.tables import Table, check_is_table, read_table, select_rows, table_from_rows
 from dure.errors import UserError
 from dure.family import Family
+from dure.files import make_folder
 
 if TYPE_CHECKING:
     import datasets
@@ -45,8 +47,39 @@ class Corpus:
 
 
 def cache_folder() -> Path:
-    """Return where checked tables and encoded rows are kept: ``$DURE_CACHE``, or ``~/.cache/dure``."""
-    return Path(os.environ.get("DURE_CACHE") or Path.home() / ".cache" / "dure")
+    """Return where checked tables and encoded rows are kept: ``$DURE_CACHE``, or ``~/.cache/dure``.
+
+    Raises:
+        UserError: It cannot be written to.
+    """
+    folder = Path(os.environ.get("DURE_CACHE") or Path.home() / ".cache" / "dure")
+    make_folder(folder, where="cache of tables (environment variable DURE_CACHE says where)")
+    return folder
+
+
+def check_sources(experiment: Experiment) -> None:
+    """Check that the tables of an experiment belong together and are there, without reading them.
+
+    Raises:
+        UserError: Real rows would be validated on the embedded corpus, or a table is not there.
+    """
+    data = experiment.data
+    for split, source in (("dev", data.dev), ("test", data.test)):
+        if source == SAMPLE and data.train != SAMPLE:
+            raise UserError(
+                f"it is the embedded sample corpus, while data.train is {data.train}",
+                where=f"data.{split}",
+                expected="tables of the same corpus",
+                hint=f"data.{split}=FILE, or data.{split}=null to do without",
+            )
+    for split, source in (("train", data.train), ("dev", data.dev), ("test", data.test)):
+        if source is not None and source != SAMPLE:
+            try:
+                check_is_table(Path(source))
+            except UserError as error:
+                raise UserError(
+                    error.problem, where=f"data.{split}={source}", expected=error.expected, hint=error.hint
+                ) from None
 
 
 def read_split(family: Family, split: str, source: str, *, for_prediction: bool = False) -> Table:
@@ -85,14 +118,7 @@ def load_corpus(
         UserError: A table, or the tokenizer for it, is wrong; or no training row is left.
     """
     data, seed = family.experiment.data, family.experiment.experiment.seed
-    for split, source in (("dev", data.dev), ("test", data.test)):
-        if source == SAMPLE and data.train != SAMPLE:
-            raise UserError(
-                f"it is the embedded sample corpus, while data.train is {data.train}",
-                where=f"data.{split}",
-                expected="tables of the same corpus",
-                hint=f"data.{split}=FILE, or data.{split}=null to do without",
-            )
+    check_sources(family.experiment)
     train = read_split(family, "train", data.train)
     held_out = {
         split: read_split(family, split, source)

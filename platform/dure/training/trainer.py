@@ -82,7 +82,7 @@ class ModelTrainer:
         self.eval_dataset = None if eval_dataset is None else _longest_first(eval_dataset)
         self.recorder = Recorder(self.folder.metrics, listeners, is_main=self.is_main)
         training = self.experiment.training
-        _check_best_metric(self.experiment, family)
+        check_best_metric(self.experiment, family)
         self.compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = (
             None if self.eval_dataset is None else family.compute_metrics(tokenizer, self.eval_dataset)
         )
@@ -232,7 +232,12 @@ class ModelTrainer:
         }
 
 
-def _check_best_metric(experiment: Experiment, family: Family) -> None:
+def check_best_metric(experiment: Experiment, family: Family) -> None:
+    """Check that the metric which chooses the best checkpoint is one that the family has.
+
+    Raises:
+        UserError: It is not.
+    """
     known = ("eval_loss", *family.metric_names)
     name = experiment.training.best_metric
     if name not in known:

@@ -275,7 +275,7 @@ def test_an_error_takes_the_live_block_away() -> None:
     assert file.getvalue().count("\x1b[?25h") == 1
 
 
-def test_a_failed_run_says_why_in_one_line() -> None:
+def test_a_failed_run_leaves_the_reason_to_the_error_that_ends_it() -> None:
     file = io.StringIO()
     console = RunConsole(Terminal(file))
     console.started(RunStart("kobart", STUDY, {}, (), None, 1), console.told)
@@ -283,7 +283,7 @@ def test_a_failed_run_says_why_in_one_line() -> None:
 
     assert file.getvalue().splitlines() == [
         "kobart: 1 step; results in outputs/seven/now",
-        "kobart: failed: RuntimeError: 메모리 [부족]; results in outputs/seven/now",
+        "kobart: failed; results in outputs/seven/now",
     ]
 
 

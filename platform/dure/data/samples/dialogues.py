@@ -27,7 +27,7 @@ from dure.data.samples.story import (
 )
 from dure.data.samples.telling import tell
 from dure.errors import UserError
-from dure.files import written_beside
+from dure.files import make_folder, written_beside
 
 MAX_DIALOGUES = 20_000
 """The most dialogues of one corpus: far below the number of stories, so that drawing new ones stays fast."""
@@ -150,8 +150,9 @@ def write_dialogues(
         The paths by name: ``train``, ``dev``, ``test`` and ``test_reference``.
 
     Raises:
-        UserError: See :func:`dialogue_corpus`.
+        UserError: The folder cannot be written to; and see :func:`dialogue_corpus`.
     """
+    make_folder(folder, where="folder of the samples")
     corpus = dialogue_corpus(seed=seed, num_train=num_train, num_dev=num_dev, num_test=num_test)
     everything = ("fname", "dialogue", "summary", "topic")
     tables = {
