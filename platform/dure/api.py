@@ -118,12 +118,15 @@ def check(experiments: Iterable[Experiment], *, with_tables: bool = True) -> Non
         with_tables: Whether their tables must be there.
 
     Raises:
-        UserError: A family, one of its options, the metric that chooses the best checkpoint, or a table.
+        UserError: A family, one of its options, the metric that chooses the best checkpoint, a table, or the
+            cache is not as it must be.
     """
     from dure.family import load_family
-    from dure.training.corpus import check_sources
+    from dure.training.corpus import cache_folder, check_sources
     from dure.training.trainer import check_best_metric
 
+    if with_tables:
+        cache_folder()
     for experiment in experiments:
         check_best_metric(experiment, load_family(experiment))
         if with_tables:
@@ -214,7 +217,7 @@ def train(
     if profile.num_workers == 1 and address is None:
         return fit(request)
     for listener in listeners:
-        listener.told(f"{experiment.name}: {profile.num_workers} worker process(es); results in {path}")
+        listener.told(f"{experiment.name}: {profile.num_workers} worker(s) on a cluster; results in {path}")
     # The console's terminal does not travel to the workers: it follows their records instead.
     travelling = replace(request, listeners=request.listeners[len(listeners) :])
     with (
