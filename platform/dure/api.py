@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import logging
@@ -123,7 +124,10 @@ def check(experiments: Iterable[Experiment], *, with_tables: bool = True) -> Non
     """
     from dure.family import load_family
     from dure.training.corpus import cache_folder, check_sources
-    from dure.training.trainer import check_best_metric
+
+    # Where W&B is offline, transformers prints a line on stdout while it is imported.
+    with contextlib.redirect_stdout(io.StringIO()):
+        from dure.training.trainer import check_best_metric
 
     if with_tables:
         cache_folder()

@@ -16,6 +16,7 @@ from dure.errors import DureError, nearest
 FLAGS = ("--debug", "--verbose", "-v")
 """Flags of the program itself that are accepted anywhere, since people put them last."""
 
+_INTERRUPTED_CODE = 130
 _INTERRUPTED = "interrupted\n  try: --resume continues a run or a batch where it was"
 
 app = typer.Typer(
@@ -60,19 +61,21 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except DureError as error:
         _fail(error, str(error), error.exit_code, words)
     except KeyboardInterrupt:
-        _fail(None, _INTERRUPTED, 130, words)
+        _fail(None, _INTERRUPTED, _INTERRUPTED_CODE, words)
     except BrokenPipeError:
         # Whoever read our output has gone, as `head` does; Python must not flush into it once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
         _end_of(error, words)
+    if result == _INTERRUPTED_CODE:  # The parser turns Ctrl-C into the code that it would exit with.
+        _fail(None, _INTERRUPTED, _INTERRUPTED_CODE, words)
     sys.exit(result if isinstance(result, int) else 0)
 
 
 def _end_of(error: Exception, words: list[str]) -> NoReturn:
     if type(error).__name__ == "Abort":
-        _fail(None, _INTERRUPTED, 130, words)
+        _fail(None, _INTERRUPTED, _INTERRUPTED_CODE, words)
     # The parser's own errors know their message, and where in the command it was.
     show: Any = getattr(error, "format_message", None)
     if show is not None:

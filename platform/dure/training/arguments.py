@@ -17,8 +17,8 @@ def steps_per_epoch(experiment: Experiment, num_rows: int) -> int:
 
 def total_steps(experiment: Experiment, num_rows: int) -> int:
     """Return the optimiser steps of the whole run, unless it stops early."""
-    steps = experiment.training.epochs * steps_per_epoch(experiment, num_rows)
-    return min(steps, experiment.training.max_steps or steps)
+    training = experiment.training
+    return training.max_steps or training.epochs * steps_per_epoch(experiment, num_rows)
 
 
 def warmup_steps(experiment: Experiment, num_rows: int) -> int:

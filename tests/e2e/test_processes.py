@@ -1,0 +1,60 @@
+"""The program as a process: pipes that hold results only, a batch on a real Ray, and Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+
+from .conftest import TINY, environment, program
+
+
+def test_a_batch_prints_one_json_object_and_tells_its_progress(tmp_path):
+    outcome = program("batch", "seven", "--only", "4,5", "--rehearse", "--json", "--output", "study", *TINY,
+                      cwd=tmp_path)  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    summary = outcome.value
+    assert [(each["name"], each["state"]) for each in summary["experiments"]] == [
+        ("eenzeenee_t5", "completed"),
+        ("kobart_baseline", "completed"),
+    ]
+    assert "seven: 2 trials; results in study" in outcome.err
+    assert "seven: 2 completed in" in outcome.err.splitlines()[-1]
+    for noise in ("Traceback", "ray-project", "it/s]", "Warning", "INFO"):
+        assert noise not in outcome.err
+    table = (tmp_path / "study" / "experiment_summary.txt").read_text(encoding="utf-8")
+    assert "kobart_baseline" in table
+
+    # Finished experiments are not run again, and need no Ray.
+    again = program("batch", "seven", "--only", "4,5", "--rehearse", "--output", "study", "--resume", *TINY,
+                    cwd=tmp_path)  # fmt: skip
+    assert again.code == 0, again.err
+    assert "2 of them finished earlier" in again.err
+    assert "kobart_baseline" in again.out
+
+
+def test_ctrl_c_ends_a_run_with_130_and_resume_completes_it(tmp_path):
+    arguments = ["train", "kobart_baseline", "--rehearse", "--output", "run", *TINY, "rehearsal.max_steps=300",
+                 "rehearsal.num_evaluations=100"]  # fmt: skip
+    running = subprocess.Popen(
+        [sys.executable, "-m", "dure", *arguments],
+        cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 90
+    while not list((tmp_path / "run").glob("checkpoint-*")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 130, err
+    assert out == ""
+    assert "Traceback" not in err
+    assert "--resume" in err.splitlines()[-1]
+    assert not psutil.pid_exists(running.pid)
+
+    resumed = program(*arguments, "--resume", "--json", cwd=tmp_path)
+    assert resumed.code == 0, resumed.err
+    assert "300 steps from step" in resumed.err
+    assert resumed.value["state"] == "completed"

@@ -1,0 +1,124 @@
+"""What the README says is true: its commands are valid, its options exist, its snippets work."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+import yaml
+
+from dure.config import load_experiment, load_profile
+
+from .conftest import REPOSITORY, TINY, call
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
+COMMANDS = [
+    line.split("#")[0].strip()
+    for language, block in BLOCKS
+    if language == "bash"
+    for line in block.splitlines()
+    if line.split("#")[0].strip()
+] + re.findall(r"`(dure [^`]*)`", README)
+VERBS = re.findall(r"^\| `dure (\w+)", README, re.MULTILINE)
+EXACT = [each for each in COMMANDS if each.startswith("dure ") and not re.search(r"[A-Z]{3}|[\[…]", each)]
+HARMLESS = ("list", "schema", "--")
+
+
+def help_of(*verb):
+    return call(*verb, "--help").out
+
+
+def test_the_table_names_every_verb():
+    listed = re.findall(r"^  (\w+)  ", help_of().partition("Commands:")[2], re.MULTILINE)
+    assert sorted(VERBS) == sorted(listed)
+
+
+@pytest.mark.parametrize(
+    "line", [each for each in COMMANDS if each.startswith("dure ") and each not in EXACT]
+)
+def test_a_form_of_a_command_names_a_verb_and_its_options(line):
+    verb, *words = line.split()[1:]
+    shown = help_of(verb)
+    for word in words:
+        if word.startswith("--"):
+            assert word in shown
+        elif word.isupper():
+            assert word in shown.upper()
+
+
+@pytest.mark.parametrize("line", EXACT)
+def test_a_command_is_valid(line, tmp_path):
+    words = shlex.split(line)[1:]
+    if "--install-completion" in words:
+        assert "--install-completion" in help_of()
+        return
+    if not words[0].startswith(HARMLESS):
+        words.append("--dry-run")
+    outcome = call(*words)
+    assert outcome.code == 0, outcome.err
+    if "--profile" in words:
+        load_profile(words[words.index("--profile") + 1])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("line", [each for each in COMMANDS if each.startswith("make ")])
+def test_make_has_the_target(line):
+    makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+    assert re.search(rf"^{line.split()[1]}:", makefile, re.MULTILINE)
+
+
+def test_every_option_that_is_named_exists():
+    shown = help_of() + "".join(help_of(verb) for verb in VERBS)
+    for option in set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)):
+        assert option in shown, option
+
+
+def test_the_experiment_that_is_shown_loads(tmp_path):
+    (text,) = (block for language, block in BLOCKS if language == "yaml")
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    experiment = load_experiment("mine.yaml")
+    assert experiment.name == "mine"
+    assert experiment.training.learning_rate == pytest.approx(3e-5)
+    assert yaml.safe_load(call("train", "mine.yaml", "--dry-run").out)["lora"]["targets"] == [
+        "q_proj",
+        "v_proj",
+    ]
+
+
+def test_the_tree_of_a_run_is_what_a_run_leaves(trained):
+    names = re.findall(r"^    [├└]── ([\w.-]+)", README, re.MULTILINE)
+    assert {"experiment.yaml", "metrics.jsonl", "result.json", "final_model"} <= {
+        n.rstrip("/") for n in names
+    }
+    for name in names:
+        pattern = "checkpoint-*" if name.startswith("checkpoint") else name.rstrip("/")
+        assert list(trained[1].glob(pattern)), name
+
+
+def test_the_tree_of_the_house_is_the_house():
+    (tree,) = (block for _, block in BLOCKS if "api.py" in block)
+    for line in tree.splitlines():
+        name = line.split()[0]
+        folder = REPOSITORY / "platform" / "dure" if line.startswith("  ") else REPOSITORY
+        assert (folder / name).exists(), name
+
+
+def test_the_python_snippet_trains(trained, corpus, tmp_path, capsys):
+    (code,) = (block for language, block in BLOCKS if language == "python")
+    for name in ("train", "dev"):
+        text = (
+            (corpus / f"{name}.csv").read_text(encoding="utf-8").split("\ntrain_40,")[0].split("\ndev_4,")[0]
+        )
+        (tmp_path / f"{name}.csv").write_text(text + "\n", encoding="utf-8")
+    # In place of the checkpoint of the hub: a saved one of the same architecture, and few steps.
+    more = [f"model.checkpoint={trained[1] / 'final_model'}", "training.max_steps=2", "training.eval_every=2",
+            "generation.num_beams=2", "generation.max_length=16", "generation.min_length=0",
+            "tokenizer.encoder_max_len=64", "tokenizer.decoder_max_len=16", *TINY[-1:]]  # fmt: skip
+    call_of_load = re.search(r"load_config\((.*)\[(.*)\]\)", code)
+    overrides = call_of_load[2]
+    exec(compile(code.replace(overrides, f"{overrides}, *{more!r}"), "README.md", "exec"), {})
+    shown = capsys.readouterr().out.split()
+    assert shown[-2].endswith("final_model")
+    assert 0 <= float(shown[-1]) <= 3
