@@ -45,9 +45,6 @@ def common(
     """Set what holds for every verb."""
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, stream=sys.stderr)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    if not verbose:
-        # Bars of libraries would break into the progress that dure shows.
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

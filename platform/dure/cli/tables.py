@@ -21,9 +21,12 @@ def predict(
     as_json: options.Json = False,
 ) -> None:
     """Predict a table with the best checkpoint of a run."""
+    from transformers.utils import logging
+
     from dure import api
     from dure.reporting.console import progress_bar
 
+    logging.disable_progress_bar()  # the bar of a library would break into dure's own
     with progress_bar("predicting") as progress:
         outcome = api.predict(
             run, source, output, profile=api.choose_profile(profile, tell), progress=progress, tell=tell

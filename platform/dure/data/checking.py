@@ -35,7 +35,7 @@ class Field:
     cell_needed: bool
     is_id: bool
     is_named: bool
-    option: str = ""
+    option: str
 
 
 class Checks:
@@ -71,10 +71,13 @@ class Checks:
             return texts
         if not self._skip:
             line = f" (line {record.line})" if record.line is not None else ""
+            # Tables that no experiment names, as those of `dure score`, have no setting to skip rows.
+            skips = all(field.option.startswith("data.") for field in self._fields)
+            otherwise = ", or leave out all such rows with data.on_bad_row=skip" if skips else ""
             raise UserError(
                 problem.text,
                 where=f"{self._source}, row {record.number}{line}",
-                hint="correct the row, or leave out all such rows with data.on_bad_row=skip",
+                hint=f"correct the row{otherwise}",
             )
         count, first_rows = self.skipped.setdefault(problem.kind, (0, []))
         if count < _FIRST_ROWS:

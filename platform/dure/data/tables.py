@@ -165,7 +165,15 @@ def table_from_rows(
     """
     held = [dict(row) for row in rows]
     fields = [
-        Field(role.name, role.name, role.required, role.required or role.is_id, role.is_id, is_named=False)
+        Field(
+            role.name,
+            role.name,
+            role.required,
+            role.required or role.is_id,
+            role.is_id,
+            is_named=False,
+            option="data.columns",
+        )
         for role in roles
         if role.required or any(role.name in row for row in held)
     ]

@@ -1,6 +1,8 @@
 """Promises of classification figures and of scoring files."""
 
 import csv
+import os
+from pathlib import Path
 
 import pytest
 from sklearn.metrics import classification_report as independent
@@ -9,6 +11,10 @@ from dure.errors import UserError
 from dure.metrics.classification import classification_report
 from dure.metrics.rouge import rouge
 from dure.metrics.scoring import score_files
+
+
+def score(*files, **options):
+    return score_files(*files, cache_folder=Path(os.environ["DURE_CACHE"]), **options)
 
 
 @pytest.fixture
@@ -54,7 +60,7 @@ def test_files_are_joined_by_id_whatever_their_order(table):
     references = table(
         "r.csv", ["fname", "topic", "summary"], ["a", "x", "밥을\n먹는다"], ["b", "y", "너는 갔다"]
     )
-    result = score_files(predictions, references)
+    result = score(predictions, references)
     expected = rouge(["나는 갔다", "밥을\n먹었다"], ["너는 갔다", "밥을\n먹는다"]).as_dict()
     assert result == {"task": "summarization", **expected}
 
@@ -62,7 +68,7 @@ def test_files_are_joined_by_id_whatever_their_order(table):
 def test_several_reference_columns_may_be_empty_in_places(table):
     predictions = table("p.csv", ["fname", "summary"], ["a", "가 나"], ["b", ""])
     references = table("r.csv", ["fname", "s1", "s2"], ["a", "가", "가 나"], ["b", "다", ""])
-    result = score_files(
+    result = score(
         predictions,
         references,
         reference_columns=("s1", "s2"),
@@ -77,13 +83,13 @@ def test_special_tokens_reach_the_tokenizer(table):
     predictions = table("p.csv", ["fname", "summary"], ["a", "<중요>"])
     references = table("r.csv", ["fname", "summary"], ["a", "<주요>"])
     arguments = {"tokenizer": "character", "special_tokens": ["<중요>", "<주요>"]}
-    assert score_files(predictions, references, **arguments)["rouge1"] == 0
+    assert score(predictions, references, **arguments)["rouge1"] == 0
 
 
 def test_classes_are_scored_from_files(table):
     predictions = table("p.csv", ["id", "guess"], ["1", "joy"], ["2", "sad"])
     references = table("r.csv", ["id", "label"], ["2", "joy"], ["1", "joy"])
-    result = score_files(
+    result = score(
         predictions,
         references,
         id_column="id",
@@ -98,22 +104,24 @@ def test_classes_are_scored_from_files(table):
 def test_a_missing_column_is_named_with_the_nearest_one(table):
     path = table("p.csv", ["fname", "sumary"], ["a", "가"])
     with pytest.raises(UserError) as caught:
-        score_files(path, path)
+        score(path, path)
     assert "no column 'summary'" in str(caught.value)
     assert "p.csv" in str(caught.value)
-    assert "'sumary'" in str(caught.value)
+    assert "--prediction-column=sumary" in str(caught.value)
 
 
 def test_a_duplicate_id_is_named_with_its_row(table):
     path = table("p.csv", ["fname", "summary"], ["a", "가"], ["b", "나"], ["a", "다"])
-    with pytest.raises(UserError, match=r"p\.csv, row 4: fname 'a' stands there twice"):
-        score_files(path, path)
+    with pytest.raises(
+        UserError, match=r"p\.csv, row 3 \(line 4\): column 'fname' repeats the id 'a' of row 1"
+    ):
+        score(path, path)
 
 
 def test_a_row_of_the_wrong_width_is_named(table):
     path = table("p.csv", ["fname", "summary"], ["a", "가"], ["b"])
-    with pytest.raises(UserError, match=r"p\.csv, row 3"):
-        score_files(path, path)
+    with pytest.raises(UserError, match=r"p\.csv, row 2 \(line 3\).*1 cells"):
+        score(path, path)
 
 
 @pytest.mark.parametrize("swapped", [False, True])
@@ -121,14 +129,14 @@ def test_ids_in_one_file_only_are_counted_and_named(table, swapped):
     few = table("few.csv", ["fname", "summary"], ["a", "가"])
     many = table("many.csv", ["fname", "summary"], *([name, "가"] for name in "abcdefgh"))
     with pytest.raises(UserError, match=r"7 of 8 ids are not in .*few\.csv: b, c, d, e, f, …"):
-        score_files(*((many, few) if swapped else (few, many)))
+        score(*((many, few) if swapped else (few, many)))
 
 
 def test_a_row_without_reference_is_refused(table):
     predictions = table("p.csv", ["fname", "summary"], ["a", "가"])
     references = table("r.csv", ["fname", "summary"], ["a", " "])
-    with pytest.raises(UserError, match="'a' has no reference"):
-        score_files(predictions, references)
+    with pytest.raises(UserError, match=r"r\.csv, row 1 .* is empty\n  try: correct the row$"):
+        score(predictions, references)
 
 
 @pytest.mark.parametrize("rows", [[], [["fname", "summary"]]])
@@ -136,15 +144,22 @@ def test_an_empty_file_is_refused(table, tmp_path, rows):
     path = tmp_path / "p.csv"
     path.write_text("\n".join(",".join(row) for row in rows), encoding="utf-8")
     with pytest.raises(UserError, match=r"p\.csv"):
-        score_files(path, path)
+        score(path, path)
 
 
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(UserError, match="no such file"):
-        score_files(tmp_path / "p.csv", tmp_path / "r.csv")
+        score(tmp_path / "p.csv", tmp_path / "r.csv")
 
 
 def test_an_unknown_task_is_refused(table):
     path = table("p.csv", ["fname", "summary"], ["a", "가"])
     with pytest.raises(UserError, match="translation"):
-        score_files(path, path, task="translation")
+        score(path, path, task="translation")
+
+
+def test_predictions_that_are_all_empty_score_nothing(table):
+    predictions = table("p.csv", ["fname", "summary"], ["a", ""], ["b", ""])
+    references = table("r.csv", ["fname", "summary"], ["a", "가"], ["b", "나"])
+    scores = score(predictions, references)
+    assert (scores["rouge_sum"], scores["num_empty_predictions"]) == (0, 2)
