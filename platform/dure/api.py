@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import io
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -124,10 +121,7 @@ def check(experiments: Iterable[Experiment], *, with_tables: bool = True) -> Non
     """
     from dure.family import load_family
     from dure.training.corpus import cache_folder, check_sources
-
-    # Where W&B is offline, transformers prints a line on stdout while it is imported.
-    with contextlib.redirect_stdout(io.StringIO()):
-        from dure.training.trainer import check_best_metric
+    from dure.training.trainer import check_best_metric
 
     if with_tables:
         cache_folder()
@@ -204,7 +198,9 @@ def train(
 
     folder = RunFolder(path)
     if resume:
-        experiment = _stored_experiment(path, experiment)
+        from dure.training.resumption import stored_experiment
+
+        experiment = stored_experiment(path, experiment)
         finished = folder.read_result()
         if finished is not None and finished.state == "completed":
             for listener in listeners:
@@ -232,35 +228,6 @@ def train(
         result = fit(travelling, in_process=False)
     for listener in listeners:
         listener.finished(result)
-    return result
-
-
-def _stored_experiment(path: Path, wanted: Experiment) -> Experiment:
-    """Return the experiment that a folder was started with.
-
-    Raises:
-        UserError: It is not the wanted one: continuing would mix two experiments.
-    """
-    file = path / RUN_RECORD
-    if not file.is_file():
-        return wanted
-    stored = load_experiment(str(file))
-    for key, value in _flat(stored.model_dump(mode="json")).items():
-        now = _flat(wanted.model_dump(mode="json")).get(key)
-        if now != value:
-            raise UserError(
-                f"'{key}' is {now!r} now, and the run was started with {value!r}",
-                where=str(file),
-                hint="resume with the same settings, or start a new run without --resume",
-            )
-    return stored
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        result |= _flat(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
     return result
 
 
@@ -308,7 +275,9 @@ def batch(
     from dure.tuning.batch import Batch
 
     if resume:
-        experiments = [_stored_experiment(path / each.name, each) for each in experiments]
+        from dure.training.resumption import stored_experiment
+
+        experiments = [stored_experiment(path / each.name, each) for each in experiments]
     path = path.resolve()
     write_text(path / STUDY_RECORD, dump_yaml(study))
     summary = run_study(
@@ -332,78 +301,10 @@ def predict(
     progress: Callable[[int, int], None],
     tell: Tell,
 ) -> dict[str, Any]:
-    """Predict the rows of a table with the final model of a run, and write them as CSV in the table's order.
+    """Predict a table with the final model of a run; see ``dure.training.prediction``."""
+    from dure.training.prediction import predict_file
 
-    Args:
-        run: Folder of a run.
-        source: Table with the family's input columns, and ids if it has them.
-        output: CSV to write: the id column under its own name, then the family's predictions.
-        profile: The machine.
-        progress: Gets rows done and rows in all.
-        tell: Gets one-line messages.
-
-    Returns:
-        ``rows``, ``output`` and ``model``.
-
-    Raises:
-        UserError: The folder holds no finished run, the table is not what the family needs, or the output
-            cannot be written.
-    """
-    import torch
-
-    from dure.data.tables import read_table
-    from dure.family import load_family
-    from dure.training.corpus import cache_folder, encode_split
-    from dure.training.records import RunFolder
-
-    folder = RunFolder(run)
-    if not folder.experiment.is_file() or not folder.final_model.is_dir():
-        inside = sorted(path.parent.name for path in run.glob("*/final_model")) if run.is_dir() else []
-        raise UserError(
-            "this is no folder of a finished run",
-            where=str(run),
-            expected="a folder with experiment.yaml and final_model/",
-            hint=f"one of its experiments: {', '.join(inside)}" if inside else None,
-        )
-    if output.is_dir():
-        raise UserError("this is a folder", where=f"--output {output}", expected="a CSV file to write")
-    make_folder(output.parent, where=f"--output {output}")
-    experiment = load_experiment(str(folder.experiment))
-    family = load_family(experiment, tell)
-    table = read_table(
-        source,
-        family.roles,
-        experiment.data.columns,
-        for_prediction=True,
-        encoding=experiment.data.encoding,
-        on_bad_row=experiment.data.on_bad_row,
-        cache_folder=cache_folder(),
-    )
-    for message in table.messages():
-        tell(message)
-    model, tokenizer = family.load_exported(folder.final_model)
-    model.to(torch.device(profile.device))
-    encoded = encode_split(family, tokenizer, table, tell=tell).dataset
-    done = 0
-
-    def advance(rows: int) -> None:
-        nonlocal done
-        done += rows
-        progress(done, len(encoded))
-
-    predictions = family.predict(model, tokenizer, encoded, progress=advance)
-    ids = {
-        experiment.data.columns.get(role.name, role.column): table.dataset[role.name]
-        for role in family.roles
-        if role.is_id and role.name in table.dataset.column_names
-    }
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*ids, *predictions[0]])
-    for index, prediction in enumerate(predictions):
-        writer.writerow([*(column[index] for column in ids.values()), *prediction.values()])
-    write_text(output, text.getvalue())
-    return {"rows": len(predictions), "output": str(output), "model": str(folder.final_model)}
+    return predict_file(run, source, output, profile=profile, progress=progress, tell=tell)
 
 
 def score(

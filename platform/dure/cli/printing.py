@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
-from typing import Any
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from typing import Any, ParamSpec, TextIO, TypeVar
 
 from rich.console import Console, RenderableType
 
 from dure.config.loading import dump_yaml
 from dure.config.schema import Section
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 
 def tell(message: str) -> None:
@@ -17,9 +23,29 @@ def tell(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+_results: TextIO | None = None
+"""Where results go while libraries' output is kept out of stdout; stdout itself otherwise."""
+
+
+def results_only_on_stdout(verb: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Make what anybody but a verb prints go to stderr: some libraries print when they are imported."""
+
+    @functools.wraps(verb)
+    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        global _results
+        _results = sys.stdout
+        try:
+            with redirect_stdout(sys.stderr):
+                return verb(*args, **kwargs)
+        finally:
+            _results = None
+
+    return run
+
+
 def print_json(value: Any) -> None:
     """Print one JSON object."""
-    print(json.dumps(value, ensure_ascii=False, indent=2, default=str))
+    print(json.dumps(value, ensure_ascii=False, indent=2, default=str), file=_results or sys.stdout)
 
 
 def print_result(value: Any, shown: RenderableType, *, as_json: bool) -> None:
@@ -28,8 +54,10 @@ def print_result(value: Any, shown: RenderableType, *, as_json: bool) -> None:
         print_json(value)
     else:
         # In a pipe there is no width to fit into, and rich would assume 80 columns.
-        width = None if sys.stdout.isatty() else 10_000
-        Console(width=width, soft_wrap=isinstance(shown, str)).print(shown, markup=False, highlight=False)
+        file = _results or sys.stdout
+        width = None if file.isatty() else 10_000
+        console = Console(file=file, width=width, soft_wrap=isinstance(shown, str))
+        console.print(shown, markup=False, highlight=False)
 
 
 def print_yaml(*sections: Section, as_json: bool) -> None:
@@ -38,4 +66,5 @@ def print_yaml(*sections: Section, as_json: bool) -> None:
         values = [section.model_dump(mode="json") for section in sections]
         print_json(values[0] if len(values) == 1 else {"experiments": values})
     else:
-        print("---\n".join(dump_yaml(section) for section in sections), end="")
+        text = "---\n".join(dump_yaml(section) for section in sections)
+        print(text, end="", file=_results or sys.stdout)

@@ -8,11 +8,12 @@ import typer
 
 from dure.cli import options
 from dure.cli.main import app
-from dure.cli.printing import print_json, print_result, print_yaml, tell
+from dure.cli.printing import print_json, print_result, print_yaml, results_only_on_stdout, tell
 from dure.errors import RunError
 
 
 @app.command()
+@results_only_on_stdout
 def train(
     experiment: Annotated[
         str,
@@ -68,6 +69,7 @@ def train(
 
 
 @app.command()
+@results_only_on_stdout
 def batch(
     study: Annotated[
         str,

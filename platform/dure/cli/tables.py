@@ -9,10 +9,11 @@ import typer
 
 from dure.cli import options
 from dure.cli.main import app
-from dure.cli.printing import print_json, print_result, tell
+from dure.cli.printing import print_json, print_result, results_only_on_stdout, tell
 
 
 @app.command()
+@results_only_on_stdout
 def predict(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.", metavar="RUN")],
     source: Annotated[Path, typer.Argument(help="Table to predict.", metavar="INPUT")],
@@ -35,6 +36,7 @@ def predict(
 
 
 @app.command()
+@results_only_on_stdout
 def score(
     predictions: Annotated[Path, typer.Argument(help="Table of predictions.", metavar="PREDICTIONS")],
     references: Annotated[Path, typer.Argument(help="Table of references.", metavar="REFERENCES")],
@@ -73,6 +75,7 @@ def score(
 
 
 @app.command()
+@results_only_on_stdout
 def sample(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.", metavar="DIR")],
     as_json: options.Json = False,
@@ -85,6 +88,7 @@ def sample(
 
 
 @app.command(name="list")
+@results_only_on_stdout
 def list_(as_json: options.Json = False) -> None:
     """List experiments, studies and profiles."""
     from dure import api
@@ -95,6 +99,7 @@ def list_(as_json: options.Json = False) -> None:
 
 
 @app.command()
+@results_only_on_stdout
 def schema(
     kind: Annotated[
         Literal["experiment", "study", "profile"],

@@ -135,7 +135,7 @@ class TrainingConfig(Section):
     epochs: Int = Field(default=3, ge=1)
     """Passes over the training rows."""
     max_steps: Int | None = Field(default=None, ge=1)
-    """Stop after this many optimiser steps, whatever ``epochs`` says."""
+    """Stop after this many optimiser steps, should ``epochs`` take more."""
     batch_size: Int = Field(default=8, ge=1)
     """Rows in one forward pass, summed over all workers; must be a multiple of their number."""
     eval_batch_size: Int | None = Field(default=None, ge=1)

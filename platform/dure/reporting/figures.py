@@ -67,8 +67,8 @@ def metric_figure(metric: str, value: Figure) -> str:
         return "NaN" if math.isnan(value) else "∞" if value > 0 else "-∞"
     if is_share(metric):
         return f"{100 * value:.2f}"
-    if isinstance(value, int):
-        return str(value)
+    if isinstance(value, int) or ("num_" in metric and value.is_integer()):
+        return f"{value:,.0f}"
     return f"{value:.2e}" if 0 < abs(value) < _SMALLEST_PLAIN else f"{value:.4f}"
 
 

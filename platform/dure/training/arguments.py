@@ -18,7 +18,8 @@ def steps_per_epoch(experiment: Experiment, num_rows: int) -> int:
 def total_steps(experiment: Experiment, num_rows: int) -> int:
     """Return the optimiser steps of the whole run, unless it stops early."""
     training = experiment.training
-    return training.max_steps or training.epochs * steps_per_epoch(experiment, num_rows)
+    steps = training.epochs * steps_per_epoch(experiment, num_rows)
+    return min(steps, training.max_steps or steps)
 
 
 def warmup_steps(experiment: Experiment, num_rows: int) -> int:
@@ -78,7 +79,8 @@ def training_arguments(
         "output_dir": str(folder),
         "run_name": experiment.name,
         "num_train_epochs": training.epochs,
-        "max_steps": training.max_steps or -1,
+        # Given always: by itself the trainer goes on to max_steps, however many epochs that takes.
+        "max_steps": total_steps(experiment, num_rows),
         "per_device_train_batch_size": per_worker,
         "per_device_eval_batch_size": max(1, eval_rows // num_workers),
         "gradient_accumulation_steps": training.gradient_accumulation_steps,
