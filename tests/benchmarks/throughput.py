@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -160,7 +161,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     speeds: dict[str, list[float]] = {way: [] for way in WAYS}
     for repeat in range(options.repeats):
         for way in WAYS:
-            speeds[way].append(samples_per_second(way, dataset))
+            with redirect_stdout(sys.stderr):  # the trainer prints its own figures
+                speeds[way].append(samples_per_second(way, dataset))
             print(f"repeat {repeat + 1}: {way}: {speeds[way][-1]:.1f} samples/s", file=sys.stderr)
     table = Table(title=f"Training throughput, {options.rows} rows, batch {BATCH_SIZE}")
     for heading in ("way", "samples/s", "× padded to the limit", "× Hugging Face grouped"):
