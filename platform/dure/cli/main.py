@@ -1,16 +1,13 @@
-"""The program: global behaviour of all verbs, and how errors end."""
+"""The program: it runs a verb, and ends with a message and an exit code."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import logging
 import os
 import sys
 import traceback
-from typing import Annotated, Any, NoReturn
+from typing import Any, NoReturn
 
-import typer
-
+from dure.cli.app import app
 from dure.errors import DureError, nearest
 
 FLAGS = ("--debug", "--verbose", "-v")
@@ -18,33 +15,6 @@ FLAGS = ("--debug", "--verbose", "-v")
 
 _INTERRUPTED_CODE = 130
 _INTERRUPTED = "interrupted\n  try: --resume continues a run or a batch where it was"
-
-app = typer.Typer(
-    name="dure",
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["--help", "-h"]},
-    help="Distributed experiments on Ray Train and Ray Tune for fine-tuning NLP models.",
-)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"dure {importlib.metadata.version('dure')}")
-        raise typer.Exit
-
-
-@app.callback()
-def common(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what libraries log.")] = False,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
-    """Set what holds for every verb."""
-    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, stream=sys.stderr)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

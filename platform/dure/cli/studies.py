@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dure.cli import options
-from dure.cli.main import app
+from dure.cli.app import app
 from dure.cli.printing import print_json, print_result, print_yaml, results_only_on_stdout, tell
 from dure.errors import RunError
 

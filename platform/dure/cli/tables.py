@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from dure.cli import options
-from dure.cli.main import app
+from dure.cli.app import app
 from dure.cli.printing import print_json, print_result, results_only_on_stdout, tell
 
 

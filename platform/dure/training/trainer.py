@@ -103,9 +103,12 @@ class ModelTrainer:
         if training.early_stopping_patience is not None and self.eval_dataset is not None:
             callbacks.append(EarlyStoppingCallback(training.early_stopping_patience))
         set_seed(self.experiment.experiment.seed)
+        args = arguments_class(**arguments)
+        # One worker, one GPU: by itself the trainer would spread a worker over every GPU that it sees.
+        args._n_gpu = min(args.n_gpu, 1)
         self.hf = trainer_class(
             model=model,
-            args=arguments_class(**arguments),
+            args=args,
             data_collator=family.collator(tokenizer, model),
             train_dataset=train_dataset,
             eval_dataset=self.eval_dataset,
