@@ -148,6 +148,7 @@ def _train(request: RunRequest, folder: RunFolder, rank: int, num_workers: int) 
             **outcome["eval_metrics"],
             **outcome["untrained_metrics"],
             **({} if corpus.test is None else trainer.test(corpus.test)),
+            **outcome["speed"],
             **family.metric_notes(),
             "best_step": outcome["best_step"] or outcome["steps"],
             "steps": outcome["steps"],

@@ -133,7 +133,8 @@ class ModelTrainer:
 
         Returns:
             ``final_model_path``, ``best_checkpoint`` (None without validation), ``eval_metrics`` (of the best
-            checkpoint, by name), ``untrained_metrics`` and ``seconds``.
+            checkpoint, by name), ``untrained_metrics``, ``speed`` (of this session's training, validations
+            included) and ``seconds``.
 
         Raises:
             UserError: ``training.best_metric`` is no metric of the family.
@@ -162,12 +163,14 @@ class ModelTrainer:
             and self.experiment.training.evaluate_untrained
             and self.eval_dataset is not None
         )
+        speed: dict[str, float] = {}
         if checkpoint is not None and _is_finished(checkpoint):
             self._restore(checkpoint)
         else:
             set_seed(self.experiment.experiment.seed)
-            self.hf.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-        return self._conclude()
+            done = self.hf.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            speed = {name: value for name, value in done.metrics.items() if name.endswith("_per_second")}
+        return self._conclude() | {"speed": speed}
 
     def evaluate(self) -> dict[str, float]:
         """Validate the model as it is and return its metrics by name (``eval_…``).
