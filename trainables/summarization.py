@@ -22,6 +22,7 @@ from transformers import (
 from dure.config.schema import Profile, Section
 from dure.data.batching import length_order
 from dure.data.collating import Seq2SeqCollator
+from dure.data.encoding import token_ids
 from dure.data.samples.dialogues import Dialogue, dialogue_corpus
 from dure.data.tables import Role
 from dure.family import Family, Features, Rows
@@ -87,10 +88,10 @@ class Summarization(Family):
         """Encode inputs with their prefix and, when the rows have them, targets; keep the target's text."""
         settings = self.experiment.tokenizer
         texts = [settings.input_prefix + text for text in rows["text"]]
-        inputs, cut = _encoded(tokenizer, settings.encoder_max_len, text=texts)
+        inputs, cut = token_ids(tokenizer, settings.encoder_max_len, text=texts)
         features: Features = {"input_ids": inputs, "length": [len(row) for row in inputs], "truncated": cut}
         if "target" in rows:
-            labels, cut_labels = _encoded(
+            labels, cut_labels = token_ids(
                 tokenizer, settings.decoder_max_len, text_target=list(rows["target"])
             )
             features |= {
@@ -125,7 +126,7 @@ class Summarization(Family):
         return token_cross_entropy
 
     def compute_metrics(
-        self, tokenizer: PreTrainedTokenizerBase, dataset: datasets.Dataset
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: datasets.Dataset
     ) -> Callable[[EvalPrediction], dict[str, float]]:
         """Score generated summaries with ROUGE against the references as they stand in the table."""
         references = list(dataset["reference"])
@@ -191,12 +192,12 @@ class Summarization(Family):
             AutoTokenizer.from_pretrained(folder, local_files_only=True),
         )
 
-    def modules(self, model: PreTrainedModel) -> dict[str, str]:
+    def modules(self, model: PreTrainedModel) -> dict[str, tuple[str, ...]]:
         """Return encoder and decoder with the prefixes of their parameters."""
         names = {id(module): name for name, module in model.named_modules()}
         return {
-            "encoder": f"{names[id(model.get_encoder())]}.",
-            "decoder": f"{names[id(model.get_decoder())]}.",
+            "encoder": (f"{names[id(model.get_encoder())]}.",),
+            "decoder": (f"{names[id(model.get_decoder())]}.",),
         }
 
     def _decoded(self, tokenizer: PreTrainedTokenizerBase, ids: Any) -> list[str]:
@@ -211,21 +212,3 @@ class Summarization(Family):
 def _dialogues() -> dict[str, list[Dialogue]]:
     """Write the embedded corpus once in a process, which may run many experiments on it."""
     return dialogue_corpus()
-
-
-def _encoded(
-    tokenizer: PreTrainedTokenizerBase, max_length: int, **texts: list[str]
-) -> tuple[list[list[int]], list[bool]]:
-    """Return the ids of every text, at most ``max_length``, and whether each one was cut."""
-    ids: list[list[int]] = tokenizer(**texts, truncation=True, max_length=max_length)["input_ids"]
-    cut = [False] * len(ids)
-    # Only a text that fills the length can have been cut; these few are looked at again.
-    full = [index for index, row in enumerate(ids) if len(row) >= max_length]
-    if full:
-        ((name, every),) = texts.items()
-        whole = tokenizer(**{name: [every[index] for index in full]}, truncation=False, verbose=False)[
-            "input_ids"
-        ]
-        for index, row in zip(full, whole, strict=True):
-            cut[index] = len(row) > max_length
-    return ids, cut

@@ -355,7 +355,8 @@ def load_model_and_tokenizer(
     """Load the model of an experiment, ready to train, with its tokenizer.
 
     Args:
-        config: The experiment; a rehearsal trains its tokenizer on the training table.
+        config: The experiment; its training table says what a family must know of the data, such as the
+            classes, and a rehearsal trains its tokenizer on it.
         profile: The machine; recognised when not given.
         tell: Gets one-line messages.
 
@@ -366,9 +367,9 @@ def load_model_and_tokenizer(
     from dure.training.corpus import read_split, texts_of
 
     family = load_family(config, tell)
-    tokenizer = family.load_tokenizer(
-        lambda: texts_of(family, read_split(family, "train", config.data.train))
-    )
+    train = read_split(family, "train", config.data.train)
+    family.survey({"train": train})
+    tokenizer = family.load_tokenizer(lambda: texts_of(family, train))
     return family.load_model(tokenizer, profile or choose_profile(None, tell)), tokenizer
 
 

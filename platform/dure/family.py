@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from dure.config.loading import checked
 from dure.config.schema import Experiment, Profile, Section
 from dure.data.tables import Role as Role
+from dure.data.tables import Table
 from dure.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class NoOptions(Section):
 class Family(ABC):
     """One kind of model with its data and its metrics; made for one experiment.
 
-    A run calls, in this order: :meth:`load_tokenizer`, :meth:`encode` for every split (in batches; the
+    A run calls, in this order: :meth:`survey`, :meth:`load_tokenizer`, :meth:`encode` for every split (in batches; the
     result is cached under :meth:`encoding_key`), :meth:`load_model`, :meth:`collator`,
     :meth:`compute_metrics`, and after training :meth:`export`. Prediction calls :meth:`load_exported`,
     :meth:`encode` and :meth:`predict`.
@@ -63,6 +64,17 @@ class Family(ABC):
     @abstractmethod
     def sample(self, split: str) -> list[dict[str, str]]:
         """Return the rows of the embedded corpus by role; ``split`` is train, dev or test."""
+
+    def survey(self, tables: Mapping[str, Table]) -> None:  # noqa: B027  # most families need no such look
+        """Look at whole tables before anything is made of them, for what no single row tells, such as the classes.
+
+        Args:
+            tables: Split (``train`` always; ``dev`` and ``test`` where they are) to its table as it was read,
+                before rows are drawn from it. A test table may lack what is no input.
+
+        Raises:
+            UserError: A table is not what the family needs.
+        """
 
     @abstractmethod
     def load_tokenizer(self, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
@@ -93,9 +105,12 @@ class Family(ABC):
 
     @abstractmethod
     def compute_metrics(
-        self, tokenizer: PreTrainedTokenizerBase, dataset: datasets.Dataset
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: datasets.Dataset
     ) -> Callable[[EvalPrediction], dict[str, float]]:
-        """Return what scores the predictions of ``dataset``, whose rows come in the dataset's order."""
+        """Return what scores the predictions of ``dataset``, whose rows come in the dataset's order.
+
+        A figure of one class among others is named ``figure[class]``, such as ``f1[positive]``.
+        """
 
     @abstractmethod
     def objective(self) -> Callable[..., Any]:
@@ -131,8 +146,8 @@ class Family(ABC):
         return {}
 
     @abstractmethod
-    def modules(self, model: PreTrainedModel) -> dict[str, str]:
-        """Return the modules that analysis looks at: name → prefix of their parameters' names."""
+    def modules(self, model: PreTrainedModel) -> dict[str, tuple[str, ...]]:
+        """Return the modules that analysis looks at: name → prefixes of their parameters' names."""
 
 
 def load_family(experiment: Experiment, tell: Callable[[str], None] = logger.info) -> Family:

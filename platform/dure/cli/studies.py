@@ -37,7 +37,7 @@ def train(
     """Run one experiment."""
     from dure import api
     from dure.reporting.console import RunConsole, terminal
-    from dure.reporting.summary import result_table
+    from dure.reporting.summary import result_report
     from dure.training.records import RunFolder
 
     chosen = api.shaped(
@@ -64,7 +64,7 @@ def train(
             print_json({**failed.as_dict(), "path": str(path)})
         raise
     values = {**result.as_dict(), "path": str(path)}
-    print_result(values, result_table(values), as_json=as_json)
+    print_result(values, result_report(values), as_json=as_json)
     return 0 if result.state == "completed" else 1
 
 

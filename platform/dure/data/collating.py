@@ -48,12 +48,36 @@ class Seq2SeqCollator:
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Return one batch; tensors of shape (rows, longest)."""
-        inputs = [row["input_ids"] for row in rows]
-        batch = {
-            "input_ids": padded(inputs, self.pad_token_id, multiple_of=self.multiple_of),
-            "attention_mask": padded([[1] * len(row) for row in inputs], 0, multiple_of=self.multiple_of),
-        }
+        batch = _inputs(rows, self.pad_token_id, self.multiple_of)
         if "labels" in rows[0]:
             batch["labels"] = padded([row["labels"] for row in rows], -100, multiple_of=self.multiple_of)
             batch["decoder_input_ids"] = self.decoder_input_ids(batch["labels"])
         return batch
+
+
+class ClassificationCollator:
+    """Makes batches of ``input_ids``, ``attention_mask`` and, when the rows have them, ``labels``.
+
+    Args:
+        pad_token_id: Fills inputs.
+        multiple_of: Lengths are rounded up to a multiple of it.
+    """
+
+    def __init__(self, pad_token_id: int, *, multiple_of: int = 1) -> None:
+        self.pad_token_id = pad_token_id
+        self.multiple_of = multiple_of
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return one batch; inputs of shape (rows, longest), labels of shape (rows,)."""
+        batch = _inputs(rows, self.pad_token_id, self.multiple_of)
+        if "labels" in rows[0]:
+            batch["labels"] = torch.tensor([row["labels"] for row in rows], dtype=torch.int64)
+        return batch
+
+
+def _inputs(rows: Sequence[dict[str, Any]], pad_token_id: int, multiple_of: int) -> dict[str, torch.Tensor]:
+    inputs = [row["input_ids"] for row in rows]
+    return {
+        "input_ids": padded(inputs, pad_token_id, multiple_of=multiple_of),
+        "attention_mask": padded([[1] * len(row) for row in inputs], 0, multiple_of=multiple_of),
+    }

@@ -126,6 +126,30 @@ def encode_table(
     return encoded
 
 
+def token_ids(
+    tokenizer: PreTrainedTokenizerBase, max_length: int, **texts: list[str]
+) -> tuple[list[list[int]], list[bool]]:
+    """Return the ids of every text, at most ``max_length``, and whether each one was cut.
+
+    Args:
+        tokenizer: What cuts the texts.
+        max_length: Most ids of a text, control tokens counted.
+        texts: One list, under the tokenizer's own keyword: ``text`` or ``text_target``.
+    """
+    ids: list[list[int]] = tokenizer(**texts, truncation=True, max_length=max_length)["input_ids"]
+    cut = [False] * len(ids)
+    # Only a text that fills the length can have been cut; these few are looked at again.
+    full = [index for index, row in enumerate(ids) if len(row) >= max_length]
+    if full:
+        ((name, every),) = texts.items()
+        whole = tokenizer(**{name: [every[index] for index in full]}, truncation=False, verbose=False)[
+            "input_ids"
+        ]
+        for index, row in zip(full, whole, strict=True):
+            cut[index] = len(row) > max_length
+    return ids, cut
+
+
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """Return a SHA-256 of everything in a tokenizer that decides how text becomes ids.
 

@@ -36,6 +36,7 @@ class Role:
         is_id: Whether its values must be distinct.
         may_be_empty: Whether a required column may have empty cells.
         option: What the user sets to name another column; ``data.columns.<name>`` when not given.
+        is_class: Whether its values name classes and are no text to learn words from.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Role:
     is_id: bool = False
     may_be_empty: bool = False
     option: str | None = None
+    is_class: bool = False
 
 
 @dataclass(frozen=True)

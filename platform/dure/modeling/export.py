@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
+from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.initialization import no_init_weights
@@ -58,6 +59,14 @@ def _merged_weights(base: PreTrainedModel) -> dict[str, torch.Tensor]:
     for name, module in base.named_modules(remove_duplicate=False):
         if isinstance(module, NewRows) or name.startswith(inside):
             inside += (f"{name}.",) if isinstance(module, NewRows) else ()
+            continue
+        if isinstance(module, ModulesToSaveWrapper):
+            inside += (f"{name}.",)
+            trained = module.modules_to_save[ADAPTER].state_dict(prefix=f"{name}.")
+            weights |= {
+                key: nn.Parameter(tensor.detach().to("cpu", torch.float32, copy=True))
+                for key, tensor in trained.items()
+            }
             continue
         adapter = module if isinstance(module, LoraLayer) else None
         layer = module.get_base_layer() if adapter is not None else module

@@ -1,10 +1,11 @@
-"""Loading a sequence-to-sequence model and its tokenizer: from the hub, from a folder, or as a miniature."""
+"""Loading a model and its tokenizer: from the hub, from a folder, or as a miniature."""
 
 from __future__ import annotations
 
 import importlib.util
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from transformers import (
 
 from dure.config.schema import Experiment, ModelConfig, Profile, QuantizationConfig
 from dure.errors import UserError
-from dure.modeling.lora import AdaptedModel, apply_lora
+from dure.modeling.lora import AdaptedClassifier, AdaptedModel, apply_lora
 from dure.modeling.precision import resolve, weights_dtype
 from dure.modeling.rehearsal import build_miniature, train_tokenizer
 from dure.modeling.tokens import add_special_tokens, close_with_eos, resize_embeddings, state_real_tying
@@ -48,44 +49,103 @@ def load_tokenizer(experiment: Experiment, texts: Callable[[], Iterator[str]]) -
     return tokenizer
 
 
+@dataclass(frozen=True)
+class Task:
+    """What a model is loaded for.
+
+    Attributes:
+        auto_class: The class of transformers that loads it, such as ``AutoModelForSeq2SeqLM``.
+        kind: Such a model in words.
+        expected: What the user should give when the checkpoint is no such model.
+        config_changes: What the task sets in the configuration, such as its classes.
+        in_full: Names of modules that are never loaded in 4 bits.
+    """
+
+    auto_class: Any
+    kind: str
+    expected: str
+    config_changes: Mapping[str, Any] = field(default_factory=dict)
+    in_full: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A plain model.
+
+    Attributes:
+        model: With a row for every token of the tokenizer.
+        new_row_ids: Rows of the embedding that must be learned.
+        untaught: Names of weights that the checkpoint lacks, so that they start at random.
+    """
+
+    model: PreTrainedModel
+    new_row_ids: list[int]
+    untaught: list[str]
+
+
+SEQ2SEQ = Task(
+    AutoModelForSeq2SeqLM,
+    "encoder-decoder",
+    "a model that reads a text and writes another, such as T5, mT5 or BART",
+)
+"""Reading a text and writing another."""
+
+
 def load_seq2seq(
     experiment: Experiment,
     profile: Profile,
     tokenizer: PreTrainedTokenizerBase,
     tell: Callable[[str], None],
-) -> PreTrainedModel | AdaptedModel:
+) -> PreTrainedModel | AdaptedModel | AdaptedClassifier:
     """Load an encoder–decoder ready to train: new tokens have rows, adapters are in place.
+
+    Arguments and errors are those of :func:`load_pretrained`; a LoRA target that matches no layer is one too.
+    """
+    loaded = load_pretrained(SEQ2SEQ, experiment, profile, tokenizer, tell)
+    if experiment.lora is None:
+        return loaded.model
+    return apply_lora(loaded.model, experiment.lora, loaded.new_row_ids)
+
+
+def load_pretrained(
+    task: Task,
+    experiment: Experiment,
+    profile: Profile,
+    tokenizer: PreTrainedTokenizerBase,
+    tell: Callable[[str], None],
+) -> Loaded:
+    """Load the plain model of an experiment, with rows for new tokens.
 
     Everything is on the CPU, but 4-bit weights on a CUDA profile, which are quantised on the GPU at once.
 
     Args:
+        task: What the model is for.
         experiment: What to load.
         profile: Decides precision and whether 4-bit loading is possible.
         tokenizer: What :func:`load_tokenizer` returned.
         tell: Gets one line for everything that is not done as the experiment says.
 
     Raises:
-        UserError: The checkpoint cannot be found, reached or read; it is no encoder–decoder; a LoRA target
-            matches no layer; the precision is impossible for the model.
+        UserError: The checkpoint cannot be found, reached or read; it is no model for the task; the precision
+            is impossible for the model.
     """
     settings = experiment.model
     if settings.use_unsloth:
-        tell("use_unsloth: Unsloth serves no encoder-decoder models; dure's own path is used")
+        tell(f"use_unsloth: Unsloth serves no {task.kind} models; dure's own path is used")
     if experiment.rehearsal.enabled:
         new_tokens = list(experiment.tokenizer.all_special_tokens)
-        miniature = build_miniature(experiment, tokenizer)
+        miniature = build_miniature(experiment, tokenizer, task.auto_class, task.config_changes)
         with tempfile.TemporaryDirectory() as folder:
             # Through a folder, so that a rehearsal takes the very path of a checkpoint, 4-bit loading included.
             _save_everywhere(miniature, Path(folder))
-            model = _load(experiment, profile, folder, miniature.config, tell)
+            model, untaught = _load(task, experiment, profile, folder, miniature.config, tell)
     else:
         known = _checkpoint_tokenizer(settings).get_vocab()
         new_tokens = [token for token in experiment.tokenizer.all_special_tokens if token not in known]
-        config = _checkpoint_config(settings)
-        model = _load(experiment, profile, settings.checkpoint, config, tell)
+        config = _checkpoint_config(settings, task)
+        model, untaught = _load(task, experiment, profile, settings.checkpoint, config, tell)
     model.name_or_path = settings.checkpoint
-    row_ids = resize_embeddings(model, tokenizer, new_tokens)
-    return model if experiment.lora is None else apply_lora(model, experiment.lora, row_ids)
+    return Loaded(model, resize_embeddings(model, tokenizer, new_tokens), untaught)
 
 
 def _save_everywhere(model: PreTrainedModel, folder: Path) -> None:
@@ -97,12 +157,14 @@ def _save_everywhere(model: PreTrainedModel, folder: Path) -> None:
 
 
 def _load(
+    task: Task,
     experiment: Experiment,
     profile: Profile,
     source: str,
     config: PretrainedConfig,
     tell: Callable[[str], None],
-) -> PreTrainedModel:
+) -> tuple[PreTrainedModel, list[str]]:
+    """Return the model, and the names of the weights that the checkpoint lacks."""
     precision = resolve(experiment.training.precision, profile, config.model_type, tell)
     frozen = experiment.lora is not None
     dtype = weights_dtype(precision, frozen=frozen)
@@ -112,32 +174,40 @@ def _load(
     quantization = experiment.model.quantization
     if quantization is not None:
         if profile.quantization and importlib.util.find_spec("bitsandbytes"):
-            options["quantization_config"] = _bitsandbytes(quantization, dtype)
+            options["quantization_config"] = _bitsandbytes(quantization, dtype, task.in_full)
             device = "cpu" if profile.device == "cpu" else torch.cuda.current_device()
             options["device_map"] = {"": device}
         else:
             tell(f"no 4-bit weights on {profile.name}: LoRA on {precision} weights instead")
+    if task.config_changes:
+        # The head of a checkpoint that knew another number of classes is replaced, and told below.
+        options["ignore_mismatched_sizes"] = True
     try:
         model: PreTrainedModel
-        model, report = AutoModelForSeq2SeqLM.from_pretrained(source, output_loading_info=True, **options)
+        model, report = task.auto_class.from_pretrained(source, output_loading_info=True, **options)
     except (OSError, ValueError, SafetensorError) as error:
         raise _unloadable(experiment.model, error) from error
-    if missing := sorted(report["missing_keys"]):
+    mismatched = {name for name, *_ in report["mismatched_keys"]}
+    if missing := sorted(mismatched.union(report["missing_keys"])):
         tell(
             f"{experiment.model.checkpoint} lacks {len(missing)} weights, which start at random: "
             f"{', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}"
         )
     _keep_4bit_trainable(model)
     state_real_tying(model)
-    return model
+    return model, missing
 
 
-def _bitsandbytes(quantization: QuantizationConfig, dtype: torch.dtype) -> BitsAndBytesConfig:
+def _bitsandbytes(
+    quantization: QuantizationConfig, dtype: torch.dtype, in_full: Sequence[str]
+) -> BitsAndBytesConfig:
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=quantization.type,
         bnb_4bit_use_double_quant=quantization.double,
         bnb_4bit_compute_dtype=dtype,
+        # transformers spares the output layer of a language model when it is not told what to spare.
+        llm_int8_skip_modules=list(in_full) or None,
     )
 
 
@@ -160,22 +230,24 @@ def _checkpoint_tokenizer(settings: ModelConfig) -> PreTrainedTokenizerBase:
         raise _unloadable(settings, error) from error
 
 
-def _checkpoint_config(settings: ModelConfig) -> PretrainedConfig:
+def _checkpoint_config(settings: ModelConfig, task: Task) -> PretrainedConfig:
     """Read the configuration of a checkpoint.
 
     Raises:
-        UserError: It cannot be read, or belongs to no encoder–decoder.
+        UserError: It cannot be read, or belongs to no model for the task.
     """
     _check_folder(settings)
     try:
-        config = AutoConfig.from_pretrained(settings.checkpoint, revision=settings.revision or "main")
+        config = AutoConfig.from_pretrained(
+            settings.checkpoint, revision=settings.revision or "main", **task.config_changes
+        )
     except (OSError, ValueError) as error:
         raise _unloadable(settings, error) from error
-    if type(config) not in AutoModelForSeq2SeqLM._model_mapping:
+    if type(config) not in task.auto_class._model_mapping:
         raise UserError(
-            f"'{settings.checkpoint}' is a {config.model_type} model, which is no encoder-decoder",
+            f"'{settings.checkpoint}' is a {config.model_type} model, which is no {task.kind}",
             where="model.checkpoint",
-            expected="a model that reads a text and writes another, such as T5, mT5 or BART",
+            expected=task.expected,
         )
     return config
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import peft
 import torch
+from peft.utils import ModulesToSaveWrapper
 from rapidfuzz import fuzz, process
 from torch import nn
 from transformers import PreTrainedModel
@@ -17,11 +18,11 @@ from dure.errors import UserError
 from dure.modeling.rows import ADAPTER, train_rows
 
 
-class AdaptedModel(peft.PeftModelForSeq2SeqLM):  # type: ignore[misc]  # peft has no types
+class _SmallCheckpoints:
     """A frozen model with trained adapters, whose checkpoints hold what was trained and nothing else."""
 
     def save_pretrained(
-        self, save_directory: str, *, state_dict: dict[str, torch.Tensor] | None = None, **options: Any
+        self: Any, save_directory: str, *, state_dict: dict[str, torch.Tensor] | None = None, **options: Any
     ) -> None:
         """Save the adapters and the new rows.
 
@@ -29,12 +30,26 @@ class AdaptedModel(peft.PeftModelForSeq2SeqLM):  # type: ignore[misc]  # peft ha
         model hub about the embedding's size, and writes an adapter once for every place that shares it.
         """
         once = dict(self.named_parameters()) if state_dict is None else state_dict
-        super().save_pretrained(
+        super().save_pretrained(  # type: ignore[misc]
             save_directory, state_dict=once, **(options | {"save_embedding_layers": False})
         )
 
 
-def apply_lora(model: PreTrainedModel, config: LoraConfig, new_row_ids: Sequence[int]) -> AdaptedModel:
+class AdaptedModel(_SmallCheckpoints, peft.PeftModelForSeq2SeqLM):  # type: ignore[misc]  # peft has no types
+    """An adapted encoder–decoder."""
+
+
+class AdaptedClassifier(_SmallCheckpoints, peft.PeftModelForSequenceClassification):  # type: ignore[misc]
+    """An adapted classifier, whose head is trained whole."""
+
+
+def apply_lora(
+    model: PreTrainedModel,
+    config: LoraConfig,
+    new_row_ids: Sequence[int],
+    *,
+    trained_whole: Sequence[str] = (),
+) -> AdaptedModel | AdaptedClassifier:
     """Freeze ``model`` and give it adapters; rows of new tokens are trained as they are.
 
     Args:
@@ -42,6 +57,8 @@ def apply_lora(model: PreTrainedModel, config: LoraConfig, new_row_ids: Sequence
         config: Rank, scale, dropout and targets. A target may be the embedding or the output layer as well.
             An output layer that shares its weights with the embedding gets an adapter of its own.
         new_row_ids: Rows of the embedding that must be learned.
+        trained_whole: Modules of a classifier that are trained and saved whole, since they start at random:
+            its head. Kept in fp32, whatever the frozen weights are in.
 
     Raises:
         UserError: A target matches no layer that can have an adapter.
@@ -61,7 +78,8 @@ def apply_lora(model: PreTrainedModel, config: LoraConfig, new_row_ids: Sequence
         targets = tuple(t for t in targets if not any(_matches(name, t) for name in readers))
         targets += (next(name for name, module in model.named_modules() if module is embedding),)
     peft_config = peft.LoraConfig(
-        task_type=peft.TaskType.SEQ_2_SEQ_LM,
+        task_type=peft.TaskType.SEQ_CLS if trained_whole else peft.TaskType.SEQ_2_SEQ_LM,
+        modules_to_save=list(trained_whole) or None,
         r=config.rank,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
@@ -71,7 +89,11 @@ def apply_lora(model: PreTrainedModel, config: LoraConfig, new_row_ids: Sequence
     with warnings.catch_warnings():
         # It warns that merging adapters of tied layers needs care; dure.modeling.export takes it.
         warnings.filterwarnings("ignore", message=r".*tie_word_embeddings=True.*")
-        adapted = AdaptedModel(model, peft_config, adapter_name=ADAPTER)
+        adapted_class = AdaptedClassifier if trained_whole else AdaptedModel
+        adapted = adapted_class(model, peft_config, adapter_name=ADAPTER)
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            module.modules_to_save[ADAPTER].float()
     if adapts_embedding:
         for name in readers:
             model.set_submodule(name, model.get_input_embeddings())

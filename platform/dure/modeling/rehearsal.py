@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AutoConfig,
-    AutoModelForSeq2SeqLM,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -33,7 +32,8 @@ class Architecture:
         defaults: Settings of its usual checkpoints, for when no checkpoint is at hand.
         sizes: What to change in a configuration to make it small.
         control_tokens: Roles of the tokenizer's control tokens, in the order of their ids.
-        decoder_start: Role of the control token with which its decoder begins.
+        train: Trains its kind of tokenizer on texts, to a vocabulary of at most so many.
+        decoder_start: Role of the control token with which its decoder begins; None for an encoder alone.
         keeps_newlines: Whether its tokenizer keeps newlines; sentencepiece's, as T5's, makes them spaces.
         output_is_separate: Whether its usual checkpoints have an output matrix of their own.
     """
@@ -41,8 +41,9 @@ class Architecture:
     defaults: dict[str, Any]
     sizes: Callable[[RehearsalConfig, int], dict[str, Any]]
     control_tokens: dict[str, str]
-    decoder_start: str
-    keeps_newlines: bool
+    train: Callable[[Architecture, list[str], int], Tokenizer]
+    decoder_start: str | None = None
+    keeps_newlines: bool = False
     output_is_separate: bool = False
 
 
@@ -72,6 +73,97 @@ def _bart_sizes(mini: RehearsalConfig, positions: int) -> dict[str, Any]:
     }
 
 
+def _bert_sizes(mini: RehearsalConfig, positions: int) -> dict[str, Any]:
+    return {
+        "hidden_size": mini.hidden_size,
+        "intermediate_size": 2 * mini.hidden_size,
+        "num_attention_heads": mini.num_heads,
+        "num_hidden_layers": mini.num_layers,
+        "max_position_embeddings": positions,
+        "initializer_range": mini.hidden_size**-0.5,
+    }
+
+
+def _distilbert_sizes(mini: RehearsalConfig, positions: int) -> dict[str, Any]:
+    return {
+        "dim": mini.hidden_size,
+        "hidden_dim": 2 * mini.hidden_size,
+        "n_heads": mini.num_heads,
+        "n_layers": mini.num_layers,
+        "max_position_embeddings": positions,
+        "initializer_range": mini.hidden_size**-0.5,
+    }
+
+
+_AS_SENTENCEPIECE = normalizers.Sequence(
+    [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
+)
+"""What T5's tokenizer does to a text first; newlines become spaces."""
+
+
+def _train_bpe(architecture: Architecture, texts: list[str], size: int) -> Tokenizer:
+    """Train BPE over words, ending every text in the end-of-sequence token.
+
+    For T5 too, whose own tokenizer is Unigram: its trainer gives another vocabulary in every process.
+    """
+    tokens = architecture.control_tokens
+    tokenizer = Tokenizer(models.BPE(unk_token=tokens["unk_token"]))
+    tokenizer.normalizer = normalizers.NFC() if architecture.keeps_newlines else _AS_SENTENCEPIECE
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    tokenizer.decoder = decoders.Metaspace(prepend_scheme="first")
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=list(tokens.values()), show_progress=False)
+    tokenizer.train_from_iterator(_common_characters(texts, size // 2), trainer)
+    eos = tokens["eos_token"]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {eos}", special_tokens=[(eos, tokenizer.token_to_id(eos))]
+    )
+    return tokenizer
+
+
+def _train_wordpiece(architecture: Architecture, texts: list[str], size: int) -> Tokenizer:
+    """Train WordPiece, with the control tokens of BERT around every text.
+
+    The pieces are those of BPE over words that begin with a mark: the trainer of WordPiece itself gives
+    pieces inside of words other ids in every process. Letters keep their case and Hangul its syllables,
+    which BERT's usual way of stripping accents takes apart.
+    """
+    tokens = architecture.control_tokens
+    normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.BertNormalizer(strip_accents=False, lowercase=False)]
+    )
+    words = Tokenizer(models.BPE())
+    words.normalizer = normalizer
+    words.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Metaspace(prepend_scheme="always")]
+    )
+    # A character may need two pieces: one that begins a word and one inside of it.
+    common = _common_characters(texts, size // 4)
+    letters = {character for text in common for character in normalizer.normalize_str(text)} - {" "}
+    singles = [*sorted(letters), *(f"##{letter}" for letter in sorted(letters))]
+    num_pieces = size - len(tokens) - len(singles)
+    trainer = trainers.BpeTrainer(vocab_size=max(size - len(tokens), 1), show_progress=False)
+    words.train_from_iterator(common, trainer)
+    learned = sorted(words.get_vocab().items(), key=lambda item: item[1])
+    pieces = [piece[1:] if piece.startswith(WORD_MARK) else f"##{piece}" for piece, _ in learned]
+    longer = [piece for piece in pieces if len(piece.removeprefix("##")) > 1][: max(num_pieces, 0)]
+    vocabulary = dict.fromkeys([*tokens.values(), *singles, *longer])
+    tokenizer = Tokenizer(
+        models.WordPiece(
+            {piece: place for place, piece in enumerate(vocabulary)}, unk_token=tokens["unk_token"]
+        )
+    )
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(prefix="##")
+    ends = [(tokens[role], tokenizer.token_to_id(tokens[role])) for role in ("cls_token", "sep_token")]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{ends[0][0]} $A {ends[1][0]}", special_tokens=ends
+    )
+    return tokenizer
+
+
+WORD_MARK = "▁"
+"""What stands before the first piece of a word in BPE."""
 _T5_TOKENS = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
 _BART_TOKENS = {
     "bos_token": "<s>",
@@ -80,26 +172,32 @@ _BART_TOKENS = {
     "unk_token": "<unk>",
     "mask_token": "<mask>",
 }
+_BERT_TOKENS = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
 ARCHITECTURES: dict[str, Architecture] = {
     "t5": Architecture(
-        {"feed_forward_proj": "relu"}, _t5_sizes, _T5_TOKENS, decoder_start="pad_token", keeps_newlines=False
+        {"feed_forward_proj": "relu"}, _t5_sizes, _T5_TOKENS, _train_bpe, decoder_start="pad_token"
     ),
     "mt5": Architecture(
         {"feed_forward_proj": "gated-gelu"},
         _t5_sizes,
         _T5_TOKENS,
+        _train_bpe,
         decoder_start="pad_token",
-        keeps_newlines=False,
         output_is_separate=True,
     ),
-    "bart": Architecture({}, _bart_sizes, _BART_TOKENS, decoder_start="eos_token", keeps_newlines=True),
+    "bart": Architecture(
+        {}, _bart_sizes, _BART_TOKENS, _train_bpe, decoder_start="eos_token", keeps_newlines=True
+    ),
+    "bert": Architecture({}, _bert_sizes, _BERT_TOKENS, _train_wordpiece),
+    "distilbert": Architecture({}, _distilbert_sizes, _BERT_TOKENS, _train_wordpiece),
 }
 """Model types that can be rehearsed."""
-
-_AS_SENTENCEPIECE = normalizers.Sequence(
-    [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
-)
-"""What T5's tokenizer does to a text first; newlines become spaces."""
 
 LOGIT_SPREAD = 2.0
 """Standard deviation of the miniature's logits before training; see :func:`_make_learnable`."""
@@ -124,52 +222,70 @@ def model_type(experiment: Experiment) -> str:
 def train_tokenizer(texts: Iterator[str], experiment: Experiment) -> PreTrainedTokenizerFast:
     """Train a tokenizer with the architecture's control tokens; equal texts give equal tokenizers.
 
-    It is BPE over words for every architecture: the Unigram trainer, which T5's tokenizer comes from, gives
-    another vocabulary in every process. The experiment's special tokens are cut out of the texts, so that
-    they are as new to the tokenizer as they are to a real one.
+    The experiment's special tokens are cut out of the texts, so that they are as new to the tokenizer as they
+    are to a real one.
     """
     architecture = ARCHITECTURES[model_type(experiment)]
-    tokens = architecture.control_tokens
-    size = experiment.rehearsal.vocab_size
-    tokenizer = Tokenizer(models.BPE(unk_token=tokens["unk_token"]))
-    tokenizer.normalizer = normalizers.NFC() if architecture.keeps_newlines else _AS_SENTENCEPIECE
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
-    tokenizer.decoder = decoders.Metaspace(prepend_scheme="first")
-    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=list(tokens.values()), show_progress=False)
-    pieces = _without(texts, experiment.tokenizer.all_special_tokens)
-    tokenizer.train_from_iterator(_common_characters(pieces, size // 2), trainer)
-    eos = tokens["eos_token"]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"$A {eos}", special_tokens=[(eos, tokenizer.token_to_id(eos))]
-    )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **tokens)
+    pieces = list(_without(texts, experiment.tokenizer.all_special_tokens))
+    tokenizer = architecture.train(architecture, pieces, experiment.rehearsal.vocab_size)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **architecture.control_tokens)
 
 
-def build_miniature(experiment: Experiment, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+def build_miniature(
+    experiment: Experiment,
+    tokenizer: PreTrainedTokenizerBase,
+    auto_class: Any,
+    config_changes: Mapping[str, Any] | None = None,
+) -> PreTrainedModel:
     """Build the experiment's architecture in miniature, with random weights drawn by its seed.
 
     When the checkpoint is a folder, its configuration is kept in everything but the sizes. The vocabulary is
     the tokenizer's without the experiment's special tokens: these are to be added as to a real checkpoint.
+
+    Args:
+        experiment: What to rehearse.
+        tokenizer: From :func:`train_tokenizer`.
+        auto_class: The class of transformers that builds the model, such as ``AutoModelForSeq2SeqLM``.
+        config_changes: What the task sets in the configuration, such as its classes.
+
+    Raises:
+        UserError: The architecture is not one for the task.
     """
     name = model_type(experiment)
     architecture = ARCHITECTURES[name]
     config = _folder_config(experiment) or AutoConfig.for_model(name, **architecture.defaults)
     lengths = experiment.tokenizer
     positions = max(lengths.encoder_max_len, lengths.decoder_max_len, experiment.generation.max_length) + 2
+    if type(config) not in auto_class._model_mapping:
+        fitting = [
+            each
+            for each in ARCHITECTURES
+            if (ARCHITECTURES[each].decoder_start is None) != (architecture.decoder_start is None)
+        ]
+        raise UserError(
+            f"'{name}' is no model for {experiment.family}",
+            where="model.architecture",
+            expected=f"one of {', '.join(fitting)}",
+        )
     changes = architecture.sizes(experiment.rehearsal, positions) | {
         "vocab_size": tokenizer.vocab_size,
         "pad_token_id": tokenizer.pad_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "bos_token_id": tokenizer.bos_token_id,
-        "decoder_start_token_id": getattr(tokenizer, f"{architecture.decoder_start}_id"),
-        "forced_eos_token_id": None,
-        "forced_bos_token_id": None,
+        **(config_changes or {}),
     }
+    if architecture.decoder_start is not None:
+        changes |= {
+            "eos_token_id": tokenizer.eos_token_id,
+            "bos_token_id": tokenizer.bos_token_id,
+            "decoder_start_token_id": getattr(tokenizer, f"{architecture.decoder_start}_id"),
+            "forced_eos_token_id": None,
+            "forced_bos_token_id": None,
+        }
     for key, value in changes.items():
         setattr(config, key, value)
     set_seed(experiment.experiment.seed)
-    model: PreTrainedModel = AutoModelForSeq2SeqLM.from_config(config)
-    _make_learnable(model, separate_output=architecture.output_is_separate)
+    model: PreTrainedModel = auto_class.from_config(config)
+    if architecture.decoder_start is not None:
+        _make_learnable(model, separate_output=architecture.output_is_separate)
     return model
 
 
@@ -209,18 +325,17 @@ def _without(texts: Iterator[str], tokens: tuple[str, ...]) -> Iterator[str]:
         yield from cut.split(text)
 
 
-def _common_characters(texts: Iterator[str], limit: int) -> list[str]:
+def _common_characters(texts: Sequence[str], limit: int) -> Sequence[str]:
     """Return the texts with all but the ``limit`` most frequent characters made spaces.
 
     Every character of the training text takes a place in the vocabulary, and the Hangul syllables of a real
     corpus alone can be more than a small vocabulary holds. The rare ones are unknown to it instead.
     """
-    kept = list(texts)
     counts: Counter[str] = Counter()
-    for text in kept:
+    for text in texts:
         counts.update(text)
     if len(counts) <= limit:
-        return kept
+        return texts
     ranked = sorted(counts, key=lambda character: (-counts[character], character))
     blank = dict.fromkeys(map(ord, ranked[limit:]), " ")
-    return [text.translate(blank) for text in kept]
+    return [text.translate(blank) for text in texts]

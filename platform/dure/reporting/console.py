@@ -18,6 +18,7 @@ from dure.reporting.figures import (
     DEFAULT_METRICS,
     UNTRAINED,
     Figure,
+    class_figure,
     counted,
     duration,
     is_speed,
@@ -293,7 +294,7 @@ def _left(seconds: float | None) -> str:
 
 
 def _is_score(metric: str) -> bool:
-    return metric.startswith("eval_") and not is_speed(metric)
+    return metric.startswith("eval_") and not is_speed(metric) and class_figure(metric) is None
 
 
 def _position(step: int, total_steps: int, epoch: float) -> list[str]:

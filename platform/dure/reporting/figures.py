@@ -28,6 +28,7 @@ _NAMES = {
     "f1": "F1",
 }
 _NAME = re.compile(rf"(?:^|(?<=_))({'|'.join(sorted(_NAMES, key=len, reverse=True))})(_|$)")
+_CLASS_FIGURE = re.compile(r"(\w+?)\[(.*)\]", re.DOTALL)
 _SHARE = re.compile(r"rouge|accuracy|(^|_)(f1|precision|recall)(_|$)")
 _LOSS = re.compile(r"(^|_)(loss|perplexity)(_|$)")
 
@@ -43,14 +44,21 @@ def metric_label(metric: str) -> str:
     return f"{label} %" if is_share(metric) else label
 
 
+def class_figure(metric: str) -> tuple[str, str] | None:
+    """Return figure and class of a metric on one class, ``eval_f1[positive]`` → ``(eval_f1, positive)``, else None."""
+    found = _CLASS_FIGURE.fullmatch(metric)
+    return None if found is None else (found[1], found[2])
+
+
 def is_share(metric: str) -> bool:
     """Return whether the metric lies between 0 and 1 and is shown as a percentage."""
+    metric = metric.partition("[")[0]
     return "num_" not in metric and _SHARE.search(metric) is not None
 
 
 def lower_is_better(metric: str) -> bool:
     """Return whether a smaller value of the metric is a better one."""
-    return _LOSS.search(metric) is not None
+    return _LOSS.search(metric.partition("[")[0]) is not None
 
 
 def metric_figure(metric: str, value: Figure) -> str:

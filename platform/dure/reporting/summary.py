@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from dure.reporting.columns import Column, FittedTable
@@ -15,6 +15,7 @@ from dure.reporting.figures import (
     NOTHING,
     UNTRAINED,
     Figure,
+    class_figure,
     counted,
     duration,
     is_share,
@@ -62,15 +63,46 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
 
 
+def result_report(result: Mapping[str, Any]) -> Group:
+    """Return all that a terminal shows of one run: its figures, and those of its classes when it has any.
+
+    Args:
+        result: As for :func:`result_table`.
+    """
+    classes = class_table(result)
+    tables: list[RenderableType] = [result_table(result)]
+    if classes is not None:
+        tables += [Text(), classes]
+    return Group(*tables)
+
+
+def class_table(result: Mapping[str, Any]) -> FittedTable | None:
+    """Return the validation figures of every class, or None when there are no classes.
+
+    Args:
+        result: As for :func:`result_table`.
+    """
+    classes: dict[str, dict[str, Figure]] = {}
+    for key, value in result["metrics"].items():
+        found = class_figure(key)
+        if found is not None and found[0].startswith("eval_"):
+            classes.setdefault(found[1], {})[found[0].removeprefix("eval_")] = value
+    return _class_figures(classes, "classes") if classes else None
+
+
 def result_table(result: Mapping[str, Any]) -> FittedTable:
-    """Return the figures of one run for a terminal.
+    """Return the figures of one run for a terminal, without those of its classes.
 
     Args:
         result: What ``result.json`` holds: ``name``, ``state``, ``metrics``, ``seconds``, ``error``,
             ``best_checkpoint`` and ``final_model_path``.
     """
     metrics: Mapping[str, Figure] = result["metrics"]
-    keys = [key for key in metrics if not key.startswith((UNTRAINED, _TOKENIZER)) and not is_speed(key)]
+    keys = [
+        key
+        for key in metrics
+        if not key.startswith((UNTRAINED, _TOKENIZER)) and not is_speed(key) and class_figure(key) is None
+    ]
     keys.sort(key=lambda key: not key.startswith("eval_"))
     columns = [
         Column("metric", [Text(metric_label(key)) for key in keys], is_text=True),
@@ -103,13 +135,8 @@ def score_table(scores: Mapping[str, Any]) -> FittedTable:
         scores: What :func:`dure.metrics.scoring.score_files` returns.
     """
     if scores["task"] == "classification":
-        classes: Mapping[str, Mapping[str, float | int]] = scores["per_class"]
-        columns = [Column("class", [Text(name) for name in classes], is_text=True, shortest=_SHORTEST_NAME)]
-        for figure in ("precision", "recall", "f1", "support"):
-            cells = [Text(metric_figure(figure, values[figure])) for values in classes.values()]
-            columns.append(Column(metric_label(figure), cells))
         notes = [metric_phrase(key, scores[key]) for key in ("accuracy", "macro_f1", "weighted_f1")]
-        return FittedTable(columns, counted(scores["num_rows"], "row"), notes)
+        return _class_figures(scores["per_class"], counted(scores["num_rows"], "row"), notes)
     names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
     columns = [Column("", [Text(_bare_label(name)) for name in names], is_text=True)]
     for heading, suffix in (("F1 %", ""), ("precision %", "_precision"), ("recall %", "_recall")):
@@ -122,6 +149,18 @@ def score_table(scores: Mapping[str, Any]) -> FittedTable:
         *([f"{counted(empty, 'prediction')} without a token, scored 0"] if empty else []),
     ]
     return FittedTable(columns, counted(scores["num_pairs"], "pair"), notes)
+
+
+def _class_figures(
+    classes: Mapping[str, Mapping[str, Figure]], title: str, notes: Sequence[str] = ()
+) -> FittedTable:
+    columns = [Column("class", [Text(name) for name in classes], is_text=True, shortest=_SHORTEST_NAME)]
+    for figure in ("precision", "recall", "f1"):
+        cells = [Text(metric_figure(figure, values[figure])) for values in classes.values()]
+        columns.append(Column(metric_label(figure), cells))
+    supports = [Text(f"{int(number(values['support']) or 0)}") for values in classes.values()]
+    columns.append(Column("support", supports))
+    return FittedTable(columns, title, notes)
 
 
 def catalogue_table(catalogue: Mapping[str, Mapping[str, str]]) -> FittedTable:

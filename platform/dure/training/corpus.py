@@ -128,6 +128,7 @@ def load_corpus(
     for table in (train, *held_out.values()):
         for message in table.messages():
             tell(message)
+    family.survey({"train": train, **held_out})
     fingerprints = {"train": train.fingerprint} | {
         split: table.fingerprint for split, table in held_out.items()
     }
@@ -167,10 +168,10 @@ def _has_targets(family: Family, table: Table, tell: Callable[[str], None]) -> b
 
 
 def texts_of(family: Family, table: Table) -> Iterator[str]:
-    """Give all text of a table, of every role but ids."""
+    """Give all text of a table, of every role but ids and classes."""
     for batch in table.dataset.iter(batch_size=1000):
         for role in family.roles:
-            if role.name in batch and not role.is_id:
+            if role.name in batch and not role.is_id and not role.is_class:
                 yield from batch[role.name]
 
 

@@ -13,7 +13,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_callback import ExportableState
 
 from dure.data.batching import LengthGroupedSampler, Lengths
-from dure.modeling.objectives import row_token_losses
+from dure.modeling.objectives import row_class_losses, row_token_losses
 from dure.training import checkpoints
 
 
@@ -22,6 +22,10 @@ class _DureTrainer:
 
     Checkpoints are written into a hidden folder and renamed when they are whole. Retention is dure's own:
     the best and the newest stay.
+
+    The validation loss is the mean over all target tokens, or over all rows of a classifier. The trainers of
+    transformers take a mean of the batches' means, which changes with the batch size and the number of
+    workers, and count the rows twice that fill up the workers' last round.
     """
 
     length_sampler: LengthGroupedSampler | None = None
@@ -33,6 +37,19 @@ class _DureTrainer:
     def keep_checkpoints(self, limit: int) -> None:
         """Say how many checkpoints stay; call before training."""
         self.checkpoint_limit = limit
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+        """Predict and score all rows, and put the exact loss among the metrics."""
+        self._row_losses: list[torch.Tensor] = []
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)  # type: ignore[misc]
+        if self._row_losses:
+            total, items = torch.cat(self._row_losses).double().sum(dim=0)
+            output.metrics[f"{metric_key_prefix}_loss"] = float(total / items)
+        return output
+
+    def _keep_losses(self: Any, losses: torch.Tensor) -> None:
+        """Take the losses of a batch's rows, shape (rows, 2): summed loss, and number of items."""
+        self._row_losses.append(self.accelerator.gather_for_metrics(losses).cpu())
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int] | None:
         if self.length_sampler is not None:
@@ -68,25 +85,23 @@ class _DureTrainer:
 
 
 class ClassicTrainer(_DureTrainer, Trainer):  # type: ignore[misc]
-    """Trainer of models that do not generate."""
+    """Trainer of models that say a class for every row."""
+
+    def prediction_step(
+        self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        """Return no loss (it is kept by row), the logits and the labels of a batch."""
+        inputs = self._prepare_inputs(inputs)
+        labels = inputs.pop("labels", None)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            logits = model(**inputs)["logits"].float()
+        if labels is not None:
+            self._keep_losses(row_class_losses(logits, labels))
+        return None, logits, labels
 
 
 class GeneratingTrainer(_DureTrainer, Seq2SeqTrainer):  # type: ignore[misc]
-    """Trainer of models that generate text at validation.
-
-    The validation loss is the mean over all target tokens. ``Seq2SeqTrainer`` takes the mean of the batches'
-    means, which changes with the batch size and the number of workers, and counts the rows twice that fill up
-    the workers' last round.
-    """
-
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
-        """Generate and score all rows, and put the exact loss among the metrics."""
-        self._row_losses: list[torch.Tensor] = []
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        if self._row_losses:
-            total, tokens = torch.cat(self._row_losses).double().sum(dim=0)
-            output.metrics[f"{metric_key_prefix}_loss"] = float(total / tokens)
-        return output
+    """Trainer of models that generate text at validation."""
 
     def prediction_step(
         self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, *args: Any, **kwargs: Any
@@ -96,8 +111,7 @@ class GeneratingTrainer(_DureTrainer, Seq2SeqTrainer):  # type: ignore[misc]
         labels = inputs.pop("labels", None)
         with torch.no_grad(), self.compute_loss_context_manager():
             if labels is not None:
-                losses = row_token_losses(model(**inputs)["logits"], labels)
-                self._row_losses.append(self.accelerator.gather_for_metrics(losses).cpu())
+                self._keep_losses(row_token_losses(model(**inputs)["logits"], labels))
             ids = self.model.generate(
                 input_ids=inputs["input_ids"],
                 attention_mask=inputs["attention_mask"],

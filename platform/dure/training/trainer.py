@@ -84,7 +84,7 @@ class ModelTrainer:
         training = self.experiment.training
         check_best_metric(self.experiment, family)
         self.compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = (
-            None if self.eval_dataset is None else family.compute_metrics(tokenizer, self.eval_dataset)
+            None if self.eval_dataset is None else family.compute_metrics(model, tokenizer, self.eval_dataset)
         )
         arguments = training_arguments(
             self.experiment,
@@ -188,7 +188,7 @@ class ModelTrainer:
     def test(self, dataset: datasets.Dataset) -> dict[str, float]:
         """Score rows that took no part in training or selection; names begin with ``test_``."""
         dataset = _longest_first(dataset)
-        self.hf.compute_metrics = self.family.compute_metrics(self.tokenizer, dataset)
+        self.hf.compute_metrics = self.family.compute_metrics(self.model, self.tokenizer, dataset)
         metrics: dict[str, float] = self.hf.predict(dataset, metric_key_prefix="test").metrics
         self.hf.compute_metrics = self.compute_metrics
         self.recorder.record(

@@ -1,0 +1,88 @@
+"""Loading an encoder with a classification head: its classes named, the new head trained whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from peft import PeftModel
+from torch import nn
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+
+from dure.config.schema import Experiment, Profile
+from dure.errors import UserError
+from dure.modeling.loading import Task, load_pretrained
+from dure.modeling.lora import AdaptedClassifier, AdaptedModel, apply_lora
+
+HEADS = ("classifier", "pre_classifier", "score", "classification_head", "out_proj")
+"""What transformers calls the head of a classifier; kept out of 4 bits, since it starts at random."""
+
+
+def load_classifier(
+    experiment: Experiment,
+    profile: Profile,
+    tokenizer: PreTrainedTokenizerBase,
+    classes: Sequence[str],
+    tell: Callable[[str], None],
+) -> PreTrainedModel | AdaptedModel | AdaptedClassifier:
+    """Load an encoder with a head over ``classes``, ready to train.
+
+    Everything that starts at random is trained, under LoRA too: the head, and what else the checkpoint lacks.
+
+    Args:
+        experiment: What to load.
+        profile: Decides precision and whether 4-bit loading is possible.
+        tokenizer: What ``load_tokenizer`` returned.
+        classes: Names in the order of their ids; saved in the configuration.
+        tell: Gets one line for everything that is not done as the experiment says.
+
+    Raises:
+        UserError: As ``load_pretrained``; texts may be longer than the model has positions.
+    """
+    changes = {
+        "id2label": dict(enumerate(classes)),
+        "label2id": {name: place for place, name in enumerate(classes)},
+        "problem_type": "single_label_classification",
+    }
+    task = Task(
+        AutoModelForSequenceClassification,
+        "text classifier",
+        "an encoder that transformers can put a classification head on, such as BERT or DistilBERT",
+        changes,
+        HEADS,
+    )
+    loaded = load_pretrained(task, experiment, profile, tokenizer, tell)
+    model = loaded.model
+    _check_length(experiment, model, tokenizer)
+    if experiment.lora is None:
+        return model
+    heads = [name for name, module in model.named_children() if _is_head(model, module)]
+    others = {name.rpartition(".")[0] for name in loaded.untaught if name.partition(".")[0] not in heads}
+    return apply_lora(model, experiment.lora, loaded.new_row_ids, trained_whole=[*heads, *sorted(others)])
+
+
+def classifier_modules(model: PreTrainedModel | PeftModel) -> dict[str, tuple[str, ...]]:
+    """Return ``encoder`` and ``head`` of a classifier with the prefixes of their parameters' names."""
+    plain = model.get_base_model() if isinstance(model, PeftModel) else model
+    inside = next(f"{name}." if name else "" for name, module in model.named_modules() if module is plain)
+    names: dict[bool, list[str]] = {True: [], False: []}
+    for name, module in plain.named_children():
+        if any(True for _ in module.parameters()):
+            names[_is_head(plain, module)].append(f"{inside}{name}.")
+    return {"encoder": tuple(names[False]), "head": tuple(names[True])}
+
+
+def _is_head(model: PreTrainedModel, module: nn.Module) -> bool:
+    """Whether a child of a classifier is trained weights beside the encoder."""
+    return module is not model.base_model and any(True for _ in module.parameters())
+
+
+def _check_length(experiment: Experiment, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse texts longer than the model has positions for, which would fail in the middle of training."""
+    known = getattr(model.config, "max_position_embeddings", None)
+    limit = min(known or tokenizer.model_max_length, tokenizer.model_max_length)
+    if experiment.tokenizer.encoder_max_len > limit:
+        raise UserError(
+            f"{experiment.tokenizer.encoder_max_len} tokens are more than {experiment.model.checkpoint} reads",
+            where="tokenizer.encoder_max_len",
+            expected=f"at most {limit}",
+        )

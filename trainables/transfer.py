@@ -1,0 +1,181 @@
+"""Text classification with encoders: BERT, DistilBERT and their like, fully, with LoRA or with QLoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import datasets
+import numpy
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from dure.config.schema import Profile
+from dure.data.batching import length_order
+from dure.data.classes import check_classes, classes_of
+from dure.data.collating import ClassificationCollator
+from dure.data.encoding import token_ids
+from dure.data.samples.reviews import Review, review_corpus
+from dure.data.tables import Role, Table
+from dure.family import Family, Features, Rows
+from dure.metrics.classification import classification_report
+from dure.modeling.classifier import classifier_modules, load_classifier
+from dure.modeling.export import export
+from dure.modeling.loading import load_tokenizer
+from dure.modeling.objectives import row_cross_entropy
+
+_FIGURES = ("precision", "recall", "f1", "support")
+
+
+class Transfer(Family):
+    """Reads a text and says which class it is of; the classes are those of the training table."""
+
+    roles = (
+        Role("id", "id", required=False, is_id=True),
+        Role("text", "text", is_input=True),
+        Role("label", "label", is_class=True),
+    )
+    metric_names: ClassVar[tuple[str, ...]] = ("eval_accuracy", "eval_macro_f1", "eval_weighted_f1")
+
+    classes: tuple[str, ...] = ()
+    """Names of the classes in the order of their ids; known from :meth:`survey` or :meth:`load_exported` on."""
+
+    def sample(self, split: str) -> list[dict[str, str]]:
+        """Return the embedded Korean reviews with what they are: praise, complaint, question …."""
+        return [dict(asdict(review)) for review in _reviews()[split]]
+
+    def survey(self, tables: Mapping[str, Table]) -> None:
+        """Take the classes from the training table; the other tables may have no class beside them."""
+        self.classes = classes_of(tables["train"], "label")
+        for split, table in tables.items():
+            if split != "train":
+                check_classes(table, "label", self.classes)
+
+    def load_tokenizer(self, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
+        """Load the checkpoint's tokenizer with the experiment's special tokens, or train the rehearsal's."""
+        prefix = self.experiment.tokenizer.input_prefix
+        return load_tokenizer(self.experiment, lambda: (prefix + text for text in texts()))
+
+    def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
+        """Load the encoder with a head over the classes."""
+        return load_classifier(self.experiment, profile, tokenizer, self.classes, self.tell)
+
+    def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Features:
+        """Encode texts and, when the rows have them, the ids of their classes."""
+        settings = self.experiment.tokenizer
+        texts = [settings.input_prefix + text for text in rows["text"]]
+        inputs, cut = token_ids(tokenizer, settings.encoder_max_len, text=texts)
+        features: Features = {"input_ids": inputs, "length": [len(row) for row in inputs], "truncated": cut}
+        if "label" in rows:
+            ids = {name: place for place, name in enumerate(self.classes)}
+            features["labels"] = [ids[label.strip()] for label in rows["label"]]
+        if "id" in rows:
+            features["id"] = list(rows["id"])
+        return features
+
+    def encoding_key(self) -> Mapping[str, Any]:
+        """Return length, prefix and classes."""
+        settings = self.experiment.tokenizer
+        return {
+            "family": "transfer-1",
+            "encoder_max_len": settings.encoder_max_len,
+            "input_prefix": settings.input_prefix,
+            "classes": list(self.classes),
+        }
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> ClassificationCollator:
+        """Pad to the longest row of the batch."""
+        multiple = 8 if torch.cuda.is_available() else 1
+        return ClassificationCollator(int(tokenizer.pad_token_id or 0), multiple_of=multiple)
+
+    def objective(self) -> Callable[..., torch.Tensor]:
+        """Cross entropy over the rows of the whole optimiser step."""
+        return row_cross_entropy
+
+    def compute_metrics(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: datasets.Dataset
+    ) -> Callable[[EvalPrediction], dict[str, float]]:
+        """Score the likeliest classes: accuracy and F1 over all, and the figures of every class."""
+        classes = _classes_of_model(model)
+
+        def score(prediction: EvalPrediction) -> dict[str, float]:
+            chosen = numpy.asarray(prediction.predictions).argmax(axis=-1)
+            report = classification_report(
+                [classes[label] for label in numpy.asarray(prediction.label_ids)],
+                [classes[label] for label in chosen],
+            )
+            absent = dict.fromkeys(_FIGURES, 0)
+            return {
+                **{name: report[name] for name in ("accuracy", "macro_f1", "weighted_f1")},
+                **{
+                    f"{figure}[{name}]": float(report["per_class"].get(name, absent)[figure])
+                    for name in classes
+                    for figure in _FIGURES
+                },
+            }
+
+        return score
+
+    def predict(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        dataset: datasets.Dataset,
+        *,
+        progress: Callable[[int], None],
+    ) -> list[dict[str, Any]]:
+        """Say for every row the likeliest class and the probability of each; longest rows first."""
+        training = self.experiment.training
+        batch_size = training.eval_batch_size or training.batch_size
+        classes, order = _classes_of_model(model), length_order(dataset["length"])
+        collate = self.collator(tokenizer, model)
+        predictions: dict[int, dict[str, Any]] = {}
+        model.eval()
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            batch = collate([{"input_ids": ids} for ids in dataset.select(rows)["input_ids"]])
+            with torch.inference_mode():
+                logits = model(**{key: value.to(model.device) for key, value in batch.items()}).logits
+            for row, shares in zip(rows, logits.float().softmax(dim=-1).tolist(), strict=True):
+                likeliest = max(range(len(classes)), key=shares.__getitem__)
+                predictions[row] = {
+                    "label": classes[likeliest],
+                    **{f"probability_{name}": round(p, 6) for name, p in zip(classes, shares, strict=True)},
+                }
+            progress(len(rows))
+        return [predictions[row] for row in range(len(dataset))]
+
+    def export(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+        """Save the model, adapters merged and classes named, and its tokenizer."""
+        export(model, tokenizer, folder)
+
+    def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Load the model in fp32, its tokenizer and the names of its classes."""
+        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+        self.classes = tuple(_classes_of_model(model))
+        return model.eval(), AutoTokenizer.from_pretrained(folder)
+
+    def modules(self, model: PreTrainedModel) -> dict[str, tuple[str, ...]]:
+        """Return encoder and head with the prefixes of their parameters."""
+        return classifier_modules(model)
+
+
+@cache
+def _reviews() -> dict[str, list[Review]]:
+    """Write the embedded corpus once in a process, which may run many experiments on it."""
+    return review_corpus()
+
+
+def _classes_of_model(model: PreTrainedModel) -> Sequence[str]:
+    """Return the names of a model's classes in the order of their ids."""
+    names: Mapping[int, str] = model.config.id2label
+    return [names[place] for place in range(len(names))]
