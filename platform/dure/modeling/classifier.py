@@ -6,15 +6,13 @@ from collections.abc import Callable, Sequence
 
 from peft import PeftModel
 from torch import nn
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
-from dure.modeling.loading import Task, load_pretrained
+from dure.modeling.loading import load_pretrained
 from dure.modeling.lora import AdaptedClassifier, AdaptedModel, apply_lora
-
-HEADS = ("classifier", "pre_classifier", "score", "classification_head", "out_proj")
-"""What transformers calls the head of a classifier; kept out of 4 bits, since it starts at random."""
+from dure.modeling.task import classification
 
 
 def load_classifier(
@@ -38,19 +36,7 @@ def load_classifier(
     Raises:
         UserError: As ``load_pretrained``; texts may be longer than the model has positions.
     """
-    changes = {
-        "id2label": dict(enumerate(classes)),
-        "label2id": {name: place for place, name in enumerate(classes)},
-        "problem_type": "single_label_classification",
-    }
-    task = Task(
-        AutoModelForSequenceClassification,
-        "text classifier",
-        "an encoder that transformers can put a classification head on, such as BERT or DistilBERT",
-        changes,
-        HEADS,
-    )
-    loaded = load_pretrained(task, experiment, profile, tokenizer, tell)
+    loaded = load_pretrained(classification(classes), experiment, profile, tokenizer, tell)
     model = loaded.model
     _check_length(experiment, model, tokenizer)
     if experiment.lora is None:

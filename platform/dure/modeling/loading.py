@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import (
     AutoConfig,
-    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     BitsAndBytesConfig,
     PretrainedConfig,
@@ -27,6 +26,7 @@ from dure.errors import UserError
 from dure.modeling.lora import AdaptedClassifier, AdaptedModel, apply_lora
 from dure.modeling.precision import resolve, weights_dtype
 from dure.modeling.rehearsal import build_miniature, train_tokenizer
+from dure.modeling.task import SEQ2SEQ, Task
 from dure.modeling.tokens import add_special_tokens, close_with_eos, resize_embeddings, state_real_tying
 
 
@@ -50,25 +50,6 @@ def load_tokenizer(experiment: Experiment, texts: Callable[[], Iterator[str]]) -
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a model is loaded for.
-
-    Attributes:
-        auto_class: The class of transformers that loads it, such as ``AutoModelForSeq2SeqLM``.
-        kind: Such a model in words.
-        expected: What the user should give when the checkpoint is no such model.
-        config_changes: What the task sets in the configuration, such as its classes.
-        in_full: Names of modules that are never loaded in 4 bits.
-    """
-
-    auto_class: Any
-    kind: str
-    expected: str
-    config_changes: Mapping[str, Any] = field(default_factory=dict)
-    in_full: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
 class Loaded:
     """A plain model.
 
@@ -81,14 +62,6 @@ class Loaded:
     model: PreTrainedModel
     new_row_ids: list[int]
     untaught: list[str]
-
-
-SEQ2SEQ = Task(
-    AutoModelForSeq2SeqLM,
-    "encoder-decoder",
-    "a model that reads a text and writes another, such as T5, mT5 or BART",
-)
-"""Reading a text and writing another."""
 
 
 def load_seq2seq(
@@ -134,7 +107,7 @@ def load_pretrained(
         tell(f"use_unsloth: Unsloth serves no {task.kind} models; dure's own path is used")
     if experiment.rehearsal.enabled:
         new_tokens = list(experiment.tokenizer.all_special_tokens)
-        miniature = build_miniature(experiment, tokenizer, task.auto_class, task.config_changes)
+        miniature = build_miniature(experiment, tokenizer, task)
         with tempfile.TemporaryDirectory() as folder:
             # Through a folder, so that a rehearsal takes the very path of a checkpoint, 4-bit loading included.
             _save_everywhere(miniature, Path(folder))
@@ -243,7 +216,7 @@ def _checkpoint_config(settings: ModelConfig, task: Task) -> PretrainedConfig:
         )
     except (OSError, ValueError) as error:
         raise _unloadable(settings, error) from error
-    if type(config) not in task.auto_class._model_mapping:
+    if not task.fits(config):
         raise UserError(
             f"'{settings.checkpoint}' is a {config.model_type} model, which is no {task.kind}",
             where="model.checkpoint",

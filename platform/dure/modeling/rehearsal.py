@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from transformers import (
 
 from dure.config.schema import Experiment, RehearsalConfig
 from dure.errors import UserError
+from dure.modeling.task import Task
 
 
 @dataclass(frozen=True)
@@ -232,21 +233,12 @@ def train_tokenizer(texts: Iterator[str], experiment: Experiment) -> PreTrainedT
 
 
 def build_miniature(
-    experiment: Experiment,
-    tokenizer: PreTrainedTokenizerBase,
-    auto_class: Any,
-    config_changes: Mapping[str, Any] | None = None,
+    experiment: Experiment, tokenizer: PreTrainedTokenizerBase, task: Task
 ) -> PreTrainedModel:
     """Build the experiment's architecture in miniature, with random weights drawn by its seed.
 
     When the checkpoint is a folder, its configuration is kept in everything but the sizes. The vocabulary is
     the tokenizer's without the experiment's special tokens: these are to be added as to a real checkpoint.
-
-    Args:
-        experiment: What to rehearse.
-        tokenizer: From :func:`train_tokenizer`.
-        auto_class: The class of transformers that builds the model, such as ``AutoModelForSeq2SeqLM``.
-        config_changes: What the task sets in the configuration, such as its classes.
 
     Raises:
         UserError: The architecture is not one for the task.
@@ -256,21 +248,17 @@ def build_miniature(
     config = _folder_config(experiment) or AutoConfig.for_model(name, **architecture.defaults)
     lengths = experiment.tokenizer
     positions = max(lengths.encoder_max_len, lengths.decoder_max_len, experiment.generation.max_length) + 2
-    if type(config) not in auto_class._model_mapping:
-        fitting = [
-            each
-            for each in ARCHITECTURES
-            if (ARCHITECTURES[each].decoder_start is None) != (architecture.decoder_start is None)
-        ]
+    if not task.fits(config):
+        fitting = [each for each in ARCHITECTURES if task.fits(AutoConfig.for_model(each))]
         raise UserError(
-            f"'{name}' is no model for {experiment.family}",
+            f"'{name}' is no {task.kind}",
             where="model.architecture",
             expected=f"one of {', '.join(fitting)}",
         )
     changes = architecture.sizes(experiment.rehearsal, positions) | {
         "vocab_size": tokenizer.vocab_size,
         "pad_token_id": tokenizer.pad_token_id,
-        **(config_changes or {}),
+        **task.config_changes,
     }
     if architecture.decoder_start is not None:
         changes |= {
@@ -283,7 +271,7 @@ def build_miniature(
     for key, value in changes.items():
         setattr(config, key, value)
     set_seed(experiment.experiment.seed)
-    model: PreTrainedModel = auto_class.from_config(config)
+    model: PreTrainedModel = task.auto_class.from_config(config)
     if architecture.decoder_start is not None:
         _make_learnable(model, separate_output=architecture.output_is_separate)
     return model

@@ -1,0 +1,62 @@
+"""What a model is loaded for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, PretrainedConfig
+
+HEADS = ("classifier", "pre_classifier", "score", "classification_head", "out_proj")
+"""What transformers calls the head of a classifier; kept out of 4 bits, since it starts at random."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a model is loaded for.
+
+    Attributes:
+        auto_class: The class of transformers that loads it, such as ``AutoModelForSeq2SeqLM``.
+        kind: Such a model in words.
+        expected: What the user should give when the checkpoint is no such model.
+        takes_decoders: Whether the model may be an encoder–decoder.
+        config_changes: What the task sets in the configuration, such as its classes.
+        in_full: Names of modules that are never loaded in 4 bits.
+    """
+
+    auto_class: Any
+    kind: str
+    expected: str
+    takes_decoders: bool = True
+    config_changes: Mapping[str, Any] = field(default_factory=dict)
+    in_full: Sequence[str] = ()
+
+    def fits(self, config: PretrainedConfig) -> bool:
+        """Whether a model of this configuration can do the task."""
+        known = type(config) in self.auto_class._model_mapping
+        return known and (self.takes_decoders or not config.is_encoder_decoder)
+
+
+SEQ2SEQ = Task(
+    AutoModelForSeq2SeqLM,
+    "encoder-decoder",
+    "a model that reads a text and writes another, such as T5, mT5 or BART",
+)
+"""Reading a text and writing another."""
+
+
+def classification(classes: Sequence[str]) -> Task:
+    """Return the task of saying which of ``classes``, in the order of their ids, a text is of."""
+    return Task(
+        AutoModelForSequenceClassification,
+        "text encoder",
+        "an encoder that transformers can put a classification head on, such as BERT or DistilBERT",
+        takes_decoders=False,
+        config_changes={
+            "id2label": dict(enumerate(classes)),
+            "label2id": {name: place for place, name in enumerate(classes)},
+            "problem_type": "single_label_classification",
+        },
+        in_full=HEADS,
+    )
