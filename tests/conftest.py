@@ -27,14 +27,19 @@ def tiny():
     from dure.config import rehearsal_of
     from dure.config.schema import Experiment
 
-    targets = {"bart": ["q_proj", "v_proj"]}
+    targets = {
+        "bart": ["q_proj", "v_proj"],
+        "bert": ["query", "value"],
+        "distilbert": ["q_lin", "v_lin"],
+    }
+    classifiers = ("bert", "distilbert")
 
     def make(architecture: str = "t5", kind: str = "lora", **training) -> Experiment:
         lora = {"rank": 4, "alpha": 8, "targets": targets.get(architecture, ["q", "v"])}
         return rehearsal_of(
             Experiment.model_validate(
                 {
-                    "family": "trainables.summarization",
+                    "family": f"trainables.{'transfer' if architecture in classifiers else 'summarization'}",
                     "experiment": {"name": f"tiny_{architecture}_{kind}"},
                     "model": {
                         "checkpoint": "nowhere/nothing",
@@ -51,6 +56,7 @@ def tiny():
                         "learning_rate": 1e-4,
                         "log_every": 1,
                         "warmup_ratio": 0.1,
+                        "best_metric": "eval_accuracy" if architecture in classifiers else "eval_rouge_sum",
                         **training,
                     },
                     "generation": {"max_length": 12, "num_beams": 2},
@@ -65,7 +71,7 @@ def tiny():
                         "max_train_rows": 40,
                         "max_dev_rows": 6,
                     },
-                    "task": {"rouge_tokenizer": "character"},
+                    "task": {} if architecture in classifiers else {"rouge_tokenizer": "character"},
                 }
             )
         )

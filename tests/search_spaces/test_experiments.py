@@ -62,6 +62,12 @@ EXTRA_SPECIAL_TOKENS = {
 }
 
 
+CLASSIFIERS = {
+    "transfer_distilbert": ("distilbert-base-uncased", "distilbert", 5e-5),
+    "transfer_bert": ("klue/bert-base", "bert", 3e-5),
+}
+
+
 def row_of(experiment: Experiment) -> tuple[Any, ...]:
     model, tokenizer, training = experiment.model, experiment.tokenizer, experiment.training
     generation, lora = experiment.generation, experiment.lora
@@ -123,10 +129,20 @@ def test_the_batch_runs_the_seven_in_the_order_of_the_table() -> None:
     assert load_study("seven").experiments == tuple(TABLE)
 
 
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_classifier_is_fully_fine_tuned_and_chosen_by_macro_f1(name: str) -> None:
+    experiment = load_experiment(name)
+    assert experiment.family == "trainables.transfer"
+    model, training = experiment.model, experiment.training
+    assert (model.checkpoint, model.architecture, training.learning_rate) == CLASSIFIERS[name]
+    assert (training.batch_size, training.epochs, training.best_metric) == (16, 3, "eval_macro_f1")
+    assert experiment.lora is None
+
+
 def test_every_shipped_file_is_offered_by_name_and_loads() -> None:
     experiments = {file.stem for file in (FOLDER / "experiments").glob("[!_]*.yaml")}
     studies = {file.stem for file in (FOLDER / "studies").glob("[!_]*.yaml")}
-    assert experiments == set(available("experiment")) == set(TABLE)
+    assert experiments == set(available("experiment")) == set(TABLE) | set(CLASSIFIERS)
     assert studies == set(available("study"))
     for name in studies:
         study = load_study(name)

@@ -43,7 +43,8 @@ def merged(adapted: PeftModel) -> PreTrainedModel:
     state_real_tying(plain)
     if not plain.config.tie_word_embeddings:
         _make_untied_loadable(plain)
-    plain.generation_config = copy.deepcopy(base.generation_config)
+    if base.can_generate():
+        plain.generation_config = copy.deepcopy(base.generation_config)
     return plain.eval()
 
 

@@ -137,17 +137,18 @@ def _train_wordpiece(architecture: Architecture, texts: list[str], size: int) ->
     words.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Metaspace(prepend_scheme="always")]
     )
-    # A character may need two pieces: one that begins a word and one inside of it.
-    common = _common_characters(texts, size // 4)
-    letters = {character for text in common for character in normalizer.normalize_str(text)} - {" "}
-    singles = [*sorted(letters), *(f"##{letter}" for letter in sorted(letters))]
-    num_pieces = size - len(tokens) - len(singles)
-    trainer = trainers.BpeTrainer(vocab_size=max(size - len(tokens), 1), show_progress=False)
-    words.train_from_iterator(common, trainer)
+    # A word with a single unknown letter is unknown as a whole, so letters go before longer pieces.
+    single = _letters(words, texts)[: 3 * size // 4]
+    num_longer = max(0, size - len(tokens) - len(single))
+    alphabet = {letter for text in texts for letter in normalizer.normalize_str(text)} | {WORD_MARK}
+    # Its first merges join the mark with a letter, which gives no longer piece.
+    num_merges = len(single) + num_longer
+    trainer = trainers.BpeTrainer(vocab_size=len(alphabet) + num_merges, show_progress=False)
+    words.train_from_iterator(texts, trainer)
     learned = sorted(words.get_vocab().items(), key=lambda item: item[1])
-    pieces = [piece[1:] if piece.startswith(WORD_MARK) else f"##{piece}" for piece, _ in learned]
-    longer = [piece for piece in pieces if len(piece.removeprefix("##")) > 1][: max(num_pieces, 0)]
-    vocabulary = dict.fromkeys([*tokens.values(), *singles, *longer])
+    pieces = [_wordpiece(piece) for piece, _ in learned]
+    longer = [piece for piece in pieces if len(piece.removeprefix("##")) > 1][:num_longer]
+    vocabulary = dict.fromkeys([*tokens.values(), *single, *longer])
     tokenizer = Tokenizer(
         models.WordPiece(
             {piece: place for place, piece in enumerate(vocabulary)}, unk_token=tokens["unk_token"]
@@ -161,6 +162,22 @@ def _train_wordpiece(architecture: Architecture, texts: list[str], size: int) ->
         single=f"{ends[0][0]} $A {ends[1][0]}", special_tokens=ends
     )
     return tokenizer
+
+
+def _letters(words: Tokenizer, texts: list[str]) -> list[str]:
+    """Return the pieces of one letter, at the beginning of a word or inside, the frequent ones first."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        for word, _ in words.pre_tokenizer.pre_tokenize_str(words.normalizer.normalize_str(text)):
+            counts.update(
+                _wordpiece(word[:2]) if place == 0 else f"##{letter}" for place, letter in enumerate(word[1:])
+            )
+    return sorted(counts, key=lambda piece: (-counts[piece], piece))
+
+
+def _wordpiece(piece: str) -> str:
+    """Return a piece of marked words as WordPiece writes it."""
+    return piece.removeprefix(WORD_MARK) if piece.startswith(WORD_MARK) else f"##{piece}"
 
 
 WORD_MARK = "▁"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from transformers import T5Config
+from transformers import BertConfig, T5Config
 
 from dure.errors import UserError
 from dure.files import read_json_lines
@@ -28,10 +28,17 @@ def ray_cluster():
         yield started
 
 
-def test_local_mode_one_worker_and_two_gloo_workers_agree(tiny, cpu, tmp_path, ray_cluster):
-    # Without dropout, whose random numbers cannot be the same ones in one process and in two.
-    T5Config(dropout_rate=0.0).save_pretrained(tmp_path / "checkpoint")
-    experiment = tiny("t5", "lora")
+WITHOUT_DROPOUT = {
+    "t5": T5Config(dropout_rate=0.0),
+    "bert": BertConfig(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0),
+}
+"""Dropout's random numbers cannot be the same ones in one process and in two."""
+
+
+@pytest.mark.parametrize("architecture", WITHOUT_DROPOUT)
+def test_local_mode_one_worker_and_two_gloo_workers_agree(architecture, tiny, cpu, tmp_path, ray_cluster):
+    WITHOUT_DROPOUT[architecture].save_pretrained(tmp_path / "checkpoint")
+    experiment = tiny(architecture, "lora")
     experiment = experiment.model_copy(
         update={"model": experiment.model.model_copy(update={"checkpoint": str(tmp_path / "checkpoint")})}
     )
