@@ -244,3 +244,13 @@ def test_a_checkpoint_that_is_no_text_encoder_is_refused(headless, cpu) -> None:
     ViTConfig().save_pretrained(headless.model.checkpoint)
     with pytest.raises(UserError, match="vit model, which is no text encoder"):
         loaded(headless, cpu)
+
+
+def test_the_functions_of_the_python_interface_train_a_classifier(tiny, cpu, tmp_path) -> None:
+    config = tiny("distilbert", "lora")
+    model, tokenizer = api.load_model_and_tokenizer(config, profile=cpu, tell=silent)
+    train, dev = api.load_datasets(config, tokenizer, tell=silent)
+    trainer = api.create_trainer(config, model, tokenizer, train, dev, profile=cpu, output=tmp_path / "run")
+    results = trainer.train()
+    assert Path(results["final_model_path"]).is_dir()
+    assert 0 <= results["eval_metrics"]["eval_f1[불만]"] <= 1

@@ -33,6 +33,8 @@ def rehearsal_of(experiment: Experiment) -> Experiment:
                 update={
                     "encoder_max_len": min(tokenizer.encoder_max_len, mini.max_encoder_len),
                     "decoder_max_len": min(tokenizer.decoder_max_len, mini.max_decoder_len),
+                    # The rehearsal's own tokenizer may know few words of few rows, and is never the wrong one.
+                    "max_unknown_rate": 1.0,
                 }
             ),
             "data": data.model_copy(

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, PretrainedConfig
 
-HEADS = ("classifier", "pre_classifier", "score", "classification_head", "out_proj")
+HEADS = ("classifier", "pre_classifier", "score", "classification_head")
 """What transformers calls the head of a classifier; kept out of 4 bits, since it starts at random."""
 
 

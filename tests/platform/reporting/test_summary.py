@@ -13,6 +13,7 @@ from dure.reporting.columns import GAP, Column, fitting
 from dure.reporting.figures import duration, metric_label, metric_phrase
 from dure.reporting.summary import (
     catalogue_table,
+    class_table,
     ranked,
     result_table,
     score_table,
@@ -270,3 +271,35 @@ def test_columns_fit_the_width_or_only_those_that_must_stay_are_left(
     assert [column for column in columns if column in kept and column.rank == 0] == [
         column for column in columns if column.rank == 0
     ]
+
+
+def test_figures_of_classes_stand_in_a_table_of_their_own() -> None:
+    figures = {"precision": 0.5, "recall": 0.25, "f1": 1 / 3, "support": 4.0}
+    result = {
+        "name": "one",
+        "state": "completed",
+        "seconds": 1.0,
+        "metrics": {"eval_accuracy": 0.5, "eval_loss": 1.0}
+        | {
+            f"{when}_{figure}[a_loss f1]": value
+            for when in ("eval", "test")
+            for figure, value in figures.items()
+        },
+    }
+    assert [cell.plain for cell in result_table(result).columns[0].cells] == ["accuracy %", "eval loss"]
+    table = class_table(result)
+    assert [column.heading for column in table.columns] == [
+        "class",
+        "precision %",
+        "recall %",
+        "F1 %",
+        "support",
+    ]
+    assert [column.cells[0].plain for column in table.columns] == [
+        "a_loss f1",
+        "50.00",
+        "25.00",
+        "33.33",
+        "4",
+    ]
+    assert class_table(result | {"metrics": {"eval_rouge1": 0.5}}) is None
