@@ -150,8 +150,7 @@ class SearchSpace(Section):
     def is_active(self, key: str, values: Values) -> bool:
         """Return whether a parameter is searched at this point of the space."""
         return all(
-            other in values and values[other] in wanted
-            for other, wanted in self.parameters[key].when.items()
+            other in values and values[other] in wanted for other, wanted in self.parameters[key].when.items()
         )
 
     def contains(self, key: str, value: Value) -> bool:
@@ -176,7 +175,9 @@ class SearchSpace(Section):
             points = [
                 longer
                 for point in points
-                for longer in ([point | {key: step} for step in steps] if self.is_active(key, point) else [point])
+                for longer in (
+                    [point | {key: step} for step in steps] if self.is_active(key, point) else [point]
+                )
             ]
         return points
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from dure.config.scalars import Int, Name, Text
-from dure.config.schema import Section
+from dure.config.schema import Experiment, Section
 from dure.config.spaces import SearchSpace
 
 SamplerName = Literal["tpe", "grid", "random", "qmc", "cmaes", "gp"]
@@ -69,3 +69,11 @@ class SweepStudy(Section):
         points = [dict(point) for point in self.tries]
         points += [point for point in self.space.grid(self.num_trials or _GRID_POINTS) if point not in points]
         return points
+
+
+def judged_by(experiment: Experiment, metric: SweepMetric) -> Experiment:
+    """Return the experiment with its best checkpoint chosen by the metric that a sweep looks for."""
+    training = experiment.training.model_copy(
+        update={"best_metric": metric.name, "higher_is_better": metric.direction == "max"}
+    )
+    return experiment.model_copy(update={"training": training})

@@ -120,21 +120,27 @@ def _draw(
 ) -> None:
     here = [point for point in points if key in point["params"]]
     numeric = all(_is_number(point["params"][key]) for point in here)
-    places = {str(value): place for place, value in enumerate(dict.fromkeys(str(p["params"][key]) for p in here))}
+    places = {
+        str(value): place for place, value in enumerate(dict.fromkeys(str(p["params"][key]) for p in here))
+    }
 
     def across(point: Point) -> float:
         value = point["params"][key]
         return float(value) if numeric else float(places[str(value)])
 
-    def draw(names: str, color: str, marker: str, label: str, *, filled: bool = True) -> list[tuple[float, float]]:
+    def draw(
+        names: str, color: str, marker: str, label: str, *, filled: bool = True
+    ) -> list[tuple[float, float]]:
         spots = [
             (across(point), value)
             for point in here
             if point["state"] == names and (value := _height(point, name)) is not None
         ]
         if spots:
+            across_all, heights = zip(*spots, strict=True)
             axis.scatter(
-                *zip(*spots, strict=True),
+                across_all,
+                heights,
                 color=color if filled else "none",
                 edgecolors=color,
                 marker=marker,

@@ -258,6 +258,8 @@ class _Board(tune.Callback):  # type: ignore[misc]
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has its process."""
+        if "told" in trial.config:
+            self.listener.told(f"{_trial_name(trial)}: {trial.config['told']}")
         self._change(trial, state="running")
 
     def on_trial_result(

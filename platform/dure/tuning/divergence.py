@@ -15,12 +15,12 @@ _IN_A_ROW = 2
 """Records above that bound; one alone may be a hard batch."""
 
 
-class Diverged(RunError):
+class DivergedError(RunError):
     """The loss became NaN or infinite, or exploded."""
 
 
 class DivergenceGuard(RunListener):
-    """Raises :class:`Diverged` in the process that trains, at the first record that shows it."""
+    """Raises :class:`DivergedError` in the process that trains, at the first record that shows it."""
 
     on_every_worker: ClassVar[bool] = False
 
@@ -36,11 +36,11 @@ class DivergenceGuard(RunListener):
         """Look at the losses.
 
         Raises:
-            Diverged: A loss is not finite, or the training loss exploded.
+            DivergedError: A loss is not finite, or the training loss exploded.
         """
         for name in ("loss", "eval_loss"):
             if not math.isfinite(progress.metrics.get(name, 0.0)):
-                raise Diverged(f"diverged: {name} is {progress.metrics[name]:g} at step {progress.step}")
+                raise DivergedError(f"diverged: {name} is {progress.metrics[name]:g} at step {progress.step}")
         loss = progress.metrics.get("loss")
         if loss is None:
             return
@@ -48,6 +48,6 @@ class DivergenceGuard(RunListener):
             self._first = loss
         self._above = self._above + 1 if loss > EXPLODED * self._first else 0
         if self._above >= _IN_A_ROW:
-            raise Diverged(
+            raise DivergedError(
                 f"diverged: loss {loss:.3g} at step {progress.step}, {loss / self._first:.1f} times the first"
             )

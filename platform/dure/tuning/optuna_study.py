@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import warnings
 from collections.abc import Sequence
@@ -36,6 +37,7 @@ def open_study(sweep: SweepStudy, path: Path) -> optuna.Study:
         UserError: The database does not answer, holds a search of other metrics, or the sampler cannot search
             this space.
     """
+    # In a database that several sweeps share, the folder tells sweeps of one experiment apart.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     directions = ["minimize" if metric.direction == "min" else "maximize" for metric in sweep.metrics]
     try:
@@ -43,7 +45,10 @@ def open_study(sweep: SweepStudy, path: Path) -> optuna.Study:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study = optuna.create_study(
-                storage=storage, study_name=sweep.name, directions=directions, load_if_exists=True
+                storage=storage,
+                study_name=f"{sweep.name}-{path.name}",
+                directions=directions,
+                load_if_exists=True,
             )
             study.sampler = sampler(sweep, num_earlier=len(study.trials))
     except UserError:
@@ -124,12 +129,11 @@ def _cmaes(space: SearchSpace, seed: int) -> BaseSampler:
             expected="a space of two numbers or more",
             hint="--sampler tpe or --sampler gp",
         )
-    try:
-        import cmaes  # noqa: F401 - Optuna imports it only at the first proposal
-    except ImportError:
+    # Optuna itself misses it only at the first proposal.
+    if importlib.util.find_spec("cmaes") is None:
         raise UserError(
             "the package 'cmaes' is not installed", where="--sampler cmaes", hint="pip install cmaes"
-        ) from None
+        )
     return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
 
 

@@ -43,7 +43,7 @@ Judge = Callable[[str], Verdict | None]
 """Says from the trace that the trial of a name left how it ended; None when it left none."""
 
 
-class SweepSearch(Searcher):
+class SweepSearch(Searcher):  # type: ignore[misc]
     """Proposes points to Tune and tells Optuna how they did.
 
     Trials are named ``trial_000`` on. A trial that was running when a driver was killed is proposed again under
@@ -164,10 +164,15 @@ class SweepSearch(Searcher):
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its settings; a database connection does not travel, and is opened again."""
-        return {key: value for key, value in self.__dict__.items() if key not in ("study", "_configured", "_judge")}
+        return {
+            key: value
+            for key, value in self.__dict__.items()
+            if key not in ("study", "_configured", "_judge")
+        }
 
     def _trials(self) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False)
+        trials: list[FrozenTrial] = self.study.get_trials(deepcopy=False)
+        return trials
 
     def _is_spent(self) -> bool:
         states = {name: trial.state for name, trial in self.trials().items()}

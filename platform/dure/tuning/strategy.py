@@ -35,7 +35,8 @@ class Strategy(ABC):
     summary is written: after every trial and at the end.
 
     A trial is known by ``config["trial"]``, its name. What it runs is the plan's experiment, or, for a trial
-    that a search algorithm proposes, ``config["experiment"]``: the experiment as JSON.
+    that a search algorithm proposes, ``config["experiment"]``: the experiment as JSON. ``config["told"]``, if there is one, is told
+    when the trial starts.
     """
 
     name: str
@@ -57,7 +58,7 @@ class Strategy(ABC):
         """Return listeners that travel with every trial and hear of its progress before all others."""
         return ()
 
-    def ended(self, trials: Sequence[TrialStatus]) -> None:
+    def ended(self, trials: Sequence[TrialStatus]) -> None:  # noqa: B027 - most strategies leave it at that
         """A trial ended; the statuses are those of all trials."""
 
     @abstractmethod

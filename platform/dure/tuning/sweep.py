@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialSchedule
 from dure.config.loading import with_values
 from dure.config.schema import Experiment
 from dure.config.spaces import Values, spaced
-from dure.config.sweeps import SweepMetric, SweepStudy
+from dure.config.sweeps import SweepStudy, judged_by
 from dure.errors import UserError
 from dure.training import checkpoints
 from dure.training.events import RunListener
@@ -25,7 +25,7 @@ from dure.tuning.strategy import Strategy, TrialPlan
 _REDUCTION = 3
 """ASHA keeps the best third of the trials at every rung (Li et al. 2020, "A System for Massively Parallel
 Hyperparameter Tuning", uses 4 and finds 3 and 4 alike)."""
-_SPACE = "the search space"
+SPACE = "the search space"
 
 
 class Sweep(Strategy):
@@ -38,6 +38,7 @@ class Sweep(Strategy):
         study: The sweep.
         experiment: What is tried, resolved; every trial is this with its values laid over it.
         path: Folder of the study; the search is kept there.
+        shape: What the common options make of each trial's experiment, such as its rehearsal.
         samples_between_validations: Training rows from one validation to the next, for the scheduler.
         total_samples: Training rows that a whole trial sees, for the scheduler.
 
@@ -53,6 +54,7 @@ class Sweep(Strategy):
         experiment: Experiment,
         path: Path,
         *,
+        shape: Callable[[Experiment], Experiment] = lambda experiment: experiment,
         samples_between_validations: int = 1,
         total_samples: int = 1,
     ) -> None:
@@ -60,6 +62,7 @@ class Sweep(Strategy):
         self.study = study
         self.path = path
         self._samples = (samples_between_validations, total_samples)
+        self._shape = shape
         self._experiment = judged_by(experiment, study.metrics[0])
         self._check_space()
         self._scheduler = self._stopper()
@@ -81,7 +84,7 @@ class Sweep(Strategy):
         Raises:
             UserError: It is impossible there.
         """
-        return with_values(self._experiment, values, _SPACE)
+        return with_values(self._experiment, values, SPACE)
 
     def param_space(self, pending: Sequence[str]) -> dict[str, Any]:
         """Return nothing: the search proposes whole configs."""
@@ -146,12 +149,12 @@ class Sweep(Strategy):
         }
 
     def _config(self, name: str, values: Values) -> dict[str, Any]:
-        experiment = self.experiment(values)
+        experiment = self._shape(self.experiment(values))
         info = experiment.experiment
         named = info.model_copy(update={"name": f"{info.name[:80]}.{name}"})
         return {
             "trial": name,
-            "values": {key.replace(".", "_"): value for key, value in values.items()},
+            "told": ", ".join(f"{key}={_shown(value)}" for key, value in values.items()),
             "experiment": experiment.model_copy(update={"experiment": named}).model_dump_json(),
         }
 
@@ -211,9 +214,5 @@ class Sweep(Strategy):
         )
 
 
-def judged_by(experiment: Experiment, metric: SweepMetric) -> Experiment:
-    """Return the experiment with its best checkpoint chosen by the metric that the sweep looks for."""
-    training = experiment.training.model_copy(
-        update={"best_metric": metric.name, "higher_is_better": metric.direction == "max"}
-    )
-    return experiment.model_copy(update={"training": training})
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def stability(losses: Sequence[float | None]) -> float | None:
     numbers = [loss for loss in half if loss is not None]
     if len(numbers) < 3 or len(numbers) < len(half):
         return None
-    changes = [after - before for before, after in zip(numbers, numbers[1:], strict=False)]
+    changes = [after - before for before, after in pairwise(numbers)]
     mean = statistics.fmean(numbers)
     return statistics.stdev(changes) / abs(mean) if mean else None
 

@@ -15,7 +15,7 @@ from dure.runtime.fit import TrainReporter, fit, report_of
 from dure.training.events import RunListener, RunProgress
 from dure.training.records import RunFolder, RunResult
 from dure.training.run import RunRequest, one_line
-from dure.tuning.divergence import Diverged
+from dure.tuning.divergence import DivergedError
 
 
 @dataclass(frozen=True)
@@ -98,6 +98,6 @@ def run_trial(config: Mapping[str, Any], requests: TrialRequests) -> None:
         result = folder.read_result() or RunResult(
             name=request.experiment.name, state="failed", error=one_line(error)
         )
-        if isinstance(error, Diverged):
+        if isinstance(error, DivergedError):
             result = replace(result, state="diverged")
         folder.write_result(result)
