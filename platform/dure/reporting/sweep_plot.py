@@ -29,7 +29,7 @@ _WORDS = {
         "stopped": "일찍 중단",
         "diverged": "발산",
         "best": "최적",
-        "loss": "손실",
+        "loss": "검증 손실",
         "training.learning_rate": "학습률",
     },
     "en": {
@@ -37,7 +37,7 @@ _WORDS = {
         "stopped": "stopped early",
         "diverged": "diverged",
         "best": "best",
-        "loss": "loss",
+        "loss": "eval loss",
         "training.learning_rate": "learning rate",
     },
 }
@@ -179,6 +179,7 @@ def _draw(
         axis.set_xscale("log")
     elif not numeric:
         axis.set_xticks(list(places.values()), list(places))
+    axis.margins(x=0.06, y=0.14)
     axis.grid(alpha=0.3, linewidth=0.6)
 
 

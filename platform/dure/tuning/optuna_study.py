@@ -99,9 +99,7 @@ def sampler(sweep: SweepStudy, *, num_earlier: int) -> BaseSampler:
         match sweep.sampler:
             case "tpe":
                 # Jointly over all parameters, and over each set of conditional ones (group).
-                return optuna.samplers.TPESampler(
-                    seed=seed, multivariate=True, group=True, warn_independent_sampling=False
-                )
+                return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
             case "random" | "grid":  # the points of a grid are queued, and none is drawn
                 return optuna.samplers.RandomSampler(seed=seed)
             case "qmc":
