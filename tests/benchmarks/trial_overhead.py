@@ -106,7 +106,7 @@ def ours(names: Sequence[str], folder: Path) -> float:
 
 def _worker(config: Mapping[str, Any]) -> None:
     request: RunRequest = config["request"]
-    run(replace(request, listeners=(TrainReporter(),)))
+    run(replace(request, listeners=(TrainReporter(request.experiment.training.effective_batch_size),)))
 
 
 def _nested_trial(config: Mapping[str, Any], requests: Mapping[str, RunRequest]) -> None:

@@ -19,6 +19,11 @@ def experiment_names(incomplete: str) -> list[str]:
     return _names("experiment", incomplete)
 
 
+def space_names(incomplete: str) -> list[str]:
+    """Complete the name of a search space in the shell."""
+    return _names("space", incomplete)
+
+
 def study_names(incomplete: str) -> list[str]:
     """Complete the name of a study in the shell."""
     return _names("study", incomplete)
@@ -65,6 +70,10 @@ Rehearse = Annotated[
     typer.Option(
         "--rehearse", help="A miniature with random weights on few rows: exercises everything in minutes."
     ),
+]
+FromSweep = Annotated[
+    Path | None,
+    typer.Option("--from-sweep", help="Take the best values of this folder of `dure sweep`.", metavar="DIR"),
 ]
 OneEpoch = Annotated[bool, typer.Option("--one-epoch", "-1", help="One pass over the data.")]
 Samples = Annotated[

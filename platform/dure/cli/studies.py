@@ -24,6 +24,7 @@ def train(
         ),
     ],
     overrides: options.Overrides = None,
+    from_sweep: options.FromSweep = None,
     profile: options.ProfileOption = None,
     address: options.Address = None,
     output: options.Output = None,
@@ -38,10 +39,12 @@ def train(
     from dure import api
     from dure.reporting.console import RunConsole, terminal
     from dure.reporting.summary import result_report
+    from dure.sweeping import winner_overrides
     from dure.training.records import RunFolder
 
+    best = [] if from_sweep is None else winner_overrides(from_sweep)
     chosen = api.shaped(
-        api.load_experiment(experiment, overrides or ()),
+        api.load_experiment(experiment, [*best, *(overrides or ())]),
         rehearse=rehearse,
         one_epoch=one_epoch,
         samples=samples,

@@ -8,6 +8,7 @@ from dure.config.library import Kind
 from dure.config.loading import study_kinds
 from dure.config.scalars import NUMBER_PATTERN
 from dure.config.schema import Experiment, Profile, Section
+from dure.config.spaces import SearchSpace
 
 Schema = dict[str, Any]
 
@@ -31,6 +32,8 @@ def json_schema(kind: Kind) -> Schema:
             schemas = [_of_file(Experiment)]
         case "profile":
             schemas = [_of_file(Profile)]
+        case "space":
+            schemas = [_of_file(SearchSpace)]
         case "study":
             schemas = [_of_file(member, "kind") for member in study_kinds().values()]
     root = {"$schema": "https://json-schema.org/draft/2020-12/schema"}

@@ -1,4 +1,4 @@
-"""Finding experiments, studies and profiles by name, beside the user or in the installation."""
+"""Finding experiments, studies, search spaces and profiles by name, beside the user or in the installation."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Literal
 
 from dure.errors import UserError, nearest
 
-Kind = Literal["experiment", "study", "profile"]
+Kind = Literal["experiment", "study", "space", "profile"]
 
 _FOLDERS: dict[Kind, tuple[str, str]] = {
     "experiment": ("search_spaces", "experiments"),
     "study": ("search_spaces", "studies"),
+    "space": ("search_spaces", "spaces"),
     "profile": ("cluster", "profiles"),
 }
 

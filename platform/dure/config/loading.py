@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from dure.config import library
 from dure.config.problems import shown, user_error
 from dure.config.schema import Experiment, Profile
+from dure.config.spaces import SearchSpace, Values
 from dure.config.studies import Study
 from dure.config.tree import Dumper, Places, Tree, places, plain, read_extended, with_overrides
 from dure.errors import UserError, nearest
@@ -28,6 +29,40 @@ def load_experiment(name_or_path: str, overrides: Iterable[str] = ()) -> Experim
     path = library.find("experiment", name_or_path)
     tree = with_overrides(read_extended(path, "experiment"), overrides)
     return _checked_tree(Experiment, tree, library.shown(path))
+
+
+def with_values(experiment: Experiment, values: Values, source: str) -> Experiment:
+    """Return the experiment with values laid over it by dotted key, checked as overrides are.
+
+    Args:
+        experiment: The experiment.
+        values: Dotted key to value.
+        source: The place that errors name.
+
+    Raises:
+        UserError: There is no such key, or the experiment is impossible with these values.
+    """
+    tree: dict[str, Any] = experiment.model_dump(mode="json")
+    places: dict[tuple[str, ...], str] = {}
+    for key, value in values.items():
+        *sections, last = key.split(".")
+        section = tree
+        for part in sections:
+            inner = section.get(part)
+            section[part] = section = inner if isinstance(inner, dict) else {}
+        section[last] = value
+        places[(*sections, last)] = source
+    return checked(Experiment, tree, places, source)
+
+
+def load_space(name_or_path: str) -> SearchSpace:
+    """Load a search space by name or file.
+
+    Raises:
+        UserError: Nothing of that name, or something in it is wrong.
+    """
+    path = library.find("space", name_or_path)
+    return _checked_tree(SearchSpace, read_extended(path, "space"), library.shown(path))
 
 
 def load_study(name_or_path: str) -> Study:

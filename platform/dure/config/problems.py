@@ -35,6 +35,10 @@ _EXPECTED: dict[str, Callable[[dict[str, Any]], str]] = {
     "string_type": lambda _: "text",
     "too_short": lambda context: f"a list of at least {context['min_length']}",
     "tuple_type": lambda _: "a list",
+    "union_tag_invalid": lambda context: (
+        f"{context['discriminator']} to be one of {context['expected_tags']}".replace("'", "")
+    ),
+    "union_tag_not_found": lambda context: f"key {context['discriminator']} among them".replace("'", ""),
     "value_error": lambda context: str(context["error"]),
 }
 """What would have been right, by pydantic's type of error; others keep pydantic's words."""
@@ -116,7 +120,7 @@ def _unknown_key(location: Location, model: type[BaseModel], place: str) -> User
     return UserError(
         f"unknown key '{_dotted(location)}'",
         where=place,
-        expected=None if hint else f"one of: {', '.join(keys)}",
+        expected=None if hint or not keys else f"one of: {', '.join(keys)}",
         hint=f"'{hint}'" if hint else None,
     )
 

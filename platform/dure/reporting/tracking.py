@@ -82,7 +82,7 @@ class WandbTracker(RunListener):
             run.summary.update({**summary, "result/state": result.state, "result/seconds": result.seconds})
             if result.error is not None:
                 run.summary.update({"result/error": result.error})
-            run.finish(exit_code=0 if result.state == "completed" else 1)
+            run.finish(exit_code=0 if result.state in ("completed", "stopped") else 1)
 
         self._guarded(close)
 

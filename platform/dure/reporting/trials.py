@@ -14,10 +14,14 @@ _STYLES: dict[TrialState, str] = {
     "pending": "dim",
     "running": "yellow",
     "completed": "green",
+    "stopped": "cyan",
+    "diverged": "red",
     "failed": "red",
     "interrupted": "magenta",
 }
-_URGENCY: tuple[TrialState, ...] = ("running", "failed", "interrupted", "pending", "completed")
+_URGENCY: tuple[TrialState, ...] = (
+    *("running", "failed", "interrupted", "diverged", "pending", "stopped", "completed"),
+)
 _HEAD_LINES = 5
 _SHORTEST_NAME = 18
 

@@ -36,12 +36,20 @@ def trial_resources(profile: Profile) -> dict[str, float]:
     return resources
 
 
-def report_of(progress: RunProgress, told: Sequence[str]) -> dict[str, Any]:
-    """Return a record of a run as the flat dictionary that Ray passes on."""
+def report_of(progress: RunProgress, told: Sequence[str], *, samples_per_step: int) -> dict[str, Any]:
+    """Return a record of a run as the flat dictionary that Ray passes on.
+
+    Args:
+        progress: The record.
+        told: Lines for the user since the last report.
+        samples_per_step: Rows that one optimiser step sees; makes ``samples``, the time by which schedulers
+            compare trials whatever their batch sizes.
+    """
     return {
         **progress.metrics,
         "kind": progress.kind,
         "step": progress.step,
+        "samples": progress.step * samples_per_step,
         "total_steps": progress.total_steps,
         "epoch": progress.epoch,
         "seconds": progress.seconds,
@@ -54,7 +62,8 @@ class TrainReporter(RunListener):
 
     on_every_worker: ClassVar[bool] = True
 
-    def __init__(self) -> None:
+    def __init__(self, samples_per_step: int) -> None:
+        self._samples_per_step = samples_per_step
         self._told: list[str] = []
 
     def told(self, message: str) -> None:
@@ -65,7 +74,7 @@ class TrainReporter(RunListener):
         """Report, with the lines since the last report."""
         from ray import train
 
-        train.report(report_of(progress, self._told))
+        train.report(report_of(progress, self._told, samples_per_step=self._samples_per_step))
         self._told = []
 
 

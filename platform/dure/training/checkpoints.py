@@ -59,3 +59,12 @@ def remove_leftovers(folder: Path) -> None:
     """Remove what a killed run left half written or half deleted."""
     for path in folder.glob(".checkpoint-*"):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_weights(folder: Path) -> None:
+    """Remove the checkpoints and the final model of a finished run; its records stay."""
+    doomed = [*folder.glob("checkpoint-*"), folder / "final_model"]
+    for path in doomed:
+        if path.is_dir():
+            shutil.rmtree(path)
+    remove_leftovers(folder)

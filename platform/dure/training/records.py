@@ -10,7 +10,7 @@ from typing import Any, Literal
 from dure.errors import UserError
 from dure.files import write_json
 
-RunState = Literal["completed", "failed", "interrupted"]
+RunState = Literal["completed", "stopped", "diverged", "failed", "interrupted"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class RunResult:
 
     Attributes:
         name: Name of the experiment.
-        state: ``completed`` (also after early stopping), ``failed`` or ``interrupted``.
+        state: ``completed`` (also after early stopping), ``stopped`` (by its study, before its time),
+            ``diverged``, ``failed`` or ``interrupted``.
         metrics: Metrics of the best checkpoint, and figures of the run, by name.
         best_checkpoint: Folder of the best checkpoint, relative to the run's folder.
         final_model_path: Folder of the final model, relative to the run's folder.

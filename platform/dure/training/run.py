@@ -77,6 +77,15 @@ def _told_and_recorded(request: RunRequest, folder: RunFolder, *, is_main: bool)
         folder.result.unlink(missing_ok=True)
     try:
         yield
+    except SystemExit as stop:
+        # Tune stops a trial by ending its thread at a report. The driver knows the figures and writes the
+        # result; what happens here is what a tracker and the next trial in this process need.
+        if is_main:
+            for listener in request.listeners:
+                listener.finished(RunResult(name=request.experiment.name, state="stopped"))
+        traceback.clear_frames(stop.__traceback__)
+        memory.release()
+        raise
     except (Exception, KeyboardInterrupt) as error:
         logger.error("the run failed", exc_info=error)
         interrupted = isinstance(error, KeyboardInterrupt)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,18 +15,17 @@ from typing import Any
 
 from ray import tune
 
-from dure.config.schema import Profile
+from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.files import write_json
 from dure.runtime.cluster import Cluster, cluster
 from dure.runtime.fit import trial_resources
 from dure.training.events import RunListener
 from dure.training.logs import captured_output
-from dure.training.records import RunFolder
-from dure.training.run import RunRequest
-from dure.tuning.events import StudyListener, TrialStatus
+from dure.training.records import RunFolder, RunResult
+from dure.tuning.events import SETTLED, StudyListener, TrialStatus
 from dure.tuning.strategy import Strategy, TrialPlan
-from dure.tuning.trial import run_trial
+from dure.tuning.trial import TrialRequests, run_trial
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +42,12 @@ def run_study(
     path: Path,
     listener: StudyListener | None = None,
     trackers: Mapping[str, RunListener] | None = None,
+    tracker: Callable[[Experiment], RunListener] | None = None,
     address: str | None = None,
 ) -> dict[str, Any]:
     """Run a study, or what is left of it, and return its summary.
 
-    A trial with a completed result in its folder is not run again; one with a checkpoint continues from it.
+    A trial that is settled by the result in its folder is not run again; one with a checkpoint continues from it.
 
     Args:
         strategy: Which trials to run.
@@ -54,6 +55,7 @@ def run_study(
         path: Folder of the study; each trial gets a folder in it.
         listener: Who is told of progress, here in the driver.
         trackers: Listener that travels with a trial, by the trial's name.
+        tracker: Makes the listener of a trial that ``trackers`` does not name; travels itself.
         address: Ray cluster to join; an own one is started and ended when not given.
 
     Returns:
@@ -68,24 +70,22 @@ def run_study(
     plans = list(strategy.trials())
     board = _Board(strategy, plans, path, listener)
     listener.started(strategy.name, path, board.statuses())
-    pending = [plan for plan in plans if board.status(plan.name).state != "completed"]
+    pending = [plan for plan in plans if board.status(plan.name).state not in SETTLED]
     with captured_output(path / LOG), board.summarised():
         if pending:
-            requests = {
-                plan.name: RunRequest(
-                    experiment=plan.experiment,
-                    profile=profile,
-                    path=path / plan.name,
-                    resume=True,
-                    group=strategy.name,
-                    listeners=tuple(filter(None, [(trackers or {}).get(plan.name)])),
-                )
-                for plan in pending
-            }
+            requests = TrialRequests(
+                study=strategy.name,
+                profile=profile,
+                path=path,
+                experiments={plan.name: plan.experiment for plan in pending if plan.experiment is not None},
+                trackers=trackers or {},
+                tracker=tracker,
+                listeners=strategy.listeners(),
+            )
             with cluster(address) as ray_cluster:
                 if ray_cluster.dashboard_url:
                     listener.told(f"Ray dashboard: {ray_cluster.dashboard_url}")
-                _fit(strategy, requests, profile, path, ray_cluster, board)
+                _fit(strategy, [plan.name for plan in pending], requests, ray_cluster, board)
     summary = board.summary()
     listener.finished(summary)
     return summary
@@ -93,22 +93,22 @@ def run_study(
 
 def _fit(
     strategy: Strategy,
-    requests: Mapping[str, RunRequest],
-    profile: Profile,
-    path: Path,
+    pending: Sequence[str],
+    requests: TrialRequests,
     ray_cluster: Cluster,
     board: _Board,
 ) -> None:
+    profile = requests.profile
     nested = profile.num_workers > 1
     # A trial that only waits for its workers takes no CPU from them: with a hundredth of one, two workers
     # would never fit on two CPUs. A placement group must ask for something, so it asks for a little memory.
     resources = {"memory": float(1024 * 1024)} if nested else trial_resources(profile)
     trainable = tune.with_resources(
-        tune.with_parameters(run_trial, requests=dict(requests)), tune.PlacementGroupFactory([resources])
+        tune.with_parameters(run_trial, requests=requests), tune.PlacementGroupFactory([resources])
     )
     tuner = tune.Tuner(
         trainable,
-        param_space={"trial": tune.grid_search(list(requests))},
+        param_space=strategy.param_space(pending),
         tune_config=tune.TuneConfig(
             max_concurrent_trials=concurrent_trials(profile, ray_cluster),
             reuse_actors=not nested,
@@ -118,14 +118,18 @@ def _fit(
         ),
         run_config=tune.RunConfig(
             name=datetime.now(UTC).strftime("%Y%m%d-%H%M%S"),
-            storage_path=str((path / ".ray_tune").resolve()),
+            storage_path=str((requests.path / ".ray_tune").resolve()),
             failure_config=tune.FailureConfig(max_failures=_RESTARTS),
             callbacks=[board],
             verbose=0,
         ),
     )
     with _environment(
-        RAY_CHDIR_TO_TRIAL_DIR="0", TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1", TUNE_DISABLE_SIGINT_HANDLER="1"
+        RAY_CHDIR_TO_TRIAL_DIR="0",
+        TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+        TUNE_DISABLE_SIGINT_HANDLER="1",
+        # Records of training hold no validation metric, which a scheduler would otherwise insist on.
+        TUNE_DISABLE_STRICT_METRIC_CHECKING="1",
     ):
         tuner.fit()
 
@@ -153,6 +157,13 @@ def concurrent_trials(profile: Profile, ray_cluster: Cluster) -> int:
     return min(
         fitting if profile.max_concurrent_trials is None else [*fitting, profile.max_concurrent_trials]
     )
+
+
+def _finite(metrics: Mapping[str, float | int | str]) -> dict[str, float | int | str]:
+    """Return what JSON can hold of metrics: neither NaN nor infinity."""
+    return {
+        key: value for key, value in metrics.items() if not isinstance(value, float) or math.isfinite(value)
+    }
 
 
 def _trial_name(trial: Any) -> str:
@@ -188,8 +199,8 @@ class _Board(tune.Callback):  # type: ignore[misc]
         self._trials: dict[str, TrialStatus] = {}
         for plan in plans:
             status = self._from_folder(TrialStatus(name=plan.name, state="pending", path=path / plan.name))
-            # What did not complete is run again.
-            restored = status.state == "completed"
+            # What is not settled is run again.
+            restored = status.state in SETTLED
             self._trials[plan.name] = (
                 replace(status, restored=True)
                 if restored
@@ -207,7 +218,9 @@ class _Board(tune.Callback):  # type: ignore[misc]
     def summary(self) -> dict[str, Any]:
         """Return the summary of the study as it stands."""
         trials = self.statuses()
-        completed = all(trial.state == "completed" for trial in trials)
+        completed = all(trial.state in SETTLED for trial in trials) and any(
+            trial.state == "completed" for trial in trials
+        )
         ended = "completed" if completed else "failed" if self._finished else "interrupted"
         return {
             "study": self.strategy.name,
@@ -221,7 +234,7 @@ class _Board(tune.Callback):  # type: ignore[misc]
                 {
                     "name": trial.name,
                     "state": trial.state,
-                    "metrics": {key: value for key, value in trial.metrics.items() if value == value},
+                    "metrics": _finite(trial.metrics),
                     "error": trial.error,
                     "seconds": round(trial.seconds, 1),
                     "path": str(trial.path),
@@ -245,6 +258,8 @@ class _Board(tune.Callback):  # type: ignore[misc]
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has its process."""
+        if "told" in trial.config:
+            self.listener.told(f"{_trial_name(trial)}: {trial.config['told']}")
         self._change(trial, state="running")
 
     def on_trial_result(
@@ -273,7 +288,19 @@ class _Board(tune.Callback):  # type: ignore[misc]
         )
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """A trial returned: completed, or failed with a result that says why."""
+        """A trial returned, and its result says how it went; or the study's scheduler stopped it."""
+        name = _trial_name(trial)
+        folder = RunFolder(self.path / name)
+        if folder.read_result() is None:
+            status = self._trials[name]
+            folder.write_result(
+                RunResult(
+                    name=name,
+                    state="stopped",
+                    metrics=_finite(status.metrics),
+                    seconds=status.seconds,
+                )
+            )
         self._end(trial, "its process ended without a result")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -290,6 +317,7 @@ class _Board(tune.Callback):  # type: ignore[misc]
         before = replace(self._trials[name], state="failed", error=otherwise)
         self._trials[name] = self._from_folder(before)
         self.listener.changed(self._trials[name])
+        self.strategy.ended(self.statuses())
         write_json(self.path / SUMMARY, self.summary())
 
     def _from_folder(self, status: TrialStatus) -> TrialStatus:

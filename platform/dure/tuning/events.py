@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-TrialState = Literal["pending", "running", "completed", "failed", "interrupted"]
+TrialState = Literal["pending", "running", "completed", "stopped", "diverged", "failed", "interrupted"]
+SETTLED: tuple[TrialState, ...] = ("completed", "stopped", "diverged")
+"""States after which a trial is not run again."""
 
 
 @dataclass(frozen=True)

@@ -2,23 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from ray import tune
 
+from dure.config.schema import Experiment, Profile
 from dure.errors import DureError
 from dure.runtime.fit import TrainReporter, fit, report_of
 from dure.training.events import RunListener, RunProgress
 from dure.training.records import RunFolder, RunResult
 from dure.training.run import RunRequest, one_line
+from dure.tuning.divergence import DivergedError
+
+
+@dataclass(frozen=True)
+class TrialRequests:
+    """What all trials of a study share; makes the request of each.
+
+    Attributes:
+        study: Name of the study.
+        profile: The machine of every trial.
+        path: Folder of the study.
+        experiments: Experiments that are known before the study runs, by the trial's name.
+        trackers: Listener that travels with a trial, by the trial's name.
+        tracker: Makes the listener of a trial that ``trackers`` does not name.
+        listeners: Listeners of every trial.
+    """
+
+    study: str
+    profile: Profile
+    path: Path
+    experiments: Mapping[str, Experiment] = field(default_factory=dict)
+    trackers: Mapping[str, RunListener] = field(default_factory=dict)
+    tracker: Callable[[Experiment], RunListener] | None = None
+    listeners: tuple[RunListener, ...] = ()
+
+    def of(self, config: Mapping[str, Any]) -> RunRequest:
+        """Return what the trial of a config runs."""
+        name = config["trial"]
+        experiment = self.experiments.get(name)
+        if experiment is None:
+            experiment = Experiment.model_validate_json(config["experiment"])
+        tracker = self.trackers.get(name)
+        if tracker is None and self.tracker is not None:
+            tracker = self.tracker(experiment)
+        return RunRequest(
+            experiment=experiment,
+            profile=self.profile,
+            path=self.path / name,
+            resume=True,
+            group=self.study,
+            listeners=(*self.listeners, *([] if tracker is None else [tracker])),
+        )
 
 
 class _TuneReporter(RunListener):
     """Reports every record to Tune, from within the trial's own process."""
 
-    def __init__(self) -> None:
+    def __init__(self, samples_per_step: int) -> None:
+        self._samples_per_step = samples_per_step
         self._told: list[str] = []
 
     def told(self, message: str) -> None:
@@ -27,19 +72,20 @@ class _TuneReporter(RunListener):
 
     def progressed(self, progress: RunProgress) -> None:
         """Report, with the lines since the last report."""
-        tune.report(report_of(progress, self._told))
+        tune.report(report_of(progress, self._told, samples_per_step=self._samples_per_step))
         self._told = []
 
 
-def run_trial(config: Mapping[str, Any], requests: Mapping[str, RunRequest]) -> None:
-    """Run the trial that ``config["trial"]`` names; a failure becomes its result and leaves the process usable.
+def run_trial(config: Mapping[str, Any], requests: TrialRequests) -> None:
+    """Run the trial of a config; a failure becomes its result and leaves the process usable.
 
     One worker trains in this process, which goes on to the next trial; more workers get processes of their
     own from Ray Train.
     """
-    request = requests[config["trial"]]
+    request = requests.of(config)
     nested = request.profile.num_workers > 1
-    reporter = TrainReporter() if nested else _TuneReporter()
+    samples_per_step = request.experiment.training.effective_batch_size
+    reporter = TrainReporter(samples_per_step) if nested else _TuneReporter(samples_per_step)
     callbacks = []
     if nested:
         from ray.tune.integration.ray_train import TuneReportCallback
@@ -49,7 +95,9 @@ def run_trial(config: Mapping[str, Any], requests: Mapping[str, RunRequest]) -> 
     try:
         fit(replace(request, listeners=(*request.listeners, reporter)), callbacks=callbacks)
     except DureError as error:
-        if folder.read_result() is None:
-            folder.write_result(
-                RunResult(name=request.experiment.name, state="failed", error=one_line(error))
-            )
+        result = folder.read_result() or RunResult(
+            name=request.experiment.name, state="failed", error=one_line(error)
+        )
+        if isinstance(error, DivergedError):
+            result = replace(result, state="diverged")
+        folder.write_result(result)
