@@ -142,8 +142,8 @@ def test_a_rehearsal_is_short_and_its_own_rehearsal() -> None:
     )
     rehearsal = rehearsal_of(experiment)
     assert rehearsal.rehearsal.enabled
-    assert rehearsal.training.max_steps == 150
-    assert rehearsal.training.warmup_steps == 15
+    assert rehearsal.training.max_steps == 120
+    assert rehearsal.training.warmup_steps == 12
     assert rehearsal.training.learning_rate == 1
     assert (rehearsal.generation.min_length, rehearsal.generation.max_length) == (64, 64)
     assert rehearsal.tokenizer.encoder_max_len == 192
