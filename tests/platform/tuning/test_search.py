@@ -86,7 +86,12 @@ def plain(path) -> optuna.Study:
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "gp", "grid"])
 def test_every_sampler_finds_the_best_rate_in_30_trials(sampler, ray, tmp_path):
-    run(SweepSearch(sweep(sampler=sampler, num_trials=30), tmp_path), 30, trainable=short, path=tmp_path / "tune")
+    run(
+        SweepSearch(sweep(sampler=sampler, num_trials=30), tmp_path),
+        30,
+        trainable=short,
+        path=tmp_path / "tune",
+    )
     study = plain(tmp_path)
     assert len(study.trials) == 30
     assert all(trial.state == optuna.trial.TrialState.COMPLETE for trial in study.trials)
@@ -130,7 +135,9 @@ def test_a_scheduler_stops_bad_trials_by_samples_and_they_count_as_pruned(ray, t
     states = {trial.params[LR]: trial.state.name for trial in plain(tmp_path).trials}
     assert states[1e-2] == "PRUNED"
     best = plain(tmp_path).best_trial
-    assert best.intermediate_values == {samples: loss_at(best.params[LR], samples) for samples in (8, 16, 32, 64)}
+    assert best.intermediate_values == {
+        samples: loss_at(best.params[LR], samples) for samples in (8, 16, 32, 64)
+    }
     assert states[min(states, key=loss_at)] == "COMPLETE"
     pruned = [trial for trial in plain(tmp_path).trials if trial.state.name == "PRUNED"]
     assert all(max(trial.intermediate_values) < 64 for trial in pruned)
