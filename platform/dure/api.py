@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dure.config import library
-from dure.config.loading import dump_yaml, load_experiment, load_profile, load_study
+from dure.config.loading import dump_yaml, load_experiment, load_profile, load_space, load_study
 from dure.config.rehearsal import rehearsal_of
 from dure.config.schema import Experiment, Profile
 from dure.config.studies import BatchStudy
@@ -338,13 +338,15 @@ def score(
 
 
 def catalogue() -> dict[str, dict[str, str]]:
-    """Return what can be run: experiments, studies and profiles by name, each with a sentence."""
+    """Return what there is: experiments, studies, search spaces and profiles by name, each with a sentence."""
     experiments = {name: load_experiment(str(file)) for name, file in library.available("experiment").items()}
     studies = {name: load_study(str(file)) for name, file in library.available("study").items()}
+    spaces = {name: load_space(str(file)) for name, file in library.available("space").items()}
     profiles = {name: load_profile(str(file)) for name, file in library.available("profile").items()}
     return {
         "experiments": {name: each.experiment.description for name, each in experiments.items()},
         "studies": {name: each.description for name, each in studies.items()},
+        "spaces": {name: each.description for name, each in spaces.items()},
         "profiles": {name: each.description for name, each in profiles.items()},
     }
 

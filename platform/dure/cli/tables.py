@@ -102,11 +102,11 @@ def list_(as_json: options.Json = False) -> None:
 @results_only_on_stdout
 def schema(
     kind: Annotated[
-        Literal["experiment", "study", "profile"],
+        Literal["experiment", "study", "space", "profile"],
         typer.Argument(help="Of what.", metavar="KIND"),
     ] = "experiment",
 ) -> None:
-    """Print the JSON Schema of an experiment, a study or a profile."""
+    """Print the JSON Schema of an experiment, a study, a search space or a profile."""
     from dure.config import json_schema
 
     print_json(json_schema(kind))
