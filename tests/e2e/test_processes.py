@@ -38,7 +38,7 @@ def test_a_batch_prints_one_json_object_and_tells_its_progress(tmp_path):
 
 def test_ctrl_c_ends_a_run_with_130_and_resume_completes_it(tmp_path):
     arguments = ["train", "kobart_baseline", "--rehearse", "--output", "run", *TINY, "rehearsal.max_steps=300",
-                 "rehearsal.num_evaluations=100"]  # fmt: skip
+                 "rehearsal.num_evaluations=100", "training.epochs=500"]  # fmt: skip
     running = subprocess.Popen(
         [sys.executable, "-m", "dure", *arguments],
         cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

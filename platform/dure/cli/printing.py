@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import io
 import json
+import logging
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -13,6 +15,8 @@ from rich.console import Console, RenderableType
 
 from dure.config.loading import dump_yaml
 from dure.config.schema import Section
+
+logger = logging.getLogger(__name__)
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -27,15 +31,26 @@ _results: TextIO | None = None
 """Where results go while libraries' output is kept out of stdout; stdout itself otherwise."""
 
 
+class _Log(io.TextIOBase):
+    """Takes what libraries print as lines for the log, which ``--verbose`` shows."""
+
+    def write(self, text: str) -> int:
+        """Log every line that says something."""
+        for line in text.splitlines():
+            if line.strip():
+                logger.info(line)
+        return len(text)
+
+
 def results_only_on_stdout(verb: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Make what anybody but a verb prints go to stderr: some libraries print when they are imported."""
+    """Keep stdout for what the verb prints: some libraries print when they are imported."""
 
     @functools.wraps(verb)
     def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
         global _results
         _results = sys.stdout
         try:
-            with redirect_stdout(sys.stderr):
+            with redirect_stdout(_Log()):
                 return verb(*args, **kwargs)
         finally:
             _results = None
