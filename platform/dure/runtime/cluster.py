@@ -121,7 +121,8 @@ def _no_answer(address: str, reason: str) -> UserError:
     return UserError(
         f"no Ray cluster answers there ({reason})",
         where=f"--address {address}",
-        hint="`ray status` on the head node shows the address; leave the option out for a local cluster",
+        hint="`ray status` on the head node shows the address; RAY_AUTH_MODE=token when the cluster asks for a token; "
+        "leave the option out for a local cluster",
     )
 
 
