@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import psutil
 
@@ -38,10 +39,12 @@ def test_a_batch_prints_one_json_object_and_tells_its_progress(tmp_path):
 
 def test_ctrl_c_ends_a_run_with_130_and_resume_completes_it(tmp_path):
     arguments = ["train", "kobart_baseline", "--rehearse", "--output", "run", *TINY, "rehearsal.max_steps=300",
-                 "rehearsal.num_evaluations=100", "training.epochs=500"]  # fmt: skip
+                 "rehearsal.num_evaluations=100", "training.epochs=500", "training.early_stopping_patience=200"]  # fmt: skip
     running = subprocess.Popen(
         [sys.executable, "-m", "dure", *arguments],
         cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # What a shell starts in the background ignores Ctrl-C, and so would whatever that starts.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 90
     while not list((tmp_path / "run").glob("checkpoint-*")) and time.monotonic() < deadline:
