@@ -1,6 +1,6 @@
 """dure: distributed experiments on Ray Train and Ray Tune for fine-tuning NLP models.
 
-The Python API is the functions of :mod:`dure.api`, imported when they are first used, since they bring torch.
+The Python API is the functions of :mod:`dure.api` and :mod:`dure.notebook`, imported when they are first used, since they bring torch.
 """
 
 from __future__ import annotations
@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dure.api import (
         batch,
-        create_trainer,
         load_config,
-        load_datasets,
-        load_model_and_tokenizer,
         load_profile,
         load_study,
         predict,
@@ -22,6 +19,7 @@ if TYPE_CHECKING:
         shaped,
         train,
     )
+    from dure.notebook import create_trainer, load_datasets, load_model_and_tokenizer
 
 __all__ = [
     "batch",
@@ -40,5 +38,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(importlib.import_module("dure.api"), name)
+        by_hand = ("create_trainer", "load_datasets", "load_model_and_tokenizer")
+        return getattr(importlib.import_module("dure.notebook" if name in by_hand else "dure.api"), name)
     raise AttributeError(f"module 'dure' has no attribute {name!r}")

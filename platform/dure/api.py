@@ -1,4 +1,4 @@
-"""What dure does, as functions: every verb of the command line is one of these, and so is the Python API."""
+"""What dure does, as functions: every verb of the command line is one of these."""
 
 from __future__ import annotations
 
@@ -18,12 +18,8 @@ from dure.errors import UserError
 from dure.files import make_folder, write_text
 
 if TYPE_CHECKING:
-    import datasets
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
     from dure.training.events import RunListener
     from dure.training.records import RunResult
-    from dure.training.trainer import ModelTrainer
     from dure.tuning.events import StudyListener
 
 logger = logging.getLogger(__name__)
@@ -36,11 +32,8 @@ __all__ = [
     "catalogue",
     "check",
     "choose_profile",
-    "create_trainer",
     "load_config",
-    "load_datasets",
     "load_experiment",
-    "load_model_and_tokenizer",
     "load_profile",
     "load_study",
     "output_folder",
@@ -349,89 +342,3 @@ def catalogue() -> dict[str, dict[str, str]]:
         "spaces": {name: each.description for name, each in spaces.items()},
         "profiles": {name: each.description for name, each in profiles.items()},
     }
-
-
-def load_model_and_tokenizer(
-    config: Experiment, *, profile: Profile | None = None, tell: Tell = logger.info
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load the model of an experiment, ready to train, with its tokenizer.
-
-    Args:
-        config: The experiment; its training table says what a family must know of the data, such as the
-            classes, and a rehearsal trains its tokenizer on it.
-        profile: The machine; recognised when not given.
-        tell: Gets one-line messages.
-
-    Raises:
-        UserError: The checkpoint cannot be loaded, or a setting does not fit it.
-    """
-    from dure.family import load_family
-    from dure.training.corpus import read_split, texts_of
-
-    family = load_family(config, tell)
-    train = read_split(family, "train", config.data.train)
-    family.survey({"train": train})
-    tokenizer = family.load_tokenizer(lambda: texts_of(family, train))
-    return family.load_model(tokenizer, profile or choose_profile(None, tell)), tokenizer
-
-
-def load_datasets(
-    config: Experiment, tokenizer: PreTrainedTokenizerBase, *, tell: Tell = logger.info
-) -> tuple[datasets.Dataset, datasets.Dataset | None]:
-    """Read, check and encode the training and validation rows of an experiment.
-
-    Raises:
-        UserError: A table is wrong, or the tokenizer is for it.
-    """
-    from dure.family import load_family
-    from dure.training.corpus import load_corpus
-
-    corpus = load_corpus(load_family(config, tell), tokenizer=tokenizer, tell=tell)
-    return corpus.train, corpus.dev
-
-
-def create_trainer(
-    config: Experiment,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    train_dataset: datasets.Dataset,
-    eval_dataset: datasets.Dataset | None = None,
-    use_wandb: bool = False,
-    logger: logging.Logger | None = None,
-    *,
-    profile: Profile | None = None,
-    output: Path | None = None,
-) -> ModelTrainer:
-    """Make the trainer of a loaded model, in this process and without Ray.
-
-    Args:
-        config: The experiment.
-        model: From :func:`load_model_and_tokenizer`, or any model of the experiment's family.
-        tokenizer: Its tokenizer.
-        train_dataset: Encoded rows, from :func:`load_datasets`.
-        eval_dataset: Encoded rows that select the best checkpoint.
-        use_wandb: Track with W&B, as the experiment's ``wandb`` section says; offline without key or network.
-        logger: Gets one-line messages.
-        profile: The machine; recognised when not given.
-        output: Folder of the run; ``outputs/<name>/<timestamp>`` when not given.
-
-    Returns:
-        A trainer with ``train()`` → ``{"final_model_path", "eval_metrics", …}``, ``evaluate()`` and
-        ``compute_metrics``.
-    """
-    from dure.family import load_family
-    from dure.reporting.tracking import WandbTracker
-    from dure.training.trainer import ModelTrainer
-
-    tell = (logger or logging.getLogger(__name__)).info
-    return ModelTrainer(
-        load_family(config, tell),
-        model,
-        tokenizer,
-        train_dataset,
-        eval_dataset,
-        profile=profile or choose_profile(None, tell),
-        folder=output_folder(config.name, output, resume=False),
-        listeners=[WandbTracker(config.wandb)] if use_wandb else [],
-        tell=tell,
-    )

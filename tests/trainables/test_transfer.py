@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 from transformers import AutoModelForSequenceClassification, BertConfig, BertModel, ViTConfig
 
-from dure import api
+from dure import api, notebook
 from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.family import load_family
@@ -248,9 +248,9 @@ def test_a_checkpoint_that_is_no_text_encoder_is_refused(headless, cpu) -> None:
 
 def test_the_functions_of_the_python_interface_train_a_classifier(tiny, cpu, tmp_path) -> None:
     config = tiny("distilbert", "lora")
-    model, tokenizer = api.load_model_and_tokenizer(config, profile=cpu, tell=silent)
-    train, dev = api.load_datasets(config, tokenizer, tell=silent)
-    trainer = api.create_trainer(config, model, tokenizer, train, dev, profile=cpu, output=tmp_path / "run")
+    model, tokenizer = notebook.load_model_and_tokenizer(config, profile=cpu, tell=silent)
+    train, dev = notebook.load_datasets(config, tokenizer, tell=silent)
+    trainer = notebook.create_trainer(config, model, tokenizer, train, dev, profile=cpu, output=tmp_path / "run")
     results = trainer.train()
     assert Path(results["final_model_path"]).is_dir()
     assert 0 <= results["eval_metrics"]["eval_f1[불만]"] <= 1
