@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,9 @@ from dure.modeling.export import export
 from dure.modeling.loading import load_seq2seq, load_tokenizer
 from dure.modeling.objectives import token_cross_entropy
 
+_ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_sum")
+_SENTENCE_END = re.compile(r"(?<=[.!?。])\s")
+
 
 class SummarizationOptions(Section):
     """What ``task:`` of a summarisation experiment may say."""
@@ -52,7 +56,7 @@ class Summarization(Family):
     )
     generates = True
     metric_names: ClassVar[tuple[str, ...]] = (
-        *(f"eval_{name}" for name in ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_sum")),
+        *(f"eval_{name}" for name in _ROUGE),
         "eval_num_empty_predictions",
         "eval_mean_generated_tokens",
     )
@@ -85,7 +89,10 @@ class Summarization(Family):
         return model
 
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Features:
-        """Encode inputs with their prefix and, when the rows have them, targets; keep the target's text."""
+        """Encode inputs with their prefix and, when the rows have them, targets; keep the target's text.
+
+        The lead is kept as well: many tokenizers forget where lines end.
+        """
         settings = self.experiment.tokenizer
         texts = [settings.input_prefix + text for text in rows["text"]]
         inputs, cut = token_ids(tokenizer, settings.encoder_max_len, text=texts)
@@ -97,6 +104,7 @@ class Summarization(Family):
             features |= {
                 "labels": labels,
                 "reference": list(rows["target"]),
+                "lead": [_lead(text) for text in rows["text"]],
                 "truncated": [either or other for either, other in zip(cut, cut_labels, strict=True)],
             }
         if "id" in rows:
@@ -133,24 +141,21 @@ class Summarization(Family):
 
         def score(prediction: EvalPrediction) -> dict[str, float]:
             ids = prediction.predictions
-            texts = self._decoded(tokenizer, ids)
-            scores = rouge(
-                texts,
-                references,
-                tokenizer=self.options.rouge_tokenizer,
-                special_tokens=self.experiment.tokenizer.all_special_tokens,
-            ).as_dict()
+            scores = self._scores(self._decoded(tokenizer, ids), references)
             generated = (numpy.asarray(ids) != tokenizer.pad_token_id) & (numpy.asarray(ids) >= 0)
             return {
-                **{
-                    name: float(scores[name])
-                    for name in ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_sum")
-                },
-                "num_empty_predictions": float(scores["num_empty_predictions"]),
+                **scores,
                 "mean_generated_tokens": float(generated.sum(axis=1).mean()),
             }
 
         return score
+
+    def baseline(
+        self, tokenizer: PreTrainedTokenizerBase, train: datasets.Dataset, dev: datasets.Dataset
+    ) -> dict[str, float]:
+        """Score the lead of every text as its summary."""
+        scores = self._scores(dev["lead"][:], dev["reference"][:])
+        return {f"eval_{name}": scores[name] for name in _ROUGE}
 
     def metric_notes(self) -> dict[str, str]:
         """Return the tokeniser of ROUGE and its version."""
@@ -200,12 +205,28 @@ class Summarization(Family):
             "decoder": (f"{names[id(model.get_decoder())]}.",),
         }
 
+    def _scores(self, texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+        scores = rouge(
+            texts,
+            references,
+            tokenizer=self.options.rouge_tokenizer,
+            special_tokens=self.experiment.tokenizer.all_special_tokens,
+        ).as_dict()
+        return {name: float(scores[name]) for name in (*_ROUGE, "num_empty_predictions")}
+
     def _decoded(self, tokenizer: PreTrainedTokenizerBase, ids: Any) -> list[str]:
         """Turn generated ids into text that keeps the experiment's special tokens and drops all others."""
         kept = set(tokenizer.convert_tokens_to_ids(list(self.experiment.tokenizer.all_special_tokens)))
         dropped = set(tokenizer.all_special_ids) - kept
         rows = [[int(token) for token in row if token >= 0 and int(token) not in dropped] for row in ids]
         return [text.strip() for text in tokenizer.batch_decode(rows, skip_special_tokens=False)]
+
+
+def _lead(text: str) -> str:
+    """Return the first line, which is a dialogue's first utterance; of a text in one line the first sentence."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    lead = lines[0] if len(lines) > 1 else _SENTENCE_END.split(text.strip(), maxsplit=1)[0]
+    return lead.strip()
 
 
 @cache

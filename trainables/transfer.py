@@ -27,7 +27,7 @@ from dure.data.encoding import token_ids
 from dure.data.samples.reviews import Review, review_corpus
 from dure.data.tables import Role, Table
 from dure.family import Family, Features, Rows
-from dure.metrics.classification import classification_report
+from dure.metrics.classification import classification_report, trivial_classification
 from dure.modeling.classifier import classifier_modules, load_classifier
 from dure.modeling.export import export
 from dure.modeling.loading import load_tokenizer
@@ -124,6 +124,13 @@ class Transfer(Family):
             }
 
         return score
+
+    def baseline(
+        self, tokenizer: PreTrainedTokenizerBase, train: datasets.Dataset, dev: datasets.Dataset
+    ) -> dict[str, float]:
+        """Score the most frequent class, and as probabilities the shares of the classes."""
+        train_labels, dev_labels = (numpy.asarray(rows["labels"][:], dtype="int64") for rows in (train, dev))
+        return trivial_classification(train_labels, dev_labels, len(self.classes))
 
     def predict(
         self,

@@ -42,7 +42,7 @@ class Family(ABC):
 
     A run calls, in this order: :meth:`survey`, :meth:`load_tokenizer`, :meth:`encode` for every split (in batches; the
     result is cached under :meth:`encoding_key`), :meth:`load_model`, :meth:`collator`,
-    :meth:`compute_metrics`, and after training :meth:`export`. Prediction calls :meth:`load_exported`,
+    :meth:`compute_metrics`, and after training :meth:`export` and :meth:`baseline`. Prediction calls :meth:`load_exported`,
     :meth:`encode` and :meth:`predict`.
     """
 
@@ -140,6 +140,22 @@ class Family(ABC):
     @abstractmethod
     def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load what :meth:`export` saved."""
+
+    @abstractmethod
+    def baseline(
+        self, tokenizer: PreTrainedTokenizerBase, train: datasets.Dataset, dev: datasets.Dataset
+    ) -> dict[str, float]:
+        """Return what the trivial predictor scores on validation: what a model that learned anything must beat.
+
+        Args:
+            tokenizer: What the rows were encoded by.
+            train: Encoded training rows, all that the predictor may learn from.
+            dev: Encoded validation rows.
+
+        Returns:
+            Figures under the names in :attr:`metric_names`, and ``eval_loss`` where the predictor has one. A name is
+            left out when the figure says nothing about quality.
+        """
 
     def metric_notes(self) -> dict[str, str]:
         """Return how the metrics were computed, such as the tokeniser of ROUGE; stands beside every result."""

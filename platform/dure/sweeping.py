@@ -309,7 +309,7 @@ def _samples(experiment: Experiment) -> tuple[int, int]:
 
     training, data = experiment.training, experiment.data
     rows = len(read_split(load_family(experiment), "train", data.train).dataset)
-    rows = min(rows, data.max_train_rows or rows)
+    rows = max(1, round(min(rows, data.max_train_rows or rows) * data.train_ratio))
     steps = steps_per_epoch(experiment, rows) if training.eval_every == "epoch" else training.eval_every
     return steps * training.effective_batch_size, total_steps(
         experiment, rows

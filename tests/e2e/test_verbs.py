@@ -135,6 +135,20 @@ def test_predictions_have_the_ids_and_the_order_of_the_table_and_can_be_scored(t
     assert "ROUGE-1" in call("score", "deep/predictions.csv", "references.csv").out
 
 
+def test_the_sample_reviews_are_tables_that_a_classifier_reads(tmp_path):
+    written = call("sample", "reviews", "--output", "reviews", "--json").value
+    assert list(written) == ["train", "dev", "test", "test_reference"]
+    train, test, truth = (rows_of(tmp_path / written[name]) for name in ("train", "test", "test_reference"))
+    assert list(train[0]) == ["id", "text", "label"]
+    assert list(test[0]) == ["id", "text"]
+    assert [row["id"] for row in truth] == [row["id"] for row in test]
+    assert {row["label"] for row in truth} <= {row["label"] for row in train}
+    files = [f"data.{split}={written[split]}" for split in ("train", "dev")]
+    checked = call("train", "transfer_bert", "--rehearse", "--dry-run", "data.train_ratio=10%", *files)
+    assert checked.code == 0, checked.err
+    assert yaml.safe_load(checked.out)["data"]["train_ratio"] == 0.1
+
+
 def test_a_table_without_ids_is_predicted_without_ids(trained, tmp_path):
     (tmp_path / "plain.csv").write_text('dialogue\n"#Person1#: 안녕\n#Person2#: 네"\n', encoding="utf-8")
     assert call("predict", trained[1], "plain.csv", "-o", "out.csv").code == 0

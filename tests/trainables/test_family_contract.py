@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isfinite
+
 import pytest
 import torch
 
@@ -56,6 +58,21 @@ def test_build_step_save_load_gives_the_same_logits(architecture, kind, tiny, cp
     names = [name for name, _ in model.named_parameters()]
     for prefix in family.modules(model).values():
         assert any(name.startswith(prefix) for name in names)
+
+
+@pytest.mark.parametrize("architecture", ["t5", "bert"])
+def test_the_baseline_gives_metrics_of_the_family_that_need_no_model(architecture, tiny, cpu, tmp_path):
+    experiment = tiny(architecture, "full", max_steps=1)
+    family = load_family(experiment)
+    corpus = load_corpus(family, tell=lambda message: None)
+    figures = family.baseline(corpus.tokenizer, corpus.train, corpus.dev)
+    assert experiment.training.best_metric in figures
+    assert set(figures) <= {"eval_loss", *family.metric_names}
+    assert all(isfinite(value) for value in figures.values())
+    assert figures == family.baseline(corpus.tokenizer, corpus.train, corpus.dev)
+    result = run(RunRequest(experiment, cpu, tmp_path / "run"))
+    told = {name: value for name, value in result.metrics.items() if name.startswith("baseline_")}
+    assert told == {name.replace("eval_", "baseline_"): value for name, value in figures.items()}
 
 
 @pytest.mark.parametrize(("architecture", "kind"), CASES)

@@ -250,7 +250,9 @@ def test_the_functions_of_the_python_interface_train_a_classifier(tiny, cpu, tmp
     config = tiny("distilbert", "lora")
     model, tokenizer = notebook.load_model_and_tokenizer(config, profile=cpu, tell=silent)
     train, dev = notebook.load_datasets(config, tokenizer, tell=silent)
-    trainer = notebook.create_trainer(config, model, tokenizer, train, dev, profile=cpu, output=tmp_path / "run")
+    trainer = notebook.create_trainer(
+        config, model, tokenizer, train, dev, profile=cpu, output=tmp_path / "run"
+    )
     results = trainer.train()
     assert Path(results["final_model_path"]).is_dir()
     assert 0 <= results["eval_metrics"]["eval_f1[불만]"] <= 1

@@ -78,12 +78,22 @@ def score(
 @results_only_on_stdout
 def sample(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.", metavar="DIR")],
+    corpus: Annotated[
+        Literal["dialogues", "reviews"],
+        typer.Argument(help="Dialogues with summaries, or reviews with classes.", metavar="CORPUS"),
+    ] = "dialogues",
     as_json: options.Json = False,
 ) -> None:
-    """Write the embedded Korean sample corpus as CSV."""
+    """Write an embedded Korean sample corpus as CSV."""
     from dure.data.samples.dialogues import write_dialogues
+    from dure.data.samples.reviews import write_reviews
 
-    files = {name: str(path) for name, path in write_dialogues(output).items()}
+    match corpus:
+        case "dialogues":
+            paths = write_dialogues(output)
+        case "reviews":
+            paths = write_reviews(output)
+    files = {name: str(path) for name, path in paths.items()}
     print_result(files, "\n".join(files.values()), as_json=as_json)
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema
 
 from dure.config.library import Kind
 from dure.config.loading import study_kinds
+from dure.config.ratios import as_number
 from dure.config.scalars import NUMBER_PATTERN
 from dure.config.schema import Experiment, Profile, Section
 from dure.config.spaces import SearchSpace
@@ -19,6 +23,14 @@ _BOUNDS = {
     "lt": "exclusiveMaximum",
 }
 """What pydantic calls the bounds of numbers that may be null, and what JSON Schema calls them."""
+
+
+class _Generator(GenerateJsonSchema):
+    """Shows a default as a file would say it."""
+
+    def encode_default(self, dft: Any) -> Any:
+        """Write the default of a ratio as the number that it is."""
+        return as_number(dft) if isinstance(dft, Fraction) else super().encode_default(dft)
 
 
 def json_schema(kind: Kind) -> Schema:
@@ -46,7 +58,7 @@ def json_schema(kind: Kind) -> Schema:
 
 
 def _of_file(section: type[Section], *also_required: str) -> Schema:
-    schema: Schema = _as_written(section.model_json_schema())
+    schema: Schema = _as_written(section.model_json_schema(schema_generator=_Generator))
     definitions = schema.get("$defs", {})
     schema["required"] = [*also_required, *schema.get("required", [])]
     complete = _completeness(schema, definitions)

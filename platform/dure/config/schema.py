@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from dure.config.ratios import Ratio
 from dure.config.scalars import Bool, Float, Int, Name, Text
 
 SCHEDULER_OPTIONS: dict[str, tuple[str, ...]] = {
@@ -103,6 +105,8 @@ class DataConfig(Section):
     """What happens to training rows whose text stands in the validation table too."""
     max_train_rows: Int | None = Field(default=None, ge=1)
     """Use only this many training rows, drawn by the seed (``--samples``)."""
+    train_ratio: Ratio = Fraction(1)
+    """Part of the training rows, the same for every class; a smaller part lies within a larger one."""
     max_dev_rows: Int | None = Field(default=None, ge=1)
     """Use only this many validation rows, drawn by the seed."""
 

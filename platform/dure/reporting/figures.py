@@ -16,6 +16,9 @@ NOTHING = "–"
 UNTRAINED = "untrained_"
 """What stands for ``eval_`` in the names of metrics that were measured before the first step."""
 
+BASELINE = "baseline_"
+"""What stands for ``eval_`` in the names of metrics of the family's trivial predictor."""
+
 Figure = float | int | str | None
 
 _SMALLEST_PLAIN = 1e-3

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from dure.reporting.columns import Column, FittedTable
 from dure.reporting.figures import (
+    BASELINE,
     DEFAULT_METRICS,
     NOTHING,
     UNTRAINED,
@@ -101,13 +102,18 @@ def result_table(result: Mapping[str, Any]) -> FittedTable:
     keys = [
         key
         for key in metrics
-        if not key.startswith((UNTRAINED, _TOKENIZER)) and not is_speed(key) and class_figure(key) is None
+        if not key.startswith((UNTRAINED, BASELINE, _TOKENIZER))
+        and not is_speed(key)
+        and class_figure(key) is None
     ]
     keys.sort(key=lambda key: not key.startswith("eval_"))
     columns = [
         Column("metric", [Text(metric_label(key)) for key in keys], is_text=True),
         Column("value", [Text(metric_figure(key, metrics[key])) for key in keys]),
     ]
+    trivial = {key: _before(result, key, BASELINE) for key in keys}
+    if any(value is not None for value in trivial.values()):
+        columns.append(Column("baseline", [Text(metric_figure(key, trivial[key])) for key in keys], rank=3))
     if any(_is_compared([result], key) for key in keys):
         before = {key: _untrained(result, key) for key in keys}
         columns += [
@@ -276,9 +282,14 @@ def _is_compared(rows: Sequence[Row], metric: str) -> bool:
 
 def _untrained(row: Row, metric: str) -> Figure:
     """Return what an ``eval_`` metric was before the first step, or None when nobody measured it."""
+    return _before(row, metric, UNTRAINED)
+
+
+def _before(row: Row, metric: str, prefix: str) -> Figure:
+    """Return what stands under another prefix for an ``eval_`` metric, or None when nothing does."""
     if not metric.startswith("eval_"):
         return None
-    value: Figure = row["metrics"].get(metric.replace("eval_", UNTRAINED, 1))
+    value: Figure = row["metrics"].get(metric.replace("eval_", prefix, 1))
     return value
 
 

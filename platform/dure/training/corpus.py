@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dure.config.ratios import as_number
 from dure.config.schema import Experiment
 from dure.data.encoding import Encoded, encode_table
 from dure.data.overlap import overlap
+from dure.data.ratios import joined_classes, nested_rows
 from dure.data.tables import Table, check_is_table, read_table, select_rows, table_from_rows
 from dure.errors import UserError
 from dure.family import Family
@@ -33,7 +35,7 @@ class Corpus:
 
     Attributes:
         tokenizer: The tokenizer of the rows.
-        train: Encoded training rows.
+        train: Encoded training rows: the part of them that ``data.train_ratio`` says.
         dev: Encoded validation rows, none of which shares a text with training.
         test: Encoded rows that a result is reported on, when they have targets; apart from training too.
         fingerprints: Split to content hash of its table.
@@ -112,7 +114,9 @@ def load_corpus(
     """Read, check and encode the training and validation rows of an experiment.
 
     Training rows whose text stands in the validation table too are dropped, refused or only told, as
-    ``data.on_overlap`` says.
+    ``data.on_overlap`` says; then ``data.max_train_rows`` draws from the rest, and ``data.train_ratio`` from
+    that. The tokenizer and the cache see the rows before the ratio: so a rehearsal has one vocabulary at every
+    ratio, as a warm start needs, and a table is encoded once for all its ratios.
 
     Raises:
         UserError: A table, or the tokenizer for it, is wrong; or no training row is left.
@@ -137,11 +141,12 @@ def load_corpus(
     train = _at_most(train, data.max_train_rows, seed, "training", tell)
 
     tokenizer = tokenizer or family.load_tokenizer(lambda: texts_of(family, train))
-    encoded = {"train": encode_split(family, tokenizer, train, tell=tell).dataset}
+    rows = encode_split(family, tokenizer, train, tell=tell).dataset
+    encoded = {"train": _part_of(family, train, rows, tell)}
     for split, table in held_out.items():
         if split == "dev" or _has_targets(family, table, tell):
-            rows = _at_most(table, data.max_dev_rows, seed, split, tell)
-            encoded[split] = encode_split(family, tokenizer, rows, tell=tell).dataset
+            drawn = _at_most(table, data.max_dev_rows, seed, split, tell)
+            encoded[split] = encode_split(family, tokenizer, drawn, tell=tell).dataset
     return Corpus(tokenizer, encoded["train"], encoded.get("dev"), encoded.get("test"), fingerprints)
 
 
@@ -203,6 +208,24 @@ def _at_most(table: Table, limit: int | None, seed: int, what: str, tell: Callab
         return table
     tell(f"{what} on {limit:,} of {table.num_rows:,} rows of {table.source}, drawn by seed {seed}")
     return table.select(select_rows(table, limit, seed))
+
+
+def _part_of(
+    family: Family, table: Table, rows: datasets.Dataset, tell: Callable[[str], None]
+) -> datasets.Dataset:
+    """Return the part of the encoded rows of a table that ``data.train_ratio`` says, of every class alike."""
+    ratio, seed = family.experiment.data.train_ratio, family.experiment.experiment.seed
+    if ratio == 1:
+        return rows
+    classes = [
+        role.name for role in family.roles if role.is_class and role.name in table.dataset.column_names
+    ]
+    part = nested_rows(table.num_rows, ratio, seed, joined_classes(table.dataset, classes))
+    tell(
+        f"training on {len(part):,} of {table.num_rows:,} rows of {table.source} "
+        f"(data.train_ratio={as_number(ratio)}), drawn by seed {seed}"
+    )
+    return rows.select(part)
 
 
 def _without_overlap(family: Family, train: Table, dev: Table, tell: Callable[[str], None]) -> Table:

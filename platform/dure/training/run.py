@@ -14,10 +14,10 @@ from transformers import set_seed
 from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment, Profile
 from dure.errors import DureError, RunError
-from dure.family import load_family
+from dure.family import Family, load_family
 from dure.files import write_json, write_text
 from dure.training import memory
-from dure.training.corpus import load_corpus
+from dure.training.corpus import Corpus, load_corpus
 from dure.training.environment import describe_environment
 from dure.training.events import RunListener
 from dure.training.logs import captured_output
@@ -158,6 +158,7 @@ def _train(request: RunRequest, folder: RunFolder, rank: int, num_workers: int) 
             **outcome["untrained_metrics"],
             **({} if corpus.test is None else trainer.test(corpus.test)),
             **outcome["speed"],
+            **_baseline(family, corpus),
             **family.metric_notes(),
             "best_step": outcome["best_step"] or outcome["steps"],
             "steps": outcome["steps"],
@@ -178,3 +179,11 @@ def _train(request: RunRequest, folder: RunFolder, rank: int, num_workers: int) 
         for listener in request.listeners:
             listener.finished(result)
     return result
+
+
+def _baseline(family: Family, corpus: Corpus) -> dict[str, float]:
+    """Return what the trivial predictor scores on validation: ``baseline_accuracy`` and its like."""
+    if corpus.dev is None:
+        return {}
+    figures = family.baseline(corpus.tokenizer, corpus.train, corpus.dev)
+    return {f"baseline_{name.removeprefix('eval_')}": value for name, value in figures.items()}

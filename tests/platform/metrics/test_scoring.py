@@ -4,11 +4,16 @@ import csv
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.dummy import DummyClassifier
 from sklearn.metrics import classification_report as independent
+from sklearn.metrics import log_loss
 
 from dure.errors import UserError
-from dure.metrics.classification import classification_report
+from dure.metrics.classification import classification_report, trivial_classification
 from dure.metrics.rouge import rouge
 from dure.metrics.scoring import score_files
 
@@ -163,3 +168,28 @@ def test_predictions_that_are_all_empty_score_nothing(table):
     references = table("r.csv", ["fname", "summary"], ["a", "가"], ["b", "나"])
     scores = score(predictions, references)
     assert (scores["rouge_sum"], scores["num_empty_predictions"]) == (0, 2)
+
+
+@given(
+    train=st.lists(st.integers(0, 4), min_size=1, max_size=40),
+    dev=st.lists(st.integers(0, 4), min_size=1, max_size=40),
+)
+def test_the_trivial_classifier_is_that_of_scikit_learn(train: list[int], dev: list[int]) -> None:
+    ours = trivial_classification(np.array(train), np.array(dev), 5)
+    rows, held_out = np.zeros((len(train), 1)), np.zeros((len(dev), 1))
+    predicted = DummyClassifier(strategy="most_frequent").fit(rows, train).predict(held_out)
+    theirs = independent(dev, predicted, output_dict=True, zero_division=0)
+    assert ours["eval_accuracy"] == pytest.approx(float((predicted == dev).mean()))
+    assert ours["eval_macro_f1"] == pytest.approx(theirs["macro avg"]["f1-score"])
+    assert ours["eval_weighted_f1"] == pytest.approx(theirs["weighted avg"]["f1-score"])
+    # Laplace's rule: one row more of every class.
+    prior = DummyClassifier(strategy="prior").fit(np.zeros((len(train) + 5, 1)), [*train, *range(5)])
+    loss = log_loss(dev, prior.predict_proba(held_out), labels=range(5))
+    assert ours["eval_loss"] == pytest.approx(loss)
+
+
+def test_the_loss_of_the_trivial_classifier_is_the_entropy_of_the_classes() -> None:
+    labels = np.repeat([0, 1, 2], [70_000, 20_000, 10_000])
+    shares = np.array([0.7, 0.2, 0.1])
+    loss = trivial_classification(labels, labels, 3)["eval_loss"]
+    assert loss == pytest.approx(-(shares * np.log(shares)).sum(), abs=1e-4)

@@ -167,6 +167,29 @@ def test_the_result_of_a_run_shows_its_figures_gain_and_files() -> None:
     ]
 
 
+def test_the_trivial_predictor_stands_beside_the_result_and_not_among_its_figures() -> None:
+    result = {
+        "name": "bert",
+        "state": "completed",
+        "metrics": {
+            "eval_accuracy": 0.8,
+            "eval_loss": 0.5,
+            "baseline_accuracy": 0.5,
+            "baseline_loss": 0.69,
+            "steps": 3,
+        },
+        "seconds": 5.0,
+    }
+
+    assert printed(result_table(result), 80).splitlines()[2:] == [
+        "metric       value  baseline",
+        "────────────────────────────",
+        "accuracy %   80.00     50.00",
+        "eval loss   0.5000    0.6900",
+        "steps            3         –",
+    ]
+
+
 def test_scores_name_precision_recall_and_tokeniser() -> None:
     names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
     figures = {f"{name}{part}": 0.5 for name in names for part in ("", "_precision", "_recall")}

@@ -8,14 +8,14 @@ and :mod:`~dure.data.samples.telling` tells it.
 
 from __future__ import annotations
 
-import csv
 import math
 import random
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dure.data.samples.corpus_files import write_corpus
 from dure.data.samples.scenario import Ending, Scenario
 from dure.data.samples.scenarios import SCENARIOS
 from dure.data.samples.story import (
@@ -27,7 +27,6 @@ from dure.data.samples.story import (
 )
 from dure.data.samples.telling import tell
 from dure.errors import UserError
-from dure.files import make_folder, written_beside
 
 MAX_DIALOGUES = 20_000
 """The most dialogues of one corpus: far below the number of stories, so that drawing new ones stays fast."""
@@ -152,23 +151,6 @@ def write_dialogues(
     Raises:
         UserError: The folder cannot be written to; and see :func:`dialogue_corpus`.
     """
-    make_folder(folder, where="folder of the samples")
     corpus = dialogue_corpus(seed=seed, num_train=num_train, num_dev=num_dev, num_test=num_test)
-    everything = ("fname", "dialogue", "summary", "topic")
-    tables = {
-        "train": (corpus["train"], everything),
-        "dev": (corpus["dev"], everything),
-        "test": (corpus["test"], ("fname", "dialogue", "topic")),
-        "test_reference": (corpus["test"], ("fname", "summary")),
-    }
-    paths = {name: folder / f"{name}.csv" for name in tables}
-    for name, (rows, columns) in tables.items():
-        _write_csv(paths[name], rows, columns)
-    return paths
-
-
-def _write_csv(path: Path, rows: Sequence[Dialogue], columns: Sequence[str]) -> None:
-    with written_beside(path) as beside, beside.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows([getattr(row, column) for column in columns] for row in rows)
+    columns = ("fname", "dialogue", "summary", "topic")
+    return write_corpus(folder, corpus, columns, id_column="fname", truth="summary")

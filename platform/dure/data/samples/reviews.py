@@ -10,7 +10,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from dure.data.samples.corpus_files import write_corpus
 from dure.data.samples.experiences import DOMAINS, Aspect, Domain
 from dure.data.samples.korean import Noun, Verb, did
 from dure.errors import UserError
@@ -77,6 +79,21 @@ def review_corpus(
     rng = random.Random(seed)
     seen: set[str] = set()
     return {split: _split(rng, split, size, seen) for split, size in sizes.items()}
+
+
+def write_reviews(
+    folder: Path, *, seed: int = 42, num_train: int = 2000, num_dev: int = 300, num_test: int = 300
+) -> dict[str, Path]:
+    """Write the corpus as CSV files with the columns id, text, label; the labels of the test set lie apart.
+
+    Returns:
+        The paths by name: ``train``, ``dev``, ``test`` (id, text) and ``test_reference`` (id, label).
+
+    Raises:
+        UserError: The folder cannot be written to; and see :func:`review_corpus`.
+    """
+    corpus = review_corpus(seed=seed, num_train=num_train, num_dev=num_dev, num_test=num_test)
+    return write_corpus(folder, corpus, ("id", "text", "label"), id_column="id", truth="label")
 
 
 def _split(rng: random.Random, split: str, size: int, seen: set[str]) -> list[Review]:
