@@ -42,8 +42,8 @@ class Family(ABC):
 
     A run calls, in this order: :meth:`survey`, :meth:`load_tokenizer`, :meth:`encode` for every split (in batches; the
     result is cached under :meth:`encoding_key`), :meth:`load_model`, :meth:`collator`,
-    :meth:`compute_metrics`, and after training :meth:`export` and :meth:`baseline`. Prediction calls :meth:`load_exported`,
-    :meth:`encode` and :meth:`predict`.
+    :meth:`compute_metrics`, and after training :meth:`export` and :meth:`baseline`. Prediction calls
+    :meth:`load_exported`, :meth:`encode` and :meth:`predict`.
     """
 
     options_section: ClassVar[type[Section]] = NoOptions
