@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 GREY, PALE = "#7F7F7F", "#C8C8C8"
 
+_MOST_ABREAST = 4
 _HANGUL_FONTS = (
     "NanumGothic",
     "Noto Sans CJK KR",
@@ -70,7 +72,8 @@ def picture(path: Path, *, title: str, width: float, height: float) -> Iterator[
             for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
         }
         if handles:
-            figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles))
+            columns = len(handles) if len(handles) <= _MOST_ABREAST else math.ceil(len(handles) / 2)
+            figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)
         figure.suptitle(title)
         with written_beside(path) as beside, beside.open("wb") as file:
             figure.savefig(file, format="png", dpi=150)
