@@ -6,23 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dure.files import written_beside
 from dure.reporting.figures import is_share, metric_label
+from dure.reporting.plots import BLUE, GREEN, GREY, VERMILION, grid, language, picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito (2008), "Color Universal Design": told apart by all kinds of colour vision, and in grey by marker.
-_BLUE, _VERMILION, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#7F7F7F"
 _MOST_COLUMNS = 4
-_HANGUL_FONTS = (
-    "NanumGothic",
-    "Noto Sans CJK KR",
-    "Noto Sans KR",
-    "Apple SD Gothic Neo",
-    "AppleGothic",
-    "Malgun Gothic",
-)
 _WORDS = {
     "ko": {
         "completed": "완료",
@@ -45,14 +35,6 @@ _WORDS = {
 Point = Mapping[str, Any]
 
 
-def hangul_font() -> str | None:
-    """Return a font of this machine that has Korean letters, or None."""
-    from matplotlib import font_manager
-
-    known = {font.name for font in font_manager.fontManager.ttflist}
-    return next((name for name in _HANGUL_FONTS if name in known), None)
-
-
 def plot_sweep(
     path: Path,
     points: Sequence[Point],
@@ -72,22 +54,10 @@ def plot_sweep(
         parameters: Dotted keys, and whether their scale is logarithmic; the first four are drawn.
         best: Name of the winning trial.
     """
-    import matplotlib
-
-    font = hangul_font()
-    settings: dict[str, Any] = {"font.size": 9, "axes.unicode_minus": False}
-    if font is not None:
-        settings["font.family"] = [font, "DejaVu Sans"]
-    # Figures made by hand and not by pyplot: no window system is asked for, and none of the user's state is touched.
-    with matplotlib.rc_context(settings):
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        words = _WORDS["ko" if font else "en"]
-        columns = dict(list(parameters.items())[:_MOST_COLUMNS])
-        rows = [metric for metric in metrics if metric != "eval_loss"] + ["loss"]
-        figure = Figure(figsize=(max(6.5, 4.2 * len(columns)), 2.9 * len(rows)), layout="constrained")
-        FigureCanvasAgg(figure)
+    words = _WORDS[language()]
+    columns = dict(list(parameters.items())[:_MOST_COLUMNS])
+    rows = [metric for metric in metrics if metric != "eval_loss"] + ["loss"]
+    with picture(path, title=title, width=max(6.5, 4.2 * len(columns)), height=2.9 * len(rows)) as figure:
         axes = figure.subplots(len(rows), len(columns), squeeze=False, sharex="col")
         for row, name in enumerate(rows):
             for column, (key, logarithmic) in enumerate(columns.items()):
@@ -97,15 +67,6 @@ def plot_sweep(
                     axis.set_ylabel(words["loss"] if name == "loss" else metric_label(name))
                 if row == len(rows) - 1:
                     axis.set_xlabel(words.get(key, key.rpartition(".")[2].replace("_", " ")))
-        handles = {
-            label: handle
-            for axis in figure.axes
-            for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-        }
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=len(handles) or 1)
-        figure.suptitle(title)
-        with written_beside(path) as beside, beside.open("wb") as file:
-            figure.savefig(file, format="png", dpi=150)
 
 
 def _draw(
@@ -150,10 +111,10 @@ def _draw(
             )
         return spots
 
-    done = draw("completed", _BLUE, "o", words["completed"])
-    draw("stopped", _GREY, "s", words["stopped"], filled=False)
+    done = draw("completed", BLUE, "o", words["completed"])
+    draw("stopped", GREY, "s", words["stopped"], filled=False)
     if len(points[0]["params"]) == 1 and numeric and len(done) > 1:
-        axis.plot(*zip(*sorted(done), strict=True), color=_BLUE, linewidth=1, alpha=0.5, zorder=2)
+        axis.plot(*zip(*sorted(done), strict=True), color=BLUE, linewidth=1, alpha=0.5, zorder=2)
     # A diverged point has no height; it stands at the edge of the picture, above the rate that made it diverge.
     for place, point in enumerate(point for point in here if point["state"] == "diverged"):
         axis.plot(
@@ -161,7 +122,7 @@ def _draw(
             [0.96],
             marker="X",
             markersize=8,
-            color=_VERMILION,
+            color=VERMILION,
             linestyle="none",
             transform=axis.get_xaxis_transform(),
             label=words["diverged"] if place == 0 else "_",
@@ -172,7 +133,7 @@ def _draw(
         height = _height(point, name)
         if point["trial"] == best and height is not None:
             axis.scatter(
-                [across(point)], [height], marker="*", s=210, color=_GREEN, edgecolors="black",
+                [across(point)], [height], marker="*", s=210, color=GREEN, edgecolors="black",
                 linewidths=0.6, label=words["best"], zorder=5,
             )  # fmt: skip
     if numeric and logarithmic:
@@ -180,7 +141,7 @@ def _draw(
     elif not numeric:
         axis.set_xticks(list(places.values()), list(places))
     axis.margins(x=0.06, y=0.14)
-    axis.grid(alpha=0.3, linewidth=0.6)
+    grid(axis)
 
 
 def _height(point: Point, name: str) -> float | None:

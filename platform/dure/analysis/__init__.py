@@ -1,0 +1,1 @@
+"""What records and checkpoints tell: pure functions over them, usable without Ray."""

@@ -1,0 +1,292 @@
+"""The picture of a progressive study: the metric over the training rows, the forecast, and what each stage cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dure.reporting.figures import is_share, metric_label, number
+from dure.reporting.plots import BLUE, GREY, PALE, PURPLE, VERMILION, grid, language, picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_WORDS = {
+    "ko": {
+        "rows": "학습 데이터 (비율, 행 수)",
+        "ratio": "학습 데이터 %",
+        "winner": "최종 후보",
+        "measured": "측정값",
+        "candidate": "다른 후보",
+        "stopped": "탈락",
+        "failed": "실패",
+        "baseline": "단순 기준선",
+        "forecast": "{at}에서 한 예측 ({level} 구간)",
+        "loss": "검증 손실",
+        "seconds": "단계별 시간 (초)",
+        "memory": "최대 메모리 (GB)",
+    },
+    "en": {
+        "rows": "training data (share, rows)",
+        "ratio": "training data %",
+        "winner": "winner",
+        "measured": "measured",
+        "candidate": "other candidates",
+        "stopped": "eliminated",
+        "failed": "failed",
+        "baseline": "trivial baseline",
+        "forecast": "forecast made at {at} ({level} interval)",
+        "loss": "eval loss",
+        "seconds": "seconds per stage",
+        "memory": "peak memory (GB)",
+    },
+}
+_FAILED = ("failed", "diverged")
+_MOST_LABELS = 12
+_SMALL = 7
+"""Points of the letters where many stand side by side."""
+_LABEL_GAP = 0.045
+"""Height of a line of small text, as a share of the axis."""
+_MOST_TICKS = 10
+_LEAST_GAP = 0.05
+_EDGE = 0.96
+"""Height of what has none of its own."""
+_NEAR = 0.02
+"""Between a mark and its name, as a share of the axis."""
+_ASIDE = 0.13
+"""Inches between a forecast and its truth."""
+
+Row = Mapping[str, Any]
+
+
+def plot_progressive(path: Path, summary: Mapping[str, Any]) -> None:
+    """Write the picture as PNG: the metric over the rows above; loss, time and memory of each stage beneath.
+
+    Args:
+        path: File to write.
+        summary: What ``progressive_training_results.json`` holds, of a finished study or of one that runs.
+    """
+    words = _WORDS[language()]
+    candidates: Sequence[Row] = summary.get("candidates") or []
+    strong = _strong(summary, candidates)
+    others = [row for row in candidates if row["name"] != strong["name"]]
+    metric = summary["metric"]
+    with_loss = metric != "eval_loss" and any(
+        _scored(row["stages"], "eval_loss") for row in (strong, *others)
+    )
+    with picture(path, title=summary["study"], width=7.2, height=6.2) as figure:
+        upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.75, 1))[:, 0]
+        axis = upper.subplots()
+        _draw_metric(axis, summary, strong, others, words)
+        panels = list(lower.subplots(1, 2 + with_loss, squeeze=False)[0])
+        if with_loss:
+            _draw_losses(panels.pop(0), strong, others, words)
+        _draw_seconds(panels[0], strong, others, words)
+        _draw_memory(panels[1], strong, words)
+
+
+def _strong(summary: Mapping[str, Any], candidates: Sequence[Row]) -> Row:
+    """Return the candidate to draw strongly: the winner, or the only one; one without stages when there is none."""
+    chosen = next((row for row in candidates if row["name"] == summary.get("winner")), None)
+    if chosen is None and len(candidates) == 1:
+        chosen = candidates[0]
+    stages = summary.get("stages") or (chosen or {}).get("stages") or []
+    return {"values": {}, "state": "", **(chosen or {"name": None}), "stages": stages}
+
+
+def _scored(stages: Iterable[Row], name: str = "score") -> list[tuple[Row, float]]:
+    """Return the stages that measured something, with what they measured."""
+    pairs = ((stage, stage if name == "score" else stage.get("metrics") or {}) for stage in stages)
+    return [(stage, value) for stage, source in pairs if (value := number(source.get(name))) is not None]
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * ratio:g} %"
+
+
+def _draw_metric(
+    axis: Axes, summary: Mapping[str, Any], strong: Row, others: Sequence[Row], words: Mapping[str, str]
+) -> None:
+    factor = 100 if is_share(summary["metric"]) else 1
+    ratios = _ratios(strong, *others)
+    ends: list[tuple[float, float | None, str]] = []
+    for place, row in enumerate(others):
+        points = [(stage["num_rows"], factor * score) for stage, score in _scored(row["stages"])]
+        if points:
+            label = words["candidate"] if place == 0 else "_"
+            axis.plot(
+                *zip(*points, strict=True), color=GREY, linewidth=1, marker=".", markersize=4, label=label
+            )
+            ends.append((*points[-1], _candidate_label(row)))
+            if row["state"] == "stopped":
+                look: dict[str, Any] = {"marker": "s", "color": GREY, "markerfacecolor": "white", "zorder": 3}
+                axis.plot(*points[-1], markersize=7, linestyle="none", label=words["stopped"], **look)
+        if row["state"] in _FAILED and ratios:
+            # What failed before it measured anything has no height; it stands at the upper edge.
+            where = points[-1] if points else (min(ratios), _EDGE)
+            axis.plot(
+                *([each] for each in where), marker="X", markersize=8, color=VERMILION, linestyle="none",
+                transform=axis.transData if points else axis.get_xaxis_transform(), label=words["failed"],
+                zorder=3, clip_on=False,
+            )  # fmt: skip
+            if not points:
+                ends.append((where[0], None, _candidate_label(row)))
+
+    measured = [(stage["num_rows"], factor * score) for stage, score in _scored(strong["stages"])]
+    if measured:
+        axis.plot(
+            *zip(*measured, strict=True), color=BLUE, linewidth=2.2, marker="o", markersize=6, zorder=4,
+            label=f"{words['winner']}: {_candidate_label(strong)}" if others else words["measured"],
+        )  # fmt: skip
+    baseline = number(summary.get("baseline"))
+    if baseline is not None:
+        axis.axhline(
+            factor * baseline, color="black", linewidth=1, linestyle=(0, (5, 3)), label=words["baseline"]
+        )
+    _draw_forecast(axis, strong["stages"], factor, words)
+
+    if _is_crowded(ratios):
+        axis.set_xscale("log")
+        axis.minorticks_off()
+    labels = [f"{_percent(ratio)}\n{num_rows:,}" for num_rows, ratio in ratios.items()]
+    axis.set_xticks(list(ratios), _thinned(labels))
+    axis.set_xlabel(words["rows"])
+    axis.set_ylabel(metric_label(summary["metric"]))
+    axis.margins(x=0.06, y=0.1)
+    grid(axis)
+    if len(ends) <= _MOST_LABELS:
+        _label(axis, ends)
+
+
+def _ratios(*rows: Row) -> dict[int, float]:
+    """Return the ratio of every number of rows that a candidate has seen or a forecast is for."""
+    stages = [stage for row in rows for stage in row["stages"]]
+    ratios: dict[int, float] = {}
+    for stage in stages:
+        if stage.get("forecast"):
+            at_rows = stage["forecast"]["at_rows"]
+            ratios[at_rows] = round(stage["ratio"] * at_rows / stage["num_rows"], 2)
+    return dict(sorted((ratios | {stage["num_rows"]: stage["ratio"] for stage in stages}).items()))
+
+
+def _is_crowded(sizes: Iterable[int]) -> bool:
+    """Return whether few sizes of the data are so far apart that the smallest would cover each other."""
+    ordered = sorted(sizes)
+    return 2 <= len(ordered) <= _MOST_TICKS and ordered[1] - ordered[0] < _LEAST_GAP * ordered[-1]
+
+
+def _thinned(labels: Sequence[str]) -> list[str]:
+    """Leave labels empty where there are too many to stand side by side; the last one always stays."""
+    step = math.ceil(len(labels) / _MOST_TICKS) or 1
+    return [label if (len(labels) - 1 - place) % step == 0 else "" for place, label in enumerate(labels)]
+
+
+def _draw_forecast(axis: Axes, stages: Sequence[Row], factor: float, words: Mapping[str, str]) -> None:
+    """Draw the first forecast as an interval, a little beside the truth that it is compared with."""
+    from matplotlib.transforms import ScaledTranslation
+
+    stage = next((stage for stage in stages if stage.get("forecast")), None)
+    if stage is None:
+        return
+    forecast = stage["forecast"]
+    value, low, high = (factor * forecast[name] for name in ("value", "low", "high"))
+    # What is moved aside does not count for the limits of the axes by itself.
+    axis.update_datalim([(forecast["at_rows"], low), (forecast["at_rows"], high)])
+    aside = ScaledTranslation(_ASIDE, 0, axis.figure.dpi_scale_trans)
+    axis.errorbar(
+        [forecast["at_rows"]], [value], yerr=[[value - low], [high - value]],
+        color=PURPLE, marker="D", markersize=6, capsize=5, linewidth=1.8, linestyle="none", zorder=5,
+        transform=axis.transData + aside, label=words["forecast"].format(at=_percent(stage["ratio"]), level=_percent(forecast["level"])),
+    )  # fmt: skip
+
+
+def _label(axis: Axes, ends: Sequence[tuple[float, float | None, str]]) -> None:
+    """Write the candidates' names where they ended, moved up where they would cover each other."""
+    axis.autoscale_view()
+    to_axis = axis.transData + axis.transAxes.inverted()
+    placed = []
+    for across, height, text in ends:
+        x, y = to_axis.transform((across, axis.get_ylim()[0] if height is None else height))
+        placed.append((across, _EDGE if height is None else y, x, text))
+    free: dict[float, float] = {}
+    for across, y, x, text in sorted(placed):
+        height = max(y, free.get(across, y))
+        free[across] = height + _LABEL_GAP
+        axis.text(
+            x + _NEAR, height, text, transform=axis.transAxes, fontsize=_SMALL, color="#404040", va="center",
+            zorder=3.5, bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8},
+        )  # fmt: skip
+
+
+def _candidate_label(row: Row) -> str:
+    """Return what tells the candidate from the others: its values."""
+    values = {
+        key.rpartition(".")[2]: f"{value:.3g}" if isinstance(value, float) else str(value)
+        for key, value in row["values"].items()
+    }
+    if len(values) == 1:
+        return next(iter(values.values()))
+    return ", ".join(f"{key} {value}" for key, value in values.items()) or str(row["name"])
+
+
+def _draw_losses(axis: Axes, strong: Row, others: Sequence[Row], words: Mapping[str, str]) -> None:
+    ratios = sorted(set(_ratios(strong, *others).values()))
+    for row in (*others, strong):
+        points = [(ratios.index(stage["ratio"]), loss) for stage, loss in _scored(row["stages"], "eval_loss")]
+        if points:
+            look: dict[str, Any] = {"color": BLUE, "linewidth": 2, "marker": "o", "markersize": 4}
+            if row is not strong:
+                look = {"color": GREY, "linewidth": 1, "marker": ".", "markersize": 4}
+            axis.plot(*zip(*points, strict=True), **look)
+    _mark_ratios(axis, ratios)
+    axis.set_title(words["loss"], fontsize=9)
+    axis.set_xlabel(words["ratio"])
+    axis.margins(x=0.08, y=0.12)
+    grid(axis)
+
+
+def _draw_seconds(axis: Axes, strong: Row, others: Sequence[Row], words: Mapping[str, str]) -> None:
+    """Draw what the winner's stages took, and what the others took at the same ratio on top of it."""
+    own, rest = _sums([strong], "seconds"), _sums(others, "seconds")
+    ratios = sorted({*own, *rest})
+    heights = [own.get(ratio, 0.0) for ratio in ratios]
+    _bars(axis, ratios, heights, BLUE)
+    if rest:
+        _bars(axis, ratios, [rest.get(ratio, 0.0) for ratio in ratios], PALE, heights)
+    axis.set_title(words["seconds"], fontsize=9)
+    axis.set_xlabel(words["ratio"])
+
+
+def _draw_memory(axis: Axes, strong: Row, words: Mapping[str, str]) -> None:
+    peaks = _sums([strong], "peak_memory_mb")
+    _bars(axis, sorted(peaks), [peaks[ratio] / 1024 for ratio in sorted(peaks)], BLUE)
+    axis.set_title(words["memory"], fontsize=9)
+    axis.set_xlabel(words["ratio"])
+
+
+def _bars(
+    axis: Axes, ratios: Sequence[float], heights: Sequence[float], color: str, below: Sequence[float] = ()
+) -> None:
+    places = range(len(ratios))
+    axis.bar(places, heights, bottom=below or None, color=color, edgecolor="white", linewidth=0.4, width=0.75)
+    _mark_ratios(axis, ratios)
+    grid(axis)
+    axis.grid(visible=False, axis="x")
+
+
+def _mark_ratios(axis: Axes, ratios: Sequence[float]) -> None:
+    """Name the ratios, which stand side by side however far apart they are."""
+    axis.set_xticks(range(len(ratios)), _thinned([f"{100 * ratio:g}" for ratio in ratios]), fontsize=_SMALL)
+
+
+def _sums(rows: Sequence[Row], name: str) -> dict[float, float]:
+    """Return per ratio what the candidates' stages add up to."""
+    sums: dict[float, float] = {}
+    for row in rows:
+        for stage in row["stages"]:
+            value = number(stage.get(name))
+            if value is not None:
+                sums[stage["ratio"]] = sums.get(stage["ratio"], 0.0) + value
+    return sums

@@ -1,0 +1,242 @@
+"""The tables of a progressive study: the winner stage by stage, and where the other candidates ended."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
+
+from dure.reporting.columns import Column, FittedTable
+from dure.reporting.figures import (
+    NOTHING,
+    Figure,
+    counted,
+    duration,
+    is_share,
+    metric_figure,
+    metric_label,
+    metric_phrase,
+    number,
+    one_line,
+    shown_path,
+)
+
+_WIDEST = 10_000
+_SHORTEST = 16
+_FILE = "progressive_training_summary.txt"
+_STYLES = {
+    "completed": "green",
+    "failed": "red",
+    "diverged": "red",
+    "stopped": "cyan",
+    "interrupted": "magenta",
+}
+_STOPS = {
+    "gain": "stopped early: more data no longer pays",
+    "baseline": "stopped early: no candidate beat the trivial baseline",
+}
+
+Row = Mapping[str, Any]
+
+
+def progressive_table(summary: Mapping[str, Any]) -> Group:
+    """Return what a progressive study found, fitting itself to the terminal that prints it.
+
+    Args:
+        summary: What ``progressive_training_results.json`` holds, of a finished study or of one that runs.
+    """
+    candidates: Sequence[Row] = summary.get("candidates") or []
+    stages: Sequence[Row] = summary.get("stages") or (candidates[0]["stages"] if len(candidates) == 1 else [])
+    tables = []
+    if stages:
+        name = f"winner: {summary['winner']}" if len(candidates) > 1 and summary.get("winner") else ""
+        tables.append(FittedTable(_stage_columns(stages, summary["metric"]), name, elsewhere=_FILE))
+    if len(candidates) > 1:
+        columns = _candidate_columns(summary, candidates)
+        tables.append(FittedTable(columns, "candidates" if tables else "", elsewhere=_FILE))
+    parts: list[RenderableType] = [Text(_title(summary, stages, candidates), style="bold")]
+    for table in tables:
+        parts += [Text(), table]
+    return Group(*parts, Text(), *map(Text, _notes(summary, stages)))
+
+
+def progressive_text(summary: Mapping[str, Any]) -> str:
+    """Return the same as plain text with all columns; what ``progressive_training_summary.txt`` holds.
+
+    Args:
+        summary: As for :func:`progressive_table`.
+    """
+    file = io.StringIO()
+    Console(file=file, width=_WIDEST, color_system=None).print(progressive_table(summary))
+    return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
+
+
+def _title(summary: Mapping[str, Any], stages: Sequence[Row], candidates: Sequence[Row]) -> str:
+    parts = [counted(len(stages), "stage")] if stages else []
+    if len(candidates) > 1:
+        parts.append(counted(len(candidates), "candidate"))
+    state = summary["state"]
+    return (
+        f"{summary['study']} · {', '.join(parts) or 'no stage yet'} in {duration(summary['seconds'])}"
+        f"{'' if state == 'completed' else f' · {state}'}"
+    )
+
+
+def _stage_columns(stages: Sequence[Row], metric: str) -> list[Column]:
+    scores = [number(stage.get("score")) for stage in stages]
+    gains = map(_gain, [metric] * len(scores), scores, [None, *scores])
+    columns = [
+        _column("stage", (stage["stage"] for stage in stages)),
+        _column("data", (_percent(stage["ratio"]) for stage in stages), rank=1),
+        _column("rows", (f"{stage['num_rows']:,}" for stage in stages), rank=3),
+        _column(metric_label(metric), (metric_figure(metric, score) for score in scores)),
+        _column("gain", gains, rank=2),
+    ]
+    if metric != "eval_loss":
+        losses = [(stage.get("metrics") or {}).get("eval_loss") for stage in stages]
+        columns.append(
+            _column(metric_label("eval_loss"), (metric_figure("", loss) for loss in losses), rank=5)
+        )
+    columns += [
+        _column("batch", map(_batch, stages), rank=6),
+        _column("time", (duration(stage.get("seconds")) for stage in stages), rank=4),
+        _column("peak MB", (_whole(stage.get("peak_memory_mb")) for stage in stages), rank=7),
+    ]
+    return columns
+
+
+def _candidate_columns(summary: Mapping[str, Any], candidates: Sequence[Row]) -> list[Column]:
+    metric = summary["metric"]
+    rows = _ranked(candidates, summary)
+    lasts = [_last(row) for row in rows]
+    scores = []
+    for row, last in zip(rows, lasts, strict=True):
+        figure, won = metric_figure(metric, last.get("score")), row["name"] == summary.get("winner")
+        scores.append(Text(f"* {figure}", style="bold green") if won else Text(figure))
+    names = [Text(row["name"]) for row in rows]
+    columns = [Column("candidate", names, is_text=True, shortest=_SHORTEST)]
+    for key in dict.fromkeys(key for row in rows for key in row["values"]):
+        columns.append(_column(key.rpartition(".")[2], (_value(row["values"].get(key)) for row in rows), 1))
+    columns += [
+        Column("state", [Text(row["state"], style=_STYLES.get(row["state"], "")) for row in rows], 4, True),
+        _column("ended at", (_percent(last["ratio"]) if last else NOTHING for last in lasts), rank=2),
+        Column(metric_label(metric), scores),
+        _column("samples", (_whole(_sum(row["stages"], "samples")) for row in rows), rank=6),
+        _column("time", (duration(_sum(row["stages"], "seconds")) for row in rows), rank=5),
+    ]
+    if any(row.get("reason") for row in rows):
+        reasons = [Text(one_line(row.get("reason"))) for row in rows]
+        columns.append(Column("why", reasons, rank=3, is_text=True, shortest=_SHORTEST))
+    return columns
+
+
+def _notes(summary: Mapping[str, Any], stages: Sequence[Row]) -> list[str]:
+    """Return the lines beneath the tables: how far it got, and where it lies."""
+    metric = summary["metric"]
+    notes = [_STOPS[summary["stopped"]]] if summary.get("stopped") else []
+    notes += _forecast_notes(metric, stages)
+    baseline = number(summary.get("baseline"))
+    if baseline is not None:
+        notes.append(f"trivial baseline: {metric_phrase(metric, baseline)}")
+    if any(_gain(metric, number(stage.get("score")), 0.0) != NOTHING for stage in stages[1:]):
+        unit = ", in percentage points" if is_share(metric) else ""
+        notes.append(f"gain: over the stage before{unit}; batch: rows per step × accumulated steps")
+    notes += [
+        f"{row['name']} {row['state']}: {one_line(row['error'])}"
+        for row in summary.get("experiments") or []
+        if row.get("error")
+    ]
+    if summary.get("samples_trained") is not None:
+        notes.append(f"samples trained: {summary['samples_trained']:,}")
+    best = _best(stages, summary)
+    if best is not None and best.get("checkpoint"):
+        notes.append(f"best checkpoint: {shown_path(best['checkpoint'])} (stage {best['stage']})")
+    if summary.get("final_model"):
+        notes.append(f"final model: {shown_path(summary['final_model'])}")
+    notes.append(f"results: {shown_path(summary['path'])}")
+    return notes
+
+
+def _forecast_notes(metric: str, stages: Sequence[Row]) -> list[str]:
+    """Set the first forecast beside what was measured with as many rows, once it was."""
+    stage = next((stage for stage in stages if stage.get("forecast")), None)
+    if stage is None:
+        return []
+    made: Row = stage["forecast"]
+    low, high = metric_figure(metric, made["low"]), metric_figure(metric, made["high"])
+    line = (
+        f"forecast made at {_percent(stage['ratio'])} for {made['at_rows']:,} rows: "
+        f"{metric_phrase(metric, made['value'])} ({_percent(made['level'])} interval {low} to {high})"
+    )
+    truth = next((number(one.get("score")) for one in stages if one["num_rows"] == made["at_rows"]), None)
+    if truth is not None:
+        within = "within" if made["low"] <= truth <= made["high"] else "outside"
+        line += f"; measured: {metric_phrase(metric, truth)}, {within} it"
+    return [line]
+
+
+def _ranked(candidates: Sequence[Row], summary: Mapping[str, Any]) -> list[Row]:
+    """Return the winner first, then who saw the most data, the best score before the others."""
+    sign = 1.0 if summary["direction"] == "min" else -1.0
+
+    def rank(row: Row) -> tuple[bool, float, float]:
+        last = _last(row)
+        score = number(last.get("score"))
+        return (
+            row["name"] != summary.get("winner"),
+            -last.get("ratio", 0.0),
+            math.inf if score is None else sign * score,
+        )
+
+    return sorted(candidates, key=rank)
+
+
+def _last(row: Row) -> Row:
+    """Return the last stage that a candidate has; an empty one when it has none."""
+    return row["stages"][-1] if row["stages"] else {}
+
+
+def _best(stages: Sequence[Row], summary: Mapping[str, Any]) -> Row | None:
+    scored = [stage for stage in stages if number(stage.get("score")) is not None]
+    choose = min if summary["direction"] == "min" else max
+    return choose(scored, key=lambda stage: float(stage["score"]), default=None)
+
+
+def _gain(metric: str, score: float | None, before: float | None) -> str:
+    if score is None or before is None:
+        return NOTHING
+    return f"{100 * (score - before):+.2f}" if is_share(metric) else f"{score - before:+.4f}"
+
+
+def _batch(stage: Row) -> str:
+    if stage.get("batch_size") is None:
+        return NOTHING
+    return f"{stage['batch_size']} × {stage.get('gradient_accumulation_steps') or 1}"
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * ratio:g} %"
+
+
+def _whole(value: Figure) -> str:
+    found = number(value)
+    return NOTHING if found is None else f"{found:,.0f}"
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return NOTHING
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _sum(stages: Sequence[Row], name: str) -> float | None:
+    values = [value for stage in stages if (value := number(stage.get(name))) is not None]
+    return sum(values) if values else None
+
+
+def _column(heading: str, cells: Iterable[Any], rank: int = 0) -> Column:
+    return Column(heading, [Text(str(cell)) for cell in cells], rank)
