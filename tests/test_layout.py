@@ -12,7 +12,18 @@ ENGINE = ROOT / "platform" / "dure"
 # From the ground up: a room imports only itself and rooms before it.
 ROOMS = (
     *("errors", "files", "config", "data", "metrics", "modeling", "family", "training", "runtime", "tuning"),
-    *("analysis", "reporting", "sweeping", "api", "notebook", "cli", "__main__", "__init__"),
+    *(
+        "analysis",
+        "reporting",
+        "background",
+        "sweeping",
+        "progressive",
+        "api",
+        "notebook",
+        "cli",
+        "__main__",
+        "__init__",
+    ),
 )
 RAY_ROOMS = {"ray.train": "runtime", "ray.init": "runtime", "ray.tune": "tuning"}
 FOREIGN = ("trainables", "search_spaces", "cluster", "tests")

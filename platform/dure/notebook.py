@@ -88,6 +88,7 @@ def create_trainer(
     """
     from dure.family import load_family
     from dure.reporting.tracking import WandbTracker
+    from dure.training.records import RunFolder
     from dure.training.trainer import ModelTrainer
 
     tell = (logger or logging.getLogger(__name__)).info
@@ -98,7 +99,7 @@ def create_trainer(
         train_dataset,
         eval_dataset,
         profile=profile or choose_profile(None, tell),
-        folder=output_folder(config.name, output, resume=False),
+        folder=RunFolder(output_folder(config.name, output, resume=False)),
         listeners=[WandbTracker(config.wandb)] if use_wandb else [],
         tell=tell,
     )

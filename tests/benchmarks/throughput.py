@@ -39,6 +39,7 @@ from transformers import (
 
 from dure.config import load_profile
 from dure.config.schema import Experiment
+from dure.training.records import RunFolder
 from dure.training.trainer import ModelTrainer
 from trainables.summarization import Summarization
 
@@ -108,7 +109,7 @@ def trainer(way: str, dataset: datasets.Dataset, folder: Path) -> Any:
             dataset,
             None,
             profile=load_profile("cpu"),
-            folder=folder,
+            folder=RunFolder(folder),
         ).hf
     t5, tokens = model(), tokenizer()
     settings: dict[str, Any] = {"train_sampling_strategy": "group_by_length"} if "grouped" in way else {}

@@ -148,7 +148,7 @@ def test_accumulation_and_validation_batches_change_no_number(tiny, cpu, tmp_pat
             corpus.train,
             corpus.dev,
             profile=cpu,
-            folder=tmp_path / str(batch_size),
+            folder=RunFolder(tmp_path / str(batch_size)),
         )
         outcome = trainer.train()
         numbers.append([outcome["eval_metrics"]["eval_loss"], outcome["untrained_metrics"]["untrained_loss"]])
@@ -159,7 +159,7 @@ def test_accumulation_and_validation_batches_change_no_number(tiny, cpu, tmp_pat
 def test_the_validation_loss_is_the_mean_over_rows(tiny, cpu, tmp_path) -> None:
     family, corpus, model = loaded(tiny("distilbert", "full"), cpu)
     trainer = ModelTrainer(
-        family, model, corpus.tokenizer, corpus.train, corpus.dev, profile=cpu, folder=tmp_path
+        family, model, corpus.tokenizer, corpus.train, corpus.dev, profile=cpu, folder=RunFolder(tmp_path)
     )
     metrics = trainer.evaluate()
     model.eval()

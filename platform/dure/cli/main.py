@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 import traceback
 from typing import Any, NoReturn
 
@@ -19,12 +21,14 @@ _INTERRUPTED = "interrupted\n  try: --resume continues a run or a batch where it
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line; exits 0, 1 when a run failed, 2 when the user's input is wrong, 130 on Ctrl-C."""
-    from dure.cli import studies, sweep, tables  # noqa: F401 - registers the verbs
+    from dure.cli import progressive, studies, sweep, tables  # noqa: F401 - registers the verbs
 
     words = sys.argv[1:] if arguments is None else arguments
     words = [word for word in words if word in FLAGS] + [word for word in words if word not in FLAGS]
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
-        result = app(args=words or ["--help"], prog_name="dure", standalone_mode=False)
+        result = app(args=words or ["--help"], prog_name="dure", standalone_mode=False, obj=words)
     except DureError as error:
         _fail(error, str(error), error.exit_code, words)
     except KeyboardInterrupt:
@@ -38,6 +42,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     if result == _INTERRUPTED_CODE:  # The parser turns Ctrl-C into the code that it would exit with.
         _fail(None, _INTERRUPTED, _INTERRUPTED_CODE, words)
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    """End on SIGTERM as on Ctrl-C: in order, and leaving what can be continued."""
+    raise KeyboardInterrupt
 
 
 def _end_of(error: Exception, words: list[str]) -> NoReturn:

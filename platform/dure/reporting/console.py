@@ -153,7 +153,8 @@ class StudyConsole(StudyListener):
     def _line(self, trial: TrialStatus, *, with_scores: bool) -> str:
         if trial.state == "failed":
             return f"{trial.name}: failed: {one_line(trial.error)}"
-        parts = _position(trial.step, trial.total_steps, trial.epoch) if trial.step else []
+        parts = [trial.stage] if trial.stage and trial.state == "running" else []
+        parts += _position(trial.step, trial.total_steps, trial.epoch) if trial.step else []
         if "loss" in trial.metrics and trial.state == "running":
             parts.append(metric_phrase("loss", trial.metrics["loss"]))
         if with_scores:

@@ -74,7 +74,8 @@ def _columns(
         return duration(None if seconds is None else max(0.0, seconds - unheard(trial)))
 
     def state(trial: TrialStatus) -> Text:
-        return Text(trial.state, style="dim" if trial.restored else _STYLES[trial.state])
+        shown = trial.stage if trial.stage and trial.state == "running" else trial.state
+        return Text(shown, style="dim" if trial.restored else _STYLES[trial.state])
 
     return [
         Column("trial", [Text(trial.name) for trial in trials], is_text=True, shortest=_SHORTEST_NAME),

@@ -12,7 +12,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from dure.config.schema import Profile
 from dure.errors import DureError, RunError
 from dure.training.events import RunListener, RunProgress
-from dure.training.records import RunFolder, RunResult
+from dure.training.records import RunResult
 from dure.training.run import RunRequest, run
 
 
@@ -106,7 +106,7 @@ def fit(request: RunRequest, *, in_process: bool | None = None, callbacks: Seque
         if not isinstance(result, RunResult):
             raise RunError(f"Ray Train returned {result!r} instead of a result")
         return result
-    folder = RunFolder(request.path)
+    folder = request.folder()
     trainer = TorchTrainer(
         _run_as_worker,
         train_loop_config={"request": request},

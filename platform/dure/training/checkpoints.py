@@ -61,10 +61,15 @@ def remove_leftovers(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def remove_checkpoints(folder: Path) -> None:
+    """Remove all checkpoints of a run that will not be continued."""
+    for path in checkpoints(folder).values():
+        path.rename(doomed := folder / f".{path.name}.deleted")
+        shutil.rmtree(doomed)
+    remove_leftovers(folder)
+
+
 def remove_weights(folder: Path) -> None:
     """Remove the checkpoints and the final model of a finished run; its records stay."""
-    doomed = [*folder.glob("checkpoint-*"), folder / "final_model"]
-    for path in doomed:
-        if path.is_dir():
-            shutil.rmtree(path)
-    remove_leftovers(folder)
+    remove_checkpoints(folder)
+    shutil.rmtree(folder / "final_model", ignore_errors=True)

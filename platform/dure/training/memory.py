@@ -5,11 +5,15 @@ from __future__ import annotations
 import ctypes
 import gc
 import sys
+import threading
+import time
+from typing import Self
 
 import psutil
 import torch
 
 _MB = 1024 * 1024
+_SECONDS_BETWEEN_LOOKS = 0.1
 
 
 def release() -> None:
@@ -48,14 +52,51 @@ def resident_mb() -> float:
     return float(psutil.Process().memory_info().rss) / _MB
 
 
-def reset_peak(device: str) -> None:
-    """Start a new peak measurement."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+class Usage:
+    """Peak memory and mean CPU use of this process while the body of a ``with`` runs.
+
+    Args:
+        device: Device that trains. On CUDA its allocator knows the peak; elsewhere the resident memory of the
+            process is looked at every tenth of a second.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._over = threading.Event()
+        self._highest = 0.0
+        self._watcher = threading.Thread(target=self._watch, name="memory", daemon=True)
+
+    def __enter__(self) -> Self:
+        """Begin to measure."""
+        if self._device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        self._began, self._cpu_began = time.monotonic(), _cpu_seconds()
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Measure no more."""
+        self._over.set()
+        self._watcher.join()
+
+    @property
+    def peak_mb(self) -> float:
+        """Most memory so far in MiB: of tensors on CUDA, of the whole process elsewhere."""
+        if self._device == "cuda":
+            return float(torch.cuda.max_memory_allocated()) / _MB
+        self._highest = max(self._highest, resident_mb())
+        return self._highest
+
+    @property
+    def cpu_percent(self) -> float:
+        """Mean CPU use so far; 100 is one core."""
+        return 100 * (_cpu_seconds() - self._cpu_began) / max(1e-9, time.monotonic() - self._began)
+
+    def _watch(self) -> None:
+        while not self._over.wait(_SECONDS_BETWEEN_LOOKS):
+            self._highest = max(self._highest, resident_mb())
 
 
-def peak_mb(device: str) -> float:
-    """Return the peak of device memory since :func:`reset_peak`; on the CPU, the process's resident memory."""
-    if device == "cuda":
-        return float(torch.cuda.max_memory_allocated()) / _MB
-    return resident_mb()
+def _cpu_seconds() -> float:
+    times = psutil.Process().cpu_times()
+    return float(times.user + times.system)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +44,13 @@ class RunResult:
         return asdict(self)
 
 
+def finite(metrics: Mapping[str, float | int | str]) -> dict[str, float | int | str]:
+    """Return what JSON can hold of metrics: neither NaN nor infinity."""
+    return {
+        key: value for key, value in metrics.items() if not isinstance(value, float) or math.isfinite(value)
+    }
+
+
 class RunFolder:
     """Names and contents of one run's folder.
 
@@ -55,6 +65,7 @@ class RunFolder:
         self.result = path / "result.json"
         self.log = path / "run.log"
         self.final_model = path / "final_model"
+        self.checkpoints = path
 
     def read_result(self) -> RunResult | None:
         """Return the result, or None when the run has not ended.
@@ -76,3 +87,21 @@ class RunFolder:
     def write_result(self, result: RunResult) -> None:
         """Write the result, whole or not at all."""
         write_json(self.result, result.as_dict())
+
+
+class StageFolder(RunFolder):
+    """The folder of a run that is a stage of a longer training: its checkpoints and logs have folders of their own."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
+        self.log = path / "logs" / f"{path.name}_{stamp}.log"
+        self.checkpoints = path / "checkpoints"
+        self.training_metrics = path / "training_metrics.json"
+
+    def read_training_metrics(self) -> dict[str, Any] | None:
+        """Return what the finished stage was and reached, or None while it is not finished."""
+        if not self.training_metrics.is_file():
+            return None
+        values: dict[str, Any] = json.loads(self.training_metrics.read_text(encoding="utf-8"))
+        return values

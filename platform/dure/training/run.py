@@ -16,15 +16,27 @@ from dure.config.schema import Experiment, Profile
 from dure.errors import DureError, RunError
 from dure.family import Family, load_family
 from dure.files import write_json, write_text
+from dure.modeling.weights import load_weights
 from dure.training import memory
 from dure.training.corpus import Corpus, load_corpus
 from dure.training.environment import describe_environment
 from dure.training.events import RunListener
 from dure.training.logs import captured_output
-from dure.training.records import RunFolder, RunResult
+from dure.training.records import RunFolder, RunResult, StageFolder
 from dure.training.trainer import ModelTrainer
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What makes a run a stage of a longer training; its folder is a ``StageFolder``.
+
+    Attributes:
+        warm_start: Weights to begin with in place of the experiment's, from the stage before.
+    """
+
+    warm_start: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -38,6 +50,7 @@ class RunRequest:
         resume: Continue from the newest checkpoint in the folder.
         group: Name of the study, if the run belongs to one.
         listeners: Who is told of progress.
+        stage: Given when the run is a stage of a longer training.
     """
 
     experiment: Experiment
@@ -46,6 +59,11 @@ class RunRequest:
     resume: bool = False
     group: str | None = None
     listeners: tuple[RunListener, ...] = ()
+    stage: Stage | None = None
+
+    def folder(self) -> RunFolder:
+        """Return the names in the run's folder."""
+        return RunFolder(self.path) if self.stage is None else StageFolder(self.path)
 
 
 def run(request: RunRequest, *, rank: int = 0, num_workers: int = 1) -> RunResult:
@@ -63,11 +81,15 @@ def run(request: RunRequest, *, rank: int = 0, num_workers: int = 1) -> RunResul
         UserError: The experiment, its data or its checkpoint is wrong.
         RunError: Training failed; the result on disk says so.
     """
-    folder = RunFolder(request.path)
+    folder = request.folder()
     folder.path.mkdir(parents=True, exist_ok=True)
     log = folder.log if rank == 0 else folder.path / f"run.worker-{rank}.log"
-    with captured_output(log), _told_and_recorded(request, folder, is_main=rank == 0):
-        return _train(request, folder, rank, num_workers)
+    with (
+        captured_output(log),
+        _told_and_recorded(request, folder, is_main=rank == 0),
+        memory.Usage(request.profile.device) as usage,
+    ):
+        return _train(request, folder, rank, num_workers, usage)
 
 
 @contextmanager
@@ -111,7 +133,9 @@ def one_line(error: BaseException) -> str:
     return text if isinstance(error, DureError) else f"{type(error).__name__}: {text}"
 
 
-def _train(request: RunRequest, folder: RunFolder, rank: int, num_workers: int) -> RunResult:
+def _train(
+    request: RunRequest, folder: RunFolder, rank: int, num_workers: int, usage: memory.Usage
+) -> RunResult:
     experiment, profile = request.experiment, request.profile
     is_main = rank == 0
 
@@ -122,7 +146,6 @@ def _train(request: RunRequest, folder: RunFolder, rank: int, num_workers: int) 
                 listener.told(message)
 
     device_before = memory.allocated_mb(profile.device)
-    memory.reset_peak(profile.device)
     if is_main:
         write_text(folder.experiment, dump_yaml(experiment))
     set_seed(experiment.experiment.seed)
@@ -135,6 +158,8 @@ def _train(request: RunRequest, folder: RunFolder, rank: int, num_workers: int) 
         )
     set_seed(experiment.experiment.seed)
     model = family.load_model(corpus.tokenizer, profile)
+    if request.stage is not None and request.stage.warm_start is not None:
+        load_weights(model, request.stage.warm_start)
     trainer = ModelTrainer(
         family,
         model,
@@ -142,7 +167,8 @@ def _train(request: RunRequest, folder: RunFolder, rank: int, num_workers: int) 
         corpus.train,
         corpus.dev,
         profile=profile,
-        folder=folder.path,
+        folder=folder,
+        keeps_epochs=request.stage is not None,
         listeners=request.listeners,
         group=request.group,
         num_workers=num_workers,
@@ -164,7 +190,8 @@ def _train(request: RunRequest, folder: RunFolder, rank: int, num_workers: int) 
             "steps": outcome["steps"],
             "num_train_rows": len(corpus.train),
             "num_dev_rows": 0 if corpus.dev is None else len(corpus.dev),
-            "peak_memory_mb": round(memory.peak_mb(profile.device), 1),
+            "peak_memory_mb": round(usage.peak_mb, 1),
+            "cpu_percent": round(usage.cpu_percent, 1),
         },
         best_checkpoint=outcome["best_checkpoint"],
         final_model_path=folder.final_model.name,

@@ -29,6 +29,7 @@ from dure.training.events import RunListener, RunStart
 from dure.training.hf import ClassicTrainer, GeneratingTrainer, Rhythm
 from dure.training.recorder import Recorder
 from dure.training.records import RunFolder
+from dure.training.snapshots import EpochSnapshots
 
 if TYPE_CHECKING:
     import datasets
@@ -48,6 +49,7 @@ class ModelTrainer:
         eval_dataset: Encoded validation rows; without them nothing is selected and the last weights are kept.
         profile: The machine.
         folder: Folder of the run.
+        keeps_epochs: Whether the weights of every epoch are kept as a file beside the checkpoints.
         listeners: Who is told of progress.
         group: Name of the study, if the run belongs to one.
         num_workers: Processes that train this model together; this is one of them.
@@ -64,7 +66,8 @@ class ModelTrainer:
         eval_dataset: datasets.Dataset | None,
         *,
         profile: Profile,
-        folder: Path,
+        folder: RunFolder,
+        keeps_epochs: bool = False,
         listeners: Sequence[RunListener] = (),
         group: str | None = None,
         num_workers: int = 1,
@@ -75,7 +78,7 @@ class ModelTrainer:
         self.experiment: Experiment = family.experiment
         self.model = model
         self.tokenizer = tokenizer
-        self.folder = RunFolder(folder)
+        self.folder = folder
         self.group = group
         self.tell = tell
         self.is_main = rank == 0
@@ -89,7 +92,7 @@ class ModelTrainer:
         arguments = training_arguments(
             self.experiment,
             profile,
-            folder,
+            folder.checkpoints,
             num_rows=len(train_dataset),
             precision=resolve(training.precision, profile, model.config.model_type, tell),
             num_workers=num_workers,
@@ -100,6 +103,8 @@ class ModelTrainer:
         trainer_class = GeneratingTrainer if family.generates else ClassicTrainer
         arguments_class = Seq2SeqTrainingArguments if family.generates else TrainingArguments
         callbacks: list[Any] = [Rhythm(), self.recorder]
+        if keeps_epochs:
+            callbacks.append(EpochSnapshots(folder.checkpoints, is_main=self.is_main))
         if training.early_stopping_patience is not None and self.eval_dataset is not None:
             callbacks.append(EarlyStoppingCallback(training.early_stopping_patience))
         set_seed(self.experiment.experiment.seed)
@@ -141,8 +146,8 @@ class ModelTrainer:
             RunError: The loss became NaN or infinite.
         """
         if self.is_main:
-            checkpoints.remove_leftovers(self.folder.path)
-        checkpoint = checkpoints.last_checkpoint(self.folder.path) if resume else None
+            checkpoints.remove_leftovers(self.folder.checkpoints)
+        checkpoint = checkpoints.last_checkpoint(self.folder.checkpoints) if resume else None
         resumed_step = 0 if checkpoint is None else _step_of(checkpoint)
         self.recorder.begin(resumed_step)
         start = RunStart(
@@ -204,7 +209,7 @@ class ModelTrainer:
         """Take up a run that had trained to its end but was killed before its model was saved."""
         self.hf.state = TrainerState.load_from_json(str(checkpoint / checkpoints.STATE_FILE))
         best = self.hf.state.best_global_step
-        folder = self.folder.path / checkpoints.checkpoint_name(best) if best else checkpoint
+        folder = self.folder.checkpoints / checkpoints.checkpoint_name(best) if best else checkpoint
         self.hf._load_from_checkpoint(str(folder))
 
     def _conclude(self) -> dict[str, Any]:

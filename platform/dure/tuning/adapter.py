@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,15 +21,14 @@ from dure.runtime.cluster import Cluster, cluster
 from dure.runtime.fit import trial_resources
 from dure.training.events import RunListener
 from dure.training.logs import captured_output
-from dure.training.records import RunFolder, RunResult
+from dure.training.records import RunFolder, finite
 from dure.tuning.events import SETTLED, StudyListener, TrialStatus
 from dure.tuning.strategy import Strategy, TrialPlan
-from dure.tuning.trial import TrialRequests, run_trial
+from dure.tuning.trial import TrialRequests
 
 logger = logging.getLogger(__name__)
 
-SUMMARY = "experiment_summary.json"
-LOG = "study.log"
+SUMMARY = Strategy.summary_file
 _RESTARTS = 1
 """How often a trial whose process died is started again from its last checkpoint."""
 
@@ -70,22 +68,24 @@ def run_study(
     plans = list(strategy.trials())
     board = _Board(strategy, plans, path, listener)
     listener.started(strategy.name, path, board.statuses())
-    pending = [plan for plan in plans if board.status(plan.name).state not in SETTLED]
-    with captured_output(path / LOG), board.summarised():
+    unsettled = [plan.name for plan in plans if board.status(plan.name).state not in SETTLED]
+    pending = strategy.pending(unsettled)
+    with captured_output(path / strategy.log_file), board.summarised():
         if pending:
             requests = TrialRequests(
                 study=strategy.name,
                 profile=profile,
                 path=path,
-                experiments={plan.name: plan.experiment for plan in pending if plan.experiment is not None},
+                experiments={plan.name: plan.experiment for plan in plans if plan.experiment is not None},
                 trackers=trackers or {},
                 tracker=tracker,
                 listeners=strategy.listeners(),
+                folders={plan.name: plan.folder for plan in plans if plan.folder is not None},
             )
             with cluster(address) as ray_cluster:
                 if ray_cluster.dashboard_url:
                     listener.told(f"Ray dashboard: {ray_cluster.dashboard_url}")
-                _fit(strategy, [plan.name for plan in pending], requests, ray_cluster, board)
+                _fit(strategy, pending, requests, ray_cluster, board)
     summary = board.summary()
     listener.finished(summary)
     return summary
@@ -104,17 +104,16 @@ def _fit(
     # would never fit on two CPUs. A placement group must ask for something, so it asks for a little memory.
     resources = {"memory": float(1024 * 1024)} if nested else trial_resources(profile)
     trainable = tune.with_resources(
-        tune.with_parameters(run_trial, requests=requests), tune.PlacementGroupFactory([resources])
+        tune.with_parameters(strategy.trainable(), requests=requests), tune.PlacementGroupFactory([resources])
     )
     tuner = tune.Tuner(
         trainable,
         param_space=strategy.param_space(pending),
         tune_config=tune.TuneConfig(
-            max_concurrent_trials=concurrent_trials(profile, ray_cluster),
             reuse_actors=not nested,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
-            **strategy.tune_settings(),
+            **strategy.tune_settings(concurrent_trials(profile, ray_cluster)),
         ),
         run_config=tune.RunConfig(
             name=datetime.now(UTC).strftime("%Y%m%d-%H%M%S"),
@@ -159,13 +158,6 @@ def concurrent_trials(profile: Profile, ray_cluster: Cluster) -> int:
     )
 
 
-def _finite(metrics: Mapping[str, float | int | str]) -> dict[str, float | int | str]:
-    """Return what JSON can hold of metrics: neither NaN nor infinity."""
-    return {
-        key: value for key, value in metrics.items() if not isinstance(value, float) or math.isfinite(value)
-    }
-
-
 def _trial_name(trial: Any) -> str:
     return str(trial.config["trial"])
 
@@ -198,13 +190,14 @@ class _Board(tune.Callback):  # type: ignore[misc]
         self._finished = False
         self._trials: dict[str, TrialStatus] = {}
         for plan in plans:
-            status = self._from_folder(TrialStatus(name=plan.name, state="pending", path=path / plan.name))
+            folder = path / (plan.name if plan.folder is None else plan.folder)
+            status = self._from_folder(TrialStatus(name=plan.name, state="pending", path=folder))
             # What is not settled is run again.
             restored = status.state in SETTLED
             self._trials[plan.name] = (
                 replace(status, restored=True)
                 if restored
-                else TrialStatus(name=plan.name, state="pending", path=path / plan.name)
+                else TrialStatus(name=plan.name, state="pending", path=folder)
             )
 
     def status(self, name: str) -> TrialStatus:
@@ -234,7 +227,7 @@ class _Board(tune.Callback):  # type: ignore[misc]
                 {
                     "name": trial.name,
                     "state": trial.state,
-                    "metrics": _finite(trial.metrics),
+                    "metrics": finite(trial.metrics),
                     "error": trial.error,
                     "seconds": round(trial.seconds, 1),
                     "path": str(trial.path),
@@ -246,7 +239,7 @@ class _Board(tune.Callback):  # type: ignore[misc]
     @contextmanager
     def summarised(self) -> Iterator[None]:
         """Write the summary before the body, and after it whatever happens."""
-        write_json(self.path / SUMMARY, self.summary())
+        self._write()
         try:
             yield
             self._finished = True
@@ -254,21 +247,24 @@ class _Board(tune.Callback):  # type: ignore[misc]
             for name, trial in self._trials.items():
                 if trial.state == "running":
                     self._trials[name] = self._from_folder(replace(trial, state="interrupted"))
-            write_json(self.path / SUMMARY, self.summary())
+            self._write()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has its process."""
         if "told" in trial.config:
-            self.listener.told(f"{_trial_name(trial)}: {trial.config['told']}")
-        self._change(trial, state="running")
+            self._tell(f"{_trial_name(trial)}: {trial.config['told']}")
+        self._change(trial, state="running", stage=self.strategy.stage(trial.config))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """A trial has new numbers."""
         for message in result.get("told", ()):
-            self.listener.told(f"{_trial_name(trial)}: {message}")
+            self._tell(f"{_trial_name(trial)}: {message}")
         if "step" not in result:
+            for message in self.strategy.reported(self._trials[_trial_name(trial)], result):
+                self._tell(f"{_trial_name(trial)}: {message}")
+            self._write()
             return
         known = self._trials[_trial_name(trial)].metrics
         numbers = {
@@ -290,22 +286,21 @@ class _Board(tune.Callback):  # type: ignore[misc]
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial returned, and its result says how it went; or the study's scheduler stopped it."""
         name = _trial_name(trial)
-        folder = RunFolder(self.path / name)
+        folder = RunFolder(self._trials[name].path)
         if folder.read_result() is None:
-            status = self._trials[name]
-            folder.write_result(
-                RunResult(
-                    name=name,
-                    state="stopped",
-                    metrics=_finite(status.metrics),
-                    seconds=status.seconds,
-                )
-            )
+            folder.write_result(self.strategy.stopped(self._trials[name]))
         self._end(trial, "its process ended without a result")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process died once too often."""
-        self._end(trial, f"its process died {_RESTARTS + 1} times (see {self.path / LOG})")
+        self._end(trial, f"its process died {_RESTARTS + 1} times (see {self.path / self.strategy.log_file})")
+
+    def _tell(self, message: str) -> None:
+        logger.info(message)
+        self.listener.told(message)
+
+    def _write(self) -> None:
+        write_json(self.path / self.strategy.summary_file, self.summary())
 
     def _change(self, trial: Any, **values: Any) -> None:
         name = _trial_name(trial)
@@ -318,7 +313,7 @@ class _Board(tune.Callback):  # type: ignore[misc]
         self._trials[name] = self._from_folder(before)
         self.listener.changed(self._trials[name])
         self.strategy.ended(self.statuses())
-        write_json(self.path / SUMMARY, self.summary())
+        self._write()
 
     def _from_folder(self, status: TrialStatus) -> TrialStatus:
         """Return the status with the result in the trial's folder, when there is one."""

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from dure.errors import RunError
+from dure.files import read_json_lines
 from dure.training.events import RunListener, RunProgress, RunStart
+from dure.training.records import RunFolder
 
 EXPLODED = 3.0
 """Times its first training loss at which a run counts as exploding."""
@@ -19,18 +21,32 @@ class DivergedError(RunError):
     """The loss became NaN or infinite, or exploded."""
 
 
+def first_loss(folder: RunFolder) -> float | None:
+    """Return the first training loss that a run recorded, or None when it recorded none."""
+    losses = (record.get("loss") for record in read_json_lines(folder.metrics) if record["kind"] == "train")
+    return next((loss for loss in losses if loss is not None), None)
+
+
 class DivergenceGuard(RunListener):
-    """Raises :class:`DivergedError` in the process that trains, at the first record that shows it."""
+    """Raises :class:`DivergedError` in the process that trains, at the first record that shows it.
+
+    Args:
+        first_loss: What counts as the first loss of a run that begins with trained weights, whose own is so
+            small that any hard batch is several times of it.
+    """
 
     on_every_worker: ClassVar[bool] = False
 
-    def __init__(self) -> None:
-        self._first: float | None = None
+    def __init__(self, first_loss: float | None = None) -> None:
+        self._given = first_loss
+        self._first = first_loss
         self._above = 0
 
     def started(self, start: RunStart, tell: Callable[[str], None]) -> None:
-        """Forget the run before: a process trains many."""
-        self._first, self._above = None, 0
+        """Forget the run before, since a process trains many; a run that continues had its first loss."""
+        self._first, self._above = self._given, 0
+        if self._first is None and start.resumed_step:
+            self._first = first_loss(RunFolder(start.path))
 
     def progressed(self, progress: RunProgress) -> None:
         """Look at the losses.

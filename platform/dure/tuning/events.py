@@ -26,6 +26,7 @@ class TrialStatus:
         seconds: Wall time of the run.
         metrics: Latest value of every metric.
         error: What went wrong, in one line.
+        stage: Which of its stages it is in, for people; empty when it has none.
         restored: Whether it was finished before this session and is only shown.
     """
 
@@ -38,6 +39,7 @@ class TrialStatus:
     seconds: float = 0.0
     metrics: Mapping[str, float | int | str] = field(default_factory=dict)
     error: str | None = None
+    stage: str = ""
     restored: bool = False
 
     @property

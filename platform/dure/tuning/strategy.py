@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from ray import tune
 
 from dure.config.schema import Experiment
 from dure.training.events import RunListener
+from dure.training.records import RunResult, finite
 from dure.tuning.events import TrialStatus
+from dure.tuning.trial import run_trial
 
 
 @dataclass(frozen=True)
@@ -21,10 +23,12 @@ class TrialPlan:
     Attributes:
         name: Its name, which is also its folder.
         experiment: What it runs; None while that is not known, because a search algorithm proposes it.
+        folder: Its folder within the study's, when that is not its name.
     """
 
     name: str
     experiment: Experiment | None = None
+    folder: str | None = None
 
 
 class Strategy(ABC):
@@ -39,8 +43,13 @@ class Strategy(ABC):
     when the trial starts.
     """
 
+    summary_file: ClassVar[str] = "experiment_summary.json"
+    """Where the summary is written, within the study's folder."""
+
     name: str
     kind: str
+    log_file: str = "study.log"
+    """Where the driver's log is written, within the study's folder."""
 
     @abstractmethod
     def trials(self) -> Sequence[TrialPlan]:
@@ -50,9 +59,21 @@ class Strategy(ABC):
         """Return what Tune chooses configs from: the trials still to be run; nothing when an algorithm does."""
         return {"trial": tune.grid_search(list(pending))}
 
-    def tune_settings(self) -> dict[str, Any]:
-        """Return further arguments of ``tune.TuneConfig``, such as a scheduler or a search algorithm."""
-        return {}
+    def pending(self, unsettled: Sequence[str]) -> Sequence[str]:
+        """Return the trials that run in this session, given those that are not settled."""
+        return unsettled
+
+    def trainable(self) -> Callable[..., None]:
+        """Return what runs a trial in its process: ``(config, requests)``, like :func:`run_trial`."""
+        return run_trial
+
+    def tune_settings(self, concurrent_trials: int) -> dict[str, Any]:
+        """Return further arguments of ``tune.TuneConfig``, such as a scheduler or a search algorithm.
+
+        Args:
+            concurrent_trials: How many trials fit side by side.
+        """
+        return {"max_concurrent_trials": concurrent_trials}
 
     def listeners(self) -> tuple[RunListener, ...]:
         """Return listeners that travel with every trial and hear of its progress before all others."""
@@ -60,6 +81,18 @@ class Strategy(ABC):
 
     def ended(self, trials: Sequence[TrialStatus]) -> None:  # noqa: B027 - most strategies leave it at that
         """A trial ended; the statuses are those of all trials."""
+
+    def stage(self, config: Mapping[str, Any]) -> str:
+        """Return which of its stages the trial of a config is in, for people."""
+        return ""
+
+    def reported(self, trial: TrialStatus, result: Mapping[str, Any]) -> list[str]:
+        """Hear what a trial reported beside the records of its training, and return lines for the user."""
+        return []
+
+    def stopped(self, trial: TrialStatus) -> RunResult:
+        """Return the result of a trial that left none, since it was stopped before its end."""
+        return RunResult(trial.name, "stopped", metrics=finite(trial.metrics), seconds=trial.seconds)
 
     @abstractmethod
     def summary(self, trials: Sequence[TrialStatus]) -> Mapping[str, Any]:

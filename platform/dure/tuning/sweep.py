@@ -90,12 +90,13 @@ class Sweep(Strategy):
         """Return nothing: the search proposes whole configs."""
         return {}
 
-    def tune_settings(self) -> dict[str, Any]:
+    def tune_settings(self, concurrent_trials: int) -> dict[str, Any]:
         """Return the search and the scheduler."""
         return {
             "search_alg": self.search,
             "scheduler": self._scheduler,
             "num_samples": max(1, self.study.budget),
+            "max_concurrent_trials": concurrent_trials,
         }
 
     def listeners(self) -> tuple[RunListener, ...]:

@@ -13,7 +13,7 @@ from dure.config.schema import Experiment, Profile
 from dure.errors import DureError
 from dure.runtime.fit import TrainReporter, fit, report_of
 from dure.training.events import RunListener, RunProgress
-from dure.training.records import RunFolder, RunResult
+from dure.training.records import RunResult
 from dure.training.run import RunRequest, one_line
 from dure.tuning.divergence import DivergedError
 
@@ -30,6 +30,7 @@ class TrialRequests:
         trackers: Listener that travels with a trial, by the trial's name.
         tracker: Makes the listener of a trial that ``trackers`` does not name.
         listeners: Listeners of every trial.
+        folders: Folder of a trial within the study's, where it is not its name.
     """
 
     study: str
@@ -39,6 +40,7 @@ class TrialRequests:
     trackers: Mapping[str, RunListener] = field(default_factory=dict)
     tracker: Callable[[Experiment], RunListener] | None = None
     listeners: tuple[RunListener, ...] = ()
+    folders: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, config: Mapping[str, Any]) -> RunRequest:
         """Return what the trial of a config runs."""
@@ -52,7 +54,7 @@ class TrialRequests:
         return RunRequest(
             experiment=experiment,
             profile=self.profile,
-            path=self.path / name,
+            path=self.path / self.folders.get(name, name),
             resume=True,
             group=self.study,
             listeners=(*self.listeners, *([] if tracker is None else [tracker])),
@@ -77,12 +79,30 @@ class _TuneReporter(RunListener):
 
 
 def run_trial(config: Mapping[str, Any], requests: TrialRequests) -> None:
-    """Run the trial of a config; a failure becomes its result and leaves the process usable.
+    """Run the trial of a config; a failure becomes its result and leaves the process usable."""
+    request = requests.of(config)
+    folder = request.folder()
+    try:
+        fit_trial(request)
+    except DureError as error:
+        result = folder.read_result() or RunResult(
+            name=request.experiment.name, state="failed", error=one_line(error)
+        )
+        if isinstance(error, DivergedError):
+            result = replace(result, state="diverged")
+        folder.write_result(result)
+
+
+def fit_trial(request: RunRequest) -> RunResult:
+    """Run an experiment within a trial and pass its progress on to Tune.
 
     One worker trains in this process, which goes on to the next trial; more workers get processes of their
     own from Ray Train.
+
+    Raises:
+        UserError: The experiment, its data or its checkpoint is wrong.
+        RunError: Training failed.
     """
-    request = requests.of(config)
     nested = request.profile.num_workers > 1
     samples_per_step = request.experiment.training.effective_batch_size
     reporter = TrainReporter(samples_per_step) if nested else _TuneReporter(samples_per_step)
@@ -91,13 +111,4 @@ def run_trial(config: Mapping[str, Any], requests: TrialRequests) -> None:
         from ray.tune.integration.ray_train import TuneReportCallback
 
         callbacks = [TuneReportCallback()]
-    folder = RunFolder(request.path)
-    try:
-        fit(replace(request, listeners=(*request.listeners, reporter)), callbacks=callbacks)
-    except DureError as error:
-        result = folder.read_result() or RunResult(
-            name=request.experiment.name, state="failed", error=one_line(error)
-        )
-        if isinstance(error, DivergedError):
-            result = replace(result, state="diverged")
-        folder.write_result(result)
+    return fit(replace(request, listeners=(*request.listeners, reporter)), callbacks=callbacks)

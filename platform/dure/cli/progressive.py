@@ -1,0 +1,170 @@
+"""The verbs that grow the data: progressive, and stop, which ends what runs in the background."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dure.cli import options
+from dure.cli.app import app
+from dure.cli.printing import print_result, print_yaml, results_only_on_stdout, tell
+from dure.config.progressive import OnBaseline
+
+
+@app.command()
+@results_only_on_stdout
+def progressive(
+    context: typer.Context,
+    experiment: Annotated[
+        str,
+        typer.Argument(
+            help="Experiment by name (see `dure list`) or YAML file.",
+            metavar="EXPERIMENT",
+            autocompletion=options.experiment_names,
+        ),
+    ],
+    overrides: options.Overrides = None,
+    pretrained: Annotated[
+        str | None,
+        typer.Option(help="Checkpoint to begin with; the experiment's when not given.", metavar="NAME"),
+    ] = None,
+    start_ratio: Annotated[
+        str | None,
+        typer.Option(
+            help="Part of the data of the first stage (0.1). In a folder with stages of smaller ratios, begin "
+            "here again, from the best model of the stage before.",
+            metavar="RATIO",
+        ),
+    ] = None,
+    step_size: Annotated[
+        str | None, typer.Option(help="Part of the data that each stage adds (0.1).", metavar="RATIO")
+    ] = None,
+    max_ratio: Annotated[
+        str | None, typer.Option(help="Part of the data of the last stage (1.0).", metavar="RATIO")
+    ] = None,
+    epochs_per_stage: Annotated[
+        int | None, typer.Option(help="Passes over the rows of a stage (2).", metavar="N")
+    ] = None,
+    max_memory_mb: Annotated[
+        int | None,
+        typer.Option(
+            help="Above this, warn, and let the next stage take a smaller batch at a time.", metavar="N"
+        ),
+    ] = None,
+    candidates: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Settings to try side by side: KEY=VALUE,VALUE, or a search space by name or file. At every "
+            "ratio the best part of them goes on.",
+            metavar="WHAT",
+        ),
+    ] = None,
+    num_candidates: Annotated[
+        int | None, typer.Option(help="Points along every range of a search space (5).", metavar="N")
+    ] = None,
+    reduction: Annotated[
+        int | None,
+        typer.Option("--eta", help="Of n candidates, n // ETA go on (3); 1 keeps all.", metavar="ETA"),
+    ] = None,
+    min_gain: Annotated[
+        float | None,
+        typer.Option(
+            help="Stop when the next ratio gains less than this; never when not given.", metavar="GAIN"
+        ),
+    ] = None,
+    on_baseline: Annotated[
+        OnBaseline | None,
+        typer.Option(
+            help="What happens to a candidate that is no better than a model which learns nothing at the first "
+            "ratio: stop, and in a rehearsal warn."
+        ),
+    ] = None,
+    background: Annotated[
+        bool, typer.Option("--background", help="Run on by itself; `dure stop DIR` ends it.")
+    ] = False,
+    profile: options.ProfileOption = None,
+    address: options.Address = None,
+    output: options.Output = None,
+    resume: options.Resume = False,
+    rehearse: options.Rehearse = False,
+    samples: options.Samples = None,
+    dry_run: options.DryRun = False,
+    as_json: options.Json = False,
+) -> int:
+    """Train on more and more of the data, each stage from the best model of the stage before.
+
+    Started again with the same --output, it continues after the last finished stage.
+    """
+    from dure import api
+    from dure import progressive as growth
+    from dure.reporting.console import StudyConsole, terminal
+    from dure.reporting.progressive_table import progressive_table
+
+    own = [] if pretrained is None else [f"model.checkpoint={pretrained}"]
+    chosen = api.shaped(
+        api.load_experiment(experiment, [*own, *(overrides or ())]), rehearse=rehearse, samples=samples
+    )
+    name = f"{chosen.name[:80]}-progressive"
+    resume = resume or (output is not None and (output / growth.STUDY).is_file())
+    path = api.output_folder(name, output, resume=True, record=growth.STUDY) if resume else None
+    begin_again = path is not None and growth.begins_again(path, start_ratio)
+    study = growth.plan_progressive(
+        chosen,
+        start_ratio=start_ratio,
+        step_size=step_size,
+        max_ratio=max_ratio,
+        epochs_per_stage=epochs_per_stage,
+        max_memory_mb=max_memory_mb,
+        candidates=candidates or (),
+        num_candidates=num_candidates,
+        reduction=reduction,
+        min_gain=min_gain,
+        on_baseline=on_baseline,
+        stored=path,
+    )
+    api.check(growth.candidate_experiments(study, chosen), with_tables=not dry_run)
+    if dry_run:
+        print_yaml(study, chosen, as_json=as_json)
+        return 0
+    machine = api.choose_profile(profile, tell, address=address)
+    path = path or api.output_folder(name, output, resume=False)
+    if background:
+        started = growth.start_in_background(study, chosen, path, arguments=context.find_root().obj)
+        print_result(
+            {"pid": started.pid, "path": str(started.path), "log": str(started.log)},
+            f"process {started.pid} works in {started.path}\n  follow: tail -f {started.log}\n"
+            f"  stop:   dure stop {started.path}",
+            as_json=as_json,
+        )
+        return 0
+    with terminal() as screen:
+        results = growth.progressive(
+            study,
+            chosen,
+            profile=machine,
+            path=path,
+            resume=resume,
+            begin_again=begin_again,
+            address=address,
+            listener=StudyConsole(screen, metrics=[chosen.training.best_metric]),
+        )
+    print_result(results, progressive_table(results), as_json=as_json)
+    return 0 if results["state"] == "completed" else 1
+
+
+@app.command()
+@results_only_on_stdout
+def stop(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder of a command that runs with --background.", metavar="DIR")
+    ],
+    as_json: options.Json = False,
+) -> int:
+    """Stop what runs in the background; nothing that is finished is lost."""
+    from dure.background import stop as end
+
+    pid = end(folder)
+    print_result({"pid": pid, "path": str(folder)}, f"process {pid} has ended", as_json=as_json)
+    return 0

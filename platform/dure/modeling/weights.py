@@ -1,0 +1,69 @@
+"""The weights that training changes, as one file that loads without any code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dure.errors import UserError
+from dure.files import written_beside
+
+STATE = "model_state"
+
+
+def trained_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return what training may have changed, on the CPU.
+
+    Of a model that trains wholly that is its state dict; of one with adapters only their parameters, since the
+    rest is the checkpoint that it was loaded from.
+    """
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    is_whole = all(parameter.requires_grad for parameter in model.parameters())
+    return {
+        name: tensor.detach().cpu()
+        for name, tensor in model.state_dict().items()
+        if is_whole or name in trained
+    }
+
+
+def save_weights(model: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
+    """Write :func:`trained_state` as ``model_state``, and plain facts about it, with ``torch.save``.
+
+    The file appears whole or not at all, and loads with ``torch.load(path, weights_only=True)``.
+    """
+    with written_beside(path) as beside:
+        torch.save({STATE: trained_state(model), **about}, beside)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Put the weights of a file into a model of the same kind.
+
+    Raises:
+        UserError: The file is no such file, or of another model.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)[STATE]
+    except Exception as error:  # torch raises almost anything for a file that is not its own
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"the weights cannot be loaded: {type(error).__name__}: {reason}",
+            where=str(path),
+            expected="a file that dure saved",
+        ) from None
+    wanted = trained_state(model)
+    differing = sorted(
+        name
+        for name in wanted.keys() | state.keys()
+        if name not in wanted or name not in state or wanted[name].shape != state[name].shape
+    )
+    if differing:
+        raise UserError(
+            f"the weights are of another model: {len(differing)} of {len(wanted)} tensors differ, "
+            f"the first is '{differing[0]}'",
+            where=str(path),
+        )
+    model.load_state_dict(state, strict=False)

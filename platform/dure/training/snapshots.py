@@ -1,0 +1,55 @@
+"""The weights of every epoch as a file of their own, beside the checkpoints that a resumption needs."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from dure.files import written_beside
+from dure.modeling.weights import save_weights
+
+BEST = "best_model.pt"
+_EPOCH = re.compile(r"epoch_(\d+)\.pt")
+
+
+class EpochSnapshots(TrainerCallback):  # type: ignore[misc]
+    """Writes ``epoch_<n>.pt`` at the end of every epoch, before the checkpoint of that step is whole.
+
+    So a run that is killed between the two goes through the epoch again and writes the same file.
+
+    Args:
+        folder: Where the files go.
+        is_main: Whether this is the main worker; the others write nothing.
+    """
+
+    def __init__(self, folder: Path, *, is_main: bool) -> None:
+        self.folder = folder
+        self.is_main = is_main
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Write the weights with the epoch and step that they are of."""
+        if self.is_main:
+            epoch = round(state.epoch)
+            path = self.folder / f"epoch_{epoch}.pt"
+            save_weights(model, path, {"epoch": epoch, "step": state.global_step})
+
+
+def epochs_of(folder: Path) -> dict[int, Path]:
+    """Return the files of a folder by epoch, first one first."""
+    found = {int(match[1]): path for path in folder.glob("*.pt") if (match := _EPOCH.fullmatch(path.name))}
+    return dict(sorted(found.items()))
+
+
+def mark_best(folder: Path, epoch: int) -> Path:
+    """Let ``best_model.pt`` be the file of an epoch, without taking its room twice where links are possible."""
+    source, best = folder / f"epoch_{epoch}.pt", folder / BEST
+    with written_beside(best) as beside:
+        try:
+            os.link(source, beside)
+        except OSError:
+            beside.write_bytes(source.read_bytes())
+    return best
