@@ -90,9 +90,6 @@ def plan_progressive(
         values["candidates"] = tried
     elif num_candidates is not None:
         raise UserError("it needs a search space", where="--num-candidates", hint="--candidates SPACE")
-    if before is None and on_baseline is None and experiment.rehearsal.enabled:
-        # A rehearsal shows that everything works; its few rows need not teach random weights anything.
-        on_baseline = "warn"
     given = {
         "epochs_per_stage": epochs_per_stage,
         "max_memory_mb": max_memory_mb,
@@ -114,6 +111,7 @@ def progressive(
     *,
     profile: Profile,
     path: Path,
+    shape: Callable[[Experiment], Experiment] = lambda experiment: experiment,
     resume: bool = False,
     begin_again: bool = False,
     address: str | None = None,
@@ -123,9 +121,10 @@ def progressive(
 
     Args:
         study: From :func:`plan_progressive`.
-        experiment: What is trained, as the common options shape it.
+        experiment: What is trained.
         profile: The machine of every candidate.
         path: Folder of the study.
+        shape: What the common options make of each candidate's experiment, such as its rehearsal.
         resume: Continue what the folder holds.
         begin_again: Begin at ``study.start_ratio`` again, from the best model of the stage before; what the
             folder holds of that stage and later ones is moved aside.
@@ -142,23 +141,29 @@ def progressive(
     from dure.reporting.progressive_plot import plot_progressive
     from dure.reporting.progressive_table import progressive_text
     from dure.reporting.tracking import tracker_for
+    from dure.training.records import RunFolder
     from dure.training.resumption import stored_experiment
     from dure.tuning.adapter import run_study
     from dure.tuning.progression import Progressive
 
     path = path.resolve()
+    base = shape(experiment)
     if resume:
-        stored_experiment(path, experiment)
+        stored_experiment(path, base)
         if begin_again and study.start_ratio is not None:
             _move_aside(study, path, study.start_ratio)
+        if begin_again or read_progressive(path) != study:
+            # What a candidate came to is decided anew; its finished stages stay.
+            for name in study.names():
+                RunFolder(path if len(study.candidates) == 1 else path / name).result.unlink(missing_ok=True)
     write_text(path / STUDY, dump_yaml(study))
-    write_text(path / BASE, dump_yaml(experiment))
+    write_text(path / BASE, dump_yaml(base))
     strategy = Progressive(
         study,
-        candidate_experiments(study, experiment),
+        [shape(each) for each in candidate_experiments(study, experiment)],
         path,
         log_file=str(log_file(path).relative_to(path)),
-        forecaster=_forecaster(experiment),
+        forecaster=_forecaster(base),
     )
     try:
         results = run_study(
@@ -167,7 +172,7 @@ def progressive(
     finally:
         _remove_own_pid(path)
     if results["winner"] is not None:
-        results["final_model"] = str(_promoted_model(study, path, results["winner"]))
+        results["final_model"] = str(_promoted_model(study, path, results["winner"], results["best_stage"]))
         write_json(path / RESULTS, results)
     write_text(path / SUMMARY, progressive_text(results))
     if results["stages"]:
@@ -198,7 +203,7 @@ def start_in_background(
 
     Args:
         study: From :func:`plan_progressive`.
-        experiment: What is trained.
+        experiment: What is trained, as the common options shape it.
         path: Folder of the study.
         arguments: The command line, from the verb on.
 
@@ -287,9 +292,8 @@ def _candidates(experiment: Experiment, given: Iterable[str], num_points: int) -
     parts: list[list[dict[str, Any]]] = []
     for text in given:
         if "=" in text:
-            key, _, listed = text.partition("=")
-            texts = [each.strip() for each in listed.split(",")]
-            parts.append([{key.strip(): yaml.safe_load(each)} for each in texts if each])
+            key, _, listed = (piece.strip() for piece in text.partition("="))
+            parts.append([{key: value} for value in _values(experiment, key, listed)])
         else:
             parts.append(load_space(text).grid(num_points))
     points = [
@@ -298,6 +302,25 @@ def _candidates(experiment: Experiment, given: Iterable[str], num_points: int) -
     for point in points:
         with_values(experiment, point, "--candidates")
     return points
+
+
+def _values(experiment: Experiment, key: str, listed: str) -> list[Any]:
+    """Read ``1e-5,3e-5`` as values of a setting, as the experiment itself would take them."""
+    try:
+        values = yaml.safe_load(f"[{listed}]")
+    except yaml.YAMLError:
+        values = []
+    if not values:
+        raise UserError(
+            f"'{listed}' is no list of values", where="--candidates", expected=f"{key}=VALUE,VALUE"
+        )
+    taken = []
+    for value in values:
+        tree: Any = with_values(experiment, {key: value}, "--candidates").model_dump(mode="json")
+        for part in key.split("."):
+            tree = tree[part]
+        taken.append(tree)
+    return taken
 
 
 def _forecaster(experiment: Experiment) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, Any] | None]:
@@ -346,17 +369,14 @@ def _move_aside(study: ProgressiveStudy, path: Path, start: Fraction) -> None:
                 stage.rename(candidate / stamp / stage.name)
 
 
-def _promoted_model(study: ProgressiveStudy, path: Path, winner: str) -> Path:
-    """Move the model of the winner's last stage into its candidate's folder, from where it predicts."""
-    from dure.tuning.stages import stage_folders
-
+def _promoted_model(study: ProgressiveStudy, path: Path, winner: str, stage: str) -> Path:
+    """Move the model of the winner's best stage into its candidate's folder, from where it predicts."""
     candidate = path if len(study.candidates) == 1 else path / winner
     target = candidate / "final_model"
-    finished = [each for each in stage_folders(study, candidate) if each.read_training_metrics() is not None]
-    made = finished[-1].final_model
+    made = candidate / stage / "final_model"
     if made.is_dir():
         if candidate != path:
-            shutil.copyfile(finished[-1].experiment, candidate / BASE)
+            shutil.copyfile(made.with_name(BASE), candidate / BASE)
         if target.is_dir():
             old = target.with_name(".final_model.old")
             target.rename(old)

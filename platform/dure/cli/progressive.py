@@ -11,6 +11,7 @@ from dure.cli import options
 from dure.cli.app import app
 from dure.cli.printing import print_result, print_yaml, results_only_on_stdout, tell
 from dure.config.progressive import OnBaseline
+from dure.config.schema import Experiment
 
 
 @app.command()
@@ -103,9 +104,11 @@ def progressive(
     from dure.reporting.progressive_table import progressive_table
 
     own = [] if pretrained is None else [f"model.checkpoint={pretrained}"]
-    chosen = api.shaped(
-        api.load_experiment(experiment, [*own, *(overrides or ())]), rehearse=rehearse, samples=samples
-    )
+
+    def shape(chosen: Experiment) -> Experiment:
+        return api.shaped(chosen, rehearse=rehearse, samples=samples)
+
+    chosen = api.load_experiment(experiment, [*own, *(overrides or ())])
     name = f"{chosen.name[:80]}-progressive"
     resume = resume or (output is not None and (output / growth.STUDY).is_file())
     path = api.output_folder(name, output, resume=True, record=growth.STUDY) if resume else None
@@ -121,17 +124,18 @@ def progressive(
         num_candidates=num_candidates,
         reduction=reduction,
         min_gain=min_gain,
-        on_baseline=on_baseline,
+        # A rehearsal shows that everything works; its few rows need not teach random weights anything.
+        on_baseline=on_baseline or ("warn" if rehearse else None),
         stored=path,
     )
-    api.check(growth.candidate_experiments(study, chosen), with_tables=not dry_run)
+    api.check([shape(each) for each in growth.candidate_experiments(study, chosen)], with_tables=not dry_run)
     if dry_run:
-        print_yaml(study, chosen, as_json=as_json)
+        print_yaml(study, shape(chosen), as_json=as_json)
         return 0
     machine = api.choose_profile(profile, tell, address=address)
     path = path or api.output_folder(name, output, resume=False)
     if background:
-        started = growth.start_in_background(study, chosen, path, arguments=context.find_root().obj)
+        started = growth.start_in_background(study, shape(chosen), path, arguments=context.find_root().obj)
         print_result(
             {"pid": started.pid, "path": str(started.path), "log": str(started.log)},
             f"process {started.pid} works in {started.path}\n  follow: tail -f {started.log}\n"
@@ -145,6 +149,7 @@ def progressive(
             chosen,
             profile=machine,
             path=path,
+            shape=shape,
             resume=resume,
             begin_again=begin_again,
             address=address,

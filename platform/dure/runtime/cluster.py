@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,12 +73,13 @@ def cluster(address: str | None = None, *, log_level: int = logging.ERROR) -> It
             os.environ[MARK] = mark
             guard = Guard(mark)
         try:
-            context = ray.init(
-                address=address or "local",
-                log_to_driver=False,
-                logging_level=log_level,
-                **(settings if address is None else {}),
-            )
+            with _own_sigterm():
+                context = ray.init(
+                    address=address or "local",
+                    log_to_driver=False,
+                    logging_level=log_level,
+                    **(settings if address is None else {}),
+                )
         except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
             line = " ".join(str(error).split())
             if address is None:
@@ -104,6 +107,17 @@ def cluster(address: str | None = None, *, log_level: int = logging.ERROR) -> It
         if guard is not None:
             end_processes(mark, session)
             guard.dismiss()
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep this process's answer to SIGTERM: Ray sets one that ends it without order."""
+    answer = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and answer is not None:
+            signal.signal(signal.SIGTERM, answer)
 
 
 def _check_answers(address: str) -> None:

@@ -17,7 +17,7 @@ from dure.training.snapshots import epochs_of
 from dure.tuning.events import SETTLED, TrialStatus
 from dure.tuning.halving import Candidate
 from dure.tuning.progressive import DATA_RATIO, ProgressiveRatioScheduler
-from dure.tuning.stages import BASELINE, SCORE, run_stage, stage_folders
+from dure.tuning.stages import BASELINE, SCORE, best_place, run_stage, stage_folders
 from dure.tuning.strategy import Strategy, TrialPlan
 
 Record = Mapping[str, Any]
@@ -166,6 +166,7 @@ class Progressive(Strategy):
             "epochs_per_stage": self.study.epochs_per_stage,
             "effective_batch_size": training.effective_batch_size,
             "winner": winner,
+            "best_stage": self._best_stage(stages[shown]),
             "samples_trained": sum(stage["samples"] for stage in every),
             "stages": stages[shown],
             "candidates": [
@@ -179,6 +180,11 @@ class Progressive(Strategy):
                 for trial, values in zip(trials, self.study.candidates, strict=True)
             ],
         }
+
+    def _best_stage(self, stages: Sequence[Record]) -> str | None:
+        scored = [stage for stage in stages if stage["score"] is not None]
+        place = best_place(self._first.training, [stage["score"] for stage in scored])
+        return None if place is None else str(scored[place]["name"])
 
     @property
     def _metric(self) -> str:

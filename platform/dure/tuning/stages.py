@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -111,7 +111,7 @@ def run_stage(config: Mapping[str, Any], requests: TrialRequests, study: Progres
             )
             return
     record = folders[place].read_training_metrics() or {}
-    _tidy(folders, place)
+    _tidy(base.experiment.training, folders[: place + 1])
     if place == len(folders) - 1:
         RunFolder(base.path).write_result(
             RunResult(base.experiment.name, "completed", metrics=record["metrics"], seconds=_seconds(folders))
@@ -206,11 +206,24 @@ def _beats(training: TrainingConfig, score: float, baseline: float) -> bool:
     return score > baseline if training.higher_is_better else score < baseline
 
 
-def _tidy(folders: list[StageFolder], place: int) -> None:
-    """Remove what a finished stage needs no more; its weights are in the files of its epochs."""
-    checkpoints.remove_checkpoints(folders[place].checkpoints)
-    if place:
-        shutil.rmtree(folders[place - 1].final_model, ignore_errors=True)
+def best_place(training: TrainingConfig, scores: Sequence[float | None]) -> int | None:
+    """Return the place of the best score on the one dev set that all stages share; the later of equals."""
+    sign = 1.0 if training.higher_is_better else -1.0
+    scored = [(sign * score, place) for place, score in enumerate(scores) if score is not None]
+    return max(scored)[1] if scored else None
+
+
+def _tidy(training: TrainingConfig, finished: Sequence[StageFolder]) -> None:
+    """Remove what finished stages need no more: their checkpoints, and all models but the best.
+
+    The weights of every epoch lie beside them, and a finished stage is not continued.
+    """
+    checkpoints.remove_checkpoints(finished[-1].checkpoints)
+    scores = [(folder.read_training_metrics() or {}).get("score") for folder in finished]
+    best = best_place(training, scores)
+    for place, folder in enumerate(finished):
+        if place != best:
+            shutil.rmtree(folder.final_model, ignore_errors=True)
 
 
 def _summary(experiment: Experiment, number: int, num_stages: int, result: RunResult) -> str:
