@@ -25,6 +25,7 @@ class Candidate:
         state: ``running`` its rung, ``waiting`` there for the others, ``done`` with all rungs, or ``out``.
         scores: What it reached on every rung that it has behind it.
         reason: Why it is out, or done before the last rung.
+        has_left: Whether it is out for another reason than that others were better.
     """
 
     place: int
@@ -32,6 +33,7 @@ class Candidate:
     state: CandidateState = "running"
     scores: list[float] = field(default_factory=list)
     reason: str | None = None
+    has_left: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -43,9 +45,10 @@ class Race:
     """Candidates that climb rungs together; on each rung only the best part of them goes on.
 
     A rung is decided when every candidate that reached it has a score there or is out. Of the ``n`` that
-    reached it, ``n // reduction`` go on, at least one; those without a score are never among them. Ties go to
-    the candidate that joined first, so that the outcome does not depend on who reports first. One that joins
-    after a rung was decided goes on if it is among the best part of all that ever reached that rung.
+    reached it, ``n // reduction`` go on, at least one; those without a score are never among them, and those
+    that left in the meantime take nobody's place. Ties go to the candidate that joined first, so that the
+    outcome does not depend on who reports first. One that comes to a rung after it was decided goes on if it is
+    among the best part of all that ever reached that rung, unless all were done there.
 
     Args:
         labels: Names of the rungs, for reasons.
@@ -80,6 +83,8 @@ class Race:
         self.candidates: dict[str, Candidate] = {}
         self.decided = 0
         """Rungs on which it is decided who goes on."""
+        self.ended_at: int | None = None
+        """The rung on which all were done, because more gained too little."""
 
     @property
     def is_over(self) -> bool:
@@ -91,28 +96,44 @@ class Race:
         """Let a candidate take part; one that does already stays as it is."""
         return self.candidates.setdefault(name, Candidate(place=len(self.candidates)))
 
-    def report(self, name: str, rung: int, score: float | None, *, baseline: float | None = None) -> None:
+    def close(self) -> None:
+        """Decide without those that are still missing: nobody else will join."""
+        self.num_candidates = max(1, len(self.candidates))
+        self._decide()
+
+    def report(
+        self,
+        name: str,
+        rung: int,
+        score: float | None,
+        *,
+        baseline: float | None = None,
+        leaves: str | None = None,
+    ) -> None:
         """Take what a candidate reached on a rung; anything but its own rung is late and changes nothing.
 
         Args:
             name: The candidate.
             rung: Number of the rung, from 0.
-            score: What it reached; None or NaN puts it out.
+            score: What it reached; None, NaN or infinity puts it out.
             baseline: What it must be better than on the first rung.
+            leaves: Why it cannot go on to a further rung; the score counts for its rank all the same.
         """
         candidate = self.candidates[name]
         if candidate.state != "running" or rung != candidate.rung:
             return
-        if score is None or math.isnan(score):
-            self._out(candidate, f"no score at {self.labels[rung]}")
+        if score is None or not math.isfinite(score):
+            self._leave(candidate, f"no score at {self.labels[rung]}")
         else:
             candidate.scores.append(float(score))
             if rung == 0 and baseline is not None and self._key(score) >= self._key(baseline):
-                self._out(
+                self._leave(
                     candidate, f"no better than the trivial baseline {baseline:.4g} at {self.labels[0]}"
                 )
             elif rung == len(self.labels) - 1:
                 candidate.state = "done"
+            elif leaves is not None:
+                self._leave(candidate, leaves)
             else:
                 candidate.state = "waiting"
         self._decide()
@@ -121,8 +142,18 @@ class Race:
         """Take a candidate out that will not report again; one that is over stays as it is."""
         candidate = self.candidates[name]
         if not candidate.is_over:
-            self._out(candidate, reason)
+            self._leave(candidate, reason)
             self._decide()
+
+    def take_back(self, name: str, rung: int) -> None:
+        """Let a candidate run again from a rung that it has behind it, because what it made there is lost.
+
+        What was decided stays decided; like one that comes late it is held against it.
+        """
+        candidate = self.candidates[name]
+        candidate.scores = candidate.scores[:rung]
+        candidate.rung = rung
+        candidate.state, candidate.reason, candidate.has_left = "running", None, False
 
     def ranking(self) -> list[str]:
         """Return all that have a score, best first: who got further, and there who scored better."""
@@ -134,15 +165,17 @@ class Race:
         return {
             "candidates": {name: asdict(each) for name, each in self.candidates.items()},
             "decided": self.decided,
+            "ended_at": self.ended_at,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up a state from :meth:`as_dict`."""
         self.candidates = {name: Candidate(**values) for name, values in state["candidates"].items()}
         self.decided = int(state["decided"])
+        self.ended_at = state["ended_at"]
 
-    def _out(self, candidate: Candidate, reason: str) -> None:
-        candidate.state, candidate.reason = "out", reason
+    def _leave(self, candidate: Candidate, reason: str) -> None:
+        candidate.state, candidate.reason, candidate.has_left = "out", reason, True
 
     def _key(self, score: float) -> float:
         return score if self.direction == "min" else -score
@@ -156,21 +189,20 @@ class Race:
             waiting = [
                 each for each in self.candidates.values() if (each.state, each.rung) == ("waiting", rung)
             ]
-            is_late = rung < self.decided
-            if not is_late and (rung > self.decided or not self._is_complete(rung)):
-                return
-            if not is_late:
+            if rung == self.decided:
+                if not self._is_complete(rung):
+                    return
                 self.decided = rung + 1
                 if waiting and self._pays_no_more(rung):
-                    for each in waiting:
-                        each.state, each.reason = "done", f"more data gains less than {self.min_gain:g}"
-                    continue
+                    self.ended_at = rung
             best = self._best(rung)
             for each in waiting:
-                if any(each is other for other in best):
+                if rung == self.ended_at:
+                    each.state, each.reason = "done", f"more data gains less than {self.min_gain:g}"
+                elif any(each is other for other in best):
                     each.rung, each.state = rung + 1, "running"
                 else:
-                    self._out(each, f"beaten at {self.labels[rung]}")
+                    each.state, each.reason = "out", f"beaten at {self.labels[rung]}"
 
     def _is_complete(self, rung: int) -> bool:
         if len(self.candidates) < self.num_candidates:
@@ -180,10 +212,16 @@ class Race:
     def _best(self, rung: int) -> list[Candidate]:
         """Return those that may go on from a rung, of all that ever reached it."""
         reached = [each for each in self.candidates.values() if each.rung >= rung]
-        scored = sorted(
-            (each for each in reached if len(each.scores) > rung), key=lambda each: self._order(each, rung)
+        ranked = sorted(
+            # One that left here leaves its place to the next; one that left further up had taken it.
+            (
+                each
+                for each in reached
+                if len(each.scores) > rung and not (each.has_left and each.rung == rung)
+            ),
+            key=lambda each: self._order(each, rung),
         )
-        return scored[: max(1, len(reached) // self.reduction)]
+        return ranked[: max(1, len(reached) // self.reduction)]
 
     def _pays_no_more(self, rung: int) -> bool:
         if self.min_gain is None or rung == 0:
