@@ -58,11 +58,12 @@ class ProgressiveRatioScheduler(TrialScheduler):  # type: ignore[misc]
     What a trainable has to do:
 
     - It is called anew for every ratio, in a new process or (``reuse_actors``) in one that served another trial.
-      What it keeps from ratio to ratio is in its checkpoint. So the first samples it needs not see again are
-      its own business: the ratio is of the whole data, not of what comes on top.
+      What it keeps from one ratio to the next is in its checkpoint. A ratio is of the whole data, not of what
+      comes on top of the ratio before; that the larger part contains the smaller one is up to the trainable.
     - The result that ends a ratio holds ``data_ratio``, the metric and the checkpoint, and is reported once.
       The call does not return from that report: the trial is paused until all have come that far, then goes on
-      with the next ratio or is stopped.
+      with the next ratio or is stopped. A class returns that result from ``step``; with ``reuse_actors`` its
+      ``reset_config`` must take the new ratio.
     - Results without ``data_ratio`` are progress. They may come at any time, with a checkpoint or without, need
       not hold the metric and change nothing. After a failure that Tune recovers from (``FailureConfig``), the
       ratio is run again from the last checkpoint.
@@ -295,8 +296,9 @@ class ProgressiveRatioScheduler(TrialScheduler):  # type: ignore[misc]
             ratio = result.get("config", {}).get(DATA_RATIO)
             return 0 if ratio is None else self._rung(trial, ratio)
         kept = trial.latest_checkpoint_result
-        # Tune notes a result before the checkpoint that came with it.
-        is_lost = result.get(SHOULD_CHECKPOINT, False) and (
+        # Tune notes a result before the checkpoint that came with it. A function says whether one came; a class
+        # is asked for one in every pause.
+        is_lost = result.get(SHOULD_CHECKPOINT, True) and (
             kept is None or kept.checkpoint is None or kept.metrics.get(DATA_RATIO) != ratio
         )
         return self._rung(trial, ratio) + (not is_lost)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from ray import tune
 from ray.tune.error import TuneError
+from ray.tune.experiment import Trial
 
 from dure.files import append_json_line, read_json_lines
 from dure.runtime.cluster import cluster
@@ -52,11 +53,12 @@ def _train(config):
     if behaviour == "returns":
         return
     tune.report({"progress": 0.0})
+    time.sleep(config["seconds"])
     failed = Path(config["log"]) / f"{name}.failed"
     if behaviour == "fails" or (behaviour == "fails once" and not failed.exists()):
         failed.touch()
         raise RuntimeError("told to fail")
-    metrics = {"score": config["quality"] + 0.1 * len(seen), "data_ratio": ratio}
+    metrics = {"score": config["quality"] + 0.1 * len(seen), "data_ratio": ratio, "trivial": 0.3}
     if behaviour == "nan":
         metrics["score"] = math.nan
     if behaviour == "stops":
@@ -74,6 +76,7 @@ def _study(
     qualities=QUALITY,
     train=_train,
     behaviour=None,
+    seconds=0.0,
     resources=None,
     reuse=True,
     failures=0,
@@ -88,6 +91,7 @@ def _study(
             "quality": tune.sample_from(lambda config: qualities[config["candidate"]]),
             "log": str(path),
             "behaviour": behaviour or {},
+            "seconds": seconds,
         },
         tune_config=tune.TuneConfig(scheduler=scheduler, reuse_actors=reuse),
         run_config=tune.RunConfig(
@@ -143,12 +147,31 @@ class _Watch(tune.Callback):
         self.most = max(self.most, sum(trial.status == "RUNNING" for trial in trials))
 
 
+class _Repeat(tune.Callback):
+    """Hands results of all ratios that a trial has behind it to the scheduler once more."""
+
+    def __init__(self, scheduler):
+        self.scheduler, self.decisions = scheduler, set()
+
+    def on_trial_result(self, iteration, trials, trial, result, **info):
+        before, candidate = self.scheduler.race.as_dict(), self.scheduler.candidate(trial)
+        for ratio in RATIOS[: len(candidate.scores)]:
+            decision = self.scheduler.on_trial_result(None, trial, {"data_ratio": ratio, "score": 99.0})
+            self.decisions.add((candidate.state, decision))
+        assert self.scheduler.race.as_dict() == before
+
+
 @pytest.mark.parametrize("reuse", [True, False])
 def test_reused_and_fresh_processes_run_the_ratios_in_order_from_checkpoint_to_checkpoint(
     reuse, ray_cluster, tmp_path
 ):
     scheduler = _scheduler(reduction=3)
-    results = _study(tmp_path, scheduler, reuse=reuse).fit()
+    repeat = _Repeat(scheduler)
+    results = _study(tmp_path, scheduler, reuse=reuse, callbacks=[repeat]).fit()
+    assert {("waiting", "PAUSE"), ("running", "CONTINUE"), ("done", "STOP")} <= repeat.decisions
+    assert repeat.decisions <= {
+        ("waiting", "PAUSE"), ("running", "CONTINUE"), ("done", "STOP"), ("out", "STOP"),
+    }  # fmt: skip
     assert not results.errors
     assert [_runs(tmp_path, f"c{place}") for place in range(3)] == [[0.1], RATIOS, [0.1]]
     assert _winner(scheduler, results) == "c1"
@@ -160,19 +183,20 @@ def test_reused_and_fresh_processes_run_the_ratios_in_order_from_checkpoint_to_c
 
 
 def test_those_that_fail_return_or_have_no_metric_are_out_and_the_others_go_on(ray_cluster, tmp_path):
-    scheduler = _scheduler(num_candidates=5, reduction=1)
+    scheduler = _scheduler(num_candidates=6, reduction=1, baseline="trivial")
     behaviour = {
         "c0": {"0.1": "nan"},
         "c1": {"0.3": "fails"},
         "c2": {"0.3": "returns"},
         "c3": {"0.1": "returns"},
     }
-    results = _study(tmp_path, scheduler, qualities=[0.9, 0.8, 0.7, 0.6, 0.5], behaviour=behaviour).fit()
-    assert [_runs(tmp_path, f"c{place}") for place in range(5)] == [
-        [0.1], [0.1, 0.3], [0.1, 0.3], [0.1], RATIOS,
+    results = _study(tmp_path, scheduler, qualities=[0.9, 0.8, 0.7, 0.6, 0.5, 0.3], behaviour=behaviour).fit()
+    assert [_runs(tmp_path, f"c{place}") for place in range(6)] == [
+        [0.1], [0.1, 0.3], [0.1, 0.3], [0.1], RATIOS, [0.1],
     ]  # fmt: skip
-    assert [_candidate(scheduler, place).reason for place in range(5)] == [
+    assert [_candidate(scheduler, place).reason for place in range(6)] == [
         "no score at 10 %", "it failed", "it ended by itself", "it ended by itself", None,
+        "no better than the trivial baseline 0.3 at 10 %",
     ]  # fmt: skip
     assert len(results.errors) == 1
     assert _winner(scheduler, results) == "c4"
@@ -198,15 +222,14 @@ def test_more_trials_than_fit_run_one_after_the_other_without_a_deadlock(ray_clu
     assert _winner(scheduler, results) == "c1"
 
 
-@pytest.mark.parametrize("num_announced", [3, 7])
 def test_max_running_holds_from_the_first_trial_on_and_nobody_waits_for_those_that_never_come(
-    num_announced, ray_cluster, tmp_path
+    ray_cluster, tmp_path
 ):
     watch = _Watch()
-    scheduler = _scheduler(num_announced, ratios=RATIOS[:2], max_running=num_announced % 3 + 1)
+    scheduler = _scheduler(7, ratios=RATIOS[:2], max_running=1)
     nothing = tune.PlacementGroupFactory([{"memory": 1024.0 * 1024}])
-    results = _study(tmp_path, scheduler, resources=nothing, callbacks=[watch]).fit()
-    assert 1 <= watch.most <= scheduler.max_running
+    results = _study(tmp_path, scheduler, resources=nothing, seconds=1.0, callbacks=[watch]).fit()
+    assert watch.most == 1
     assert [_runs(tmp_path, f"c{place}") for place in range(3)] == [[0.1], [0.1, 0.3], [0.1]]
     assert _winner(scheduler, results) == "c1"
 
@@ -237,11 +260,11 @@ class _Interrupt(tune.Callback):
             raise RuntimeError("interrupted")
 
 
-def _resumed(path, scheduler, resources):
+def _resumed(path, scheduler, resources, *, train=_train, **settings):
     """Go on with an interrupted study: Tune's own copy of the scheduler, or the one given."""
-    train, folder = tune.with_resources(_train, resources), path / "tune" / "study"
+    train, folder = tune.with_resources(train, resources), path / "tune" / "study"
     if scheduler is None:
-        return tune.Tuner.restore(str(folder), train).fit()
+        return tune.Tuner.restore(str(folder), train, **settings).fit()
     scheduler.restore(str(path / "scheduler.json"))
     return tune.ResultGrid(
         tune.run(
@@ -362,3 +385,97 @@ def test_trials_of_two_workers_pick_the_same_winner(ray_cluster, tmp_path):
     assert [_runs(tmp_path, f"c{place}") for place in range(3)] == [[0.1], [0.1, 0.3], [0.1]]
     assert _winner(scheduler, results) == "c1"
     assert _candidate(scheduler, 1).scores == pytest.approx([0.9, 1.0])
+
+
+class _Class(tune.Trainable):
+    """A trainable as a class: a step is a ratio, with a result of progress before it."""
+
+    def setup(self, config):
+        self.seen, self.is_begun = [], False
+
+    def step(self):
+        if not self.is_begun:
+            self.is_begun = True
+            return {"progress": 0.0}
+        self.is_begun = False
+        append_json_line(
+            Path(self.config["log"]) / f"{self.config['name']}.jsonl",
+            {
+                "name": self.config["name"],
+                "ratio": self.config["data_ratio"],
+                "seen": self.seen,
+                "time": time.time(),
+            },
+        )
+        self.seen = [*self.seen, self.config["data_ratio"]]
+        score = self.config["quality"] + 0.1 * len(self.seen)
+        return {"score": score, "data_ratio": self.config["data_ratio"]}
+
+    def save_checkpoint(self, checkpoint_dir):
+        (Path(checkpoint_dir) / "seen.json").write_text(json.dumps(self.seen))
+
+    def load_checkpoint(self, checkpoint):
+        self.seen = json.loads((Path(checkpoint) / "seen.json").read_text())
+
+    def reset_config(self, new_config):
+        self.setup(new_config)
+        return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_class_is_as_good_as_a_function_also_after_an_interruption(
+    at_once, ray_cluster, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "0")
+    whole = {"cpu": ray_cluster.resources["CPU"]}
+    first = _scheduler(reduction=3)
+    callbacks = [KeepProgress(first), _Interrupt(first, tmp_path, number=4, at_once=at_once)]
+    with pytest.raises((RuntimeError, TuneError), match="interrupted"):
+        _study(tmp_path, first, train=_Class, resources=whole, callbacks=callbacks).fit()
+    results = _resumed(tmp_path, None, whole, train=_Class)
+    assert not results.errors
+    assert _runs(tmp_path, "c1") == ([0.1, 0.3, 0.3, 1.0] if at_once else RATIOS)
+    assert (_runs(tmp_path, "c0"), _runs(tmp_path, "c2")) == ([0.1], [0.1])
+
+
+@pytest.mark.slow
+def test_a_failed_trial_that_is_resumed_goes_on_from_where_it_failed(ray_cluster, tmp_path, monkeypatch):
+    monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "0")
+    whole = {"cpu": ray_cluster.resources["CPU"]}
+    first = _scheduler(reduction=1)
+    behaviour = {"c1": {"0.3": "fails once"}}
+    study = _study(tmp_path, first, resources=whole, behaviour=behaviour, callbacks=[KeepProgress(first)])
+    assert len(study.fit().errors) == 1
+    results = _resumed(tmp_path, None, whole, resume_errored=True)
+    assert not results.errors
+    assert _runs(tmp_path, "c1") == [0.1, 0.3, 0.3, 1.0]
+    assert (_runs(tmp_path, "c0"), _runs(tmp_path, "c2")) == (RATIOS, RATIOS)
+
+
+@pytest.mark.parametrize("ratios", [[], [0.3, 0.1], [0.1, 0.1], [0.0, 1.0], [0.5, 1.5]])
+def test_ratios_that_do_not_rise_within_0_and_1_are_refused(ratios):
+    with pytest.raises(ValueError, match=r"ratio|rungs"):
+        _scheduler(ratios=ratios)
+
+
+def test_a_state_of_other_ratios_is_refused(tmp_path):
+    file = str(tmp_path / "scheduler.json")
+    _scheduler(ratios=[0.5, 1.0]).save(file)
+    with pytest.raises(ValueError, match=r"is of the ratios \[0.5, 1.0\], not"):
+        _scheduler().restore(file)
+
+
+@pytest.mark.parametrize(
+    ("result", "problem"),
+    [
+        ({"data_ratio": 0.2, "score": 1.0}, "none of"),
+        ({"data_ratio": 0.1, "score": 1.0}, "has no 'trivial' as the baseline"),
+    ],
+)
+def test_a_result_that_cannot_be_meant_ends_the_study_with_what_is_wrong(result, problem):
+    scheduler = _scheduler(baseline="trivial")
+    trial = Trial("any", stub=True, trial_id="one")
+    scheduler.race.join("one")
+    with pytest.raises(ValueError, match=problem):
+        scheduler.on_trial_result(None, trial, result)
