@@ -87,8 +87,8 @@ class ProgressiveRatioScheduler(TrialScheduler):  # type: ignore[misc]
         mode: Whether the smallest or the largest is the best.
         num_candidates: Trials that take part. Those that come later are held against what is decided already.
         reduction: η: of ``n`` trials at a ratio the best ``n // η`` go on, at least one; 1 keeps all.
-        baseline: What can be had without learning, as a number or as the key of the result that holds it; a
-            trial that is not better at the first ratio is stopped.
+        baseline: What can be had without learning, as a number or as the key of the result that holds it
+            (None there: nothing is known); a trial that is not better at the first ratio is stopped.
         min_gain: Stop all when the best trial of a ratio is not better by so much than that of the ratio before.
         max_running: Trials at once, for trials that hold no resources themselves, such as those that only wait
             for a nested ``TorchTrainer``.
@@ -282,11 +282,12 @@ class ProgressiveRatioScheduler(TrialScheduler):  # type: ignore[misc]
     def _baseline_of(self, result: Mapping[str, Any]) -> float | None:
         if not isinstance(self._baseline, str):
             return self._baseline
-        if result.get(self._baseline) is None:
+        if self._baseline not in result:
             raise ValueError(
                 f"the result of the first ratio has no {self._baseline!r} as the baseline, only {sorted(result)}"
             )
-        return float(result[self._baseline])
+        value = result[self._baseline]
+        return None if value is None else float(value)
 
     def _num_finished(self, trial: Trial) -> int:
         """Return how many ratios a trial has behind it by Tune's own record, with their checkpoint."""
