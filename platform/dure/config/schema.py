@@ -86,6 +86,32 @@ class TokenizerConfig(Section):
         return tuple(dict.fromkeys(self.special_tokens + self.extra_special_tokens))
 
 
+class FoldConfig(Section):
+    """One fold of a cross-validation: a part of the training table that is held out, and reported on."""
+
+    number: Int = Field(ge=1)
+    """Which fold is held out, from 1."""
+    of: Int = Field(ge=2)
+    """Number of folds that the training table is cut into."""
+    seed: Int = Field(default=42, ge=0, lt=2**32)
+    """What the folds are drawn by; the same in all experiments that are compared."""
+    selection: Ratio = Fraction(1, 10)
+    """Part of the rows that are not held out which selects the best checkpoint in place of ``data.dev``."""
+
+    @model_validator(mode="after")
+    def _is_one_of_them(self) -> Self:
+        if self.number > self.of:
+            raise ValueError(f"there is no fold {self.number} of {self.of}")
+        return self
+
+    @field_validator("selection")
+    @classmethod
+    def _leaves_rows_to_train(cls, value: Fraction) -> Fraction:
+        if value == 1:
+            raise ValueError("a ratio below 1: what is left of the rows trains")
+        return value
+
+
 class DataConfig(Section):
     """Where the rows are, and what their columns are called."""
 
@@ -109,6 +135,8 @@ class DataConfig(Section):
     """Part of the training rows, the same for every class; a smaller part lies within a larger one."""
     max_dev_rows: Int | None = Field(default=None, ge=1)
     """Use only this many validation rows, drawn by the seed."""
+    fold: FoldConfig | None = None
+    """Hold out one fold of the training table and report on it; ``dev`` and ``test`` take no part then."""
 
     @field_validator("encoding")
     @classmethod

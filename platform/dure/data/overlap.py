@@ -1,4 +1,4 @@
-"""Training rows whose text stands in the validation table too."""
+"""Rows of the same text: what may never stand on both sides of a cut."""
 
 from __future__ import annotations
 
@@ -19,16 +19,26 @@ if TYPE_CHECKING:
 def overlap(train: Table, dev: Table, text_roles: Sequence[str]) -> NDArray[np.int64]:
     """Return the indices of training rows whose text stands in ``dev`` too, in ascending order.
 
-    Texts are the same when all ``text_roles`` agree after Unicode NFC and with every run of whitespace as one
-    space. They are compared by 64-bit hashes, so memory is 8 bytes a row.
+    Texts are the same as in :func:`text_groups`.
     """
     held_out = np.unique(_hashes(dev, text_roles))
     return np.flatnonzero(np.isin(_hashes(train, text_roles), held_out)).astype(np.int64)
 
 
+def text_groups(table: Table, text_roles: Sequence[str]) -> NDArray[np.int64]:
+    """Number the texts of a table from 0; rows of the same text have the same number.
+
+    Texts are the same when all ``text_roles`` agree after :func:`normalised`. They are compared by 64-bit hashes,
+    so memory is 8 bytes a row.
+    """
+    return np.unique(_hashes(table, text_roles), return_inverse=True)[1].astype(np.int64)
+
+
 def normalised(text: str) -> str:
-    """Return a text in Unicode NFC with every run of whitespace as one space."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    """Return a text in Unicode NFC, without the case of its letters and with every run of whitespace as one space."""
+    folded = unicodedata.normalize("NFC", text).casefold()
+    # Folding may take a letter apart again, such as ǰ into j and its hook.
+    return " ".join(unicodedata.normalize("NFC", folded).split())
 
 
 def _hashes(table: Table, text_roles: Sequence[str]) -> NDArray[np.uint64]:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dure.config.ratios import as_number
-from dure.config.schema import Experiment
+from dure.config.schema import Experiment, FoldConfig
 from dure.data.encoding import Encoded, encode_table
+from dure.data.folds import cut_fold
 from dure.data.overlap import overlap
 from dure.data.ratios import joined_classes, nested_rows
 from dure.data.tables import Table, check_is_table, read_table, select_rows, table_from_rows
@@ -39,6 +41,7 @@ class Corpus:
         dev: Encoded validation rows, none of which shares a text with training.
         test: Encoded rows that a result is reported on, when they have targets; apart from training too.
         fingerprints: Split to content hash of its table.
+        tested: The rows of ``test`` as they stand in their table, when there are some.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -46,6 +49,21 @@ class Corpus:
     dev: datasets.Dataset | None
     test: datasets.Dataset | None
     fingerprints: dict[str, str]
+    tested: Tested | None = None
+
+
+@dataclass(frozen=True)
+class Tested:
+    """The rows that a result is reported on, as they were read.
+
+    Attributes:
+        table: The rows, in the order of the encoded ones.
+        numbers: Number of each row in the checked table that it comes from, from 0: the training table when a fold
+            of it is held out, else the test table.
+    """
+
+    table: Table
+    numbers: NDArray[np.int64]
 
 
 def cache_folder() -> Path:
@@ -66,7 +84,8 @@ def check_sources(experiment: Experiment) -> None:
         UserError: Real rows would be validated on the embedded corpus, or a table is not there.
     """
     data = experiment.data
-    for split, source in (("dev", data.dev), ("test", data.test)):
+    held_out = () if data.fold is not None else (("dev", data.dev), ("test", data.test))
+    for split, source in held_out:
         if source == SAMPLE and data.train != SAMPLE:
             raise UserError(
                 f"it is the embedded sample corpus, while data.train is {data.train}",
@@ -74,7 +93,7 @@ def check_sources(experiment: Experiment) -> None:
                 expected="tables of the same corpus",
                 hint=f"data.{split}=FILE, or data.{split}=null to do without",
             )
-    for split, source in (("train", data.train), ("dev", data.dev), ("test", data.test)):
+    for split, source in (("train", data.train), *held_out):
         if source is not None and source != SAMPLE:
             try:
                 check_is_table(Path(source))
@@ -118,11 +137,16 @@ def load_corpus(
     that. The tokenizer and the cache see the rows before the ratio: so a rehearsal has one vocabulary at every
     ratio, as a warm start needs, and a table is encoded once for all its ratios.
 
+    With ``data.fold`` the training table alone gives all rows: the fold's are ``test``, a part of the others is
+    ``dev``, and no text is in two of the three. The limits and the ratio then draw from these parts.
+
     Raises:
         UserError: A table, or the tokenizer for it, is wrong; or no training row is left.
     """
-    data, seed = family.experiment.data, family.experiment.experiment.seed
     check_sources(family.experiment)
+    if family.experiment.data.fold is not None:
+        return _corpus_of_fold(family, family.experiment.data.fold, tokenizer, tell)
+    data, seed = family.experiment.data, family.experiment.experiment.seed
     train = read_split(family, "train", data.train)
     held_out = {
         split: read_split(family, split, source)
@@ -138,16 +162,70 @@ def load_corpus(
     }
     for table in held_out.values():
         train = _without_overlap(family, train, table, tell)
-    train = _at_most(train, data.max_train_rows, seed, "training", tell)
+    train = _selected(train, _at_most(train, _all_rows(train), data.max_train_rows, seed, "training", tell))
 
     tokenizer = tokenizer or family.load_tokenizer(lambda: texts_of(family, train))
     rows = encode_split(family, tokenizer, train, tell=tell).dataset
     encoded = {"train": _part_of(family, train, rows, tell)}
+    tested = None
     for split, table in held_out.items():
         if split == "dev" or _has_targets(family, table, tell):
-            drawn = _at_most(table, data.max_dev_rows, seed, split, tell)
+            numbers = _at_most(table, _all_rows(table), data.max_dev_rows, seed, split, tell)
+            drawn = _selected(table, numbers)
             encoded[split] = encode_split(family, tokenizer, drawn, tell=tell).dataset
-    return Corpus(tokenizer, encoded["train"], encoded.get("dev"), encoded.get("test"), fingerprints)
+            if split == "test":
+                tested = Tested(drawn, numbers)
+    return Corpus(tokenizer, encoded["train"], encoded.get("dev"), encoded.get("test"), fingerprints, tested)
+
+
+def _corpus_of_fold(
+    family: Family,
+    config: FoldConfig,
+    tokenizer: PreTrainedTokenizerBase | None,
+    tell: Callable[[str], None],
+) -> Corpus:
+    """Cut the training table, so that one part trains, one selects and the fold is reported on.
+
+    The family surveys the whole table: its classes are the same in all folds. A table that is used whole is encoded
+    once for all of them.
+    """
+    data, seed = family.experiment.data, family.experiment.experiment.seed
+    table = read_split(family, "train", data.train)
+    for message in table.messages():
+        tell(message)
+    for split, source in (("dev", data.dev), ("test", data.test)):
+        if source not in (None, SAMPLE):
+            tell(
+                f"data.{split}={source} takes no part: fold {config.number} of {config.of} of {table.source} "
+                f"{'selects' if split == 'dev' else 'is reported on'}"
+            )
+    family.survey({"train": table})
+    fold = cut_fold(table, family.roles, config)
+    for message in fold.messages:
+        tell(message)
+    tell(
+        f"fold {config.number} of {config.of}: {len(fold.train):,} rows of {table.source} train, {len(fold.dev):,} "
+        f"select the best checkpoint, {len(fold.test):,} are held out and reported on"
+    )
+    train = _at_most(table, fold.train, data.max_train_rows, seed, "training", tell)
+    dev = _at_most(table, fold.dev, data.max_dev_rows, seed, "dev", tell)
+    test = _at_most(table, fold.test, data.max_dev_rows, seed, "test", tell)
+    used = np.sort(np.concatenate([train, dev, test]))
+    training = table.select(train)
+    tokenizer = tokenizer or family.load_tokenizer(lambda: texts_of(family, training))
+    encoded = encode_split(family, tokenizer, _selected(table, used), tell=tell).dataset
+    rows = {
+        split: encoded.select(np.searchsorted(used, part))
+        for split, part in (("train", train), ("dev", dev), ("test", test))
+    }
+    return Corpus(
+        tokenizer,
+        _part_of(family, training, rows["train"], tell),
+        rows["dev"],
+        rows["test"],
+        {"train": table.fingerprint},
+        Tested(table.select(test), test),
+    )
 
 
 def _test_source(family: Family) -> str | None:
@@ -203,11 +281,28 @@ def encode_split(
     return encoded
 
 
-def _at_most(table: Table, limit: int | None, seed: int, what: str, tell: Callable[[str], None]) -> Table:
-    if limit is None or limit >= table.num_rows:
-        return table
-    tell(f"{what} on {limit:,} of {table.num_rows:,} rows of {table.source}, drawn by seed {seed}")
-    return table.select(select_rows(table, limit, seed))
+def _all_rows(table: Table) -> NDArray[np.int64]:
+    return np.arange(table.num_rows, dtype=np.int64)
+
+
+def _at_most(
+    table: Table,
+    rows: NDArray[np.int64],
+    limit: int | None,
+    seed: int,
+    what: str,
+    tell: Callable[[str], None],
+) -> NDArray[np.int64]:
+    """Return at most ``limit`` of these rows of a table, in its order."""
+    if limit is None or limit >= len(rows):
+        return rows
+    tell(f"{what} on {limit:,} of {len(rows):,} rows of {table.source}, drawn by seed {seed}")
+    return rows[select_rows(_selected(table, rows), limit, seed)]
+
+
+def _selected(table: Table, rows: NDArray[np.int64]) -> Table:
+    """Return these rows of a table; all of them are the table itself, so that what is cached of it is found."""
+    return table if len(rows) == table.num_rows else table.select(rows)
 
 
 def _part_of(

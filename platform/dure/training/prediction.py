@@ -1,12 +1,12 @@
-"""Predicting a table with the final model of a run."""
+"""Predicting rows with the final model of a run: those of a table, or those that its result is reported on."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,10 +14,20 @@ from dure.config.loading import load_experiment
 from dure.config.schema import Profile
 from dure.data.tables import read_table
 from dure.errors import UserError
-from dure.family import load_family
+from dure.family import Family, load_family
 from dure.files import make_folder, write_text
-from dure.training.corpus import cache_folder, encode_split
+from dure.training.corpus import Corpus, Tested, cache_folder, encode_split
 from dure.training.records import RunFolder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ROW = "row"
+"""Column of ``predictions.csv``: number of the row in the checked table that it comes from, from 0."""
+PREDICTED = "predicted_"
+"""What the columns of ``predictions.csv`` begin with that hold predictions, but for probabilities."""
+PROBABILITY = "probability_"
+"""What the columns of predictions begin with that hold the probability of a class."""
 
 
 def predict_file(
@@ -87,10 +97,61 @@ def predict_file(
         for role in family.roles
         if role.is_id and role.name in table.dataset.column_names
     }
+    rows = zip(*ids.values(), strict=True) if ids else [()] * len(predictions)
+    _write_table(
+        output,
+        [*ids, *predictions[0]],
+        ([*cells, *prediction.values()] for cells, prediction in zip(rows, predictions, strict=True)),
+    )
+    return {"rows": len(predictions), "output": str(output), "model": str(folder.final_model)}
+
+
+def tested_rows(corpus: Corpus) -> Tested:
+    """Return the rows of a corpus that a result is reported on.
+
+    Raises:
+        UserError: There are none.
+    """
+    if corpus.tested is None:
+        raise UserError(
+            "there are no rows to predict after training",
+            where="data.test",
+            expected="a table with targets, or data.fold",
+        )
+    return corpus.tested
+
+
+def write_predictions(path: Path, family: Family, model: PreTrainedModel, corpus: Corpus) -> None:
+    """Predict the rows that a result is reported on, and write them as CSV with what is true of them.
+
+    The columns are ``row`` (number in the checked table, from 0), the roles of the family that the table has, and
+    what the family predicts: ``probability_…`` as it is, everything else as ``predicted_…``.
+
+    Args:
+        path: File to write, whole or not at all.
+        family: The model's family.
+        model: The model, on its device.
+        corpus: Has the rows.
+
+    Raises:
+        UserError: There are no such rows.
+    """
+    tested = tested_rows(corpus)
+    predictions = family.predict(model, corpus.tokenizer, corpus.test, progress=lambda rows: None)
+    dataset = tested.table.dataset
+    roles = [role.name for role in family.roles if role.name in dataset.column_names]
+    names = [name if name.startswith(PROBABILITY) else f"{PREDICTED}{name}" for name in predictions[0]]
+    columns = [tested.numbers.tolist(), *(dataset[role][:] for role in roles)]
+    _write_table(
+        path,
+        [ROW, *roles, *names],
+        ([*cells, *prediction.values()] for *cells, prediction in zip(*columns, predictions, strict=True)),
+    )
+
+
+def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*ids, *predictions[0]])
-    for index, prediction in enumerate(predictions):
-        writer.writerow([*(column[index] for column in ids.values()), *prediction.values()])
-    write_text(output, text.getvalue())
-    return {"rows": len(predictions), "output": str(output), "model": str(folder.final_model)}
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())

@@ -65,6 +65,7 @@ class RunFolder:
         self.result = path / "result.json"
         self.log = path / "run.log"
         self.final_model = path / "final_model"
+        self.predictions = path / "predictions.csv"
         self.checkpoints = path
 
     def read_result(self) -> RunResult | None:

@@ -22,6 +22,7 @@ from dure.training.corpus import Corpus, load_corpus
 from dure.training.environment import describe_environment
 from dure.training.events import RunListener
 from dure.training.logs import captured_output
+from dure.training.prediction import tested_rows, write_predictions
 from dure.training.records import RunFolder, RunResult, StageFolder
 from dure.training.trainer import ModelTrainer
 
@@ -51,6 +52,7 @@ class RunRequest:
         group: Name of the study, if the run belongs to one.
         listeners: Who is told of progress.
         stage: Given when the run is a stage of a longer training.
+        keeps_predictions: Whether the best model's predictions of the test rows are written to ``predictions.csv``.
     """
 
     experiment: Experiment
@@ -60,6 +62,7 @@ class RunRequest:
     group: str | None = None
     listeners: tuple[RunListener, ...] = ()
     stage: Stage | None = None
+    keeps_predictions: bool = False
 
     def folder(self) -> RunFolder:
         """Return the names in the run's folder."""
@@ -151,6 +154,8 @@ def _train(
     set_seed(experiment.experiment.seed)
     family = load_family(experiment, tell)
     corpus = load_corpus(family, tell=tell)
+    if request.keeps_predictions:
+        tested_rows(corpus)  # Rather now than after hours of training.
     if is_main:
         write_json(
             folder.environment,
@@ -176,13 +181,16 @@ def _train(
         tell=tell,
     )
     outcome = trainer.train(resume=request.resume)
+    tested = {} if corpus.test is None else trainer.test(corpus.test)
+    if request.keeps_predictions and is_main:
+        write_predictions(folder.predictions, family, trainer.model, corpus)
     result = RunResult(
         name=experiment.name,
         state="completed",
         metrics={
             **outcome["eval_metrics"],
             **outcome["untrained_metrics"],
-            **({} if corpus.test is None else trainer.test(corpus.test)),
+            **tested,
             **outcome["speed"],
             **_baseline(family, corpus),
             **family.metric_notes(),

@@ -116,3 +116,77 @@ def test_rows_are_limited_first_and_the_ratio_is_of_what_is_left(tiny, tmp_path)
     ]
     whole, _ = loaded(at_ratio(experiment, 1))
     assert set(part.train["id"]) < set(whole.train["id"])
+
+
+def with_fold(experiment: Experiment, number: int, **data) -> Experiment:
+    return at_ratio(experiment, data.pop("train_ratio", 1), fold={"number": number, "of": 4}, **data)
+
+
+def test_a_fold_is_reported_on_and_neither_trains_nor_selects(tiny, tmp_path):
+    experiment = on_duplicates(tiny("bert", "full"), tmp_path)
+    held_out: list[str] = []
+    for number in range(1, 5):
+        corpus, told = loaded(with_fold(experiment, number))
+        parts = [
+            {tuple(ids) for ids in rows["input_ids"]} for rows in (corpus.train, corpus.dev, corpus.test)
+        ]
+        assert all(parts)
+        assert not parts[0] & (parts[1] | parts[2])
+        assert not parts[1] & parts[2]
+        assert len(corpus.train) + len(corpus.dev) + len(corpus.test) == 400
+        assert corpus.tested.table.dataset["id"][:] == corpus.test["id"][:]
+        assert [f"train_{row}" for row in corpus.tested.numbers] == corpus.test["id"][:]
+        assert f"data.dev={tmp_path / 'dev.csv'} takes no part" in "\n".join(told)
+        held_out += corpus.test["id"]
+    assert sorted(held_out) == sorted(f"train_{number}" for number in range(400))
+
+
+def test_limits_and_ratio_draw_from_the_parts_of_a_fold(tiny, tmp_path):
+    experiment = on_duplicates(tiny("bert", "full"), tmp_path)
+    whole, _ = loaded(with_fold(experiment, 2))
+    part, told = loaded(
+        with_fold(experiment, 2, train_ratio="1/2", max_train_rows=100, max_dev_rows=7, on_overlap="error")
+    )
+    assert (abs(len(part.train) - 50) <= 1, len(part.dev), len(part.test)) == (True, 7, 7)
+    for split in ("train", "dev", "test"):
+        assert set(getattr(part, split)["id"]) < set(getattr(whole, split)["id"])
+    assert [f"train_{row}" for row in part.tested.numbers] == part.test["id"][:]
+    assert not any("stands in" in line for line in told)
+
+
+def test_a_table_that_is_used_whole_is_encoded_once_for_all_folds(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("DURE_CACHE", str(tmp_path / "cache"))
+    experiment = on_duplicates(tiny("bert", "full"), tmp_path)
+    tokenizer = loaded(experiment)[0].tokenizer
+    corpora = []
+    for number in range(1, 5):
+        family = load_family(with_fold(experiment, number))
+        corpora.append(load_corpus(family, tell=lambda message: None, tokenizer=tokenizer))
+        assert len(list((cache_folder() / "encoded").glob("*.arrow"))) == 3, (
+            "train without overlap, dev, train"
+        )
+    assert len({corpus.fingerprints["train"] for corpus in corpora}) == 1
+
+
+def test_a_fold_needs_no_validation_table(tiny, tmp_path):
+    experiment = on_duplicates(tiny("bert", "full"), tmp_path)
+    corpus, told = loaded(with_fold(experiment, 1, dev="sample", test=str(tmp_path / "nowhere.csv")))
+    assert 97 <= len(corpus.test) <= 103
+    assert [line for line in told if "takes no part" in line] == [
+        f"data.test={tmp_path / 'nowhere.csv'} takes no part: "
+        f"fold 1 of 4 of {tmp_path / 'train.csv'} is reported on"
+    ]
+
+
+@pytest.mark.parametrize("architecture", ["bert", "t5"])
+def test_the_embedded_corpus_is_cut_into_folds_too(architecture, tiny):
+    corpus, told = loaded(with_fold(tiny(architecture, "full"), 3))
+    assert (len(corpus.train), len(corpus.dev), len(corpus.test)) == (40, 6, 6)
+    assert corpus.tested.table.num_rows == 6
+    assert not any("takes no part" in line for line in told)
+
+
+def test_a_test_table_keeps_the_numbers_of_its_rows(tiny, tmp_path):
+    experiment = on_duplicates(tiny("bert", "full"), tmp_path)
+    corpus, _ = loaded(at_ratio(experiment, 1, test=str(tmp_path / "dev.csv"), dev=None, max_dev_rows=5))
+    assert [f"dev_{row}" for row in corpus.tested.numbers] == corpus.test["id"][:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from dure.config.loading import load_experiment
+from dure.config.schema import FoldConfig
 from dure.errors import RunError, UserError
 from dure.files import read_json_lines
 from dure.training import memory
@@ -172,3 +174,59 @@ def test_validation_rows_that_stand_in_training_are_left_out_refused_or_told(tin
         run(RunRequest(_with(experiment, "data", on_overlap="error"), cpu, tmp_path / "refused"))
     with pytest.raises(UserError, match=r"data\.dev"):
         run(RunRequest(_with(experiment, "data", dev="sample"), cpu, tmp_path / "mixed"))
+
+
+def _predictions(path):
+    with (path / "predictions.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_held_out_rows_of_every_fold_are_predicted_by_its_best_model(tiny, cpu, tmp_path):
+    texts = [f"글 {number} 번" for number in range(30)]
+    lines = ["text,label"] + [
+        f"{text},{'기쁨 ' if number % 3 else '슬픔'}" for number, text in enumerate(texts)
+    ]
+    (tmp_path / "train.csv").write_text("\n".join(lines), encoding="utf-8")
+    rows = []
+    for number in (1, 2, 3):
+        data = {
+            "train": str(tmp_path / "train.csv"),
+            "dev": None,
+            "max_dev_rows": None,
+            "fold": FoldConfig(number=number, of=3),
+        }
+        experiment = _with(tiny("bert", "full", epochs=1, max_steps=2), "data", **data)
+        folder = tmp_path / f"fold_{number}"
+        result = run(RunRequest(experiment, cpu, folder, keeps_predictions=True))
+        kept = _predictions(folder)
+        accuracy = sum(row["predicted_label"] == row["label"].strip() for row in kept) / len(kept)
+        assert accuracy == pytest.approx(result.metrics["test_accuracy"])
+        assert list(kept[0]) == [
+            "row", "text", "label", "predicted_label", "probability_기쁨", "probability_슬픔"
+        ]  # fmt: skip
+        for row in kept:
+            assert row["text"] == texts[int(row["row"])]
+            assert float(row["probability_기쁨"]) + float(row["probability_슬픔"]) == pytest.approx(
+                1, abs=1e-5
+            )
+        rows += [int(row["row"]) for row in kept]
+    assert sorted(rows) == list(range(30))
+
+
+def test_generated_text_is_kept_when_it_is_asked_for(tiny, cpu, tmp_path):
+    experiment = tiny("t5", "lora", max_steps=1)
+    run(RunRequest(experiment, cpu, tmp_path / "a", keeps_predictions=True))
+    kept = _predictions(tmp_path / "a")
+    assert len(kept) == 6
+    assert list(kept[0]) == ["row", "id", "text", "target", "predicted_summary"]
+    run(RunRequest(experiment, cpu, tmp_path / "b"))
+    assert not (tmp_path / "b" / "predictions.csv").exists()
+
+
+def test_predictions_without_test_rows_are_refused_before_training(tiny, cpu, tmp_path):
+    rows = "text,label\n" + "\n".join(f"글 {number},{number % 2}" for number in range(12))
+    (tmp_path / "train.csv").write_text(rows, encoding="utf-8")
+    experiment = _with(tiny("bert", "full"), "data", train=str(tmp_path / "train.csv"), dev=None)
+    with pytest.raises(UserError, match=r"data\.test: there are no rows to predict"):
+        run(RunRequest(experiment, cpu, tmp_path / "run", keeps_predictions=True))
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()

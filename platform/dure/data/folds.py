@@ -1,0 +1,174 @@
+"""Folds of a table: every row held out once, every class alike, and equal texts always on the same side."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dure.config.schema import FoldConfig
+from dure.data.overlap import text_groups
+from dure.data.ratios import joined_classes
+from dure.data.tables import Role, Table
+from dure.errors import UserError
+
+_NAMED_CLASSES = 3
+
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """The rows of a table that have a part in one fold: numbers from 0, ascending.
+
+    Attributes:
+        train: Rows that train.
+        dev: Rows that select the best checkpoint.
+        test: Rows that are held out, and reported on.
+        messages: What the user should know about the folds, a line each.
+    """
+
+    train: Integers
+    dev: Integers
+    test: Integers
+    messages: tuple[str, ...]
+
+
+def cut_fold(table: Table, roles: Sequence[Role], fold: FoldConfig) -> Fold:
+    """Cut a table into the rows that train, those that select and those that are reported on.
+
+    No text stands in two of them. The held-out rows depend on the table, ``fold.of`` and ``fold.seed`` only, so that
+    experiments of all kinds can be compared on them.
+
+    Args:
+        table: The table, whole.
+        roles: What the family reads: its inputs are the text of a row, its classes the stratum.
+        fold: Which fold of how many.
+
+    Raises:
+        UserError: The table has too few different texts.
+    """
+    groups = text_groups(table, [role.name for role in roles if role.is_input])
+    columns = [role.name for role in roles if role.is_class and role.name in table.dataset.column_names]
+    classes = joined_classes(table.dataset, columns)
+    num_groups = int(groups.max()) + 1
+    if num_groups < fold.of:
+        raise UserError(
+            f"{num_groups:,} different texts cannot be cut into {fold.of} folds",
+            where=f"data.fold.of={fold.of} ({table.source})",
+            expected=f"at least {fold.of:,} different texts",
+        )
+    held_out = fold_numbers(groups, classes, fold.of, fold.seed) == fold.number
+    codes = np.zeros(table.num_rows, dtype=np.int64) if classes is None else classes
+    strata, sizes = _majority(groups, codes), np.bincount(groups)
+    rest = np.setdiff1d(np.arange(num_groups), groups[held_out])
+    if len(rest) < 2:
+        raise UserError(
+            "all rows that are not held out are of one text, which cannot both train and select",
+            where=f"data.fold ({table.source})",
+            expected="more different texts, or more folds",
+        )
+    rng = np.random.default_rng([fold.seed, fold.number])
+    selected = np.zeros(num_groups, dtype=bool)
+    selected[rest] = _drawn(sizes[rest], strata[rest], fold.selection, rng)
+    selects = selected[groups]
+    return Fold(
+        train=np.flatnonzero(~held_out & ~selects),
+        dev=np.flatnonzero(selects),
+        test=np.flatnonzero(held_out),
+        messages=() if classes is None else _messages(table, columns, codes, strata, fold.of),
+    )
+
+
+def fold_numbers(groups: Integers, classes: Integers | None, num_folds: int, seed: int) -> Integers:
+    """Return the fold of every row, from 1.
+
+    Rows of a group share a fold. Within a class, groups are dealt largest first, each to the fold that has the fewest
+    rows of the class (Graham 1969, "Bounds on Multiprocessing Timing Anomalies"), of several the one with the fewest
+    rows in all: so a class differs between two folds by no more rows than its largest group has, and by at most one
+    when no text stands twice. A group of several classes counts as its most frequent one. The order within a size is
+    drawn by the seed.
+
+    Args:
+        groups: Group of every row, numbered from 0 without a gap.
+        classes: Class of every row, numbered from 0; all are of one class when it is not given.
+        num_folds: Number of folds.
+        seed: What the order is drawn by.
+    """
+    codes = np.zeros(len(groups), dtype=np.int64) if classes is None else classes
+    dealt = _dealt(np.bincount(groups), _majority(groups, codes), num_folds, np.random.default_rng(seed))
+    return dealt[groups]
+
+
+def _majority(groups: Integers, classes: Integers) -> Integers:
+    """Return the most frequent class of every group; of several the one with the lowest number."""
+    num_classes = int(classes.max()) + 1
+    pairs, counts = np.unique(groups * num_classes + classes, return_counts=True)
+    group, code = np.divmod(pairs, num_classes)
+    order = np.lexsort((code, -counts, group))
+    firsts = np.unique(group[order], return_index=True)[1]
+    majority: Integers = code[order][firsts]
+    return majority
+
+
+def _dealt(sizes: Integers, strata: Integers, num_folds: int, rng: np.random.Generator) -> Integers:
+    """Return the fold of every group, from 1."""
+    order = np.lexsort((rng.permutation(len(sizes)), -sizes, strata))
+    folds = np.empty(len(sizes), dtype=np.int64)
+    totals = [0] * num_folds
+    heap: list[tuple[int, int, int]] = []
+    stratum = None
+    for group, size, current in zip(
+        order.tolist(), sizes[order].tolist(), strata[order].tolist(), strict=True
+    ):
+        if current != stratum:
+            stratum = current
+            heap = [(0, total, fold) for fold, total in enumerate(totals)]
+            heapq.heapify(heap)
+        rows, total, fold = heap[0]
+        folds[group] = fold + 1
+        totals[fold] = total + size
+        heapq.heapreplace(heap, (rows + size, total + size, fold))
+    return folds
+
+
+def _drawn(sizes: Integers, strata: Integers, ratio: Fraction, rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Return which groups make up a part of the rows: some, but not all.
+
+    Class after class and largest first, a group is taken when that brings the rows taken so far nearer to the ratio
+    of those passed so far. So groups of all sizes come in alike, and what one class has too much or too little of is
+    made up for by the next.
+    """
+    order = np.lexsort((rng.permutation(len(sizes)), -sizes, strata))
+    taken = np.zeros(len(sizes), dtype=bool)
+    lack = 0  # Rows that are lacking, times the ratio's denominator.
+    for group, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
+        lack += ratio.numerator * size
+        if 2 * lack >= ratio.denominator * size:
+            taken[group] = True
+            lack -= ratio.denominator * size
+    if taken.all() or not taken.any():
+        taken[order[-1]] ^= True
+    return taken
+
+
+def _messages(
+    table: Table, columns: Sequence[str], classes: Integers, strata: Integers, num_folds: int
+) -> tuple[str, ...]:
+    counts = np.bincount(strata, minlength=int(classes.max()) + 1)
+    rare = np.flatnonzero(counts < num_folds)
+    if not len(rare):
+        return ()
+    named = []
+    for code in rare[:_NAMED_CLASSES].tolist():
+        row = table.dataset[int(np.flatnonzero(classes == code)[0])]
+        named.append(f"{' / '.join(row[column].strip() for column in columns)}: {counts[code]}")
+    more = ", …" if len(rare) > _NAMED_CLASSES else ""
+    return (
+        f"{table.source}: {len(rare):,} of {len(counts):,} classes have fewer different texts than there are folds "
+        f"({num_folds}), so some folds have none of them ({', '.join(named)}{more})",
+    )
