@@ -290,14 +290,29 @@ def predict(
     source: Path,
     output: Path,
     *,
+    fold: int | None = None,
     profile: Profile,
     progress: Callable[[int, int], None],
     tell: Tell,
 ) -> dict[str, Any]:
-    """Predict a table with the final model of a run; see ``dure.training.prediction``."""
+    """Predict a table with the final model of a run, or with all folds of a cross-validation.
+
+    Args:
+        run: Folder of a run or of an experiment's cross-validation.
+        source: Table to predict.
+        output: CSV to write.
+        fold: Take the model of this fold only.
+        profile: The machine.
+        progress: Gets rows done and rows in all.
+        tell: Gets one-line messages.
+
+    Raises:
+        UserError: See ``dure.training.prediction``; or there is no such fold.
+    """
+    from dure.crossval import fold_runs
     from dure.training.prediction import predict_file
 
-    return predict_file(run, source, output, profile=profile, progress=progress, tell=tell)
+    return predict_file(fold_runs(run, fold), source, output, profile=profile, progress=progress, tell=tell)
 
 
 def score(

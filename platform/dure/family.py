@@ -133,6 +133,21 @@ class Family(ABC):
         Each prediction maps output columns (such as ``summary``) to values.
         """
 
+    def combine(self, predictions: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+        """Put the predictions of several models on the same rows together, as an ensemble.
+
+        Args:
+            predictions: What :meth:`predict` gave, by model.
+
+        Raises:
+            UserError: The family has no way to do that.
+        """
+        raise UserError(
+            f"predictions of {self.experiment.family} cannot be put together",
+            where="dure predict",
+            hint="--fold 1 takes the model of one fold",
+        )
+
     @abstractmethod
     def export(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         """Save the model so that ``from_pretrained(folder)`` gives it back without dure."""

@@ -15,13 +15,19 @@ from dure.cli.printing import print_json, print_result, results_only_on_stdout, 
 @app.command()
 @results_only_on_stdout
 def predict(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.", metavar="RUN")],
+    run: Annotated[
+        Path, typer.Argument(help="Folder of a finished run, or of a cross-validation.", metavar="RUN")
+    ],
     source: Annotated[Path, typer.Argument(help="Table to predict.", metavar="INPUT")],
     output: Annotated[Path, typer.Option("--output", "-o", help="CSV file to write.", metavar="FILE")],
+    fold: Annotated[
+        int | None,
+        typer.Option(help="Fold whose model predicts; all together when not given.", metavar="N"),
+    ] = None,
     profile: options.ProfileOption = None,
     as_json: options.Json = False,
 ) -> None:
-    """Predict a table with the best checkpoint of a run."""
+    """Predict a table with the best checkpoint of a run, or with those of all folds together."""
     from transformers.utils import logging
 
     from dure import api
@@ -30,7 +36,13 @@ def predict(
     logging.disable_progress_bar()  # the bar of a library would break into dure's own
     with progress_bar("predicting") as progress:
         outcome = api.predict(
-            run, source, output, profile=api.choose_profile(profile, tell), progress=progress, tell=tell
+            run,
+            source,
+            output,
+            fold=fold,
+            profile=api.choose_profile(profile, tell),
+            progress=progress,
+            tell=tell,
         )
     print_result(outcome, f"{outcome['rows']:,} predictions in {outcome['output']}", as_json=as_json)
 

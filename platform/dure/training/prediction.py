@@ -1,4 +1,4 @@
-"""Predicting rows with the final model of a run: those of a table, or those that its result is reported on."""
+"""Predicting rows with final models: those of a table, or those that a run's result is reported on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from dure.config.loading import load_experiment
 from dure.config.schema import Profile
-from dure.data.tables import read_table
+from dure.data.tables import Table, read_table
 from dure.errors import UserError
 from dure.family import Family, load_family
 from dure.files import make_folder, write_text
@@ -31,7 +31,7 @@ PROBABILITY = "probability_"
 
 
 def predict_file(
-    run: Path,
+    runs: Sequence[Path],
     source: Path,
     output: Path,
     *,
@@ -39,23 +39,57 @@ def predict_file(
     progress: Callable[[int, int], None],
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Predict the rows of a table with the final model of a run, and write them as CSV in the table's order.
+    """Predict the rows of a table with the final models of runs, and write them as CSV in the table's order.
 
     Args:
-        run: Folder of a run.
+        runs: Folders of runs of one family; several, such as the folds of a cross-validation, predict together.
         source: Table with the family's input columns, and ids if it has them.
         output: CSV to write: the id column under its own name, then the family's predictions.
         profile: The machine.
-        progress: Gets rows done and rows in all.
+        progress: Gets rows done and rows in all, over all models.
         tell: Gets one-line messages.
 
     Returns:
-        ``rows``, ``output`` and ``model``.
+        ``rows``, ``output`` and ``models``.
 
     Raises:
-        UserError: The folder holds no finished run, the table is not what the family needs, or the output
-            cannot be written.
+        UserError: A folder holds no finished run, the table is not what the family needs, the output cannot be
+            written, or the family's predictions cannot be put together.
     """
+    for run in runs:
+        _check_is_finished(run)
+    if output.is_dir():
+        raise UserError("this is a folder", where=f"--output {output}", expected="a CSV file to write")
+    make_folder(output.parent, where=f"--output {output}")
+    parts = []
+    for place, run in enumerate(runs):
+
+        def advance(rows: int, total: int, before: int = place) -> None:
+            progress(before * total + rows, len(runs) * total)
+
+        # What is told of the table is told once.
+        family, table, predictions = _predicted(
+            run, source, profile, advance, tell if place == 0 else lambda message: None
+        )
+        parts.append(predictions)
+    predictions = parts[0] if len(parts) == 1 else family.combine(parts)
+    columns = family.experiment.data.columns
+    ids = {
+        columns.get(role.name, role.column): table.dataset[role.name]
+        for role in family.roles
+        if role.is_id and role.name in table.dataset.column_names
+    }
+    rows = zip(*ids.values(), strict=True) if ids else [()] * len(predictions)
+    _write_table(
+        output,
+        [*ids, *predictions[0]],
+        ([*cells, *prediction.values()] for cells, prediction in zip(rows, predictions, strict=True)),
+    )
+    models = [str(RunFolder(run).final_model) for run in runs]
+    return {"rows": len(predictions), "output": str(output), "models": models}
+
+
+def _check_is_finished(run: Path) -> None:
     folder = RunFolder(run)
     if not folder.experiment.is_file() or not folder.final_model.is_dir():
         inside = sorted(path.parent.name for path in run.glob("*/final_model")) if run.is_dir() else []
@@ -65,9 +99,16 @@ def predict_file(
             expected="a folder with experiment.yaml and final_model/",
             hint=f"one of its experiments: {', '.join(inside)}" if inside else None,
         )
-    if output.is_dir():
-        raise UserError("this is a folder", where=f"--output {output}", expected="a CSV file to write")
-    make_folder(output.parent, where=f"--output {output}")
+
+
+def _predicted(
+    run: Path,
+    source: Path,
+    profile: Profile,
+    advance: Callable[[int, int], None],
+    tell: Callable[[str], None],
+) -> tuple[Family, Table, list[dict[str, Any]]]:
+    folder = RunFolder(run)
     experiment = load_experiment(str(folder.experiment))
     family = load_family(experiment, tell)
     table = read_table(
@@ -86,24 +127,12 @@ def predict_file(
     encoded = encode_split(family, tokenizer, table, tell=tell).dataset
     done = 0
 
-    def advance(rows: int) -> None:
+    def count(rows: int) -> None:
         nonlocal done
         done += rows
-        progress(done, len(encoded))
+        advance(done, len(encoded))
 
-    predictions = family.predict(model, tokenizer, encoded, progress=advance)
-    ids = {
-        experiment.data.columns.get(role.name, role.column): table.dataset[role.name]
-        for role in family.roles
-        if role.is_id and role.name in table.dataset.column_names
-    }
-    rows = zip(*ids.values(), strict=True) if ids else [()] * len(predictions)
-    _write_table(
-        output,
-        [*ids, *predictions[0]],
-        ([*cells, *prediction.values()] for cells, prediction in zip(rows, predictions, strict=True)),
-    )
-    return {"rows": len(predictions), "output": str(output), "model": str(folder.final_model)}
+    return family, table, family.predict(model, tokenizer, encoded, progress=count)
 
 
 def tested_rows(corpus: Corpus) -> Tested:

@@ -80,6 +80,7 @@ def run_study(
                 trackers=trackers or {},
                 tracker=tracker,
                 listeners=strategy.listeners(),
+                keeps_predictions=strategy.keeps_predictions,
                 folders={plan.name: plan.folder for plan in plans if plan.folder is not None},
             )
             with cluster(address) as ray_cluster:
@@ -247,6 +248,8 @@ class _Board(tune.Callback):  # type: ignore[misc]
             for name, trial in self._trials.items():
                 if trial.state == "running":
                     self._trials[name] = self._from_folder(replace(trial, state="interrupted"))
+                elif trial.state == "pending":  # its strategy may have settled it without a run
+                    self._trials[name] = self._from_folder(trial)
             self._write()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:

@@ -46,6 +46,9 @@ class Strategy(ABC):
     summary_file: ClassVar[str] = "experiment_summary.json"
     """Where the summary is written, within the study's folder."""
 
+    keeps_predictions: ClassVar[bool] = False
+    """Whether every trial leaves the predictions of its test rows."""
+
     name: str
     kind: str
     log_file: str = "study.log"

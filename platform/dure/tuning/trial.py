@@ -30,6 +30,7 @@ class TrialRequests:
         trackers: Listener that travels with a trial, by the trial's name.
         tracker: Makes the listener of a trial that ``trackers`` does not name.
         listeners: Listeners of every trial.
+        keeps_predictions: Whether every trial leaves the predictions of its test rows.
         folders: Folder of a trial within the study's, where it is not its name.
     """
 
@@ -40,6 +41,7 @@ class TrialRequests:
     trackers: Mapping[str, RunListener] = field(default_factory=dict)
     tracker: Callable[[Experiment], RunListener] | None = None
     listeners: tuple[RunListener, ...] = ()
+    keeps_predictions: bool = False
     folders: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, config: Mapping[str, Any]) -> RunRequest:
@@ -57,6 +59,7 @@ class TrialRequests:
             path=self.path / self.folders.get(name, name),
             resume=True,
             group=self.study,
+            keeps_predictions=self.keeps_predictions,
             listeners=(*self.listeners, *([] if tracker is None else [tracker])),
         )
 

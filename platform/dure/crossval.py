@@ -1,0 +1,173 @@
+"""``dure crossval``: from experiments to folds, their honest scores, and what an ensemble of them predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from dure.config.crossval import CrossvalStudy
+from dure.config.loading import checked, dump_yaml
+from dure.config.schema import Experiment, Profile
+from dure.errors import UserError
+from dure.files import write_text
+
+if TYPE_CHECKING:
+    from dure.tuning.events import StudyListener
+
+STUDY = "study.yaml"
+RESULTS = "crossval_results.json"
+SUMMARY = "crossval_summary.txt"
+
+
+def plan_crossval(
+    experiments: Sequence[Experiment],
+    *,
+    folds: int | None = None,
+    drop_worse: bool = False,
+    stored: Path | None = None,
+) -> CrossvalStudy:
+    """Return the cross-validation that the options describe.
+
+    Args:
+        experiments: What is compared; the seed of the first cuts the folds for all.
+        folds: Parts that the training table is cut into; 5 when not given.
+        drop_worse: Whether a clearly worse experiment gets no further folds.
+        stored: Folder of a cross-validation to continue.
+
+    Raises:
+        UserError: One of them is wrong, changes what cannot change, or the experiments do not share their rows.
+    """
+    before = None if stored is None else read_crossval(stored)
+    first, names = experiments[0], [each.name for each in experiments]
+    for each in experiments[1:]:
+        for key in ("train", "columns", "max_train_rows"):
+            if getattr(each.data, key) != getattr(first.data, key):
+                raise UserError(
+                    f"data.{key} of {each.name} is not that of {first.name}",
+                    where="dure crossval",
+                    expected="experiments on the same rows, since they get the same folds",
+                    hint=f"data.{key}=… on the command line sets it for all",
+                )
+    if before is not None and (list(before.experiments) != names or folds not in (None, before.folds)):
+        raise UserError(
+            f"it compares {', '.join(before.experiments)} on {before.folds} folds",
+            where=str(stored),
+            hint="resume with the same experiments and folds, or start a new one",
+        )
+    shown = names[0] if len(names) == 1 else f"{names[0][:50]}-and-{len(names) - 1}-more"
+    values = {
+        "name": f"{shown[:85]}-crossval",
+        "experiments": names,
+        "folds": folds or (before.folds if before is not None else 5),
+        "seed": first.experiment.seed,
+        "drop_worse": drop_worse or (before is not None and before.drop_worse),
+    }
+    return checked(CrossvalStudy, values, {("folds",): "--folds"}, "dure crossval")
+
+
+def read_crossval(path: Path) -> CrossvalStudy:
+    """Return the cross-validation of a folder.
+
+    Raises:
+        UserError: The folder holds none.
+    """
+    file = path / STUDY
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        values = None
+    if not isinstance(values, dict) or values.get("kind") != "crossval":
+        raise UserError(
+            "this is no folder of a cross-validation", where=str(path), expected=f"a folder with its {STUDY}"
+        )
+    return checked(CrossvalStudy, values, {}, str(file))
+
+
+def crossval(
+    study: CrossvalStudy,
+    experiments: Sequence[Experiment],
+    *,
+    profile: Profile,
+    path: Path,
+    resume: bool = False,
+    address: str | None = None,
+    listener: StudyListener | None = None,
+) -> dict[str, Any]:
+    """Run a cross-validation, or what is left of it, and return its results.
+
+    Args:
+        study: From :func:`plan_crossval`.
+        experiments: Its experiments, as the common options shape them.
+        profile: The machine of every fold.
+        path: Folder of the study.
+        resume: Continue what the folder holds.
+        address: Ray cluster to join.
+        listener: Who is told of progress.
+
+    Returns:
+        What ``crossval_results.json`` holds.
+
+    Raises:
+        UserError: An experiment, its data or the cluster is wrong.
+        RunError: Ray does not start.
+    """
+    from dure.reporting.tracking import tracker_for
+    from dure.training.resumption import stored_experiment
+    from dure.tuning.adapter import run_study
+    from dure.tuning.crossval import Crossval
+
+    path = path.resolve()
+    for each in experiments:
+        file = _experiment_file(study, path, each.name)
+        if resume:
+            stored_experiment(file.parent, each)
+        write_text(file, dump_yaml(each))
+    write_text(path / STUDY, dump_yaml(study))
+    strategy = Crossval(study, experiments, path, judge=_clearly_worse)
+    summary = run_study(
+        strategy, profile=profile, path=path, listener=listener, tracker=tracker_for, address=address
+    )
+    return summary
+
+
+def first_fold(study: CrossvalStudy, experiment: Experiment) -> Experiment:
+    """Return what the first fold of an experiment runs, to be checked before anything starts."""
+    from dure.tuning.crossval import fold_experiment
+
+    return fold_experiment(study, experiment, 1)
+
+
+def fold_runs(path: Path, fold: int | None) -> list[Path]:
+    """Return the folders whose models predict: a run itself, or the finished folds of a cross-validation.
+
+    Args:
+        path: Folder of a run, of a cross-validation, or of one of its experiments.
+        fold: Only this one, counted from 1.
+
+    Raises:
+        UserError: There is no such fold, or it is not finished.
+    """
+    folds = {int(each.name.removeprefix("fold_")): each for each in path.glob("fold_*") if each.is_dir()}
+    if not folds:
+        if fold is not None:
+            raise UserError(
+                f"{path} holds no folds", where="--fold", expected="the folder of a cross-validation"
+            )
+        return [path]
+    finished = {number: each for number, each in sorted(folds.items()) if (each / "final_model").is_dir()}
+    if fold is None and finished:
+        return list(finished.values())
+    if fold not in finished:
+        raise UserError(
+            f"there is no finished fold {fold}" if fold is not None else "no fold of it is finished",
+            where="--fold" if fold is not None else str(path),
+            expected=f"one of {', '.join(map(str, finished))}" if finished else "a finished cross-validation",
+        )
+    return [finished[fold]]
+
+
+def _experiment_file(study: CrossvalStudy, path: Path, name: str) -> Path:
+    return (path if len(study.experiments) == 1 else path / name) / "experiment.yaml"
