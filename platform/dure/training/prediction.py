@@ -124,8 +124,8 @@ def tested_rows(corpus: Corpus) -> Tested:
 def write_predictions(path: Path, family: Family, model: PreTrainedModel, corpus: Corpus) -> None:
     """Predict the rows that a result is reported on, and write them as CSV with what is true of them.
 
-    The columns are ``row`` (number in the checked table, from 0), the roles of the family that the table has, and
-    what the family predicts: ``probability_…`` as it is, everything else as ``predicted_…``.
+    The columns are ``row`` (number in the checked table, from 0), the roles of the family that the table has, but for
+    ids, and what the family predicts: ``probability_…`` as it is, everything else as ``predicted_…``.
 
     Args:
         path: File to write, whole or not at all.
@@ -139,7 +139,7 @@ def write_predictions(path: Path, family: Family, model: PreTrainedModel, corpus
     tested = tested_rows(corpus)
     predictions = family.predict(model, corpus.tokenizer, corpus.test, progress=lambda rows: None)
     dataset = tested.table.dataset
-    roles = [role.name for role in family.roles if role.name in dataset.column_names]
+    roles = [role.name for role in family.roles if role.name in dataset.column_names and not role.is_id]
     names = [name if name.startswith(PROBABILITY) else f"{PREDICTED}{name}" for name in predictions[0]]
     columns = [tested.numbers.tolist(), *(dataset[role][:] for role in roles)]
     _write_table(

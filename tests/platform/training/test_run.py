@@ -218,7 +218,7 @@ def test_generated_text_is_kept_when_it_is_asked_for(tiny, cpu, tmp_path):
     run(RunRequest(experiment, cpu, tmp_path / "a", keeps_predictions=True))
     kept = _predictions(tmp_path / "a")
     assert len(kept) == 6
-    assert list(kept[0]) == ["row", "id", "text", "target", "predicted_summary"]
+    assert list(kept[0]) == ["row", "text", "target", "predicted_summary"]
     run(RunRequest(experiment, cpu, tmp_path / "b"))
     assert not (tmp_path / "b" / "predictions.csv").exists()
 
