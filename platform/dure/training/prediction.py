@@ -17,17 +17,10 @@ from dure.errors import UserError
 from dure.family import Family, load_family
 from dure.files import make_folder, write_text
 from dure.training.corpus import Corpus, Tested, cache_folder, encode_split
-from dure.training.records import RunFolder
+from dure.training.records import PREDICTED, PROBABILITY, ROW, RunFolder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-ROW = "row"
-"""Column of ``predictions.csv``: number of the row in the checked table that it comes from, from 0."""
-PREDICTED = "predicted_"
-"""What the columns of ``predictions.csv`` begin with that hold predictions, but for probabilities."""
-PROBABILITY = "probability_"
-"""What the columns of predictions begin with that hold the probability of a class."""
 
 
 def predict_file(
