@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from rich.cells import cell_len
 
 from dure.files import write_text
 from dure.reporting.plots import hangul_font, language, picture
@@ -23,8 +24,8 @@ _WORDS = {
 _MOST_WRITTEN = 16
 """Classes up to which the cells have numbers."""
 _LONGEST_NAME = 14
-_UPRIGHT = 7
-"""Letters up to which the names beneath stand level."""
+_LEVEL = 8
+"""Widest name, in cells of which a Korean letter takes two, up to which those beneath stand level."""
 _INCHES = 0.62
 _LEAST, _MOST = 3.2, 14.0
 _DARK = 0.55
@@ -42,15 +43,17 @@ def plot_confusion(path: Path, confusion: Mapping[str, Any], *, title: str) -> N
     counts = np.asarray(confusion["counts"], dtype=np.int64)
     names = _drawable(confusion["classes"])
     words = _WORDS[language()]
-    room = 0.09 * max(map(len, names)) + 1.2
+    longest = max(map(cell_len, names))
+    room = 0.07 * longest + 1.0
     side = min(max(_INCHES * len(names), _LEAST), _MOST)
-    with picture(path, title=title, width=side + room + 0.8, height=side + room) as figure:
+    with picture(path, title=title, width=side + room + 0.9, height=side + room + 0.3) as figure:
         axis = figure.subplots()
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        # Equal aspects push the labels out of a constrained layout; the size above makes cells nearly square.
+        image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         bar = figure.colorbar(image, ax=axis, shrink=0.8, label=words["share"])
         bar.ax.set_yticks(np.linspace(0, 1, 6), [f"{percent}" for percent in range(0, 101, 20)])
-        slant = max(map(len, names)) > _UPRIGHT
+        slant = longest > _LEVEL
         axis.set_xticks(
             range(len(names)), names, rotation=45 if slant else 0, ha="right" if slant else "center"
         )
