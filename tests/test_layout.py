@@ -18,6 +18,7 @@ ROOMS = (
         "background",
         "sweeping",
         "progressive",
+        "crossval",
         "api",
         "notebook",
         "cli",

@@ -32,8 +32,8 @@ from dure.modeling.classifier import classifier_modules, load_classifier
 from dure.modeling.export import export
 from dure.modeling.loading import load_tokenizer
 from dure.modeling.objectives import row_cross_entropy
+from dure.training.records import PROBABILITY
 
-_PROBABILITY = "probability_"
 _FIGURES = ("precision", "recall", "f1", "support")
 
 
@@ -157,7 +157,7 @@ class Transfer(Family):
                 likeliest = max(range(len(classes)), key=shares.__getitem__)
                 predictions[row] = {
                     "label": classes[likeliest],
-                    **{f"{_PROBABILITY}{name}": round(p, 6) for name, p in zip(classes, shares, strict=True)},
+                    **{f"{PROBABILITY}{name}": round(p, 6) for name, p in zip(classes, shares, strict=True)},
                 }
             progress(len(rows))
         return [predictions[row] for row in range(len(dataset))]
@@ -166,10 +166,10 @@ class Transfer(Family):
         """Take the mean of the models' probabilities, and of it the likeliest class."""
         together = []
         for rows in zip(*predictions, strict=True):
-            keys = [key for key in rows[0] if key.startswith(_PROBABILITY)]
+            keys = [key for key in rows[0] if key.startswith(PROBABILITY)]
             shares = {key: round(sum(row[key] for row in rows) / len(rows), 6) for key in keys}
             likeliest = max(keys, key=lambda key: shares[key])
-            together.append({"label": likeliest.removeprefix(_PROBABILITY), **shares})
+            together.append({"label": likeliest.removeprefix(PROBABILITY), **shares})
         return together
 
     def export(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,14 +13,17 @@ from dure.config.crossval import CrossvalStudy
 from dure.config.loading import checked, dump_yaml
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
-from dure.files import write_text
+from dure.files import write_json, write_text
 
 if TYPE_CHECKING:
+    from dure.tuning.crossval import Scores
     from dure.tuning.events import StudyListener
 
 STUDY = "study.yaml"
 RESULTS = "crossval_results.json"
 SUMMARY = "crossval_summary.txt"
+EXPERIMENT = "experiment.yaml"
+OUT_OF_FOLD = "oof_predictions.csv"
 
 
 def plan_crossval(
@@ -114,6 +118,7 @@ def crossval(
         UserError: An experiment, its data or the cluster is wrong.
         RunError: Ray does not start.
     """
+    from dure.reporting.crossval_table import crossval_text
     from dure.reporting.tracking import tracker_for
     from dure.training.resumption import stored_experiment
     from dure.tuning.adapter import run_study
@@ -126,11 +131,78 @@ def crossval(
             stored_experiment(file.parent, each)
         write_text(file, dump_yaml(each))
     write_text(path / STUDY, dump_yaml(study))
-    strategy = Crossval(study, experiments, path, judge=_clearly_worse)
+    strategy = Crossval(study, experiments, path, judge=partial(_clearly_worse, study, experiments[0]))
     summary = run_study(
         strategy, profile=profile, path=path, listener=listener, tracker=tracker_for, address=address
     )
-    return summary
+    results = _put_together(study, experiments[0], path, summary)
+    write_json(path / RESULTS, results)
+    write_text(path / SUMMARY, crossval_text(results))
+    return results
+
+
+def _put_together(
+    study: CrossvalStudy, first: Experiment, path: Path, summary: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Read what the folds left, write what they say together, and return the results of the study."""
+    from dure.analysis.crossval import comparisons, crossval_results, read_predictions
+    from dure.reporting.confusion_plot import plot_confusion, write_confusion
+    from dure.tuning.crossval import fold_folder
+
+    found, predictions = [], {}
+    for name in study.experiments:
+        folder = _experiment_file(study, path, name).parent
+        folds = [path / fold_folder(study, name, number) for number in range(1, study.folds + 1)]
+        started = [each for each in folds if (each / EXPERIMENT).is_file()]
+        result = crossval_results(name, started, folder / OUT_OF_FOLD)
+        if "confusion" in result:
+            write_confusion(folder / "confusion_matrix.csv", result["confusion"])
+            plot_confusion(folder / "confusion_matrix.png", result["confusion"], title=name)
+            result["confusion_matrix"] = str(folder / "confusion_matrix.png")
+        found.append(result)
+        rows = read_predictions(started)
+        if rows is not None:
+            predictions[name] = rows
+    metric = first.training.best_metric.removeprefix("eval_")
+    compared = (
+        comparisons(found, metric=metric, num_folds=study.folds, predictions=predictions)
+        if len(found) > 1
+        else []
+    )
+    return {
+        **summary,
+        "metric": metric,
+        "direction": "max" if first.training.higher_is_better else "min",
+        "num_folds": study.folds,
+        "trials": summary["experiments"],
+        "experiments": found,
+        "comparisons": compared,
+    }
+
+
+def _clearly_worse(study: CrossvalStudy, first: Experiment, scores: Scores) -> dict[str, str]:
+    """Return the experiments that are clearly worse than the best on the folds that both have."""
+    from statistics import fmean
+
+    from dure.analysis.comparison import is_clearly_worse
+
+    higher = first.training.higher_is_better
+    scored = {name: each for name, each in scores.items() if each}
+    if len(scored) < 2:
+        return {}
+    sign = 1.0 if higher else -1.0
+    best = max(scored, key=lambda name: (len(scored[name]), sign * fmean(scored[name].values())))
+    worse = {}
+    for name, each in scored.items():
+        shared = sorted(each.keys() & scored[best].keys())
+        if name != best and is_clearly_worse(
+            [each[number] for number in shared],
+            [scored[best][number] for number in shared],
+            num_folds=study.folds,
+            higher_is_better=higher,
+        ):
+            worse[name] = f"clearly worse than {best} on {len(shared)} folds"
+    return worse
 
 
 def first_fold(study: CrossvalStudy, experiment: Experiment) -> Experiment:
@@ -170,4 +242,4 @@ def fold_runs(path: Path, fold: int | None) -> list[Path]:
 
 
 def _experiment_file(study: CrossvalStudy, path: Path, name: str) -> Path:
-    return (path if len(study.experiments) == 1 else path / name) / "experiment.yaml"
+    return (path if len(study.experiments) == 1 else path / name) / EXPERIMENT

@@ -17,17 +17,10 @@ from dure.errors import UserError
 from dure.family import Family, load_family
 from dure.files import make_folder, write_text
 from dure.training.corpus import Corpus, Tested, cache_folder, encode_split
-from dure.training.records import RunFolder
+from dure.training.records import PREDICTED, PROBABILITY, ROW, RunFolder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-ROW = "row"
-"""Column of ``predictions.csv``: number of the row in the checked table that it comes from, from 0."""
-PREDICTED = "predicted_"
-"""What the columns of ``predictions.csv`` begin with that hold predictions, but for probabilities."""
-PROBABILITY = "probability_"
-"""What the columns of predictions begin with that hold the probability of a class."""
 
 
 def predict_file(
@@ -153,8 +146,8 @@ def tested_rows(corpus: Corpus) -> Tested:
 def write_predictions(path: Path, family: Family, model: PreTrainedModel, corpus: Corpus) -> None:
     """Predict the rows that a result is reported on, and write them as CSV with what is true of them.
 
-    The columns are ``row`` (number in the checked table, from 0), the roles of the family that the table has, and
-    what the family predicts: ``probability_…`` as it is, everything else as ``predicted_…``.
+    The columns are ``row`` (number in the checked table, from 0), the roles of the family that the table has, but for
+    ids, and what the family predicts: ``probability_…`` as it is, everything else as ``predicted_…``.
 
     Args:
         path: File to write, whole or not at all.
@@ -168,7 +161,7 @@ def write_predictions(path: Path, family: Family, model: PreTrainedModel, corpus
     tested = tested_rows(corpus)
     predictions = family.predict(model, corpus.tokenizer, corpus.test, progress=lambda rows: None)
     dataset = tested.table.dataset
-    roles = [role.name for role in family.roles if role.name in dataset.column_names]
+    roles = [role.name for role in family.roles if role.name in dataset.column_names and not role.is_id]
     names = [name if name.startswith(PROBABILITY) else f"{PREDICTED}{name}" for name in predictions[0]]
     columns = [tested.numbers.tolist(), *(dataset[role][:] for role in roles)]
     _write_table(

@@ -13,6 +13,13 @@ from typing import Any, Literal
 from dure.errors import UserError
 from dure.files import write_json
 
+ROW = "row"
+"""Column of ``predictions.csv``: number of the row in the checked table that it comes from, from 0."""
+PREDICTED = "predicted_"
+"""What the columns of ``predictions.csv`` begin with that hold predictions, but for probabilities."""
+PROBABILITY = "probability_"
+"""What the columns of predictions begin with that hold the probability of a class."""
+
 RunState = Literal["completed", "stopped", "diverged", "failed", "interrupted"]
 
 

@@ -9,6 +9,7 @@ import os
 import pytest
 import torch
 
+from dure.analysis.crossval import crossval_results
 from dure.config.loading import load_experiment
 from dure.config.schema import FoldConfig
 from dure.errors import RunError, UserError
@@ -211,6 +212,10 @@ def test_the_held_out_rows_of_every_fold_are_predicted_by_its_best_model(tiny, c
             )
         rows += [int(row["row"]) for row in kept]
     assert sorted(rows) == list(range(30))
+    together = crossval_results("tiny", [tmp_path / f"fold_{number}" for number in (1, 2, 3)])
+    # The folds are of the same size, so the accuracy of all rows is the mean over folds.
+    assert together["overall"]["accuracy"] == pytest.approx(together["mean"]["accuracy"])
+    assert together["confusion"]["classes"] == ["기쁨", "슬픔"]
 
 
 def test_generated_text_is_kept_when_it_is_asked_for(tiny, cpu, tmp_path):
@@ -218,7 +223,7 @@ def test_generated_text_is_kept_when_it_is_asked_for(tiny, cpu, tmp_path):
     run(RunRequest(experiment, cpu, tmp_path / "a", keeps_predictions=True))
     kept = _predictions(tmp_path / "a")
     assert len(kept) == 6
-    assert list(kept[0]) == ["row", "id", "text", "target", "predicted_summary"]
+    assert list(kept[0]) == ["row", "text", "target", "predicted_summary"]
     run(RunRequest(experiment, cpu, tmp_path / "b"))
     assert not (tmp_path / "b" / "predictions.csv").exists()
 
