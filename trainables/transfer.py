@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import datasets
 import numpy
@@ -31,7 +31,7 @@ from dure.metrics.classification import classification_report, trivial_classific
 from dure.modeling.classifier import classifier_modules, load_classifier
 from dure.modeling.export import export
 from dure.modeling.loading import load_tokenizer
-from dure.modeling.objectives import row_cross_entropy
+from dure.modeling.objectives import ClassCrossEntropy, Objective, balanced_weights
 
 _FIGURES = ("precision", "recall", "f1", "support")
 
@@ -44,7 +44,8 @@ class Transfer(Family):
         Role("text", "text", is_input=True),
         Role("label", "label", is_class=True),
     )
-    metric_names: ClassVar[tuple[str, ...]] = ("eval_accuracy", "eval_macro_f1", "eval_weighted_f1")
+    takes_class_weights = True
+    metric_names: tuple[str, ...] = ("eval_accuracy", "eval_macro_f1", "eval_weighted_f1")
 
     classes: tuple[str, ...] = ()
     """Names of the classes in the order of their ids; known from :meth:`survey` or :meth:`load_exported` on."""
@@ -97,9 +98,14 @@ class Transfer(Family):
         multiple = 8 if torch.cuda.is_available() else 1
         return ClassificationCollator(int(tokenizer.pad_token_id or 0), multiple_of=multiple)
 
-    def objective(self) -> Callable[..., torch.Tensor]:
-        """Cross entropy over the rows of the whole optimiser step."""
-        return row_cross_entropy
+    def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> Objective:
+        """Cross entropy over the classes of the rows, balanced when the experiment says so."""
+        settings = self.experiment.objective
+        weights = None
+        if settings.class_weights == "balanced":
+            labels = numpy.asarray(train["labels"][:], dtype="int64")
+            weights = balanced_weights(numpy.bincount(labels, minlength=model.config.num_labels))
+        return ClassCrossEntropy(settings.label_smoothing, weights)
 
     def compute_metrics(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: datasets.Dataset
