@@ -111,7 +111,7 @@ class Transfer(Family):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: datasets.Dataset
     ) -> Callable[[EvalPrediction], dict[str, float]]:
         """Score the likeliest classes: accuracy and F1 over all, and the figures of every class."""
-        classes = _classes_of_model(model)
+        classes = classes_of_model(model)
 
         def score(prediction: EvalPrediction) -> dict[str, float]:
             chosen = numpy.asarray(prediction.predictions).argmax(axis=-1)
@@ -146,10 +146,10 @@ class Transfer(Family):
         *,
         progress: Callable[[int], None],
     ) -> list[dict[str, Any]]:
-        """Say for every row the likeliest class and the probability of each; longest rows first."""
+        """Say for every row its label and the probability of each class; longest rows first."""
         training = self.experiment.training
         batch_size = training.eval_batch_size or training.batch_size
-        classes, order = _classes_of_model(model), length_order(dataset["length"])
+        classes, order = classes_of_model(model), length_order(dataset["length"])
         collate = self.collator(tokenizer, model)
         predictions: dict[int, dict[str, Any]] = {}
         model.eval()
@@ -158,14 +158,21 @@ class Transfer(Family):
             batch = collate([{"input_ids": ids} for ids in dataset.select(rows)["input_ids"]])
             with torch.inference_mode():
                 logits = model(**{key: value.to(model.device) for key, value in batch.items()}).logits
-            for row, shares in zip(rows, logits.float().softmax(dim=-1).tolist(), strict=True):
-                likeliest = max(range(len(classes)), key=shares.__getitem__)
+            for row, shares in zip(rows, self.probabilities(logits.float()).tolist(), strict=True):
                 predictions[row] = {
-                    "label": classes[likeliest],
+                    "label": self.label_of(shares, classes),
                     **{f"probability_{name}": round(p, 6) for name, p in zip(classes, shares, strict=True)},
                 }
             progress(len(rows))
         return [predictions[row] for row in range(len(dataset))]
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the probability of every class, in the shape of ``logits``: (rows, classes)."""
+        return logits.softmax(dim=-1)
+
+    def label_of(self, probabilities: Sequence[float], classes: Sequence[str]) -> str:
+        """Return the likeliest class as the prediction of one row."""
+        return classes[max(range(len(classes)), key=probabilities.__getitem__)]
 
     def export(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         """Save the model, adapters merged and classes named, and its tokenizer."""
@@ -174,7 +181,7 @@ class Transfer(Family):
     def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load the model in fp32, its tokenizer and the names of its classes."""
         model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
-        self.classes = tuple(_classes_of_model(model))
+        self.classes = tuple(classes_of_model(model))
         return model.eval(), AutoTokenizer.from_pretrained(folder)
 
     def modules(self, model: PreTrainedModel) -> dict[str, tuple[str, ...]]:
@@ -188,7 +195,7 @@ def _reviews() -> dict[str, list[Review]]:
     return review_corpus()
 
 
-def _classes_of_model(model: PreTrainedModel) -> Sequence[str]:
+def classes_of_model(model: PreTrainedModel) -> Sequence[str]:
     """Return the names of a model's classes in the order of their ids."""
     names: Mapping[int, str] = model.config.id2label
     return [names[place] for place in range(len(names))]
