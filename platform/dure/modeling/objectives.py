@@ -108,15 +108,16 @@ class ClassCrossEntropy(Objective):
 
     def count(self, labels: torch.Tensor) -> torch.Tensor:
         """Return the sum of the weights of the rows' classes."""
-        weights = self._weights_on(labels.device)
-        return torch.tensor(float(len(labels))) if weights is None else weights[labels].sum()
+        if self.class_weights is None:
+            return torch.tensor(float(len(labels)))
+        return self.class_weights.to(labels.device)[labels].sum()
 
     def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the weighted cross entropy summed over rows."""
         return functional.cross_entropy(
             logits,
             labels,
-            weight=self._weights_on(logits.device),
+            weight=None if self.class_weights is None else self.class_weights.to(logits.device),
             label_smoothing=self.label_smoothing,
             reduction="sum",
         )
@@ -125,11 +126,6 @@ class ClassCrossEntropy(Objective):
         """Return the plain cross entropy of every row, and 1."""
         losses = functional.cross_entropy(logits.float(), labels, reduction="none")
         return torch.stack([losses, torch.ones_like(losses)], dim=1)
-
-    def _weights_on(self, device: torch.device) -> torch.Tensor | None:
-        if self.class_weights is not None and self.class_weights.device != device:
-            self.class_weights = self.class_weights.to(device)
-        return self.class_weights
 
 
 class LabelCrossEntropy(Objective):

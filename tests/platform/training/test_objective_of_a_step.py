@@ -124,21 +124,25 @@ def test_smoothing_and_weights_change_what_is_minimised(uneven, cpu, tmp_path) -
         assert not torch.allclose(plain, other, atol=1e-4)
 
 
-def test_weights_are_those_of_the_rows_that_are_trained_on(uneven) -> None:
+@pytest.mark.parametrize(
+    "part",
+    [{"max_train_rows": 20}, {"train_ratio": "50%"}, {"fold": {"number": 2, "of": 4}}],
+    ids=["at-most", "ratio", "fold"],
+)
+def test_weights_are_those_of_the_rows_that_are_trained_on(uneven, cpu, part) -> None:
     experiment = uneven(objective={"class_weights": "balanced"})
-    for rows in (20, 60):
-        family = load_family(
-            experiment.model_copy(
-                update={"data": experiment.data.model_copy(update={"max_train_rows": rows})}
-            )
-        )
-        corpus = load_corpus(family, tell=lambda message: None)
-        model = torch.nn.Module()
-        model.config = type("Config", (), {"num_labels": 3})
-        weights = family.objective(model, corpus.train).class_weights
-        counts = torch.bincount(torch.tensor(corpus.train["labels"][:]), minlength=3)
-        present = counts > 0
-        torch.testing.assert_close(weights[present], rows / (present.sum() * counts[present]))
+    experiment = Experiment.model_validate(
+        experiment.model_dump() | {"data": experiment.data.model_dump() | part}
+    )
+    family = load_family(experiment)
+    corpus = load_corpus(family, tell=lambda message: None)
+    model = family.load_model(corpus.tokenizer, cpu)
+    weights = family.objective(model, corpus.train).class_weights
+    counts = torch.bincount(torch.tensor(corpus.train["labels"][:]), minlength=3)
+    assert counts.sum() == len(corpus.train) < sum(NUM_ROWS.values())
+    present = counts > 0
+    expected = len(corpus.train) / (present.sum() * counts[present])
+    torch.testing.assert_close(weights[present], expected)
 
 
 def test_a_family_without_classes_refuses_class_weights(tiny) -> None:
