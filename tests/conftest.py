@@ -23,7 +23,7 @@ def own_cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture
 def tiny():
-    """Make a rehearsal of a few steps: ``tiny("t5", "lora", key="a.b=value")``."""
+    """Make a rehearsal of a few steps: ``tiny("t5", "lora", max_steps=2)``."""
     from dure.config import rehearsal_of
     from dure.config.schema import Experiment
 
@@ -34,12 +34,21 @@ def tiny():
     }
     classifiers = ("bert", "distilbert")
 
-    def make(architecture: str = "t5", kind: str = "lora", **training) -> Experiment:
+    def make(
+        architecture: str = "t5",
+        kind: str = "lora",
+        *,
+        family: str | None = None,
+        task: dict | None = None,
+        objective: dict | None = None,
+        **training,
+    ) -> Experiment:
         lora = {"rank": 4, "alpha": 8, "targets": targets.get(architecture, ["q", "v"])}
         return rehearsal_of(
             Experiment.model_validate(
                 {
-                    "family": f"trainables.{'transfer' if architecture in classifiers else 'summarization'}",
+                    "family": family
+                    or f"trainables.{'transfer' if architecture in classifiers else 'summarization'}",
                     "experiment": {"name": f"tiny_{architecture}_{kind}"},
                     "model": {
                         "checkpoint": "nowhere/nothing",
@@ -59,6 +68,7 @@ def tiny():
                         "best_metric": "eval_accuracy" if architecture in classifiers else "eval_rouge_sum",
                         **training,
                     },
+                    "objective": objective or {},
                     "generation": {"max_length": 12, "num_beams": 2},
                     "lora": None if kind == "full" else lora,
                     "rehearsal": {
@@ -71,7 +81,7 @@ def tiny():
                         "max_train_rows": 40,
                         "max_dev_rows": 6,
                     },
-                    "task": {} if architecture in classifiers else {"rouge_tokenizer": "character"},
+                    "task": task or ({} if architecture in classifiers else {"rouge_tokenizer": "character"}),
                 }
             )
         )

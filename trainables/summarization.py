@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import datasets
 import numpy
@@ -31,7 +31,7 @@ from dure.metrics.rouge import rouge
 from dure.metrics.tokenizers import TokenizerName, get_tokenizer
 from dure.modeling.export import export
 from dure.modeling.loading import load_seq2seq, load_tokenizer
-from dure.modeling.objectives import token_cross_entropy
+from dure.modeling.objectives import TokenCrossEntropy
 
 _ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_sum")
 _SENTENCE_END = re.compile(r"(?<=[.!?。])\s")
@@ -55,7 +55,7 @@ class Summarization(Family):
         Role("target", "summary"),
     )
     generates = True
-    metric_names: ClassVar[tuple[str, ...]] = (
+    metric_names = (
         *(f"eval_{name}" for name in _ROUGE),
         "eval_num_empty_predictions",
         "eval_mean_generated_tokens",
@@ -129,9 +129,9 @@ class Summarization(Family):
             multiple_of=8 if torch.cuda.is_available() else 1,
         )
 
-    def objective(self) -> Callable[..., torch.Tensor]:
-        """Cross entropy over the tokens of the whole optimiser step."""
-        return token_cross_entropy
+    def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> TokenCrossEntropy:
+        """Cross entropy over the tokens of the summaries."""
+        return TokenCrossEntropy(self.experiment.objective.label_smoothing)
 
     def compute_metrics(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: datasets.Dataset

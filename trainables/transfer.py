@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import datasets
 import numpy
@@ -31,7 +31,7 @@ from dure.metrics.classification import classification_report, trivial_classific
 from dure.modeling.classifier import classifier_modules, load_classifier
 from dure.modeling.export import export
 from dure.modeling.loading import load_tokenizer
-from dure.modeling.objectives import row_cross_entropy
+from dure.modeling.objectives import ClassCrossEntropy, Objective, balanced_weights
 from dure.training.records import PROBABILITY
 
 _FIGURES = ("precision", "recall", "f1", "support")
@@ -45,7 +45,8 @@ class Transfer(Family):
         Role("text", "text", is_input=True),
         Role("label", "label", is_class=True),
     )
-    metric_names: ClassVar[tuple[str, ...]] = ("eval_accuracy", "eval_macro_f1", "eval_weighted_f1")
+    takes_class_weights = True
+    metric_names: tuple[str, ...] = ("eval_accuracy", "eval_macro_f1", "eval_weighted_f1")
 
     classes: tuple[str, ...] = ()
     """Names of the classes in the order of their ids; known from :meth:`survey` or :meth:`load_exported` on."""
@@ -98,15 +99,20 @@ class Transfer(Family):
         multiple = 8 if torch.cuda.is_available() else 1
         return ClassificationCollator(int(tokenizer.pad_token_id or 0), multiple_of=multiple)
 
-    def objective(self) -> Callable[..., torch.Tensor]:
-        """Cross entropy over the rows of the whole optimiser step."""
-        return row_cross_entropy
+    def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> Objective:
+        """Cross entropy over the classes of the rows, balanced when the experiment says so."""
+        settings = self.experiment.objective
+        weights = None
+        if settings.class_weights == "balanced":
+            labels = numpy.asarray(train["labels"][:], dtype="int64")
+            weights = balanced_weights(numpy.bincount(labels, minlength=model.config.num_labels))
+        return ClassCrossEntropy(settings.label_smoothing, weights)
 
     def compute_metrics(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: datasets.Dataset
     ) -> Callable[[EvalPrediction], dict[str, float]]:
         """Score the likeliest classes: accuracy and F1 over all, and the figures of every class."""
-        classes = _classes_of_model(model)
+        classes = classes_of_model(model)
 
         def score(prediction: EvalPrediction) -> dict[str, float]:
             chosen = numpy.asarray(prediction.predictions).argmax(axis=-1)
@@ -141,10 +147,10 @@ class Transfer(Family):
         *,
         progress: Callable[[int], None],
     ) -> list[dict[str, Any]]:
-        """Say for every row the likeliest class and the probability of each; longest rows first."""
+        """Say for every row its label and the probability of each class; longest rows first."""
         training = self.experiment.training
         batch_size = training.eval_batch_size or training.batch_size
-        classes, order = _classes_of_model(model), length_order(dataset["length"])
+        classes, order = classes_of_model(model), length_order(dataset["length"])
         collate = self.collator(tokenizer, model)
         predictions: dict[int, dict[str, Any]] = {}
         model.eval()
@@ -153,23 +159,35 @@ class Transfer(Family):
             batch = collate([{"input_ids": ids} for ids in dataset.select(rows)["input_ids"]])
             with torch.inference_mode():
                 logits = model(**{key: value.to(model.device) for key, value in batch.items()}).logits
-            for row, shares in zip(rows, logits.float().softmax(dim=-1).tolist(), strict=True):
-                likeliest = max(range(len(classes)), key=shares.__getitem__)
+            for row, shares in zip(rows, self.probabilities(logits.float()).tolist(), strict=True):
                 predictions[row] = {
-                    "label": classes[likeliest],
+                    "label": self.label_of(shares, classes),
                     **{f"{PROBABILITY}{name}": round(p, 6) for name, p in zip(classes, shares, strict=True)},
                 }
             progress(len(rows))
         return [predictions[row] for row in range(len(dataset))]
 
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the probability of every class, in the shape of ``logits``: (rows, classes)."""
+        return logits.softmax(dim=-1)
+
+    def label_of(self, probabilities: Sequence[float], classes: Sequence[str]) -> str:
+        """Return the likeliest class as the prediction of one row."""
+        return classes[max(range(len(classes)), key=probabilities.__getitem__)]
+
     def combine(self, predictions: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-        """Take the mean of the models' probabilities, and of it the likeliest class."""
+        """Take the mean of the models' probabilities, and predict by it."""
+        keys = [key for key in predictions[0][0] if key.startswith(PROBABILITY)]
+        classes = [key.removeprefix(PROBABILITY) for key in keys]
         together = []
         for rows in zip(*predictions, strict=True):
-            keys = [key for key in rows[0] if key.startswith(PROBABILITY)]
-            shares = {key: round(sum(row[key] for row in rows) / len(rows), 6) for key in keys}
-            likeliest = max(keys, key=lambda key: shares[key])
-            together.append({"label": likeliest.removeprefix(PROBABILITY), **shares})
+            shares = [sum(row[key] for row in rows) / len(rows) for key in keys]
+            together.append(
+                {
+                    "label": self.label_of(shares, classes),
+                    **{key: round(share, 6) for key, share in zip(keys, shares, strict=True)},
+                }
+            )
         return together
 
     def export(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -179,7 +197,7 @@ class Transfer(Family):
     def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load the model in fp32, its tokenizer and the names of its classes."""
         model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
-        self.classes = tuple(_classes_of_model(model))
+        self.classes = tuple(classes_of_model(model))
         return model.eval(), AutoTokenizer.from_pretrained(folder)
 
     def modules(self, model: PreTrainedModel) -> dict[str, tuple[str, ...]]:
@@ -193,7 +211,7 @@ def _reviews() -> dict[str, list[Review]]:
     return review_corpus()
 
 
-def _classes_of_model(model: PreTrainedModel) -> Sequence[str]:
+def classes_of_model(model: PreTrainedModel) -> Sequence[str]:
     """Return the names of a model's classes in the order of their ids."""
     names: Mapping[int, str] = model.config.id2label
     return [names[place] for place in range(len(names))]

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import datasets
     from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
+    from dure.modeling.objectives import Objective
+
 logger = logging.getLogger(__name__)
 
 Rows = Mapping[str, Sequence[str]]
@@ -42,7 +44,7 @@ class Family(ABC):
 
     A run calls, in this order: :meth:`survey`, :meth:`load_tokenizer`, :meth:`encode` for every split (in batches; the
     result is cached under :meth:`encoding_key`), :meth:`load_model`, :meth:`collator`,
-    :meth:`compute_metrics`, and after training :meth:`export` and :meth:`baseline`. Prediction calls
+    :meth:`compute_metrics`, :meth:`objective`, and after training :meth:`export` and :meth:`baseline`. Prediction calls
     :meth:`load_exported`, :meth:`encode` and :meth:`predict`.
     """
 
@@ -53,10 +55,19 @@ class Family(ABC):
     generates: ClassVar[bool] = False
     """Whether validation generates text."""
 
-    metric_names: ClassVar[tuple[str, ...]]
+    takes_class_weights: ClassVar[bool] = False
+    """Whether :meth:`objective` honours ``objective.class_weights``; a family that cannot refuses the option."""
+
+    metric_names: tuple[str, ...]
     """What :meth:`compute_metrics` gives, as validation names it (``eval_…``); ``eval_loss`` comes with every family."""
 
     def __init__(self, experiment: Experiment, tell: Callable[[str], None] = logger.info) -> None:
+        if experiment.objective.class_weights is not None and not self.takes_class_weights:
+            raise UserError(
+                f"{experiment.family} has no classes to weigh",
+                where="objective.class_weights",
+                expected="null",
+            )
         self.experiment = experiment
         self.tell = tell
         self.options = checked(self.options_section, dict(experiment.task), {}, "task")
@@ -113,10 +124,13 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def objective(self) -> Callable[..., Any]:
-        """Return the loss that training minimises: ``(outputs, labels, num_items_in_batch) → scalar``.
+    def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> Objective:
+        """Return the loss that training minimises, as the experiment's ``objective`` section says.
 
-        It divides by the items of the whole optimiser step, so that accumulation changes nothing.
+        Args:
+            model: The model that is trained; its configuration knows the classes.
+            train: The encoded rows that this run trains on, and no others: after overlaps, limits, ratios and
+                folds. Class weights are those of these rows.
         """
 
     @abstractmethod

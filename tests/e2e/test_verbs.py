@@ -135,8 +135,11 @@ def test_predictions_have_the_ids_and_the_order_of_the_table_and_can_be_scored(t
     assert "ROUGE-1" in call("score", "deep/predictions.csv", "references.csv").out
 
 
-def test_the_sample_reviews_are_tables_that_a_classifier_reads(tmp_path):
-    written = call("sample", "reviews", "--output", "reviews", "--json").value
+@pytest.mark.parametrize(
+    ("sample", "experiment"), [("reviews", "transfer_bert"), ("emotions", "kobert_emotion")]
+)
+def test_a_sample_with_classes_is_tables_that_a_classifier_reads(sample, experiment, tmp_path):
+    written = call("sample", sample, "--output", sample, "--json").value
     assert list(written) == ["train", "dev", "test", "test_reference"]
     train, test, truth = (rows_of(tmp_path / written[name]) for name in ("train", "test", "test_reference"))
     assert list(train[0]) == ["id", "text", "label"]
@@ -144,7 +147,7 @@ def test_the_sample_reviews_are_tables_that_a_classifier_reads(tmp_path):
     assert [row["id"] for row in truth] == [row["id"] for row in test]
     assert {row["label"] for row in truth} <= {row["label"] for row in train}
     files = [f"data.{split}={written[split]}" for split in ("train", "dev")]
-    checked = call("train", "transfer_bert", "--rehearse", "--dry-run", "data.train_ratio=10%", *files)
+    checked = call("train", experiment, "--rehearse", "--dry-run", "data.train_ratio=10%", *files)
     assert checked.code == 0, checked.err
     assert yaml.safe_load(checked.out)["data"]["train_ratio"] == 0.1
 

@@ -67,6 +67,12 @@ CLASSIFIERS = {
     "transfer_bert": ("klue/bert-base", "bert", 3e-5),
 }
 
+# epochs, accumulation, warm-up ratio, smoothing, class weights, patience, data workers
+EMOTIONS: dict[str, tuple[Any, ...]] = {
+    "kobert_emotion": (15, 2, 0.1, 0.1, "balanced", 4, 4),
+    "kobert_emotion_baseline": (5, 1, 0.0, 0.0, None, 2, 0),
+}
+
 
 def row_of(experiment: Experiment) -> tuple[Any, ...]:
     model, tokenizer, training = experiment.model, experiment.tokenizer, experiment.training
@@ -139,10 +145,38 @@ def test_a_classifier_is_fully_fine_tuned_and_chosen_by_macro_f1(name: str) -> N
     assert experiment.lora is None
 
 
+@pytest.mark.parametrize("name", EMOTIONS)
+def test_an_emotion_experiment_holds_the_numbers_of_its_table(name: str) -> None:
+    experiment = load_experiment(name)
+    training, objective = experiment.training, experiment.objective
+    assert (
+        training.epochs,
+        training.gradient_accumulation_steps,
+        training.warmup_ratio,
+        objective.label_smoothing,
+        objective.class_weights,
+        training.early_stopping_patience,
+        training.num_data_workers,
+    ) == EMOTIONS[name]
+
+
+@pytest.mark.parametrize("name", EMOTIONS)
+def test_what_the_emotion_experiments_share_is_the_same_in_both(name: str) -> None:
+    experiment = load_experiment(name)
+    model, training = experiment.model, experiment.training
+    assert experiment.family == "trainables.emotion"
+    assert (experiment.name, experiment.experiment.seed) == (name, 42)
+    assert (model.checkpoint, model.architecture, experiment.lora) == ("monologg/kobert", "bert", None)
+    assert experiment.tokenizer.encoder_max_len == 128
+    assert (training.batch_size, training.learning_rate, training.weight_decay) == (32, 2e-5, 0.01)
+    assert (training.best_metric, training.precision) == ("eval_macro_f1", "auto")
+    assert rehearsal_of(experiment).objective == experiment.objective
+
+
 def test_every_shipped_file_is_offered_by_name_and_loads() -> None:
     experiments = {file.stem for file in (FOLDER / "experiments").glob("[!_]*.yaml")}
     studies = {file.stem for file in (FOLDER / "studies").glob("[!_]*.yaml")}
-    assert experiments == set(available("experiment")) == set(TABLE) | set(CLASSIFIERS)
+    assert experiments == set(available("experiment")) == {*TABLE, *CLASSIFIERS, *EMOTIONS}
     assert studies == set(available("study"))
     for name in studies:
         study = load_study(name)

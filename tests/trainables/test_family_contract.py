@@ -14,10 +14,23 @@ from dure.training.corpus import load_corpus
 from dure.training.records import RunFolder
 from dure.training.run import RunRequest, run
 
+EMOTION = {
+    "family": "trainables.emotion",
+    "task": {"cleaning": {}},
+    "objective": {"label_smoothing": 0.1, "class_weights": "balanced"},
+    "best_metric": "eval_macro_f1",
+}
+EMOTIONS = EMOTION | {"task": {"multi_label": True, "threshold": 0.3}}
 CASES = [
-    *((architecture, kind) for architecture in ("mt5", "t5", "bart") for kind in ("full", "lora", "qlora")),
-    *((architecture, kind) for architecture in ("bert", "distilbert") for kind in ("full", "lora")),
-    ("bert", "qlora"),
+    *(
+        (architecture, kind, {})
+        for architecture in ("mt5", "t5", "bart")
+        for kind in ("full", "lora", "qlora")
+    ),
+    *((architecture, kind, {}) for architecture in ("bert", "distilbert") for kind in ("full", "lora")),
+    ("bert", "qlora", {}),
+    pytest.param("bert", "full", EMOTION, id="emotion-full"),
+    pytest.param("bert", "lora", EMOTIONS, id="emotions-lora"),
 ]
 
 
@@ -29,9 +42,9 @@ def _logits(model, tokenizer):
         return model(input_ids=ids, **more).logits
 
 
-@pytest.mark.parametrize(("architecture", "kind"), CASES)
-def test_build_step_save_load_gives_the_same_logits(architecture, kind, tiny, cpu, tmp_path):
-    family = load_family(tiny(architecture, kind))
+@pytest.mark.parametrize(("architecture", "kind", "more"), CASES)
+def test_build_step_save_load_gives_the_same_logits(architecture, kind, more, tiny, cpu, tmp_path):
+    family = load_family(tiny(architecture, kind, **more))
     corpus = load_corpus(family, tell=lambda message: None)
     model = family.load_model(corpus.tokenizer, cpu)
     batch = family.collator(corpus.tokenizer, model)(
@@ -43,7 +56,7 @@ def test_build_step_save_load_gives_the_same_logits(architecture, kind, tiny, cp
     for _ in range(3):
         labels = batch["labels"]
         outputs = model(**{key: value for key, value in batch.items() if key != "labels"})
-        loss = family.objective()(outputs, labels)
+        loss = family.objective(model, corpus.train)(outputs, labels)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -60,9 +73,11 @@ def test_build_step_save_load_gives_the_same_logits(architecture, kind, tiny, cp
         assert any(name.startswith(prefix) for name in names)
 
 
-@pytest.mark.parametrize("architecture", ["t5", "bert"])
-def test_the_baseline_gives_metrics_of_the_family_that_need_no_model(architecture, tiny, cpu, tmp_path):
-    experiment = tiny(architecture, "full", max_steps=1)
+@pytest.mark.parametrize(
+    ("architecture", "more"), [("t5", {}), ("bert", {}), ("bert", EMOTION), ("bert", EMOTIONS)]
+)
+def test_the_baseline_gives_metrics_of_the_family_that_need_no_model(architecture, more, tiny, cpu, tmp_path):
+    experiment = tiny(architecture, "full", max_steps=1, **more)
     family = load_family(experiment)
     corpus = load_corpus(family, tell=lambda message: None)
     figures = family.baseline(corpus.tokenizer, corpus.train, corpus.dev)
@@ -75,11 +90,13 @@ def test_the_baseline_gives_metrics_of_the_family_that_need_no_model(architectur
     assert told == {name.replace("eval_", "baseline_"): value for name, value in figures.items()}
 
 
-@pytest.mark.parametrize(("architecture", "kind"), CASES)
-def test_a_run_cut_after_a_checkpoint_resumes_to_the_same_records(architecture, kind, tiny, cpu, tmp_path):
-    whole = run(RunRequest(tiny(architecture, kind), cpu, tmp_path / "whole"))
+@pytest.mark.parametrize(("architecture", "kind", "more"), CASES)
+def test_a_run_cut_after_a_checkpoint_resumes_to_the_same_records(
+    architecture, kind, more, tiny, cpu, tmp_path
+):
+    whole = run(RunRequest(tiny(architecture, kind, **more), cpu, tmp_path / "whole"))
     assert whole.state == "completed"
-    run(RunRequest(tiny(architecture, kind), cpu, tmp_path / "cut"))
+    run(RunRequest(tiny(architecture, kind, **more), cpu, tmp_path / "cut"))
     cut = RunFolder(tmp_path / "cut")
     # As a kill after the checkpoint of step 4 would have left it.
     import shutil
@@ -87,7 +104,7 @@ def test_a_run_cut_after_a_checkpoint_resumes_to_the_same_records(architecture, 
     shutil.rmtree(cut.path / "checkpoint-6")
     shutil.rmtree(cut.final_model)
     cut.result.unlink()
-    resumed = run(RunRequest(tiny(architecture, kind), cpu, cut.path, resume=True))
+    resumed = run(RunRequest(tiny(architecture, kind, **more), cpu, cut.path, resume=True))
     same = [name for name in whole.metrics if name.startswith(("eval_", "test_", "steps"))]
     same = [name for name in same if not is_speed(name)]
     assert {"eval_loss", "test_loss", "steps"} < set(same)

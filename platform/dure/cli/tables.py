@@ -91,13 +91,16 @@ def score(
 def sample(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.", metavar="DIR")],
     corpus: Annotated[
-        Literal["dialogues", "reviews"],
-        typer.Argument(help="Dialogues with summaries, or reviews with classes.", metavar="CORPUS"),
+        Literal["dialogues", "reviews", "emotions"],
+        typer.Argument(
+            help="Dialogues with summaries, reviews with classes, or texts with emotions.", metavar="CORPUS"
+        ),
     ] = "dialogues",
     as_json: options.Json = False,
 ) -> None:
     """Write an embedded Korean sample corpus as CSV."""
     from dure.data.samples.dialogues import write_dialogues
+    from dure.data.samples.emotions import write_emotions
     from dure.data.samples.reviews import write_reviews
 
     match corpus:
@@ -105,6 +108,8 @@ def sample(
             paths = write_dialogues(output)
         case "reviews":
             paths = write_reviews(output)
+        case "emotions":
+            paths = write_emotions(output)
     files = {name: str(path) for name, path in paths.items()}
     print_result(files, "\n".join(files.values()), as_json=as_json)
 

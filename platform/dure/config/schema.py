@@ -241,6 +241,15 @@ class TrainingConfig(Section):
         return self.batch_size * self.gradient_accumulation_steps
 
 
+class ObjectiveConfig(Section):
+    """The loss that training minimises; validation reports the plain one, so that objectives compare."""
+
+    label_smoothing: Float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Part of every target that is spread evenly over all classes, or over all tokens of the vocabulary."""
+    class_weights: Literal["balanced"] | None = None
+    """``balanced`` weighs class c by n / (k * n_c): n training rows, k classes among them, n_c rows of class c."""
+
+
 class GenerationConfig(Section):
     """How text is generated at validation and prediction."""
 
@@ -325,6 +334,8 @@ class Experiment(Section):
     """Where the rows are."""
     training: TrainingConfig = TrainingConfig()
     """How the weights are trained."""
+    objective: ObjectiveConfig = ObjectiveConfig()
+    """The loss that training minimises."""
     lora: LoraConfig | None = None
     """Low-rank adapters; full fine-tuning when it is not given."""
     generation: GenerationConfig = GenerationConfig()

@@ -11,16 +11,36 @@ from dure.errors import UserError
 _NAMED_CLASSES = 12
 
 
-def classes_of(table: Table, role: str) -> tuple[str, ...]:
+def labels_in(cell: str, separator: str | None = None) -> tuple[str, ...]:
+    """Return the labels of one cell without the white space around them.
+
+    Args:
+        cell: What a table says.
+        separator: What stands between labels; a cell is one label when it is not given.
+
+    Returns:
+        Each label once, in their order; none of an empty cell.
+    """
+    parts = [cell] if separator is None else cell.split(separator)
+    return tuple(dict.fromkeys(part.strip() for part in parts if part.strip()))
+
+
+def classes_of(table: Table, role: str, separator: str | None = None) -> tuple[str, ...]:
     """Return the classes of a table without the white space around them: numbers by value, else by spelling.
+
+    Args:
+        table: Where the classes stand.
+        role: The column that has them.
+        separator: What stands between the labels of one cell, should there be several.
 
     Raises:
         UserError: There are fewer than two.
     """
-    classes = sorted({label.strip() for label in table.dataset.unique(role)}, key=_place)
+    cells = table.dataset.unique(role)
+    classes = sorted({label for cell in cells for label in labels_in(cell, separator)}, key=_place)
     if len(classes) < 2:
         raise UserError(
-            f"every row is of the class '{classes[0]}'",
+            f"every row is of the class '{classes[0]}'" if classes else "no row has a class",
             where=f"{table.source}, role '{role}'",
             expected="at least two classes",
             hint=f"data.columns.{role}=COLUMN names the column to read",
@@ -28,19 +48,26 @@ def classes_of(table: Table, role: str) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def check_classes(table: Table, role: str, classes: Sequence[str]) -> None:
+def check_classes(table: Table, role: str, classes: Sequence[str], separator: str | None = None) -> None:
     """Refuse a table with a class that is none of ``classes``; rows without a class pass.
+
+    Args:
+        table: What is checked.
+        role: The column of classes, which the table may lack.
+        classes: Those that are known.
+        separator: What stands between the labels of one cell, should there be several.
 
     Raises:
         UserError: A row is of another class.
     """
     if role not in table.dataset.column_names:
         return
-    strange = sorted({label.strip() for label in table.dataset.unique(role)} - {"", *classes}, key=_place)
+    found = {label for cell in table.dataset.unique(role) for label in labels_in(cell, separator)}
+    strange = sorted(found - {*classes}, key=_place)
     if not strange:
         return
-    labels = table.dataset[role]
-    row = next(place for place, label in enumerate(labels, 1) if label.strip() == strange[0])
+    cells = table.dataset[role]
+    row = next(place for place, cell in enumerate(cells, 1) if strange[0] in labels_in(cell, separator))
     named = ", ".join(classes[:_NAMED_CLASSES]) + (", …" if len(classes) > _NAMED_CLASSES else "")
     others = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
     raise UserError(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 
 def padded(rows: Sequence[Sequence[int]], value: int, *, multiple_of: int = 1) -> torch.Tensor:
@@ -73,6 +74,37 @@ class ClassificationCollator:
         if "labels" in rows[0]:
             batch["labels"] = torch.tensor([row["labels"] for row in rows], dtype=torch.int64)
         return batch
+
+
+class LabelsCollator:
+    """Makes batches of ``input_ids``, ``attention_mask`` and, when the rows have them, ``labels``.
+
+    Args:
+        pad_token_id: Fills inputs.
+        num_labels: Number of labels that a row may have.
+        multiple_of: Lengths are rounded up to a multiple of it.
+    """
+
+    def __init__(self, pad_token_id: int, num_labels: int, *, multiple_of: int = 1) -> None:
+        self.pad_token_id = pad_token_id
+        self.num_labels = num_labels
+        self.multiple_of = multiple_of
+
+    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        """Return one batch; inputs of shape (rows, longest), labels (1 where a row has one) of (rows, labels)."""
+        batch = _inputs(rows, self.pad_token_id, self.multiple_of)
+        if "labels" in rows[0]:
+            labels = multi_hot([row["labels"] for row in rows], self.num_labels)
+            batch["labels"] = torch.from_numpy(labels.astype(np.float32))
+        return batch
+
+
+def multi_hot(rows: Sequence[Sequence[int]], num_labels: int) -> NDArray[np.bool_]:
+    """Return which labels every row has: shape (rows, labels)."""
+    table = np.zeros((len(rows), num_labels), dtype=np.bool_)
+    for place, labels in enumerate(rows):
+        table[place, list(labels)] = True
+    return table
 
 
 def _inputs(rows: Sequence[dict[str, Any]], pad_token_id: int, multiple_of: int) -> dict[str, torch.Tensor]:

@@ -21,6 +21,8 @@ def load_classifier(
     tokenizer: PreTrainedTokenizerBase,
     classes: Sequence[str],
     tell: Callable[[str], None],
+    *,
+    multi_label: bool = False,
 ) -> PreTrainedModel | AdaptedModel | AdaptedClassifier:
     """Load an encoder with a head over ``classes``, ready to train.
 
@@ -32,11 +34,14 @@ def load_classifier(
         tokenizer: What ``load_tokenizer`` returned.
         classes: Names in the order of their ids; saved in the configuration.
         tell: Gets one line for everything that is not done as the experiment says.
+        multi_label: Whether a text may be of any number of classes; saved in the configuration too.
 
     Raises:
         UserError: As ``load_pretrained``; texts may be longer than the model has positions.
     """
-    loaded = load_pretrained(classification(classes), experiment, profile, tokenizer, tell)
+    loaded = load_pretrained(
+        classification(classes, multi_label=multi_label), experiment, profile, tokenizer, tell
+    )
     model = loaded.model
     _check_length(experiment, model, tokenizer)
     if experiment.lora is None:

@@ -26,6 +26,7 @@ from dure.errors import UserError
 from dure.modeling.lora import AdaptedClassifier, AdaptedModel, apply_lora
 from dure.modeling.precision import resolve, weights_dtype
 from dure.modeling.rehearsal import build_miniature, train_tokenizer
+from dure.modeling.sentencepiece_vocab import find_sentencepiece_vocab, load_sentencepiece_vocab
 from dure.modeling.task import SEQ2SEQ, Task
 from dure.modeling.tokens import add_special_tokens, close_with_eos, resize_embeddings, state_real_tying
 
@@ -197,8 +198,12 @@ def _keep_4bit_trainable(model: PreTrainedModel) -> None:
 
 def _checkpoint_tokenizer(settings: ModelConfig) -> PreTrainedTokenizerBase:
     _check_folder(settings)
+    revision = settings.revision or "main"
     try:
-        return AutoTokenizer.from_pretrained(settings.checkpoint, revision=settings.revision or "main")
+        folder = find_sentencepiece_vocab(settings.checkpoint, revision)
+        if folder is not None:
+            return load_sentencepiece_vocab(folder)
+        return AutoTokenizer.from_pretrained(settings.checkpoint, revision=revision)
     except (OSError, ValueError) as error:
         raise _unloadable(settings, error) from error
 

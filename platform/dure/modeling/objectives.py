@@ -2,81 +2,188 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
+IGNORED = -100
+"""The label of padding."""
 
-def token_cross_entropy(
-    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
-) -> torch.Tensor:
-    """Cross entropy over target tokens, divided by the number of real tokens of the whole optimiser step.
 
-    Dividing by the step's tokens and not by the micro-batch's makes 2 passes of 4 rows equal 1 pass of 8,
-    however unevenly the tokens fall.
+class Objective(ABC):
+    """A loss divided by the items of the whole optimiser step, so that 2 passes of 4 rows equal 1 pass of 8.
+
+    What an item is, and how much it weighs, is the objective's own: the trainer adds :meth:`count` of all
+    micro-batches and workers, and hands the sum to each call.
+    """
+
+    def __call__(
+        self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | float | None = None
+    ) -> torch.Tensor:
+        """Return the loss of a micro-batch as its part of the step's loss, a scalar.
+
+        Args:
+            outputs: Model output with ``logits``.
+            labels: Targets of the micro-batch.
+            num_items_in_batch: Items of the optimiser step; those of ``labels`` when not given.
+        """
+        items = self.count(labels) if num_items_in_batch is None else num_items_in_batch
+        return self.total(outputs["logits"].float(), labels) / items
+
+    @abstractmethod
+    def count(self, labels: torch.Tensor) -> torch.Tensor:
+        """Return the items of a micro-batch, a scalar: what :meth:`total` of these labels is to be divided by."""
+
+    @abstractmethod
+    def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the summed loss of a micro-batch, a scalar."""
+
+    @abstractmethod
+    def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the plain loss of every row, without smoothing and weights, apart from its number of items.
+
+        So the mean over a table can be taken exactly later, and compares with that of any other objective.
+
+        Returns:
+            Shape (rows, 2): summed loss, and number of items.
+        """
+
+
+class TokenCrossEntropy(Objective):
+    """Cross entropy over target tokens: logits of shape (rows, length, vocabulary), labels (rows, length).
 
     Args:
-        outputs: Model output with ``logits`` of shape (batch, length, vocabulary).
-        labels: Target ids of shape (batch, length); -100 is ignored.
-        num_items_in_batch: Real target tokens of the optimiser step, over all passes and workers; those of
-            ``labels`` when not given.
-
-    Returns:
-        A scalar.
+        label_smoothing: Part of every target that is spread over the whole vocabulary.
     """
-    logits = outputs["logits"]
-    total = functional.cross_entropy(
-        logits.float().view(-1, logits.shape[-1]), labels.reshape(-1), ignore_index=-100, reduction="sum"
-    )
-    if num_items_in_batch is None:
-        num_items_in_batch = (labels != -100).sum().clamp(min=1)
-    return total / num_items_in_batch
+
+    def __init__(self, label_smoothing: float = 0.0) -> None:
+        self.label_smoothing = label_smoothing
+
+    def count(self, labels: torch.Tensor) -> torch.Tensor:
+        """Return the number of real tokens, at least 1."""
+        return (labels != IGNORED).sum().clamp(min=1)
+
+    def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the cross entropy summed over real tokens."""
+        return functional.cross_entropy(
+            logits.view(-1, logits.shape[-1]),
+            labels.reshape(-1),
+            ignore_index=IGNORED,
+            label_smoothing=self.label_smoothing,
+            reduction="sum",
+        )
+
+    def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return for every row the summed plain cross entropy, and the number of real tokens."""
+        losses = functional.cross_entropy(
+            logits.float().view(-1, logits.shape[-1]),
+            labels.reshape(-1),
+            ignore_index=IGNORED,
+            reduction="none",
+        )
+        return torch.stack([losses.view_as(labels).sum(dim=1), (labels != IGNORED).sum(dim=1).float()], dim=1)
 
 
-def row_cross_entropy(
-    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
-) -> torch.Tensor:
-    """Cross entropy over the classes of rows, divided by the rows of the whole optimiser step.
+class ClassCrossEntropy(Objective):
+    """Cross entropy over one class per row: logits of shape (rows, classes), labels (rows,).
+
+    With smoothing e, weights w and k classes a row of class y costs
+    ``-(1 - e) * w_y * log p_y - e / k * sum_c w_c * log p_c``, and the mean is over the sum of the w_y: just as
+    ``torch.nn.CrossEntropyLoss(weight=w, label_smoothing=e)`` has it.
 
     Args:
-        outputs: Model output with ``logits`` of shape (batch, classes).
-        labels: Class ids of shape (batch,).
-        num_items_in_batch: Rows of the optimiser step, over all passes and workers; those of ``labels`` when
-            not given.
-
-    Returns:
-        A scalar.
+        label_smoothing: Part of every target that is spread over all classes (Szegedy et al. 2016, section 7).
+        class_weights: Shape (classes,); all are 1 when not given.
     """
-    total = functional.cross_entropy(outputs["logits"].float(), labels, reduction="sum")
-    return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+    def __init__(
+        self, label_smoothing: float = 0.0, class_weights: NDArray[np.float64] | None = None
+    ) -> None:
+        self.label_smoothing = label_smoothing
+        self.class_weights = None if class_weights is None else torch.tensor(class_weights).float()
+
+    def count(self, labels: torch.Tensor) -> torch.Tensor:
+        """Return the sum of the weights of the rows' classes."""
+        if self.class_weights is None:
+            return torch.tensor(float(len(labels)))
+        return self.class_weights.to(labels.device)[labels].sum()
+
+    def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the weighted cross entropy summed over rows."""
+        return functional.cross_entropy(
+            logits,
+            labels,
+            weight=None if self.class_weights is None else self.class_weights.to(logits.device),
+            label_smoothing=self.label_smoothing,
+            reduction="sum",
+        )
+
+    def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the plain cross entropy of every row, and 1."""
+        losses = functional.cross_entropy(logits.float(), labels, reduction="none")
+        return torch.stack([losses, torch.ones_like(losses)], dim=1)
 
 
-def row_token_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross entropy of every row, apart from its number of tokens, so that means can be taken exactly later.
+class LabelCrossEntropy(Objective):
+    """Binary cross entropy over many labels per row: logits and labels (0 or 1) of shape (rows, labels).
+
+    Every label is a question with two classes, treated as :class:`ClassCrossEntropy` treats its one question: a
+    row that has label l weighs v_l in it and one that lacks it u_l, smoothing spreads e over yes and no alike,
+    and the mean is over the sum of these weights, which is rows times labels when all are 1.
 
     Args:
-        logits: Shape (batch, length, vocabulary).
-        labels: Target ids of shape (batch, length); -100 is ignored.
-
-    Returns:
-        Shape (batch, 2): summed cross entropy, and number of real tokens.
+        label_smoothing: Part of every target that is spread over yes and no.
+        class_weights: Shape (2, labels), the weights u of no and v of yes; all are 1 when not given.
     """
-    losses = functional.cross_entropy(
-        logits.float().view(-1, logits.shape[-1]), labels.reshape(-1), ignore_index=-100, reduction="none"
-    )
-    return torch.stack([losses.view_as(labels).sum(dim=1), (labels != -100).sum(dim=1).float()], dim=1)
+
+    def __init__(
+        self, label_smoothing: float = 0.0, class_weights: NDArray[np.float64] | None = None
+    ) -> None:
+        self.label_smoothing = label_smoothing
+        self.class_weights = None if class_weights is None else torch.tensor(class_weights).float()
+
+    def count(self, labels: torch.Tensor) -> torch.Tensor:
+        """Return the sum of the weights of all answers."""
+        if self.class_weights is None:
+            return torch.tensor(float(labels.numel()))
+        no, yes = self.class_weights.to(labels.device)
+        return torch.where(labels > 0.5, yes, no).sum()
+
+    def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the weighted binary cross entropy summed over rows and labels."""
+        # -log p(yes) and -log p(no)
+        if_yes, if_no = functional.softplus(-logits), functional.softplus(logits)
+        if self.class_weights is not None:
+            no, yes = self.class_weights.to(logits.device)
+            if_yes, if_no = if_yes * yes, if_no * no
+        smooth = self.label_smoothing
+        targets = labels.to(logits.dtype) * (1 - smooth) + smooth / 2
+        return (targets * if_yes + (1 - targets) * if_no).sum()
+
+    def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return for every row the plain binary cross entropy summed over labels, and their number."""
+        losses = functional.binary_cross_entropy_with_logits(
+            logits.float(), labels.float(), reduction="none"
+        ).sum(dim=1)
+        return torch.stack([losses, torch.full_like(losses, labels.shape[1])], dim=1)
 
 
-def row_class_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Cross entropy of every row over its classes, in the form of :func:`row_token_losses`.
+def balanced_weights(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the balanced weight of every class, n / (k * n_c).
+
+    n is the number of rows, n_c that of class c, and k the number of classes that have rows. So all classes weigh
+    alike in a pass over the rows, and a row weighs 1 on average. A class without rows weighs nothing.
 
     Args:
-        logits: Shape (batch, classes).
-        labels: Class ids of shape (batch,).
+        counts: Rows of every class, along the first axis; each further place is a question of its own.
 
     Returns:
-        Shape (batch, 2): cross entropy, and 1.
+        Weights in the shape of ``counts``.
     """
-    losses = functional.cross_entropy(logits.float(), labels, reduction="none")
-    return torch.stack([losses, torch.ones_like(losses)], dim=1)
+    num_classes = (counts > 0).sum(axis=0)
+    weights = counts.sum(axis=0) / np.maximum(num_classes * counts, 1)
+    return np.where(counts > 0, weights, 0.0)

@@ -46,8 +46,8 @@ SEQ2SEQ = Task(
 """Reading a text and writing another."""
 
 
-def classification(classes: Sequence[str]) -> Task:
-    """Return the task of saying which of ``classes``, in the order of their ids, a text is of."""
+def classification(classes: Sequence[str], *, multi_label: bool = False) -> Task:
+    """Return the task of saying which of ``classes``, in the order of their ids, a text is of: one, or any."""
     return Task(
         AutoModelForSequenceClassification,
         "text encoder",
@@ -56,7 +56,7 @@ def classification(classes: Sequence[str]) -> Task:
         config_changes={
             "id2label": dict(enumerate(classes)),
             "label2id": {name: place for place, name in enumerate(classes)},
-            "problem_type": "single_label_classification",
+            "problem_type": f"{'multi' if multi_label else 'single'}_label_classification",
         },
         in_full=HEADS,
     )

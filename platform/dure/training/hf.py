@@ -13,7 +13,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_callback import ExportableState
 
 from dure.data.batching import LengthGroupedSampler, Lengths
-from dure.modeling.objectives import row_class_losses, row_token_losses
+from dure.modeling.objectives import Objective
 from dure.training import checkpoints
 
 
@@ -23,11 +23,15 @@ class _DureTrainer:
     Checkpoints are written into a hidden folder and renamed when they are whole. Retention is dure's own:
     the best and the newest stay.
 
-    The validation loss is the mean over all target tokens, or over all rows of a classifier. The trainers of
-    transformers take a mean of the batches' means, which changes with the batch size and the number of
-    workers, and count the rows twice that fill up the workers' last round.
+    The training loss is divided by the items of the whole optimiser step as the objective counts them, over all
+    micro-batches and workers. The trainers of transformers count labels, which is not the sum of their weights.
+
+    The validation loss is the plain one, without smoothing and weights: the mean over all target tokens, or over
+    all rows of a classifier. The trainers of transformers take a mean of the batches' means, which changes with
+    the batch size and the number of workers, and count the rows twice that fill up the workers' last round.
     """
 
+    compute_loss_func: Objective
     length_sampler: LengthGroupedSampler | None = None
 
     def group_lengths(self, lengths: Lengths, *, group_size: int, seed: int) -> None:
@@ -46,6 +50,17 @@ class _DureTrainer:
             total, items = torch.cat(self._row_losses).double().sum(dim=0)
             output.metrics[f"{metric_key_prefix}_loss"] = float(total / items)
         return output
+
+    def _get_num_items_in_batch(self: Any, batch_samples: list[Any], device: Any) -> torch.Tensor | None:
+        """Count the items of an optimiser step: over its micro-batches, and over all workers.
+
+        ``compute_loss`` multiplies by the number of workers, over which gradients are averaged.
+        """
+        if not batch_samples or "labels" not in batch_samples[0]:
+            return None
+        items = torch.stack([self.compute_loss_func.count(batch["labels"]) for batch in batch_samples]).sum()
+        everywhere: torch.Tensor = self.accelerator.gather(items.to(device)).sum()
+        return everywhere
 
     def _keep_losses(self: Any, losses: torch.Tensor) -> None:
         """Take the losses of a batch's rows, shape (rows, 2): summed loss, and number of items."""
@@ -96,7 +111,7 @@ class ClassicTrainer(_DureTrainer, Trainer):  # type: ignore[misc]
         with torch.no_grad(), self.compute_loss_context_manager():
             logits = model(**inputs)["logits"].float()
         if labels is not None:
-            self._keep_losses(row_class_losses(logits, labels))
+            self._keep_losses(self.compute_loss_func.row_losses(logits, labels))
         return None, logits, labels
 
 
@@ -111,7 +126,8 @@ class GeneratingTrainer(_DureTrainer, Seq2SeqTrainer):  # type: ignore[misc]
         labels = inputs.pop("labels", None)
         with torch.no_grad(), self.compute_loss_context_manager():
             if labels is not None:
-                self._keep_losses(row_token_losses(model(**inputs)["logits"], labels))
+                logits = model(**inputs)["logits"]
+                self._keep_losses(self.compute_loss_func.row_losses(logits, labels))
             ids = self.model.generate(
                 input_ids=inputs["input_ids"],
                 attention_mask=inputs["attention_mask"],

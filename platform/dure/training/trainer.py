@@ -119,7 +119,7 @@ class ModelTrainer:
             eval_dataset=self.eval_dataset,
             processing_class=tokenizer,
             compute_metrics=self.compute_metrics,
-            compute_loss_func=family.objective(),
+            compute_loss_func=family.objective(model, train_dataset),
             callbacks=callbacks,
         )
         self.hf.keep_checkpoints(training.save_total_limit)

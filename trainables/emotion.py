@@ -1,0 +1,188 @@
+"""Emotions in Korean text with KoBERT or any other encoder: one per text, or any number of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from typing import Annotated, Any, Self
+
+import datasets
+import numpy
+import torch
+from pydantic import Field, model_validator
+from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
+
+from dure.config.scalars import Bool, Float, Text
+from dure.config.schema import Experiment, Profile, Section
+from dure.data.classes import check_classes, classes_of, labels_in
+from dure.data.cleaning import CleaningConfig, cleaned
+from dure.data.collating import ClassificationCollator, LabelsCollator, multi_hot
+from dure.data.samples.emotions import Feeling, emotion_corpus
+from dure.data.tables import Table
+from dure.family import Features, Rows
+from dure.metrics.multilabel import multilabel_report, trivial_multilabel
+from dure.modeling.classifier import load_classifier
+from dure.modeling.objectives import LabelCrossEntropy, Objective, balanced_weights
+from trainables.transfer import Transfer, classes_of_model
+
+_OVERALL = ("subset_accuracy", "micro_f1", "macro_f1")
+
+
+class EmotionOptions(Section):
+    """What ``task:`` of an emotion experiment may say."""
+
+    multi_label: Bool = False
+    """Whether a text may have any number of emotions; exactly one otherwise."""
+    label_separator: Text = "|"
+    """What stands between the labels of one cell, in tables and in predictions."""
+    threshold: Annotated[Float, Field(gt=0.0, lt=1.0)] = 0.5
+    """Probability from which on a text is given a label."""
+    cleaning: CleaningConfig | None = None
+    """How text from the web is cleaned; texts stay as they are when it is not given."""
+
+    @model_validator(mode="after")
+    def _several_labels_are_meant(self) -> Self:
+        alone = sorted({"label_separator", "threshold"} & self.model_fields_set)
+        if alone and not self.multi_label:
+            raise ValueError(f"{alone[0]} is for multi_label: true, where a text may have several labels")
+        return self
+
+
+class Emotion(Transfer):
+    """Reads a text and says which emotions it shows; the emotions are those of the training table."""
+
+    options_section = EmotionOptions
+    options: EmotionOptions
+
+    def __init__(self, experiment: Experiment, *args: Any) -> None:
+        super().__init__(experiment, *args)
+        self.separator = self.options.label_separator if self.options.multi_label else None
+        if self.options.multi_label:
+            self.metric_names = tuple(f"eval_{name}" for name in _OVERALL)
+
+    def sample(self, split: str) -> list[dict[str, str]]:
+        """Return the embedded Korean texts; with several labels, every third one is joined with the next."""
+        rows = [dict(asdict(feeling)) for feeling in _feelings()[split]]
+        if self.separator is not None:
+            for one, other in zip(rows[::3], rows[1::3], strict=False):
+                one["text"] = f"{one['text']} {other['text']}"
+                one["label"] = f"{one['label']}{self.separator}{other['label']}"
+        return rows
+
+    def survey(self, tables: Mapping[str, Table]) -> None:
+        """Take the emotions from the training table; the other tables may have none beside them."""
+        self.classes = classes_of(tables["train"], "label", self.separator)
+        for split, table in tables.items():
+            if split != "train":
+                check_classes(table, "label", self.classes, self.separator)
+
+    def load_tokenizer(self, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
+        """Load the checkpoint's tokenizer, or train the rehearsal's on cleaned texts."""
+        return super().load_tokenizer(lambda: map(self.clean, texts()))
+
+    def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
+        """Load the encoder with a head over the emotions."""
+        return load_classifier(
+            self.experiment,
+            profile,
+            tokenizer,
+            self.classes,
+            self.tell,
+            multi_label=self.options.multi_label,
+        )
+
+    def clean(self, text: str) -> str:
+        """Return a text as the model reads it, before any prefix."""
+        return text if self.options.cleaning is None else cleaned(text, self.options.cleaning)
+
+    def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Features:
+        """Encode cleaned texts and, when the rows have them, the id of their emotion or the ids of all."""
+        rows = {**rows, "text": [self.clean(text) for text in rows["text"]]}
+        if self.separator is None:
+            return super().encode(rows, tokenizer)
+        cells = rows.pop("label", None)
+        features = super().encode(rows, tokenizer)
+        if cells is not None:
+            ids = {name: place for place, name in enumerate(self.classes)}
+            features["labels"] = [[ids[label] for label in labels_in(cell, self.separator)] for cell in cells]
+        return features
+
+    def encoding_key(self) -> Mapping[str, Any]:
+        """Return length, prefix, emotions, their separator and the cleaning."""
+        cleaning = self.options.cleaning
+        return {
+            **super().encoding_key(),
+            "family": "emotion-1",
+            "separator": self.separator,
+            "cleaning": None if cleaning is None else cleaning.model_dump(mode="json"),
+        }
+
+    def collator(
+        self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
+    ) -> ClassificationCollator | LabelsCollator:
+        """Pad to the longest row of the batch."""
+        if self.separator is None:
+            return super().collator(tokenizer, model)
+        multiple = 8 if torch.cuda.is_available() else 1
+        return LabelsCollator(int(tokenizer.pad_token_id or 0), model.config.num_labels, multiple_of=multiple)
+
+    def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> Objective:
+        """Cross entropy over emotions, or of yes and no for each; balanced when the experiment says so."""
+        if self.separator is None:
+            return super().objective(model, train)
+        settings = self.experiment.objective
+        weights = None
+        if settings.class_weights == "balanced":
+            yes = multi_hot(train["labels"][:], model.config.num_labels).sum(axis=0)
+            weights = balanced_weights(numpy.stack([len(train) - yes, yes]))
+        return LabelCrossEntropy(settings.label_smoothing, weights)
+
+    def compute_metrics(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: datasets.Dataset
+    ) -> Callable[[EvalPrediction], dict[str, float]]:
+        """Score the likeliest emotions, or all from the threshold on, over all and the figures of every one."""
+        if self.separator is None:
+            return super().compute_metrics(model, tokenizer, dataset)
+        classes = classes_of_model(model)
+
+        def score(prediction: EvalPrediction) -> dict[str, float]:
+            shares = self.probabilities(torch.as_tensor(prediction.predictions)).numpy()
+            truth = numpy.asarray(prediction.label_ids) > 0.5
+            report = multilabel_report(truth, shares >= self.options.threshold, classes)
+            return {
+                **{name: report[name] for name in _OVERALL},
+                **{
+                    f"{figure}[{name}]": float(value)
+                    for name, figures in report["per_class"].items()
+                    for figure, value in figures.items()
+                },
+            }
+
+        return score
+
+    def baseline(
+        self, tokenizer: PreTrainedTokenizerBase, train: datasets.Dataset, dev: datasets.Dataset
+    ) -> dict[str, float]:
+        """Score the most frequent emotion, or all as frequent as the threshold; as probabilities their shares."""
+        if self.separator is None:
+            return super().baseline(tokenizer, train, dev)
+        given, expected = (multi_hot(rows["labels"][:], len(self.classes)) for rows in (train, dev))
+        return trivial_multilabel(given, expected, self.options.threshold)
+
+    def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the probability of every emotion: of one among all, or of each by itself."""
+        return super().probabilities(logits) if self.separator is None else logits.sigmoid()
+
+    def label_of(self, probabilities: Sequence[float], classes: Sequence[str]) -> str:
+        """Return the likeliest emotion, or all from the threshold on, joined as in the tables."""
+        if self.separator is None:
+            return super().label_of(probabilities, classes)
+        pairs = zip(classes, probabilities, strict=True)
+        return self.separator.join(name for name, share in pairs if share >= self.options.threshold)
+
+
+@cache
+def _feelings() -> dict[str, list[Feeling]]:
+    """Write the embedded corpus once in a process, which may run many experiments on it."""
+    return emotion_corpus()
