@@ -14,6 +14,7 @@ from dure.config.loading import load_experiment
 from dure.config.schema import FoldConfig
 from dure.errors import RunError, UserError
 from dure.files import read_json_lines
+from dure.modeling.objectives import TokenCrossEntropy
 from dure.training import memory
 from dure.training.events import RunListener
 from dure.training.logs import captured_output
@@ -94,13 +95,7 @@ def test_the_best_checkpoint_is_what_is_exported_and_early_stopping_ends_the_run
 
 
 def test_a_diverging_run_fails_and_says_what_to_change(tiny, cpu, tmp_path, monkeypatch):
-    from trainables.summarization import Summarization
-
-    monkeypatch.setattr(
-        Summarization, "objective", lambda self: lambda outputs, labels, num_items_in_batch=None: (
-            outputs["logits"].sum() * float("nan")
-        ),
-    )  # fmt: skip
+    monkeypatch.setattr(TokenCrossEntropy, "total", lambda self, logits, labels: logits.sum() * float("nan"))
     with pytest.raises(RunError, match="learning_rate"):
         run(RunRequest(tiny("t5", "full"), cpu, tmp_path))
     assert RunFolder(tmp_path).read_result().state == "failed"
