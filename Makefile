@@ -19,8 +19,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 run: setup
 	$(BIN)/dure batch seven --rehearse
 
+# Two processes, whatever the machine: each may start a Ray cluster that takes all cores for its own. A file
+# stays in one process, so that what its tests share is made once; the order is that of tests/conftest.py.
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

@@ -59,7 +59,7 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **more}
 
 
-def program(*arguments: object, cwd: Path, timeout: float = 180, **more: str) -> Outcome:
+def program(*arguments: object, cwd: Path, timeout: float = 300, **more: str) -> Outcome:
     """Run the command line as a process of its own, with its output in pipes."""
     ended = subprocess.run(
         [sys.executable, "-m", "dure", *map(str, arguments)],

@@ -46,7 +46,7 @@ def test_a_killed_batch_leaves_no_process_and_goes_on_where_it_was(tmp_path):
     finished, cut, waiting = (folder / name for name in NAMES)
     with (tmp_path / "log").open("w") as log:
         driver = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log)
-        _wait_for(lambda: (finished / "result.json").exists() and last_checkpoint(cut), 120)
+        _wait_for(lambda: (finished / "result.json").exists() and last_checkpoint(cut), 300)
         started = psutil.Process(driver.pid).children(recursive=True)
         assert any("raylet" in process.name() for process in started)
         driver.send_signal(signal.SIGKILL)

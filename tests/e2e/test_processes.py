@@ -38,19 +38,19 @@ def test_a_batch_prints_one_json_object_and_tells_its_progress(tmp_path):
 
 
 def test_ctrl_c_ends_a_run_with_130_and_resume_completes_it(tmp_path):
-    arguments = ["train", "kobart_baseline", "--rehearse", "--output", "run", *TINY, "rehearsal.max_steps=300",
-                 "rehearsal.num_evaluations=100", "training.epochs=500", "training.early_stopping_patience=200"]  # fmt: skip
+    arguments = ["train", "kobart_baseline", "--rehearse", "--output", "run", *TINY, "rehearsal.max_steps=90",
+                 "rehearsal.num_evaluations=30", "training.epochs=500", "training.early_stopping_patience=200"]  # fmt: skip
     running = subprocess.Popen(
         [sys.executable, "-m", "dure", *arguments],
         cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         # What a shell starts in the background ignores Ctrl-C, and so would whatever that starts.
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while not list((tmp_path / "run").glob("checkpoint-*")) and time.monotonic() < deadline:
         time.sleep(0.1)
     running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=60)
+    out, err = running.communicate(timeout=120)
     assert running.returncode == 130, err
     assert out == ""
     assert "Traceback" not in err
@@ -59,5 +59,5 @@ def test_ctrl_c_ends_a_run_with_130_and_resume_completes_it(tmp_path):
 
     resumed = program(*arguments, "--resume", "--json", cwd=tmp_path)
     assert resumed.code == 0, resumed.err
-    assert "300 steps from step" in resumed.err
+    assert "90 steps from step" in resumed.err
     assert resumed.value["state"] == "completed"

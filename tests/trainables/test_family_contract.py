@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from math import isfinite
 
 import pytest
@@ -96,11 +97,8 @@ def test_a_run_cut_after_a_checkpoint_resumes_to_the_same_records(
 ):
     whole = run(RunRequest(tiny(architecture, kind, **more), cpu, tmp_path / "whole"))
     assert whole.state == "completed"
-    run(RunRequest(tiny(architecture, kind, **more), cpu, tmp_path / "cut"))
-    cut = RunFolder(tmp_path / "cut")
     # As a kill after the checkpoint of step 4 would have left it.
-    import shutil
-
+    cut = RunFolder(shutil.copytree(tmp_path / "whole", tmp_path / "cut"))
     shutil.rmtree(cut.path / "checkpoint-6")
     shutil.rmtree(cut.final_model)
     cut.result.unlink()
