@@ -82,21 +82,12 @@ class Crossval(Strategy):
         self._drop()
 
     def summary(self, trials: Sequence[TrialStatus]) -> Mapping[str, Any]:
-        """Return the study's settings and the state of every fold, by experiment."""
-        states = {trial.name: trial for trial in trials}
+        """Return the study's settings, and what was dropped and why."""
         return {
             "folds": self.study.folds,
             "seed": self.study.seed,
             "dropped": dict(self._dropped),
             "metrics": dict(self._metrics),
-            "states": {
-                name: {
-                    number: states[plan.name].state
-                    for (experiment, number), plan in self._plans.items()
-                    if experiment == name
-                }
-                for name in self._metrics
-            },
         }
 
     def scores(self) -> dict[str, dict[int, float]]:
