@@ -47,6 +47,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)[STATE]
+        shapes = {name: tensor.shape for name, tensor in state.items()}
     except Exception as error:  # torch raises almost anything for a file that is not its own
         reason = " ".join(str(error).split())[:200]
         raise UserError(
@@ -57,8 +58,8 @@ def load_weights(model: nn.Module, path: Path) -> None:
     wanted = trained_state(model)
     differing = sorted(
         name
-        for name in wanted.keys() | state.keys()
-        if name not in wanted or name not in state or wanted[name].shape != state[name].shape
+        for name in wanted.keys() | shapes.keys()
+        if name not in wanted or wanted[name].shape != shapes.get(name)
     )
     if differing:
         raise UserError(
