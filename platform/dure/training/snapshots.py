@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback
+from transformers import TrainerCallback, set_seed
 
+from dure.config.schema import Experiment, Profile
+from dure.family import load_family
 from dure.files import written_beside
-from dure.modeling.weights import save_weights
+from dure.modeling.weights import load_weights, save_weights
+from dure.training.corpus import load_corpus
+
+logger = logging.getLogger(__name__)
 
 BEST = "best_model.pt"
 _EPOCH = re.compile(r"epoch_(\d+)\.pt")
@@ -30,12 +36,39 @@ class EpochSnapshots(TrainerCallback):  # type: ignore[misc]
         self.folder = folder
         self.is_main = is_main
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Remove what a kill left half written."""
+        if self.is_main:
+            for path in self.folder.glob(".*.pt.*.part"):
+                path.unlink()
+
     def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Write the weights with the epoch and step that they are of."""
         if self.is_main:
             epoch = round(state.epoch)
             path = self.folder / f"epoch_{epoch}.pt"
             save_weights(model, path, {"epoch": epoch, "step": state.global_step})
+
+
+def export_weights(weights: Path, experiment: Experiment, profile: Profile, folder: Path) -> None:
+    """Write the model of an experiment with the weights of a file, as training itself leaves it at its end.
+
+    Args:
+        weights: What :class:`EpochSnapshots` wrote.
+        experiment: What they were trained by.
+        profile: The machine.
+        folder: Where the model goes, whole or not at all.
+
+    Raises:
+        UserError: The experiment's data or checkpoint is gone, or the weights are of another model.
+    """
+    family = load_family(experiment)
+    tokenizer = load_corpus(family, tell=logger.info).tokenizer
+    set_seed(experiment.experiment.seed)
+    model = family.load_model(tokenizer, profile)
+    load_weights(model, weights)
+    with written_beside(folder) as beside:
+        family.export(model, tokenizer, beside)
 
 
 def epochs_of(folder: Path) -> dict[int, Path]:
