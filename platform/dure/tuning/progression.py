@@ -17,7 +17,7 @@ from dure.training.snapshots import epochs_of
 from dure.tuning.events import SETTLED, TrialStatus
 from dure.tuning.halving import Candidate
 from dure.tuning.progressive import DATA_RATIO, ProgressiveRatioScheduler
-from dure.tuning.stages import BASELINE, SCORE, best_place, run_stage, stage_folders
+from dure.tuning.stages import BASELINE, SCORE, beats_baseline, best_place, run_stage, stage_folders
 from dure.tuning.strategy import Strategy, TrialPlan
 
 Record = Mapping[str, Any]
@@ -165,6 +165,7 @@ class Progressive(Strategy):
             "seed": self._first.experiment.seed,
             "epochs_per_stage": self.study.epochs_per_stage,
             "effective_batch_size": training.effective_batch_size,
+            "stopped": self._stopped(trials, winner),
             "winner": winner,
             "best_stage": self._best_stage(stages[shown]),
             "samples_trained": sum(stage["samples"] for stage in every),
@@ -180,6 +181,18 @@ class Progressive(Strategy):
                 for trial, values in zip(trials, self.study.candidates, strict=True)
             ],
         }
+
+    def _stopped(self, trials: Sequence[TrialStatus], winner: str | None) -> str | None:
+        """Return why the study ended before all of the data: ``gain``, ``baseline``, or None."""
+        if winner is not None:
+            return "gain" if len(self._records(winner)) < len(self.study.ratios) else None
+        firsts = [self._records(trial.name)[:1] for trial in trials if trial.state == "stopped"]
+        training = self._first.training
+        if len(firsts) == len(trials) and not any(
+            beats_baseline(training, record["metrics"]) for first in firsts for record in first
+        ):
+            return "baseline"
+        return None
 
     def _best_stage(self, stages: Sequence[Record]) -> str | None:
         scored = [stage for stage in stages if stage["score"] is not None]

@@ -11,9 +11,10 @@ from typing import Any
 
 from ray import tune
 
+from dure.config.loading import dump_yaml
 from dure.config.progressive import ProgressiveStudy, stage_name
 from dure.config.schema import Experiment, TrainingConfig
-from dure.errors import DureError
+from dure.errors import DureError, UserError
 from dure.files import read_json_lines, write_json
 from dure.training import checkpoints
 from dure.training.memory import resident_mb
@@ -50,7 +51,16 @@ def batch_size_at(
         effective_batch_size: Rows of one optimiser step, which the result divides.
         num_workers: Workers that share a forward pass out evenly.
         limit: Most rows, after memory ran short.
+
+    Raises:
+        UserError: The workers cannot share the experiment's batch out evenly.
     """
+    if batch_size % num_workers:
+        raise UserError(
+            f"{batch_size} rows cannot be shared out evenly among {num_workers} workers",
+            where="training.batch_size",
+            expected=f"a multiple of {num_workers}",
+        )
     share = Fraction(1, 4) if ratio <= _SMALL else Fraction(1, 2) if ratio <= _MIDDLE else Fraction(1)
     most = int(batch_size * share)
     if limit is not None:
@@ -147,6 +157,11 @@ def _train_stage(
         path=folder.path,
         stage=Stage(warm_start=warm_start),
     )
+    if folder.experiment.is_file() and folder.experiment.read_text(encoding="utf-8") != dump_yaml(
+        request.experiment
+    ):
+        # It was begun with other settings, such as another number of epochs, and cannot go on with these.
+        shutil.rmtree(folder.path)
     result = fit_trial(request)
     num_epochs = len(epochs_of(folder.checkpoints))
     best_epoch = round(float(result.metrics["best_step"]) / float(result.metrics["steps"]) * num_epochs)
@@ -154,22 +169,22 @@ def _train_stage(
     folder.write_result(replace(result, best_checkpoint=str(best.relative_to(folder.path))))
     peak = float(result.metrics["peak_memory_mb"])
     told = [_summary(base.experiment, number, len(folders), result)]
-    baseline, score = _baseline(training, result.metrics), result.metrics.get(training.best_metric)
-    if (
-        place == 0
-        and score is not None
-        and baseline is not None
-        and not _beats(training, float(score), baseline)
-    ):
+    baseline = _baseline(training, result.metrics)
+    if place == 0 and baseline is not None and not beats_baseline(training, result.metrics):
         told.append(
             f"no better than a model that learns nothing ({training.best_metric} {baseline:.4f})"
             + ("; going on (--on-baseline warn)" if study.on_baseline == "warn" else "")
         )
     if study.max_memory_mb is not None and peak > study.max_memory_mb:
         limit = max(workers, batch_size // 2)
+        rows = "1 row" if limit == 1 else f"{limit} rows"
         told.append(
             f"stage {number} took {peak:,.0f} MB, more than --max-memory-mb {study.max_memory_mb:,}; "
-            f"the next stage takes at most {limit} rows at a time"
+            + (
+                f"the next stage takes at most {rows} at a time"
+                if limit < batch_size
+                else f"it took {rows} at a time already, the fewest that are possible"
+            )
         )
     write_json(
         folder.training_metrics,
@@ -202,8 +217,12 @@ def _baseline(training: TrainingConfig, metrics: Mapping[str, Any]) -> float | N
     return None if value is None else float(value)
 
 
-def _beats(training: TrainingConfig, score: float, baseline: float) -> bool:
-    return score > baseline if training.higher_is_better else score < baseline
+def beats_baseline(training: TrainingConfig, metrics: Mapping[str, Any]) -> bool:
+    """Return whether metrics are better than those of a model that learns nothing, as far as both are known."""
+    score, baseline = metrics.get(training.best_metric), _baseline(training, metrics)
+    if score is None or baseline is None:
+        return True
+    return float(score) > baseline if training.higher_is_better else float(score) < baseline
 
 
 def best_place(training: TrainingConfig, scores: Sequence[float | None]) -> int | None:
