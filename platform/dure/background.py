@@ -47,11 +47,7 @@ def start(arguments: Sequence[str], path: Path, *, pid_file: str, log: Path) -> 
         UserError: One runs in this folder already.
     """
     path = path.resolve()
-    running = find(path)
-    if running is not None:
-        raise UserError(
-            f"process {running.pid} works in this folder already", where=str(path), hint=f"dure stop {path}"
-        )
+    refuse_second(path)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -77,6 +73,19 @@ def find(path: Path) -> psutil.Process | None:
         except (ValueError, psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return None
+
+
+def refuse_second(path: Path) -> None:
+    """Check that no background process but this one works in a folder.
+
+    Raises:
+        UserError: One does.
+    """
+    running = find(path)
+    if running is not None and running.pid != os.getpid():
+        raise UserError(
+            f"process {running.pid} works in this folder already", where=str(path), hint=f"dure stop {path}"
+        )
 
 
 def stop(path: Path) -> int:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from dure.config.loading import checked, dump_yaml, load_space, with_values
+from dure.config.loading import checked, dump_yaml, load_experiment, load_space, with_values
 from dure.config.progressive import OnBaseline, ProgressiveStudy
 from dure.config.ratios import as_number, as_ratio, schedule
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
-from dure.files import write_json, write_text
+from dure.files import write_json, write_text, written_beside
 
 if TYPE_CHECKING:
     from dure.background import Background
@@ -79,6 +79,10 @@ def plan_progressive(
     if before is None or any((start_ratio, step_size, max_ratio)):
         ratios = _schedule(start_ratio, step_size, max_ratio, () if before is None else before.ratios)
         values["ratios"] = [as_number(ratio) for ratio in ratios]
+    if num_candidates is not None and num_candidates < 1:
+        raise UserError(
+            f"{num_candidates} points are none", where="--num-candidates", expected="a number from 1"
+        )
     if candidates:
         tried = _candidates(experiment, candidates, num_candidates or _POINTS)
         if before is not None and list(before.candidates) != tried:
@@ -102,6 +106,7 @@ def plan_progressive(
     options: dict[tuple[str, ...], str] = {
         (key,): f"--{key.replace('_', '-')}" for key in (*given, "candidates")
     }
+    options["reduction",] = "--eta"
     return checked(ProgressiveStudy, values, options, "dure progressive")
 
 
@@ -138,6 +143,7 @@ def progressive(
         UserError: The experiment, its data, the folder or the cluster is wrong.
         RunError: Ray does not start.
     """
+    from dure.background import refuse_second
     from dure.reporting.progressive_plot import plot_progressive
     from dure.reporting.progressive_table import progressive_text
     from dure.reporting.tracking import tracker_for
@@ -147,6 +153,7 @@ def progressive(
     from dure.tuning.progression import Progressive
 
     path = path.resolve()
+    refuse_second(path)
     base = shape(experiment)
     if resume:
         stored_experiment(path, base)
@@ -155,7 +162,9 @@ def progressive(
         if begin_again or read_progressive(path) != study:
             # What a candidate came to is decided anew; its finished stages stay.
             for name in study.names():
-                RunFolder(path if len(study.candidates) == 1 else path / name).result.unlink(missing_ok=True)
+                folder = RunFolder(_candidate_folder(study, path, name))
+                folder.result.unlink(missing_ok=True)
+                shutil.rmtree(folder.final_model, ignore_errors=True)
     write_text(path / STUDY, dump_yaml(study))
     write_text(path / BASE, dump_yaml(base))
     strategy = Progressive(
@@ -172,7 +181,11 @@ def progressive(
     finally:
         _remove_own_pid(path)
     if results["winner"] is not None:
-        results["final_model"] = str(_promoted_model(study, path, results["winner"], results["best_stage"]))
+        results["final_model"] = str(
+            _promoted_model(
+                _candidate_folder(study, path, results["winner"]), path, results["best_stage"], profile
+            )
+        )
         write_json(path / RESULTS, results)
     write_text(path / SUMMARY, progressive_text(results))
     if results["stages"]:
@@ -353,7 +366,7 @@ def _move_aside(study: ProgressiveStudy, path: Path, start: Fraction) -> None:
     names = study.names()
     stamp = f"replaced_{datetime.now():%Y%m%d_%H%M%S}"
     for name in names:
-        candidate = path if len(names) == 1 else path / name
+        candidate = _candidate_folder(study, path, name)
         folders = stage_folders(study, candidate)
         place = study.ratios.index(start)
         if place and folders[place - 1].read_training_metrics() is None and len(names) == 1:
@@ -362,28 +375,33 @@ def _move_aside(study: ProgressiveStudy, path: Path, start: Fraction) -> None:
                 where=f"--start-ratio {as_number(start)}",
                 hint="leave the option out to continue after the last finished stage",
             )
-        for stage in sorted(candidate.glob("stage_*pct")):
-            number = int(stage.name.split("_")[1])
-            if number > place:
+        later = [stage for stage in candidate.glob("stage_*pct") if int(stage.name.split("_")[1]) > place]
+        for old in (*later, candidate / "final_model"):
+            if old.is_dir():
                 (candidate / stamp).mkdir(exist_ok=True)
-                stage.rename(candidate / stamp / stage.name)
+                old.rename(candidate / stamp / old.name)
 
 
-def _promoted_model(study: ProgressiveStudy, path: Path, winner: str, stage: str) -> Path:
-    """Move the model of the winner's best stage into its candidate's folder, from where it predicts."""
-    candidate = path if len(study.candidates) == 1 else path / winner
-    target = candidate / "final_model"
-    made = candidate / stage / "final_model"
+def _candidate_folder(study: ProgressiveStudy, path: Path, name: str) -> Path:
+    return path if len(study.candidates) == 1 else path / name
+
+
+def _promoted_model(candidate: Path, path: Path, stage: str, profile: Profile) -> Path:
+    """Move the model of the winner's best stage into its candidate's folder, from where it predicts.
+
+    Made anew from the stage's weights, if it was removed when another stage was the best.
+    """
+    from dure.training.snapshots import BEST, export_weights
+
+    target, made = candidate / "final_model", candidate / stage / "final_model"
+    if candidate != path:
+        shutil.copyfile(made.with_name(BASE), candidate / BASE)
     if made.is_dir():
-        if candidate != path:
-            shutil.copyfile(made.with_name(BASE), candidate / BASE)
-        if target.is_dir():
-            old = target.with_name(".final_model.old")
-            target.rename(old)
-            made.rename(target)
-            shutil.rmtree(old)
-        else:
-            made.rename(target)
+        with written_beside(target) as beside:
+            made.rename(beside)
+    elif not target.is_dir():
+        weights = candidate / stage / "checkpoints" / BEST
+        export_weights(weights, load_experiment(str(made.with_name(BASE))), profile, target)
     return target
 
 
