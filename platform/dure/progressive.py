@@ -83,6 +83,8 @@ def plan_progressive(
         raise UserError(
             f"{num_candidates} points are none", where="--num-candidates", expected="a number from 1"
         )
+    if num_candidates is not None and all("=" in text for text in candidates):
+        raise UserError("it needs a search space", where="--num-candidates", hint="--candidates SPACE")
     if candidates:
         tried = _candidates(experiment, candidates, num_candidates or _POINTS)
         if before is not None and list(before.candidates) != tried:
@@ -92,8 +94,6 @@ def plan_progressive(
                 hint=f"leave it out, or see {stored}",
             )
         values["candidates"] = tried
-    elif num_candidates is not None:
-        raise UserError("it needs a search space", where="--num-candidates", hint="--candidates SPACE")
     given = {
         "epochs_per_stage": epochs_per_stage,
         "max_memory_mb": max_memory_mb,
@@ -308,12 +308,23 @@ def _candidates(experiment: Experiment, given: Iterable[str], num_points: int) -
             key, _, listed = (piece.strip() for piece in text.partition("="))
             parts.append([{key: value} for value in _values(experiment, key, listed)])
         else:
-            parts.append(load_space(text).grid(num_points))
+            try:
+                parts.append(load_space(text).grid(num_points))
+            except UserError as error:
+                raise UserError(
+                    error.problem if error.where is None else f"{error.where}: {error.problem}",
+                    where="--candidates",
+                    expected=error.expected,
+                    hint=error.hint,
+                ) from None
     points = [
         {key: value for part in combination for key, value in part.items()} for combination in product(*parts)
     ]
-    for point in points:
+    for place, point in enumerate(points):
         with_values(experiment, point, "--candidates")
+        if point in points[:place]:
+            told = ", ".join(f"{key}={value}" for key, value in point.items())
+            raise UserError(f"{told} stands there twice", where="--candidates")
     return points
 
 
@@ -349,7 +360,7 @@ def _forecaster(experiment: Experiment) -> Callable[[Sequence[Mapping[str, Any]]
         found = forecast(
             [record["num_rows"] for record in scored],
             [record["score"] for record in scored],
-            round(scored[-1]["num_rows"] / scored[-1]["ratio"]),
+            scored[-1]["num_rows_in_all"],
             direction="max" if training.higher_is_better else "min",
             num_dev_rows=scored[-1]["num_dev_rows"],
             is_share=is_share(training.best_metric) and training.best_metric != "eval_rouge_sum",

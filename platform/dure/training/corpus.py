@@ -41,6 +41,7 @@ class Corpus:
         dev: Encoded validation rows, none of which shares a text with training.
         test: Encoded rows that a result is reported on, when they have targets; apart from training too.
         fingerprints: Split to content hash of its table.
+        num_rows_in_all: Training rows of which ``data.train_ratio`` takes a part.
         tested: The rows of ``test`` as they stand in their table, when there are some.
     """
 
@@ -49,6 +50,7 @@ class Corpus:
     dev: datasets.Dataset | None
     test: datasets.Dataset | None
     fingerprints: dict[str, str]
+    num_rows_in_all: int
     tested: Tested | None = None
 
 
@@ -175,7 +177,15 @@ def load_corpus(
             encoded[split] = encode_split(family, tokenizer, drawn, tell=tell).dataset
             if split == "test":
                 tested = Tested(drawn, numbers)
-    return Corpus(tokenizer, encoded["train"], encoded.get("dev"), encoded.get("test"), fingerprints, tested)
+    return Corpus(
+        tokenizer,
+        encoded["train"],
+        encoded.get("dev"),
+        encoded.get("test"),
+        fingerprints,
+        train.num_rows,
+        tested,
+    )
 
 
 def _corpus_of_fold(
@@ -224,6 +234,7 @@ def _corpus_of_fold(
         rows["dev"],
         rows["test"],
         {"train": table.fingerprint},
+        len(train),
         Tested(table.select(test), test),
     )
 

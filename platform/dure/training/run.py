@@ -197,6 +197,7 @@ def _train(
             "best_step": outcome["best_step"] or outcome["steps"],
             "steps": outcome["steps"],
             "num_train_rows": len(corpus.train),
+            "num_rows_in_all": corpus.num_rows_in_all,
             "num_dev_rows": 0 if corpus.dev is None else len(corpus.dev),
             "peak_memory_mb": round(usage.peak_mb, 1),
             "cpu_percent": round(usage.cpu_percent, 1),

@@ -193,6 +193,7 @@ def _train_stage(
             "name": folder.path.name,
             "ratio": float(ratio),
             "num_rows": result.metrics["num_train_rows"],
+            "num_rows_in_all": result.metrics["num_rows_in_all"],
             "num_dev_rows": result.metrics["num_dev_rows"],
             "score": result.metrics.get(training.best_metric),
             "metrics": finite(result.metrics),
