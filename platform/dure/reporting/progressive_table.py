@@ -203,7 +203,8 @@ def _last(row: Row) -> Row:
 def _best(stages: Sequence[Row], summary: Mapping[str, Any]) -> Row | None:
     scored = [stage for stage in stages if number(stage.get("score")) is not None]
     choose = min if summary["direction"] == "min" else max
-    return choose(scored, key=lambda stage: float(stage["score"]), default=None)
+    # The later of equals, as the study itself chooses.
+    return choose(reversed(scored), key=lambda stage: float(stage["score"]), default=None)
 
 
 def _gain(metric: str, score: float | None, before: float | None) -> str:
