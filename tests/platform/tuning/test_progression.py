@@ -17,7 +17,7 @@ LR = "training.learning_rate"
 RATIOS = (Fraction(1, 4), Fraction(1, 2), Fraction(1))
 STAGES = ["stage_1_25pct", "stage_2_50pct", "stage_3_100pct"]
 KEYS = {
-    "stage", "name", "ratio", "num_rows", "num_dev_rows", "state", "score", "metrics", "best_epoch",
+    "stage", "name", "ratio", "num_rows", "num_rows_in_all", "num_dev_rows", "state", "score", "metrics", "best_epoch",
     "checkpoint", "warm_start", "seconds", "peak_memory_mb", "cpu_percent", "batch_size",
     "gradient_accumulation_steps", "samples", "baseline", "forecast",
 }  # fmt: skip
