@@ -72,11 +72,11 @@ def test_of_a_model_with_adapters_only_these_are_kept(checkpoints, tmp_path):
 
 
 def test_weights_of_another_model_are_refused_with_file_and_tensor(checkpoints, tmp_path):
-    adapted = loaded("t5", checkpoints["t5"], seed=1, lora=True)
-    plain = loaded("bart", checkpoints["bart"], seed=1, lora=False)
-    narrower = loaded("t5", checkpoints["t5"], seed=1, lora=False, special=())
+    adapted = loaded("bart", checkpoints["bart"], seed=1, lora=True)
+    plain = loaded("t5", checkpoints["t5"], seed=1, lora=False)
+    narrower = loaded("bart", checkpoints["bart"], seed=1, lora=False, special=())
     file = tmp_path / "best_model.pt"
-    saved = loaded("t5", checkpoints["t5"], seed=2, lora=False)
+    saved = loaded("bart", checkpoints["bart"], seed=2, lora=False)
     save_weights(saved, file, {})
     for model in (adapted, plain, narrower):
         before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -6,12 +6,13 @@ import re
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from dure.errors import UserError
 from dure.files import read_json_lines, write_json
 from dure.training.records import StageFolder
 from dure.training.run import RunRequest, Stage, run
-from dure.training.snapshots import mark_best
+from dure.training.snapshots import export_weights, mark_best
 
 
 def test_a_stage_folder_keeps_checkpoints_and_logs_apart(tmp_path):
@@ -43,6 +44,14 @@ def test_a_warm_started_run_begins_at_the_given_weights(architecture, kind, tiny
     }
     [best] = [epoch for epoch, step in steps.items() if step == result.metrics["best_step"]]
     warm_start = mark_best(first.checkpoints, best)
+
+    # The model that training left is made again from the weights alone.
+    export_weights(warm_start, experiment, cpu, tmp_path / "again")
+    left, made = (
+        load_file(folder / "model.safetensors") for folder in (first.final_model, tmp_path / "again")
+    )
+    assert left.keys() == made.keys()
+    assert all(torch.equal(left[name], made[name]) for name in left)
 
     run(RunRequest(experiment, cpu, second.path, stage=Stage(warm_start=warm_start)))
     records = {

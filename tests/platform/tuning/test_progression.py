@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from dure.config.progressive import ProgressiveStudy
-from dure.files import read_json_lines
+from dure.files import read_json_lines, write_json
 from dure.progressive import BASE, PLOT, RESULTS, SUMMARY, progressive, read_progressive
-from dure.tuning.events import StudyListener
+from dure.tuning.events import StudyListener, TrialStatus
+from dure.tuning.progression import Progressive
 
 LR = "training.learning_rate"
 RATIOS = (Fraction(1, 4), Fraction(1, 2), Fraction(1))
@@ -181,3 +182,22 @@ def test_too_much_memory_takes_smaller_batches_and_too_little_gain_ends_it(by_lo
         [line] = [line for line in notes.told_lines if f"stage {number} of 4" in line]
         for said in ("peak memory", "CPU", "0 MB of tensors not released"):
             assert said in line
+
+
+def test_the_summary_says_that_no_candidate_beat_the_trivial_baseline(tiny, tmp_path):
+    study = ProgressiveStudy(name="two", ratios=RATIOS, candidates=({LR: 1e-3}, {LR: 1e-4}))
+    experiment = tiny("bert", "full")
+    strategy = Progressive(
+        study, [experiment] * 2, tmp_path, log_file="log", forecaster=lambda records: None
+    )  # fmt: skip
+    record = {
+        "name": STAGES[0], "score": 0.4, "checkpoint": "x", "samples": 20,
+        "metrics": {"eval_accuracy": 0.4, "baseline_accuracy": 0.5},
+    }  # fmt: skip
+    for name in study.names():
+        write_json(tmp_path / name / STAGES[0] / "training_metrics.json", record)
+    ended = [TrialStatus(name=name, state="stopped", path=tmp_path / name) for name in study.names()]
+    summary = strategy.summary(ended)
+    assert (summary["stopped"], summary["winner"], summary["baseline"]) == ("baseline", None, 0.5)
+    running = [ended[0], TrialStatus(name="candidate_2", state="running", path=tmp_path / "candidate_2")]
+    assert strategy.summary(running)["stopped"] is None
