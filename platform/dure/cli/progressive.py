@@ -11,6 +11,7 @@ from dure.cli import options
 from dure.cli.app import app
 from dure.cli.printing import print_result, print_yaml, results_only_on_stdout, tell
 from dure.config.progressive import OnBaseline
+from dure.config.progressive_plan import STUDY, candidate_experiments, plan_progressive
 from dure.config.schema import Experiment
 
 
@@ -110,10 +111,10 @@ def progressive(
 
     chosen = api.load_experiment(experiment, [*own, *(overrides or ())])
     name = f"{chosen.name[:80]}-progressive"
-    resume = resume or (output is not None and (output / growth.STUDY).is_file())
-    path = api.output_folder(name, output, resume=True, record=growth.STUDY) if resume else None
+    resume = resume or (output is not None and (output / STUDY).is_file())
+    path = api.output_folder(name, output, resume=True, record=STUDY) if resume else None
     begin_again = path is not None and growth.begins_again(path, start_ratio)
-    study = growth.plan_progressive(
+    study = plan_progressive(
         chosen,
         start_ratio=start_ratio,
         step_size=step_size,
@@ -128,7 +129,7 @@ def progressive(
         on_baseline=on_baseline or ("warn" if rehearse else None),
         stored=path,
     )
-    api.check([shape(each) for each in growth.candidate_experiments(study, chosen)], with_tables=not dry_run)
+    api.check([shape(each) for each in candidate_experiments(study, chosen)], with_tables=not dry_run)
     if dry_run:
         print_yaml(study, shape(chosen), as_json=as_json)
         return 0
