@@ -66,7 +66,8 @@ def test_a_module_that_overfits_has_its_sweet_spot_before_the_gap_opens():
     assert fitting_epochs(points) == (1, 2, 3, 4, 5, 6, 7)
     found = sweet_spot(points)
     assert found.votes["criteria"] == 7
-    assert found.epoch is not None and found.epoch <= 7
+    assert found.epoch is not None
+    assert found.epoch <= 7
 
 
 def test_a_module_that_never_converges_is_best_at_its_end_and_is_still_falling():
@@ -109,7 +110,8 @@ def test_epochs_and_never_places_in_the_list_are_reported():
     del points[3]
     found = sweet_spot(points)
     assert 8 not in found.scores
-    assert found.epoch is not None and found.epoch % 2 == 0
+    assert found.epoch is not None
+    assert found.epoch % 2 == 0
 
 
 def test_a_window_with_a_loss_that_is_not_finite_is_neither_stable_nor_converged_nor_a_plateau():
