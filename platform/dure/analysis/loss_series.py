@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dure.errors import UserError
@@ -62,22 +62,25 @@ def points_of(records: Iterable[Mapping[str, Any]]) -> list[Point]:
     return points
 
 
-def series_of(folder: Path, modules: Iterable[str]) -> dict[str, list[Point]]:
+def series_of(
+    folder: Path, modules: Iterable[str], losses: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, list[Point]]:
     """Read the losses of a run's modules from its ``metrics.jsonl``.
 
-    A module whose name has that of a task as a word, such as ``heads.regret`` or ``regret_analyser``, has the losses
-    of that task (``eval_loss_regret``, ``loss_regret``); every other one those of the whole model. Only losses are
-    read. A validation in the middle of an epoch is of weights that no epoch file holds, and is left out.
+    Only losses are read. A validation in the middle of an epoch is of weights that no epoch file holds, and is left out.
 
     Args:
         folder: Folder of the run.
         modules: Names of its modules.
+        losses: Module → the validation loss that it is judged by, such as ``eval_loss_regret``, with the training loss
+            ``loss_regret`` beside it; ``eval_loss`` for modules that are not named.
 
     Returns:
         Module → its series, in the order of ``modules``.
 
     Raises:
-        UserError: The run recorded no validation at the end of an epoch.
+        UserError: A loss was never recorded at the end of an epoch.
+        ValueError: What a module is to be judged by is no validation loss.
     """
     path = RunFolder(folder).metrics
     evals: dict[int, Mapping[str, Any]] = {}
@@ -86,40 +89,36 @@ def series_of(folder: Path, modules: Iterable[str]) -> dict[str, list[Point]]:
         epoch = float(record["epoch"])
         if record["kind"] == "train":
             trains.setdefault(max(1, math.ceil(epoch - _END_OF_EPOCH)), []).append(record)
-        elif LOSS in record and round(epoch) > 0 and abs(epoch - round(epoch)) <= _END_OF_EPOCH:
-            evals[round(epoch)] = record
-    if not evals:
-        raise UserError(
-            "no validation at the end of an epoch is recorded",
-            where=str(path),
-            expected="records with eval_loss; training.eval_every decides when validation comes",
-        )
-    tasks = {
-        key.removeprefix(f"{LOSS}_")
-        for record in evals.values()
-        for key in record
-        if key.startswith(f"{LOSS}_")
-    }
-    return {module: _one_series(evals, trains, _task_of(module, tasks)) for module in modules}
+        elif round(epoch) > 0 and abs(epoch - round(epoch)) <= _END_OF_EPOCH:
+            # A test comes after the last epoch, without the losses of validation.
+            evals[round(epoch)] = {**evals.get(round(epoch), {}), **record}
+    series = {}
+    for module in modules:
+        name = losses.get(module, LOSS)
+        if name != LOSS and not name.startswith(f"{LOSS}_"):
+            raise ValueError(f"{module} is to be judged by {name}, which is no validation loss")
+        series[module] = _one_series(evals, trains, name)
+        if not series[module]:
+            raise UserError(
+                f"{name} was never recorded at the end of an epoch",
+                where=str(path),
+                expected=f"records of validation with {name}; training.eval_every says when validation comes",
+            )
+    return series
 
 
 def _one_series(
-    evals: Mapping[int, Mapping[str, Any]],
-    trains: Mapping[int, Sequence[Mapping[str, Any]]],
-    task: str | None,
+    evals: Mapping[int, Mapping[str, Any]], trains: Mapping[int, Sequence[Mapping[str, Any]]], name: str
 ) -> list[Point]:
-    suffix = "" if task is None else f"_{task}"
     records = []
     for epoch, record in evals.items():
-        losses = [value for each in trains.get(epoch, ()) if (value := each.get(f"loss{suffix}")) is not None]
-        # A validation without the task's loss says nothing of the task; null is a loss that was not finite.
-        if LOSS + suffix in record:
+        losses = [
+            value
+            for each in trains.get(epoch, ())
+            if (value := each.get(name.removeprefix("eval_"))) is not None
+        ]
+        # A record without the loss says nothing of it; null is a loss that was not finite.
+        if name in record:
             train = sum(losses) / len(losses) if losses else None
-            records.append({"epoch": epoch, "train_loss": train, "eval_loss": record[LOSS + suffix]})
+            records.append({"epoch": epoch, "train_loss": train, "eval_loss": record[name]})
     return points_of(records)
-
-
-def _task_of(module: str, tasks: Iterable[str]) -> str | None:
-    """Return the task whose name is a word of the module's; the longest one when there are several."""
-    found = [task for task in tasks if re.search(rf"(^|[._-]){re.escape(task)}($|[._-])", module)]
-    return max(found, key=len, default=None)

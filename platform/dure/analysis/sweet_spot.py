@@ -19,7 +19,7 @@ VOTERS = ("lowest", "criteria", "plateau", "score")
 _LOW_WEIGHT = 0.4
 """Of being low in the score, beside the other criteria."""
 
-Direction = Literal["falling", "rising", "level", "unknown"]
+Direction = Literal["falling", "rising", "level", "diverged", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def sweet_spot(
 
     Four voters name an epoch each: the *lowest* validation loss; the lowest of those that meet all *criteria*; the
     first on a *plateau* that is low, since what comes later only overfits more; the best *score*. The epoch with most
-    support wins, the one with the lower loss among equals.
+    support wins, the one with the better score among equals.
 
     Args:
         series: The module's losses.
@@ -161,8 +161,12 @@ def sweet_spot(
         "score": min(points, key=lambda point: (-merits[point.epoch], *_loss(point)), default=None),
     }
     votes = {voter: None if point is None else point.epoch for voter, point in named.items()}
-    nominees = sorted((point for point in named.values() if point is not None), key=_loss)
-    chosen = max(nominees, key=lambda point: _support(point.epoch, votes, thresholds), default=None)
+    nominees = [point for point in named.values() if point is not None]
+    chosen = min(
+        nominees,
+        key=lambda point: (-_support(point.epoch, votes, thresholds), -merits[point.epoch], *_loss(point)),
+        default=None,
+    )
     return SweetSpot(
         epoch=None if chosen is None else chosen.epoch,
         confidence=0.0 if chosen is None else _support(chosen.epoch, votes, thresholds) / len(VOTERS),
@@ -347,6 +351,8 @@ def _support(epoch: int, votes: Mapping[str, int | None], thresholds: Thresholds
 
 
 def _trend(series: Series, thresholds: Thresholds) -> Direction:
+    if series and not math.isfinite(series[-1].eval_loss):
+        return "diverged"
     losses = [point.eval_loss for point in _finite(series)][-thresholds.trend_window :]
     if len(losses) < thresholds.trend_window:
         return "unknown"

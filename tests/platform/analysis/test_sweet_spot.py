@@ -101,6 +101,7 @@ def test_a_module_without_a_finite_loss_has_no_sweet_spot():
     for losses in ([], [math.nan, math.inf]):
         found = sweet_spot(series(losses))
         assert (found.epoch, found.confidence, found.scores) == (None, 0.0, {})
+    assert found.trend == "diverged"
 
 
 def test_epochs_and_never_places_in_the_list_are_reported():
@@ -222,14 +223,17 @@ def test_the_series_of_a_run_are_read_by_task_and_by_epoch(tmp_path):
         ("eval", 2.0, {"eval_loss": None, "eval_loss_regret": 0.6}),
         ("eval", 2.0, {"test_loss": 5.0}),
     )
-    found = series_of(tmp_path, ["backbone", "heads.regret", "regrets"])
+    found = series_of(tmp_path, ["backbone", "heads.regret"], {"heads.regret": "eval_loss_regret"})
     assert found["heads.regret"] == [Point(1, 0.75, 0.7), Point(2, None, 0.6)]
     assert found["backbone"][0] == Point(1, 1.5, 1.5)
     assert math.isnan(found["backbone"][1].eval_loss)
-    assert found["regrets"][0] == found["backbone"][0]
+    with pytest.raises(ValueError, match="no validation loss"):
+        series_of(tmp_path, ["backbone"], {"backbone": "eval_accuracy"})
+    with pytest.raises(UserError, match="eval_loss_joy was never"):
+        series_of(tmp_path, ["backbone"], {"backbone": "eval_loss_joy"})
 
 
 def test_a_run_without_validation_is_told(tmp_path):
     write(tmp_path, ("train", 1.0, {"loss": 1.0}))
-    with pytest.raises(UserError, match="validation"):
+    with pytest.raises(UserError, match="never recorded"):
         series_of(tmp_path, ["encoder"])
