@@ -85,6 +85,8 @@ def plot_sweet_spots(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def _draw(axis: Axes, name: str, row: Row, words: Mapping[str, str]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     evals, trains = _points(row["series"], "eval_loss"), _points(row["series"], "train_loss")
     for place, (begin, end) in enumerate(_runs(row["met"]["plateau"], [epoch for epoch, _ in evals])):
         label = words["plateau"] if place == 0 else "_"
@@ -122,7 +124,7 @@ def _draw(axis: Axes, name: str, row: Row, words: Mapping[str, str]) -> None:
     # Room for the votes beneath the curves.
     axis.set_ylim(low - (high - low) * _MARK_ROOM * (len(_MARKS) + 0.5), high)
     axis.set_xlim(0, max([epoch for epoch, _ in (*evals, *trains)], default=1) + 1)
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     grid(axis)
 
 
