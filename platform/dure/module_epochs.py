@@ -115,11 +115,11 @@ def cross_over(
     model = family.load_model(tokenizer, profile)
     judge = _Judge(family, model, tokenizer, corpus.train, torch.device(profile.device))
     average = folder.checkpoints / EMA_FILE
-    sources: dict[Source, Path] = {**files}
+    sources: list[tuple[Source, Path]] = [*files.items()]
     if average.is_file():
-        sources[EMA] = average
+        sources.append((EMA, average))
     weights = EpochWeights(
-        sources,
+        dict(sources),
         family.modules(model),
         ties=tied_names(model.state_dict()),
     )

@@ -93,3 +93,38 @@ def test_a_folder_that_is_no_run_or_kept_no_epochs_is_told(tmp_path, stage, cpu)
     (tmp_path / "final_model").mkdir()
     with pytest.raises(UserError, match="no weights of single epochs"):
         cross_over(tmp_path, profile=cpu, searches=(), max_evaluations=1, tell=quiet)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kind"),
+    [
+        ("mt5", "full"),
+        ("mt5", "lora"),
+        ("t5", "qlora"),
+        ("bart", "full"),
+        ("bart", "lora"),
+        ("distilbert", "lora"),
+    ],
+)
+def test_everything_that_is_trained_belongs_to_a_module(architecture, kind, tiny, cpu):
+    family = load_family(tiny(architecture, kind))
+    model = family.load_model(load_corpus(family, tell=quiet).tokenizer, cpu)
+    prefixes = tuple(prefix for prefixes in family.modules(model).values() for prefix in prefixes)
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    assert [name for name in trained if not name.startswith(prefixes)] == []
+
+
+def test_both_verbs_print_their_table_or_one_json_object(stage, capsys):
+    from dure.cli import main
+
+    def call(*words):
+        with pytest.raises(SystemExit) as end:
+            main([str(word) for word in words])
+        assert end.value.code == 0
+        return capsys.readouterr().out
+
+    assert "sweet spots by epoch" in call("sweet-spot", stage)
+    assert json.loads(call("sweet-spot", stage, "--window", 2, "--json"))["thresholds"]["window"] == 2
+    table = call("crossover", stage, "--search", "greedy", "--evaluations", 4, "--profile", "cpu")
+    assert "uniform_soup" in table
+    assert "paired bootstrap" in table

@@ -85,9 +85,7 @@ def _sources(shares: Mapping[str, float]) -> str:
 
 def _notes(record: Mapping[str, Any]) -> list[str]:
     known = next((margin for margin in record["margins"].values() if margin is not None), None)
-    notes = [
-        f"margin: how much better than the baseline '{record['winner']}' is, the best crossover by selection"
-    ]
+    notes = [f"margin: by how much '{record['winner']}', the best crossover by selection, beats the baseline"]
     if known is not None:
         notes[0] += (
             f", over {counted(known['num_rows'], 'held-out row')} "
