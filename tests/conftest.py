@@ -38,7 +38,7 @@ def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("DURE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny():
     """Make a rehearsal of a few steps: ``tiny("t5", "lora", max_steps=2)``."""
     from dure.config import rehearsal_of
@@ -106,7 +106,7 @@ def tiny():
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def cpu():
     """The profile of a machine without GPU."""
     from dure.config import load_profile

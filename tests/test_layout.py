@@ -19,6 +19,7 @@ ROOMS = (
         "sweeping",
         "progressive",
         "crossval",
+        "module_epochs",
         "api",
         "notebook",
         "cli",

@@ -198,12 +198,19 @@ class Summarization(Family):
         )
 
     def modules(self, model: PreTrainedModel) -> dict[str, tuple[str, ...]]:
-        """Return encoder and decoder with the prefixes of their parameters."""
+        """Return encoder and decoder with the prefixes of their parameters.
+
+        What lies beside the two belongs to the one that uses it: embeddings to the encoder, which reads with them,
+        the output layer to the decoder, which writes with it.
+        """
         names = {id(module): name for name, module in model.named_modules()}
-        return {
-            "encoder": (f"{names[id(model.get_encoder())]}.",),
-            "decoder": (f"{names[id(model.get_decoder())]}.",),
-        }
+        encoder, decoder = (f"{names[id(part)]}." for part in (model.get_encoder(), model.get_decoder()))
+        beside: dict[bool, dict[str, None]] = {True: {}, False: {}}
+        for name, _ in model.named_parameters():
+            if not name.startswith((encoder, decoder)):
+                writes = not {"lm_head", "new_output_rows"}.isdisjoint(name.split("."))
+                beside[writes][f"{name.rpartition('.')[0]}."] = None
+        return {"encoder": (encoder, *beside[False]), "decoder": (decoder, *beside[True])}
 
     def _scores(self, texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         scores = rouge(
