@@ -6,9 +6,9 @@ A BERT of two layers, 128 wide, with random weights (of ``--seed``, as all else)
 8,000 Korean film reviews in ten stages, through ``dure progressive``, and is validated on 4,914 others. The dev rows
 choose the best epoch of every stage too (with more than one), and the settings were chosen by them, so that the
 accuracies are a little too high. One epoch a stage, because the first rows are in all ten stages: with three, the
-training loss falls to 0.05 and the accuracy ends lower. Character n-grams with
-logistic regression reach 83.1 % on all 8,000 rows: this shows that learning in stages works, not that it is the
-way to classify film reviews. The table goes to stderr and the JSON to stdout.
+training loss falls to 0.05 and the accuracy ends lower. Character n-grams with logistic regression reach 83.1 % on all
+8,000 rows: this shows that learning in stages works, not that it is the way to classify film reviews. The table goes to
+stderr and the JSON to stdout.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -29,17 +28,10 @@ from rich.table import Table
 
 from dure.config import load_profile
 from dure.progressive import plan_progressive, progressive
-from dure.tuning.events import StudyListener
+from dure.reporting.console import StudyConsole, terminal
 from tests.benchmarks.small_encoder import experiment, require_data, save_encoder
 
 FORECAST_AT = Fraction(3, 10)
-
-
-class _Progress(StudyListener):
-    """Prints what is told."""
-
-    def told(self, message: str) -> None:
-        print(message, file=sys.stderr)
 
 
 def table_of(stages: Sequence[Mapping[str, Any]], ahead: Mapping[str, Any]) -> Table:
@@ -76,18 +68,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         encoder = save_encoder(Path(top) / "encoder", seed=options.seed)
         base = experiment("nsmc", encoder, seed=options.seed, learning_rate=options.learning_rate)
         began = time.perf_counter()
-        results = progressive(
-            plan_progressive(
+        # Twenty-five steps from random weights are not enough to beat the trivial baseline, hence "warn".
+        study = plan_progressive(base, epochs_per_stage=options.epochs_per_stage, on_baseline="warn")
+        with terminal() as screen:
+            results = progressive(
+                study,
                 base,
-                epochs_per_stage=options.epochs_per_stage,
-                # Twenty-five steps from random weights are not enough to beat the trivial baseline.
-                on_baseline="warn",
-            ),
-            base,
-            profile=load_profile("cpu"),
-            path=Path(top) / "nsmc",
-            listener=_Progress(),
-        )
+                profile=load_profile("cpu"),
+                path=Path(top) / "nsmc",
+                listener=StudyConsole(screen, metrics=[base.training.best_metric]),
+            )
         seconds = time.perf_counter() - began
     if results["state"] != "completed":
         raise SystemExit(f"it did not complete: {results['candidates'][0]['reason']}")

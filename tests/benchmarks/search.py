@@ -10,7 +10,8 @@ validated on 4,914 others. Three ways, each through dure, on the same weights an
 - ``progressive``: 10 %, 30 % and 100 % of the rows, ``--epochs-per-stage`` passes each; the best third goes on, each
   from its best weights (``dure progressive --candidates learning_rate --num-candidates 9 --eta 3``);
 - ``asha``: as ``full``, validated after every tenth of the training, when Tune's ASHA ends trials that are not in the
-  best third at 10, 30 and 90 % of it (``--scheduler asha``); nothing of a stopped trial is used again.
+  best third at 10, 30 and 90 % of it (``--scheduler asha``); nothing of a stopped trial is used again. The order of
+  its trials, which matters to it, is drawn by the seed.
 
 Samples are rows times passes, read from what every trial recorded, also those that were stopped or diverged.
 ``accuracy`` is the best dev accuracy of the way's winner. The same dev rows select, in all three ways, so it is a
@@ -24,6 +25,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import sys
 import tempfile
 import time
@@ -36,6 +38,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dure.config import load_profile
+from dure.config.loading import load_space
 from dure.config.schema import Experiment
 from dure.files import read_json_lines
 from dure.progressive import plan_progressive, progressive
@@ -83,8 +86,16 @@ def samples_of(folder: Path, rows_per_step: int) -> int:
 
 
 def searched(base: Experiment, path: Path, *, scheduler: Any) -> dict[str, Any]:
-    """Try all learning rates on all rows."""
-    study = plan_sweep(base, sampler="grid", num_trials=POINTS, scheduler=scheduler)
+    """Try all learning rates on all rows, in an order drawn by the seed: that of ASHA's trials matters."""
+    order = load_space("learning_rate").grid(POINTS)
+    random.Random(base.experiment.seed).shuffle(order)
+    study = plan_sweep(
+        base,
+        sampler="grid",
+        num_trials=POINTS,
+        scheduler=scheduler,
+        tries=[f"training.learning_rate={point['training.learning_rate']!r}" for point in order],
+    )
     ledger = Ledger(base.training.effective_batch_size)
     summary = sweep(study, base, profile=load_profile("cpu"), path=path, listener=ledger)
     accuracies = {
