@@ -33,6 +33,8 @@ bench: setup
 	$(BIN)/python -m tests.benchmarks.rouge
 	$(BIN)/python -m tests.benchmarks.throughput
 	$(BIN)/python -m tests.benchmarks.trial_overhead
+	$(BIN)/python -m tests.benchmarks.nsmc
+	$(BIN)/python -m tests.benchmarks.search
 
 clean:
 	rm -rf $(VENV) outputs .pytest_cache .mypy_cache .ruff_cache dist
