@@ -178,7 +178,7 @@ def _forecaster(experiment: Experiment) -> Callable[[Sequence[Mapping[str, Any]]
 
     def ahead(records: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         scored = [record for record in records if record["score"] is not None]
-        if not scored or not scored[-1]["num_dev_rows"]:
+        if not scored or scored[-1]["ratio"] == 1 or not scored[-1]["num_dev_rows"]:
             return None
         found = forecast(
             [record["num_rows"] for record in scored],

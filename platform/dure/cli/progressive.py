@@ -46,6 +46,10 @@ def progressive(
     max_ratio: Annotated[
         str | None, typer.Option(help="Part of the data of the last stage (1.0).", metavar="RATIO")
     ] = None,
+    ratios: Annotated[
+        str | None,
+        typer.Option(help="Parts of the data of all stages, in place of these three.", metavar="LIST"),
+    ] = None,
     epochs_per_stage: Annotated[
         int | None, typer.Option(help="Passes over the rows of a stage (2).", metavar="N")
     ] = None,
@@ -119,6 +123,7 @@ def progressive(
         start_ratio=start_ratio,
         step_size=step_size,
         max_ratio=max_ratio,
+        ratios=ratios,
         epochs_per_stage=epochs_per_stage,
         max_memory_mb=max_memory_mb,
         candidates=candidates or (),

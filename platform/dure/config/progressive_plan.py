@@ -27,6 +27,7 @@ def plan_progressive(
     start_ratio: str | None = None,
     step_size: str | None = None,
     max_ratio: str | None = None,
+    ratios: str | None = None,
     epochs_per_stage: int | None = None,
     max_memory_mb: int | None = None,
     candidates: Sequence[str] = (),
@@ -44,6 +45,7 @@ def plan_progressive(
             already, those stay before it, and training goes on from the last of them.
         step_size: What each stage adds.
         max_ratio: Part of the data of the last stage.
+        ratios: Parts of the data of all stages, with commas, in place of these three.
         epochs_per_stage: Passes over the rows of a stage.
         max_memory_mb: Above this, a warning is told and the next stage takes a smaller batch at a time.
         candidates: Settings to try: ``key=value,value`` (several make every combination), or a search space by
@@ -60,9 +62,17 @@ def plan_progressive(
     before = None if stored is None else read_progressive(stored)
     values: dict[str, Any] = {} if before is None else before.model_dump(mode="json")
     values["name"] = f"{experiment.name[:80]}-progressive" if before is None else before.name
-    if before is None or any((start_ratio, step_size, max_ratio)):
-        ratios = _schedule(start_ratio, step_size, max_ratio, () if before is None else before.ratios)
-        values["ratios"] = [as_number(ratio) for ratio in ratios]
+    if ratios is not None:
+        if any((start_ratio, step_size, max_ratio)):
+            raise UserError(
+                "it says all that --start-ratio, --step-size and --max-ratio say",
+                where=f"--ratios {ratios}",
+                hint="give either",
+            )
+        values["ratios"] = [text.strip() for text in ratios.split(",")]
+    elif before is None or any((start_ratio, step_size, max_ratio)):
+        steps = _schedule(start_ratio, step_size, max_ratio, () if before is None else before.ratios)
+        values["ratios"] = [as_number(ratio) for ratio in steps]
     if num_candidates is not None and num_candidates < 1:
         raise UserError(
             f"{num_candidates} points are none", where="--num-candidates", expected="a number from 1"
@@ -88,7 +98,7 @@ def plan_progressive(
     }
     values |= {key: value for key, value in given.items() if value is not None}
     options: dict[tuple[str, ...], str] = {
-        (key,): f"--{key.replace('_', '-')}" for key in (*given, "candidates")
+        (key,): f"--{key.replace('_', '-')}" for key in (*given, "candidates", "ratios")
     }
     options["reduction",] = "--eta"
     return checked(ProgressiveStudy, values, options, "dure progressive")

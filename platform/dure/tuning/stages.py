@@ -173,7 +173,11 @@ def _train_stage(
     if place == 0 and baseline is not None and not beats_baseline(training, result.metrics):
         told.append(
             f"no better than a model that learns nothing ({training.best_metric} {baseline:.4f})"
-            + ("; going on (--on-baseline warn)" if study.on_baseline == "warn" else "")
+            + (
+                "; going on (--on-baseline warn)"
+                if study.on_baseline == "warn"
+                else "; it is stopped (more --epochs-per-stage or rows may help, --on-baseline warn goes on)"
+            )
         )
     if study.max_memory_mb is not None and peak > study.max_memory_mb:
         limit = max(workers, batch_size // 2)
