@@ -309,17 +309,17 @@ class RedHeart(Family):
         return {"vocab_size": RedHeartConfig().vocab_size, **changes}
 
     def _source(self) -> tuple[Path, str] | None:
-        """Return the folder that tokenizer and weights come from, and the option that names it."""
+        """Return the folder that tokenizer and weights come from, and the option that names it; none in a rehearsal."""
         checkpoint, embedding = self.experiment.model.checkpoint, self.options.embedding_from
+        if self.experiment.rehearsal.enabled:
+            return None
         if checkpoint != SCRATCH:
             if embedding is not None:
                 raise UserError(
                     "the checkpoint has an embedding of its own", where="task.embedding_from", expected="null"
                 )
             return Path(checkpoint), "model.checkpoint"
-        if embedding is None or self.experiment.rehearsal.enabled:
-            return None
-        return Path(embedding), "task.embedding_from"
+        return None if embedding is None else (Path(embedding), "task.embedding_from")
 
     def _continued(self, folder: Path, num_tokens: int) -> PreTrainedModel:
         """Load a Red Heart model to train it further; its sizes are its own."""
