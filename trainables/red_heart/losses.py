@@ -45,6 +45,7 @@ class RedHeartObjective(Objective):
         self.slices = task_slices(sizes)
         self.weights = torch.tensor([weights[task] for task in TASKS])
         self.label_smoothing = label_smoothing
+        self._sums: torch.Tensor | None = None
 
     def __call__(
         self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | float | None = None
@@ -56,6 +57,7 @@ class RedHeartObjective(Objective):
             labels: Targets of shape (rows, values of all tasks); NaN where one is missing.
             num_items_in_batch: Items of each task in the optimiser step, shape (tasks,).
         """
+        self._note(outputs["logits"], labels)
         here = self.count(labels)
         items = here if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
         items = items.to(labels.device).clamp(min=1)
@@ -77,6 +79,16 @@ class RedHeartObjective(Objective):
     def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the plain losses of every row by task, and the items of them, shape (rows, 2 x tasks)."""
         return torch.cat([self._losses(logits.float(), labels, 0.0), _items(labels, self.slices)], dim=1)
+
+    @torch.no_grad()
+    def _note(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        sums = self.row_losses(logits, labels).sum(dim=0)
+        self._sums = sums if self._sums is None else self._sums + sums
+
+    def take_sums(self) -> torch.Tensor | None:
+        """Return the plain losses and items of all calls since the last time, shape (2 x tasks,)."""
+        sums, self._sums = self._sums, None
+        return sums
 
     def mean_losses(self, sums: torch.Tensor) -> dict[str, float]:
         """Return ``loss_<task>`` of every task that has a target, and their weighted sum as ``loss``."""

@@ -55,6 +55,13 @@ class Objective(ABC):
             Shape (rows, 2): summed loss, and number of items.
         """
 
+    def take_sums(self) -> torch.Tensor | None:
+        """Return the plain losses of the training rows since the last call, summed as :meth:`mean_losses` takes them.
+
+        None where the training loss says all, as it does with one task.
+        """
+        return None
+
     def mean_losses(self, sums: torch.Tensor) -> dict[str, float]:
         """Return the losses of a table by name, from its :meth:`row_losses` summed over all rows.
 

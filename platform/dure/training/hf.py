@@ -52,6 +52,15 @@ class _DureTrainer:
                 output.metrics[f"{metric_key_prefix}_{name}"] = value
         return output
 
+    def log(self: Any, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Put the training losses of single tasks, such as ``loss_emotion``, beside the training loss."""
+        sums = self.compute_loss_func.take_sums() if "loss" in logs else None
+        if sums is not None:
+            everywhere = self.accelerator.gather(sums).reshape(-1, *sums.shape).sum(dim=0)
+            means = self.compute_loss_func.mean_losses(everywhere.cpu())
+            logs |= {name: value for name, value in means.items() if name != "loss"}
+        super().log(logs, *args, **kwargs)  # type: ignore[misc]
+
     def _get_num_items_in_batch(self: Any, batch_samples: list[Any], device: Any) -> torch.Tensor | None:
         """Count the items of an optimiser step: over its micro-batches, and over all workers.
 

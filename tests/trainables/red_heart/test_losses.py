@@ -123,6 +123,17 @@ def test_losses_of_a_table_are_plain_means_by_task_and_their_weighted_sum() -> N
     assert losses == pytest.approx({"loss": sum(means) + means[3], **expected}, rel=1e-5)
 
 
+def test_training_losses_of_the_tasks_are_plain_means_over_all_calls_since_they_were_taken() -> None:
+    logits, labels = gappy(8)
+    objective = RedHeartObjective(SIZES, {**ONES, "surd": 2.0}, 0.1)
+    for part, target in zip(logits.split(3), labels.split(3), strict=True):
+        objective(outputs(part, torch.ones(4)), target)
+    sums = objective.take_sums()
+    assert sums is not None
+    torch.testing.assert_close(sums, objective.row_losses(logits, labels).sum(dim=0))
+    assert objective.take_sums() is None
+
+
 def test_a_task_without_targets_has_no_validation_loss() -> None:
     logits, labels = rows(3)
     labels[:, 17] = NAN
