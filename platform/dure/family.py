@@ -50,7 +50,7 @@ class Family(ABC):
 
     options_section: ClassVar[type[Section]] = NoOptions
     """Typed section that ``task:`` of the experiment must satisfy."""
-    roles: ClassVar[tuple[Role, ...]]
+    roles: tuple[Role, ...]
     """Columns of the tables."""
     generates: ClassVar[bool] = False
     """Whether validation generates text."""
@@ -193,6 +193,13 @@ class Family(ABC):
     @abstractmethod
     def modules(self, model: PreTrainedModel) -> dict[str, tuple[str, ...]]:
         """Return the modules that analysis looks at: name → prefixes of their parameters' names."""
+
+    def module_losses(self) -> dict[str, str]:
+        """Return by which validation loss a module is judged, such as ``eval_loss_emotion``.
+
+        Modules that are not named are judged by ``eval_loss``.
+        """
+        return {}
 
 
 def load_family(experiment: Experiment, tell: Callable[[str], None] = logger.info) -> Family:

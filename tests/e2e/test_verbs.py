@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -195,3 +196,18 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path):
         cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (ended.stdout.strip(), ended.stderr) == ("{", "")
+
+
+def test_the_sample_dilemmas_are_json_lines_with_nested_targets():
+    clean = call("sample", "dilemmas", "--output", "clean", "--json").value
+    noisy = call("sample", "dilemmas", "--output", "noisy", "--label-noise", "0.2", "--json").value
+    rows, others = (
+        [json.loads(line) for line in Path(paths["train"]).read_text(encoding="utf-8").splitlines()]
+        for paths in (clean, noisy)
+    )
+    assert {type(row.get("emotions")) for row in rows} == {list, dict, str, type(None)}
+    assert [row["text"] for row in rows] == [row["text"] for row in others]
+    assert rows != others
+    refused = call("sample", "reviews", "--output", "reviews", "--label-noise", "0.2")
+    assert refused.code == 2
+    assert "--label-noise" in refused.err

@@ -1,5 +1,6 @@
 """The seven experiments hold the values of their table, typed here once more from the table itself."""
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ CLASSIFIERS = {
 }
 
 # epochs, accumulation, warm-up ratio, smoothing, class weights, patience, data workers
+RED_HEARTS = ("red_heart_730m", "red_heart_tiny")
 EMOTIONS: dict[str, tuple[Any, ...]] = {
     "kobert_emotion": (15, 2, 0.1, 0.1, "balanced", 4, 4),
     "kobert_emotion_baseline": (5, 1, 0.0, 0.0, None, 2, 0),
@@ -173,10 +175,28 @@ def test_what_the_emotion_experiments_share_is_the_same_in_both(name: str) -> No
     assert rehearsal_of(experiment).objective == experiment.objective
 
 
+def test_the_730m_trains_as_its_guide_says() -> None:
+    experiment = load_experiment("red_heart_730m")
+    training = experiment.training
+    assert (training.epochs, training.batch_size, training.gradient_accumulation_steps) == (60, 2, 32)
+    assert (training.effective_batch_size, training.learning_rate, training.scheduler) == (64, 1e-4, "cosine")
+    assert (experiment.objective.label_smoothing, experiment.task["preset"]) == (0.1, "730m")
+    assert load_experiment("red_heart_tiny").task["preset"] == "tiny"
+
+
+@pytest.mark.parametrize("name", RED_HEARTS)
+def test_a_red_heart_is_chosen_on_rows_apart_from_those_it_is_reported_on(name: str) -> None:
+    experiment = load_experiment(name)
+    assert experiment.family == "trainables.red_heart"
+    assert experiment.data.fold is not None
+    assert (experiment.data.fold.of, experiment.data.fold.selection) == (10, Fraction(1, 10))
+    assert (experiment.training.best_metric, experiment.training.higher_is_better) == ("eval_loss", False)
+
+
 def test_every_shipped_file_is_offered_by_name_and_loads() -> None:
     experiments = {file.stem for file in (FOLDER / "experiments").glob("[!_]*.yaml")}
     studies = {file.stem for file in (FOLDER / "studies").glob("[!_]*.yaml")}
-    assert experiments == set(available("experiment")) == {*TABLE, *CLASSIFIERS, *EMOTIONS}
+    assert experiments == set(available("experiment")) == {*TABLE, *CLASSIFIERS, *EMOTIONS, *RED_HEARTS}
     assert studies == set(available("study"))
     for name in studies:
         study = load_study(name)

@@ -14,12 +14,19 @@ from dure.reporting.figures import is_speed
 from dure.training.corpus import load_corpus
 from dure.training.records import RunFolder
 from dure.training.run import RunRequest, run
+from trainables.red_heart.model import TASKS
 
 EMOTION = {
     "family": "trainables.emotion",
     "task": {"cleaning": {}},
     "objective": {"label_smoothing": 0.1, "class_weights": "balanced"},
     "best_metric": "eval_macro_f1",
+}
+RED_HEART = {
+    "family": "trainables.red_heart",
+    "task": {"weighting": "uncertainty"},
+    "objective": {"label_smoothing": 0.1},
+    "best_metric": "eval_emotion_macro_f1",
 }
 EMOTIONS = EMOTION | {"task": {"multi_label": True, "threshold": 0.3}}
 CASES = [
@@ -32,6 +39,7 @@ CASES = [
     ("bert", "qlora", {}),
     pytest.param("bert", "full", EMOTION, id="emotion-full"),
     pytest.param("bert", "lora", EMOTIONS, id="emotions-lora"),
+    pytest.param("red_heart", "full", RED_HEART, id="red_heart"),
 ]
 
 
@@ -68,14 +76,23 @@ def test_build_step_save_load_gives_the_same_logits(architecture, kind, more, ti
     loaded, tokenizer = family.load_exported(tmp_path / "final")
     assert tokenizer.tokenize("#Person1#: 안녕") == corpus.tokenizer.tokenize("#Person1#: 안녕")
     torch.testing.assert_close(_logits(loaded, tokenizer), before, atol=2e-4, rtol=1e-4)
-    assert set(family.modules(model)) == {"encoder", "decoder" if model.config.is_encoder_decoder else "head"}
+    if architecture == "red_heart":
+        expected = {"backbone", "weighting"} | {
+            f"{part}.{task}" for part in ("analyzers", "heads") for task in TASKS
+        }
+    else:
+        expected = {"encoder", "decoder" if model.config.is_encoder_decoder else "head"}
+    assert set(family.modules(model)) == expected
     names = [name for name, _ in model.named_parameters()]
     for prefix in family.modules(model).values():
         assert any(name.startswith(prefix) for name in names)
+    assert set(family.module_losses()) <= expected
+    assert set(family.module_losses().values()) <= {"eval_loss", *family.metric_names}
 
 
 @pytest.mark.parametrize(
-    ("architecture", "more"), [("t5", {}), ("bert", {}), ("bert", EMOTION), ("bert", EMOTIONS)]
+    ("architecture", "more"),
+    [("t5", {}), ("bert", {}), ("bert", EMOTION), ("bert", EMOTIONS), ("red_heart", RED_HEART)],
 )
 def test_the_baseline_gives_metrics_of_the_family_that_need_no_model(architecture, more, tiny, cpu, tmp_path):
     experiment = tiny(architecture, "full", max_steps=1, **more)

@@ -91,23 +91,36 @@ def score(
 def sample(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.", metavar="DIR")],
     corpus: Annotated[
-        Literal["dialogues", "reviews", "emotions"],
+        Literal["dialogues", "reviews", "emotions", "dilemmas"],
         typer.Argument(
-            help="Dialogues with summaries, reviews with classes, or texts with emotions.", metavar="CORPUS"
+            help="Dialogues with summaries, reviews with classes, texts with emotions, or dilemmas with many targets.",
+            metavar="CORPUS",
         ),
     ] = "dialogues",
+    label_noise: Annotated[
+        float,
+        typer.Option(
+            help="Part of the training targets that are swapped; only for dilemmas.", metavar="PART"
+        ),
+    ] = 0.0,
     as_json: options.Json = False,
 ) -> None:
-    """Write an embedded Korean sample corpus as CSV."""
+    """Write an embedded Korean sample corpus: as CSV, and the dilemmas as JSON lines."""
     from dure.data.samples.dialogues import write_dialogues
+    from dure.data.samples.dilemmas import write_dilemmas
     from dure.data.samples.emotions import write_emotions
     from dure.data.samples.reviews import write_reviews
+    from dure.errors import UserError
 
+    if label_noise and corpus != "dilemmas":
+        raise UserError(f"{corpus} have no label noise", where="--label-noise", expected="dilemmas")
     match corpus:
         case "dialogues":
             paths = write_dialogues(output)
         case "reviews":
             paths = write_reviews(output)
+        case "dilemmas":
+            paths = write_dilemmas(output, label_noise=label_noise)
         case "emotions":
             paths = write_emotions(output)
     files = {name: str(path) for name, path in paths.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +14,21 @@ _FIRST_ROWS = 5
 """Row numbers kept for each reason to skip rows."""
 _MISSING_WORDS = ("nan", "<na>")
 """How pandas writes a missing value as text. ``null`` and ``none`` are not among them: they are words."""
+
+
+class CellReader(ABC):
+    """Says what a family makes of the cells of a column, so that a value it cannot use is told with its row.
+
+    A reader is a frozen dataclass: its ``repr`` and its source file are part of the key of the table's cache.
+    """
+
+    @abstractmethod
+    def read(self, text: str) -> str:
+        """Return the text that the family gets for a cell that is not empty; an empty one for no value.
+
+        Raises:
+            UserError: The cell cannot be used; its ``problem`` and ``expected`` are told.
+        """
 
 
 @dataclass(frozen=True)
@@ -27,6 +43,7 @@ class Field:
         is_id: Whether values must be distinct.
         is_named: Whether the user named the column, and should know when it is not there.
         option: What the user sets to name another column.
+        reader: What is made of a cell; its column may hold lists and objects, which it gets as JSON text.
     """
 
     role: str
@@ -36,6 +53,7 @@ class Field:
     is_id: bool
     is_named: bool
     option: str
+    reader: CellReader | None = None
 
 
 class Checks:
@@ -65,7 +83,11 @@ class Checks:
         problem = record.problem
         if problem is None:
             texts = [record.cells.get(field.column) or "" for field in self._fields]
-            problem = self._empty_cell(record, texts) or self._doubled_id(record, texts)
+            problem = (
+                self._empty_cell(record, texts)
+                or self._unusable_cell(texts)
+                or self._doubled_id(record, texts)
+            )
         if problem is None:
             self.filled.update(field.role for field, text in zip(self._fields, texts, strict=True) if text)
             return texts
@@ -77,6 +99,7 @@ class Checks:
             raise UserError(
                 problem.text,
                 where=f"{self._source}, row {record.number}{line}",
+                expected=problem.expected,
                 hint=f"correct the row{otherwise}",
             )
         count, first_rows = self.skipped.setdefault(problem.kind, (0, []))
@@ -110,6 +133,17 @@ class Checks:
             if field.column not in record.cells:
                 return RowProblem(kind, f"the row has no '{field.column}'")
             return RowProblem(kind, kind)
+        return None
+
+    def _unusable_cell(self, texts: list[str]) -> RowProblem | None:
+        for place, field in enumerate(self._fields):
+            if field.reader is None or not texts[place]:
+                continue
+            try:
+                texts[place] = field.reader.read(texts[place].strip())
+            except UserError as error:
+                kind = f"column '{field.column}' holds what cannot be used"
+                return RowProblem(kind, f"column '{field.column}' {error.problem}", error.expected)
         return None
 
     def _doubled_id(self, record: Record, texts: Sequence[str]) -> RowProblem | None:

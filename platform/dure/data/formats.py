@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +29,7 @@ class RowProblem:
 
     kind: str
     text: str
+    expected: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,13 @@ class Source(Protocol):
         """Give the rows with the cells of ``columns``; can be called once."""
 
 
-def open_source(path: Path, encoding: str) -> Source:
-    """Open a table of any of the :data:`SUFFIXES`; ``encoding`` is not used for Parquet.
+def open_source(path: Path, encoding: str, nested: Collection[str] = ()) -> Source:
+    """Open a table of any of the :data:`SUFFIXES`.
+
+    Args:
+        path: The file.
+        encoding: Codec of its text; not used for Parquet.
+        nested: Columns that may hold lists and objects, which become JSON text.
 
     Raises:
         UserError: The file is empty, or its first row shows that it is damaged or of another format.
@@ -70,9 +76,9 @@ def open_source(path: Path, encoding: str) -> Source:
         case ".tsv":
             return DelimitedSource(path, encoding, "\t")
         case ".jsonl" | ".ndjson":
-            return JsonLinesSource(path, encoding)
+            return JsonLinesSource(path, encoding, nested)
         case ".parquet":
-            return ParquetSource(path)
+            return ParquetSource(path, nested)
         case suffix:
             raise UserError(
                 f"tables with the suffix '{suffix}' cannot be read",
@@ -184,8 +190,9 @@ def _quote_lines(record: Sequence[str], first_line: int, delimiter: str) -> tupl
 class JsonLinesSource:
     """One JSON object a line; the keys of the first are the columns."""
 
-    def __init__(self, path: Path, encoding: str) -> None:
+    def __init__(self, path: Path, encoding: str, nested: Collection[str] = ()) -> None:
         self._path = path
+        self._nested = nested
         numbered = enumerate(text_lines(path, encoding), start=1)
         self._lines = ((number, line) for number, line in numbered if line.strip())
         first = next(self._lines, None)
@@ -214,11 +221,15 @@ class JsonLinesSource:
         cells: dict[str, str | None] = {}
         for column in columns:
             if column in parsed:
-                cell = text_of(parsed[column], column)
+                cell = text_of(parsed[column], column, nested=column in self._nested)
                 if isinstance(cell, RowProblem):
                     return Record(number, line_number, {}, cell)
                 cells[column] = cell
         return Record(number, line_number, cells)
+
+
+class _Number(str):
+    """A number of a JSON line, as it is written there."""
 
 
 class _DoubledKeyError(ValueError):
@@ -236,7 +247,7 @@ def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _parse_json_line(line: str) -> dict[str, Any] | RowProblem:
     """Return the object of a line, its numbers as the text that they are written with."""
     try:
-        value = json.loads(line, parse_int=str, parse_float=str, object_pairs_hook=_distinct_keys)
+        value = json.loads(line, parse_int=_Number, parse_float=_Number, object_pairs_hook=_distinct_keys)
     except _DoubledKeyError as error:
         return RowProblem("doubled JSON key", f"the key '{error}' stands twice in the JSON object")
     except json.JSONDecodeError as error:
@@ -252,11 +263,12 @@ def _parse_json_line(line: str) -> dict[str, Any] | RowProblem:
 class ParquetSource:
     """A Parquet file, read a thousand rows at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, nested: Collection[str] = ()) -> None:
         import pyarrow
         import pyarrow.parquet
 
         self._path = path
+        self._nested = nested
         if path.stat().st_size == 0:
             raise UserError("the file is empty", where=str(path), expected="a Parquet file")
         try:
@@ -284,7 +296,7 @@ class ParquetSource:
     def _record(self, number: int, row: Mapping[str, Any]) -> Record:
         cells: dict[str, str | None] = {}
         for column, value in row.items():
-            cell = text_of(value, column)
+            cell = text_of(value, column, nested=column in self._nested)
             if isinstance(cell, RowProblem):
                 return Record(number, None, {}, cell)
             cells[column] = cell
@@ -300,17 +312,26 @@ class ParquetSource:
         )
 
 
-def text_of(value: Any, column: str) -> str | RowProblem | None:
-    """Return a cell's value as text: None for null and NaN, a problem for what is no text and no number."""
+def text_of(value: Any, column: str, *, nested: bool = False) -> str | RowProblem | None:
+    """Return a cell's value as text: None for null and NaN, a problem for what is no text and no number.
+
+    Args:
+        value: The value.
+        column: Its column, for the problem.
+        nested: Whether a list or an object is no problem but becomes JSON text.
+    """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, list | dict | tuple | bytes):
+    if nested and isinstance(value, list | dict | tuple):
+        text = _json_of(value)
+    elif isinstance(value, list | dict | tuple | bytes):
         return RowProblem(
             f"column '{column}' holds no text", f"column '{column}' holds {_kind_of(value)}, not text"
         )
-    text = str(value)
+    else:
+        text = str(value)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:  # "\ud83d" alone is allowed in JSON, but is no character.
@@ -319,6 +340,19 @@ def text_of(value: Any, column: str) -> str | RowProblem | None:
             f"column '{column}' holds half of a surrogate pair (such as \\ud83d), which is no character",
         )
     return text
+
+
+def _json_of(value: Any) -> str:
+    """Return a value as JSON text, its numbers as they stand in the file, and null for NaN."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(_json_of, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{json.dumps(key, ensure_ascii=False)}: {_json_of(each)}' for key, each in value.items())}}}"
+    if isinstance(value, _Number):
+        return str(value)
+    if isinstance(value, float) and math.isnan(value):
+        return "null"
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _kind_of(value: Any) -> str:

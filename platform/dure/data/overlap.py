@@ -46,10 +46,13 @@ def _hashes(table: Table, text_roles: Sequence[str]) -> NDArray[np.uint64]:
 
 
 def _each_hash(table: Table, text_roles: Sequence[str]) -> Iterator[int]:
-    rows = table.dataset.select_columns(list(text_roles))
+    # A table may lack an optional text, which is then the same as an empty one.
+    present = [role for role in text_roles if role in table.dataset.column_names]
+    rows = table.dataset.select_columns(present)
     for start in range(0, table.num_rows, BATCH_ROWS):
         batch = rows[start : start + BATCH_ROWS]
-        for texts in zip(*(batch[role] for role in text_roles), strict=True):
+        lacking = [""] * len(batch[present[0]])
+        for texts in zip(*(batch.get(role, lacking) for role in text_roles), strict=True):
             # Normalised text holds no line end, so it can stand between two texts.
             joined = "\n".join(normalised(text) for text in texts)
             yield int.from_bytes(hashlib.blake2b(joined.encode("utf-8"), digest_size=8).digest(), "little")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dure.data.arrow_files import BATCH_ROWS, key_of, load_entry, written_entry
-from dure.data.checking import Checks, Field
+from dure.data.checking import CellReader, Checks, Field
 from dure.data.decoding import known_encoding, recognise_encoding
 from dure.data.formats import SUFFIXES, TEXT_SUFFIXES, Record, open_source
 from dure.errors import UserError, nearest
@@ -37,6 +37,8 @@ class Role:
         may_be_empty: Whether a required column may have empty cells.
         option: What the user sets to name another column; ``data.columns.<name>`` when not given.
         is_class: Whether its values name classes and are no text to learn words from.
+        reader: What is made of its cells; they are values then, and no text to learn words from.
+        of: Name of the role whose column this one reads too, by another reader.
     """
 
     name: str
@@ -47,6 +49,8 @@ class Role:
     may_be_empty: bool = False
     option: str | None = None
     is_class: bool = False
+    reader: CellReader | None = None
+    of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,7 @@ def read_table(
     fields = _fields(roles, columns, for_prediction)
     is_text = path.suffix.lower() in TEXT_SUFFIXES
     codec = known_encoding(encoding) if is_text and encoding is not None else None
-    settings = [dataclasses.astuple(field) for field in fields]
+    settings = [_settings(field) for field in fields]
     key = key_of("table", _VERSION, _content(path), path.suffix.lower(), settings, codec, on_bad_row)
     entry_path = cache_folder / "tables" / f"{key}.arrow"
     table = _load(entry_path, str(path))
@@ -151,7 +155,8 @@ def read_table(
         return table
     if is_text and codec is None:
         codec = recognise_encoding(path)
-    source = open_source(path, codec or "")
+    nested = {field.column for field in fields if field.reader is not None}
+    source = open_source(path, codec or "", nested)
     fields = _fields_of_source(fields, source.columns, str(path))
     records = source.records([field.column for field in fields])
     return _build(records, fields, str(path), codec, on_bad_row, entry_path)
@@ -169,17 +174,18 @@ def table_from_rows(
     fields = [
         Field(
             role.name,
-            role.name,
+            role.of or role.name,
             role.required,
             role.required or role.is_id,
             role.is_id,
             is_named=False,
             option="data.columns",
+            reader=role.reader,
         )
         for role in roles
-        if role.required or any(role.name in row for row in held)
+        if role.required or any((role.of or role.name) in row for row in held)
     ]
-    key = key_of("rows", _VERSION, [dataclasses.astuple(field) for field in fields], held)
+    key = key_of("rows", _VERSION, [_settings(field) for field in fields], held)
     entry_path = cache_folder / "tables" / f"{key}.arrow"
     table = _load(entry_path, source)
     if table is not None:
@@ -229,7 +235,7 @@ def _content(path: Path) -> str:
 
 
 def _fields(roles: Sequence[Role], columns: Mapping[str, str], for_prediction: bool) -> list[Field]:
-    names = [role.name for role in roles]
+    names = [role.name for role in roles if role.of is None]
     for name in columns:
         if name not in names:
             like = nearest(name, names)
@@ -242,16 +248,28 @@ def _fields(roles: Sequence[Role], columns: Mapping[str, str], for_prediction: b
     return [
         Field(
             role=role.name,
-            column=columns.get(role.name, role.column),
+            column=columns.get(role.of or role.name, role.column),
             column_needed=role.required,
             cell_needed=role.required and not role.may_be_empty,
             is_named=role.name in columns,
             is_id=role.is_id,
-            option=role.option or f"data.columns.{role.name}",
+            option=role.option or f"data.columns.{role.of or role.name}",
+            reader=role.reader,
         )
         for role in roles
         if role.is_input or role.is_id or not for_prediction
     ]
+
+
+def _settings(field: Field) -> list[object]:
+    """Return what a field's texts depend on, as JSON values."""
+    reader = field.reader
+    if reader is None:
+        return [*dataclasses.astuple(field)]
+    from dure.data.encoding import code_fingerprint  # Brings datasets, which the command line does not need.
+
+    plain = dataclasses.replace(field, reader=None)
+    return [*dataclasses.astuple(plain), repr(reader), code_fingerprint(reader.read)]
 
 
 def _fields_of_source(fields: Sequence[Field], columns: Sequence[str], source: str) -> list[Field]:

@@ -36,7 +36,10 @@ class Objective(ABC):
 
     @abstractmethod
     def count(self, labels: torch.Tensor) -> torch.Tensor:
-        """Return the items of a micro-batch, a scalar: what :meth:`total` of these labels is to be divided by."""
+        """Return the items of a micro-batch: what :meth:`total` of these labels is to be divided by.
+
+        A scalar, or the items of every task, shape (tasks,), where each has a mean of its own.
+        """
 
     @abstractmethod
     def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -51,6 +54,21 @@ class Objective(ABC):
         Returns:
             Shape (rows, 2): summed loss, and number of items.
         """
+
+    def take_sums(self) -> torch.Tensor | None:
+        """Return the plain losses of the training rows since the last call, summed as :meth:`mean_losses` takes them.
+
+        None where the training loss says all, as it does with one task.
+        """
+        return None
+
+    def mean_losses(self, sums: torch.Tensor) -> dict[str, float]:
+        """Return the losses of a table by name, from its :meth:`row_losses` summed over all rows.
+
+        ``loss`` is the whole; more are those of tasks, such as ``loss_emotion``.
+        """
+        total, items = sums.tolist()
+        return {"loss": total / items}
 
 
 class TokenCrossEntropy(Objective):

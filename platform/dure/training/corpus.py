@@ -262,10 +262,11 @@ def _has_targets(family: Family, table: Table, tell: Callable[[str], None]) -> b
 
 
 def texts_of(family: Family, table: Table) -> Iterator[str]:
-    """Give all text of a table, of every role but ids and classes."""
+    """Give all text of a table, of every role but ids, classes and other values."""
     for batch in table.dataset.iter(batch_size=1000):
         for role in family.roles:
-            if role.name in batch and not role.is_id and not role.is_class:
+            is_text = not role.is_id and not role.is_class and role.reader is None
+            if is_text and role.name in batch:
                 yield from batch[role.name]
 
 

@@ -47,9 +47,19 @@ class _DureTrainer:
         self._row_losses: list[torch.Tensor] = []
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)  # type: ignore[misc]
         if self._row_losses:
-            total, items = torch.cat(self._row_losses).double().sum(dim=0)
-            output.metrics[f"{metric_key_prefix}_loss"] = float(total / items)
+            sums = torch.cat(self._row_losses).double().sum(dim=0)
+            for name, value in self.compute_loss_func.mean_losses(sums).items():
+                output.metrics[f"{metric_key_prefix}_{name}"] = value
         return output
+
+    def log(self: Any, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Put the training losses of single tasks, such as ``loss_emotion``, beside the training loss."""
+        sums = self.compute_loss_func.take_sums() if "loss" in logs else None
+        if sums is not None:
+            everywhere = self.accelerator.gather(sums).reshape(-1, *sums.shape).sum(dim=0)
+            means = self.compute_loss_func.mean_losses(everywhere.cpu())
+            logs |= {name: value for name, value in means.items() if name != "loss"}
+        super().log(logs, *args, **kwargs)  # type: ignore[misc]
 
     def _get_num_items_in_batch(self: Any, batch_samples: list[Any], device: Any) -> torch.Tensor | None:
         """Count the items of an optimiser step: over its micro-batches, and over all workers.
@@ -58,12 +68,13 @@ class _DureTrainer:
         """
         if not batch_samples or "labels" not in batch_samples[0]:
             return None
-        items = torch.stack([self.compute_loss_func.count(batch["labels"]) for batch in batch_samples]).sum()
-        everywhere: torch.Tensor = self.accelerator.gather(items.to(device)).sum()
+        counts = [self.compute_loss_func.count(batch["labels"]) for batch in batch_samples]
+        items = torch.stack(counts).sum(dim=0).to(device)
+        everywhere: torch.Tensor = self.accelerator.gather(items).reshape(-1, *items.shape).sum(dim=0)
         return everywhere
 
     def _keep_losses(self: Any, losses: torch.Tensor) -> None:
-        """Take the losses of a batch's rows, shape (rows, 2): summed loss, and number of items."""
+        """Take the losses of a batch's rows, of shape (rows, …), as the objective gives them."""
         self._row_losses.append(self.accelerator.gather_for_metrics(losses).cpu())
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int] | None:
