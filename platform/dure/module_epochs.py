@@ -180,10 +180,10 @@ class _Judge:
             batch = {name: tensor.to(self.device) for name, tensor in self.collate(members).items()}
             labels = batch.pop("labels")
             found.append(self.objective.row_losses(self.model(**batch)["logits"].float(), labels).cpu())
-        losses, items = torch.cat(found).double().unbind(dim=1)
-        # A loss per item, such as a token, weighs each row by its items.
-        contributions: list[float] = (losses * len(losses) / items.sum()).tolist()
-        return contributions
+        losses, items = torch.cat(found).double().chunk(2, dim=1)
+        # A loss per item, such as a token, weighs each row by its items; several tasks have items of their own.
+        in_all = items.sum(dim=0)
+        return [self.objective.mean_losses(torch.cat([row * len(losses), in_all]))["loss"] for row in losses]
 
 
 def _finished(run: Path, tell: Tell) -> tuple[RunFolder, Family]:
@@ -208,7 +208,7 @@ def _finished(run: Path, tell: Tell) -> tuple[RunFolder, Family]:
 def _analysis(
     run: Path, family: Family, model: PreTrainedModel, saved: list[int], thresholds: Thresholds
 ) -> dict[str, Any]:
-    series: dict[str, list[Point]] = series_of(run, family.modules(model))
+    series: dict[str, list[Point]] = series_of(run, family.modules(model), family.module_losses())
     return analysis_record(series, sweet_spots(series, thresholds, saved=saved or None), thresholds)
 
 
