@@ -248,6 +248,8 @@ class ObjectiveConfig(Section):
     """Part of every target that is spread evenly over all classes, or over all tokens of the vocabulary."""
     class_weights: Literal["balanced"] | None = None
     """``balanced`` weighs class c by n / (k * n_c): n training rows, k classes among them, n_c rows of class c."""
+    r_drop: Float = Field(default=0.0, ge=0.0)
+    """Weight of the disagreement of two passes with different dropout over every row; 0 makes one pass only."""
 
 
 class GenerationConfig(Section):

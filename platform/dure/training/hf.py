@@ -14,6 +14,7 @@ from transformers.trainer_callback import ExportableState
 
 from dure.data.batching import LengthGroupedSampler, Lengths
 from dure.modeling.objectives import Objective
+from dure.modeling.r_drop import r_drop_loss, twice
 from dure.training import checkpoints
 
 
@@ -33,6 +34,8 @@ class _DureTrainer:
 
     compute_loss_func: Objective
     length_sampler: LengthGroupedSampler | None = None
+    r_drop: float = 0.0
+    """Weight of the disagreement of two passes over every row; 0 makes one pass."""
 
     def group_lengths(self, lengths: Lengths, *, group_size: int, seed: int) -> None:
         """Let training batches hold rows of similar length; call before training."""
@@ -61,6 +64,25 @@ class _DureTrainer:
         items = torch.stack([self.compute_loss_func.count(batch["labels"]) for batch in batch_samples]).sum()
         everywhere: torch.Tensor = self.accelerator.gather(items.to(device)).sum()
         return everywhere
+
+    def compute_loss(
+        self: Any,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Return the loss of a micro-batch, with R-Drop when it is on."""
+        if not self.r_drop:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[misc]
+        labels = inputs["labels"]
+        rest = {name: value for name, value in inputs.items() if name != "labels"}
+        outputs = model(**twice(rest, len(labels)))
+        loss = r_drop_loss(self.compute_loss_func, self.r_drop, outputs, labels, num_items_in_batch)
+        if num_items_in_batch is not None:
+            # The items are those of all workers, over which gradients are averaged.
+            loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
 
     def _keep_losses(self: Any, losses: torch.Tensor) -> None:
         """Take the losses of a batch's rows, shape (rows, 2): summed loss, and number of items."""

@@ -122,6 +122,7 @@ class ModelTrainer:
             compute_loss_func=family.objective(model, train_dataset),
             callbacks=callbacks,
         )
+        self.hf.r_drop = self.experiment.objective.r_drop
         self.hf.keep_checkpoints(training.save_total_limit)
         if training.group_by_length:
             self.hf.group_lengths(

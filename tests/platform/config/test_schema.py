@@ -72,6 +72,7 @@ def test_the_schema_accepts(change: dict[str, Any]) -> None:
         {"training": {"epochs": 0}},
         {"training": {"max_steps": 0}},
         {"training": {"eval_every": "step"}},
+        {"objective": {"r_drop": -0.5}},
         {"training": {"gradient_checkpointing": 1}},
         {"lora": {"rank": 3}},
         {"model": {}},
