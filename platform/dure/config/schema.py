@@ -190,6 +190,8 @@ class TrainingConfig(Section):
     """Decoupled weight decay of AdamW."""
     max_grad_norm: Float = Field(default=1.0, gt=0.0)
     """Gradients are clipped to this global norm."""
+    ema: Float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Decay of a moving average of the weights, which validation, selection and the final model then use."""
     eval_every: Annotated[Int, Field(ge=1)] | Literal["epoch"] = "epoch"
     """Validate and save every N optimiser steps, or at the end of every epoch."""
     log_every: Int = Field(default=10, ge=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_callback import ExportableState
 
 from dure.data.batching import LengthGroupedSampler, Lengths
+from dure.modeling.ema import WeightAverage
 from dure.modeling.objectives import Objective
 from dure.modeling.r_drop import r_drop_loss, twice
 from dure.training import checkpoints
@@ -36,6 +38,8 @@ class _DureTrainer:
     length_sampler: LengthGroupedSampler | None = None
     r_drop: float = 0.0
     """Weight of the disagreement of two passes over every row; 0 makes one pass."""
+    average: WeightAverage | None = None
+    """What validation during training is made with, in place of the weights that are trained."""
 
     def group_lengths(self, lengths: Lengths, *, group_size: int, seed: int) -> None:
         """Let training batches hold rows of similar length; call before training."""
@@ -45,10 +49,12 @@ class _DureTrainer:
         """Say how many checkpoints stay; call before training."""
         self.checkpoint_limit = limit
 
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+    def evaluation_loop(self: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
         """Predict and score all rows, and put the exact loss among the metrics."""
         self._row_losses: list[torch.Tensor] = []
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)  # type: ignore[misc]
+        is_averaged = self.average is not None and self.is_in_train
+        with self.average.applied() if is_averaged else contextlib.nullcontext():
+            output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)  # type: ignore[misc]
         if self._row_losses:
             total, items = torch.cat(self._row_losses).double().sum(dim=0)
             output.metrics[f"{metric_key_prefix}_loss"] = float(total / items)
@@ -104,6 +110,8 @@ class _DureTrainer:
         self._save_optimizer_and_scheduler(str(staging))
         self._save_scaler(str(staging))
         self._save_rng_state(str(staging))
+        if self.average is not None and self.args.should_save:
+            self.average.save(staging / checkpoints.AVERAGE_FILE)
         best = self.state.best_global_step
         if best:
             self.state.best_model_checkpoint = str(folder / checkpoints.checkpoint_name(best))
@@ -169,6 +177,24 @@ class GeneratingTrainer(_DureTrainer, Seq2SeqTrainer):  # type: ignore[misc]
     @gather_function.setter
     def gather_function(self, value: Callable[[Any], Any]) -> None:
         pass
+
+
+class Averaging(TrainerCallback):  # type: ignore[misc]
+    """Takes up the weights of every optimiser step into their average.
+
+    Args:
+        average: The average.
+        was_skipped: Whether the step changed nothing, because its gradients left the range of fp16.
+    """
+
+    def __init__(self, average: WeightAverage, was_skipped: Callable[[], bool]) -> None:
+        self.average = average
+        self.was_skipped = was_skipped
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take up the step, before it is validated or saved."""
+        if not self.was_skipped():
+            self.average.update()
 
 
 class Rhythm(TrainerCallback):  # type: ignore[misc]

@@ -194,6 +194,7 @@ def _train(
             **outcome["speed"],
             **_baseline(family, corpus),
             **family.metric_notes(),
+            **({} if experiment.training.ema is None else {"final_weights": "ema"}),
             "best_step": outcome["best_step"] or outcome["steps"],
             "steps": outcome["steps"],
             "num_train_rows": len(corpus.train),

@@ -10,9 +10,12 @@ from typing import Any
 from transformers import TrainerCallback
 
 from dure.files import written_beside
-from dure.modeling.weights import save_weights
+from dure.modeling.ema import WeightAverage
+from dure.modeling.weights import save_weights, trained_state
 
 BEST = "best_model.pt"
+RAW = "raw_state"
+"""Key of the weights that training went on with, in files whose ``model_state`` is their average."""
 _EPOCH = re.compile(r"epoch_(\d+)\.pt")
 
 
@@ -24,18 +27,26 @@ class EpochSnapshots(TrainerCallback):  # type: ignore[misc]
     Args:
         folder: Where the files go.
         is_main: Whether this is the main worker; the others write nothing.
+        average: Average of the weights, when it is what is validated: the file holds both then.
     """
 
-    def __init__(self, folder: Path, *, is_main: bool) -> None:
+    def __init__(self, folder: Path, *, is_main: bool, average: WeightAverage | None = None) -> None:
         self.folder = folder
         self.is_main = is_main
+        self.average = average
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Write the weights with the epoch and step that they are of."""
         if self.is_main:
             epoch = round(state.epoch)
             path = self.folder / f"epoch_{epoch}.pt"
-            save_weights(model, path, {"epoch": epoch, "step": state.global_step})
+            about: dict[str, Any] = {"epoch": epoch, "step": state.global_step}
+            if self.average is None:
+                save_weights(model, path, about)
+                return
+            about[RAW] = trained_state(model)
+            with self.average.applied():
+                save_weights(model, path, about)
 
 
 def epochs_of(folder: Path) -> dict[int, Path]:

@@ -22,11 +22,12 @@ from dure.data.batching import length_order
 from dure.errors import RunError, UserError, nearest
 from dure.family import Family
 from dure.files import read_json_lines
+from dure.modeling.ema import WeightAverage
 from dure.modeling.precision import resolve
 from dure.training import checkpoints
 from dure.training.arguments import total_steps, training_arguments
 from dure.training.events import RunListener, RunStart
-from dure.training.hf import ClassicTrainer, GeneratingTrainer, Rhythm
+from dure.training.hf import Averaging, ClassicTrainer, GeneratingTrainer, Rhythm
 from dure.training.recorder import Recorder
 from dure.training.records import RunFolder
 from dure.training.snapshots import EpochSnapshots
@@ -103,8 +104,6 @@ class ModelTrainer:
         trainer_class = GeneratingTrainer if family.generates else ClassicTrainer
         arguments_class = Seq2SeqTrainingArguments if family.generates else TrainingArguments
         callbacks: list[Any] = [Rhythm(), self.recorder]
-        if keeps_epochs:
-            callbacks.append(EpochSnapshots(folder.checkpoints, is_main=self.is_main))
         if training.early_stopping_patience is not None and self.eval_dataset is not None:
             callbacks.append(EarlyStoppingCallback(training.early_stopping_patience))
         set_seed(self.experiment.experiment.seed)
@@ -122,6 +121,12 @@ class ModelTrainer:
             compute_loss_func=family.objective(model, train_dataset),
             callbacks=callbacks,
         )
+        average = None if training.ema is None else WeightAverage(self.hf.model, training.ema)
+        if average is not None:
+            self.hf.average = average
+            self.hf.add_callback(Averaging(average, lambda: self.hf.accelerator.optimizer_step_was_skipped))
+        if keeps_epochs:
+            self.hf.add_callback(EpochSnapshots(folder.checkpoints, is_main=self.is_main, average=average))
         self.hf.r_drop = self.experiment.objective.r_drop
         self.hf.keep_checkpoints(training.save_total_limit)
         if training.group_by_length:
@@ -132,7 +137,7 @@ class ModelTrainer:
             )
 
     def train(self, *, resume: bool = False) -> dict[str, Any]:
-        """Train to the end, load the best checkpoint and save the final model.
+        """Train to the end, load the best checkpoint (its averaged weights with ``ema``) and save the final model.
 
         Args:
             resume: Continue from the newest whole checkpoint of the folder, when there is one.
@@ -174,8 +179,12 @@ class ModelTrainer:
             self._restore(checkpoint)
         else:
             set_seed(self.experiment.experiment.seed)
+            if checkpoint is not None and self.hf.average is not None:
+                self.hf.average.load(checkpoint / checkpoints.AVERAGE_FILE)
             done = self.hf.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
             speed = {name: value for name, value in done.metrics.items() if name.endswith("_per_second")}
+        if self.hf.average is not None:
+            self._take_average(self.hf.average)
         return self._conclude() | {"speed": speed}
 
     def evaluate(self) -> dict[str, float]:
@@ -212,6 +221,16 @@ class ModelTrainer:
         best = self.hf.state.best_global_step
         folder = self.folder.checkpoints / checkpoints.checkpoint_name(best) if best else checkpoint
         self.hf._load_from_checkpoint(str(folder))
+        if self.hf.average is not None:
+            self.hf.average.load(folder / checkpoints.AVERAGE_FILE)
+
+    def _take_average(self, average: WeightAverage) -> None:
+        """Make the average of the best checkpoint, or the last one, the weights of the model."""
+        best = self.hf.state.best_global_step
+        if best:
+            folder = self.folder.checkpoints / checkpoints.checkpoint_name(best)
+            average.load(folder / checkpoints.AVERAGE_FILE)
+        average.take()
 
     def _conclude(self) -> dict[str, Any]:
         records = read_json_lines(self.folder.metrics)

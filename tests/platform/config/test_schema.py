@@ -73,6 +73,8 @@ def test_the_schema_accepts(change: dict[str, Any]) -> None:
         {"training": {"max_steps": 0}},
         {"training": {"eval_every": "step"}},
         {"objective": {"r_drop": -0.5}},
+        {"training": {"ema": 0}},
+        {"training": {"ema": 1.0}},
         {"training": {"gradient_checkpointing": 1}},
         {"lora": {"rank": 3}},
         {"model": {}},
