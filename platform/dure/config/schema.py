@@ -186,6 +186,8 @@ class TrainingConfig(Section):
     """Part of all optimiser steps in which the learning rate rises."""
     warmup_steps: Int | None = Field(default=None, ge=0)
     """Optimiser steps in which the learning rate rises, instead of ``warmup_ratio``."""
+    layer_lr_decay: Float | None = Field(default=None, gt=0.0, le=1.0)
+    """Factor on the learning rate from every layer to the one below; the head has the whole rate."""
     weight_decay: Float = Field(default=0.0, ge=0.0)
     """Decoupled weight decay of AdamW."""
     max_grad_norm: Float = Field(default=1.0, gt=0.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class _DureTrainer:
     """Weight of the disagreement of two passes over every row; 0 makes one pass."""
     average: WeightAverage | None = None
     """What validation during training is made with, in place of the weights that are trained."""
+    rate_factors: Mapping[str, float] | None = None
+    """Factor on the learning rate of every parameter, by its name; all are 1 when not given."""
 
     def group_lengths(self, lengths: Lengths, *, group_size: int, seed: int) -> None:
         """Let training batches hold rows of similar length; call before training."""
@@ -93,6 +95,26 @@ class _DureTrainer:
     def _keep_losses(self: Any, losses: torch.Tensor) -> None:
         """Take the losses of a batch's rows, shape (rows, 2): summed loss, and number of items."""
         self._row_losses.append(self.accelerator.gather_for_metrics(losses).cpu())
+
+    def create_optimizer(self: Any, model: Any = None) -> torch.optim.Optimizer:
+        """Make the optimizer, whose groups are parted by the factors on their rates; the largest comes first."""
+        is_made = self.optimizer is not None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)  # type: ignore[misc]
+        if self.rate_factors is None or is_made:
+            return optimizer
+        factors = {id(p): self.rate_factors[name] for name, p in self.model.named_parameters()}
+        optimizer.param_groups[:] = [
+            {**group, "params": chosen, "lr": group["lr"] * factor, "rate_factor": factor}
+            for factor in sorted(set(factors.values()), reverse=True)
+            for group in optimizer.param_groups
+            if (chosen := [p for p in group["params"] if factors[id(p)] == factor])
+        ]
+        return optimizer
+
+    def _get_learning_rate(self: Any) -> float:
+        """Return the rate before any factor, which is what records show."""
+        rate: float = super()._get_learning_rate()  # type: ignore[misc]
+        return rate if self.rate_factors is None else rate / self.optimizer.param_groups[0]["rate_factor"]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int] | None:
         if self.length_sampler is not None:

@@ -22,6 +22,7 @@ from dure.data.batching import length_order
 from dure.errors import RunError, UserError, nearest
 from dure.family import Family
 from dure.files import read_json_lines
+from dure.modeling.depth import distances_from_head
 from dure.modeling.ema import WeightAverage
 from dure.modeling.precision import resolve
 from dure.training import checkpoints
@@ -127,6 +128,11 @@ class ModelTrainer:
             self.hf.add_callback(Averaging(average, lambda: self.hf.accelerator.optimizer_step_was_skipped))
         if keeps_epochs:
             self.hf.add_callback(EpochSnapshots(folder.checkpoints, is_main=self.is_main, average=average))
+        if training.layer_lr_decay is not None:
+            self.hf.rate_factors = {
+                name: training.layer_lr_decay**distance
+                for name, distance in distances_from_head(self.hf.model).items()
+            }
         self.hf.r_drop = self.experiment.objective.r_drop
         self.hf.keep_checkpoints(training.save_total_limit)
         if training.group_by_length:
