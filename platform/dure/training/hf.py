@@ -18,6 +18,7 @@ from dure.modeling.ema import WeightAverage
 from dure.modeling.objectives import Objective
 from dure.modeling.r_drop import r_drop_loss, twice
 from dure.training import checkpoints
+from dure.training.recovery import Recovery
 
 
 class _DureTrainer:
@@ -40,6 +41,8 @@ class _DureTrainer:
     """Weight of the disagreement of two passes over every row; 0 makes one pass."""
     average: WeightAverage | None = None
     """What validation during training is made with, in place of the weights that are trained."""
+    recovery: Recovery | None = None
+    """Computes a step again when memory did not suffice."""
     rate_factors: Mapping[str, float] | None = None
     """Factor on the learning rate of every parameter, by its name; all are 1 when not given."""
 
@@ -72,6 +75,29 @@ class _DureTrainer:
         items = torch.stack([self.compute_loss_func.count(batch["labels"]) for batch in batch_samples]).sum()
         everywhere: torch.Tensor = self.accelerator.gather(items.to(device)).sum()
         return everywhere
+
+    def training_step(
+        self: Any, model: Any, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Add the gradients of a micro-batch, and return its loss: all losses of a step after its last one."""
+        step: Callable[..., Any] = super().training_step  # type: ignore[misc]
+        # DeepSpeed sends gradients while it computes them, so a pass cannot be taken back.
+        if self.recovery is None or self.recovery.policy == "error" or self.is_deepspeed_enabled:
+            loss: torch.Tensor = step(model, inputs, num_items_in_batch)
+            return loss
+        # Several workers average their gradients after all of them have some: not through the wrapped model.
+        own = self.model if self.accelerator.num_processes > 1 else model
+        losses: list[torch.Tensor] | None = self.recovery.micro_batch(
+            lambda piece: step(own, piece, num_items_in_batch),
+            inputs,
+            step=self.state.global_step + 1,
+            is_last=self.accelerator.sync_gradients,
+        )
+        if losses is None:
+            return torch.zeros_like(self._tr_loss)
+        for loss in losses[:-1]:
+            self._tr_loss += loss
+        return losses[-1]
 
     def compute_loss(
         self: Any,
@@ -134,6 +160,8 @@ class _DureTrainer:
         self._save_rng_state(str(staging))
         if self.average is not None and self.args.should_save:
             self.average.save(staging / checkpoints.AVERAGE_FILE)
+        if self.recovery is not None and self.args.should_save:
+            self.recovery.save(staging)
         best = self.state.best_global_step
         if best:
             self.state.best_model_checkpoint = str(folder / checkpoints.checkpoint_name(best))

@@ -197,6 +197,7 @@ def _train(
             **({} if experiment.training.ema is None else {"final_weights": "ema"}),
             "best_step": outcome["best_step"] or outcome["steps"],
             "steps": outcome["steps"],
+            "num_oom": outcome["num_oom"],
             "num_train_rows": len(corpus.train),
             "num_dev_rows": 0 if corpus.dev is None else len(corpus.dev),
             "peak_memory_mb": round(usage.peak_mb, 1),

@@ -74,6 +74,7 @@ def test_the_schema_accepts(change: dict[str, Any]) -> None:
         {"training": {"eval_every": "step"}},
         {"objective": {"r_drop": -0.5}},
         {"training": {"ema": 0}},
+        {"training": {"on_oom": "ignore"}},
         {"training": {"layer_lr_decay": 0}},
         {"training": {"layer_lr_decay": 1.1}},
         {"training": {"ema": 1.0}},
