@@ -186,10 +186,14 @@ class TrainingConfig(Section):
     """Part of all optimiser steps in which the learning rate rises."""
     warmup_steps: Int | None = Field(default=None, ge=0)
     """Optimiser steps in which the learning rate rises, instead of ``warmup_ratio``."""
+    layer_lr_decay: Float | None = Field(default=None, gt=0.0, le=1.0)
+    """Factor on the learning rate from every layer to the one below; the head has the whole rate."""
     weight_decay: Float = Field(default=0.0, ge=0.0)
     """Decoupled weight decay of AdamW."""
     max_grad_norm: Float = Field(default=1.0, gt=0.0)
     """Gradients are clipped to this global norm."""
+    ema: Float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Decay of a moving average of the weights, which validation, selection and the final model then use."""
     eval_every: Annotated[Int, Field(ge=1)] | Literal["epoch"] = "epoch"
     """Validate and save every N optimiser steps, or at the end of every epoch."""
     log_every: Int = Field(default=10, ge=1)
@@ -206,6 +210,8 @@ class TrainingConfig(Section):
     """Validate before the first step too, to show what training gained."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Number format of the computation; ``auto`` takes bf16 where the device has it, and fp32 elsewhere."""
+    on_oom: Literal["retry", "shrink", "error"] = "retry"
+    """Out of memory: compute the step again, or do so from then on in halved micro-batches, or stop."""
     gradient_checkpointing: Bool = False
     """Recompute activations in the backward pass to save memory."""
     group_by_length: Bool = True
@@ -248,6 +254,8 @@ class ObjectiveConfig(Section):
     """Part of every target that is spread evenly over all classes, or over all tokens of the vocabulary."""
     class_weights: Literal["balanced"] | None = None
     """``balanced`` weighs class c by n / (k * n_c): n training rows, k classes among them, n_c rows of class c."""
+    r_drop: Float = Field(default=0.0, ge=0.0)
+    """Weight of the disagreement of two passes with different dropout over every row; 0 makes one pass only."""
 
 
 class GenerationConfig(Section):

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from dure.modeling.disagreement import of_classes, of_coins
+
 IGNORED = -100
 """The label of padding."""
 
@@ -34,6 +36,24 @@ class Objective(ABC):
         items = self.count(labels) if num_items_in_batch is None else num_items_in_batch
         return self.total(outputs["logits"].float(), labels) / items
 
+    def mean_disagreement(
+        self,
+        first: Any,
+        second: Any,
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | float | None = None,
+    ) -> torch.Tensor:
+        """Return how far two outputs for the same rows lie apart, a scalar: a mean over the items of the loss.
+
+        Args:
+            first: Model output with ``logits``.
+            second: The same of another pass.
+            labels: Targets of the micro-batch.
+            num_items_in_batch: Items of the optimiser step; those of ``labels`` when not given.
+        """
+        items = self.count(labels) if num_items_in_batch is None else num_items_in_batch
+        return self.disagreement(first["logits"].float(), second["logits"].float(), labels) / items
+
     @abstractmethod
     def count(self, labels: torch.Tensor) -> torch.Tensor:
         """Return the items of a micro-batch: what :meth:`total` of these labels is to be divided by.
@@ -44,6 +64,14 @@ class Objective(ABC):
     @abstractmethod
     def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the summed loss of a micro-batch, a scalar."""
+
+    @abstractmethod
+    def disagreement(self, first: torch.Tensor, second: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the summed disagreement of two logits for the same rows, in the shape of :meth:`total`.
+
+        An item weighs in it what it weighs in the loss, so that both are divided by :meth:`count`. Measured as in
+        ``dure.modeling.disagreement``.
+        """
 
     @abstractmethod
     def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -95,6 +123,11 @@ class TokenCrossEntropy(Objective):
             reduction="sum",
         )
 
+    def disagreement(self, first: torch.Tensor, second: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the divergence of the distributions over the vocabulary, summed over real tokens."""
+        is_real = labels != IGNORED
+        return of_classes(first[is_real], second[is_real]).sum()
+
     def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return for every row the summed plain cross entropy, and the number of real tokens."""
         losses = functional.cross_entropy(
@@ -140,6 +173,11 @@ class ClassCrossEntropy(Objective):
             reduction="sum",
         )
 
+    def disagreement(self, first: torch.Tensor, second: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the divergence of the distributions over classes, weighted and summed over rows."""
+        apart, weights = of_classes(first, second), self._weights_on(first.device)
+        return apart.sum() if weights is None else (weights[labels] * apart).sum()
+
     def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the plain cross entropy of every row, and 1."""
         losses = functional.cross_entropy(logits.float(), labels, reduction="none")
@@ -166,10 +204,8 @@ class LabelCrossEntropy(Objective):
 
     def count(self, labels: torch.Tensor) -> torch.Tensor:
         """Return the sum of the weights of all answers."""
-        if self.class_weights is None:
-            return torch.tensor(float(labels.numel()))
-        no, yes = self.class_weights.to(labels.device)
-        return torch.where(labels > 0.5, yes, no).sum()
+        weights = self._answer_weights(labels)
+        return torch.tensor(float(labels.numel())) if weights is None else weights.sum()
 
     def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the weighted binary cross entropy summed over rows and labels."""
@@ -182,12 +218,24 @@ class LabelCrossEntropy(Objective):
         targets = labels.to(logits.dtype) * (1 - smooth) + smooth / 2
         return (targets * if_yes + (1 - targets) * if_no).sum()
 
+    def disagreement(self, first: torch.Tensor, second: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the divergence of the probabilities of yes, weighted and summed over rows and labels."""
+        apart, weights = of_coins(first, second), self._answer_weights(labels)
+        return apart.sum() if weights is None else (weights * apart).sum()
+
     def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return for every row the plain binary cross entropy summed over labels, and their number."""
         losses = functional.binary_cross_entropy_with_logits(
             logits.float(), labels.float(), reduction="none"
         ).sum(dim=1)
         return torch.stack([losses, torch.full_like(losses, labels.shape[1])], dim=1)
+
+    def _answer_weights(self, labels: torch.Tensor) -> torch.Tensor | None:
+        """Return the weight of every answer, in the shape of ``labels``; None when all are 1."""
+        if self.class_weights is None:
+            return None
+        no, yes = self.class_weights.to(labels.device)
+        return torch.where(labels > 0.5, yes, no)
 
 
 def balanced_weights(counts: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -39,15 +39,15 @@ def save_weights(model: nn.Module, path: Path, about: Mapping[str, Any]) -> None
         torch.save({STATE: trained_state(model), **about}, beside)
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Put the weights of a file into a model of the same kind.
+def read_weights(model: nn.Module, path: Path) -> dict[str, Any]:
+    """Return everything in a file that :func:`save_weights` wrote, when its weights are of a model of this kind.
 
     Raises:
         UserError: The file is no such file, or of another model.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)[STATE]
-        shapes = {name: tensor.shape for name, tensor in state.items()}
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        shapes = {name: tensor.shape for name, tensor in saved[STATE].items()}
     except Exception as error:  # torch raises almost anything for a file that is not its own
         reason = " ".join(str(error).split())[:200]
         raise UserError(
@@ -67,4 +67,13 @@ def load_weights(model: nn.Module, path: Path) -> None:
             f"the first is '{differing[0]}'",
             where=str(path),
         )
-    model.load_state_dict(state, strict=False)
+    return saved
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Put the weights of a file into a model of the same kind.
+
+    Raises:
+        UserError: The file is no such file, or of another model.
+    """
+    model.load_state_dict(read_weights(model, path)[STATE], strict=False)

@@ -10,6 +10,8 @@ from pathlib import Path
 _NAME = re.compile(r"checkpoint-(\d+)")
 STATE_FILE = "trainer_state.json"
 """Written last into a checkpoint before it gets its name."""
+AVERAGE_FILE = "ema.pt"
+"""Averaged weights in a checkpoint, whose other files hold those that training goes on with."""
 
 
 def checkpoint_name(step: int) -> str:

@@ -39,7 +39,7 @@ def describe_environment(
         "packages": {name: version for name in _PACKAGES if (version := _version(name))},
         "git": _git(Path.cwd()),
         "profile": profile.model_dump(mode="json"),
-        "device": _device_name(profile.device),
+        "device": device_name(profile.device),
         "num_workers": num_workers,
         "cpu_count": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
@@ -56,7 +56,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _device_name(device: str) -> str:
+def device_name(device: str) -> str:
+    """Return the name of the device that trains, as its maker gives it."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     return "Apple GPU" if device == "mps" else platform.processor() or platform.machine()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,11 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_callback import ExportableState
 
 from dure.data.batching import LengthGroupedSampler, Lengths
+from dure.modeling.ema import WeightAverage
 from dure.modeling.objectives import Objective
+from dure.modeling.r_drop import r_drop_loss, twice
 from dure.training import checkpoints
+from dure.training.recovery import Recovery
 
 
 class _DureTrainer:
@@ -33,6 +37,14 @@ class _DureTrainer:
 
     compute_loss_func: Objective
     length_sampler: LengthGroupedSampler | None = None
+    r_drop: float = 0.0
+    """Weight of the disagreement of two passes over every row; 0 makes one pass."""
+    average: WeightAverage | None = None
+    """What validation during training is made with, in place of the weights that are trained."""
+    recovery: Recovery | None = None
+    """Computes a step again when memory did not suffice."""
+    rate_factors: Mapping[str, float] | None = None
+    """Factor on the learning rate of every parameter, by its name; all are 1 when not given."""
 
     def group_lengths(self, lengths: Lengths, *, group_size: int, seed: int) -> None:
         """Let training batches hold rows of similar length; call before training."""
@@ -42,10 +54,12 @@ class _DureTrainer:
         """Say how many checkpoints stay; call before training."""
         self.checkpoint_limit = limit
 
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
+    def evaluation_loop(self: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
         """Predict and score all rows, and put the exact loss among the metrics."""
         self._row_losses: list[torch.Tensor] = []
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)  # type: ignore[misc]
+        is_averaged = self.average is not None and self.is_in_train
+        with self.average.applied() if is_averaged else contextlib.nullcontext():
+            output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)  # type: ignore[misc]
         if self._row_losses:
             sums = torch.cat(self._row_losses).double().sum(dim=0)
             for name, value in self.compute_loss_func.mean_losses(sums).items():
@@ -73,9 +87,71 @@ class _DureTrainer:
         everywhere: torch.Tensor = self.accelerator.gather(items).reshape(-1, *items.shape).sum(dim=0)
         return everywhere
 
+    def training_step(
+        self: Any, model: Any, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Add the gradients of a micro-batch, and return its loss: all losses of a step after its last one."""
+        step: Callable[..., Any] = super().training_step  # type: ignore[misc]
+        # DeepSpeed sends gradients while it computes them, so a pass cannot be taken back.
+        if self.recovery is None or self.recovery.policy == "error" or self.is_deepspeed_enabled:
+            loss: torch.Tensor = step(model, inputs, num_items_in_batch)
+            return loss
+        # Several workers average their gradients after all of them have some: not through the wrapped model.
+        own = self.model if self.accelerator.num_processes > 1 else model
+        losses: list[torch.Tensor] | None = self.recovery.micro_batch(
+            lambda piece: step(own, piece, num_items_in_batch),
+            inputs,
+            step=self.state.global_step + 1,
+            is_last=self.accelerator.sync_gradients,
+        )
+        if losses is None:
+            return torch.zeros_like(self._tr_loss)
+        for loss in losses[:-1]:
+            self._tr_loss += loss
+        return losses[-1]
+
+    def compute_loss(
+        self: Any,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Return the loss of a micro-batch, with R-Drop when it is on."""
+        if not self.r_drop:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)  # type: ignore[misc]
+        labels = inputs["labels"]
+        rest = {name: value for name, value in inputs.items() if name != "labels"}
+        outputs = model(**twice(rest, len(labels)))
+        loss = r_drop_loss(self.compute_loss_func, self.r_drop, outputs, labels, num_items_in_batch)
+        if num_items_in_batch is not None:
+            # The items are those of all workers, over which gradients are averaged.
+            loss = loss * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
     def _keep_losses(self: Any, losses: torch.Tensor) -> None:
         """Take the losses of a batch's rows, of shape (rows, …), as the objective gives them."""
         self._row_losses.append(self.accelerator.gather_for_metrics(losses).cpu())
+
+    def create_optimizer(self: Any, model: Any = None) -> torch.optim.Optimizer:
+        """Make the optimizer, whose groups are parted by the factors on their rates; the largest comes first."""
+        is_made = self.optimizer is not None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)  # type: ignore[misc]
+        if self.rate_factors is None or is_made:
+            return optimizer
+        factors = {id(p): self.rate_factors[name] for name, p in self.model.named_parameters()}
+        optimizer.param_groups[:] = [
+            {**group, "params": chosen, "lr": group["lr"] * factor, "rate_factor": factor}
+            for factor in sorted(set(factors.values()), reverse=True)
+            for group in optimizer.param_groups
+            if (chosen := [p for p in group["params"] if factors[id(p)] == factor])
+        ]
+        return optimizer
+
+    def _get_learning_rate(self: Any) -> float:
+        """Return the rate before any factor, which is what records show."""
+        rate: float = super()._get_learning_rate()  # type: ignore[misc]
+        return rate if self.rate_factors is None else rate / self.optimizer.param_groups[0]["rate_factor"]
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int] | None:
         if self.length_sampler is not None:
@@ -93,6 +169,10 @@ class _DureTrainer:
         self._save_optimizer_and_scheduler(str(staging))
         self._save_scaler(str(staging))
         self._save_rng_state(str(staging))
+        if self.average is not None and self.args.should_save:
+            self.average.save(staging / checkpoints.AVERAGE_FILE)
+        if self.recovery is not None and self.args.should_save:
+            self.recovery.save(staging)
         best = self.state.best_global_step
         if best:
             self.state.best_model_checkpoint = str(folder / checkpoints.checkpoint_name(best))
@@ -158,6 +238,24 @@ class GeneratingTrainer(_DureTrainer, Seq2SeqTrainer):  # type: ignore[misc]
     @gather_function.setter
     def gather_function(self, value: Callable[[Any], Any]) -> None:
         pass
+
+
+class Averaging(TrainerCallback):  # type: ignore[misc]
+    """Takes up the weights of every optimiser step into their average.
+
+    Args:
+        average: The average.
+        was_skipped: Whether the step changed nothing, because its gradients left the range of fp16.
+    """
+
+    def __init__(self, average: WeightAverage, was_skipped: Callable[[], bool]) -> None:
+        self.average = average
+        self.was_skipped = was_skipped
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take up the step, before it is validated or saved."""
+        if not self.was_skipped():
+            self.average.update()
 
 
 class Rhythm(TrainerCallback):  # type: ignore[misc]

@@ -13,12 +13,15 @@ from transformers import TrainerCallback, set_seed
 from dure.config.schema import Experiment, Profile
 from dure.family import load_family
 from dure.files import written_beside
-from dure.modeling.weights import load_weights, save_weights
+from dure.modeling.ema import WeightAverage
+from dure.modeling.weights import load_weights, save_weights, trained_state
 from dure.training.corpus import load_corpus
 
 logger = logging.getLogger(__name__)
 
 BEST = "best_model.pt"
+RAW = "raw_state"
+"""Key of the weights that training went on with, in files whose ``model_state`` is their average."""
 _EPOCH = re.compile(r"epoch_(\d+)\.pt")
 
 
@@ -30,11 +33,13 @@ class EpochSnapshots(TrainerCallback):  # type: ignore[misc]
     Args:
         folder: Where the files go.
         is_main: Whether this is the main worker; the others write nothing.
+        average: Average of the weights, when it is what is validated: the file holds both then.
     """
 
-    def __init__(self, folder: Path, *, is_main: bool) -> None:
+    def __init__(self, folder: Path, *, is_main: bool, average: WeightAverage | None = None) -> None:
         self.folder = folder
         self.is_main = is_main
+        self.average = average
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Remove what a kill left half written."""
@@ -47,7 +52,13 @@ class EpochSnapshots(TrainerCallback):  # type: ignore[misc]
         if self.is_main:
             epoch = round(state.epoch)
             path = self.folder / f"epoch_{epoch}.pt"
-            save_weights(model, path, {"epoch": epoch, "step": state.global_step})
+            about: dict[str, Any] = {"epoch": epoch, "step": state.global_step}
+            if self.average is None:
+                save_weights(model, path, about)
+                return
+            about[RAW] = trained_state(model)
+            with self.average.applied():
+                save_weights(model, path, about)
 
 
 def export_weights(weights: Path, experiment: Experiment, profile: Profile, folder: Path) -> None:

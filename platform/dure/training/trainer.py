@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,13 +23,18 @@ from dure.data.batching import length_order
 from dure.errors import RunError, UserError, nearest
 from dure.family import Family
 from dure.files import read_json_lines
+from dure.modeling.depth import distances_from_head
+from dure.modeling.ema import WeightAverage
 from dure.modeling.precision import resolve
 from dure.training import checkpoints
-from dure.training.arguments import total_steps, training_arguments
+from dure.training.arguments import total_steps, training_arguments, worker_batch_size
 from dure.training.events import RunListener, RunStart
-from dure.training.hf import ClassicTrainer, GeneratingTrainer, Rhythm
+from dure.training.fitting import FittingRows
+from dure.training.hf import Averaging, ClassicTrainer, GeneratingTrainer, Rhythm
+from dure.training.oom import is_out_of_memory
 from dure.training.recorder import Recorder
 from dure.training.records import RunFolder
+from dure.training.recovery import Recovery
 from dure.training.snapshots import EpochSnapshots
 
 if TYPE_CHECKING:
@@ -89,12 +95,13 @@ class ModelTrainer:
         self.compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = (
             None if self.eval_dataset is None else family.compute_metrics(model, tokenizer, self.eval_dataset)
         )
+        precision = resolve(training.precision, profile, model.config.model_type, tell)
         arguments = training_arguments(
             self.experiment,
             profile,
             folder.checkpoints,
             num_rows=len(train_dataset),
-            precision=resolve(training.precision, profile, model.config.model_type, tell),
+            precision=precision,
             num_workers=num_workers,
             generates=family.generates,
             validates=self.eval_dataset is not None,
@@ -103,8 +110,6 @@ class ModelTrainer:
         trainer_class = GeneratingTrainer if family.generates else ClassicTrainer
         arguments_class = Seq2SeqTrainingArguments if family.generates else TrainingArguments
         callbacks: list[Any] = [Rhythm(), self.recorder]
-        if keeps_epochs:
-            callbacks.append(EpochSnapshots(folder.checkpoints, is_main=self.is_main))
         if training.early_stopping_patience is not None and self.eval_dataset is not None:
             callbacks.append(EarlyStoppingCallback(training.early_stopping_patience))
         set_seed(self.experiment.experiment.seed)
@@ -122,6 +127,33 @@ class ModelTrainer:
             compute_loss_func=family.objective(model, train_dataset),
             callbacks=callbacks,
         )
+        average = None if training.ema is None else WeightAverage(self.hf.model, training.ema)
+        if average is not None:
+            self.hf.average = average
+            self.hf.add_callback(Averaging(average, lambda: self.hf.accelerator.optimizer_step_was_skipped))
+        if keeps_epochs:
+            self.hf.add_callback(EpochSnapshots(folder.checkpoints, is_main=self.is_main, average=average))
+        if training.layer_lr_decay is not None:
+            self.hf.rate_factors = {
+                name: training.layer_lr_decay**distance
+                for name, distance in distances_from_head(self.hf.model).items()
+            }
+        self.hf.r_drop = self.experiment.objective.r_drop
+        fitting = FittingRows(self.experiment, profile, self.hf.model, precision)
+        self.recovery = Recovery(
+            training.on_oom,
+            self.hf.model,
+            profile.device,
+            num_rows=worker_batch_size(self.experiment, num_workers),
+            folder=folder.path,
+            tell=tell,
+            remember=fitting.write if self.is_main else lambda rows: None,
+            rank=rank,
+            num_workers=num_workers,
+        )
+        self.hf.recovery = self.recovery
+        if training.on_oom == "shrink":
+            self._recall(fitting)
         self.hf.keep_checkpoints(training.save_total_limit)
         if training.group_by_length:
             self.hf.group_lengths(
@@ -131,7 +163,7 @@ class ModelTrainer:
             )
 
     def train(self, *, resume: bool = False) -> dict[str, Any]:
-        """Train to the end, load the best checkpoint and save the final model.
+        """Train to the end, load the best checkpoint (its averaged weights with ``ema``) and save the final model.
 
         Args:
             resume: Continue from the newest whole checkpoint of the folder, when there is one.
@@ -139,11 +171,11 @@ class ModelTrainer:
         Returns:
             ``final_model_path``, ``best_checkpoint`` (None without validation), ``eval_metrics`` (of the best
             checkpoint, by name), ``untrained_metrics``, ``speed`` (of this session's training, validations
-            included) and ``seconds``.
+            included), ``num_oom`` (times that memory did not suffice) and ``seconds``.
 
         Raises:
             UserError: ``training.best_metric`` is no metric of the family.
-            RunError: The loss became NaN or infinite.
+            RunError: The loss became NaN or infinite, or memory did not suffice in the end.
         """
         if self.is_main:
             checkpoints.remove_leftovers(self.folder.checkpoints)
@@ -173,8 +205,15 @@ class ModelTrainer:
             self._restore(checkpoint)
         else:
             set_seed(self.experiment.experiment.seed)
-            done = self.hf.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            if checkpoint is not None:
+                self.recovery.load(checkpoint)
+                if self.hf.average is not None:
+                    self.hf.average.load(checkpoint / checkpoints.AVERAGE_FILE)
+            with self._out_of_memory_recorded():
+                done = self.hf.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
             speed = {name: value for name, value in done.metrics.items() if name.endswith("_per_second")}
+        if self.hf.average is not None:
+            self._take_average(self.hf.average)
         return self._conclude() | {"speed": speed}
 
     def evaluate(self) -> dict[str, float]:
@@ -187,14 +226,16 @@ class ModelTrainer:
             raise UserError(
                 "there are no validation rows", where="data.dev", expected="a table to validate on"
             )
-        metrics: dict[str, float] = self.hf.evaluate()
+        with self._out_of_memory_recorded():
+            metrics: dict[str, float] = self.hf.evaluate()
         return metrics
 
     def test(self, dataset: datasets.Dataset) -> dict[str, float]:
         """Score rows that took no part in training or selection; names begin with ``test_``."""
         dataset = _longest_first(dataset)
         self.hf.compute_metrics = self.family.compute_metrics(self.model, self.tokenizer, dataset)
-        metrics: dict[str, float] = self.hf.predict(dataset, metric_key_prefix="test").metrics
+        with self._out_of_memory_recorded():
+            metrics: dict[str, float] = self.hf.predict(dataset, metric_key_prefix="test").metrics
         self.hf.compute_metrics = self.compute_metrics
         self.recorder.record(
             "eval",
@@ -205,12 +246,42 @@ class ModelTrainer:
         )
         return {name: float(value) for name, value in metrics.items()}
 
+    def _recall(self, fitting: FittingRows) -> None:
+        """Begin with the rows at once that a run before this one came down to."""
+        rows = fitting.read()
+        if rows is not None and rows < self.recovery.num_rows:
+            self.recovery.rows_at_once = rows
+            self.tell(
+                f"{self.recovery.num_rows} rows at once ran out of memory here before: computing {rows} at once "
+                f"({fitting.path} remembers it)"
+            )
+
+    @contextmanager
+    def _out_of_memory_recorded(self) -> Iterator[None]:
+        """Record it when memory does not suffice where nothing can be computed again."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise self.recovery.give_up(error, self.hf.state.global_step + 1) from None
+
     def _restore(self, checkpoint: Path) -> None:
         """Take up a run that had trained to its end but was killed before its model was saved."""
         self.hf.state = TrainerState.load_from_json(str(checkpoint / checkpoints.STATE_FILE))
         best = self.hf.state.best_global_step
         folder = self.folder.checkpoints / checkpoints.checkpoint_name(best) if best else checkpoint
         self.hf._load_from_checkpoint(str(folder))
+        if self.hf.average is not None:
+            self.hf.average.load(folder / checkpoints.AVERAGE_FILE)
+
+    def _take_average(self, average: WeightAverage) -> None:
+        """Make the average of the best checkpoint, or the last one, the weights of the model."""
+        best = self.hf.state.best_global_step
+        if best:
+            folder = self.folder.checkpoints / checkpoints.checkpoint_name(best)
+            average.load(folder / checkpoints.AVERAGE_FILE)
+        average.take()
 
     def _conclude(self) -> dict[str, Any]:
         records = read_json_lines(self.folder.metrics)
@@ -237,6 +308,7 @@ class ModelTrainer:
             "best_checkpoint": best,
             "best_step": best_step,
             "steps": self.hf.state.global_step,
+            "num_oom": self.recovery.num_oom,
             "eval_metrics": metrics,
             "untrained_metrics": untrained,
             "seconds": self.recorder.seconds,

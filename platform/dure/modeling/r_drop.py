@@ -1,0 +1,59 @@
+"""R-Drop (Liang et al. 2021): two passes with different dropout over every row, and the price of their disagreement.
+
+Both passes are one forward pass over a batch that holds every row twice, as the authors have it. Two passes
+before one backward pass keep the same activations, so they would save no memory; but they read the weights
+twice, are gathered twice from workers that share them out, and a model wrapped for several workers must not
+be called twice before its backward pass, since the second call writes to buffers that the first one saved.
+A run with R-Drop therefore needs the memory of twice its ``training.batch_size``: half of it with twice the
+``gradient_accumulation_steps`` computes the same in the memory of before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from dure.modeling.objectives import Objective
+
+
+def twice(inputs: Mapping[str, Any], rows: int) -> dict[str, Any]:
+    """Return inputs with every row twice: all rows, then all rows again.
+
+    Args:
+        inputs: Arguments of the model; tensors whose first dimension is ``rows`` hold rows.
+        rows: Rows of the batch.
+    """
+    return {
+        name: torch.cat([value, value])
+        if isinstance(value, torch.Tensor) and value.dim() and len(value) == rows
+        else value
+        for name, value in inputs.items()
+    }
+
+
+def r_drop_loss(
+    objective: Objective,
+    weight: float,
+    outputs: Mapping[str, Any],
+    labels: torch.Tensor,
+    num_items_in_batch: torch.Tensor | float | None = None,
+) -> torch.Tensor:
+    """Return the mean of the two passes' losses, plus ``weight`` times their mean disagreement, a scalar.
+
+    The authors add the losses where this takes their mean, which keeps the loss comparable with that of one
+    pass; so their loss is twice this one, and their alpha is 2 * ``weight``.
+
+    Args:
+        objective: The loss, which also says how disagreement is measured.
+        weight: ``objective.r_drop`` of the experiment.
+        outputs: Model output for :func:`twice` the inputs; only ``logits`` have a value for every row.
+        labels: Targets of the rows, each once.
+        num_items_in_batch: Items of the optimiser step, each row counted once.
+    """
+    halves = outputs["logits"].split(len(labels))
+    first, second = ({**outputs, "logits": logits} for logits in halves)
+    losses = [objective(each, labels, num_items_in_batch) for each in (first, second)]
+    apart = objective.mean_disagreement(first, second, labels, num_items_in_batch)
+    return (losses[0] + losses[1]) / 2 + weight * apart

@@ -1,0 +1,96 @@
+"""Running out of memory: knowing it, and writing down where it happened."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from dure.files import write_json
+from dure.training import memory
+
+Phase = Literal["forward", "backward", "optimizer", "validation"]
+
+_SAID = (
+    "out of memory",  # CUDA, MPS, bitsandbytes, and the driver's own "CUDA error: out of memory"
+    "can't allocate memory",  # PyTorch's allocator on the CPU, on Linux
+    "not enough memory",  # and on Windows
+    "failed to allocate",  # XPU, and the CPU's mmap
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+    "cudaerrormemoryallocation",
+)
+"""What the messages of errors say that have no class of their own, in small letters."""
+_MB = 1024 * 1024
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice, on any device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _SAID)
+
+
+def happened_in(error: BaseException, model: nn.Module) -> tuple[Phase, str | None]:
+    """Return what was being computed when an error was raised, and the module that computed it.
+
+    The stack tells: the innermost frame whose ``self`` is a module of the model. A backward pass runs outside
+    Python, so its module is known only where activations are computed again.
+    """
+    names = {id(module): name for name, module in model.named_modules()}
+    phase: Phase = "forward"
+    found: str | None = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "evaluation_loop":
+            phase = "validation"
+        elif phase == "forward" and isinstance(frame.f_locals.get("self"), torch.optim.Optimizer):
+            phase = "optimizer"
+        elif phase == "forward" and frame.f_code.co_name == "backward":
+            phase = "backward"
+        found = names.get(id(frame.f_locals.get("self")), found)
+    return phase, found
+
+
+def figures(device: str) -> dict[str, float | None]:
+    """Return the memory in use in MiB, to be asked before anything is freed.
+
+    ``allocated_mb`` is that of tensors, on the CPU of the process; ``reserved_mb`` is what the allocator keeps.
+    """
+    if device == "cuda":
+        return {
+            "allocated_mb": torch.cuda.memory_allocated() / _MB,
+            "reserved_mb": torch.cuda.memory_reserved() / _MB,
+            "peak_mb": torch.cuda.max_memory_allocated() / _MB,
+        }
+    if device == "mps":
+        return {
+            "allocated_mb": torch.mps.current_allocated_memory() / _MB,
+            "reserved_mb": torch.mps.driver_allocated_memory() / _MB,
+            "peak_mb": None,
+        }
+    return {"allocated_mb": memory.resident_mb(), "reserved_mb": None, "peak_mb": None}
+
+
+def shapes(batch: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Return the shape of every tensor of a batch."""
+    return {name: list(value.shape) for name, value in batch.items() if isinstance(value, torch.Tensor)}
+
+
+def forget(trace: TracebackType | None) -> None:
+    """Free what the frames of an error hold: the activations of the pass that failed."""
+    traceback.clear_frames(trace)
+
+
+def write_stats(folder: Path, stats: Mapping[str, Any], *, rank: int = 0) -> Path:
+    """Write what is known of one failure to ``oom_stats/oom_stats_<time>.json`` of the run's folder."""
+    stamp = datetime.now().strftime("%Y%m%d_%H%M%S_%f")
+    worker = f"_worker-{rank}" if rank else ""
+    path = folder / "oom_stats" / f"oom_stats_{stamp}{worker}.json"
+    write_json(path, dict(stats))
+    return path

@@ -1,0 +1,306 @@
+"""Optimiser steps that survive running out of memory.
+
+The unit that is computed again is the optimiser step. A backward pass that fails has added part of its gradients
+already, so what earlier micro-batches gave cannot be kept without a copy of all gradients. Since the loss is
+divided by the items of the whole step, a micro-batch in pieces has the gradients of the whole one, and the step
+that of a run which had smaller micro-batches from its start, to rounding. The state of the random generators is
+put back too: a step that is computed again as it was has the dropout of the step that failed.
+
+Workers that train together agree once a step. Until then none may wait for another, so each computes its
+gradients alone and they are averaged after the step is known to be whole, in place of during its last backward
+pass: less overlap of computing and sending is the price.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import distributed, nn
+
+from dure.errors import RunError
+from dure.files import write_json
+from dure.training import memory, oom
+
+logger = logging.getLogger(__name__)
+
+MAX_ATTEMPTS = 4
+"""Times that one step is computed at the same size before the run fails."""
+STATE_FILE = "recovery.json"
+
+Batch = Mapping[str, Any]
+Compute = Callable[[Batch], torch.Tensor]
+
+
+@dataclass
+class _Step:
+    """An optimiser step while it is computed.
+
+    Attributes:
+        random: State of the random generators at its beginning.
+        batches: Its micro-batches so far.
+        losses: Their losses.
+        has_failed: Whether memory did not suffice in this process.
+    """
+
+    random: dict[str, torch.Tensor]
+    batches: list[Batch] = field(default_factory=list)
+    losses: list[torch.Tensor] = field(default_factory=list)
+    has_failed: bool = False
+
+
+class Recovery:
+    """What happens when memory does not suffice, and how often it did not.
+
+    Args:
+        policy: ``retry``, ``shrink`` or ``error``, as ``training.on_oom`` says.
+        model: The model, before it is wrapped for several workers.
+        device: ``cpu``, ``cuda`` or ``mps``.
+        num_rows: Rows of a micro-batch of one worker.
+        folder: Folder of the run.
+        tell: Gets one line about every failure.
+        remember: Gets the rows at a time whenever they become fewer.
+        rank: Number of this process among those that train together.
+        num_workers: How many these are.
+    """
+
+    def __init__(
+        self,
+        policy: Literal["retry", "shrink", "error"],
+        model: nn.Module,
+        device: str,
+        *,
+        num_rows: int,
+        folder: Path,
+        tell: Callable[[str], None],
+        remember: Callable[[int], None] = lambda rows: None,
+        rank: int = 0,
+        num_workers: int = 1,
+    ) -> None:
+        self.policy = policy
+        self.model = model
+        self.device = device
+        self.rows_at_once = num_rows
+        self.num_rows = num_rows
+        self.num_oom = 0
+        self._folder = folder
+        self._tell = tell
+        self._remember = remember
+        self._rank = rank
+        self._num_workers = num_workers
+        self._step: _Step | None = None
+        self._stats: dict[str, Any] = {}
+
+    def micro_batch(
+        self, compute: Compute, batch: Batch, *, step: int, is_last: bool
+    ) -> list[torch.Tensor] | None:
+        """Add the gradients of a micro-batch.
+
+        Args:
+            compute: Computes the loss of a batch and its gradients, and touches no other worker.
+            batch: The micro-batch.
+            step: Number of the optimiser step.
+            is_last: Whether it is the last one of its step: then the step is whole when this returns.
+
+        Returns:
+            After the last micro-batch the losses of all of the step.
+
+        Raises:
+            RunError: Memory did not suffice in the end.
+        """
+        if self._step is None:
+            self._agree_on_size()
+            self._step = _Step(_random_state(self.device))
+        now = self._step
+        now.batches.append(batch)
+        if not now.has_failed:
+            self._attempt(compute, now, len(now.batches) - 1, step)
+        if not is_last:
+            return None
+        attempts = 1
+        while self._anyone(now.has_failed):
+            attempts = self._settle(step, attempts)
+            self.model.zero_grad(set_to_none=True)
+            _set_random_state(self.device, now.random)
+            now.losses, now.has_failed = [], False
+            for place in range(len(now.batches)):
+                if not now.has_failed:
+                    self._attempt(compute, now, place, step)
+        self._average_gradients()
+        self._step = None
+        return now.losses
+
+    def give_up(self, error: BaseException, step: int) -> RunError:
+        """Record a failure that nothing can be done about, and return the error that ends the run."""
+        self.num_oom += 1
+        stats = self._stats_of(error, {}, step)
+        oom.forget(error.__traceback__)
+        self._write(stats | {"action": "error"})
+        where = stats["phase"]
+        smaller = "training.eval_batch_size" if where == "validation" else "training.batch_size"
+        more = "" if where == "validation" else ", or let training.on_oom=shrink find one that fits"
+        return RunError(
+            f"out of memory at step {step} ({where}); a smaller {smaller} needs less{more} "
+            f"(see {self._folder / 'oom_stats'})"
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write into a checkpoint what a resumed run goes on with."""
+        is_smaller = self.rows_at_once < self.num_rows
+        write_json(
+            folder / STATE_FILE,
+            {"rows_at_once": self.rows_at_once if is_smaller else None, "num_oom": self.num_oom},
+        )
+
+    def load(self, folder: Path) -> None:
+        """Go on as :meth:`save` found it: the same pieces have the same dropout."""
+        saved = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        self.rows_at_once = min(saved["rows_at_once"] or self.num_rows, self.num_rows)
+        self.num_oom = saved["num_oom"]
+
+    def _attempt(self, compute: Compute, now: _Step, place: int, step: int) -> None:
+        """Compute one micro-batch in pieces; when memory does not suffice, free it and say so."""
+        losses: list[torch.Tensor] = []
+        piece: Batch = {}
+        try:
+            for piece in pieces(now.batches[place], self.rows_at_once):
+                losses.append(compute(piece))
+        except Exception as error:
+            if not oom.is_out_of_memory(error):
+                raise
+            self._stats = self._stats_of(error, piece, step) | {"micro_batch": place + 1}
+            oom.forget(error.__traceback__)
+            now.has_failed = True
+        else:
+            now.losses.append(torch.stack(losses).sum() if len(losses) > 1 else losses[0])
+            return
+        self.model.zero_grad(set_to_none=True)
+        memory.release()
+
+    def _settle(self, step: int, attempts: int) -> int:
+        """Decide how the step is computed again, and return the how-manieth attempt at its size that is.
+
+        All workers decide the same, since they know the same numbers.
+        """
+        self.num_oom += 1
+        stats, self._stats = self._stats, {}
+        memory.release()
+        where = (
+            f"out of memory at step {step} ({stats['phase']}, {stats['module'] or 'module not known'}, "
+            f"{self.rows_at_once} rows)"
+            if stats
+            else f"out of memory at step {step} on another worker"
+        )
+        if self.policy == "shrink" and self.rows_at_once > 1:
+            self.rows_at_once = self.rows_at_once // 2
+            passes = -(-self.num_rows // self.rows_at_once)
+            action = f"{self.rows_at_once} rows at once from here on, {passes} passes for each before"
+            self._remember(self.rows_at_once)
+            attempts = 0
+        elif attempts < MAX_ATTEMPTS:
+            action = f"the same step once more (attempt {attempts + 1} of {MAX_ATTEMPTS})"
+        else:
+            action = "error"
+        if stats:
+            self._write(stats | {"action": action})
+        if action == "error":
+            advice = (
+                "; a single row is too much: shorten tokenizer.encoder_max_len, or set gradient_checkpointing"
+                if self.policy == "shrink"
+                else "; set training.on_oom=shrink, or a smaller training.batch_size"
+            )
+            raise RunError(f"{where} in {attempts} attempts{advice} (see {self._folder / 'oom_stats'})")
+        self._tell(f"{where}: {action}")
+        return attempts + 1
+
+    def _stats_of(self, error: BaseException, batch: Batch, step: int) -> dict[str, Any]:
+        numbers = oom.figures(self.device)
+        phase, module = oom.happened_in(error, self.model)
+        return {
+            "step": step,
+            "phase": phase,
+            "module": module,
+            "rows": self.rows_at_once,
+            "shapes": oom.shapes(batch),
+            "device": self.device,
+            "worker": self._rank,
+            **numbers,
+            "policy": self.policy,
+            "error": " ".join(str(error).split())[:500] or type(error).__name__,
+        }
+
+    def _write(self, stats: dict[str, Any]) -> None:
+        path = oom.write_stats(self._folder, stats, rank=self._rank)
+        logger.info("memory figures are in %s", path)
+
+    def _place(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def _agree_on_size(self) -> None:
+        """Take the smallest number of rows at once that any worker remembers."""
+        if self._num_workers > 1:
+            rows = torch.tensor(self.rows_at_once, device=self._place())
+            distributed.all_reduce(rows, distributed.ReduceOp.MIN)
+            self.rows_at_once = int(rows)
+
+    def _anyone(self, has_failed: bool) -> bool:
+        """Whether any worker has failed; asks all of them."""
+        if self._num_workers == 1:
+            return has_failed
+        flag = torch.tensor(float(has_failed), device=self._place())
+        distributed.all_reduce(flag)
+        return bool(flag > 0)
+
+    def _average_gradients(self) -> None:
+        """Average the gradients over the workers; a parameter that took no part here gives zeros."""
+        if self._num_workers == 1:
+            return
+        waiting = []
+        for parameter in self.model.parameters():
+            if parameter.requires_grad:
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                parameter.grad /= self._num_workers
+                waiting.append(distributed.all_reduce(parameter.grad, async_op=True))
+        for work in waiting:
+            work.wait()
+
+
+def pieces(batch: Batch, rows: int) -> Iterator[Batch]:
+    """Cut a batch into pieces of at most so many rows, in their order.
+
+    Tensors whose first dimension is that of the labels hold rows; everything else goes with every piece.
+    """
+    num_rows = len(batch["labels"])
+    if num_rows <= rows:
+        yield batch
+        return
+    for start in range(0, num_rows, rows):
+        yield {
+            name: value[start : start + rows]
+            if isinstance(value, torch.Tensor) and value.dim() and len(value) == num_rows
+            else value
+            for name, value in batch.items()
+        }
+
+
+def _random_state(device: str) -> dict[str, torch.Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if device == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state()
+    elif device == "mps":
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def _set_random_state(device: str, state: dict[str, torch.Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device == "cuda":
+        torch.cuda.set_rng_state(state["cuda"])
+    elif device == "mps":
+        torch.mps.set_rng_state(state["mps"])
