@@ -25,7 +25,7 @@ EMOTION = {
 RED_HEART = {
     "family": "trainables.red_heart",
     "task": {"weighting": "uncertainty"},
-    "objective": {"label_smoothing": 0.1},
+    "objective": {"label_smoothing": 0.1, "r_drop": 0.5},
     "best_metric": "eval_emotion_macro_f1",
 }
 EMOTIONS = EMOTION | {"task": {"multi_label": True, "threshold": 0.3}}

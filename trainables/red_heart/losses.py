@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from dure.modeling.disagreement import of_classes, of_coins, of_values
 from dure.modeling.objectives import Objective
 from trainables.red_heart.model import TASKS, task_slices
 
@@ -79,6 +80,34 @@ class RedHeartObjective(Objective):
     def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the plain losses of every row by task, and the items of them, shape (rows, 2 x tasks)."""
         return torch.cat([self._losses(logits.float(), labels, 0.0), _items(labels, self.slices)], dim=1)
+
+    def mean_disagreement(
+        self,
+        first: Any,
+        second: Any,
+        labels: torch.Tensor,
+        num_items_in_batch: torch.Tensor | float | None = None,
+    ) -> torch.Tensor:
+        """Return how far two outputs lie apart: the weighted sum of the tasks' means, a scalar."""
+        items = self.count(labels) if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
+        apart = self.disagreement(first["logits"].float(), second["logits"].float(), labels)
+        return (self.weights.to(apart.device) * apart / items.to(apart.device).clamp(min=1)).sum()
+
+    def disagreement(self, first: torch.Tensor, second: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the summed disagreement of each task over its real targets, shape (tasks,).
+
+        Emotions and SURD parts are distributions, Bentham values coins, and regret is a number.
+        """
+        is_real = (~labels.isnan()).float()
+        pairs = {task: (first[:, place], second[:, place]) for task, place in self.slices.items()}
+        said = {task: is_real[:, place] for task, place in self.slices.items()}
+        apart = {
+            "emotion": of_classes(*pairs["emotion"])[:, None] * said["emotion"][:, :1],
+            "bentham": of_coins(*pairs["bentham"]) * said["bentham"],
+            "regret": of_values(*pairs["regret"]) * said["regret"],
+            "surd": of_classes(*pairs["surd"])[:, None] * said["surd"][:, :1],
+        }
+        return torch.stack([apart[task].sum() for task in TASKS])
 
     @torch.no_grad()
     def _note(self, logits: torch.Tensor, labels: torch.Tensor) -> None:

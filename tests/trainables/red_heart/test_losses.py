@@ -134,6 +134,20 @@ def test_training_losses_of_the_tasks_are_plain_means_over_all_calls_since_they_
     assert objective.take_sums() is None
 
 
+def test_two_outputs_disagree_by_task_over_its_real_targets_only() -> None:
+    logits, labels = gappy(8)
+    other = rows(8, seed=5)[0]
+    objective = RedHeartObjective(SIZES, {**ONES, "regret": 3.0})
+    apart = objective.disagreement(logits, other, labels)
+    p, q = (each[1:, :7].log_softmax(-1) for each in (logits, other))  # row 0 lacks its emotion
+    assert apart[0].item() == pytest.approx(((p.exp() - q.exp()) * (p - q)).sum().item() / 2, rel=1e-5)
+    assert apart[2].item() == pytest.approx(((logits[:2, 17] - other[:2, 17]) ** 2).sum().item(), rel=1e-5)
+    mean = objective.mean_disagreement({"logits": logits}, {"logits": other}, labels)
+    weights = torch.tensor([1.0, 1.0, 3.0, 1.0])
+    assert mean.item() == pytest.approx((weights * apart / objective.count(labels)).sum().item(), rel=1e-5)
+    assert objective.mean_disagreement({"logits": logits}, {"logits": logits}, labels).item() == 0
+
+
 def test_a_task_without_targets_has_no_validation_loss() -> None:
     logits, labels = rows(3)
     labels[:, 17] = NAN
