@@ -175,8 +175,10 @@ class ClassCrossEntropy(Objective):
 
     def disagreement(self, first: torch.Tensor, second: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the divergence of the distributions over classes, weighted and summed over rows."""
-        apart, weights = of_classes(first, second), self._weights_on(first.device)
-        return apart.sum() if weights is None else (weights[labels] * apart).sum()
+        apart = of_classes(first, second)
+        if self.class_weights is None:
+            return apart.sum()
+        return (self.class_weights.to(labels.device)[labels] * apart).sum()
 
     def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the plain cross entropy of every row, and 1."""
