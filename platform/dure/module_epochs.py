@@ -24,7 +24,7 @@ from dure.errors import UserError
 from dure.family import Family, load_family
 from dure.files import read_json_lines, write_json, write_text
 from dure.training.corpus import load_corpus
-from dure.training.records import RunFolder, StageFolder
+from dure.training.records import RunFolder, folder_at
 from dure.training.snapshots import epochs_of
 
 if TYPE_CHECKING:
@@ -192,8 +192,7 @@ def _finished(run: Path, tell: Tell) -> tuple[RunFolder, Family]:
     Raises:
         UserError: It is none.
     """
-    stage = StageFolder(run)
-    folder = stage if stage.checkpoints.is_dir() else RunFolder(run)
+    folder = folder_at(run)
     if not folder.experiment.is_file() or not folder.final_model.is_dir():
         stages = sorted(path.parent.name for path in run.glob("*/final_model")) if run.is_dir() else []
         raise UserError(

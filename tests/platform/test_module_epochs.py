@@ -16,7 +16,8 @@ from dure.files import read_json_lines
 from dure.modeling.weights import load_weights
 from dure.module_epochs import cross_over, find_sweet_spots
 from dure.training.corpus import load_corpus
-from dure.training.run import RunRequest, Stage, run
+from dure.training.records import StageFolder
+from dure.training.run import RunRequest, run
 
 
 def quiet(message: str) -> None:
@@ -26,7 +27,13 @@ def quiet(message: str) -> None:
 def epochs_of_run(experiment: Experiment, num_epochs: int) -> Experiment:
     """Let a rehearsal train whole epochs and validate after each."""
     training = experiment.training.model_copy(
-        update={"epochs": num_epochs, "max_steps": None, "eval_every": "epoch", "learning_rate": 3e-3}
+        update={
+            "epochs": num_epochs,
+            "max_steps": None,
+            "eval_every": "epoch",
+            "learning_rate": 3e-3,
+            "keep_epochs": 1,
+        }
     )
     data = experiment.data.model_copy(update={"max_train_rows": 16, "max_dev_rows": 12})
     return experiment.model_copy(update={"training": training, "data": data})
@@ -38,7 +45,7 @@ def stage(request, tiny, cpu, tmp_path_factory):
     path = tmp_path_factory.mktemp("stage")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DURE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        run(RunRequest(epochs_of_run(tiny(*request.param), 3), cpu, path, stage=Stage()))
+        run(RunRequest(epochs_of_run(tiny(*request.param), 3), cpu, path, layout=StageFolder))
     return path
 
 

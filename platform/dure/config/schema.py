@@ -200,6 +200,10 @@ class TrainingConfig(Section):
     """Optimiser steps between two records of the training loss."""
     save_total_limit: Int = Field(default=2, ge=1)
     """Checkpoints kept; the best and the last are always among them."""
+    keep_epochs: Int | None = Field(default=None, ge=1)
+    """Keep the weights of every N-th epoch as files of their own, for sweet spots and crossover."""
+    keep_epochs_limit: Int = Field(default=30, ge=1)
+    """Such files kept; those of the best, the last and any candidate sweet spot are always among them."""
     best_metric: Text = "eval_rouge_sum"
     """Validation metric that chooses the best checkpoint."""
     higher_is_better: Bool = True

@@ -68,6 +68,10 @@ class RunListener:
     def started(self, start: RunStart, tell: Callable[[str], None]) -> None:
         """Training is about to begin; ``tell`` passes a line for the user on to every listener."""
 
+    def epochs_to_keep(self) -> set[int]:
+        """Return the epochs whose weights are still needed, when some are to be removed."""
+        return set()
+
     def progressed(self, progress: RunProgress) -> None:
         """There are new numbers."""
 

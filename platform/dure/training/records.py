@@ -75,6 +75,10 @@ class RunFolder:
         self.predictions = path / "predictions.csv"
         self.checkpoints = path
 
+    def epoch_file(self, epoch: int, learning_rate: float) -> Path:
+        """Return the file that the weights of an epoch are kept in."""
+        return self.checkpoints / f"epoch_{epoch}.pt"
+
     def read_result(self) -> RunResult | None:
         """Return the result, or None when the run has not ended.
 
@@ -97,6 +101,21 @@ class RunFolder:
         write_json(self.result, result.as_dict())
 
 
+class UnifiedFolder(RunFolder):
+    """The folder of a unified training, whose epochs are kept by name of epoch, learning rate and time."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
+        self.log = path / "logs" / f"training_{self._stamp}.log"
+        self.checkpoints = path / "checkpoints_final"
+        self.metadata = self.checkpoints / "metadata.json"
+
+    def epoch_file(self, epoch: int, learning_rate: float) -> Path:
+        """Return the file of an epoch, such as ``checkpoint_epoch_0002_lr_0.000100_20261120_093000.pt``."""
+        return self.checkpoints / f"checkpoint_epoch_{epoch:04d}_lr_{learning_rate:.6f}_{self._stamp}.pt"
+
+
 class StageFolder(RunFolder):
     """The folder of a run that is a stage of a longer training: its checkpoints and logs have folders of their own."""
 
@@ -113,3 +132,9 @@ class StageFolder(RunFolder):
             return None
         values: dict[str, Any] = json.loads(self.training_metrics.read_text(encoding="utf-8"))
         return values
+
+
+def folder_at(path: Path) -> RunFolder:
+    """Return the names in a run's folder, whichever kind of run it is of."""
+    kinds: tuple[RunFolder, ...] = (UnifiedFolder(path), StageFolder(path))
+    return next((each for each in kinds if each.checkpoints.is_dir()), RunFolder(path))

@@ -23,21 +23,10 @@ from dure.training.environment import describe_environment
 from dure.training.events import RunListener
 from dure.training.logs import captured_output
 from dure.training.prediction import tested_rows, write_predictions
-from dure.training.records import RunFolder, RunResult, StageFolder
+from dure.training.records import RunFolder, RunResult
 from dure.training.trainer import ModelTrainer
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What makes a run a stage of a longer training; its folder is a ``StageFolder``.
-
-    Attributes:
-        warm_start: Weights to begin with in place of the experiment's, from the stage before.
-    """
-
-    warm_start: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +40,8 @@ class RunRequest:
         resume: Continue from the newest checkpoint in the folder.
         group: Name of the study, if the run belongs to one.
         listeners: Who is told of progress.
-        stage: Given when the run is a stage of a longer training.
+        layout: How the run's folder is laid out.
+        warm_start: Weights to begin with in place of the experiment's.
         keeps_predictions: Whether the best model's predictions of the test rows are written to ``predictions.csv``.
     """
 
@@ -61,12 +51,13 @@ class RunRequest:
     resume: bool = False
     group: str | None = None
     listeners: tuple[RunListener, ...] = ()
-    stage: Stage | None = None
+    layout: type[RunFolder] = RunFolder
+    warm_start: Path | None = None
     keeps_predictions: bool = False
 
     def folder(self) -> RunFolder:
         """Return the names in the run's folder."""
-        return RunFolder(self.path) if self.stage is None else StageFolder(self.path)
+        return self.layout(self.path)
 
 
 def run(request: RunRequest, *, rank: int = 0, num_workers: int = 1) -> RunResult:
@@ -163,8 +154,8 @@ def _train(
         )
     set_seed(experiment.experiment.seed)
     model = family.load_model(corpus.tokenizer, profile)
-    if request.stage is not None and request.stage.warm_start is not None:
-        load_weights(model, request.stage.warm_start)
+    if request.warm_start is not None:
+        load_weights(model, request.warm_start)
     trainer = ModelTrainer(
         family,
         model,
@@ -173,7 +164,6 @@ def _train(
         corpus.dev,
         profile=profile,
         folder=folder,
-        keeps_epochs=request.stage is not None,
         listeners=request.listeners,
         group=request.group,
         num_workers=num_workers,

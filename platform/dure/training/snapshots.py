@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,49 +17,82 @@ from dure.files import written_beside
 from dure.modeling.ema import WeightAverage
 from dure.modeling.weights import load_weights, save_weights, trained_state
 from dure.training.corpus import load_corpus
+from dure.training.records import RunFolder
 
 logger = logging.getLogger(__name__)
 
 BEST = "best_model.pt"
 RAW = "raw_state"
 """Key of the weights that training went on with, in files whose ``model_state`` is their average."""
-_EPOCH = re.compile(r"epoch_(\d+)\.pt")
+_EPOCH = re.compile(r"(?:checkpoint_)?epoch_(\d+)(?:_lr_.*)?\.pt")
 
 
 class EpochSnapshots(TrainerCallback):  # type: ignore[misc]
-    """Writes ``epoch_<n>.pt`` at the end of every epoch, before the checkpoint of that step is whole.
+    """Keeps the weights of epochs as files, each written before the checkpoint of its step is whole.
 
     So a run that is killed between the two goes through the epoch again and writes the same file.
 
     Args:
-        folder: Where the files go.
+        folder: Names the files.
+        every: Epochs from one file to the next; the last epoch has one too.
+        limit: Files kept.
+        needed: Says which epochs must not be removed, beside the best and the newest.
         is_main: Whether this is the main worker; the others write nothing.
         average: Average of the weights, when it is what is validated: the file holds both then.
     """
 
-    def __init__(self, folder: Path, *, is_main: bool, average: WeightAverage | None = None) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        every: int,
+        limit: int,
+        needed: Callable[[], set[int]],
+        is_main: bool,
+        average: WeightAverage | None = None,
+    ) -> None:
         self.folder = folder
+        self.every = every
+        self.limit = limit
+        self.needed = needed
         self.is_main = is_main
         self.average = average
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Remove what a kill left half written."""
         if self.is_main:
-            for path in self.folder.glob(".*.pt.*.part"):
+            for path in self.folder.checkpoints.glob(".*.pt.*.part"):
                 path.unlink()
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Write the weights with the epoch and step that they are of."""
-        if self.is_main:
-            epoch = round(state.epoch)
-            path = self.folder / f"epoch_{epoch}.pt"
-            about: dict[str, Any] = {"epoch": epoch, "step": state.global_step}
-            if self.average is None:
-                save_weights(model, path, about)
-                return
+    def on_epoch_end(
+        self,
+        args: Any,
+        state: Any,
+        control: Any,
+        model: Any = None,
+        lr_scheduler: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write the weights with the epoch and step that they are of, and remove what is too much."""
+        epoch = round(state.epoch)
+        if not self.is_main or (epoch % self.every and state.global_step < state.max_steps):
+            return
+        path = self.folder.epoch_file(epoch, max(lr_scheduler.get_last_lr()))
+        about: dict[str, Any] = {"epoch": epoch, "step": state.global_step}
+        if self.average is None:
+            save_weights(model, path, about)
+        else:
             about[RAW] = trained_state(model)
             with self.average.applied():
                 save_weights(model, path, about)
+        for other in path.parent.glob("*.pt"):
+            if _epoch(other) == epoch and other != path:
+                other.unlink()  # of a session that was cut before its checkpoint
+        best = round(state.epoch * (state.best_global_step or 0) / state.global_step)
+        kept = epochs_of(path.parent)
+        removable = [each for each in kept if each not in self.needed() | {best, epoch}]
+        for each in removable[: max(0, len(kept) - self.limit)]:
+            kept[each].unlink()
 
 
 def export_weights(weights: Path, experiment: Experiment, profile: Profile, folder: Path) -> None:
@@ -84,13 +118,18 @@ def export_weights(weights: Path, experiment: Experiment, profile: Profile, fold
 
 def epochs_of(folder: Path) -> dict[int, Path]:
     """Return the files of a folder by epoch, first one first."""
-    found = {int(match[1]): path for path in folder.glob("*.pt") if (match := _EPOCH.fullmatch(path.name))}
+    found = {epoch: path for path in folder.glob("*.pt") if (epoch := _epoch(path)) is not None}
     return dict(sorted(found.items()))
+
+
+def _epoch(path: Path) -> int | None:
+    match = _EPOCH.fullmatch(path.name)
+    return None if match is None else int(match[1])
 
 
 def mark_best(folder: Path, epoch: int) -> Path:
     """Let ``best_model.pt`` be the file of an epoch, without taking its room twice where links are possible."""
-    source, best = folder / f"epoch_{epoch}.pt", folder / BEST
+    source, best = epochs_of(folder)[epoch], folder / BEST
     with written_beside(best) as beside:
         try:
             os.link(source, beside)

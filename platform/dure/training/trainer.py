@@ -55,7 +55,6 @@ class ModelTrainer:
         eval_dataset: Encoded validation rows; without them nothing is selected and the last weights are kept.
         profile: The machine.
         folder: Folder of the run.
-        keeps_epochs: Whether the weights of every epoch are kept as a file beside the checkpoints.
         listeners: Who is told of progress.
         group: Name of the study, if the run belongs to one.
         num_workers: Processes that train this model together; this is one of them.
@@ -73,7 +72,6 @@ class ModelTrainer:
         *,
         profile: Profile,
         folder: RunFolder,
-        keeps_epochs: bool = False,
         listeners: Sequence[RunListener] = (),
         group: str | None = None,
         num_workers: int = 1,
@@ -131,8 +129,17 @@ class ModelTrainer:
         if average is not None:
             self.hf.average = average
             self.hf.add_callback(Averaging(average, lambda: self.hf.accelerator.optimizer_step_was_skipped))
-        if keeps_epochs:
-            self.hf.add_callback(EpochSnapshots(folder.checkpoints, is_main=self.is_main, average=average))
+        if training.keep_epochs is not None:
+            self.hf.add_callback(
+                EpochSnapshots(
+                    folder,
+                    every=training.keep_epochs,
+                    limit=training.keep_epochs_limit,
+                    needed=lambda: {epoch for each in listeners for epoch in each.epochs_to_keep()},
+                    is_main=self.is_main,
+                    average=average,
+                )
+            )
         if training.layer_lr_decay is not None:
             self.hf.rate_factors = {
                 name: training.layer_lr_decay**distance

@@ -19,7 +19,7 @@ from dure.files import read_json_lines, write_json
 from dure.training import checkpoints
 from dure.training.memory import resident_mb
 from dure.training.records import RunFolder, RunResult, StageFolder, finite
-from dure.training.run import RunRequest, Stage, one_line
+from dure.training.run import RunRequest, one_line
 from dure.training.snapshots import BEST, epochs_of, mark_best
 from dure.tuning.divergence import DivergedError, DivergenceGuard, first_loss
 from dure.tuning.progressive import DATA_RATIO
@@ -82,6 +82,8 @@ def stage_experiment(
             "epochs": study.epochs_per_stage,
             "max_steps": None,
             "eval_every": "epoch",
+            "keep_epochs": 1,
+            "keep_epochs_limit": study.epochs_per_stage,
             "batch_size": batch_size,
             "gradient_accumulation_steps": experiment.training.effective_batch_size // batch_size,
             "eval_batch_size": experiment.training.eval_batch_size or experiment.training.batch_size,
@@ -155,7 +157,8 @@ def _train_stage(
         listeners=(guard, *base.listeners),
         experiment=stage_experiment(base.experiment, study, number, ratio, batch_size),
         path=folder.path,
-        stage=Stage(warm_start=warm_start),
+        layout=StageFolder,
+        warm_start=warm_start,
     )
     if folder.experiment.is_file() and folder.experiment.read_text(encoding="utf-8") != dump_yaml(
         request.experiment

@@ -14,8 +14,8 @@ from dure.family import load_family
 from dure.files import read_json_lines
 from dure.modeling.ema import WeightAverage
 from dure.training.corpus import load_corpus
-from dure.training.records import RunFolder
-from dure.training.run import RunRequest, Stage, run
+from dure.training.records import RunFolder, StageFolder
+from dure.training.run import RunRequest, run
 from dure.training.trainer import ModelTrainer
 
 EMA = {"ema": 0.9, "gradient_accumulation_steps": 2}
@@ -140,9 +140,9 @@ def test_an_interrupted_run_ends_in_the_weights_of_an_uninterrupted_one(
 
 def test_the_file_of_an_epoch_holds_what_was_validated_and_what_was_trained(tiny, cpu, tmp_path) -> None:
     experiment = tiny("bert", "full", ema=0.9, batch_size=20, eval_every="epoch", epochs=2, max_steps=4)
-    training = experiment.training.model_copy(update={"eval_every": "epoch"})
+    training = experiment.training.model_copy(update={"eval_every": "epoch", "keep_epochs": 1})
     experiment = experiment.model_copy(update={"training": training})
-    run(RunRequest(experiment, cpu, tmp_path, stage=Stage()))
+    run(RunRequest(experiment, cpu, tmp_path, layout=StageFolder))
     folder = tmp_path / "checkpoints"
     for epoch, step in ((1, 2), (2, 4)):
         kept = torch.load(folder / f"epoch_{epoch}.pt", weights_only=True)

@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from dure.training.records import StageFolder, UnifiedFolder
 from dure.training.snapshots import BEST, EpochSnapshots, epochs_of, mark_best
 
+STEPS = 5
+"""Steps of an epoch."""
 
-def at(epoch: float, step: int) -> SimpleNamespace:
-    return SimpleNamespace(epoch=epoch, global_step=step)
+
+def at(epoch: float, step: int, *, epochs: int = 11, best: int = 0) -> SimpleNamespace:
+    return SimpleNamespace(
+        epoch=epoch, global_step=step, max_steps=STEPS * epochs, best_global_step=best * STEPS or None
+    )
+
+
+def snapshots_in(folder, *, every=1, limit=30, needed=(), is_main=True):
+    return EpochSnapshots(folder, every=every, limit=limit, needed=lambda: set(needed), is_main=is_main)
+
+
+class Rate:
+    """A schedule that is at 1e-4."""
+
+    def get_last_lr(self):
+        return [1e-4]
 
 
 @pytest.fixture
@@ -22,13 +40,13 @@ def model():
 
 
 def test_every_epoch_leaves_its_weights_with_the_step_that_they_are_of(model, tmp_path):
-    snapshots = EpochSnapshots(tmp_path, is_main=True)
+    snapshots = snapshots_in(StageFolder(tmp_path))
     for epoch in range(1, 12):
         torch.nn.init.constant_(model.weight, epoch)
         # The trainer's own count of epochs may be off by a rounding.
-        snapshots.on_epoch_end(None, at(epoch - 1e-9, 5 * epoch), None, model=model)
-    assert list(epochs_of(tmp_path)) == list(range(1, 12))
-    for epoch, path in epochs_of(tmp_path).items():
+        snapshots.on_epoch_end(None, at(epoch - 1e-9, 5 * epoch), None, model=model, lr_scheduler=Rate())
+    assert list(epochs_of(tmp_path / "checkpoints")) == list(range(1, 12))
+    for epoch, path in epochs_of(tmp_path / "checkpoints").items():
         assert path.name == f"epoch_{epoch}.pt"
         kept = torch.load(path, weights_only=True)
         assert (kept["epoch"], kept["step"]) == (epoch, 5 * epoch)
@@ -36,19 +54,45 @@ def test_every_epoch_leaves_its_weights_with_the_step_that_they_are_of(model, tm
 
 
 def test_other_workers_write_nothing(model, tmp_path):
-    snapshots = EpochSnapshots(tmp_path, is_main=False)
+    snapshots = snapshots_in(StageFolder(tmp_path), is_main=False)
     snapshots.on_train_begin(None, at(0, 0), None)
-    snapshots.on_epoch_end(None, at(1, 1), None, model=model)
+    snapshots.on_epoch_end(None, at(1, 1), None, model=model, lr_scheduler=Rate())
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_kill_left_half_written_is_removed_when_training_begins_again(model, tmp_path):
-    (tmp_path / ".epoch_2.pt.0a1b2c3d.part").write_bytes(b"half")
-    (tmp_path / f".{BEST}.0a1b2c3d.part").write_bytes(b"half")
-    (tmp_path / "epoch_1.pt").write_bytes(b"whole")
-    (tmp_path / ".checkpoint-5.part").mkdir()
-    EpochSnapshots(tmp_path, is_main=True).on_train_begin(None, at(1, 1), None)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".checkpoint-5.part", "epoch_1.pt"]
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    (folder / ".epoch_2.pt.0a1b2c3d.part").write_bytes(b"half")
+    (folder / f".{BEST}.0a1b2c3d.part").write_bytes(b"half")
+    (folder / "epoch_1.pt").write_bytes(b"whole")
+    (folder / ".checkpoint-5.part").mkdir()
+    snapshots_in(StageFolder(tmp_path)).on_train_begin(None, at(1, 1), None)
+    assert sorted(path.name for path in folder.iterdir()) == [".checkpoint-5.part", "epoch_1.pt"]
+
+
+def test_every_second_epoch_is_kept_and_never_one_that_is_needed(model, tmp_path):
+    folder = UnifiedFolder(tmp_path)
+    snapshots = snapshots_in(folder, every=2, limit=3, needed={2})
+    for epoch in range(1, 12):
+        snapshots.on_epoch_end(
+            None, at(epoch, STEPS * epoch, best=6 if epoch > 6 else 0), None, model=model, lr_scheduler=Rate()
+        )
+    # 2 is needed, 6 is the best, 11 the last, which has a file whatever its number.
+    assert list(epochs_of(folder.checkpoints)) == [2, 6, 11]
+    names = [path.name for path in epochs_of(folder.checkpoints).values()]
+    assert all(re.fullmatch(r"checkpoint_epoch_00\d\d_lr_0\.000100_\d{8}_\d{6}\.pt", name) for name in names)
+
+
+def test_an_epoch_that_comes_again_leaves_one_file(model, tmp_path):
+    folder = UnifiedFolder(tmp_path)
+    folder.checkpoints.mkdir()
+    (folder.checkpoints / "checkpoint_epoch_0001_lr_0.000100_20200101_000000.pt").write_bytes(
+        b"of a cut session"
+    )
+    snapshots_in(folder).on_epoch_end(None, at(1, STEPS), None, model=model, lr_scheduler=Rate())
+    assert len(list(folder.checkpoints.glob("*.pt"))) == 1
+    assert torch.load(epochs_of(folder.checkpoints)[1], weights_only=True)["step"] == STEPS
 
 
 def test_only_files_of_epochs_count(tmp_path):

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from dure.errors import UserError
 from dure.files import read_json_lines, write_json
 from dure.training.records import StageFolder
-from dure.training.run import RunRequest, Stage, run
+from dure.training.run import RunRequest, run
 from dure.training.snapshots import export_weights, mark_best
 
 
@@ -31,10 +31,12 @@ def test_a_stage_folder_keeps_checkpoints_and_logs_apart(tmp_path):
 def test_a_warm_started_run_begins_at_the_given_weights(architecture, kind, tiny, cpu, tmp_path):
     experiment = tiny(architecture, kind, learning_rate=1e-3, best_metric="eval_loss", higher_is_better=False)
     # A rehearsal validates after so many steps, a stage after every epoch.
-    training = experiment.training.model_copy(update={"eval_every": "epoch", "max_steps": None, "epochs": 2})
+    training = experiment.training.model_copy(
+        update={"eval_every": "epoch", "max_steps": None, "epochs": 2, "keep_epochs": 1}
+    )
     experiment = experiment.model_copy(update={"training": training})
     first, second = StageFolder(tmp_path / "first"), StageFolder(tmp_path / "second")
-    result = run(RunRequest(experiment, cpu, first.path, stage=Stage()))
+    result = run(RunRequest(experiment, cpu, first.path, layout=StageFolder))
     assert sorted(path.name for path in first.checkpoints.glob("*.pt")) == ["epoch_1.pt", "epoch_2.pt"]
     assert first.log.parent.is_dir()
     assert not (first.path / "run.log").exists()
@@ -53,7 +55,7 @@ def test_a_warm_started_run_begins_at_the_given_weights(architecture, kind, tiny
     assert left.keys() == made.keys()
     assert all(torch.equal(left[name], made[name]) for name in left)
 
-    run(RunRequest(experiment, cpu, second.path, stage=Stage(warm_start=warm_start)))
+    run(RunRequest(experiment, cpu, second.path, layout=StageFolder, warm_start=warm_start))
     records = {
         name: read_json_lines(folder.metrics)[0] for name, folder in (("first", first), ("second", second))
     }
@@ -66,5 +68,5 @@ def test_a_stage_refuses_weights_of_another_model(tiny, cpu, tmp_path):
     file = tmp_path / "best_model.pt"
     torch.save({"model_state": {"strange.weight": torch.zeros(1)}}, file)
     with pytest.raises(UserError, match="of another model") as caught:
-        run(RunRequest(tiny("bert", "full"), cpu, tmp_path / "run", stage=Stage(warm_start=file)))
+        run(RunRequest(tiny("bert", "full"), cpu, tmp_path / "run", layout=StageFolder, warm_start=file))
     assert caught.value.where == str(file)
