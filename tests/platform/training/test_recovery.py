@@ -117,24 +117,27 @@ def test_a_step_tried_again_is_the_step_that_failed_dropout_and_all(tiny, cpu, t
 
 
 def test_a_shrunk_run_ends_where_one_with_the_smaller_batch_ends(tiny, cpu, tmp_path) -> None:
+    # In fp64: in fp32 Adam blows the rounding of gradients near zero up to parts of its rate, and two runs of
+    # different batch sizes end 4e-4 of their way apart without any error.
     common = {"max_steps": 4, "eval_every": 2, "save_total_limit": 5}
     large = tiny("bert", "full", batch_size=8, gradient_accumulation_steps=2, on_oom="shrink", **common)
     small = tiny("bert", "full", batch_size=2, gradient_accumulation_steps=8, **common)
-    made(small, cpu, tmp_path / "small", without_dropout).train()
+    made(small, cpu, tmp_path / "small", without_dropout, torch.nn.Module.double).train()
     told = []
     # Step 2 begins with pass 3: 8 rows fail, then 4, then 2 do not.
     short = Short(rows=2, from_pass=3)
-    outcome = made(large, cpu, tmp_path / "short", without_dropout, short, told=told).train()
+    outcome = made(
+        large, cpu, tmp_path / "short", without_dropout, torch.nn.Module.double, short, told=told
+    ).train()
     assert outcome["num_oom"] == 2
     assert [line.split(": ")[1] for line in told if "out of memory" in line] == [
         "4 rows at once from here on, 2 passes for each before",
         "2 rows at once from here on, 4 passes for each before",
     ]
     assert losses_of(tmp_path / "short") == pytest.approx(losses_of(tmp_path / "small"), rel=1e-5)
-    # By what they moved: Adam blows the rounding of a gradient near zero up to a part of its rate.
-    start = flat(made(small, cpu, tmp_path / "start").model.state_dict())
+    start = flat(made(small, cpu, tmp_path / "start", torch.nn.Module.double).model.state_dict())
     ends = [flat(last_weights(tmp_path / name)) for name in ("small", "short")]
-    assert (ends[0] - ends[1]).norm() < 1e-4 * (ends[0] - start).norm()
+    assert (ends[0] - ends[1]).norm() < 1e-10 * (ends[0] - start).norm()
     again, told = Short(rows=2), []
     outcome = made(large, cpu, tmp_path / "again", without_dropout, again, told=told).train()
     assert outcome["num_oom"] == 0
