@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
+from dure.config import dump_yaml
 from dure.errors import RunError
 from dure.family import load_family
 from dure.files import read_json_lines
@@ -246,3 +251,21 @@ def test_pieces_are_the_rows_in_their_order() -> None:
     torch.testing.assert_close(torch.cat([piece["input_ids"] for piece in cut]), batch["input_ids"])
     assert all(piece["scale"] is batch["scale"] for piece in cut)
     assert list(pieces(batch, 7)) == [batch]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process")
+def test_a_process_whose_memory_is_limited_trains_on_in_halves(tiny, tmp_path) -> None:
+    experiment = tiny("bert", "full", on_oom="shrink", batch_size=8, max_steps=2, eval_every=2)
+    (tmp_path / "experiment.yaml").write_text(dump_yaml(experiment), encoding="utf-8")
+    ended = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("real_limit.py")), str(tmp_path)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "MALLOC_ARENA_MAX": "1"},
+        capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    outcome = json.loads(ended.stdout.splitlines()[-1])
+    assert outcome["steps"] == 2
+    stats = stats_of(tmp_path)
+    assert [each["rows"] for each in stats] == [8, 4][: outcome["num_oom"]]
+    assert "rows at once from here on" in outcome["told"][-1]
+    assert "allocate memory" in stats[0]["error"]
