@@ -161,6 +161,7 @@ def test_a_shrunk_run_resumes_with_its_size_to_the_same_weights(tiny, cpu, tmp_p
     outcome = resumed.train(resume=True)
     assert resumed.recovery.rows_at_once == 2
     assert outcome["num_oom"] == 1
+    assert made(experiment, cpu, tmp_path / "cut").train(resume=True)["num_oom"] == 1
     whole = last_weights(tmp_path / "whole")
     assert all(torch.equal(weight, whole[name]) for name, weight in last_weights(tmp_path / "cut").items())
 
