@@ -93,6 +93,7 @@ class Recovery:
         self._remember = remember
         self._rank = rank
         self._num_workers = num_workers
+        self._has_agreed = num_workers == 1
         self._step: _Step | None = None
         self._stats: dict[str, Any] = {}
 
@@ -114,7 +115,8 @@ class Recovery:
             RunError: Memory did not suffice in the end.
         """
         if self._step is None:
-            self._agree_on_size()
+            if not self._has_agreed:
+                self._agree_on_size()
             self._step = _Step(_random_state(self.device))
         now = self._step
         now.batches.append(batch)
@@ -243,10 +245,10 @@ class Recovery:
 
     def _agree_on_size(self) -> None:
         """Take the smallest number of rows at once that any worker remembers."""
-        if self._num_workers > 1:
-            rows = torch.tensor(self.rows_at_once, device=self._place())
-            distributed.all_reduce(rows, distributed.ReduceOp.MIN)
-            self.rows_at_once = int(rows)
+        rows = torch.tensor(self.rows_at_once, device=self._place())
+        distributed.all_reduce(rows, distributed.ReduceOp.MIN)
+        self.rows_at_once = int(rows)
+        self._has_agreed = True
 
     def _anyone(self, has_failed: bool) -> bool:
         """Whether any worker has failed; asks all of them."""

@@ -208,14 +208,14 @@ class ModelTrainer:
             and self.eval_dataset is not None
         )
         speed: dict[str, float] = {}
+        if checkpoint is not None:
+            self.recovery.load(checkpoint)
         if checkpoint is not None and _is_finished(checkpoint):
             self._restore(checkpoint)
         else:
             set_seed(self.experiment.experiment.seed)
-            if checkpoint is not None:
-                self.recovery.load(checkpoint)
-                if self.hf.average is not None:
-                    self.hf.average.load(checkpoint / checkpoints.AVERAGE_FILE)
+            if checkpoint is not None and self.hf.average is not None:
+                self.hf.average.load(checkpoint / checkpoints.AVERAGE_FILE)
             with self._out_of_memory_recorded():
                 done = self.hf.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
             speed = {name: value for name, value in done.metrics.items() if name.endswith("_per_second")}
