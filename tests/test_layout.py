@@ -21,6 +21,7 @@ ROOMS = (
         "crossval",
         "module_epochs",
         "api",
+        "unified",
         "notebook",
         "cli",
         "__main__",

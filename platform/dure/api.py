@@ -19,7 +19,7 @@ from dure.files import make_folder, write_text
 
 if TYPE_CHECKING:
     from dure.training.events import RunListener
-    from dure.training.records import RunResult
+    from dure.training.records import RunFolder, RunResult
     from dure.tuning.events import StudyListener
 
 logger = logging.getLogger(__name__)
@@ -172,10 +172,22 @@ def train(
     resume: bool = False,
     address: str | None = None,
     listeners: Sequence[RunListener] = (),
+    companions: Sequence[RunListener] = (),
+    layout: type[RunFolder] | None = None,
 ) -> RunResult:
     """Run one experiment as a Ray ``TorchTrainer`` and return its result.
 
     One worker trains in this process and needs no cluster; more workers, or an ``address``, use one.
+
+    Args:
+        experiment: What to run.
+        profile: The machine.
+        path: Folder of the run.
+        resume: Continue what the folder holds.
+        address: Ray cluster to join.
+        listeners: Who is told of progress here, in the driver.
+        companions: Who is told of it where the training is; they travel.
+        layout: How the folder is laid out, when it is not that of an ordinary run.
 
     Raises:
         UserError: The experiment, its data or the cluster is wrong.
@@ -205,7 +217,8 @@ def train(
         profile=profile,
         path=path.resolve(),
         resume=resume,
-        listeners=(*listeners, tracker_for(experiment)),
+        listeners=(*listeners, *companions, tracker_for(experiment)),
+        layout=layout or RunFolder,
     )
     if profile.num_workers == 1 and address is None:
         return fit(request)

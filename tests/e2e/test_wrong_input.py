@@ -170,7 +170,7 @@ def test_a_run_that_fails_by_itself_exits_1_and_its_record_is_the_json(tmp_path)
     (tmp_path / "broken.py").write_text(
         "from trainables.summarization import Summarization\n"
         "class Broken(Summarization):\n"
-        "    def objective(self):\n"
+        "    def objective(self, model, train):\n"
         "        raise ArithmeticError('no loss')\n",
         encoding="utf-8",
     )

@@ -21,7 +21,15 @@ _INTERRUPTED = "interrupted\n  try: --resume continues a run or a batch where it
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line; exits 0, 1 when a run failed, 2 when the user's input is wrong, 130 on Ctrl-C."""
-    from dure.cli import analysis, crossval, progressive, studies, sweep, tables  # noqa: F401 - registers the verbs
+    from dure.cli import (  # noqa: F401 - registers the verbs
+        analysis,
+        crossval,
+        progressive,
+        studies,
+        sweep,
+        tables,
+        unified,
+    )
 
     words = sys.argv[1:] if arguments is None else arguments
     words = [word for word in words if word in FLAGS] + [word for word in words if word not in FLAGS]

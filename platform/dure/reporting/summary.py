@@ -161,11 +161,12 @@ def _class_figures(
     classes: Mapping[str, Mapping[str, Figure]], title: str, notes: Sequence[str] = ()
 ) -> FittedTable:
     columns = [Column("class", [Text(name) for name in classes], is_text=True, shortest=_SHORTEST_NAME)]
-    for figure in ("precision", "recall", "f1"):
-        cells = [Text(metric_figure(figure, values[figure])) for values in classes.values()]
-        columns.append(Column(metric_label(figure), cells))
-    supports = [Text(f"{int(number(values['support']) or 0)}") for values in classes.values()]
-    columns.append(Column("support", supports))
+    # What a class has depends on what it is a class of: of an emotion precision, of a scale its error.
+    for figure in dict.fromkeys(name for values in classes.values() for name in values):
+        cells = [values.get(figure) for values in classes.values()]
+        if figure == "support":
+            cells = [None if number(cell) is None else int(number(cell) or 0) for cell in cells]
+        columns.append(Column(metric_label(figure), [Text(metric_figure(figure, cell)) for cell in cells]))
     return FittedTable(columns, title, notes)
 
 

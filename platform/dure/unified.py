@@ -1,0 +1,266 @@
+"""The unified training: sweep, train, sweet spots and crossover in one folder, each step done once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dure.analysis.loss_series import Point, series_of
+from dure.analysis.sweet_spot import Thresholds, candidate_epochs
+from dure.config.loading import dump_yaml, with_values
+from dure.config.schema import Experiment, Profile
+from dure.errors import UserError
+from dure.files import read_json_lines, write_json, write_text
+from dure.training.events import RunListener, RunProgress, RunStart
+from dure.training.records import RunFolder, UnifiedFolder
+from dure.training.snapshots import epochs_of
+
+if TYPE_CHECKING:
+    from dure.tuning.events import StudyListener
+
+Tell = Callable[[str], None]
+
+BASE = "experiment.yaml"
+RESULTS = "unified_results.json"
+SWEEP = "lr_sweep"
+SWEEP_RESULTS = "lr_sweep_results"
+CURVES = "training_curves.png"
+OOM = "oom_stats"
+WHOLE = "model"
+"""Stands for every module that is judged by the whole validation loss."""
+SWEEP_POINTS = 5
+
+
+def unified(
+    experiment: Experiment,
+    *,
+    profile: Profile,
+    path: Path,
+    resume: bool = False,
+    sweeps: bool = True,
+    crosses: bool = True,
+    sweep_epochs: int = 1,
+    address: str | None = None,
+    listeners: Sequence[RunListener] = (),
+    study_listener: StudyListener | None = None,
+    tell: Tell,
+) -> dict[str, Any]:
+    """Run the whole pipeline, or what is left of it, and return its results.
+
+    The folder is that of the main run. It gets ``lr_sweep_results/``, ``checkpoints_final/`` with the weights of
+    epochs, ``metadata.json`` and ``crossover_final.pth``, ``sweet_spot_analysis/``, ``oom_stats/``, ``logs/`` and
+    ``training_curves.png``.
+
+    Args:
+        experiment: What is trained, as the common options shape it.
+        profile: The machine.
+        path: Folder of the training.
+        resume: Continue what the folder holds: a finished step is not done again.
+        sweeps: Whether the learning rate is searched first; the winner trains.
+        crosses: Whether sweet spots and crossover come after the training.
+        sweep_epochs: Passes over the rows of every point of the sweep, each from the same weights.
+        address: Ray cluster to join.
+        listeners: Who is told of the main run's progress.
+        study_listener: Who is told of the sweep's.
+        tell: Gets one-line messages.
+
+    Returns:
+        ``state``, ``learning_rate``, ``sweep`` (its winner), ``result`` of the run, ``sweet_spots`` and
+        ``crossover``: what the files of the same names hold.
+
+    Raises:
+        UserError: The experiment, its data, the folder or the cluster is wrong.
+        RunError: A step failed.
+    """
+    from dure import api
+    from dure.family import load_family
+    from dure.reporting.curves_plot import plot_curves
+
+    path = path.resolve()
+    folder = UnifiedFolder(path)
+    best: dict[str, Any] = {}
+    if sweeps:
+        best = _sweep(experiment, profile, path, sweep_epochs, address, study_listener)
+        tell(
+            f"step 1 of 4, sweep: {', '.join(f'{key}={value:g}' for key, value in best.items())} is the best"
+        )
+        experiment = with_values(experiment, best, "the sweep")
+    write_text(path / BASE, dump_yaml(experiment))
+    keeper = EpochKeeper(load_family(experiment).module_losses())
+    result = api.train(
+        experiment,
+        profile=profile,
+        path=path,
+        resume=resume and folder.metrics.is_file(),
+        address=address,
+        listeners=listeners,
+        companions=[keeper],
+        layout=UnifiedFolder,
+    )
+    results: dict[str, Any] = {
+        "state": result.state,
+        "path": str(path),
+        "learning_rate": experiment.training.learning_rate,
+        "sweep": best or None,
+        "result": result.as_dict(),
+        "sweet_spots": None,
+        "crossover": None,
+    }
+    write_metadata(folder)
+    _note_oom(folder, int(result.metrics.get("num_oom", 0)))
+    plot_curves(path / CURVES, read_json_lines(folder.metrics), title=experiment.name)
+    if crosses and result.state == "completed":
+        results |= _analyses(folder, profile, tell)
+    write_json(path / RESULTS, results)
+    return results
+
+
+class EpochKeeper(RunListener):
+    """Says while a model trains which epochs may yet be a module's sweet spot, and keeps ``metadata.json``.
+
+    It reads the run's own records, so that a resumed run goes on with what it knew.
+
+    Args:
+        losses: Module to the validation loss that it is judged by.
+    """
+
+    def __init__(self, losses: Mapping[str, str]) -> None:
+        self._losses = dict(losses)
+        self._path: Path | None = None
+
+    def started(self, start: RunStart, tell: Callable[[str], None]) -> None:
+        """Note where the run is."""
+        self._path = start.path
+
+    def epochs_to_keep(self) -> set[int]:
+        """Return the epochs that are candidates by now."""
+        if self._path is None:
+            return set()
+        saved = list(epochs_of(UnifiedFolder(self._path).checkpoints))
+        try:
+            series = _series(self._path, self._losses)
+        except UserError:  # nothing was validated yet
+            return set()
+        return {
+            epoch
+            for points in series.values()
+            for epoch in candidate_epochs(points, Thresholds(), saved=saved)
+        }
+
+    def progressed(self, progress: RunProgress) -> None:
+        """Bring ``metadata.json`` up to a validation."""
+        if progress.kind == "eval" and self._path is not None:
+            write_metadata(UnifiedFolder(self._path))
+
+
+def write_metadata(folder: UnifiedFolder) -> None:
+    """Write ``metadata.json``: epoch, step, learning rate, metrics and file of every epoch whose weights are kept."""
+    records = read_json_lines(folder.metrics)
+    entries = []
+    for epoch, file in epochs_of(folder.checkpoints).items():
+        found = [row for row in records if row["kind"] == "eval" and round(row["epoch"], 2) == epoch]
+        steps = [row for row in records if row["kind"] == "train" and row["epoch"] <= epoch + 1e-6]
+        if not found:
+            continue
+        metrics = {key: value for key, value in found[0].items() if key.startswith("eval_")}
+        entries.append(
+            {
+                "epoch": epoch,
+                "step": found[0]["step"],
+                "learning_rate": steps[-1].get("learning_rate") if steps else None,
+                "metrics": {"loss": steps[-1].get("loss") if steps else None, **metrics},
+                "file": file.name,
+            }
+        )
+    if entries:
+        write_json(folder.metadata, entries)
+
+
+def _series(path: Path, losses: Mapping[str, str]) -> dict[str, list[Point]]:
+    return series_of(path, [WHOLE, *losses], losses)
+
+
+def _sweep(
+    experiment: Experiment,
+    profile: Profile,
+    path: Path,
+    epochs: int,
+    address: str | None,
+    listener: StudyListener | None,
+) -> dict[str, Any]:
+    """Search the learning rate in a folder of its own, unless that is done, and return the winner's values."""
+    from dure import sweeping
+
+    place = path / SWEEP
+    started = (place / sweeping.STUDY).is_file()
+    training = experiment.training.model_copy(update={"epochs": epochs, "keep_epochs": None})
+    study = sweeping.plan_sweep(
+        experiment,
+        sampler=None if started else "grid",
+        num_trials=None if started else SWEEP_POINTS,
+        stored=place if started else None,
+    )
+    summary = sweeping.sweep(
+        study,
+        experiment.model_copy(update={"training": training}),
+        profile=profile,
+        path=place,
+        resume=started,
+        address=address,
+        listener=listener,
+    )
+    if summary["best_values"] is None:
+        raise UserError(
+            "no point of the sweep completed", where=str(place), hint="see its experiment_summary.txt"
+        )
+    shutil.copytree(place / sweeping.RESULTS, path / SWEEP_RESULTS, dirs_exist_ok=True)
+    return dict(summary["best_values"])
+
+
+def _analyses(folder: UnifiedFolder, profile: Profile, tell: Tell) -> dict[str, Any]:
+    """Find sweet spots and cross over, unless that is done."""
+    from dure import module_epochs
+
+    made = sorted((folder.path / module_epochs.ANALYSIS).glob("sweet_spot_analysis_*.json"))
+    if made:
+        spots = json.loads(made[-1].read_text(encoding="utf-8"))
+    else:
+        tell("step 3 of 4: sweet spots of the modules")
+        spots = module_epochs.find_sweet_spots(folder.path, thresholds=Thresholds(), tell=tell)
+    record = folder.checkpoints / "crossover_final.json"
+    if record.is_file() and record.with_suffix(".pth").is_file():
+        crossed = json.loads(record.read_text(encoding="utf-8"))
+    else:
+        tell("step 4 of 4: crossover")
+        crossed = module_epochs.cross_over(
+            folder.path, profile=profile, searches=("greedy", "optuna"), max_evaluations=40, tell=tell
+        )
+    return {"sweet_spots": spots, "crossover": crossed}
+
+
+def _note_oom(folder: UnifiedFolder, count: int) -> None:
+    """Say in ``oom_stats/`` that memory never ran out; when it did, the run has left its own account there."""
+    place = folder.path / OOM
+    if count == 0 and not list(place.glob("oom_stats_*.json")):
+        stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
+        write_json(place / f"oom_stats_{stamp}.json", {"num_oom": 0, "events": []})
+
+
+def run_folder_of(given: Path) -> Path:
+    """Return the folder of a unified training, given itself or a file of its ``checkpoints_final/``.
+
+    Raises:
+        UserError: It is none.
+    """
+    folder = given.parent.parent if given.is_file() and given.parent.name == "checkpoints_final" else given
+    if not RunFolder(folder).experiment.is_file():
+        raise UserError(
+            "this is no folder of a unified training",
+            where=f"--resume {given}",
+            expected="its folder, or a file of its checkpoints_final/",
+        )
+    return folder

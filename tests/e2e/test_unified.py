@@ -1,0 +1,86 @@
+"""`dure unified-test`: the whole pipeline on the smallest model, every artefact, and nothing done twice."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import torch
+
+from .conftest import call, program
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished pipeline, run as a user would."""
+    path = tmp_path_factory.mktemp("unified") / "out"
+    outcome = program(
+        *("unified-test", "--preset", "tiny", "--samples", "32", "--output", path, "--json"),
+        *("task.sample_label_noise=0.2",),
+        cwd=path.parent,
+        DURE_CACHE=str(tmp_path_factory.getbasetemp() / "cache"),
+    )
+    assert outcome.code == 0, outcome.err
+    return path, json.loads(outcome.out)
+
+
+def test_every_artefact_is_there(finished):
+    path, results = finished
+    names = sorted(file.name for file in (path / "checkpoints_final").glob("*.pt"))
+    assert [
+        re.fullmatch(r"checkpoint_epoch_(\d{4})_lr_\d\.\d{6}_\d{8}_\d{6}\.pt", name)[1] for name in names
+    ] == ["0001", "0002"]
+    assert len(list((path / "lr_sweep_results").glob("lr_sweep_2*.json"))) == 1
+    assert len(list((path / "lr_sweep_results").glob("lr_sweep_plot_*.png"))) == 1
+    assert len(list((path / "sweet_spot_analysis").glob("sweet_spot_analysis_*.json"))) == 1
+    assert len(list((path / "sweet_spot_analysis").glob("sweet_spot_report_*.txt"))) == 1
+    assert len(list((path / "sweet_spot_analysis/plots").glob("*.png"))) == 1
+    assert len(list((path / "oom_stats").glob("oom_stats_*.json"))) == 1
+    assert len(list((path / "logs").glob("training_*.log"))) == 1
+    assert (path / "training_curves.png").read_bytes().startswith(b"\x89PNG")
+    metadata = json.loads((path / "checkpoints_final/metadata.json").read_text(encoding="utf-8"))
+    assert [entry["epoch"] for entry in metadata] == [1, 2]
+    assert [entry["file"] for entry in metadata] == names
+    assert all(entry["metrics"]["loss"] > 0 and entry["learning_rate"] is not None for entry in metadata)
+    assert results["learning_rate"] == results["sweep"]["training.learning_rate"]
+
+
+def test_the_final_model_loads_as_plain_weights_and_says_what_it_is(finished):
+    path, results = finished
+    state = torch.load(path / "checkpoints_final/crossover_final.pth", weights_only=True)
+    epoch = next((path / "checkpoints_final").glob("checkpoint_epoch_0002_*.pt"))
+    kept = torch.load(epoch, weights_only=True)["model_state"]
+    assert state.keys() == kept.keys()
+    said = json.loads((path / "checkpoints_final/crossover_final.json").read_text(encoding="utf-8"))
+    assert said["kept"] == results["crossover"]["kept"]
+    assert said["held_out"] != said["selection"]
+
+
+def test_a_second_session_does_nothing_again(finished):
+    path, results = finished
+    before = {file: file.stat().st_mtime_ns for file in path.rglob("*.pt*")}
+    outcome = call(
+        *("unified-test", "--preset", "tiny", "--samples", "32", "--json", "task.sample_label_noise=0.2"),
+        *("--resume", next((path / "checkpoints_final").glob("checkpoint_epoch_0002_*.pt"))),
+    )
+    assert outcome.code == 0, outcome.err
+    assert outcome.value["crossover"]["kept"] == results["crossover"]["kept"]
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("unified-test", "--preset", "1b"), "--preset"),
+        (("unified-train", "--preset", "tiny", "--batch-size", "3"), "--batch-size"),
+        (("unified-train", "--preset", "tiny", "--resume", "nowhere"), "--resume nowhere"),
+        (("unified-test", "--samples", "0"), "--samples"),
+        (("train-local", "--preset", "tiny", "--profile", "nothing"), "nothing"),
+    ],
+)
+def test_wrong_input_is_named(arguments, said):
+    outcome = call(*arguments)
+    assert outcome.code == 2
+    assert said in outcome.err
+    assert "Traceback" not in outcome.err
