@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dure.config import library
-from dure.config.loading import dump_yaml, load_experiment, load_profile, load_space, load_study
+from dure.config.loading import STUDY_FILE, dump_yaml, load_experiment, load_profile, load_space, load_study
 from dure.config.rehearsal import rehearsal_of
 from dure.config.schema import Experiment, Profile
 from dure.config.studies import BatchStudy
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RUN_RECORD = "experiment.yaml"
-STUDY_RECORD = "study.yaml"
 
 __all__ = [
     "batch",
@@ -285,7 +284,7 @@ def batch(
 
         experiments = [stored_experiment(path / each.name, each) for each in experiments]
     path = path.resolve()
-    write_text(path / STUDY_RECORD, dump_yaml(study))
+    write_text(path / STUDY_FILE, dump_yaml(study))
     summary = run_study(
         Batch(study, experiments),
         profile=profile,

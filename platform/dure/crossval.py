@@ -7,10 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from dure.config.crossval import CrossvalStudy
-from dure.config.loading import checked, dump_yaml
+from dure.config.loading import STUDY_FILE, checked, dump_yaml, stored_study
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.files import write_json, write_text
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
     from dure.tuning.crossval import Scores
     from dure.tuning.events import StudyListener
 
-STUDY = "study.yaml"
 RESULTS = "crossval_results.json"
 SUMMARY = "crossval_summary.txt"
 EXPERIMENT = "experiment.yaml"
@@ -78,16 +75,7 @@ def read_crossval(path: Path) -> CrossvalStudy:
     Raises:
         UserError: The folder holds none.
     """
-    file = path / STUDY
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
-        values = None
-    if not isinstance(values, dict) or values.get("kind") != "crossval":
-        raise UserError(
-            "this is no folder of a cross-validation", where=str(path), expected=f"a folder with its {STUDY}"
-        )
-    return checked(CrossvalStudy, values, {}, str(file))
+    return stored_study(path, CrossvalStudy, "cross-validation")
 
 
 def crossval(
@@ -130,7 +118,7 @@ def crossval(
         if resume:
             stored_experiment(file.parent, each)
         write_text(file, dump_yaml(each))
-    write_text(path / STUDY, dump_yaml(study))
+    write_text(path / STUDY_FILE, dump_yaml(study))
     strategy = Crossval(study, experiments, path, judge=partial(_clearly_worse, study, experiments[0]))
     summary = run_study(
         strategy, profile=profile, path=path, listener=listener, tracker=tracker_for, address=address

@@ -13,9 +13,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dure.config.loading import dump_yaml, load_experiment
+from dure.config.loading import STUDY_FILE, dump_yaml, load_experiment
 from dure.config.progressive import ProgressiveStudy
-from dure.config.progressive_plan import STUDY, candidate_experiments, read_progressive
+from dure.config.progressive_plan import candidate_experiments, read_progressive
 from dure.config.ratios import as_number, as_ratio
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
@@ -87,7 +87,7 @@ def progressive(
                 folder = RunFolder(_candidate_folder(study, path, name))
                 folder.result.unlink(missing_ok=True)
                 shutil.rmtree(folder.final_model, ignore_errors=True)
-    write_text(path / STUDY, dump_yaml(study))
+    write_text(path / STUDY_FILE, dump_yaml(study))
     write_text(path / BASE, dump_yaml(base))
     strategy = Progressive(
         study,
@@ -148,9 +148,9 @@ def start_in_background(
     from dure.background import start
 
     path = path.resolve()
-    if not (path / STUDY).is_file():
+    if not (path / STUDY_FILE).is_file():
         write_text(path / BASE, dump_yaml(experiment))
-        write_text(path / STUDY, dump_yaml(study))
+        write_text(path / STUDY_FILE, dump_yaml(study))
     words = [word for word in arguments if word != "--background"]
     if not any(word.split("=")[0] in ("--output", "-o") for word in words):
         words += ["--output", str(path)]

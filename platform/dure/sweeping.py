@@ -8,9 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
-from dure.config.loading import checked, dump_yaml, load_space
+from dure.config.loading import STUDY_FILE, checked, dump_yaml, load_space, stored_study
 from dure.config.schema import Experiment, Profile
 from dure.config.spaces import Choice, Integer, LogUniform, SearchSpace
 from dure.config.sweeps import SamplerName, StopperName, SweepMetric, SweepStudy, judged_by
@@ -21,7 +19,6 @@ if TYPE_CHECKING:
     from dure.tuning.events import StudyListener
 
 DEFAULT_SPACE = "learning_rate"
-STUDY = "study.yaml"
 BASE = "experiment.yaml"
 WINNER = "winner.yaml"
 RESULTS = "lr_sweep_results"
@@ -137,7 +134,7 @@ def sweep(
             where=f"--storage {study.storage}",
             hint="another --output, or --resume in the folder of that search",
         )
-    write_text(path / STUDY, dump_yaml(study))
+    write_text(path / STUDY_FILE, dump_yaml(study))
     write_text(path / BASE, dump_yaml(base))
     summary = run_study(
         strategy, profile=profile, path=path, listener=listener, tracker=tracker_for, address=address
@@ -201,16 +198,7 @@ def read_sweep(path: Path) -> SweepStudy:
     Raises:
         UserError: The folder holds none.
     """
-    file = path / STUDY
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
-        values = None
-    if not isinstance(values, dict) or values.get("kind") != "sweep":
-        raise UserError(
-            "this is no folder of a sweep", where=str(path), expected=f"a folder with its {STUDY}"
-        )
-    return checked(SweepStudy, values, {}, str(file))
+    return stored_study(path, SweepStudy, "sweep")
 
 
 def winner_overrides(path: Path) -> list[str]:

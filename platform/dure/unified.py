@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dure.analysis.loss_series import Point, series_of
 from dure.analysis.sweet_spot import Thresholds, candidate_epochs
-from dure.config.loading import dump_yaml, with_values
+from dure.config.loading import STUDY_FILE, dump_yaml, with_values
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.files import read_json_lines, write_json, write_text
@@ -196,7 +196,7 @@ def _sweep(
     from dure import sweeping
 
     place = path / SWEEP
-    started = (place / sweeping.STUDY).is_file()
+    started = (place / STUDY_FILE).is_file()
     training = experiment.training.model_copy(update={"epochs": epochs, "keep_epochs": None})
     study = sweeping.plan_sweep(
         experiment,

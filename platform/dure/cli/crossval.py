@@ -9,6 +9,7 @@ import typer
 from dure.cli import options
 from dure.cli.app import app
 from dure.cli.printing import print_result, print_yaml, results_only_on_stdout, tell
+from dure.config.loading import STUDY_FILE
 from dure.errors import UserError
 
 
@@ -57,7 +58,7 @@ def crossval(
         for name in names
     ]
     study = validation.plan_crossval(experiments, folds=folds, drop_worse=drop_worse)
-    path = api.output_folder(study.name, output, resume=True, record=validation.STUDY) if resume else None
+    path = api.output_folder(study.name, output, resume=True, record=STUDY_FILE) if resume else None
     if path is not None:
         study = validation.plan_crossval(experiments, folds=folds, drop_worse=drop_worse, stored=path)
     api.check([validation.first_fold(study, each) for each in experiments], with_tables=not dry_run)

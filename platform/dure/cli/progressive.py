@@ -10,8 +10,9 @@ import typer
 from dure.cli import options
 from dure.cli.app import app
 from dure.cli.printing import print_result, print_yaml, results_only_on_stdout, tell
+from dure.config.loading import STUDY_FILE
 from dure.config.progressive import OnBaseline
-from dure.config.progressive_plan import STUDY, candidate_experiments, plan_progressive
+from dure.config.progressive_plan import candidate_experiments, plan_progressive
 from dure.config.schema import Experiment
 
 
@@ -115,8 +116,8 @@ def progressive(
 
     chosen = api.load_experiment(experiment, [*own, *(overrides or ())])
     name = f"{chosen.name[:80]}-progressive"
-    resume = resume or (output is not None and (output / STUDY).is_file())
-    path = api.output_folder(name, output, resume=True, record=STUDY) if resume else None
+    resume = resume or (output is not None and (output / STUDY_FILE).is_file())
+    path = api.output_folder(name, output, resume=True, record=STUDY_FILE) if resume else None
     begin_again = path is not None and growth.begins_again(path, start_ratio)
     study = plan_progressive(
         chosen,

@@ -9,6 +9,7 @@ import typer
 from dure.cli import options
 from dure.cli.app import app
 from dure.cli.printing import print_json, print_result, print_yaml, results_only_on_stdout, tell
+from dure.config.loading import STUDY_FILE
 from dure.errors import RunError
 
 
@@ -112,7 +113,7 @@ def batch(
         print_yaml(*experiments, as_json=as_json)
         return 0
     machine = api.choose_profile(profile, tell, address=address)
-    path = api.output_folder(plan.name, output, resume=resume, record=api.STUDY_RECORD)
+    path = api.output_folder(plan.name, output, resume=resume, record=STUDY_FILE)
     with terminal() as screen:
         summary = api.batch(
             plan,

@@ -9,6 +9,7 @@ import typer
 from dure.cli import options
 from dure.cli.app import app
 from dure.cli.printing import print_result, print_yaml, results_only_on_stdout, tell
+from dure.config.loading import STUDY_FILE
 from dure.config.schema import Experiment
 from dure.config.sweeps import SamplerName, StopperName
 
@@ -86,7 +87,7 @@ def sweep(
 
     base = api.load_experiment(experiment, overrides or ())
     name = f"{base.name[:90]}-sweep"
-    path = api.output_folder(name, output, resume=True, record=sweeping.STUDY) if resume else None
+    path = api.output_folder(name, output, resume=True, record=STUDY_FILE) if resume else None
     study = sweeping.plan_sweep(
         base,
         space=space,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
@@ -16,6 +17,9 @@ from dure.config.spaces import SearchSpace, Values
 from dure.config.studies import Study
 from dure.config.tree import Dumper, Places, Tree, places, plain, read_extended, with_overrides
 from dure.errors import UserError, nearest
+
+STUDY_FILE = "study.yaml"
+"""What a study is, in its folder."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -102,6 +106,29 @@ def study_kinds() -> dict[str, type[Study]]:
     """Return the members of the union :data:`Study` by their ``kind``."""
     members = typing.get_args(Study) or (Study,)
     return {member.model_fields["kind"].default: member for member in members}
+
+
+def stored_study(folder: Path, model: type[Model], what: str) -> Model:
+    """Return the study that a folder was started with, from its ``study.yaml``.
+
+    Args:
+        folder: Folder of the study.
+        model: Kind of study that it must be.
+        what: That kind in words, such as ``sweep``.
+
+    Raises:
+        UserError: The folder holds none of this kind.
+    """
+    file = folder / STUDY_FILE
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        values = None
+    if not isinstance(values, dict) or values.get("kind") != model.model_fields["kind"].default:
+        raise UserError(
+            f"this is no folder of a {what}", where=str(folder), expected=f"a folder with its {STUDY_FILE}"
+        )
+    return checked(model, values, {}, str(file))
 
 
 def checked(model: type[Model], values: Mapping[str, Any], places: Places, source: str) -> Model:

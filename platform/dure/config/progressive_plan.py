@@ -10,13 +10,12 @@ from typing import Any
 
 import yaml
 
-from dure.config.loading import checked, load_space, with_values
+from dure.config.loading import checked, load_space, stored_study, with_values
 from dure.config.progressive import OnBaseline, ProgressiveStudy
 from dure.config.ratios import as_number, as_ratio, schedule
 from dure.config.schema import Experiment
 from dure.errors import UserError
 
-STUDY = "study.yaml"
 _START, _STEP, _END = "0.1", "0.1", "1"
 _POINTS = 5
 
@@ -110,18 +109,7 @@ def read_progressive(path: Path) -> ProgressiveStudy:
     Raises:
         UserError: The folder holds none.
     """
-    file = path / STUDY
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
-        values = None
-    if not isinstance(values, dict) or values.get("kind") != "progressive":
-        raise UserError(
-            "this is no folder of a progressive training",
-            where=str(path),
-            expected=f"a folder with its {STUDY}",
-        )
-    return checked(ProgressiveStudy, values, {}, str(file))
+    return stored_study(path, ProgressiveStudy, "progressive training")
 
 
 def candidate_experiments(study: ProgressiveStudy, experiment: Experiment) -> list[Experiment]:
