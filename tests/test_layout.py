@@ -20,6 +20,7 @@ ROOMS = (
         "progressive",
         "crossval",
         "module_epochs",
+        "validation",
         "api",
         "unified",
         "notebook",

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import psutil
 
@@ -26,7 +27,7 @@ class Guard:
     def __init__(self, mark: str) -> None:
         environment = {key: value for key, value in os.environ.items() if key != MARK}
         self._process = subprocess.Popen(
-            [sys.executable, "-c", f"from dure.runtime.guard import watch; watch({mark!r})"],
+            [sys.executable, "-c", _command(mark)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -50,6 +51,37 @@ class Guard:
         if self._process.stdin is not None:
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
+
+
+@dataclass(frozen=True)
+class ClusterHere:
+    """A cluster of this machine that dure started.
+
+    Attributes:
+        pids: Its processes, as far as they can be looked into.
+        is_guarded: Whether its guard lives, which ends it when its driver dies; else it is a leftover.
+    """
+
+    pids: tuple[int, ...]
+    is_guarded: bool
+
+
+def clusters_here() -> list[ClusterHere]:
+    """Return the clusters on this machine that dure started and that have processes now."""
+    marked: dict[str, list[int]] = {}
+    commands: set[str] = set()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess, OSError):
+            commands.update(process.cmdline()[2:3])
+            mark = process.environ().get(MARK)
+            if mark is not None:
+                marked.setdefault(mark, []).append(process.pid)
+    return [ClusterHere(tuple(pids), _command(mark) in commands) for mark, pids in marked.items()]
+
+
+def _command(mark: str) -> str:
+    """Return what the guard of a cluster runs."""
+    return f"from dure.runtime.guard import watch; watch({mark!r})"
 
 
 def watch(mark: str) -> None:

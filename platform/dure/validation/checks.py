@@ -1,0 +1,121 @@
+"""One thing that was looked at, and the list of all of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+from dure.errors import DureError, UserError
+
+logger = logging.getLogger(__name__)
+
+Area = Literal["environment", "config", "data", "checkpoints"]
+State = Literal["ok", "failed", "skipped"]
+Tell = Callable[[str], None]
+Value = TypeVar("Value")
+
+AREAS: tuple[Area, ...] = ("environment", "config", "data", "checkpoints")
+
+
+@dataclass(frozen=True)
+class Check:
+    """What became of one check.
+
+    Attributes:
+        area: What it belongs to.
+        name: Its name, distinct within its area.
+        state: ``ok``, ``failed``, or ``skipped`` where it could not be known.
+        found: What was found.
+        remedy: What to do; for a check that is ``ok``, what would be better still.
+    """
+
+    area: Area
+    name: str
+    state: State
+    found: str
+    remedy: str = ""
+
+
+@dataclass
+class Note:
+    """What a check writes down while it looks; see :class:`Check`."""
+
+    found: str = ""
+    remedy: str = ""
+
+
+class CannotTellError(Exception):
+    """A check cannot be made here, which is no failure.
+
+    Args:
+        reason: Why not.
+        remedy: What would make it possible.
+    """
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        self.reason = reason
+        self.remedy = remedy
+        super().__init__(reason, remedy)
+
+
+class Checklist:
+    """Makes checks one by one, so that the failure of one does not hide the others.
+
+    Attributes:
+        checks: What became of those made so far.
+        missing: Packages that are known not to import; a check that needs one is skipped.
+    """
+
+    def __init__(self) -> None:
+        self.checks: list[Check] = []
+        self.missing: Collection[str] = ()
+
+    def run(self, area: Area, name: str, look: Callable[[Note], Value]) -> Value | None:
+        """Make a check and return what it gives, or None when it failed or was skipped.
+
+        Args:
+            area: What it belongs to.
+            name: Its name.
+            look: Writes down what it finds; it fails by raising, and is skipped by raising ``CannotTellError``.
+        """
+        note = Note()
+        value = None
+        state: State = "failed"
+        try:
+            value = look(note)
+            state = "ok"
+        except CannotTellError as error:
+            state, note.found, note.remedy = "skipped", error.reason, error.remedy
+        except DureError as error:
+            note.found, note.remedy = _words_of(error)
+        except ImportError as error:
+            package = (error.name or "").partition(".")[0]
+            if package in self.missing:
+                state, note.found = "skipped", f"it needs {package}, which cannot be imported"
+            else:
+                note.found, note.remedy = f"{type(error).__name__}: {error}", "install what is missing"
+        except Exception as error:  # Whatever breaks here is what is looked for; the other checks go on.
+            logger.exception("check '%s' of %s", name, area)
+            note.found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            note.remedy = "--verbose shows where it comes from"
+        self.checks.append(Check(area, name, state, note.found, note.remedy))
+        return value
+
+    def skip(self, area: Area, name: str, reason: str) -> None:
+        """Say that a check is not made, and why."""
+        self.checks.append(Check(area, name, "skipped", reason))
+
+    def in_order(self) -> list[Check]:
+        """Return the checks area by area."""
+        return sorted(self.checks, key=lambda check: AREAS.index(check.area))
+
+
+def _words_of(error: DureError) -> tuple[str, str]:
+    """Return what an error says is wrong, and what to do."""
+    if not isinstance(error, UserError):
+        return " ".join(str(error).split()), ""
+    found = f"{error.where}: {error.problem}" if error.where else error.problem
+    expected = f"expected: {error.expected}" if error.expected else ""
+    return found, "; ".join(filter(None, (expected, error.hint)))
