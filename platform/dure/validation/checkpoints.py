@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dure.errors import UserError, nearest
 from dure.family import Family
@@ -27,7 +27,6 @@ _STEP_FOLDER = re.compile(r"checkpoint-(\d+)")
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin")
 _SHARED_OUT = "global_step*"
 """Folders in which DeepSpeed keeps the parts of a checkpoint, optimiser included."""
-_RECORD_FOLDERS_ABOVE = 3
 
 
 @dataclass(frozen=True)
@@ -46,13 +45,6 @@ class Wanted:
     def of(self) -> str:
         """The model in words."""
         return "the experiment's" if self.family is None else f"that of {self.family.experiment.name}"
-
-
-def record_of(path: Path) -> Path | None:
-    """Return the ``experiment.yaml`` of the run that a checkpoint belongs to, if it lies in one's folder."""
-    absolute = path.absolute()
-    above = (absolute, *absolute.parents)[:_RECORD_FOLDERS_ABOVE]
-    return next((file for folder in above if (file := RunFolder(folder).experiment).is_file()), None)
 
 
 def check_checkpoints(checklist: Checklist, path: Path, wanted: Wanted) -> None:
@@ -146,7 +138,7 @@ def _check_one(note: Note, path: Path, wanted: Wanted) -> None:
 
 def _check_file(note: Note, path: Path, wanted: Wanted) -> None:
     if path.suffix == ".safetensors":
-        shapes, about = safetensors_shapes(path), {}
+        shapes, about = safetensors_shapes(path), dict[str, Any]()
     elif path.suffix in _TORCH_SUFFIXES:
         shapes, about = torch_shapes(path)
     else:

@@ -117,5 +117,6 @@ def _words_of(error: DureError) -> tuple[str, str]:
     if not isinstance(error, UserError):
         return " ".join(str(error).split()), ""
     found = f"{error.where}: {error.problem}" if error.where else error.problem
-    expected = f"expected: {error.expected}" if error.expected else ""
-    return found, "; ".join(filter(None, (expected, error.hint)))
+    if error.expected is None:
+        return found, error.hint or "correct it"
+    return f"{found}; expected: {error.expected}", error.hint or "correct it to what is expected"

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from dure.config.schema import LoraConfig, ModelConfig, Profile
 from dure.errors import UserError
 from dure.family import Family
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 Shape = tuple[int, ...]
 _HERE = Profile(name="cpu", device="cpu", quantization=False)
 """Where a model is built to be counted."""
+_FULL = 4
+"""Bytes of a number in fp32."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,8 @@ def elsewhere(settings: ModelConfig) -> CannotTellError:
 def model_facts(note: Note, family: Family, tokenizer: PreTrainedTokenizerBase | None) -> ModelFacts:
     """Count the parameters of the model of an experiment.
 
-    A rehearsal's miniature is built; a checkpoint is counted by its configuration; a model from random weights is
-    built without memory, on the meta device.
+    A rehearsal's miniature is built; a checkpoint of this machine is loaded, or counted by its configuration where
+    it would take more than half of the free memory; a model from random weights is built on the meta device.
 
     Raises:
         UserError: The model is none of the family, or its checkpoint is wrong.
@@ -88,6 +92,9 @@ def model_facts(note: Note, family: Family, tokenizer: PreTrainedTokenizerBase |
             with torch.device("meta"):
                 facts = _facts_of_config(_from_config(config), experiment.lora)
             how = f"counted by the configuration of {experiment.model.checkpoint}"
+            if tokenizer is not None and _FULL * facts.num_parameters < psutil.virtual_memory().available / 2:
+                facts = _facts_of(family.load_model(tokenizer, _HERE))
+                how = f"loaded from {experiment.model.checkpoint}"
         elif tokenizer is None:
             raise CannotTellError("it needs the tokenizer of the rows, which there is none of: see encoding")
         else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -14,12 +16,14 @@ from dure.config.rehearsal import rehearsal_of
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.family import Family, load_family
+from dure.training.records import RunFolder
 from dure.validation import environment, forecast
 from dure.validation.checks import Check, Checklist, Note, Tell
 from dure.validation.model import ModelFacts, model_facts
 
 _OUTPUTS = Path("outputs")
-_RUN_RECORD = "experiment.yaml"
+_FOLDERS_ABOVE = 3
+"""A weights file may lie in a checkpoint's folder, and that in the folder of a run."""
 
 
 def validate(
@@ -50,29 +54,8 @@ def validate(
     checklist = Checklist()
     tell("environment: packages and device")
     environment.check_installation(checklist)
-    source = experiment
-    if source is None and checkpoint is not None:
-        source = _experiment_around(checkpoint)
-    chosen: Experiment | None = None
-    if source is None:
-        checklist.run("config", "library", _library)
-    else:
-        chosen = checklist.run(
-            "config", "experiment", partial(_experiment, name=source, overrides=overrides, rehearse=rehearse)
-        )
-    machine = checklist.run("config", "profile", partial(_profile, name=profile))
-    environment.check_machine(checklist, machine, chosen, output or _OUTPUTS)
-    family: Family | None = None
-    facts: ModelFacts | None = None
-    if chosen is not None:
-        family = checklist.run("config", "family", partial(_family, experiment=chosen))
-    if family is not None:
-        facts = _check_experiment(checklist, family, machine, output or _OUTPUTS, tell)
-    if checkpoint is not None:
-        tell(f"checkpoints: {checkpoint}")
-        from dure.validation.checkpoints import Wanted, check_checkpoints
-
-        check_checkpoints(checklist, checkpoint, Wanted(family, facts))
+    with _quiet("transformers" not in checklist.missing):
+        _check_all(checklist, experiment, overrides, profile, checkpoint, output or _OUTPUTS, rehearse, tell)
     return checklist.in_order()
 
 
@@ -86,27 +69,87 @@ def as_record(checks: Sequence[Check]) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def _quiet(has_transformers: bool) -> Iterator[None]:
+    """Keep libraries from warning and drawing bars while models are loaded only to be looked at."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if not has_transformers:
+            yield
+            return
+        from transformers.utils import logging
+
+        verbosity, had_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(verbosity)
+            if had_bar:
+                logging.enable_progress_bar()
+
+
+def _check_all(
+    checklist: Checklist,
+    experiment: str | None,
+    overrides: Sequence[str],
+    profile: str | None,
+    checkpoint: Path | None,
+    output: Path,
+    rehearse: bool,
+    tell: Tell,
+) -> None:
+    """Make all checks but those of the installation; arguments are those of :func:`validate`."""
+    source = experiment
+    if source is None and checkpoint is not None:
+        source = _experiment_around(checkpoint)
+    chosen: Experiment | None = None
+    if source is None:
+        checklist.run("config", "library", _library)
+    else:
+        chosen = checklist.run(
+            "config", "experiment", partial(_experiment, name=source, overrides=overrides, rehearse=rehearse)
+        )
+    machine = checklist.run("config", "profile", partial(_profile, name=profile))
+    environment.check_machine(checklist, machine, chosen, output)
+    family: Family | None = None
+    facts: ModelFacts | None = None
+    if chosen is not None:
+        family = checklist.run("config", "family", partial(_family, experiment=chosen))
+    if family is not None:
+        facts = _check_experiment(checklist, family, machine, output, tell)
+    if checkpoint is not None and {"torch", "safetensors", "transformers"} & set(checklist.missing):
+        checklist.skip("checkpoints", checkpoint.name, "it needs packages that cannot be imported")
+    elif checkpoint is not None:
+        tell(f"checkpoints: {checkpoint}")
+        from dure.validation.checkpoints import Wanted, check_checkpoints
+
+        check_checkpoints(checklist, checkpoint, Wanted(family, facts))
+
+
 def _experiment_around(checkpoint: Path) -> str | None:
     """Return the file of the experiment in whose run's folder a checkpoint lies."""
-    folders = (checkpoint.absolute(), *checkpoint.absolute().parents)[:3]
-    return next((str(folder / _RUN_RECORD) for folder in folders if (folder / _RUN_RECORD).is_file()), None)
+    above = (checkpoint.absolute(), *checkpoint.absolute().parents)[:_FOLDERS_ABOVE]
+    files = (RunFolder(folder).experiment for folder in above)
+    return next((str(file) for file in files if file.is_file()), None)
 
 
 def _library(note: Note) -> None:
     """Read everything that has a name."""
-    load = {
+    load: dict[library.Kind, Callable[[str], object]] = {
         "experiment": load_experiment,
         "study": load_study,
         "space": load_space,
         "profile": load_profile,
     }
     counts, problems = [], []
-    for kind in ("experiment", "study", "space", "profile"):
+    for kind, read in load.items():
         found = library.available(kind)
         counts.append(f"{kind}: {len(found)}")
         for file in found.values():
             try:
-                load[kind](str(file))
+                read(str(file))
             except UserError as error:
                 problems.append(" ".join(str(error).split()))
     if problems:

@@ -170,8 +170,7 @@ def check_same_model(
         else f"'{name}' is {'too many' if there is None else 'missing'}"
     )
     raise UserError(
-        f"the weights are of another model than {of}: {len(differing)} of {len(wanted)} tensors differ, "
-        f"the first: {how}",
+        f"the weights are of another model than {of}: {len(differing)} tensors differ, the first: {how}",
         where=str(path),
         hint="name the experiment that trained them",
     )
