@@ -5,12 +5,13 @@ from __future__ import annotations
 from .conftest import call
 
 
-def test_a_sound_machine_and_experiment_exit_0_with_a_table():
+def test_a_sound_machine_and_experiment_exit_0_with_a_table_and_leave_nothing(tmp_path):
     outcome = call("validate", "red_heart_tiny", "--profile", "cpu")
     assert outcome.code == 0, outcome.out
     assert "imports" in outcome.out
     assert "393,174 parameters" in outcome.out
     assert "failed" not in outcome.out
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_wrong_exits_2_and_stands_beneath_the_table_with_what_to_do():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from dure.config.schema import Experiment, Profile
+from dure.config.schema import Experiment, Profile, TrainingConfig
 from dure.errors import UserError
 from dure.validation.checks import Note
 from dure.validation.environment import amount, existing
@@ -31,6 +32,8 @@ class Forecast:
         average: The moving average of the weights, when there is one.
         checkpoint: One checkpoint: the trained weights, the moments, the average.
         num_checkpoints: Most of them at a time; one more than are kept, since one is written before one goes.
+        epoch: The weights of one epoch in a file of their own, with their average.
+        num_epochs: Such files that are kept.
         final_model: The model at the end, in fp32.
     """
 
@@ -40,6 +43,8 @@ class Forecast:
     average: int
     checkpoint: int
     num_checkpoints: int
+    epoch: int
+    num_epochs: int
     final_model: int
 
     @property
@@ -50,7 +55,7 @@ class Forecast:
     @property
     def disk(self) -> int:
         """Bytes on the disk."""
-        return self.checkpoint * self.num_checkpoints + self.final_model
+        return self.checkpoint * self.num_checkpoints + self.epoch * self.num_epochs + self.final_model
 
 
 def forecast(
@@ -78,8 +83,17 @@ def forecast(
         checkpoint=_FULL * num_trained + moments + average,
         # The best and the last one stay even where only one is asked for.
         num_checkpoints=max(2, training.save_total_limit) + 1,
+        epoch=_FULL * num_trained + average,
+        num_epochs=_kept_epochs(training),
         final_model=_FULL * num_parameters,
     )
+
+
+def _kept_epochs(training: TrainingConfig) -> int:
+    """Return the files of epochs at a time: those kept, and the last epoch's, which is always among them."""
+    if training.keep_epochs is None:
+        return 0
+    return min(training.keep_epochs_limit, math.ceil(training.epochs / training.keep_epochs)) + 1
 
 
 def check_memory(note: Note, foretold: Forecast, profile: Profile) -> None:
@@ -115,14 +129,17 @@ def check_memory(note: Note, foretold: Forecast, profile: Profile) -> None:
 def check_disk(note: Note, foretold: Forecast, folder: Path) -> None:
     """Check that the checkpoints that a run keeps fit onto the disk."""
     free = shutil.disk_usage(existing(folder)).free
+    epochs = f"{foretold.num_epochs} epochs of {amount(foretold.epoch)}, " if foretold.num_epochs else ""
     note.found = (
         f"{amount(foretold.disk)} of {amount(free)} free "
         f"({foretold.num_checkpoints} checkpoints of {amount(foretold.checkpoint)} at a time, "
-        f"and a final model of {amount(foretold.final_model)})"
+        f"{epochs}and a final model of {amount(foretold.final_model)})"
     )
     if foretold.disk > free:
         raise UserError(
-            note.found, where=str(folder), hint="a smaller training.save_total_limit, or --output elsewhere"
+            note.found,
+            where=str(folder),
+            hint="smaller training.save_total_limit and keep_epochs_limit, or --output elsewhere",
         )
 
 

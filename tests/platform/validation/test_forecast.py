@@ -27,3 +27,10 @@ def test_frozen_weights_are_in_the_format_of_the_computation(tiny, precision, in
 def test_one_checkpoint_more_than_are_kept_lies_on_the_disk_for_a_moment(tiny):
     foretold = forecast(tiny("t5", "full", save_total_limit=5), 1000, 1000, "fp32")
     assert foretold.disk == 6 * 12_000 + 4000
+
+
+def test_the_weights_of_epochs_that_are_kept_count(tiny):
+    experiment = tiny("t5", "full", epochs=60, keep_epochs=2, keep_epochs_limit=10, ema=0.99)
+    foretold = forecast(experiment, 1000, 1000, "fp32")
+    assert (foretold.num_epochs, foretold.epoch) == (11, 8000)
+    assert foretold.disk == 3 * 16_000 + 11 * 8000 + 4000
