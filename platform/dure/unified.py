@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -21,6 +22,8 @@ from dure.training.snapshots import epochs_of
 
 if TYPE_CHECKING:
     from dure.tuning.events import StudyListener
+
+logger = logging.getLogger(__name__)
 
 Tell = Callable[[str], None]
 
@@ -83,6 +86,7 @@ def unified(
     path = path.resolve()
     folder = UnifiedFolder(path)
     best: dict[str, Any] = {}
+    _foretell_disk(experiment, path, tell)
     if sweeps:
         best = _sweep(experiment, profile, path, sweep_epochs, address, study_listener)
         tell(
@@ -178,6 +182,24 @@ def write_metadata(folder: UnifiedFolder) -> None:
         )
     if entries:
         write_json(folder.metadata, entries)
+
+
+def _foretell_disk(experiment: Experiment, path: Path, tell: Tell) -> None:
+    """Tell what the run will keep on the disk.
+
+    Raises:
+        UserError: It does not fit.
+    """
+    from dure.family import load_family
+    from dure.training.corpus import load_corpus
+    from dure.validation.checks import Note
+    from dure.validation.forecast import check_disk, forecast
+    from dure.validation.model import model_facts
+
+    family, note = load_family(experiment), Note()
+    facts = model_facts(note, family, load_corpus(family, tell=logger.info).tokenizer)
+    check_disk(note, forecast(experiment, facts.num_parameters, facts.num_trained, "fp32"), path)
+    tell(f"disk: {note.found}")
 
 
 def _series(path: Path, losses: Mapping[str, str]) -> dict[str, list[Point]]:
