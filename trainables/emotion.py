@@ -14,7 +14,8 @@ from pydantic import Field, model_validator
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
 from dure.config.scalars import Bool, Float, Text
-from dure.config.schema import Experiment, Profile, Section
+from dure.config.schema import Experiment, Profile
+from dure.config.section import Section
 from dure.data.classes import check_classes, classes_of, labels_in
 from dure.data.cleaning import CleaningConfig, cleaned
 from dure.data.collating import ClassificationCollator, LabelsCollator, multi_hot

@@ -20,7 +20,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from dure.config.schema import Profile, Section
+from dure.config.schema import Profile
+from dure.config.section import Section
 from dure.data.batching import length_order
 from dure.data.collating import Seq2SeqCollator
 from dure.data.encoding import token_ids

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dure.config.loading import checked
-from dure.config.schema import Experiment, Profile, Section
+from dure.config.schema import Experiment, Profile
+from dure.config.section import Section
 from dure.data.tables import Role as Role
 from dure.data.tables import Table
 from dure.errors import UserError

@@ -20,7 +20,8 @@ from transformers import (
 )
 
 from dure.config.scalars import Float, Text
-from dure.config.schema import Experiment, Profile, Section
+from dure.config.schema import Experiment, Profile
+from dure.config.section import Section
 from dure.data.batching import length_order
 from dure.data.collating import padded
 from dure.data.encoding import token_ids

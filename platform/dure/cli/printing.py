@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TextIO, TypeVar
 from rich.console import Console, RenderableType
 
 from dure.config.loading import dump_yaml
-from dure.config.schema import Section
+from dure.config.section import Section
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from dure.config.scalars import Bool, Int, Name, Text
-from dure.config.schema import Section
+from dure.config.section import Section
 
 
 class CrossvalStudy(Section):

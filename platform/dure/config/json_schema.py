@@ -11,7 +11,8 @@ from dure.config.library import Kind
 from dure.config.loading import study_kinds
 from dure.config.ratios import as_number
 from dure.config.scalars import NUMBER_PATTERN
-from dure.config.schema import Experiment, Profile, Section
+from dure.config.schema import Experiment, Profile
+from dure.config.section import Section
 from dure.config.spaces import SearchSpace
 
 Schema = dict[str, Any]

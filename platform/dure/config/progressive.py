@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from dure.config.ratios import Ratio, percent_label, schedule
 from dure.config.scalars import Float, Int, Name
-from dure.config.schema import Section
+from dure.config.section import Section
 
 OnBaseline = Literal["stop", "warn"]
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from dure.config.scalars import Bool, Float, Int, Text
-from dure.config.schema import Section
+from dure.config.section import Section
 
 When = dict[str, tuple[Any, ...]]
 

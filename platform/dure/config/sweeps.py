@@ -7,7 +7,8 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from dure.config.scalars import Int, Name, Text
-from dure.config.schema import Experiment, Section
+from dure.config.schema import Experiment
+from dure.config.section import Section
 from dure.config.spaces import SearchSpace
 
 SamplerName = Literal["tpe", "grid", "random", "qmc", "cmaes", "gp"]

@@ -8,7 +8,7 @@ import re
 from pydantic import Field
 
 from dure.config.scalars import Bool, Int
-from dure.config.schema import Section
+from dure.config.section import Section
 
 _HIDDEN = re.compile(r"<!--.*?-->|<(script|style)\b[^>]*>.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
 _BREAK = re.compile(r"</?(?:br|p|div|li|ul|ol|tr|td|th|table|h[1-6]|hr)(?:\s[^<>]*)?/?>", re.IGNORECASE)

@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from dure.config.schema import FoldConfig
+from dure.config.data import FoldConfig
 from dure.data.overlap import text_groups
 from dure.data.ratios import joined_classes
 from dure.data.tables import Role, Table

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from dure.config.data import FoldConfig
 from dure.config.ratios import as_number
-from dure.config.schema import Experiment, FoldConfig
+from dure.config.schema import Experiment
 from dure.data.encoding import Encoded, encode_table
 from dure.data.folds import cut_fold
 from dure.data.overlap import overlap

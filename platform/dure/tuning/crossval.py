@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from ray.tune.search import Searcher
 
 from dure.config.crossval import CrossvalStudy
-from dure.config.schema import Experiment, FoldConfig
+from dure.config.data import FoldConfig
+from dure.config.schema import Experiment
 from dure.training.records import RunFolder, RunResult
 from dure.tuning.events import TrialStatus
 from dure.tuning.strategy import Strategy, TrialPlan

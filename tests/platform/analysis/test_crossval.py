@@ -10,8 +10,8 @@ import pytest
 
 from dure.analysis.comparison import compare, mcnemar
 from dure.analysis.crossval import comparisons, crossval_results, read_predictions
+from dure.config.data import FoldConfig
 from dure.config.loading import dump_yaml
-from dure.config.schema import FoldConfig
 from dure.errors import UserError
 from dure.files import write_text
 from dure.metrics.classification import classification_report

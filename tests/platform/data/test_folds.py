@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from dure.config.schema import FoldConfig
+from dure.config.data import FoldConfig
 from dure.data.folds import cut_fold, fold_numbers
 from dure.data.overlap import text_groups
 from dure.data.tables import Role, table_from_rows

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from dure.analysis.crossval import crossval_results
+from dure.config.data import FoldConfig
 from dure.config.loading import load_experiment
-from dure.config.schema import FoldConfig
 from dure.errors import RunError, UserError
 from dure.files import read_json_lines
 from dure.modeling.objectives import TokenCrossEntropy
