@@ -68,8 +68,8 @@ CLASSIFIERS = {
     "transfer_bert": ("klue/bert-base", "bert", 3e-5),
 }
 
+RED_HEARTS = ("red_heart_730m", "red_heart_800m", "red_heart_320m", "red_heart_tiny")
 # epochs, accumulation, warm-up ratio, smoothing, class weights, patience, data workers
-RED_HEARTS = ("red_heart_730m", "red_heart_tiny")
 EMOTIONS: dict[str, tuple[Any, ...]] = {
     "kobert_emotion": (15, 2, 0.1, 0.1, "balanced", 4, 4),
     "kobert_emotion_baseline": (5, 1, 0.0, 0.0, None, 2, 0),
@@ -191,6 +191,17 @@ def test_a_red_heart_is_chosen_on_rows_apart_from_those_it_is_reported_on(name: 
     assert experiment.data.fold is not None
     assert (experiment.data.fold.of, experiment.data.fold.selection) == (10, Fraction(1, 10))
     assert (experiment.training.best_metric, experiment.training.higher_is_better) == ("eval_loss", False)
+
+
+@pytest.mark.parametrize("preset", ["730m", "800m", "320m"])
+def test_the_unified_training_has_every_number_of_its_guide(preset: str) -> None:
+    experiment = load_experiment(f"red_heart_{preset}")
+    training, objective = experiment.training, experiment.objective
+    assert experiment.task["preset"] == preset
+    assert (training.epochs, training.batch_size, training.gradient_accumulation_steps) == (60, 2, 32)
+    assert (training.learning_rate, training.scheduler) == (1e-4, "cosine")
+    assert (objective.label_smoothing, objective.r_drop, training.ema) == (0.1, 1.0, 0.999)
+    assert (training.keep_epochs, training.keep_epochs_limit, training.on_oom) == (2, 30, "retry")
 
 
 def test_every_shipped_file_is_offered_by_name_and_loads() -> None:
