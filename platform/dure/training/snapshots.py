@@ -14,7 +14,8 @@ from dure.config.schema import Experiment, Profile
 from dure.family import load_family
 from dure.files import written_beside
 from dure.modeling.ema import WeightAverage
-from dure.modeling.weights import load_weights, save_weights, trained_state
+from dure.modeling.shards import whole_weights
+from dure.modeling.weights import load_weights, save_weights, trained_state, write_weights
 from dure.training.corpus import load_corpus
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class EpochSnapshots(TrainerCallback):  # type: ignore[misc]
 
     Args:
         folder: Where the files go.
-        is_main: Whether this is the main worker; the others write nothing.
+        is_main: Whether this is the main worker; the others write nothing, and send what only they hold.
         average: Average of the weights, when it is what is validated: the file holds both then.
     """
 
@@ -49,16 +50,18 @@ class EpochSnapshots(TrainerCallback):  # type: ignore[misc]
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Write the weights with the epoch and step that they are of."""
-        if self.is_main:
-            epoch = round(state.epoch)
-            path = self.folder / f"epoch_{epoch}.pt"
-            about: dict[str, Any] = {"epoch": epoch, "step": state.global_step}
-            if self.average is None:
-                save_weights(model, path, about)
-                return
-            about[RAW] = trained_state(model)
-            with self.average.applied():
-                save_weights(model, path, about)
+        epoch = round(state.epoch)
+        path = self.folder / f"epoch_{epoch}.pt"
+        about: dict[str, Any] = {"epoch": epoch, "step": state.global_step}
+        if self.average is None:
+            save_weights(model, path, about, is_main=self.is_main)
+            return
+        with whole_weights(model, keep=self.is_main):
+            if self.is_main:
+                about[RAW] = trained_state(model)
+        with self.average.in_place_of_weights(keep=self.is_main):
+            if self.is_main:
+                write_weights(model, path, about)
 
 
 def export_weights(weights: Path, experiment: Experiment, profile: Profile, folder: Path) -> None:
