@@ -120,8 +120,9 @@ def whole_weights(
     *,
     keep: bool,
     part: Callable[[nn.Parameter], torch.Tensor] = part_of,
+    device: torch.device | str = "cpu",
 ) -> Iterator[None]:
-    """Let a model's weights be whole fp32 tensors on the CPU inside a ``with``, to be saved and not computed with.
+    """Let a model's weights be whole fp32 tensors inside a ``with``, to be saved and not trained.
 
     Weights that are not shared out are left alone. Collective.
 
@@ -129,13 +130,14 @@ def whole_weights(
         model: The model.
         keep: Whether this worker wants them; the others only send their parts, and see the model as it is.
         part: This worker's part of what a weight is to be.
+        device: Where the whole weights go.
     """
     whole: dict[int, nn.Parameter] = {}
     for parameter in model.parameters():
         if is_shared_out(parameter):
             tensor = join(parameter, part(parameter))
             if keep:
-                whole[id(parameter)] = nn.Parameter(tensor.cpu(), requires_grad=parameter.requires_grad)
+                whole[id(parameter)] = nn.Parameter(tensor.to(device), requires_grad=parameter.requires_grad)
             del tensor
     # The parameters change places and keep their tensors, which DeepSpeed has hooks on.
     changed = [
