@@ -76,6 +76,11 @@ class Written:
     num_workers: int
     precision: str
 
+    def joins(self, other: Written) -> bool:
+        """Return whether the parts can be joined for other workers: not from stages that keep other parts."""
+        kinds = [(each.stage == 3, each.precision) for each in (self, other)]
+        return kinds[0] == kinds[1] and 0 not in (self.stage, other.stage)
+
     def write(self, checkpoint: Path) -> None:
         """Put this beside the parts."""
         write_json(checkpoint / _WRITTEN_FILE, vars(self))
@@ -118,7 +123,7 @@ def continuation(
     if then == now:
         yield Continuation(checkpoint)
         return
-    if then is None or now is None or 0 in (then.stage, now.stage) or then.precision != now.precision:
+    if then is None or now is None or not then.joins(now):
         tell(
             f"{checkpoint.name} was written {_described(then)} and goes on {_described(now)}: its weights and the "
             "learning-rate schedule go on, the moments of the optimizer begin anew"
@@ -181,17 +186,41 @@ class SharedOutTraining:
     def _prepare_for_training(self: Any, max_steps: int, loader: Any, checkpoint: str | None) -> Any:
         """Wrap the model and go on as ``continues`` says."""
         going_on = self.continues
-        if going_on is not None and going_on.is_universal:
+        is_universal = going_on is not None and going_on.is_universal
+        groups = self._optimizer_groups() if is_universal else []
+        if is_universal:
             self.args.hf_deepspeed_config.config["checkpoint"] = {"load_universal": True}
         if going_on is not None and going_on.weights_only:
             checkpoint = None
             self._load_from_checkpoint(str(going_on.path))
         prepared = super()._prepare_for_training(max_steps, loader, checkpoint)  # type: ignore[misc]
+        if is_universal:
+            self._part_groups(groups)
         if going_on is not None and (going_on.weights_only or going_on.is_universal):
             self._set_schedule(going_on.path)
         if self.average is not None:
             self.average.share_out()
         return prepared
+
+    def _optimizer_groups(self: Any) -> list[dict[str, Any]]:
+        optimizer = self.create_optimizer()
+        self.optimizer = None
+        return [
+            {key: value for key, value in group.items() if key != "params"}
+            for group in optimizer.param_groups
+        ]
+
+    def _part_groups(self: Any, groups: list[dict[str, Any]]) -> None:
+        """Mend what DeepSpeed 0.19 loads under ZeRO 3 from parts that were joined.
+
+        It gives all groups of the optimizer the settings of the first one, so that norms decay too, and all tensors
+        one step counter, which AdamW then raises once for each of them.
+        """
+        for group, settings in zip(self.optimizer.param_groups, groups, strict=True):
+            group.update(settings)
+        for state in self.optimizer.optimizer.optimizer.state.values():
+            if isinstance(state.get("step"), torch.Tensor):
+                state["step"] = state["step"].clone()
 
     def _set_schedule(self: Any, folder: Path) -> None:
         """Take up the schedule without the optimizer that it belonged to."""
