@@ -25,7 +25,8 @@ from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.files import write_json
 from dure.modeling.ema import WeightAverage
-from dure.modeling.weights import load_weights, save_weights
+from dure.modeling.weights import load_weights, save_weights, write_weights
+from dure.training.checkpoints import STATE_FILE, checkpoint_name
 
 WEIGHTS_FILE = "weights.pt"
 """The whole weights in a checkpoint that was written under DeepSpeed."""
@@ -192,6 +193,8 @@ class SharedOutTraining:
             self.args.hf_deepspeed_config.config["checkpoint"] = {"load_universal": True}
         if going_on is not None and going_on.weights_only:
             checkpoint = None
+            if self.written is not None:
+                self._keep_best_readable(going_on.path)
             self._load_from_checkpoint(str(going_on.path))
         prepared = super()._prepare_for_training(max_steps, loader, checkpoint)  # type: ignore[misc]
         if is_universal:
@@ -201,6 +204,16 @@ class SharedOutTraining:
         if self.average is not None:
             self.average.share_out()
         return prepared
+
+    def _keep_best_readable(self: Any, checkpoint: Path) -> None:
+        """Put the whole weights into the best checkpoint while the model is whole and can still read it."""
+        step = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))["best_global_step"]
+        best = checkpoint.parent / checkpoint_name(step) if step else checkpoint
+        if best.is_dir() and not (best / WEIGHTS_FILE).is_file():
+            self._load_from_checkpoint(str(best))
+            if self.args.should_save:
+                write_weights(self.model, best / WEIGHTS_FILE, {})
+            self.accelerator.wait_for_everyone()
 
     def _optimizer_groups(self: Any) -> list[dict[str, Any]]:
         optimizer = self.create_optimizer()
@@ -264,6 +277,8 @@ class SharedOutTraining:
 
     def stop_sharing(self: Any) -> None:
         """Take DeepSpeed's hooks off the model, which then no longer gathers weights; nothing is trained after."""
-        offload = getattr(getattr(self.deepspeed, "optimizer", None), "parameter_offload", None)
-        if offload is not None:
+        optimizer = getattr(self.deepspeed, "optimizer", None)
+        # Of a model that only predicts here this stands in the place of the optimizer.
+        offload = getattr(optimizer, "parameter_offload", optimizer)
+        if hasattr(offload, "_remove_module_hooks"):
             offload._remove_module_hooks()
