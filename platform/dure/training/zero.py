@@ -280,5 +280,5 @@ class SharedOutTraining:
         optimizer = getattr(self.deepspeed, "optimizer", None)
         # Of a model that only predicts here this stands in the place of the optimizer.
         offload = getattr(optimizer, "parameter_offload", optimizer)
-        if hasattr(offload, "_remove_module_hooks"):
+        if offload is not None and hasattr(offload, "_remove_module_hooks"):
             offload._remove_module_hooks()
