@@ -219,7 +219,7 @@ def train(
         listeners=(*listeners, *companions, tracker_for(experiment)),
         layout=layout or RunFolder,
     )
-    if profile.num_workers == 1 and address is None:
+    if profile.trains_in_process and address is None:
         return fit(request)
     for listener in listeners:
         listener.told(f"{experiment.name}: {profile.num_workers} worker(s) on a cluster; results in {path}")

@@ -5,12 +5,49 @@ from pathlib import Path
 import pytest
 
 from dure.config import available, load_profile
+from dure.config.deepspeed import deepspeed_settings
+from dure.errors import UserError
 
 NAMES = ["cpu", "m4", "rtx2070s", "rtx3080ti", "rtx3090", "dgx"]
+SHARED_OUT = {"rtx2070s_offload": ("rtx2070s", "zero2_offload"), "dgx_zero2": ("dgx", "zero2")}
 
 
 def test_the_six_machines_are_shipped() -> None:
-    assert sorted(available("profile")) == sorted(NAMES)
+    assert sorted(available("profile")) == sorted([*NAMES, *SHARED_OUT])
+
+
+@pytest.mark.parametrize("name", SHARED_OUT)
+def test_a_profile_with_deepspeed_is_a_machine_that_is_never_recognised_by_itself(name: str) -> None:
+    machine, settings = SHARED_OUT[name]
+    profile, plain = load_profile(name), load_profile(machine)
+    assert (profile.deepspeed, profile.match) == (settings, ())
+    assert not profile.trains_in_process
+    assert plain.trains_in_process
+    assert (profile.device, profile.memory_mb) == (plain.device, plain.memory_mb)
+
+
+@pytest.mark.parametrize("name", ["zero2", "zero2_offload", "zero3", "zero3_offload"])
+def test_deepspeed_settings_say_how_a_model_is_shared_out_and_nothing_else(name: str) -> None:
+    settings = deepspeed_settings(name)
+    zero = settings.pop("zero_optimization")
+    assert zero["stage"] == int(name[4])
+    assert ("offload_optimizer" in zero) == name.endswith("_offload")
+    assert settings == {
+        "train_batch_size": "auto",
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "bf16": {"enabled": "auto"},
+        "fp16": {"enabled": "auto"},
+    }
+
+
+def test_an_unknown_name_of_deepspeed_settings_is_an_error_of_the_profile(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: cpu\nname: mine\ndeepspeed: zero4\n", encoding="utf-8")
+    with pytest.raises(UserError, match="zero4") as caught:
+        load_profile(str(path))
+    assert "mine.yaml" in caught.value.where
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,4 +1,4 @@
-"""Finding experiments, studies, search spaces and profiles by name, beside the user or in the installation."""
+"""Finding experiments, studies, search spaces, profiles and DeepSpeed settings by name, beside the user or in the installation."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import Literal
 
 from dure.errors import UserError, nearest
 
-Kind = Literal["experiment", "study", "space", "profile"]
+Kind = Literal["experiment", "study", "space", "profile", "deepspeed"]
 
 _FOLDERS: dict[Kind, tuple[str, str]] = {
     "experiment": ("search_spaces", "experiments"),
     "study": ("search_spaces", "studies"),
     "space": ("search_spaces", "spaces"),
     "profile": ("cluster", "profiles"),
+    "deepspeed": ("cluster", "deepspeed"),
 }
 
 
 def folders(kind: Kind) -> list[Path]:
-    """Return the folders that hold YAML of a kind: the working folder's first, then the installation's."""
+    """Return the folders that hold files of a kind: the working folder's first, then the installation's."""
     package, sub = _FOLDERS[kind]
     roots = [Path.cwd() / package]
     spec = importlib.util.find_spec(package)
@@ -36,19 +37,20 @@ def available(kind: Kind) -> dict[str, Path]:
     """
     files: dict[str, Path] = {}
     for folder in folders(kind):
-        for file in sorted(folder.glob("*.yaml")):
+        for file in sorted(folder.glob(f"*{_suffix(kind)}")):
             if not file.name.startswith("_"):
                 files.setdefault(file.stem, file)
     return files
 
 
 def find(kind: Kind, name: str, beside: Path = Path()) -> Path:
-    """Return the file of a name; a path (with a slash or ending in .yaml) is taken from ``beside``.
+    """Return the file of a name; a path (with a slash, or ending in .yaml or for DeepSpeed in .json) is taken from ``beside``.
 
     Raises:
         UserError: There is neither a file nor a name like it.
     """
-    if name.endswith((".yaml", ".yml")) or "/" in name:
+    suffix = _suffix(kind)
+    if is_file_name(kind, name):
         path = beside / name
         if _is_file(path):
             return path
@@ -59,9 +61,18 @@ def find(kind: Kind, name: str, beside: Path = Path()) -> Path:
     like = nearest(name, list(files))
     raise UserError(
         f"there is no {kind} '{name}'",
-        expected=f"one of: {', '.join(files) or 'none is installed'}; or the path of a .yaml file",
+        expected=f"one of: {', '.join(files) or 'none is installed'}; or the path of a {suffix} file",
         hint=like,
     )
+
+
+def is_file_name(kind: Kind, name: str) -> bool:
+    """Return whether a text means a file and not a name."""
+    return name.endswith((_suffix(kind), ".yml")) or "/" in name
+
+
+def _suffix(kind: Kind) -> str:
+    return ".json" if kind == "deepspeed" else ".yaml"
 
 
 def shown(path: Path) -> str:

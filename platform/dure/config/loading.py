@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from dure.config import library
+from dure.config.deepspeed import deepspeed_settings
 from dure.config.problems import shown, user_error
 from dure.config.schema import Experiment, Profile
 from dure.config.spaces import SearchSpace, Values
@@ -99,7 +100,18 @@ def load_profile(name_or_path: str) -> Profile:
         UserError: Nothing of that name, or something in it is wrong.
     """
     path = library.find("profile", name_or_path)
-    return _checked_tree(Profile, read_extended(path, "profile"), library.shown(path))
+    profile = _checked_tree(Profile, read_extended(path, "profile"), library.shown(path))
+    if profile.deepspeed is None:
+        return profile
+    try:
+        deepspeed_settings(profile.deepspeed)
+    except UserError as error:
+        where = f"{library.shown(path)}: deepspeed" if error.where is None else error.where
+        raise UserError(error.problem, where=where, expected=error.expected, hint=error.hint) from None
+    if not library.is_file_name("deepspeed", profile.deepspeed):
+        return profile
+    # A name is known to workers on any machine; a file they would look for in a folder of their own.
+    return profile.model_copy(update={"deepspeed": str(Path(profile.deepspeed).resolve())})
 
 
 def study_kinds() -> dict[str, type[Study]]:

@@ -328,8 +328,15 @@ class Profile(Section):
     """What ``training.precision: auto`` means here."""
     quantization: Bool = True
     """Whether bitsandbytes loads 4-bit weights here."""
+    deepspeed: Text | None = None
+    """DeepSpeed settings by which a model is shared out among the workers: a name, or a ``.json`` file."""
     match: tuple[Text, ...] = ()
     """Texts of which one stands in the device's name, so that ``--profile`` can be left out."""
+
+    @property
+    def trains_in_process(self) -> bool:
+        """Whether a trial trains in its own process; DeepSpeed takes a process for good, so it gets one."""
+        return self.num_workers == 1 and self.deepspeed is None
 
     @field_validator("gpus_per_worker")
     @classmethod
@@ -337,6 +344,12 @@ class Profile(Section):
         if value > 1 and not value.is_integer():
             raise ValueError("a whole number of GPUs, or a part of one")
         return value
+
+    @model_validator(mode="after")
+    def _deepspeed_knows_the_device(self) -> Self:
+        if self.deepspeed is not None and self.device == "mps":
+            raise ValueError("deepspeed is given, but DeepSpeed does not train on MPS")
+        return self
 
     @model_validator(mode="after")
     def _gpus_fit_the_device(self) -> Self:

@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dure.modeling.weights import STATE, read_weights, save_weights
+from dure.modeling.shards import compute_with, cut, is_shared_out, join, part_of, put, whole_weights
+from dure.modeling.weights import STATE, read_weights, write_weights
 
 
 class WeightAverage:
@@ -33,36 +34,75 @@ class WeightAverage:
         self._trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self._average = {name: p.detach().to(torch.float32, copy=True) for name, p in self._trained.items()}
 
+    def share_out(self) -> None:
+        """Keep this worker's part of the average only, now that DeepSpeed has shared out the weights."""
+        for name, parameter in self._trained.items():
+            if is_shared_out(parameter):
+                self._average[name] = cut(parameter, self._average[name])
+
     @torch.no_grad()
     def update(self) -> None:
         """Take up the weights of an optimiser step."""
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         for name, parameter in self._trained.items():
-            self._average[name].lerp_(parameter.detach().float(), 1 - decay)
+            average = self._average[name]
+            average.lerp_(part_of(parameter).to(average.device), 1 - decay)
         self.num_updates += 1
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Let the model compute with the average inside a ``with``; fp32 weights are not copied for it."""
-        raw = {name: parameter.data for name, parameter in self._trained.items()}
+        """Let the model compute with the average inside a ``with``; fp32 weights are not copied for it.
+
+        Collective when weights are shared out: they are written over then, and written again from their fp32 parts.
+        """
+        shared_out = {name: p for name, p in self._trained.items() if is_shared_out(p)}
+        raw = {name: p.data for name, p in self._trained.items() if name not in shared_out}
         try:
-            for name, parameter in self._trained.items():
+            for name in raw:
+                parameter = self._trained[name]
                 parameter.data = self._average[name].to(parameter.dtype)
+            for name, parameter in shared_out.items():
+                compute_with(parameter, join(parameter, self._average[name]))
             yield
         finally:
-            for name, parameter in self._trained.items():
-                parameter.data = raw[name]
+            for name, data in raw.items():
+                self._trained[name].data = data
+            for parameter in shared_out.values():
+                compute_with(parameter, join(parameter, part_of(parameter)))
+
+    @contextmanager
+    def in_place_of_weights(self, *, keep: bool) -> Iterator[None]:
+        """Let the model hold the average inside a ``with``, whole and to be saved; collective.
+
+        Args:
+            keep: Whether this worker wants it; to the others the model is of no use inside.
+        """
+        if not any(is_shared_out(p) for p in self._trained.values()):
+            with self.applied():
+                yield
+            return
+        averages = {id(p): self._average[name] for name, p in self._trained.items()}
+
+        def part(parameter: nn.Parameter) -> torch.Tensor:
+            return averages[id(parameter)] if id(parameter) in averages else part_of(parameter)
+
+        with whole_weights(self.model, keep=keep, part=part):
+            yield
 
     @torch.no_grad()
     def take(self) -> None:
-        """Make the average the weights of the model, for good."""
+        """Make the average the weights of the model, for good; collective when they are shared out."""
         for name, parameter in self._trained.items():
-            parameter.copy_(self._average[name])
+            put(parameter, join(parameter, self._average[name]))
 
-    def save(self, path: Path) -> None:
-        """Write the averaged model as ``save_weights`` does, with ``num_updates``."""
-        with self.applied():
-            save_weights(self.model, path, {"num_updates": self.num_updates})
+    def save(self, path: Path, *, is_main: bool = True) -> None:
+        """Write the averaged model as ``save_weights`` does, with ``num_updates``.
+
+        All workers call this when weights are shared out among them; one of them ``is_main`` and writes.
+        """
+        with self.in_place_of_weights(keep=is_main):
+            if is_main:
+                write_weights(self.model, path, {"num_updates": self.num_updates})
 
     def load(self, path: Path) -> None:
         """Continue from what :meth:`save` wrote.
@@ -72,5 +112,5 @@ class WeightAverage:
         """
         saved = read_weights(self.model, path)
         self.num_updates = saved["num_updates"]
-        for name, average in self._average.items():
-            average.copy_(saved[STATE][name])
+        for name, parameter in self._trained.items():
+            self._average[name].copy_(cut(parameter, saved[STATE][name]))

@@ -11,6 +11,7 @@ from torch import nn
 
 from dure.errors import UserError
 from dure.files import written_beside
+from dure.modeling.shards import is_shared_out, put, shape_of, whole_weights
 
 STATE = "model_state"
 
@@ -20,17 +21,30 @@ def trained_state(model: nn.Module) -> dict[str, torch.Tensor]:
 
     Of a model that trains wholly that is its state dict; of one with adapters only their parameters, since the
     rest is the checkpoint that it was loaded from.
+
+    The model must be whole: see ``dure.modeling.shards.whole_weights``.
     """
+    state = model.state_dict()
+    return {name: state[name].detach().cpu() for name in _trained_names(model)}
+
+
+def _trained_names(model: nn.Module) -> list[str]:
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     is_whole = all(parameter.requires_grad for parameter in model.parameters())
-    return {
-        name: tensor.detach().cpu()
-        for name, tensor in model.state_dict().items()
-        if is_whole or name in trained
-    }
+    return [name for name in model.state_dict() if is_whole or name in trained]
 
 
-def save_weights(model: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
+def save_weights(model: nn.Module, path: Path, about: Mapping[str, Any], *, is_main: bool = True) -> None:
+    """Write the weights as :func:`write_weights` does, whether they are shared out among workers or not.
+
+    All workers call this when they are; one of them ``is_main`` and writes.
+    """
+    with whole_weights(model, keep=is_main):
+        if is_main:
+            write_weights(model, path, about)
+
+
+def write_weights(model: nn.Module, path: Path, about: Mapping[str, Any]) -> None:
     """Write :func:`trained_state` as ``model_state``, and plain facts about it, with ``torch.save``.
 
     The file appears whole or not at all, and loads with ``torch.load(path, weights_only=True)``.
@@ -55,11 +69,12 @@ def read_weights(model: nn.Module, path: Path) -> dict[str, Any]:
             where=str(path),
             expected="a file that dure saved",
         ) from None
-    wanted = trained_state(model)
+    tensors = dict(model.named_buffers()) | dict(model.named_parameters(remove_duplicate=False))
+    wanted = {name: shape_of(tensors[name]) for name in _trained_names(model)}
     differing = sorted(
         name
         for name in wanted.keys() | shapes.keys()
-        if name not in wanted or wanted[name].shape != shapes.get(name)
+        if name not in wanted or wanted[name] != shapes.get(name)
     )
     if differing:
         raise UserError(
@@ -71,9 +86,16 @@ def read_weights(model: nn.Module, path: Path) -> dict[str, Any]:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Put the weights of a file into a model of the same kind.
+    """Put the weights of a file into a model of the same kind; collective when they are shared out among workers.
 
     Raises:
         UserError: The file is no such file, or of another model.
     """
-    model.load_state_dict(read_weights(model, path)[STATE], strict=False)
+    state = read_weights(model, path)[STATE]
+    shared_out = {name: p for name, p in model.named_parameters() if p.requires_grad and is_shared_out(p)}
+    for name, parameter in shared_out.items():
+        put(parameter, state[name].to(parameter.device))
+    if len(shared_out) < len(state):
+        tensors = dict(model.named_parameters(remove_duplicate=False))
+        own = {name: value for name, value in state.items() if not is_shared_out(tensors.get(name, value))}
+        model.load_state_dict(own, strict=False)

@@ -83,7 +83,7 @@ def fit(request: RunRequest, *, in_process: bool | None = None, callbacks: Seque
 
     Args:
         request: What to run; its listeners are called where it trains.
-        in_process: Train in this process (one worker only); by default when the profile has one worker.
+        in_process: Train in this process (one worker only); by default when the profile lets it.
         callbacks: Ray Train callbacks of the driver's side.
 
     Raises:
@@ -91,9 +91,9 @@ def fit(request: RunRequest, *, in_process: bool | None = None, callbacks: Seque
         RunError: Training failed.
     """
     if in_process is None:
-        in_process = request.profile.num_workers == 1
-    if in_process and request.profile.num_workers > 1:
-        raise ValueError(f"{request.profile.num_workers} workers do not fit into one process")
+        in_process = request.profile.trains_in_process
+    if in_process and not request.profile.trains_in_process:
+        raise ValueError(f"profile {request.profile.name} needs worker processes")
     if in_process:
         # Ray says at every start that local mode is a new feature.
         logging.getLogger("ray.train").setLevel(logging.WARNING)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,7 @@ def training_arguments(
     num_workers: int,
     generates: bool,
     validates: bool,
+    deepspeed: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the keyword arguments of ``TrainingArguments`` (``Seq2SeqTrainingArguments`` when ``generates``).
 
@@ -69,6 +71,7 @@ def training_arguments(
         num_workers: Processes that train together.
         generates: Whether validation generates text.
         validates: Whether there is a validation split.
+        deepspeed: Settings by which DeepSpeed shares out the model.
     """
     training = experiment.training
     per_worker = worker_batch_size(experiment, num_workers)
@@ -117,7 +120,9 @@ def training_arguments(
     }
     if not by_epoch:
         arguments |= {"eval_steps": training.eval_every, "save_steps": training.eval_every}
-    if profile.device == "cpu" and num_workers > 1:
+    if deepspeed is not None:
+        arguments["deepspeed"] = dict(deepspeed)
+    if profile.device == "cpu" and (num_workers > 1 or deepspeed is not None):
         arguments["ddp_backend"] = "gloo"
     if num_workers > 1:
         # With adapters some parameters may take no part in a pass; that costs nothing when there are none.

@@ -19,9 +19,10 @@ from dure.modeling.objectives import Objective
 from dure.modeling.r_drop import r_drop_loss, twice
 from dure.training import checkpoints
 from dure.training.recovery import Recovery
+from dure.training.zero import SharedOutTraining
 
 
-class _DureTrainer:
+class _DureTrainer(SharedOutTraining):
     """What both trainers share; mixed in before ``Trainer``.
 
     Checkpoints are written into a hidden folder and renamed when they are whole. Retention is dure's own:
@@ -39,8 +40,6 @@ class _DureTrainer:
     length_sampler: LengthGroupedSampler | None = None
     r_drop: float = 0.0
     """Weight of the disagreement of two passes over every row; 0 makes one pass."""
-    average: WeightAverage | None = None
-    """What validation during training is made with, in place of the weights that are trained."""
     recovery: Recovery | None = None
     """Computes a step again when memory did not suffice."""
     rate_factors: Mapping[str, float] | None = None
@@ -59,7 +58,7 @@ class _DureTrainer:
         self._row_losses: list[torch.Tensor] = []
         is_averaged = self.average is not None and self.is_in_train
         with self.average.applied() if is_averaged else contextlib.nullcontext():
-            output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)  # type: ignore[misc]
+            output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
         if self._row_losses:
             sums = torch.cat(self._row_losses).double().sum(dim=0)
             for name, value in self.compute_loss_func.mean_losses(sums).items():
@@ -169,8 +168,8 @@ class _DureTrainer:
         self._save_optimizer_and_scheduler(str(staging))
         self._save_scaler(str(staging))
         self._save_rng_state(str(staging))
-        if self.average is not None and self.args.should_save:
-            self.average.save(staging / checkpoints.AVERAGE_FILE)
+        if self.average is not None:
+            self.average.save(staging / checkpoints.AVERAGE_FILE, is_main=self.args.should_save)
         if self.recovery is not None and self.args.should_save:
             self.recovery.save(staging)
         best = self.state.best_global_step

@@ -172,8 +172,10 @@ def _train(
     )
     outcome = trainer.train(resume=request.resume)
     tested = {} if corpus.test is None else trainer.test(corpus.test)
-    if request.keeps_predictions and is_main:
-        write_predictions(folder.predictions, family, trainer.model, corpus)
+    if request.keeps_predictions:
+        with trainer.whole_model() as model:
+            if is_main:
+                write_predictions(folder.predictions, family, model, corpus)
     result = RunResult(
         name=experiment.name,
         state="completed",

@@ -15,7 +15,8 @@ from dure.config.schema import Experiment, Profile
 from dure.family import load_family
 from dure.files import written_beside
 from dure.modeling.ema import WeightAverage
-from dure.modeling.weights import load_weights, save_weights, trained_state
+from dure.modeling.shards import whole_weights
+from dure.modeling.weights import load_weights, save_weights, trained_state, write_weights
 from dure.training.corpus import load_corpus
 from dure.training.records import RunFolder
 
@@ -37,7 +38,7 @@ class EpochSnapshots(TrainerCallback):  # type: ignore[misc]
         every: Epochs from one file to the next; the last epoch has one too.
         limit: Files kept.
         needed: Says which epochs must not be removed, beside the best and the newest.
-        is_main: Whether this is the main worker; the others write nothing.
+        is_main: Whether this is the main worker; the others write nothing, and send what only they hold.
         average: Average of the weights, when it is what is validated: the file holds both then.
     """
 
@@ -75,16 +76,23 @@ class EpochSnapshots(TrainerCallback):  # type: ignore[misc]
     ) -> None:
         """Write the weights with the epoch and step that they are of, and remove what is too much."""
         epoch = round(state.epoch)
-        if not self.is_main or (epoch % self.every and state.global_step < state.max_steps):
+        if epoch % self.every and state.global_step < state.max_steps:
             return
         path = self.folder.epoch_file(epoch, max(lr_scheduler.get_last_lr()))
         about: dict[str, Any] = {"epoch": epoch, "step": state.global_step}
         if self.average is None:
-            save_weights(model, path, about)
+            save_weights(model, path, about, is_main=self.is_main)
         else:
-            about[RAW] = trained_state(model)
-            with self.average.applied():
-                save_weights(model, path, about)
+            with whole_weights(model, keep=self.is_main):
+                if self.is_main:
+                    about[RAW] = trained_state(model)
+            with self.average.in_place_of_weights(keep=self.is_main):
+                if self.is_main:
+                    write_weights(model, path, about)
+        if self.is_main:
+            self._remove_what_is_too_much(path, epoch, state)
+
+    def _remove_what_is_too_much(self, path: Path, epoch: int, state: Any) -> None:
         for other in path.parent.glob("*.pt"):
             if _epoch(other) == epoch and other != path:
                 other.unlink()  # of a session that was cut before its checkpoint

@@ -26,7 +26,8 @@ from dure.files import read_json_lines
 from dure.modeling.depth import distances_from_head
 from dure.modeling.ema import WeightAverage
 from dure.modeling.precision import resolve
-from dure.training import checkpoints
+from dure.modeling.shards import whole_weights
+from dure.training import checkpoints, zero
 from dure.training.arguments import total_steps, training_arguments, worker_batch_size
 from dure.training.events import RunListener, RunStart
 from dure.training.fitting import FittingRows
@@ -94,6 +95,7 @@ class ModelTrainer:
             None if self.eval_dataset is None else family.compute_metrics(model, tokenizer, self.eval_dataset)
         )
         precision = resolve(training.precision, profile, model.config.model_type, tell)
+        deepspeed = zero.settings_of(self.experiment, profile)
         arguments = training_arguments(
             self.experiment,
             profile,
@@ -103,6 +105,7 @@ class ModelTrainer:
             num_workers=num_workers,
             generates=family.generates,
             validates=self.eval_dataset is not None,
+            deepspeed=deepspeed,
         )
         self.total_steps = total_steps(self.experiment, len(train_dataset))
         trainer_class = GeneratingTrainer if family.generates else ClassicTrainer
@@ -145,6 +148,8 @@ class ModelTrainer:
                 name: training.layer_lr_decay**distance
                 for name, distance in distances_from_head(self.hf.model).items()
             }
+        if deepspeed is not None:
+            self.hf.written = zero.Written(deepspeed["zero_optimization"]["stage"], num_workers, precision)
         self.hf.r_drop = self.experiment.objective.r_drop
         fitting = FittingRows(self.experiment, profile, self.hf.model, precision)
         self.recovery = Recovery(
@@ -216,8 +221,8 @@ class ModelTrainer:
             set_seed(self.experiment.experiment.seed)
             if checkpoint is not None and self.hf.average is not None:
                 self.hf.average.load(checkpoint / checkpoints.AVERAGE_FILE)
-            with self._out_of_memory_recorded():
-                done = self.hf.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            with self._out_of_memory_recorded(), self._going_on(checkpoint) as path:
+                done = self.hf.train(resume_from_checkpoint=path)
             speed = {name: value for name, value in done.metrics.items() if name.endswith("_per_second")}
         if self.hf.average is not None:
             self._take_average(self.hf.average)
@@ -253,6 +258,16 @@ class ModelTrainer:
         )
         return {name: float(value) for name, value in metrics.items()}
 
+    @contextmanager
+    def whole_model(self) -> Iterator[PreTrainedModel]:
+        """Give the model to the main worker for whatever it alone does with it, after everything else.
+
+        All workers call this; the others only wait.
+        """
+        self.hf.stop_sharing()
+        with whole_weights(self.model, keep=self.is_main, device=self.hf.args.device):
+            yield self.model
+
     def _recall(self, fitting: FittingRows) -> None:
         """Begin with the rows at once that a run before this one came down to."""
         rows = fitting.read()
@@ -272,6 +287,17 @@ class ModelTrainer:
             if not is_out_of_memory(error):
                 raise
             raise self.recovery.give_up(error, self.hf.state.global_step + 1) from None
+
+    @contextmanager
+    def _going_on(self, checkpoint: Path | None) -> Iterator[str | None]:
+        """Give the folder that the trainer goes on from, the checkpoint or one that is made of it."""
+        if checkpoint is None:
+            yield None
+            return
+        with zero.continuation(
+            checkpoint, self.hf.written, is_main=self.is_main, tell=self.tell
+        ) as self.hf.continues:
+            yield str(self.hf.continues.path)
 
     def _restore(self, checkpoint: Path) -> None:
         """Take up a run that had trained to its end but was killed before its model was saved."""
@@ -308,8 +334,9 @@ class ModelTrainer:
                 f"the training loss became NaN or infinite; lower training.learning_rate "
                 f"({self.experiment.training.learning_rate:g}) or set training.precision=fp32"
             )
-        if self.is_main:
-            self.family.export(self.model, self.tokenizer, self.folder.final_model)
+        with whole_weights(self.model, keep=self.is_main):
+            if self.is_main:
+                self.family.export(self.model, self.tokenizer, self.folder.final_model)
         return {
             "final_model_path": str(self.folder.final_model),
             "best_checkpoint": best,

@@ -100,7 +100,7 @@ def _fit(
     board: _Board,
 ) -> None:
     profile = requests.profile
-    nested = profile.num_workers > 1
+    nested = not profile.trains_in_process
     # A trial that only waits for its workers takes no CPU from them: with a hundredth of one, two workers
     # would never fit on two CPUs. A placement group must ask for something, so it asks for a little memory.
     resources = {"memory": float(1024 * 1024)} if nested else trial_resources(profile)

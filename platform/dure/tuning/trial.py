@@ -106,7 +106,7 @@ def fit_trial(request: RunRequest) -> RunResult:
         UserError: The experiment, its data or its checkpoint is wrong.
         RunError: Training failed.
     """
-    nested = request.profile.num_workers > 1
+    nested = not request.profile.trains_in_process
     samples_per_step = request.experiment.training.effective_batch_size
     reporter = TrainReporter(samples_per_step) if nested else _TuneReporter(samples_per_step)
     callbacks = []

@@ -1,0 +1,284 @@
+"""Training with DeepSpeed: its process, its part of the trainer, and how a run goes on with other workers.
+
+DeepSpeed gets a model that is loaded whole on every worker and shares it out at the first step, so that new rows,
+adapters and miniatures are made as in any run. All else that it leaves is as without it: a checkpoint holds
+:data:`WEIGHTS_FILE` with the whole weights in fp32 beside the parts of every worker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dure.config.deepspeed import deepspeed_settings
+from dure.config.schema import Experiment, Profile
+from dure.errors import UserError
+from dure.files import write_json
+from dure.modeling.ema import WeightAverage
+from dure.modeling.weights import load_weights, save_weights, write_weights
+from dure.training.checkpoints import STATE_FILE, checkpoint_name
+
+WEIGHTS_FILE = "weights.pt"
+"""The whole weights in a checkpoint that was written under DeepSpeed."""
+_WRITTEN_FILE = "deepspeed.json"
+"""How the parts in a checkpoint were shared out."""
+_SCHEDULER_FILE = "scheduler.pt"
+
+
+def settings_of(experiment: Experiment, profile: Profile) -> dict[str, Any] | None:
+    """Return the DeepSpeed settings of a profile, ready for ``TrainingArguments``, or None; before the model is made.
+
+    Raises:
+        UserError: DeepSpeed is not installed, the settings are wrong, or the model cannot be shared out.
+    """
+    if profile.deepspeed is None:
+        return None
+    where = f"profile {profile.name}: deepspeed"
+    if importlib.util.find_spec("deepspeed") is None:
+        raise UserError(
+            "DeepSpeed is not installed on this machine",
+            where=where,
+            hint="pip install 'deepspeed>=0.19' (Linux only), or a profile without deepspeed",
+        )
+    settings = deepspeed_settings(profile.deepspeed)
+    if settings["zero_optimization"]["stage"] == 3 and experiment.model.quantization and profile.quantization:
+        raise UserError(
+            "ZeRO 3 cannot share out 4-bit weights",
+            where=where,
+            expected="zero2 for QLoRA",
+            hint="a profile with quantization: false trains LoRA on whole weights",
+        )
+    if profile.device == "cpu":
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    return settings
+
+
+@dataclass(frozen=True)
+class Written:
+    """How a checkpoint was shared out.
+
+    Attributes:
+        stage: ZeRO stage.
+        num_workers: Workers that wrote it.
+        precision: What they computed in.
+    """
+
+    stage: int
+    num_workers: int
+    precision: str
+
+    def joins(self, other: Written) -> bool:
+        """Return whether the parts can be joined for other workers: not from stages that keep other parts."""
+        kinds = [(each.stage == 3, each.precision) for each in (self, other)]
+        return kinds[0] == kinds[1] and 0 not in (self.stage, other.stage)
+
+    def write(self, checkpoint: Path) -> None:
+        """Put this beside the parts."""
+        write_json(checkpoint / _WRITTEN_FILE, vars(self))
+
+    @classmethod
+    def read(cls, checkpoint: Path) -> Written | None:
+        """Return how a checkpoint was shared out; None when it is one without DeepSpeed."""
+        path = checkpoint / _WRITTEN_FILE
+        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What a run goes on with.
+
+    Attributes:
+        path: Folder with the trainer's state.
+        weights_only: Whether only the weights go on, and the optimizer's moments begin anew.
+        is_universal: Whether the parts in it fit any number of workers.
+    """
+
+    path: Path
+    weights_only: bool = False
+    is_universal: bool = False
+
+
+@contextmanager
+def continuation(
+    checkpoint: Path, now: Written | None, *, is_main: bool, tell: Callable[[str], None]
+) -> Iterator[Continuation]:
+    """Give what a run goes on with; a folder that was made for it is removed at the end.
+
+    Args:
+        checkpoint: A whole checkpoint.
+        now: How weights are shared out now; None without DeepSpeed.
+        is_main: Whether this is the main worker, which makes the folder.
+        tell: Gets one line when something else than the run's own parts is used.
+    """
+    then = Written.read(checkpoint)
+    if then == now:
+        yield Continuation(checkpoint)
+        return
+    if then is None or now is None or not then.joins(now):
+        tell(
+            f"{checkpoint.name} was written {_described(then)} and goes on {_described(now)}: its weights and the "
+            "learning-rate schedule go on, the moments of the optimizer begin anew"
+        )
+        yield Continuation(checkpoint, weights_only=True)
+        return
+    tell(
+        f"{checkpoint.name} was written {_described(then)} and goes on {_described(now)}: its parts are joined"
+    )
+    folder = checkpoint.parent / f".{checkpoint.name}.universal"
+    if is_main:
+        _make_universal(checkpoint, folder)
+    torch.distributed.barrier()
+    try:
+        yield Continuation(folder, is_universal=True)
+    finally:
+        if is_main:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _described(written: Written | None) -> str:
+    if written is None:
+        return "without DeepSpeed"
+    return f"by {written.num_workers} worker(s) with ZeRO {written.stage} in {written.precision}"
+
+
+def _make_universal(checkpoint: Path, folder: Path) -> None:
+    """Join the parts of all workers, parameter by parameter, beside the rest of a checkpoint."""
+    from deepspeed.checkpoint import ds_to_universal
+
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for path in checkpoint.iterdir():
+        if path.is_file() and path.name != WEIGHTS_FILE:
+            shutil.copy2(path, folder)
+    parts = next(checkpoint.glob("global_step*"))
+    ds_to_universal.main(
+        argparse.Namespace(
+            input_folder=str(parts),
+            output_folder=str(folder / f"{parts.name}_universal"),
+            num_extract_workers=1,
+            num_merge_workers=1,
+            keep_temp_folder=False,
+            strict=True,
+            inject_missing_state=True,
+        )
+    )
+
+
+class SharedOutTraining:
+    """What the trainers do otherwise when DeepSpeed has shared out the model; mixed in before ``Trainer``."""
+
+    average: WeightAverage | None = None
+    """What validation during training is made with, in place of the weights that are trained."""
+    written: Written | None = None
+    """How the weights are shared out, when they are."""
+    continues: Continuation | None = None
+    """What the run goes on with."""
+
+    def _prepare_for_training(self: Any, max_steps: int, loader: Any, checkpoint: str | None) -> Any:
+        """Wrap the model and go on as ``continues`` says."""
+        going_on = self.continues
+        is_universal = going_on is not None and going_on.is_universal
+        groups = self._optimizer_groups() if is_universal else []
+        if is_universal:
+            self.args.hf_deepspeed_config.config["checkpoint"] = {"load_universal": True}
+        if going_on is not None and going_on.weights_only:
+            checkpoint = None
+            if self.written is not None:
+                self._keep_best_readable(going_on.path)
+            self._load_from_checkpoint(str(going_on.path))
+        prepared = super()._prepare_for_training(max_steps, loader, checkpoint)  # type: ignore[misc]
+        if is_universal:
+            self._part_groups(groups)
+        if going_on is not None and (going_on.weights_only or going_on.is_universal):
+            self._set_schedule(going_on.path)
+        if self.average is not None:
+            self.average.share_out()
+        return prepared
+
+    def _keep_best_readable(self: Any, checkpoint: Path) -> None:
+        """Put the whole weights into the best checkpoint while the model is whole and can still read it."""
+        step = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))["best_global_step"]
+        best = checkpoint.parent / checkpoint_name(step) if step else checkpoint
+        if best.is_dir() and not (best / WEIGHTS_FILE).is_file():
+            self._load_from_checkpoint(str(best))
+            if self.args.should_save:
+                write_weights(self.model, best / WEIGHTS_FILE, {})
+            self.accelerator.wait_for_everyone()
+
+    def _optimizer_groups(self: Any) -> list[dict[str, Any]]:
+        optimizer = self.create_optimizer()
+        self.optimizer = None
+        return [
+            {key: value for key, value in group.items() if key != "params"}
+            for group in optimizer.param_groups
+        ]
+
+    def _part_groups(self: Any, groups: list[dict[str, Any]]) -> None:
+        """Mend what DeepSpeed 0.19 loads under ZeRO 3 from parts that were joined.
+
+        It gives all groups of the optimizer the settings of the first one, so that norms decay too, and all tensors
+        one step counter, which AdamW then raises once for each of them.
+        """
+        for group, settings in zip(self.optimizer.param_groups, groups, strict=True):
+            group.update(settings)
+        for state in self.optimizer.optimizer.optimizer.state.values():
+            if isinstance(state.get("step"), torch.Tensor):
+                state["step"] = state["step"].clone()
+
+    def _set_schedule(self: Any, folder: Path) -> None:
+        """Take up the schedule without the optimizer that it belonged to."""
+        self.lr_scheduler.load_state_dict(torch.load(folder / _SCHEDULER_FILE, weights_only=True))
+        for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
+            group["lr"] = rate
+
+    def save_model(self: Any, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model, whole, by the main worker."""
+        if self.written is None:
+            super().save_model(output_dir, _internal_call)  # type: ignore[misc]
+            return
+        folder = Path(output_dir or self.args.output_dir)
+        save_weights(self.model, folder / WEIGHTS_FILE, {}, is_main=self.args.should_save)
+        if self.args.should_save:
+            self.written.write(folder)
+
+    def _load_from_checkpoint(self: Any, folder: str, model: Any = None) -> None:
+        """Load the weights of a checkpoint into the model, however either is shared out."""
+        path = Path(folder) / WEIGHTS_FILE
+        if path.is_file():
+            load_weights(self.model, path)
+        else:
+            super()._load_from_checkpoint(folder, model)  # type: ignore[misc]
+
+    def _load_best_model(self: Any) -> None:
+        """Load the weights of the best checkpoint, which other workers may have written."""
+        if self.written is None and Written.read(Path(self.state.best_model_checkpoint)) is None:
+            super()._load_best_model()  # type: ignore[misc]
+        else:
+            self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+    def evaluation_loop(self: Any, *args: Any, **kwargs: Any) -> Any:
+        """Predict and score all rows; a model that was never trained here is shared out under ZeRO 3 only."""
+        is_plain = self.written is not None and self.deepspeed is None and self.written.stage < 3
+        self.is_deepspeed_enabled = self.written is not None and not is_plain
+        try:
+            return super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            self.is_deepspeed_enabled = self.written is not None
+
+    def stop_sharing(self: Any) -> None:
+        """Take DeepSpeed's hooks off the model, which then no longer gathers weights; nothing is trained after."""
+        optimizer = getattr(self.deepspeed, "optimizer", None)
+        # Of a model that only predicts here this stands in the place of the optimizer.
+        offload = getattr(optimizer, "parameter_offload", optimizer)
+        if offload is not None and hasattr(offload, "_remove_module_hooks"):
+            offload._remove_module_hooks()
