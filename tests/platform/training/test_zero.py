@@ -28,7 +28,7 @@ from dure.errors import UserError
 from dure.files import read_json_lines
 from dure.modeling.weights import STATE
 from dure.training.records import RunFolder, StageFolder
-from dure.training.run import RunRequest, Stage
+from dure.training.run import RunRequest
 from dure.training.zero import settings_of
 
 pytest.importorskip("deepspeed")
@@ -50,7 +50,13 @@ WITHOUT_DROPOUT = {
     "t5": T5Config(dropout_rate=0.0),
 }
 TIMED = ("seconds", "_runtime", "_per_second")
-EVERYTHING = {"ema": 0.9, "layer_lr_decay": 0.8, "gradient_accumulation_steps": 2, "save_total_limit": 9}
+EVERYTHING = {
+    "ema": 0.9,
+    "keep_epochs": 1,
+    "layer_lr_decay": 0.8,
+    "gradient_accumulation_steps": 2,
+    "save_total_limit": 9,
+}
 
 
 def together(request: RunRequest) -> None:
@@ -204,7 +210,7 @@ def test_averages_r_drop_generation_and_snapshots_are_those_of_plain_training(
         architecture, kind, objective={"r_drop": 1.0, "label_smoothing": 0.1}, **EVERYTHING
     )
     for name, profile in (("plain", profile_of(None)), ("zero", profile_of(stage))):
-        together(RunRequest(experiment, profile, tmp_path / name, stage=Stage()))
+        together(RunRequest(experiment, profile, tmp_path / name, layout=StageFolder))
     zero, plain = (StageFolder(tmp_path / name) for name in ("zero", "plain"))
     # Among the records are the ROUGE scores of what was generated.
     assert_alike(tmp_path / "zero", tmp_path / "plain")
