@@ -209,11 +209,10 @@ class SharedOutTraining:
         """Put the whole weights into the best checkpoint while the model is whole and can still read it."""
         step = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))["best_global_step"]
         best = checkpoint.parent / checkpoint_name(step) if step else checkpoint
-        if best.is_dir() and not (best / WEIGHTS_FILE).is_file():
+        if self.args.should_save and best.is_dir() and not (best / WEIGHTS_FILE).is_file():
             self._load_from_checkpoint(str(best))
-            if self.args.should_save:
-                write_weights(self.model, best / WEIGHTS_FILE, {})
-            self.accelerator.wait_for_everyone()
+            write_weights(self.model, best / WEIGHTS_FILE, {})
+        self.accelerator.wait_for_everyone()
 
     def _optimizer_groups(self: Any) -> list[dict[str, Any]]:
         optimizer = self.create_optimizer()
