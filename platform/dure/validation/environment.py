@@ -53,7 +53,7 @@ def check_machine(
         checklist.run("environment", "precision", partial(precision, profile=profile, experiment=experiment))
     if profile is not None and experiment is not None and experiment.model.quantization is not None:
         checklist.run("environment", "4-bit weights", partial(quantization, profile=profile))
-    named = None if profile is None else profile.model_dump().get("deepspeed")
+    named = None if profile is None else profile.deepspeed
     if named is not None:
         checklist.run("environment", "deepspeed", partial(deepspeed, settings=str(named)))
     checklist.run("environment", "cache folder", cache)

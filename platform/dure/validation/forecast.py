@@ -117,7 +117,7 @@ def check_memory(note: Note, foretold: Forecast, profile: Profile) -> None:
     )
     if needed <= free:
         return
-    if profile.model_dump().get("deepspeed") is not None:
+    if profile.deepspeed is not None:
         note.found += "; DeepSpeed shares this out or offloads it"
         return
     raise UserError(
