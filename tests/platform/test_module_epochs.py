@@ -39,7 +39,11 @@ def epochs_of_run(experiment: Experiment, num_epochs: int) -> Experiment:
     return experiment.model_copy(update={"training": training, "data": data})
 
 
-@pytest.fixture(scope="module", params=[("bert", "full"), ("bert", "lora"), ("bart", "full")], ids="-".join)
+@pytest.fixture(
+    scope="module",
+    params=[("bert", "full"), ("bert", "lora"), pytest.param(("bart", "full"), marks=pytest.mark.slow)],
+    ids="-".join,
+)
 def stage(request, tiny, cpu, tmp_path_factory):
     """A finished stage with the weights of its epochs."""
     path = tmp_path_factory.mktemp("stage")

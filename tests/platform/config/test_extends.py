@@ -152,7 +152,9 @@ def test_a_file_of_the_working_folder_hides_a_shipped_namesake() -> None:
 def test_a_name_that_nothing_has_is_answered_with_the_nearest_and_all() -> None:
     with pytest.raises(UserError) as caught:
         load_profile("rtx390")
-    assert str(caught.value).startswith("there is no profile 'rtx390'\n  expected: one of: cpu, dgx, m4")
+    assert str(caught.value).startswith(
+        "there is no profile 'rtx390'\n  expected: one of: cpu, dgx, dgx_zero2, m4"
+    )
     assert caught.value.hint == "rtx3090"
 
 

@@ -161,7 +161,7 @@ class _Repeat(tune.Callback):
         assert self.scheduler.race.as_dict() == before
 
 
-@pytest.mark.parametrize("reuse", [True, False])
+@pytest.mark.parametrize("reuse", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_reused_and_fresh_processes_run_the_ratios_in_order_from_checkpoint_to_checkpoint(
     reuse, ray_cluster, tmp_path
 ):
