@@ -162,6 +162,7 @@ run(RunRequest(load_experiment(sys.argv[1]), load_profile("cpu"), Path(sys.argv[
 """
 
 
+@pytest.mark.slow  # test_two_workers.py holds the same with more at once
 def test_two_workers_step_as_one_does(uneven, cpu, tmp_path) -> None:
     from dure.training.run import RunRequest, run
 

@@ -254,6 +254,7 @@ def test_pieces_are_the_rows_in_their_order() -> None:
     assert list(pieces(batch, 7)) == [batch]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process")
 def test_a_process_whose_memory_is_limited_trains_on_in_halves(tiny, tmp_path) -> None:
     experiment = tiny("bert", "full", on_oom="shrink", batch_size=8, max_steps=2, eval_every=2)
