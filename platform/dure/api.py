@@ -30,6 +30,7 @@ __all__ = [
     "batch",
     "catalogue",
     "check",
+    "check_rows",
     "choose_profile",
     "load_config",
     "load_experiment",
@@ -121,6 +122,19 @@ def check(experiments: Iterable[Experiment], *, with_tables: bool = True) -> Non
         check_best_metric(experiment, load_family(experiment))
         if with_tables:
             check_sources(experiment)
+
+
+def check_rows(experiments: Iterable[Experiment]) -> None:
+    """Check the rows of experiments before a study starts that would meet the same mistake in every trial.
+
+    Raises:
+        UserError: A table is not what its family needs; with file, row and remedy.
+    """
+    from dure.family import load_family
+    from dure.training.corpus import check_tables
+
+    for experiment in experiments:
+        check_tables(load_family(experiment))
 
 
 def output_folder(name: str, output: Path | None, *, resume: bool, record: str = RUN_RECORD) -> Path:

@@ -65,6 +65,7 @@ def crossval(
     if dry_run:
         print_yaml(study, *experiments, as_json=as_json)
         return 0
+    api.check_rows([validation.first_fold(study, each) for each in experiments])
     machine = api.choose_profile(profile, tell, address=address)
     path = path or api.output_folder(study.name, output, resume=False)
     with terminal() as screen:

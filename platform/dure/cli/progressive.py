@@ -139,6 +139,7 @@ def progressive(
     if dry_run:
         print_yaml(study, shape(chosen), as_json=as_json)
         return 0
+    api.check_rows([shape(each) for each in candidate_experiments(study, chosen)])
     machine = api.choose_profile(profile, tell, address=address)
     path = path or api.output_folder(name, output, resume=False)
     if background:

@@ -103,6 +103,7 @@ def sweep(
     if dry_run:
         print_yaml(study, shape(base), as_json=as_json)
         return 0
+    api.check_rows([shape(base)])
     machine = api.choose_profile(profile, tell, address=address)
     path = path or api.output_folder(name, output, resume=False)
     with terminal() as screen:

@@ -130,6 +130,27 @@ def read_split(family: Family, split: str, source: str, *, for_prediction: bool 
     )
 
 
+def check_tables(family: Family) -> None:
+    """Read the tables of an experiment and look for what would end every run of it; the cache keeps what is read.
+
+    Raises:
+        UserError: A table is not what the family needs, or cannot be cut into the folds.
+    """
+    check_sources(family.experiment)
+    data = family.experiment.data
+    tables = {"train": read_split(family, "train", data.train)}
+    if data.fold is None:
+        held_out = {"dev": data.dev, "test": _test_source(family)}
+        tables |= {
+            split: read_split(family, split, source)
+            for split, source in held_out.items()
+            if source is not None
+        }
+    family.survey(tables)
+    if data.fold is not None:
+        cut_fold(tables["train"], family.roles, data.fold)
+
+
 def load_corpus(
     family: Family, *, tell: Callable[[str], None], tokenizer: PreTrainedTokenizerBase | None = None
 ) -> Corpus:
