@@ -1,0 +1,288 @@
+"""The faults, each a function that disturbs a scene and brings it to its end."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.faults.scene import FaultError, Progress, Scene
+
+INTERRUPTED = 130
+_TRIAL = "ray::ImplicitFunc"
+_WORKER = "ray::RayTrainWorker"
+_CONTROLLER = "ray::TrainController"
+_RAYLET = "raylet/raylet"
+_GCS = "gcs/gcs_server"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that really happens.
+
+    Attributes:
+        study: Name of the study that it happens to.
+        name: What happens.
+        happen: Disturbs a scene, and brings it to its end.
+        intervals: Checkpoint intervals of work that may be done again.
+    """
+
+    study: str
+    name: str
+    happen: Callable[[Scene], None]
+    intervals: int = 1
+
+
+def _begin(scene: Scene) -> Progress:
+    """Start, and wait until a run is past its first checkpoint; in a study of several, until one has ended too."""
+    scene.start()
+    several = scene.study.name in ("batch", "sweep", "crossval")
+    if scene.study.name == "progressive":
+        return scene.underway(within="stage_2")
+    return scene.underway(settled=1 if several else 0)
+
+
+def driver_killed(scene: Scene) -> None:
+    """``kill -9`` of the command; another session goes on."""
+    _begin(scene)
+    scene.kill()
+    scene.finish(None)
+    scene.resume()
+
+
+def stopped(number: int, *, twice: bool = False) -> Callable[[Scene], None]:
+    """Return the fault of a signal that ends a command in order, or at once when it comes ``twice``."""
+
+    def happen(scene: Scene) -> None:
+        _begin(scene)
+        scene.signal(number)
+        if twice:
+            scene.signal(number)
+        scene.finish(INTERRUPTED)
+        scene.resume()
+
+    return happen
+
+
+def process_killed(title: str, number: int = 0) -> Callable[[Scene], None]:
+    """Return the fault of a process below the command that is killed; the command goes on by itself."""
+
+    def happen(scene: Scene) -> None:
+        _begin(scene)
+        scene.kill(title, number)
+        scene.finish()
+
+    return happen
+
+
+def ray_killed(title: str) -> Callable[[Scene], None]:
+    """Return the fault of a killed part of Ray without which the cluster ends; another session goes on."""
+
+    def happen(scene: Scene) -> None:
+        _begin(scene)
+        scene.kill(title)
+        scene.finish(1)
+        scene.resume()
+
+    return happen
+
+
+def checkpoint_broken(damage: Callable[[Path], None]) -> Callable[[Scene], None]:
+    """Return the fault of a command that is killed, and whose newest checkpoint is damaged."""
+
+    def happen(scene: Scene) -> None:
+        run = _two_checkpoints(scene)
+        scene.kill()
+        scene.finish(None)
+        newest = max(run.path.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+        damage(newest)
+        scene.resume()
+        scene.says(newest.name)
+
+    return happen
+
+
+def _two_checkpoints(scene: Scene) -> Progress:
+    scene.start()
+    scene.wait(
+        lambda: [run for run in scene.runs() if len(list(run.path.glob("checkpoint-*"))) > 1],
+        "a run had two checkpoints",
+    )
+    return scene.underway()
+
+
+def truncate(checkpoint: Path) -> None:
+    """Cut the weights of a checkpoint in half."""
+    file = checkpoint / "model.safetensors"
+    with file.open("r+b") as stream:
+        stream.truncate(file.stat().st_size // 2)
+
+
+def flip(checkpoint: Path) -> None:
+    """Change one byte in the weights of a checkpoint."""
+    file = checkpoint / "model.safetensors"
+    with file.open("r+b") as stream:
+        stream.seek(-5, 2)
+        byte = stream.read(1)
+        stream.seek(-5, 2)
+        stream.write(bytes([byte[0] ^ 0x10]))
+
+
+def empty(checkpoint: Path) -> None:
+    """Leave the optimizer's state empty, as a power cut does."""
+    (checkpoint / "optimizer.pt").write_bytes(b"")
+
+
+def remove(checkpoint: Path) -> None:
+    """Remove the optimizer's state."""
+    (checkpoint / "optimizer.pt").unlink()
+
+
+def killed_while_saving(scene: Scene) -> None:
+    """``kill -9`` in the moment in which a checkpoint is being written."""
+    scene.start()
+    scene.wait(
+        lambda: list(scene.output.glob("checkpoint-*")) and list(scene.output.glob(".checkpoint-*.part")),
+        "a checkpoint was being written",
+    )
+    scene.kill()
+    scene.finish(None)
+    scene.resume()
+
+
+def killed_before_the_end(scene: Scene) -> None:
+    """``kill -9`` after the last step, before the run has its result."""
+    scene.start()
+    scene.wait(lambda: (scene.output / "checkpoint-48").is_dir(), "the last checkpoint was there")
+    scene.kill()
+    scene.finish(None)
+    if (scene.output / "result.json").exists():
+        raise FaultError("the kill came too late")
+    scene.resume()
+
+
+def records_torn(scene: Scene) -> None:
+    """``kill -9``, with half a line at the end of the records."""
+    _begin(scene)
+    scene.kill()
+    scene.finish(None)
+    with (scene.output / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"kind": "train", "st')
+    scene.resume()
+
+
+def disk_full(*, stop: bool) -> Callable[[Scene], None]:
+    """Return the fault of a disk that fills up: dure pauses until there is room, or until it is stopped."""
+
+    def happen(scene: Scene) -> None:
+        scene.output.mkdir(parents=True)
+        mounted = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(scene.output)],
+            check=False,
+            capture_output=True,
+        )
+        if mounted.returncode:
+            raise FaultError(f"no small disk can be mounted here: {mounted.stderr.decode().strip()}")
+        try:
+            _begin(scene)
+            scene.fault()
+            filler = scene.output / ".filler"
+            _fill(filler)
+            scene.wait(lambda: "paused" in scene.tail(), "dure paused")
+            if stop:
+                scene.signal(signal.SIGTERM)
+                scene.finish(INTERRUPTED)
+            filler.unlink()
+            if stop:
+                scene.resume()
+            else:
+                scene.finish()
+            shutil.copytree(scene.output, scene.folder / "kept")
+        finally:
+            scene.clean_up()
+            subprocess.run(["umount", "--lazy", str(scene.output)], check=True)
+        scene.output.rmdir()
+        (scene.folder / "kept").rename(scene.output)
+
+    return happen
+
+
+def _fill(file: Path) -> None:
+    """Write until the disk is full."""
+    with file.open("wb", buffering=0) as stream:
+        try:
+            while True:
+                stream.write(bytes(65536))
+        except OSError:
+            return
+
+
+def tracking_lost(scene: Scene) -> None:
+    """W&B cannot be reached, from the beginning to the end."""
+    scene.environment |= {
+        "WANDB_BASE_URL": "http://127.0.0.1:9",
+        "WANDB_API_KEY": "0" * 40,
+        "WANDB_MODE": "online",
+    }
+    scene.start("wandb.enabled=true")
+    scene.finish()
+
+
+def killed_within(folder: str) -> Callable[[Scene], None]:
+    """Return the fault of ``kill -9`` in the part of a pipeline that works in a folder."""
+
+    def happen(scene: Scene) -> None:
+        scene.start()
+        scene.wait(lambda: list(scene.output.rglob(folder)), f"{folder} was there")
+        scene.kill()
+        scene.finish(None)
+        scene.resume()
+
+    return happen
+
+
+FAULTS = (
+    Fault("train", "command killed (SIGKILL)", driver_killed),
+    Fault("train", "SIGTERM", stopped(signal.SIGTERM)),
+    Fault("train", "Ctrl-C", stopped(signal.SIGINT)),
+    Fault("train", "Ctrl-C twice", stopped(signal.SIGINT, twice=True)),
+    Fault("train", "killed while saving a checkpoint", killed_while_saving),
+    Fault("train", "killed after the last step", killed_before_the_end),
+    Fault("train", "killed, half a line of records", records_torn),
+    Fault("train", "newest checkpoint truncated", checkpoint_broken(truncate), intervals=2),
+    Fault("train", "a byte of the newest checkpoint changed", checkpoint_broken(flip), intervals=2),
+    Fault("train", "optimizer state of the newest checkpoint empty", checkpoint_broken(empty), intervals=2),
+    Fault("train", "optimizer state of the newest checkpoint gone", checkpoint_broken(remove), intervals=2),
+    Fault("train", "disk full for a while", disk_full(stop=False)),
+    Fault("train", "disk full, stopped, freed", disk_full(stop=True)),
+    Fault("train", "W&B unreachable", tracking_lost),
+    Fault("workers", "first worker killed", process_killed(_WORKER, 0)),
+    Fault("workers", "second worker killed", process_killed(_WORKER, 1)),
+    Fault("workers", "Ray Train's controller killed", ray_killed(_CONTROLLER)),
+    Fault("workers", "command killed (SIGKILL)", driver_killed),
+    Fault("workers", "SIGTERM", stopped(signal.SIGTERM)),
+    Fault("workers", "raylet killed", ray_killed(_RAYLET)),
+    Fault("batch", "trial's process killed", process_killed(_TRIAL)),
+    Fault("batch", "command killed (SIGKILL)", driver_killed),
+    Fault("batch", "SIGTERM", stopped(signal.SIGTERM)),
+    Fault("batch", "raylet killed", ray_killed(_RAYLET)),
+    Fault("batch", "Ray's control service killed", ray_killed(_GCS)),
+    Fault("batch", "newest checkpoint of a trial truncated", checkpoint_broken(truncate), intervals=2),
+    Fault("sweep", "trial's process killed", process_killed(_TRIAL)),
+    Fault("sweep", "command killed (SIGKILL)", driver_killed),
+    Fault("sweep", "SIGTERM", stopped(signal.SIGTERM)),
+    Fault("progressive", "trial's process killed", process_killed(_TRIAL)),
+    Fault("progressive", "command killed (SIGKILL)", driver_killed),
+    Fault("progressive", "SIGTERM", stopped(signal.SIGTERM)),
+    Fault("crossval", "fold's process killed", process_killed(_TRIAL)),
+    Fault("crossval", "command killed (SIGKILL)", driver_killed),
+    Fault("crossval", "Ctrl-C", stopped(signal.SIGINT)),
+    Fault("crossval", "raylet killed", ray_killed(_RAYLET)),
+    Fault("unified", "killed in the sweep", killed_within("lr_sweep/*/metrics.jsonl")),
+    Fault("unified", "killed in the training", killed_within("checkpoints_final/checkpoint_epoch_0001*")),
+    Fault("unified", "SIGTERM in the training", stopped(signal.SIGTERM)),
+    Fault("unified", "trial's process killed", process_killed(_TRIAL)),
+)

@@ -1,0 +1,297 @@
+"""A command of dure that runs in a process of its own, watched from outside and disturbed on purpose."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+from dure.files import read_json_lines
+from dure.training.checkpoints import checkpoints
+from dure.training.records import folder_at
+from tests.faults.studies import Study
+
+REPOSITORY = Path(__file__).parents[2]
+SECONDS = 240.0
+"""Longest that any one thing may take."""
+
+
+class FaultError(Exception):
+    """The scene did not go as the fault needs it, or ended other than it must."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is.
+
+    Attributes:
+        path: Its folder.
+        step: Last optimizer step in its records.
+        checkpoint: Newest whole checkpoint.
+        is_settled: Whether it has a result.
+    """
+
+    path: Path
+    step: int
+    checkpoint: int
+    is_settled: bool
+
+
+@dataclass
+class Recovery:
+    """What a fault cost.
+
+    Attributes:
+        seconds: From the fault, or from the start of the command that goes on, to the first new record.
+        steps_again: Optimizer steps that were done a second time.
+    """
+
+    seconds: float | None = None
+    steps_again: int = 0
+
+
+@dataclass
+class Scene:
+    """A study that is disturbed.
+
+    Attributes:
+        study: What is run.
+        folder: Where the study's output and the command's logs lie.
+        environment: Further environment variables.
+        recovery: What the fault has cost until now.
+    """
+
+    study: Study
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    recovery: Recovery = field(default_factory=Recovery)
+    process: subprocess.Popen[bytes] | None = None
+    _sessions: int = 0
+    _started: float = 0.0
+    _below: dict[int, psutil.Process] = field(default_factory=dict)
+    _before: dict[Path, list[str]] | None = None
+    _since: float = 0.0
+
+    @property
+    def output(self) -> Path:
+        """Folder of the study."""
+        return self.folder / "study"
+
+    @property
+    def log(self) -> Path:
+        """What the last session printed."""
+        return self.folder / f"session-{self._sessions}.log"
+
+    def start(self, *more: str, resume: bool = False) -> None:
+        """Start a session of the command."""
+        self._sessions += 1
+        self.folder.mkdir(parents=True, exist_ok=True)
+        roots = os.pathsep.join([str(REPOSITORY / "platform"), str(REPOSITORY)])
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "dure", *self.study.words(self.output, resume=resume), *more],
+                cwd=self.folder,
+                env={**os.environ, "PYTHONPATH": roots, "OMP_NUM_THREADS": "1", **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                # What a shell starts in the background ignores Ctrl-C, and so would whatever that starts.
+                preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+            )
+        self._started = time.monotonic()
+        if self._before is not None:
+            self._since = self._started
+
+    def resume(self, *more: str) -> None:
+        """Start a session that goes on with what the last one left, and see it to its end in order."""
+        self.start(*more, resume=True)
+        self.finish()
+
+    def wait(self, condition: Callable[[], object], what: str) -> None:
+        """Wait until something holds while the command runs.
+
+        Raises:
+            FaultError: It ends before, or takes too long.
+        """
+        until = time.monotonic() + SECONDS
+        while not condition():
+            if self._running().poll() is not None:
+                raise FaultError(f"the command ended before {what}\n{self.tail()}")
+            if time.monotonic() > until:
+                raise FaultError(f"{what} did not come within {SECONDS:.0f} s\n{self.tail()}")
+            time.sleep(0.01)
+
+    def underway(self, *, settled: int = 0, within: str = "") -> Progress:
+        """Wait until a run is past a checkpoint of it, with so many runs of the study settled, and return how far.
+
+        Args:
+            settled: Runs that must have ended before.
+            within: What the path of the run must hold.
+        """
+        found: list[Progress] = []
+
+        def is_past() -> bool:
+            runs = list(self.runs())
+            if sum(run.is_settled for run in runs) < settled:
+                return False
+            found[:] = [
+                run
+                for run in runs
+                if not run.is_settled and 0 < run.checkpoint < run.step and within in str(run.path)
+            ]
+            return bool(found)
+
+        self.wait(is_past, "a run was past a checkpoint")
+        return found[0]
+
+    def runs(self) -> Iterator[Progress]:
+        """Return how far all runs of the study are."""
+        for file in sorted(self.output.rglob("metrics.jsonl")):
+            try:
+                records = read_json_lines(file)
+                whole = checkpoints(folder_at(file.parent).checkpoints)
+            except (json.JSONDecodeError, OSError):
+                continue  # Being rewritten just now.
+            steps = [record["step"] for record in records if record["kind"] == "train"]
+            yield Progress(
+                file.parent,
+                max(steps, default=0),
+                max(whole, default=0),
+                (file.parent / "result.json").is_file(),
+            )
+
+    def fault(self) -> None:
+        """Say that the fault comes now: what is recorded from here on is recovery."""
+        self.see_processes()
+        self._before = {
+            file: file.read_text(encoding="utf-8").splitlines()
+            for file in self.output.rglob("metrics.jsonl")
+            if not (file.parent / "result.json").is_file()
+        }
+        self._since = time.monotonic()
+
+    def processes(self, title: str) -> list[psutil.Process]:
+        """Return the processes below the command whose title holds some text."""
+        return [process for process in self.see_processes() if title in _title(process)]
+
+    def see_processes(self) -> list[psutil.Process]:
+        """Return the processes below the command, and remember them: none may outlive it."""
+        running = self._running()
+        if running.poll() is None:
+            below = psutil.Process(running.pid).children(recursive=True)
+            self._below |= {process.pid: process for process in below}
+            return below
+        return []
+
+    def kill(self, title: str | None = None, number: int = 0) -> None:
+        """Kill (SIGKILL) a process below the command by its title, or the command itself.
+
+        Raises:
+            FaultError: There is no such process.
+        """
+        self.fault()
+        if title is None:
+            self._running().kill()
+            self._running().wait()
+            return
+        found = self.processes(title)
+        if len(found) <= number:
+            raise FaultError(
+                f"there is no process {title!r}: {[_title(each) for each in self.see_processes()]}"
+            )
+        found[number].kill()
+
+    def signal(self, number: int) -> None:
+        """Send the command a signal."""
+        self.fault()
+        self._running().send_signal(number)
+
+    def finish(self, code: int | None = 0) -> int:
+        """Wait for the end of the command, which must exit with ``code`` and leave no process behind.
+
+        Raises:
+            FaultError: It exits with another code, hangs, or leaves something running.
+        """
+        until = time.monotonic() + SECONDS
+        while self._running().poll() is None:
+            if time.monotonic() > until:
+                self._running().kill()
+                raise FaultError(f"it does not end\n{self.tail()}")
+            self.see_processes()
+            self._look_for_recovery()
+            time.sleep(0.02)
+        self._look_for_recovery()
+        _, alive = psutil.wait_procs(list(self._below.values()), timeout=30)
+        if alive:
+            left = [_title(process) for process in alive]
+            for process in alive:
+                process.kill()
+            raise FaultError(f"left running: {left}")
+        found = self._running().returncode
+        if code is not None and found != code:
+            raise FaultError(f"exit {found} instead of {code}\n{self.tail()}")
+        return int(found)
+
+    def clean_up(self) -> None:
+        """End whatever still runs, after a fault that was not survived."""
+        if self.process is not None and self.process.poll() is None:
+            self.see_processes()
+            self.process.kill()
+            self.process.wait()
+        for process in self._below.values():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def says(self, text: str) -> None:
+        """Check that the last session told something.
+
+        Raises:
+            FaultError: It did not.
+        """
+        if text not in self.log.read_text(encoding="utf-8", errors="replace"):
+            raise FaultError(f"{text!r} was not told\n{self.tail()}")
+
+    def tail(self) -> str:
+        """Return the end of what the last session printed."""
+        return self.log.read_text(encoding="utf-8", errors="replace")[-1500:]
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self.process is None:
+            raise FaultError("nothing was started")
+        return self.process
+
+    def _look_for_recovery(self) -> None:
+        """Find the first record since the fault, and how many steps before it are done again."""
+        if self._before is None or self.recovery.seconds is not None:
+            return
+        for file, before in self._before.items():
+            if not file.is_file():
+                continue
+            # A line that a fault tore is no record.
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+            now = [line for line in lines if line.endswith("}")]
+            same = next((i for i, (a, b) in enumerate(zip(before, now, strict=False)) if a != b), None)
+            same = min(len(before), len(now)) if same is None else same
+            if len(now) > same:
+                self.recovery.seconds = time.monotonic() - self._since
+                lost = [line for line in before[same:] if '"kind": "train"' in line]
+                self.recovery.steps_again = len(lost)
+                return
+
+
+def _title(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+        return ""
