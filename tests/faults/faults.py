@@ -42,6 +42,8 @@ def _begin(scene: Scene) -> Progress:
     several = scene.study.name in ("batch", "sweep", "crossval")
     if scene.study.name == "progressive":
         return scene.underway(within="stage_2")
+    if scene.study.name == "unified":
+        return scene.underway(settled=5)  # the points of its sweep
     return scene.underway(settled=1 if several else 0)
 
 
@@ -62,6 +64,7 @@ def stopped(number: int, *, twice: bool = False) -> Callable[[Scene], None]:
         if twice:
             scene.signal(number)
         scene.finish(INTERRUPTED)
+        scene.fault()
         scene.resume()
 
     return happen
@@ -188,7 +191,6 @@ def disk_full(*, stop: bool) -> Callable[[Scene], None]:
             raise FaultError(f"no small disk can be mounted here: {mounted.stderr.decode().strip()}")
         try:
             _begin(scene)
-            scene.fault()
             filler = scene.output / ".filler"
             _fill(filler)
             scene.wait(lambda: "paused" in scene.tail(), "dure paused")
@@ -196,6 +198,7 @@ def disk_full(*, stop: bool) -> Callable[[Scene], None]:
                 scene.signal(signal.SIGTERM)
                 scene.finish(INTERRUPTED)
             filler.unlink()
+            scene.fault()
             if stop:
                 scene.resume()
             else:
@@ -244,6 +247,17 @@ def killed_within(folder: str) -> Callable[[Scene], None]:
     return happen
 
 
+def sweep_trial_killed(scene: Scene) -> None:
+    """A process of the sweep that begins a pipeline is killed; the command goes on by itself."""
+    scene.start()
+    scene.wait(
+        lambda: any(run.step and not run.is_settled for run in scene.runs()) and scene.processes(_TRIAL),
+        "a point of the sweep was under way",
+    )
+    scene.kill(_TRIAL)
+    scene.finish()
+
+
 FAULTS = (
     Fault("train", "command killed (SIGKILL)", driver_killed),
     Fault("train", "SIGTERM", stopped(signal.SIGTERM)),
@@ -284,5 +298,5 @@ FAULTS = (
     Fault("unified", "killed in the sweep", killed_within("lr_sweep/*/metrics.jsonl")),
     Fault("unified", "killed in the training", killed_within("checkpoints_final/checkpoint_epoch_0001*")),
     Fault("unified", "SIGTERM in the training", stopped(signal.SIGTERM)),
-    Fault("unified", "trial's process killed", process_killed(_TRIAL)),
+    Fault("unified", "trial's process killed in the sweep", sweep_trial_killed),
 )

@@ -24,6 +24,8 @@ from tests.faults.studies import Study
 REPOSITORY = Path(__file__).parents[2]
 SECONDS = 240.0
 """Longest that any one thing may take."""
+_SECONDS_OF_AFTERMATH = 0.5
+"""After a fault, what was under way may still be written; no recovery is as fast."""
 
 
 class FaultError(Exception):
@@ -172,14 +174,14 @@ class Scene:
             )
 
     def fault(self) -> None:
-        """Say that the fault comes now: what is recorded from here on is recovery."""
-        self.see_processes()
+        """Say that the fault has come: what is recorded from here on is recovery."""
+        self._since = time.monotonic()
+        time.sleep(_SECONDS_OF_AFTERMATH)
         self._before = {
             file: file.read_text(encoding="utf-8").splitlines()
             for file in self.output.rglob("metrics.jsonl")
             if not (file.parent / "result.json").is_file()
         }
-        self._since = time.monotonic()
 
     def processes(self, title: str) -> list[psutil.Process]:
         """Return the processes below the command whose title holds some text."""
@@ -200,10 +202,11 @@ class Scene:
         Raises:
             FaultError: There is no such process.
         """
-        self.fault()
+        self.see_processes()
         if title is None:
             self._running().kill()
             self._running().wait()
+            self.fault()
             return
         found = self.processes(title)
         if len(found) <= number:
@@ -211,13 +214,14 @@ class Scene:
                 f"there is no process {title!r}: {[_title(each) for each in self.see_processes()]}"
             )
         found[number].kill()
+        self.fault()
 
     def signal(self, number: int) -> None:
         """Send the command a signal."""
-        self.fault()
+        self.see_processes()
         self._running().send_signal(number)
 
-    def finish(self, code: int | None = 0) -> int:
+    def finish(self, code: int | None = 0) -> None:
         """Wait for the end of the command, which must exit with ``code`` and leave no process behind.
 
         Raises:
@@ -241,7 +245,6 @@ class Scene:
         found = self._running().returncode
         if code is not None and found != code:
             raise FaultError(f"exit {found} instead of {code}\n{self.tail()}")
-        return int(found)
 
     def clean_up(self) -> None:
         """End whatever still runs, after a fault that was not survived."""
