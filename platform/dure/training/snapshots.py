@@ -18,6 +18,7 @@ from dure.modeling.ema import WeightAverage
 from dure.modeling.shards import whole_weights
 from dure.modeling.weights import load_weights, save_weights, trained_state, write_weights
 from dure.training.corpus import load_corpus
+from dure.training.final_model import write_model
 from dure.training.records import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -120,8 +121,7 @@ def export_weights(weights: Path, experiment: Experiment, profile: Profile, fold
     set_seed(experiment.experiment.seed)
     model = family.load_model(tokenizer, profile)
     load_weights(model, weights)
-    with written_beside(folder) as beside:
-        family.export(model, tokenizer, beside)
+    write_model(family, model, tokenizer, folder)
 
 
 def epochs_of(folder: Path) -> dict[int, Path]:

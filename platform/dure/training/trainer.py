@@ -28,8 +28,10 @@ from dure.modeling.ema import WeightAverage
 from dure.modeling.precision import resolve
 from dure.modeling.shards import whole_weights
 from dure.training import checkpoints, zero
+from dure.training.agreement import by_main
 from dure.training.arguments import total_steps, training_arguments, worker_batch_size
 from dure.training.events import RunListener, RunStart
+from dure.training.final_model import write_model
 from dure.training.fitting import FittingRows
 from dure.training.hf import Averaging, ClassicTrainer, GeneratingTrainer, Rhythm
 from dure.training.oom import is_out_of_memory
@@ -110,7 +112,8 @@ class ModelTrainer:
         self.total_steps = total_steps(self.experiment, len(train_dataset))
         trainer_class = GeneratingTrainer if family.generates else ClassicTrainer
         arguments_class = Seq2SeqTrainingArguments if family.generates else TrainingArguments
-        callbacks: list[Any] = [Rhythm(), self.recorder]
+        self.rhythm = Rhythm()
+        callbacks: list[Any] = [self.rhythm, self.recorder]
         if training.early_stopping_patience is not None and self.eval_dataset is not None:
             callbacks.append(EarlyStoppingCallback(training.early_stopping_patience))
         set_seed(self.experiment.experiment.seed)
@@ -166,7 +169,8 @@ class ModelTrainer:
         self.hf.recovery = self.recovery
         if training.on_oom == "shrink":
             self._recall(fitting)
-        self.hf.keep_checkpoints(training.save_total_limit)
+        self.judge = checkpoints.Judge(training.best_metric, training.higher_is_better)
+        self.hf.keep_checkpoints(training.save_total_limit, self.judge, tell)
         if training.group_by_length:
             self.hf.group_lengths(
                 numpy.asarray(train_dataset["length"]),
@@ -178,7 +182,8 @@ class ModelTrainer:
         """Train to the end, load the best checkpoint (its averaged weights with ``ema``) and save the final model.
 
         Args:
-            resume: Continue from the newest whole checkpoint of the folder, when there is one.
+            resume: Continue from the newest whole checkpoint of the folder, when there is one; what is broken is
+                told.
 
         Returns:
             ``final_model_path``, ``best_checkpoint`` (None without validation), ``eval_metrics`` (of the best
@@ -187,11 +192,17 @@ class ModelTrainer:
 
         Raises:
             UserError: ``training.best_metric`` is no metric of the family.
-            RunError: The loss became NaN or infinite, or memory did not suffice in the end.
+            RunError: The loss became NaN or infinite, memory did not suffice in the end, or the best checkpoint
+                broke and there is none in its place.
         """
         if self.is_main:
             checkpoints.remove_leftovers(self.folder.checkpoints)
-        checkpoint = checkpoints.last_checkpoint(self.folder.checkpoints) if resume else None
+        self.rhythm.choice = (
+            by_main(lambda: checkpoints.choose(self.folder.checkpoints, self.judge, self.tell))
+            if resume
+            else None
+        )
+        checkpoint = None if self.rhythm.choice is None else self.rhythm.choice.path
         resumed_step = 0 if checkpoint is None else _step_of(checkpoint)
         self.recorder.begin(resumed_step)
         start = RunStart(
@@ -215,8 +226,8 @@ class ModelTrainer:
         speed: dict[str, float] = {}
         if checkpoint is not None:
             self.recovery.load(checkpoint)
-        if checkpoint is not None and _is_finished(checkpoint):
-            self._restore(checkpoint)
+        if self.rhythm.choice is not None and _is_finished(self.rhythm.choice.path):
+            self._restore(self.rhythm.choice)
         else:
             set_seed(self.experiment.experiment.seed)
             if checkpoint is not None and self.hf.average is not None:
@@ -299,11 +310,12 @@ class ModelTrainer:
         ) as self.hf.continues:
             yield str(self.hf.continues.path)
 
-    def _restore(self, checkpoint: Path) -> None:
+    def _restore(self, choice: checkpoints.Choice) -> None:
         """Take up a run that had trained to its end but was killed before its model was saved."""
-        self.hf.state = TrainerState.load_from_json(str(checkpoint / checkpoints.STATE_FILE))
-        best = self.hf.state.best_global_step
-        folder = self.folder.checkpoints / checkpoints.checkpoint_name(best) if best else checkpoint
+        self.hf.state = TrainerState.load_from_json(str(choice.path / checkpoints.STATE_FILE))
+        checkpoints.take_as_best(choice.best, self.hf.state, self.folder.checkpoints)
+        best = self.hf.state.best_model_checkpoint
+        folder = choice.path if best is None else Path(best)
         self.hf._load_from_checkpoint(str(folder))
         if self.hf.average is not None:
             self.hf.average.load(folder / checkpoints.AVERAGE_FILE)
@@ -336,7 +348,7 @@ class ModelTrainer:
             )
         with whole_weights(self.model, keep=self.is_main):
             if self.is_main:
-                self.family.export(self.model, self.tokenizer, self.folder.final_model)
+                write_model(self.family, self.model, self.tokenizer, self.folder.final_model)
         return {
             "final_model_path": str(self.folder.final_model),
             "best_checkpoint": best,
