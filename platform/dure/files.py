@@ -36,6 +36,11 @@ def make_folder(path: Path, *, where: str) -> None:
         raise UserError(f"folder '{path}' cannot be written to", where=where, expected=expected)
 
 
+def in_bytes(size: float) -> str:
+    """Return a number of bytes as people read it: ``3.1 MB``, ``1.2 GB``; a GB is 10⁹ bytes."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
 def flush(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk itself, whoever wrote them."""
     descriptor = os.open(path, os.O_RDONLY)

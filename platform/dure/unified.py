@@ -192,8 +192,9 @@ def _foretell_disk(experiment: Experiment, path: Path, tell: Tell) -> None:
     """
     from dure.family import load_family
     from dure.training.corpus import load_corpus
+    from dure.training.forecast import forecast
     from dure.validation.checks import Note
-    from dure.validation.forecast import check_disk, forecast
+    from dure.validation.forecast import check_disk
     from dure.validation.model import model_facts
 
     family, note = load_family(experiment), Note()

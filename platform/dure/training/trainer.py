@@ -337,7 +337,8 @@ class ModelTrainer:
         for record in records:
             values = {key: value for key, value in record.items() if value is not None}
             if record["kind"] == "eval" and record["step"] == best_step and record["step"]:
-                metrics = {key: value for key, value in values.items() if key.startswith("eval_")}
+                # Also a test is recorded at this step, by a session that was killed before its result was.
+                metrics |= {key: value for key, value in values.items() if key.startswith("eval_")}
             if record["kind"] == "eval" and record["step"] == 0:
                 untrained = {key: value for key, value in values.items() if key.startswith("untrained_")}
         losses = [record["loss"] for record in records if record["kind"] == "train" and "loss" in record]
