@@ -18,6 +18,7 @@ from dure.errors import UserError
 from dure.files import read_json_lines, write_json, write_text
 from dure.training.events import RunListener, RunProgress, RunStart
 from dure.training.records import RunFolder, UnifiedFolder
+from dure.training.retention import record_needed
 from dure.training.snapshots import epochs_of
 
 if TYPE_CHECKING:
@@ -158,7 +159,10 @@ class EpochKeeper(RunListener):
     def progressed(self, progress: RunProgress) -> None:
         """Bring ``metadata.json`` up to a validation."""
         if progress.kind == "eval" and self._path is not None:
-            write_metadata(UnifiedFolder(self._path))
+            folder = UnifiedFolder(self._path)
+            if folder.checkpoints.is_dir():
+                record_needed(folder.checkpoints, self.epochs_to_keep())
+            write_metadata(folder)
 
 
 def write_metadata(folder: UnifiedFolder) -> None:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dure.config.schema import Experiment, TrainingConfig
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0}
 _BYTES_IN_4BIT = 0.5
@@ -49,6 +53,15 @@ class Forecast:
         """Bytes on the disk."""
         return self.checkpoint * self.num_checkpoints + self.epoch * self.num_epochs + self.final_model
 
+    @property
+    def least(self) -> int:
+        """Bytes on the disk that must be: the best and the last checkpoint, then a third or the final model."""
+        return (
+            2 * self.checkpoint
+            + max(self.checkpoint, self.final_model)
+            + min(self.num_epochs, 1) * self.epoch
+        )
+
 
 def forecast(
     experiment: Experiment, num_parameters: int, num_trained: int, precision: str, *, in_4bit: bool = False
@@ -79,6 +92,12 @@ def forecast(
         num_epochs=_kept_epochs(training),
         final_model=_FULL * num_parameters,
     )
+
+
+def num_parameters(model: nn.Module) -> tuple[int, int]:
+    """Return how many parameters a model has, and how many of them are trained; 4-bit ones count as they are packed."""
+    parameters = list(model.parameters())
+    return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
 
 
 def _kept_epochs(training: TrainingConfig) -> int:

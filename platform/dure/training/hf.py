@@ -22,6 +22,8 @@ from dure.training import checkpoints
 from dure.training.agreement import by_main
 from dure.training.manifest import write_manifest
 from dure.training.recovery import Recovery
+from dure.training.retention import bytes_in
+from dure.training.room import DiskRoom
 from dure.training.zero import SharedOutTraining
 
 
@@ -52,10 +54,19 @@ class _DureTrainer(SharedOutTraining):
         """Let training batches hold rows of similar length; call before training."""
         self.length_sampler = LengthGroupedSampler(lengths, group_size, seed)
 
-    def keep_checkpoints(self, limit: int, judge: checkpoints.Judge, tell: Callable[[str], None]) -> None:
-        """Say how many checkpoints stay, and by what they are compared; call before training."""
+    def keep_checkpoints(
+        self,
+        limit: int,
+        judge: checkpoints.Judge,
+        room: DiskRoom,
+        foretold_bytes: int,
+        tell: Callable[[str], None],
+    ) -> None:
+        """Say how many checkpoints stay, by what they are compared, and where; call before training."""
         self.checkpoint_limit = limit
         self.judge = judge
+        self.room = room
+        self.foretold_bytes = foretold_bytes
         self.tell = tell
 
     def evaluation_loop(self: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
@@ -164,30 +175,24 @@ class _DureTrainer(SharedOutTraining):
         return sampler
 
     def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
+        """Write a checkpoint beside, where there is room for it, and give it its name when it is whole."""
         folder = Path(self.args.output_dir)
         step = self.state.global_step
         final = folder / checkpoints.checkpoint_name(step)
         staging = folder / f".{final.name}.part"
         self.store_flos()
-        self.save_model(str(staging), _internal_call=True)
-        self._save_optimizer_and_scheduler(str(staging))
-        self._save_scaler(str(staging))
-        self._save_rng_state(str(staging))
-        if self.average is not None:
-            self.average.save(staging / checkpoints.AVERAGE_FILE, is_main=self.args.should_save)
-        if self.recovery is not None and self.args.should_save:
-            self.recovery.save(staging)
         best = self.state.best_global_step
         if best:
             self.state.best_model_checkpoint = str(folder / checkpoints.checkpoint_name(best))
-        # Every worker has written its part before the folder gets its name.
-        self.accelerator.wait_for_everyone()
+        last = checkpoints.last_checkpoint(folder)
+        self.room.write(
+            final.name,
+            self.foretold_bytes if last is None else bytes_in(last),
+            # Every worker has written its part before the main one writes what all of it is.
+            [lambda: self._write_parts(staging), lambda: self._write_state(staging)],
+            clean=lambda: shutil.rmtree(staging, ignore_errors=True),
+        )
         if self.args.should_save:
-            for callback in [*self.callback_handler.callbacks, self.control]:
-                if isinstance(callback, ExportableState):
-                    self.state.stateful_callbacks[type(callback).__name__] = callback.state()
-            self.state.save_to_json(str(staging / checkpoints.STATE_FILE))
-            write_manifest(staging)
             if final.exists():
                 shutil.rmtree(final)
             staging.rename(final)
@@ -195,6 +200,25 @@ class _DureTrainer(SharedOutTraining):
             flush(folder)
             checkpoints.retain(folder, self.checkpoint_limit, [best] if best else [])
         self.accelerator.wait_for_everyone()
+
+    def _write_parts(self: Any, folder: Path) -> None:
+        self.save_model(str(folder), _internal_call=True)
+        self._save_optimizer_and_scheduler(str(folder))
+        self._save_scaler(str(folder))
+        self._save_rng_state(str(folder))
+        if self.average is not None:
+            self.average.save(folder / checkpoints.AVERAGE_FILE, is_main=self.args.should_save)
+        if self.recovery is not None and self.args.should_save:
+            self.recovery.save(folder)
+
+    def _write_state(self: Any, folder: Path) -> None:
+        if not self.args.should_save:
+            return
+        for callback in [*self.callback_handler.callbacks, self.control]:
+            if isinstance(callback, ExportableState):
+                self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+        self.state.save_to_json(str(folder / checkpoints.STATE_FILE))
+        write_manifest(folder)
 
     def _load_best_model(self: Any) -> None:
         """Load the best checkpoint that is whole, so that its score never stands for other weights."""

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,11 +34,13 @@ from dure.training.arguments import total_steps, training_arguments, worker_batc
 from dure.training.events import RunListener, RunStart
 from dure.training.final_model import write_model
 from dure.training.fitting import FittingRows
+from dure.training.forecast import forecast, num_parameters
 from dure.training.hf import Averaging, ClassicTrainer, GeneratingTrainer, Rhythm
 from dure.training.oom import is_out_of_memory
 from dure.training.recorder import Recorder
 from dure.training.records import RunFolder
 from dure.training.recovery import Recovery
+from dure.training.room import DiskRoom
 from dure.training.snapshots import EpochSnapshots
 
 if TYPE_CHECKING:
@@ -90,8 +93,9 @@ class ModelTrainer:
         self.tell = tell
         self.is_main = rank == 0
         self.eval_dataset = None if eval_dataset is None else _longest_first(eval_dataset)
-        self.recorder = Recorder(self.folder.metrics, listeners, is_main=self.is_main)
         training = self.experiment.training
+        self.room = DiskRoom(folder.path, profile.storage, tell=tell, can_repeat=profile.deepspeed is None)
+        self.recorder = Recorder(self.folder.metrics, listeners, is_main=self.is_main, room=self.room)
         check_best_metric(self.experiment, family)
         self.compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = (
             None if self.eval_dataset is None else family.compute_metrics(model, tokenizer, self.eval_dataset)
@@ -131,6 +135,7 @@ class ModelTrainer:
             compute_loss_func=family.objective(model, train_dataset),
             callbacks=callbacks,
         )
+        self.foretold = forecast(self.experiment, *num_parameters(self.hf.model), precision)
         average = None if training.ema is None else WeightAverage(self.hf.model, training.ema)
         if average is not None:
             self.hf.average = average
@@ -144,6 +149,7 @@ class ModelTrainer:
                     needed=lambda: {epoch for each in listeners for epoch in each.epochs_to_keep()},
                     is_main=self.is_main,
                     average=average,
+                    write=partial(self.room.write, num_bytes=self.foretold.epoch),
                 )
             )
         if training.layer_lr_decay is not None:
@@ -170,7 +176,9 @@ class ModelTrainer:
         if training.on_oom == "shrink":
             self._recall(fitting)
         self.judge = checkpoints.Judge(training.best_metric, training.higher_is_better)
-        self.hf.keep_checkpoints(training.save_total_limit, self.judge, tell)
+        self.hf.keep_checkpoints(
+            training.save_total_limit, self.judge, self.room, self.foretold.checkpoint, tell
+        )
         if training.group_by_length:
             self.hf.group_lengths(
                 numpy.asarray(train_dataset["length"]),
@@ -191,12 +199,13 @@ class ModelTrainer:
             included), ``num_oom`` (times that memory did not suffice) and ``seconds``.
 
         Raises:
-            UserError: ``training.best_metric`` is no metric of the family.
+            UserError: What the run will keep does not fit onto the disk.
             RunError: The loss became NaN or infinite, memory did not suffice in the end, or the best checkpoint
                 broke and there is none in its place.
         """
         if self.is_main:
             checkpoints.remove_leftovers(self.folder.checkpoints)
+        by_main(lambda: self.room.check(self.foretold))
         self.rhythm.choice = (
             by_main(lambda: checkpoints.choose(self.folder.checkpoints, self.judge, self.tell))
             if resume
@@ -348,8 +357,7 @@ class ModelTrainer:
                 f"({self.experiment.training.learning_rate:g}) or set training.precision=fp32"
             )
         with whole_weights(self.model, keep=self.is_main):
-            if self.is_main:
-                write_model(self.family, self.model, self.tokenizer, self.folder.final_model)
+            self.room.write("the final model", self.foretold.final_model, [self._write_final_model])
         return {
             "final_model_path": str(self.folder.final_model),
             "best_checkpoint": best,
@@ -360,6 +368,10 @@ class ModelTrainer:
             "untrained_metrics": untrained,
             "seconds": self.recorder.seconds,
         }
+
+    def _write_final_model(self) -> None:
+        if self.is_main:
+            write_model(self.family, self.model, self.tokenizer, self.folder.final_model)
 
 
 def check_best_metric(experiment: Experiment, family: Family) -> None:
