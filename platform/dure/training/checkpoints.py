@@ -193,7 +193,8 @@ class _Inspected:
         for step, path in self.found.items():
             newer = f"newer than {checkpoint_name(taken)}" if taken is not None and step > taken else None
             fault = self._faults.get(step) or newer
-            if fault is not None:
+            # One that may go anyway can have gone for the sake of the disk budget, by another run of the study.
+            if fault is not None and path.is_dir():
                 aside = _free_name(path)
                 path.rename(aside)
                 said.append(f"{path.name} is set aside as {aside.name}: {fault}")

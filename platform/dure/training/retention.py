@@ -196,7 +196,7 @@ def _of_run(run: RunFolder) -> Iterator[Kept]:
             epoch,
             # A second name keeps the bytes.
             status.st_size if status.st_nlink == 1 else 0,
-            is_best=best_epoch is not None and epoch == best_epoch,
+            is_best=epoch == best_epoch or (best_epoch is None and not is_finished),
             is_last=epoch == max(epochs),
             is_needed=is_parent or needed is None or epoch in needed,
             run_is_finished=is_finished,
