@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
 import shutil
@@ -12,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from dure.errors import UserError
+
+_TAIL_BYTES = 4096
+"""How much of a file's end is looked at at once."""
 
 
 def make_folder(path: Path, *, where: str) -> None:
@@ -31,10 +36,29 @@ def make_folder(path: Path, *, where: str) -> None:
         raise UserError(f"folder '{path}' cannot be written to", where=where, expected=expected)
 
 
+def in_bytes(size: float) -> str:
+    """Return a number of bytes as people read it: ``3.1 MB``, ``1.2 GB``; a GB is 10⁹ bytes."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk itself, whoever wrote them."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot flush a folder; they keep the order of renames by themselves.
+        if not (path.is_dir() and error.errno in (errno.EINVAL, errno.ENOTSUP, errno.EBADF)):
+            raise
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
     """Give a path beside ``path`` to write a file or folder to, then rename it into place.
 
+    A file is on the disk itself before it gets its name, so that not even a power cut leaves an empty one there.
     An existing folder at ``path`` is replaced; when the body raises, ``path`` is left as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,6 +71,8 @@ def written_beside(path: Path) -> Iterator[Path]:
             beside.rename(path)
             shutil.rmtree(old)
         else:
+            if beside.is_file():
+                flush(beside)
             beside.replace(path)
     finally:
         if beside.is_dir():
@@ -57,10 +83,8 @@ def written_beside(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8, whole or not at all, and flushed to the disk."""
-    with written_beside(path) as beside, beside.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    with written_beside(path) as beside:
+        beside.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -69,10 +93,39 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def append_json_line(path: Path, value: Any) -> None:
-    """Append one record to a JSON-lines file; a torn last line is what a reader skips."""
+    """Append one record to a JSON-lines file, or leave the file as it was when the disk is full.
+
+    A last line that a kill tore is removed first: a reader skips it only while it is the last.
+
+    Raises:
+        OSError: It cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n"
+    with path.open("ab+", buffering=0) as file:
+        end = _end_of_whole_lines(file)
+        if end < file.seek(0, os.SEEK_END):
+            file.truncate(end)
+        rest = memoryview(line.encode("utf-8"))
+        try:
+            while rest:
+                rest = rest[file.write(rest) :]
+        except OSError:
+            file.truncate(end)
+            raise
+
+
+def _end_of_whole_lines(file: io.FileIO) -> int:
+    """Return where the last line that ends in a line break ends."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        begin = max(0, end - _TAIL_BYTES)
+        file.seek(begin)
+        tail = file.read(end - begin)
+        if b"\n" in tail:
+            return begin + tail.rindex(b"\n") + 1
+        end = begin
+    return 0
 
 
 def read_json_lines(path: Path) -> list[Any]:

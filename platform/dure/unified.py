@@ -18,6 +18,7 @@ from dure.errors import UserError
 from dure.files import read_json_lines, write_json, write_text
 from dure.training.events import RunListener, RunProgress, RunStart
 from dure.training.records import RunFolder, UnifiedFolder
+from dure.training.retention import record_needed
 from dure.training.snapshots import epochs_of
 
 if TYPE_CHECKING:
@@ -158,7 +159,10 @@ class EpochKeeper(RunListener):
     def progressed(self, progress: RunProgress) -> None:
         """Bring ``metadata.json`` up to a validation."""
         if progress.kind == "eval" and self._path is not None:
-            write_metadata(UnifiedFolder(self._path))
+            folder = UnifiedFolder(self._path)
+            if folder.checkpoints.is_dir():
+                record_needed(folder.checkpoints, self.epochs_to_keep())
+            write_metadata(folder)
 
 
 def write_metadata(folder: UnifiedFolder) -> None:
@@ -192,8 +196,9 @@ def _foretell_disk(experiment: Experiment, path: Path, tell: Tell) -> None:
     """
     from dure.family import load_family
     from dure.training.corpus import load_corpus
+    from dure.training.forecast import forecast
     from dure.validation.checks import Note
-    from dure.validation.forecast import check_disk, forecast
+    from dure.validation.forecast import check_disk
     from dure.validation.model import model_facts
 
     family, note = load_family(experiment), Note()

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from dure.errors import UserError
-from dure.modeling.weights import STATE
+from dure.modeling.weights import STATE, check_torch_file
 
 State = dict[str, torch.Tensor]
 Source = int | str
@@ -132,6 +132,7 @@ def _length(fitting: tuple[int, str | None]) -> int:
 
 
 def _opened(path: Path) -> State:
+    check_torch_file(path)
     try:
         state: State = torch.load(path, map_location="cpu", weights_only=True, mmap=True)[STATE]
     except Exception as error:  # torch raises almost anything for a file that is not its own

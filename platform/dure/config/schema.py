@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from dure.config.data import DataConfig
 from dure.config.scalars import Bool, Float, Int, Name, Text
 from dure.config.section import Section
+from dure.config.storage import StorageConfig
 
 SCHEDULER_OPTIONS: dict[str, tuple[str, ...]] = {
     "linear": (),
@@ -330,6 +331,8 @@ class Profile(Section):
     """Whether bitsandbytes loads 4-bit weights here."""
     deepspeed: Text | None = None
     """DeepSpeed settings by which a model is shared out among the workers: a name, or a ``.json`` file."""
+    storage: StorageConfig = StorageConfig()
+    """Room on its disk."""
     match: tuple[Text, ...] = ()
     """Texts of which one stands in the device's name, so that ``--profile`` can be left out."""
 

@@ -23,6 +23,7 @@ from transformers import (
 
 from dure.config.schema import Experiment, ModelConfig, Profile, QuantizationConfig
 from dure.errors import UserError
+from dure.modeling.hub import go_on_without_hub
 from dure.modeling.lora import AdaptedClassifier, AdaptedModel, apply_lora
 from dure.modeling.precision import resolve, weights_dtype
 from dure.modeling.rehearsal import build_miniature, train_tokenizer
@@ -231,7 +232,7 @@ def _checkpoint_config(settings: ModelConfig, task: Task) -> PretrainedConfig:
 
 
 def _check_folder(settings: ModelConfig) -> None:
-    """Raise UserError when the checkpoint is meant as a folder and is none."""
+    """Raise UserError when the checkpoint is meant as a folder and is none; look whether the hub is there for others."""
     folder = Path(settings.checkpoint)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -248,6 +249,7 @@ def _check_folder(settings: ModelConfig) -> None:
             where="model.checkpoint",
             expected="a folder saved with save_pretrained, or a name on the model hub",
         )
+    go_on_without_hub()
 
 
 def _unloadable(settings: ModelConfig, error: Exception) -> UserError:

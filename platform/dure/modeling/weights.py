@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from dure.files import written_beside
 from dure.modeling.shards import is_shared_out, put, shape_of, whole_weights
 
 STATE = "model_state"
+LOST = "copy it again, or take another checkpoint: what is lost cannot be repaired"
 
 
 def trained_state(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -53,12 +55,46 @@ def write_weights(model: nn.Module, path: Path, about: Mapping[str, Any]) -> Non
         torch.save({STATE: trained_state(model), **about}, beside)
 
 
+def check_torch_file(path: Path) -> None:
+    """Check that a file of ``torch.save`` is whole, by the checksums in it; nothing in it is executed.
+
+    ``torch.load`` itself does not compare them, so that a changed byte would become a changed weight.
+
+    Raises:
+        UserError: It is cut short or damaged, or no such file.
+    """
+    if not path.is_file():
+        raise UserError("the file is missing", where=str(path), expected="weights that dure saved", hint=LOST)
+    size = path.stat().st_size
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            begins_well = file.read(4) == b"PK\x03\x04"
+        if begins_well or size == 0:
+            raise UserError(
+                f"the file is cut short: {size:,} bytes are there",
+                where=str(path),
+                expected="weights",
+                hint=LOST,
+            )
+        raise UserError("this is no file of torch.save", where=str(path), expected="weights that dure saved")
+    try:
+        with zipfile.ZipFile(path) as file:
+            broken = file.testzip()
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        broken = str(error)
+    if broken is not None:
+        raise UserError(
+            f"the file is damaged: the checksum of '{broken}' is wrong", where=str(path), hint=LOST
+        )
+
+
 def read_weights(model: nn.Module, path: Path) -> dict[str, Any]:
     """Return everything in a file that :func:`save_weights` wrote, when its weights are of a model of this kind.
 
     Raises:
-        UserError: The file is no such file, or of another model.
+        UserError: The file is no such file, not whole, or of another model.
     """
+    check_torch_file(path)
     try:
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         shapes = {name: tensor.shape for name, tensor in saved[STATE].items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -36,7 +37,8 @@ class WandbTracker(RunListener):
 
     Every run is its own W&B run with its own id, kept in the run's folder, so that runs may go side by side
     in several processes or one after another in one, and a resumed run goes on in its W&B run. Without a
-    key or a server, W&B keeps its files in ``<run>/wandb`` for a later ``wandb sync``. Whatever fails in W&B
+    key or a server, W&B keeps its files in ``<run>/wandb`` for a later ``wandb sync``, and so it does when the server
+    is lost while the run goes on. Whatever fails in W&B
     is told once, and from then on the tracker is silent. ``WANDB_MODE`` is respected. What it tells names
     no run, so that a study with many runs can show each line once.
 
@@ -48,6 +50,7 @@ class WandbTracker(RunListener):
         self._config = config
         self._tell: Callable[[str], None] | None = None
         self._run: Any = None
+        self._is_online = False
 
     def started(self, start: RunStart, tell: Callable[[str], None]) -> None:
         """Open the W&B run, or go on in the one that this folder already has."""
@@ -82,7 +85,14 @@ class WandbTracker(RunListener):
             run.summary.update({**summary, "result/state": result.state, "result/seconds": result.seconds})
             if result.error is not None:
                 run.summary.update({"result/error": result.error})
+            began = time.monotonic()
             run.finish(exit_code=0 if result.state in ("completed", "stopped") else 1)
+            # wandb says nothing of its own when it gives up.
+            if self._is_online and time.monotonic() - began >= FINISH_SECONDS and self._tell is not None:
+                self._tell(
+                    f"W&B did not take everything within {FINISH_SECONDS:.0f} s: what it lacks is in the folder "
+                    "wandb of the run; upload it with `wandb sync RUN/wandb/run-*`"
+                )
 
         self._guarded(close)
 
@@ -111,6 +121,7 @@ class WandbTracker(RunListener):
             tell(f"W&B is offline ({why}): its files are in the folder wandb of each run; {_UPLOAD_HINT}")
         elif run.url:
             tell(f"W&B: {run.project_url or run.url}")
+        self._is_online = mode == "online"
         run.define_metric("step", hidden=True)
         run.define_metric("*", step_metric="step")
         self._run = run

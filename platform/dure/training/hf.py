@@ -14,11 +14,16 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_callback import ExportableState
 
 from dure.data.batching import LengthGroupedSampler, Lengths
+from dure.files import flush
 from dure.modeling.ema import WeightAverage
 from dure.modeling.objectives import Objective
 from dure.modeling.r_drop import r_drop_loss, twice
 from dure.training import checkpoints
+from dure.training.agreement import by_main
+from dure.training.manifest import write_manifest
 from dure.training.recovery import Recovery
+from dure.training.retention import bytes_in
+from dure.training.room import DiskRoom
 from dure.training.zero import SharedOutTraining
 
 
@@ -49,9 +54,20 @@ class _DureTrainer(SharedOutTraining):
         """Let training batches hold rows of similar length; call before training."""
         self.length_sampler = LengthGroupedSampler(lengths, group_size, seed)
 
-    def keep_checkpoints(self, limit: int) -> None:
-        """Say how many checkpoints stay; call before training."""
+    def keep_checkpoints(
+        self,
+        limit: int,
+        judge: checkpoints.Judge,
+        room: DiskRoom,
+        foretold_bytes: int,
+        tell: Callable[[str], None],
+    ) -> None:
+        """Say how many checkpoints stay, by what they are compared, and where; call before training."""
         self.checkpoint_limit = limit
+        self.judge = judge
+        self.room = room
+        self.foretold_bytes = foretold_bytes
+        self.tell = tell
 
     def evaluation_loop(self: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
         """Predict and score all rows, and put the exact loss among the metrics."""
@@ -159,34 +175,63 @@ class _DureTrainer(SharedOutTraining):
         return sampler
 
     def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
+        """Write a checkpoint beside, where there is room for it, and give it its name when it is whole."""
         folder = Path(self.args.output_dir)
         step = self.state.global_step
         final = folder / checkpoints.checkpoint_name(step)
         staging = folder / f".{final.name}.part"
         self.store_flos()
-        self.save_model(str(staging), _internal_call=True)
-        self._save_optimizer_and_scheduler(str(staging))
-        self._save_scaler(str(staging))
-        self._save_rng_state(str(staging))
-        if self.average is not None:
-            self.average.save(staging / checkpoints.AVERAGE_FILE, is_main=self.args.should_save)
-        if self.recovery is not None and self.args.should_save:
-            self.recovery.save(staging)
         best = self.state.best_global_step
         if best:
             self.state.best_model_checkpoint = str(folder / checkpoints.checkpoint_name(best))
-        # Every worker has written its part before the folder gets its name.
-        self.accelerator.wait_for_everyone()
+        last = checkpoints.last_checkpoint(folder)
+        self.room.write(
+            final.name,
+            self.foretold_bytes if last is None else bytes_in(last),
+            # Every worker has written its part before the main one writes what all of it is.
+            [lambda: self._write_parts(staging), lambda: self._write_state(staging)],
+            clean=lambda: shutil.rmtree(staging, ignore_errors=True),
+        )
         if self.args.should_save:
-            for callback in [*self.callback_handler.callbacks, self.control]:
-                if isinstance(callback, ExportableState):
-                    self.state.stateful_callbacks[type(callback).__name__] = callback.state()
-            self.state.save_to_json(str(staging / checkpoints.STATE_FILE))
             if final.exists():
                 shutil.rmtree(final)
             staging.rename(final)
+            # Before older ones go, its name is on the disk too.
+            flush(folder)
             checkpoints.retain(folder, self.checkpoint_limit, [best] if best else [])
         self.accelerator.wait_for_everyone()
+
+    def _write_parts(self: Any, folder: Path) -> None:
+        self.save_model(str(folder), _internal_call=True)
+        self._save_optimizer_and_scheduler(str(folder))
+        self._save_scaler(str(folder))
+        self._save_rng_state(str(folder))
+        if self.average is not None:
+            self.average.save(folder / checkpoints.AVERAGE_FILE, is_main=self.args.should_save)
+        if self.recovery is not None and self.args.should_save:
+            self.recovery.save(folder)
+
+    def _write_state(self: Any, folder: Path) -> None:
+        if not self.args.should_save:
+            return
+        for callback in [*self.callback_handler.callbacks, self.control]:
+            if isinstance(callback, ExportableState):
+                self.state.stateful_callbacks[type(callback).__name__] = callback.state()
+        self.state.save_to_json(str(folder / checkpoints.STATE_FILE))
+        write_manifest(folder)
+
+    def _load_best_model(self: Any) -> None:
+        """Load the best checkpoint that is whole, so that its score never stands for other weights."""
+        best = checkpoints.Best(self.state.best_global_step, self.state.best_metric)
+        folder = Path(self.args.output_dir)
+        checkpoints.take_as_best(
+            by_main(
+                lambda: checkpoints.best_whole(folder, best, self.state.log_history, self.judge, self.tell)
+            ),
+            self.state,
+            folder,
+        )
+        super()._load_best_model()
 
 
 class ClassicTrainer(_DureTrainer, Trainer):  # type: ignore[misc]
@@ -260,11 +305,13 @@ class Averaging(TrainerCallback):  # type: ignore[misc]
 class Rhythm(TrainerCallback):  # type: ignore[misc]
     """Keeps the records of a resumed run those of an undisturbed one."""
 
+    choice: checkpoints.Choice | None = None
+    """What the run goes on from."""
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Point at the best checkpoint by step: the folder may have been moved since it was saved."""
-        if state.best_global_step:
-            path = Path(args.output_dir) / checkpoints.checkpoint_name(state.best_global_step)
-            state.best_model_checkpoint = str(path) if path.is_dir() else None
+        """Name the best checkpoint where it is now: it may have been lost, or the folder moved."""
+        if self.choice is not None:
+            checkpoints.take_as_best(self.choice.best, state, Path(args.output_dir))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         """Log whenever a checkpoint is saved, because the running loss is not part of a checkpoint."""

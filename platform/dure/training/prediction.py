@@ -17,6 +17,7 @@ from dure.errors import UserError
 from dure.family import Family, load_family
 from dure.files import make_folder, write_text
 from dure.training.corpus import Corpus, Tested, cache_folder, encode_split
+from dure.training.final_model import read_model
 from dure.training.records import PREDICTED, PROBABILITY, ROW, RunFolder
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _predicted(
     )
     for message in table.messages():
         tell(message)
-    model, tokenizer = family.load_exported(folder.final_model)
+    model, tokenizer = read_model(family, folder.final_model)
     model.to(torch.device(profile.device))
     encoded = encode_split(family, tokenizer, table, tell=tell).dataset
     done = 0

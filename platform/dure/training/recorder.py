@@ -13,6 +13,7 @@ from transformers import TrainerCallback
 
 from dure.files import append_json_line, read_json_lines, write_text
 from dure.training.events import RunListener, RunProgress
+from dure.training.room import DiskRoom
 
 _NOT_METRICS = ("epoch", "total_flos", "step", "model_preparation_time")
 
@@ -24,9 +25,13 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         path: The run's ``metrics.jsonl``.
         listeners: Who is told.
         is_main: Whether this process is the main worker; the others only serve listeners that want every worker.
+        room: Waits where the disk is full.
     """
 
-    def __init__(self, path: Path, listeners: Sequence[RunListener], *, is_main: bool) -> None:
+    def __init__(
+        self, path: Path, listeners: Sequence[RunListener], *, is_main: bool, room: DiskRoom
+    ) -> None:
+        self.room = room
         self.path = path
         self.listeners = [each for each in listeners if is_main or each.on_every_worker]
         self.is_main = is_main
@@ -46,7 +51,8 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self.seconds_before = float(kept[-1]["seconds"]) if kept else 0.0
         self._began = time.monotonic()
         if self.is_main:
-            write_text(self.path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
+            text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
+            self.room.write_alone("the records", lambda: write_text(self.path, text))
 
     def record(
         self,
@@ -67,17 +73,15 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             kind=kind, step=step, total_steps=total_steps, epoch=epoch, seconds=self.seconds, metrics=numbers
         )
         if self.is_main:
-            append_json_line(
-                self.path,
-                {
-                    "kind": kind,
-                    "step": step,
-                    "total_steps": total_steps,
-                    "epoch": round(epoch, 6),
-                    "seconds": round(progress.seconds, 3),
-                    **{key: value if math.isfinite(value) else None for key, value in numbers.items()},
-                },
-            )
+            line = {
+                "kind": kind,
+                "step": step,
+                "total_steps": total_steps,
+                "epoch": round(epoch, 6),
+                "seconds": round(progress.seconds, 3),
+                **{key: value if math.isfinite(value) else None for key, value in numbers.items()},
+            }
+            self.room.write_alone("a record", lambda: append_json_line(self.path, line))
         for listener in self.listeners:
             listener.progressed(progress)
 

@@ -110,7 +110,10 @@ def _told_and_recorded(request: RunRequest, folder: RunFolder, *, is_main: bool)
             name=request.experiment.name, state="interrupted" if interrupted else "failed", error=line
         )
         if is_main:
-            folder.write_result(result)
+            try:
+                folder.write_result(result)
+            except OSError as failure:  # on a full disk; what is to be told is why the run failed
+                logger.error("the result cannot be written: %s", failure)
             for listener in request.listeners:
                 listener.finished(result)
         # The frames hold the model; whoever keeps the error must not keep that alive.
@@ -200,12 +203,14 @@ def _train(
         final_model_path=folder.final_model.name,
         seconds=round(outcome["seconds"], 3),
     )
+    room = trainer.room
     del model, trainer
     memory.release()
     kept = memory.allocated_mb(profile.device) - device_before
     result = replace(result, metrics={**result.metrics, "unreleased_memory_mb": round(max(0.0, kept), 1)})
     if is_main:
-        folder.write_result(result)
+        room.write_alone("the result", lambda: folder.write_result(result))
+        room.keep_to_budget()
         for listener in request.listeners:
             listener.finished(result)
     return result

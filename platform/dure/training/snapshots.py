@@ -18,6 +18,7 @@ from dure.modeling.ema import WeightAverage
 from dure.modeling.shards import whole_weights
 from dure.modeling.weights import load_weights, save_weights, trained_state, write_weights
 from dure.training.corpus import load_corpus
+from dure.training.final_model import write_model
 from dure.training.records import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class EpochSnapshots(TrainerCallback):  # type: ignore[misc]
         needed: Says which epochs must not be removed, beside the best and the newest.
         is_main: Whether this is the main worker; the others write nothing, and send what only they hold.
         average: Average of the weights, when it is what is validated: the file holds both then.
+        write: Writes a file, named in words, by the steps that it is given.
     """
 
     def __init__(
@@ -51,7 +53,9 @@ class EpochSnapshots(TrainerCallback):  # type: ignore[misc]
         needed: Callable[[], set[int]],
         is_main: bool,
         average: WeightAverage | None = None,
+        write: Callable[..., None],
     ) -> None:
+        self.write = write
         self.folder = folder
         self.every = every
         self.limit = limit
@@ -79,7 +83,12 @@ class EpochSnapshots(TrainerCallback):  # type: ignore[misc]
         if epoch % self.every and state.global_step < state.max_steps:
             return
         path = self.folder.epoch_file(epoch, max(lr_scheduler.get_last_lr()))
-        about: dict[str, Any] = {"epoch": epoch, "step": state.global_step}
+        self.write(f"epoch {epoch}", steps=[lambda: self._write(model, path, epoch, state.global_step)])
+        if self.is_main:
+            self._remove_what_is_too_much(path, epoch, state)
+
+    def _write(self, model: Any, path: Path, epoch: int, step: int) -> None:
+        about: dict[str, Any] = {"epoch": epoch, "step": step}
         if self.average is None:
             save_weights(model, path, about, is_main=self.is_main)
         else:
@@ -89,8 +98,6 @@ class EpochSnapshots(TrainerCallback):  # type: ignore[misc]
             with self.average.in_place_of_weights(keep=self.is_main):
                 if self.is_main:
                     write_weights(model, path, about)
-        if self.is_main:
-            self._remove_what_is_too_much(path, epoch, state)
 
     def _remove_what_is_too_much(self, path: Path, epoch: int, state: Any) -> None:
         for other in path.parent.glob("*.pt"):
@@ -120,8 +127,7 @@ def export_weights(weights: Path, experiment: Experiment, profile: Profile, fold
     set_seed(experiment.experiment.seed)
     model = family.load_model(tokenizer, profile)
     load_weights(model, weights)
-    with written_beside(folder) as beside:
-        family.export(model, tokenizer, beside)
+    write_model(family, model, tokenizer, folder)
 
 
 def epochs_of(folder: Path) -> dict[int, Path]:

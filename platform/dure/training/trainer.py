@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,14 +29,18 @@ from dure.modeling.ema import WeightAverage
 from dure.modeling.precision import resolve
 from dure.modeling.shards import whole_weights
 from dure.training import checkpoints, zero
+from dure.training.agreement import by_main
 from dure.training.arguments import total_steps, training_arguments, worker_batch_size
 from dure.training.events import RunListener, RunStart
+from dure.training.final_model import write_model
 from dure.training.fitting import FittingRows
+from dure.training.forecast import forecast, num_parameters
 from dure.training.hf import Averaging, ClassicTrainer, GeneratingTrainer, Rhythm
 from dure.training.oom import is_out_of_memory
 from dure.training.recorder import Recorder
 from dure.training.records import RunFolder
 from dure.training.recovery import Recovery
+from dure.training.room import DiskRoom
 from dure.training.snapshots import EpochSnapshots
 
 if TYPE_CHECKING:
@@ -88,8 +93,9 @@ class ModelTrainer:
         self.tell = tell
         self.is_main = rank == 0
         self.eval_dataset = None if eval_dataset is None else _longest_first(eval_dataset)
-        self.recorder = Recorder(self.folder.metrics, listeners, is_main=self.is_main)
         training = self.experiment.training
+        self.room = DiskRoom(folder.path, profile.storage, tell=tell, can_repeat=profile.deepspeed is None)
+        self.recorder = Recorder(self.folder.metrics, listeners, is_main=self.is_main, room=self.room)
         check_best_metric(self.experiment, family)
         self.compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = (
             None if self.eval_dataset is None else family.compute_metrics(model, tokenizer, self.eval_dataset)
@@ -110,7 +116,8 @@ class ModelTrainer:
         self.total_steps = total_steps(self.experiment, len(train_dataset))
         trainer_class = GeneratingTrainer if family.generates else ClassicTrainer
         arguments_class = Seq2SeqTrainingArguments if family.generates else TrainingArguments
-        callbacks: list[Any] = [Rhythm(), self.recorder]
+        self.rhythm = Rhythm()
+        callbacks: list[Any] = [self.rhythm, self.recorder]
         if training.early_stopping_patience is not None and self.eval_dataset is not None:
             callbacks.append(EarlyStoppingCallback(training.early_stopping_patience))
         set_seed(self.experiment.experiment.seed)
@@ -128,6 +135,7 @@ class ModelTrainer:
             compute_loss_func=family.objective(model, train_dataset),
             callbacks=callbacks,
         )
+        self.foretold = forecast(self.experiment, *num_parameters(self.hf.model), precision)
         average = None if training.ema is None else WeightAverage(self.hf.model, training.ema)
         if average is not None:
             self.hf.average = average
@@ -141,6 +149,7 @@ class ModelTrainer:
                     needed=lambda: {epoch for each in listeners for epoch in each.epochs_to_keep()},
                     is_main=self.is_main,
                     average=average,
+                    write=partial(self.room.write, num_bytes=self.foretold.epoch),
                 )
             )
         if training.layer_lr_decay is not None:
@@ -166,7 +175,10 @@ class ModelTrainer:
         self.hf.recovery = self.recovery
         if training.on_oom == "shrink":
             self._recall(fitting)
-        self.hf.keep_checkpoints(training.save_total_limit)
+        self.judge = checkpoints.Judge(training.best_metric, training.higher_is_better)
+        self.hf.keep_checkpoints(
+            training.save_total_limit, self.judge, self.room, self.foretold.checkpoint, tell
+        )
         if training.group_by_length:
             self.hf.group_lengths(
                 numpy.asarray(train_dataset["length"]),
@@ -178,7 +190,8 @@ class ModelTrainer:
         """Train to the end, load the best checkpoint (its averaged weights with ``ema``) and save the final model.
 
         Args:
-            resume: Continue from the newest whole checkpoint of the folder, when there is one.
+            resume: Continue from the newest whole checkpoint of the folder, when there is one; what is broken is
+                told.
 
         Returns:
             ``final_model_path``, ``best_checkpoint`` (None without validation), ``eval_metrics`` (of the best
@@ -186,12 +199,19 @@ class ModelTrainer:
             included), ``num_oom`` (times that memory did not suffice) and ``seconds``.
 
         Raises:
-            UserError: ``training.best_metric`` is no metric of the family.
-            RunError: The loss became NaN or infinite, or memory did not suffice in the end.
+            UserError: What the run will keep does not fit onto the disk.
+            RunError: The loss became NaN or infinite, memory did not suffice in the end, or the best checkpoint
+                broke and there is none in its place.
         """
         if self.is_main:
             checkpoints.remove_leftovers(self.folder.checkpoints)
-        checkpoint = checkpoints.last_checkpoint(self.folder.checkpoints) if resume else None
+        by_main(lambda: self.room.check(self.foretold))
+        self.rhythm.choice = (
+            by_main(lambda: checkpoints.choose(self.folder.checkpoints, self.judge, self.tell))
+            if resume
+            else None
+        )
+        checkpoint = None if self.rhythm.choice is None else self.rhythm.choice.path
         resumed_step = 0 if checkpoint is None else _step_of(checkpoint)
         self.recorder.begin(resumed_step)
         start = RunStart(
@@ -215,8 +235,8 @@ class ModelTrainer:
         speed: dict[str, float] = {}
         if checkpoint is not None:
             self.recovery.load(checkpoint)
-        if checkpoint is not None and _is_finished(checkpoint):
-            self._restore(checkpoint)
+        if self.rhythm.choice is not None and _is_finished(self.rhythm.choice.path):
+            self._restore(self.rhythm.choice)
         else:
             set_seed(self.experiment.experiment.seed)
             if checkpoint is not None and self.hf.average is not None:
@@ -299,11 +319,12 @@ class ModelTrainer:
         ) as self.hf.continues:
             yield str(self.hf.continues.path)
 
-    def _restore(self, checkpoint: Path) -> None:
+    def _restore(self, choice: checkpoints.Choice) -> None:
         """Take up a run that had trained to its end but was killed before its model was saved."""
-        self.hf.state = TrainerState.load_from_json(str(checkpoint / checkpoints.STATE_FILE))
-        best = self.hf.state.best_global_step
-        folder = self.folder.checkpoints / checkpoints.checkpoint_name(best) if best else checkpoint
+        self.hf.state = TrainerState.load_from_json(str(choice.path / checkpoints.STATE_FILE))
+        checkpoints.take_as_best(choice.best, self.hf.state, self.folder.checkpoints)
+        best = self.hf.state.best_model_checkpoint
+        folder = choice.path if best is None else Path(best)
         self.hf._load_from_checkpoint(str(folder))
         if self.hf.average is not None:
             self.hf.average.load(folder / checkpoints.AVERAGE_FILE)
@@ -325,7 +346,8 @@ class ModelTrainer:
         for record in records:
             values = {key: value for key, value in record.items() if value is not None}
             if record["kind"] == "eval" and record["step"] == best_step and record["step"]:
-                metrics = {key: value for key, value in values.items() if key.startswith("eval_")}
+                # Also a test is recorded at this step, by a session that was killed before its result was.
+                metrics |= {key: value for key, value in values.items() if key.startswith("eval_")}
             if record["kind"] == "eval" and record["step"] == 0:
                 untrained = {key: value for key, value in values.items() if key.startswith("untrained_")}
         losses = [record["loss"] for record in records if record["kind"] == "train" and "loss" in record]
@@ -335,8 +357,7 @@ class ModelTrainer:
                 f"({self.experiment.training.learning_rate:g}) or set training.precision=fp32"
             )
         with whole_weights(self.model, keep=self.is_main):
-            if self.is_main:
-                self.family.export(self.model, self.tokenizer, self.folder.final_model)
+            self.room.write("the final model", self.foretold.final_model, [self._write_final_model])
         return {
             "final_model_path": str(self.folder.final_model),
             "best_checkpoint": best,
@@ -347,6 +368,10 @@ class ModelTrainer:
             "untrained_metrics": untrained,
             "seconds": self.recorder.seconds,
         }
+
+    def _write_final_model(self) -> None:
+        if self.is_main:
+            write_model(self.family, self.model, self.tokenizer, self.folder.final_model)
 
 
 def check_best_metric(experiment: Experiment, family: Family) -> None:

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 from dure.errors import UserError, nearest
 from dure.family import Family
 from dure.files import read_json_lines
+from dure.modeling.weights import LOST, check_torch_file
 from dure.training.checkpoints import STATE_FILE
+from dure.training.manifest import check_whole, has_manifest
 from dure.training.records import RunFolder, folder_at
 from dure.validation.checks import Checklist, Note
 from dure.validation.model import ModelFacts, Shape
-from dure.validation.weights import check_same_model, check_torch_file, safetensors_shapes, torch_shapes
+from dure.validation.weights import check_same_model, safetensors_shapes, torch_shapes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -125,8 +127,10 @@ def _check_one(note: Note, path: Path, wanted: Wanted) -> None:
         _check_file(note, path, wanted)
     elif step := _STEP_FOLDER.fullmatch(path.name):
         _check_step(note, path, int(step[1]), wanted)
+        check_whole(path, hint=f"--resume sets it aside and takes the checkpoint before; {LOST}")
     elif (path / "config.json").is_file():
         _check_final(note, path, wanted)
+        check_whole(path, hint=LOST)
     else:
         raise UserError(
             "the folder holds neither a run nor a model",
@@ -195,7 +199,7 @@ def _check_step(note: Note, path: Path, step: int, wanted: Wanted) -> None:
     files = [file for file in path.rglob("*") if file.suffix in _TORCH_SUFFIXES]
     for file in files:
         check_torch_file(file)
-    note.found = f"step {step}, {_counted(shapes)}, {len(files)} files of state"
+    note.found = f"step {step}, {_counted(shapes)}, {len(files)} files of state{_compared(path)}"
     facts = wanted.facts
     if facts is None or not facts.state:
         return
@@ -204,6 +208,10 @@ def _check_step(note: Note, path: Path, step: int, wanted: Wanted) -> None:
         check_same_model(shapes, trained, {}, path, wanted.of)
     elif shapes:
         check_same_model(shapes, facts.state, facts.tied, path, wanted.of)
+
+
+def _compared(path: Path) -> str:
+    return "" if has_manifest(path) else ", no manifest to compare them with"
 
 
 def _as_adapter(name: str) -> str:
@@ -215,7 +223,7 @@ def _check_final(note: Note, path: Path, wanted: Wanted) -> None:
     shapes = _folder_shapes(path)
     if not shapes:
         raise UserError("it holds no weights", where=str(path), expected="a .safetensors file")
-    note.found = _counted(shapes)
+    note.found = _counted(shapes) + _compared(path)
     if wanted.family is None:
         note.found += "; not loaded, since its family is not known"
         note.remedy = "name the experiment that trained it"

@@ -16,9 +16,11 @@ from dure.config.rehearsal import rehearsal_of
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.family import Family, load_family
+from dure.training.forecast import forecast
 from dure.training.records import RunFolder
-from dure.validation import environment, forecast
+from dure.validation import environment
 from dure.validation.checks import Check, Checklist, Note, Tell
+from dure.validation.forecast import check_disk, check_memory
 from dure.validation.model import ModelFacts, model_facts
 
 _OUTPUTS = Path("outputs")
@@ -198,15 +200,15 @@ def _check_experiment(
         for name in ("memory", "disk"):
             checklist.skip("environment", name, reason)
         return facts
-    foretold = forecast.forecast(
+    foretold = forecast(
         experiment,
         facts.num_parameters,
         facts.num_trained,
         profile.precision if experiment.training.precision == "auto" else experiment.training.precision,
         in_4bit=experiment.model.quantization is not None and profile.quantization,
     )
-    checklist.run("environment", "memory", partial(forecast.check_memory, foretold=foretold, profile=profile))
-    checklist.run("environment", "disk", partial(forecast.check_disk, foretold=foretold, folder=output))
+    checklist.run("environment", "memory", partial(check_memory, foretold=foretold, profile=profile))
+    checklist.run("environment", "disk", partial(check_disk, foretold=foretold, folder=output))
     return facts
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from dure.errors import UserError
-from dure.modeling.weights import STATE
+from dure.modeling.weights import LOST, STATE, check_torch_file
 from dure.validation.model import Shape
 
-_COPY = "copy it again, or take another checkpoint: what is lost cannot be repaired"
 _LENGTH_BYTES = 8
 """A safetensors file begins with the length of its header."""
 
@@ -36,7 +34,7 @@ def safetensors_shapes(path: Path) -> dict[str, Shape]:
                 shapes[name] = tuple(tensor.shape)
                 _check_finite(name, tensor, path)
     except SafetensorError as error:
-        raise UserError(f"the file is damaged ({error})", where=str(path), hint=_COPY) from None
+        raise UserError(f"the file is damaged ({error})", where=str(path), hint=LOST) from None
     return shapes
 
 
@@ -49,7 +47,7 @@ def _check_length(path: Path) -> None:
             raise UserError(
                 f"the file is cut short within its header: {size:,} bytes are there",
                 where=str(path),
-                hint=_COPY,
+                hint=LOST,
             )
         try:
             header = json.loads(file.read(length))
@@ -59,36 +57,12 @@ def _check_length(path: Path) -> None:
                 f"the header of the file is damaged ({error})",
                 where=str(path),
                 expected="a safetensors file",
-                hint=_COPY,
+                hint=LOST,
             ) from None
     whole = _LENGTH_BYTES + length + max(ends, default=0)
     if size < whole:
         raise UserError(
-            f"the file is cut short: {size:,} of {whole:,} bytes are there", where=str(path), hint=_COPY
-        )
-
-
-def check_torch_file(path: Path) -> None:
-    """Check that a file of ``torch.save`` is whole, by the checksums in it; nothing in it is executed.
-
-    Raises:
-        UserError: It is cut short or damaged, or no such file.
-    """
-    size = path.stat().st_size
-    if not zipfile.is_zipfile(path):
-        with path.open("rb") as file:
-            begins_well = file.read(4) == b"PK\x03\x04"
-        if begins_well or size == 0:
-            raise UserError(f"the file is cut short: {size:,} bytes are there", where=str(path), hint=_COPY)
-        raise UserError("this is no file of torch.save", where=str(path), expected="weights that dure saved")
-    try:
-        with zipfile.ZipFile(path) as file:
-            broken = file.testzip()
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        broken = str(error)
-    if broken is not None:
-        raise UserError(
-            f"the file is damaged: the checksum of '{broken}' is wrong", where=str(path), hint=_COPY
+            f"the file is cut short: {size:,} of {whole:,} bytes are there", where=str(path), hint=LOST
         )
 
 

@@ -111,6 +111,17 @@ def test_a_file_that_would_run_code_is_refused(checkpoints, tmp_path):
         load_weights(loaded("t5", checkpoints["t5"], seed=1, lora=True), tmp_path / "best_model.pt")
 
 
+def test_a_changed_byte_is_no_changed_weight(checkpoints, tmp_path):
+    file = tmp_path / "best_model.pt"
+    model = loaded("t5", checkpoints["t5"], seed=1, lora=True)
+    save_weights(model, file, {})
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match="damaged"):
+        load_weights(model, file)
+
+
 def test_a_kill_while_weights_are_written_leaves_a_whole_file(tmp_path):
     file = tmp_path / "epoch_1.pt"
     writing = (

@@ -5,7 +5,9 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ PLATFORM = Path(__file__).resolve().parents[3] / "platform"
 
 # Tracks the runs of argv[2:], one after another, in one process; what the tracker tells goes to stdout.
 DRIVER = """
-import pickle, sys, time
+import os, pickle, sys, time, urllib.request
 from pathlib import Path
 import psutil
 from dure.training.events import RunProgress, RunStart
@@ -41,6 +43,9 @@ for folder in [Path(name) for name in sys.argv[2:] if not name.startswith("--")]
             kill_service = False
             for child in psutil.Process().children(recursive=True):
                 child.kill()
+        if "--lose" in sys.argv and step == 3:
+            time.sleep(2)  # until the server has got the first steps
+            urllib.request.urlopen(os.environ["WANDB_BASE_URL"] + "/lose").read()
         tracker.progressed(RunProgress("train", step, 5, step / 2, 0.1, {"loss": 1.0 / step}))
     tracker.progressed(RunProgress("eval", step, 5, step / 2, 0.2, {"eval_rouge1": 0.25 * step, "eval_nan": float("nan")}))
     tracker.finished(RunResult(folder.name, "completed", {"eval_rouge1": 0.75, "rouge_tokenizer": "morpheme"}, seconds=3.0))
@@ -255,6 +260,56 @@ def test_a_wandb_service_that_dies_in_a_run_stops_nothing_and_the_next_run_is_tr
     assert told[0] == told[2]
     (two,) = offline_runs(tmp_path / "two")
     assert len(history(two, "train/loss")) == 3
+
+
+class _Server(BaseHTTPRequestHandler):
+    """As much of a W&B server as it takes to open a run; asked for ``/lose``, it goes."""
+
+    def do_GET(self) -> None:
+        self._answer({})
+        if self.path == "/lose":
+            threading.Thread(target=lambda: (self.server.shutdown(), self.server.server_close())).start()
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        project = {"id": "p", "name": "dure-tests", "entity": {"id": "e", "name": "team"}}
+        bucket = {"id": "x", "name": "n", "displayName": "one", "config": "{}", "historyLineCount": 0}
+        opened = {"upsertBucket": {"bucket": {**bucket, "project": project}, "inserted": True}}
+        self._answer({"data": opened if b"UpsertBucket" in body else {}})
+
+    def _answer(self, value: Any) -> None:
+        content = json.dumps(value).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.mark.slow  # wandb is given 20 s to send the rest
+def test_a_server_that_is_lost_in_a_run_stops_nothing_and_what_it_lacks_is_kept_and_said(
+    tracker_file: Path, tmp_path: Path
+) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    begin = time.monotonic()
+    told = track(
+        tracker_file,
+        tmp_path / "one",
+        "--lose",
+        environment={"WANDB_API_KEY": "a" * 40, "WANDB_BASE_URL": address},
+    )
+
+    assert time.monotonic() - begin < 45
+    assert told[0] == f"W&B: {address}/team/dure-tests"
+    assert len(told) == 2
+    assert "wandb sync RUN/wandb/run-*" in told[1]
+    (kept,) = (tmp_path / "one").glob("wandb/run-*/*.wandb")
+    assert [step for step, _ in history(records(kept), "train/loss")] == [1, 2, 3]
 
 
 def test_an_experiment_without_wandb_gets_the_null_listener(experiment: Experiment) -> None:

@@ -24,7 +24,14 @@ def at(epoch: float, step: int, *, epochs: int = 11, best: int = 0) -> SimpleNam
 
 
 def snapshots_in(folder, *, every=1, limit=30, needed=(), is_main=True):
-    return EpochSnapshots(folder, every=every, limit=limit, needed=lambda: set(needed), is_main=is_main)
+    return EpochSnapshots(
+        folder,
+        every=every,
+        limit=limit,
+        needed=lambda: set(needed),
+        is_main=is_main,
+        write=lambda what, steps: [step() for step in steps],
+    )
 
 
 class Rate:

@@ -81,6 +81,15 @@ def test_one_flipped_byte_in_saved_tensors_is_found(a_run, failed):
     assert "optimizer.pt" in check.found
 
 
+def test_what_only_the_manifest_knows_is_found(a_run, failed):
+    path = a_run("whole")
+    (path / "checkpoint-2" / "trainer_state.json").open("a").write("\n")
+    (path / "final_model" / "tokenizer_config.json").open("a").write("\n")
+    checks = failed(checkpoint=path)
+    assert "trainer_state.json has grown" in checks["checkpoint-2"].found
+    assert "tokenizer_config.json has grown" in checks["final_model"].found
+
+
 def test_weights_that_are_not_finite_are_told(a_run, failed):
     path = a_run("adapters") / "checkpoint-2" / "ema.pt"
     saved = torch.load(path, weights_only=True)

@@ -1,0 +1,107 @@
+"""What a run will take of memory and disk, foretold from the number of its parameters."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dure.config.schema import Experiment, TrainingConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0}
+_BYTES_IN_4BIT = 0.5
+_FULL = 4
+"""Bytes of an fp32 number: of what is trained, of its gradient, of each of Adam's two moments, of its average."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Bytes that one worker's model takes while it trains, and that a run leaves on the disk.
+
+    Attributes:
+        weights: The parameters.
+        gradients: Their gradients.
+        moments: Adam's two moments.
+        average: The moving average of the weights, when there is one.
+        checkpoint: One checkpoint: the trained weights, the moments, the average.
+        num_checkpoints: Most of them at a time; one more than are kept, since one is written before one goes.
+        epoch: The weights of one epoch in a file of their own, with their average.
+        num_epochs: Such files that are kept.
+        final_model: The model at the end, in fp32.
+    """
+
+    weights: int
+    gradients: int
+    moments: int
+    average: int
+    checkpoint: int
+    num_checkpoints: int
+    epoch: int
+    num_epochs: int
+    final_model: int
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory, without activations: these depend on the rows."""
+        return self.weights + self.gradients + self.moments + self.average
+
+    @property
+    def disk(self) -> int:
+        """Bytes on the disk."""
+        return self.checkpoint * self.num_checkpoints + self.epoch * self.num_epochs + self.final_model
+
+    @property
+    def least(self) -> int:
+        """Bytes on the disk that must be: the best and the last checkpoint, then a third or the final model."""
+        return (
+            2 * self.checkpoint
+            + max(self.checkpoint, self.final_model)
+            + min(self.num_epochs, 1) * self.epoch
+        )
+
+
+def forecast(
+    experiment: Experiment, num_parameters: int, num_trained: int, precision: str, *, in_4bit: bool = False
+) -> Forecast:
+    """Foretell the bytes of a run.
+
+    Args:
+        experiment: What runs.
+        num_parameters: Parameters of the model, adapters among them.
+        num_trained: How many of them are trained; these are kept in fp32.
+        precision: What frozen weights are kept in: ``fp32``, ``bf16`` or ``fp16``.
+        in_4bit: Whether frozen weights are packed into 4 bits; embeddings, which are not, count as if they were.
+    """
+    training = experiment.training
+    frozen = num_parameters - num_trained
+    weights = num_trained * _FULL + int(frozen * (_BYTES_IN_4BIT if in_4bit else _BYTES[precision]))
+    moments = 2 * _FULL * num_trained
+    average = 0 if training.ema is None else _FULL * num_trained
+    return Forecast(
+        weights=weights,
+        gradients=_FULL * num_trained,
+        moments=moments,
+        average=average,
+        checkpoint=_FULL * num_trained + moments + average,
+        # The best and the last one stay even where only one is asked for.
+        num_checkpoints=max(2, training.save_total_limit) + 1,
+        epoch=_FULL * num_trained + average,
+        num_epochs=_kept_epochs(training),
+        final_model=_FULL * num_parameters,
+    )
+
+
+def num_parameters(model: nn.Module) -> tuple[int, int]:
+    """Return how many parameters a model has, and how many of them are trained; 4-bit ones count as they are packed."""
+    parameters = list(model.parameters())
+    return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
+
+
+def _kept_epochs(training: TrainingConfig) -> int:
+    """Return the files of epochs at a time: those kept, and the last epoch's, which is always among them."""
+    if training.keep_epochs is None:
+        return 0
+    return min(training.keep_epochs_limit, math.ceil(training.epochs / training.keep_epochs)) + 1
