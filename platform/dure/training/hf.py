@@ -19,6 +19,8 @@ from dure.modeling.objectives import Objective
 from dure.modeling.r_drop import r_drop_loss, twice
 from dure.training import checkpoints
 from dure.training.recovery import Recovery
+from dure.training.running_loss import RunningLoss
+from dure.training.stopping import Stopping
 from dure.training.zero import SharedOutTraining
 
 
@@ -42,6 +44,10 @@ class _DureTrainer(SharedOutTraining):
     """Weight of the disagreement of two passes over every row; 0 makes one pass."""
     recovery: Recovery | None = None
     """Computes a step again when memory did not suffice."""
+    stopping: Stopping | None = None
+    """Asks for a checkpoint that is not due, when the run has to stop."""
+    running_loss: RunningLoss
+    """What such a checkpoint holds beside that of others."""
     rate_factors: Mapping[str, float] | None = None
     """Factor on the learning rate of every parameter, by its name; all are 1 when not given."""
 
@@ -172,6 +178,8 @@ class _DureTrainer(SharedOutTraining):
             self.average.save(staging / checkpoints.AVERAGE_FILE, is_main=self.args.should_save)
         if self.recovery is not None and self.args.should_save:
             self.recovery.save(staging)
+        if self.stopping is not None and self.stopping.is_extra:
+            self.running_loss.save(staging)
         best = self.state.best_global_step
         if best:
             self.state.best_model_checkpoint = str(folder / checkpoints.checkpoint_name(best))
@@ -267,7 +275,7 @@ class Rhythm(TrainerCallback):  # type: ignore[misc]
             state.best_model_checkpoint = str(path) if path.is_dir() else None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        """Log whenever a checkpoint is saved, because the running loss is not part of a checkpoint."""
+        """Log whenever a checkpoint is due, so that the losses up to it are in the record and not in it."""
         if control.should_save:
             control.should_log = True
         return control

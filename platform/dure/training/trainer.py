@@ -36,7 +36,9 @@ from dure.training.oom import is_out_of_memory
 from dure.training.recorder import Recorder
 from dure.training.records import RunFolder
 from dure.training.recovery import Recovery
+from dure.training.running_loss import RunningLoss
 from dure.training.snapshots import EpochSnapshots
+from dure.training.stopping import Stopping, StopRequest
 
 if TYPE_CHECKING:
     import datasets
@@ -61,6 +63,7 @@ class ModelTrainer:
         num_workers: Processes that train this model together; this is one of them.
         rank: Number of this process among them.
         tell: Gets one-line messages for the user.
+        stop: Where it is asked that training end before its time.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class ModelTrainer:
         num_workers: int = 1,
         rank: int = 0,
         tell: Callable[[str], None] = logger.info,
+        stop: StopRequest | None = None,
     ) -> None:
         self.family = family
         self.experiment: Experiment = family.experiment
@@ -166,6 +170,13 @@ class ModelTrainer:
         self.hf.recovery = self.recovery
         if training.on_oom == "shrink":
             self._recall(fitting)
+        self.hf.running_loss = RunningLoss(self.hf)
+        self.hf.add_callback(self.hf.running_loss)
+        if stop is not None:
+            self.hf.stopping = Stopping(
+                stop, by_epoch=training.eval_every == "epoch" or training.keep_epochs is not None
+            )
+            self.hf.add_callback(self.hf.stopping)
         self.hf.keep_checkpoints(training.save_total_limit)
         if training.group_by_length:
             self.hf.group_lengths(
@@ -188,6 +199,7 @@ class ModelTrainer:
         Raises:
             UserError: ``training.best_metric`` is no metric of the family.
             RunError: The loss became NaN or infinite, or memory did not suffice in the end.
+            StopAsked: A stop was asked for, and a checkpoint was saved.
         """
         if self.is_main:
             checkpoints.remove_leftovers(self.folder.checkpoints)
@@ -221,6 +233,7 @@ class ModelTrainer:
             set_seed(self.experiment.experiment.seed)
             if checkpoint is not None and self.hf.average is not None:
                 self.hf.average.load(checkpoint / checkpoints.AVERAGE_FILE)
+            self.hf.running_loss.checkpoint = checkpoint
             with self._out_of_memory_recorded(), self._going_on(checkpoint) as path:
                 done = self.hf.train(resume_from_checkpoint=path)
             speed = {name: value for name, value in done.metrics.items() if name.endswith("_per_second")}

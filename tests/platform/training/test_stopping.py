@@ -1,0 +1,128 @@
+"""A run that is asked to stop saves a checkpoint and ends; resumed, it is the undisturbed run to the last bit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dure.files import read_json_lines
+from dure.signals import STOP_FILE
+from dure.training.checkpoints import checkpoints, last_checkpoint
+from dure.training.events import RunListener
+from dure.training.records import RunFolder
+from dure.training.run import RunRequest, run
+from dure.training.stopping import Stopping
+
+
+class Asks(RunListener):
+    """Asks for a stop as soon as a record is of one of these steps."""
+
+    def __init__(self, file, *steps):
+        self.file, self.steps, self.told_lines = file, list(steps), []
+
+    def progressed(self, progress):
+        if self.steps and progress.step >= self.steps[0]:
+            self.steps.pop(0)
+            self.file.touch()
+
+    def told(self, message):
+        self.told_lines.append(message)
+
+
+def same(one, other) -> bool:
+    """Whether two saved states are equal to the last bit."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    return bool((one == other).all()) if hasattr(one, "shape") else one == other
+
+
+def figures(folder):
+    """Every number of a record that is not a time."""
+    return [
+        {key: value for key, value in record.items() if not key.endswith(("seconds", "_runtime", "_per_second"))}
+        for record in read_json_lines(folder / "metrics.jsonl")
+    ]
+
+
+def stopped_and_resumed(experiment, profile, folder, at, **request):
+    """Run, with a stop at every one of these steps, until the end; return the last result."""
+    steps = list(at)
+    for _ in range(len(steps) + 1):
+        (folder / STOP_FILE).unlink(missing_ok=True)
+        asks = Asks(folder / STOP_FILE, *steps[:1])
+        steps = steps[1:]
+        result = run(
+            RunRequest(
+                experiment, profile, folder, resume=True, listeners=(asks,), stop_file=folder / STOP_FILE,
+                **request,
+            )  # fmt: skip
+        )
+        if result.state == "completed":
+            break
+        assert result.state == "interrupted"
+        assert RunFolder(folder).read_result() == result
+    return result
+
+
+def assert_same_run(one, other):
+    assert figures(one) == figures(other)
+    weights = [load_file(folder / "final_model" / "model.safetensors") for folder in (one, other)]
+    assert same(*weights)
+    assert [*checkpoints(one)] == [*checkpoints(other)]
+    last = [last_checkpoint(folder) for folder in (one, other)]
+    assert sorted(path.name for path in last[0].iterdir()) == sorted(path.name for path in last[1].iterdir())
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "ema.pt"):
+        if (last[0] / name).is_file():
+            assert same(*(torch.load(path / name, weights_only=False) for path in last)), name
+    states = [json.loads((path / "trainer_state.json").read_text()) for path in last]
+    for state in states:
+        for key in ("log_history", "best_model_checkpoint"):
+            state.pop(key)
+    assert states[0] == states[1]
+
+
+CASES = {
+    "accumulated, in groups of length, with an average": (
+        ("bert", "full"),
+        {"ema": 0.9, "objective": {"r_drop": 0.5}, "batch_size": 4, "gradient_accumulation_steps": 2,
+         "max_steps": 14, "eval_every": 5, "log_every": 3, "epochs": 4, "early_stopping_patience": 2},
+        (2, 7),
+    ),
+    "in random order, with processes that load": (
+        ("t5", "full"),
+        {"group_by_length": False, "num_data_workers": 2, "batch_size": 8, "max_steps": 8, "eval_every": 4,
+         "log_every": 1, "epochs": 2, "save_total_limit": 3},
+        (2, 5),
+    ),
+    "by epochs": (
+        ("bart", "lora"),
+        {"batch_size": 8, "max_steps": 12, "eval_every": "epoch", "log_every": 2, "epochs": 3, "keep_epochs": 1,
+         "save_total_limit": 1},
+        (2, 8),
+    ),
+}  # fmt: skip
+
+
+def shaped(tiny, architecture, training):
+    experiment = tiny(*architecture, **{key: value for key, value in training.items() if key != "eval_every"})
+    own = {key: value for key, value in training.items() if key != "objective"}
+    return experiment.model_copy(update={"training": experiment.training.model_copy(update=own)})
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_run_that_is_stopped_between_validations_ends_as_an_undisturbed_one(case, tiny, cpu, tmp_path):
+    architecture, training, at = CASES[case]
+    experiment = shaped(tiny, architecture, training)
+    whole = run(RunRequest(experiment, cpu, tmp_path / "whole"))
+    assert whole.state == "completed"
+    result = stopped_and_resumed(experiment, cpu, tmp_path / "cut", at)
+    assert result.best_checkpoint == whole.best_checkpoint
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
