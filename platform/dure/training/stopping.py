@@ -9,7 +9,7 @@ import torch
 from transformers import TrainerCallback
 
 
-class StopAsked(Exception):
+class StopAsked(Exception):  # noqa: N818 - nothing is wrong
     """A run ends here because a stop was asked for.
 
     Attributes:
