@@ -34,6 +34,7 @@ ROOMS = (
         "module_epochs",
         "validation",
         "api",
+        "resume_check",
         "unified",
         "notebook",
         "cli",

@@ -20,7 +20,7 @@ folder = Path(sys.argv[1])
 
 
 def say(line):
-    print(line, flush=True)
+    os.write(1, f"{line}\\n".encode())  # whole, whichever thread says it
 
 
 try:

@@ -29,6 +29,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         tables,
         unified,
         validate,
+        verify,
     )
 
     words = sys.argv[1:] if arguments is None else arguments
