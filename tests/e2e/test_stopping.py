@@ -74,6 +74,7 @@ def reached(folder, step):
     return any(record["step"] >= step for record in read_json_lines(folder / "metrics.jsonl"))
 
 
+@pytest.mark.slow
 def test_a_run_that_gets_sigterm_between_validations_goes_on_exactly(tmp_path):
     arguments = ["train", "kobart_baseline", "--rehearse", *MORE, "rehearsal.max_steps=90"]
     cut = tmp_path / "cut"

@@ -11,6 +11,7 @@ from rich.text import Text
 from dure.reporting.columns import Column, FittedTable
 
 _DIGITS = 12
+_KINDS = {"eval_": "validation", "untrained_": "validation before training", "test_": "test"}
 
 
 def resume_table(record: Mapping[str, Any]) -> Group:
@@ -19,7 +20,7 @@ def resume_table(record: Mapping[str, Any]) -> Group:
     Args:
         record: What :func:`dure.resume_check.verify_resume` returns.
     """
-    rows: Sequence[Mapping[str, Any]] = record["comparisons"]
+    rows = _shortened(record["comparisons"])
     columns = [
         Column("what", [Text(row["what"]) for row in rows], is_text=True),
         Column(
@@ -48,6 +49,22 @@ def resume_table(record: Mapping[str, Any]) -> Group:
         Text(f"results in {record['path']}"),
     ]
     return Group(*shown)
+
+
+def _shortened(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Put the metrics that are equal into one row for validation and one for the test; others stand alone."""
+    shown: list[Mapping[str, Any]] = []
+    for row in rows:
+        kind = next((kind for prefix, kind in _KINDS.items() if row["what"].startswith(prefix)), None)
+        if kind is None or not row["is_equal"]:
+            shown.append(row)
+            continue
+        same = next((each for each in shown if each["what"] == kind), None)
+        if same is None:
+            shown.append({**row, "what": kind})
+        else:
+            shown[shown.index(same)] = {**same, "count": same["count"] + row["count"]}
+    return shown
 
 
 def _verdict(record: Mapping[str, Any]) -> str:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from dure.config import dump_yaml
 from dure.files import read_json_lines
 from dure.signals import STOP_FILE
 from dure.training.checkpoints import checkpoints, last_checkpoint
 from dure.training.events import RunListener
 from dure.training.records import RunFolder
 from dure.training.run import RunRequest, run
+
+SCRIPT = Path(__file__).with_name("stopped_workers.py")
 
 
 class Asks(RunListener):
@@ -79,7 +87,14 @@ def assert_same_run(one, other):
     assert [*checkpoints(one)] == [*checkpoints(other)]
     last = [last_checkpoint(folder) for folder in (one, other)]
     assert sorted(path.name for path in last[0].iterdir()) == sorted(path.name for path in last[1].iterdir())
-    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "ema.pt"):
+    for name in (
+        "optimizer.pt",
+        "scheduler.pt",
+        "rng_state.pth",
+        "rng_state_0.pth",
+        "rng_state_1.pth",
+        "ema.pt",
+    ):
         if (last[0] / name).is_file():
             states = [torch.load(path / name, weights_only=False) for path in last]
             for state in states:
@@ -150,3 +165,33 @@ def test_what_is_due_at_a_step_comes_before_the_stop(tiny, cpu, tmp_path):
     assert any("before there was anything" in line for line in listener.told_lines)
     file.unlink()
     assert run(RunRequest(experiment, cpu, tmp_path, resume=True, stop_file=file)).state == "completed"
+
+
+@pytest.mark.slow
+def test_two_workers_stop_at_the_same_step_and_go_on_exactly(tiny, tmp_path):
+    experiment = shaped(
+        tiny, ("bert", "full"),
+        {"ema": 0.9, "batch_size": 8, "gradient_accumulation_steps": 2, "max_steps": 8, "eval_every": 3,
+         "log_every": 3, "epochs": 4},
+    )  # fmt: skip
+    (tmp_path / "experiment.yaml").write_text(dump_yaml(experiment), encoding="utf-8")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    world = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    workers = [
+        subprocess.Popen(
+            [sys.executable, str(SCRIPT), str(tmp_path / "experiment.yaml"), str(tmp_path)],
+            env={
+                **os.environ, **world, "PYTHONPATH": os.pathsep.join(sys.path),
+                "RANK": str(rank), "LOCAL_RANK": str(rank),
+            },
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    for worker in workers:
+        _, errors = worker.communicate(timeout=300)
+        assert worker.returncode == 0, errors.decode()[-3000:]
+    assert [torch.load(tmp_path / f"ended_{rank}.pt") for rank in range(2)] == [[8, 4, 8]] * 2
+    assert_same_run(tmp_path / "whole", tmp_path / "cut")
