@@ -164,6 +164,20 @@ class _DureTrainer(SharedOutTraining):
         sampler: torch.utils.data.Sampler[int] | None = super()._get_train_sampler(train_dataset)  # type: ignore[misc]
         return sampler
 
+    def _run_epoch(self: Any, *args: Any, **kwargs: Any) -> None:
+        """Pass over the rows once, in the order of this epoch.
+
+        In the middle of an epoch the run goes on with a loader that leaves out the first batches. With several
+        workers the samplers are nested so deep in it that the trainer does not reach the one whose order it is,
+        which would give the rows of the first epoch.
+        """
+        sampler = kwargs["train_dataloader"].batch_sampler
+        while hasattr(sampler, "batch_sampler"):
+            sampler = sampler.batch_sampler
+        if hasattr(sampler.sampler, "set_epoch"):
+            sampler.sampler.set_epoch(kwargs["epoch"])
+        super()._run_epoch(*args, **kwargs)  # type: ignore[misc]
+
     def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
         folder = Path(self.args.output_dir)
         step = self.state.global_step
