@@ -11,7 +11,19 @@ ENGINE = ROOT / "platform" / "dure"
 
 # From the ground up: a room imports only itself and rooms before it.
 ROOMS = (
-    *("errors", "files", "config", "data", "metrics", "modeling", "family", "training", "runtime", "tuning"),
+    *(
+        "errors",
+        "files",
+        "signals",
+        "config",
+        "data",
+        "metrics",
+        "modeling",
+        "family",
+        "training",
+        "runtime",
+        "tuning",
+    ),
     *(
         "analysis",
         "reporting",
@@ -22,6 +34,7 @@ ROOMS = (
         "module_epochs",
         "validation",
         "api",
+        "resume_check",
         "unified",
         "notebook",
         "cli",

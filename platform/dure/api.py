@@ -205,11 +205,13 @@ def train(
     Raises:
         UserError: The experiment, its data or the cluster is wrong.
         RunError: Training failed.
+        Stopped: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
     """
     from dure.reporting.tracking import tracker_for
     from dure.runtime.cluster import cluster
     from dure.runtime.fit import fit
     from dure.runtime.follow import following
+    from dure.signals import Stopped, stoppable
     from dure.training.logs import captured_output
     from dure.training.records import RunFolder
     from dure.training.run import RunRequest
@@ -225,28 +227,37 @@ def train(
                 listener.told(f"{finished.name}: completed earlier, so nothing is run; results in {path}")
             return finished
     write_text(folder.experiment, dump_yaml(experiment))
-    request = RunRequest(
-        experiment=experiment,
-        profile=profile,
-        path=path.resolve(),
-        resume=resume,
-        listeners=(*listeners, *companions, tracker_for(experiment)),
-        layout=layout or RunFolder,
-    )
-    if profile.trains_in_process and address is None:
-        return fit(request)
-    for listener in listeners:
-        listener.told(f"{experiment.name}: {profile.num_workers} worker(s) on a cluster; results in {path}")
-    # The console's terminal does not travel to the workers: it follows their records instead.
-    travelling = replace(request, listeners=request.listeners[len(listeners) :])
-    with (
-        captured_output(path / "driver.log"),
-        cluster(address),
-        following(folder.metrics, listeners),
-    ):
-        result = fit(travelling, in_process=False)
-    for listener in listeners:
-        listener.finished(result)
+
+    def tell(message: str) -> None:
+        for listener in listeners:
+            listener.told(message)
+
+    with stoppable(path.resolve(), tell) as stop_file:
+        request = RunRequest(
+            experiment=experiment,
+            profile=profile,
+            path=path.resolve(),
+            resume=resume,
+            listeners=(*listeners, *companions, tracker_for(experiment)),
+            layout=layout or RunFolder,
+            stop_file=stop_file,
+        )
+        if profile.trains_in_process and address is None:
+            result = fit(request)
+        else:
+            tell(f"{experiment.name}: {profile.num_workers} worker(s) on a cluster; results in {path}")
+            # The console's terminal does not travel to the workers: it follows their records instead.
+            travelling = replace(request, listeners=request.listeners[len(listeners) :])
+            with (
+                captured_output(path / "driver.log"),
+                cluster(address),
+                following(folder.metrics, listeners),
+            ):
+                result = fit(travelling, in_process=False)
+            for listener in listeners:
+                listener.finished(result)
+    if result.state == "interrupted":
+        raise Stopped
     return result
 
 

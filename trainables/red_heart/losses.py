@@ -119,6 +119,10 @@ class RedHeartObjective(Objective):
         sums, self._sums = self._sums, None
         return sums
 
+    def put_sums(self, sums: torch.Tensor) -> None:
+        """Take back what :meth:`take_sums` gave."""
+        self._sums = sums
+
     def mean_losses(self, sums: torch.Tensor) -> dict[str, float]:
         """Return ``loss_<task>`` of every task that has a target, and their weighted sum as ``loss``."""
         totals, items = sums[: len(TASKS)], sums[len(TASKS) :]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 import traceback
 from typing import Any, NoReturn
 
 from dure.cli.app import app
 from dure.errors import DureError, nearest
+from dure.signals import install
 
 FLAGS = ("--debug", "--verbose", "-v")
 """Flags of the program itself that are accepted anywhere, since people put them last."""
@@ -30,12 +29,12 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         tables,
         unified,
         validate,
+        verify,
     )
 
     words = sys.argv[1:] if arguments is None else arguments
     words = [word for word in words if word in FLAGS] + [word for word in words if word not in FLAGS]
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _interrupt)
+    install()
     try:
         result = app(args=words or ["--help"], prog_name="dure", standalone_mode=False, obj=words)
     except DureError as error:
@@ -51,11 +50,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     if result == _INTERRUPTED_CODE:  # The parser turns Ctrl-C into the code that it would exit with.
         _fail(None, _INTERRUPTED, _INTERRUPTED_CODE, words)
     sys.exit(result if isinstance(result, int) else 0)
-
-
-def _interrupt(number: int, frame: object) -> NoReturn:
-    """End on SIGTERM as on Ctrl-C: in order, and leaving what can be continued."""
-    raise KeyboardInterrupt
 
 
 def _end_of(error: Exception, words: list[str]) -> NoReturn:

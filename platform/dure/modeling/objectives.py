@@ -90,6 +90,9 @@ class Objective(ABC):
         """
         return None
 
+    def put_sums(self, sums: torch.Tensor) -> None:  # noqa: B027 - whose take_sums gives nothing gets nothing
+        """Take back what :meth:`take_sums` gave, here or in the session before."""
+
     def mean_losses(self, sums: torch.Tensor) -> dict[str, float]:
         """Return the losses of a table by name, from its :meth:`row_losses` summed over all rows.
 

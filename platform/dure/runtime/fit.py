@@ -16,6 +16,13 @@ from dure.training.records import RunResult
 from dure.training.run import RunRequest, run
 
 
+class _WorkersTrainer(TorchTrainer):  # type: ignore[misc]
+    """A ``TorchTrainer`` that leaves Ctrl-C to this process: Ray's own answer ends the workers at once."""
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        pass
+
+
 def scaling(profile: Profile, *, in_process: bool) -> ScalingConfig:
     """Return what one trial asks of Ray Train; no worker processes when it trains in this one."""
     if in_process:
@@ -107,7 +114,7 @@ def fit(request: RunRequest, *, in_process: bool | None = None, callbacks: Seque
             raise RunError(f"Ray Train returned {result!r} instead of a result")
         return result
     folder = request.folder()
-    trainer = TorchTrainer(
+    trainer = _WorkersTrainer(
         _run_as_worker,
         train_loop_config={"request": request},
         scaling_config=scaling(request.profile, in_process=False),

@@ -16,6 +16,8 @@ from dure.training.manifest import MANIFEST, described, faults, has_manifest
 _NAME = re.compile(r"checkpoint-(\d+)")
 STATE_FILE = "trainer_state.json"
 """Written into a checkpoint when all workers have written their parts; its manifest comes after it."""
+RUNNING_LOSS_FILE = "running_loss.pt"
+"""Losses since the last record, in a checkpoint that was not due but made for a stop; no other has it."""
 AVERAGE_FILE = "ema.pt"
 """Averaged weights in a checkpoint, whose other files hold those that training goes on with."""
 BROKEN = "broken"
@@ -233,12 +235,15 @@ def retain(folder: Path, limit: int, protected: Iterable[int]) -> list[int]:
     """Delete the oldest checkpoints above ``limit`` and return the steps that were deleted.
 
     The newest one and the protected steps (the best; whatever an analysis still needs) are never deleted,
-    even when that leaves more than ``limit``.
+    even when that leaves more than ``limit``. A checkpoint that was made for a stop takes nobody's place: it goes
+    as soon as there is a newer one.
     """
     found = checkpoints(folder)
     kept = {max(found, default=-1), *protected}
-    removable = [step for step in found if step not in kept]
-    deleted = removable[: max(0, len(found) - limit)]
+    extra = [step for step, path in found.items() if (path / RUNNING_LOSS_FILE).is_file()]
+    due = [step for step in found if step not in extra]
+    removable = [step for step in due if step not in kept]
+    deleted = [step for step in extra if step not in kept] + removable[: max(0, len(due) - limit)]
     for step in deleted:
         # Renamed first: a kill while deleting must not leave half a checkpoint under its name.
         doomed = folder / f".{checkpoint_name(step)}.deleted"

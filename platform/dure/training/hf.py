@@ -24,6 +24,8 @@ from dure.training.manifest import write_manifest
 from dure.training.recovery import Recovery
 from dure.training.retention import bytes_in
 from dure.training.room import DiskRoom
+from dure.training.running_loss import RunningLoss
+from dure.training.stopping import Stopping
 from dure.training.zero import SharedOutTraining
 
 
@@ -47,6 +49,10 @@ class _DureTrainer(SharedOutTraining):
     """Weight of the disagreement of two passes over every row; 0 makes one pass."""
     recovery: Recovery | None = None
     """Computes a step again when memory did not suffice."""
+    stopping: Stopping | None = None
+    """Asks for a checkpoint that is not due, when the run has to stop."""
+    running_loss: RunningLoss
+    """What such a checkpoint holds beside that of others."""
     rate_factors: Mapping[str, float] | None = None
     """Factor on the learning rate of every parameter, by its name; all are 1 when not given."""
 
@@ -174,6 +180,20 @@ class _DureTrainer(SharedOutTraining):
         sampler: torch.utils.data.Sampler[int] | None = super()._get_train_sampler(train_dataset)  # type: ignore[misc]
         return sampler
 
+    def _run_epoch(self: Any, *args: Any, **kwargs: Any) -> None:
+        """Pass over the rows once, in the order of this epoch.
+
+        In the middle of an epoch the run goes on with a loader that leaves out the first batches. With several
+        workers the samplers are nested so deep in it that the trainer does not reach the one whose order it is,
+        which would give the rows of the first epoch.
+        """
+        sampler = kwargs["train_dataloader"].batch_sampler
+        while hasattr(sampler, "batch_sampler"):
+            sampler = sampler.batch_sampler
+        if hasattr(sampler.sampler, "set_epoch"):
+            sampler.sampler.set_epoch(kwargs["epoch"])
+        super()._run_epoch(*args, **kwargs)  # type: ignore[misc]
+
     def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
         """Write a checkpoint beside, where there is room for it, and give it its name when it is whole."""
         folder = Path(self.args.output_dir)
@@ -210,6 +230,8 @@ class _DureTrainer(SharedOutTraining):
             self.average.save(folder / checkpoints.AVERAGE_FILE, is_main=self.args.should_save)
         if self.recovery is not None and self.args.should_save:
             self.recovery.save(folder)
+        if self.stopping is not None and self.stopping.is_extra:
+            self.running_loss.save(folder)
 
     def _write_state(self: Any, folder: Path) -> None:
         if not self.args.should_save:
@@ -314,7 +336,7 @@ class Rhythm(TrainerCallback):  # type: ignore[misc]
             checkpoints.take_as_best(self.choice.best, state, Path(args.output_dir))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        """Log whenever a checkpoint is saved, because the running loss is not part of a checkpoint."""
+        """Log whenever a checkpoint is due, so that the losses up to it are in the record and not in it."""
         if control.should_save:
             control.should_log = True
         return control

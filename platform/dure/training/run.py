@@ -15,7 +15,7 @@ from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment, Profile
 from dure.errors import DureError, RunError
 from dure.family import Family, load_family
-from dure.files import write_json, write_text
+from dure.files import read_json_lines, write_json, write_text
 from dure.modeling.weights import load_weights
 from dure.training import memory
 from dure.training.corpus import Corpus, load_corpus
@@ -24,6 +24,7 @@ from dure.training.events import RunListener
 from dure.training.logs import captured_output
 from dure.training.prediction import tested_rows, write_predictions
 from dure.training.records import RunFolder, RunResult
+from dure.training.stopping import StopAsked, StopRequest
 from dure.training.trainer import ModelTrainer
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class RunRequest:
         layout: How the run's folder is laid out.
         warm_start: Weights to begin with in place of the experiment's.
         keeps_predictions: Whether the best model's predictions of the test rows are written to ``predictions.csv``.
+        stop_file: As soon as this file is there, the run saves a checkpoint and ends as ``interrupted``.
     """
 
     experiment: Experiment
@@ -54,6 +56,7 @@ class RunRequest:
     layout: type[RunFolder] = RunFolder
     warm_start: Path | None = None
     keeps_predictions: bool = False
+    stop_file: Path | None = None
 
     def folder(self) -> RunFolder:
         """Return the names in the run's folder."""
@@ -69,7 +72,7 @@ def run(request: RunRequest, *, rank: int = 0, num_workers: int = 1) -> RunResul
         num_workers: How many these are.
 
     Returns:
-        The result, also written to ``result.json`` by the main process.
+        The result, also written to ``result.json`` by the main process; ``interrupted`` when a stop was asked for.
 
     Raises:
         UserError: The experiment, its data or its checkpoint is wrong.
@@ -83,7 +86,35 @@ def run(request: RunRequest, *, rank: int = 0, num_workers: int = 1) -> RunResul
         _told_and_recorded(request, folder, is_main=rank == 0),
         memory.Usage(request.profile.device) as usage,
     ):
-        return _train(request, folder, rank, num_workers, usage)
+        stop = StopRequest(request.stop_file, is_main=rank == 0)
+        try:
+            return _train(request, folder, rank, num_workers, usage, stop)
+        except StopAsked as asked:
+            # As of any error, the frames hold the model.
+            traceback.clear_frames(asked.__traceback__)
+            memory.release()
+            return _interrupted(request, folder, asked.step, is_main=rank == 0)
+
+
+def _interrupted(request: RunRequest, folder: RunFolder, step: int, *, is_main: bool) -> RunResult:
+    """Write and tell the result of a run that a stop was asked of."""
+    records = read_json_lines(folder.metrics)
+    result = RunResult(
+        name=request.experiment.name,
+        state="interrupted",
+        metrics={"steps": step},
+        seconds=float(records[-1]["seconds"]) if records else 0.0,
+    )
+    if is_main:
+        folder.write_result(result)
+        for listener in request.listeners:
+            listener.told(
+                f"stopped after step {step}, with a checkpoint to continue from"
+                if step
+                else "stopped before there was anything to save"
+            )
+            listener.finished(result)
+    return result
 
 
 @contextmanager
@@ -131,7 +162,12 @@ def one_line(error: BaseException) -> str:
 
 
 def _train(
-    request: RunRequest, folder: RunFolder, rank: int, num_workers: int, usage: memory.Usage
+    request: RunRequest,
+    folder: RunFolder,
+    rank: int,
+    num_workers: int,
+    usage: memory.Usage,
+    stop: StopRequest,
 ) -> RunResult:
     experiment, profile = request.experiment, request.profile
     is_main = rank == 0
@@ -148,6 +184,7 @@ def _train(
     set_seed(experiment.experiment.seed)
     family = load_family(experiment, tell)
     corpus = load_corpus(family, tell=tell)
+    stop.check()
     if request.keeps_predictions:
         tested_rows(corpus)  # Rather now than after hours of training.
     if is_main:
@@ -159,6 +196,7 @@ def _train(
     model = family.load_model(corpus.tokenizer, profile)
     if request.warm_start is not None:
         load_weights(model, request.warm_start)
+    stop.check()
     trainer = ModelTrainer(
         family,
         model,
@@ -172,8 +210,10 @@ def _train(
         num_workers=num_workers,
         rank=rank,
         tell=tell,
+        stop=stop,
     )
     outcome = trainer.train(resume=request.resume)
+    stop.check(outcome["steps"])
     tested = {} if corpus.test is None else trainer.test(corpus.test)
     if request.keeps_predictions:
         with trainer.whole_model() as model:

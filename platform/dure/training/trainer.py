@@ -41,7 +41,9 @@ from dure.training.recorder import Recorder
 from dure.training.records import RunFolder
 from dure.training.recovery import Recovery
 from dure.training.room import DiskRoom
+from dure.training.running_loss import RunningLoss
 from dure.training.snapshots import EpochSnapshots
+from dure.training.stopping import Stopping, StopRequest
 
 if TYPE_CHECKING:
     import datasets
@@ -66,6 +68,7 @@ class ModelTrainer:
         num_workers: Processes that train this model together; this is one of them.
         rank: Number of this process among them.
         tell: Gets one-line messages for the user.
+        stop: Where it is asked that training end before its time.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class ModelTrainer:
         num_workers: int = 1,
         rank: int = 0,
         tell: Callable[[str], None] = logger.info,
+        stop: StopRequest | None = None,
     ) -> None:
         self.family = family
         self.experiment: Experiment = family.experiment
@@ -175,6 +179,13 @@ class ModelTrainer:
         self.hf.recovery = self.recovery
         if training.on_oom == "shrink":
             self._recall(fitting)
+        self.hf.running_loss = RunningLoss(self.hf)
+        self.hf.add_callback(self.hf.running_loss)
+        if stop is not None:
+            self.hf.stopping = Stopping(
+                stop, by_epoch=training.eval_every == "epoch" or training.keep_epochs is not None
+            )
+            self.hf.add_callback(self.hf.stopping)
         self.judge = checkpoints.Judge(training.best_metric, training.higher_is_better)
         self.hf.keep_checkpoints(
             training.save_total_limit, self.judge, self.room, self.foretold.checkpoint, tell
@@ -202,6 +213,7 @@ class ModelTrainer:
             UserError: What the run will keep does not fit onto the disk.
             RunError: The loss became NaN or infinite, memory did not suffice in the end, or the best checkpoint
                 broke and there is none in its place.
+            StopAsked: A stop was asked for, and a checkpoint was saved.
         """
         if self.is_main:
             checkpoints.remove_leftovers(self.folder.checkpoints)
@@ -241,6 +253,7 @@ class ModelTrainer:
             set_seed(self.experiment.experiment.seed)
             if checkpoint is not None and self.hf.average is not None:
                 self.hf.average.load(checkpoint / checkpoints.AVERAGE_FILE)
+            self.hf.running_loss.checkpoint = checkpoint
             with self._out_of_memory_recorded(), self._going_on(checkpoint) as path:
                 done = self.hf.train(resume_from_checkpoint=path)
             speed = {name: value for name, value in done.metrics.items() if name.endswith("_per_second")}

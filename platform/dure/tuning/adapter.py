@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.experiment import Trial
 
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.files import write_json
 from dure.runtime.cluster import Cluster, cluster
 from dure.runtime.fit import trial_resources
+from dure.signals import Stopped, stoppable
 from dure.training.events import RunListener
 from dure.training.logs import captured_output
 from dure.training.records import RunFolder, finite
@@ -63,11 +65,34 @@ def run_study(
     Raises:
         UserError: The cluster does not answer, or cannot ever hold a trial.
         RunError: Ray does not start.
+        Stopped: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
     """
     listener = listener or StudyListener()
     plans = list(strategy.trials())
     board = _Board(strategy, plans, path, listener)
     listener.started(strategy.name, path, board.statuses())
+    try:
+        with stoppable(path, listener.told) as board.stop_file:
+            _run_pending(strategy, plans, board, profile, trackers or {}, tracker, address)
+    except Stopped:
+        listener.finished(board.summary())
+        raise
+    summary = board.summary()
+    listener.finished(summary)
+    return summary
+
+
+def _run_pending(
+    strategy: Strategy,
+    plans: Sequence[TrialPlan],
+    board: _Board,
+    profile: Profile,
+    trackers: Mapping[str, RunListener],
+    tracker: Callable[[Experiment], RunListener] | None,
+    address: str | None,
+) -> None:
+    """Run what is not settled, on a cluster, and write the summary whatever happens."""
+    path, listener = board.path, board.listener
     unsettled = [plan.name for plan in plans if board.status(plan.name).state not in SETTLED]
     pending = strategy.pending(unsettled)
     with captured_output(path / strategy.log_file), board.summarised():
@@ -77,19 +102,18 @@ def run_study(
                 profile=profile,
                 path=path,
                 experiments={plan.name: plan.experiment for plan in plans if plan.experiment is not None},
-                trackers=trackers or {},
+                trackers=trackers,
                 tracker=tracker,
                 listeners=strategy.listeners(),
                 keeps_predictions=strategy.keeps_predictions,
                 folders={plan.name: plan.folder for plan in plans if plan.folder is not None},
+                stop_file=board.stop_file,
             )
             with cluster(address) as ray_cluster:
                 if ray_cluster.dashboard_url:
                     listener.told(f"Ray dashboard: {ray_cluster.dashboard_url}")
                 _fit(strategy, pending, requests, ray_cluster, board)
-    summary = board.summary()
-    listener.finished(summary)
-    return summary
+            board.stop_if_asked()
 
 
 def _fit(
@@ -186,6 +210,7 @@ class _Board(tune.Callback):  # type: ignore[misc]
         self.strategy = strategy
         self.path = path
         self.listener = listener
+        self.stop_file: Path | None = None
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self._began = time.monotonic()
         self._finished = False
@@ -251,6 +276,24 @@ class _Board(tune.Callback):  # type: ignore[misc]
                 elif trial.state == "pending":  # its strategy may have settled it without a run
                     self._trials[name] = self._from_folder(trial)
             self._write()
+
+    def stop_if_asked(self) -> None:
+        """End the study once a stop was asked for and something is left to do.
+
+        Raises:
+            Stopped: So it is.
+        """
+        left = any(trial.state not in SETTLED for trial in self._trials.values())
+        if left and self.stop_file is not None and self.stop_file.exists():
+            raise Stopped
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """End the study when a stop was asked for and every trial has saved its checkpoint and returned.
+
+        The others, waiting or paused, are left as they are, so that nothing is decided about them.
+        """
+        if not any(trial.status == Trial.RUNNING for trial in trials):
+            self.stop_if_asked()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has its process."""

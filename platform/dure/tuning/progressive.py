@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 DATA_RATIO = "data_ratio"
 """Key of a trial's config that says how much of the data it trains on, and of the result that ends a ratio."""
+INTERRUPTED = "interrupted"
+"""Key of the last result of a trial that ends before its ratio does, to go on in another session."""
 
 _FAILED = "it failed"
 
@@ -68,7 +70,7 @@ class ProgressiveRatioScheduler(TrialScheduler):  # type: ignore[misc]
       not hold the metric and change nothing. After a failure that Tune recovers from (``FailureConfig``), the
       ratio is run again from the last checkpoint.
     - A metric that is missing, NaN or infinite stops the trial. A trial that returns or fails is out as well; the
-      others go on without it.
+      others go on without it. One that reports ``interrupted`` and returns is not: nothing is decided without it.
 
     What the study has to leave alone:
 
@@ -177,7 +179,12 @@ class ProgressiveRatioScheduler(TrialScheduler):  # type: ignore[misc]
         return str(self.PAUSE if ends or candidate.state == "waiting" else self.CONTINUE)
 
     def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
-        """Take the last result of a trial that ended by itself; it runs no further ratio."""
+        """Take the last result of a trial that ended by itself; it runs no further ratio.
+
+        One that was interrupted keeps its place, and nothing is decided without it.
+        """
+        if result and result.get(INTERRUPTED):
+            return
         reason = "it ended by itself"
         if result and result.get(DATA_RATIO) is not None and self._take(trial, result, leaves=reason):
             self._follow(tune_controller)

@@ -22,7 +22,7 @@ from dure.training.records import RunFolder, RunResult, StageFolder, finite
 from dure.training.run import RunRequest, one_line
 from dure.training.snapshots import BEST, epochs_of, mark_best
 from dure.tuning.divergence import DivergedError, DivergenceGuard, first_loss
-from dure.tuning.progressive import DATA_RATIO
+from dure.tuning.progressive import DATA_RATIO, INTERRUPTED
 from dure.tuning.trial import TrialRequests, fit_trial
 
 SCORE = "score"
@@ -104,12 +104,13 @@ def stage_folders(study: ProgressiveStudy, path: Path) -> list[StageFolder]:
 def run_stage(config: Mapping[str, Any], requests: TrialRequests, study: ProgressiveStudy) -> None:
     """Run the stage that ``config["data_ratio"]`` says, unless it is finished, and report it to the scheduler.
 
-    A failure becomes the candidate's result and leaves the process usable.
+    A failure becomes the candidate's result and leaves the process usable. A stage of which a stop was asked is
+    reported as such, and the next session continues it.
     """
     base = requests.of(config)
     folders = stage_folders(study, base.path)
     place = [float(ratio) for ratio in study.ratios].index(config[DATA_RATIO])
-    told: list[str] = []
+    told: list[str] | None = []
     if folders[place].read_training_metrics() is None:
         try:
             told = _train_stage(base, study, folders, place)
@@ -121,6 +122,10 @@ def run_stage(config: Mapping[str, Any], requests: TrialRequests, study: Progres
                     error=f"{folders[place].path.name}: {one_line(error)}",
                 )
             )
+            return
+        if told is None:
+            RunFolder(base.path).write_result(RunResult(base.experiment.name, "interrupted"))
+            tune.report({INTERRUPTED: True, "told": []})
             return
     record = folders[place].read_training_metrics() or {}
     _tidy(base.experiment.training, folders[: place + 1])
@@ -141,8 +146,8 @@ def run_stage(config: Mapping[str, Any], requests: TrialRequests, study: Progres
 
 def _train_stage(
     base: RunRequest, study: ProgressiveStudy, folders: list[StageFolder], place: int
-) -> list[str]:
-    """Train one stage, leave its record, and return what the user should know."""
+) -> list[str] | None:
+    """Train one stage, leave its record, and return what the user should know; None when it was stopped."""
     folder, ratio, number = folders[place], study.ratios[place], place + 1
     training, workers = base.experiment.training, base.profile.num_workers
     before = folders[place - 1].read_training_metrics() if place else None
@@ -166,6 +171,8 @@ def _train_stage(
         # It was begun with other settings, such as another number of epochs, and cannot go on with these.
         shutil.rmtree(folder.path)
     result = fit_trial(request)
+    if result.state == "interrupted":
+        return None
     num_epochs = len(epochs_of(folder.checkpoints))
     best_epoch = round(float(result.metrics["best_step"]) / float(result.metrics["steps"]) * num_epochs)
     best = mark_best(folder.checkpoints, best_epoch)

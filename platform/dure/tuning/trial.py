@@ -32,6 +32,7 @@ class TrialRequests:
         listeners: Listeners of every trial.
         keeps_predictions: Whether every trial leaves the predictions of its test rows.
         folders: Folder of a trial within the study's, where it is not its name.
+        stop_file: As soon as this file is there, trials save a checkpoint and return, and others do not begin.
     """
 
     study: str
@@ -43,6 +44,7 @@ class TrialRequests:
     listeners: tuple[RunListener, ...] = ()
     keeps_predictions: bool = False
     folders: Mapping[str, str] = field(default_factory=dict)
+    stop_file: Path | None = None
 
     def of(self, config: Mapping[str, Any]) -> RunRequest:
         """Return what the trial of a config runs."""
@@ -60,6 +62,7 @@ class TrialRequests:
             resume=True,
             group=self.study,
             keeps_predictions=self.keeps_predictions,
+            stop_file=self.stop_file,
             listeners=(*self.listeners, *([] if tracker is None else [tracker])),
         )
 
@@ -82,7 +85,10 @@ class _TuneReporter(RunListener):
 
 
 def run_trial(config: Mapping[str, Any], requests: TrialRequests) -> None:
-    """Run the trial of a config; a failure becomes its result and leaves the process usable."""
+    """Run the trial of a config; a failure becomes its result and leaves the process usable.
+
+    A trial of which a stop was asked returns too, with the result ``interrupted``, which settles nothing.
+    """
     request = requests.of(config)
     folder = request.folder()
     try:
@@ -100,12 +106,17 @@ def fit_trial(request: RunRequest) -> RunResult:
     """Run an experiment within a trial and pass its progress on to Tune.
 
     One worker trains in this process, which goes on to the next trial; more workers get processes of their
-    own from Ray Train.
+    own from Ray Train. After a stop was asked for nothing begins.
 
     Raises:
         UserError: The experiment, its data or its checkpoint is wrong.
         RunError: Training failed.
     """
+    if request.stop_file is not None and request.stop_file.exists():
+        interrupted = RunResult(name=request.experiment.name, state="interrupted")
+        request.path.mkdir(parents=True, exist_ok=True)
+        request.folder().write_result(interrupted)
+        return interrupted
     nested = not request.profile.trains_in_process
     samples_per_step = request.experiment.training.effective_batch_size
     reporter = TrainReporter(samples_per_step) if nested else _TuneReporter(samples_per_step)

@@ -45,6 +45,15 @@ def test_retention_keeps_the_newest_and_whatever_is_protected(tmp_path_factory, 
     assert deleted == free[: len(deleted)]
 
 
+def test_a_checkpoint_made_for_a_stop_takes_no_place_and_goes_with_the_next(tmp_path):
+    _make(tmp_path, 2, 4, 5)
+    (tmp_path / "checkpoint-5" / checkpoints.RUNNING_LOSS_FILE).touch()
+    assert checkpoints.retain(tmp_path, 2, [2]) == []
+    _make(tmp_path, 6)
+    assert checkpoints.retain(tmp_path, 3, [2]) == [5]
+    assert list(checkpoints.checkpoints(tmp_path)) == [2, 4, 6]
+
+
 def test_what_a_kill_left_half_done_is_removed(tmp_path):
     _make(tmp_path, 5)
     for name in (".checkpoint-10.part", ".checkpoint-1.deleted"):

@@ -1,0 +1,112 @@
+"""What Ctrl-C and SIGTERM do: once, a request to keep everything and end in order; twice, the end at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+STOP_FILE = "stop_requested"
+"""File in the folder of a run or study that asks whatever trains there to save a checkpoint and end."""
+STOPPING = (
+    "stopping: a checkpoint is written first, after the step, the loading or the validation that is going on; "
+    "Ctrl-C again ends at once"
+)
+_ASKED, _OVER = b"a", b"o"
+
+
+class Stopped(KeyboardInterrupt):
+    """A run or study ended in order because a stop was asked for; ``--resume`` continues it."""
+
+
+class _Place:
+    """Where a signal leaves its request; a thread does the writing, since a handler must not wait for anything."""
+
+    def __init__(self, file: Path, tell: Callable[[str], None]) -> None:
+        self._file = file
+        self._tell = tell
+        self._is_asked = False
+        self._reading, self._writing = os.pipe()
+        self._thread = threading.Thread(target=self._wait, name="dure-stop", daemon=True)
+        self._thread.start()
+
+    def ask(self) -> bool:
+        """Ask for a stop, from a signal handler; returns False when that was done before."""
+        if self._is_asked:
+            return False
+        self._is_asked = True
+        os.write(self._writing, _ASKED)
+        return True
+
+    def close(self) -> None:
+        """End the thread."""
+        os.write(self._writing, _OVER)
+        self._thread.join()
+        os.close(self._reading)
+        os.close(self._writing)
+
+    def _wait(self) -> None:
+        while os.read(self._reading, 1) == _ASKED:
+            try:
+                self._file.touch()
+            except OSError as error:
+                self._tell(f"{self._file} cannot be written ({error.strerror}): Ctrl-C again ends without it")
+            else:
+                self._tell(STOPPING)
+
+
+_place: _Place | None = None
+_owner: int | None = None
+
+
+def install() -> None:
+    """Answer SIGINT and SIGTERM from now on; does nothing outside the main thread.
+
+    SIGINT stays ignored where whoever started this process had it ignored, as a shell does with ``&``.
+    """
+    global _owner
+    if threading.current_thread() is not threading.main_thread():
+        return
+    _owner = os.getpid()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _answer)
+
+
+@contextmanager
+def stoppable(folder: Path, tell: Callable[[str], None]) -> Iterator[Path]:
+    """Let the first signal be a request that whatever trains below looks for, and give the file that it is in.
+
+    A request of an earlier session is removed first, and this one's at the end. Outside of this a signal raises
+    ``KeyboardInterrupt`` at once: there is nothing to keep.
+
+    Args:
+        folder: Folder of the run or study, reachable from every process that trains.
+        tell: Gets a line when a stop was asked for, in a thread of its own.
+    """
+    global _place
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / STOP_FILE
+    file.unlink(missing_ok=True)
+    outer, _place = _place, (own := _Place(file, tell))
+    try:
+        yield file
+    finally:
+        _place = outer
+        own.close()
+        file.unlink(missing_ok=True)
+
+
+def _answer(number: int, frame: object) -> None:
+    if os.getpid() != _owner:
+        # A process that was forked, such as one that loads batches: Ctrl-C reaches all processes of a terminal,
+        # but only the first one decides. SIGTERM is how that one ends the others.
+        if number == signal.SIGTERM:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return
+    if _place is None or not _place.ask():
+        raise KeyboardInterrupt

@@ -1,0 +1,92 @@
+"""The first signal asks for a stop where there is something to keep; the second ends at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import os, sys, time
+from pathlib import Path
+from dure import signals
+
+signals.install()
+folder = Path(sys.argv[1])
+(folder / signals.STOP_FILE).touch()  # of an earlier session
+
+
+def say(line):
+    os.write(1, f"{line}\\n".encode())  # whole, whichever thread says it
+
+
+try:
+    with signals.stoppable(folder, say) as file:
+        say("stale" if file.exists() else "ready")
+        child = os.fork() if sys.argv[2] == "forked" else 1
+        if child == 0:
+            os.kill(os.getpid(), 2)
+            time.sleep(0.2)
+            os._exit(7)
+        if sys.argv[2] == "forked":
+            _, status = os.waitpid(child, 0)
+            say(f"child {os.waitstatus_to_exitcode(status)}")
+        while not file.exists():
+            time.sleep(0.01)
+        say("asked")
+        if sys.argv[2] == "twice":
+            time.sleep(60)
+        raise signals.Stopped
+except KeyboardInterrupt as end:
+    say(f"{type(end).__name__} {file.exists()}")
+if sys.argv[2] == "after":
+    say("outside")
+    time.sleep(60)
+"""
+
+
+def _started(folder, kind):
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(folder), kind],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+
+
+def _line(process):
+    return process.stdout.readline().strip()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_asks_and_the_second_ends_at_once(number, tmp_path):
+    process = _started(tmp_path, "twice")
+    assert _line(process) == "ready"
+    process.send_signal(number)
+    assert {_line(process).partition(":")[0], _line(process).partition(":")[0]} == {"stopping", "asked"}
+    process.send_signal(number)
+    assert _line(process) == "KeyboardInterrupt False"
+    assert process.wait(timeout=20) == 0
+
+
+def test_outside_there_is_nothing_to_keep_and_one_signal_ends_at_once(tmp_path):
+    process = _started(tmp_path, "after")
+    assert _line(process) == "ready"
+    process.send_signal(signal.SIGTERM)
+    lines = [_line(process) for _ in range(4)]
+    assert lines[2:] == ["Stopped False", "outside"]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) != 0
+
+
+def test_a_forked_process_leaves_ctrl_c_to_the_first(tmp_path):
+    process = _started(tmp_path, "forked")
+    assert _line(process) == "ready"
+    assert _line(process) == "child 7"
+    process.send_signal(signal.SIGINT)
+    assert {_line(process).partition(":")[0], _line(process).partition(":")[0]} == {"stopping", "asked"}
+    assert _line(process) == "Stopped False"
+    assert process.wait(timeout=20) == 0
