@@ -8,12 +8,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dure.config.loading import checked, load_space, stored_study, with_values
 from dure.config.progressive import OnBaseline, ProgressiveStudy
 from dure.config.ratios import as_number, as_ratio, schedule
 from dure.config.schema import Experiment
+from dure.config.tree import given_value
 from dure.errors import UserError
 
 _START, _STEP, _END = "0.1", "0.1", "1"
@@ -175,9 +174,9 @@ def _candidates(experiment: Experiment, given: Iterable[str], num_points: int) -
 def _values(experiment: Experiment, key: str, listed: str) -> list[Any]:
     """Read ``1e-5,3e-5`` as values of a setting, as the experiment itself would take them."""
     try:
-        values = yaml.safe_load(f"[{listed}]")
-    except yaml.YAMLError:
-        values = []
+        values = given_value(f"[{listed}]")
+    except ValueError as error:
+        raise UserError(f"'{listed}': {error}", where="--candidates", expected=f"{key}=VALUE,VALUE") from None
     if not values:
         raise UserError(
             f"'{listed}' is no list of values", where="--candidates", expected=f"{key}=VALUE,VALUE"
