@@ -5,12 +5,26 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from dure.errors import UserError
 
 _CHUNK = 1 << 16
 _HANGUL = re.compile("[가-힣]")
+_OTHER_KINDS = {
+    b"\x1f\x8b": "packed by gzip",
+    b"PK\x03\x04": "a zip archive or a workbook such as .xlsx",
+    b"BZh": "packed by bzip2",
+    b"\xfd7zXZ\x00": "packed by xz",
+    b"\x28\xb5\x2f\xfd": "packed by zstd",
+    b"PAR1": "a Parquet table",
+    b"%PDF-": "a PDF",
+    b"SQLite f": "a database of SQLite",
+}
+"""What files begin with that are often taken for a text table."""
+_LONGEST_LINE = 1 << 26
+"""Characters of a line; a file of another kind may hold no line end at all."""
 _EXPECTED = "UTF-8 (with or without BOM) or CP949, or the name of another encoding in data.encoding"
 
 
@@ -23,7 +37,7 @@ def known_encoding(name: str) -> str:
     try:
         codec = codecs.lookup(name).name
         "".encode(codec)  # Codecs such as base64 are found too, but make no text.
-    except LookupError:
+    except (LookupError, ValueError):
         raise UserError(
             f"there is no encoding '{name}'", where="data.encoding", expected="such as utf-8, cp949 or utf-16"
         ) from None
@@ -40,10 +54,14 @@ def recognise_encoding(path: Path) -> str:
         UserError: Neither fits; names the line and the byte.
     """
     with path.open("rb") as file:
-        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            raise UserError(
-                "the file is UTF-16", where=str(path), expected=_EXPECTED, hint="data.encoding=utf-16"
-            )
+        head = file.read(8)
+    for mark, kind in _OTHER_KINDS.items():
+        if head.startswith(mark):
+            raise UserError(f"the file is {kind}, whatever its suffix says", where=str(path), expected="text")
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UserError(
+            "the file is UTF-16", where=str(path), expected=_EXPECTED, hint="data.encoding=utf-16"
+        )
     error = unreadable_byte(path, "utf-8-sig")
     if error is None:
         return "utf-8-sig"
@@ -57,7 +75,10 @@ def recognise_encoding(path: Path) -> str:
 
 def unreadable_byte(path: Path, encoding: str) -> UserError | None:
     """Return the error for the first byte that ``encoding`` cannot read, or None when it reads all."""
-    decoder = codecs.getincrementaldecoder(encoding)("strict")
+    try:
+        decoder = codecs.getincrementaldecoder(encoding)("strict")
+    except LookupError:  # a codec that reads whole texts only
+        return None
     line = 1
     with path.open("rb") as file:
         while True:
@@ -74,6 +95,12 @@ def unreadable_byte(path: Path, encoding: str) -> UserError | None:
                     expected=_EXPECTED,
                     hint="correct that line, or name the file's encoding: data.encoding=…",
                 )
+            except UnicodeError as error:  # of codecs such as idna, which name no byte
+                return UserError(
+                    f"it cannot be read as {encoding.upper()} ({error})",
+                    where=f"{path}, line {line}",
+                    expected=_EXPECTED,
+                )
             if not chunk:
                 return None
 
@@ -86,7 +113,13 @@ def text_lines(path: Path, encoding: str) -> Iterator[str]:
     """
     try:
         with path.open(encoding=encoding, newline="") as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(iter(partial(file.readline, _LONGEST_LINE), ""), start=1):
+                if len(line) == _LONGEST_LINE:
+                    raise UserError(
+                        f"the line is longer than {_LONGEST_LINE:,} characters",
+                        where=f"{path}, line {number}",
+                        expected="a text file",
+                    )
                 if "\0" in line:
                     raise UserError(
                         "a NUL byte (0x00) stands in the text",

@@ -122,10 +122,24 @@ class DelimitedSource:
                 cells = next(self._reader)
             except StopIteration:
                 return None
-            except csv.Error:
+            except csv.Error as error:
+                if "field limit" in str(error):
+                    raise self._long_cell(number, first_line) from None
                 raise self._broken_quote(number, first_line) from None
             if cells:
                 return first_line, cells
+
+    def _place(self, number: int, first_line: int) -> str:
+        row = f"row {number} (line {first_line})" if number else f"the column names (line {first_line})"
+        return f"{self._path}, {row}"
+
+    def _long_cell(self, number: int, first_line: int) -> UserError:
+        return UserError(
+            f"a cell is longer than {_LONGEST_CELL:,} characters",
+            where=self._place(number, first_line),
+            expected="a cell of text",
+            hint='a quote (") is perhaps never closed there',
+        )
 
     def _broken_quote(self, number: int, first_line: int) -> UserError:
         opened, closed = _quote_lines(self._lines.record, first_line, self._delimiter)
@@ -134,10 +148,9 @@ class DelimitedSource:
             problem += "is never closed"
         else:
             problem += f"is closed in line {closed}, but its cell goes on after that"
-        row = f"row {number} (line {first_line})" if number else f"the column names (line {first_line})"
         return UserError(
             problem,
-            where=f"{self._path}, {row}",
+            where=self._place(number, first_line),
             expected='cells in quotes end with a quote, and quotes inside them are doubled ("")',
             hint=f"look at the cell that opens in line {opened}: it is cut off, or a quote is missing there",
         )
@@ -273,9 +286,9 @@ class ParquetSource:
             raise UserError("the file is empty", where=str(path), expected="a Parquet file")
         try:
             self._file = pyarrow.parquet.ParquetFile(path)
-        except (pyarrow.ArrowException, OSError) as error:
+            self.columns = list(self._file.schema_arrow.names)
+        except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
             raise self._corrupt(error) from None
-        self.columns = list(self._file.schema_arrow.names)
 
     def records(self, columns: Sequence[str]) -> Iterator[Record]:
         """Give the rows with the cells of ``columns``."""
@@ -285,10 +298,10 @@ class ParquetSource:
         present = [column for column in columns if column in self.columns]
         try:
             for batch in self._file.iter_batches(_PARQUET_ROWS, columns=present):
-                for row in batch.to_pylist():
+                for row in self._rows(batch, number):
                     number += 1
                     yield self._record(number, row)
-        except (pyarrow.ArrowException, OSError) as error:
+        except (pyarrow.ArrowException, OSError, MemoryError) as error:
             raise self._corrupt(error) from None
         finally:
             self._file.close()
@@ -301,6 +314,24 @@ class ParquetSource:
                 return Record(number, None, {}, cell)
             cells[column] = cell
         return Record(number, None, cells)
+
+    def _rows(self, batch: Any, before: int) -> list[dict[str, Any]]:
+        """Return the rows of a batch; ``before`` is the number of rows before them."""
+        try:
+            rows: list[dict[str, Any]] = batch.to_pylist()
+        except (ValueError, OverflowError):  # a text that is no UTF-8, or a time that Python has none for
+            for place in range(batch.num_rows):
+                try:
+                    batch.slice(place, 1).to_pylist()
+                except (ValueError, OverflowError) as error:
+                    raise UserError(
+                        f"a cell cannot be read ({error})",
+                        where=f"{self._path}, row {before + place + 1}",
+                        expected="texts in UTF-8, numbers or times",
+                        hint="write the file again: it is damaged, or was not written as text",
+                    ) from None
+            raise
+        return rows
 
     def _corrupt(self, error: Exception) -> UserError:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -325,7 +356,12 @@ def text_of(value: Any, column: str, *, nested: bool = False) -> str | RowProble
     if isinstance(value, bool):
         return "true" if value else "false"
     if nested and isinstance(value, list | dict | tuple):
-        text = _json_of(value)
+        try:
+            text = _json_of(value)
+        except RecursionError:
+            return RowProblem(
+                f"column '{column}' is nested too deeply", f"column '{column}' is nested too deeply"
+            )
     elif isinstance(value, list | dict | tuple | bytes):
         return RowProblem(
             f"column '{column}' holds no text", f"column '{column}' holds {_kind_of(value)}, not text"
