@@ -24,6 +24,7 @@ from dure.errors import UserError
 from dure.family import Family, load_family
 from dure.files import read_json_lines, write_json, write_text
 from dure.training.corpus import load_corpus
+from dure.training.exported import load_exported
 from dure.training.records import RunFolder, folder_at
 from dure.training.snapshots import epochs_of
 
@@ -58,7 +59,7 @@ def find_sweet_spots(run: Path, *, thresholds: Thresholds, tell: Tell) -> dict[s
     from dure.reporting.sweet_spot_table import sweet_spot_text
 
     folder, family = _finished(run, tell)
-    model, _ = family.load_exported(folder.final_model)
+    model, _ = load_exported(family, folder.final_model)
     record = _analysis(run, family, model, sorted(epochs_of(folder.checkpoints)), thresholds)
     stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
     files = {
@@ -107,7 +108,7 @@ def cross_over(
             where=str(folder.checkpoints),
             expected="files epoch_<n>.pt, as a stage of dure progressive has them",
         )
-    _, tokenizer = family.load_exported(folder.final_model)
+    _, tokenizer = load_exported(family, folder.final_model)
     corpus = load_corpus(family, tell=tell, tokenizer=tokenizer)
     splits = _splits(corpus.dev, corpus.test, family.experiment.experiment.seed, run, tell)
     # As the run did it, so that what it did not train is the same.

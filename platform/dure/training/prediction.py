@@ -17,6 +17,7 @@ from dure.errors import UserError
 from dure.family import Family, load_family
 from dure.files import make_folder, write_text
 from dure.training.corpus import Corpus, Tested, cache_folder, encode_split
+from dure.training.exported import load_exported
 from dure.training.records import PREDICTED, PROBABILITY, ROW, RunFolder
 
 if TYPE_CHECKING:
@@ -47,12 +48,18 @@ def predict_file(
 
     Raises:
         UserError: A folder holds no finished run, the table is not what the family needs, the output cannot be
-            written, or the family's predictions cannot be put together.
+            written or is the table itself, or the family's predictions cannot be put together.
     """
     for run in runs:
         _check_is_finished(run)
     if output.is_dir():
         raise UserError("this is a folder", where=f"--output {output}", expected="a CSV file to write")
+    if output.exists() and source.exists() and output.samefile(source):
+        raise UserError(
+            "this is the table to predict, which would be lost",
+            where=f"--output {output}",
+            hint="another file",
+        )
     make_folder(output.parent, where=f"--output {output}")
     parts = []
     for place, run in enumerate(runs):
@@ -115,7 +122,7 @@ def _predicted(
     )
     for message in table.messages():
         tell(message)
-    model, tokenizer = family.load_exported(folder.final_model)
+    model, tokenizer = load_exported(family, folder.final_model)
     model.to(torch.device(profile.device))
     encoded = encode_split(family, tokenizer, table, tell=tell).dataset
     done = 0
