@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 import threading
 import traceback
+from pathlib import Path
 from typing import Any, NoReturn
 
 from dure.cli.app import app
@@ -34,6 +36,13 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
     words = sys.argv[1:] if arguments is None else arguments
     words = [word for word in words if word in FLAGS] + [word for word in words if word not in FLAGS]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 gets escapes, and no traceback
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        _fail(error, "the working folder is not there any more\n  try: cd to a folder that is", 2, words)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)
     try:
