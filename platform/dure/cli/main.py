@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import signal
@@ -83,6 +84,9 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
             lines.append(f"  try: {like or f'{context.command_path} --help'}")
         _fail(error, "\n".join(lines), 2, words)
     text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = error.filename or "what is written to"
+        _fail(error, f"{place}: {error.strerror}\n  try: make room there, or --output elsewhere", 2, words)
     if isinstance(error, OSError) and error.filename is not None:
         _fail(error, f"{error.filename}: {error.strerror}\n  try: --debug shows who needs it", 2, words)
     _fail(
