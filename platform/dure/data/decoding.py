@@ -62,41 +62,50 @@ def recognise_encoding(path: Path) -> str:
         raise UserError(
             "the file is UTF-16", where=str(path), expected=_EXPECTED, hint="data.encoding=utf-16"
         )
-    error = unreadable_byte(path, "utf-8-sig")
-    if error is None:
+    unlike_utf8 = _first_unreadable(path, "utf-8-sig")
+    if unlike_utf8 is None:
         return "utf-8-sig"
     if _is_damaged_utf8(path):
-        raise error
-    error = unreadable_byte(path, "cp949")
-    if error is None:
+        raise unlike_utf8[1]
+    unlike_cp949 = _first_unreadable(path, "cp949")
+    if unlike_cp949 is None:
         return "cp949"
-    raise error
+    # The encoding that reads further is likelier the file's own.
+    raise max(unlike_utf8, unlike_cp949, key=lambda found: found[0])[1]
 
 
 def unreadable_byte(path: Path, encoding: str) -> UserError | None:
     """Return the error for the first byte that ``encoding`` cannot read, or None when it reads all."""
+    found = _first_unreadable(path, encoding)
+    return None if found is None else found[1]
+
+
+def _first_unreadable(path: Path, encoding: str) -> tuple[int, UserError] | None:
+    """Return the place of the first byte that ``encoding`` cannot read, and the error for it."""
     try:
         decoder = codecs.getincrementaldecoder(encoding)("strict")
     except LookupError:  # a codec that reads whole texts only
         return None
-    line = 1
+    line, num_read = 1, 0
     with path.open("rb") as file:
         while True:
             chunk = file.read(_CHUNK)
+            num_read += len(chunk)
             try:
                 line += decoder.decode(chunk, final=not chunk).count("\n")
             except UnicodeDecodeError as error:
                 line += error.object[: error.start].count(b"\n")
                 byte = error.object[error.start]
                 name = "UTF-8" if encoding == "utf-8-sig" else encoding.upper()
-                return UserError(
+                place = num_read - len(error.object) + error.start
+                return place, UserError(
                     f"byte 0x{byte:02x} cannot be read as {name}",
                     where=f"{path}, line {line}",
                     expected=_EXPECTED,
                     hint="correct that line, or name the file's encoding: data.encoding=…",
                 )
             except UnicodeError as error:  # of codecs such as idna, which name no byte
-                return UserError(
+                return num_read, UserError(
                     f"it cannot be read as {encoding.upper()} ({error})",
                     where=f"{path}, line {line}",
                     expected=_EXPECTED,
