@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from itertools import product
@@ -17,6 +18,7 @@ from dure.errors import UserError
 
 _START, _STEP, _END = "0.1", "0.1", "1"
 _POINTS = 5
+_MAX_CANDIDATES = 1000
 
 
 def plan_progressive(
@@ -153,6 +155,8 @@ def _candidates(experiment: Experiment, given: Iterable[str], num_points: int) -
         else:
             try:
                 parts.append(load_space(text).grid(num_points))
+            except ValueError as error:
+                raise UserError(str(error), where="--num-candidates") from None
             except UserError as error:
                 raise UserError(
                     error.problem if error.where is None else f"{error.where}: {error.problem}",
@@ -160,6 +164,11 @@ def _candidates(experiment: Experiment, given: Iterable[str], num_points: int) -
                     expected=error.expected,
                     hint=error.hint,
                 ) from None
+    count = math.prod(map(len, parts))
+    if count > _MAX_CANDIDATES:
+        raise UserError(
+            f"{count:,} candidates", where="--candidates", expected=f"at most {_MAX_CANDIDATES:,}"
+        )
     points = [
         {key: value for part in combination for key, value in part.items()} for combination in product(*parts)
     ]
