@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -92,6 +93,7 @@ class DelimitedSource:
 
     def __init__(self, path: Path, encoding: str, delimiter: str) -> None:
         self._path = path
+        self._encoding = encoding
         self._delimiter = delimiter
         self._lines = _CountedLines(text_lines(path, encoding))
         csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
@@ -117,7 +119,7 @@ class DelimitedSource:
     def _next_row(self, number: int) -> tuple[int, list[str]] | None:
         """Return the next row that is not blank with its first line, or None at the end."""
         while True:
-            first_line = self._lines.start_record()
+            first_line = self._lines.number + 1
             try:
                 cells = next(self._reader)
             except StopIteration:
@@ -142,7 +144,9 @@ class DelimitedSource:
         )
 
     def _broken_quote(self, number: int, first_line: int) -> UserError:
-        opened, closed = _quote_lines(self._lines.record, first_line, self._delimiter)
+        # Read once more, since what is remembered of every row would be the whole file where a quote stays open.
+        lines = islice(text_lines(self._path, self._encoding), first_line - 1, self._lines.number)
+        opened, closed = _quote_lines(lines, first_line, self._delimiter)
         problem = f'the quote (") that opens in line {opened} '
         if closed is None:
             problem += "is never closed"
@@ -157,28 +161,22 @@ class DelimitedSource:
 
 
 class _CountedLines:
-    """Lines for the CSV reader, which remembers those of the current row to explain what is wrong in it."""
+    """Lines for the CSV reader, and how many of them it has taken."""
 
     def __init__(self, lines: Iterator[str]) -> None:
         self._lines = lines
-        self._number = 0
-        self.record: list[str] = []
-
-    def start_record(self) -> int:
-        self.record.clear()
-        return self._number + 1
+        self.number = 0
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
         line = next(self._lines)
-        self._number += 1
-        self.record.append(line)
+        self.number += 1
         return line
 
 
-def _quote_lines(record: Sequence[str], first_line: int, delimiter: str) -> tuple[int, int | None]:
+def _quote_lines(record: Iterable[str], first_line: int, delimiter: str) -> tuple[int, int | None]:
     """Return the line where the broken quote of a row opens, and where it closes in the middle of a cell."""
     quoted, at_start, opened = False, True, first_line
     for number, line in enumerate(record, start=first_line):

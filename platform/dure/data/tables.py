@@ -284,10 +284,10 @@ def _fields(roles: Sequence[Role], columns: Mapping[str, str], for_prediction: b
 
 
 def _refuse_shared_columns(fields: Sequence[Field], may_share: Collection[str]) -> None:
-    """Refuse that two roles read one column: what is predicted would stand in the input."""
+    """Refuse that two roles read one column, but for an id's: what is predicted would stand in the input."""
     readers: dict[str, Field] = {}
     for field in fields:
-        other = None if field.role in may_share else readers.setdefault(field.column, field)
+        other = None if field.is_id or field.role in may_share else readers.setdefault(field.column, field)
         if other is not None and other is not field:
             raise UserError(
                 f"column '{field.column}' is read as '{other.role}' and as '{field.role}'",
