@@ -207,7 +207,6 @@ DATA: dict[str, Row] = {
     "score of two classes": (
         f"{SCORE} --task classification --reference-columns summary,dialogue", "--reference-columns", "one column",
     ),
-    "score of the ids": (f"{SCORE} --id-column summary", "--id-column and --prediction-column", "a column for each"),
 }  # fmt: skip
 
 FOUND_BY_THE_RUN: dict[str, Row] = {
@@ -296,6 +295,8 @@ OPTIONS: dict[str, Row] = {
     "no halving": (f"{GROW} --eta 0", "--eta", "at least 1"),
     "gain that is no number": (f"{GROW} --min-gain nan", "--min-gain", "a finite number"),
     "no candidates": (f"{GROW} --num-candidates 0", "--num-candidates", "a number from 1"),
+    "grid without end": (f"{SWEEP} --sampler grid --trials 1000000000", "dure sweep", "more than 10,000"),
+    "points without end": (f"{GROW} --candidates optimizer --num-candidates 1000000", "--num-candidates", "more than 10,000"),
     "window of one": ("sweet-spot RUN --window 1", "--window", "greater than or equal to 2"),
     "no evaluations": ("crossover RUN --evaluations 0", "--evaluations", "greater than or equal to 1"),
     "more noise than targets": ("sample dilemmas -o out --label-noise 5", "--label-noise", "from 0 to 1"),
