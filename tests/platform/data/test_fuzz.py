@@ -53,6 +53,10 @@ PIECES = (
     *(b"nan", b"NaN", b"null", b"{", b"}", b"[", b"]", b":", b"1e999", b"-0", b'"\\ud800"', b"x" * 5000, b"[" * 3000),
     *(b'{"text": "a", "label": "b"}\n', b'{"text": "a", "text": "b"}', b"id,text,label\n", b"a,b,c,d,e\n", b"PAR1"),
 )  # fmt: skip
+TEXTS = (
+    *("", " ", "\n", "\r", "\r\n", "\n\n", ",", "\t", '"', '""', "'", "\\", "가", "각", "\u2028", "\x85", "\x0b", "\x1c"),
+    *("nan", "<NA>", "null", "x" * 300, '"a,b"', '"a\nb"', '"a""b"', "r9", "\xa0", "\ufeff"),
+)  # fmt: skip
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 ENCODINGS = (
     None,
@@ -120,6 +124,26 @@ def mutated(draw, suffix: str) -> bytes:
     return bytes(content)
 
 
+@st.composite
+def mutated_text(draw, suffix: str) -> bytes:
+    """A good table of text with some of it deleted, doubled or inserted, which stays text and often a table."""
+    text = WHOLE[suffix].decode()
+    for _ in range(draw(st.integers(1, 4))):
+        place = draw(st.integers(0, len(text)))
+        end = min(len(text), place + draw(st.integers(0, 12)))
+        match draw(st.sampled_from(("delete", "double", "insert", "insert", "row"))):
+            case "delete":
+                text = text[:place] + text[end:]
+            case "double":
+                text = text[:end] + text[place:]
+            case "insert":
+                text = text[:place] + draw(st.sampled_from(TEXTS)) + text[place:]
+            case _:
+                separator = "," if suffix == ".csv" else "\t"
+                text += separator.join(draw(st.lists(st.sampled_from(TEXTS), min_size=3, max_size=5))) + "\n"
+    return text.encode()
+
+
 def read(folder: Path, content: bytes, suffix: str, **options: object) -> Table:
     path = folder / f"fuzzed{suffix}"
     path.write_bytes(content)
@@ -185,7 +209,7 @@ arguments = {
     "on_bad_row": st.sampled_from(("error", "skip")),
 }
 delimited = st.sampled_from((".csv", ".tsv")).flatmap(
-    lambda suffix: st.tuples(st.just(suffix), mutated(suffix))
+    lambda suffix: st.tuples(st.just(suffix), mutated_text(suffix))
 )
 
 
