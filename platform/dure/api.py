@@ -87,10 +87,17 @@ def choose_profile(name: str | None, tell: Tell, *, address: str | None = None) 
         address: Ray cluster that will run things; without one this machine must have the profile's device.
 
     Raises:
-        UserError: There is no such profile, or its device is not here.
+        UserError: There is no such profile, its device is not here, or the address is empty.
     """
     from dure.runtime.machine import recognised_profile, require_device
 
+    if address is not None and not address.strip():
+        raise UserError(
+            "it is empty",
+            where="--address",
+            expected="host:port or auto",
+            hint="leave the option out for a local cluster",
+        )
     if name is not None:
         chosen = load_profile(name)
         if address is None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dure.config.crossval import CrossvalStudy
+from dure.config.data import SAMPLE
 from dure.config.loading import STUDY_FILE, checked, dump_yaml, stored_study
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
@@ -44,6 +45,13 @@ def plan_crossval(
     before = None if stored is None else read_crossval(stored)
     first, names = experiments[0], [each.name for each in experiments]
     for each in experiments[1:]:
+        if first.data.train == SAMPLE and each.family != first.family:
+            raise UserError(
+                f"the sample corpus of {each.name} ({each.family}) is not that of {first.name} ({first.family})",
+                where="dure crossval",
+                expected="experiments on the same rows, since they get the same folds",
+                hint="data.train=FILE on the command line sets it for all",
+            )
         for key in ("train", "columns", "max_train_rows"):
             if getattr(each.data, key) != getattr(first.data, key):
                 raise UserError(
@@ -62,7 +70,7 @@ def plan_crossval(
     values = {
         "name": f"{shown[:85]}-crossval",
         "experiments": names,
-        "folds": folds or (before.folds if before is not None else 5),
+        "folds": folds if folds is not None else before.folds if before is not None else 5,
         "seed": first.experiment.seed,
         "drop_worse": drop_worse or (before is not None and before.drop_worse),
     }

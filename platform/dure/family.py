@@ -10,6 +10,7 @@ import importlib
 import inspect
 import logging
 import sys
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -210,21 +211,27 @@ def load_family(experiment: Experiment, tell: Callable[[str], None] = logger.inf
         UserError: The module cannot be imported, or does not define exactly one family.
     """
     name = experiment.family
+    if name.startswith("."):
+        raise UserError(
+            f"'{name}' is no module name",
+            where="family",
+            expected="a module's dotted name, such as trainables.summarization",
+        )
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
-            raise
+            raise _broken_module(name, error) from error
         raise UserError(
             f"there is no module '{name}'",
             where="family",
             expected="a module's dotted name, such as trainables.summarization",
             hint="run from the folder that holds the module",
         ) from None
-    except (ValueError, TypeError) as error:
-        raise UserError(f"'{name}' is no module name ({error})", where="family") from None
+    except Exception as error:  # a user's module may raise anything while it is imported
+        raise _broken_module(name, error) from error
     found = [
         member
         for _, member in inspect.getmembers(module, inspect.isclass)
@@ -239,3 +246,15 @@ def load_family(experiment: Experiment, tell: Callable[[str], None] = logger.inf
             expected="exactly one subclass of Family",
         )
     return found[0](experiment, tell)
+
+
+def _broken_module(name: str, error: Exception) -> UserError:
+    """Return the error of a module that is there, but does not run to its end."""
+    frames = traceback.extract_tb(error.__traceback__)
+    # A mistake of syntax names its place itself; the last frame is that of the import then.
+    place = "" if isinstance(error, SyntaxError) else f" at {frames[-1].filename}:{frames[-1].lineno}"
+    return UserError(
+        f"module '{name}' cannot be imported{place} ({type(error).__name__}: {' '.join(str(error).split())[:160]})",
+        where="family",
+        hint="correct the module; --debug shows the whole way to the mistake",
+    )

@@ -128,16 +128,58 @@ def _end_of_whole_lines(file: io.FileIO) -> int:
     return 0
 
 
-def read_json_lines(path: Path) -> list[Any]:
-    """Read the records of a JSON-lines file; a last line torn by a kill is left out."""
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read the records of a JSON-lines file, which need not be there; a last line torn by a kill is left out.
+
+    Raises:
+        UserError: A line before the last is no JSON object; names file and line.
+    """
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    # Cut as bytes: a kill may tear a character, and JSON text may hold what else counts as the end of a line.
+    lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
     records = []
-    for number, line in enumerate(lines):
+    for number, line in enumerate(lines, start=1):
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            if number != len(lines) - 1:
-                raise
+            records.append(_json_object(line))
+        except ValueError as error:
+            if number != len(lines):
+                raise UserError(
+                    f"this is no record ({error})",
+                    where=f"{path}, line {number}",
+                    expected="one JSON object a line",
+                    hint="remove that line; the others are of use without it",
+                ) from None
     return records
+
+
+def read_json(path: Path, *, what: str, hint: str | None = None) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
+
+    Args:
+        path: The file.
+        what: What it should be, in words.
+        hint: What to do when it is not.
+
+    Raises:
+        UserError: It is no JSON object.
+    """
+    try:
+        return _json_object(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"this is no {what} ({error})", where=str(path), hint=hint) from None
+
+
+def _json_object(data: bytes) -> dict[str, Any]:
+    """Return a JSON object.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        value = json.loads(data.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("its JSON is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError("its JSON is no object")
+    return value

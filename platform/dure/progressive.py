@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -19,7 +18,7 @@ from dure.config.progressive_plan import candidate_experiments, read_progressive
 from dure.config.ratios import as_number, as_ratio
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
-from dure.files import write_json, write_text, written_beside
+from dure.files import read_json, write_json, write_text, written_beside
 
 if TYPE_CHECKING:
     from dure.background import Background
@@ -127,7 +126,7 @@ def begins_again(path: Path, start_ratio: str | None) -> bool:
     if start_ratio is None:
         return False
     file = path / RESULTS
-    is_finished = file.is_file() and json.loads(file.read_text(encoding="utf-8"))["state"] == "completed"
+    is_finished = _results(file).get("state") == "completed"
     return is_finished or read_progressive(path).start_ratio != as_ratio(start_ratio)
 
 
@@ -243,3 +242,7 @@ def _remove_own_pid(path: Path) -> None:
     file = path / PID
     if file.is_file() and file.read_text(encoding="utf-8").strip() == str(os.getpid()):
         file.unlink()
+
+
+def _results(file: Path) -> dict[str, Any]:
+    return read_json(file, what="record of a progressive training") if file.is_file() else {}

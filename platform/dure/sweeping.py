@@ -13,7 +13,7 @@ from dure.config.schema import Experiment, Profile
 from dure.config.spaces import Choice, Integer, LogUniform, SearchSpace
 from dure.config.sweeps import SamplerName, StopperName, SweepMetric, SweepStudy, judged_by
 from dure.errors import UserError, nearest
-from dure.files import write_json, write_text
+from dure.files import read_json, write_json, write_text
 
 if TYPE_CHECKING:
     from dure.tuning.events import StudyListener
@@ -59,13 +59,13 @@ def plan_sweep(
     before = None if stored is None else read_sweep(stored)
     if before is not None:
         for option, value in (("--space", space), ("--metric", metrics), ("--storage", storage)):
-            if value:
+            if value not in (None, ()):
                 raise UserError(
                     "it cannot change while a sweep goes on",
                     where=option,
                     hint=f"leave it out, or see {stored}",
                 )
-    searched = load_space(space or DEFAULT_SPACE) if before is None else before.space
+    searched = load_space(DEFAULT_SPACE if space is None else space) if before is None else before.space
     if before is None:
         wanted = tuple(_metric(text, experiment) for text in metrics) or (own_metric(experiment),)
     else:
@@ -211,7 +211,9 @@ def winner_overrides(path: Path) -> list[str]:
     """
     read_sweep(path)
     file = path / _SUMMARY
-    best = json.loads(file.read_text(encoding="utf-8")).get("best_values") if file.is_file() else None
+    best = read_json(file, what="summary of a sweep").get("best_values") if file.is_file() else None
+    if best and not isinstance(best, dict):
+        raise UserError(f"'best_values' is {best!r}", where=str(file), expected="keys and values")
     if not best:
         raise UserError(
             "no trial of this sweep completed", where=str(path), hint=f"dure sweep … --resume --output {path}"
@@ -223,6 +225,17 @@ def _override_text(value: Any) -> str:
     return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
+def judged_ways(study: SweepStudy, experiment: Experiment) -> list[Experiment]:
+    """Return the experiment as each metric would judge it whose name can be checked before anything runs.
+
+    These are the first, which ranks, and validation metrics. Figures of a run (``seconds``) and of a class
+    (``eval_f1[긍정]``) are known only once rows are read.
+    """
+    first, *others = study.metrics
+    named = [each for each in others if each.name.startswith("eval_") and "[" not in each.name]
+    return [judged_by(experiment, each) for each in (first, *named)]
+
+
 def own_metric(experiment: Experiment) -> SweepMetric:
     """Return what the experiment itself chooses its best checkpoint by."""
     training = experiment.training
@@ -231,7 +244,7 @@ def own_metric(experiment: Experiment) -> SweepMetric:
 
 def _metric(text: str, experiment: Experiment) -> SweepMetric:
     name, colon, direction = text.partition(":")
-    if colon and direction not in ("min", "max"):
+    if not name or (colon and direction not in ("min", "max")):
         raise UserError(f"'{text}' is no metric", where="--metric", expected="NAME, NAME:min or NAME:max")
     own = own_metric(experiment)
     if not colon and name == own.name:

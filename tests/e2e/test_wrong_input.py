@@ -1,112 +1,74 @@
-"""Wrong input: a short message that names the place, exit 2, no traceback, and nothing left behind."""
+"""Wrong input: a short message that names the place and the remedy, exit 2, no traceback, and nothing left behind."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+import time
+
 import pytest
 
-from .conftest import TINY, call
+from . import mistakes
+from .conftest import TINY, call, environment, program
+from .mistaken_files import BROKEN_RUNS, BROKEN_SWEEPS, make_files
 
-TRAIN = ("train", "kobart_baseline", "--rehearse", *TINY)
-REAL = ("data.train=good.csv", "data.dev=good_dev.csv")
-
-CASES = {
-    # arguments, what the message must say
-    "unknown verb": (["trian"], ["'train'"]),
-    "unknown option": (["train", "x", "--rehears"], ["--rehearse"]),
-    "missing argument": (["train"], ["EXPERIMENT", "dure train --help"]),
-    "missing option": (["sample"], ["--output"]),
-    "too many arguments": (["list", "extra"], ["extra"]),
-    "no number": (["train", "kobart_baseline", "--samples", "many"], ["--samples"]),
-    "unknown choice": (["score", "a", "b", "--tokenizer", "x"], ["--tokenizer", "morpheme"]),
-    "unknown schema": (["schema", "experiments"], ["'experiments'", "experiment"]),
-    "unknown experiment": (["train", "kobart_basline"], ["'kobart_basline'", "try: kobart_baseline"]),
-    "unknown file": (["train", "nope/none.yaml"], ["nope/none.yaml"]),
-    "unknown study": (["batch", "sevn"], ["'sevn'", "try: seven"]),
-    "unknown profile": ([*TRAIN, "--profile", "rtx309"], ["'rtx309'", "try: rtx3090"]),
-    "unknown key": ([*TRAIN, "training.lerning_rate=1"], ["command line", "training.learning_rate"]),
-    "wrong type": ([*TRAIN, "training.learning_rate=fast"], ["command line", '"fast"', "a number"]),
-    "no override": ([*TRAIN, "rehearse"], ["'rehearse'", "section.key=value"]),
-    "override that is no YAML": ([*TRAIN, "lora.targets=[q"], ["lora.targets=[q"]),
-    "4-bit without lora": (["train", "kobart_baseline", "lora=null"], ["model.quantization", "lora"]),
-    "no samples": ([*TRAIN, "--samples", "0"], ["--samples", "0"]),
-    "number beyond the study": (["batch", "seven", "--only", "9"], ["--only", "'9'", "1 to 7"]),
-    "empty choice": (["batch", "seven", "--only", ""], ["--only"]),
-    "family that is not there": ([*TRAIN, "family=trainables.nope"], ["family", "trainables.nope"]),
-    "module without a family": ([*TRAIN, "family=os"], ["family", "'os'"]),
-    "unknown option of the family": ([*TRAIN, "task.rouge_tokeniser=default"], ["task", "rouge_tokenizer"]),
-    "wrong option of the family": ([*TRAIN, "task.rouge_tokenizer=english"], ["task", "morpheme"]),
-    "wrong option, dry": ([*TRAIN, "--dry-run", "task.rouge_tokenizer=english"], ["task", "morpheme"]),
-    "unknown metric": ([*TRAIN, "training.best_metric=eval_rouge"], ["training.best_metric", "eval_rouge1"]),
-    "missing table": ([*TRAIN, "data.train=none.csv", "data.dev=none.csv"], ["data.train=none.csv"]),
-    "missing table of a batch": (
-        ["batch", "seven", "--rehearse", "data.train=none.csv", "data.dev=none.csv"],
-        ["data.train=none.csv"],
-    ),
-    "train without dev": ([*TRAIN, "data.train=good.csv"], ["data.dev", "data.dev=FILE"]),
-    "folder for a table": ([*TRAIN, "data.train=.", "data.dev=."], ["data.train=.", "folder"]),
-    "unknown format": ([*TRAIN, "data.train=text.xlsx", "data.dev=text.xlsx"], [".xlsx", ".csv"]),
-    "output is a file": ([*TRAIN, "--output", "good.csv"], ["--output good.csv", "file"]),
-    "output is not empty": ([*TRAIN, "--output", "."], ["--output .", "--resume"]),
-    "output below a file": ([*TRAIN, "--output", "good.csv/run"], ["--output good.csv/run"]),
-    "nothing to resume": (["train", "kobart_baseline", "--resume"], ["--resume", "outputs/kobart_baseline"]),
-    "nothing to resume there": ([*TRAIN, "--resume", "--output", "."], ["--resume", "experiment.yaml"]),
-    "no study to resume": (["batch", "seven", "--resume", "--output", "."], ["--resume", "study.yaml"]),
-    "device that is not here": ([*TRAIN, "--profile", "m4"], ["profile m4", "mps"]),
-    "nobody at the address": ([*TRAIN, "--address", "127.0.0.1:1"], ["--address 127.0.0.1:1", "refused"]),
-    "predict without a run": (["predict", "none", "good.csv", "-o", "o.csv"], ["none", "final_model"]),
-    "score without files": (["score", "none.csv", "good.csv"], ["none.csv"]),
-    "score of other ids": (["score", "good_dev.csv", "good.csv"], ["ids", "good.csv"]),
-    "score without the id": (["score", "plain.csv", "good.csv"], ["plain.csv", "--id-column"]),
-    "score without predictions": (
-        ["score", "good.csv", "good.csv", "--prediction-column", "sumary"],
-        ["'sumary'", "--prediction-column=summary"],
-    ),
-    "score with a column too many": (
-        ["score", "good.csv", "good.csv", "--reference-columns", "summary,topic"],
-        ["'topic'", "--reference-columns"],
-    ),
-    "sample into a file": (["sample", "-o", "good.csv"], ["good.csv"]),
+BEFORE_ANYTHING_STARTS = {
+    f"{kind}, {name}": row
+    for kind, rows in {
+        "config": mistakes.CONFIG,
+        "data": mistakes.DATA,
+        "checkpoints": mistakes.CHECKPOINTS,
+        "options": mistakes.OPTIONS,
+        "environment": mistakes.ENVIRONMENT,
+    }.items()
+    for name, row in rows.items()
 }
+SECONDS = 15.0
+"""Most computing time of a mistake, the first import of the libraries included."""
 
-# These are known only once the run reads its rows or builds its model: the run is recorded as failed.
-LATE_CASES = {
-    "missing column": ([*TRAIN, "data.train=nocolumn.csv", "data.dev=good_dev.csv"], ["nocolumn.csv", "summary"]),
-    "empty table": ([*TRAIN, "data.train=zero.csv", "data.dev=good_dev.csv"], ["zero.csv", "empty"]),
-    "cut quote": ([*TRAIN, "data.train=cut.csv", "data.dev=good_dev.csv"], ["cut.csv, row 2", "quote"]),
-    "unreadable byte": ([*TRAIN, "data.train=bytes.csv", "data.dev=good_dev.csv"], ["bytes.csv, line 3", "0xff"]),
-    "empty cell": ([*TRAIN, "data.train=hole.csv", "data.dev=good_dev.csv"], ["hole.csv, row 2", "summary"]),
-    "unknown role": ([*TRAIN, *REAL, "data.columns.txt=dialogue"], ["data.columns.txt", "data.columns.text"]),
-    "LoRA target without a layer": ([*TRAIN, "lora.targets=[q_prj]"], ["lora.targets", "'q_prj'", "q_proj"]),
-    "fp16 on T5": (
-        ["train", "eenzeenee_t5", "--rehearse", *TINY, "training.precision=fp16"],
-        ["training.precision", "fp16", "t5"],
-    ),
-    "hub out of reach": (["train", "kobart_baseline"], ["model.checkpoint", "--rehearse"]),
-    "no checkpoint in the folder": (["train", "kobart_baseline", "model.checkpoint=sub"], ["config.json"]),
-}  # fmt: skip
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A finished run of the classifier."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DURE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        assert call(*mistakes.CLASSIFY.split(), "--output", folder).code == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def planned_sweep():
+    """What ``study.yaml`` of a sweep holds."""
+    return call(*mistakes.SWEEP.split()).out.split("---\n")[0]
 
 
 @pytest.fixture
-def tables(tmp_path):
-    head, row = "fname,dialogue,summary\n", 'a{0},"#Person1#: 안녕 {0}\n#Person2#: 네, {0}",인사 {0}\n'
-    files = {
-        "good.csv": head + "".join(row.format(number) for number in range(8)),
-        "good_dev.csv": head + "".join(row.format(number) for number in range(20, 23)),
-        "plain.csv": "summary\n인사\n",
-        "nocolumn.csv": "fname,dialogue\na,안녕\n",
-        "zero.csv": "",
-        "cut.csv": head + 'a,안녕,인사\nb,"끝없는',
-        "hole.csv": head + "a,안녕,인사\nb,안녕히,\n",
-        "text.xlsx": "x",
-    }
-    for name, text in files.items():
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    (tmp_path / "bytes.csv").write_bytes(head.encode() + "a,안녕,인사\n".encode() + b"b,\xff\xfe,x\n")
-    (tmp_path / "sub").mkdir()
-    return tmp_path
+def wrong(tmp_path, request):
+    """Make the files that a command names, in the working folder; ``RUN`` is a finished run."""
+
+    def make(command: str) -> list[str]:
+        make_files(tmp_path)
+        words = command.split()
+        for word in words:
+            if word == "RUN":
+                (tmp_path / word).symlink_to(request.getfixturevalue("finished"))
+            elif word in BROKEN_RUNS:
+                shutil.copytree(request.getfixturevalue("finished"), tmp_path / word)
+                BROKEN_RUNS[word](tmp_path / word)
+            elif word in BROKEN_SWEEPS:
+                study, summary = BROKEN_SWEEPS[word]
+                (tmp_path / word).mkdir()
+                (tmp_path / word / "study.yaml").write_text(study or request.getfixturevalue("planned_sweep"))
+                if summary is not None:
+                    (tmp_path / word / "experiment_summary.json").write_text(summary)
+        return words
+
+    return make
 
 
-def check_message(outcome, said):
+def check_message(outcome, *said):
     assert outcome.code == 2, outcome.err
     assert outcome.out == ""
     assert "Traceback" not in outcome.err
@@ -117,23 +79,52 @@ def check_message(outcome, said):
         assert text in message
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_wrong_input_is_named_before_anything_starts(case, tables):
-    arguments, said = CASES[case]
-    before = sorted(tables.rglob("*"))
-    check_message(call(*arguments), said)
-    if case != "nobody at the address":
-        assert sorted(tables.rglob("*")) == before
+def test_the_table_has_enough_distinct_mistakes():
+    rows = [
+        *BEFORE_ANYTHING_STARTS.values(),
+        *mistakes.FOUND_BY_THE_RUN.values(),
+        *mistakes.VALIDATED.values(),
+    ]
+    assert len({command for command, _, _ in rows}) == len(rows) >= 180
 
 
-@pytest.mark.parametrize("case", LATE_CASES)
-def test_wrong_input_that_a_run_finds_is_named_and_recorded(case, tables):
-    arguments, said = LATE_CASES[case]
-    outcome = call(*arguments, "--output", "run", "--json")
-    check_message(outcome, said)
+@pytest.mark.parametrize("case", BEFORE_ANYTHING_STARTS)
+def test_wrong_input_is_named_before_anything_starts(case, wrong, tmp_path):
+    command, place, remedy = BEFORE_ANYTHING_STARTS[case]
+    words = wrong(command)
+    before, began = sorted(tmp_path.rglob("*")), time.process_time()
+    check_message(call(*words), place, remedy)
+    assert time.process_time() - began < SECONDS
+    # An address is looked for by the run, whose folder says so.
+    if not case.startswith(
+        ("environment, nobody", "environment, address", "environment, database", "options, two metrics")
+    ):
+        assert sorted(path for path in tmp_path.rglob("*") if "__pycache__" not in path.parts) == before
+
+
+@pytest.mark.parametrize("case", mistakes.FOUND_BY_THE_RUN)
+def test_wrong_input_that_a_run_finds_is_named_and_recorded(case, wrong, tmp_path):
+    command, place, remedy = mistakes.FOUND_BY_THE_RUN[case]
+    outcome = call(*wrong(command), "--output", "run", "--json")
+    check_message(outcome, place, remedy)
     reason = outcome.err[outcome.err.index("dure: ") + len("dure: ") :].splitlines()[0]
     assert outcome.err.count(reason) == 1
-    assert '"failed"' in (tables / "run" / "result.json").read_text(encoding="utf-8")
+    assert '"failed"' in (tmp_path / "run" / "result.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("case", mistakes.VALIDATED)
+def test_what_validate_finds_stands_in_its_table_with_the_remedy(case, wrong):
+    command, place, remedy = mistakes.VALIDATED[case]
+    outcome = call(*wrong(command))
+    assert outcome.code == 2
+    assert place in outcome.out
+    assert remedy in outcome.out
+    assert "Traceback" not in outcome.err
+
+
+def test_code_in_a_pickle_is_not_executed(wrong, tmp_path):
+    call(*wrong("crossover code_epoch --profile cpu"))
+    assert not (tmp_path / "executed").exists()
 
 
 @pytest.mark.parametrize("flags", [["--debug", "list", "x"], ["list", "x", "--debug"], ["-v", "list", "--debug", "x"]])  # fmt: skip
@@ -143,27 +134,65 @@ def test_debug_shows_the_traceback_wherever_it_stands(flags):
     assert "Traceback" in outcome.err
 
 
-def test_a_cache_that_cannot_be_written_is_named(monkeypatch, tables):
-    monkeypatch.setenv("DURE_CACHE", "good.csv/cache")
-    check_message(call(*TRAIN), ["DURE_CACHE", "good.csv/cache"])
+# environment variables and the process itself
 
 
-def test_a_run_is_not_continued_with_other_settings(trained):
-    folder = trained[1]
-    outcome = call(*TRAIN, "--resume", "--output", folder, "training.weight_decay=0.5")
-    check_message(outcome, ["training.weight_decay", "0.5", "experiment.yaml"])
+@pytest.mark.parametrize("folder", ["good.csv/cache", "/proc/dure"])
+def test_a_cache_that_cannot_be_written_is_named(monkeypatch, wrong, folder):
+    words = wrong(mistakes.TRAIN)
+    monkeypatch.setenv("DURE_CACHE", folder)
+    check_message(call(*words), "DURE_CACHE", folder)
 
 
-def test_predictions_that_cannot_be_written_are_refused_before_predicting(trained, tables):
+def test_a_home_that_is_not_there_is_named_with_what_to_set(monkeypatch, wrong):
+    words = wrong(mistakes.TRAIN)
+    monkeypatch.delenv("DURE_CACHE")
+    monkeypatch.setenv("HOME", "/proc/nobody")
+    check_message(call(*words), "DURE_CACHE", "/proc/nobody/.cache/dure")
+
+
+def test_samples_of_the_environment_are_named(monkeypatch):
+    monkeypatch.setenv("SAMPLES", "many")
+    check_message(call("unified-test", "--dry-run"), "SAMPLES", "--samples")
+
+
+def test_a_terminal_without_utf8_gets_a_message_and_json(tmp_path):
+    outcome = program("train", "없는것", cwd=tmp_path, PYTHONIOENCODING="ascii")
+    check_message(outcome, "\\uc5c6", "kobart_baseline")
+    (tmp_path / "search_spaces" / "experiments").mkdir(parents=True)
+    mine = "extends: transfer_bert\nexperiment: {name: mine, description: 내 실험}\n"
+    (tmp_path / "search_spaces" / "experiments" / "mine.yaml").write_text(mine, encoding="utf-8")
+    outcome = program("list", "--json", cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert outcome.value["experiments"]["mine"] == "내 실험"
+
+
+def test_a_working_folder_that_is_gone_is_told(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    command = f"rmdir {gone}; exec $0 -m dure list"
+    ended = subprocess.run(
+        ["bash", "-c", command, sys.executable], cwd=gone, env=environment(), capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert "working folder" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+# folders of runs
+
+
+def test_predictions_that_cannot_be_written_are_refused_before_predicting(finished, wrong):
     for output in (".", "good.csv/deep/o.csv"):
-        outcome = call("predict", trained[1], "good.csv", "-o", output)
-        check_message(outcome, [f"--output {output}"])
+        words = wrong("predict") if output == "." else ["predict"]
+        outcome = call(*words, finished, "reviews.csv", "-o", output, "--profile", "cpu")
+        check_message(outcome, f"--output {output}")
         assert "predicting" not in outcome.err
 
 
-def test_a_study_folder_is_no_run_and_names_its_experiments(trained):
-    folder = trained[1]
-    check_message(call("predict", folder.parent, "x.csv", "-o", "o.csv"), [str(folder.parent), folder.name])
+def test_a_study_folder_is_no_run_and_names_its_experiments(finished):
+    check_message(
+        call("predict", finished.parent, "x.csv", "-o", "o.csv"), str(finished.parent), finished.name
+    )
 
 
 def test_a_run_that_fails_by_itself_exits_1_and_its_record_is_the_json(tmp_path):
@@ -174,7 +203,8 @@ def test_a_run_that_fails_by_itself_exits_1_and_its_record_is_the_json(tmp_path)
         "        raise ArithmeticError('no loss')\n",
         encoding="utf-8",
     )
-    outcome = call(*TRAIN, "family=broken", "--output", "run", "--json")
+    train = ("train", "kobart_baseline", "--rehearse", *TINY)
+    outcome = call(*train, "family=broken", "--output", "run", "--json")
     assert outcome.code == 1
     assert outcome.value["state"] == "failed"
     assert outcome.value["error"] == "ArithmeticError: no loss"

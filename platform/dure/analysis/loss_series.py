@@ -79,15 +79,19 @@ def series_of(
         Module → its series, in the order of ``modules``.
 
     Raises:
-        UserError: A loss was never recorded at the end of an epoch.
+        UserError: A record is none of a run, or a loss was never recorded at the end of an epoch.
         ValueError: What a module is to be judged by is no validation loss.
     """
     path = RunFolder(folder).metrics
     evals: dict[int, Mapping[str, Any]] = {}
     trains: dict[int, list[Mapping[str, Any]]] = {}
-    for record in read_json_lines(path):
-        epoch = float(record["epoch"])
-        if record["kind"] == "train":
+    for number, record in enumerate(read_json_lines(path), start=1):
+        kind, epoch = record.get("kind"), record.get("epoch")
+        if not isinstance(kind, str) or isinstance(epoch, bool) or not isinstance(epoch, int | float):
+            raise UserError(
+                "this is no record of a run: it lacks its kind or its epoch", where=f"{path}, record {number}"
+            )
+        if kind == "train":
             trains.setdefault(max(1, math.ceil(epoch - _END_OF_EPOCH)), []).append(record)
         elif round(epoch) > 0 and abs(epoch - round(epoch)) <= _END_OF_EPOCH:
             # A test comes after the last epoch, without the losses of validation.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 import traceback
+from pathlib import Path
 from typing import Any, NoReturn
 
 from dure.cli.app import app
@@ -35,6 +38,13 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     words = sys.argv[1:] if arguments is None else arguments
     words = [word for word in words if word in FLAGS] + [word for word in words if word not in FLAGS]
     install()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 gets escapes, and no traceback
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        Path.cwd()
+    except FileNotFoundError as error:
+        _fail(error, "the working folder is not there any more\n  try: cd to a folder that is", 2, words)
     try:
         result = app(args=words or ["--help"], prog_name="dure", standalone_mode=False, obj=words)
     except DureError as error:
@@ -68,6 +78,9 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
             lines.append(f"  try: {like or f'{context.command_path} --help'}")
         _fail(error, "\n".join(lines), 2, words)
     text = " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = error.filename or "what is written to"
+        _fail(error, f"{place}: {error.strerror}\n  try: make room there, or --output elsewhere", 2, words)
     if isinstance(error, OSError) and error.filename is not None:
         _fail(error, f"{error.filename}: {error.strerror}\n  try: --debug shows who needs it", 2, words)
     _fail(

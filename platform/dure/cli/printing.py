@@ -59,8 +59,14 @@ def results_only_on_stdout(verb: Callable[Parameters, Result]) -> Callable[Param
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON object."""
-    print(json.dumps(value, ensure_ascii=False, indent=2, default=str), file=_results or sys.stdout)
+    """Print one JSON object; a terminal that lacks a character gets its escape, which is JSON too."""
+    file = _results or sys.stdout
+    text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
+    try:
+        text.encode(file.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2, default=str)
+    print(text, file=file)
 
 
 def print_result(value: Any, shown: RenderableType, *, as_json: bool) -> None:

@@ -78,7 +78,6 @@ def sweep(
 ) -> int:
     """Search the learning rate, or any other settings, with which an experiment does best."""
     from dure import api, sweeping
-    from dure.config.sweeps import judged_by
     from dure.reporting.console import StudyConsole, terminal
     from dure.reporting.sweep_table import sweep_table
 
@@ -99,7 +98,7 @@ def sweep(
         storage=storage,
         stored=path,
     )
-    api.check([judged_by(shape(base), study.metrics[0])], with_tables=not dry_run)
+    api.check(sweeping.judged_ways(study, shape(base)), with_tables=not dry_run)
     if dry_run:
         print_yaml(study, shape(base), as_json=as_json)
         return 0

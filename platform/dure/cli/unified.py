@@ -125,7 +125,7 @@ def train_local(
         preset,
         overrides or (),
         1,
-        samples or _LOCAL_ROWS,
+        _LOCAL_ROWS if samples is None else samples,
         batch_size,
         None,
         profile,

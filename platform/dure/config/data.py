@@ -11,6 +11,9 @@ from dure.config.ratios import Ratio
 from dure.config.scalars import Int, Text
 from dure.config.section import Section
 
+SAMPLE = "sample"
+"""What ``data.train`` and its like say for the family's embedded corpus."""
+
 
 class FoldConfig(Section):
     """One fold of a cross-validation: a part of the training table that is held out, and reported on."""

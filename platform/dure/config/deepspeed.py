@@ -30,6 +30,10 @@ def deepspeed_settings(name: str) -> dict[str, Any]:
     where = library.shown(path)
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"the file cannot be read ({error.strerror})", where=where) from None
+    except RecursionError:
+        raise UserError("this is no JSON that can be read: it is nested too deeply", where=where) from None
     except ValueError as error:
         raise UserError(f"this is no JSON: {error}", where=where) from None
     zero = settings.get("zero_optimization") if isinstance(settings, dict) else None
@@ -47,6 +51,8 @@ def deepspeed_settings(name: str) -> dict[str, Any]:
         if "." in key:
             outer, last = key.split(".")
             section = settings.setdefault(outer, {})
+            if not isinstance(section, dict):
+                raise UserError(f"'{outer}' is {section!r}", where=where, expected="an object")
         if section.setdefault(last, "auto") != "auto":
             raise UserError(
                 f"'{key}' is {section[last]!r}, but the experiment says it", where=where, expected='"auto"'

@@ -16,7 +16,7 @@ from dure.config.problems import shown, user_error
 from dure.config.schema import Experiment, Profile
 from dure.config.spaces import SearchSpace, Values
 from dure.config.studies import Study
-from dure.config.tree import Dumper, Places, Tree, places, plain, read_extended, with_overrides
+from dure.config.tree import Dumper, Places, Tree, places, plain, read_extended, read_yaml, with_overrides
 from dure.errors import UserError, nearest
 
 STUDY_FILE = "study.yaml"
@@ -129,18 +129,15 @@ def stored_study(folder: Path, model: type[Model], what: str) -> Model:
         what: That kind in words, such as ``sweep``.
 
     Raises:
-        UserError: The folder holds none of this kind.
+        UserError: The folder holds none of this kind, or its file is broken.
     """
     file = folder / STUDY_FILE
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
-        values = None
-    if not isinstance(values, dict) or values.get("kind") != model.model_fields["kind"].default:
+    tree = read_yaml(file) if file.is_file() else {}
+    if "kind" not in tree or tree["kind"].value != model.model_fields["kind"].default:
         raise UserError(
             f"this is no folder of a {what}", where=str(folder), expected=f"a folder with its {STUDY_FILE}"
         )
-    return checked(model, values, {}, str(file))
+    return _checked_tree(model, tree, str(file))
 
 
 def checked(model: type[Model], values: Mapping[str, Any], places: Places, source: str) -> Model:

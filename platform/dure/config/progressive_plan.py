@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dure.config.loading import checked, load_space, stored_study, with_values
 from dure.config.progressive import OnBaseline, ProgressiveStudy
 from dure.config.ratios import as_number, as_ratio, schedule
 from dure.config.schema import Experiment
+from dure.config.tree import given_value
 from dure.errors import UserError
 
 _START, _STEP, _END = "0.1", "0.1", "1"
 _POINTS = 5
+_MAX_CANDIDATES = 1000
 
 
 def plan_progressive(
@@ -154,6 +155,8 @@ def _candidates(experiment: Experiment, given: Iterable[str], num_points: int) -
         else:
             try:
                 parts.append(load_space(text).grid(num_points))
+            except ValueError as error:
+                raise UserError(str(error), where="--num-candidates") from None
             except UserError as error:
                 raise UserError(
                     error.problem if error.where is None else f"{error.where}: {error.problem}",
@@ -161,6 +164,11 @@ def _candidates(experiment: Experiment, given: Iterable[str], num_points: int) -
                     expected=error.expected,
                     hint=error.hint,
                 ) from None
+    count = math.prod(map(len, parts))
+    if count > _MAX_CANDIDATES:
+        raise UserError(
+            f"{count:,} candidates", where="--candidates", expected=f"at most {_MAX_CANDIDATES:,}"
+        )
     points = [
         {key: value for part in combination for key, value in part.items()} for combination in product(*parts)
     ]
@@ -175,9 +183,9 @@ def _candidates(experiment: Experiment, given: Iterable[str], num_points: int) -
 def _values(experiment: Experiment, key: str, listed: str) -> list[Any]:
     """Read ``1e-5,3e-5`` as values of a setting, as the experiment itself would take them."""
     try:
-        values = yaml.safe_load(f"[{listed}]")
-    except yaml.YAMLError:
-        values = []
+        values = given_value(f"[{listed}]")
+    except ValueError as error:
+        raise UserError(f"'{listed}': {error}", where="--candidates", expected=f"{key}=VALUE,VALUE") from None
     if not values:
         raise UserError(
             f"'{listed}' is no list of values", where="--candidates", expected=f"{key}=VALUE,VALUE"

@@ -10,6 +10,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, Strict
 NUMBER_PATTERN = r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?$"
 """A number as text: what YAML 1.1 makes of ``1e-5``, and what quotes make of any number."""
 
+MAX_WHOLE = 10**15
+"""Largest whole number; a float still holds it exactly, and nothing that is counted here comes near."""
+
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 """What is safe as the name of a folder, of a W&B run and of a cluster job alike."""
 
@@ -35,10 +38,16 @@ def _name(value: str) -> str:
     return value
 
 
+def _counted(value: int) -> int:
+    if not -MAX_WHOLE <= value <= MAX_WHOLE:
+        raise ValueError(f"a number up to {MAX_WHOLE:,}")
+    return value
+
+
 Float = Annotated[float, Strict(), BeforeValidator(_number)]
 """A number, also as text; truth values, which Python counts as 0 and 1, are none."""
 
-Int = Annotated[int, Strict(), BeforeValidator(_whole_number)]
+Int = Annotated[int, Strict(), BeforeValidator(_whole_number), AfterValidator(_counted)]
 """A whole number, also as text and as ``1e3``; truth values are none."""
 
 Bool = Annotated[bool, Strict()]

@@ -11,6 +11,9 @@ from pydantic import Field, model_validator
 from dure.config.scalars import Bool, Float, Int, Text
 from dure.config.section import Section
 
+MAX_POINTS = 10_000
+"""Most points of a grid; nobody has the time for them."""
+
 When = dict[str, tuple[Any, ...]]
 
 
@@ -168,8 +171,16 @@ class SearchSpace(Section):
 
         Ends of ranges are included; logarithmic ranges are spaced evenly in their logarithm. With twice as
         many intervals, all earlier points come again.
+
+        Raises:
+            ValueError: These are more than ``MAX_POINTS``.
         """
         points: list[dict[str, Value]] = [{}]
+        beyond = ValueError(
+            f"{num_points:,} points along every range make a grid of more than {MAX_POINTS:,}"
+        )
+        if num_points > MAX_POINTS:
+            raise beyond
         for key in self.ordered():
             steps = spaced(self.parameters[key], num_points)
             points = [
@@ -179,6 +190,8 @@ class SearchSpace(Section):
                     [point | {key: step} for step in steps] if self.is_active(key, point) else [point]
                 )
             ]
+            if len(points) > MAX_POINTS:
+                raise beyond
         return points
 
 

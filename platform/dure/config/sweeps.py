@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from dure.config.scalars import Int, Name, Text
 from dure.config.schema import Experiment
@@ -57,6 +57,12 @@ class SweepStudy(Section):
         if len({metric.name for metric in value}) < len(value):
             raise ValueError("each metric once")
         return value
+
+    @model_validator(mode="after")
+    def _grid_ends(self) -> Self:
+        if self.sampler == "grid":
+            self.space.grid(self.num_trials or _GRID_POINTS)
+        return self
 
     @property
     def budget(self) -> int:

@@ -22,6 +22,8 @@ from dure.errors import UserError
 COMMAND_LINE = "command line"
 MAX_DEPTH = 32
 """Deepest nesting of keys and lists; no configuration needs a quarter of it."""
+MAX_BYTES = 1 << 20
+"""Largest file; the longest configuration of this repository has a hundredth of it."""
 MAX_DIGITS = 300
 """Longest number; more digits hold nothing that a number could mean here."""
 
@@ -105,7 +107,13 @@ def read_yaml(path: Path) -> Tree:
     """
     shown = library.shown(path)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise UserError(
+                f"the file is larger than {MAX_BYTES // 1024} KiB", where=shown, expected="a configuration"
+            )
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         byte = error.object[error.start]
@@ -191,13 +199,18 @@ def _value(node: yaml.Node) -> Any:
             return float(text)
         case "int" | "float":
             raise _Refused("this number is beyond all bounds", node)
-        case _ if any("\ud800" <= character <= "\udfff" for character in text):
+        case _ if _is_torn(text):
             raise _Refused("half of a surrogate pair is no character", node)
         case _:
             return text
 
 
-def read_extended(path: Path, kind: library.Kind, seen: tuple[Path, ...] = ()) -> Tree:
+def _is_torn(text: str) -> bool:
+    """Return whether a text holds half of a surrogate pair, as bytes that are no UTF-8 become on a command line."""
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def read_extended(path: Path, kind: library.Kind) -> Tree:
     """Read a YAML file on top of what its ``extends:`` names: files beside it, or names that dure knows.
 
     Sections merge key by key; lists and values replace. ``null`` in place of a section removes what a
@@ -206,7 +219,20 @@ def read_extended(path: Path, kind: library.Kind, seen: tuple[Path, ...] = ()) -
     Raises:
         UserError: As :func:`read_yaml`; or a parent does not exist; or files extend each other in a circle.
     """
-    seen = (*seen, path.resolve())
+    return _extended(path, kind, (), {})
+
+
+def _extended(path: Path, kind: library.Kind, seen: tuple[Path, ...], read: dict[Path, Tree]) -> Tree:
+    """Read a file below those of ``seen``; ``read`` holds those that are done, since many may share a parent."""
+    place = path.resolve()
+    if place not in read:
+        read[place] = _over_its_parents(path, kind, (*seen, place), read)
+    return read[place]
+
+
+def _over_its_parents(path: Path, kind: library.Kind, seen: tuple[Path, ...], read: dict[Path, Tree]) -> Tree:
+    if len(seen) > MAX_DEPTH:
+        raise UserError(f"'extends' is nested more than {MAX_DEPTH} deep", where=library.shown(path))
     tree = read_yaml(path)
     extends = tree.pop("extends", None)
     if extends is None:
@@ -229,7 +255,7 @@ def read_extended(path: Path, kind: library.Kind, seen: tuple[Path, ...] = ()) -
         if file.resolve() in seen:
             circle = " → ".join(link.name for link in (*seen, file))
             raise UserError(f"'extends' goes in a circle: {circle}", where=extends.place)
-        base = merged(base, read_extended(file, kind, seen))
+        base = merged(base, _extended(file, kind, seen, read))
     return merged(base, tree)
 
 
@@ -259,24 +285,42 @@ def with_overrides(tree: Tree, overrides: Iterable[str]) -> Tree:
     for override in overrides:
         key, equals, raw = override.partition("=")
         parts = key.split(".")
-        if not equals or not all(part and part == part.strip() for part in parts):
+        is_key = all(part and part == part.strip() and not _is_torn(part) for part in parts)
+        if not equals or not is_key or len(parts) > MAX_DEPTH:
             raise UserError(
-                f"'{override}' is no override",
+                f"'{_shortened(override)}' is no override",
                 where=COMMAND_LINE,
                 expected="section.key=value, such as training.learning_rate=3e-5",
             )
         try:
-            value = _override_value(raw)
-        except (yaml.YAMLError, ValueError, OverflowError) as error:
-            said = _said(error) if isinstance(error, yaml.YAMLError) else f"this is not valid YAML: {error}"
-            raise UserError(f"'{override}': {said}", where=COMMAND_LINE) from None
+            value = given_value(raw)
+        except ValueError as error:
+            raise UserError(f"'{_shortened(override)}': {error}", where=COMMAND_LINE) from None
         for part in reversed(parts):
             value = {part: Entry(value, COMMAND_LINE)}
         tree = merged(tree, value)
     return tree
 
 
-def _override_value(raw: str) -> Any:
+def _shortened(text: str) -> str:
+    return text if len(text) <= 120 else f"{text[:117]}…"
+
+
+def given_value(raw: str) -> Any:
+    """Read a value as the command line gives it; a section is a :data:`Tree`.
+
+    Raises:
+        ValueError: It has brackets or quotes and is no YAML; the message says why.
+    """
+    try:
+        return _given_value(raw)
+    except yaml.YAMLError as error:
+        raise ValueError(_said(error)) from None
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"this is not valid YAML: {error}") from None
+
+
+def _given_value(raw: str) -> Any:
     text = raw.strip()
     if text.startswith(("[", "{", '"', "'")):
         node: Any = yaml.compose(text, Loader=_Loader)

@@ -5,12 +5,26 @@ from __future__ import annotations
 import codecs
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from dure.errors import UserError
 
 _CHUNK = 1 << 16
 _HANGUL = re.compile("[가-힣]")
+_OTHER_KINDS = {
+    b"\x1f\x8b": "packed by gzip",
+    b"PK\x03\x04": "a zip archive or a workbook such as .xlsx",
+    b"BZh": "packed by bzip2",
+    b"\xfd7zXZ\x00": "packed by xz",
+    b"\x28\xb5\x2f\xfd": "packed by zstd",
+    b"PAR1": "a Parquet table",
+    b"%PDF-": "a PDF",
+    b"SQLite f": "a database of SQLite",
+}
+"""What files begin with that are often taken for a text table."""
+_LONGEST_LINE = 1 << 26
+"""Characters of a line; a file of another kind may hold no line end at all."""
 _EXPECTED = "UTF-8 (with or without BOM) or CP949, or the name of another encoding in data.encoding"
 
 
@@ -23,7 +37,7 @@ def known_encoding(name: str) -> str:
     try:
         codec = codecs.lookup(name).name
         "".encode(codec)  # Codecs such as base64 are found too, but make no text.
-    except LookupError:
+    except (LookupError, ValueError):
         raise UserError(
             f"there is no encoding '{name}'", where="data.encoding", expected="such as utf-8, cp949 or utf-16"
         ) from None
@@ -40,39 +54,61 @@ def recognise_encoding(path: Path) -> str:
         UserError: Neither fits; names the line and the byte.
     """
     with path.open("rb") as file:
-        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            raise UserError(
-                "the file is UTF-16", where=str(path), expected=_EXPECTED, hint="data.encoding=utf-16"
-            )
-    error = unreadable_byte(path, "utf-8-sig")
-    if error is None:
+        head = file.read(8)
+    for mark, kind in _OTHER_KINDS.items():
+        if head.startswith(mark):
+            raise UserError(f"the file is {kind}, whatever its suffix says", where=str(path), expected="text")
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UserError(
+            "the file is UTF-16", where=str(path), expected=_EXPECTED, hint="data.encoding=utf-16"
+        )
+    unlike_utf8 = _first_unreadable(path, "utf-8-sig")
+    if unlike_utf8 is None:
         return "utf-8-sig"
     if _is_damaged_utf8(path):
-        raise error
-    error = unreadable_byte(path, "cp949")
-    if error is None:
+        raise unlike_utf8[1]
+    unlike_cp949 = _first_unreadable(path, "cp949")
+    if unlike_cp949 is None:
         return "cp949"
-    raise error
+    # The encoding that reads further is likelier the file's own.
+    raise max(unlike_utf8, unlike_cp949, key=lambda found: found[0])[1]
 
 
 def unreadable_byte(path: Path, encoding: str) -> UserError | None:
     """Return the error for the first byte that ``encoding`` cannot read, or None when it reads all."""
-    decoder = codecs.getincrementaldecoder(encoding)("strict")
-    line = 1
+    found = _first_unreadable(path, encoding)
+    return None if found is None else found[1]
+
+
+def _first_unreadable(path: Path, encoding: str) -> tuple[int, UserError] | None:
+    """Return the place of the first byte that ``encoding`` cannot read, and the error for it."""
+    try:
+        decoder = codecs.getincrementaldecoder(encoding)("strict")
+    except LookupError:  # a codec that reads whole texts only
+        return None
+    line, num_read = 1, 0
     with path.open("rb") as file:
         while True:
             chunk = file.read(_CHUNK)
+            num_read += len(chunk)
             try:
                 line += decoder.decode(chunk, final=not chunk).count("\n")
             except UnicodeDecodeError as error:
                 line += error.object[: error.start].count(b"\n")
                 byte = error.object[error.start]
                 name = "UTF-8" if encoding == "utf-8-sig" else encoding.upper()
-                return UserError(
+                place = num_read - len(error.object) + error.start
+                return place, UserError(
                     f"byte 0x{byte:02x} cannot be read as {name}",
                     where=f"{path}, line {line}",
                     expected=_EXPECTED,
                     hint="correct that line, or name the file's encoding: data.encoding=…",
+                )
+            except UnicodeError as error:  # of codecs such as idna, which name no byte
+                return num_read, UserError(
+                    f"it cannot be read as {encoding.upper()} ({error})",
+                    where=f"{path}, line {line}",
+                    expected=_EXPECTED,
                 )
             if not chunk:
                 return None
@@ -86,7 +122,13 @@ def text_lines(path: Path, encoding: str) -> Iterator[str]:
     """
     try:
         with path.open(encoding=encoding, newline="") as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(iter(partial(file.readline, _LONGEST_LINE), ""), start=1):
+                if len(line) == _LONGEST_LINE:
+                    raise UserError(
+                        f"the line is longer than {_LONGEST_LINE:,} characters",
+                        where=f"{path}, line {number}",
+                        expected="a text file",
+                    )
                 if "\0" in line:
                     raise UserError(
                         "a NUL byte (0x00) stands in the text",

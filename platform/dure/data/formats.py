@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -92,6 +93,7 @@ class DelimitedSource:
 
     def __init__(self, path: Path, encoding: str, delimiter: str) -> None:
         self._path = path
+        self._encoding = encoding
         self._delimiter = delimiter
         self._lines = _CountedLines(text_lines(path, encoding))
         csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
@@ -117,55 +119,64 @@ class DelimitedSource:
     def _next_row(self, number: int) -> tuple[int, list[str]] | None:
         """Return the next row that is not blank with its first line, or None at the end."""
         while True:
-            first_line = self._lines.start_record()
+            first_line = self._lines.number + 1
             try:
                 cells = next(self._reader)
             except StopIteration:
                 return None
-            except csv.Error:
+            except csv.Error as error:
+                if "field limit" in str(error):
+                    raise self._long_cell(number, first_line) from None
                 raise self._broken_quote(number, first_line) from None
             if cells:
                 return first_line, cells
 
+    def _place(self, number: int, first_line: int) -> str:
+        row = f"row {number} (line {first_line})" if number else f"the column names (line {first_line})"
+        return f"{self._path}, {row}"
+
+    def _long_cell(self, number: int, first_line: int) -> UserError:
+        return UserError(
+            f"a cell is longer than {_LONGEST_CELL:,} characters",
+            where=self._place(number, first_line),
+            expected="a cell of text",
+            hint='a quote (") is perhaps never closed there',
+        )
+
     def _broken_quote(self, number: int, first_line: int) -> UserError:
-        opened, closed = _quote_lines(self._lines.record, first_line, self._delimiter)
+        # Read once more, since what is remembered of every row would be the whole file where a quote stays open.
+        lines = islice(text_lines(self._path, self._encoding), first_line - 1, self._lines.number)
+        opened, closed = _quote_lines(lines, first_line, self._delimiter)
         problem = f'the quote (") that opens in line {opened} '
         if closed is None:
             problem += "is never closed"
         else:
             problem += f"is closed in line {closed}, but its cell goes on after that"
-        row = f"row {number} (line {first_line})" if number else f"the column names (line {first_line})"
         return UserError(
             problem,
-            where=f"{self._path}, {row}",
+            where=self._place(number, first_line),
             expected='cells in quotes end with a quote, and quotes inside them are doubled ("")',
             hint=f"look at the cell that opens in line {opened}: it is cut off, or a quote is missing there",
         )
 
 
 class _CountedLines:
-    """Lines for the CSV reader, which remembers those of the current row to explain what is wrong in it."""
+    """Lines for the CSV reader, and how many of them it has taken."""
 
     def __init__(self, lines: Iterator[str]) -> None:
         self._lines = lines
-        self._number = 0
-        self.record: list[str] = []
-
-    def start_record(self) -> int:
-        self.record.clear()
-        return self._number + 1
+        self.number = 0
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
         line = next(self._lines)
-        self._number += 1
-        self.record.append(line)
+        self.number += 1
         return line
 
 
-def _quote_lines(record: Sequence[str], first_line: int, delimiter: str) -> tuple[int, int | None]:
+def _quote_lines(record: Iterable[str], first_line: int, delimiter: str) -> tuple[int, int | None]:
     """Return the line where the broken quote of a row opens, and where it closes in the middle of a cell."""
     quoted, at_start, opened = False, True, first_line
     for number, line in enumerate(record, start=first_line):
@@ -273,9 +284,9 @@ class ParquetSource:
             raise UserError("the file is empty", where=str(path), expected="a Parquet file")
         try:
             self._file = pyarrow.parquet.ParquetFile(path)
-        except (pyarrow.ArrowException, OSError) as error:
+            self.columns = list(self._file.schema_arrow.names)
+        except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
             raise self._corrupt(error) from None
-        self.columns = list(self._file.schema_arrow.names)
 
     def records(self, columns: Sequence[str]) -> Iterator[Record]:
         """Give the rows with the cells of ``columns``."""
@@ -285,10 +296,10 @@ class ParquetSource:
         present = [column for column in columns if column in self.columns]
         try:
             for batch in self._file.iter_batches(_PARQUET_ROWS, columns=present):
-                for row in batch.to_pylist():
+                for row in self._rows(batch, number):
                     number += 1
                     yield self._record(number, row)
-        except (pyarrow.ArrowException, OSError) as error:
+        except (pyarrow.ArrowException, OSError, MemoryError) as error:
             raise self._corrupt(error) from None
         finally:
             self._file.close()
@@ -301,6 +312,24 @@ class ParquetSource:
                 return Record(number, None, {}, cell)
             cells[column] = cell
         return Record(number, None, cells)
+
+    def _rows(self, batch: Any, before: int) -> list[dict[str, Any]]:
+        """Return the rows of a batch; ``before`` is the number of rows before them."""
+        try:
+            rows: list[dict[str, Any]] = batch.to_pylist()
+        except (ValueError, OverflowError):  # a text that is no UTF-8, or a time that Python has none for
+            for place in range(batch.num_rows):
+                try:
+                    batch.slice(place, 1).to_pylist()
+                except (ValueError, OverflowError) as error:
+                    raise UserError(
+                        f"a cell cannot be read ({error})",
+                        where=f"{self._path}, row {before + place + 1}",
+                        expected="texts in UTF-8, numbers or times",
+                        hint="write the file again: it is damaged, or was not written as text",
+                    ) from None
+            raise
+        return rows
 
     def _corrupt(self, error: Exception) -> UserError:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -325,7 +354,12 @@ def text_of(value: Any, column: str, *, nested: bool = False) -> str | RowProble
     if isinstance(value, bool):
         return "true" if value else "false"
     if nested and isinstance(value, list | dict | tuple):
-        text = _json_of(value)
+        try:
+            text = _json_of(value)
+        except RecursionError:
+            return RowProblem(
+                f"column '{column}' is nested too deeply", f"column '{column}' is nested too deeply"
+            )
     elif isinstance(value, list | dict | tuple | bytes):
         return RowProblem(
             f"column '{column}' holds no text", f"column '{column}' holds {_kind_of(value)}, not text"

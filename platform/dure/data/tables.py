@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import stat
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_PACKED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z", ".tar")
 _VERSION = 1
 """Part of every key: raised when the same file would give another table."""
 
@@ -211,19 +213,37 @@ def check_is_table(path: Path) -> None:
     Raises:
         UserError: It is not.
     """
-    if path.is_dir():
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # a NUL in the name is a ValueError
+        raise UserError("there is no such file", where=str(path), hint=_meant(path)) from None
+    except OSError as error:
+        raise UserError(f"it cannot be read ({error.strerror})", where=str(path)) from None
+    if stat.S_ISDIR(mode):
         raise UserError("this is a folder, not a table", where=str(path), expected="a file")
-    if not path.exists():
-        siblings = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
-        like = nearest(path.name, siblings)
-        hint = f"is {path.parent / like} meant?" if like else None
-        raise UserError("there is no such file", where=str(path), hint=hint)
-    if path.suffix.lower() not in SUFFIXES:
+    if not stat.S_ISREG(mode):
+        raise UserError(
+            "this is a pipe or a device, not a table",
+            where=str(path),
+            expected="a file, since it is read more than once",
+        )
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
         raise UserError(
             f"tables with the suffix '{path.suffix}' cannot be read",
             where=str(path),
             expected=f"one of {', '.join(SUFFIXES)}",
+            hint="unpack it first" if suffix in _PACKED else None,
         )
+
+
+def _meant(path: Path) -> str | None:
+    """Return a hint at the file beside a missing one that is most like it."""
+    try:
+        like = nearest(path.name, [file.name for file in path.parent.iterdir()])
+    except (OSError, ValueError):
+        return None
+    return f"is {path.parent / like} meant?" if like else None
 
 
 def _content(path: Path) -> str:
@@ -245,7 +265,7 @@ def _fields(roles: Sequence[Role], columns: Mapping[str, str], for_prediction: b
                 expected=f"one of {', '.join(names)}",
                 hint=f"data.columns.{like}=…" if like else None,
             )
-    return [
+    fields = [
         Field(
             role=role.name,
             column=columns.get(role.of or role.name, role.column),
@@ -259,6 +279,21 @@ def _fields(roles: Sequence[Role], columns: Mapping[str, str], for_prediction: b
         for role in roles
         if role.is_input or role.is_id or not for_prediction
     ]
+    _refuse_shared_columns(fields, {role.name for role in roles if role.of is not None})
+    return fields
+
+
+def _refuse_shared_columns(fields: Sequence[Field], may_share: Collection[str]) -> None:
+    """Refuse that two roles read one column, but for an id's: what is predicted would stand in the input."""
+    readers: dict[str, Field] = {}
+    for field in fields:
+        other = None if field.is_id or field.role in may_share else readers.setdefault(field.column, field)
+        if other is not None and other is not field:
+            raise UserError(
+                f"column '{field.column}' is read as '{other.role}' and as '{field.role}'",
+                where=" and ".join(dict.fromkeys((other.option, field.option))),
+                expected="a column for each",
+            )
 
 
 def _settings(field: Field) -> list[object]:

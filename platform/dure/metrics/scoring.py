@@ -14,6 +14,8 @@ from dure.metrics.tokenizers import TokenizerName
 
 Task = Literal["summarization", "classification"]
 
+_ID = "id of a row"
+"""Role of the ids; the others bear the names of columns, of which one may be called ``id``."""
 _NAMED_IDS = 5
 
 
@@ -51,6 +53,7 @@ def score_files(
     Raises:
         UserError: A file, column or row is wrong, or an id stands in one file only.
     """
+    _check_columns(reference_columns, task)
     predicted = _read(
         predictions,
         id_column,
@@ -75,7 +78,9 @@ def score_files(
     for key, group in zip(predicted, groups, strict=True):
         if not group:
             raise UserError(
-                f"{id_column} {key!r} has no reference", where=f"{references}: {reference_columns}"
+                f"{id_column} {key!r} has no reference in {', '.join(reference_columns)}",
+                where=str(references),
+                hint="fill one of these cells, or leave the row out of both tables",
             )
 
     match task:
@@ -89,12 +94,22 @@ def score_files(
             )
             return {"task": task, **result.as_dict()}
         case "classification":
-            if len(reference_columns) != 1:
-                raise UserError(
-                    f"a class cannot be read from {len(reference_columns)} columns", expected="one column"
-                )
             return {"task": task, **classification_report([group[0] for group in groups], texts)}
     raise UserError(f"there is no task {task!r}", expected="summarization, classification")
+
+
+def _check_columns(reference_columns: Sequence[str], task: Task) -> None:
+    where = "--reference-columns"
+    if not reference_columns:
+        raise UserError("no column is named", where=where, expected="column names, with commas")
+    if len(set(reference_columns)) < len(reference_columns):
+        raise UserError("a column is named twice", where=where, expected="each column once")
+    if task == "classification" and len(reference_columns) != 1:
+        raise UserError(
+            f"a class cannot be read from {len(reference_columns)} columns",
+            where=where,
+            expected="one column",
+        )
 
 
 def _read(
@@ -108,12 +123,12 @@ def _read(
 ) -> dict[str, list[str]]:
     """Return the cells of ``columns``, which ``option`` names, by id, in the file's order."""
     roles = [
-        Role("id", id_column, is_id=True, option="--id-column"),
+        Role(_ID, id_column, is_id=True, option="--id-column"),
         *(Role(column, column, may_be_empty=may_be_empty, option=option) for column in columns),
     ]
     table = read_table(path, roles, {role.name: role.column for role in roles}, cache_folder=cache_folder)
     rows = table.dataset.to_dict()
-    return {key: [rows[column][place] for column in columns] for place, key in enumerate(rows["id"])}
+    return {key: [rows[column][place] for column in columns] for place, key in enumerate(rows[_ID])}
 
 
 def _check_partners(rows: dict[str, Any], path: Path, others: dict[str, Any], other_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dure.config.data import FoldConfig
+from dure.config.data import SAMPLE, FoldConfig
 from dure.config.ratios import as_number
 from dure.config.schema import Experiment
 from dure.data.encoding import Encoded, encode_table
@@ -27,9 +27,6 @@ from dure.files import make_folder
 if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedTokenizerBase
-
-SAMPLE = "sample"
-"""What ``data.train`` and its like say for the family's embedded corpus."""
 
 
 @dataclass(frozen=True)

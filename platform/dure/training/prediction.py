@@ -48,12 +48,18 @@ def predict_file(
 
     Raises:
         UserError: A folder holds no finished run, the table is not what the family needs, the output cannot be
-            written, or the family's predictions cannot be put together.
+            written or is the table itself, or the family's predictions cannot be put together.
     """
     for run in runs:
         _check_is_finished(run)
     if output.is_dir():
         raise UserError("this is a folder", where=f"--output {output}", expected="a CSV file to write")
+    if output.exists() and source.exists() and output.samefile(source):
+        raise UserError(
+            "this is the table to predict, which would be lost",
+            where=f"--output {output}",
+            hint="another file",
+        )
     make_folder(output.parent, where=f"--output {output}")
     parts = []
     for place, run in enumerate(runs):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,8 +9,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from dure.errors import UserError
-from dure.files import write_json
+from dure.files import read_json, write_json
 
 ROW = "row"
 """Column of ``predictions.csv``: number of the row in the checked table that it comes from, from 0."""
@@ -87,13 +88,15 @@ class RunFolder:
         """
         if not self.result.exists():
             return None
+        hint = "remove it and run again"
+        values = read_json(self.result, what="result of a run", hint=hint)
         try:
-            return RunResult(**json.loads(self.result.read_text(encoding="utf-8")))
-        except (json.JSONDecodeError, TypeError) as error:
+            return TypeAdapter(RunResult).validate_python(values, extra="forbid")
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(map(str, first["loc"]))
             raise UserError(
-                f"this is no result of a run ({error})",
-                where=str(self.result),
-                hint="remove it and run again",
+                f"this is no result of a run ('{key}': {first['msg']})", where=str(self.result), hint=hint
             ) from None
 
     def write_result(self, result: RunResult) -> None:
@@ -127,11 +130,16 @@ class StageFolder(RunFolder):
         self.training_metrics = path / "training_metrics.json"
 
     def read_training_metrics(self) -> dict[str, Any] | None:
-        """Return what the finished stage was and reached, or None while it is not finished."""
+        """Return what the finished stage was and reached, or None while it is not finished.
+
+        Raises:
+            UserError: ``training_metrics.json`` is not what dure writes.
+        """
         if not self.training_metrics.is_file():
             return None
-        values: dict[str, Any] = json.loads(self.training_metrics.read_text(encoding="utf-8"))
-        return values
+        return read_json(
+            self.training_metrics, what="record of a stage", hint="remove it, and the stage is trained again"
+        )
 
 
 def folder_at(path: Path) -> RunFolder:

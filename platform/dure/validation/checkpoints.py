@@ -16,6 +16,7 @@ from dure.family import Family
 from dure.files import read_json_lines
 from dure.modeling.weights import LOST, check_torch_file
 from dure.training.checkpoints import STATE_FILE
+from dure.training.final_model import read_model
 from dure.training.manifest import check_whole, has_manifest
 from dure.training.records import RunFolder, folder_at
 from dure.validation.checks import Checklist, Note
@@ -97,14 +98,7 @@ def _result(note: Note, folder: RunFolder) -> None:
 
 
 def _metrics(note: Note, folder: RunFolder) -> None:
-    try:
-        records = read_json_lines(folder.metrics)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"a line is no JSON ({error})",
-            where=str(folder.metrics),
-            hint="remove that line; the others are of use without it",
-        ) from None
+    records = read_json_lines(folder.metrics)
     note.found = f"{len(records):,} records"
 
 
@@ -228,17 +222,7 @@ def _check_final(note: Note, path: Path, wanted: Wanted) -> None:
         note.found += "; not loaded, since its family is not known"
         note.remedy = "name the experiment that trained it"
         return
-    try:
-        model, _ = wanted.family.load_exported(path)
-    except UserError:
-        raise
-    except Exception as error:  # transformers raises almost anything for a folder that is not its own
-        raise UserError(
-            f"it does not load as a model of {wanted.family.experiment.family} "
-            f"({type(error).__name__}: {' '.join(str(error).split())[:160]})",
-            where=str(path),
-            hint="name the experiment that trained it",
-        ) from None
+    model, _ = read_model(wanted.family, path)
     state = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if lacking := sorted(state.keys() - shapes.keys() - _tied(model)):
         raise UserError(

@@ -57,7 +57,8 @@ def _skipping(family: Family) -> Family:
 
 def _sources(note: Note, family: Family) -> dict[str, str]:
     """Return the table that each split is read from, when all are there and belong together."""
-    from dure.training.corpus import SAMPLE, check_sources
+    from dure.config.data import SAMPLE
+    from dure.training.corpus import check_sources
 
     check_sources(family.experiment)
     data = family.experiment.data

@@ -102,7 +102,7 @@ def test_the_fingerprint_follows_content_and_settings(read):
     prints = {
         read(content).fingerprint,
         read(content + "d,e,f\n").fingerprint,
-        read(content, columns={"text": "summary"}).fingerprint,
+        read(content, columns={"text": "summary", "target": "dialogue"}).fingerprint,
         read(content, for_prediction=True).fingerprint,
         read(content, on_bad_row="skip").fingerprint,
         read(content, encoding="cp949").fingerprint,

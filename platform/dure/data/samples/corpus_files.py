@@ -30,7 +30,7 @@ def write_corpus(
     Raises:
         UserError: The folder cannot be written to.
     """
-    make_folder(folder, where="folder of the samples")
+    make_folder(folder, where=f"--output {folder}")
     tables = {
         "train": ("train", columns),
         "dev": ("dev", columns),

@@ -153,7 +153,7 @@ def dilemma_corpus(
             expected=f"numbers from 0 on, together at most {MAX_DILEMMAS}",
         )
     if not 0 <= label_noise <= 1:
-        raise UserError(f"{label_noise} is no part", where="label noise", expected="a number from 0 to 1")
+        raise UserError(f"{label_noise} is no part", where="--label-noise", expected="a number from 0 to 1")
     rng = random.Random(seed)
     seen: set[str] = set()
     corpus = {
@@ -184,7 +184,7 @@ def write_dilemmas(
     corpus = dilemma_corpus(
         seed=seed, num_train=num_train, num_dev=num_dev, num_test=num_test, label_noise=label_noise
     )
-    make_folder(folder, where="folder of the samples")
+    make_folder(folder, where=f"--output {folder}")
     paths = {split: folder / f"{split}.jsonl" for split in corpus}
     for split, path in paths.items():
         with written_beside(path) as beside, beside.open("w", encoding="utf-8", newline="\n") as file:
