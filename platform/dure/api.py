@@ -210,6 +210,7 @@ def train(
     from dure.runtime.cluster import cluster
     from dure.runtime.fit import fit
     from dure.runtime.follow import following
+    from dure.runtime.placement import require_room
     from dure.training.logs import captured_output
     from dure.training.records import RunFolder
     from dure.training.run import RunRequest
@@ -241,13 +242,21 @@ def train(
     travelling = replace(request, listeners=request.listeners[len(listeners) :])
     with (
         captured_output(path / "driver.log"),
-        cluster(address),
+        cluster(address) as ray_cluster,
         following(folder.metrics, listeners),
     ):
-        result = fit(travelling, in_process=False)
+        require_room(profile, ray_cluster.nodes, experiment.training.batch_size)
+        result = fit(
+            travelling, in_process=False, tell=lambda line: _tell_all(listeners, f"{experiment.name}: {line}")
+        )
     for listener in listeners:
         listener.finished(result)
     return result
+
+
+def _tell_all(listeners: Sequence[RunListener], line: str) -> None:
+    for listener in listeners:
+        listener.told(line)
 
 
 def study_experiments(

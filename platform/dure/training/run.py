@@ -24,6 +24,7 @@ from dure.training.events import RunListener
 from dure.training.logs import captured_output
 from dure.training.prediction import tested_rows, write_predictions
 from dure.training.records import RunFolder, RunResult
+from dure.training.restarts import Restarts
 from dure.training.trainer import ModelTrainer
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class RunRequest:
         layout: How the run's folder is laid out.
         warm_start: Weights to begin with in place of the experiment's.
         keeps_predictions: Whether the best model's predictions of the test rows are written to ``predictions.csv``.
+        restarts: Counts how often a process of the run died; None where nothing restarts one.
     """
 
     experiment: Experiment
@@ -54,6 +56,7 @@ class RunRequest:
     layout: type[RunFolder] = RunFolder
     warm_start: Path | None = None
     keeps_predictions: bool = False
+    restarts: Restarts | None = None
 
     def folder(self) -> RunFolder:
         """Return the names in the run's folder."""
@@ -190,6 +193,7 @@ def _train(
             "best_step": outcome["best_step"] or outcome["steps"],
             "steps": outcome["steps"],
             "num_oom": outcome["num_oom"],
+            "num_restarts": 0 if request.restarts is None else request.restarts.num,
             "num_train_rows": len(corpus.train),
             "num_rows_in_all": corpus.num_rows_in_all,
             "num_dev_rows": 0 if corpus.dev is None else len(corpus.dev),
