@@ -218,6 +218,7 @@ def train(
     from dure.runtime.cluster import cluster
     from dure.runtime.fit import fit
     from dure.runtime.follow import following
+    from dure.runtime.placement import require_room
     from dure.signals import Stopped, stoppable
     from dure.training.logs import captured_output
     from dure.training.records import RunFolder
@@ -257,10 +258,13 @@ def train(
             travelling = replace(request, listeners=request.listeners[len(listeners) :])
             with (
                 captured_output(path / "driver.log"),
-                cluster(address),
+                cluster(address) as ray_cluster,
                 following(folder.metrics, listeners),
             ):
-                result = fit(travelling, in_process=False)
+                require_room(profile, ray_cluster.nodes, experiment.training.batch_size)
+                result = fit(
+                    travelling, in_process=False, tell=lambda line: tell(f"{experiment.name}: {line}")
+                )
             for listener in listeners:
                 listener.finished(result)
     if result.state == "interrupted":

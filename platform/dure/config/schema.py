@@ -317,12 +317,16 @@ class Profile(Section):
     """Device that trains."""
     num_workers: Int = Field(default=1, ge=1)
     """Worker processes of one trial; one worker trains inside the trial's own process."""
+    min_workers: Int | None = Field(default=None, ge=1)
+    """Fewest workers that a trial makes do with when the cluster has room for no more; ``num_workers`` when not given."""
     cpus_per_worker: Float = Field(default=1.0, gt=0)
     """CPU cores of one worker."""
     gpus_per_worker: Float = Field(default=0.0, ge=0)
     """GPUs of one worker; fractions let small trials share a GPU."""
     max_concurrent_trials: Int | None = Field(default=None, ge=1)
     """Trials side by side; as many as the resources hold when not given."""
+    max_restarts: Int = Field(default=3, ge=0)
+    """How often a trial is started again from its last checkpoint after a process of it died."""
     memory_mb: Int | None = Field(default=None, ge=1)
     """Memory of the device, for the forecast and for recognising the machine."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -361,6 +365,8 @@ class Profile(Section):
             raise ValueError(
                 f"gpus_per_worker is {self.gpus_per_worker:g}, but device {self.device} needs {needs}"
             )
+        if self.min_workers is not None and self.min_workers > self.num_workers:
+            raise ValueError(f"min_workers {self.min_workers} is above num_workers {self.num_workers}")
         if self.num_workers > 1 and self.device == "mps":
             raise ValueError(f"num_workers is {self.num_workers}, but MPS cannot share out a trial")
         if self.num_workers > 1 and not self.gpus_per_worker.is_integer():

@@ -27,13 +27,13 @@ class Cluster:
     Attributes:
         address: Its address, ``host:port``.
         dashboard_url: Where its dashboard is, if it has one.
-        resources: What it has in all, by Ray's names (``CPU``, ``GPU``).
+        nodes: What each node has, taken or not, by Ray's names (``CPU``, ``GPU``).
         is_own: Whether this process started it and ends it.
     """
 
     address: str
     dashboard_url: str | None
-    resources: dict[str, float]
+    nodes: tuple[dict[str, float], ...]
     is_own: bool
 
 
@@ -94,7 +94,7 @@ def cluster(address: str | None = None, *, log_level: int = logging.ERROR) -> It
         yield Cluster(
             address=gcs_address,
             dashboard_url=f"http://{dashboard}" if dashboard else None,
-            resources={key: float(value) for key, value in ray.cluster_resources().items()},
+            nodes=alive_nodes(),
             is_own=address is None,
         )
     finally:
@@ -107,6 +107,30 @@ def cluster(address: str | None = None, *, log_level: int = logging.ERROR) -> It
         if guard is not None:
             end_processes(mark, session)
             guard.dismiss()
+
+
+def alive_nodes(*, answering: bool = False) -> tuple[dict[str, float], ...]:
+    """Return what each node of the connected cluster has, taken or not, by Ray's names.
+
+    Args:
+        answering: Leave out nodes that do not answer: for about fifteen seconds Ray still takes a lost one for
+            alive. Only within the cluster; from outside nodes may be out of reach although all is well.
+    """
+    import ray
+
+    return tuple(
+        {name: float(amount) for name, amount in node["Resources"].items()}
+        for node in ray.nodes()
+        if node["Alive"] and (not answering or _answers(node["NodeManagerAddress"], node["NodeManagerPort"]))
+    )
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=_SECONDS_TO_ANSWER).close()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import traceback
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from dure.config.schema import Profile
-from dure.errors import DureError, RunError
-from dure.training.events import RunListener, RunProgress
+from dure.errors import RunError
+from dure.runtime.cluster import alive_nodes
+from dure.runtime.deaths import Death, LostPeerError, death_of, lost_peer, own_error, waits_for_resources
+from dure.runtime.placement import amounts, fitting_workers, worker_counts, worker_resources
+from dure.training.checkpoints import last_checkpoint
+from dure.training.events import RunListener, RunProgress, RunStart
 from dure.training.records import RunResult
+from dure.training.restarts import Restarts
 from dure.training.run import RunRequest, run
+
+logger = logging.getLogger(__name__)
 
 
 class _WorkersTrainer(TorchTrainer):  # type: ignore[misc]
@@ -23,24 +33,17 @@ class _WorkersTrainer(TorchTrainer):  # type: ignore[misc]
         pass
 
 
-def scaling(profile: Profile, *, in_process: bool) -> ScalingConfig:
-    """Return what one trial asks of Ray Train; no worker processes when it trains in this one."""
-    if in_process:
+def scaling(profile: Profile, num_workers: int) -> ScalingConfig:
+    """Return what a trial asks of Ray Train for so many workers; for none when it trains in this process."""
+    if num_workers == 0:
         return ScalingConfig(num_workers=0, use_gpu=profile.gpus_per_worker > 0)
-    resources = {"CPU": profile.cpus_per_worker}
-    if profile.gpus_per_worker:
-        resources["GPU"] = profile.gpus_per_worker
+    # Not Ray's own elasticity, num_workers=(least, most): it takes any number between them, and a batch can be
+    # shared out evenly among some only. The strategy is PACK by default; see dure.runtime.placement.
     return ScalingConfig(
-        num_workers=profile.num_workers, use_gpu=profile.gpus_per_worker > 0, resources_per_worker=resources
+        num_workers=num_workers,
+        use_gpu=profile.gpus_per_worker > 0,
+        resources_per_worker=worker_resources(profile),
     )
-
-
-def trial_resources(profile: Profile) -> dict[str, float]:
-    """Return the resources of one trial over all of its workers, by Ray's names."""
-    resources = {"CPU": profile.cpus_per_worker * profile.num_workers}
-    if profile.gpus_per_worker:
-        resources["GPU"] = profile.gpus_per_worker * profile.num_workers
-    return resources
 
 
 def report_of(progress: RunProgress, told: Sequence[str], *, samples_per_step: int) -> dict[str, Any]:
@@ -85,55 +88,182 @@ class TrainReporter(RunListener):
         self._told = []
 
 
-def fit(request: RunRequest, *, in_process: bool | None = None, callbacks: Sequence[Any] = ()) -> RunResult:
+class _Announced(RunListener):
+    """Travels with lines that the workers tell when they start, each once."""
+
+    def __init__(self, lines: Sequence[str] = ()) -> None:
+        self._lines = list(lines)
+        self._handed: list[str] = []
+
+    def add(self, line: str) -> None:
+        """Keep a line for the next start."""
+        logger.info(line)
+        self._lines.append(line)
+
+    def to(self, request: RunRequest) -> RunRequest:
+        """Hand the lines over to a request."""
+        self._handed, self._lines = self._lines, []
+        return replace(request, listeners=(*request.listeners, _Announced(self._handed)))
+
+    def take_back(self) -> None:
+        """Keep the lines that were handed over, since no worker started."""
+        self._lines = [*self._handed, *self._lines]
+
+    def started(self, start: RunStart, tell: Callable[[str], None]) -> None:
+        """Tell them."""
+        for line in self._lines:
+            tell(line)
+
+
+def fit(
+    request: RunRequest,
+    *,
+    in_process: bool | None = None,
+    callbacks: Sequence[Any] = (),
+    tell: Callable[[str], None] | None = None,
+) -> RunResult:
     """Run an experiment as a ``TorchTrainer`` and return its result.
+
+    When a worker process dies, all workers are started again from the last whole checkpoint, at most
+    ``profile.max_restarts`` times. This is the one place where that is decided, and not Ray Train, which cannot
+    tell a process that died from an error that would only come again, nor say where a run goes on.
 
     Args:
         request: What to run; its listeners are called where it trains.
         in_process: Train in this process (one worker only); by default when the profile lets it.
         callbacks: Ray Train callbacks of the driver's side.
+        tell: Gets a line for every restart, in this process; by default the workers tell it when they start.
 
     Raises:
         UserError: The experiment, its data or its checkpoint is wrong.
-        RunError: Training failed.
+        RunError: Training failed, or its processes died too often.
     """
     if in_process is None:
         in_process = request.profile.trains_in_process
     if in_process and not request.profile.trains_in_process:
         raise ValueError(f"profile {request.profile.name} needs worker processes")
-    if in_process:
-        # Ray says at every start that local mode is a new feature.
-        logging.getLogger("ray.train").setLevel(logging.WARNING)
-        trainer = TorchTrainer(
-            _run_here,
-            train_loop_config={"request": request},
-            scaling_config=scaling(request.profile, in_process=True),
-        )
-        result = trainer.fit().return_value
-        if not isinstance(result, RunResult):
-            raise RunError(f"Ray Train returned {result!r} instead of a result")
-        return result
-    folder = request.folder()
-    trainer = _WorkersTrainer(
+    if not in_process:
+        return _fit_on_workers(request, callbacks, tell)
+    # Ray says at every start that local mode is a new feature.
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
+    trainer = TorchTrainer(
+        _run_here,
+        train_loop_config={"request": request},
+        scaling_config=scaling(request.profile, 0),
+    )
+    result = trainer.fit().return_value
+    if not isinstance(result, RunResult):
+        raise RunError(f"Ray Train returned {result!r} instead of a result")
+    return result
+
+
+def _fit_on_workers(
+    request: RunRequest, callbacks: Sequence[Any], tell: Callable[[str], None] | None
+) -> RunResult:
+    limit, folder = request.profile.max_restarts, request.folder()
+    restarts = request.restarts or Restarts(request.path, session=uuid.uuid4().hex)
+    request = replace(request, restarts=restarts)
+    announced = _Announced()
+    tell = tell or announced.add
+    waits, batch_size = False, request.experiment.training.batch_size
+    most = worker_counts(request.profile, batch_size)[0]
+    before = request.profile.num_workers
+    while True:
+        # Also before the first start: a restart of the trial's own process may have been one too many.
+        if restarts.num_counted > limit:
+            raise _given_up(request, restarts)
+        # Where there is room for none, they wait for it.
+        nodes = alive_nodes(answering=restarts.num > 0) or alive_nodes()
+        num_workers = fitting_workers(request.profile, nodes, batch_size) or most
+        if num_workers != before:
+            rows = batch_size // num_workers
+            tell(f"trains with {num_workers} of {request.profile.num_workers} workers, {rows} rows each")
+        before = num_workers
+        try:
+            _trainer(announced.to(request), num_workers, callbacks).fit()
+        except Exception as error:
+            # The frames hold the controller, which lives as long as somebody knows it.
+            traceback.clear_frames(error.__traceback__)
+            if waits_for_resources(error):
+                announced.take_back()
+                if not waits:
+                    each = amounts(worker_resources(request.profile))
+                    tell(f"waits for room for {num_workers} worker(s) of {each} each")
+                waits = True
+                if request.stop_file is not None and request.stop_file.exists():
+                    return _not_begun(request)
+                continue
+            death = _death_in(error)
+            number = restarts.add(death.reason, counts=death.counts)
+            if number <= limit:
+                last = last_checkpoint(folder.checkpoints)
+                again = restart_line(death, number, limit, None if last is None else last.name)
+                tell(f"a worker died {again}")
+            request, waits = replace(request, resume=True), False
+            continue
+        finished = folder.read_result()
+        if finished is None:
+            raise RunError(f"the workers ended without a result (see {folder.log})")
+        return finished
+
+
+def _trainer(request: RunRequest, num_workers: int, callbacks: Sequence[Any]) -> TorchTrainer:
+    return _WorkersTrainer(
         _run_as_worker,
         train_loop_config={"request": request},
-        scaling_config=scaling(request.profile, in_process=False),
+        scaling_config=scaling(request.profile, num_workers),
         torch_config=TorchConfig(backend="nccl" if request.profile.device == "cuda" else "gloo"),
         run_config=RunConfig(
             name=request.experiment.name,
             storage_path=str(request.path / ".ray_train"),
-            failure_config=FailureConfig(max_failures=0),
+            # Every failure comes back to be judged here; see fit.
+            failure_config=FailureConfig(
+                max_failures=0, controller_failure_limit=0, max_preemption_failures=0
+            ),
             callbacks=list(callbacks),
         ),
     )
-    try:
-        trainer.fit()
-    except Exception as error:
-        raise _own_error(error) from error
-    finished = folder.read_result()
-    if finished is None:
-        raise RunError(f"the workers ended without a result (see {folder.log})")
-    return finished
+
+
+def _not_begun(request: RunRequest) -> RunResult:
+    """Return the result of a run of which a stop was asked while it waited for its workers, and write it."""
+    result = RunResult(request.experiment.name, "interrupted")
+    request.folder().write_result(result)
+    return result
+
+
+def _given_up(request: RunRequest, restarts: Restarts) -> RunError:
+    """Return the error of a run whose processes died too often, and write it as the run's result."""
+    folder = request.folder()
+    checkpoint = last_checkpoint(folder.checkpoints)
+    error = RunError(died_too_often(restarts, None if checkpoint is None else checkpoint.name))
+    folder.write_result(RunResult(request.experiment.name, "failed", error=str(error)))
+    return error
+
+
+def _death_in(error: Exception) -> Death:
+    """Return which process died; raise the error when none did, in dure's own words if there are some."""
+    own = own_error(error)
+    if own is not None:
+        raise own from error
+    death = death_of(error)
+    if death is None:
+        raise RunError(" ".join(str(error).split())[:500]) from error
+    return death
+
+
+def restart_line(death: Death, number: int, limit: int, checkpoint: str | None) -> str:
+    """Return how a process died, how often by now, and where its run goes on, as people read it."""
+    again = f"restart {number} of {limit}" if death.counts else "restart, not counted,"
+    return f"({death.reason}); {again} from {checkpoint or 'the beginning'}"
+
+
+def died_too_often(restarts: Restarts, checkpoint: str | None) -> str:
+    """Return why a run is not started again, in one line."""
+    return (
+        f"its processes died {restarts.num_counted} times, the last time after {checkpoint or 'the beginning'} "
+        f"({restarts.last_reason}); the profile's max_restarts allows no more"
+    )
 
 
 def _run_here(config: dict[str, Any]) -> RunResult:
@@ -144,17 +274,9 @@ def _run_as_worker(config: dict[str, Any]) -> None:
     from ray import train
 
     context = train.get_context()
-    run(config["request"], rank=context.get_world_rank(), num_workers=context.get_world_size())
-
-
-def _own_error(error: BaseException) -> Exception:
-    """Find dure's own error in what Ray wraps around a worker's."""
-    failures = getattr(error, "worker_failures", None) or {}
-    for failure in failures.values():
-        cause: BaseException | None = failure
-        while cause is not None:
-            if isinstance(cause, DureError):
-                return cause
-            cause = getattr(cause, "cause", None) or cause.__cause__
-    first = next(iter(failures.values()), error)
-    return RunError(" ".join(str(first).split())[:500])
+    try:
+        run(config["request"], rank=context.get_world_rank(), num_workers=context.get_world_size())
+    except RunError as error:
+        if context.get_world_size() > 1 and lost_peer(error):
+            raise LostPeerError(str(error)) from error
+        raise

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from accelerate.state import PartialState
+
 from dure.config.storage import StorageConfig
 from dure.errors import DureError, RunError, UserError
 from dure.files import in_bytes
@@ -38,19 +40,27 @@ class DiskRoom:
         storage: The machine's budget and patience.
         tell: Gets one line when the run pauses, once a minute while it does, and when it goes on.
         can_repeat: Whether a write that was cut can be done again; not where workers write parts in step.
+        check_stop: Raises what ends the run when a stop was asked for; collective, called while it waits.
     """
 
     look_seconds = 5.0
     say_seconds = 60.0
 
     def __init__(
-        self, folder: Path, storage: StorageConfig, *, tell: Callable[[str], None], can_repeat: bool = True
+        self,
+        folder: Path,
+        storage: StorageConfig,
+        *,
+        tell: Callable[[str], None],
+        can_repeat: bool = True,
+        check_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self.folder = folder
         self.storage = storage
         self.study = study_of(folder)
         self._tell = tell
         self._can_repeat = can_repeat
+        self._check_stop = check_stop
         self._paused_at: float | None = None
         self._said_at = 0.0
 
@@ -120,6 +130,8 @@ class DiskRoom:
         """
         while (failure := self._attempt(what, step)) is not None:
             self._say(failure)
+            if PartialState().num_processes == 1:  # the others do not wait here, and would not look too
+                self._check_stop()
             time.sleep(self.look_seconds)
         self._go_on()
 
@@ -180,6 +192,7 @@ class DiskRoom:
 
     def _pause(self, lack: str) -> None:
         by_main(lambda: self._say(lack))
+        self._check_stop()
         time.sleep(self.look_seconds)
 
     def _say(self, lack: str) -> None:

@@ -24,6 +24,7 @@ from dure.training.events import RunListener
 from dure.training.logs import captured_output
 from dure.training.prediction import tested_rows, write_predictions
 from dure.training.records import RunFolder, RunResult
+from dure.training.restarts import Restarts
 from dure.training.stopping import StopAsked, StopRequest
 from dure.training.trainer import ModelTrainer
 
@@ -45,6 +46,7 @@ class RunRequest:
         warm_start: Weights to begin with in place of the experiment's.
         keeps_predictions: Whether the best model's predictions of the test rows are written to ``predictions.csv``.
         stop_file: As soon as this file is there, the run saves a checkpoint and ends as ``interrupted``.
+        restarts: Counts how often a process of the run died; None where nothing restarts one.
     """
 
     experiment: Experiment
@@ -57,6 +59,7 @@ class RunRequest:
     warm_start: Path | None = None
     keeps_predictions: bool = False
     stop_file: Path | None = None
+    restarts: Restarts | None = None
 
     def folder(self) -> RunFolder:
         """Return the names in the run's folder."""
@@ -233,6 +236,7 @@ def _train(
             "best_step": outcome["best_step"] or outcome["steps"],
             "steps": outcome["steps"],
             "num_oom": outcome["num_oom"],
+            "num_restarts": 0 if request.restarts is None else request.restarts.num,
             "num_train_rows": len(corpus.train),
             "num_rows_in_all": corpus.num_rows_in_all,
             "num_dev_rows": 0 if corpus.dev is None else len(corpus.dev),

@@ -98,7 +98,13 @@ class ModelTrainer:
         self.is_main = rank == 0
         self.eval_dataset = None if eval_dataset is None else _longest_first(eval_dataset)
         training = self.experiment.training
-        self.room = DiskRoom(folder.path, profile.storage, tell=tell, can_repeat=profile.deepspeed is None)
+        self.room = DiskRoom(
+            folder.path,
+            profile.storage,
+            tell=tell,
+            can_repeat=profile.deepspeed is None,
+            check_stop=lambda: None if stop is None else stop.check(self._last_step()),
+        )
         self.recorder = Recorder(self.folder.metrics, listeners, is_main=self.is_main, room=self.room)
         check_best_metric(self.experiment, family)
         self.compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = (
@@ -300,6 +306,11 @@ class ModelTrainer:
         self.hf.stop_sharing()
         with whole_weights(self.model, keep=self.is_main, device=self.hf.args.device):
             yield self.model
+
+    def _last_step(self) -> int:
+        """Return the step of the newest checkpoint; 0 when there is none."""
+        last = checkpoints.last_checkpoint(self.folder.checkpoints)
+        return 0 if last is None else _step_of(last)
 
     def _recall(self, fitting: FittingRows) -> None:
         """Begin with the rows at once that a run before this one came down to."""

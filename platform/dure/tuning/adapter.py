@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,27 +13,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ray import tune
+from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 
 from dure.config.schema import Experiment, Profile
-from dure.errors import UserError
 from dure.files import write_json
 from dure.runtime.cluster import Cluster, cluster
-from dure.runtime.fit import trial_resources
+from dure.runtime.deaths import Death, death_of
+from dure.runtime.fit import died_too_often, restart_line
+from dure.runtime.placement import fitting_trials, trial_bundle
 from dure.signals import Stopped, stoppable
+from dure.training.checkpoints import last_checkpoint
 from dure.training.events import RunListener
 from dure.training.logs import captured_output
-from dure.training.records import RunFolder, finite
+from dure.training.records import RunFolder, RunResult, finite, folder_at
+from dure.training.restarts import Restarts
 from dure.tuning.events import SETTLED, StudyListener, TrialStatus
 from dure.tuning.strategy import Strategy, TrialPlan
-from dure.tuning.trial import TrialRequests
+from dure.tuning.trial import TrialRequests, settled
 
 logger = logging.getLogger(__name__)
 
 SUMMARY = Strategy.summary_file
-_RESTARTS = 1
-"""How often a trial whose process died is started again from its last checkpoint."""
 
 
 def run_study(
@@ -69,7 +71,7 @@ def run_study(
     """
     listener = listener or StudyListener()
     plans = list(strategy.trials())
-    board = _Board(strategy, plans, path, listener)
+    board = _Board(strategy, plans, path, listener, limit=profile.max_restarts)
     listener.started(strategy.name, path, board.statuses())
     try:
         with stoppable(path, listener.told) as board.stop_file:
@@ -108,6 +110,7 @@ def _run_pending(
                 keeps_predictions=strategy.keeps_predictions,
                 folders={plan.name: plan.folder for plan in plans if plan.folder is not None},
                 stop_file=board.stop_file,
+                session=board.session,
             )
             with cluster(address) as ray_cluster:
                 if ray_cluster.dashboard_url:
@@ -125,11 +128,9 @@ def _fit(
 ) -> None:
     profile = requests.profile
     nested = not profile.trains_in_process
-    # A trial that only waits for its workers takes no CPU from them: with a hundredth of one, two workers
-    # would never fit on two CPUs. A placement group must ask for something, so it asks for a little memory.
-    resources = {"memory": float(1024 * 1024)} if nested else trial_resources(profile)
     trainable = tune.with_resources(
-        tune.with_parameters(strategy.trainable(), requests=requests), tune.PlacementGroupFactory([resources])
+        tune.with_parameters(settled, requests=requests, run=strategy.trainable()),
+        tune.PlacementGroupFactory([trial_bundle(profile)]),
     )
     tuner = tune.Tuner(
         trainable,
@@ -138,12 +139,12 @@ def _fit(
             reuse_actors=not nested,
             trial_name_creator=_trial_name,
             trial_dirname_creator=_trial_name,
-            **strategy.tune_settings(concurrent_trials(profile, ray_cluster)),
+            **strategy.tune_settings(fitting_trials(profile, ray_cluster.nodes)),
         ),
         run_config=tune.RunConfig(
             name=datetime.now(UTC).strftime("%Y%m%d-%H%M%S"),
             storage_path=str((requests.path / ".ray_tune").resolve()),
-            failure_config=tune.FailureConfig(max_failures=_RESTARTS),
+            failure_config=tune.FailureConfig(max_failures=profile.max_restarts),
             callbacks=[board],
             verbose=0,
         ),
@@ -158,29 +159,11 @@ def _fit(
         tuner.fit()
 
 
-def concurrent_trials(profile: Profile, ray_cluster: Cluster) -> int:
-    """Return how many trials fit side by side.
-
-    Trials that only wait for their workers hold next to nothing themselves; without this bound all could
-    start and then starve each other's workers.
-
-    Raises:
-        UserError: Not even one fits.
-    """
-    needed = trial_resources(profile)
-    fitting = []
-    for name, amount in needed.items():
-        have = ray_cluster.resources.get(name, 0.0)
-        if have < amount:
-            raise UserError(
-                f"one trial needs {amount:g} {name}, and the cluster has {have:g}",
-                where=f"profile {profile.name}",
-                hint="another --profile, or a cluster with more",
-            )
-        fitting.append(int(have / amount))
-    return min(
-        fitting if profile.max_concurrent_trials is None else [*fitting, profile.max_concurrent_trials]
-    )
+def _last_checkpoint_name(path: Path) -> str | None:
+    """Return the name of a trial's newest checkpoint, which may lie in the folder of a stage."""
+    folders = [path, *(each for each in path.iterdir() if each.is_dir())]
+    found = [last for each in folders if (last := last_checkpoint(folder_at(each).checkpoints)) is not None]
+    return max(found, key=lambda each: each.stat().st_mtime).name if found else None
 
 
 def _trial_name(trial: Any) -> str:
@@ -205,8 +188,16 @@ class _Board(tune.Callback):  # type: ignore[misc]
     """Where every trial stands, from the folders on disk and from what Tune says."""
 
     def __init__(
-        self, strategy: Strategy, plans: Sequence[TrialPlan], path: Path, listener: StudyListener
+        self,
+        strategy: Strategy,
+        plans: Sequence[TrialPlan],
+        path: Path,
+        listener: StudyListener,
+        *,
+        limit: int,
     ) -> None:
+        self.session = uuid.uuid4().hex
+        self._limit = limit
         self.strategy = strategy
         self.path = path
         self.listener = listener
@@ -337,9 +328,33 @@ class _Board(tune.Callback):  # type: ignore[misc]
             folder.write_result(self.strategy.stopped(self._trials[name]))
         self._end(trial, "its process ended without a result")
 
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial's process died, and it is about to be started again."""
+        death, restarts = self._died(trial)
+        again = restart_line(death, restarts.num_counted, self._limit, _last_checkpoint_name(restarts.path))
+        self._tell(f"{_trial_name(trial)}: its process died {again}")
+
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process died once too often."""
-        self._end(trial, f"its process died {_RESTARTS + 1} times (see {self.path / self.strategy.log_file})")
+        name = _trial_name(trial)
+        _, restarts = self._died(trial)
+        reason = died_too_often(restarts, _last_checkpoint_name(restarts.path))
+        RunFolder(restarts.path).write_result(
+            RunResult(name, "failed", metrics=finite(self._trials[name].metrics), error=reason)
+        )
+        self._end(trial, reason)
+
+    def _died(self, trial: Any) -> tuple[Death, Restarts]:
+        """Note the death of a trial's process."""
+        # Where Tune wrote it just now; in the study's storage it is only later.
+        file = trial.pickled_error_file
+        error = None if file is None else cloudpickle.loads(Path(file).read_bytes())
+        death = (None if error is None else death_of(error)) or Death(
+            f"{type(error).__name__}: {error}"[:200]
+        )
+        restarts = Restarts(self._trials[_trial_name(trial)].path, self.session)
+        restarts.add(death.reason, counts=death.counts)
+        return death, restarts
 
     def _tell(self, message: str) -> None:
         logger.info(message)

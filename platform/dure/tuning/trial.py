@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,9 +14,12 @@ from dure.config.schema import Experiment, Profile
 from dure.errors import DureError
 from dure.runtime.fit import TrainReporter, fit, report_of
 from dure.training.events import RunListener, RunProgress
-from dure.training.records import RunResult
+from dure.training.records import RunFolder, RunResult
+from dure.training.restarts import Restarts
 from dure.training.run import RunRequest, one_line
 from dure.tuning.divergence import DivergedError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class TrialRequests:
         keeps_predictions: Whether every trial leaves the predictions of its test rows.
         folders: Folder of a trial within the study's, where it is not its name.
         stop_file: As soon as this file is there, trials save a checkpoint and return, and others do not begin.
+        session: Names this run of the study among those that went on with it.
     """
 
     study: str
@@ -45,6 +50,11 @@ class TrialRequests:
     keeps_predictions: bool = False
     folders: Mapping[str, str] = field(default_factory=dict)
     stop_file: Path | None = None
+    session: str = ""
+
+    def path_of(self, name: str) -> Path:
+        """Return the folder of a trial."""
+        return self.path / self.folders.get(name, name)
 
     def of(self, config: Mapping[str, Any]) -> RunRequest:
         """Return what the trial of a config runs."""
@@ -58,12 +68,13 @@ class TrialRequests:
         return RunRequest(
             experiment=experiment,
             profile=self.profile,
-            path=self.path / self.folders.get(name, name),
+            path=self.path_of(name),
             resume=True,
             group=self.study,
             keeps_predictions=self.keeps_predictions,
             stop_file=self.stop_file,
             listeners=(*self.listeners, *([] if tracker is None else [tracker])),
+            restarts=Restarts(self.path_of(name), self.session),
         )
 
 
@@ -82,6 +93,21 @@ class _TuneReporter(RunListener):
         """Report, with the lines since the last report."""
         tune.report(report_of(progress, self._told, samples_per_step=self._samples_per_step))
         self._told = []
+
+
+def settled(config: Mapping[str, Any], requests: TrialRequests, run: Callable[..., None]) -> None:
+    """Run a trial's trainable so that what it raises becomes the trial's result.
+
+    Tune would start the trial again after an error as it does after the death of its process, and an error would
+    only come again. It stops a trial with ``SystemExit``, which passes.
+    """
+    try:
+        run(config, requests=requests)
+    except Exception as error:
+        logger.exception("the trial failed")
+        RunFolder(requests.path_of(config["trial"])).write_result(
+            RunResult(config["trial"], "failed", error=one_line(error))
+        )
 
 
 def run_trial(config: Mapping[str, Any], requests: TrialRequests) -> None:

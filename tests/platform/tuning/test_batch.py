@@ -12,7 +12,7 @@ from dure.errors import UserError
 from dure.files import read_json_lines
 from dure.training.events import RunListener
 from dure.training.records import RunFolder
-from dure.tuning.adapter import SUMMARY, concurrent_trials, run_study
+from dure.tuning.adapter import SUMMARY, run_study
 from dure.tuning.batch import Batch, only
 from dure.tuning.events import StudyListener
 
@@ -137,17 +137,3 @@ def test_only_takes_numbers_and_names():
 def test_two_experiments_of_one_name_are_refused(tiny, study):
     with pytest.raises(UserError, match="two experiments"):
         Batch(study, [tiny("t5"), tiny("t5")])
-
-
-def test_as_many_trials_side_by_side_as_fit_and_never_none(cpu):
-    from dure.runtime.cluster import Cluster
-
-    def having(**resources):
-        return Cluster("x", None, resources, is_own=True)
-
-    two = cpu.model_copy(update={"num_workers": 2})
-    assert concurrent_trials(cpu, having(CPU=5.0)) == 5
-    assert concurrent_trials(two, having(CPU=5.0)) == 2
-    assert concurrent_trials(cpu.model_copy(update={"max_concurrent_trials": 1}), having(CPU=5.0)) == 1
-    with pytest.raises(UserError, match="one trial needs 2 CPU"):
-        concurrent_trials(two, having(CPU=1.0))

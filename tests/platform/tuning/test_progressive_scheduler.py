@@ -215,7 +215,7 @@ def test_a_trial_that_tune_starts_again_keeps_its_place_and_one_that_left_takes_
 
 def test_more_trials_than_fit_run_one_after_the_other_without_a_deadlock(ray_cluster, tmp_path):
     watch = _Watch()
-    whole = {"cpu": ray_cluster.resources["CPU"]}
+    whole = {"cpu": ray_cluster.nodes[0]["CPU"]}
     scheduler = _scheduler()
     results = _study(tmp_path, scheduler, resources=whole, callbacks=[watch]).fit()
     assert watch.most == 1
@@ -294,7 +294,7 @@ def test_after_an_interruption_nothing_finished_is_run_again_and_the_winner_is_t
     way, number, at_once, ray_cluster, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "0")
-    whole = {"cpu": ray_cluster.resources["CPU"]}
+    whole = {"cpu": ray_cluster.nodes[0]["CPU"]}
     first = _scheduler(reduction=3)
     callbacks = [_Interrupt(first, tmp_path, number=number, at_once=at_once)]
     if way == "snapshot":
@@ -322,7 +322,7 @@ def test_after_an_interruption_nothing_finished_is_run_again_and_the_winner_is_t
 @pytest.mark.slow
 def test_a_state_that_is_ahead_of_all_that_tune_knows_is_made_good(ray_cluster, tmp_path, monkeypatch):
     monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "1000")
-    whole = {"cpu": ray_cluster.resources["CPU"]}
+    whole = {"cpu": ray_cluster.nodes[0]["CPU"]}
     first, second = _scheduler(reduction=3), _scheduler(reduction=3)
     callbacks = [_Interrupt(first, tmp_path, number=4, at_once=True)]
     with pytest.raises((RuntimeError, TuneError), match="interrupted"):
@@ -428,7 +428,7 @@ def test_a_class_is_as_good_as_a_function_also_after_an_interruption(
     at_once, ray_cluster, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "0")
-    whole = {"cpu": ray_cluster.resources["CPU"]}
+    whole = {"cpu": ray_cluster.nodes[0]["CPU"]}
     first = _scheduler(reduction=3)
     callbacks = [KeepProgress(first), _Interrupt(first, tmp_path, number=4, at_once=at_once)]
     with pytest.raises((RuntimeError, TuneError), match="interrupted"):
@@ -442,7 +442,7 @@ def test_a_class_is_as_good_as_a_function_also_after_an_interruption(
 @pytest.mark.slow
 def test_a_failed_trial_that_is_resumed_goes_on_from_where_it_failed(ray_cluster, tmp_path, monkeypatch):
     monkeypatch.setenv("TUNE_GLOBAL_CHECKPOINT_S", "0")
-    whole = {"cpu": ray_cluster.resources["CPU"]}
+    whole = {"cpu": ray_cluster.nodes[0]["CPU"]}
     first = _scheduler(reduction=1)
     behaviour = {"c1": {"0.3": "fails once"}}
     study = _study(tmp_path, first, resources=whole, behaviour=behaviour, callbacks=[KeepProgress(first)])
