@@ -11,7 +11,19 @@ ENGINE = ROOT / "platform" / "dure"
 
 # From the ground up: a room imports only itself and rooms before it.
 ROOMS = (
-    *("errors", "files", "config", "data", "metrics", "modeling", "family", "training", "runtime", "tuning"),
+    *(
+        "errors",
+        "files",
+        "config",
+        "storage",
+        "data",
+        "metrics",
+        "modeling",
+        "family",
+        "training",
+        "runtime",
+        "tuning",
+    ),
     *(
         "analysis",
         "reporting",

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from transformers import TrainerCallback
 
 from dure.files import append_json_line, read_json_lines, write_text
+from dure.training.checkpoints import checkpoint_name
 from dure.training.events import RunListener, RunProgress
 
 _NOT_METRICS = ("epoch", "total_flos", "step", "model_preparation_time")
@@ -80,6 +81,12 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             )
         for listener in self.listeners:
             listener.progressed(progress)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tell of a checkpoint that is whole now, on the main worker."""
+        if self.is_main:
+            for listener in self.listeners:
+                listener.saved(Path(args.output_dir) / checkpoint_name(state.global_step))
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any

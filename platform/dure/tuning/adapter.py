@@ -21,8 +21,10 @@ from dure.runtime.cluster import Cluster, cluster
 from dure.runtime.fit import trial_resources
 from dure.training.events import RunListener
 from dure.training.logs import captured_output
-from dure.training.records import RunFolder, finite
+from dure.training.mirror import SharedFolder, shared_folder
+from dure.training.records import RunFolder, RunResult, finite
 from dure.tuning.events import SETTLED, StudyListener, TrialStatus
+from dure.tuning.mirroring import StudyMirror
 from dure.tuning.strategy import Strategy, TrialPlan
 from dure.tuning.trial import TrialRequests
 
@@ -66,7 +68,8 @@ def run_study(
     """
     listener = listener or StudyListener()
     plans = list(strategy.trials())
-    board = _Board(strategy, plans, path, listener)
+    shared = shared_folder(profile, path)
+    board = _Board(strategy, plans, path, listener, shared)
     listener.started(strategy.name, path, board.statuses())
     unsettled = [plan.name for plan in plans if board.status(plan.name).state not in SETTLED]
     pending = strategy.pending(unsettled)
@@ -82,7 +85,9 @@ def run_study(
                 listeners=strategy.listeners(),
                 keeps_predictions=strategy.keeps_predictions,
                 folders={plan.name: plan.folder for plan in plans if plan.folder is not None},
+                shared=shared,
             )
+            board.forget_results(pending)
             with cluster(address) as ray_cluster:
                 if ray_cluster.dashboard_url:
                     listener.told(f"Ray dashboard: {ray_cluster.dashboard_url}")
@@ -181,7 +186,12 @@ class _Board(tune.Callback):  # type: ignore[misc]
     """Where every trial stands, from the folders on disk and from what Tune says."""
 
     def __init__(
-        self, strategy: Strategy, plans: Sequence[TrialPlan], path: Path, listener: StudyListener
+        self,
+        strategy: Strategy,
+        plans: Sequence[TrialPlan],
+        path: Path,
+        listener: StudyListener,
+        shared: SharedFolder | None,
     ) -> None:
         self.strategy = strategy
         self.path = path
@@ -190,6 +200,8 @@ class _Board(tune.Callback):  # type: ignore[misc]
         self._began = time.monotonic()
         self._finished = False
         self._trials: dict[str, TrialStatus] = {}
+        trials = [plan.name if plan.folder is None else plan.folder for plan in plans]
+        self.mirror = None if shared is None else StudyMirror(shared, trials, self._tell)
         for plan in plans:
             folder = path / (plan.name if plan.folder is None else plan.folder)
             status = self._from_folder(TrialStatus(name=plan.name, state="pending", path=folder))
@@ -241,6 +253,7 @@ class _Board(tune.Callback):  # type: ignore[misc]
     def summarised(self) -> Iterator[None]:
         """Write the summary before the body, and after it whatever happens."""
         self._write()
+        self._share()
         try:
             yield
             self._finished = True
@@ -251,6 +264,14 @@ class _Board(tune.Callback):  # type: ignore[misc]
                 elif trial.state == "pending":  # its strategy may have settled it without a run
                     self._trials[name] = self._from_folder(trial)
             self._write()
+            self._share()
+
+    def forget_results(self, names: Sequence[str]) -> None:
+        """Remove results of trials that run again, lest they pass for those of trials on other machines."""
+        if self.mirror is not None:
+            for name in names:
+                if name in self._trials:  # others are made by their strategy while the study runs
+                    RunFolder(self._trials[name].path).result.unlink(missing_ok=True)
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has its process."""
@@ -290,8 +311,10 @@ class _Board(tune.Callback):  # type: ignore[misc]
         """A trial returned, and its result says how it went; or the study's scheduler stopped it."""
         name = _trial_name(trial)
         folder = RunFolder(self._trials[name].path)
-        if folder.read_result() is None:
+        if self._result(folder) is None:
             folder.write_result(self.strategy.stopped(self._trials[name]))
+            if self.mirror is not None:
+                self.mirror.send_result(folder)
         self._end(trial, "its process ended without a result")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -317,10 +340,23 @@ class _Board(tune.Callback):  # type: ignore[misc]
         self.listener.changed(self._trials[name])
         self.strategy.ended(self.statuses())
         self._write()
+        self._share()
+
+    def _result(self, folder: RunFolder) -> RunResult | None:
+        """Return the result of a trial, from storage when the trial ran on another machine."""
+        result = folder.read_result()
+        if result is None and self.mirror is not None:
+            self.mirror.bring_records(folder)
+            result = folder.read_result()
+        return result
+
+    def _share(self) -> None:
+        if self.mirror is not None:
+            self.mirror.push()
 
     def _from_folder(self, status: TrialStatus) -> TrialStatus:
         """Return the status with the result in the trial's folder, when there is one."""
-        result = RunFolder(status.path).read_result()
+        result = self._result(RunFolder(status.path))
         if result is None:
             return status
         steps = result.metrics.get("steps", status.step)

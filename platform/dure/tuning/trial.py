@@ -13,6 +13,7 @@ from dure.config.schema import Experiment, Profile
 from dure.errors import DureError
 from dure.runtime.fit import TrainReporter, fit, report_of
 from dure.training.events import RunListener, RunProgress
+from dure.training.mirror import SharedFolder
 from dure.training.records import RunResult
 from dure.training.run import RunRequest, one_line
 from dure.tuning.divergence import DivergedError
@@ -32,6 +33,7 @@ class TrialRequests:
         listeners: Listeners of every trial.
         keeps_predictions: Whether every trial leaves the predictions of its test rows.
         folders: Folder of a trial within the study's, where it is not its name.
+        shared: The folder of the study, when it is mirrored in storage.
     """
 
     study: str
@@ -43,6 +45,7 @@ class TrialRequests:
     listeners: tuple[RunListener, ...] = ()
     keeps_predictions: bool = False
     folders: Mapping[str, str] = field(default_factory=dict)
+    shared: SharedFolder | None = None
 
     def of(self, config: Mapping[str, Any]) -> RunRequest:
         """Return what the trial of a config runs."""
@@ -60,6 +63,7 @@ class TrialRequests:
             resume=True,
             group=self.study,
             keeps_predictions=self.keeps_predictions,
+            shared=self.shared,
             listeners=(*self.listeners, *([] if tracker is None else [tracker])),
         )
 
