@@ -16,6 +16,7 @@ ROOMS = (
         "files",
         "signals",
         "config",
+        "storage",
         "data",
         "metrics",
         "modeling",

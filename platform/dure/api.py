@@ -144,7 +144,14 @@ def check_rows(experiments: Iterable[Experiment]) -> None:
         check_tables(load_family(experiment))
 
 
-def output_folder(name: str, output: Path | None, *, resume: bool, record: str = RUN_RECORD) -> Path:
+def output_folder(
+    name: str,
+    output: Path | None,
+    *,
+    resume: bool,
+    record: str = RUN_RECORD,
+    profile: Profile | None = None,
+) -> Path:
     """Return the folder of a run or study: a new one, or with ``resume`` the one to continue.
 
     Args:
@@ -152,12 +159,15 @@ def output_folder(name: str, output: Path | None, *, resume: bool, record: str =
         output: The folder, when the user gave one; ``outputs/<name>/<timestamp>`` otherwise.
         resume: Continue there; without ``output``, in the newest folder of that name.
         record: The file that is written first, and so tells a folder that can be continued.
+        profile: The machine; with ``storage.url``, what there is to continue may be in storage.
 
     Raises:
         UserError: There is nothing to resume; or a new run would land in a folder that holds something, or
-            in one that cannot be written to.
+            in one that cannot be written to; or storage does not answer.
     """
     parent = Path("outputs") / name
+    if profile is not None and profile.storage.url is not None:
+        _consult_storage(profile, output, resume=resume, record=record)
     if resume:
         folders = sorted(parent.glob("*/")) if output is None else [output]
         started = [folder for folder in folders if (folder / record).is_file()]
@@ -182,6 +192,27 @@ def output_folder(name: str, output: Path | None, *, resume: bool, record: str =
         )
     make_folder(output, where=where)
     return output
+
+
+def _consult_storage(profile: Profile, output: Path | None, *, resume: bool, record: str) -> None:
+    """Bring the records of a run or study that went on elsewhere, or make sure that a new one finds its place empty."""
+    from dure.storage import shown, storage_at
+    from dure.training.mirror import Mirror, shared_folder
+
+    storage_at(str(profile.storage.url))
+    shared = None if output is None else shared_folder(profile, output)
+    if output is None or shared is None:
+        return
+    storage = storage_at(shared.url)
+    if resume and not (output / record).is_file():
+        if storage.sizes():
+            Mirror(storage, shared.folder).pull_records()
+    elif not resume and storage.sizes():
+        raise UserError(
+            f"there is something in {shown(shared.url)} already",
+            where=f"--output {output}",
+            hint="--resume to continue it, or another folder",
+        )
 
 
 def train(
@@ -221,10 +252,12 @@ def train(
     from dure.runtime.placement import require_room
     from dure.signals import Stopped, stoppable
     from dure.training.logs import captured_output
+    from dure.training.mirror import shared_folder
     from dure.training.records import RunFolder
     from dure.training.run import RunRequest
 
     folder = RunFolder(path)
+    shared = shared_folder(profile, path)
     if resume:
         from dure.training.resumption import stored_experiment
 
@@ -233,6 +266,10 @@ def train(
         if finished is not None and finished.state == "completed":
             for listener in listeners:
                 listener.told(f"{finished.name}: completed earlier, so nothing is run; results in {path}")
+            if shared is not None:
+                mirror = shared.mirror(shared.folder)
+                mirror.pull()
+                mirror.push()
             return finished
     write_text(folder.experiment, dump_yaml(experiment))
 
@@ -249,6 +286,7 @@ def train(
             listeners=(*listeners, *companions, tracker_for(experiment)),
             layout=layout or RunFolder,
             stop_file=stop_file,
+            shared=shared,
         )
         if profile.trains_in_process and address is None:
             result = fit(request)

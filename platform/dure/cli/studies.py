@@ -55,7 +55,7 @@ def train(
         print_yaml(chosen, as_json=as_json)
         return 0
     machine = api.choose_profile(profile, tell, address=address)
-    path = api.output_folder(chosen.name, output, resume=resume)
+    path = api.output_folder(chosen.name, output, resume=resume, profile=machine)
     try:
         with terminal() as screen:
             listeners = [RunConsole(screen)]
@@ -113,7 +113,7 @@ def batch(
         print_yaml(*experiments, as_json=as_json)
         return 0
     machine = api.choose_profile(profile, tell, address=address)
-    path = api.output_folder(plan.name, output, resume=resume, record=STUDY_FILE)
+    path = api.output_folder(plan.name, output, resume=resume, record=STUDY_FILE, profile=machine)
     with terminal() as screen:
         summary = api.batch(
             plan,

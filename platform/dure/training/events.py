@@ -72,6 +72,9 @@ class RunListener:
         """Return the epochs whose weights are still needed, when some are to be removed."""
         return set()
 
+    def saved(self, checkpoint: Path) -> None:
+        """A checkpoint is whole and bears its name."""
+
     def progressed(self, progress: RunProgress) -> None:
         """There are new numbers."""
 

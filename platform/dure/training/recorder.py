@@ -12,6 +12,7 @@ from typing import Any, Literal
 from transformers import TrainerCallback
 
 from dure.files import append_json_line, read_json_lines, write_text
+from dure.training.checkpoints import checkpoint_name
 from dure.training.events import RunListener, RunProgress
 from dure.training.room import DiskRoom
 
@@ -84,6 +85,12 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             self.room.write_alone("a record", lambda: append_json_line(self.path, line))
         for listener in self.listeners:
             listener.progressed(progress)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Tell of a checkpoint that is whole now, on the main worker."""
+        if self.is_main:
+            for listener in self.listeners:
+                listener.saved(Path(args.output_dir) / checkpoint_name(state.global_step))
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any

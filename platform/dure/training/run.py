@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from transformers import set_seed
 
 from dure.config.loading import dump_yaml
@@ -22,6 +23,8 @@ from dure.training.corpus import Corpus, load_corpus
 from dure.training.environment import describe_environment
 from dure.training.events import RunListener
 from dure.training.logs import captured_output
+from dure.training.mirror import SharedFolder
+from dure.training.mirroring import mirrored
 from dure.training.prediction import tested_rows, write_predictions
 from dure.training.records import RunFolder, RunResult
 from dure.training.restarts import Restarts
@@ -47,6 +50,7 @@ class RunRequest:
         keeps_predictions: Whether the best model's predictions of the test rows are written to ``predictions.csv``.
         stop_file: As soon as this file is there, the run saves a checkpoint and ends as ``interrupted``.
         restarts: Counts how often a process of the run died; None where nothing restarts one.
+        shared: The folder that is mirrored in storage, which ``path`` is or lies in.
     """
 
     experiment: Experiment
@@ -60,6 +64,7 @@ class RunRequest:
     keeps_predictions: bool = False
     stop_file: Path | None = None
     restarts: Restarts | None = None
+    shared: SharedFolder | None = None
 
     def folder(self) -> RunFolder:
         """Return the names in the run's folder."""
@@ -86,6 +91,7 @@ def run(request: RunRequest, *, rank: int = 0, num_workers: int = 1) -> RunResul
     log = folder.log if rank == 0 else folder.path / f"run.worker-{rank}.log"
     with (
         captured_output(log),
+        _in_storage(request, folder, is_main=rank == 0) as request,
         _told_and_recorded(request, folder, is_main=rank == 0),
         memory.Usage(request.profile.device) as usage,
     ):
@@ -118,6 +124,30 @@ def _interrupted(request: RunRequest, folder: RunFolder, step: int, *, is_main: 
             )
             listener.finished(result)
     return result
+
+
+@contextmanager
+def _in_storage(request: RunRequest, folder: RunFolder, *, is_main: bool) -> Iterator[RunRequest]:
+    """Give the request of a run whose folder is mirrored; the others wait until the main worker has its checkpoint."""
+    if request.shared is None:
+        yield request
+        return
+
+    def tell(message: str) -> None:
+        logger.info(message)
+        for listener in request.listeners:
+            listener.told(message)
+
+    with ExitStack() as stack:
+        if is_main:
+            mirror = request.shared.mirror(request.path)
+            listener = stack.enter_context(
+                mirrored(mirror, folder.checkpoints, resume=request.resume, tell=tell)
+            )
+            request = replace(request, listeners=(*request.listeners, listener))
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        yield request
 
 
 @contextmanager

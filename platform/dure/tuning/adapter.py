@@ -26,9 +26,11 @@ from dure.signals import Stopped, stoppable
 from dure.training.checkpoints import last_checkpoint
 from dure.training.events import RunListener
 from dure.training.logs import captured_output
+from dure.training.mirror import SharedFolder, shared_folder
 from dure.training.records import RunFolder, RunResult, finite, folder_at
 from dure.training.restarts import Restarts
 from dure.tuning.events import SETTLED, StudyListener, TrialStatus
+from dure.tuning.mirroring import StudyMirror
 from dure.tuning.strategy import Strategy, TrialPlan
 from dure.tuning.trial import TrialRequests, settled
 
@@ -71,11 +73,12 @@ def run_study(
     """
     listener = listener or StudyListener()
     plans = list(strategy.trials())
-    board = _Board(strategy, plans, path, listener, limit=profile.max_restarts)
+    shared = shared_folder(profile, path)
+    board = _Board(strategy, plans, path, listener, shared, limit=profile.max_restarts)
     listener.started(strategy.name, path, board.statuses())
     try:
         with stoppable(path, listener.told) as board.stop_file:
-            _run_pending(strategy, plans, board, profile, trackers or {}, tracker, address)
+            _run_pending(strategy, plans, board, profile, trackers or {}, tracker, address, shared)
     except Stopped:
         listener.finished(board.summary())
         raise
@@ -92,6 +95,7 @@ def _run_pending(
     trackers: Mapping[str, RunListener],
     tracker: Callable[[Experiment], RunListener] | None,
     address: str | None,
+    shared: SharedFolder | None,
 ) -> None:
     """Run what is not settled, on a cluster, and write the summary whatever happens."""
     path, listener = board.path, board.listener
@@ -111,7 +115,9 @@ def _run_pending(
                 folders={plan.name: plan.folder for plan in plans if plan.folder is not None},
                 stop_file=board.stop_file,
                 session=board.session,
+                shared=shared,
             )
+            board.forget_results(pending)
             with cluster(address) as ray_cluster:
                 if ray_cluster.dashboard_url:
                     listener.told(f"Ray dashboard: {ray_cluster.dashboard_url}")
@@ -193,6 +199,7 @@ class _Board(tune.Callback):  # type: ignore[misc]
         plans: Sequence[TrialPlan],
         path: Path,
         listener: StudyListener,
+        shared: SharedFolder | None,
         *,
         limit: int,
     ) -> None:
@@ -206,6 +213,8 @@ class _Board(tune.Callback):  # type: ignore[misc]
         self._began = time.monotonic()
         self._finished = False
         self._trials: dict[str, TrialStatus] = {}
+        trials = [plan.name if plan.folder is None else plan.folder for plan in plans]
+        self.mirror = None if shared is None else StudyMirror(shared, trials, self._tell)
         for plan in plans:
             folder = path / (plan.name if plan.folder is None else plan.folder)
             status = self._from_folder(TrialStatus(name=plan.name, state="pending", path=folder))
@@ -257,6 +266,7 @@ class _Board(tune.Callback):  # type: ignore[misc]
     def summarised(self) -> Iterator[None]:
         """Write the summary before the body, and after it whatever happens."""
         self._write()
+        self._share()
         try:
             yield
             self._finished = True
@@ -267,6 +277,14 @@ class _Board(tune.Callback):  # type: ignore[misc]
                 elif trial.state == "pending":  # its strategy may have settled it without a run
                     self._trials[name] = self._from_folder(trial)
             self._write()
+            self._share()
+
+    def forget_results(self, names: Sequence[str]) -> None:
+        """Remove results of trials that run again, lest they pass for those of trials on other machines."""
+        if self.mirror is not None:
+            for name in names:
+                if name in self._trials:  # others are made by their strategy while the study runs
+                    RunFolder(self._trials[name].path).result.unlink(missing_ok=True)
 
     def stop_if_asked(self) -> None:
         """End the study once a stop was asked for and something is left to do.
@@ -324,8 +342,10 @@ class _Board(tune.Callback):  # type: ignore[misc]
         """A trial returned, and its result says how it went; or the study's scheduler stopped it."""
         name = _trial_name(trial)
         folder = RunFolder(self._trials[name].path)
-        if folder.read_result() is None:
+        if self._result(folder) is None:
             folder.write_result(self.strategy.stopped(self._trials[name]))
+            if self.mirror is not None:
+                self.mirror.send_result(folder)
         self._end(trial, "its process ended without a result")
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -375,10 +395,23 @@ class _Board(tune.Callback):  # type: ignore[misc]
         self.listener.changed(self._trials[name])
         self.strategy.ended(self.statuses())
         self._write()
+        self._share()
+
+    def _result(self, folder: RunFolder) -> RunResult | None:
+        """Return the result of a trial, from storage when the trial ran on another machine."""
+        result = folder.read_result()
+        if result is None and self.mirror is not None:
+            self.mirror.bring_records(folder)
+            result = folder.read_result()
+        return result
+
+    def _share(self) -> None:
+        if self.mirror is not None:
+            self.mirror.push()
 
     def _from_folder(self, status: TrialStatus) -> TrialStatus:
         """Return the status with the result in the trial's folder, when there is one."""
-        result = RunFolder(status.path).read_result()
+        result = self._result(RunFolder(status.path))
         if result is None:
             return status
         steps = result.metrics.get("steps", status.step)

@@ -14,6 +14,7 @@ from dure.config.schema import Experiment, Profile
 from dure.errors import DureError
 from dure.runtime.fit import TrainReporter, fit, report_of
 from dure.training.events import RunListener, RunProgress
+from dure.training.mirror import SharedFolder
 from dure.training.records import RunFolder, RunResult
 from dure.training.restarts import Restarts
 from dure.training.run import RunRequest, one_line
@@ -38,6 +39,7 @@ class TrialRequests:
         folders: Folder of a trial within the study's, where it is not its name.
         stop_file: As soon as this file is there, trials save a checkpoint and return, and others do not begin.
         session: Names this run of the study among those that went on with it.
+        shared: The folder of the study, when it is mirrored in storage.
     """
 
     study: str
@@ -51,6 +53,7 @@ class TrialRequests:
     folders: Mapping[str, str] = field(default_factory=dict)
     stop_file: Path | None = None
     session: str = ""
+    shared: SharedFolder | None = None
 
     def path_of(self, name: str) -> Path:
         """Return the folder of a trial."""
@@ -73,6 +76,7 @@ class TrialRequests:
             group=self.study,
             keeps_predictions=self.keeps_predictions,
             stop_file=self.stop_file,
+            shared=self.shared,
             listeners=(*self.listeners, *([] if tracker is None else [tracker])),
             restarts=Restarts(self.path_of(name), self.session),
         )
