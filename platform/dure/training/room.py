@@ -42,6 +42,8 @@ class DiskRoom:
 
     look_seconds = 5.0
     say_seconds = 60.0
+    is_stop_asked: Callable[[], bool] = staticmethod(lambda: False)
+    """Says whether a stop was asked for, which ends a pause as Ctrl-C does."""
 
     def __init__(
         self, folder: Path, storage: StorageConfig, *, tell: Callable[[str], None], can_repeat: bool = True
@@ -100,6 +102,7 @@ class DiskRoom:
 
         Raises:
             RunError: There was no room for as long as the machine's profile waits.
+            KeyboardInterrupt: A stop was asked for meanwhile.
         """
         needed = int(num_bytes * _SPARE) + RESERVE_BYTES
         while True:
@@ -119,7 +122,8 @@ class DiskRoom:
             RunError: It stayed full for as long as the machine's profile waits.
         """
         while (failure := self._attempt(what, step)) is not None:
-            self._say(failure)
+            if self._say(failure):
+                raise KeyboardInterrupt
             time.sleep(self.look_seconds)
         self._go_on()
 
@@ -179,11 +183,12 @@ class DiskRoom:
         return None
 
     def _pause(self, lack: str) -> None:
-        by_main(lambda: self._say(lack))
+        if by_main(lambda: self._say(lack)):
+            raise KeyboardInterrupt
         time.sleep(self.look_seconds)
 
-    def _say(self, lack: str) -> None:
-        """Tell that the run waits, unless that was told within a minute.
+    def _say(self, lack: str) -> bool:
+        """Tell that the run waits, unless that was told within a minute, and return whether a stop was asked for.
 
         Raises:
             RunError: It has waited long enough.
@@ -200,6 +205,7 @@ class DiskRoom:
         if now - self._said_at >= self.say_seconds:
             self._said_at = now
             self._tell(f"paused: {lack}; free some or Ctrl-C; nothing is lost")
+        return self.is_stop_asked()
 
     def _go_on(self) -> None:
         if self._paused_at is not None:

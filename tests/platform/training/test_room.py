@@ -202,6 +202,15 @@ def test_a_pause_says_once_a_minute_what_is_lacking_and_ends_in_time(tmp_path, m
     assert "1100000000.0 GB needed for it; free some or Ctrl-C; nothing is lost" in told[0]
 
 
+def test_a_stop_that_is_asked_for_ends_a_pause(tmp_path):
+    told = []
+    room = DiskRoom(tmp_path, StorageConfig(), tell=told.append)
+    room.is_stop_asked = lambda: True
+    with pytest.raises(KeyboardInterrupt):
+        room.write("it", 10**18, [lambda: None])
+    assert told[0].startswith("paused: ")
+
+
 def _foretold(checkpoint, final_model):
     return Forecast(0, 0, 0, 0, checkpoint, 3, 0, 0, final_model)
 
