@@ -69,6 +69,16 @@ class Choice:
     path: Path
     best: Best | None
 
+    @property
+    def step(self) -> int:
+        """Its optimiser step."""
+        return int(self.path.name.rpartition("-")[2])
+
+    def is_finished(self) -> bool:
+        """Return whether the run had trained to its end."""
+        control = _state(self.path)["stateful_callbacks"].get("TrainerControl", {})
+        return bool(control.get("args", {}).get("should_training_stop", False))
+
 
 def checkpoint_name(step: int) -> str:
     """Return the folder name of the checkpoint of an optimiser step."""
@@ -186,8 +196,7 @@ class _Inspected:
 
     def state(self, step: int) -> dict[str, Any]:
         """Return the state of the trainer in a whole checkpoint."""
-        state: dict[str, Any] = json.loads((self.found[step] / STATE_FILE).read_text(encoding="utf-8"))
-        return state
+        return _state(self.found[step])
 
     def set_aside(self, taken: int | None, tell: Callable[[str], None]) -> None:
         """Rename what is broken or newer than what is taken, and tell it in one line."""
@@ -224,6 +233,11 @@ def _next_best(best: Best | None, judge: Judge) -> str:
     return (
         f"of those that are whole, {checkpoint_name(best.step)} is the best ({judge.metric} {best.score:.4f})"
     )
+
+
+def _state(path: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
+    return state
 
 
 def _free_name(path: Path) -> Path:

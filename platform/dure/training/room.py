@@ -110,6 +110,7 @@ class DiskRoom:
 
         Raises:
             RunError: There was no room for as long as the machine's profile waits.
+            KeyboardInterrupt: A stop was asked for meanwhile.
         """
         needed = int(num_bytes * _SPARE) + RESERVE_BYTES
         while True:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -224,13 +223,14 @@ class ModelTrainer:
         if self.is_main:
             checkpoints.remove_leftovers(self.folder.checkpoints)
         by_main(lambda: self.room.check(self.foretold))
-        self.rhythm.choice = (
+        choice = (
             by_main(lambda: checkpoints.choose(self.folder.checkpoints, self.judge, self.tell))
             if resume
             else None
         )
-        checkpoint = None if self.rhythm.choice is None else self.rhythm.choice.path
-        resumed_step = 0 if checkpoint is None else _step_of(checkpoint)
+        self.rhythm.choice = choice
+        checkpoint = None if choice is None else choice.path
+        resumed_step = 0 if choice is None else choice.step
         self.recorder.begin(resumed_step)
         start = RunStart(
             name=self.experiment.name,
@@ -253,8 +253,8 @@ class ModelTrainer:
         speed: dict[str, float] = {}
         if checkpoint is not None:
             self.recovery.load(checkpoint)
-        if self.rhythm.choice is not None and _is_finished(self.rhythm.choice.path):
-            self._restore(self.rhythm.choice)
+        if choice is not None and choice.is_finished():
+            self._restore(choice)
         else:
             set_seed(self.experiment.experiment.seed)
             if checkpoint is not None and self.hf.average is not None:
@@ -309,8 +309,7 @@ class ModelTrainer:
 
     def _last_step(self) -> int:
         """Return the step of the newest checkpoint; 0 when there is none."""
-        last = checkpoints.last_checkpoint(self.folder.checkpoints)
-        return 0 if last is None else _step_of(last)
+        return max(checkpoints.checkpoints(self.folder.checkpoints), default=0)
 
     def _recall(self, fitting: FittingRows) -> None:
         """Begin with the rows at once that a run before this one came down to."""
@@ -418,13 +417,3 @@ def check_best_metric(experiment: Experiment, family: Family) -> None:
 def _longest_first(dataset: datasets.Dataset) -> datasets.Dataset:
     """Order rows by length, so that batches pad little and the most memory is asked for first."""
     return dataset.select(length_order(dataset["length"]))
-
-
-def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.rpartition("-")[2])
-
-
-def _is_finished(checkpoint: Path) -> bool:
-    state = json.loads((checkpoint / checkpoints.STATE_FILE).read_text(encoding="utf-8"))
-    control = state["stateful_callbacks"].get("TrainerControl", {})
-    return bool(control.get("args", {}).get("should_training_stop", False))

@@ -23,6 +23,7 @@ from dure.training.manifest import faults
 from dure.training.records import RunFolder
 from dure.training.room import DiskRoom, is_disk_full
 from dure.training.run import RunRequest, run
+from dure.training.stopping import StopAsked
 
 MEGABYTE = 1_000_000
 
@@ -200,6 +201,18 @@ def test_a_pause_says_once_a_minute_what_is_lacking_and_ends_in_time(tmp_path, m
         room.write("it", 10**18, [lambda: None])
     assert len(told) == 5
     assert "1100000000.0 GB needed for it; free some or Ctrl-C; nothing is lost" in told[0]
+
+
+def test_a_stop_that_is_asked_for_ends_a_pause(tmp_path):
+    told = []
+
+    def stop():
+        raise StopAsked
+
+    room = DiskRoom(tmp_path, StorageConfig(), tell=told.append, check_stop=stop)
+    with pytest.raises(StopAsked):
+        room.write("it", 10**18, [lambda: None])
+    assert told[0].startswith("paused: ")
 
 
 def _foretold(checkpoint, final_model):
