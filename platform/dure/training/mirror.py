@@ -55,17 +55,19 @@ class SharedFolder:
 def shared_folder(profile: Profile, path: Path) -> SharedFolder | None:
     """Return where a run or study is mirrored on a machine, if it is.
 
-    The place has the name of the folder as seen from where the command runs, without ``outputs/``; that of a folder
-    elsewhere is its last part. So the same ``--output`` finds it on another machine.
+    The place is named by what follows the last ``outputs/`` of the path, or by the path from where the command runs, or
+    by its last part. So the same ``--output`` finds it on another machine.
     """
     if profile.storage.url is None:
         return None
-    path = path.resolve()
-    here = Path.cwd().resolve()
-    for base in (here / _OUTPUTS, here):
-        if path.is_relative_to(base) and path != base:
-            return SharedFolder(path, joined(profile.storage.url, path.relative_to(base).as_posix()))
-    return SharedFolder(path, joined(profile.storage.url, path.name))
+    path, here = path.resolve(), Path.cwd().resolve()
+    inner = path.parts[-1:]
+    if _OUTPUTS in path.parts[:-1]:
+        after = len(path.parts) - path.parts[-2::-1].index(_OUTPUTS) - 1
+        inner = path.parts[after:]
+    elif path.is_relative_to(here) and path != here:
+        inner = path.relative_to(here).parts
+    return SharedFolder(path, joined(profile.storage.url, "/".join(inner)))
 
 
 class Mirror:

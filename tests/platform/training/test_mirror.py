@@ -160,6 +160,7 @@ def test_the_place_in_storage_is_the_same_on_every_machine(tmp_path, monkeypatch
     for path, expected in [
         ("outputs/x/1", "x/1"),
         ("runs/a", "runs/a"),
+        (tmp_path.parent / "outputs" / "seven" / "2", "seven/2"),
         (tmp_path.parent / "elsewhere" / "a", "a"),
     ]:
         shared = shared_folder(profile, tmp_path / path)
