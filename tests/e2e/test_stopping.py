@@ -103,13 +103,15 @@ STUDIES = {
         ["kobart_baseline", "eenzeenee_t5"], "experiment_summary.json", PROFILE,
     ),
     "sweep": (
-        ["sweep", "transfer_bert", "--rehearse", "--sampler", "tpe", "--trials", "3", *MORE, "rehearsal.max_steps=60"],
+        # A grid: a sampler that draws is seeded anew by a session, and its later points are others.
+        ["sweep", "transfer_bert", "--rehearse", "--sampler", "grid", "--trials", "3", *MORE, "rehearsal.max_steps=60"],
         ["trial_001"], "experiment_summary.json", ONE,
     ),
     "progressive": (
         ["progressive", "transfer_bert", "--rehearse", "--ratios", "0.3,0.6,1.0", "--epochs-per-stage", "8",
+         # The third runs while the first two wait at 30 %: nothing may be decided about them.
          "--candidates", "training.learning_rate=1e-4,3e-4,1e-3", "--eta", "2", "--on-baseline", "warn", *MORE],
-        ["*/stage_2_60pct"], "progressive_training_results.json", PROFILE,
+        ["candidate_3/stage_1_30pct"], "progressive_training_results.json", PROFILE,
     ),
     "crossval": (
         ["crossval", "transfer_bert", "--rehearse", "--folds", "3", *MORE, "rehearsal.max_steps=60"],

@@ -137,7 +137,10 @@ def shaped(tiny, architecture, training):
     return experiment.model_copy(update={"training": experiment.training.model_copy(update=own)})
 
 
-@pytest.mark.parametrize("case", CASES)
+FIRST, *OTHERS = CASES
+
+
+@pytest.mark.parametrize("case", [FIRST, *(pytest.param(each, marks=pytest.mark.slow) for each in OTHERS)])
 def test_a_run_that_is_stopped_between_validations_ends_as_an_undisturbed_one(case, tiny, cpu, tmp_path):
     architecture, training, at = CASES[case]
     experiment = shaped(tiny, architecture, training)

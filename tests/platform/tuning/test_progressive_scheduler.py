@@ -459,6 +459,26 @@ def test_ratios_that_do_not_rise_within_0_and_1_are_refused(ratios):
         _scheduler(ratios=ratios)
 
 
+def test_nothing_is_decided_without_a_trial_that_was_interrupted():
+    class Controller:
+        def __init__(self, trials):
+            self.get_trials = lambda: trials
+
+    scheduler = _scheduler(num_candidates=2, reduction=2)
+    trials = [Trial("trainable", config={"candidate": place}, stub=True) for place in range(2)]
+    controller = Controller(trials)
+    for trial in trials:
+        scheduler.on_trial_add(controller, trial)
+    scheduler.on_trial_result(controller, trials[0], {"data_ratio": RATIOS[0], "score": 0.5})
+    scheduler.on_trial_result(controller, trials[1], {"interrupted": True})
+    scheduler.on_trial_complete(controller, trials[1], {"interrupted": True})
+    assert [scheduler.candidate(trial).state for trial in trials] == ["waiting", "running"]
+    assert scheduler.race.decided == 0
+    # One that only returned is out, and the other goes on.
+    scheduler.on_trial_complete(controller, trials[1], {})
+    assert [scheduler.candidate(trial).state for trial in trials] == ["running", "out"]
+
+
 def test_a_state_of_other_ratios_is_refused(tmp_path):
     file = str(tmp_path / "scheduler.json")
     _scheduler(ratios=[0.5, 1.0]).save(file)
