@@ -162,9 +162,15 @@ class ModelTrainer:
             remember=fitting.write if self.is_main else lambda rows: None,
             rank=rank,
             num_workers=num_workers,
+            shares_out=deepspeed is not None,
         )
+        if self.recovery.policy != training.on_oom:
+            tell(
+                f"training.on_oom={training.on_oom} does nothing under DeepSpeed, which cannot take back a pass: "
+                "out of memory ends the run"
+            )
         self.hf.recovery = self.recovery
-        if training.on_oom == "shrink":
+        if self.recovery.policy == "shrink":
             self._recall(fitting)
         self.hf.keep_checkpoints(training.save_total_limit)
         if training.group_by_length:
