@@ -148,7 +148,7 @@ class TrainingConfig(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Number format of the computation; ``auto`` takes bf16 where the device has it, and fp32 elsewhere."""
     on_oom: Literal["retry", "shrink", "error"] = "retry"
-    """Out of memory: compute the step again, or do so from then on in halved micro-batches, or stop."""
+    """Out of memory: compute the step again, or from then on in halved micro-batches, or stop, as DeepSpeed always does."""
     gradient_checkpointing: Bool = False
     """Recompute activations in the backward pass to save memory."""
     group_by_length: Bool = True

@@ -113,8 +113,7 @@ class _DureTrainer(SharedOutTraining):
     ) -> torch.Tensor:
         """Add the gradients of a micro-batch, and return its loss: all losses of a step after its last one."""
         step: Callable[..., Any] = super().training_step  # type: ignore[misc]
-        # DeepSpeed sends gradients while it computes them, so a pass cannot be taken back.
-        if self.recovery is None or self.recovery.policy == "error" or self.is_deepspeed_enabled:
+        if self.recovery is None or self.recovery.policy == "error":
             loss: torch.Tensor = step(model, inputs, num_items_in_batch)
             return loss
         # Several workers average their gradients after all of them have some: not through the wrapped model.

@@ -67,6 +67,8 @@ class Recovery:
         remember: Gets the rows at a time whenever they become fewer.
         rank: Number of this process among those that train together.
         num_workers: How many these are.
+        shares_out: Whether DeepSpeed shares out the model. It sends gradients while it computes them, so a pass cannot
+            be taken back and nothing is computed again, whatever the policy.
     """
 
     def __init__(
@@ -81,8 +83,9 @@ class Recovery:
         remember: Callable[[int], None] = lambda rows: None,
         rank: int = 0,
         num_workers: int = 1,
+        shares_out: bool = False,
     ) -> None:
-        self.policy = policy
+        self.policy = "error" if shares_out else policy
         self.model = model
         self.device = device
         self.rows_at_once = num_rows
@@ -93,6 +96,7 @@ class Recovery:
         self._remember = remember
         self._rank = rank
         self._num_workers = num_workers
+        self._shares_out = shares_out
         self._has_agreed = num_workers == 1
         self._step: _Step | None = None
         self._stats: dict[str, Any] = {}
@@ -145,7 +149,11 @@ class Recovery:
         self._write(stats | {"action": "error"})
         where = stats["phase"]
         smaller = "training.eval_batch_size" if where == "validation" else "training.batch_size"
-        more = "" if where == "validation" else ", or let training.on_oom=shrink find one that fits"
+        more = ", or let training.on_oom=shrink find one that fits"
+        if self._shares_out:
+            more = ", or DeepSpeed settings that offload"
+        elif where == "validation":
+            more = ""
         return RunError(
             f"out of memory at step {step} ({where}); a smaller {smaller} needs less{more} "
             f"(see {self._folder / 'oom_stats'})"

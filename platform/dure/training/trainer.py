@@ -110,7 +110,7 @@ class ModelTrainer:
             None if self.eval_dataset is None else family.compute_metrics(model, tokenizer, self.eval_dataset)
         )
         precision = resolve(training.precision, profile, model.config.model_type, tell)
-        deepspeed = zero.settings_of(self.experiment, profile)
+        deepspeed = zero.settings_of(self.experiment, profile, precision)
         arguments = training_arguments(
             self.experiment,
             profile,
@@ -180,9 +180,15 @@ class ModelTrainer:
             remember=fitting.write if self.is_main else lambda rows: None,
             rank=rank,
             num_workers=num_workers,
+            shares_out=deepspeed is not None,
         )
+        if self.recovery.policy != training.on_oom:
+            tell(
+                f"training.on_oom={training.on_oom} does nothing under DeepSpeed, which cannot take back a pass: "
+                "out of memory ends the run"
+            )
         self.hf.recovery = self.recovery
-        if training.on_oom == "shrink":
+        if self.recovery.policy == "shrink":
             self._recall(fitting)
         self.hf.running_loss = RunningLoss(self.hf)
         self.hf.add_callback(self.hf.running_loss)
