@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -37,6 +38,7 @@ __all__ = [
     "load_profile",
     "load_study",
     "output_folder",
+    "outputs",
     "predict",
     "score",
     "shaped",
@@ -137,12 +139,26 @@ def check_rows(experiments: Iterable[Experiment]) -> None:
         check_tables(load_family(experiment))
 
 
+def outputs() -> Path:
+    """Return the folder in which runs and studies lie: ``$DURE_OUTPUTS``, or ``outputs`` in the working folder.
+
+    A job works in a copy that its cluster throws away, so there it is ``~/dure/outputs`` of the head node.
+    """
+    from dure.runtime.cluster import cluster_of_job
+
+    given = os.environ.get("DURE_OUTPUTS")
+    if given:
+        return Path(given).expanduser().absolute()
+    return Path("outputs") if cluster_of_job() is None else Path.home() / "dure" / "outputs"
+
+
 def output_folder(name: str, output: Path | None, *, resume: bool, record: str = RUN_RECORD) -> Path:
     """Return the folder of a run or study: a new one, or with ``resume`` the one to continue.
 
     Args:
         name: Name of the experiment or study.
-        output: The folder, when the user gave one; ``outputs/<name>/<timestamp>`` otherwise.
+        output: The folder, when the user gave one; ``<name>/<timestamp>`` in :func:`outputs` otherwise. In a job
+            a relative one lies in there too.
         resume: Continue there; without ``output``, in the newest folder of that name.
         record: The file that is written first, and so tells a folder that can be continued.
 
@@ -150,7 +166,11 @@ def output_folder(name: str, output: Path | None, *, resume: bool, record: str =
         UserError: There is nothing to resume; or a new run would land in a folder that holds something, or
             in one that cannot be written to.
     """
-    parent = Path("outputs") / name
+    from dure.runtime.cluster import cluster_of_job
+
+    parent = outputs() / name
+    if output is not None and cluster_of_job() is not None:
+        output = outputs() / output
     if resume:
         folders = sorted(parent.glob("*/")) if output is None else [output]
         started = [folder for folder in folders if (folder / record).is_file()]
