@@ -142,14 +142,14 @@ def check_rows(experiments: Iterable[Experiment]) -> None:
 def outputs() -> Path:
     """Return the folder in which runs and studies lie: ``$DURE_OUTPUTS``, or ``outputs`` in the working folder.
 
-    A job works in a copy that its cluster throws away, so there it is ``~/dure/outputs`` of the head node.
+    A submitted folder is a copy that the cluster deletes, so there it is ``~/dure/outputs`` of the job's node.
     """
-    from dure.runtime.cluster import cluster_of_job
+    from dure.runtime.cluster import works_in_copy
 
     given = os.environ.get("DURE_OUTPUTS")
     if given:
         return Path(given).expanduser().absolute()
-    return Path("outputs") if cluster_of_job() is None else Path.home() / "dure" / "outputs"
+    return Path.home() / "dure" / "outputs" if works_in_copy() else Path("outputs")
 
 
 def output_folder(name: str, output: Path | None, *, resume: bool, record: str = RUN_RECORD) -> Path:
@@ -157,8 +157,8 @@ def output_folder(name: str, output: Path | None, *, resume: bool, record: str =
 
     Args:
         name: Name of the experiment or study.
-        output: The folder, when the user gave one; ``<name>/<timestamp>`` in :func:`outputs` otherwise. In a job
-            a relative one lies in there too.
+        output: The folder, when the user gave one; ``<name>/<timestamp>`` in :func:`outputs` otherwise. In a copy
+            that a job works in, a relative one lies in there too.
         resume: Continue there; without ``output``, in the newest folder of that name.
         record: The file that is written first, and so tells a folder that can be continued.
 
@@ -166,10 +166,10 @@ def output_folder(name: str, output: Path | None, *, resume: bool, record: str =
         UserError: There is nothing to resume; or a new run would land in a folder that holds something, or
             in one that cannot be written to.
     """
-    from dure.runtime.cluster import cluster_of_job
+    from dure.runtime.cluster import works_in_copy
 
     parent = outputs() / name
-    if output is not None and cluster_of_job() is not None:
+    if output is not None and works_in_copy():
         output = outputs() / output
     if resume:
         folders = sorted(parent.glob("*/")) if output is None else [output]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -48,6 +49,14 @@ def cluster_of_job() -> str | None:
     return os.environ.get("RAY_ADDRESS") if _JOB in os.environ else None
 
 
+def works_in_copy() -> bool:
+    """Return whether this process is a job whose folder is a copy of what was submitted, deleted after its end."""
+    if cluster_of_job() is None:
+        return False
+    settings = json.loads(os.environ[_JOB]).get("runtime_env") or {}
+    return bool(settings.get("working_dir"))
+
+
 @contextmanager
 def cluster(address: str | None = None, *, log_level: int = logging.ERROR) -> Iterator[Cluster]:
     """Connect to the cluster at ``address``, or start an own one here and end it afterwards.
@@ -79,7 +88,7 @@ def cluster(address: str | None = None, *, log_level: int = logging.ERROR) -> It
         "include_dashboard": True,
         "dashboard_host": "127.0.0.1",
         "num_cpus": os.cpu_count(),
-        "object_store_memory": _object_store_bytes(),
+        "object_store_memory": object_store_bytes(),
     }
     try:
         if address is None:
@@ -154,6 +163,6 @@ def _no_answer(address: str, reason: str) -> UserError:
     )
 
 
-def _object_store_bytes() -> int:
+def object_store_bytes() -> int:
     """A small object store: rows are memory-mapped files and never travel through it."""
     return int(min(512 * 1024**2, psutil.virtual_memory().total * 0.1))
