@@ -12,8 +12,8 @@ from typing import Any, NoReturn
 from dure.cli.app import app
 from dure.errors import DureError, nearest
 
-FLAGS = ("--debug", "--verbose", "-v")
-"""Flags of the program itself that are accepted anywhere, since people put them last."""
+FLAGS = ("--debug", "--verbose", "-v", "--background")
+"""Flags of the program itself that are accepted anywhere, since people put them last; after -- they are a job's."""
 
 _INTERRUPTED_CODE = 130
 _INTERRUPTED = "interrupted\n  try: --resume continues a run or a batch where it was"
@@ -21,9 +21,11 @@ _INTERRUPTED = "interrupted\n  try: --resume continues a run or a batch where it
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line; exits 0, 1 when a run failed, 2 when the user's input is wrong, 130 on Ctrl-C."""
+    from dure.background.environment import enter
     from dure.cli import (  # noqa: F401 - registers the verbs
         analysis,
         crossval,
+        jobs,
         progressive,
         studies,
         sweep,
@@ -32,11 +34,16 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         validate,
     )
 
+    enter()
     words = sys.argv[1:] if arguments is None else arguments
-    words = [word for word in words if word in FLAGS] + [word for word in words if word not in FLAGS]
+    end = words.index("--") if "--" in words else len(words)
+    flags = [word for word in words[:end] if word in FLAGS]
+    words = flags + [word for word in words[:end] if word not in FLAGS] + words[end:]
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _interrupt)
     try:
+        if "--background" in flags and not {"--dry-run", "--help", "-h"} & set(words):
+            sys.exit(jobs.run_in_background([word for word in words if word != "--background"]))
         result = app(args=words or ["--help"], prog_name="dure", standalone_mode=False, obj=words)
     except DureError as error:
         _fail(error, str(error), error.exit_code, words)

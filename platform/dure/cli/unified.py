@@ -154,6 +154,7 @@ def _unified(
 ) -> int:
     from dure import api
     from dure import unified as pipeline
+    from dure.background.folders import claim
     from dure.reporting.console import RunConsole, StudyConsole, terminal
     from dure.reporting.unified_table import unified_table
 
@@ -167,6 +168,7 @@ def _unified(
     machine = api.choose_profile(profile, tell, address=address)
     name = f"{chosen.name}-unified"
     path = api.output_folder(name, output, resume=False) if resume is None else pipeline.run_folder_of(resume)
+    claim(path)
     with terminal() as screen:
         results = pipeline.unified(
             chosen,
