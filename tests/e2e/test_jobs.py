@@ -30,6 +30,7 @@ from .test_wrong_input import check_message
 KEY = "0123456789abcdef-of-nobody"
 WITNESS = """
 import os
+from pathlib import Path
 
 from trainables.summarization import Summarization
 
@@ -38,7 +39,7 @@ class Witness(Summarization):
     '''Leaves word of every process that imports it.'''
 
 
-with open("seen", "a") as file:
+with Path(__file__).with_name("seen").open("a") as file:
     file.write(f"{os.getpid()} {os.environ['WANDB_API_KEY']}\\n")
 """
 LONG = (
@@ -264,6 +265,7 @@ def test_the_limit_of_an_upload_is_the_clusters_own(head):
 
 @pytest.mark.slow
 def test_ray_job_submit_runs_a_batch_and_loses_no_result(head, project, tmp_path):
+    (project / "huge.csv").unlink()  # Ray would send it, and the cluster refuse it
     ended = subprocess.run(
         [
             *(sys.executable, "-c", "from ray.scripts.scripts import main; main()"),
@@ -290,7 +292,8 @@ def test_a_run_that_is_stopped_keeps_its_checkpoint_and_is_resumed(head, project
     wait_for(lambda: list(run.glob("checkpoint-*")))
     stopped = call("stop", started.value["id"], "--address", head.url, "--json")
     assert stopped.value["state"] == "stopped"
-    assert list(run.glob("checkpoint-*"))
+    before = {path.name for path in run.glob("checkpoint-*")}
+    assert before
     again = submit(
         head,
         project,
@@ -304,7 +307,11 @@ def test_a_run_that_is_stopped_keeps_its_checkpoint_and_is_resumed(head, project
         "--resume",
         *LONG,
     )
-    wait_for(lambda: "from step" in call("logs", again.value["id"], "--address", head.url).out)
+    wait_for(lambda: {path.name for path in run.glob("checkpoint-*")} - before)
+    steps = [
+        json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    assert steps == sorted(steps), "it went on where it was"
     assert call("stop", again.value["id"], "--address", head.url).code == 0
 
 
