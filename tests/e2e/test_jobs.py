@@ -349,7 +349,15 @@ def test_ctrl_c_leaves_the_job_alone_and_says_how_to_stop_it(head, project):
 def background(tmp_path, monkeypatch):
     """The folder in which this test's background jobs are recorded."""
     monkeypatch.setenv("DURE_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "background"
+    folder = tmp_path / "cache" / "background"
+    yield folder
+    if (folder / "keeper.json").exists():
+        left = json.loads((folder / "keeper.json").read_text(encoding="utf-8"))
+        if psutil.pid_exists(left["pid"]):
+            keeper = psutil.Process(left["pid"])
+            keeper.terminate()
+            psutil.wait_procs([keeper], timeout=60)
+        shutil.rmtree(left["temporary"], ignore_errors=True)
 
 
 def keeper_and_all(background: Path) -> list[psutil.Process]:
