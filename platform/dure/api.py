@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -37,6 +38,7 @@ __all__ = [
     "load_profile",
     "load_study",
     "output_folder",
+    "outputs",
     "predict",
     "score",
     "shaped",
@@ -144,6 +146,19 @@ def check_rows(experiments: Iterable[Experiment]) -> None:
         check_tables(load_family(experiment))
 
 
+def outputs() -> Path:
+    """Return the folder in which runs and studies lie: ``$DURE_OUTPUTS``, or ``outputs`` in the working folder.
+
+    A submitted folder is a copy that the cluster deletes, so there it is ``~/dure/outputs`` of the job's node.
+    """
+    from dure.runtime.cluster import works_in_copy
+
+    given = os.environ.get("DURE_OUTPUTS")
+    if given:
+        return Path(given).expanduser().absolute()
+    return Path.home() / "dure" / "outputs" if works_in_copy() else Path("outputs")
+
+
 def output_folder(
     name: str,
     output: Path | None,
@@ -156,7 +171,8 @@ def output_folder(
 
     Args:
         name: Name of the experiment or study.
-        output: The folder, when the user gave one; ``outputs/<name>/<timestamp>`` otherwise.
+        output: The folder, when the user gave one; ``<name>/<timestamp>`` in :func:`outputs` otherwise. In a copy
+            that a job works in, a relative one lies in there too.
         resume: Continue there; without ``output``, in the newest folder of that name.
         record: The file that is written first, and so tells a folder that can be continued.
         profile: The machine; with ``storage.url``, what there is to continue may be in storage.
@@ -165,7 +181,11 @@ def output_folder(
         UserError: There is nothing to resume; or a new run would land in a folder that holds something, or
             in one that cannot be written to; or storage does not answer.
     """
-    parent = Path("outputs") / name
+    from dure.runtime.cluster import works_in_copy
+
+    parent = outputs() / name
+    if output is not None and works_in_copy():
+        output = outputs() / output
     if profile is not None and profile.storage.url is not None:
         _consult_storage(profile, output, resume=resume, record=record)
     if resume:

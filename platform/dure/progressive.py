@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -21,7 +19,6 @@ from dure.errors import UserError
 from dure.files import read_json, write_json, write_text, written_beside
 
 if TYPE_CHECKING:
-    from dure.background import Background
     from dure.tuning.events import StudyListener
 
 BASE = "experiment.yaml"
@@ -29,6 +26,7 @@ RESULTS = "progressive_training_results.json"
 SUMMARY = "progressive_training_summary.txt"
 PLOT = "progressive_training.png"
 PID = "progressive_training.pid"
+"""Names the process while a background job trains there."""
 
 
 def progressive(
@@ -64,7 +62,7 @@ def progressive(
         UserError: The experiment, its data, the folder or the cluster is wrong.
         RunError: Ray does not start.
     """
-    from dure.background import refuse_second
+    from dure.background.folders import refuse_second
     from dure.reporting.progressive_plot import plot_progressive
     from dure.reporting.progressive_table import progressive_text
     from dure.reporting.tracking import tracker_for
@@ -92,15 +90,12 @@ def progressive(
         study,
         [shape(each) for each in candidate_experiments(study, experiment)],
         path,
-        log_file=str(log_file(path).relative_to(path)),
+        log_file=f"logs/progressive_training_{datetime.now():%Y%m%d_%H%M%S}.log",
         forecaster=_forecaster(base),
     )
-    try:
-        results = run_study(
-            strategy, profile=profile, path=path, listener=listener, tracker=tracker_for, address=address
-        )
-    finally:
-        _remove_own_pid(path)
+    results = run_study(
+        strategy, profile=profile, path=path, listener=listener, tracker=tracker_for, address=address
+    )
     if results["winner"] is not None:
         results["final_model"] = str(
             _promoted_model(
@@ -128,45 +123,6 @@ def begins_again(path: Path, start_ratio: str | None) -> bool:
     file = path / RESULTS
     is_finished = _results(file).get("state") == "completed"
     return is_finished or read_progressive(path).start_ratio != as_ratio(start_ratio)
-
-
-def start_in_background(
-    study: ProgressiveStudy, experiment: Experiment, path: Path, *, arguments: Sequence[str]
-) -> Background:
-    """Start a progressive training that outlives the terminal; its folder says from now on what it is.
-
-    Args:
-        study: From :func:`dure.config.progressive_plan.plan_progressive`.
-        experiment: What is trained, as the common options shape it.
-        path: Folder of the study.
-        arguments: The command line, from the verb on.
-
-    Raises:
-        UserError: One runs in this folder already.
-    """
-    from dure.background import start
-
-    path = path.resolve()
-    if not (path / STUDY_FILE).is_file():
-        write_text(path / BASE, dump_yaml(experiment))
-        write_text(path / STUDY_FILE, dump_yaml(study))
-    words = [word for word in arguments if word != "--background"]
-    if not any(word.split("=")[0] in ("--output", "-o") for word in words):
-        words += ["--output", str(path)]
-    return start(words, path, pid_file=PID, log=log_file(path))
-
-
-def log_file(path: Path) -> Path:
-    """Return the log of this session; that of a background process is where its messages go already."""
-    folder = path / "logs"
-    try:
-        mine = os.fstat(sys.__stderr__.fileno()) if sys.__stderr__ is not None else None
-    except (OSError, ValueError):
-        mine = None
-    for file in folder.glob("progressive_training_*.log"):
-        if mine is not None and os.path.samestat(mine, file.stat()):
-            return file
-    return folder / f"progressive_training_{datetime.now():%Y%m%d_%H%M%S}.log"
 
 
 def _forecaster(experiment: Experiment) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, Any] | None]:
@@ -236,12 +192,6 @@ def _promoted_model(candidate: Path, path: Path, stage: str, profile: Profile) -
         weights = candidate / stage / "checkpoints" / BEST
         export_weights(weights, load_experiment(str(made.with_name(BASE))), profile, target)
     return target
-
-
-def _remove_own_pid(path: Path) -> None:
-    file = path / PID
-    if file.is_file() and file.read_text(encoding="utf-8").strip() == str(os.getpid()):
-        file.unlink()
 
 
 def _results(file: Path) -> dict[str, Any]:

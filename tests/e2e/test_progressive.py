@@ -190,11 +190,13 @@ def test_a_stage_is_begun_again_in_the_background_and_stopped_in_order(whole, co
     wait_for(lambda: list((folder / STAGES[2] / "checkpoints").glob("checkpoint-*")), driver)
     [aside] = folder.glob("replaced_*")
     assert {path.name for path in aside.iterdir()} == {*STAGES[2:], "final_model"}
-    everything = [driver, *driver.children(recursive=True)]
+    keeper = psutil.Process(json.loads((place / "cache" / "background" / "keeper.json").read_text())["pid"])
+    everything = [driver, keeper, *keeper.children(recursive=True)]
     assert any("raylet" in process.name() for process in everything)
     stopped = call("stop", folder, "--json")
     assert stopped.code == 0, stopped.err
     assert stopped.value["pid"] == pid
+    # With its last job the cluster ends.
     assert_all_end(everything)
     assert not (folder / PID).exists()
     assert json.loads((folder / RESULTS).read_text(encoding="utf-8"))["state"] == "interrupted"

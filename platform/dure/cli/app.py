@@ -29,6 +29,10 @@ def _print_version(wanted: bool) -> None:
 def common(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what libraries log.")] = False,
+    background: Annotated[
+        bool,
+        typer.Option("--background", help="Run on by itself, as a job of this machine; see `dure jobs`."),
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,

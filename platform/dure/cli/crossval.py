@@ -44,6 +44,7 @@ def crossval(
     """Cross-validate experiments on the same stratified folds and compare them."""
     from dure import api
     from dure import crossval as validation
+    from dure.background.folders import claim
     from dure.reporting.console import StudyConsole, terminal
     from dure.reporting.crossval_table import crossval_table
 
@@ -68,6 +69,7 @@ def crossval(
     api.check_rows([validation.first_fold(study, each) for each in experiments])
     machine = api.choose_profile(profile, tell, address=address)
     path = path or api.output_folder(study.name, output, resume=False)
+    claim(path)
     with terminal() as screen:
         results = validation.crossval(
             study,

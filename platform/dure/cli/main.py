@@ -14,8 +14,8 @@ from dure.cli.app import app
 from dure.errors import DureError, nearest
 from dure.signals import install
 
-FLAGS = ("--debug", "--verbose", "-v")
-"""Flags of the program itself that are accepted anywhere, since people put them last."""
+FLAGS = ("--debug", "--verbose", "-v", "--background")
+"""Flags of the program itself that are accepted anywhere, since people put them last; after -- they are a job's."""
 
 _INTERRUPTED_CODE = 130
 _INTERRUPTED = "interrupted\n  try: --resume continues a run or a batch where it was"
@@ -23,9 +23,11 @@ _INTERRUPTED = "interrupted\n  try: --resume continues a run or a batch where it
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line; exits 0, 1 when a run failed, 2 when the user's input is wrong, 130 on Ctrl-C."""
+    from dure.background.environment import enter
     from dure.cli import (  # noqa: F401 - registers the verbs
         analysis,
         crossval,
+        jobs,
         progressive,
         studies,
         sweep,
@@ -35,8 +37,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         verify,
     )
 
+    enter()
     words = sys.argv[1:] if arguments is None else arguments
-    words = [word for word in words if word in FLAGS] + [word for word in words if word not in FLAGS]
+    end = words.index("--") if "--" in words else len(words)
+    flags = [word for word in words[:end] if word in FLAGS]
+    words = flags + [word for word in words[:end] if word not in FLAGS] + words[end:]
     install()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 gets escapes, and no traceback
@@ -46,6 +51,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except FileNotFoundError as error:
         _fail(error, "the working folder is not there any more\n  try: cd to a folder that is", 2, words)
     try:
+        if "--background" in flags and not {"--dry-run", "--help", "-h"} & set(words):
+            sys.exit(jobs.run_in_background([word for word in words if word != "--background"]))
         result = app(args=words or ["--help"], prog_name="dure", standalone_mode=False, obj=words)
     except DureError as error:
         _fail(error, str(error), error.exit_code, words)

@@ -50,16 +50,30 @@ ProfileOption = Annotated[
         autocompletion=profile_names,
     ),
 ]
+
+
+def _or_cluster_of_job(address: str | None) -> str | None:
+    from dure.runtime.cluster import cluster_of_job
+
+    return address or cluster_of_job()
+
+
 Address = Annotated[
     str | None,
     typer.Option(
-        help="Ray cluster to join (host:port, or auto); a local one is started when not given.", metavar="URL"
+        help="Ray cluster to join: host:port, or auto for that of RAY_ADDRESS or of this machine. When not given, "
+        "a job joins its cluster, and elsewhere a local one is started.",
+        metavar="URL",
+        callback=_or_cluster_of_job,
     ),
 ]
 Output = Annotated[
     Path | None,
     typer.Option(
-        "--output", "-o", help="Folder of the run or study; outputs/NAME/TIME when not given.", metavar="DIR"
+        "--output",
+        "-o",
+        help="Folder of the run or study; outputs/NAME/TIME when not given ($DURE_OUTPUTS/NAME/TIME in a job).",
+        metavar="DIR",
     ),
 ]
 Resume = Annotated[

@@ -1,8 +1,7 @@
-"""The verbs that grow the data: progressive, and stop, which ends what runs in the background."""
+"""The verb that grows the data: progressive."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,7 +18,6 @@ from dure.config.schema import Experiment
 @app.command()
 @results_only_on_stdout
 def progressive(
-    context: typer.Context,
     experiment: Annotated[
         str,
         typer.Argument(
@@ -88,9 +86,6 @@ def progressive(
             "ratio: stop, and in a rehearsal warn."
         ),
     ] = None,
-    background: Annotated[
-        bool, typer.Option("--background", help="Run on by itself; `dure stop DIR` ends it.")
-    ] = False,
     profile: options.ProfileOption = None,
     address: options.Address = None,
     output: options.Output = None,
@@ -106,6 +101,7 @@ def progressive(
     """
     from dure import api
     from dure import progressive as growth
+    from dure.background.folders import claim
     from dure.reporting.console import StudyConsole, terminal
     from dure.reporting.progressive_table import progressive_table
 
@@ -142,15 +138,7 @@ def progressive(
     api.check_rows([shape(each) for each in candidate_experiments(study, chosen)])
     machine = api.choose_profile(profile, tell, address=address)
     path = path or api.output_folder(name, output, resume=False)
-    if background:
-        started = growth.start_in_background(study, shape(chosen), path, arguments=context.find_root().obj)
-        print_result(
-            {"pid": started.pid, "path": str(started.path), "log": str(started.log)},
-            f"process {started.pid} works in {started.path}\n  follow: tail -f {started.log}\n"
-            f"  stop:   dure stop {started.path}",
-            as_json=as_json,
-        )
-        return 0
+    claim(path, pid_file=growth.PID)
     with terminal() as screen:
         results = growth.progressive(
             study,
@@ -165,19 +153,3 @@ def progressive(
         )
     print_result(results, progressive_table(results), as_json=as_json)
     return 0 if results["state"] == "completed" else 1
-
-
-@app.command()
-@results_only_on_stdout
-def stop(
-    folder: Annotated[
-        Path, typer.Argument(help="Folder of a command that runs with --background.", metavar="DIR")
-    ],
-    as_json: options.Json = False,
-) -> int:
-    """Stop what runs in the background; nothing that is finished is lost."""
-    from dure.background import stop as end
-
-    pid = end(folder)
-    print_result({"pid": pid, "path": str(folder)}, f"process {pid} has ended", as_json=as_json)
-    return 0

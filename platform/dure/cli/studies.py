@@ -38,6 +38,7 @@ def train(
 ) -> int:
     """Run one experiment."""
     from dure import api
+    from dure.background.folders import claim
     from dure.reporting.console import RunConsole, terminal
     from dure.reporting.summary import result_report
     from dure.sweeping import winner_overrides
@@ -56,6 +57,7 @@ def train(
         return 0
     machine = api.choose_profile(profile, tell, address=address)
     path = api.output_folder(chosen.name, output, resume=resume, profile=machine)
+    claim(path)
     try:
         with terminal() as screen:
             listeners = [RunConsole(screen)]
@@ -100,6 +102,7 @@ def batch(
 ) -> int:
     """Run the experiments of a study side by side and compare them."""
     from dure import api
+    from dure.background.folders import claim
     from dure.reporting.console import StudyConsole, terminal
     from dure.reporting.summary import summary_table
 
@@ -114,6 +117,7 @@ def batch(
         return 0
     machine = api.choose_profile(profile, tell, address=address)
     path = api.output_folder(plan.name, output, resume=resume, record=STUDY_FILE, profile=machine)
+    claim(path)
     with terminal() as screen:
         summary = api.batch(
             plan,

@@ -78,6 +78,7 @@ def sweep(
 ) -> int:
     """Search the learning rate, or any other settings, with which an experiment does best."""
     from dure import api, sweeping
+    from dure.background.folders import claim
     from dure.reporting.console import StudyConsole, terminal
     from dure.reporting.sweep_table import sweep_table
 
@@ -105,6 +106,7 @@ def sweep(
     api.check_rows([shape(base)])
     machine = api.choose_profile(profile, tell, address=address)
     path = path or api.output_folder(name, output, resume=False)
+    claim(path)
     with terminal() as screen:
         summary = sweeping.sweep(
             study,

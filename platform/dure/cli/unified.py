@@ -178,6 +178,7 @@ def _unified(
     """Do what the verbs have in common; ``whole`` with sweep and crossover. The rest are their options."""
     from dure import api
     from dure import unified as pipeline
+    from dure.background.folders import claim
     from dure.reporting.console import RunConsole, StudyConsole, terminal
     from dure.reporting.unified_table import unified_table
 
@@ -194,6 +195,7 @@ def _unified(
         path, after = api.output_folder(name, output, resume=False), None
     else:
         path, after = pipeline.resumption_of(resume)
+    claim(path)
     with terminal() as screen:
         results = pipeline.unified(
             chosen,

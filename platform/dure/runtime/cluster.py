@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -18,6 +19,8 @@ from dure.errors import RunError, UserError
 from dure.runtime.guard import MARK, Guard, end_processes
 
 _SECONDS_TO_ANSWER = 5.0
+_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Environment variable that Ray gives the driver of a job, and its workers not."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,28 @@ class Cluster:
     is_own: bool
 
 
+def cluster_of_job() -> str | None:
+    """Return the address of the cluster that runs this process as a job (``ray job submit``), or None elsewhere.
+
+    ``RAY_ADDRESS`` alone says nothing: it may stand in a shell's start file, and would send what was meant for
+    this machine to a cluster. There ``--address auto`` asks for it.
+    """
+    return os.environ.get("RAY_ADDRESS") if _JOB in os.environ else None
+
+
+def works_in_copy() -> bool:
+    """Return whether this process is a job whose folder is a copy of what was submitted, deleted after its end."""
+    if cluster_of_job() is None:
+        return False
+    settings = json.loads(os.environ[_JOB]).get("runtime_env") or {}
+    return bool(settings.get("working_dir"))
+
+
 @contextmanager
 def cluster(address: str | None = None, *, log_level: int = logging.ERROR) -> Iterator[Cluster]:
     """Connect to the cluster at ``address``, or start an own one here and end it afterwards.
+
+    A job of a cluster joins that one when no address is given, as whoever submitted it expects.
 
     An own cluster has its dashboard on 127.0.0.1: Ray Train needs it to release the resources of nested
     trainers. Its address is put into ``RAY_ADDRESS`` while it lives, so that Ray's tools find this one even
@@ -55,6 +77,7 @@ def cluster(address: str | None = None, *, log_level: int = logging.ERROR) -> It
         raise UserError(
             "this process is connected to a Ray cluster already", hint="call ray.shutdown() first"
         )
+    address = address or cluster_of_job()
     if address is not None:
         _check_answers(address)
     mark = uuid.uuid4().hex
@@ -65,7 +88,7 @@ def cluster(address: str | None = None, *, log_level: int = logging.ERROR) -> It
         "include_dashboard": True,
         "dashboard_host": "127.0.0.1",
         "num_cpus": os.cpu_count(),
-        "object_store_memory": _object_store_bytes(),
+        "object_store_memory": object_store_bytes(),
     }
     try:
         if address is None:
@@ -164,6 +187,6 @@ def _no_answer(address: str, reason: str) -> UserError:
     )
 
 
-def _object_store_bytes() -> int:
+def object_store_bytes() -> int:
     """A small object store: rows are memory-mapped files and never travel through it."""
     return int(min(512 * 1024**2, psutil.virtual_memory().total * 0.1))
