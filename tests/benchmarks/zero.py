@@ -4,10 +4,12 @@
     python -m tests.benchmarks.zero --preset 730m [--accumulation 2] [--free-gb 3]
 
 The first trains red_heart_tiny on Ray Train's workers plainly and under ZeRO 0 to 3, in fp32 and in bf16, with the same
-rows and dropout, and prints the loss of every step. The second takes one optimizer step of red_heart_730m under ZeRO 3 in
-bf16, with fewer accumulated passes than the experiment's 32, and saves nothing. Its memory is that of this process and all
-below it, Ray's among them, looked at every half second; it ends when the machine has less than ``--free-gb`` left. The
-table goes to stderr and the JSON to stdout.
+rows, and prints how far the losses of all steps lie from those of plain training. What rounding alone does is measured by
+plain training with its sums in another order: of the same rows on one worker, and in halved micro-batches. So that no
+other random numbers come with that, nothing is dropped out, R-Drop is off, and the rows fill all steps. The second takes
+one optimizer step of red_heart_730m under ZeRO 3 in bf16, with fewer accumulated passes than the experiment's 32, and
+saves nothing. Its memory is that of this process and all below it, Ray's among them, looked at every half second; it ends
+when the machine has less than ``--free-gb`` left. The table goes to stderr and the JSON to stdout.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,37 +44,80 @@ from dure.training.records import RunFolder
 from dure.training.run import RunRequest
 from dure.training.trainer import ModelTrainer
 
-WAYS = ("plain", 0, 1, 2, 3)
+ROWS = 192
+"""A multiple of the batch of 16."""
 
 
-def profile_of(way: str | int, folder: Path) -> Profile:
-    """Return two workers on a CPU, with a ZeRO stage if ``way`` is one."""
-    profile = load_profile("cpu").model_copy(update={"num_workers": 2})
-    if way == "plain":
-        return profile
-    path = folder / f"zero{way}.json"
-    write_json(path, {"zero_optimization": {"stage": way, "stage3_param_persistence_threshold": 1000}})
-    return profile.model_copy(update={"deepspeed": str(path)})
+@dataclass(frozen=True)
+class Way:
+    """One way of training with the same rows in every step.
+
+    Attributes:
+        name: What it is called in the table.
+        stage: ZeRO stage; plain training without one.
+        num_workers: Workers on a CPU.
+        accumulation: Micro-batches that make up a step.
+    """
+
+    name: str
+    stage: int | None = None
+    num_workers: int = 2
+    accumulation: int = 1
+
+    def profile(self, folder: Path) -> Profile:
+        """Return the machine, with its DeepSpeed settings written into a folder."""
+        profile = load_profile("cpu").model_copy(update={"num_workers": self.num_workers})
+        if self.stage is None:
+            return profile
+        path = folder / f"zero{self.stage}.json"
+        zero = {"stage": self.stage, "stage3_param_persistence_threshold": 1000}
+        write_json(path, {"zero_optimization": zero})
+        return profile.model_copy(update={"deepspeed": str(path)})
 
 
-def losses(steps: int, folder: Path) -> dict[str, dict[str, Any]]:
+PLAIN = Way("plain")
+WAYS = (
+    PLAIN,
+    Way("plain, 1 worker", num_workers=1),
+    Way("plain, half batches", accumulation=2),
+    *(Way(f"ZeRO {stage}", stage) for stage in range(4)),
+)
+
+
+def without_dropout(folder: Path) -> Path:
+    """Write the model that all ways begin with, and its tokenizer, into a folder and return it."""
+    experiment = load_experiment("red_heart_tiny", [f"data.max_train_rows={ROWS}"])
+    family = load_family(experiment)
+    tokenizer = load_corpus(family, tell=print).tokenizer
+    model = family.load_model(tokenizer, load_profile("cpu"))
+    model.config.dropout = 0.0
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def losses(steps: int, folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
     """Train in every way; return the losses of all steps and the seconds, by precision and way."""
-    found = {}
+    checkpoint = without_dropout(folder / "model")
+    found: dict[str, dict[str, dict[str, Any]]] = {}
     for precision in ("fp32", "bf16"):
-        experiment = load_experiment(
-            "red_heart_tiny",
-            [
-                f"training.max_steps={steps}", f"training.eval_every={steps}", "training.log_every=1",
-                f"training.precision={precision}", "data.max_train_rows=200", "data.max_dev_rows=8",
-            ],
-        )  # fmt: skip
         for way in WAYS:
-            path = folder / f"{precision}_{way}"
+            experiment = load_experiment(
+                "red_heart_tiny",
+                [
+                    f"model.checkpoint={checkpoint}", "objective.r_drop=0", f"training.precision={precision}",
+                    f"training.max_steps={steps}", f"training.eval_every={steps}", "training.log_every=1",
+                    f"training.batch_size={16 // way.accumulation}",
+                    f"training.gradient_accumulation_steps={way.accumulation}",
+                    f"data.max_train_rows={ROWS}", "data.max_dev_rows=8",
+                ],
+            )  # fmt: skip
+            path = folder / f"{precision} {way.name}"
             began = time.monotonic()
-            fit(RunRequest(experiment, profile_of(way, folder), path))
+            fit(RunRequest(experiment, way.profile(folder), path), in_process=False)
             seconds = time.monotonic() - began
             records = read_json_lines(RunFolder(path).metrics)
-            found[f"{precision} {way}"] = {
+            found.setdefault(precision, {})[way.name] = {
                 "losses": [record["loss"] for record in records if "loss" in record],
                 "eval_loss": next(record["eval_loss"] for record in records if "eval_loss" in record),
                 "seconds": round(seconds, 1),
@@ -185,20 +231,29 @@ def one_step(preset: str, accumulation: int, least_free_gb: float, folder: Path)
     }
 
 
-def shown(found: dict[str, dict[str, Any]]) -> Table:
-    """Return the losses as a table: some steps, and the farthest from plain training at any step."""
+def apart(losses: Sequence[float], wanted: Sequence[float]) -> tuple[float, float]:
+    """Return the largest and the mean relative difference of the losses of all steps."""
+    found = [abs(loss / want - 1) for loss, want in zip(losses, wanted, strict=True)]
+    return max(found), sum(found) / len(found)
+
+
+def shown(found: dict[str, dict[str, dict[str, Any]]]) -> Table:
+    """Return the losses as a table: some steps, and how far all lie from plain training in both precisions."""
     table = Table(
-        "way", "step 1", "step 5", "step 10", "last step", "eval_loss", "farthest from plain", "seconds"
+        *("precision", "way", "step 1", "step 10", "last step", "eval_loss"),
+        *("max, mean from plain", "max, mean from fp32", "seconds"),
     )
-    for name, each in found.items():
-        plain = found[f"{name.split()[0]} plain"]["losses"]
-        steps = each["losses"]
-        apart = max(abs(loss / want - 1) for loss, want in zip(steps, plain, strict=True))
-        cells = [steps[min(place, len(steps) - 1)] for place in (0, 4, 9)]
-        table.add_row(
-            name, *(f"{loss:.6f}" for loss in (*cells, steps[-1])),
-            f"{each['eval_loss']:.6f}", f"{apart:.1e}", f"{each['seconds']:.0f}",
-        )  # fmt: skip
+    for precision, ways in found.items():
+        for name, each in ways.items():
+            steps = each["losses"]
+            cells = (steps[0], steps[min(9, len(steps) - 1)], steps[-1], each["eval_loss"])
+            plain, exact = (
+                "{:.1e}, {:.1e}".format(*apart(steps, found[reference][PLAIN.name]["losses"]))
+                for reference in (precision, "fp32")
+            )
+            table.add_row(
+                precision, name, *(f"{loss:.6f}" for loss in cells), plain, exact, f"{each['seconds']:.0f}"
+            )
     return table
 
 

@@ -15,8 +15,10 @@ _OF_THE_EXPERIMENT = (
     "gradient_clipping",
     "bf16.enabled",
     "fp16.enabled",
+    "torch_autocast.enabled",
+    "torch_autocast.dtype",
 )
-"""What DeepSpeed must be told and an experiment says; ``auto`` lets the trainer fill it in."""
+"""What DeepSpeed must be told and an experiment says; ``auto`` is filled in before training."""
 
 
 def deepspeed_settings(name: str) -> dict[str, Any]:

@@ -107,7 +107,8 @@ def training_arguments(
         "gradient_checkpointing_kwargs": {"use_reentrant": False}
         if training.gradient_checkpointing
         else None,
-        "bf16": precision == "bf16",
+        # DeepSpeed's settings say it by themselves.
+        "bf16": precision == "bf16" and deepspeed is None,
         "fp16": precision == "fp16",
         "dataloader_num_workers": training.num_data_workers,
         "dataloader_pin_memory": profile.device == "cuda",

@@ -95,7 +95,7 @@ class ModelTrainer:
             None if self.eval_dataset is None else family.compute_metrics(model, tokenizer, self.eval_dataset)
         )
         precision = resolve(training.precision, profile, model.config.model_type, tell)
-        deepspeed = zero.settings_of(self.experiment, profile)
+        deepspeed = zero.settings_of(self.experiment, profile, precision)
         arguments = training_arguments(
             self.experiment,
             profile,

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.files import write_json
 from dure.modeling.ema import WeightAverage
+from dure.modeling.precision import Precision
 from dure.modeling.weights import load_weights, save_weights, write_weights
 from dure.training.checkpoints import STATE_FILE, checkpoint_name
 
@@ -35,8 +36,11 @@ _WRITTEN_FILE = "deepspeed.json"
 _SCHEDULER_FILE = "scheduler.pt"
 
 
-def settings_of(experiment: Experiment, profile: Profile) -> dict[str, Any] | None:
+def settings_of(experiment: Experiment, profile: Profile, precision: Precision) -> dict[str, Any] | None:
     """Return the DeepSpeed settings of a profile, ready for ``TrainingArguments``, or None; before the model is made.
+
+    In bf16 the weights stay in fp32 and compute under autocast, as they do without DeepSpeed. Its own ``bf16`` makes
+    the whole model bf16: norms, residuals and the gradients of accumulated passes too.
 
     Raises:
         UserError: DeepSpeed is not installed, the settings are wrong, or the model cannot be shared out.
@@ -58,6 +62,10 @@ def settings_of(experiment: Experiment, profile: Profile) -> dict[str, Any] | No
             expected="zero2 for QLoRA",
             hint="a profile with quantization: false trains LoRA on whole weights",
         )
+    # By itself it sends the weights of linear layers in bf16, and adds up their gradients in it.
+    more = {"lower_precision_safe_modules": []} | settings.get("torch_autocast", {})
+    settings["torch_autocast"] = more | {"enabled": precision == "bf16", "dtype": "bfloat16"}
+    settings["bf16"] = {"enabled": False}
     if profile.device == "cpu":
         os.environ["DS_ACCELERATOR"] = "cpu"
     return settings
@@ -269,8 +277,11 @@ class SharedOutTraining:
         """Predict and score all rows; a model that was never trained here is shared out under ZeRO 3 only."""
         is_plain = self.written is not None and self.deepspeed is None and self.written.stage < 3
         self.is_deepspeed_enabled = self.written is not None and not is_plain
+        # DeepSpeed's autocast is only around passes through its engine, and text is generated beside it.
+        is_bf16 = self.written is not None and self.written.precision == "bf16"
         try:
-            return super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]
+            with torch.autocast(self.args.device.type, torch.bfloat16) if is_bf16 else nullcontext():
+                return super().evaluation_loop(*args, **kwargs)  # type: ignore[misc]
         finally:
             self.is_deepspeed_enabled = self.written is not None
 
