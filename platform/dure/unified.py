@@ -18,6 +18,7 @@ from dure.errors import UserError
 from dure.files import read_json_lines, write_json, write_text
 from dure.training.events import RunListener, RunProgress, RunStart
 from dure.training.records import RunFolder, UnifiedFolder
+from dure.training.resumption import stored_experiment
 from dure.training.snapshots import epochs_of
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ RESULTS = "unified_results.json"
 SWEEP = "lr_sweep"
 SWEEP_RESULTS = "lr_sweep_results"
 CURVES = "training_curves.png"
+CONTINUED = "continues_after.json"
+"""Names the epoch that a folder's unfinished training went back to."""
 OOM = "oom_stats"
 WHOLE = "model"
 """Stands for every module that is judged by the whole validation loss."""
@@ -44,6 +47,7 @@ def unified(
     profile: Profile,
     path: Path,
     resume: bool = False,
+    after: Path | None = None,
     sweeps: bool = True,
     crosses: bool = True,
     sweep_epochs: int = 1,
@@ -63,6 +67,7 @@ def unified(
         profile: The machine.
         path: Folder of the training.
         resume: Continue what the folder holds: a finished step is not done again.
+        after: Weights of an epoch of the folder, which the training goes back to; what came later is moved aside.
         sweeps: Whether the learning rate is searched first; the winner trains.
         crosses: Whether sweet spots and crossover come after the training.
         sweep_epochs: Passes over the rows of every point of the sweep, each from the same weights.
@@ -93,7 +98,11 @@ def unified(
             f"step 1 of 4, sweep: {', '.join(f'{key}={value:g}' for key, value in best.items())} is the best"
         )
         experiment = with_values(experiment, best, "the sweep")
+    if resume:
+        stored_experiment(path, experiment)
     write_text(path / BASE, dump_yaml(experiment))
+    if after is not None:
+        _go_back(folder, after, experiment, tell)
     keeper = EpochKeeper(load_family(experiment).module_losses())
     result = api.train(
         experiment,
@@ -120,7 +129,33 @@ def unified(
     if crosses and result.state == "completed":
         results |= _analyses(folder, profile, tell)
     write_json(path / RESULTS, results)
+    if result.state == "completed":
+        (path / CONTINUED).unlink(missing_ok=True)
     return results
+
+
+def _go_back(folder: UnifiedFolder, file: Path, experiment: Experiment, tell: Tell) -> None:
+    """Go back to an epoch, unless the same command did so before and what it began is not finished."""
+    from dure import module_epochs
+    from dure.training.rewinding import go_back
+
+    mark = folder.path / CONTINUED
+    if mark.is_file() and json.loads(mark.read_text(encoding="utf-8"))["file"] == file.name:
+        tell(f"what went on after {file.name} is not finished and is continued")
+        return
+    go_back(
+        folder,
+        file,
+        experiment,
+        made_of_all=[
+            *folder.checkpoints.glob("crossover_final.*"),
+            *(folder.path / name for name in (RESULTS, CURVES, module_epochs.ANALYSIS)),
+            folder.metadata,
+        ],
+        tell=tell,
+    )
+    write_metadata(folder)
+    write_json(mark, {"file": file.name})
 
 
 class EpochKeeper(RunListener):
@@ -272,17 +307,23 @@ def _note_oom(folder: UnifiedFolder, count: int) -> None:
         write_json(place / f"oom_stats_{stamp}.json", {"num_oom": 0, "events": []})
 
 
-def run_folder_of(given: Path) -> Path:
-    """Return the folder of a unified training, given itself or a file of its ``checkpoints_final/``.
+def resumption_of(given: Path) -> tuple[Path, Path | None]:
+    """Return the folder of a unified training, and the weights of the epoch that it is to go on after.
+
+    Args:
+        given: The folder, which goes on where it was, or such a file of its ``checkpoints_final/``.
 
     Raises:
-        UserError: It is none.
+        UserError: It is neither.
     """
-    folder = given.parent.parent if given.is_file() and given.parent.name == "checkpoints_final" else given
-    if not RunFolder(folder).experiment.is_file():
+    is_epoch = given.is_file() and given.resolve() in [
+        file.resolve() for file in epochs_of(given.parent).values()
+    ]
+    folder = given.resolve().parent.parent if is_epoch else given
+    if not RunFolder(folder).experiment.is_file() and not (folder / SWEEP / STUDY_FILE).is_file():
         raise UserError(
-            "this is no folder of a unified training",
+            "this is no unified training",
             where=f"--resume {given}",
-            expected="its folder, or a file of its checkpoints_final/",
+            expected="its folder, or a checkpoint_epoch_….pt of its checkpoints_final/",
         )
-    return folder
+    return folder, given if is_epoch else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -67,6 +68,38 @@ def test_a_second_session_does_nothing_again(finished):
     assert outcome.code == 0, outcome.err
     assert outcome.value["crossover"]["kept"] == results["crossover"]["kept"]
     assert {file: file.stat().st_mtime_ns for file in before} == before
+
+
+@pytest.mark.slow
+def test_it_goes_on_after_a_kept_epoch_and_moves_aside_what_came_later(finished, tmp_path):
+    path = tmp_path / "out"
+    shutil.copytree(finished[0], path)
+    first, last = sorted((path / "checkpoints_final").glob("checkpoint_epoch_*.pt"))
+    step = torch.load(first, weights_only=True)["step"]
+    shutil.rmtree(path / f"checkpoints_final/checkpoint-{step}", ignore_errors=True)
+    again = ("unified-test", "--preset", "tiny", "--samples", "32", "--json", "task.sample_label_noise=0.2")
+    outcome = call(*again, "--resume", first)
+    assert outcome.code == 0, outcome.err
+    assert f"going on after epoch 1 (step {step}) from its weights" in outcome.err
+    assert "the moments of the optimizer begin anew" in outcome.err
+    (aside,) = path.glob("replaced_*")
+    assert (aside / last.name).is_file()
+    assert (aside / "crossover_final.pth").is_file()
+    assert (path / "checkpoints_final/crossover_final.pth").is_file()
+    metadata = json.loads((path / "checkpoints_final/metadata.json").read_text(encoding="utf-8"))
+    assert [entry["epoch"] for entry in metadata] == [1, 2]
+    # The command of a session that was killed continues it.
+    (path / "continues_after.json").write_text(json.dumps({"file": first.name}), encoding="utf-8")
+    outcome = call(*again, "--resume", first)
+    assert outcome.code == 0, outcome.err
+    assert f"what went on after {first.name} is not finished and is continued" in outcome.err
+    assert list(path.glob("replaced_*")) == [aside]
+
+
+def test_it_is_not_continued_with_other_settings(finished):
+    outcome = call("unified-test", "--preset", "tiny", "--samples", "16", "--resume", finished[0])
+    assert outcome.code == 2
+    assert "the run was started with" in outcome.err
 
 
 @pytest.mark.parametrize(

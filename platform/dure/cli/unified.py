@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,7 +30,11 @@ SamplesOrVariable = Annotated[
 Epochs = Annotated[int | None, typer.Option(help="Passes over the rows.", metavar="N")]
 ResumeFrom = Annotated[
     Path | None,
-    typer.Option("--resume", help="Continue this folder, or that of this checkpoint file.", metavar="PATH"),
+    typer.Option(
+        "--resume",
+        help="Continue this folder, or go on after the epoch of this file of its checkpoints_final/.",
+        metavar="PATH",
+    ),
 ]
 
 
@@ -51,7 +56,17 @@ def unified_test(
     """Try the unified training, everything on: sweep, two epochs, sweet spots, crossover."""
     more = ["training.keep_epochs=1", *(overrides or ())]  # every epoch, since there are few
     return _unified(
-        preset, more, epochs, samples, batch_size, resume, profile, address, output, dry_run, as_json
+        preset,
+        more,
+        epochs=epochs,
+        samples=samples,
+        batch_size=batch_size,
+        resume=resume,
+        profile=profile,
+        address=address,
+        output=output,
+        dry_run=dry_run,
+        as_json=as_json,
     )
 
 
@@ -74,15 +89,15 @@ def unified_train(
     return _unified(
         preset,
         overrides or (),
-        epochs,
-        samples,
-        batch_size,
-        resume,
-        profile,
-        address,
-        output,
-        dry_run,
-        as_json,
+        epochs=epochs,
+        samples=samples,
+        batch_size=batch_size,
+        resume=resume,
+        profile=profile,
+        address=address,
+        output=output,
+        dry_run=dry_run,
+        as_json=as_json,
     )
 
 
@@ -104,7 +119,17 @@ def unified_test_v1(
     """Try the unified training with one of the older models."""
     more = ["training.keep_epochs=1", *(overrides or ())]
     return _unified(
-        preset, more, epochs, samples, batch_size, resume, profile, address, output, dry_run, as_json
+        preset,
+        more,
+        epochs=epochs,
+        samples=samples,
+        batch_size=batch_size,
+        resume=resume,
+        profile=profile,
+        address=address,
+        output=output,
+        dry_run=dry_run,
+        as_json=as_json,
     )
 
 
@@ -124,34 +149,33 @@ def train_local(
     return _unified(
         preset,
         overrides or (),
-        1,
-        samples or _LOCAL_ROWS,
-        batch_size,
-        None,
-        profile,
-        None,
-        output,
-        dry_run,
-        as_json,
+        epochs=1,
+        samples=samples or _LOCAL_ROWS,
+        batch_size=batch_size,
+        profile=profile,
+        output=output,
+        dry_run=dry_run,
+        as_json=as_json,
         whole=False,
     )
 
 
 def _unified(
     preset: str,
-    overrides: list[str] | tuple[()],
+    overrides: Sequence[str],
+    *,
     epochs: int | None,
     samples: int | None,
     batch_size: int | None,
-    resume: Path | None,
+    resume: Path | None = None,
     profile: str | None,
-    address: str | None,
+    address: str | None = None,
     output: Path | None,
     dry_run: bool,
     as_json: bool,
-    *,
     whole: bool = True,
 ) -> int:
+    """Do what the verbs have in common; ``whole`` with sweep and crossover. The rest are their options."""
     from dure import api
     from dure import unified as pipeline
     from dure.reporting.console import RunConsole, StudyConsole, terminal
@@ -166,13 +190,17 @@ def _unified(
         return 0
     machine = api.choose_profile(profile, tell, address=address)
     name = f"{chosen.name}-unified"
-    path = api.output_folder(name, output, resume=False) if resume is None else pipeline.run_folder_of(resume)
+    if resume is None:
+        path, after = api.output_folder(name, output, resume=False), None
+    else:
+        path, after = pipeline.resumption_of(resume)
     with terminal() as screen:
         results = pipeline.unified(
             chosen,
             profile=machine,
             path=path,
             resume=resume is not None,
+            after=after,
             sweeps=whole,
             crosses=whole,
             address=address,

@@ -30,10 +30,10 @@ from dure.modeling.weights import load_weights, save_weights, write_weights
 from dure.training.checkpoints import STATE_FILE, checkpoint_name
 
 WEIGHTS_FILE = "weights.pt"
-"""The whole weights in a checkpoint that was written under DeepSpeed."""
+"""The whole weights in a checkpoint that was written under DeepSpeed, or made of an epoch's weights."""
 _WRITTEN_FILE = "deepspeed.json"
 """How the parts in a checkpoint were shared out."""
-_SCHEDULER_FILE = "scheduler.pt"
+_OPTIMIZER_FILE, _SCHEDULER_FILE = "optimizer.pt", "scheduler.pt"
 
 
 def settings_of(experiment: Experiment, profile: Profile, precision: Precision) -> dict[str, Any] | None:
@@ -129,6 +129,13 @@ def continuation(
         tell: Gets one line when something else than the run's own parts is used.
     """
     then = Written.read(checkpoint)
+    if then is None and not (checkpoint / _OPTIMIZER_FILE).is_file():
+        tell(
+            f"{checkpoint.name} holds the weights of an epoch and no optimizer: the learning-rate schedule goes on at "
+            "its step, the moments of the optimizer begin anew"
+        )
+        yield Continuation(checkpoint, weights_only=True)
+        return
     if then == now:
         yield Continuation(checkpoint)
         return
@@ -243,8 +250,17 @@ class SharedOutTraining:
                 state["step"] = state["step"].clone()
 
     def _set_schedule(self: Any, folder: Path) -> None:
-        """Take up the schedule without the optimizer that it belonged to."""
-        self.lr_scheduler.load_state_dict(torch.load(folder / _SCHEDULER_FILE, weights_only=True))
+        """Take up the schedule without the optimizer that it belonged to; at the step alone where nothing is kept."""
+        file = folder / _SCHEDULER_FILE
+        if file.is_file():
+            state = torch.load(file, weights_only=True)
+        else:
+            step = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))["global_step"]
+            rates = zip(self.lr_scheduler.base_lrs, self.lr_scheduler.lr_lambdas, strict=True)
+            last = [base * factor(step) for base, factor in rates]
+            state = self.lr_scheduler.state_dict()
+            state |= {"last_epoch": step, "_step_count": step + 1, "_last_lr": last}
+        self.lr_scheduler.load_state_dict(state)
         for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
             group["lr"] = rate
 
@@ -268,10 +284,11 @@ class SharedOutTraining:
 
     def _load_best_model(self: Any) -> None:
         """Load the weights of the best checkpoint, which other workers may have written."""
-        if self.written is None and Written.read(Path(self.state.best_model_checkpoint)) is None:
+        best = Path(self.state.best_model_checkpoint)
+        if self.written is None and not (best / WEIGHTS_FILE).is_file():
             super()._load_best_model()  # type: ignore[misc]
         else:
-            self._load_from_checkpoint(self.state.best_model_checkpoint)
+            self._load_from_checkpoint(str(best))
 
     def evaluation_loop(self: Any, *args: Any, **kwargs: Any) -> Any:
         """Predict and score all rows; a model that was never trained here is shared out under ZeRO 3 only."""
