@@ -101,6 +101,11 @@ def checkpoints(folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
+def last_step(folder: Path) -> int:
+    """Return the step of the newest checkpoint of a run; 0 when there is none."""
+    return max(checkpoints(folder), default=0)
+
+
 def last_checkpoint(folder: Path) -> Path | None:
     """Return the newest checkpoint of a run, as it is named."""
     return next(reversed(checkpoints(folder).values()), None)

@@ -102,7 +102,9 @@ class ModelTrainer:
             profile.storage,
             tell=tell,
             can_repeat=profile.deepspeed is None,
-            check_stop=lambda: None if stop is None else stop.check(self._last_step()),
+            check_stop=lambda: (
+                None if stop is None else stop.check(checkpoints.last_step(folder.checkpoints))
+            ),
         )
         self.recorder = Recorder(self.folder.metrics, listeners, is_main=self.is_main, room=self.room)
         check_best_metric(self.experiment, family)
@@ -312,10 +314,6 @@ class ModelTrainer:
         self.hf.stop_sharing()
         with whole_weights(self.model, keep=self.is_main, device=self.hf.args.device):
             yield self.model
-
-    def _last_step(self) -> int:
-        """Return the step of the newest checkpoint; 0 when there is none."""
-        return max(checkpoints.checkpoints(self.folder.checkpoints), default=0)
 
     def _recall(self, fitting: FittingRows) -> None:
         """Begin with the rows at once that a run before this one came down to."""
