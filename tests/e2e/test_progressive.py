@@ -190,7 +190,9 @@ def test_a_stage_is_begun_again_in_the_background_and_stopped_in_order(whole, co
     wait_for(lambda: list((folder / STAGES[2] / "checkpoints").glob("checkpoint-*")), driver)
     [aside] = folder.glob("replaced_*")
     assert {path.name for path in aside.iterdir()} == {*STAGES[2:], "final_model"}
-    keeper = psutil.Process(json.loads((place / "cache" / "background" / "keeper.json").read_text())["pid"])
+    keeper = psutil.Process(
+        json.loads(Path(started.value["log"]).with_name("keeper.json").read_text())["pid"]
+    )
     everything = [driver, keeper, *keeper.children(recursive=True)]
     assert any("raylet" in process.name() for process in everything)
     stopped = call("stop", folder, "--json")

@@ -16,6 +16,7 @@ import pytest
 
 from dure.background import environment, folders
 from dure.background.records import Keeper, Records, records
+from dure.background.starting import start
 from dure.errors import UserError
 from dure.runtime.jobs import Job
 
@@ -72,6 +73,17 @@ def test_what_runs_in_a_folder_is_found_by_its_pid_file_and_a_stale_one_is_not_b
         folders.claim(folder)
     with pytest.raises(UserError, match="--background"):
         folders.stop(folder)
+
+
+@pytest.mark.parametrize("form", [("--output", "run"), ("-o", "run"), ("--output=run",)])
+def test_a_second_job_in_a_folder_is_refused_before_anything_starts(form, kept, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    with sleeper(DURE_JOB=JOB) as process:
+        (tmp_path / "run" / "dure.pid").write_text(f"{process.pid}\n", encoding="utf-8")
+        with pytest.raises(UserError, match=f"process {process.pid}"):
+            start(["train", "x", *form, "--rehearse"])
+    assert list(kept.path.iterdir()) == []
 
 
 def test_a_job_that_ran_when_its_keeper_died_has_failed(kept):

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dure.background import environment
+from dure.background.folders import refuse_second
 from dure.background.keeper import start_keeper
 from dure.background.records import Records, records
 from dure.errors import RunError
@@ -46,8 +47,12 @@ def start(words: Sequence[str]) -> Started:
         words: The command's words, from the verb on.
 
     Raises:
+        UserError: Another one works in the folder that they name.
         RunError: No cluster starts for it, or that does not take it.
     """
+    output = _given_output(words)
+    if output is not None:
+        refuse_second(output)
     kept = records()
     job_id = new_id()
     command = shlex.join(words)
@@ -70,6 +75,16 @@ def start(words: Sequence[str]) -> Started:
     except KeyboardInterrupt:
         stop(server, job_id)
         raise
+
+
+def _given_output(words: Sequence[str]) -> Path | None:
+    """Return the folder that a command names; what can be refused at once need not wait for a job."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word.startswith("--output="):
+            return Path(word.removeprefix("--output="))
+        if word in ("--output", "-o") and following:
+            return Path(following)
+    return None
 
 
 def _submit(kept: Records, job_id: str, command: str) -> JobServer:
