@@ -94,7 +94,7 @@ class Storage:
 
         def look(files: FileSystem, root: str) -> bool:
             bucket = root.partition("/")[0]
-            return bool(files.type_name == "local" or files.get_file_info(bucket).type != FileType.NotFound)
+            return files.type_name == "local" or bool(files.get_file_info(bucket).type != FileType.NotFound)
 
         return self._attempted("reach", look)
 
