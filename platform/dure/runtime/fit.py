@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.constants import RAY_TRAIN_ENABLE_STATE_TRACKING
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from dure.config.schema import Profile
 from dure.errors import DureError, RunError
+from dure.runtime.guard import MARK
+from dure.runtime.metrics import RayMetrics
 from dure.training.events import RunListener, RunProgress
 from dure.training.records import RunResult
 from dure.training.run import RunRequest, run
@@ -78,6 +83,12 @@ class TrainReporter(RunListener):
         self._told = []
 
 
+def run_name(request: RunRequest) -> str:
+    """Return the name by which Ray knows a run: ``<study>/<experiment>``, or the experiment's outside a study."""
+    name = request.experiment.name
+    return name if request.group is None else f"{request.group}/{name}"
+
+
 def fit(request: RunRequest, *, in_process: bool | None = None, callbacks: Sequence[Any] = ()) -> RunResult:
     """Run an experiment as a ``TorchTrainer`` and return its result.
 
@@ -94,6 +105,7 @@ def fit(request: RunRequest, *, in_process: bool | None = None, callbacks: Seque
         in_process = request.profile.trains_in_process
     if in_process and not request.profile.trains_in_process:
         raise ValueError(f"profile {request.profile.name} needs worker processes")
+    request = replace(request, listeners=(RayMetrics.of(request), *request.listeners))
     if in_process:
         # Ray says at every start that local mode is a new feature.
         logging.getLogger("ray.train").setLevel(logging.WARNING)
@@ -107,13 +119,14 @@ def fit(request: RunRequest, *, in_process: bool | None = None, callbacks: Seque
             raise RunError(f"Ray Train returned {result!r} instead of a result")
         return result
     folder = request.folder()
+    _show_to_train_api()
     trainer = TorchTrainer(
         _run_as_worker,
         train_loop_config={"request": request},
         scaling_config=scaling(request.profile, in_process=False),
         torch_config=TorchConfig(backend="nccl" if request.profile.device == "cuda" else "gloo"),
         run_config=RunConfig(
-            name=request.experiment.name,
+            name=run_name(request),
             storage_path=str(request.path / ".ray_train"),
             failure_config=FailureConfig(max_failures=0),
             callbacks=list(callbacks),
@@ -127,6 +140,15 @@ def fit(request: RunRequest, *, in_process: bool | None = None, callbacks: Seque
     if finished is None:
         raise RunError(f"the workers ended without a result (see {folder.log})")
     return finished
+
+
+def _show_to_train_api() -> None:
+    """Let Ray keep what its API for Train runs (``/api/train/v2/runs/v1``) tells of them, unless told otherwise.
+
+    It starts one more process for that, which outlives the run; a cluster that ends with the run does not need it.
+    """
+    if MARK not in os.environ:
+        os.environ.setdefault(RAY_TRAIN_ENABLE_STATE_TRACKING, "1")
 
 
 def _run_here(config: dict[str, Any]) -> RunResult:
