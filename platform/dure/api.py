@@ -241,7 +241,7 @@ def train(
     travelling = replace(request, listeners=request.listeners[len(listeners) :])
     with (
         captured_output(path / "driver.log"),
-        cluster(address),
+        cluster(address, name=experiment.name),
         following(folder.metrics, listeners),
     ):
         result = fit(travelling, in_process=False)

@@ -23,6 +23,7 @@ from dure.training.events import RunListener
 from dure.training.logs import captured_output
 from dure.training.records import RunFolder, finite
 from dure.tuning.events import SETTLED, StudyListener, TrialStatus
+from dure.tuning.naming import named_trainable
 from dure.tuning.strategy import Strategy, TrialPlan
 from dure.tuning.trial import TrialRequests
 
@@ -83,7 +84,7 @@ def run_study(
                 keeps_predictions=strategy.keeps_predictions,
                 folders={plan.name: plan.folder for plan in plans if plan.folder is not None},
             )
-            with cluster(address) as ray_cluster:
+            with cluster(address, name=strategy.name) as ray_cluster:
                 if ray_cluster.dashboard_url:
                     listener.told(f"Ray dashboard: {ray_cluster.dashboard_url}")
                 _fit(strategy, pending, requests, ray_cluster, board)
@@ -104,11 +105,11 @@ def _fit(
     # A trial that only waits for its workers takes no CPU from them: with a hundredth of one, two workers
     # would never fit on two CPUs. A placement group must ask for something, so it asks for a little memory.
     resources = {"memory": float(1024 * 1024)} if nested else trial_resources(profile)
-    trainable = tune.with_resources(
+    function = tune.with_resources(
         tune.with_parameters(strategy.trainable(), requests=requests), tune.PlacementGroupFactory([resources])
     )
     tuner = tune.Tuner(
-        trainable,
+        named_trainable(function, strategy.name, one_trial_each=nested),
         param_space=strategy.param_space(pending),
         tune_config=tune.TuneConfig(
             reuse_actors=not nested,
@@ -117,7 +118,7 @@ def _fit(
             **strategy.tune_settings(concurrent_trials(profile, ray_cluster)),
         ),
         run_config=tune.RunConfig(
-            name=datetime.now(UTC).strftime("%Y%m%d-%H%M%S"),
+            name=f"{strategy.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
             storage_path=str((requests.path / ".ray_tune").resolve()),
             failure_config=tune.FailureConfig(max_failures=_RESTARTS),
             callbacks=[board],

@@ -11,11 +11,12 @@ from ray import tune
 
 from dure.config.schema import Experiment, Profile
 from dure.errors import DureError
-from dure.runtime.fit import TrainReporter, fit, report_of
+from dure.runtime.fit import TrainReporter, fit, report_of, run_name
 from dure.training.events import RunListener, RunProgress
 from dure.training.records import RunResult
 from dure.training.run import RunRequest, one_line
 from dure.tuning.divergence import DivergedError
+from dure.tuning.naming import show_as
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,9 @@ class TrialRequests:
 class _TuneReporter(RunListener):
     """Reports every record to Tune, from within the trial's own process."""
 
-    def __init__(self, samples_per_step: int) -> None:
+    def __init__(self, samples_per_step: int, name: str) -> None:
         self._samples_per_step = samples_per_step
+        self._name = name
         self._told: list[str] = []
 
     def told(self, message: str) -> None:
@@ -79,6 +81,7 @@ class _TuneReporter(RunListener):
         """Report, with the lines since the last report."""
         tune.report(report_of(progress, self._told, samples_per_step=self._samples_per_step))
         self._told = []
+        show_as(self._name)
 
 
 def run_trial(config: Mapping[str, Any], requests: TrialRequests) -> None:
@@ -108,7 +111,9 @@ def fit_trial(request: RunRequest) -> RunResult:
     """
     nested = not request.profile.trains_in_process
     samples_per_step = request.experiment.training.effective_batch_size
-    reporter = TrainReporter(samples_per_step) if nested else _TuneReporter(samples_per_step)
+    name = run_name(request)
+    reporter = TrainReporter(samples_per_step) if nested else _TuneReporter(samples_per_step, name)
+    show_as(name)
     callbacks = []
     if nested:
         from ray.tune.integration.ray_train import TuneReportCallback
