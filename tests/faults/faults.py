@@ -12,7 +12,8 @@ from pathlib import Path
 from tests.faults.scene import FaultError, Progress, Scene
 
 INTERRUPTED = 130
-_TRIAL = "ray::ImplicitFunc"
+_TRIAL = "^ray::[^ ]+/"
+"""Trials bear the names of study and trial."""
 _WORKER = "ray::RayTrainWorker"
 _CONTROLLER = "ray::TrainController"
 _RAYLET = "raylet/raylet"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -184,8 +185,8 @@ class Scene:
         }
 
     def processes(self, title: str) -> list[psutil.Process]:
-        """Return the processes below the command whose title holds some text."""
-        return [process for process in self.see_processes() if title in _title(process)]
+        """Return the processes below the command whose title matches a pattern."""
+        return [process for process in self.see_processes() if re.search(title, _title(process))]
 
     def see_processes(self) -> list[psutil.Process]:
         """Return the processes below the command, and remember them: none may outlive it."""

@@ -58,7 +58,9 @@ def works_in_copy() -> bool:
 
 
 @contextmanager
-def cluster(address: str | None = None, *, log_level: int = logging.ERROR) -> Iterator[Cluster]:
+def cluster(
+    address: str | None = None, *, name: str | None = None, log_level: int = logging.ERROR
+) -> Iterator[Cluster]:
     """Connect to the cluster at ``address``, or start an own one here and end it afterwards.
 
     A job of a cluster joins that one when no address is given, as whoever submitted it expects.
@@ -67,11 +69,18 @@ def cluster(address: str | None = None, *, log_level: int = logging.ERROR) -> It
     trainers. Its address is put into ``RAY_ADDRESS`` while it lives, so that Ray's tools find this one even
     when several run on the machine.
 
+    Args:
+        address: Cluster to join.
+        name: What the dashboard's list of jobs calls this process; a submitted job has the name that it was
+            submitted with.
+        log_level: Least level of Ray's messages that are shown.
+
     Raises:
         UserError: No cluster answers at ``address``, or this process is connected to one already.
         RunError: An own cluster does not start.
     """
     import ray
+    from ray.job_config import JobConfig
 
     if ray.is_initialized():
         raise UserError(
@@ -99,6 +108,7 @@ def cluster(address: str | None = None, *, log_level: int = logging.ERROR) -> It
             with _own_sigterm():
                 context = ray.init(
                     address=address or "local",
+                    job_config=JobConfig(metadata={} if name is None else {"job_name": name}),
                     log_to_driver=False,
                     logging_level=log_level,
                     **(settings if address is None else {}),

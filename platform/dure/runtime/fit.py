@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import traceback
 import uuid
 from collections.abc import Callable, Sequence
@@ -10,12 +11,15 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.constants import RAY_TRAIN_ENABLE_STATE_TRACKING
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from dure.config.schema import Profile
 from dure.errors import RunError
 from dure.runtime.cluster import alive_nodes
 from dure.runtime.deaths import Death, LostPeerError, death_of, lost_peer, own_error, waits_for_resources
+from dure.runtime.guard import MARK
+from dure.runtime.metrics import RayMetrics
 from dure.runtime.placement import amounts, fitting_workers, worker_counts, worker_resources
 from dure.training.checkpoints import last_checkpoint
 from dure.training.events import RunListener, RunProgress, RunStart
@@ -115,6 +119,12 @@ class _Announced(RunListener):
             tell(line)
 
 
+def run_name(request: RunRequest) -> str:
+    """Return the name by which Ray knows a run: ``<study>/<experiment>``, or the experiment's outside a study."""
+    name = request.experiment.name
+    return name if request.group is None else f"{request.group}/{name}"
+
+
 def fit(
     request: RunRequest,
     *,
@@ -142,7 +152,9 @@ def fit(
         in_process = request.profile.trains_in_process
     if in_process and not request.profile.trains_in_process:
         raise ValueError(f"profile {request.profile.name} needs worker processes")
+    request = replace(request, listeners=(RayMetrics.of(request), *request.listeners))
     if not in_process:
+        _show_to_train_api()
         return _fit_on_workers(request, callbacks, tell)
     # Ray says at every start that local mode is a new feature.
     logging.getLogger("ray.train").setLevel(logging.WARNING)
@@ -214,7 +226,7 @@ def _trainer(request: RunRequest, num_workers: int, callbacks: Sequence[Any]) ->
         scaling_config=scaling(request.profile, num_workers),
         torch_config=TorchConfig(backend="nccl" if request.profile.device == "cuda" else "gloo"),
         run_config=RunConfig(
-            name=request.experiment.name,
+            name=run_name(request),
             storage_path=str(request.path / ".ray_train"),
             # Every failure comes back to be judged here; see fit.
             failure_config=FailureConfig(
@@ -264,6 +276,15 @@ def died_too_often(restarts: Restarts, checkpoint: str | None) -> str:
         f"its processes died {restarts.num_counted} times, the last time after {checkpoint or 'the beginning'} "
         f"({restarts.last_reason}); the profile's max_restarts allows no more"
     )
+
+
+def _show_to_train_api() -> None:
+    """Let Ray keep what its API for Train runs (``/api/train/v2/runs/v1``) tells of them, unless told otherwise.
+
+    It starts one more process for that, which outlives the run; a cluster that ends with the run does not need it.
+    """
+    if MARK not in os.environ:
+        os.environ.setdefault(RAY_TRAIN_ENABLE_STATE_TRACKING, "1")
 
 
 def _run_here(config: dict[str, Any]) -> RunResult:

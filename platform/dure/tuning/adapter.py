@@ -31,6 +31,7 @@ from dure.training.records import RunFolder, RunResult, finite, folder_at
 from dure.training.restarts import Restarts
 from dure.tuning.events import SETTLED, StudyListener, TrialStatus
 from dure.tuning.mirroring import StudyMirror
+from dure.tuning.naming import named_trainable
 from dure.tuning.strategy import Strategy, TrialPlan
 from dure.tuning.trial import TrialRequests, settled
 
@@ -118,7 +119,7 @@ def _run_pending(
                 shared=shared,
             )
             board.forget_results(pending)
-            with cluster(address) as ray_cluster:
+            with cluster(address, name=strategy.name) as ray_cluster:
                 if ray_cluster.dashboard_url:
                     listener.told(f"Ray dashboard: {ray_cluster.dashboard_url}")
                 _fit(strategy, pending, requests, ray_cluster, board)
@@ -134,12 +135,12 @@ def _fit(
 ) -> None:
     profile = requests.profile
     nested = not profile.trains_in_process
-    trainable = tune.with_resources(
+    function = tune.with_resources(
         tune.with_parameters(settled, requests=requests, run=strategy.trainable()),
         tune.PlacementGroupFactory([trial_bundle(profile)]),
     )
     tuner = tune.Tuner(
-        trainable,
+        named_trainable(function, strategy.name, one_trial_each=nested),
         param_space=strategy.param_space(pending),
         tune_config=tune.TuneConfig(
             reuse_actors=not nested,
@@ -148,7 +149,7 @@ def _fit(
             **strategy.tune_settings(fitting_trials(profile, ray_cluster.nodes)),
         ),
         run_config=tune.RunConfig(
-            name=datetime.now(UTC).strftime("%Y%m%d-%H%M%S"),
+            name=f"{strategy.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
             storage_path=str((requests.path / ".ray_tune").resolve()),
             failure_config=tune.FailureConfig(max_failures=profile.max_restarts),
             callbacks=[board],

@@ -12,13 +12,14 @@ from ray import tune
 
 from dure.config.schema import Experiment, Profile
 from dure.errors import DureError
-from dure.runtime.fit import TrainReporter, fit, report_of
+from dure.runtime.fit import TrainReporter, fit, report_of, run_name
 from dure.training.events import RunListener, RunProgress
 from dure.training.mirror import SharedFolder
 from dure.training.records import RunFolder, RunResult
 from dure.training.restarts import Restarts
 from dure.training.run import RunRequest, one_line
 from dure.tuning.divergence import DivergedError
+from dure.tuning.naming import show_as
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +86,9 @@ class TrialRequests:
 class _TuneReporter(RunListener):
     """Reports every record to Tune, from within the trial's own process."""
 
-    def __init__(self, samples_per_step: int) -> None:
+    def __init__(self, samples_per_step: int, name: str) -> None:
         self._samples_per_step = samples_per_step
+        self._name = name
         self._told: list[str] = []
 
     def told(self, message: str) -> None:
@@ -97,6 +99,7 @@ class _TuneReporter(RunListener):
         """Report, with the lines since the last report."""
         tune.report(report_of(progress, self._told, samples_per_step=self._samples_per_step))
         self._told = []
+        show_as(self._name)
 
 
 def settled(config: Mapping[str, Any], requests: TrialRequests, run: Callable[..., None]) -> None:
@@ -149,7 +152,9 @@ def fit_trial(request: RunRequest) -> RunResult:
         return interrupted
     nested = not request.profile.trains_in_process
     samples_per_step = request.experiment.training.effective_batch_size
-    reporter = TrainReporter(samples_per_step) if nested else _TuneReporter(samples_per_step)
+    name = run_name(request)
+    reporter = TrainReporter(samples_per_step) if nested else _TuneReporter(samples_per_step, name)
+    show_as(name)
     callbacks = []
     if nested:
         from ray.tune.integration.ray_train import TuneReportCallback
