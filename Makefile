@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # deepspeed compiles its kernels when they are first needed, never at installation.
 export DS_BUILD_OPS := 0
 
-.PHONY: setup run test lint bench clean
+.PHONY: setup run test lint bench faults clean
 
 setup: $(INSTALLED)
 
@@ -35,6 +35,10 @@ bench: setup
 	$(BIN)/python -m tests.benchmarks.trial_overhead
 	$(BIN)/python -m tests.benchmarks.nsmc
 	$(BIN)/python -m tests.benchmarks.search
+
+# Some faults need a small disk of their own, which only root may mount; they say so where that is not possible.
+faults: setup
+	$(BIN)/python -m tests.faults
 
 clean:
 	rm -rf $(VENV) outputs .pytest_cache .mypy_cache .ruff_cache dist
