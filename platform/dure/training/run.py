@@ -28,6 +28,7 @@ from dure.training.mirroring import mirrored
 from dure.training.prediction import tested_rows, write_predictions
 from dure.training.records import RunFolder, RunResult
 from dure.training.restarts import Restarts
+from dure.training.room import is_disk_full
 from dure.training.stopping import StopAsked, StopRequest
 from dure.training.trainer import ModelTrainer
 
@@ -115,7 +116,13 @@ def _interrupted(request: RunRequest, folder: RunFolder, step: int, *, is_main: 
         seconds=float(records[-1]["seconds"]) if records else 0.0,
     )
     if is_main:
-        folder.write_result(result)
+        try:
+            folder.write_result(result)
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            # It says no more than that there is none: the checkpoints are what a resumption needs.
+            logger.warning("%s is not written: the disk is full", folder.result)
         for listener in request.listeners:
             listener.told(
                 f"stopped after step {step}, with a checkpoint to continue from"

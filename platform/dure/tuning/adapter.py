@@ -29,6 +29,7 @@ from dure.training.logs import captured_output
 from dure.training.mirror import SharedFolder, shared_folder
 from dure.training.records import RunFolder, RunResult, finite, folder_at
 from dure.training.restarts import Restarts
+from dure.training.room import is_disk_full
 from dure.tuning.events import SETTLED, StudyListener, TrialStatus
 from dure.tuning.mirroring import StudyMirror
 from dure.tuning.naming import named_trainable
@@ -382,7 +383,13 @@ class _Board(tune.Callback):  # type: ignore[misc]
         self.listener.told(message)
 
     def _write(self) -> None:
-        write_json(self.path / self.strategy.summary_file, self.summary())
+        try:
+            write_json(self.path / self.strategy.summary_file, self.summary())
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            # The trials wait for room; the study shall not end for a summary that is written again.
+            self._tell(f"{self.strategy.summary_file} is not written: the disk is full")
 
     def _change(self, trial: Any, **values: Any) -> None:
         name = _trial_name(trial)
