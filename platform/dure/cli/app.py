@@ -6,12 +6,28 @@ import importlib.metadata
 import logging
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
+
+ORDER = (
+    *("train", "batch", "sweep", "progressive", "crossval"),
+    *("sweet-spot", "crossover", "unified-train", "unified-test", "unified-test-v1", "train-local"),
+    *("validate", "verify-resume", "submit", "jobs", "logs", "stop"),
+    *("predict", "score", "sample", "list", "schema"),
+)
+"""The verbs as the help lists them: what trains, what comes after, what checks and looks after it, tables."""
+
+
+class _InOrder(TyperGroup):
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=ORDER.index)
+
 
 app = typer.Typer(
     name="dure",
+    cls=_InOrder,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
