@@ -276,7 +276,7 @@ FAULTS = (
     Fault("train", "W&B unreachable", tracking_lost),
     Fault("workers", "first worker killed", process_killed(_WORKER, 0)),
     Fault("workers", "second worker killed", process_killed(_WORKER, 1)),
-    Fault("workers", "Ray Train's controller killed", ray_killed(_CONTROLLER)),
+    Fault("workers", "Ray Train's controller killed", process_killed(_CONTROLLER)),
     Fault("workers", "command killed (SIGKILL)", driver_killed),
     Fault("workers", "SIGTERM", stopped(signal.SIGTERM)),
     Fault("workers", "raylet killed", ray_killed(_RAYLET)),
