@@ -236,16 +236,16 @@ CHECKPOINTS: dict[str, Row] = {
     "crossover of no run": ("crossover nowhere --profile cpu", "nowhere", "final_model/"),
     # weights
     "truncated weights": (
-        "predict cut_weights reviews.csv -o o.csv --profile cpu", "cut_weights/final_model", "dure validate --checkpoint",
+        "predict cut_weights reviews.csv -o o.csv --profile cpu", "cut_weights/final_model", "copy it again",
     ),
     "missing weights": ("predict no_weights reviews.csv -o o.csv --profile cpu", "no_weights/final_model", "model.safetensors"),
     "weights of another model": (
-        "predict other_weights reviews.csv -o o.csv --profile cpu", "other_weights/final_model", "dure validate",
+        "predict other_weights reviews.csv -o o.csv --profile cpu", "other_weights/final_model", "copy it again",
     ),
     "broken config.json": ("predict broken_config reviews.csv -o o.csv --profile cpu", "broken_config/final_model", "config.json"),
     "missing vocabulary": ("predict no_vocabulary reviews.csv -o o.csv --profile cpu", "no_vocabulary/final_model", "tokenizer.json"),
     "crossover without epochs": ("crossover RUN --profile cpu", "RUN", "epoch_<n>.pt"),
-    "crossover of junk": ("crossover junk_epoch --profile cpu", "junk_epoch/epoch_1.pt", "a file that dure saved"),
+    "crossover of junk": ("crossover junk_epoch --profile cpu", "junk_epoch/epoch_1.pt", "weights that dure saved"),
     "crossover of pickled code": ("crossover code_epoch --profile cpu", "code_epoch/epoch_1.pt", "a file that dure saved"),
     "crossover of two models": ("crossover two_models --profile cpu", "two_models/epoch_2.pt", "of another model than"),
     # records

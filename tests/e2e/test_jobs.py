@@ -178,7 +178,7 @@ def test_wrong_words_are_named(case, tmp_path, monkeypatch):
     monkeypatch.setenv("DURE_CACHE", str(tmp_path / "cache"))
     for name in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
-    check_message(call(*words), said)
+    check_message(call(*words), *said)
 
 
 def test_no_jobs_are_none(tmp_path, monkeypatch):
@@ -225,7 +225,7 @@ def test_what_was_submitted_runs_and_can_be_seen_followed_and_stopped(head, proj
     assert "sleep 300" in call("jobs", "--address", head.url).out
     logs = call("logs", job["id"], "--address", head.url)
     assert "only_mine" in logs.out
-    check_message(call("logs", f"{job['id']}x", "--address", head.url), [job["id"], "dure jobs"])
+    check_message(call("logs", f"{job['id']}x", "--address", head.url), job["id"], "dure jobs")
 
     # Ray shows a variable that was handed on to whoever asks; dure shows it nowhere, and the other went nowhere.
     assert head.api(f"/api/jobs/{job['id']}")["runtime_env"]["env_vars"]["WANDB_API_KEY"] == KEY
@@ -238,11 +238,11 @@ def test_what_was_submitted_runs_and_can_be_seen_followed_and_stopped(head, proj
 
 def test_a_cluster_that_asks_for_a_token_says_so(head, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    check_message(call("jobs", "--address", head.url), [head.url, "RAY_AUTH_MODE=token"])
+    check_message(call("jobs", "--address", head.url), head.url, "RAY_AUTH_MODE=token")
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
     monkeypatch.setenv("RAY_AUTH_TOKEN", KEY)
     outcome = call("submit", "--address", head.url, "--", "list")
-    check_message(outcome, [head.url, "token is wrong"])
+    check_message(outcome, head.url, "token is wrong")
     assert KEY not in outcome.err
 
 
@@ -389,8 +389,8 @@ def test_a_background_run_is_a_job_that_leaves_nothing_but_its_results(backgroun
 
     # A second cluster is not started, and a wrong command ends here with its message.
     wrong = program("train", "kobart_baselin", "--background", cwd=tmp_path)
-    check_message(wrong, ["kobart_baselin", "kobart_baseline"])
-    check_message(call("score", "a", "b", "--background"), ["--background", "'score'"])
+    check_message(wrong, "kobart_baselin", "kobart_baseline")
+    check_message(call("score", "a", "b", "--background"), "--background", "'score'")
     assert keeper_and_all(background)[0] == everything[0]
 
     assert call("stop", job, "--json").value["state"] == "stopped"

@@ -183,8 +183,8 @@ def test_a_stage_is_begun_again_in_the_background_and_stopped_in_order(whole, co
     pid = started.value["pid"]
     assert (folder / PID).read_text(encoding="utf-8") == f"{pid}\n"
     driver = psutil.Process(pid)
-    check_message(call(*again, "--background"), [f"process {pid}", f"dure stop {folder}"])
-    check_message(call(*again), [f"process {pid}", f"dure stop {folder}"])
+    check_message(call(*again, "--background"), f"process {pid}", f"dure stop {folder}")
+    check_message(call(*again), f"process {pid}", f"dure stop {folder}")
 
     # The stages from there on were moved aside before it began.
     wait_for(lambda: list((folder / STAGES[2] / "checkpoints").glob("checkpoint-*")), driver)
@@ -202,7 +202,7 @@ def test_a_stage_is_begun_again_in_the_background_and_stopped_in_order(whole, co
     assert_all_end(everything)
     assert not (folder / PID).exists()
     assert json.loads((folder / RESULTS).read_text(encoding="utf-8"))["state"] == "interrupted"
-    check_message(call("stop", folder), [str(folder), "nothing"])
+    check_message(call("stop", folder), str(folder), "nothing")
 
     # The same command goes on where that was stopped, from the best model of the stage before.
     finished = program(*again, cwd=place)
@@ -269,8 +269,8 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_wrong_options_are_named_and_leave_nothing(case, tmp_path):
     options, said = CASES[case]
-    check_message(call(*VERB, *options), said)
-    check_message(call(*VERB, *options, "--dry-run"), said)
+    check_message(call(*VERB, *options), *said)
+    check_message(call(*VERB, *options, "--dry-run"), *said)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -278,7 +278,7 @@ def test_wrong_options_are_named_and_leave_nothing(case, tmp_path):
 def test_stopping_where_nothing_runs_is_said(folder, tmp_path):
     (tmp_path / "plain").write_text("x", encoding="utf-8")
     (tmp_path / "stale.pid").write_text("1\n", encoding="utf-8")
-    check_message(call("stop", folder), [folder, "--background"])
+    check_message(call("stop", folder), folder, "--background")
     assert (tmp_path / "stale.pid").exists()
 
 
@@ -291,7 +291,7 @@ def test_stopping_where_nothing_runs_is_said(folder, tmp_path):
 )
 def test_what_cannot_change_while_a_training_goes_on_is_refused(options, said, whole):
     before = times(whole)
-    check_message(call(*SHORT, "--output", whole, *options), said)
+    check_message(call(*SHORT, "--output", whole, *options), *said)
     assert times(whole) == before
 
 
@@ -299,4 +299,4 @@ def test_a_stage_begins_only_after_a_finished_one(whole, tmp_path):
     for name in ("study.yaml", "experiment.yaml"):
         (tmp_path / name).write_bytes((whole / name).read_bytes())
     outcome = call(*SHORT, "--output", tmp_path, "--start-ratio", "0.7")
-    check_message(outcome, ["--start-ratio 0.7", "stage_2_40pct", "not finished"])
+    check_message(outcome, "--start-ratio 0.7", "stage_2_40pct", "not finished")

@@ -83,13 +83,16 @@ def process_killed(title: str, number: int = 0) -> Callable[[Scene], None]:
 
 
 def ray_killed(title: str) -> Callable[[Scene], None]:
-    """Return the fault of a killed part of Ray without which the cluster ends; another session goes on."""
+    """Return the fault of a killed part of Ray without which the cluster ends; another session goes on.
+
+    A short run may be over before Ray notices.
+    """
 
     def happen(scene: Scene) -> None:
         _begin(scene)
         scene.kill(title)
-        scene.finish(1)
-        scene.resume()
+        if scene.finish(None):
+            scene.resume()
 
     return happen
 

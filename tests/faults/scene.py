@@ -222,8 +222,11 @@ class Scene:
         self.see_processes()
         self._running().send_signal(number)
 
-    def finish(self, code: int | None = 0) -> None:
+    def finish(self, code: int | None = 0) -> int:
         """Wait for the end of the command, which must exit with ``code`` and leave no process behind.
+
+        Returns:
+            What it exited with; any when ``code`` is None.
 
         Raises:
             FaultError: It exits with another code, hangs, or leaves something running.
@@ -246,6 +249,7 @@ class Scene:
         found = self._running().returncode
         if code is not None and found != code:
             raise FaultError(f"exit {found} instead of {code}\n{self.tail()}")
+        return int(found)
 
     def clean_up(self) -> None:
         """End whatever still runs, after a fault that was not survived."""

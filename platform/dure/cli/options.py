@@ -55,7 +55,7 @@ ProfileOption = Annotated[
 def _or_cluster_of_job(address: str | None) -> str | None:
     from dure.runtime.cluster import cluster_of_job
 
-    return address or cluster_of_job()
+    return cluster_of_job() if address is None else address
 
 
 Address = Annotated[

@@ -86,7 +86,7 @@ def cluster(
         raise UserError(
             "this process is connected to a Ray cluster already", hint="call ray.shutdown() first"
         )
-    address = address or cluster_of_job()
+    address = cluster_of_job() if address is None else address
     if address is not None:
         _check_answers(address)
     mark = uuid.uuid4().hex
