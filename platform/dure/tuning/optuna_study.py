@@ -114,8 +114,8 @@ def sampler(sweep: SweepStudy, *, place: int) -> BaseSampler:
     Raises:
         UserError: The sampler cannot search this space, or lacks a package.
     """
-    # Hashed together, so that neighbouring seeds do not share their points, shifted by a place.
-    seed = int(np.random.SeedSequence([sweep.seed, place]).generate_state(1)[0])
+    # Streams of their own: seed + place would give neighbouring seeds the same points, shifted by a place.
+    seed = int(np.random.SeedSequence(sweep.seed, spawn_key=(place,)).generate_state(1)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         match sweep.sampler:
