@@ -103,7 +103,7 @@ STUDIES = {
         ["kobart_baseline", "eenzeenee_t5"], "experiment_summary.json", PROFILE,
     ),
     "sweep": (
-        # A grid: a sampler that draws is seeded anew by a session, and its later points are others.
+        # A grid here; test_sweep_resume.py has a sampler that draws.
         ["sweep", "transfer_bert", "--rehearse", "--sampler", "grid", "--trials", "3", *MORE, "rehearsal.max_steps=60"],
         ["trial_001"], "experiment_summary.json", ONE,
     ),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import optuna
 
 from dure.config.spaces import Choice, Integer, LogUniform, SearchSpace, Uniform, Values
@@ -24,7 +26,7 @@ JOURNAL = "optuna.journal"
 
 
 def open_study(sweep: SweepStudy, path: Path) -> optuna.Study:
-    """Open the search of a study, or begin it.
+    """Open the search of a study, or begin it; points are drawn within :func:`drawing` only.
 
     Plain Optuna opens the same: ``optuna.load_study(study_name=None, storage=JournalStorage(
     JournalFileBackend("optuna.journal")))``.
@@ -50,7 +52,7 @@ def open_study(sweep: SweepStudy, path: Path) -> optuna.Study:
                 directions=directions,
                 load_if_exists=True,
             )
-            study.sampler = sampler(sweep, num_earlier=len(study.trials))
+            sampler(sweep, place=0)  # says now what it cannot search
     except UserError:
         raise
     except Exception as error:  # every database has errors of its own
@@ -82,18 +84,38 @@ def _storage(sweep: SweepStudy, path: Path) -> BaseStorage:
     return JournalStorage(JournalFileBackend(str(path / JOURNAL)))
 
 
-def sampler(sweep: SweepStudy, *, num_earlier: int) -> BaseSampler:
-    """Return who proposes the points.
+@contextmanager
+def drawing(study: optuna.Study, sweep: SweepStudy, place: int) -> Iterator[None]:
+    """Let a study draw its point of a place, from nothing but the seed, that place and what the storage holds.
+
+    A sampler that lived as long as its session would draw other points after a resume than without one: its
+    random numbers would begin anew.
+
+    Args:
+        study: From :func:`open_study`.
+        sweep: The study.
+        place: Number of the point among all of the sweep, from 0.
+    """
+    resting = study.sampler
+    study.sampler = sampler(sweep, place=place)
+    try:
+        yield
+    finally:
+        study.sampler = resting
+
+
+def sampler(sweep: SweepStudy, *, place: int) -> BaseSampler:
+    """Return who proposes the point of a place.
 
     Args:
         sweep: The study.
-        num_earlier: Points there are already. It moves the seed on: a resumed search that began its random
-            numbers anew would propose its first points again.
+        place: Number of the point among all of the sweep, from 0; each has random numbers of its own.
 
     Raises:
         UserError: The sampler cannot search this space, or lacks a package.
     """
-    seed = (sweep.seed + num_earlier) % 2**32
+    # Streams of their own: seed + place would give neighbouring seeds the same points, shifted by a place.
+    seed = int(np.random.SeedSequence(sweep.seed, spawn_key=(place,)).generate_state(1)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         match sweep.sampler:
@@ -103,7 +125,7 @@ def sampler(sweep: SweepStudy, *, num_earlier: int) -> BaseSampler:
             case "random" | "grid":  # the points of a grid are queued, and none is drawn
                 return optuna.samplers.RandomSampler(seed=seed)
             case "qmc":
-                # It continues its sequence from what the storage says, so its seed stays.
+                # One sequence, of which the storage says how far it is: so its seed stays.
                 return optuna.samplers.QMCSampler(
                     scramble=True,
                     seed=sweep.seed,

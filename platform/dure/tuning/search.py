@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,8 @@ from ray.tune.search import Searcher
 from dure.config.spaces import Values
 from dure.config.sweeps import SweepStudy
 from dure.errors import UserError
-from dure.tuning.optuna_study import open_study, proposed, queued
+from dure.signals import STOP_FILE, Stopped
+from dure.tuning.optuna_study import drawing, open_study, proposed, queued
 
 Outcome = Literal["completed", "stopped", "diverged", "failed", "interrupted"]
 _NAME, _OUTCOME = "trial", "state"
@@ -49,6 +51,12 @@ class SweepSearch(Searcher):  # type: ignore[misc]
     Trials are named ``trial_000`` on. A trial that was running when a driver was killed is proposed again under
     its name, and so is one that failed, so that it continues in its folder. A diverged trial counts as
     infinitely bad, and a stopped one as pruned, with the curve that it had shown.
+
+    A point depends on the seed, its place and the results told before, and not on the session that draws it. So a
+    sweep of one trial at a time that was interrupted, killed or continued with more trials tries exactly the
+    points that it would have tried at one go. With several side by side the order in which they end decides as
+    well, and that is another every time. A kill in the milliseconds in which a point is being written can cost
+    ``qmc`` that place of its sequence, and ``cmaes`` the random numbers of that point.
 
     Usable by itself with any trainable that reports the metrics, and ``samples`` for the curve of a trial.
 
@@ -85,7 +93,11 @@ class SweepSearch(Searcher):  # type: ignore[misc]
     def points(self) -> dict[str, dict[str, Any]]:
         """Return the values of every trial that has them, by its name."""
         return {
-            name: proposed(optuna.trial.FixedTrial(dict(trial.params)), self.sweep.space)
+            # One that is tried again and was killed while it got its values has the others from its queue.
+            name: proposed(
+                optuna.trial.FixedTrial({**trial.system_attrs.get("fixed_params", {}), **trial.params}),
+                self.sweep.space,
+            )
             for name, trial in self.trials().items()
             if trial.params
         }
@@ -98,19 +110,32 @@ class SweepSearch(Searcher):  # type: ignore[misc]
         return max(0, self.sweep.budget - done)
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Return the config of a new trial, or say that all points were tried."""
-        if self._resumed:
-            number = self._resumed.pop(0)
-            trial = optuna.Trial(self.study, self.study.trials[number]._trial_id)
-        elif self._is_spent():
+        """Return the config of a trial, or say that all points were tried.
+
+        Nothing is proposed once a stop was asked for: what others are about to reach would not be known to it.
+
+        Raises:
+            Stopped: A stop was asked for, and no trial runs. Tune would wait for a point.
+            UserError: The experiment is impossible at the point.
+        """
+        if not self._resumed and self._is_spent():
             return str(Searcher.FINISHED)
-        else:
-            trial = self.study.ask()
-        values = proposed(trial, self.sweep.space)
+        if (self.path / STOP_FILE).exists():
+            if self._running:
+                return None
+            raise Stopped
         names = self.trials()
+        place = next(place for place in count() if trial_name(place) not in names)
+        with drawing(self.study, self.sweep, place):
+            if self._resumed:
+                number = self._resumed.pop(0)
+                trial = optuna.Trial(self.study, self.study.trials[number]._trial_id)
+            else:
+                trial = self.study.ask()
+            values = proposed(trial, self.sweep.space)
         name = trial.user_attrs.get(_NAME)
         if name is None:
-            name = next(free for place in range(len(names) + 1) if (free := trial_name(place)) not in names)
+            name = trial_name(place)
             # Last, so that a trial that bears a name has its values.
             trial.set_user_attr(_NAME, name)
         self._running[trial_id] = trial.number
@@ -186,7 +211,10 @@ class SweepSearch(Searcher):  # type: ignore[misc]
         for trial in self._trials():
             name = _name(trial)
             if trial.state == TrialState.RUNNING and name is None:
-                self.study.tell(trial.number, state=TrialState.FAIL)  # killed before it had its values
+                # Killed while it got its values. One that has some would draw the others otherwise than at one
+                # go, so another takes its place; a queued one has them from its queue.
+                if trial.params and "fixed_params" not in trial.system_attrs:
+                    self.study.tell(trial.number, state=TrialState.FAIL)
             elif trial.state == TrialState.RUNNING and name is not None:
                 verdict = None if self._judge is None else self._judge(name)
                 if verdict is not None and verdict.state != "interrupted":

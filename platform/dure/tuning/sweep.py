@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
+from optuna.trial import TrialState
 
 from dure.config.loading import with_values
 from dure.config.schema import Experiment
 from dure.config.spaces import Values, spaced
 from dure.config.sweeps import SweepStudy, judged_by
 from dure.errors import UserError
+from dure.files import read_json_lines
 from dure.training import checkpoints
 from dure.training.events import RunListener
-from dure.training.records import RunFolder
+from dure.training.records import RunFolder, RunResult
 from dure.tuning.divergence import DivergenceGuard
 from dure.tuning.events import SETTLED, TrialStatus
 from dure.tuning.optuna_study import front
 from dure.tuning.search import SweepSearch, Verdict, trial_name
+from dure.tuning.stoppers import AshaStopper, MedianStopper, Stopper
 from dure.tuning.strategy import Strategy, TrialPlan
+from dure.tuning.sweep_points import reports_of
 
 _REDUCTION = 3
 """ASHA keeps the best third of the trials at every rung (Li et al. 2020, "A System for Massively Parallel
@@ -33,6 +37,11 @@ class Sweep(Strategy):
 
     Only the weights of the best trial are kept (of all best compromises, with several metrics): a sweep of
     twenty points would otherwise fill the disk with nineteen models that nobody wants.
+
+    With one trial at a time an interrupted and resumed sweep tries the points, and stops the trials, of one that
+    was left alone: the search is kept in its storage, and the stopper reads again what the trials recorded. Where
+    a trial trains in several workers its records reach the stopper a little later than the trial goes on, so
+    that one which is killed just then may go on to its next validation before it is stopped.
 
     Args:
         study: The sweep.
@@ -67,6 +76,7 @@ class Sweep(Strategy):
         self._check_space()
         self._scheduler = self._stopper()
         self.search = SweepSearch(study, path, configured=self._config, judge=self._verdict)
+        self._catch_up()
 
     def trials(self) -> Sequence[TrialPlan]:
         """Return the trials so far, and those that the search will propose."""
@@ -167,6 +177,25 @@ class Sweep(Strategy):
             result.state, {**result.metrics, "seconds": result.seconds} if result.state == "completed" else {}
         )
 
+    def _catch_up(self) -> None:
+        """Bring the folders and the stopper up to what the sessions before left."""
+        values = self.search.points()
+        for name, trial in self.search.trials().items():
+            folder = RunFolder(self.path / name)
+            records = read_json_lines(folder.metrics)
+            if trial.state == TrialState.PRUNED and folder.read_result() is None:
+                # Killed after it was told to the search and before the result was written.
+                folder.write_result(_stopped(name, records))
+            if self._scheduler is None or name not in values:
+                continue
+            result = folder.read_result()
+            is_over = result is not None and result.state in SETTLED
+            # What comes after the checkpoint comes again, and with it the decision.
+            last = None if is_over else checkpoints.last_step(folder.checkpoints)
+            rows = self._shape(self.experiment(values[name])).training.effective_batch_size
+            reports = reports_of(records, rows, last_step=last)
+            self._scheduler.remember(name, reports, is_over=is_over)
+
     def _check_space(self) -> None:
         """Try the ends of every range and every choice, so that what cannot be is known before Ray starts."""
         space = self.study.space
@@ -179,7 +208,7 @@ class Sweep(Strategy):
                 point = {**first, key: value}
                 self.experiment({k: v for k, v in point.items() if space.is_active(k, point)} | {key: value})
 
-    def _stopper(self) -> TrialScheduler | None:
+    def _stopper(self) -> Stopper | None:
         if self.study.scheduler == "none":
             return None
         metric = self.study.metrics[0]
@@ -197,14 +226,16 @@ class Sweep(Strategy):
                 hint=f"training.eval_every={max(1, self._experiment.training.log_every)}, or more epochs",
             )
         if self.study.scheduler == "median":
-            return MedianStoppingRule(
+            return MedianStopper(
                 time_attr="samples",
                 metric=metric.name,
                 mode=metric.direction,
                 grace_period=between,
                 min_samples_required=3,
+                # Tune would pause a trial for others that wait, and a pause costs a start and a checkpoint.
+                min_time_slice=math.inf,
             )
-        return ASHAScheduler(
+        return AshaStopper(
             time_attr="samples",
             metric=metric.name,
             mode=metric.direction,
@@ -217,3 +248,12 @@ class Sweep(Strategy):
 
 def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _stopped(name: str, records: Sequence[Mapping[str, Any]]) -> RunResult:
+    """Return the result of a stopped trial from its records, as the driver would have written it."""
+    metrics = {key: value for record in records for key, value in record.items() if value is not None}
+    seconds = float(metrics.get("seconds", 0.0))
+    for key in ("kind", "step", "total_steps", "epoch", "seconds"):
+        metrics.pop(key, None)
+    return RunResult(name, "stopped", metrics=metrics, seconds=seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -51,6 +52,25 @@ def sweep_points(summary: Mapping[str, Any], samples_per_step: Mapping[str, int]
             }
         )
     return points
+
+
+def reports_of(
+    records: Sequence[Mapping[str, Any]], samples_per_step: int, *, last_step: int | None = None
+) -> list[dict[str, Any]]:
+    """Return the records of a trial as it reported them to Tune, for the stopper of a later session.
+
+    Args:
+        records: Of its ``metrics.jsonl``.
+        samples_per_step: Rows that one optimiser step sees.
+        last_step: Leave out what came after this step.
+    """
+    return [
+        # The file has null for what was not finite.
+        {key: math.nan if value is None else value for key, value in record.items()}
+        | {"samples": record["step"] * samples_per_step}
+        for record in records
+        if last_step is None or record["step"] <= last_step
+    ]
 
 
 def stability(losses: Sequence[float | None]) -> float | None:

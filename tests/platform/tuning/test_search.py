@@ -15,7 +15,8 @@ from dure.config.spaces import SearchSpace
 from dure.config.sweeps import SweepMetric, SweepStudy
 from dure.errors import UserError
 from dure.runtime.cluster import cluster
-from dure.tuning.optuna_study import JOURNAL, front, open_study
+from dure.signals import STOP_FILE, Stopped
+from dure.tuning.optuna_study import JOURNAL, drawing, front, open_study
 from dure.tuning.search import SweepSearch, Verdict
 
 LR = "training.learning_rate"
@@ -178,6 +179,119 @@ def test_a_killed_search_keeps_what_finished_and_continues_what_ran(tmp_path):
     more = SweepSearch(sweep(num_trials=10, sampler="random"), tmp_path)
     assert more.num_left == 2
     assert more.suggest("c0")["trial"] == "trial_008"
+
+
+SAMPLERS = [
+    "tpe", "random", "qmc", "gp", "grid",
+    pytest.param(
+        "cmaes",
+        marks=pytest.mark.skipif(importlib.util.find_spec("cmaes") is None, reason="cmaes is not installed"),
+    ),
+]  # fmt: skip
+
+
+def end(search, trial_id, config):
+    """Report a curve and end a trial as it would: large rates diverge, bad ones are stopped half-way."""
+    loss = loss_at(config[LR]) + config["training.weight_decay"]
+    search.verdict = Verdict("completed", {"eval_loss": loss})
+    for samples in (8, 16, 32, 64):
+        search.on_trial_result(trial_id, {"eval_loss": loss + 8 / samples, "samples": samples})
+        if loss > 1.0 and samples == 16:
+            search.verdict = Verdict("stopped", {}) if config[LR] < 3e-3 else Verdict("diverged", {})
+            break
+    search.on_trial_complete(trial_id)
+
+
+class Judged(SweepSearch):
+    """A search whose trials end as the test says."""
+
+    verdict = None
+
+    def __init__(self, sweep, path):
+        super().__init__(sweep, path, judge=lambda name: self.verdict)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_search_proposes_the_same_points_however_often_it_is_cut(sampler, tmp_path):
+    plan = sweep(sampler=sampler, space=PAIR, num_trials=4 if sampler == "grid" else 16, tries=({LR: 1e-4},))
+    alone, whole = Judged(plan, tmp_path / "alone"), []
+    for place in range(plan.budget):
+        whole.append(alone.suggest(f"a{place}"))
+        end(alone, f"a{place}", whole[-1])
+    assert len({config["training.weight_decay"] for config in whole}) >= min(plan.budget, 4)
+
+    # Killed, stopped, or ended in order between any two points.
+    cut = []
+    for place in range(plan.budget):
+        killed = Judged(plan, tmp_path / "cut")
+        begun = killed.suggest("b0")
+        if place % 3 == 1:
+            del killed
+        elif place % 3 == 2:
+            killed.verdict = Verdict("interrupted", {})
+            killed.on_trial_complete("b0", {"eval_loss": 9.0, "samples": 4})
+        if place % 3:
+            assert [each.state.name for each in plain(tmp_path / "cut").trials].count("RUNNING") == 1
+            killed = Judged(plan, tmp_path / "cut")
+            assert killed.suggest("c0") == begun, "it goes on with its own values"
+            end(killed, "c0", begun)
+        else:
+            end(killed, "b0", begun)
+        cut.append(begun)
+    assert cut == whole
+    last = Judged(plan, tmp_path / "cut")
+    assert (last.num_left, last.suggest("d0")) == (0, "FINISHED")
+    ended = [
+        [(each.values, each.params) for each in plain(tmp_path / name).trials] for name in ("alone", "cut")
+    ]
+    assert ended[0] == ended[1]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "gp"])
+@pytest.mark.parametrize("num_values", [0, 1])
+def test_a_kill_while_a_point_is_written_changes_no_point(sampler, num_values, tmp_path):
+    plan = sweep(sampler=sampler, space=PAIR, num_trials=12)
+    alone, whole = Judged(plan, tmp_path / "alone"), []
+    for place in range(12):
+        whole.append(alone.suggest(f"a{place}"))
+        end(alone, f"a{place}", whole[-1])
+    cut = []
+    for place in range(12):
+        if place in (3, 11):
+            study = open_study(plan, tmp_path / "cut")
+            with drawing(study, plan, place):
+                trial = study.ask()
+                for key in list(PAIR.ordered())[:num_values]:
+                    kind = PAIR.parameters[key]
+                    trial.suggest_float(key, kind.low, kind.high, log=kind.type == "log_uniform")
+        search = Judged(plan, tmp_path / "cut")
+        cut.append(search.suggest("b0"))
+        end(search, "b0", cut[-1])
+    assert cut == whole
+
+
+def test_other_seeds_draw_other_points(tmp_path):
+    points = [
+        SweepSearch(sweep(sampler="random", seed=seed), tmp_path / str(seed)).suggest("a")[LR]
+        for seed in (1, 2)
+    ]
+    second = SweepSearch(sweep(sampler="random", seed=1), tmp_path / "1")
+    second.suggest("a")
+    points.append(second.suggest("b")[LR])
+    assert len(set(points)) == 3
+
+
+def test_nothing_is_proposed_once_a_stop_was_asked_for(tmp_path):
+    search = SweepSearch(sweep(num_trials=3, sampler="random"), tmp_path)
+    search.suggest("a0")
+    (tmp_path / STOP_FILE).touch()
+    assert search.suggest("a1") is None
+    search.on_trial_complete("a0", {"eval_loss": 1.0, "samples": 64})
+    with pytest.raises(Stopped):
+        search.suggest("a1")
+    assert len(plain(tmp_path).trials) == 1
+    (tmp_path / STOP_FILE).unlink()
+    assert search.suggest("a1")["trial"] == "trial_001"
 
 
 def test_what_ended_while_the_driver_was_dying_is_told_by_its_trace(tmp_path):
