@@ -17,9 +17,11 @@ from dure.config.schema import Experiment, Profile
 from dure.config.studies import BatchStudy
 from dure.errors import UserError
 from dure.files import make_folder, write_text
+from dure.training.mirroring import kept_in_storage
 
 if TYPE_CHECKING:
     from dure.training.events import RunListener
+    from dure.training.mirror import Mirror
     from dure.training.records import RunFolder, RunResult
     from dure.tuning.events import StudyListener
 
@@ -29,6 +31,7 @@ RUN_RECORD = "experiment.yaml"
 
 __all__ = [
     "batch",
+    "bring",
     "catalogue",
     "check",
     "check_rows",
@@ -186,8 +189,10 @@ def output_folder(
     parent = outputs() / name
     if output is not None and works_in_copy():
         output = outputs() / output
-    if profile is not None and profile.storage.url is not None:
-        _consult_storage(profile, output, resume=resume, record=record)
+    if profile is not None and not resume:
+        _require_empty_storage(profile, output)
+    if profile is not None and resume and output is not None:
+        bring(profile, output)
     if resume:
         folders = sorted(parent.glob("*/")) if output is None else [output]
         started = [folder for folder in folders if (folder / record).is_file()]
@@ -214,25 +219,38 @@ def output_folder(
     return output
 
 
-def _consult_storage(profile: Profile, output: Path | None, *, resume: bool, record: str) -> None:
-    """Bring the records of a run or study that went on elsewhere, or make sure that a new one finds its place empty."""
-    from dure.storage import shown, storage_at
-    from dure.training.mirror import Mirror, shared_folder
+def bring(profile: Profile, folder: Path) -> None:
+    """Bring what storage holds of the folder of a run or study and this machine does not, if there is storage.
 
-    storage_at(str(profile.storage.url))
-    shared = None if output is None else shared_folder(profile, output)
-    if output is None or shared is None:
-        return
-    storage = storage_at(shared.url)
-    if resume and not (output / record).is_file():
-        if storage.sizes():
-            Mirror(storage, shared.folder).pull_records()
-    elif not resume and storage.sizes():
+    Raises:
+        UserError: Storage does not answer.
+    """
+    mirror = _mirror(profile, folder)
+    if mirror is not None and mirror.storage.sizes():
+        mirror.pull(removed_too=True)
+
+
+def _require_empty_storage(profile: Profile, output: Path | None) -> None:
+    """Check that storage answers, and that a new run or study would be alone at its place in there."""
+    mirror = _mirror(profile, outputs() if output is None else output)
+    if output is not None and mirror is not None and mirror.storage.sizes():
         raise UserError(
-            f"there is something in {shown(shared.url)} already",
+            f"there is something in {mirror.storage.shown} already",
             where=f"--output {output}",
             hint="--resume to continue it, or another folder",
         )
+
+
+def _mirror(profile: Profile, folder: Path) -> Mirror | None:
+    """Return the mirror of a folder once its storage has answered; None where there is no storage."""
+    from dure.storage import storage_at
+    from dure.training.mirror import shared_folder
+
+    if profile.storage.url is None:
+        return None
+    storage_at(profile.storage.url)
+    shared = shared_folder(profile, folder)
+    return None if shared is None else shared.mirror(folder.resolve())
 
 
 def train(
@@ -287,7 +305,7 @@ def train(
             for listener in listeners:
                 listener.told(f"{finished.name}: completed earlier, so nothing is run; results in {path}")
             if shared is not None:
-                mirror = shared.mirror(shared.folder)
+                mirror = shared.mirror(path.resolve())
                 mirror.pull()
                 mirror.push()
             return finished
@@ -350,6 +368,7 @@ def study_experiments(
     return [load_experiment(name, overrides) for name in names]
 
 
+@kept_in_storage
 def batch(
     study: BatchStudy,
     experiments: Sequence[Experiment],

@@ -13,6 +13,7 @@ from dure.config.loading import STUDY_FILE, checked, dump_yaml, stored_study
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.files import write_json, write_text
+from dure.training.mirroring import kept_in_storage
 
 if TYPE_CHECKING:
     from dure.tuning.crossval import Scores
@@ -86,6 +87,7 @@ def read_crossval(path: Path) -> CrossvalStudy:
     return stored_study(path, CrossvalStudy, "cross-validation")
 
 
+@kept_in_storage
 def crossval(
     study: CrossvalStudy,
     experiments: Sequence[Experiment],

@@ -17,6 +17,7 @@ from dure.config.ratios import as_number, as_ratio
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.files import read_json, write_json, write_text, written_beside
+from dure.training.mirroring import kept_in_storage
 
 if TYPE_CHECKING:
     from dure.tuning.events import StudyListener
@@ -29,6 +30,7 @@ PID = "progressive_training.pid"
 """Names the process while a background job trains there."""
 
 
+@kept_in_storage
 def progressive(
     study: ProgressiveStudy,
     experiment: Experiment,

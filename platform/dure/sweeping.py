@@ -14,6 +14,7 @@ from dure.config.spaces import Choice, Integer, LogUniform, SearchSpace
 from dure.config.sweeps import SamplerName, StopperName, SweepMetric, SweepStudy, judged_by
 from dure.errors import UserError, nearest
 from dure.files import read_json, write_json, write_text
+from dure.training.mirroring import kept_in_storage
 
 if TYPE_CHECKING:
     from dure.tuning.events import StudyListener
@@ -85,6 +86,7 @@ def plan_sweep(
     return checked(SweepStudy, values, {("num_trials",): "--trials"}, "dure sweep")
 
 
+@kept_in_storage
 def sweep(
     study: SweepStudy,
     experiment: Experiment,
@@ -121,6 +123,13 @@ def sweep(
     from dure.tuning.sweep import Sweep
 
     path = path.resolve()
+    if profile.storage.url is not None and study.storage is not None and study.storage.startswith("sqlite"):
+        raise UserError(
+            "the file of this search would not be in the profile's storage.url, and the sweep could not go on "
+            "elsewhere",
+            where=f"--storage {study.storage}",
+            hint="leave it out: the search is then kept in the sweep's folder; or give a server",
+        )
     base = shape(judged_by(experiment, study.metrics[0]))
     if resume:
         stored_experiment(path, base)

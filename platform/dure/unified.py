@@ -17,6 +17,7 @@ from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.files import read_json_lines, write_json, write_text
 from dure.training.events import RunListener, RunProgress, RunStart
+from dure.training.mirroring import kept_in_storage
 from dure.training.records import RunFolder, UnifiedFolder
 from dure.training.resumption import stored_experiment
 from dure.training.retention import record_needed
@@ -42,6 +43,7 @@ WHOLE = "model"
 SWEEP_POINTS = 5
 
 
+@kept_in_storage
 def unified(
     experiment: Experiment,
     *,
@@ -310,6 +312,11 @@ def _note_oom(folder: UnifiedFolder, count: int) -> None:
     if count == 0 and not list(place.glob("oom_stats_*.json")):
         stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
         write_json(place / f"oom_stats_{stamp}.json", {"num_oom": 0, "events": []})
+
+
+def folder_of(given: Path) -> Path:
+    """Return the folder that ``--resume`` speaks of, which need not be there yet: it may come from storage."""
+    return given.parent.parent if given.suffix == ".pt" else given
 
 
 def resumption_of(given: Path) -> tuple[Path, Path | None]:

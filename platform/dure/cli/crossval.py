@@ -59,16 +59,20 @@ def crossval(
         for name in names
     ]
     study = validation.plan_crossval(experiments, folds=folds, drop_worse=drop_worse)
-    path = api.output_folder(study.name, output, resume=True, record=STUDY_FILE) if resume else None
+    machine = None if dry_run else api.choose_profile(profile, tell, address=address)
+    path = (
+        api.output_folder(study.name, output, resume=True, record=STUDY_FILE, profile=machine)
+        if resume
+        else None
+    )
     if path is not None:
         study = validation.plan_crossval(experiments, folds=folds, drop_worse=drop_worse, stored=path)
     api.check([validation.first_fold(study, each) for each in experiments], with_tables=not dry_run)
-    if dry_run:
+    if machine is None:
         print_yaml(study, *experiments, as_json=as_json)
         return 0
     api.check_rows([validation.first_fold(study, each) for each in experiments])
-    machine = api.choose_profile(profile, tell, address=address)
-    path = path or api.output_folder(study.name, output, resume=False)
+    path = path or api.output_folder(study.name, output, resume=False, profile=machine)
     claim(path)
     with terminal() as screen:
         results = validation.crossval(

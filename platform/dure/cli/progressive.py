@@ -113,7 +113,10 @@ def progressive(
     chosen = api.load_experiment(experiment, [*own, *(overrides or ())])
     name = f"{chosen.name[:80]}-progressive"
     resume = resume or (output is not None and (output / STUDY_FILE).is_file())
-    path = api.output_folder(name, output, resume=True, record=STUDY_FILE) if resume else None
+    machine = None if dry_run else api.choose_profile(profile, tell, address=address)
+    path = (
+        api.output_folder(name, output, resume=True, record=STUDY_FILE, profile=machine) if resume else None
+    )
     begin_again = path is not None and growth.begins_again(path, start_ratio)
     study = plan_progressive(
         chosen,
@@ -132,12 +135,11 @@ def progressive(
         stored=path,
     )
     api.check([shape(each) for each in candidate_experiments(study, chosen)], with_tables=not dry_run)
-    if dry_run:
+    if machine is None:
         print_yaml(study, shape(chosen), as_json=as_json)
         return 0
     api.check_rows([shape(each) for each in candidate_experiments(study, chosen)])
-    machine = api.choose_profile(profile, tell, address=address)
-    path = path or api.output_folder(name, output, resume=False)
+    path = path or api.output_folder(name, output, resume=False, profile=machine)
     claim(path, pid_file=growth.PID)
     with terminal() as screen:
         results = growth.progressive(

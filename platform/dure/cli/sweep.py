@@ -87,7 +87,10 @@ def sweep(
 
     base = api.load_experiment(experiment, overrides or ())
     name = f"{base.name[:90]}-sweep"
-    path = api.output_folder(name, output, resume=True, record=STUDY_FILE) if resume else None
+    machine = None if dry_run else api.choose_profile(profile, tell, address=address)
+    path = (
+        api.output_folder(name, output, resume=True, record=STUDY_FILE, profile=machine) if resume else None
+    )
     study = sweeping.plan_sweep(
         base,
         space=space,
@@ -100,12 +103,11 @@ def sweep(
         stored=path,
     )
     api.check(sweeping.judged_ways(study, shape(base)), with_tables=not dry_run)
-    if dry_run:
+    if machine is None:
         print_yaml(study, shape(base), as_json=as_json)
         return 0
     api.check_rows([shape(base)])
-    machine = api.choose_profile(profile, tell, address=address)
-    path = path or api.output_folder(name, output, resume=False)
+    path = path or api.output_folder(name, output, resume=False, profile=machine)
     claim(path)
     with terminal() as screen:
         summary = sweeping.sweep(

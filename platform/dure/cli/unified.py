@@ -192,8 +192,9 @@ def _unified(
     machine = api.choose_profile(profile, tell, address=address)
     name = f"{chosen.name}-unified"
     if resume is None:
-        path, after = api.output_folder(name, output, resume=False), None
+        path, after = api.output_folder(name, output, resume=False, profile=machine), None
     else:
+        api.bring(machine, pipeline.folder_of(resume))
         path, after = pipeline.resumption_of(resume)
     claim(path)
     with terminal() as screen:

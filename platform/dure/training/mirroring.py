@@ -1,33 +1,41 @@
-"""Mirroring a run while it goes on: in a thread of its own, so that training never waits for a network."""
+"""Mirroring a run or study while it goes on: in a thread of its own, so that nothing waits for a network."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 from dure.errors import RunError
 from dure.storage import StorageError
 from dure.training.checkpoints import last_checkpoint
 from dure.training.events import RunListener
-from dure.training.mirror import Mirror
+from dure.training.mirror import Mirror, shared_folder
 
 logger = logging.getLogger(__name__)
+
+Tell = Callable[[str], None]
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
 
 
 class Mirroring(RunListener):
     """Pushes after every checkpoint. When storage does not answer, that is told once, and the next push catches up.
 
     Args:
-        mirror: The run's folder and its copy.
+        mirror: The folder and its copy.
         tell: Gets one-line messages for the user.
+        apart: Returns the folders in it that somebody else pushes just now.
     """
 
-    def __init__(self, mirror: Mirror, tell: Callable[[str], None]) -> None:
+    def __init__(self, mirror: Mirror, tell: Tell, *, apart: Callable[[], Collection[str]] = tuple) -> None:
         self._mirror = mirror
         self._tell = tell
+        self._apart = apart
         self._is_behind = False
         self._wanted = threading.Event()
         self._ended = False
@@ -35,7 +43,11 @@ class Mirroring(RunListener):
         self._thread.start()
 
     def saved(self, checkpoint: Path) -> None:
-        """A checkpoint is whole: push it, or if a push goes on, after that."""
+        """A checkpoint is whole: push it."""
+        self.push_soon()
+
+    def push_soon(self) -> None:
+        """Push what there is, or if a push goes on, after that."""
         self._wanted.set()
 
     def close(self) -> None:
@@ -43,13 +55,7 @@ class Mirroring(RunListener):
         self._ended = True
         self._wanted.set()
         self._thread.join()
-        try:
-            self._mirror.push()
-        except (StorageError, OSError) as error:
-            self._tell(
-                f"the end of this run is NOT in {self._mirror.storage.shown} ({error}); nothing is lost: it is whole "
-                f"in {self._mirror.folder}, and the same command with --resume sends what is missing"
-            )
+        push_end(self._mirror, self._tell)
 
     def _work(self) -> None:
         while True:
@@ -58,10 +64,10 @@ class Mirroring(RunListener):
                 return
             self._wanted.clear()
             try:
-                self._mirror.push()
+                self._mirror.push(apart=self._apart())
             except (StorageError, OSError) as error:
                 if not self._is_behind:
-                    self._tell(f"{error}; the run goes on, and the next checkpoint sends what is missing")
+                    self._tell(f"{error}; the run goes on, and the next push sends what is missing")
                 self._is_behind = True
             else:
                 if self._is_behind:
@@ -69,10 +75,52 @@ class Mirroring(RunListener):
                 self._is_behind = False
 
 
+def push_end(mirror: Mirror, tell: Tell) -> None:
+    """Push a folder that is complete, and tell when that is not possible."""
+    try:
+        mirror.push()
+    except (StorageError, OSError) as error:
+        tell(
+            f"the end of this run is NOT in {mirror.storage.shown} ({error}); nothing is lost: it is whole "
+            f"in {mirror.folder}, and the same command with --resume sends what is missing"
+        )
+
+
+def kept_in_storage(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Let a function that fills the folder ``path`` on the machine ``profile`` leave all of it in storage, if there is one.
+
+    What has to be told, a failure above all, goes to its argument ``tell`` or ``listener``.
+    """
+
+    @wraps(function)
+    def kept(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        given: dict[str, Any] = dict(kwargs)
+        path = given["path"].resolve()
+        shared = shared_folder(given["profile"], path)
+        if shared is None:
+            return function(*args, **kwargs)
+        tell: Tell = given.get("tell") or getattr(given.get("listener"), "told", None) or logger.warning
+        mirror = shared.mirror(path)
+        # What is in here, the sweep of a unified training for one, finds its place by this.
+        push_start(mirror, tell)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            push_end(mirror, tell)
+
+    return kept
+
+
+def push_start(mirror: Mirror, tell: Tell) -> None:
+    """Push a folder before something goes on in it, so that what was removed here does not come back from storage."""
+    try:
+        mirror.push()
+    except StorageError as error:
+        tell(f"{error}; the work goes on, and the next push sends what is missing")
+
+
 @contextmanager
-def mirrored(
-    mirror: Mirror, checkpoints: Path, *, resume: bool, tell: Callable[[str], None]
-) -> Iterator[Mirroring]:
+def mirrored(mirror: Mirror, checkpoints: Path, *, resume: bool, tell: Tell) -> Iterator[Mirroring]:
     """Give the listener that mirrors a run; before, bring what another machine did of it, and after, send the rest.
 
     Args:
@@ -94,7 +142,7 @@ def mirrored(
     except StorageError as error:
         if resume and last_checkpoint(checkpoints) is None:
             raise RunError(f"{error}, so it is not known what to resume") from None
-        tell(f"{error}; the run goes on with what is here, and the next checkpoint sends what is missing")
+        tell(f"{error}; the run goes on with what is here, and the next push sends what is missing")
     listener = Mirroring(mirror, tell)
     try:
         yield listener

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 
@@ -103,6 +104,7 @@ def _run_pending(
     path, listener = board.path, board.listener
     unsettled = [plan.name for plan in plans if board.status(plan.name).state not in SETTLED]
     pending = strategy.pending(unsettled)
+    board.forget_results(pending)
     with captured_output(path / strategy.log_file), board.summarised():
         if pending:
             requests = TrialRequests(
@@ -119,7 +121,6 @@ def _run_pending(
                 session=board.session,
                 shared=shared,
             )
-            board.forget_results(pending)
             with cluster(address, name=strategy.name) as ray_cluster:
                 if ray_cluster.dashboard_url:
                     listener.told(f"Ray dashboard: {ray_cluster.dashboard_url}")
@@ -215,8 +216,7 @@ class _Board(tune.Callback):  # type: ignore[misc]
         self._began = time.monotonic()
         self._finished = False
         self._trials: dict[str, TrialStatus] = {}
-        trials = [plan.name if plan.folder is None else plan.folder for plan in plans]
-        self.mirror = None if shared is None else StudyMirror(shared, trials, self._tell)
+        self.mirror = None if shared is None else StudyMirror(shared, path, self._running, self._tell)
         for plan in plans:
             folder = path / (plan.name if plan.folder is None else plan.folder)
             status = self._from_folder(TrialStatus(name=plan.name, state="pending", path=folder))
@@ -268,7 +268,8 @@ class _Board(tune.Callback):  # type: ignore[misc]
     def summarised(self) -> Iterator[None]:
         """Write the summary before the body, and after it whatever happens."""
         self._write()
-        self._share()
+        if self.mirror is not None:
+            self.mirror.open()
         try:
             yield
             self._finished = True
@@ -279,7 +280,8 @@ class _Board(tune.Callback):  # type: ignore[misc]
                 elif trial.state == "pending":  # its strategy may have settled it without a run
                     self._trials[name] = self._from_folder(trial)
             self._write()
-            self._share()
+            if self.mirror is not None:
+                self.mirror.close()
 
     def forget_results(self, names: Sequence[str]) -> None:
         """Remove results of trials that run again, lest they pass for those of trials on other machines."""
@@ -319,6 +321,7 @@ class _Board(tune.Callback):  # type: ignore[misc]
         for message in result.get("told", ()):
             self._tell(f"{_trial_name(trial)}: {message}")
         if "step" not in result:
+            self._bring(trial)
             for message in self.strategy.reported(self._trials[_trial_name(trial)], result):
                 self._tell(f"{_trial_name(trial)}: {message}")
             self._write()
@@ -345,9 +348,8 @@ class _Board(tune.Callback):  # type: ignore[misc]
         name = _trial_name(trial)
         folder = RunFolder(self._trials[name].path)
         if self._result(folder) is None:
+            self._bring(trial)
             folder.write_result(self.strategy.stopped(self._trials[name]))
-            if self.mirror is not None:
-                self.mirror.send_result(folder)
         self._end(trial, "its process ended without a result")
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -409,9 +411,20 @@ class _Board(tune.Callback):  # type: ignore[misc]
         """Return the result of a trial, from storage when the trial ran on another machine."""
         result = folder.read_result()
         if result is None and self.mirror is not None:
-            self.mirror.bring_records(folder)
+            self.mirror.bring(folder.path)
             result = folder.read_result()
         return result
+
+    def _bring(self, trial: Any) -> None:
+        """Bring what a trial has left so far, when it runs on another machine."""
+        node = (trial.last_result or {}).get("node_ip")
+        if self.mirror is not None and node not in (None, ray.util.get_node_ip_address()):
+            self.mirror.bring(self._trials[_trial_name(trial)].path)
+
+    def _running(self) -> list[str]:
+        """Return the folders of trials that run, as they lie in the study's."""
+        running = [trial for trial in self.statuses() if trial.state == "running"]
+        return [trial.path.relative_to(self.path).as_posix() for trial in running]
 
     def _share(self) -> None:
         if self.mirror is not None:

@@ -78,7 +78,7 @@ class Progressive(Strategy):
             RunFolder(self._folder(name)).result.unlink(missing_ok=True)
         return list(self._experiments)
 
-    def trainable(self) -> Callable[..., None]:
+    def trainable(self) -> Callable[..., Mapping[str, Any] | None]:
         """Return what runs one stage."""
         return partial(run_stage, study=self.study)
 

@@ -9,8 +9,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from ray import tune
-
 from dure.config.loading import dump_yaml
 from dure.config.progressive import ProgressiveStudy, stage_name
 from dure.config.schema import Experiment, TrainingConfig
@@ -101,8 +99,10 @@ def stage_folders(study: ProgressiveStudy, path: Path) -> list[StageFolder]:
     return [StageFolder(path / stage_name(number, ratio)) for number, ratio in enumerate(study.ratios, 1)]
 
 
-def run_stage(config: Mapping[str, Any], requests: TrialRequests, study: ProgressiveStudy) -> None:
-    """Run the stage that ``config["data_ratio"]`` says, unless it is finished, and report it to the scheduler.
+def run_stage(
+    config: Mapping[str, Any], requests: TrialRequests, study: ProgressiveStudy
+) -> dict[str, Any] | None:
+    """Run the stage that ``config["data_ratio"]`` says, unless it is finished, and return its report to the scheduler.
 
     A failure becomes the candidate's result and leaves the process usable. A stage of which a stop was asked is
     reported as such, and the next session continues it.
@@ -122,11 +122,10 @@ def run_stage(config: Mapping[str, Any], requests: TrialRequests, study: Progres
                     error=f"{folders[place].path.name}: {one_line(error)}",
                 )
             )
-            return
+            return None
         if told is None:
             RunFolder(base.path).write_result(RunResult(base.experiment.name, "interrupted"))
-            tune.report({INTERRUPTED: True, "told": []})
-            return
+            return {INTERRUPTED: True, "told": []}
     record = folders[place].read_training_metrics() or {}
     _tidy(base.experiment.training, folders[: place + 1])
     if place == len(folders) - 1:
@@ -134,14 +133,12 @@ def run_stage(config: Mapping[str, Any], requests: TrialRequests, study: Progres
             RunResult(base.experiment.name, "completed", metrics=record["metrics"], seconds=_seconds(folders))
         )
     baseline = _baseline(base.experiment.training, record["metrics"]) if study.on_baseline == "stop" else None
-    tune.report(
-        {
-            DATA_RATIO: config[DATA_RATIO],
-            SCORE: record["score"],
-            BASELINE: baseline,
-            "told": told,
-        }
-    )
+    return {
+        DATA_RATIO: config[DATA_RATIO],
+        SCORE: record["score"],
+        BASELINE: baseline,
+        "told": told,
+    }
 
 
 def _train_stage(

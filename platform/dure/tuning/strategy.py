@@ -66,8 +66,11 @@ class Strategy(ABC):
         """Return the trials that run in this session, given those that are not settled."""
         return unsettled
 
-    def trainable(self) -> Callable[..., None]:
-        """Return what runs a trial in its process: ``(config, requests)``, like :func:`run_trial`."""
+    def trainable(self) -> Callable[..., Mapping[str, Any] | None]:
+        """Return what runs a trial in its process: ``(config, requests)``, like :func:`run_trial`.
+
+        What it returns is reported to Tune when the trial's folder is complete.
+        """
         return run_trial
 
     def tune_settings(self, concurrent_trials: int) -> dict[str, Any]:

@@ -13,8 +13,10 @@ from ray import tune
 from dure.config.schema import Experiment, Profile
 from dure.errors import DureError
 from dure.runtime.fit import TrainReporter, fit, report_of, run_name
+from dure.storage import StorageError
 from dure.training.events import RunListener, RunProgress
 from dure.training.mirror import SharedFolder
+from dure.training.mirroring import push_end
 from dure.training.records import RunFolder, RunResult
 from dure.training.restarts import Restarts
 from dure.training.run import RunRequest, one_line
@@ -102,19 +104,34 @@ class _TuneReporter(RunListener):
         show_as(self._name)
 
 
-def settled(config: Mapping[str, Any], requests: TrialRequests, run: Callable[..., None]) -> None:
-    """Run a trial's trainable so that what it raises becomes the trial's result.
+def settled(
+    config: Mapping[str, Any],
+    requests: TrialRequests,
+    run: Callable[..., Mapping[str, Any] | None],
+) -> None:
+    """Run a trial's trainable so that what it raises becomes the trial's result, and report what it returns.
 
     Tune would start the trial again after an error as it does after the death of its process, and an error would
-    only come again. It stops a trial with ``SystemExit``, which passes.
+    only come again. It stops a trial with ``SystemExit``, which passes. A trial that is paused does not come back
+    from the last report, and may go on elsewhere: its folder is in storage by then, if there is one.
     """
+    path = requests.path_of(config["trial"])
+    mirror = None if requests.shared is None else requests.shared.mirror(path)
+    last = None
+    if mirror is not None:
+        try:
+            mirror.pull(logger.info)
+        except StorageError as error:
+            logger.warning("%s; the trial begins with what is here", error)
     try:
-        run(config, requests=requests)
+        last = run(config, requests=requests)
     except Exception as error:
         logger.exception("the trial failed")
-        RunFolder(requests.path_of(config["trial"])).write_result(
-            RunResult(config["trial"], "failed", error=one_line(error))
-        )
+        RunFolder(path).write_result(RunResult(config["trial"], "failed", error=one_line(error)))
+    if mirror is not None:
+        push_end(mirror, logger.warning)
+    if last is not None:
+        tune.report(dict(last))
 
 
 def run_trial(config: Mapping[str, Any], requests: TrialRequests) -> None:

@@ -61,8 +61,11 @@ def test_a_folder_comes_back_as_it_was_without_what_is_hidden_and_is_sent_once(s
     assert len(s3.written()) == sent
 
 
-def test_no_push_that_is_cut_anywhere_leaves_half_a_checkpoint_to_take(s3, tmp_path):
-    """Every request is once the first one that fails; the next push then completes the copy."""
+@pytest.mark.parametrize(
+    "cuts", [(16, 22), pytest.param(range(0, 200, 5), marks=pytest.mark.slow)], ids=["few", "many"]
+)
+def test_no_push_that_is_cut_anywhere_leaves_half_a_checkpoint_to_take(s3, tmp_path, cuts):
+    """A request is the first one that fails, as are all after it; the next push then completes the copy."""
     here = tmp_path / "a"
     (here).mkdir()
     (here / "metrics.jsonl").write_text("{}\n")
@@ -73,8 +76,7 @@ def test_no_push_that_is_cut_anywhere_leaves_half_a_checkpoint_to_take(s3, tmp_p
     checkpoint(here, 2, "new")
     checkpoint(here, 4, "new")
     index = (here / ".mirror.json").read_bytes()
-    cut = 0
-    while True:
+    for cut in cuts:
         s3.objects = dict(before)
         (here / ".mirror.json").write_bytes(index)
         asked = [0]
@@ -103,7 +105,6 @@ def test_no_push_that_is_cut_anywhere_leaves_half_a_checkpoint_to_take(s3, tmp_p
         assert (last / "checkpoint-2" / "optimizer.pt").read_text().startswith("new")
         if is_done:
             break
-        cut += 5
     assert cut > 20
 
 
@@ -151,6 +152,72 @@ def test_a_checkpoint_that_was_damaged_in_storage_is_not_taken_and_told(s3, tmp_
     told = []
     assert at(s3, tmp_path / "b").pull(told.append) == 2
     assert told == ["checkpoint-4 in s3://bucket/team is not taken: model.safetensors was changed"]
+
+
+def test_a_driver_sends_nothing_that_is_older_than_what_another_machine_sent_of_a_trial(tmp_path):
+    """The driver has the trial as it was before it went on elsewhere, and also what that leaves beside it."""
+    far, driver, node = tmp_path / "far", tmp_path / "driver", tmp_path / "node" / "trial"
+    shared = SharedFolder(driver, f"file://{far}")
+    checkpoint(driver / "trial", 2)
+    (driver / "trial" / "metrics.jsonl").write_text("1\n")
+    shared.mirror(driver).push()
+    elsewhere = Mirror(Storage(f"file://{far}/trial"), node)
+    assert elsewhere.pull() == 2
+    shutil.rmtree(node / "checkpoint-2")
+    checkpoint(node, 4)
+    (node / "metrics.jsonl").write_text("1\n2\n")
+    (node / "result.json").write_text("{}")
+    elsewhere.push()
+    assert not (far / "trial" / "checkpoint-2" / STATE_FILE).exists()
+    checkpoint(driver / "other", 6)
+    shared.mirror(driver).push()
+    assert checkpoints(far / "trial").keys() == {4}
+    assert (far / "trial" / "metrics.jsonl").read_text() == "1\n2\n"
+    assert (far / "trial" / "result.json").exists()
+    assert shared.mirror(driver / "trial").pull() == 4
+    assert (driver / "trial" / "metrics.jsonl").read_text() == "1\n2\n"
+    assert checkpoints(far / "other").keys() == {6}
+
+
+def test_what_was_removed_here_comes_back_only_when_it_is_asked_for(tmp_path):
+    here = tmp_path / "here"
+    mirror = Mirror(Storage(f"file://{tmp_path}/far"), here)
+    checkpoint(here, 2)
+    (here / "study.yaml").write_text("name: a\n")
+    mirror.push()
+    shutil.rmtree(here / "checkpoint-2")
+    (here / "study.yaml").unlink()
+    assert mirror.pull() is None
+    assert not (here / "study.yaml").exists()
+    assert mirror.pull(removed_too=True) == 2
+    assert (here / "study.yaml").read_text() == "name: a\n"
+    shutil.rmtree(here / "checkpoint-2")
+    mirror.push()
+    assert mirror.pull(removed_too=True) is None
+
+
+def test_what_a_trial_sent_its_study_does_not_send_again_and_the_trial_leaves_what_the_study_brought(
+    s3, tmp_path
+):
+    here, other = SharedFolder(tmp_path / "a", s3.url), SharedFolder(tmp_path / "b", s3.url)
+    checkpoint(here.folder / "trial", 2)
+    here.mirror(here.folder / "trial").push()
+    sent = s3.written()
+    here.mirror(here.folder).push(apart=["trial"])
+    here.mirror(here.folder).push()
+    (here.folder / "study.yaml").write_text("name: a\n")
+    here.mirror(here.folder).push()
+    assert other.mirror(other.folder).pull() == 2
+    other.mirror(other.folder / "trial").push()
+    assert s3.written()[len(sent) :] == ["team/study.yaml"]
+
+
+def test_a_folder_in_one_that_is_mirrored_is_a_part_of_it(tmp_path, cpu):
+    profile = cpu.model_copy(update={"storage": StorageConfig(url=f"file://{tmp_path}/far")})
+    outer = shared_folder(profile, tmp_path / "place" / "unified")
+    outer.mirror(outer.folder).push()
+    inner = shared_folder(profile, outer.folder / "lr_sweep")
+    assert inner.mirror(outer.folder / "lr_sweep").storage.shown == f"file://{tmp_path}/far/unified/lr_sweep"
 
 
 def test_the_place_in_storage_is_the_same_on_every_machine(tmp_path, monkeypatch, cpu):
@@ -202,6 +269,7 @@ def _losses(folder):
     }
 
 
+@pytest.mark.slow
 def test_a_run_whose_machine_is_lost_goes_on_in_an_empty_folder_and_ends_the_same(tiny, cpu, s3, tmp_path):
     experiment = tiny("bert", "full")
     run(RunRequest(experiment, cpu, tmp_path / "whole"))
@@ -238,6 +306,7 @@ def test_a_run_whose_machine_is_lost_goes_on_in_an_empty_folder_and_ends_the_sam
     assert here == {name for name in s3.files() if name.endswith(STATE_FILE)}
 
 
+@pytest.mark.slow
 def test_a_run_outlives_its_storage_and_the_next_push_brings_everything(tiny, cpu, s3, tmp_path, monkeypatch):
     monkeypatch.setattr("dure.storage._WAITS_SECONDS", ())
     lines = _Lines()
