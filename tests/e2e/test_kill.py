@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 
 from dure.files import read_json_lines
 from dure.training.checkpoints import last_checkpoint
@@ -27,6 +28,7 @@ def _wait_for(condition, seconds: float) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_killed_batch_leaves_no_process_and_goes_on_where_it_was(tmp_path):
     folder = tmp_path / "study"
     profile = tmp_path / "one_at_a_time.yaml"

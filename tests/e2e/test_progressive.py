@@ -164,6 +164,7 @@ def test_the_folder_is_laid_out_as_promised(whole, tmp_path):
     assert all(torch.equal(tensor, best[name]) for name, tensor in kept.items())
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_third_stage_costs_nothing_that_was_finished(whole, continued):
     assert continued.results["state"] == "completed"
     assert times(*(continued.folder / stage for stage in STAGES[:2])) == continued.finished
@@ -174,6 +175,7 @@ def test_a_kill_in_the_third_stage_costs_nothing_that_was_finished(whole, contin
     assert list(continued.folder.glob("stage_*/checkpoints/checkpoint-*")) == []
 
 
+@pytest.mark.slow
 def test_a_stage_is_begun_again_in_the_background_and_stopped_in_order(whole, continued, place):
     folder = continued.folder
     again = (*VERB, "--start-ratio", "0.7", *SMALL, "--output", str(folder), "--json")

@@ -78,6 +78,7 @@ def process_killed(title: str, number: int = 0) -> Callable[[Scene], None]:
         _begin(scene)
         scene.kill(title, number)
         scene.finish()
+        scene.says("restart 1 of 3")
 
     return happen
 
@@ -163,7 +164,7 @@ def killed_while_saving(scene: Scene) -> None:
 def killed_before_the_end(scene: Scene) -> None:
     """``kill -9`` after the last step, before the run has its result."""
     scene.start()
-    scene.wait(lambda: (scene.output / "checkpoint-48").is_dir(), "the last checkpoint was there")
+    scene.wait(lambda: (scene.output / "checkpoint-80").is_dir(), "the last checkpoint was there")
     scene.kill()
     scene.finish(None)
     if (scene.output / "result.json").exists():

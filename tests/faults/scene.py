@@ -80,7 +80,6 @@ class Scene:
     recovery: Recovery = field(default_factory=Recovery)
     process: subprocess.Popen[bytes] | None = None
     _sessions: int = 0
-    _started: float = 0.0
     _below: dict[int, psutil.Process] = field(default_factory=dict)
     _before: dict[Path, list[str]] | None = None
     _since: float = 0.0
@@ -112,9 +111,8 @@ class Scene:
                 # What a shell starts in the background ignores Ctrl-C, and so would whatever that starts.
                 preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
             )
-        self._started = time.monotonic()
         if self._before is not None:
-            self._since = self._started
+            self._since, self._before = time.monotonic(), self._unfinished()
 
     def resume(self, *more: str) -> None:
         """Start a session that goes on with what the last one left, and see it to its end in order."""
@@ -171,17 +169,21 @@ class Scene:
                 file.parent,
                 max(steps, default=0),
                 max(whole, default=0),
-                (file.parent / "result.json").is_file(),
+                _is_settled(file.parent),
             )
 
     def fault(self) -> None:
         """Say that the fault has come: what is recorded from here on is recovery."""
         self._since = time.monotonic()
         time.sleep(_SECONDS_OF_AFTERMATH)
-        self._before = {
+        self._before = self._unfinished()
+
+    def _unfinished(self) -> dict[Path, list[str]]:
+        """Return the records of all runs that have not ended."""
+        return {
             file: file.read_text(encoding="utf-8").splitlines()
             for file in self.output.rglob("metrics.jsonl")
-            if not (file.parent / "result.json").is_file()
+            if not _is_settled(file.parent)
         }
 
     def processes(self, title: str) -> list[psutil.Process]:
@@ -296,6 +298,11 @@ class Scene:
                 lost = [line for line in before[same:] if '"kind": "train"' in line]
                 self.recovery.steps_again = len(lost)
                 return
+
+
+def _is_settled(run: Path) -> bool:
+    result = folder_at(run).read_result()
+    return result is not None and result.state != "interrupted"
 
 
 def _title(process: psutil.Process) -> str:

@@ -92,6 +92,7 @@ def batch(names, experiments, path, **more):
     return run_study(Batch(study, experiments), path=path, **more)
 
 
+@pytest.mark.slow
 def test_a_trial_whose_process_dies_goes_on_where_it_was_and_one_that_raises_does_not(tiny, cpu, tmp_path):
     names = ("dies", "raises")
     experiments = [named(tiny("t5", "lora"), name) for name in names]

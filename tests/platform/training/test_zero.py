@@ -205,6 +205,7 @@ def test_zero_2_gives_the_records_and_the_model_of_plain_training(experiment_of,
     assert "on_oom" not in (tmp_path / "plain" / "run.log").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_zero_3_gives_the_losses_of_plain_training_in_bf16(experiment_of, profile_of, tmp_path):
     experiment = experiment_of(precision="bf16")
     together(

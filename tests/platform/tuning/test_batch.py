@@ -108,6 +108,7 @@ def test_nothing_left_to_do_starts_no_ray(tiny, cpu, study, tmp_path):
     assert not ray.is_initialized()
 
 
+@pytest.mark.slow
 def test_a_trial_of_two_workers_reports_through_tune(tiny, cpu, tmp_path):
     experiment = _named(tiny("t5", "lora"), "pair")
     notes = _Notes()
