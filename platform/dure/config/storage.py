@@ -19,8 +19,8 @@ class StorageConfig(Section):
     """Room for the files of runs.
 
     A local disk, or a folder that all nodes see under one path (NFS, Lustre), needs no ``url``: give ``--output``
-    there. With a ``url``, what a run writes in its folder is mirrored there as well, so that it goes on on another
-    machine that sees nothing of the first one's disk.
+    there. With a ``url``, the folder of a run or study is mirrored there as well, so that it goes on on another
+    machine that sees nothing of the first one's disk. Workers that share out one trial still need a common folder.
     """
 
     max_gb: Float | None = Field(default=None, gt=0.0)
