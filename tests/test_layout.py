@@ -34,6 +34,7 @@ ROOMS = (
         "crossval",
         "module_epochs",
         "validation",
+        "outputs",
         "api",
         "resume_check",
         "unified",

@@ -14,8 +14,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dure.api import output_folder, outputs
 from dure.errors import RunError, UserError
+from dure.outputs import output_folder, outputs
 from dure.runtime import job_server, jobs
 from dure.runtime.cluster import cluster_of_job
 from dure.runtime.job_server import JobServer, find_server, token_headers

@@ -1,0 +1,122 @@
+"""Where runs and studies lie: the folder of a new one, and that of one to continue, here or in storage."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dure.config.schema import Profile
+from dure.errors import UserError
+from dure.files import make_folder
+
+if TYPE_CHECKING:
+    from dure.training.mirror import Mirror
+
+RUN_RECORD = "experiment.yaml"
+"""What is written first into the folder of a run."""
+
+
+def outputs() -> Path:
+    """Return the folder in which runs and studies lie: ``$DURE_OUTPUTS``, or ``outputs`` in the working folder.
+
+    A submitted folder is a copy that the cluster deletes, so there it is ``~/dure/outputs`` of the job's node.
+    """
+    from dure.runtime.cluster import works_in_copy
+
+    given = os.environ.get("DURE_OUTPUTS")
+    if given:
+        return Path(given).expanduser().absolute()
+    return Path.home() / "dure" / "outputs" if works_in_copy() else Path("outputs")
+
+
+def output_folder(
+    name: str,
+    output: Path | None,
+    *,
+    resume: bool,
+    record: str = RUN_RECORD,
+    profile: Profile | None = None,
+) -> Path:
+    """Return the folder of a run or study: a new one, or with ``resume`` the one to continue.
+
+    Args:
+        name: Name of the experiment or study.
+        output: The folder, when the user gave one; ``<name>/<timestamp>`` in :func:`outputs` otherwise. In a copy
+            that a job works in, a relative one lies in there too.
+        resume: Continue there; without ``output``, in the newest folder of that name.
+        record: The file that is written first, and so tells a folder that can be continued.
+        profile: The machine; with ``storage.url``, what there is to continue may be in storage.
+
+    Raises:
+        UserError: There is nothing to resume; or a new run would land in a folder that holds something, or
+            in one that cannot be written to; or storage does not answer.
+    """
+    from dure.runtime.cluster import works_in_copy
+
+    parent = outputs() / name
+    if output is not None and works_in_copy():
+        output = outputs() / output
+    if profile is not None and not resume:
+        _require_empty_storage(profile, output)
+    if profile is not None and resume and output is not None:
+        bring(profile, output)
+    if resume:
+        folders = sorted(parent.glob("*/")) if output is None else [output]
+        started = [folder for folder in folders if (folder / record).is_file()]
+        if not started:
+            raise UserError(
+                f"there is nothing to resume in {output or parent}",
+                where="--resume",
+                expected=f"a folder with {record}",
+                hint="start without --resume, or give the folder with --output",
+            )
+        return started[-1]
+    if output is None:
+        output = parent / datetime.now().strftime("%Y%m%d-%H%M%S")
+    where = f"--output {output}"
+    if output.is_file():
+        raise UserError("this is a file", where=where, expected="a new or an empty folder")
+    if output.is_dir() and any(output.iterdir()):
+        raise UserError(
+            "the folder is not empty",
+            where=where,
+            hint="--resume to continue what is there, or another folder",
+        )
+    make_folder(output, where=where)
+    return output
+
+
+def bring(profile: Profile, folder: Path) -> None:
+    """Bring what storage holds of the folder of a run or study and this machine does not, if there is storage.
+
+    Raises:
+        UserError: Storage does not answer.
+    """
+    mirror = _mirror(profile, folder)
+    if mirror is not None and mirror.storage.sizes():
+        mirror.pull(removed_too=True)
+
+
+def _require_empty_storage(profile: Profile, output: Path | None) -> None:
+    """Check that storage answers, and that a new run or study would be alone at its place in there."""
+    mirror = _mirror(profile, outputs() if output is None else output)
+    if output is not None and mirror is not None and mirror.storage.sizes():
+        raise UserError(
+            f"there is something in {mirror.storage.shown} already",
+            where=f"--output {output}",
+            hint="--resume to continue it, or another folder",
+        )
+
+
+def _mirror(profile: Profile, folder: Path) -> Mirror | None:
+    """Return the mirror of a folder once its storage has answered; None where there is no storage."""
+    from dure.storage import storage_at
+    from dure.training.mirror import shared_folder
+
+    if profile.storage.url is None:
+        return None
+    storage_at(profile.storage.url)
+    shared = shared_folder(profile, folder)
+    return None if shared is None else shared.mirror(folder.resolve())
