@@ -12,6 +12,7 @@ from ray.exceptions import ActorDiedError, RayActorError
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerHealthCheckFailedError
 
+from dure.config import load_experiment, load_study, rehearsal_of
 from dure.config.schema import Experiment
 from dure.config.studies import BatchStudy
 from dure.errors import UserError
@@ -29,6 +30,17 @@ from dure.tuning.batch import Batch
 from dure.tuning.events import StudyListener
 from tests.platform.tuning.two_nodes import Loses, Steps, nodes_of, recovery, several_nodes
 
+SMALL = (
+    *(
+        "rehearsal.hidden_size=32",
+        "rehearsal.num_layers=1",
+        "rehearsal.vocab_size=400",
+        "rehearsal.max_steps=6",
+    ),
+    *("rehearsal.max_train_rows=40", "rehearsal.max_dev_rows=4", "rehearsal.max_decoder_len=16"),
+    *("generation.num_beams=1", "training.gradient_accumulation_steps=1", "training.batch_size=4"),
+    *("training.log_every=1", "wandb.enabled=false"),
+)
 TIMED = ("seconds", "_runtime", "_per_second")
 
 
@@ -162,12 +174,9 @@ def test_workers_are_started_again_when_one_of_them_dies(tiny, cpu, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_lost_node_costs_no_trial_and_changes_no_number(tiny, cpu, tmp_path):
-    names = tuple("abcd")
-    experiments = [
-        each.model_copy(update={"experiment": each.experiment.model_copy(update={"seed": seed})})
-        for seed, each in enumerate(named(tiny("t5", "lora"), name) for name in names)
-    ]
+def test_a_lost_node_costs_none_of_the_seven_and_changes_no_number(cpu, tmp_path):
+    names = load_study("seven").experiments
+    experiments = [rehearsal_of(load_experiment(name, SMALL)) for name in names]
     with several_nodes({"CPU": 1}, {"CPU": 1}) as nodes:
 
         def run(seconds_per_step, path, **more):
