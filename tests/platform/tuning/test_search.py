@@ -314,21 +314,25 @@ def test_a_failed_point_is_tried_again_in_its_folder_by_the_next_session(tmp_pat
 
 
 def test_a_diverged_trial_counts_as_worst_and_the_search_leaves_its_neighbourhood(tmp_path):
-    search = SweepSearch(
-        sweep(num_trials=40, metrics=[SweepMetric(name="eval_f1", direction="max")]),
-        tmp_path,
-        judge=lambda name: Verdict(*verdicts[name]),
-    )
-    verdicts, rates = {}, []
-    for place in range(40):
-        config = search.suggest(f"a{place}")
-        rates.append(config[LR])
-        good = {"eval_f1": 1 - abs(math.log10(config[LR] / BEST)) / 3}
-        verdicts[config["trial"]] = ("diverged", {}) if config[LR] > 1e-3 else ("completed", good)
-        search.on_trial_complete(f"a{place}")
-    study = plain(tmp_path)
-    assert {trial.value for trial in study.trials if trial.params[LR] > 1e-3} == {-math.inf}
-    assert sum(rate > 1e-3 for rate in rates[20:]) <= 4
+    verdicts, later = {}, []
+    for seed in range(4):
+        search = SweepSearch(
+            sweep(num_trials=40, seed=seed, metrics=[SweepMetric(name="eval_f1", direction="max")]),
+            tmp_path / str(seed),
+            judge=lambda name: Verdict(*verdicts[name]),
+        )
+        rates = []
+        for place in range(40):
+            config = search.suggest(f"a{place}")
+            rates.append(config[LR])
+            good = {"eval_f1": 1 - abs(math.log10(config[LR] / BEST)) / 3}
+            verdicts[config["trial"]] = ("diverged", {}) if config[LR] > 1e-3 else ("completed", good)
+            search.on_trial_complete(f"a{place}")
+        study = plain(tmp_path / str(seed))
+        assert {trial.value for trial in study.trials if trial.params[LR] > 1e-3} == {-math.inf}
+        later += rates[20:]
+    # A third of the range diverges. Over 80 seeds 3.0 of the last 20 points did, with a deviation of 1.0.
+    assert sum(rate > 1e-3 for rate in later) < len(later) / 3 / 2
 
 
 def test_several_metrics_make_a_front(tmp_path):
