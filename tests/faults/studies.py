@@ -64,7 +64,7 @@ STUDIES = {
         Study("batch", ("batch", "three.yaml", "--rehearse", *_ALONE, *_SMALL)),
         Study(
             "sweep",
-            ("sweep", "transfer_bert", "--rehearse", "--sampler", "grid", "--trials", "3", *_ALONE, *_SMALL),
+            ("sweep", "transfer_bert", "--rehearse", "--trials", "3", *_ALONE, *_SMALL),
         ),
         Study(
             "progressive",
