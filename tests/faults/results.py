@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,8 @@ def results_of(study: Path) -> dict[str, Any]:
     rate of every step, the figures of its result, and a hash of its final weights.
     """
     found: dict[str, Any] = {}
-    for file in sorted(study.rglob("metrics.jsonl")):
-        if any(part.startswith(".") for part in file.relative_to(study).parts):
-            continue
-        run = file.parent
+    for run in runs_in(study):
+        file = run / "metrics.jsonl"
         name = str(run.relative_to(study))
         result = run / "result.json"
         values = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else {}
@@ -40,6 +39,16 @@ def results_of(study: Path) -> dict[str, Any]:
             "weights": {part: hash_of(run / part) for part in WEIGHTS if (run / part).is_file()},
         }
     return found
+
+
+def runs_in(study: Path) -> list[Path]:
+    """Return the folders of all runs in a study's; what vanishes meanwhile is not met."""
+    found = []
+    for folder, below, files in os.walk(study):
+        below[:] = [name for name in below if not name.startswith(".")]
+        if "metrics.jsonl" in files:
+            found.append(Path(folder))
+    return sorted(found)
 
 
 def hash_of(file: Path) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import signal
@@ -17,9 +16,11 @@ from pathlib import Path
 
 import psutil
 
+from dure.errors import DureError
 from dure.files import read_json_lines
 from dure.training.checkpoints import checkpoints
 from dure.training.records import folder_at
+from tests.faults.results import runs_in
 from tests.faults.studies import Study
 
 REPOSITORY = Path(__file__).parents[2]
@@ -158,18 +159,18 @@ class Scene:
 
     def runs(self) -> Iterator[Progress]:
         """Return how far all runs of the study are."""
-        for file in sorted(self.output.rglob("metrics.jsonl")):
+        for run in runs_in(self.output):
             try:
-                records = read_json_lines(file)
-                whole = checkpoints(folder_at(file.parent).checkpoints)
-            except (json.JSONDecodeError, OSError):
+                records = read_json_lines(run / "metrics.jsonl")
+                whole = checkpoints(folder_at(run).checkpoints)
+            except (DureError, OSError):
                 continue  # Being rewritten just now.
             steps = [record["step"] for record in records if record["kind"] == "train"]
             yield Progress(
-                file.parent,
+                run,
                 max(steps, default=0),
                 max(whole, default=0),
-                _is_settled(file.parent),
+                _is_settled(run),
             )
 
     def fault(self) -> None:
@@ -181,9 +182,9 @@ class Scene:
     def _unfinished(self) -> dict[Path, list[str]]:
         """Return the records of all runs that have not ended."""
         return {
-            file: file.read_text(encoding="utf-8").splitlines()
-            for file in self.output.rglob("metrics.jsonl")
-            if not _is_settled(file.parent)
+            run / "metrics.jsonl": (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            for run in runs_in(self.output)
+            if not _is_settled(run)
         }
 
     def processes(self, title: str) -> list[psutil.Process]:
