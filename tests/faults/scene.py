@@ -212,11 +212,13 @@ class Scene:
             self._running().wait()
             self.fault()
             return
-        found = self.processes(title)
-        if len(found) <= number:
-            raise FaultError(
-                f"there is no process {title!r}: {[_title(each) for each in self.see_processes()]}"
-            )
+        found: list[psutil.Process] = []
+
+        def is_there() -> bool:
+            found[:] = self.processes(title)  # a process of Ray gets its title when it begins to work
+            return len(found) > number
+
+        self.wait(is_there, f"a process {title!r} was there")
         found[number].kill()
         self.fault()
 
