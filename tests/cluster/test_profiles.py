@@ -38,6 +38,7 @@ def test_deepspeed_settings_say_how_a_model_is_shared_out_and_nothing_else(name:
         "gradient_accumulation_steps": "auto",
         "gradient_clipping": "auto",
         "bf16": {"enabled": "auto"},
+        "torch_autocast": {"enabled": "auto", "dtype": "auto"},
         "fp16": {"enabled": "auto"},
     }
 
