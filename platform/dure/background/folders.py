@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from dure.background.environment import JOB
-from dure.background.records import records
+from dure.background.records import CLOCK_SECONDS, records
 from dure.errors import RunError, UserError
 from dure.files import write_json, write_text
 from dure.runtime.cluster import cluster_of_job
@@ -46,7 +46,7 @@ def find(path: Path) -> psutil.Process | None:
         try:
             process = psutil.Process(int(file.read_text(encoding="utf-8")))
             # A process that was born after the file was written got the number of the one that is meant.
-            is_meant = process.create_time() <= file.stat().st_mtime
+            is_meant = process.create_time() <= file.stat().st_mtime + CLOCK_SECONDS
             if is_meant and process.status() != psutil.STATUS_ZOMBIE and JOB in process.environ():
                 return process
         except (OSError, ValueError, psutil.NoSuchProcess, psutil.AccessDenied):

@@ -22,7 +22,7 @@ from dure.runtime.jobs import ENDED, Job
 from dure.training.corpus import cache_folder
 
 _NUM_KEPT = 100
-_CLOCK_SECONDS = 2.0
+CLOCK_SECONDS = 2.0
 """Two clocks of one machine, one of them counted from its start, may differ by so much."""
 
 
@@ -50,7 +50,7 @@ class Keeper:
         try:
             process = psutil.Process(self.pid)
             return bool(
-                abs(process.create_time() - self.created) < _CLOCK_SECONDS
+                abs(process.create_time() - self.created) < CLOCK_SECONDS
                 and process.status() != psutil.STATUS_ZOMBIE
             )
         except psutil.NoSuchProcess:
