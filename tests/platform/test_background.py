@@ -38,13 +38,17 @@ def job(number: int = 0, state: str = "running") -> Job:
 @contextmanager
 def sleeper(**more: str) -> Iterator[subprocess.Popen]:
     process = subprocess.Popen(
-        [sys.executable, "-c", "import time; time.sleep(60)"], env={**os.environ, **more}
+        [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"],
+        env={**os.environ, **more},
+        stdout=subprocess.PIPE,
     )
+    process.stdout.readline()  # until it runs, it has the environment of this process
     try:
         yield process
     finally:
         process.kill()
         process.wait()
+        process.stdout.close()
 
 
 def write_keeper(kept: Records, pid: int) -> None:
