@@ -9,6 +9,7 @@ import time
 from functools import partial
 
 import psutil
+import pytest
 
 from .conftest import TINY, environment, program
 
@@ -37,6 +38,7 @@ def test_a_batch_prints_one_json_object_and_tells_its_progress(tmp_path):
     assert "kobart_baseline" in again.out
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_run_with_130_and_resume_completes_it(tmp_path):
     arguments = ["train", "kobart_baseline", "--rehearse", "--output", "run", *TINY, "rehearsal.max_steps=90",
                  "rehearsal.num_evaluations=30", "training.epochs=500", "training.early_stopping_patience=200"]  # fmt: skip
