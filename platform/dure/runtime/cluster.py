@@ -131,7 +131,8 @@ def cluster(
             is_own=address is None,
         )
     finally:
-        ray.shutdown()
+        with _own_sigterm():
+            ray.shutdown()
         for name, value in saved.items():
             if value is None:
                 os.environ.pop(name, None)
@@ -168,7 +169,10 @@ def _answers(host: str, port: int) -> bool:
 
 @contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Keep this process's answer to SIGTERM: Ray sets one that ends it without order."""
+    """Keep this process's answer to SIGTERM: Ray sets one that ends it without order.
+
+    At its end it takes that away again in C, without Python's knowledge, so that the signal would end the process.
+    """
     answer = signal.getsignal(signal.SIGTERM)
     try:
         yield
