@@ -114,6 +114,7 @@ class Scene:
             )
         if self._before is not None:
             self._since, self._before = time.monotonic(), self._unfinished()
+            self.recovery = Recovery()
 
     def resume(self, *more: str) -> None:
         """Start a session that goes on with what the last one left, and see it to its end in order."""
