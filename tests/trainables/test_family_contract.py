@@ -41,6 +41,14 @@ CASES = [
     pytest.param("bert", "lora", EMOTIONS, id="emotions-lora"),
     pytest.param("red_heart", "full", RED_HEART, id="red_heart"),
 ]
+RESUMED = [
+    pytest.param(*case, marks=pytest.mark.slow)
+    if case[:2]
+    in (("mt5", "full"), ("mt5", "lora"), ("mt5", "qlora"), ("t5", "full"), ("distilbert", "lora"))
+    else case
+    for case in CASES
+]
+"""The same, those left to the slow suite whose likes are in the default one."""
 
 
 def _logits(model, tokenizer):
@@ -108,7 +116,7 @@ def test_the_baseline_gives_metrics_of_the_family_that_need_no_model(architectur
     assert told == {name.replace("eval_", "baseline_"): value for name, value in figures.items()}
 
 
-@pytest.mark.parametrize(("architecture", "kind", "more"), CASES)
+@pytest.mark.parametrize(("architecture", "kind", "more"), RESUMED)
 def test_a_run_cut_after_a_checkpoint_resumes_to_the_same_records(
     architecture, kind, more, tiny, cpu, tmp_path
 ):

@@ -149,6 +149,7 @@ def test_three_candidates_on_growing_data(by_loss, cpu, tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_too_much_memory_takes_smaller_batches_and_too_little_gain_ends_it(by_loss, cpu, tmp_path):
     path, notes = tmp_path / "study", _Notes()
     study = ProgressiveStudy(
