@@ -122,7 +122,7 @@ def check(experiments: Iterable[Experiment], *, with_tables: bool = True) -> Non
     """
     from dure.family import load_family
     from dure.training.corpus import cache_folder, check_sources
-    from dure.training.trainer import check_best_metric
+    from dure.training.scores import check_best_metric
 
     if with_tables:
         cache_folder()

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from transformers.trainer_pt_utils import safe_globals
 
 from dure.errors import UserError
 from dure.files import read_json_lines
@@ -101,7 +102,8 @@ def _the_optimizer(folder):
 
 def _the_chance(folder):
     file = last_checkpoint(folder) / "rng_state.pth"
-    state = torch.load(file, weights_only=False)
+    with safe_globals():
+        state = torch.load(file, weights_only=True)
     state["cpu"][100] += 1
     torch.save(state, file)
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from transformers.trainer_pt_utils import safe_globals
 
 from dure.files import read_json_lines
 from dure.training.checkpoints import AVERAGE_FILE, STATE_FILE, last_checkpoint
@@ -133,8 +134,8 @@ def _compare_states(one: Path, other: Path) -> Iterator[Comparison]:
 
 
 def _loaded(file: Path) -> Any:
-    # Written by a session of this very check, so nothing foreign is unpickled.
-    return torch.load(file, map_location="cpu", weights_only=False)
+    with safe_globals():  # numpy's random state, which the trainer saves
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _random_states(checkpoint: Path) -> dict[str, Any]:

@@ -20,9 +20,8 @@ from transformers import (
 
 from dure.config.schema import Experiment, Profile
 from dure.data.batching import length_order
-from dure.errors import RunError, UserError, nearest
+from dure.errors import UserError
 from dure.family import Family
-from dure.files import read_json_lines
 from dure.modeling.depth import distances_from_head
 from dure.modeling.ema import WeightAverage
 from dure.modeling.precision import resolve
@@ -41,6 +40,7 @@ from dure.training.records import RunFolder
 from dure.training.recovery import Recovery
 from dure.training.room import DiskRoom
 from dure.training.running_loss import RunningLoss
+from dure.training.scores import check_best_metric, check_last_loss, recorded_metrics
 from dure.training.snapshots import EpochSnapshots
 from dure.training.stopping import Stopping, StopRequest
 
@@ -365,29 +365,14 @@ class ModelTrainer:
         average.take()
 
     def _conclude(self) -> dict[str, Any]:
-        records = read_json_lines(self.folder.metrics)
         best_step = self.hf.state.best_global_step
-        best = checkpoints.checkpoint_name(best_step) if best_step else None
-        metrics: dict[str, float] = {}
-        untrained: dict[str, float] = {}
-        for record in records:
-            values = {key: value for key, value in record.items() if value is not None}
-            if record["kind"] == "eval" and record["step"] == best_step and record["step"]:
-                # Also a test is recorded at this step, by a session that was killed before its result was.
-                metrics |= {key: value for key, value in values.items() if key.startswith("eval_")}
-            if record["kind"] == "eval" and record["step"] == 0:
-                untrained = {key: value for key, value in values.items() if key.startswith("untrained_")}
-        losses = [record["loss"] for record in records if record["kind"] == "train" and "loss" in record]
-        if losses and losses[-1] is None:
-            raise RunError(
-                f"the training loss became NaN or infinite; lower training.learning_rate "
-                f"({self.experiment.training.learning_rate:g}) or set training.precision=fp32"
-            )
+        metrics, untrained = recorded_metrics(self.folder.metrics, best_step)
+        check_last_loss(self.folder.metrics, self.experiment)
         with whole_weights(self.model, keep=self.is_main):
             self.room.write("the final model", self.foretold.final_model, [self._write_final_model])
         return {
             "final_model_path": str(self.folder.final_model),
-            "best_checkpoint": best,
+            "best_checkpoint": checkpoints.checkpoint_name(best_step) if best_step else None,
             "best_step": best_step,
             "steps": self.hf.state.global_step,
             "num_oom": self.recovery.num_oom,
@@ -399,23 +384,6 @@ class ModelTrainer:
     def _write_final_model(self) -> None:
         if self.is_main:
             write_model(self.family, self.model, self.tokenizer, self.folder.final_model)
-
-
-def check_best_metric(experiment: Experiment, family: Family) -> None:
-    """Check that the metric which chooses the best checkpoint is one that the family has.
-
-    Raises:
-        UserError: It is not.
-    """
-    known = ("eval_loss", *family.metric_names)
-    name = experiment.training.best_metric
-    if name not in known:
-        raise UserError(
-            f"'{name}' is no metric of {experiment.family}",
-            where="training.best_metric",
-            expected=f"one of {', '.join(known)}",
-            hint=nearest(name, known),
-        )
 
 
 def _longest_first(dataset: datasets.Dataset) -> datasets.Dataset:

@@ -213,7 +213,7 @@ def _check_experiment(
 
 
 def _best_metric(note: Note, family: Family) -> None:
-    from dure.training.trainer import check_best_metric
+    from dure.training.scores import check_best_metric
 
     training = family.experiment.training
     check_best_metric(family.experiment, family)

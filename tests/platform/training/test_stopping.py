@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers.trainer_pt_utils import safe_globals
 
 from dure.config import dump_yaml
 from dure.files import read_json_lines
@@ -96,7 +97,8 @@ def assert_same_run(one, other):
         "ema.pt",
     ):
         if (last[0] / name).is_file():
-            states = [torch.load(path / name, weights_only=False) for path in last]
+            with safe_globals():
+                states = [torch.load(path / name, weights_only=True) for path in last]
             for state in states:
                 # Libraries draw from it when they are first imported; training never does.
                 state.pop("python", None)
@@ -197,5 +199,7 @@ def test_two_workers_stop_at_the_same_step_and_go_on_exactly(tiny, tmp_path):
     for worker in workers:
         _, errors = worker.communicate(timeout=300)
         assert worker.returncode == 0, errors.decode()[-3000:]
-    assert [torch.load(tmp_path / f"ended_{rank}.pt") for rank in range(2)] == [[8, 4, 8]] * 2
+    assert [torch.load(tmp_path / f"ended_{rank}.pt", weights_only=True) for rank in range(2)] == [
+        [8, 4, 8]
+    ] * 2
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
