@@ -32,6 +32,7 @@ __all__ = [
     "catalogue",
     "check",
     "check_rows",
+    "check_some_rows",
     "choose_profile",
     "load_config",
     "load_experiment",
@@ -143,6 +144,26 @@ def check_rows(experiments: Iterable[Experiment]) -> None:
 
     for experiment in experiments:
         check_tables(load_family(experiment))
+
+
+def check_some_rows(experiments: Sequence[Experiment]) -> None:
+    """Check before a batch starts that not all of its experiments would fail for their tables.
+
+    One that would does not stop the others: its own trial says so.
+
+    Raises:
+        UserError: All would; what is wrong for the first of them.
+    """
+    wrong: list[UserError] = []
+    for experiment in experiments:
+        try:
+            check_rows([experiment])
+        except UserError as error:
+            wrong.append(error)
+        else:
+            return
+    if wrong:
+        raise wrong[0]
 
 
 def train(

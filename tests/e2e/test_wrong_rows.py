@@ -13,12 +13,13 @@ TABLES = {
 }
 
 
-@pytest.mark.parametrize("verb", ["crossval", "progressive", "sweep"])
+@pytest.mark.parametrize("verb", ["crossval", "progressive", "sweep", "batch"])
 @pytest.mark.parametrize("name", TABLES)
 def test_a_wrong_table_ends_a_study_before_it_starts(verb, name, tmp_path):
     text, said = TABLES[name]
     (tmp_path / "rows.csv").write_text(text, encoding="utf-8")
-    outcome = call(verb, "transfer_bert", "--rehearse", "data.train=rows.csv", "data.dev=null")
+    what = "transfer" if verb == "batch" else "transfer_bert"
+    outcome = call(verb, what, "--rehearse", "data.train=rows.csv", "data.dev=null")
     assert outcome.code == 2
     assert "rows.csv" in outcome.err
     assert said in outcome.err

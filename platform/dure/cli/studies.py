@@ -115,6 +115,7 @@ def batch(
     if dry_run:
         print_yaml(*experiments, as_json=as_json)
         return 0
+    api.check_some_rows(experiments)
     machine = api.choose_profile(profile, tell, address=address)
     path = api.output_folder(plan.name, output, resume=resume, record=STUDY_FILE, profile=machine)
     claim(path)
