@@ -19,12 +19,12 @@ from dure.config.section import Section
 from dure.data.classes import check_classes, classes_of, labels_in
 from dure.data.cleaning import CleaningConfig, cleaned
 from dure.data.collating import ClassificationCollator, LabelsCollator, multi_hot
-from dure.data.samples.emotions import Feeling, emotion_corpus
 from dure.data.tables import Table
 from dure.family import Features, Rows
 from dure.metrics.multilabel import multilabel_report, trivial_multilabel
 from dure.modeling.classifier import load_classifier
 from dure.modeling.objectives import LabelCrossEntropy, Objective, balanced_weights
+from trainables.samples.emotions import Feeling, emotion_corpus
 from trainables.transfer import Transfer, classes_of_model
 
 _OVERALL = ("subset_accuracy", "micro_f1", "macro_f1")

@@ -25,7 +25,6 @@ from dure.config.section import Section
 from dure.data.batching import length_order
 from dure.data.collating import Seq2SeqCollator
 from dure.data.encoding import token_ids
-from dure.data.samples.dialogues import Dialogue, dialogue_corpus
 from dure.data.tables import Role
 from dure.family import Family, Features, Rows
 from dure.metrics.rouge import rouge
@@ -33,6 +32,7 @@ from dure.metrics.tokenizers import TokenizerName, get_tokenizer
 from dure.modeling.export import export
 from dure.modeling.loading import load_seq2seq, load_tokenizer
 from dure.modeling.objectives import TokenCrossEntropy
+from trainables.samples.dialogues import Dialogue, dialogue_corpus
 
 _ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_sum")
 _SENTENCE_END = re.compile(r"(?<=[.!?。])\s")

@@ -24,7 +24,6 @@ from dure.data.batching import length_order
 from dure.data.classes import check_classes, classes_of
 from dure.data.collating import ClassificationCollator
 from dure.data.encoding import token_ids
-from dure.data.samples.reviews import Review, review_corpus
 from dure.data.tables import Role, Table
 from dure.family import Family, Features, Rows
 from dure.metrics.classification import classification_report, trivial_classification
@@ -33,6 +32,7 @@ from dure.modeling.export import export
 from dure.modeling.loading import load_tokenizer
 from dure.modeling.objectives import ClassCrossEntropy, Objective, balanced_weights
 from dure.training.records import PROBABILITY
+from trainables.samples.reviews import Review, review_corpus
 
 _FIGURES = ("precision", "recall", "f1", "support")
 

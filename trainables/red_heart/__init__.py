@@ -25,7 +25,6 @@ from dure.config.section import Section
 from dure.data.batching import length_order
 from dure.data.collating import padded
 from dure.data.encoding import token_ids
-from dure.data.samples.dilemmas import Dilemma, dilemma_corpus
 from dure.data.tables import Table
 from dure.errors import UserError
 from dure.family import Family, Features, Rows
@@ -46,6 +45,7 @@ from trainables.red_heart.model import (
 )
 from trainables.red_heart.scores import FIGURES, scores_of, trivial_logits
 from trainables.red_heart.tokenizer import folder_tokenizer, take_embedding, train_tokenizer
+from trainables.samples.dilemmas import Dilemma, dilemma_corpus
 
 SCRATCH = "scratch"
 """What ``model.checkpoint`` says for a model from random weights."""

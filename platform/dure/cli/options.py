@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +28,11 @@ def space_names(incomplete: str) -> list[str]:
 def study_names(incomplete: str) -> list[str]:
     """Complete the name of a study in the shell."""
     return _names("study", incomplete)
+
+
+def corpus_names(incomplete: str) -> list[str]:
+    """Complete the name of a sample corpus in the shell."""
+    return [name for name in import_module("trainables.samples").CORPORA if name.startswith(incomplete)]
 
 
 def profile_names(incomplete: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -91,10 +92,11 @@ def score(
 def sample(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write to.", metavar="DIR")],
     corpus: Annotated[
-        Literal["dialogues", "reviews", "emotions", "dilemmas"],
+        str,
         typer.Argument(
             help="Dialogues with summaries, reviews with classes, texts with emotions, or dilemmas with many targets.",
-            metavar="CORPUS",
+            metavar="[dialogues|reviews|emotions|dilemmas]",
+            autocompletion=options.corpus_names,
         ),
     ] = "dialogues",
     label_noise: Annotated[
@@ -106,23 +108,8 @@ def sample(
     as_json: options.Json = False,
 ) -> None:
     """Write an embedded Korean sample corpus: as CSV, and the dilemmas as JSON lines."""
-    from dure.data.samples.dialogues import write_dialogues
-    from dure.data.samples.dilemmas import write_dilemmas
-    from dure.data.samples.emotions import write_emotions
-    from dure.data.samples.reviews import write_reviews
-    from dure.errors import UserError
-
-    if label_noise and corpus != "dilemmas":
-        raise UserError(f"{corpus} have no label noise", where="--label-noise", expected="dilemmas")
-    match corpus:
-        case "dialogues":
-            paths = write_dialogues(output)
-        case "reviews":
-            paths = write_reviews(output)
-        case "dilemmas":
-            paths = write_dilemmas(output, label_noise=label_noise)
-        case "emotions":
-            paths = write_emotions(output)
+    write_sample = import_module("trainables.samples").write_sample
+    paths: dict[str, Path] = write_sample(corpus, output, label_noise=label_noise)
     files = {name: str(path) for name, path in paths.items()}
     print_result(files, "\n".join(files.values()), as_json=as_json)
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 from dure.config.schema import Experiment
-from dure.data.samples.emotions import emotion_corpus
 from dure.errors import UserError
 from dure.family import load_family
 from dure.modeling.loading import load_tokenizer
@@ -24,6 +23,7 @@ from dure.modeling.sentencepiece_vocab import (
     load_sentencepiece_vocab,
 )
 from dure.training.corpus import load_corpus
+from trainables.samples.emotions import emotion_corpus
 
 CONTROL = ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]"]
 TEXTS = [

@@ -9,10 +9,10 @@ import pytest
 
 from dure import api
 from dure.crossval import crossval, fold_runs, plan_crossval, read_crossval
-from dure.data.samples.reviews import review_corpus
 from dure.errors import UserError
 from dure.training.records import RunFolder
 from dure.tuning.crossval import Crossval
+from trainables.samples.reviews import review_corpus
 
 FOLDS = 3
 

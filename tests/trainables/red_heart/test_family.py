@@ -12,7 +12,6 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from dure.config import load_experiment
 from dure.data.folds import cut_fold
-from dure.data.samples.dilemmas import TARGETS, dilemma_corpus, write_dilemmas
 from dure.errors import UserError
 from dure.family import load_family
 from dure.training.corpus import load_corpus, read_split
@@ -20,6 +19,7 @@ from trainables.red_heart.data import LABELS
 from trainables.red_heart.model import BENTHAM, EMOTIONS, TASKS
 from trainables.red_heart.scores import scores_of
 from trainables.red_heart.tokenizer import train_tokenizer
+from trainables.samples.dilemmas import TARGETS, dilemma_corpus, write_dilemmas
 
 NAMES = {"emotion": EMOTIONS, "bentham": BENTHAM, "regret": ("regret",), "surd": ("a", "b", "c", "d")}
 

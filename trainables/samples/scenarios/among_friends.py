@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dure.data.samples.korean import Verb, did
-from dure.data.samples.relations import COLLEAGUES, FRIENDS
-from dure.data.samples.scenario import DAYS, Scenario, nouns
+from trainables.samples.korean import Verb, did
+from trainables.samples.relations import COLLEAGUES, FRIENDS
+from trainables.samples.scenario import DAYS, Scenario, nouns
 
 _APPOINTMENT = Scenario(
     topic="약속 변경",

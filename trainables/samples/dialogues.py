@@ -1,9 +1,9 @@
 """The sample corpus: Korean dialogues with summaries, written from dure's own grammar and the same for one seed.
 
-The grammar is laid out in this folder: :mod:`~dure.data.samples.korean` inflects,
-:mod:`~dure.data.samples.scenarios` says what people ask of each other, :mod:`~dure.data.samples.relations` and
-:mod:`~dure.data.samples.phrases` how they speak; :mod:`~dure.data.samples.story` draws and summarises what happens,
-and :mod:`~dure.data.samples.telling` tells it.
+The grammar is laid out in this folder: :mod:`~trainables.samples.korean` inflects,
+:mod:`~trainables.samples.scenarios` says what people ask of each other, :mod:`~trainables.samples.relations` and
+:mod:`~trainables.samples.phrases` how they speak; :mod:`~trainables.samples.story` draws and summarises what happens,
+and :mod:`~trainables.samples.telling` tells it.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from dure.data.samples.corpus_files import write_corpus
-from dure.data.samples.scenario import Ending, Scenario
-from dure.data.samples.scenarios import SCENARIOS
-from dure.data.samples.story import (
+from dure.errors import UserError
+from trainables.samples.corpus_files import write_corpus
+from trainables.samples.scenario import Ending, Scenario
+from trainables.samples.scenarios import SCENARIOS
+from trainables.samples.story import (
     draw_story,
     may_have_third,
     outcome_template,
     request_template,
     summarise,
 )
-from dure.data.samples.telling import tell
-from dure.errors import UserError
+from trainables.samples.telling import tell
 
 MAX_DIALOGUES = 20_000
 """The most dialogues of one corpus: far below the number of stories, so that drawing new ones stays fast."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dure.data.samples.korean import Register
-from dure.data.samples.scenario import Relation
+from trainables.samples.korean import Register
+from trainables.samples.scenario import Relation
 
 CASUAL, POLITE, FORMAL = Register
 

@@ -1,6 +1,6 @@
 """Stories of the sample corpus: what happens, drawn from the grammar, and its summary.
 
-A :class:`Story` holds every fact. :func:`summarise` and :func:`dure.data.samples.telling.tell` read only the story,
+A :class:`Story` holds every fact. :func:`summarise` and :func:`trainables.samples.telling.tell` read only the story,
 never each other, so the summary follows from what happens and not from where in the dialogue it is said.
 """
 
@@ -9,9 +9,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from dure.data.samples.korean import Noun, Verb
-from dure.data.samples.scenario import DAYS, Ending, Relation, Scenario, nouns
-from dure.data.samples.scenarios import SCENARIOS
+from trainables.samples.korean import Noun, Verb
+from trainables.samples.scenario import DAYS, Ending, Relation, Scenario, nouns
+from trainables.samples.scenarios import SCENARIOS
 
 NAMES = nouns("민수, 지훈, 서연, 유진, 지은, 수빈")
 

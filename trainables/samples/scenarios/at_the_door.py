@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dure.data.samples.korean import Verb, did
-from dure.data.samples.relations import NEIGHBOURS, STRANGERS
-from dure.data.samples.scenario import Scenario, nouns
+from trainables.samples.korean import Verb, did
+from trainables.samples.relations import NEIGHBOURS, STRANGERS
+from trainables.samples.scenario import Scenario, nouns
 
 _NOISE = Scenario(
     topic="이웃 소음",

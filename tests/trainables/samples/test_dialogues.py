@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dure.data.samples.dialogues import MAX_DIALOGUES, dialogue_corpus, num_summaries, write_dialogues
-from dure.data.samples.korean import (
+from dure.errors import UserError
+from trainables.samples.dialogues import MAX_DIALOGUES, dialogue_corpus, num_summaries, write_dialogues
+from trainables.samples.korean import (
     Noun,
     Register,
     Verb,
@@ -25,11 +26,10 @@ from dure.data.samples.korean import (
     in_register,
     with_particle,
 )
-from dure.data.samples.scenario import Ending
-from dure.data.samples.scenarios import SCENARIOS
-from dure.data.samples.story import draw_story, summarise
-from dure.data.samples.telling import tell
-from dure.errors import UserError
+from trainables.samples.scenario import Ending
+from trainables.samples.scenarios import SCENARIOS
+from trainables.samples.story import draw_story, summarise
+from trainables.samples.telling import tell
 
 REVISED = (Ending.WITHDRAWN, Ending.PERSUADED, Ending.AMENDED, Ending.MOVED)
 
@@ -181,7 +181,7 @@ def test_impossible_sizes_are_told(sizes):
 
 def test_one_seed_gives_one_corpus_in_every_process_and_another_seed_another():
     program = (
-        "import hashlib; from dure.data.samples.dialogues import dialogue_corpus as corpus\n"
+        "import hashlib; from trainables.samples.dialogues import dialogue_corpus as corpus\n"
         "print(hashlib.sha256(repr(corpus(seed=7, num_train=200)).encode()).hexdigest())"
     )
     here = hashlib.sha256(repr(dialogue_corpus(seed=7, num_train=200)).encode()).hexdigest()

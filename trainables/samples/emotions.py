@@ -11,9 +11,9 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from dure.data.samples.corpus_files import write_corpus
-from dure.data.samples.korean import Verb, did
 from dure.errors import UserError
+from trainables.samples.corpus_files import write_corpus
+from trainables.samples.korean import Verb, did
 
 CLASSES = {"neutral": 45, "sad": 22, "anger": 18, "anxiety": 10, "joy": 5}
 """The emotions with their shares of every split in percent."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dure.data.samples.korean import Verb, did
-from dure.data.samples.relations import CLINIC, COUNTER, TELEPHONE
-from dure.data.samples.scenario import DAYS, Scenario, nouns
+from trainables.samples.korean import Verb, did
+from trainables.samples.relations import CLINIC, COUNTER, TELEPHONE
+from trainables.samples.scenario import DAYS, Scenario, nouns
 
 _PHONE_NUMBER = (
     ("B 연락처를 말씀해 주시겠습니까?", "A #PhoneNumber#예요."),

@@ -10,9 +10,9 @@ from collections import Counter
 
 import pytest
 
-from dure.data.samples.experiences import DOMAINS
-from dure.data.samples.reviews import CLASSES, MAX_REVIEWS, review_corpus
 from dure.errors import UserError
+from trainables.samples.experiences import DOMAINS
+from trainables.samples.reviews import CLASSES, MAX_REVIEWS, review_corpus
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_texts_are_finished_korean_sentences(corpus) -> None:
 
 def test_one_seed_gives_one_corpus_in_every_process() -> None:
     script = (
-        "import hashlib; from dure.data.samples.reviews import review_corpus as corpus\n"
+        "import hashlib; from trainables.samples.reviews import review_corpus as corpus\n"
         "print(hashlib.sha256(repr(corpus(seed=7, num_train=200)).encode()).hexdigest())"
     )
     there = subprocess.run(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dure.data.samples.korean import Verb, did
-from dure.data.samples.relations import INTERVIEW, OFFICE, SCHOOL
-from dure.data.samples.scenario import WEEKDAYS, Scenario, nouns
+from trainables.samples.korean import Verb, did
+from trainables.samples.relations import INTERVIEW, OFFICE, SCHOOL
+from trainables.samples.scenario import WEEKDAYS, Scenario, nouns
 
 _HOMEWORK = Scenario(
     topic="숙제 기한",

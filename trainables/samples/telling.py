@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Callable
 from typing import TypeVar
 
-from dure.data.samples import phrases
-from dure.data.samples.korean import Noun, Register, Verb, in_register
-from dure.data.samples.scenario import Ending, Exchange
-from dure.data.samples.story import Story
+from trainables.samples import phrases
+from trainables.samples.korean import Noun, Register, Verb, in_register
+from trainables.samples.scenario import Ending, Exchange
+from trainables.samples.story import Story
 
 MIN_TURNS, MAX_TURNS = 4, 16
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from dure.data.samples.korean import Noun, Register, Verb
+from trainables.samples.korean import Noun, Register, Verb
 
 Exchange = tuple[str, ...]
 """Lines that start with their speaker: A asker, B answerer, C third person; X and Y are A and B in either
@@ -64,7 +64,7 @@ _REFUSE = Verb("거절하다")
 class Scenario:
     """One kind of request, as data: the words that make it different from every other request.
 
-    Every text is a template over the slots (see :mod:`dure.data.samples.korean`). Slots are drawn together when one
+    Every text is a template over the slots (see :mod:`trainables.samples.korean`). Slots are drawn together when one
     key names them: ``"day new alt"`` draws three different values, ``"alt2<alt<day"`` three in the order of the
     pool. Every scenario has the slots ``alt`` and ``alt2``: what may be offered instead.
 

@@ -10,8 +10,8 @@ from collections import Counter
 import pytest
 
 from dure.data.overlap import normalised
-from dure.data.samples.emotions import CLASSES, COPIED, MAX_TEXTS, emotion_corpus
 from dure.errors import UserError
+from trainables.samples.emotions import CLASSES, COPIED, MAX_TEXTS, emotion_corpus
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_a_few_training_texts_stand_twice_with_one_label_and_none_in_two_splits(
 
 def test_one_seed_gives_one_corpus_in_every_process() -> None:
     script = (
-        "import hashlib; from dure.data.samples.emotions import emotion_corpus as corpus\n"
+        "import hashlib; from trainables.samples.emotions import emotion_corpus as corpus\n"
         "print(hashlib.sha256(repr(corpus(seed=7, num_train=200)).encode()).hexdigest())"
     )
     there = subprocess.run(

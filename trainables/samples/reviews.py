@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dure.data.samples.corpus_files import write_corpus
-from dure.data.samples.experiences import DOMAINS, Aspect, Domain
-from dure.data.samples.korean import Noun, Verb, did
 from dure.errors import UserError
+from trainables.samples.corpus_files import write_corpus
+from trainables.samples.experiences import DOMAINS, Aspect, Domain
+from trainables.samples.korean import Noun, Verb, did
 
 CLASSES = {"칭찬": 45, "불만": 25, "문의": 15, "요청": 10, "제안": 5}
 """Praise, complaint, question, request and suggestion, with their shares of every split in percent."""

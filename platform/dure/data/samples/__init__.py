@@ -1,1 +1,0 @@
-"""Sample corpora that dure writes itself, so that a run needs no download."""

@@ -1,0 +1,49 @@
+"""Embedded Korean corpora: what families rehearse on, and what ``dure sample`` writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dure.errors import UserError, nearest
+
+CORPORA = {
+    "dialogues": "dialogues with summaries",
+    "reviews": "reviews with classes",
+    "emotions": "texts with emotions",
+    "dilemmas": "dilemmas with many targets",
+}
+"""Corpora by name, each in a few words."""
+
+
+def write_sample(name: str, folder: Path, *, label_noise: float = 0.0) -> dict[str, Path]:
+    """Write a corpus as tables, and return their paths by name.
+
+    Args:
+        name: One of :data:`CORPORA`.
+        folder: Where to; made when it is not there.
+        label_noise: Part of the training targets that are swapped; only the dilemmas have such noise.
+
+    Raises:
+        UserError: There is no such corpus, it has no noise, or the folder cannot be written to.
+    """
+    if name not in CORPORA:
+        raise UserError(
+            f"there is no corpus '{name}'",
+            where="CORPUS",
+            expected=f"one of: {', '.join(CORPORA)}",
+            hint=nearest(name, list(CORPORA)),
+        )
+    if name == "dilemmas":
+        from trainables.samples.dilemmas import write_dilemmas
+
+        return write_dilemmas(folder, label_noise=label_noise)
+    if label_noise:
+        raise UserError(f"{name} have no label noise", where="--label-noise", expected="dilemmas")
+    match name:
+        case "dialogues":
+            from trainables.samples.dialogues import write_dialogues as write
+        case "reviews":
+            from trainables.samples.reviews import write_reviews as write
+        case _:
+            from trainables.samples.emotions import write_emotions as write
+    return write(folder)
