@@ -70,6 +70,14 @@ def _is_head(model: PreTrainedModel, module: nn.Module) -> bool:
 def _check_length(experiment: Experiment, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse texts longer than the model has positions for, which would fail in the middle of training."""
     known = getattr(model.config, "max_position_embeddings", None)
+    if known is not None:
+        # RoBERTa and its like count positions from behind the padding's.
+        starts = [
+            module.padding_idx + 1
+            for name, module in model.named_modules()
+            if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None
+        ]
+        known -= max(starts, default=0)
     limit = min(known or tokenizer.model_max_length, tokenizer.model_max_length)
     if experiment.tokenizer.encoder_max_len > limit:
         raise UserError(
