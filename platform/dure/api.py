@@ -9,19 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dure.config import library
-from dure.config.loading import STUDY_FILE, dump_yaml, load_experiment, load_profile, load_space, load_study
+from dure.config.loading import dump_yaml, load_experiment, load_profile, load_space, load_study
 from dure.config.rehearsal import rehearsal_of
 from dure.config.schema import Experiment, Profile
 from dure.config.studies import BatchStudy
 from dure.errors import UserError
 from dure.files import write_text
 from dure.outputs import bring, output_folder
-from dure.training.mirroring import kept_in_storage
+from dure.runs.folder import STUDY_FILE
+from dure.storage.pushing import kept_in_storage
 
 if TYPE_CHECKING:
-    from dure.training.events import RunListener
-    from dure.training.records import RunFolder, RunResult
-    from dure.tuning.events import StudyListener
+    from dure.events import RunListener, StudyListener
+    from dure.runs.folder import RunFolder, RunResult
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ def check(experiments: Iterable[Experiment], *, with_tables: bool = True) -> Non
             cache is not as it must be.
     """
     from dure.family import load_family
-    from dure.training.corpus import cache_folder, check_sources
+    from dure.family.corpus import cache_folder, check_sources
     from dure.training.scores import check_best_metric
 
     if with_tables:
@@ -140,7 +140,7 @@ def check_rows(experiments: Iterable[Experiment]) -> None:
         UserError: A table is not what its family needs; with file, row and remedy.
     """
     from dure.family import load_family
-    from dure.training.corpus import check_tables
+    from dure.family.corpus import check_tables
 
     for experiment in experiments:
         check_tables(load_family(experiment))
@@ -197,20 +197,20 @@ def train(
         Stopped: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
     """
     from dure.reporting.tracking import tracker_for
+    from dure.runs.folder import RunFolder
+    from dure.runs.logs import captured_output
     from dure.runtime.cluster import cluster
     from dure.runtime.fit import fit
     from dure.runtime.follow import following
     from dure.runtime.placement import require_room
     from dure.signals import Stopped, stoppable
-    from dure.training.logs import captured_output
-    from dure.training.mirror import shared_folder
-    from dure.training.records import RunFolder
+    from dure.storage.mirror import shared_folder
     from dure.training.run import RunRequest
 
     folder = RunFolder(path)
     shared = shared_folder(profile, path)
     if resume:
-        from dure.training.resumption import stored_experiment
+        from dure.runs.folder import stored_experiment
 
         experiment = stored_experiment(path, experiment)
         finished = folder.read_result()
@@ -306,7 +306,7 @@ def batch(
     from dure.tuning.batch import Batch
 
     if resume:
-        from dure.training.resumption import stored_experiment
+        from dure.runs.folder import stored_experiment
 
         experiments = [stored_experiment(path / each.name, each) for each in experiments]
     path = path.resolve()
@@ -345,10 +345,10 @@ def predict(
         tell: Gets one-line messages.
 
     Raises:
-        UserError: See ``dure.training.prediction``; or there is no such fold.
+        UserError: See ``dure.family.predicting``; or there is no such fold.
     """
     from dure.crossval import fold_runs
-    from dure.training.prediction import predict_file
+    from dure.family.predicting import predict_file
 
     return predict_file(fold_runs(run, fold), source, output, profile=profile, progress=progress, tell=tell)
 
@@ -366,8 +366,8 @@ def score(
     multi_reference: Any = "best",
 ) -> dict[str, Any]:
     """Score a table of predictions against a table of references; see ``dure.metrics.scoring``."""
+    from dure.family.corpus import cache_folder
     from dure.metrics.scoring import score_files
-    from dure.training.corpus import cache_folder
 
     return score_files(
         predictions,

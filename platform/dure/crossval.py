@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from dure.config.crossval import CrossvalStudy
 from dure.config.data import SAMPLE
-from dure.config.loading import STUDY_FILE, checked, dump_yaml, stored_study
+from dure.config.loading import checked, dump_yaml, stored_study
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.files import write_json, write_text
-from dure.training.mirroring import kept_in_storage
+from dure.runs.folder import STUDY_FILE
+from dure.storage.pushing import kept_in_storage
 
 if TYPE_CHECKING:
+    from dure.events import StudyListener
     from dure.tuning.crossval import Scores
-    from dure.tuning.events import StudyListener
 
 RESULTS = "crossval_results.json"
 SUMMARY = "crossval_summary.txt"
@@ -118,7 +119,7 @@ def crossval(
     """
     from dure.reporting.crossval_table import crossval_text
     from dure.reporting.tracking import tracker_for
-    from dure.training.resumption import stored_experiment
+    from dure.runs.folder import stored_experiment
     from dure.tuning.adapter import run_study
     from dure.tuning.crossval import Crossval
 

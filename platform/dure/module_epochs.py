@@ -22,11 +22,11 @@ from dure.config.schema import Profile
 from dure.data.batching import length_order
 from dure.errors import UserError
 from dure.family import Family, load_family
+from dure.family.corpus import load_corpus
+from dure.family.saved_model import read_model
 from dure.files import read_json_lines, write_json, write_text
-from dure.training.corpus import load_corpus
-from dure.training.final_model import read_model
-from dure.training.records import RunFolder, folder_at
-from dure.training.snapshots import epochs_of
+from dure.runs.epochs import epochs_of
+from dure.runs.folder import RunFolder, folder_at
 
 if TYPE_CHECKING:
     import datasets

@@ -10,17 +10,18 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dure.config.loading import STUDY_FILE, dump_yaml, load_experiment
+from dure.config.loading import dump_yaml, load_experiment
 from dure.config.progressive import ProgressiveStudy
 from dure.config.progressive_plan import candidate_experiments, read_progressive
 from dure.config.ratios import as_number, as_ratio
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.files import read_json, write_json, write_text, written_beside
-from dure.training.mirroring import kept_in_storage
+from dure.runs.folder import STUDY_FILE
+from dure.storage.pushing import kept_in_storage
 
 if TYPE_CHECKING:
-    from dure.tuning.events import StudyListener
+    from dure.events import StudyListener
 
 BASE = "experiment.yaml"
 RESULTS = "progressive_training_results.json"
@@ -68,8 +69,7 @@ def progressive(
     from dure.reporting.progressive_plot import plot_progressive
     from dure.reporting.progressive_table import progressive_text
     from dure.reporting.tracking import tracker_for
-    from dure.training.records import RunFolder
-    from dure.training.resumption import stored_experiment
+    from dure.runs.folder import RunFolder, stored_experiment
     from dure.tuning.adapter import run_study
     from dure.tuning.progression import Progressive
 
@@ -182,7 +182,8 @@ def _promoted_model(candidate: Path, path: Path, stage: str, profile: Profile) -
 
     Made anew from the stage's weights, if it was removed when another stage was the best.
     """
-    from dure.training.snapshots import BEST, export_weights
+    from dure.runs.epochs import BEST
+    from dure.training.snapshots import export_weights
 
     target, made = candidate / "final_model", candidate / stage / "final_model"
     if candidate != path:

@@ -8,16 +8,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dure.config.loading import STUDY_FILE, checked, dump_yaml, load_space, stored_study
+from dure.config.loading import checked, dump_yaml, load_space, stored_study
 from dure.config.schema import Experiment, Profile
 from dure.config.spaces import Choice, Integer, LogUniform, SearchSpace
 from dure.config.sweeps import SamplerName, StopperName, SweepMetric, SweepStudy, judged_by
 from dure.errors import UserError, nearest
 from dure.files import read_json, write_json, write_text
-from dure.training.mirroring import kept_in_storage
+from dure.runs.folder import STUDY_FILE
+from dure.storage.pushing import kept_in_storage
 
 if TYPE_CHECKING:
-    from dure.tuning.events import StudyListener
+    from dure.events import StudyListener
 
 DEFAULT_SPACE = "learning_rate"
 BASE = "experiment.yaml"
@@ -118,7 +119,7 @@ def sweep(
         RunError: Ray does not start.
     """
     from dure.reporting.tracking import tracker_for
-    from dure.training.resumption import stored_experiment
+    from dure.runs.folder import stored_experiment
     from dure.tuning.adapter import run_study
     from dure.tuning.sweep import Sweep
 
@@ -314,8 +315,8 @@ def _parsed(space: SearchSpace, key: str, raw: str) -> Any:
 def _samples(experiment: Experiment) -> tuple[int, int]:
     """Return the training rows between two validations, and those of a whole trial."""
     from dure.family import load_family
+    from dure.family.corpus import read_split
     from dure.training.arguments import steps_per_epoch, total_steps
-    from dure.training.corpus import read_split
 
     training, data = experiment.training, experiment.data
     rows = len(read_split(load_family(experiment), "train", data.train).dataset)

@@ -12,19 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from dure.analysis.loss_series import Point, series_of
 from dure.analysis.sweet_spot import Thresholds, candidate_epochs
-from dure.config.loading import STUDY_FILE, dump_yaml, with_values
+from dure.config.loading import dump_yaml, with_values
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
+from dure.events import RunListener, RunProgress, RunStart
 from dure.files import read_json_lines, write_json, write_text
-from dure.training.events import RunListener, RunProgress, RunStart
-from dure.training.mirroring import kept_in_storage
-from dure.training.records import RunFolder, UnifiedFolder
-from dure.training.resumption import stored_experiment
-from dure.training.retention import record_needed
-from dure.training.snapshots import epochs_of
+from dure.runs.budget import record_needed
+from dure.runs.epochs import epochs_of
+from dure.runs.folder import STUDY_FILE, RunFolder, UnifiedFolder, stored_experiment
+from dure.storage.pushing import kept_in_storage
 
 if TYPE_CHECKING:
-    from dure.tuning.events import StudyListener
+    from dure.events import StudyListener
 
 logger = logging.getLogger(__name__)
 
@@ -232,8 +231,8 @@ def _foretell_disk(experiment: Experiment, path: Path, tell: Tell) -> None:
         UserError: It does not fit.
     """
     from dure.family import load_family
-    from dure.training.corpus import load_corpus
-    from dure.training.forecast import forecast
+    from dure.family.corpus import load_corpus
+    from dure.runs.forecast import forecast
     from dure.validation.checks import Note
     from dure.validation.forecast import check_disk
     from dure.validation.model import model_facts

@@ -19,8 +19,8 @@ from dure import api
 from dure.config import load_experiment, load_profile
 from dure.modeling.weights import STATE
 from dure.module_epochs import EMA_FILE, cross_over
-from dure.training.records import UnifiedFolder
-from dure.training.snapshots import RAW, epochs_of
+from dure.runs.epochs import RAW, epochs_of
+from dure.runs.folder import UnifiedFolder
 from dure.unified import EpochKeeper
 
 EMA_DECAY = 0.995

@@ -12,11 +12,11 @@ from dure.analysis.sweet_spot import Thresholds
 from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.family import load_family
+from dure.family.corpus import load_corpus
 from dure.files import read_json_lines
 from dure.modeling.weights import load_weights
 from dure.module_epochs import cross_over, find_sweet_spots
-from dure.training.corpus import load_corpus
-from dure.training.records import StageFolder
+from dure.runs.folder import StageFolder
 from dure.training.run import RunRequest, run
 
 

@@ -19,7 +19,7 @@ from dure.resume_check import verify_resume
 from dure.resume_check.checking import caveats, shortened
 from dure.resume_check.comparison import compare_runs
 from dure.resume_check.sessions import drawn_cuts
-from dure.training.checkpoints import last_checkpoint
+from dure.runs.checkpoints import last_checkpoint
 from dure.training.run import RunRequest, run
 
 

@@ -28,7 +28,7 @@ from dure.config.loading import load_experiment
 from dure.errors import UserError
 from dure.files import write_text
 from dure.metrics.classification import classification_report
-from dure.training.records import PREDICTED, PROBABILITY, RunFolder
+from dure.runs.folder import PREDICTED, PROBABILITY, RunFolder
 
 _TEST = "test_"
 _SHARES: tuple[Share, ...] = ("accuracy", "macro_f1", "weighted_f1")

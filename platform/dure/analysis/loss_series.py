@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from dure.errors import UserError
 from dure.files import read_json_lines
-from dure.training.records import RunFolder
+from dure.runs.folder import RunFolder
 
 LOSS = "eval_loss"
 _FIELDS = {"epoch", "train_loss", "eval_loss"}

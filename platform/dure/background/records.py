@@ -17,9 +17,9 @@ from typing import Any
 
 import psutil
 
+from dure.family.corpus import cache_folder
 from dure.files import write_json
 from dure.runtime.jobs import ENDED, Job
-from dure.training.corpus import cache_folder
 
 _NUM_KEPT = 100
 CLOCK_SECONDS = 2.0

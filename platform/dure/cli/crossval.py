@@ -9,8 +9,8 @@ import typer
 from dure.cli import options
 from dure.cli.app import app
 from dure.cli.printing import print_result, print_yaml, results_only_on_stdout, tell
-from dure.config.loading import STUDY_FILE
 from dure.errors import UserError
+from dure.runs.folder import STUDY_FILE
 
 
 @app.command()

@@ -9,10 +9,10 @@ import typer
 from dure.cli import options
 from dure.cli.app import app
 from dure.cli.printing import print_result, print_yaml, results_only_on_stdout, tell
-from dure.config.loading import STUDY_FILE
 from dure.config.progressive import OnBaseline
 from dure.config.progressive_plan import candidate_experiments, plan_progressive
 from dure.config.schema import Experiment
+from dure.runs.folder import STUDY_FILE
 
 
 @app.command()

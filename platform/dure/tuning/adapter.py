@@ -13,14 +13,13 @@ from typing import Any
 from ray import tune
 
 from dure.config.schema import Experiment, Profile
+from dure.events import SETTLED, RunListener, StudyListener
+from dure.runs.logs import captured_output
 from dure.runtime.cluster import Cluster, cluster
 from dure.runtime.placement import fitting_trials, trial_bundle
 from dure.signals import Stopped, stoppable
-from dure.training.events import RunListener
-from dure.training.logs import captured_output
-from dure.training.mirror import SharedFolder, shared_folder
+from dure.storage.mirror import SharedFolder, shared_folder
 from dure.tuning.board import Board, trial_name
-from dure.tuning.events import SETTLED, StudyListener
 from dure.tuning.naming import named_trainable
 from dure.tuning.strategy import Strategy, TrialPlan
 from dure.tuning.trial import TrialRequests, settled

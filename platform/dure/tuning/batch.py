@@ -8,7 +8,7 @@ from typing import Any
 from dure.config.schema import Experiment
 from dure.config.studies import BatchStudy
 from dure.errors import UserError, nearest
-from dure.tuning.events import TrialStatus
+from dure.events import TrialStatus
 from dure.tuning.strategy import Strategy, TrialPlan
 
 

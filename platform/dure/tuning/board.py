@@ -16,17 +16,17 @@ import ray
 from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 
+from dure.events import SETTLED, StudyListener, TrialStatus
 from dure.files import write_json
+from dure.runs.checkpoints import last_checkpoint
+from dure.runs.disk import is_disk_full
+from dure.runs.folder import RunFolder, RunResult, finite, folder_at
+from dure.runs.restarts import Restarts
 from dure.runtime.deaths import Death, death_of
 from dure.runtime.fit import died_too_often, restart_line
 from dure.signals import Stopped
-from dure.training.checkpoints import last_checkpoint
-from dure.training.mirror import SharedFolder
-from dure.training.records import RunFolder, RunResult, finite, folder_at
-from dure.training.restarts import Restarts
-from dure.training.room import is_disk_full
-from dure.tuning.events import SETTLED, StudyListener, TrialStatus
-from dure.tuning.mirroring import StudyMirror
+from dure.storage.mirror import SharedFolder
+from dure.storage.pushing import StudyMirror
 from dure.tuning.strategy import Strategy, TrialPlan
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from ray.tune.search import Searcher
 from dure.config.crossval import CrossvalStudy
 from dure.config.data import FoldConfig
 from dure.config.schema import Experiment
-from dure.training.records import RunFolder, RunResult
-from dure.tuning.events import TrialStatus
+from dure.events import TrialStatus
+from dure.runs.folder import RunFolder, RunResult
 from dure.tuning.strategy import Strategy, TrialPlan
 
 Scores = Mapping[str, Mapping[int, float]]

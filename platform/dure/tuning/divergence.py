@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import ClassVar
 
 from dure.errors import RunError
+from dure.events import RunListener, RunProgress, RunStart
 from dure.files import read_json_lines
-from dure.training.events import RunListener, RunProgress, RunStart
-from dure.training.records import RunFolder
+from dure.runs.folder import RunFolder
 
 EXPLODED = 3.0
 """Times its first training loss at which a run counts as exploding."""

@@ -12,9 +12,9 @@ from ray.tune.search import Searcher
 
 from dure.config.progressive import ProgressiveStudy
 from dure.config.schema import Experiment
-from dure.training.records import RunFolder, RunResult, finite
-from dure.training.snapshots import epochs_of
-from dure.tuning.events import SETTLED, TrialStatus
+from dure.events import SETTLED, TrialStatus
+from dure.runs.epochs import epochs_of
+from dure.runs.folder import RunFolder, RunResult, finite
 from dure.tuning.halving import Candidate
 from dure.tuning.progressive import DATA_RATIO, ProgressiveRatioScheduler
 from dure.tuning.stages import BASELINE, SCORE, beats_baseline, best_place, run_stage, stage_folders

@@ -14,11 +14,11 @@ from dure.config.progressive import ProgressiveStudy, stage_name
 from dure.config.schema import Experiment, TrainingConfig
 from dure.errors import DureError, UserError
 from dure.files import read_json_lines, write_json
-from dure.training import checkpoints
+from dure.runs import checkpoints
+from dure.runs.epochs import BEST, epochs_of, mark_best
+from dure.runs.folder import RunFolder, RunResult, StageFolder, finite
 from dure.training.memory import resident_mb
-from dure.training.records import RunFolder, RunResult, StageFolder, finite
 from dure.training.run import RunRequest, one_line
-from dure.training.snapshots import BEST, epochs_of, mark_best
 from dure.tuning.divergence import DivergedError, DivergenceGuard, first_loss
 from dure.tuning.progressive import DATA_RATIO, INTERRUPTED
 from dure.tuning.trial import TrialRequests, fit_trial

@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 from ray import tune
 
 from dure.config.schema import Experiment
-from dure.training.events import RunListener
-from dure.training.records import RunResult, finite
-from dure.tuning.events import TrialStatus
+from dure.events import RunListener, TrialStatus
+from dure.runs.folder import RunResult, finite
 from dure.tuning.trial import run_trial
 
 

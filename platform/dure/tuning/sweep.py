@@ -14,12 +14,11 @@ from dure.config.schema import Experiment
 from dure.config.spaces import Values, spaced
 from dure.config.sweeps import SweepStudy, judged_by
 from dure.errors import UserError
+from dure.events import SETTLED, RunListener, TrialStatus
 from dure.files import read_json_lines
-from dure.training import checkpoints
-from dure.training.events import RunListener
-from dure.training.records import RunFolder, RunResult
+from dure.runs import checkpoints
+from dure.runs.folder import RunFolder, RunResult
 from dure.tuning.divergence import DivergenceGuard
-from dure.tuning.events import SETTLED, TrialStatus
 from dure.tuning.optuna_study import front
 from dure.tuning.search import SweepSearch, Verdict, trial_name
 from dure.tuning.stoppers import AshaStopper, MedianStopper, Stopper

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dure.files import read_json_lines
-from dure.training.records import RunFolder
+from dure.runs.folder import RunFolder
 
 
 def sweep_points(summary: Mapping[str, Any], samples_per_step: Mapping[str, int]) -> list[dict[str, Any]]:

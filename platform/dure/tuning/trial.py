@@ -12,13 +12,13 @@ from ray import tune
 
 from dure.config.schema import Experiment, Profile
 from dure.errors import DureError
+from dure.events import RunListener, RunProgress
+from dure.runs.folder import RunFolder, RunResult
+from dure.runs.restarts import Restarts
 from dure.runtime.fit import TrainReporter, fit, report_of, run_name
-from dure.storage import StorageError
-from dure.training.events import RunListener, RunProgress
-from dure.training.mirror import SharedFolder
-from dure.training.mirroring import push_end
-from dure.training.records import RunFolder, RunResult
-from dure.training.restarts import Restarts
+from dure.storage.mirror import SharedFolder
+from dure.storage.pushing import push_end
+from dure.storage.remote import StorageError
 from dure.training.run import RunRequest, one_line
 from dure.tuning.divergence import DivergedError
 from dure.tuning.naming import show_as

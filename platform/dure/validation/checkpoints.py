@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from dure.errors import UserError, nearest
 from dure.family import Family
+from dure.family.saved_model import read_model
 from dure.files import read_json_lines
 from dure.modeling.weights import LOST, check_torch_file
-from dure.training.checkpoints import STATE_FILE
-from dure.training.final_model import read_model
-from dure.training.manifest import check_whole, has_manifest
-from dure.training.records import RunFolder, folder_at
+from dure.runs.checkpoints import STATE_FILE
+from dure.runs.folder import RunFolder, folder_at
+from dure.runs.manifest import check_whole, has_manifest
 from dure.validation.checks import Checklist, Note
 from dure.validation.model import ModelFacts, Shape
 from dure.validation.weights import check_same_model, safetensors_shapes, torch_shapes

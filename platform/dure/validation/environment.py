@@ -170,8 +170,8 @@ def device(note: Note, profile: Profile) -> None:
     """Check that the device of the profile is here, and as many of it as one trial takes."""
     import torch
 
+    from dure.runs.environment import device_name
     from dure.runtime.machine import require_device
-    from dure.training.environment import device_name
 
     require_device(profile)
     where = f"profile {profile.name}"
@@ -275,7 +275,7 @@ def deepspeed(note: Note, settings: str) -> None:
 
 def cache(note: Note) -> None:
     """Check that the cache of tables can be written to."""
-    from dure.training.corpus import cache_folder
+    from dure.family.corpus import cache_folder
 
     writable(note, cache_folder())
 

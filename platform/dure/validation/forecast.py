@@ -10,7 +10,7 @@ import psutil
 
 from dure.config.schema import Profile
 from dure.errors import UserError
-from dure.training.forecast import Forecast
+from dure.runs.forecast import Forecast
 from dure.validation.checks import Note
 from dure.validation.environment import amount, existing
 

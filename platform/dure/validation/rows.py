@@ -58,7 +58,7 @@ def _skipping(family: Family) -> Family:
 def _sources(note: Note, family: Family) -> dict[str, str]:
     """Return the table that each split is read from, when all are there and belong together."""
     from dure.config.data import SAMPLE
-    from dure.training.corpus import check_sources
+    from dure.family.corpus import check_sources
 
     check_sources(family.experiment)
     data = family.experiment.data
@@ -74,7 +74,7 @@ def _table(
     note: Note, family: Family, lenient: Family, split: str, source: str, tables: dict[str, Table]
 ) -> Table:
     """Read a table to its end, and put it into ``tables`` even when it has rows that would stop a run."""
-    from dure.training.corpus import read_split
+    from dure.family.corpus import read_split
 
     table = tables[split] = read_split(lenient, split, source)
     bad = sum(skipped.count for skipped in table.skipped)
@@ -154,7 +154,7 @@ def _split(note: Note, family: Family, tables: dict[str, Table]) -> None:
 
 def _encoding(note: Note, family: Family) -> PreTrainedTokenizerBase:
     """Encode the rows as a run would, which then finds them in the cache; tells unknown and truncated ones."""
-    from dure.training.corpus import load_corpus
+    from dure.family.corpus import load_corpus
 
     told: list[str] = []
     try:

@@ -16,8 +16,8 @@ from dure.config.rehearsal import rehearsal_of
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.family import Family, load_family
-from dure.training.forecast import forecast
-from dure.training.records import RunFolder
+from dure.runs.folder import RunFolder
+from dure.runs.forecast import forecast
 from dure.validation import environment
 from dure.validation.checks import Check, Checklist, Note, Tell
 from dure.validation.forecast import check_disk, check_memory

@@ -15,7 +15,7 @@ from dure.config.loading import dump_yaml
 from dure.errors import UserError
 from dure.files import write_text
 from dure.metrics.classification import classification_report
-from dure.training.records import RunFolder, RunResult
+from dure.runs.folder import RunFolder, RunResult
 
 CLASSES = ["기쁨", "슬픔", "분노"]
 NUM_FOLDS, NUM_ROWS = 5, 60

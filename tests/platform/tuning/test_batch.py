@@ -9,12 +9,11 @@ import pytest
 from dure.config.schema import Experiment
 from dure.config.studies import BatchStudy
 from dure.errors import UserError
+from dure.events import RunListener, StudyListener
 from dure.files import read_json_lines
-from dure.training.events import RunListener
-from dure.training.records import RunFolder
+from dure.runs.folder import RunFolder
 from dure.tuning.adapter import SUMMARY, run_study
 from dure.tuning.batch import Batch, only
-from dure.tuning.events import StudyListener
 
 
 class _Notes(StudyListener):
@@ -97,7 +96,7 @@ def test_nothing_left_to_do_starts_no_ray(tiny, cpu, study, tmp_path):
     import ray
 
     done = _named(tiny("t5", "lora"), "done")
-    from dure.training.records import RunResult
+    from dure.runs.folder import RunResult
 
     (tmp_path / "done").mkdir()
     RunFolder(tmp_path / "done").write_result(RunResult("done", "completed", {"eval_rouge1": 0.5}))

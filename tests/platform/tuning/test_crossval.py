@@ -10,7 +10,7 @@ import pytest
 from dure import api
 from dure.crossval import crossval, fold_runs, plan_crossval, read_crossval
 from dure.errors import UserError
-from dure.training.records import RunFolder
+from dure.runs.folder import RunFolder
 from dure.tuning.crossval import Crossval
 from trainables.samples.reviews import review_corpus
 
@@ -108,7 +108,7 @@ def test_what_is_clearly_worse_gets_no_further_folds(tiny, tmp_path):
     for number in (1, 2, 3):
         for name in ("good", "bad"):
             folder = RunFolder(tmp_path / plans[f"{name}.fold_{number}"].folder)
-            from dure.training.records import RunResult
+            from dure.runs.folder import RunResult
 
             metric = experiments[0].training.best_metric.replace("eval_", "test_")
             folder.write_result(RunResult(name, "completed", metrics={metric: 0.5 + (name == "good") / 4}))

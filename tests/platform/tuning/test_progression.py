@@ -10,9 +10,9 @@ import torch
 
 from dure.config.progressive import ProgressiveStudy
 from dure.config.progressive_plan import read_progressive
+from dure.events import StudyListener, TrialStatus
 from dure.files import read_json_lines, write_json
 from dure.progressive import BASE, PLOT, RESULTS, SUMMARY, progressive
-from dure.tuning.events import StudyListener, TrialStatus
 from dure.tuning.progression import Progressive
 
 LR = "training.learning_rate"

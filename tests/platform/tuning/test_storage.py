@@ -10,11 +10,11 @@ from dure.api import batch, bring
 from dure.config.schema import Experiment
 from dure.config.storage import StorageConfig
 from dure.config.studies import BatchStudy
+from dure.events import StudyListener
 from dure.files import read_json_lines
-from dure.storage import Storage
-from dure.training.checkpoints import STATE_FILE, checkpoints
-from dure.training.records import RunFolder
-from dure.tuning.events import StudyListener
+from dure.runs.checkpoints import STATE_FILE, checkpoints
+from dure.runs.folder import RunFolder
+from dure.storage.remote import Storage
 
 
 class _Notes(StudyListener):

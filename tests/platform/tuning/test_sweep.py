@@ -10,12 +10,11 @@ import pytest
 from dure.config import load_experiment
 from dure.config.sweeps import SweepMetric
 from dure.errors import UserError
+from dure.events import RunProgress, StudyListener
 from dure.files import read_json_lines
+from dure.runs.folder import RunFolder
 from dure.sweeping import RESULTS, parse_point, plan_sweep, read_sweep, sweep, winner_overrides
-from dure.training.events import RunProgress
-from dure.training.records import RunFolder
 from dure.tuning.divergence import DivergedError, DivergenceGuard
-from dure.tuning.events import StudyListener
 from dure.tuning.optuna_study import JOURNAL
 from dure.tuning.sweep import Sweep
 from dure.tuning.sweep_points import stability

@@ -21,9 +21,8 @@ from pathlib import Path
 
 import psutil
 
+from dure.events import RunListener, StudyListener, TrialStatus
 from dure.files import append_json_line, read_json_lines
-from dure.training.events import RunListener
-from dure.tuning.events import StudyListener, TrialStatus
 
 STEPS = "steps.jsonl"
 

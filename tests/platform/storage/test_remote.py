@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from dure.config import load_profile
 from dure.config.storage import StorageConfig
 from dure.errors import UserError
-from dure.storage import Storage, StorageError, joined, shown, storage_at
+from dure.storage.remote import Storage, StorageError, joined, shown, storage_at
 
 AT_ONCE = ()
 """No further attempts."""

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from dure.errors import RunError
 from dure.files import read_json_lines
-from dure.training import checkpoints
-from dure.training.manifest import MANIFEST, faults, write_manifest
-from dure.training.records import RunFolder
+from dure.runs import checkpoints
+from dure.runs.folder import RunFolder
+from dure.runs.manifest import MANIFEST, faults, write_manifest
 from dure.training.run import RunRequest, run
 
 JUDGE = checkpoints.Judge("eval_rouge_sum", higher_is_better=True)
@@ -76,7 +76,7 @@ def resumed(a_run, cpu, tmp_path):
     experiment, source, _ = a_run
 
     def resume(breaking):
-        from dure.training.events import RunListener
+        from dure.events import RunListener
 
         told = []
 

@@ -17,10 +17,10 @@ from typing import TypeVar
 
 from dure.config.schema import Profile
 from dure.files import write_json, written_beside
-from dure.storage import Storage, joined
-from dure.training.checkpoints import STATE_FILE
-from dure.training.manifest import MANIFEST, described, faults
-from dure.training.records import RunFolder
+from dure.runs.checkpoints import STATE_FILE
+from dure.runs.folder import RunFolder
+from dure.runs.manifest import MANIFEST, described, faults
+from dure.storage.remote import Storage, joined
 
 logger = logging.getLogger(__name__)
 

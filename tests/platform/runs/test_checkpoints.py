@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dure.training import checkpoints
+from dure.runs import checkpoints
 
 
 def _make(folder, *steps):

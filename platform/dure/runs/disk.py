@@ -14,9 +14,9 @@ from accelerate.state import PartialState
 from dure.config.storage import StorageConfig
 from dure.errors import DureError, RunError, UserError
 from dure.files import in_bytes
-from dure.training.agreement import by_main, first_said
-from dure.training.forecast import Forecast
-from dure.training.retention import bytes_in, collect, study_of
+from dure.runs.agreement import by_main, first_said
+from dure.runs.budget import bytes_in, collect, study_of
+from dure.runs.forecast import Forecast
 
 logger = logging.getLogger(__name__)
 

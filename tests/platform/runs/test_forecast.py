@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dure.training.forecast import forecast
+from dure.runs.forecast import forecast
 
 
 def test_full_training_takes_sixteen_bytes_a_parameter_and_an_average_four_more(tiny):

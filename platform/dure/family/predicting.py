@@ -15,10 +15,10 @@ from dure.config.schema import Profile
 from dure.data.tables import Table, read_table
 from dure.errors import UserError
 from dure.family import Family, load_family
+from dure.family.corpus import Corpus, Tested, cache_folder, encode_split
+from dure.family.saved_model import read_model
 from dure.files import make_folder, write_text
-from dure.training.corpus import Corpus, Tested, cache_folder, encode_split
-from dure.training.final_model import read_model
-from dure.training.records import PREDICTED, PROBABILITY, ROW, RunFolder
+from dure.runs.folder import PREDICTED, PROBABILITY, ROW, RunFolder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

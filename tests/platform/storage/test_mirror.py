@@ -12,12 +12,12 @@ import torch
 from dure.config import load_profile
 from dure.config.storage import StorageConfig
 from dure.errors import RunError
+from dure.events import RunListener
 from dure.files import read_json_lines
-from dure.storage import Storage, StorageError
-from dure.training.checkpoints import STATE_FILE, checkpoints
-from dure.training.events import RunListener
-from dure.training.manifest import MANIFEST, write_manifest
-from dure.training.mirror import Mirror, SharedFolder, shared_folder
+from dure.runs.checkpoints import STATE_FILE, checkpoints
+from dure.runs.manifest import MANIFEST, write_manifest
+from dure.storage.mirror import Mirror, SharedFolder, shared_folder
+from dure.storage.remote import Storage, StorageError
 from dure.training.run import RunRequest, run
 
 FILES = ("model.safetensors", "optimizer.pt", STATE_FILE)
@@ -308,7 +308,7 @@ def test_a_run_whose_machine_is_lost_goes_on_in_an_empty_folder_and_ends_the_sam
 
 @pytest.mark.slow
 def test_a_run_outlives_its_storage_and_the_next_push_brings_everything(tiny, cpu, s3, tmp_path, monkeypatch):
-    monkeypatch.setattr("dure.storage._WAITS_SECONDS", ())
+    monkeypatch.setattr("dure.storage.remote._WAITS_SECONDS", ())
     lines = _Lines()
     path = tmp_path / "run"
     gone = _Cut(1, lambda: setattr(s3, "fails", lambda method, key: True))

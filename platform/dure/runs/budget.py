@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dure.config.loading import STUDY_FILE
 from dure.errors import UserError
 from dure.files import in_bytes, write_json
-from dure.training.checkpoints import STATE_FILE, checkpoints
-from dure.training.manifest import faults, has_manifest
-from dure.training.records import RunFolder, StageFolder, folder_at
-from dure.training.snapshots import BEST, epochs_of
+from dure.runs.checkpoints import STATE_FILE, checkpoints
+from dure.runs.epochs import BEST, epochs_of
+from dure.runs.folder import STUDY_FILE, RunFolder, StageFolder, folder_at
+from dure.runs.manifest import faults, has_manifest
 
 logger = logging.getLogger(__name__)
 

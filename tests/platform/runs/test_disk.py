@@ -15,13 +15,13 @@ from safetensors.torch import save_file
 
 from dure.config.storage import StorageConfig
 from dure.errors import RunError, UserError
+from dure.events import RunListener
 from dure.files import append_json_line, read_json_lines
-from dure.training import checkpoints
-from dure.training.events import RunListener
-from dure.training.forecast import Forecast
-from dure.training.manifest import faults
-from dure.training.records import RunFolder
-from dure.training.room import DiskRoom, is_disk_full
+from dure.runs import checkpoints
+from dure.runs.disk import DiskRoom, is_disk_full
+from dure.runs.folder import RunFolder
+from dure.runs.forecast import Forecast
+from dure.runs.manifest import faults
 from dure.training.run import RunRequest, run
 from dure.training.stopping import StopAsked
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dure.errors import DureError, UserError
 from dure.family import Family
 from dure.files import written_beside
-from dure.training.manifest import check_whole, write_manifest
+from dure.runs.manifest import check_whole, write_manifest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dure.errors import RunError
-from dure.training.manifest import MANIFEST, described, faults, has_manifest
+from dure.runs.manifest import MANIFEST, described, faults, has_manifest
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 STATE_FILE = "trainer_state.json"

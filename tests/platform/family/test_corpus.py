@@ -14,7 +14,7 @@ from dure.config.ratios import schedule
 from dure.config.schema import Experiment
 from dure.data.encoding import tokenizer_fingerprint
 from dure.family import load_family
-from dure.training.corpus import Corpus, cache_folder, load_corpus
+from dure.family.corpus import Corpus, cache_folder, load_corpus
 
 LABELS = ["드문", *["보통"] * 9, *["흔한"] * 30]
 WORDS = [

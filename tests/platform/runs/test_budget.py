@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from dure.config.storage import StorageConfig
 from dure.errors import RunError
-from dure.training import checkpoints
-from dure.training.manifest import write_manifest
-from dure.training.records import RunFolder, RunResult, StageFolder, UnifiedFolder
-from dure.training.retention import Kept, bytes_in, collect, plan, record_needed, study_of, survey
-from dure.training.room import RESERVE_BYTES, DiskRoom
+from dure.runs import checkpoints
+from dure.runs.budget import Kept, bytes_in, collect, plan, record_needed, study_of, survey
+from dure.runs.disk import RESERVE_BYTES, DiskRoom
+from dure.runs.folder import RunFolder, RunResult, StageFolder, UnifiedFolder
+from dure.runs.manifest import write_manifest
 
 things = st.builds(
     Kept,
