@@ -21,32 +21,23 @@ ROOMS = (
     "runs",
     "events",
     "storage",
+    "reporting",
     "family",
     "training",
     "runtime",
-    "tuning",
-    "analysis",
-    "reporting",
-    "background",
-    "jobs",
-    "sweeping",
-    "progressive",
-    "crossval",
-    "module_epochs",
-    "validation",
-    "preflight",
     "outputs",
-    "api",
-    "resume_check",
-    "unified",
+    "jobs",
+    "preflight",
     "studies",
     "epochs",
+    "api",
+    "resume_check",
     "notebook",
     "cli",
     "__main__",
     "__init__",
 )
-RAY_ROOMS = {"ray.train": "runtime", "ray.init": "runtime", "ray.tune": "tuning"}
+RAY_ROOMS = {"ray.train": "runtime", "ray.init": "runtime", "ray.tune": "studies"}
 FOREIGN = ("trainables", "search_spaces", "cluster", "tests")
 SOURCES = sorted(ENGINE.rglob("*.py"))
 
@@ -131,8 +122,8 @@ def test_a_source_imports_only_what_its_room_may(file: Path) -> None:
         ("training", "import ray\nray.init()"),
         ("training", "import ray as r\nr.init()"),
         ("training", "import ray\nray.train.report({})"),
-        ("tuning", "from ray import train"),
-        ("tuning", "from ray.train import Checkpoint"),
+        ("studies", "from ray import train"),
+        ("studies", "from ray.train import Checkpoint"),
         ("runtime", "from ray import tune"),
     ],
 )
@@ -145,7 +136,7 @@ def test_the_guard_catches(room: str, source: str) -> None:
     [
         ("training", "from dure.config import Experiment\nfrom dure.training import recorder"),
         ("training", "import ray\nray.get(1)"),
-        ("tuning", "from ray import tune\nfrom dure.runtime import resources"),
+        ("studies", "from ray import tune\nfrom dure.runtime import placement"),
         ("runtime", "import ray\nray.init()\nfrom ray.train import Checkpoint"),
     ],
 )

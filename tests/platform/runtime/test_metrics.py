@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 
 from dure.config.schema import Experiment
-from dure.config.studies import BatchStudy
 from dure.events import RunListener, RunProgress, RunStart
 from dure.files import read_json_lines
 from dure.runs.folder import RunFolder, RunResult
 from dure.runtime.metrics import COUNTERS, GAUGES, TAGS, RayMetrics
-from dure.tuning.adapter import run_study
-from dure.tuning.batch import Batch
+from dure.studies.adapter import run_study
+from dure.studies.batch import Batch, BatchStudy
 
 GRAFANA = Path(__file__).parents[3] / "cluster" / "grafana" / "dure.json"
 PROMETHEUS_NAMES = {f"ray_{name}" for name in GAUGES} | {f"ray_{name}_total" for name in COUNTERS}
