@@ -22,7 +22,7 @@ settings.load_profile("dure")
 
 REPOSITORY = Path(__file__).parents[1]
 HEAVY = tuple(
-    REPOSITORY / "tests" / name for name in ("e2e", "platform/tuning", "platform/runtime", "trainables")
+    REPOSITORY / "tests" / name for name in ("e2e", "platform/studies", "platform/runtime", "trainables")
 )
 """Where files take half a minute and more."""
 

@@ -31,7 +31,7 @@ from dure.modeling.classifier import classifier_modules, load_classifier
 from dure.modeling.export import export
 from dure.modeling.loading import load_tokenizer
 from dure.modeling.objectives import ClassCrossEntropy, Objective, balanced_weights
-from dure.training.records import PROBABILITY
+from dure.runs.folder import PROBABILITY
 from trainables.samples.reviews import Review, review_corpus
 
 _FIGURES = ("precision", "recall", "f1", "support")

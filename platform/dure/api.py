@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dure.config import library
-from dure.config.loading import STUDY_FILE, dump_yaml, load_experiment, load_profile, load_space, load_study
+from dure.config.loading import load_experiment, load_profile, load_space
 from dure.config.rehearsal import rehearsal_of
 from dure.config.schema import Experiment, Profile
-from dure.config.studies import BatchStudy
 from dure.errors import UserError
-from dure.files import write_text
 from dure.outputs import bring, output_folder
-from dure.training.mirroring import kept_in_storage
+from dure.runtime.experiment import train
+from dure.studies.study import batch, check, check_rows, check_some_rows, load_study, study_experiments
 
 if TYPE_CHECKING:
-    from dure.training.events import RunListener
-    from dure.training.records import RunFolder, RunResult
-    from dure.tuning.events import StudyListener
+    pass
 
 logger = logging.getLogger(__name__)
 
 
 __all__ = [
+    "READERS",
     "batch",
     "bring",
     "catalogue",
@@ -47,6 +44,13 @@ __all__ = [
 ]
 
 load_config = load_experiment
+READERS: dict[library.Kind, Callable[[str], Any]] = {
+    "experiment": load_experiment,
+    "study": load_study,
+    "space": load_space,
+    "profile": load_profile,
+}
+"""How a YAML file of each kind is read, by its name or path."""
 Tell = Callable[[str], None]
 
 
@@ -91,7 +95,7 @@ def choose_profile(name: str | None, tell: Tell, *, address: str | None = None) 
     Raises:
         UserError: There is no such profile, its device is not here, or the address is empty.
     """
-    from dure.runtime.machine import recognised_profile, require_device
+    from dure.runtime.placement import recognised_profile, require_device
 
     if address is not None and not address.strip():
         raise UserError(
@@ -108,219 +112,6 @@ def choose_profile(name: str | None, tell: Tell, *, address: str | None = None) 
     profile, why = recognised_profile()
     tell(why)
     return profile
-
-
-def check(experiments: Iterable[Experiment], *, with_tables: bool = True) -> None:
-    """Check what can be known of experiments before anything starts, beyond what their sections say.
-
-    Args:
-        experiments: Resolved experiments.
-        with_tables: Whether their tables must be there.
-
-    Raises:
-        UserError: A family, one of its options, the metric that chooses the best checkpoint, a table, or the
-            cache is not as it must be.
-    """
-    from dure.family import load_family
-    from dure.training.corpus import cache_folder, check_sources
-    from dure.training.scores import check_best_metric
-
-    if with_tables:
-        cache_folder()
-    for experiment in experiments:
-        check_best_metric(experiment, load_family(experiment))
-        if with_tables:
-            check_sources(experiment)
-
-
-def check_rows(experiments: Iterable[Experiment]) -> None:
-    """Check the rows of experiments before a study starts that would meet the same mistake in every trial.
-
-    Raises:
-        UserError: A table is not what its family needs; with file, row and remedy.
-    """
-    from dure.family import load_family
-    from dure.training.corpus import check_tables
-
-    for experiment in experiments:
-        check_tables(load_family(experiment))
-
-
-def check_some_rows(experiments: Sequence[Experiment]) -> None:
-    """Check before a batch starts that not all of its experiments would fail for their tables.
-
-    One that would does not stop the others: its own trial says so.
-
-    Raises:
-        UserError: All would; what is wrong for the first of them.
-    """
-    wrong: list[UserError] = []
-    for experiment in experiments:
-        try:
-            check_rows([experiment])
-        except UserError as error:
-            wrong.append(error)
-        else:
-            return
-    if wrong:
-        raise wrong[0]
-
-
-def train(
-    experiment: Experiment,
-    *,
-    profile: Profile,
-    path: Path,
-    resume: bool = False,
-    address: str | None = None,
-    listeners: Sequence[RunListener] = (),
-    companions: Sequence[RunListener] = (),
-    layout: type[RunFolder] | None = None,
-) -> RunResult:
-    """Run one experiment as a Ray ``TorchTrainer`` and return its result.
-
-    One worker trains in this process and needs no cluster; more workers, or an ``address``, use one.
-
-    Args:
-        experiment: What to run.
-        profile: The machine.
-        path: Folder of the run.
-        resume: Continue what the folder holds.
-        address: Ray cluster to join.
-        listeners: Who is told of progress here, in the driver.
-        companions: Who is told of it where the training is; they travel.
-        layout: How the folder is laid out, when it is not that of an ordinary run.
-
-    Raises:
-        UserError: The experiment, its data or the cluster is wrong.
-        RunError: Training failed.
-        Stopped: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
-    """
-    from dure.reporting.tracking import tracker_for
-    from dure.runtime.cluster import cluster
-    from dure.runtime.fit import fit
-    from dure.runtime.follow import following
-    from dure.runtime.placement import require_room
-    from dure.signals import Stopped, stoppable
-    from dure.training.logs import captured_output
-    from dure.training.mirror import shared_folder
-    from dure.training.records import RunFolder
-    from dure.training.run import RunRequest
-
-    folder = RunFolder(path)
-    shared = shared_folder(profile, path)
-    if resume:
-        from dure.training.resumption import stored_experiment
-
-        experiment = stored_experiment(path, experiment)
-        finished = folder.read_result()
-        if finished is not None and finished.state == "completed":
-            for listener in listeners:
-                listener.told(f"{finished.name}: completed earlier, so nothing is run; results in {path}")
-            if shared is not None:
-                mirror = shared.mirror(path.resolve())
-                mirror.pull()
-                mirror.push()
-            return finished
-    write_text(folder.experiment, dump_yaml(experiment))
-
-    def tell(message: str) -> None:
-        for listener in listeners:
-            listener.told(message)
-
-    with stoppable(path.resolve(), tell) as stop_file:
-        request = RunRequest(
-            experiment=experiment,
-            profile=profile,
-            path=path.resolve(),
-            resume=resume,
-            listeners=(*listeners, *companions, tracker_for(experiment)),
-            layout=layout or RunFolder,
-            stop_file=stop_file,
-            shared=shared,
-        )
-        if profile.trains_in_process and address is None:
-            result = fit(request)
-        else:
-            tell(f"{experiment.name}: {profile.num_workers} worker(s) on a cluster; results in {path}")
-            # The console's terminal does not travel to the workers: it follows their records instead.
-            travelling = replace(request, listeners=request.listeners[len(listeners) :])
-            with (
-                captured_output(path / "driver.log"),
-                cluster(address, name=experiment.name) as ray_cluster,
-                following(folder.metrics, listeners),
-            ):
-                require_room(profile, ray_cluster.nodes, experiment.training.batch_size)
-                result = fit(
-                    travelling, in_process=False, tell=lambda line: tell(f"{experiment.name}: {line}")
-                )
-            for listener in listeners:
-                listener.finished(result)
-    if result.state == "interrupted":
-        raise Stopped
-    return result
-
-
-def study_experiments(
-    study: BatchStudy, overrides: Iterable[str] = (), chosen: str | None = None
-) -> list[Experiment]:
-    """Load the experiments of a study, all with the same overrides on top.
-
-    Args:
-        study: The study.
-        overrides: ``a.b=value`` texts.
-        chosen: Numbers from 1 or names, with commas (``--only``); all when not given.
-
-    Raises:
-        UserError: Something in them is wrong, or ``chosen`` names none.
-    """
-    from dure.tuning.batch import only
-
-    overrides = list(overrides)
-    names = list(study.experiments) if chosen is None else only(study.experiments, chosen)
-    return [load_experiment(name, overrides) for name in names]
-
-
-@kept_in_storage
-def batch(
-    study: BatchStudy,
-    experiments: Sequence[Experiment],
-    *,
-    profile: Profile,
-    path: Path,
-    resume: bool = False,
-    address: str | None = None,
-    listener: StudyListener | None = None,
-) -> dict[str, Any]:
-    """Run the experiments of a study side by side and return the summary.
-
-    A finished experiment of the folder is not run again; an interrupted one continues from its checkpoint.
-
-    Raises:
-        UserError: An experiment, its data or the cluster is wrong.
-        RunError: Ray does not start.
-    """
-    from dure.reporting.summary import summary_text
-    from dure.reporting.tracking import tracker_for
-    from dure.tuning.adapter import run_study
-    from dure.tuning.batch import Batch
-
-    if resume:
-        from dure.training.resumption import stored_experiment
-
-        experiments = [stored_experiment(path / each.name, each) for each in experiments]
-    path = path.resolve()
-    write_text(path / STUDY_FILE, dump_yaml(study))
-    summary = run_study(
-        Batch(study, experiments),
-        profile=profile,
-        path=path,
-        listener=listener,
-        trackers={each.name: tracker_for(each) for each in experiments},
-        address=address,
-    )
-    write_text(path / "experiment_summary.txt", summary_text(summary))
-    return summary
 
 
 def predict(
@@ -345,10 +136,10 @@ def predict(
         tell: Gets one-line messages.
 
     Raises:
-        UserError: See ``dure.training.prediction``; or there is no such fold.
+        UserError: See ``dure.family.predicting``; or there is no such fold.
     """
-    from dure.crossval import fold_runs
-    from dure.training.prediction import predict_file
+    from dure.family.predicting import predict_file
+    from dure.studies.crossval.driver import fold_runs
 
     return predict_file(fold_runs(run, fold), source, output, profile=profile, progress=progress, tell=tell)
 
@@ -366,8 +157,8 @@ def score(
     multi_reference: Any = "best",
 ) -> dict[str, Any]:
     """Score a table of predictions against a table of references; see ``dure.metrics.scoring``."""
+    from dure.family.corpus import cache_folder
     from dure.metrics.scoring import score_files
-    from dure.training.corpus import cache_folder
 
     return score_files(
         predictions,
@@ -385,13 +176,13 @@ def score(
 
 def catalogue() -> dict[str, dict[str, str]]:
     """Return what there is: experiments, studies, search spaces and profiles by name, each with a sentence."""
-    experiments = {name: load_experiment(str(file)) for name, file in library.available("experiment").items()}
-    studies = {name: load_study(str(file)) for name, file in library.available("study").items()}
-    spaces = {name: load_space(str(file)) for name, file in library.available("space").items()}
-    profiles = {name: load_profile(str(file)) for name, file in library.available("profile").items()}
+    found = {
+        kind: {name: read(str(file)) for name, file in library.available(kind).items()}
+        for kind, read in READERS.items()
+    }
     return {
-        "experiments": {name: each.experiment.description for name, each in experiments.items()},
-        "studies": {name: each.description for name, each in studies.items()},
-        "spaces": {name: each.description for name, each in spaces.items()},
-        "profiles": {name: each.description for name, each in profiles.items()},
+        "experiments": {name: each.experiment.description for name, each in found["experiment"].items()},
+        "studies": {name: each.description for name, each in found["study"].items()},
+        "spaces": {name: each.description for name, each in found["space"].items()},
+        "profiles": {name: each.description for name, each in found["profile"].items()},
     }

@@ -33,7 +33,7 @@ def load_model_and_tokenizer(
         UserError: The checkpoint cannot be loaded, or a setting does not fit it.
     """
     from dure.family import load_family
-    from dure.training.corpus import read_split, texts_of
+    from dure.family.corpus import read_split, texts_of
 
     family = load_family(config, tell)
     train = read_split(family, "train", config.data.train)
@@ -51,7 +51,7 @@ def load_datasets(
         UserError: A table is wrong, or the tokenizer is for it.
     """
     from dure.family import load_family
-    from dure.training.corpus import load_corpus
+    from dure.family.corpus import load_corpus
 
     corpus = load_corpus(load_family(config, tell), tokenizer=tokenizer, tell=tell)
     return corpus.train, corpus.dev
@@ -88,7 +88,7 @@ def create_trainer(
     """
     from dure.family import load_family
     from dure.reporting.tracking import WandbTracker
-    from dure.training.records import RunFolder
+    from dure.runs.folder import RunFolder
     from dure.training.trainer import ModelTrainer
 
     tell = (logger or logging.getLogger(__name__)).info

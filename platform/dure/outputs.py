@@ -12,7 +12,7 @@ from dure.errors import UserError
 from dure.files import make_folder
 
 if TYPE_CHECKING:
-    from dure.training.mirror import Mirror
+    from dure.storage.mirror import Mirror
 
 RUN_RECORD = "experiment.yaml"
 """What is written first into the folder of a run."""
@@ -112,8 +112,8 @@ def _require_empty_storage(profile: Profile, output: Path | None) -> None:
 
 def _mirror(profile: Profile, folder: Path) -> Mirror | None:
     """Return the mirror of a folder once its storage has answered; None where there is no storage."""
-    from dure.storage import storage_at
-    from dure.training.mirror import shared_folder
+    from dure.storage.mirror import shared_folder
+    from dure.storage.remote import storage_at
 
     if profile.storage.url is None:
         return None

@@ -17,11 +17,11 @@ import torch
 
 from dure import api
 from dure.config import load_experiment, load_profile
+from dure.epochs.driver import EMA_FILE, cross_over
+from dure.epochs.unified import EpochKeeper
 from dure.modeling.weights import STATE
-from dure.module_epochs import EMA_FILE, cross_over
-from dure.training.records import UnifiedFolder
-from dure.training.snapshots import RAW, epochs_of
-from dure.unified import EpochKeeper
+from dure.runs.epochs import RAW, epochs_of
+from dure.runs.folder import UnifiedFolder
 
 EMA_DECAY = 0.995
 """An average over about two epochs of a hundred steps."""

@@ -27,8 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dure.config import load_profile
-from dure.progressive import plan_progressive, progressive
 from dure.reporting.console import StudyConsole, terminal
+from dure.studies.progressive.driver import plan_progressive, progressive
 from tests.benchmarks.small_encoder import experiment, require_data, save_encoder
 
 FORECAST_AT = Fraction(3, 10)

@@ -40,10 +40,10 @@ from rich.table import Table
 from dure.config import load_profile
 from dure.config.loading import load_space
 from dure.config.schema import Experiment
+from dure.events import StudyListener, TrialStatus
 from dure.files import read_json_lines
-from dure.progressive import plan_progressive, progressive
-from dure.sweeping import plan_sweep, sweep
-from dure.tuning.events import StudyListener, TrialStatus
+from dure.studies.progressive.driver import plan_progressive, progressive
+from dure.studies.sweep.driver import plan_sweep, sweep
 from tests.benchmarks.small_encoder import experiment, require_data, save_encoder
 
 POINTS = 9

@@ -39,7 +39,7 @@ from transformers import (
 
 from dure.config import load_profile
 from dure.config.schema import Experiment
-from dure.training.records import RunFolder
+from dure.runs.folder import RunFolder
 from dure.training.trainer import ModelTrainer
 from trainables.summarization import Summarization
 

@@ -33,14 +33,13 @@ from rich.table import Table
 
 from dure.config import load_profile, rehearsal_of
 from dure.config.schema import Experiment
-from dure.config.studies import BatchStudy
+from dure.events import StudyListener, TrialStatus
+from dure.runs.logs import captured_output
 from dure.runtime.cluster import cluster
 from dure.runtime.fit import TrainReporter
-from dure.training.logs import captured_output
+from dure.studies.adapter import run_study
+from dure.studies.batch import Batch, BatchStudy
 from dure.training.run import RunRequest, run
-from dure.tuning.adapter import run_study
-from dure.tuning.batch import Batch
-from dure.tuning.events import StudyListener, TrialStatus
 
 
 def experiment(name: str) -> Experiment:

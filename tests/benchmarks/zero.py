@@ -36,11 +36,11 @@ from transformers import TrainerCallback, set_seed
 from dure.config import load_experiment, load_profile
 from dure.config.schema import Profile
 from dure.family import load_family
+from dure.family.corpus import load_corpus
 from dure.files import read_json_lines, write_json
+from dure.runs.folder import RunFolder
 from dure.runtime.cluster import cluster
 from dure.runtime.fit import fit, scaling
-from dure.training.corpus import load_corpus
-from dure.training.records import RunFolder
 from dure.training.run import RunRequest
 from dure.training.trainer import ModelTrainer
 

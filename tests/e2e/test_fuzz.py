@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dure.errors import UserError
 from dure.files import append_json_line, read_json, read_json_lines
-from dure.training.records import RunFolder, RunResult, StageFolder
+from dure.runs.folder import RunFolder, RunResult, StageFolder
 
 from .conftest import call
 

@@ -19,10 +19,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from dure.background.keeper import free_ports
+from dure.jobs.job_server import find_server, token_headers
+from dure.jobs.keeper import free_ports
+from dure.jobs.upload import max_upload_bytes
 from dure.runtime.guard import MARK, end_processes
-from dure.runtime.job_server import find_server, token_headers
-from dure.runtime.upload import max_upload_bytes
 
 from .conftest import REPOSITORY, TINY, call, environment, program
 from .test_wrong_input import check_message

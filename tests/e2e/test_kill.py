@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from dure.files import read_json_lines
-from dure.training.checkpoints import last_checkpoint
+from dure.runs.checkpoints import last_checkpoint
 
 REPOSITORY = Path(__file__).parents[2]
 NAMES = ("eenzeenee_t5", "kobart_baseline", "high_learning_rate")

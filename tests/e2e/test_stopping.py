@@ -15,8 +15,8 @@ import pytest
 from safetensors.torch import load_file
 
 from dure.files import read_json_lines
+from dure.runs.checkpoints import last_checkpoint
 from dure.signals import STOP_FILE
-from dure.training.checkpoints import last_checkpoint
 
 from .conftest import TINY, call, environment, program
 

@@ -10,7 +10,7 @@ import time
 import psutil
 import pytest
 
-from dure.storage import Storage
+from dure.storage.remote import Storage
 from tests.e2e.conftest import TINY, call, environment, program
 
 

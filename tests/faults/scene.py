@@ -18,8 +18,8 @@ import psutil
 
 from dure.errors import DureError
 from dure.files import read_json_lines
-from dure.training.checkpoints import checkpoints
-from dure.training.records import folder_at
+from dure.runs.checkpoints import checkpoints
+from dure.runs.folder import folder_at
 from tests.faults.results import runs_in
 from tests.faults.studies import Study
 

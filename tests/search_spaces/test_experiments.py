@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from dure.config import Experiment, available, load_experiment, load_study, rehearsal_of
+from dure.config import Experiment, available, load_experiment, rehearsal_of
+from dure.studies.study import load_study
 
 FOLDER = Path(__file__).parents[2] / "search_spaces"
 

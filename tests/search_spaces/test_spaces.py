@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from dure.cli.json_schema import json_schema
 from dure.config import available, load_experiment
-from dure.config.json_schema import json_schema
 from dure.config.loading import load_space, with_values
 from dure.errors import UserError
 

@@ -16,8 +16,8 @@ from dure.config import load_experiment, rehearsal_of
 from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.family import load_family
-from dure.training.corpus import load_corpus, read_split
-from dure.training.records import RunFolder
+from dure.family.corpus import load_corpus, read_split
+from dure.runs.folder import RunFolder
 from dure.training.run import RunRequest, run
 from dure.training.trainer import ModelTrainer
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from dure.family import load_family
+from dure.family.corpus import load_corpus
 from dure.files import read_json_lines
 from dure.reporting.figures import is_speed
-from dure.training.corpus import load_corpus
-from dure.training.records import RunFolder
+from dure.runs.folder import RunFolder
 from dure.training.run import RunRequest, run
 from trainables.red_heart.model import TASKS
 

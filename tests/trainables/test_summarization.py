@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dure.family import load_family
+from dure.family.corpus import load_corpus
 from dure.metrics.rouge import rouge
-from dure.training.corpus import load_corpus
 
 
 def test_the_baseline_is_the_first_utterance_scored_by_the_rouge_of_the_experiment(tiny):

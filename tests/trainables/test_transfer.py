@@ -23,8 +23,8 @@ from dure import api, notebook
 from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.family import load_family
-from dure.training.corpus import load_corpus
-from dure.training.records import RunFolder
+from dure.family.corpus import load_corpus
+from dure.runs.folder import RunFolder
 from dure.training.run import RunRequest, run
 from dure.training.trainer import ModelTrainer
 

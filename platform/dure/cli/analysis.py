@@ -27,9 +27,9 @@ def sweet_spot(
     as_json: options.Json = False,
 ) -> None:
     """Say at which epoch each module of a run was at its best."""
-    from dure import module_epochs
-    from dure.analysis.sweet_spot import Thresholds
-    from dure.reporting.sweet_spot_table import sweet_spot_table
+    from dure.epochs import driver as module_epochs
+    from dure.epochs.sweet_spot import Thresholds
+    from dure.epochs.sweet_spot_table import sweet_spot_table
 
     thresholds = Thresholds(window=window, max_std=max_std, max_gap=max_gap, max_change=max_change)
     record = module_epochs.find_sweet_spots(run, thresholds=thresholds, tell=tell)
@@ -51,8 +51,9 @@ def crossover(
     as_json: options.Json = False,
 ) -> None:
     """Build the final model from the best epoch of each module, if that is better on held-out rows."""
-    from dure import api, module_epochs
-    from dure.reporting.crossover_table import crossover_table
+    from dure import api
+    from dure.epochs import driver as module_epochs
+    from dure.epochs.crossover_table import crossover_table
 
     searches: dict[str, tuple[Literal["greedy", "optuna"], ...]] = {
         "both": ("greedy", "optuna"),

@@ -9,8 +9,8 @@ import typer
 from dure.cli import options
 from dure.cli.app import app
 from dure.cli.printing import print_result, print_yaml, results_only_on_stdout, tell
-from dure.config.loading import STUDY_FILE
 from dure.errors import UserError
+from dure.runs.folder import STUDY_FILE
 
 
 @app.command()
@@ -43,10 +43,10 @@ def crossval(
 ) -> int:
     """Cross-validate experiments on the same stratified folds and compare them."""
     from dure import api
-    from dure import crossval as validation
-    from dure.background.folders import claim
+    from dure.jobs.background_folders import claim
     from dure.reporting.console import StudyConsole, terminal
-    from dure.reporting.crossval_table import crossval_table
+    from dure.studies.crossval import driver as validation
+    from dure.studies.crossval.report import crossval_table
 
     names = [word for word in words if "=" not in word]
     overrides = [word for word in words if "=" in word]

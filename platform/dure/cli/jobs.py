@@ -73,8 +73,8 @@ def submit(
     as_json: options.Json = False,
 ) -> int:
     """Run a command as a job of a Ray cluster, and show what it prints: dure submit -- batch seven."""
-    from dure.runtime import jobs as remote
-    from dure.runtime.job_server import find_server
+    from dure.jobs import jobs as remote
+    from dure.jobs.job_server import find_server
 
     _check_verb(words[0])
     server = find_server(address)
@@ -110,8 +110,8 @@ def submit(
 @results_only_on_stdout
 def jobs(address: Server = None, as_json: options.Json = False) -> None:
     """Show the jobs of a cluster, and what runs in the background of this machine."""
-    from dure.background.finding import all_jobs
-    from dure.reporting.jobs_table import jobs_table
+    from dure.jobs.finding import all_jobs
+    from dure.jobs.table import jobs_table
 
     found = [job.as_record() for job in all_jobs(address)]
     print_result({"jobs": found}, jobs_table(found), as_json=as_json)
@@ -124,7 +124,7 @@ def logs(
     address: Server = None,
 ) -> int:
     """Show what a job has printed."""
-    from dure.background.finding import follow_job, job_log
+    from dure.jobs.finding import follow_job, job_log
 
     if not follow:
         print(job_log(job, address), end="")
@@ -146,8 +146,8 @@ def stop(
     as_json: options.Json = False,
 ) -> int:
     """Stop a job, or what runs in a folder in the background, in order; nothing that is finished is lost."""
-    from dure.background import folders
-    from dure.background.finding import stop_job
+    from dure.jobs import background_folders as folders
+    from dure.jobs.finding import stop_job
 
     if "/" in job or Path(job).exists():
         pid = folders.stop(Path(job))
@@ -166,7 +166,7 @@ def run_in_background(words: Sequence[str]) -> int:
     Args:
         words: The command's words, from the verb on.
     """
-    from dure.background.starting import start
+    from dure.jobs.starting import start
 
     verb = next((word for word in words if not word.startswith("-")), "")
     if verb not in BACKGROUND_VERBS:

@@ -23,7 +23,6 @@ _INTERRUPTED = "interrupted\n  try: --resume continues a run or a batch where it
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line; exits 0, 1 when a run failed, 2 when the user's input is wrong, 130 on Ctrl-C."""
-    from dure.background.environment import enter
     from dure.cli import (  # noqa: F401 - registers the verbs
         analysis,
         crossval,
@@ -36,6 +35,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         validate,
         verify,
     )
+    from dure.jobs.background_environment import enter
 
     enter()
     words = sys.argv[1:] if arguments is None else arguments

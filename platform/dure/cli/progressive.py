@@ -9,10 +9,9 @@ import typer
 from dure.cli import options
 from dure.cli.app import app
 from dure.cli.printing import print_result, print_yaml, results_only_on_stdout, tell
-from dure.config.loading import STUDY_FILE
-from dure.config.progressive import OnBaseline
-from dure.config.progressive_plan import candidate_experiments, plan_progressive
 from dure.config.schema import Experiment
+from dure.runs.folder import STUDY_FILE
+from dure.studies.progressive.plan import OnBaseline, candidate_experiments, plan_progressive
 
 
 @app.command()
@@ -100,10 +99,10 @@ def progressive(
     Started again with the same --output, it continues after the last finished stage.
     """
     from dure import api
-    from dure import progressive as growth
-    from dure.background.folders import claim
+    from dure.jobs.background_folders import claim
     from dure.reporting.console import StudyConsole, terminal
-    from dure.reporting.progressive_table import progressive_table
+    from dure.studies.progressive import driver as growth
+    from dure.studies.progressive.report import progressive_table
 
     own = [] if pretrained is None else [f"model.checkpoint={pretrained}"]
 

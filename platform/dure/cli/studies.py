@@ -9,8 +9,8 @@ import typer
 from dure.cli import options
 from dure.cli.app import app
 from dure.cli.printing import print_json, print_result, print_yaml, results_only_on_stdout, tell
-from dure.config.loading import STUDY_FILE
 from dure.errors import RunError
+from dure.runs.folder import STUDY_FILE
 
 
 @app.command()
@@ -38,11 +38,11 @@ def train(
 ) -> int:
     """Run one experiment."""
     from dure import api
-    from dure.background.folders import claim
+    from dure.jobs.background_folders import claim
     from dure.reporting.console import RunConsole, terminal
     from dure.reporting.summary import result_report
-    from dure.sweeping import winner_overrides
-    from dure.training.records import RunFolder
+    from dure.runs.folder import RunFolder
+    from dure.studies.sweep.driver import winner_overrides
 
     best = [] if from_sweep is None else winner_overrides(from_sweep)
     chosen = api.shaped(
@@ -102,7 +102,7 @@ def batch(
 ) -> int:
     """Run the experiments of a study side by side and compare them."""
     from dure import api
-    from dure.background.folders import claim
+    from dure.jobs.background_folders import claim
     from dure.reporting.console import StudyConsole, terminal
     from dure.reporting.summary import summary_table
 

@@ -9,9 +9,9 @@ import typer
 from dure.cli import options
 from dure.cli.app import app
 from dure.cli.printing import print_result, print_yaml, results_only_on_stdout, tell
-from dure.config.loading import STUDY_FILE
 from dure.config.schema import Experiment
-from dure.config.sweeps import SamplerName, StopperName
+from dure.runs.folder import STUDY_FILE
+from dure.studies.sweep.plan import SamplerName, StopperName
 
 
 @app.command()
@@ -77,10 +77,11 @@ def sweep(
     as_json: options.Json = False,
 ) -> int:
     """Search the learning rate, or any other settings, with which an experiment does best."""
-    from dure import api, sweeping
-    from dure.background.folders import claim
+    from dure import api
+    from dure.jobs.background_folders import claim
     from dure.reporting.console import StudyConsole, terminal
-    from dure.reporting.sweep_table import sweep_table
+    from dure.studies.sweep import driver as sweeping
+    from dure.studies.sweep.report import sweep_table
 
     def shape(chosen: Experiment) -> Experiment:
         return api.shaped(chosen, rehearse=rehearse, one_epoch=one_epoch, samples=samples)

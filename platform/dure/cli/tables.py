@@ -134,6 +134,6 @@ def schema(
     ] = "experiment",
 ) -> None:
     """Print the JSON Schema of an experiment, a study, a search space or a profile."""
-    from dure.config import json_schema
+    from dure.cli.json_schema import json_schema
 
     print_json(json_schema(kind))

@@ -177,10 +177,10 @@ def _unified(
 ) -> int:
     """Do what the verbs have in common; ``whole`` with sweep and crossover. The rest are their options."""
     from dure import api
-    from dure import unified as pipeline
-    from dure.background.folders import claim
+    from dure.epochs import unified as pipeline
+    from dure.epochs.unified_table import unified_table
+    from dure.jobs.background_folders import claim
     from dure.reporting.console import RunConsole, StudyConsole, terminal
-    from dure.reporting.unified_table import unified_table
 
     own = [] if epochs is None else [f"training.epochs={epochs}"]
     chosen = api.load_experiment(f"red_heart_{preset}", [*own, *overrides])

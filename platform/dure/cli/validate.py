@@ -39,8 +39,9 @@ def validate(
     as_json: options.Json = False,
 ) -> int:
     """Check environment, configuration, data and checkpoints, without training."""
-    from dure.reporting.validation_table import validation_table
-    from dure.validation import as_record, validate
+    from dure.api import READERS
+    from dure.preflight import as_record, validate
+    from dure.preflight.report import validation_table
 
     checks = validate(
         experiment,
@@ -49,6 +50,7 @@ def validate(
         checkpoint=checkpoint,
         output=output,
         rehearse=rehearse,
+        readers=READERS,
         tell=tell,
     )
     record = as_record(checks)

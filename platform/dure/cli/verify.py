@@ -37,9 +37,9 @@ def verify_resume(
 ) -> int:
     """Train a few steps undisturbed, again with kills and resumptions, and compare every number."""
     from dure import api
-    from dure.reporting.resume_table import resume_table
     from dure.resume_check import verify_resume as verify
     from dure.resume_check.checking import shortened
+    from dure.resume_check.report import resume_table
 
     chosen = shortened(api.shaped(api.load_experiment(experiment, overrides or ()), rehearse=rehearse), steps)
     api.check([chosen])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,15 +11,11 @@ from pydantic import BaseModel, ValidationError
 
 from dure.config import library
 from dure.config.deepspeed import deepspeed_settings
-from dure.config.problems import shown, user_error
+from dure.config.problems import user_error
 from dure.config.schema import Experiment, Profile
 from dure.config.spaces import SearchSpace, Values
-from dure.config.studies import Study
-from dure.config.tree import Dumper, Places, Tree, places, plain, read_extended, read_yaml, with_overrides
-from dure.errors import UserError, nearest
-
-STUDY_FILE = "study.yaml"
-"""What a study is, in its folder."""
+from dure.config.tree import Dumper, Places, Tree, places, plain, read_extended, with_overrides
+from dure.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -33,7 +28,7 @@ def load_experiment(name_or_path: str, overrides: Iterable[str] = ()) -> Experim
     """
     path = library.find("experiment", name_or_path)
     tree = with_overrides(read_extended(path, "experiment"), overrides)
-    return _checked_tree(Experiment, tree, library.shown(path))
+    return checked_tree(Experiment, tree, library.shown(path))
 
 
 def with_values(experiment: Experiment, values: Values, source: str) -> Experiment:
@@ -67,30 +62,7 @@ def load_space(name_or_path: str) -> SearchSpace:
         UserError: Nothing of that name, or something in it is wrong.
     """
     path = library.find("space", name_or_path)
-    return _checked_tree(SearchSpace, read_extended(path, "space"), library.shown(path))
-
-
-def load_study(name_or_path: str) -> Study:
-    """Load a study by name or file; its ``kind`` decides what it must hold.
-
-    Raises:
-        UserError: Nothing of that name, or something in it is wrong.
-    """
-    path = library.find("study", name_or_path)
-    source = library.shown(path)
-    tree = read_extended(path, "study")
-    kinds = study_kinds()
-    if "kind" not in tree:
-        raise UserError("key 'kind' is missing", where=source, expected=f"one of: {', '.join(kinds)}")
-    kind = tree["kind"]
-    if not isinstance(kind.value, str) or kind.value not in kinds:
-        raise UserError(
-            f"'kind' is {shown(kind.value)}",
-            where=kind.place,
-            expected=f"one of: {', '.join(kinds)}",
-            hint=nearest(str(kind.value), list(kinds)),
-        )
-    return _checked_tree(kinds[kind.value], tree, source)
+    return checked_tree(SearchSpace, read_extended(path, "space"), library.shown(path))
 
 
 def load_profile(name_or_path: str) -> Profile:
@@ -100,7 +72,7 @@ def load_profile(name_or_path: str) -> Profile:
         UserError: Nothing of that name, or something in it is wrong.
     """
     path = library.find("profile", name_or_path)
-    profile = _checked_tree(Profile, read_extended(path, "profile"), library.shown(path))
+    profile = checked_tree(Profile, read_extended(path, "profile"), library.shown(path))
     if profile.deepspeed is None:
         return profile
     try:
@@ -112,32 +84,6 @@ def load_profile(name_or_path: str) -> Profile:
         return profile
     # A name is known to workers on any machine; a file they would look for in a folder of their own.
     return profile.model_copy(update={"deepspeed": str(Path(profile.deepspeed).resolve())})
-
-
-def study_kinds() -> dict[str, type[Study]]:
-    """Return the members of the union :data:`Study` by their ``kind``."""
-    members = typing.get_args(Study) or (Study,)
-    return {member.model_fields["kind"].default: member for member in members}
-
-
-def stored_study(folder: Path, model: type[Model], what: str) -> Model:
-    """Return the study that a folder was started with, from its ``study.yaml``.
-
-    Args:
-        folder: Folder of the study.
-        model: Kind of study that it must be.
-        what: That kind in words, such as ``sweep``.
-
-    Raises:
-        UserError: The folder holds none of this kind, or its file is broken.
-    """
-    file = folder / STUDY_FILE
-    tree = read_yaml(file) if file.is_file() else {}
-    if "kind" not in tree or tree["kind"].value != model.model_fields["kind"].default:
-        raise UserError(
-            f"this is no folder of a {what}", where=str(folder), expected=f"a folder with its {STUDY_FILE}"
-        )
-    return _checked_tree(model, tree, str(file))
 
 
 def checked(model: type[Model], values: Mapping[str, Any], places: Places, source: str) -> Model:
@@ -158,7 +104,8 @@ def checked(model: type[Model], values: Mapping[str, Any], places: Places, sourc
         raise user_error(error, model, values, places, source) from None
 
 
-def _checked_tree(model: type[Model], tree: Tree, source: str) -> Model:
+def checked_tree(model: type[Model], tree: Tree, source: str) -> Model:
+    """Build a typed section from a tree that was read, as :func:`checked` does."""
     return checked(model, plain(tree), places(tree), source)
 
 

@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from dure.events import RunListener, RunProgress, RunStart, StudyListener, TrialStatus
 from dure.reporting.columns import GAP, Column, fitting
 from dure.reporting.figures import (
     DEFAULT_METRICS,
@@ -29,9 +30,7 @@ from dure.reporting.figures import (
 )
 from dure.reporting.terminal import Terminal
 from dure.reporting.trials import trial_table
-from dure.training.events import RunListener, RunProgress, RunStart
-from dure.training.records import RunResult
-from dure.tuning.events import StudyListener, TrialStatus
+from dure.runs.folder import RunResult
 
 PROGRESS_SECONDS = 10.0
 """Least time between two plain lines on the progress of one trial; validations are always shown."""

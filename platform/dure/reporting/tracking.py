@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dure.config.schema import Experiment, WandbConfig
+from dure.events import RunListener, RunProgress, RunStart
 from dure.files import write_text
 from dure.reporting.figures import UNTRAINED
-from dure.training.events import RunListener, RunProgress, RunStart
-from dure.training.records import RunResult
+from dure.runs.folder import RunResult
 
 INIT_SECONDS = 6.0
 """Longest wait for the server when a run starts; after it the run is tracked offline."""

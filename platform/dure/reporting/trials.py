@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from rich.text import Text
 
+from dure.events import TrialState, TrialStatus
 from dure.reporting.columns import Column, FittedTable
 from dure.reporting.figures import NOTHING, duration, metric_figure, metric_label
-from dure.tuning.events import TrialState, TrialStatus
 
 _STYLES: dict[TrialState, str] = {
     "pending": "dim",

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from transformers.trainer_pt_utils import safe_globals
 
 from dure.files import read_json_lines
-from dure.training.checkpoints import AVERAGE_FILE, STATE_FILE, last_checkpoint
-from dure.training.records import folder_at
+from dure.runs.checkpoints import AVERAGE_FILE, STATE_FILE, last_checkpoint
+from dure.runs.folder import folder_at
 
 _POSITION = ("kind", "step", "total_steps", "epoch")
 _TIMES = ("seconds", "_runtime", "_per_second", "_memory_mb")

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import psutil
 
 from dure.errors import RunError
-from dure.training.events import RunListener, RunProgress
+from dure.events import RunListener, RunProgress
 
 if TYPE_CHECKING:
-    from dure.training.records import RunResult
+    from dure.runs.folder import RunResult
 
 _COMMAND = "from dure.resume_check.sessions import main; main()"
 _INTERRUPTED = 130

@@ -16,15 +16,15 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from dure.config.schema import Profile
 from dure.errors import RunError
+from dure.events import RunListener, RunProgress, RunStart
+from dure.runs.checkpoints import last_checkpoint
+from dure.runs.folder import RunResult
+from dure.runs.restarts import Restarts
 from dure.runtime.cluster import alive_nodes
 from dure.runtime.deaths import Death, LostPeerError, death_of, lost_peer, own_error, waits_for_resources
 from dure.runtime.guard import MARK
 from dure.runtime.metrics import RayMetrics
 from dure.runtime.placement import amounts, fitting_workers, worker_counts, worker_resources
-from dure.training.checkpoints import last_checkpoint
-from dure.training.events import RunListener, RunProgress, RunStart
-from dure.training.records import RunResult
-from dure.training.restarts import Restarts
 from dure.training.run import RunRequest, run
 
 logger = logging.getLogger(__name__)

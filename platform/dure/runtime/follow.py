@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from dure.events import RunListener, RunProgress
 from dure.files import read_json_lines
-from dure.training.events import RunListener, RunProgress
 
 _SECONDS_BETWEEN_LOOKS = 1.0
 _NOT_METRICS = ("kind", "step", "total_steps", "epoch", "seconds")

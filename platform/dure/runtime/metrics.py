@@ -12,9 +12,9 @@ from typing import Self
 import ray
 from ray.util.metrics import Counter, Gauge
 
+from dure.events import RunListener, RunProgress, RunStart
+from dure.runs.folder import RunResult, StageFolder
 from dure.training import memory
-from dure.training.events import RunListener, RunProgress, RunStart
-from dure.training.records import RunResult, StageFolder
 from dure.training.run import RunRequest
 
 logger = logging.getLogger(__name__)

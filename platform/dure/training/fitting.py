@@ -11,9 +11,9 @@ import psutil
 from torch import nn
 
 from dure.config.schema import Experiment, Profile
+from dure.family.corpus import cache_folder
 from dure.files import write_json
-from dure.training.corpus import cache_folder
-from dure.training.environment import device_name
+from dure.runs.environment import device_name
 
 
 class FittingRows:

@@ -18,12 +18,12 @@ from dure.files import flush
 from dure.modeling.ema import WeightAverage
 from dure.modeling.objectives import Objective
 from dure.modeling.r_drop import r_drop_loss, twice
-from dure.training import checkpoints
-from dure.training.agreement import by_main
-from dure.training.manifest import write_manifest
+from dure.runs import checkpoints
+from dure.runs.agreement import by_main
+from dure.runs.budget import bytes_in
+from dure.runs.disk import DiskRoom
+from dure.runs.manifest import write_manifest
 from dure.training.recovery import Recovery
-from dure.training.retention import bytes_in
-from dure.training.room import DiskRoom
 from dure.training.running_loss import RunningLoss
 from dure.training.stopping import Stopping
 from dure.training.zero import SharedOutTraining

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from transformers import TrainerCallback
 
+from dure.events import RunListener, RunProgress
 from dure.files import append_json_line, read_json_lines, write_text
-from dure.training.checkpoints import checkpoint_name
-from dure.training.events import RunListener, RunProgress
-from dure.training.room import DiskRoom
+from dure.runs.checkpoints import checkpoint_name
+from dure.runs.disk import DiskRoom
 
 _NOT_METRICS = ("epoch", "total_flos", "step", "model_preparation_time")
 

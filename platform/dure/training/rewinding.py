@@ -16,10 +16,10 @@ from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.files import read_json_lines, write_json, written_beside
 from dure.modeling.weights import STATE
-from dure.training.checkpoints import AVERAGE_FILE, STATE_FILE, checkpoint_name, checkpoints
-from dure.training.records import RunFolder
+from dure.runs.checkpoints import AVERAGE_FILE, STATE_FILE, checkpoint_name, checkpoints
+from dure.runs.epochs import RAW, epochs_of
+from dure.runs.folder import RunFolder
 from dure.training.recovery import STATE_FILE as RECOVERY_FILE
-from dure.training.snapshots import RAW, epochs_of
 from dure.training.zero import WEIGHTS_FILE
 
 REPLACED = "replaced_"

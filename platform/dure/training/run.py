@@ -15,20 +15,20 @@ from transformers import set_seed
 from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment, Profile
 from dure.errors import DureError, RunError
+from dure.events import RunListener
 from dure.family import Family, load_family
+from dure.family.corpus import Corpus, load_corpus
+from dure.family.predicting import tested_rows, write_predictions
 from dure.files import read_json_lines, write_json, write_text
 from dure.modeling.weights import load_weights
+from dure.runs.disk import is_disk_full
+from dure.runs.environment import describe_environment
+from dure.runs.folder import RunFolder, RunResult
+from dure.runs.logs import captured_output
+from dure.runs.restarts import Restarts
+from dure.storage.mirror import SharedFolder
+from dure.storage.pushing import mirrored
 from dure.training import memory
-from dure.training.corpus import Corpus, load_corpus
-from dure.training.environment import describe_environment
-from dure.training.events import RunListener
-from dure.training.logs import captured_output
-from dure.training.mirror import SharedFolder
-from dure.training.mirroring import mirrored
-from dure.training.prediction import tested_rows, write_predictions
-from dure.training.records import RunFolder, RunResult
-from dure.training.restarts import Restarts
-from dure.training.room import is_disk_full
 from dure.training.stopping import StopAsked, StopRequest
 from dure.training.trainer import ModelTrainer
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from dure.training.checkpoints import RUNNING_LOSS_FILE
+from dure.runs.checkpoints import RUNNING_LOSS_FILE
 
 
 class RunningLoss(TrainerCallback):  # type: ignore[misc]

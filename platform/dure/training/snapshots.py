@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,20 +11,15 @@ from transformers import TrainerCallback, set_seed
 
 from dure.config.schema import Experiment, Profile
 from dure.family import load_family
-from dure.files import written_beside
+from dure.family.corpus import load_corpus
+from dure.family.saved_model import write_model
 from dure.modeling.ema import WeightAverage
 from dure.modeling.shards import whole_weights
 from dure.modeling.weights import load_weights, save_weights, trained_state, write_weights
-from dure.training.corpus import load_corpus
-from dure.training.final_model import write_model
-from dure.training.records import RunFolder
+from dure.runs.epochs import RAW, epoch_of, epochs_of
+from dure.runs.folder import RunFolder
 
 logger = logging.getLogger(__name__)
-
-BEST = "best_model.pt"
-RAW = "raw_state"
-"""Key of the weights that training went on with, in files whose ``model_state`` is their average."""
-_EPOCH = re.compile(r"(?:checkpoint_)?epoch_(\d+)(?:_lr_.*)?\.pt")
 
 
 class EpochSnapshots(TrainerCallback):  # type: ignore[misc]
@@ -101,7 +94,7 @@ class EpochSnapshots(TrainerCallback):  # type: ignore[misc]
 
     def _remove_what_is_too_much(self, path: Path, epoch: int, state: Any) -> None:
         for other in path.parent.glob("*.pt"):
-            if _epoch(other) == epoch and other != path:
+            if epoch_of(other) == epoch and other != path:
                 other.unlink()  # of a session that was cut before its checkpoint
         best = round(state.epoch * (state.best_global_step or 0) / state.global_step)
         kept = epochs_of(path.parent)
@@ -128,25 +121,3 @@ def export_weights(weights: Path, experiment: Experiment, profile: Profile, fold
     model = family.load_model(tokenizer, profile)
     load_weights(model, weights)
     write_model(family, model, tokenizer, folder)
-
-
-def epochs_of(folder: Path) -> dict[int, Path]:
-    """Return the files of a folder by epoch, first one first."""
-    found = {epoch: path for path in folder.glob("*.pt") if (epoch := _epoch(path)) is not None}
-    return dict(sorted(found.items()))
-
-
-def _epoch(path: Path) -> int | None:
-    match = _EPOCH.fullmatch(path.name)
-    return None if match is None else int(match[1])
-
-
-def mark_best(folder: Path, epoch: int) -> Path:
-    """Let ``best_model.pt`` be the file of an epoch, without taking its room twice where links are possible."""
-    source, best = epochs_of(folder)[epoch], folder / BEST
-    with written_beside(best) as beside:
-        try:
-            os.link(source, beside)
-        except OSError:
-            beside.write_bytes(source.read_bytes())
-    return best

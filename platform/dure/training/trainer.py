@@ -21,24 +21,25 @@ from transformers import (
 from dure.config.schema import Experiment, Profile
 from dure.data.batching import length_order
 from dure.errors import UserError
+from dure.events import RunListener, RunStart
 from dure.family import Family
+from dure.family.saved_model import write_model
 from dure.modeling.depth import distances_from_head
 from dure.modeling.ema import WeightAverage
 from dure.modeling.precision import resolve
 from dure.modeling.shards import whole_weights
-from dure.training import checkpoints, zero
-from dure.training.agreement import by_main
+from dure.runs import checkpoints
+from dure.runs.agreement import by_main
+from dure.runs.disk import DiskRoom
+from dure.runs.folder import RunFolder
+from dure.runs.forecast import forecast, num_parameters
+from dure.training import zero
 from dure.training.arguments import total_steps, training_arguments, worker_batch_size
-from dure.training.events import RunListener, RunStart
-from dure.training.final_model import write_model
 from dure.training.fitting import FittingRows
-from dure.training.forecast import forecast, num_parameters
 from dure.training.hf import Averaging, ClassicTrainer, GeneratingTrainer, Rhythm
 from dure.training.oom import is_out_of_memory
 from dure.training.recorder import Recorder
-from dure.training.records import RunFolder
 from dure.training.recovery import Recovery
-from dure.training.room import DiskRoom
 from dure.training.running_loss import RunningLoss
 from dure.training.scores import check_best_metric, check_last_loss, recorded_metrics
 from dure.training.snapshots import EpochSnapshots

@@ -27,7 +27,7 @@ from dure.files import write_json
 from dure.modeling.ema import WeightAverage
 from dure.modeling.precision import Precision
 from dure.modeling.weights import load_weights, save_weights, write_weights
-from dure.training.checkpoints import STATE_FILE, checkpoint_name
+from dure.runs.checkpoints import STATE_FILE, checkpoint_name
 
 WEIGHTS_FILE = "weights.pt"
 """The whole weights in a checkpoint that was written under DeepSpeed, or made of an epoch's weights."""

@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from dure.config import load_experiment, load_profile, load_study
+from dure.config import load_experiment, load_profile
 from dure.config.loading import dump_yaml, load_space
 from dure.errors import UserError
+from dure.studies.study import load_study
 
 REPOSITORY = Path(__file__).parents[3]
 LOADERS: dict[str, tuple[Callable[[str], BaseModel], list[str]]] = {

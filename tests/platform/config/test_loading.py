@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from dure.config import Experiment, load_experiment, load_profile, load_study
+from dure.config import Experiment, load_experiment, load_profile
 from dure.errors import UserError
+from dure.studies.study import load_study
 
 MINIMAL = "family: f\nexperiment: {name: a}\nmodel: {checkpoint: c}\n"
 

@@ -14,7 +14,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dure.config import dump_yaml, json_schema, load_experiment
+from dure.cli.json_schema import json_schema
+from dure.config import dump_yaml, load_experiment
 from dure.config.ratios import MAX_DENOMINATOR, RATIO_PATTERN, as_number, as_ratio, percent_label, schedule
 from dure.config.scalars import NAME_PATTERN
 from dure.errors import UserError

@@ -10,8 +10,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dure.config import Experiment, dump_yaml, json_schema, load_experiment, load_profile, load_study
+from dure.cli.json_schema import json_schema
+from dure.config import Experiment, dump_yaml, load_experiment, load_profile
 from dure.errors import UserError
+from dure.studies.study import load_study
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=30) | st.sampled_from(
     [

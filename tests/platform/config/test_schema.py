@@ -9,9 +9,11 @@ import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from dure.config import BatchStudy, Experiment, Profile, json_schema, rehearsal_of
+from dure.cli.json_schema import json_schema
+from dure.config import Experiment, Profile, rehearsal_of
 from dure.config.library import Kind
-from dure.config.loading import study_kinds
+from dure.studies.batch import BatchStudy
+from dure.studies.study import study_kinds
 
 ROOT = Path(__file__).parents[3]
 KINDS: list[Kind] = ["experiment", "study", "profile"]

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, BertConfig, BertModel
 from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.family import load_family
+from dure.family.corpus import load_corpus
 from dure.modeling.loading import load_tokenizer
 from dure.modeling.sentencepiece_vocab import (
     IDS_FILE,
@@ -22,7 +23,6 @@ from dure.modeling.sentencepiece_vocab import (
     find_sentencepiece_vocab,
     load_sentencepiece_vocab,
 )
-from dure.training.corpus import load_corpus
 from trainables.samples.emotions import emotion_corpus
 
 CONTROL = ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]"]

@@ -14,11 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from dure.events import RunProgress, RunStart, TrialStatus
 from dure.reporting.console import RunConsole, StudyConsole, progress_bar, terminal
 from dure.reporting.terminal import Terminal
-from dure.training.events import RunProgress, RunStart
-from dure.training.records import RunResult
-from dure.tuning.events import TrialStatus
+from dure.runs.folder import RunResult
 
 PLATFORM = Path(__file__).resolve().parents[3] / "platform"
 STUDY = Path("outputs/seven/now")
@@ -334,7 +333,7 @@ def test_an_interrupted_process_gives_the_terminal_its_cursor_back() -> None:
     script = """
 from pathlib import Path
 from dure.reporting.console import StudyConsole
-from dure.tuning.events import TrialStatus
+from dure.events import TrialStatus
 StudyConsole().started("seven", Path("x"), [TrialStatus("하나", "pending", Path("x"))])
 raise KeyboardInterrupt
 """

@@ -16,8 +16,8 @@ from google.protobuf.json_format import MessageToDict
 from wandb.proto.wandb_internal_pb2 import Record
 
 from dure.config.schema import Experiment
+from dure.events import RunListener
 from dure.reporting.tracking import WandbTracker, tracker_for
-from dure.training.events import RunListener
 
 PLATFORM = Path(__file__).resolve().parents[3] / "platform"
 
@@ -26,8 +26,8 @@ DRIVER = """
 import os, pickle, sys, time, urllib.request
 from pathlib import Path
 import psutil
-from dure.training.events import RunProgress, RunStart
-from dure.training.records import RunResult
+from dure.events import RunProgress, RunStart
+from dure.runs.folder import RunResult
 
 tracker_bytes, kill_service = Path(sys.argv[1]).read_bytes(), "--kill" in sys.argv
 for folder in [Path(name) for name in sys.argv[2:] if not name.startswith("--")]:

@@ -7,9 +7,9 @@ from transformers import BertConfig, T5Config
 
 from dure.errors import UserError
 from dure.files import read_json_lines
+from dure.runs.folder import RunFolder
 from dure.runtime.cluster import cluster
 from dure.runtime.fit import fit
-from dure.training.records import RunFolder
 from dure.training.run import RunRequest
 
 TIMED = ("seconds", "_runtime", "_per_second")

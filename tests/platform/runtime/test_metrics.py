@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 
 from dure.config.schema import Experiment
-from dure.config.studies import BatchStudy
+from dure.events import RunListener, RunProgress, RunStart
 from dure.files import read_json_lines
+from dure.runs.folder import RunFolder, RunResult
 from dure.runtime.metrics import COUNTERS, GAUGES, TAGS, RayMetrics
-from dure.training.events import RunListener, RunProgress, RunStart
-from dure.training.records import RunFolder, RunResult
-from dure.tuning.adapter import run_study
-from dure.tuning.batch import Batch
+from dure.studies.adapter import run_study
+from dure.studies.batch import Batch, BatchStudy
 
 GRAFANA = Path(__file__).parents[3] / "cluster" / "grafana" / "dure.json"
 PROMETHEUS_NAMES = {f"ray_{name}" for name in GAUGES} | {f"ray_{name}_total" for name in COUNTERS}
@@ -152,7 +151,7 @@ def test_metrics_that_fail_are_told_once_and_never_end_the_run(tmp_path, monkeyp
 def test_a_stage_is_told_from_its_trial(tiny, cpu, tmp_path):
     from fractions import Fraction
 
-    from dure.training.records import StageFolder
+    from dure.runs.folder import StageFolder
     from dure.training.run import RunRequest
 
     experiment = _named(tiny("bert"), "base.stage_3_30pct")

@@ -267,7 +267,7 @@ def test_ray_places_what_the_model_places(tmp_path):
     from ray import tune
 
     from dure.runtime.cluster import cluster
-    from tests.platform.tuning.two_nodes import several_nodes
+    from tests.platform.studies.two_nodes import several_nodes
 
     chosen = (
         profile(cpus=2),

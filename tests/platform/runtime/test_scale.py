@@ -12,23 +12,22 @@ from ray.exceptions import ActorDiedError, RayActorError
 from ray.train import ControllerError, WorkerGroupError
 from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, WorkerHealthCheckFailedError
 
-from dure.config import load_experiment, load_study, rehearsal_of
+from dure.config import load_experiment, rehearsal_of
 from dure.config.schema import Experiment
-from dure.config.studies import BatchStudy
 from dure.errors import UserError
+from dure.events import RunListener, StudyListener
 from dure.files import read_json_lines
+from dure.runs.folder import RunFolder
+from dure.runs.restarts import Restarts
 from dure.runtime.cluster import cluster
 from dure.runtime.deaths import Death, LostPeerError, death_of, own_error
 from dure.runtime.fit import fit
 from dure.runtime.follow import following
-from dure.training.events import RunListener
-from dure.training.records import RunFolder
-from dure.training.restarts import Restarts
+from dure.studies.adapter import run_study
+from dure.studies.batch import Batch, BatchStudy
+from dure.studies.study import load_study
 from dure.training.run import RunRequest
-from dure.tuning.adapter import run_study
-from dure.tuning.batch import Batch
-from dure.tuning.events import StudyListener
-from tests.platform.tuning.two_nodes import Loses, Steps, nodes_of, recovery, several_nodes
+from tests.platform.studies.two_nodes import Loses, Steps, nodes_of, recovery, several_nodes
 
 SMALL = (
     *(

@@ -14,9 +14,9 @@ import torch
 
 from dure.config import load_experiment, load_profile
 from dure.family import load_family
+from dure.family.corpus import load_corpus
+from dure.runs.folder import RunFolder
 from dure.training import memory
-from dure.training.corpus import load_corpus
-from dure.training.records import RunFolder
 from dure.training.trainer import ModelTrainer
 
 WIDTH = 8 * 1024 * 1024

@@ -14,9 +14,9 @@ from transformers import TrainerCallback
 
 from dure.config import load_experiment, load_profile
 from dure.family import load_family
+from dure.family.corpus import load_corpus
+from dure.runs.folder import RunFolder
 from dure.signals import STOP_FILE
-from dure.training.corpus import load_corpus
-from dure.training.records import RunFolder
 from dure.training.stopping import StopAsked, StopRequest
 from dure.training.trainer import ModelTrainer
 

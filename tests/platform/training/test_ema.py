@@ -11,10 +11,10 @@ from transformers import AutoModelForSeq2SeqLM, TrainerCallback
 
 from dure.errors import UserError
 from dure.family import load_family
+from dure.family.corpus import load_corpus
 from dure.files import read_json_lines
 from dure.modeling.ema import WeightAverage
-from dure.training.corpus import load_corpus
-from dure.training.records import RunFolder, StageFolder
+from dure.runs.folder import RunFolder, StageFolder
 from dure.training.run import RunRequest, run
 from dure.training.trainer import ModelTrainer
 

@@ -8,9 +8,9 @@ from transformers import TrainerCallback
 
 from dure.config.schema import SCHEDULER_OPTIONS
 from dure.family import load_family
+from dure.family.corpus import load_corpus
 from dure.files import read_json_lines
-from dure.training.corpus import load_corpus
-from dure.training.records import RunFolder
+from dure.runs.folder import RunFolder
 from dure.training.trainer import ModelTrainer
 
 DECAY = 0.5

@@ -18,8 +18,8 @@ from dure.config import dump_yaml
 from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.family import load_family
-from dure.training.corpus import load_corpus
-from dure.training.records import RunFolder
+from dure.family.corpus import load_corpus
+from dure.runs.folder import RunFolder
 from dure.training.trainer import ModelTrainer
 
 NUM_ROWS = {"많음": 96, "보통": 24, "드묾": 8}

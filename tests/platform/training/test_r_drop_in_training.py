@@ -8,8 +8,8 @@ from torch.distributions import Bernoulli, Categorical, kl_divergence
 from transformers import TrainerCallback
 
 from dure.family import load_family
-from dure.training.corpus import load_corpus
-from dure.training.records import RunFolder
+from dure.family.corpus import load_corpus
+from dure.runs.folder import RunFolder
 from dure.training.trainer import ModelTrainer
 
 EMOTIONS = {"family": "trainables.emotion", "task": {"multi_label": True}, "best_metric": "eval_macro_f1"}

@@ -15,10 +15,10 @@ import torch
 from dure.config import dump_yaml
 from dure.errors import RunError
 from dure.family import load_family
+from dure.family.corpus import load_corpus
 from dure.files import read_json_lines
-from dure.training.corpus import load_corpus
+from dure.runs.folder import RunFolder
 from dure.training.oom import happened_in, is_out_of_memory
-from dure.training.records import RunFolder
 from dure.training.recovery import MAX_ATTEMPTS, pieces
 from dure.training.trainer import ModelTrainer
 

@@ -11,11 +11,11 @@ from safetensors.torch import load_file
 
 from dure.errors import UserError
 from dure.files import read_json_lines
-from dure.training.checkpoints import checkpoints
-from dure.training.records import UnifiedFolder
+from dure.runs.checkpoints import checkpoints
+from dure.runs.epochs import epochs_of
+from dure.runs.folder import UnifiedFolder
 from dure.training.rewinding import go_back
 from dure.training.run import RunRequest, run
-from dure.training.snapshots import epochs_of
 
 STEPS = 2
 """Steps of an epoch."""

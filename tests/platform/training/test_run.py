@@ -9,16 +9,16 @@ import os
 import pytest
 import torch
 
-from dure.analysis.crossval import crossval_results
 from dure.config.data import FoldConfig
 from dure.config.loading import load_experiment
 from dure.errors import RunError, UserError
+from dure.events import RunListener
 from dure.files import read_json_lines
 from dure.modeling.objectives import TokenCrossEntropy
+from dure.runs.folder import RunFolder
+from dure.runs.logs import captured_output
+from dure.studies.crossval.results import crossval_results
 from dure.training import memory
-from dure.training.events import RunListener
-from dure.training.logs import captured_output
-from dure.training.records import RunFolder
 from dure.training.run import RunRequest, run
 
 

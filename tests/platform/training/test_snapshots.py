@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dure.training.records import StageFolder, UnifiedFolder
-from dure.training.snapshots import BEST, EpochSnapshots, epochs_of, mark_best
+from dure.runs.epochs import BEST, epochs_of, mark_best
+from dure.runs.folder import StageFolder, UnifiedFolder
+from dure.training.snapshots import EpochSnapshots
 
 STEPS = 5
 """Steps of an epoch."""

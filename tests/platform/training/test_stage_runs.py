@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 
 from dure.errors import UserError
 from dure.files import read_json_lines, write_json
-from dure.training.records import StageFolder
+from dure.runs.epochs import mark_best
+from dure.runs.folder import StageFolder
 from dure.training.run import RunRequest, run
-from dure.training.snapshots import export_weights, mark_best
+from dure.training.snapshots import export_weights
 
 
 def test_a_stage_folder_keeps_checkpoints_and_logs_apart(tmp_path):

@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from transformers.trainer_pt_utils import safe_globals
 
 from dure.config import dump_yaml
+from dure.events import RunListener
 from dure.files import read_json_lines
+from dure.runs.checkpoints import checkpoints, last_checkpoint
+from dure.runs.folder import RunFolder
 from dure.signals import STOP_FILE
-from dure.training.checkpoints import checkpoints, last_checkpoint
-from dure.training.events import RunListener
-from dure.training.records import RunFolder
 from dure.training.run import RunRequest, run
 
 SCRIPT = Path(__file__).with_name("stopped_workers.py")

@@ -27,7 +27,7 @@ from dure.config.deepspeed import deepspeed_settings
 from dure.errors import UserError
 from dure.files import read_json_lines
 from dure.modeling.weights import STATE
-from dure.training.records import RunFolder, StageFolder
+from dure.runs.folder import RunFolder, StageFolder
 from dure.training.run import RunRequest
 from dure.training.zero import settings_of
 

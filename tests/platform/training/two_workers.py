@@ -13,8 +13,8 @@ import torch
 
 from dure.config import load_experiment, load_profile
 from dure.family import load_family
-from dure.training.corpus import load_corpus
-from dure.training.records import RunFolder
+from dure.family.corpus import load_corpus
+from dure.runs.folder import RunFolder
 from dure.training.trainer import ModelTrainer
 
 RUNS = {"plain": ("error", ()), "calm": ("retry", ()), "short": ("retry", (4,)), "shrunk": ("shrink", (4,))}

@@ -14,7 +14,7 @@ from dure.config import load_experiment
 from dure.data.folds import cut_fold
 from dure.errors import UserError
 from dure.family import load_family
-from dure.training.corpus import load_corpus, read_split
+from dure.family.corpus import load_corpus, read_split
 from trainables.red_heart.data import LABELS
 from trainables.red_heart.model import BENTHAM, EMOTIONS, TASKS
 from trainables.red_heart.scores import scores_of

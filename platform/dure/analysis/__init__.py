@@ -1,1 +1,0 @@
-"""What records and checkpoints tell: pure functions over them, usable without Ray."""

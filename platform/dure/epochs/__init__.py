@@ -1,0 +1,1 @@
+"""Sweet spots, crossover, and the unified pipeline of both."""

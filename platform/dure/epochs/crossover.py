@@ -1,0 +1,349 @@
+"""Parameter crossover: the final model from the best epoch of each module, if that is proven to be better.
+
+Candidates are compared on the *selection* rows. The best of them then meets the baselines on *held-out* rows, that
+nothing was chosen by; it is kept only if it wins against each of them there.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from dure.epochs import recipes
+from dure.epochs.mixing import EMA, EpochWeights, Recipe, State
+from dure.epochs.module_search import greedy_search, optuna_search
+from dure.errors import UserError
+from dure.files import write_json, written_beside
+from dure.metrics.bootstrap import Better, Margin, paired_margin
+
+logger = logging.getLogger(__name__)
+
+MODEL = "crossover_final.pth"
+RECORD = "crossover_final.json"
+TOWARDS_LAST = (0.25, 0.5, 0.75)
+"""Where between each module's own epoch and the last one the interpolated candidates lie."""
+
+Score = Callable[[State], float]
+Rows = Callable[[State], Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to build the model.
+
+    Attributes:
+        name: Such as ``last`` or ``selective``.
+        kind: A ``baseline`` treats all modules alike; a ``crossover`` does not.
+        recipe: What it is made of.
+        selection: Its score on the selection rows; NaN when it was not finite.
+        held_out: Its mean over the held-out rows; None for candidates that did not get so far.
+    """
+
+    name: str
+    kind: Literal["baseline", "crossover"]
+    recipe: Recipe
+    selection: float
+    held_out: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON-ready data."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "selection": _json_number(self.selection),
+            "held_out": _json_number(self.held_out),
+            "modules": {
+                module: {str(source): round(share, 6) for source, share in shares.items()}
+                for module, shares in self.recipe.items()
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a crossover came to.
+
+    Attributes:
+        candidates: All that were tried, baselines first.
+        winner: Name of the crossover with the best selection score.
+        kept: Name of the candidate that the final model is.
+        margins: Baseline → by how much the winner is better on the held-out rows; None where the scores of one of
+            the two are not finite.
+        selection_better: Whether lower or higher selection scores are better.
+        rows_better: The same of the scores of held-out rows.
+        num_evaluations: How many models were scored on the selection rows.
+    """
+
+    candidates: tuple[Candidate, ...]
+    winner: str
+    kept: str
+    margins: dict[str, Margin | None]
+    selection_better: Better
+    rows_better: Better
+    num_evaluations: int
+
+    def __getitem__(self, name: str) -> Candidate:
+        return next(candidate for candidate in self.candidates if candidate.name == name)
+
+    @property
+    def is_crossover(self) -> bool:
+        """Whether a crossover was kept."""
+        return self[self.kept].kind == "crossover"
+
+    @property
+    def is_proven(self) -> bool:
+        """Whether a crossover was kept, and the interval of its margin over every baseline lies above 0."""
+        return self.is_crossover and not self._unsure()
+
+    def verdict(self) -> str:
+        """Say in a sentence what was kept and why."""
+        if self.is_proven:
+            return f"crossover '{self.kept}' is kept: better than every baseline on held-out rows, certainly"
+        if self.is_crossover:
+            return (
+                f"crossover '{self.kept}' is kept: better than every baseline on held-out rows, "
+                f"though not certainly than {', '.join(self._unsure())}"
+            )
+        return (
+            f"no crossover is kept: '{self.winner}', the best by selection, is not better than every baseline "
+            f"on held-out rows; '{self.kept}' is the best baseline there"
+        )
+
+    def _unsure(self) -> list[str]:
+        """Return the baselines that the winner may only have beaten by chance; one that diverged is none of them."""
+        return [name for name, margin in self.margins.items() if margin is not None and not margin.is_certain]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON-ready data."""
+        return {
+            "kept": self.kept,
+            "is_crossover": self.is_crossover,
+            "is_proven": self.is_proven,
+            "verdict": self.verdict(),
+            "winner": self.winner,
+            "modules": self[self.kept].as_dict()["modules"],
+            "margins": {
+                name: None if margin is None else {**asdict(margin), "is_certain": margin.is_certain}
+                for name, margin in self.margins.items()
+            },
+            "selection_better": self.selection_better,
+            "rows_better": self.rows_better,
+            "num_evaluations": self.num_evaluations,
+            "candidates": [candidate.as_dict() for candidate in self.candidates],
+        }
+
+
+def crossover(
+    weights: EpochWeights,
+    spots: Mapping[str, int],
+    score: Score,
+    rows: Rows,
+    *,
+    selection_better: Better,
+    rows_better: Better,
+    best: int | None = None,
+    searches: Sequence[Literal["greedy", "optuna"]] = ("greedy", "optuna"),
+    max_evaluations: int = 100,
+    level: float = 0.95,
+    seed: int = 0,
+    tell: Callable[[str], None] = logger.info,
+) -> Outcome:
+    """Try the ways to build a model from its epochs, and say which one is to be kept.
+
+    Baselines are the last epoch, the best one, the moving average if there is one, and the uniform and the greedy soup
+    (Wortsman et al., 2022). Crossovers are *selective* (each module from its sweet spot), *weighted* (with the
+    epochs beside it), *interpolated* (towards the last epoch), and what each search finds, beginning at the best of
+    *selective* and the single epochs.
+
+    Where no crossover is kept, the baseline is the best one on the held-out rows, so that its score there is a little
+    flattered; that of a kept crossover, chosen by the selection rows alone, is so only by having been kept.
+
+    Args:
+        weights: The epochs, with ``EMA`` among the sources where there is a moving average.
+        spots: Module → its sweet spot.
+        score: Scores a model on the selection rows. What it gets is read from files: copy it, never change it.
+        rows: Scores a model on each held-out row, always in the same order.
+        selection_better: Whether lower selection scores are better (``min``, a loss) or higher ones (``max``).
+        rows_better: The same of the scores of rows.
+        best: The best epoch, by the metric that the run chose by; the best by ``score`` when not given.
+        searches: Searches to make.
+        max_evaluations: Models that each search may score.
+        level: Probability of the intervals.
+        seed: Decides what is drawn.
+        tell: Gets a line for every candidate.
+
+    Raises:
+        UserError: A sweet spot or the best epoch is none of the epochs, or a module has no sweet spot; or no baseline
+            has finite scores on the held-out rows.
+    """
+    _check_epochs(weights, spots, best)
+    epochs = weights.epochs
+    modules = weights.modules
+    spots = {module: spots[module] for module in modules}
+    sign = 1.0 if selection_better == "min" else -1.0
+    known: dict[str, float] = {}
+
+    def scored(recipe: Recipe) -> float:
+        key = repr(sorted((module, sorted(shares.items(), key=str)) for module, shares in recipe.items()))
+        if key not in known:
+            known[key] = float(score(weights.build(recipe)))
+        return known[key]
+
+    def loss(recipe: Recipe) -> float:
+        value = sign * scored(recipe)
+        return math.inf if math.isnan(value) else value
+
+    candidates: list[Candidate] = []
+
+    def add(name: str, kind: Literal["baseline", "crossover"], recipe: Recipe) -> None:
+        candidates.append(Candidate(name, kind, recipe, scored(recipe)))
+        tell(f"{name}: {candidates[-1].selection:.6g} on the selection rows")
+
+    ranked = sorted(epochs, key=lambda epoch: loss(recipes.whole(modules, epoch)))
+    best = ranked[0] if best is None else best
+    add("last", "baseline", recipes.whole(modules, epochs[-1]))
+    add("best", "baseline", recipes.whole(modules, best))
+    if EMA in weights.files:
+        add("ema", "baseline", recipes.whole(modules, EMA))
+    add("uniform_soup", "baseline", recipes.soup(modules, epochs))
+    add("greedy_soup", "baseline", _greedy_soup(modules, ranked, loss))
+
+    add("selective", "crossover", recipes.selective(spots))
+    add("weighted", "crossover", recipes.weighted(spots, epochs))
+    for share in TOWARDS_LAST:
+        add(f"interpolated_{share:g}", "crossover", recipes.interpolated(spots, epochs[-1], share))
+    start = min(
+        [spots, *(dict.fromkeys(modules, epoch) for epoch in ranked)],
+        key=lambda choice: loss(recipes.selective(choice)),
+    )
+
+    def choice_loss(choice: Mapping[str, int]) -> float:
+        return loss(recipes.selective(choice))
+
+    for search in searches:
+        match search:
+            case "greedy":
+                found = greedy_search(start, epochs, choice_loss, max_evaluations=max_evaluations)
+            case "optuna":
+                found = optuna_search(start, epochs, choice_loss, max_evaluations=max_evaluations, seed=seed)
+        add(f"search_{search}", "crossover", recipes.selective(found))
+    winner = min(
+        (candidate for candidate in candidates if candidate.kind == "crossover"),
+        key=lambda candidate: loss(candidate.recipe),
+    )
+    return _decided(weights, candidates, winner, rows, selection_better, rows_better, level, seed, len(known))
+
+
+def save_crossover(
+    outcome: Outcome, weights: EpochWeights, folder: Path, *, about: Mapping[str, Any] | None = None
+) -> Path:
+    """Write the kept model as a plain state dict, and beside it what it is.
+
+    Args:
+        outcome: What was decided.
+        weights: What it was decided over.
+        folder: Where ``crossover_final.pth`` and ``crossover_final.json`` go; each appears whole or not at all, and
+            the record never stands beside a model that it is not of.
+        about: Further JSON-ready facts for the record.
+
+    Returns:
+        The file of the model; ``torch.load(path, weights_only=True)`` gives name → tensor.
+    """
+    model, record = folder / MODEL, folder / RECORD
+    record.unlink(missing_ok=True)
+    with written_beside(model) as beside:
+        torch.save(weights.build(outcome[outcome.kept].recipe), beside)
+    files = {str(source): path.name for source, path in weights.files.items()}
+    write_json(record, {**outcome.as_dict(), "model": MODEL, "files": files, **(about or {})})
+    return model
+
+
+def _check_epochs(weights: EpochWeights, spots: Mapping[str, int], best: int | None) -> None:
+    expected = f"one of the epochs {', '.join(map(str, weights.epochs))}"
+    missing = sorted(weights.modules.keys() - spots.keys())
+    if missing:
+        raise UserError(f"module '{missing[0]}' has no sweet spot", expected=expected)
+    chosen = {f"sweet spot of '{module}'": spots[module] for module in weights.modules}
+    for what, epoch in {**chosen, **({} if best is None else {"best epoch": best})}.items():
+        if epoch not in weights.epochs:
+            raise UserError(f"the {what} is epoch {epoch}, of which there are no weights", expected=expected)
+
+
+def _greedy_soup(
+    modules: Mapping[str, Sequence[str]], ranked: Sequence[int], loss: Callable[[Recipe], float]
+) -> Recipe:
+    """Average the best epoch with every next one that does not make the average worse."""
+    chosen = [ranked[0]]
+    reached = loss(recipes.soup(modules, chosen))
+    for epoch in ranked[1:]:
+        tried = loss(recipes.soup(modules, sorted([*chosen, epoch])))
+        if tried <= reached and math.isfinite(tried):
+            chosen, reached = sorted([*chosen, epoch]), tried
+    return recipes.soup(modules, chosen)
+
+
+def _decided(
+    weights: EpochWeights,
+    candidates: Sequence[Candidate],
+    winner: Candidate,
+    rows: Rows,
+    selection_better: Better,
+    rows_better: Better,
+    level: float,
+    seed: int,
+    num_evaluations: int,
+) -> Outcome:
+    baselines = [candidate for candidate in candidates if candidate.kind == "baseline"]
+    scores: dict[str, list[float]] = {}
+    measured: dict[str, list[float]] = {}
+    for candidate in (*baselines, winner):
+        key = repr(candidate.recipe)
+        if key not in measured:
+            measured[key] = [float(value) for value in rows(weights.build(candidate.recipe))]
+        scores[candidate.name] = measured[key]
+    means = {name: _mean(values) for name, values in scores.items()}
+    sign = 1.0 if rows_better == "min" else -1.0
+    finite = [candidate.name for candidate in baselines if math.isfinite(means[candidate.name])]
+    if not finite:
+        raise UserError(
+            "no baseline has finite scores on the held-out rows",
+            where=str(weights.files[weights.epochs[-1]]),
+            hint="did the training diverge? Its metrics.jsonl tells",
+        )
+    margins: dict[str, Margin | None] = {}
+    for candidate in baselines:
+        both = means[winner.name] + means[candidate.name]
+        margins[candidate.name] = (
+            paired_margin(
+                scores[winner.name], scores[candidate.name], better=rows_better, level=level, seed=seed
+            )
+            if math.isfinite(both)
+            else None
+        )
+    wins = math.isfinite(means[winner.name]) and all(
+        margin is None or margin.value > 0 for margin in margins.values()
+    )
+    return Outcome(
+        candidates=tuple(replace(candidate, held_out=means.get(candidate.name)) for candidate in candidates),
+        winner=winner.name,
+        kept=winner.name if wins else min(finite, key=lambda name: sign * means[name]),
+        margins=margins,
+        selection_better=selection_better,
+        rows_better=rows_better,
+        num_evaluations=num_evaluations,
+    )
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Return the mean over the rows; of none there is none."""
+    return math.fsum(values) / len(values) if values and all(map(math.isfinite, values)) else math.nan
+
+
+def _json_number(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

@@ -1,0 +1,252 @@
+"""``dure sweet-spot`` and ``dure crossover``: from a run to the epochs of its modules, and to a model made of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from transformers import set_seed
+
+from dure.config.loading import load_experiment
+from dure.config.schema import Profile
+from dure.data.batching import length_order
+from dure.epochs.crossover import crossover, save_crossover
+from dure.epochs.loss_series import LOSS, Point, series_of
+from dure.epochs.mixing import EMA, EpochWeights, Source, State, tied_names
+from dure.epochs.sweet_spot import Thresholds, analysis_record, sweet_spots
+from dure.errors import UserError
+from dure.family import Family, load_family
+from dure.family.corpus import load_corpus
+from dure.family.saved_model import read_model
+from dure.files import read_json_lines, write_json, write_text
+from dure.runs.epochs import epochs_of
+from dure.runs.folder import RunFolder, folder_at
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Tell = Callable[[str], None]
+
+ANALYSIS = "sweet_spot_analysis"
+EMA_FILE = "ema.pt"
+
+
+def find_sweet_spots(run: Path, *, thresholds: Thresholds, tell: Tell) -> dict[str, Any]:
+    """Say of every module of a run at which epoch it was at its best, and write report and picture.
+
+    ``sweet_spot_analysis/`` of the run's folder gets ``sweet_spot_analysis_<time>.json``,
+    ``sweet_spot_report_<time>.txt`` and ``plots/sweet_spots_<time>.png``.
+
+    Args:
+        run: Folder of a finished run, or of a stage of a progressive training.
+        thresholds: Where the criteria draw their lines.
+        tell: Gets one-line messages.
+
+    Returns:
+        The analysis with the ``files`` it is in. Where the run kept weights of epochs, only these are named.
+
+    Raises:
+        UserError: The folder holds no finished run, or no validation was recorded at the end of an epoch.
+    """
+    from dure.epochs.sweet_spot_plot import plot_sweet_spots
+    from dure.epochs.sweet_spot_table import sweet_spot_text
+
+    folder, family = _finished(run, tell)
+    model, _ = read_model(family, folder.final_model)
+    record = _analysis(run, family, model, sorted(epochs_of(folder.checkpoints)), thresholds)
+    stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
+    files = {
+        "analysis": run / ANALYSIS / f"sweet_spot_analysis_{stamp}.json",
+        "report": run / ANALYSIS / f"sweet_spot_report_{stamp}.txt",
+        "plot": run / ANALYSIS / "plots" / f"sweet_spots_{stamp}.png",
+    }
+    plot_sweet_spots(files["plot"], record)
+    write_text(files["report"], sweet_spot_text(record))
+    write_json(files["analysis"], record)
+    return {**record, "files": {name: str(path) for name, path in files.items()}}
+
+
+def cross_over(
+    run: Path,
+    *,
+    profile: Profile,
+    searches: tuple[Literal["greedy", "optuna"], ...],
+    max_evaluations: int,
+    tell: Tell,
+) -> dict[str, Any]:
+    """Build the final model of a run from the epochs of its modules, if that is better than every baseline.
+
+    Candidates are compared by their loss on the validation rows; the winner meets the baselines on the test rows. A
+    run without test rows has its validation rows cut into halves, and the record says so. ``crossover_final.pth`` and
+    ``crossover_final.json`` come to lie beside the weights of the epochs.
+
+    Args:
+        run: Folder of a finished run that kept the weights of its epochs.
+        profile: The machine.
+        searches: Searches to make.
+        max_evaluations: Models that each search may score.
+        tell: Gets one-line messages.
+
+    Returns:
+        What ``crossover_final.json`` holds, with the ``path`` of the model.
+
+    Raises:
+        UserError: The folder holds no finished run, it kept no weights of epochs, or there are no rows to judge by.
+    """
+    folder, family = _finished(run, tell)
+    files = epochs_of(folder.checkpoints)
+    if not files:
+        raise UserError(
+            "no weights of single epochs were kept",
+            where=str(folder.checkpoints),
+            expected="files epoch_<n>.pt, as a stage of dure progressive has them",
+        )
+    _, tokenizer = read_model(family, folder.final_model)
+    corpus = load_corpus(family, tell=tell, tokenizer=tokenizer)
+    splits = _splits(corpus.dev, corpus.test, family.experiment.experiment.seed, run, tell)
+    # As the run did it, so that what it did not train is the same.
+    set_seed(family.experiment.experiment.seed)
+    model = family.load_model(tokenizer, profile)
+    judge = _Judge(family, model, tokenizer, corpus.train, torch.device(profile.device))
+    average = folder.checkpoints / EMA_FILE
+    sources: list[tuple[Source, Path]] = [*files.items()]
+    if average.is_file():
+        sources.append((EMA, average))
+    weights = EpochWeights(
+        dict(sources),
+        family.modules(model),
+        ties=tied_names(model.state_dict()),
+    )
+    record = _analysis(run, family, model, list(weights.epochs), Thresholds())
+    outcome = crossover(
+        weights,
+        {name: row["epoch"] for name, row in record["modules"].items() if row["epoch"] is not None},
+        lambda state: float(np.mean(judge.row_losses(state, splits.selection))),
+        lambda state: judge.row_losses(state, splits.held_out),
+        selection_better="min",
+        rows_better="min",
+        best=_best_epoch(folder, family, list(weights.epochs)),
+        searches=searches,
+        max_evaluations=max_evaluations,
+        seed=family.experiment.experiment.seed,
+        tell=tell,
+    )
+    about = {"score": "loss", "selection": splits.selected_by, "held_out": splits.held_out_by}
+    path = save_crossover(outcome, weights, folder.checkpoints, about=about)
+    return {**outcome.as_dict(), **about, "path": str(path)}
+
+
+@dataclass(frozen=True)
+class _Splits:
+    selection: datasets.Dataset
+    held_out: datasets.Dataset
+    selected_by: str
+    held_out_by: str
+
+
+class _Judge:
+    """Scores states of one model by the loss of each row."""
+
+    def __init__(
+        self,
+        family: Family,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        train: datasets.Dataset,
+        device: torch.device,
+    ) -> None:
+        training = family.experiment.training
+        self.batch_size = training.eval_batch_size or training.batch_size
+        self.objective = family.objective(model, train)
+        self.collate = family.collator(tokenizer, model)
+        self.device = device
+        self.model = model.to(device).eval()
+
+    @torch.no_grad()
+    def row_losses(self, state: State, dataset: datasets.Dataset) -> list[float]:
+        """Return what each row adds to the loss of the table, which is the mean of them; always in one order."""
+        self.model.load_state_dict(state, strict=False)
+        found = []
+        # Rows of similar length together, so that batches pad little.
+        rows = dataset.select(length_order(dataset["length"]))
+        for begin in range(0, len(rows), self.batch_size):
+            members = [rows[place] for place in range(begin, min(begin + self.batch_size, len(rows)))]
+            batch = {name: tensor.to(self.device) for name, tensor in self.collate(members).items()}
+            labels = batch.pop("labels")
+            found.append(self.objective.row_losses(self.model(**batch)["logits"].float(), labels).cpu())
+        losses, items = torch.cat(found).double().chunk(2, dim=1)
+        # A loss per item, such as a token, weighs each row by its items; several tasks have items of their own.
+        in_all = items.sum(dim=0)
+        return [self.objective.mean_losses(torch.cat([row * len(losses), in_all]))["loss"] for row in losses]
+
+
+def _finished(run: Path, tell: Tell) -> tuple[RunFolder, Family]:
+    """Return names and family of a finished run.
+
+    Raises:
+        UserError: It is none.
+    """
+    folder = folder_at(run)
+    if not folder.experiment.is_file() or not folder.final_model.is_dir():
+        stages = sorted(path.parent.name for path in run.glob("*/final_model")) if run.is_dir() else []
+        raise UserError(
+            "this is no folder of a finished run",
+            where=str(run),
+            expected="a folder with experiment.yaml and final_model/",
+            hint=f"one within it: {', '.join(stages)}" if stages else None,
+        )
+    return folder, load_family(load_experiment(str(folder.experiment)), tell)
+
+
+def _analysis(
+    run: Path, family: Family, model: PreTrainedModel, saved: list[int], thresholds: Thresholds
+) -> dict[str, Any]:
+    series: dict[str, list[Point]] = series_of(run, family.modules(model), family.module_losses())
+    return analysis_record(series, sweet_spots(series, thresholds, saved=saved or None), thresholds)
+
+
+def _best_epoch(folder: RunFolder, family: Family, saved: list[int]) -> int | None:
+    """Return the saved epoch that is best by the metric of the run; None when none was validated."""
+    training = family.experiment.training
+    sign = -1.0 if training.higher_is_better and not training.best_metric.startswith(LOSS) else 1.0
+    values = {
+        round(record["epoch"]): sign * record[training.best_metric]
+        for record in read_json_lines(folder.metrics)
+        if record.get(training.best_metric) is not None
+        and math.isclose(record["epoch"], round(record["epoch"]), abs_tol=0.02)
+        and round(record["epoch"]) in saved
+    }
+    return min(values, key=values.__getitem__, default=None)
+
+
+def _splits(
+    dev: datasets.Dataset | None, test: datasets.Dataset | None, seed: int, run: Path, tell: Tell
+) -> _Splits:
+    if dev is None:
+        raise UserError(
+            "the run has no validation rows to select by",
+            where=str(run),
+            expected="data.dev in experiment.yaml",
+        )
+    if test is not None:
+        return _Splits(dev, test, f"the {len(dev):,} rows of dev", f"the {len(test):,} rows of test")
+    if len(dev) < 2:
+        raise UserError(
+            "one validation row cannot both select and be held out", where=str(run), expected="data.test"
+        )
+    order = np.random.default_rng(seed).permutation(len(dev))
+    first, second = np.sort(order[: len(dev) // 2]), np.sort(order[len(dev) // 2 :])
+    tell("the run has no test rows: one half of the validation rows selects, the other is held out")
+    return _Splits(
+        dev.select(first),
+        dev.select(second),
+        f"{len(first):,} rows, a half of dev",
+        f"{len(second):,} rows, the other half of dev; all of dev chose the sweet spots and the best epoch",
+    )

@@ -1,0 +1,362 @@
+"""Sweet spots: the epoch at which each module of a model was at its best, by several judges and their vote.
+
+Every judgement of an epoch looks back only, at the epochs before it, so that it is the same while training and
+afterwards; what is *low* is the exception, since a later epoch may be lower.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from dure.epochs.loss_series import Point, Series
+from dure.epochs.mann_kendall import mann_kendall
+
+CRITERIA = ("low", "stable", "fitting", "converged")
+VOTERS = ("lowest", "criteria", "plateau", "score")
+_LOW_WEIGHT = 0.4
+"""Of being low in the score, beside the other criteria."""
+
+Direction = Literal["falling", "rising", "level", "diverged", "unknown"]
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Where the criteria draw their lines.
+
+    Attributes:
+        window: Validations that stability and convergence look at: the epoch's own and those before it.
+        max_std: A stable window's standard deviation (of the population) is below it.
+        max_gap: Validation loss minus training loss is below it where a module does not overfit.
+        max_change: A converged window's last loss differs from its first by less than this share of the first.
+        low_within: A loss is low when it exceeds the lowest by at most this.
+        trend_window: Validations that the Mann–Kendall test looks at.
+        trend_level: A trend is significant when its probability without one is below this.
+        vote_reach: Voters that name epochs at most so far apart support each other.
+    """
+
+    window: int = 5
+    max_std: float = 0.01
+    max_gap: float = 0.1
+    max_change: float = 0.01
+    low_within: float = 0.02
+    trend_window: int = 8
+    trend_level: float = 0.05
+    vote_reach: int = 2
+
+
+DEFAULT = Thresholds()
+
+
+@dataclass(frozen=True)
+class SweetSpot:
+    """What was found of one module.
+
+    Attributes:
+        epoch: The epoch that the vote chose; None when no saved epoch has a finite validation loss.
+        confidence: Share of the voters that named it, or an epoch close by.
+        votes: Voter → the epoch that it named; None when no epoch is what it looks for.
+        met: Criterion → epochs that meet it, unsaved ones included.
+        scores: Epoch → its score, 0 to 1.
+        eval_loss: Validation loss of the epoch.
+        train_loss: Training loss of the epoch, if it is known.
+        trend: Where the validation loss was going when the series ended.
+    """
+
+    epoch: int | None
+    confidence: float
+    votes: dict[str, int | None]
+    met: dict[str, tuple[int, ...]]
+    scores: dict[int, float]
+    eval_loss: float | None
+    train_loss: float | None
+    trend: Direction
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON-ready data; epochs that are keys become text."""
+        return {
+            **asdict(self),
+            "met": {name: list(epochs) for name, epochs in self.met.items()},
+            "scores": {str(epoch): round(score, 6) for epoch, score in self.scores.items()},
+        }
+
+
+def low_epochs(series: Series, thresholds: Thresholds = DEFAULT) -> tuple[int, ...]:
+    """Return the epochs whose validation loss is near the lowest of the series."""
+    lowest = min((point.eval_loss for point in _finite(series)), default=math.nan)
+    limit = lowest + thresholds.low_within
+    return tuple(point.epoch for point in _finite(series) if point.eval_loss <= limit)
+
+
+def stable_epochs(series: Series, thresholds: Thresholds = DEFAULT) -> tuple[int, ...]:
+    """Return the epochs that end a window in which the validation loss hardly varies."""
+    return tuple(
+        epoch for epoch, window in _windows(series, thresholds.window) if _std(window) < thresholds.max_std
+    )
+
+
+def fitting_epochs(series: Series, thresholds: Thresholds = DEFAULT) -> tuple[int, ...]:
+    """Return the epochs that do not overfit; one whose training loss is not known is not said to."""
+    return tuple(point.epoch for point in _finite(series) if _gap(point) < thresholds.max_gap)
+
+
+def converged_epochs(series: Series, thresholds: Thresholds = DEFAULT) -> tuple[int, ...]:
+    """Return the epochs that end a window over which the validation loss hardly changes."""
+    return tuple(
+        epoch
+        for epoch, window in _windows(series, thresholds.window)
+        if _change(window) < thresholds.max_change
+    )
+
+
+def plateau_epochs(series: Series, thresholds: Thresholds = DEFAULT) -> tuple[int, ...]:
+    """Return the epochs that end a window in which the Mann–Kendall test finds no trend."""
+    return tuple(
+        epoch
+        for epoch, window in _windows(series, thresholds.trend_window)
+        if mann_kendall(window).p_value >= thresholds.trend_level
+    )
+
+
+def epoch_scores(series: Series, thresholds: Thresholds = DEFAULT) -> dict[int, float]:
+    """Return how well each epoch meets all criteria together, 0 to 1.
+
+    A criterion counts 1 where it is met perfectly, ½ at its threshold, and ever less beyond it; 0 where there are too
+    few epochs to judge. The score is ``low**0.4 * rest**0.6``, where ``rest`` is the mean of the three criteria besides
+    *low*. So the order of two epochs never depends on a third, as it would in a sum.
+    """
+    merits = _merits(series, thresholds)
+    lowest = min((point.eval_loss for point in _finite(series)), default=math.nan)
+    return {
+        epoch: 2.0 ** (merit + _LOW_WEIGHT * lowest / thresholds.low_within)
+        for epoch, merit in merits.items()
+    }
+
+
+def sweet_spot(
+    series: Series, thresholds: Thresholds = DEFAULT, *, saved: Collection[int] | None = None
+) -> SweetSpot:
+    """Say at which epoch a module was at its best.
+
+    Four voters name an epoch each: the *lowest* validation loss; the lowest of those that meet all *criteria*; the
+    first on a *plateau* that is low, since what comes later only overfits more; the best *score*. The epoch with most
+    support wins, the one with the better score among equals.
+
+    Args:
+        series: The module's losses.
+        thresholds: Where the criteria draw their lines.
+        saved: Epochs whose weights are there; only they are named. All are when not given.
+    """
+    met = _met(series, thresholds)
+    merits = _merits(series, thresholds)
+    plateau = set(plateau_epochs(series, thresholds)) & set(met["low"])
+    points = [point for point in _finite(series) if saved is None or point.epoch in saved]
+    good = [point for point in points if all(point.epoch in met[name] for name in CRITERIA)]
+    named = {
+        "lowest": min(points, key=_loss, default=None),
+        "criteria": min(good, key=_loss, default=None),
+        "plateau": next((point for point in points if point.epoch in plateau), None),
+        "score": min(points, key=lambda point: (-merits[point.epoch], *_loss(point)), default=None),
+    }
+    votes = {voter: None if point is None else point.epoch for voter, point in named.items()}
+    nominees = [point for point in named.values() if point is not None]
+    chosen = min(
+        nominees,
+        key=lambda point: (-_support(point.epoch, votes, thresholds), -merits[point.epoch], *_loss(point)),
+        default=None,
+    )
+    return SweetSpot(
+        epoch=None if chosen is None else chosen.epoch,
+        confidence=0.0 if chosen is None else _support(chosen.epoch, votes, thresholds) / len(VOTERS),
+        votes=votes,
+        met={**met, "plateau": plateau_epochs(series, thresholds)},
+        scores=epoch_scores(series, thresholds),
+        eval_loss=None if chosen is None else chosen.eval_loss,
+        train_loss=None if chosen is None or _gap(chosen) == -math.inf else chosen.train_loss,
+        trend=_trend(series, thresholds),
+    )
+
+
+def candidate_epochs(
+    series: Series, thresholds: Thresholds = DEFAULT, *, saved: Collection[int] | None = None
+) -> tuple[int, ...]:
+    """Return the epochs that may yet be a module's sweet spot, whatever the epochs to come bring.
+
+    An epoch that is no candidate never becomes one again: its weights can be deleted. Three of the voters only ever
+    turn to a later epoch. The fourth goes back to none but this kind: an early epoch of a plateau leaves the low ones
+    before a lower, later one does, so that an epoch counts that is lower than all of the plateau before it.
+    """
+    found = sweet_spot(series, thresholds, saved=saved)
+    candidates = {epoch for epoch in found.votes.values() if epoch is not None}
+    plateau = set(found.met["plateau"]) & set(found.met["low"])
+    lowest_before = math.inf
+    for point in _finite(series):
+        is_saved = saved is None or point.epoch in saved
+        if is_saved and point.epoch in plateau and point.eval_loss < lowest_before:
+            lowest_before = point.eval_loss
+            candidates.add(point.epoch)
+    return tuple(sorted(candidates))
+
+
+class SweetSpotTracker:
+    """The sweet spots of a training that still runs: fed epoch by epoch, it says what must not be deleted.
+
+    At the end it says what :func:`sweet_spot` says of the whole series.
+
+    Args:
+        thresholds: Where the criteria draw their lines.
+    """
+
+    def __init__(self, thresholds: Thresholds = DEFAULT) -> None:
+        self.thresholds = thresholds
+        self.series: dict[str, list[Point]] = {}
+        self.saved: set[int] = set()
+
+    def feed(
+        self, epoch: int, losses: Mapping[str, tuple[float | None, float]], *, is_saved: bool = True
+    ) -> None:
+        """Take the losses of an epoch; what was known of it and of later ones is forgotten, as after a resumption.
+
+        Args:
+            epoch: Counted from 1.
+            losses: Module → its training loss (None when it is not known) and its validation loss.
+            is_saved: Whether the weights of this epoch are kept as a file.
+        """
+        self.saved = {each for each in self.saved if each < epoch}
+        for name, points in self.series.items():
+            self.series[name] = [point for point in points if point.epoch < epoch]
+        if is_saved:
+            self.saved.add(epoch)
+        for name, (train_loss, eval_loss) in losses.items():
+            self.series.setdefault(name, []).append(Point(epoch, train_loss, eval_loss))
+
+    def candidates(self) -> dict[str, tuple[int, ...]]:
+        """Return the saved epochs that may yet be the sweet spot of each module."""
+        return {
+            name: candidate_epochs(series, self.thresholds, saved=self.saved)
+            for name, series in self.series.items()
+        }
+
+    def epochs_to_keep(self) -> frozenset[int]:
+        """Return the saved epochs that may yet be the sweet spot of any module."""
+        return frozenset(epoch for epochs in self.candidates().values() for epoch in epochs)
+
+    def sweet_spots(self) -> dict[str, SweetSpot]:
+        """Return what is known now of each module."""
+        return {
+            name: sweet_spot(series, self.thresholds, saved=self.saved)
+            for name, series in self.series.items()
+        }
+
+
+def sweet_spots(
+    series: Mapping[str, Series], thresholds: Thresholds = DEFAULT, *, saved: Collection[int] | None = None
+) -> dict[str, SweetSpot]:
+    """Say of every module at which epoch it was at its best; arguments are those of :func:`sweet_spot`."""
+    return {name: sweet_spot(points, thresholds, saved=saved) for name, points in series.items()}
+
+
+def analysis_record(
+    series: Mapping[str, Series], spots: Mapping[str, SweetSpot], thresholds: Thresholds = DEFAULT
+) -> dict[str, Any]:
+    """Return an analysis as JSON-ready data: thresholds, and per module its sweet spot and its series."""
+    return {
+        "thresholds": asdict(thresholds),
+        "voters": list(VOTERS),
+        "modules": {
+            name: {**spot.as_dict(), "series": [_record(point) for point in series[name]]}
+            for name, spot in spots.items()
+        },
+    }
+
+
+def _record(point: Point) -> dict[str, float | int | None]:
+    values: dict[str, float | int | None] = point._asdict()
+    return {
+        name: value if value is not None and math.isfinite(value) else None for name, value in values.items()
+    }
+
+
+def _finite(series: Series) -> list[Point]:
+    return [point for point in series if math.isfinite(point.eval_loss)]
+
+
+def _loss(point: Point) -> tuple[float, int]:
+    """Order by loss, the earlier epoch among equals."""
+    return point.eval_loss, point.epoch
+
+
+def _windows(series: Series, length: int) -> Iterator[tuple[int, list[float]]]:
+    """Give every epoch that ends ``length`` finite validations in a row, with their losses.
+
+    A missing epoch is passed over; a loss that is not finite is a divergence, and no window holds one.
+    """
+    for end in range(length, len(series) + 1):
+        losses = [point.eval_loss for point in series[end - length : end]]
+        if all(map(math.isfinite, losses)):
+            yield series[end - 1].epoch, losses
+
+
+def _std(losses: Sequence[float]) -> float:
+    mean = math.fsum(losses) / len(losses)
+    return math.sqrt(math.fsum((loss - mean) ** 2 for loss in losses) / len(losses))
+
+
+def _gap(point: Point) -> float:
+    known = point.train_loss is not None and math.isfinite(point.train_loss)
+    return point.eval_loss - (point.train_loss or 0.0) if known else -math.inf
+
+
+def _change(losses: Sequence[float]) -> float:
+    change = abs(losses[-1] - losses[0])
+    if change == 0:
+        return 0.0
+    return change / abs(losses[0]) if losses[0] else math.inf
+
+
+def _degree(excess: float, threshold: float) -> float:
+    """Return 1 where there is no excess, ½ at the threshold, and less beyond it."""
+    return 1.0 if excess <= 0 else threshold / (threshold + excess)
+
+
+def _merits(series: Series, thresholds: Thresholds) -> dict[int, float]:
+    """Return what orders epochs as their scores do, without the lowest loss, which later epochs may change."""
+    windows = dict(_windows(series, thresholds.window))
+    merits = {}
+    for point in _finite(series):
+        window = windows.get(point.epoch)
+        rest = (
+            _degree(_gap(point), thresholds.max_gap)
+            + (0.0 if window is None else _degree(_std(window), thresholds.max_std))
+            + (0.0 if window is None else _degree(_change(window), thresholds.max_change))
+        ) / 3
+        low = -_LOW_WEIGHT * point.eval_loss / thresholds.low_within
+        merits[point.epoch] = low + (1 - _LOW_WEIGHT) * (math.log2(rest) if rest else -math.inf)
+    return merits
+
+
+def _met(series: Series, thresholds: Thresholds) -> dict[str, tuple[int, ...]]:
+    return {
+        "low": low_epochs(series, thresholds),
+        "stable": stable_epochs(series, thresholds),
+        "fitting": fitting_epochs(series, thresholds),
+        "converged": converged_epochs(series, thresholds),
+    }
+
+
+def _support(epoch: int, votes: Mapping[str, int | None], thresholds: Thresholds) -> int:
+    return sum(vote is not None and abs(vote - epoch) <= thresholds.vote_reach for vote in votes.values())
+
+
+def _trend(series: Series, thresholds: Thresholds) -> Direction:
+    if series and not math.isfinite(series[-1].eval_loss):
+        return "diverged"
+    losses = [point.eval_loss for point in _finite(series)][-thresholds.trend_window :]
+    if len(losses) < thresholds.trend_window:
+        return "unknown"
+    s, p_value = mann_kendall(losses)
+    if p_value >= thresholds.trend_level:
+        return "level"
+    return "falling" if s < 0 else "rising"

@@ -1,0 +1,154 @@
+"""The pictures of sweet spots: a module's losses over the epochs, with what each voter names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dure.reporting.figures import number
+from dure.reporting.plots import BLUE, GREEN, GREY, PALE, PURPLE, VERMILION, grid, language, picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_WORDS = {
+    "ko": {
+        "title": "모듈별 최적 에포크 (Sweet Spot)",
+        "epoch": "에포크",
+        "loss": "손실",
+        "eval": "검증 손실",
+        "train": "학습 손실",
+        "spot": "Sweet Spot",
+        "plateau": "정체 구간",
+        "lowest": "최저",
+        "criteria": "기준 충족",
+        "first": "낮은 정체 시작",
+        "score": "점수",
+        "none": "없음",
+        "sure": "신뢰도",
+    },
+    "en": {
+        "title": "sweet spot of every module",
+        "epoch": "epoch",
+        "loss": "loss",
+        "eval": "eval loss",
+        "train": "train loss",
+        "spot": "sweet spot",
+        "plateau": "plateau",
+        "lowest": "lowest",
+        "criteria": "meets all criteria",
+        "first": "low plateau begins",
+        "score": "best score",
+        "none": "none",
+        "sure": "confidence",
+    },
+}
+_MARKS = {
+    "lowest": ("lowest", "v", VERMILION),
+    "criteria": ("criteria", "s", GREEN),
+    "plateau": ("first", "D", PURPLE),
+    "score": ("score", "^", "black"),
+}
+_ABREAST = 3
+_MARK_ROOM = 0.055
+"""Height of the marks above each other, as a share of the axis; they stand along its lower edge."""
+
+Row = Mapping[str, Any]
+
+
+def plot_sweet_spots(path: Path, record: Mapping[str, Any]) -> None:
+    """Write the picture as PNG: a panel per module.
+
+    Args:
+        path: File to write.
+        record: What ``dure.epochs.sweet_spot.analysis_record`` returns.
+    """
+    words = _WORDS[language()]
+    modules: Mapping[str, Row] = record["modules"]
+    columns = min(_ABREAST, max(1, len(modules)))
+    rows = max(1, math.ceil(len(modules) / columns))
+    width, height = max(7.2, 3.6 * columns), 2.7 * rows + 1.1
+    with picture(path, title=words["title"], width=width, height=height) as figure:
+        panels = figure.subplots(rows, columns, squeeze=False).flat
+        for place, axis in enumerate(panels):
+            if place >= len(modules):
+                axis.set_visible(False)
+                continue
+            name = list(modules)[place]
+            _draw(axis, name, modules[name], words)
+            if place % columns == 0:
+                axis.set_ylabel(words["loss"])
+            if place + columns >= len(modules):
+                axis.set_xlabel(words["epoch"])
+
+
+def _draw(axis: Axes, name: str, row: Row, words: Mapping[str, str]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    evals, trains = _points(row["series"], "eval_loss"), _points(row["series"], "train_loss")
+    for place, (begin, end) in enumerate(_runs(row["met"]["plateau"], [epoch for epoch, _ in evals])):
+        label = words["plateau"] if place == 0 else "_"
+        axis.axvspan(begin - 0.5, end + 0.5, color=PALE, alpha=0.35, linewidth=0, label=label)
+    if trains:
+        axis.plot(
+            *zip(*trains, strict=True),
+            color=GREY,
+            linewidth=1,
+            marker=".",
+            markersize=3,
+            label=words["train"],
+        )
+    if evals:
+        axis.plot(
+            *zip(*evals, strict=True),
+            color=BLUE,
+            linewidth=1.8,
+            marker="o",
+            markersize=3,
+            label=words["eval"],
+        )
+    spot = row["epoch"]
+    if spot is not None:
+        axis.axvline(spot, color=BLUE, linewidth=1, linestyle=(0, (4, 2)))
+        axis.plot(
+            spot, row["eval_loss"], marker="*", markersize=15, color=BLUE, markeredgecolor="white",
+            linestyle="none", label=words["spot"], zorder=5,
+        )  # fmt: skip
+    _draw_votes(axis, row["votes"], words)
+    found = words["none"] if spot is None else f"{spot} ({words['sure']} {100 * row['confidence']:.0f} %)"
+    axis.set_title(f"{name}: {found}", fontsize=9)
+    axis.margins(y=0.12)
+    low, high = axis.get_ylim()
+    # Room for the votes beneath the curves.
+    axis.set_ylim(low - (high - low) * _MARK_ROOM * (len(_MARKS) + 0.5), high)
+    axis.set_xlim(0, max([epoch for epoch, _ in (*evals, *trains)], default=1) + 1)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    grid(axis)
+
+
+def _draw_votes(axis: Axes, votes: Mapping[str, int | None], words: Mapping[str, str]) -> None:
+    axis.plot((0, 1), [_MARK_ROOM * len(_MARKS)] * 2, color=GREY, linewidth=0.6, transform=axis.transAxes)
+    for place, (voter, (word, marker, color)) in enumerate(_MARKS.items()):
+        epoch = votes.get(voter)
+        axis.plot(
+            [] if epoch is None else [epoch], [] if epoch is None else [_MARK_ROOM * (place + 0.5)],
+            marker=marker, markersize=5, color=color, linestyle="none", label=words[word],
+            transform=axis.get_xaxis_transform(), zorder=4,
+        )  # fmt: skip
+
+
+def _points(series: Sequence[Row], name: str) -> list[tuple[int, float]]:
+    return [(row["epoch"], value) for row in series if (value := number(row[name])) is not None]
+
+
+def _runs(chosen: Sequence[int], epochs: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the first and the last epoch of every run of chosen ones that no other epoch interrupts."""
+    runs: list[list[int]] = [[]]
+    for epoch in epochs:
+        if epoch in chosen:
+            runs[-1].append(epoch)
+        elif runs[-1]:
+            runs.append([])
+    return [(run[0], run[-1]) for run in runs if run]

@@ -1,0 +1,104 @@
+"""The report on sweet spots: which epoch each module was best at, who says so, and how sure that is."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group
+from rich.text import Text
+
+from dure.reporting.columns import Column, FittedTable
+from dure.reporting.figures import NOTHING, Figure, metric_figure
+
+_WIDEST = 10_000
+_CRITERIA = ("low", "stable", "fitting", "converged", "plateau")
+_TRENDS = {
+    "falling": "still falling at the end: more epochs may make it better",
+    "rising": "rising at the end: it overfits or diverges",
+    "diverged": "its loss was not finite at the end",
+}
+
+Row = Mapping[str, Any]
+
+
+def sweet_spot_table(record: Mapping[str, Any]) -> Group:
+    """Return the sweet spots of a run, a row per module, fitting itself to the terminal.
+
+    Args:
+        record: What ``dure.epochs.sweet_spot.analysis_record`` returns.
+    """
+    modules: Mapping[str, Row] = record["modules"]
+    rows = list(modules.values())
+    columns = [
+        Column("module", [Text(name) for name in modules], is_text=True, shortest=12),
+        _column("sweet spot", (_epoch(row["epoch"]) for row in rows)),
+        _column("confidence", (f"{100 * row['confidence']:.0f} %" for row in rows)),
+        _column("eval loss", (metric_figure("eval_loss", row["eval_loss"]) for row in rows), 1),
+        _column("train loss", (metric_figure("eval_loss", row["train_loss"]) for row in rows), 5),
+        *(_column(voter, (_epoch(row["votes"][voter]) for row in rows), 3) for voter in record["voters"]),
+        Column("it is", [Text(", ".join(_met(row)) or NOTHING) for row in rows], 4, is_text=True),
+        Column("trend", [Text(row["trend"]) for row in rows], 2, is_text=True),
+    ]
+    table = FittedTable(
+        columns, "sweet spots by epoch", notes=_notes(record), elsewhere="sweet_spot_report_<time>.txt"
+    )
+    return Group(table)
+
+
+def sweet_spot_text(record: Mapping[str, Any]) -> str:
+    """Return the same as plain text with all columns, and for every module the epochs that meet each criterion.
+
+    Args:
+        record: As for :func:`sweet_spot_table`.
+    """
+    file = io.StringIO()
+    Console(file=file, width=_WIDEST, color_system=None).print(sweet_spot_table(record))
+    lines = [line.rstrip() for line in file.getvalue().splitlines()]
+    lines += ["", "epochs that meet each criterion"]
+    for name, row in record["modules"].items():
+        lines += ["", name]
+        lines += [f"  {criterion:<10} {_ranges(row['met'][criterion])}" for criterion in _CRITERIA]
+    return "\n".join(lines) + "\n"
+
+
+def _notes(record: Mapping[str, Any]) -> list[str]:
+    limits = record["thresholds"]
+    notes = [
+        f"{name}: {_TRENDS[row['trend']]}"
+        for name, row in record["modules"].items()
+        if row["trend"] in _TRENDS
+    ]
+    return [
+        *notes,
+        "lowest, criteria, plateau, score: the epoch that each of these names; confidence: the share that agrees",
+        f"low: within {limits['low_within']:g} of the lowest loss; stable: standard deviation of "
+        f"{limits['window']} epochs below {limits['max_std']:g};",
+        f"fitting: eval loss - train loss below {limits['max_gap']:g}; converged: changes by less than "
+        f"{100 * limits['max_change']:g} % in {limits['window']} epochs;",
+        f"plateau: no trend in {limits['trend_window']} epochs (Mann-Kendall, level {limits['trend_level']:g})",
+    ]
+
+
+def _met(row: Row) -> list[str]:
+    return [name for name in _CRITERIA if row["epoch"] in row["met"][name]]
+
+
+def _epoch(value: Figure) -> str:
+    return NOTHING if value is None else str(value)
+
+
+def _ranges(epochs: Sequence[int]) -> str:
+    """Return epochs as ``1-4, 7``."""
+    runs: list[list[int]] = []
+    for epoch in epochs:
+        if runs and epoch == runs[-1][-1] + 1:
+            runs[-1].append(epoch)
+        else:
+            runs.append([epoch])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs) or NOTHING
+
+
+def _column(heading: str, cells: Any, rank: int = 0) -> Column:
+    return Column(heading, [Text(cell) for cell in cells], rank)

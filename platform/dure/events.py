@@ -1,0 +1,144 @@
+"""What a run and a study tell while they go on; trackers and consoles listen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from dure.runs.folder import RunResult
+
+
+@dataclass(frozen=True)
+class RunStart:
+    """A run is about to train.
+
+    Attributes:
+        name: Name of the experiment.
+        path: Folder of the run.
+        experiment: The resolved experiment as plain data.
+        tags: Tags of the experiment.
+        group: Name of the study that the run belongs to, if any.
+        total_steps: Optimiser steps that it will take unless it stops early.
+        resumed_step: Step it continues from; 0 for a fresh start.
+    """
+
+    name: str
+    path: Path
+    experiment: Mapping[str, Any]
+    tags: tuple[str, ...]
+    group: str | None
+    total_steps: int
+    resumed_step: int = 0
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """Numbers of a run at one step.
+
+    Attributes:
+        kind: ``train`` for the running loss and rate, ``eval`` for a validation.
+        step: Optimiser steps taken.
+        total_steps: Optimiser steps in all.
+        epoch: Passes over the training rows, with fraction.
+        seconds: Wall time since the run started, in this process.
+        metrics: The numbers, such as ``loss``, ``learning_rate``, ``eval_rouge1``.
+    """
+
+    kind: Literal["train", "eval"]
+    step: int
+    total_steps: int
+    epoch: float
+    seconds: float
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class RunListener:
+    """Base of everything that listens to a run; every method does nothing until overridden.
+
+    Called in the process that trains, on its main worker only unless ``on_every_worker``, in this order: :meth:`started` once,
+    :meth:`progressed` any number of times, :meth:`told` at any time, :meth:`finished` once, also after a
+    failure. Must be picklable before :meth:`started`, since it travels to the worker.
+    """
+
+    on_every_worker: ClassVar[bool] = False
+    """Whether the workers beside the main one call it too."""
+
+    def started(self, start: RunStart, tell: Callable[[str], None]) -> None:
+        """Training is about to begin; ``tell`` passes a line for the user on to every listener."""
+
+    def epochs_to_keep(self) -> set[int]:
+        """Return the epochs whose weights are still needed, when some are to be removed."""
+        return set()
+
+    def saved(self, checkpoint: Path) -> None:
+        """A checkpoint is whole and bears its name."""
+
+    def progressed(self, progress: RunProgress) -> None:
+        """There are new numbers."""
+
+    def told(self, message: str) -> None:
+        """There is one line that the user should see."""
+
+    def finished(self, result: RunResult) -> None:
+        """The run is over: completed, stopped early or failed."""
+
+
+TrialState = Literal["pending", "running", "completed", "stopped", "diverged", "failed", "interrupted"]
+SETTLED: tuple[TrialState, ...] = ("completed", "stopped", "diverged")
+"""States after which a trial is not run again."""
+
+
+@dataclass(frozen=True)
+class TrialStatus:
+    """One trial of a study as it stands now.
+
+    Attributes:
+        name: Name of the trial, unique in the study.
+        state: What it is doing.
+        path: Folder of its run.
+        step: Optimiser steps taken.
+        total_steps: Optimiser steps in all; 0 while unknown.
+        epoch: Passes over the training rows.
+        seconds: Wall time of the run.
+        metrics: Latest value of every metric.
+        error: What went wrong, in one line.
+        stage: Which of its stages it is in, for people; empty when it has none.
+        restored: Whether it was finished before this session and is only shown.
+    """
+
+    name: str
+    state: TrialState
+    path: Path
+    step: int = 0
+    total_steps: int = 0
+    epoch: float = 0.0
+    seconds: float = 0.0
+    metrics: Mapping[str, float | int | str] = field(default_factory=dict)
+    error: str | None = None
+    stage: str = ""
+    restored: bool = False
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Estimated seconds until it ends, from the steps so far; None while there is nothing to go by."""
+        if self.state != "running" or not self.step or not self.total_steps:
+            return None
+        return self.seconds / self.step * max(0, self.total_steps - self.step)
+
+
+class StudyListener:
+    """Base of everything that listens to a study, in the driver; every method does nothing until overridden."""
+
+    def started(self, name: str, path: Path, trials: Sequence[TrialStatus]) -> None:
+        """The study is about to run these trials; ``path`` is its folder."""
+
+    def changed(self, trial: TrialStatus) -> None:
+        """A trial changed its state or has new numbers."""
+
+    def told(self, message: str) -> None:
+        """There is one line that the user should see."""
+
+    def finished(self, summary: Mapping[str, Any]) -> None:
+        """The study is over; ``summary`` is what ``experiment_summary.json`` holds."""

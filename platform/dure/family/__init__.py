@@ -1,0 +1,5 @@
+"""Model families: the contract that each keeps, and what the engine does with any of them."""
+
+from dure.family.contract import Family, Features, NoOptions, Role, Rows, load_family
+
+__all__ = ["Family", "Features", "NoOptions", "Role", "Rows", "load_family"]

@@ -1,0 +1,159 @@
+"""What is known of background jobs, on disk: it outlives the cluster that ran them.
+
+``$DURE_CACHE/background/`` holds for every job its record (JSON), its log, what it said of itself when it began, and
+while it runs the environment that it was started with, which only its owner can read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from dure.family.corpus import cache_folder
+from dure.files import write_json
+from dure.jobs.jobs import ENDED, Job
+
+_NUM_KEPT = 100
+CLOCK_SECONDS = 2.0
+"""Two clocks of one machine, one of them counted from its start, may differ by so much."""
+
+
+@dataclass(frozen=True)
+class Keeper:
+    """The process that holds the cluster of background jobs.
+
+    Attributes:
+        pid: Its process.
+        created: When that was created, by which a later process of the same number is told from it.
+        url: Where the cluster's dashboard is.
+        session: Ray's folder of the cluster's log files.
+        temporary: Folder that Ray was given; gone when the cluster has ended.
+    """
+
+    pid: int
+    created: float
+    url: str
+    session: str
+    temporary: str
+
+    @property
+    def lives(self) -> bool:
+        """Whether its process is there."""
+        try:
+            process = psutil.Process(self.pid)
+            return bool(
+                abs(process.create_time() - self.created) < CLOCK_SECONDS
+                and process.status() != psutil.STATUS_ZOMBIE
+            )
+        except psutil.NoSuchProcess:
+            return False
+
+
+@dataclass(frozen=True)
+class Records:
+    """The folder of records.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def keeper_file(self) -> Path:
+        """What the keeper says of itself."""
+        return self.path / "keeper.json"
+
+    @property
+    def keeper_log(self) -> Path:
+        """What the keeper and its Ray print."""
+        return self.path / "keeper.log"
+
+    def log(self, job_id: str) -> Path:
+        """Return the file that gets all that a job prints."""
+        return self.path / f"{job_id}.log"
+
+    def environment(self, job_id: str) -> Path:
+        """Return the file with the environment of a job, secrets included."""
+        return self.path / f"{job_id}.environment"
+
+    def claim(self, job_id: str) -> Path:
+        """Return the file in which a job says in which folder it works."""
+        return self.path / f"{job_id}.claim"
+
+    def read_claim(self, job_id: str) -> dict[str, Any] | None:
+        """Return ``pid`` and ``path`` of the command of a job, once its checks are over."""
+        return _read(self.claim(job_id))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other commands, and the keeper's end, waiting while the body runs."""
+        import fcntl
+
+        with (self.path / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def keeper(self) -> Keeper | None:
+        """Return the keeper, or None when it does not live."""
+        found = _read(self.keeper_file)
+        keeper = None if found is None or "pid" not in found else Keeper(**found)
+        return keeper if keeper is not None and keeper.lives else None
+
+    def write(self, job: Job) -> None:
+        """Keep what is known of a job; the oldest records go."""
+        write_json(self.path / f"{job.id}.json", asdict(job))
+        for old in sorted(self.path.glob("dure-*.json"))[:-_NUM_KEPT]:
+            for file in self.path.glob(f"{old.stem}.*"):
+                file.unlink(missing_ok=True)
+
+    def jobs(self) -> list[Job]:
+        """Return the jobs, the latest last; what was running when its keeper died has failed."""
+        found = [Job(**record) for record in map(_read, sorted(self.path.glob("dure-*.json"))) if record]
+        alive = self.keeper() is not None
+        return [each if alive or each.state in ENDED else replace(each, state="failed") for each in found]
+
+    def job(self, job_id: str) -> Job | None:
+        """Return a job, or None when there is no record of it."""
+        return next((each for each in self.jobs() if each.id == job_id), None)
+
+    def forget_environment(self, job_id: str) -> None:
+        """Remove the environment of a job that has ended."""
+        self.environment(job_id).unlink(missing_ok=True)
+
+    def write_environment(self, job_id: str, values: dict[str, Any]) -> None:
+        """Write the environment of a job into a file that only its owner can read."""
+        file = self.environment(job_id)
+        with os.fdopen(
+            os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8"
+        ) as stream:
+            json.dump(values, stream)
+
+
+def records() -> Records:
+    """Return the records of this user's background jobs.
+
+    Raises:
+        UserError: Their folder cannot be written to.
+    """
+    folder = cache_folder().resolve() / "background"
+    folder.mkdir(exist_ok=True)
+    with contextlib.suppress(OSError):
+        folder.chmod(0o700)
+    return Records(folder)
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -1,0 +1,41 @@
+"""The table of ``dure jobs``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import RenderableType
+from rich.text import Text
+
+from dure.reporting.columns import Column, FittedTable
+from dure.reporting.figures import counted
+
+_STYLES = {"failed": "bold red", "running": "green", "stopped": "yellow"}
+_SHORTEST_COMMAND = 20
+
+
+def jobs_table(jobs: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Return jobs as a table that fits itself to the terminal.
+
+    Args:
+        jobs: What :meth:`dure.jobs.jobs.Job.as_record` returns.
+    """
+    if not jobs:
+        return "no jobs"
+    columns = [
+        Column("job", [Text(job["id"]) for job in jobs], is_text=True),
+        Column(
+            "state", [Text(job["state"], style=_STYLES.get(job["state"], "")) for job in jobs], is_text=True
+        ),
+        Column("command", [Text(job["command"]) for job in jobs], is_text=True, shortest=_SHORTEST_COMMAND),
+        Column("started", [Text(_local_time(job["started"])) for job in jobs], rank=2, is_text=True),
+        Column("seconds", [Text(f"{job['seconds']:,.0f}") for job in jobs], rank=1),
+        Column("cluster", [Text(job["server"]) for job in jobs], rank=3, is_text=True),
+    ]
+    return FittedTable(columns, counted(len(jobs), "job"))
+
+
+def _local_time(moment: str | None) -> str:
+    return "" if moment is None else f"{datetime.fromisoformat(moment).astimezone():%m-%d %H:%M}"

@@ -1,0 +1,179 @@
+"""What is known of the model of an experiment without training it, and mostly without its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from dure.config.schema import LoraConfig, ModelConfig, Profile
+from dure.errors import UserError
+from dure.family import Family
+from dure.preflight.checks import CannotTellError, Note
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+Shape = tuple[int, ...]
+_HERE = Profile(name="cpu", device="cpu", quantization=False)
+"""Where a model is built to be counted."""
+_FULL = 4
+"""Bytes of a number in fp32."""
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Sizes of a model.
+
+    Attributes:
+        num_parameters: All parameters, shared ones once.
+        num_trained: Those that are trained.
+        state: Name → shape of its whole state dict; empty when only its configuration is known.
+        trained: Name → shape of what the run saves as its weights; empty too then.
+        tied: Names of the state dict that stand for one tensor under several names, by each of them.
+    """
+
+    num_parameters: int
+    num_trained: int
+    state: Mapping[str, Shape]
+    trained: Mapping[str, Shape]
+    tied: Mapping[str, frozenset[str]]
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Keep the libraries from asking the model hub inside a ``with``; what is in its cache is found."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def only_on_the_hub(error: UserError, settings: ModelConfig) -> bool:
+    """Return whether loading failed only because the checkpoint is on the hub and not on this machine."""
+    named = settings.checkpoint
+    is_name = not named.startswith((".", "/")) and named.count("/") <= 1 and not Path(named).exists()
+    return is_name and isinstance(error.__cause__, OSError)
+
+
+def elsewhere(settings: ModelConfig) -> CannotTellError:
+    """Return why nothing is known of a checkpoint of the hub."""
+    return CannotTellError(
+        f"'{settings.checkpoint}' is not on this machine; nothing is downloaded to validate",
+        "model.checkpoint=FOLDER of a saved copy, or --rehearse",
+    )
+
+
+def model_facts(note: Note, family: Family, tokenizer: PreTrainedTokenizerBase | None) -> ModelFacts:
+    """Count the parameters of the model of an experiment.
+
+    A rehearsal's miniature is built; a checkpoint of this machine is loaded, or counted by its configuration where
+    it would take more than half of the free memory; a model from random weights is built on the meta device.
+
+    Raises:
+        UserError: The model is none of the family, or its checkpoint is wrong.
+        CannotTellError: The checkpoint is not on this machine.
+    """
+    import torch
+
+    experiment = family.experiment
+    with offline():
+        config = None if experiment.rehearsal.enabled else _known_config(experiment.model)
+        if config is not None:
+            with torch.device("meta"):
+                facts = _facts_of_config(_from_config(config), experiment.lora)
+            how = f"counted by the configuration of {experiment.model.checkpoint}"
+            if tokenizer is not None and _FULL * facts.num_parameters < psutil.virtual_memory().available / 2:
+                facts = _facts_of(family.load_model(tokenizer, _HERE))
+                how = f"loaded from {experiment.model.checkpoint}"
+        elif tokenizer is None:
+            raise CannotTellError("it needs the tokenizer of the rows, which there is none of: see encoding")
+        else:
+            device = torch.device("cpu" if experiment.rehearsal.enabled else "meta")
+            try:
+                with device:
+                    facts = _facts_of(family.load_model(tokenizer, _HERE))
+            except UserError as error:
+                if only_on_the_hub(error, experiment.model):
+                    raise elsewhere(experiment.model) from None
+                raise
+            how = "the rehearsal's miniature" if experiment.rehearsal.enabled else "from random weights"
+    trained = (
+        "all trained"
+        if facts.num_trained == facts.num_parameters
+        else f"{facts.num_trained:,} of them trained"
+    )
+    note.found = f"{facts.num_parameters:,} parameters, {trained} ({how})"
+    return facts
+
+
+def _known_config(settings: ModelConfig) -> PretrainedConfig | None:
+    """Return the configuration of a checkpoint that is a folder, or in the cache of the hub."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(settings.checkpoint, revision=settings.revision or "main")
+    except (OSError, ValueError) as error:
+        if Path(settings.checkpoint).is_dir():
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(
+                f"its configuration cannot be read: {reason}",
+                where=f"model.checkpoint={settings.checkpoint}",
+                expected="a folder saved with save_pretrained",
+            ) from None
+        return None
+
+
+def _from_config(config: PretrainedConfig) -> nn.Module:
+    """Build the model that a configuration says, of the class that wrote it where transformers knows that."""
+    import transformers
+
+    for name in config.architectures or ():
+        known: Any = getattr(transformers, name, None)
+        if known is not None:
+            model: nn.Module = known(config)
+            return model
+    built: nn.Module = transformers.AutoModel.from_config(config)
+    return built
+
+
+def _facts_of_config(model: nn.Module, lora: LoraConfig | None) -> ModelFacts:
+    """Count a model without adapters, and add those that it would get."""
+    from torch import nn
+
+    count = sum(parameter.numel() for parameter in model.parameters())
+    if lora is None:
+        return ModelFacts(count, count, {}, {}, {})
+    matched = [
+        layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, nn.Linear) and name.endswith(tuple(f".{target}" for target in lora.targets))
+    ]
+    adapters = sum(lora.rank * (layer.in_features + layer.out_features) for layer in matched)
+    return ModelFacts(count + adapters, adapters, {}, {}, {})
+
+
+def _facts_of(model: nn.Module) -> ModelFacts:
+    parameters = list(model.parameters())
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    is_whole = all(parameter.requires_grad for parameter in parameters)
+    state = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    names: dict[int, set[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), set()).add(name)
+    return ModelFacts(
+        num_parameters=sum(parameter.numel() for parameter in parameters),
+        num_trained=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        state=state,
+        trained={name: shape for name, shape in state.items() if is_whole or name in trained},
+        tied={name: frozenset(group) for group in names.values() if len(group) > 1 for name in group},
+    )

@@ -1,0 +1,168 @@
+"""Whether the tables of an experiment can be read whole, and what stands in them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING
+
+from dure.data.tables import Table
+from dure.errors import UserError
+from dure.family import Family, load_family
+from dure.preflight.checks import Checklist, Note
+from dure.preflight.model import elsewhere, offline, only_on_the_hub
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_CLASSES_NAMED = 6
+
+
+def check_rows(checklist: Checklist, family: Family) -> PreTrainedTokenizerBase | None:
+    """Check the tables of an experiment and how they are cut and encoded; return the tokenizer of their rows."""
+    sources = checklist.run("data", "sources", partial(_sources, family=family))
+    if sources is None:
+        for name in ("tables", "targets", "split", "encoding"):
+            checklist.skip("data", name, "the sources are wrong, see above")
+        return None
+    # A reader that leaves out bad rows finds all of them, where the experiment's own stops at the first.
+    lenient = _skipping(family)
+    tables: dict[str, Table] = {}
+    is_read = True
+    for split, source in sources.items():
+        found = checklist.run(
+            "data",
+            f"{split} table",
+            partial(_table, family=family, lenient=lenient, split=split, source=source, tables=tables),
+        )
+        is_read = is_read and found is not None
+    if "train" not in tables:
+        for name in ("targets", "split", "encoding"):
+            checklist.skip("data", name, "there is no training table to look at, see above")
+        return None
+    surveyed = checklist.run("data", "targets", partial(_targets, family=lenient, tables=tables))
+    checklist.run("data", "split", partial(_split, family=family, tables=tables))
+    if not is_read or surveyed is None:
+        checklist.skip("data", "encoding", "a table is wrong, see above")
+        return None
+    return checklist.run("data", "encoding", partial(_encoding, family=family))
+
+
+def _skipping(family: Family) -> Family:
+    """Return the family with its experiment set to leave out bad rows."""
+    experiment = family.experiment
+    data = experiment.data.model_copy(update={"on_bad_row": "skip"})
+    return load_family(experiment.model_copy(update={"data": data}))
+
+
+def _sources(note: Note, family: Family) -> dict[str, str]:
+    """Return the table that each split is read from, when all are there and belong together."""
+    from dure.config.data import SAMPLE
+    from dure.family.corpus import check_sources
+
+    check_sources(family.experiment)
+    data = family.experiment.data
+    sources = {"train": data.train}
+    if data.fold is None:
+        test = SAMPLE if data.test is None and data.train == SAMPLE else data.test
+        sources |= {split: source for split, source in (("dev", data.dev), ("test", test)) if source}
+    note.found = ", ".join(f"{split}: {source}" for split, source in sources.items())
+    return sources
+
+
+def _table(
+    note: Note, family: Family, lenient: Family, split: str, source: str, tables: dict[str, Table]
+) -> Table:
+    """Read a table to its end, and put it into ``tables`` even when it has rows that would stop a run."""
+    from dure.family.corpus import read_split
+
+    table = tables[split] = read_split(lenient, split, source)
+    bad = sum(skipped.count for skipped in table.skipped)
+    messages = [message.removeprefix(f"{table.source}: ") for message in table.messages()]
+    if bad and family.experiment.data.on_bad_row == "error":
+        try:
+            read_split(family, split, source)
+        except UserError as error:
+            raise UserError(
+                f"{bad:,} bad of {table.num_rows + bad:,} rows: {'; '.join(messages)}. "
+                f"The first: {error.where}: {error.problem}",
+                where=table.source,
+                expected=error.expected,
+                hint=error.hint,
+            ) from None
+    note.found = "; ".join((f"{table.num_rows:,} rows of {table.source}", *messages))
+    if bad:
+        note.remedy = "data.on_bad_row=skip leaves them out; correct them to train on all rows"
+    return table
+
+
+def _targets(note: Note, family: Family, tables: dict[str, Table]) -> bool:
+    """Let the family look at the tables, and count the classes."""
+    told: list[str] = []
+    family.tell = told.append
+    family.survey(tables)
+    parts = []
+    for role in family.roles:
+        if role.is_class and role.name in tables["train"].dataset.column_names:
+            counts = Counter(cell.strip() for cell in tables["train"].dataset[role.name])
+            shares = [f"{name or '(none)'} {number:,}" for name, number in counts.most_common(_CLASSES_NAMED)]
+            more = ", …" if len(counts) > _CLASSES_NAMED else ""
+            parts.append(f"{role.name}: {len(counts)} values ({', '.join(shares)}{more})")
+    note.found = "; ".join((*parts, *told)) or "texts, no classes"
+    return True
+
+
+def _split(note: Note, family: Family, tables: dict[str, Table]) -> None:
+    """Check that rows that train and rows that judge share no text."""
+    from dure.data.folds import cut_fold
+    from dure.data.overlap import overlap
+
+    data, train = family.experiment.data, tables["train"]
+    if data.fold is not None:
+        fold = cut_fold(train, family.roles, data.fold)
+        note.found = "; ".join(
+            (
+                f"{len(fold.train):,} rows train, {len(fold.dev):,} select, {len(fold.test):,} are held out, "
+                "and no text is in two of them",
+                *fold.messages,
+            )
+        )
+        return
+    inputs = [role.name for role in family.roles if role.is_input]
+    shared = {
+        split: len(overlap(train, table, inputs)) for split, table in tables.items() if split != "train"
+    }
+    if not any(shared.values()):
+        note.found = f"no training text stands in {' or '.join(shared) or 'another table'}"
+        return
+    found = "; ".join(
+        f"{number:,} of {train.num_rows:,} training rows have a text that stands in {split} too"
+        for split, number in shared.items()
+        if number
+    )
+    match data.on_overlap:
+        case "error":
+            raise UserError(found, where="data.on_overlap=error", hint="remove them, or data.on_overlap=drop")
+        case "drop":
+            note.found = f"{found}; training leaves them out"
+        case "warn":
+            note.found, note.remedy = (
+                f"{found}; they are kept, so validation flatters",
+                "data.on_overlap=drop",
+            )
+
+
+def _encoding(note: Note, family: Family) -> PreTrainedTokenizerBase:
+    """Encode the rows as a run would, which then finds them in the cache; tells unknown and truncated ones."""
+    from dure.family.corpus import load_corpus
+
+    told: list[str] = []
+    try:
+        with offline():
+            corpus = load_corpus(family, tell=told.append)
+    except UserError as error:
+        if only_on_the_hub(error, family.experiment.model):
+            raise elsewhere(family.experiment.model) from None
+        raise
+    note.found = "; ".join(line for line in told if "unknown tokens" in line) or "; ".join(told)
+    return corpus.tokenizer

@@ -1,0 +1,230 @@
+"""All checks in their order: environment, configuration, rows, checkpoints."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dure.config import library
+from dure.config.loading import load_experiment, load_profile
+from dure.config.rehearsal import rehearsal_of
+from dure.config.schema import Experiment, Profile
+from dure.errors import UserError
+from dure.family import Family, load_family
+from dure.preflight import environment
+from dure.preflight.checks import Check, Checklist, Note, Tell
+from dure.preflight.forecast import check_disk, check_memory
+from dure.preflight.model import ModelFacts, model_facts
+from dure.runs.folder import RunFolder
+from dure.runs.forecast import forecast
+
+Readers = Mapping[library.Kind, Callable[[str], object]]
+"""How a YAML file of each kind is read, by its name or path."""
+
+_OUTPUTS = Path("outputs")
+_FOLDERS_ABOVE = 3
+"""A weights file may lie in a checkpoint's folder, and that in the folder of a run."""
+
+
+def validate(
+    experiment: str | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    profile: str | None = None,
+    checkpoint: Path | None = None,
+    output: Path | None = None,
+    rehearse: bool = False,
+    readers: Readers,
+    tell: Tell,
+) -> list[Check]:
+    """Check environment, configuration, rows and checkpoints; nothing is trained, and nothing is downloaded.
+
+    Args:
+        experiment: Name or file; that of the run which ``checkpoint`` lies in when not given. Without either, all
+            experiments, studies, spaces and profiles that have a name are read, and there are no rows to check.
+        overrides: ``a.b=value`` texts for the experiment.
+        profile: Name or file of the machine's profile; recognised when not given.
+        checkpoint: Folder of a run, a checkpoint or a model, or a file of weights.
+        output: Folder that a run would write to; ``outputs`` when not given.
+        rehearse: Check the rehearsal of the experiment.
+        readers: How a file of each kind is read.
+        tell: Gets a line on what is looked at.
+
+    Returns:
+        What became of every check, area by area. Mistakes in what was given are failed checks, and raise nothing.
+    """
+    checklist = Checklist()
+    tell("environment: packages and device")
+    environment.check_installation(checklist)
+    with _quiet("transformers" not in checklist.missing):
+        source = experiment
+        if source is None and checkpoint is not None:
+            source = _experiment_around(checkpoint)
+        if source is None:
+            checklist.run("config", "library", partial(_library, readers=readers))
+        _check_all(checklist, source, overrides, profile, checkpoint, output or _OUTPUTS, rehearse, tell)
+    return checklist.in_order()
+
+
+def as_record(checks: Sequence[Check]) -> dict[str, Any]:
+    """Return checks as one JSON-ready object, with how many are of each state."""
+    states = [check.state for check in checks]
+    return {
+        "state": "failed" if "failed" in states else "ok",
+        **{f"num_{state}": states.count(state) for state in ("ok", "failed", "skipped")},
+        "checks": [asdict(check) for check in checks],
+    }
+
+
+@contextmanager
+def _quiet(has_transformers: bool) -> Iterator[None]:
+    """Keep libraries from warning and drawing bars while models are loaded only to be looked at."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if not has_transformers:
+            yield
+            return
+        from transformers.utils import logging
+
+        verbosity, had_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        try:
+            yield
+        finally:
+            logging.set_verbosity(verbosity)
+            if had_bar:
+                logging.enable_progress_bar()
+
+
+def _check_all(
+    checklist: Checklist,
+    source: str | None,
+    overrides: Sequence[str],
+    profile: str | None,
+    checkpoint: Path | None,
+    output: Path,
+    rehearse: bool,
+    tell: Tell,
+) -> None:
+    """Make all checks but those of the installation; ``source`` names the experiment."""
+    chosen: Experiment | None = None
+    if source is not None:
+        chosen = checklist.run(
+            "config", "experiment", partial(_experiment, name=source, overrides=overrides, rehearse=rehearse)
+        )
+    machine = checklist.run("config", "profile", partial(_profile, name=profile))
+    environment.check_machine(checklist, machine, chosen, output)
+    family: Family | None = None
+    facts: ModelFacts | None = None
+    if chosen is not None:
+        family = checklist.run("config", "family", partial(_family, experiment=chosen))
+    if family is not None:
+        facts = _check_experiment(checklist, family, machine, output, tell)
+    if checkpoint is not None and {"torch", "safetensors", "transformers"} & set(checklist.missing):
+        checklist.skip("checkpoints", checkpoint.name, "it needs packages that cannot be imported")
+    elif checkpoint is not None:
+        tell(f"checkpoints: {checkpoint}")
+        from dure.preflight.checkpoints import Wanted, check_checkpoints
+
+        check_checkpoints(checklist, checkpoint, Wanted(family, facts))
+
+
+def _experiment_around(checkpoint: Path) -> str | None:
+    """Return the file of the experiment in whose run's folder a checkpoint lies."""
+    above = (checkpoint.absolute(), *checkpoint.absolute().parents)[:_FOLDERS_ABOVE]
+    files = (RunFolder(folder).experiment for folder in above)
+    return next((str(file) for file in files if file.is_file()), None)
+
+
+def _library(note: Note, readers: Readers) -> None:
+    """Read everything that has a name."""
+    counts, problems = [], []
+    for kind, read in readers.items():
+        found = library.available(kind)
+        counts.append(f"{kind}: {len(found)}")
+        for file in found.values():
+            try:
+                read(str(file))
+            except UserError as error:
+                problems.append(" ".join(str(error).split()))
+    if problems:
+        raise UserError("; ".join(problems), hint="correct the file that is named")
+    note.found = f"all that has a name can be read ({', '.join(counts)})"
+
+
+def _experiment(note: Note, name: str, overrides: Sequence[str], rehearse: bool) -> Experiment:
+    loaded = load_experiment(name, overrides)
+    note.found = f"{loaded.name} ({name})"
+    return rehearsal_of(loaded) if rehearse else loaded
+
+
+def _profile(note: Note, name: str | None) -> Profile:
+    from dure.runtime.placement import recognised_profile
+
+    if name is not None:
+        chosen = load_profile(name)
+        note.found = f"{chosen.name}: {chosen.description}"
+        return chosen
+    recognised, note.found = recognised_profile()
+    return recognised
+
+
+def _family(note: Note, experiment: Experiment) -> Family:
+    family = load_family(experiment)
+    note.found = f"{experiment.family}, options as it takes them"
+    return family
+
+
+def _check_experiment(
+    checklist: Checklist, family: Family, profile: Profile | None, output: Path, tell: Tell
+) -> ModelFacts | None:
+    """Check what an experiment says beyond its sections, its rows, its model, and what that will take."""
+    from dure.preflight.rows import check_rows
+
+    experiment = family.experiment
+    checklist.run("config", "best metric", partial(_best_metric, family=family))
+    if profile is not None:
+        checklist.run("config", "batch", partial(_batch, experiment=experiment, profile=profile))
+    tell("data: tables, and how they are encoded")
+    tokenizer = check_rows(checklist, family)
+    facts = checklist.run("config", "model", partial(model_facts, family=family, tokenizer=tokenizer))
+    if facts is None or profile is None:
+        reason = "the model's size is not known" if facts is None else "the profile is not known"
+        for name in ("memory", "disk"):
+            checklist.skip("environment", name, reason)
+        return facts
+    foretold = forecast(
+        experiment,
+        facts.num_parameters,
+        facts.num_trained,
+        profile.precision if experiment.training.precision == "auto" else experiment.training.precision,
+        in_4bit=experiment.model.quantization is not None and profile.quantization,
+    )
+    checklist.run("environment", "memory", partial(check_memory, foretold=foretold, profile=profile))
+    checklist.run("environment", "disk", partial(check_disk, foretold=foretold, folder=output))
+    return facts
+
+
+def _best_metric(note: Note, family: Family) -> None:
+    from dure.training.scores import check_best_metric
+
+    training = family.experiment.training
+    check_best_metric(family.experiment, family)
+    note.found = f"{training.best_metric}, {'higher' if training.higher_is_better else 'lower'} is better"
+
+
+def _batch(note: Note, experiment: Experiment, profile: Profile) -> None:
+    from dure.training.arguments import worker_batch_size
+
+    rows = worker_batch_size(experiment, profile.num_workers)
+    training = experiment.training
+    note.found = (
+        f"{training.effective_batch_size} rows a step: {rows} for each of {profile.num_workers} worker(s), "
+        f"{training.gradient_accumulation_steps} times"
+    )

@@ -1,0 +1,150 @@
+"""Whether a file of weights is whole, and of which model it is."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from dure.errors import UserError
+from dure.modeling.weights import LOST, STATE, check_torch_file
+from dure.preflight.model import Shape
+
+_LENGTH_BYTES = 8
+"""A safetensors file begins with the length of its header."""
+
+
+def safetensors_shapes(path: Path) -> dict[str, Shape]:
+    """Return name → shape of the tensors of a safetensors file, after reading all of it.
+
+    Raises:
+        UserError: It is cut short, damaged, or holds numbers that are not finite.
+    """
+    _check_length(path)
+    shapes: dict[str, Shape] = {}
+    try:
+        with safe_open(path, "pt") as file:
+            for name in file.keys():  # noqa: SIM118 - the file is no mapping
+                tensor = file.get_tensor(name)
+                shapes[name] = tuple(tensor.shape)
+                _check_finite(name, tensor, path)
+    except SafetensorError as error:
+        raise UserError(f"the file is damaged ({error})", where=str(path), hint=LOST) from None
+    return shapes
+
+
+def _check_length(path: Path) -> None:
+    """Compare the length of a safetensors file with the one that its header implies."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        if size < _LENGTH_BYTES or length > size - _LENGTH_BYTES:
+            raise UserError(
+                f"the file is cut short within its header: {size:,} bytes are there",
+                where=str(path),
+                hint=LOST,
+            )
+        try:
+            header = json.loads(file.read(length))
+            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"the header of the file is damaged ({error})",
+                where=str(path),
+                expected="a safetensors file",
+                hint=LOST,
+            ) from None
+    whole = _LENGTH_BYTES + length + max(ends, default=0)
+    if size < whole:
+        raise UserError(
+            f"the file is cut short: {size:,} of {whole:,} bytes are there", where=str(path), hint=LOST
+        )
+
+
+def torch_shapes(path: Path) -> tuple[dict[str, Shape], dict[str, Any]]:
+    """Return name → shape of the weights in a file of ``torch.save``, and the plain facts beside them.
+
+    Raises:
+        UserError: It is not whole, holds code, or holds no weights; or numbers that are not finite.
+    """
+    check_torch_file(path)
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(
+            f"the file does not load as plain weights ({reason})",
+            where=str(path),
+            expected="tensors and plain facts: torch.load(…, weights_only=True)",
+            hint="a file with objects in it may run code when it is opened; take one that dure saved",
+        ) from None
+    state = saved.get(STATE, saved) if isinstance(saved, dict) else None
+    if not isinstance(state, dict) or not state or not all(torch.is_tensor(each) for each in state.values()):
+        held = ", ".join(map(str, saved)) if isinstance(saved, dict) else type(saved).__name__
+        raise UserError(
+            f"the file holds no weights, but {held[:120] or 'nothing'}",
+            where=str(path),
+            expected=f"tensors by name under '{STATE}'",
+        )
+    for name, tensor in state.items():
+        _check_finite(name, tensor, path)
+    facts = {
+        name: value for name, value in saved.items() if isinstance(value, int | float | str) and name != STATE
+    }
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}, facts
+
+
+def _check_finite(name: str, tensor: torch.Tensor, path: Path) -> None:
+    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        raise UserError(
+            f"'{name}' holds numbers that are not finite: the training had diverged, or the file is damaged",
+            where=str(path),
+            hint="an earlier checkpoint",
+        )
+
+
+def check_same_model(
+    shapes: Mapping[str, Shape],
+    wanted: Mapping[str, Shape],
+    tied: Mapping[str, frozenset[str]],
+    path: Path,
+    of: str,
+) -> None:
+    """Check that the tensors of a file are those of a model.
+
+    Args:
+        shapes: Name → shape in the file.
+        wanted: Name → shape of the model.
+        tied: Names that stand for one tensor, by each of them; one of them in the file is enough.
+        path: The file.
+        of: The model in words.
+
+    Raises:
+        UserError: They are those of another model.
+    """
+    differing = sorted(
+        name
+        for name in wanted.keys() | shapes.keys()
+        if (name not in wanted and not tied.get(name))
+        or (name in shapes and name in wanted and wanted[name] != shapes[name])
+        or (name not in shapes and not any(other in shapes for other in tied.get(name, ())))
+    )
+    if not differing:
+        return
+    name = differing[0]
+    here, there = shapes.get(name), wanted.get(name)
+    how = (
+        f"'{name}' is {list(here or ())} and should be {list(there or ())}"
+        if here and there
+        else f"'{name}' is {'too many' if there is None else 'missing'}"
+    )
+    raise UserError(
+        f"the weights are of another model than {of}: {len(differing)} tensors differ, the first: {how}",
+        where=str(path),
+        hint="name the experiment that trained them",
+    )

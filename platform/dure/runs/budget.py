@@ -1,0 +1,245 @@
+"""What of a study may be deleted when its disk budget is spent, and in which order."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dure.errors import UserError
+from dure.files import in_bytes, write_json
+from dure.runs.checkpoints import STATE_FILE, checkpoints
+from dure.runs.epochs import BEST, epochs_of
+from dure.runs.folder import STUDY_FILE, RunFolder, StageFolder, folder_at
+from dure.runs.manifest import faults, has_manifest
+
+logger = logging.getLogger(__name__)
+
+NEEDED_EPOCHS = "epochs_to_keep.json"
+"""The epochs of a run that may be a module's sweet spot; without this file all of them may be."""
+_FOLDERS_ABOVE = 3
+"""A stage lies in its candidate's folder, and that in the study's; a sweep may lie in that of a unified training."""
+_RUN_FILE = "experiment.yaml"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A checkpoint or the weights of an epoch, and all that decides whether it may go.
+
+    Attributes:
+        path: Where it is.
+        kind: What it is.
+        number: Its step or epoch; of equals the smaller goes first.
+        size: Bytes that its deletion frees.
+        is_best: Whether it holds the best weights of its run, or might.
+        is_last: Whether it is the newest of its kind in its run.
+        is_needed: Whether the next stage begins with it, or an epoch may be a sweet spot.
+        run_is_finished: Whether its run is over, never to be continued.
+        model: The final model of its run, which holds the best weights too, if it is there.
+    """
+
+    path: Path
+    kind: Literal["checkpoint", "epoch"]
+    number: int
+    size: int
+    is_best: bool = False
+    is_last: bool = False
+    is_needed: bool = False
+    run_is_finished: bool = False
+    model: Path | None = None
+
+    def turn(self) -> tuple[int, str] | None:
+        """Return when it goes, the lower the sooner, and why it may; None for what is protected."""
+        spare = not (self.is_best or self.is_last or self.is_needed)
+        match (self.kind, self.run_is_finished):
+            case ("checkpoint", True) if spare:
+                return 0, "neither the best nor the last checkpoint of a finished run"
+            case ("checkpoint", True) if self.model is not None and not self.is_needed:
+                return 1, "its run is finished and the final model is there"
+            case ("epoch", True) if spare:
+                return 2, "an epoch of a finished run that is no candidate for a sweet spot"
+            case ("checkpoint", False) if spare:
+                return 3, "neither the best nor the last checkpoint of its run"
+            case ("epoch", False) if spare:
+                return 4, "an epoch that is no candidate for a sweet spot"
+        return None
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """Something that is to be deleted, and why it may be."""
+
+    kept: Kept
+    reason: str
+
+
+def plan(kept: Iterable[Kept], num_bytes: int) -> list[Deletion]:
+    """Return what is to be deleted to free a number of bytes: no more than it takes, and nothing that is protected.
+
+    It may free less, when what is protected is too much.
+    """
+    turns = [(turn, each) for each in kept if (turn := each.turn()) is not None]
+    turns.sort(key=lambda pair: (pair[0][0], pair[1].number, str(pair[1].path)))
+    chosen: list[Deletion] = []
+    freed = 0
+    for (_, reason), each in turns:
+        if freed >= num_bytes:
+            break
+        chosen.append(Deletion(each, reason))
+        freed += each.size
+    return chosen
+
+
+def study_of(run: Path) -> Path:
+    """Return the folder whose disk budget a run counts to: that of its study, or its own."""
+    above = [run, *run.parents][: _FOLDERS_ABOVE + 1]
+    marked = [each for each in above if (each / STUDY_FILE).is_file() or (each / _RUN_FILE).is_file()]
+    return marked[-1] if marked else run
+
+
+def bytes_in(folder: Path) -> int:
+    """Return the bytes of all files in a folder; a file of several names counts once."""
+    sizes = {}
+    for path in _files(folder):
+        try:
+            status = path.lstat()
+        except FileNotFoundError:  # of another trial, which goes on meanwhile
+            continue
+        if stat.S_ISREG(status.st_mode):
+            sizes[status.st_dev, status.st_ino] = status.st_size
+    return sum(sizes.values())
+
+
+def survey(study: Path) -> list[Kept]:
+    """Return all checkpoints and epochs of a study's runs."""
+    return [each for run in _runs(study) for each in _of_run(run)]
+
+
+def collect(study: Path, num_bytes: int, tell: Callable[[str], None]) -> int:
+    """Delete what :func:`plan` says, log each deletion with its reason, tell their number, and return freed bytes."""
+    freed = count = 0
+    # What turns out to be protected after all is put aside, and the plan made anew.
+    kept = survey(study)
+    while freed < num_bytes and (deletions := plan(kept, num_bytes - freed)):
+        for deletion in deletions:
+            kept.remove(deletion.kept)
+            model = deletion.kept.model
+            if model is not None and faults(model):
+                logger.warning("%s stays, since the final model of its run is broken", deletion.kept.path)
+            elif _delete(deletion.kept):
+                logger.info("deleted %s to keep to storage.max_gb: %s", deletion.kept.path, deletion.reason)
+                freed += deletion.kept.size
+                count += 1
+    if count:
+        tell(
+            f"storage.max_gb is reached: {in_bytes(freed)} of {count} checkpoints and epochs that are no longer "
+            "needed were deleted; the log says which and why"
+        )
+    return freed
+
+
+def record_needed(folder: Path, epochs: Iterable[int]) -> None:
+    """Write which epochs beside it must stay."""
+    write_json(folder / NEEDED_EPOCHS, sorted(epochs))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for place, _, names in os.walk(folder):
+        for name in names:
+            yield Path(place) / name
+
+
+def _runs(study: Path) -> Iterator[RunFolder]:
+    for place, folders, names in os.walk(study):
+        if _RUN_FILE in names:
+            yield folder_at(Path(place))
+        # What a run's own parts are called holds no other run.
+        folders[:] = [
+            each for each in folders if each != "final_model" and not each.startswith((".", "checkpoint-"))
+        ]
+
+
+def _of_run(run: RunFolder) -> Iterator[Kept]:
+    model = run.final_model if has_manifest(run.final_model) else None
+    is_finished = _is_finished(run)
+    found, epochs = checkpoints(run.checkpoints), epochs_of(run.checkpoints)
+    best_step, best_epoch = _best(found)
+    for step, path in found.items():
+        yield Kept(
+            path,
+            "checkpoint",
+            step,
+            bytes_in(path),
+            is_best=best_step is None or step == best_step,
+            is_last=step == max(found),
+            run_is_finished=is_finished,
+            model=model,
+        )
+    needed = _needed(run.checkpoints)
+    parent = run.checkpoints / BEST
+    for epoch, path in epochs.items():
+        try:
+            status = path.stat()
+            is_parent = parent.is_file() and parent.samefile(path)
+        except FileNotFoundError:
+            continue
+        yield Kept(
+            path,
+            "epoch",
+            epoch,
+            # A second name keeps the bytes.
+            status.st_size if status.st_nlink == 1 else 0,
+            is_best=epoch == best_epoch or (best_epoch is None and not is_finished),
+            is_last=epoch == max(epochs),
+            is_needed=is_parent or needed is None or epoch in needed,
+            run_is_finished=is_finished,
+        )
+
+
+def _is_finished(run: RunFolder) -> bool:
+    try:
+        result = run.read_result()
+    except UserError:  # what cannot be read says nothing, and its run stays as it is
+        return False
+    finished = result is not None and result.state == "completed"
+    # A stage looks for its best epoch after its run: until it has written its record all epochs stay.
+    return finished and (not isinstance(run, StageFolder) or run.training_metrics.is_file())
+
+
+def _best(found: dict[int, Path]) -> tuple[int | None, int | None]:
+    """Return step and epoch of the best checkpoint by the newest one; None for what is not known."""
+    for path in reversed(found.values()):
+        try:
+            state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
+            best, step, epoch = state["best_global_step"], state["global_step"], state["epoch"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return None, None
+        return (best or step), (round(epoch * best / step) if best and step else None)
+    return None, None
+
+
+def _needed(folder: Path) -> set[int] | None:
+    try:
+        return set(json.loads((folder / NEEDED_EPOCHS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):  # then it is not known
+        return None
+
+
+def _delete(kept: Kept) -> bool:
+    """Delete it, and return whether it was still there: another run of the study may have been first."""
+    try:
+        if kept.kind == "epoch":
+            kept.path.unlink()
+            return True
+        # Renamed first: a kill while deleting must not leave half a checkpoint under its name.
+        doomed = kept.path.rename(kept.path.with_name(f".{kept.path.name}.deleted"))
+    except FileNotFoundError:
+        return False
+    shutil.rmtree(doomed)
+    return True

@@ -1,0 +1,291 @@
+"""Checkpoint folders of a run: their names, which are whole, which is taken, and which may go."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dure.errors import RunError
+from dure.runs.manifest import MANIFEST, described, faults, has_manifest
+
+_NAME = re.compile(r"checkpoint-(\d+)")
+STATE_FILE = "trainer_state.json"
+"""Written into a checkpoint when all workers have written their parts; its manifest comes after it."""
+RUNNING_LOSS_FILE = "running_loss.pt"
+"""Losses since the last record, in a checkpoint that was not due but made for a stop; no other has it."""
+AVERAGE_FILE = "ema.pt"
+"""Averaged weights in a checkpoint, whose other files hold those that training goes on with."""
+BROKEN = "broken"
+"""What the name of a checkpoint ends with that was set aside."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """By what the checkpoints of a run are compared.
+
+    Attributes:
+        metric: Name of the metric in the trainer's history.
+        higher_is_better: Its direction.
+    """
+
+    metric: str
+    higher_is_better: bool
+
+    def best_of(self, steps: Iterable[int], history: Sequence[Mapping[str, Any]]) -> Best | None:
+        """Return the best of some steps by the trainer's history; the first of equals."""
+        scores = {row["step"]: float(row[self.metric]) for row in history if self.metric in row}
+        scored = [Best(step, scores[step]) for step in sorted(steps) if step in scores]
+        choose = max if self.higher_is_better else min
+        return choose(scored, key=lambda each: each.score) if scored else None
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best checkpoint of a run.
+
+    Attributes:
+        step: Its optimiser step.
+        score: Its metric.
+    """
+
+    step: int
+    score: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a run goes on from.
+
+    Attributes:
+        path: The checkpoint, which is whole.
+        best: The best checkpoint that is whole; None before the first validation.
+    """
+
+    path: Path
+    best: Best | None
+
+    @property
+    def step(self) -> int:
+        """Its optimiser step."""
+        return int(self.path.name.rpartition("-")[2])
+
+    def is_finished(self) -> bool:
+        """Return whether the run had trained to its end."""
+        control = _state(self.path)["stateful_callbacks"].get("TrainerControl", {})
+        return bool(control.get("args", {}).get("should_training_stop", False))
+
+
+def checkpoint_name(step: int) -> str:
+    """Return the folder name of the checkpoint of an optimiser step."""
+    return f"checkpoint-{step}"
+
+
+def checkpoints(folder: Path) -> dict[int, Path]:
+    """Return the checkpoints of a run by optimiser step, oldest first.
+
+    A checkpoint is written beside and renamed, so one that bears its name was whole then; :func:`choose` compares
+    it with its manifest.
+    """
+    if not folder.is_dir():
+        return {}
+    found = {}
+    for path in folder.iterdir():
+        match = _NAME.fullmatch(path.name)
+        if match and (path / STATE_FILE).is_file():
+            found[int(match[1])] = path
+    return dict(sorted(found.items()))
+
+
+def last_step(folder: Path) -> int:
+    """Return the step of the newest checkpoint of a run; 0 when there is none."""
+    return max(checkpoints(folder), default=0)
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint of a run, as it is named."""
+    return next(reversed(checkpoints(folder).values()), None)
+
+
+def choose(folder: Path, judge: Judge, tell: Callable[[str], None]) -> Choice | None:
+    """Return the checkpoint that a run goes on from, after its files were compared with its manifest.
+
+    That is the newest one that is whole and whose best one is. Where there is none, it is the newest whole one, and
+    its best is the best whole one by the records. What is broken, and what is newer than the choice, is set aside
+    and never deleted. Each of this is told. Checkpoints of older versions, which have no manifest, are taken as
+    they are.
+
+    Args:
+        folder: Where the checkpoints are.
+        judge: By what they are compared.
+        tell: Gets one line for what is not as it should be.
+    """
+    inspected = _Inspected(checkpoints(folder))
+    step = newest = None
+    for each in reversed(inspected.found):
+        if inspected.fault(each) is None:
+            newest = newest or each
+            best_step = inspected.state(each).get("best_global_step")
+            if not best_step or inspected.fault(best_step) is None:
+                step = each
+                break
+    is_complete = step is not None
+    step = step or newest
+    if step is None:
+        inspected.set_aside(None, tell)
+        return None
+    state = inspected.state(step)
+    best = Best(state["best_global_step"], state["best_metric"]) if state.get("best_global_step") else None
+    other = best
+    if not is_complete:
+        whole = [each for each in inspected.found if each <= step and inspected.fault(each) is None]
+        other = judge.best_of(whole, state.get("log_history", []))
+    inspected.set_aside(step, tell)
+    if best is not None and not is_complete:
+        tell(f"the best, {checkpoint_name(best.step)}, is lost: {_next_best(other, judge)}")
+    return Choice(inspected.found[step], other)
+
+
+def best_whole(
+    folder: Path,
+    best: Best,
+    history: Sequence[Mapping[str, Any]],
+    judge: Judge,
+    tell: Callable[[str], None],
+) -> Best:
+    """Return the best checkpoint of a run that has trained, or the best whole one by the records, which is told.
+
+    Raises:
+        RunError: There was a best one, and none that was validated is whole.
+    """
+    inspected = _Inspected(checkpoints(folder))
+    fault = inspected.fault(best.step)
+    if fault is None:
+        return best
+    name = checkpoint_name(best.step)
+    other = judge.best_of([each for each in inspected.found if inspected.fault(each) is None], history)
+    if other is None:
+        raise RunError(
+            f"the best checkpoint, {folder / name}, is broken ({fault}), and no other that was validated is whole: "
+            "its weights are lost, and no others are taken for them; run again"
+        )
+    tell(f"the best checkpoint, {name}, is broken ({fault}): {_next_best(other, judge)}")
+    return other
+
+
+def take_as_best(best: Best | None, state: Any, folder: Path) -> None:
+    """Put the best checkpoint, or that there is none, into the state of a Hugging Face trainer."""
+    state.best_global_step = None if best is None else best.step
+    state.best_metric = None if best is None else best.score
+    state.best_model_checkpoint = None if best is None else str(folder / checkpoint_name(best.step))
+
+
+class _Inspected:
+    """The checkpoints of a run, each compared with its manifest when it is asked for, and then no more."""
+
+    def __init__(self, found: dict[int, Path]) -> None:
+        self.found = found
+        self._faults: dict[int, str | None] = {}
+
+    def fault(self, step: int) -> str | None:
+        """Return in words what is broken of a checkpoint."""
+        if step not in self.found:
+            return "it is missing"
+        if step not in self._faults:
+            self._faults[step] = described(faults(self.found[step])) or self._state_fault(step)
+        return self._faults[step]
+
+    def state(self, step: int) -> dict[str, Any]:
+        """Return the state of the trainer in a whole checkpoint."""
+        return _state(self.found[step])
+
+    def set_aside(self, taken: int | None, tell: Callable[[str], None]) -> None:
+        """Rename what is broken or newer than what is taken, and tell it in one line."""
+        said = []
+        for step, path in self.found.items():
+            newer = f"newer than {checkpoint_name(taken)}" if taken is not None and step > taken else None
+            fault = self._faults.get(step) or newer
+            # One that may go anyway can have gone for the sake of the disk budget, by another run of the study.
+            if fault is not None and path.is_dir():
+                aside = _free_name(path)
+                path.rename(aside)
+                said.append(f"{path.name} is set aside as {aside.name}: {fault}")
+        if said:
+            then = "the run begins anew" if taken is None else f"going on from {checkpoint_name(taken)}"
+            tell(f"{'; '.join(said)}; {then}")
+        if taken is not None and not has_manifest(self.found[taken]):
+            tell(
+                f"{checkpoint_name(taken)} has no {MANIFEST}, as an older dure wrote it: it is taken as it is, "
+                "not compared with what was written"
+            )
+
+    def _state_fault(self, step: int) -> str | None:
+        try:
+            if self.state(step)["global_step"] == step:
+                return None
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # what it is instead of a state does not matter
+        return f"{STATE_FILE} is no state of step {step}"
+
+
+def _next_best(best: Best | None, judge: Judge) -> str:
+    if best is None:
+        return "none of those that are whole was validated, so the next validation is the best"
+    return (
+        f"of those that are whole, {checkpoint_name(best.step)} is the best ({judge.metric} {best.score:.4f})"
+    )
+
+
+def _state(path: Path) -> dict[str, Any]:
+    state: dict[str, Any] = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
+    return state
+
+
+def _free_name(path: Path) -> Path:
+    names = (f"{path.name}.{BROKEN}{suffix}" for suffix in ("", *(f"-{number}" for number in range(2, 1000))))
+    return next(other for name in names if not (other := path.with_name(name)).exists())
+
+
+def retain(folder: Path, limit: int, protected: Iterable[int]) -> list[int]:
+    """Delete the oldest checkpoints above ``limit`` and return the steps that were deleted.
+
+    The newest one and the protected steps (the best; whatever an analysis still needs) are never deleted,
+    even when that leaves more than ``limit``. A checkpoint that was made for a stop takes nobody's place: it goes
+    as soon as there is a newer one.
+    """
+    found = checkpoints(folder)
+    kept = {max(found, default=-1), *protected}
+    extra = [step for step, path in found.items() if (path / RUNNING_LOSS_FILE).is_file()]
+    due = [step for step in found if step not in extra]
+    removable = [step for step in due if step not in kept]
+    deleted = [step for step in extra if step not in kept] + removable[: max(0, len(due) - limit)]
+    for step in deleted:
+        # Renamed first: a kill while deleting must not leave half a checkpoint under its name.
+        doomed = folder / f".{checkpoint_name(step)}.deleted"
+        found[step].rename(doomed)
+        shutil.rmtree(doomed)
+    return deleted
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed run left half written or half deleted."""
+    for path in folder.glob(".checkpoint-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove all checkpoints of a run that will not be continued."""
+    for path in checkpoints(folder).values():
+        path.rename(doomed := folder / f".{path.name}.deleted")
+        shutil.rmtree(doomed)
+    remove_leftovers(folder)
+
+
+def remove_weights(folder: Path) -> None:
+    """Remove the checkpoints and the final model of a finished run; its records stay."""
+    remove_checkpoints(folder)
+    shutil.rmtree(folder / "final_model", ignore_errors=True)

@@ -1,0 +1,181 @@
+"""The record of a run: what its folder holds, written so that a reader never sees half of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from dure.config.loading import load_experiment
+from dure.config.schema import Experiment
+from dure.errors import UserError
+from dure.files import read_json, write_json
+
+STUDY_FILE = "study.yaml"
+"""What a study is, in its folder."""
+ROW = "row"
+"""Column of ``predictions.csv``: number of the row in the checked table that it comes from, from 0."""
+PREDICTED = "predicted_"
+"""What the columns of ``predictions.csv`` begin with that hold predictions, but for probabilities."""
+PROBABILITY = "probability_"
+"""What the columns of predictions begin with that hold the probability of a class."""
+
+RunState = Literal["completed", "stopped", "diverged", "failed", "interrupted"]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended; ``result.json`` of its folder.
+
+    Attributes:
+        name: Name of the experiment.
+        state: ``completed`` (also after early stopping), ``stopped`` (by its study, before its time),
+            ``diverged``, ``failed`` or ``interrupted``.
+        metrics: Metrics of the best checkpoint, and figures of the run, by name.
+        best_checkpoint: Folder of the best checkpoint, relative to the run's folder.
+        final_model_path: Folder of the final model, relative to the run's folder.
+        seconds: Wall time of training and validation, over all resumptions.
+        error: What went wrong, in one line, when it failed.
+    """
+
+    name: str
+    state: RunState
+    metrics: dict[str, float | int | str] = field(default_factory=dict)
+    best_checkpoint: str | None = None
+    final_model_path: str | None = None
+    seconds: float = 0.0
+    error: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result as JSON-ready data."""
+        return asdict(self)
+
+
+def finite(metrics: Mapping[str, float | int | str]) -> dict[str, float | int | str]:
+    """Return what JSON can hold of metrics: neither NaN nor infinity."""
+    return {
+        key: value for key, value in metrics.items() if not isinstance(value, float) or math.isfinite(value)
+    }
+
+
+class RunFolder:
+    """Names and contents of one run's folder.
+
+    A report, a resumption or a prediction needs this folder and nothing else.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.experiment = path / "experiment.yaml"
+        self.environment = path / "environment.json"
+        self.metrics = path / "metrics.jsonl"
+        self.result = path / "result.json"
+        self.log = path / "run.log"
+        self.final_model = path / "final_model"
+        self.predictions = path / "predictions.csv"
+        self.checkpoints = path
+
+    def epoch_file(self, epoch: int, learning_rate: float) -> Path:
+        """Return the file that the weights of an epoch are kept in."""
+        return self.checkpoints / f"epoch_{epoch}.pt"
+
+    def read_result(self) -> RunResult | None:
+        """Return the result, or None when the run has not ended.
+
+        Raises:
+            UserError: ``result.json`` is not what dure writes.
+        """
+        if not self.result.exists():
+            return None
+        hint = "remove it and run again"
+        values = read_json(self.result, what="result of a run", hint=hint)
+        try:
+            return TypeAdapter(RunResult).validate_python(values, extra="forbid")
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            key = ".".join(map(str, first["loc"]))
+            raise UserError(
+                f"this is no result of a run ('{key}': {first['msg']})", where=str(self.result), hint=hint
+            ) from None
+
+    def write_result(self, result: RunResult) -> None:
+        """Write the result, whole or not at all."""
+        write_json(self.result, result.as_dict())
+
+
+class UnifiedFolder(RunFolder):
+    """The folder of a unified training, whose epochs are kept by name of epoch, learning rate and time."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
+        self.log = path / "logs" / f"training_{self._stamp}.log"
+        self.checkpoints = path / "checkpoints_final"
+        self.metadata = self.checkpoints / "metadata.json"
+
+    def epoch_file(self, epoch: int, learning_rate: float) -> Path:
+        """Return the file of an epoch, such as ``checkpoint_epoch_0002_lr_0.000100_20261120_093000.pt``."""
+        return self.checkpoints / f"checkpoint_epoch_{epoch:04d}_lr_{learning_rate:.6f}_{self._stamp}.pt"
+
+
+class StageFolder(RunFolder):
+    """The folder of a run that is a stage of a longer training: its checkpoints and logs have folders of their own."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
+        self.log = path / "logs" / f"{path.name}_{stamp}.log"
+        self.checkpoints = path / "checkpoints"
+        self.training_metrics = path / "training_metrics.json"
+
+    def read_training_metrics(self) -> dict[str, Any] | None:
+        """Return what the finished stage was and reached, or None while it is not finished.
+
+        Raises:
+            UserError: ``training_metrics.json`` is not what dure writes.
+        """
+        if not self.training_metrics.is_file():
+            return None
+        return read_json(
+            self.training_metrics, what="record of a stage", hint="remove it, and the stage is trained again"
+        )
+
+
+def folder_at(path: Path) -> RunFolder:
+    """Return the names in a run's folder, whichever kind of run it is of."""
+    kinds: tuple[RunFolder, ...] = (UnifiedFolder(path), StageFolder(path))
+    return next((each for each in kinds if each.checkpoints.is_dir()), RunFolder(path))
+
+
+def stored_experiment(path: Path, wanted: Experiment) -> Experiment:
+    """Return the experiment that a folder was started with.
+
+    Raises:
+        UserError: It is not the wanted one: continuing would mix two experiments.
+    """
+    file = RunFolder(path).experiment
+    if not file.is_file():
+        return wanted
+    stored = load_experiment(str(file))
+    for key, value in _flat(stored.model_dump(mode="json")).items():
+        now = _flat(wanted.model_dump(mode="json")).get(key)
+        if now != value:
+            raise UserError(
+                f"'{key}' is {now!r} now, and the run was started with {value!r}",
+                where=str(file),
+                hint="resume with the same settings, or start a new run without --resume",
+            )
+    return stored
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        result |= _flat(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
+    return result

@@ -1,0 +1,168 @@
+"""Running a study on Ray Tune: resources, failures, resumption and records for every strategy."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from dure.config.schema import Experiment, Profile
+from dure.events import SETTLED, RunListener, StudyListener
+from dure.runs.logs import captured_output
+from dure.runtime.cluster import Cluster, cluster
+from dure.runtime.placement import fitting_trials, trial_bundle
+from dure.signals import Stopped, stoppable
+from dure.storage.mirror import SharedFolder, shared_folder
+from dure.studies.board import Board, trial_name
+from dure.studies.strategy import Strategy, TrialPlan
+from dure.studies.trial import TrialRequests, named_trainable, settled
+
+logger = logging.getLogger(__name__)
+
+SUMMARY = Strategy.summary_file
+
+
+def run_study(
+    strategy: Strategy,
+    *,
+    profile: Profile,
+    path: Path,
+    listener: StudyListener | None = None,
+    trackers: Mapping[str, RunListener] | None = None,
+    tracker: Callable[[Experiment], RunListener] | None = None,
+    address: str | None = None,
+) -> dict[str, Any]:
+    """Run a study, or what is left of it, and return its summary.
+
+    A trial that is settled by the result in its folder is not run again; one with a checkpoint continues from it.
+
+    Args:
+        strategy: Which trials to run.
+        profile: The machine of every trial.
+        path: Folder of the study; each trial gets a folder in it.
+        listener: Who is told of progress, here in the driver.
+        trackers: Listener that travels with a trial, by the trial's name.
+        tracker: Makes the listener of a trial that ``trackers`` does not name; travels itself.
+        address: Ray cluster to join; an own one is started and ended when not given.
+
+    Returns:
+        What ``experiment_summary.json`` holds: ``study``, ``kind``, ``path``, ``started``, ``seconds``,
+        ``state`` and ``experiments``, one entry per trial.
+
+    Raises:
+        UserError: The cluster does not answer, or cannot ever hold a trial.
+        RunError: Ray does not start.
+        Stopped: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
+    """
+    listener = listener or StudyListener()
+    plans = list(strategy.trials())
+    shared = shared_folder(profile, path)
+    board = Board(strategy, plans, path, listener, shared, limit=profile.max_restarts)
+    listener.started(strategy.name, path, board.statuses())
+    try:
+        with stoppable(path, listener.told) as board.stop_file:
+            _run_pending(strategy, plans, board, profile, trackers or {}, tracker, address, shared)
+    except Stopped:
+        listener.finished(board.summary())
+        raise
+    summary = board.summary()
+    listener.finished(summary)
+    return summary
+
+
+def _run_pending(
+    strategy: Strategy,
+    plans: Sequence[TrialPlan],
+    board: Board,
+    profile: Profile,
+    trackers: Mapping[str, RunListener],
+    tracker: Callable[[Experiment], RunListener] | None,
+    address: str | None,
+    shared: SharedFolder | None,
+) -> None:
+    """Run what is not settled, on a cluster, and write the summary whatever happens."""
+    path, listener = board.path, board.listener
+    unsettled = [plan.name for plan in plans if board.status(plan.name).state not in SETTLED]
+    pending = strategy.pending(unsettled)
+    board.forget_results(pending)
+    with captured_output(path / strategy.log_file), board.summarised():
+        if pending:
+            requests = TrialRequests(
+                study=strategy.name,
+                profile=profile,
+                path=path,
+                experiments={plan.name: plan.experiment for plan in plans if plan.experiment is not None},
+                trackers=trackers,
+                tracker=tracker,
+                listeners=strategy.listeners(),
+                keeps_predictions=strategy.keeps_predictions,
+                folders={plan.name: plan.folder for plan in plans if plan.folder is not None},
+                stop_file=board.stop_file,
+                session=board.session,
+                shared=shared,
+            )
+            with cluster(address, name=strategy.name) as ray_cluster:
+                if ray_cluster.dashboard_url:
+                    listener.told(f"Ray dashboard: {ray_cluster.dashboard_url}")
+                _fit(strategy, pending, requests, ray_cluster, board)
+            board.stop_if_asked()
+
+
+def _fit(
+    strategy: Strategy,
+    pending: Sequence[str],
+    requests: TrialRequests,
+    ray_cluster: Cluster,
+    board: Board,
+) -> None:
+    profile = requests.profile
+    nested = not profile.trains_in_process
+    function = tune.with_resources(
+        tune.with_parameters(settled, requests=requests, run=strategy.trainable()),
+        tune.PlacementGroupFactory([trial_bundle(profile)]),
+    )
+    tuner = tune.Tuner(
+        named_trainable(function, strategy.name, one_trial_each=nested),
+        param_space=strategy.param_space(pending),
+        tune_config=tune.TuneConfig(
+            reuse_actors=not nested,
+            trial_name_creator=trial_name,
+            trial_dirname_creator=trial_name,
+            **strategy.tune_settings(fitting_trials(profile, ray_cluster.nodes)),
+        ),
+        run_config=tune.RunConfig(
+            name=f"{strategy.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
+            storage_path=str((requests.path / ".ray_tune").resolve()),
+            failure_config=tune.FailureConfig(max_failures=profile.max_restarts),
+            callbacks=[board],
+            verbose=0,
+        ),
+    )
+    with _environment(
+        RAY_CHDIR_TO_TRIAL_DIR="0",
+        TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+        TUNE_DISABLE_SIGINT_HANDLER="1",
+        # Records of training hold no validation metric, which a scheduler would otherwise insist on.
+        TUNE_DISABLE_STRICT_METRIC_CHECKING="1",
+    ):
+        tuner.fit()
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    saved = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in saved.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,298 @@
+"""Where every trial of a study stands, and what is made of what Tune says."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import cloudpickle, tune
+from ray.tune.experiment import Trial
+
+from dure.events import SETTLED, StudyListener, TrialStatus
+from dure.files import write_json
+from dure.runs.checkpoints import last_checkpoint
+from dure.runs.disk import is_disk_full
+from dure.runs.folder import RunFolder, RunResult, finite, folder_at
+from dure.runs.restarts import Restarts
+from dure.runtime.deaths import Death, death_of
+from dure.runtime.fit import died_too_often, restart_line
+from dure.signals import Stopped
+from dure.storage.mirror import SharedFolder
+from dure.storage.pushing import StudyMirror
+from dure.studies.strategy import Strategy, TrialPlan
+
+logger = logging.getLogger(__name__)
+
+
+def trial_name(trial: Any) -> str:
+    """Return the name of one of Tune's trials, by which dure knows it."""
+    return str(trial.config["trial"])
+
+
+class Board(tune.Callback):  # type: ignore[misc]
+    """Where every trial stands, from the folders on disk and from what Tune says."""
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        plans: Sequence[TrialPlan],
+        path: Path,
+        listener: StudyListener,
+        shared: SharedFolder | None,
+        *,
+        limit: int,
+    ) -> None:
+        self.session = uuid.uuid4().hex
+        self._limit = limit
+        self.strategy = strategy
+        self.path = path
+        self.listener = listener
+        self.stop_file: Path | None = None
+        self.started = datetime.now(UTC).isoformat(timespec="seconds")
+        self._began = time.monotonic()
+        self._finished = False
+        self._trials: dict[str, TrialStatus] = {}
+        self.mirror = None if shared is None else StudyMirror(shared, path, self._running, self._tell)
+        for plan in plans:
+            folder = path / (plan.name if plan.folder is None else plan.folder)
+            status = self._from_folder(TrialStatus(name=plan.name, state="pending", path=folder))
+            # What is not settled is run again.
+            restored = status.state in SETTLED
+            self._trials[plan.name] = (
+                replace(status, restored=True)
+                if restored
+                else TrialStatus(name=plan.name, state="pending", path=folder)
+            )
+
+    def status(self, name: str) -> TrialStatus:
+        """Return where a trial stands."""
+        return self._trials[name]
+
+    def statuses(self) -> list[TrialStatus]:
+        """Return where all trials stand, in the study's order."""
+        return list(self._trials.values())
+
+    def summary(self) -> dict[str, Any]:
+        """Return the summary of the study as it stands."""
+        trials = self.statuses()
+        completed = all(trial.state in SETTLED for trial in trials) and any(
+            trial.state == "completed" for trial in trials
+        )
+        ended = "completed" if completed else "failed" if self._finished else "interrupted"
+        return {
+            "study": self.strategy.name,
+            "kind": self.strategy.kind,
+            "path": str(self.path),
+            "state": ended,
+            "started": self.started,
+            "seconds": round(time.monotonic() - self._began, 1),
+            **self.strategy.summary(trials),
+            "experiments": [
+                {
+                    "name": trial.name,
+                    "state": trial.state,
+                    "metrics": finite(trial.metrics),
+                    "error": trial.error,
+                    "seconds": round(trial.seconds, 1),
+                    "path": str(trial.path),
+                }
+                for trial in trials
+            ],
+        }
+
+    @contextmanager
+    def summarised(self) -> Iterator[None]:
+        """Write the summary before the body, and after it whatever happens."""
+        self._write()
+        if self.mirror is not None:
+            self.mirror.open()
+        try:
+            yield
+            self._finished = True
+        finally:
+            for name, trial in self._trials.items():
+                if trial.state == "running":
+                    self._trials[name] = self._from_folder(replace(trial, state="interrupted"))
+                elif trial.state == "pending":  # its strategy may have settled it without a run
+                    self._trials[name] = self._from_folder(trial)
+            self._write()
+            if self.mirror is not None:
+                self.mirror.close()
+
+    def forget_results(self, names: Sequence[str]) -> None:
+        """Remove results of trials that run again, lest they pass for those of trials on other machines."""
+        if self.mirror is not None:
+            for name in names:
+                if name in self._trials:  # others are made by their strategy while the study runs
+                    RunFolder(self._trials[name].path).result.unlink(missing_ok=True)
+
+    def stop_if_asked(self) -> None:
+        """End the study once a stop was asked for and something is left to do.
+
+        Raises:
+            Stopped: So it is.
+        """
+        left = any(trial.state not in SETTLED for trial in self._trials.values())
+        if left and self.stop_file is not None and self.stop_file.exists():
+            raise Stopped
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """End the study when a stop was asked for and every trial has saved its checkpoint and returned.
+
+        The others, waiting or paused, are left as they are, so that nothing is decided about them.
+        """
+        if not any(trial.status == Trial.RUNNING for trial in trials):
+            self.stop_if_asked()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial has its process."""
+        if "told" in trial.config:
+            self._tell(f"{trial_name(trial)}: {trial.config['told']}")
+        self._change(trial, state="running", stage=self.strategy.stage(trial.config))
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """A trial has new numbers."""
+        for message in result.get("told", ()):
+            self._tell(f"{trial_name(trial)}: {message}")
+        if "step" not in result:
+            self._bring(trial)
+            for message in self.strategy.reported(self._trials[trial_name(trial)], result):
+                self._tell(f"{trial_name(trial)}: {message}")
+            self._write()
+            return
+        known = self._trials[trial_name(trial)].metrics
+        numbers = {
+            key: float(value)
+            for key, value in result.items()
+            if key.startswith(("loss", "learning_rate", "grad_norm", "eval_", "untrained_"))
+            and isinstance(value, int | float)
+        }
+        self._change(
+            trial,
+            state="running",
+            step=int(result["step"]),
+            total_steps=int(result["total_steps"]),
+            epoch=float(result["epoch"]),
+            seconds=float(result["seconds"]),
+            metrics={**known, **numbers},
+        )
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial returned, and its result says how it went; or the study's scheduler stopped it."""
+        name = trial_name(trial)
+        folder = RunFolder(self._trials[name].path)
+        if self._result(folder) is None:
+            self._bring(trial)
+            folder.write_result(self.strategy.stopped(self._trials[name]))
+        self._end(trial, "its process ended without a result")
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial's process died, and it is about to be started again."""
+        death, restarts = self._died(trial)
+        again = restart_line(death, restarts.num_counted, self._limit, _last_checkpoint_name(restarts.path))
+        self._tell(f"{trial_name(trial)}: its process died {again}")
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A trial's process died once too often."""
+        name = trial_name(trial)
+        _, restarts = self._died(trial)
+        reason = died_too_often(restarts, _last_checkpoint_name(restarts.path))
+        RunFolder(restarts.path).write_result(
+            RunResult(name, "failed", metrics=finite(self._trials[name].metrics), error=reason)
+        )
+        self._end(trial, reason)
+
+    def _died(self, trial: Any) -> tuple[Death, Restarts]:
+        """Note the death of a trial's process."""
+        # Where Tune wrote it just now; in the study's storage it is only later.
+        file = trial.pickled_error_file
+        error = None if file is None else cloudpickle.loads(Path(file).read_bytes())
+        death = (None if error is None else death_of(error)) or Death(
+            f"{type(error).__name__}: {error}"[:200]
+        )
+        restarts = Restarts(self._trials[trial_name(trial)].path, self.session)
+        restarts.add(death.reason, counts=death.counts)
+        return death, restarts
+
+    def _tell(self, message: str) -> None:
+        logger.info(message)
+        self.listener.told(message)
+
+    def _write(self) -> None:
+        try:
+            write_json(self.path / self.strategy.summary_file, self.summary())
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            # The trials wait for room; the study shall not end for a summary that is written again.
+            self._tell(f"{self.strategy.summary_file} is not written: the disk is full")
+
+    def _change(self, trial: Any, **values: Any) -> None:
+        name = trial_name(trial)
+        self._trials[name] = replace(self._trials[name], **values)
+        self.listener.changed(self._trials[name])
+
+    def _end(self, trial: Any, otherwise: str) -> None:
+        name = trial_name(trial)
+        before = replace(self._trials[name], state="failed", error=otherwise)
+        self._trials[name] = self._from_folder(before)
+        self.listener.changed(self._trials[name])
+        self.strategy.ended(self.statuses())
+        self._write()
+        self._share()
+
+    def _result(self, folder: RunFolder) -> RunResult | None:
+        """Return the result of a trial, from storage when the trial ran on another machine."""
+        result = folder.read_result()
+        if result is None and self.mirror is not None:
+            self.mirror.bring(folder.path)
+            result = folder.read_result()
+        return result
+
+    def _bring(self, trial: Any) -> None:
+        """Bring what a trial has left so far, when it runs on another machine."""
+        node = (trial.last_result or {}).get("node_ip")
+        if self.mirror is not None and node not in (None, ray.util.get_node_ip_address()):
+            self.mirror.bring(self._trials[trial_name(trial)].path)
+
+    def _running(self) -> list[str]:
+        """Return the folders of trials that run, as they lie in the study's."""
+        running = [trial for trial in self.statuses() if trial.state == "running"]
+        return [trial.path.relative_to(self.path).as_posix() for trial in running]
+
+    def _share(self) -> None:
+        if self.mirror is not None:
+            self.mirror.push()
+
+    def _from_folder(self, status: TrialStatus) -> TrialStatus:
+        """Return the status with the result in the trial's folder, when there is one."""
+        result = self._result(RunFolder(status.path))
+        if result is None:
+            return status
+        steps = result.metrics.get("steps", status.step)
+        return replace(
+            status,
+            state=result.state,
+            metrics=result.metrics or status.metrics,
+            seconds=result.seconds or status.seconds,
+            step=int(steps),
+            total_steps=status.total_steps or int(steps),
+            error=result.error,
+        )
+
+
+def _last_checkpoint_name(path: Path) -> str | None:
+    """Return the name of a trial's newest checkpoint, which may lie in the folder of a stage."""
+    folders = [path, *(each for each in path.iterdir() if each.is_dir())]
+    found = [last for each in folders if (last := last_checkpoint(folder_at(each).checkpoints)) is not None]
+    return max(found, key=lambda each: each.stat().st_mtime).name if found else None

@@ -1,0 +1,1 @@
+"""Cross-validation: experiments on folds that no text straddles, compared in pairs."""

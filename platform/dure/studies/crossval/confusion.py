@@ -1,0 +1,108 @@
+"""The picture and the table of a confusion matrix: which classes are taken for which."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.cells import cell_len
+
+from dure.files import write_text
+from dure.reporting.plots import hangul_font, language, picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_WORDS = {
+    "ko": {"true": "실제", "predicted": "예측", "share": "실제 클래스 중 비율 (%)"},
+    "en": {"true": "true class", "predicted": "predicted class", "share": "share of the true class (%)"},
+}
+_MOST_WRITTEN = 16
+"""Classes up to which the cells have numbers."""
+_LONGEST_NAME = 14
+_LEVEL = 8
+"""Widest name, in cells of which a Korean letter takes two, up to which those beneath stand level."""
+_INCHES = 0.62
+_LEAST, _MOST = 3.2, 14.0
+_DARK = 0.55
+"""Share from which on white letters are read better than black ones."""
+
+
+def plot_confusion(path: Path, confusion: Mapping[str, Any], *, title: str) -> None:
+    """Write a confusion matrix as PNG: true classes downwards, each cell with its count and percent of the row.
+
+    Args:
+        path: File to write.
+        confusion: ``classes`` and ``counts``, as :func:`dure.studies.crossval.results.crossval_results` gives them.
+        title: What stands above it.
+    """
+    counts = np.asarray(confusion["counts"], dtype=np.int64)
+    names = _drawable(confusion["classes"])
+    words = _WORDS[language()]
+    longest = max(map(cell_len, names))
+    room = 0.07 * longest + 1.0
+    side = min(max(_INCHES * len(names), _LEAST), _MOST)
+    with picture(path, title=title, width=side + room + 0.9, height=side + room + 0.3) as figure:
+        axis = figure.subplots()
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        # Equal aspects push the labels out of a constrained layout; the size above makes cells nearly square.
+        image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        bar = figure.colorbar(image, ax=axis, shrink=0.8, label=words["share"])
+        bar.ax.set_yticks(np.linspace(0, 1, 6), [f"{percent}" for percent in range(0, 101, 20)])
+        slant = longest > _LEVEL
+        axis.set_xticks(
+            range(len(names)), names, rotation=45 if slant else 0, ha="right" if slant else "center"
+        )
+        axis.set_yticks(range(len(names)), names)
+        axis.set_xlabel(words["predicted"])
+        axis.set_ylabel(words["true"])
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+        if len(names) <= _MOST_WRITTEN:
+            _write_cells(axis, counts, shares)
+
+
+def write_confusion(path: Path, confusion: Mapping[str, Any]) -> None:
+    """Write a confusion matrix as CSV: a row for every true class, a column for every predicted one.
+
+    Args:
+        path: File to write, whole or not at all.
+        confusion: As for :func:`plot_confusion`.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["true \\ predicted", *confusion["classes"]])
+    for name, counts in zip(confusion["classes"], confusion["counts"], strict=True):
+        writer.writerow([name, *counts])
+    write_text(path, text.getvalue())
+
+
+def _write_cells(axis: Axes, counts: Any, shares: Any) -> None:
+    for row, column in np.ndindex(*counts.shape):
+        share = float(shares[row, column])
+        percent = f"\n{100 * share:.1f} %" if counts[row].sum() else ""
+        axis.text(
+            column,
+            row,
+            f"{counts[row, column]:,}{percent}",
+            ha="center",
+            va="center",
+            fontsize=8,
+            color="white" if share >= _DARK else "black",
+        )
+
+
+def _drawable(classes: Sequence[str]) -> list[str]:
+    """Return the names to write: cut where they are long, and numbered where this machine lacks their letters."""
+    lacks_hangul = hangul_font() is None
+    names = []
+    for place, name in enumerate(classes, 1):
+        if lacks_hangul and not name.isascii():
+            names.append(f"class {place}")
+        else:
+            names.append(name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…")
+    return names

@@ -1,0 +1,248 @@
+"""The tables of a cross-validation: fold by fold, class by class, and experiment against experiment."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.text import Text
+
+from dure.reporting.columns import Column, FittedTable
+from dure.reporting.figures import (
+    NOTHING,
+    class_figure,
+    counted,
+    duration,
+    is_share,
+    is_speed,
+    lower_is_better,
+    metric_figure,
+    metric_label,
+    number,
+    one_line,
+    shown_path,
+)
+
+_WIDEST = 10_000
+_SHORTEST = 16
+_FILE = "crossval_summary.txt"
+_CLASS_FIGURES = ("precision", "recall", "f1")
+_STYLES = {"completed": "green", "failed": "red", "diverged": "red", "stopped": "cyan", "dropped": "cyan"}
+
+Row = Mapping[str, Any]
+
+
+def crossval_table(summary: Mapping[str, Any]) -> Group:
+    """Return what a cross-validation found, fitting itself to the terminal that prints it.
+
+    Args:
+        summary: As :mod:`dure.studies.crossval.results` says, of a finished study or of one that runs.
+    """
+    experiments: Sequence[Row] = summary["experiments"]
+    several = len(experiments) > 1
+    parts: list[RenderableType] = [Text(_title(summary), style="bold")]
+    if several:
+        parts += [Text(), FittedTable(_overview(summary), elsewhere=_FILE)]
+    if summary.get("comparisons"):
+        parts += [Text(), FittedTable(_comparison_columns(summary), "comparisons", elsewhere=_FILE)]
+    for experiment in experiments:
+        title = f"{experiment['name']}: " if several else ""
+        parts += [
+            Text(),
+            FittedTable(_fold_columns(experiment, summary["metric"]), f"{title}folds", elsewhere=_FILE),
+        ]
+        if classes := _classes(experiment):
+            columns = _class_columns(experiment, classes)
+            parts += [Text(), FittedTable(columns, f"{title}classes, mean ± std over folds", elsewhere=_FILE)]
+    return Group(*parts, Text(), *map(Text, _notes(summary)))
+
+
+def crossval_text(summary: Mapping[str, Any]) -> str:
+    """Return the same as plain text with all columns; what ``crossval_summary.txt`` holds.
+
+    Args:
+        summary: As for :func:`crossval_table`.
+    """
+    file = io.StringIO()
+    Console(file=file, width=_WIDEST, color_system=None).print(crossval_table(summary))
+    return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
+
+
+def mean_and_std(metric: str, mean: float | None, std: float | None) -> str:
+    """Return a figure over folds as ``81.20 ± 1.35``, in the unit of the metric."""
+    spread = f" ± {metric_figure(metric, std)}" if mean is not None and std is not None else ""
+    return f"{metric_figure(metric, mean)}{spread}"
+
+
+def _title(summary: Mapping[str, Any]) -> str:
+    parts = [counted(summary["num_folds"], "fold")]
+    if len(summary["experiments"]) > 1:
+        parts.append(counted(len(summary["experiments"]), "experiment"))
+    state = summary["state"]
+    end = "" if state == "completed" else f" · {state}"
+    return f"{summary['study']} · {', '.join(parts)} in {duration(summary['seconds'])}{end}"
+
+
+def _overview(summary: Mapping[str, Any]) -> list[Column]:
+    metric, experiments = summary["metric"], _ranked(summary)
+    scores = [
+        Text(mean_and_std(metric, row["mean"].get(metric), row["std"].get(metric))) for row in experiments
+    ]
+    columns = [
+        Column("experiment", [Text(row["name"]) for row in experiments], is_text=True, shortest=_SHORTEST),
+        _column("folds", (_num_completed(row) for row in experiments), rank=2),
+        Column(metric_label(metric), scores),
+    ]
+    others = [name for name in _metrics(experiments) if name != metric]
+    for place, name in enumerate(others):
+        cells = (mean_and_std(name, row["mean"].get(name), row["std"].get(name)) for row in experiments)
+        columns.append(_column(metric_label(name), cells, rank=3 + place))
+    return columns
+
+
+def _fold_columns(experiment: Row, metric: str) -> list[Column]:
+    """Return the folds, and beneath them their mean and standard deviation and the figures of all rows together."""
+    folds: Sequence[Row] = experiment["folds"]
+    overall: Row = experiment.get("overall") or {}
+    last = ["mean", "± std", *(["all rows"] if overall else [])]
+    empty = [Text("")] * len(last)
+    columns = [
+        Column("fold", [Text(str(name)) for name in [*(fold["fold"] for fold in folds), *last]], is_text=True)
+    ]
+    if any(fold["state"] != "completed" for fold in folds):
+        states = [Text(fold["state"], style=_STYLES.get(fold["state"], "")) for fold in folds]
+        columns.append(Column("state", [*states, *empty], rank=1, is_text=True))
+    names = sorted(_metrics([experiment]), key=lambda name: name != metric)
+    for place, name in enumerate(names):
+        cells = [metric_figure(name, fold["metrics"].get(name)) for fold in folds]
+        cells += [metric_figure(name, experiment[over].get(name)) for over in ("mean", "std")]
+        if overall:
+            cells.append(metric_figure(name, overall[name]) if name in overall else "")
+        columns.append(_column(metric_label(name), cells, rank=3 + place if place else 0))
+    times = [Text(duration(fold["seconds"])) for fold in folds]
+    columns.append(Column("time", [*times, *empty], rank=2))
+    return columns
+
+
+def _class_columns(experiment: Row, classes: Sequence[str]) -> list[Column]:
+    mean, std = experiment["mean"], experiment["std"]
+    columns = [Column("class", [Text(name) for name in classes], is_text=True)]
+    for figure in _CLASS_FIGURES:
+        names = [f"{figure}[{label}]" for label in classes]
+        cells = (mean_and_std(name, mean.get(name), std.get(name)) for name in names)
+        columns.append(_column(metric_label(figure), cells, rank=0 if figure == "f1" else 1))
+    supports = (_support(experiment, label) for label in classes)
+    columns.append(_column("rows", supports, rank=2))
+    return columns
+
+
+def _comparison_columns(summary: Mapping[str, Any]) -> list[Column]:
+    pairs: Sequence[Row] = summary["comparisons"]
+    metric = summary["metric"]
+    found = [pair["difference"] or {} for pair in pairs]
+    rows = [pair.get("rows") or {} for pair in pairs]
+    level = next((one["level"] for one in found if one), 0.95)
+    columns = [
+        _column("a", (pair["a"] for pair in pairs), is_text=True),
+        _column("b", (pair["b"] for pair in pairs), is_text=True),
+        _column("folds", (pair["folds"] for pair in pairs), rank=4),
+        _column(f"a - b: {metric_label(metric)}", (_signed(metric, one.get("value")) for one in found)),
+        _column(f"{100 * level:g} % interval", (_interval(metric, one) for one in found)),
+        _column("p", (_p_value(pair.get("p_holm")) for pair in pairs), rank=1),
+    ]
+    if any(rows):
+        draws = [(row.get("bootstrap") or {}) for row in rows]
+        for name in dict.fromkeys(name for draw in draws for name in draw):
+            cells = (_interval(name, draw.get(name) or {}) for draw in draws)
+            columns.append(_column(f"rows: {metric_label(name)}", cells, rank=3))
+        columns.append(_column("McNemar p", (_p_value(row.get("mcnemar_holm")) for row in rows), rank=2))
+    return columns
+
+
+def _notes(summary: Mapping[str, Any]) -> list[str]:
+    notes = []
+    if any(experiment["std"] for experiment in summary["experiments"]):
+        notes.append("±: sample standard deviation over folds")
+    if any(experiment.get("overall") for experiment in summary["experiments"]):
+        notes.append("all rows: each predicted by the model that has not seen it")
+    pairs: Sequence[Row] = summary.get("comparisons") or []
+    if pairs:
+        notes.append("interval and p of a - b: corrected resampled t-test (Nadeau & Bengio 2003) over folds")
+        if any(pair.get("rows") for pair in pairs):
+            notes.append("rows: paired bootstrap intervals over all rows, and McNemar's exact test")
+        if len(pairs) > 1:
+            notes.append(f"p-values are corrected for {len(pairs)} comparisons (Holm)")
+    notes += [
+        f"{experiment['name']}, fold {fold['fold']} {fold['state']}: {one_line(fold['error'])}"
+        for experiment in summary["experiments"]
+        for fold in experiment["folds"]
+        if fold.get("error")
+    ]
+    notes += [
+        f"predictions: {shown_path(experiment['oof_predictions'])}"
+        for experiment in summary["experiments"]
+        if experiment.get("oof_predictions")
+    ]
+    notes.append(f"results: {shown_path(summary['path'])}")
+    return notes
+
+
+def _ranked(summary: Mapping[str, Any]) -> list[Row]:
+    """Return the experiments best first, those without a score last."""
+    metric, sign = summary["metric"], 1.0 if summary["direction"] == "min" else -1.0
+
+    def rank(row: Row) -> float:
+        score = number(row["mean"].get(metric))
+        return math.inf if score is None else sign * score
+
+    return sorted(summary["experiments"], key=rank)
+
+
+def _metrics(experiments: Sequence[Row]) -> list[str]:
+    """Return the metrics over all rows of a fold, losses last."""
+    names = dict.fromkeys(
+        name
+        for row in experiments
+        for name in row["mean"]
+        if class_figure(name) is None and not is_speed(f"_{name}")
+    )
+    return sorted(names, key=lower_is_better)
+
+
+def _classes(experiment: Row) -> list[str]:
+    known = (experiment.get("confusion") or {}).get("classes") or []
+    found = [pair[1] for name in experiment["mean"] if (pair := class_figure(name)) is not None]
+    return list(dict.fromkeys([*known, *found]))
+
+
+def _support(experiment: Row, label: str) -> str:
+    name = f"support[{label}]"
+    counts = [fold["metrics"][name] for fold in experiment["folds"] if name in fold["metrics"]]
+    return f"{sum(counts):,.0f}" if counts else NOTHING
+
+
+def _num_completed(experiment: Row) -> str:
+    return f"{sum(fold['state'] == 'completed' for fold in experiment['folds'])}/{len(experiment['folds'])}"
+
+
+def _signed(metric: str, value: float | None) -> str:
+    if value is None:
+        return NOTHING
+    return f"{100 * value:+.2f}" if is_share(metric) else f"{value:+.4f}"
+
+
+def _interval(metric: str, found: Row) -> str:
+    return f"{_signed(metric, found['low'])} to {_signed(metric, found['high'])}" if found else NOTHING
+
+
+def _p_value(value: float | None) -> str:
+    if value is None:
+        return NOTHING
+    return "< 0.001" if value < 1e-3 else f"{value:.3f}"
+
+
+def _column(heading: str, cells: Iterable[Any], rank: int = 0, *, is_text: bool = False) -> Column:
+    return Column(heading, [Text(str(cell)) for cell in cells], rank, is_text, _SHORTEST if is_text else None)

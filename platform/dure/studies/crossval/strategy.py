@@ -1,0 +1,159 @@
+"""Cross-validation as a study: one trial per experiment and fold, side by side as resources allow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ray.tune.search import Searcher
+
+from dure.config.data import FoldConfig
+from dure.config.schema import Experiment
+from dure.events import TrialStatus
+from dure.runs.folder import RunFolder, RunResult
+from dure.studies.crossval.plan import CrossvalStudy
+from dure.studies.strategy import Strategy, TrialPlan
+
+Scores = Mapping[str, Mapping[int, float]]
+"""Held-out score by experiment and by fold, of the folds that completed."""
+Judge = Callable[[Scores], Mapping[str, str]]
+"""Says which experiments are clearly worse than the best, each with the reason."""
+
+
+class Crossval(Strategy):
+    """Trains every experiment once per fold; a failed fold loses no other.
+
+    All experiments train on a fold before any trains on the next, so that they can be compared, and one that is
+    clearly worse be dropped, while most of the work is still to do.
+
+    Args:
+        study: The study.
+        experiments: Its experiments, resolved, in its order.
+        path: Folder of the study.
+        judge: Decides what is dropped; asked after every trial when the study drops at all.
+    """
+
+    kind = "crossval"
+    summary_file: ClassVar[str] = "crossval_results.json"
+    keeps_predictions = True
+
+    def __init__(
+        self, study: CrossvalStudy, experiments: Sequence[Experiment], path: Path, *, judge: Judge
+    ) -> None:
+        self.name = study.name
+        self.study = study
+        self.path = path
+        self._judge = judge
+        self._plans: dict[tuple[str, int], TrialPlan] = {}
+        self._dropped: dict[str, str] = {}
+        metrics = {}
+        for number in range(1, study.folds + 1):
+            for experiment in experiments:
+                metrics[experiment.name] = experiment.training.best_metric
+                one = fold_experiment(study, experiment, number)
+                folder = fold_folder(study, experiment.name, number)
+                self._plans[experiment.name, number] = TrialPlan(one.name, one, folder=folder)
+        self._metrics = metrics
+
+    def trials(self) -> Sequence[TrialPlan]:
+        """Return the trials, fold by fold."""
+        return list(self._plans.values())
+
+    def param_space(self, pending: Sequence[str]) -> dict[str, Any]:
+        """Return nothing: the trials are proposed in their order, without those that are dropped meanwhile."""
+        return {}
+
+    def tune_settings(self, concurrent_trials: int) -> dict[str, Any]:
+        """Return what proposes the trials."""
+        return {
+            "search_alg": _InOrder(self._next),
+            "num_samples": -1,
+            "max_concurrent_trials": concurrent_trials,
+        }
+
+    def pending(self, unsettled: Sequence[str]) -> Sequence[str]:
+        """Return the trials without a result, and keep them as what is to be proposed."""
+        self._left = list(unsettled)
+        self._drop()
+        return self._left
+
+    def ended(self, trials: Sequence[TrialStatus]) -> None:
+        """See which experiments are clearly worse by now."""
+        self._drop()
+
+    def summary(self, trials: Sequence[TrialStatus]) -> Mapping[str, Any]:
+        """Return the study's settings, and what was dropped and why."""
+        return {
+            "folds": self.study.folds,
+            "seed": self.study.seed,
+            "dropped": dict(self._dropped),
+            "metrics": dict(self._metrics),
+        }
+
+    def scores(self) -> dict[str, dict[int, float]]:
+        """Return the held-out score of every completed fold, by experiment."""
+        found: dict[str, dict[int, float]] = {name: {} for name in self._metrics}
+        for (name, number), plan in self._plans.items():
+            result = RunFolder(self._folder(plan)).read_result()
+            if result is None or result.state != "completed":
+                continue
+            score = result.metrics.get(self._metrics[name].replace("eval_", "test_", 1))
+            if isinstance(score, int | float):
+                found[name][number] = float(score)
+        return found
+
+    def _folder(self, plan: TrialPlan) -> Path:
+        return self.path / (plan.folder or plan.name)
+
+    def _next(self) -> str | None:
+        return self._left.pop(0) if self._left else None
+
+    def _drop(self) -> None:
+        """Leave out what is still to be proposed of experiments that are clearly worse."""
+        if not self.study.drop_worse:
+            return
+        self._dropped |= self._judge(self.scores())
+        for (name, _), plan in self._plans.items():
+            if name in self._dropped and plan.name in self._left:
+                self._left.remove(plan.name)
+                folder = RunFolder(self._folder(plan))
+                folder.write_result(RunResult(plan.name, "stopped", error=f"dropped: {self._dropped[name]}"))
+
+
+def fold_folder(study: CrossvalStudy, experiment: str, number: int) -> str:
+    """Return the folder of a fold within the study's; a lone experiment needs none of its own."""
+    return f"fold_{number}" if len(study.experiments) == 1 else f"{experiment}/fold_{number}"
+
+
+def fold_experiment(study: CrossvalStudy, experiment: Experiment, number: int) -> Experiment:
+    """Return what a fold runs: the experiment with that fold of its training table held out."""
+    fold = FoldConfig(number=number, of=study.folds, seed=study.seed)
+    info = experiment.experiment.model_copy(update={"name": f"{experiment.name[:85]}.fold_{number}"})
+    data = experiment.data.model_copy(update={"fold": fold})
+    return experiment.model_copy(update={"experiment": info, "data": data})
+
+
+class _InOrder(Searcher):  # type: ignore[misc]
+    """Proposes trials one after another as long as there are some left."""
+
+    def __init__(self, following: Callable[[], str | None]) -> None:
+        super().__init__(metric=None, mode=None)
+        self._following = following
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """Return the config of the next trial, or that there are no more."""
+        name = self._following()
+        return str(Searcher.FINISHED) if name is None else {"trial": name}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Learn nothing: the trials are given."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Leave a file where Tune wants one; a resumed study reads the results in its folders."""
+        Path(checkpoint_path).write_text("", encoding="utf-8")
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Start anew."""

@@ -1,0 +1,272 @@
+"""One stage of a progressive training: what it trains on, from where, and what it leaves."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from dure.config.loading import dump_yaml
+from dure.config.schema import Experiment, TrainingConfig
+from dure.errors import DureError, UserError
+from dure.files import read_json_lines, write_json
+from dure.runs import checkpoints
+from dure.runs.epochs import BEST, epochs_of, mark_best
+from dure.runs.folder import RunFolder, RunResult, StageFolder, finite
+from dure.studies.divergence import DivergedError, DivergenceGuard, first_loss
+from dure.studies.progressive.plan import ProgressiveStudy, stage_name
+from dure.studies.progressive.scheduler import DATA_RATIO, INTERRUPTED
+from dure.studies.trial import TrialRequests, fit_trial
+from dure.training.memory import resident_mb
+from dure.training.run import RunRequest, one_line
+
+SCORE = "score"
+"""Key of a stage's result that holds the metric by which candidates are compared."""
+BASELINE = "baseline"
+"""Key of a stage's result that holds what the same metric is without learning."""
+
+_SMALL, _MIDDLE = Fraction(1, 10), Fraction(1, 2)
+
+
+def batch_size_at(
+    ratio: Fraction,
+    batch_size: int,
+    effective_batch_size: int,
+    *,
+    num_workers: int = 1,
+    limit: int | None = None,
+) -> int:
+    """Return the rows of one forward pass at a ratio; accumulation makes up for the effective batch.
+
+    A quarter of the experiment's batch up to a tenth of the data, half of it up to half of the data, then all.
+
+    Args:
+        ratio: Part of the data.
+        batch_size: Rows of one forward pass on all of the data.
+        effective_batch_size: Rows of one optimiser step, which the result divides.
+        num_workers: Workers that share a forward pass out evenly.
+        limit: Most rows, after memory ran short.
+
+    Raises:
+        UserError: The workers cannot share the experiment's batch out evenly.
+    """
+    if batch_size % num_workers:
+        raise UserError(
+            f"{batch_size} rows cannot be shared out evenly among {num_workers} workers",
+            where="training.batch_size",
+            expected=f"a multiple of {num_workers}",
+        )
+    share = Fraction(1, 4) if ratio <= _SMALL else Fraction(1, 2) if ratio <= _MIDDLE else Fraction(1)
+    most = int(batch_size * share)
+    if limit is not None:
+        most = min(most, limit)
+    fitting = [
+        rows
+        for rows in range(num_workers, max(most, num_workers) + 1, num_workers)
+        if effective_batch_size % rows == 0
+    ]
+    return fitting[-1]
+
+
+def stage_experiment(
+    experiment: Experiment, study: ProgressiveStudy, number: int, ratio: Fraction, batch_size: int
+) -> Experiment:
+    """Return what a stage runs: the experiment on a part of the data, with an epoch's end as the only stop."""
+    training = experiment.training.model_copy(
+        update={
+            "epochs": study.epochs_per_stage,
+            "max_steps": None,
+            "eval_every": "epoch",
+            "keep_epochs": 1,
+            "keep_epochs_limit": study.epochs_per_stage,
+            "batch_size": batch_size,
+            "gradient_accumulation_steps": experiment.training.effective_batch_size // batch_size,
+            "eval_batch_size": experiment.training.eval_batch_size or experiment.training.batch_size,
+            "evaluate_untrained": experiment.training.evaluate_untrained and number == 1,
+        }
+    )
+    data = experiment.data.model_copy(update={"train_ratio": ratio})
+    name = f"{experiment.name[:80]}.{stage_name(number, ratio)}"
+    info = experiment.experiment.model_copy(update={"name": name})
+    return experiment.model_copy(update={"experiment": info, "training": training, "data": data})
+
+
+def stage_folders(study: ProgressiveStudy, path: Path) -> list[StageFolder]:
+    """Return the folders of a candidate's stages in their order."""
+    return [StageFolder(path / stage_name(number, ratio)) for number, ratio in enumerate(study.ratios, 1)]
+
+
+def run_stage(
+    config: Mapping[str, Any], requests: TrialRequests, study: ProgressiveStudy
+) -> dict[str, Any] | None:
+    """Run the stage that ``config["data_ratio"]`` says, unless it is finished, and return its report to the scheduler.
+
+    A failure becomes the candidate's result and leaves the process usable. A stage of which a stop was asked is
+    reported as such, and the next session continues it.
+    """
+    base = requests.of(config)
+    folders = stage_folders(study, base.path)
+    place = [float(ratio) for ratio in study.ratios].index(config[DATA_RATIO])
+    told: list[str] | None = []
+    if folders[place].read_training_metrics() is None:
+        try:
+            told = _train_stage(base, study, folders, place)
+        except DureError as error:
+            RunFolder(base.path).write_result(
+                RunResult(
+                    base.experiment.name,
+                    "diverged" if isinstance(error, DivergedError) else "failed",
+                    error=f"{folders[place].path.name}: {one_line(error)}",
+                )
+            )
+            return None
+        if told is None:
+            RunFolder(base.path).write_result(RunResult(base.experiment.name, "interrupted"))
+            return {INTERRUPTED: True, "told": []}
+    record = folders[place].read_training_metrics() or {}
+    _tidy(base.experiment.training, folders[: place + 1])
+    if place == len(folders) - 1:
+        RunFolder(base.path).write_result(
+            RunResult(base.experiment.name, "completed", metrics=record["metrics"], seconds=_seconds(folders))
+        )
+    baseline = _baseline(base.experiment.training, record["metrics"]) if study.on_baseline == "stop" else None
+    return {
+        DATA_RATIO: config[DATA_RATIO],
+        SCORE: record["score"],
+        BASELINE: baseline,
+        "told": told,
+    }
+
+
+def _train_stage(
+    base: RunRequest, study: ProgressiveStudy, folders: list[StageFolder], place: int
+) -> list[str] | None:
+    """Train one stage, leave its record, and return what the user should know; None when it was stopped."""
+    folder, ratio, number = folders[place], study.ratios[place], place + 1
+    training, workers = base.experiment.training, base.profile.num_workers
+    before = folders[place - 1].read_training_metrics() if place else None
+    limit = None if before is None else before["batch_limit"]
+    batch_size = batch_size_at(
+        ratio, training.batch_size, training.effective_batch_size, num_workers=workers, limit=limit
+    )
+    warm_start = folders[place - 1].checkpoints / BEST if place else None
+    guard = DivergenceGuard(first_loss(folders[0]) if place else None)
+    request = replace(
+        base,
+        listeners=(guard, *base.listeners),
+        experiment=stage_experiment(base.experiment, study, number, ratio, batch_size),
+        path=folder.path,
+        layout=StageFolder,
+        warm_start=warm_start,
+    )
+    if folder.experiment.is_file() and folder.experiment.read_text(encoding="utf-8") != dump_yaml(
+        request.experiment
+    ):
+        # It was begun with other settings, such as another number of epochs, and cannot go on with these.
+        shutil.rmtree(folder.path)
+    result = fit_trial(request)
+    if result.state == "interrupted":
+        return None
+    num_epochs = len(epochs_of(folder.checkpoints))
+    best_epoch = round(float(result.metrics["best_step"]) / float(result.metrics["steps"]) * num_epochs)
+    best = mark_best(folder.checkpoints, best_epoch)
+    folder.write_result(replace(result, best_checkpoint=str(best.relative_to(folder.path))))
+    peak = float(result.metrics["peak_memory_mb"])
+    told = [_summary(base.experiment, number, len(folders), result)]
+    baseline = _baseline(training, result.metrics)
+    if place == 0 and baseline is not None and not beats_baseline(training, result.metrics):
+        told.append(
+            f"no better than a model that learns nothing ({training.best_metric} {baseline:.4f})"
+            + (
+                "; going on (--on-baseline warn)"
+                if study.on_baseline == "warn"
+                else "; it is stopped (more --epochs-per-stage or rows may help, --on-baseline warn goes on)"
+            )
+        )
+    if study.max_memory_mb is not None and peak > study.max_memory_mb:
+        limit = max(workers, batch_size // 2)
+        rows = "1 row" if limit == 1 else f"{limit} rows"
+        told.append(
+            f"stage {number} took {peak:,.0f} MB, more than --max-memory-mb {study.max_memory_mb:,}; "
+            + (
+                f"the next stage takes at most {rows} at a time"
+                if limit < batch_size
+                else f"it took {rows} at a time already, the fewest that are possible"
+            )
+        )
+    write_json(
+        folder.training_metrics,
+        {
+            "stage": number,
+            "name": folder.path.name,
+            "ratio": float(ratio),
+            "num_rows": result.metrics["num_train_rows"],
+            "num_rows_in_all": result.metrics["num_rows_in_all"],
+            "num_dev_rows": result.metrics["num_dev_rows"],
+            "score": result.metrics.get(training.best_metric),
+            "metrics": finite(result.metrics),
+            "best_epoch": best_epoch,
+            "checkpoint": str(best.relative_to(base.path)),
+            "warm_start": None if warm_start is None else str(warm_start.relative_to(base.path)),
+            "seconds": result.seconds,
+            "peak_memory_mb": peak,
+            "cpu_percent": result.metrics["cpu_percent"],
+            "batch_size": batch_size,
+            "gradient_accumulation_steps": request.experiment.training.gradient_accumulation_steps,
+            "batch_limit": limit,
+            "samples": int(result.metrics["num_train_rows"]) * num_epochs,
+            "records": read_json_lines(folder.metrics),
+        },
+    )
+    return told
+
+
+def _baseline(training: TrainingConfig, metrics: Mapping[str, Any]) -> float | None:
+    value = metrics.get(training.best_metric.replace("eval_", "baseline_", 1))
+    return None if value is None else float(value)
+
+
+def beats_baseline(training: TrainingConfig, metrics: Mapping[str, Any]) -> bool:
+    """Return whether metrics are better than those of a model that learns nothing, as far as both are known."""
+    score, baseline = metrics.get(training.best_metric), _baseline(training, metrics)
+    if score is None or baseline is None:
+        return True
+    return float(score) > baseline if training.higher_is_better else float(score) < baseline
+
+
+def best_place(training: TrainingConfig, scores: Sequence[float | None]) -> int | None:
+    """Return the place of the best score on the one dev set that all stages share; the later of equals."""
+    sign = 1.0 if training.higher_is_better else -1.0
+    scored = [(sign * score, place) for place, score in enumerate(scores) if score is not None]
+    return max(scored)[1] if scored else None
+
+
+def _tidy(training: TrainingConfig, finished: Sequence[StageFolder]) -> None:
+    """Remove what finished stages need no more: their checkpoints, and all models but the best.
+
+    The weights of every epoch lie beside them, and a finished stage is not continued.
+    """
+    checkpoints.remove_checkpoints(finished[-1].checkpoints)
+    scores = [(folder.read_training_metrics() or {}).get("score") for folder in finished]
+    best = best_place(training, scores)
+    for place, folder in enumerate(finished):
+        if place != best:
+            shutil.rmtree(folder.final_model, ignore_errors=True)
+
+
+def _summary(experiment: Experiment, number: int, num_stages: int, result: RunResult) -> str:
+    metric, figures = experiment.training.best_metric, result.metrics
+    score = figures.get(metric)
+    return (
+        f"stage {number} of {num_stages}: {figures['num_train_rows']:,} rows, {metric} "
+        f"{'missing' if score is None else f'{score:.4f}'}, {result.seconds:.0f} s, peak memory "
+        f"{figures['peak_memory_mb']:,.0f} MB, CPU {figures['cpu_percent']:.0f} %, "
+        f"{figures['unreleased_memory_mb']:,.0f} MB of tensors not released, {resident_mb():,.0f} MB resident"
+    )
+
+
+def _seconds(folders: list[StageFolder]) -> float:
+    return float(sum(record["seconds"] for each in folders if (record := each.read_training_metrics())))

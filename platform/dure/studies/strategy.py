@@ -1,0 +1,105 @@
+"""The contract of a strategy: which trials, in which order, on which budget."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from dure.config.schema import Experiment
+from dure.events import RunListener, TrialStatus
+from dure.runs.folder import RunResult, finite
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """One trial that a study wants.
+
+    Attributes:
+        name: Its name, which is also its folder.
+        experiment: What it runs; None while that is not known, because a search algorithm proposes it.
+        folder: Its folder within the study's, when that is not its name.
+    """
+
+    name: str
+    experiment: Experiment | None = None
+    folder: str | None = None
+
+
+class Strategy(ABC):
+    """What a study is, apart from how it is run; the adapter does the running.
+
+    The adapter calls :meth:`trials` once before anything starts, :meth:`param_space`, :meth:`tune_settings` and
+    :meth:`listeners` once when Ray runs, :meth:`ended` after every trial, and :meth:`summary` whenever the
+    summary is written: after every trial and at the end.
+
+    A trial is known by ``config["trial"]``, its name. What it runs is the plan's experiment, or, for a trial
+    that a search algorithm proposes, ``config["experiment"]``: the experiment as JSON. ``config["told"]``, if there is one, is told
+    when the trial starts.
+    """
+
+    summary_file: ClassVar[str] = "experiment_summary.json"
+    """Where the summary is written, within the study's folder."""
+
+    keeps_predictions: ClassVar[bool] = False
+    """Whether every trial leaves the predictions of its test rows."""
+
+    name: str
+    kind: str
+    log_file: str = "study.log"
+    """Where the driver's log is written, within the study's folder."""
+
+    @abstractmethod
+    def trials(self) -> Sequence[TrialPlan]:
+        """Return the trials in their order; the same ones every time it is called."""
+
+    def param_space(self, pending: Sequence[str]) -> dict[str, Any]:
+        """Return what Tune chooses configs from: the trials still to be run; nothing when an algorithm does."""
+        from ray import tune
+
+        return {"trial": tune.grid_search(list(pending))}
+
+    def pending(self, unsettled: Sequence[str]) -> Sequence[str]:
+        """Return the trials that run in this session, given those that are not settled."""
+        return unsettled
+
+    def trainable(self) -> Callable[..., Mapping[str, Any] | None]:
+        """Return what runs a trial in its process: ``(config, requests)``, like :func:`dure.studies.trial.run_trial`.
+
+        What it returns is reported to Tune when the trial's folder is complete.
+        """
+        from dure.studies.trial import run_trial
+
+        return run_trial
+
+    def tune_settings(self, concurrent_trials: int) -> dict[str, Any]:
+        """Return further arguments of ``tune.TuneConfig``, such as a scheduler or a search algorithm.
+
+        Args:
+            concurrent_trials: How many trials fit side by side.
+        """
+        return {"max_concurrent_trials": concurrent_trials}
+
+    def listeners(self) -> tuple[RunListener, ...]:
+        """Return listeners that travel with every trial and hear of its progress before all others."""
+        return ()
+
+    def ended(self, trials: Sequence[TrialStatus]) -> None:  # noqa: B027 - most strategies leave it at that
+        """A trial ended; the statuses are those of all trials."""
+
+    def stage(self, config: Mapping[str, Any]) -> str:
+        """Return which of its stages the trial of a config is in, for people."""
+        return ""
+
+    def reported(self, trial: TrialStatus, result: Mapping[str, Any]) -> list[str]:
+        """Hear what a trial reported beside the records of its training, and return lines for the user."""
+        return []
+
+    def stopped(self, trial: TrialStatus) -> RunResult:
+        """Return the result of a trial that left none, since it was stopped before its end."""
+        return RunResult(trial.name, "stopped", metrics=finite(trial.metrics), seconds=trial.seconds)
+
+    @abstractmethod
+    def summary(self, trials: Sequence[TrialStatus]) -> Mapping[str, Any]:
+        """Return what the study's summary says beside the trials themselves."""

@@ -1,0 +1,1 @@
+"""The sweep: which settings an experiment does best with."""

@@ -1,0 +1,234 @@
+"""A search kept in Optuna's own storage: opening it, its samplers, and points in Optuna's terms."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import optuna
+
+from dure.config.spaces import Choice, Integer, LogUniform, SearchSpace, Uniform, Values
+from dure.errors import UserError
+from dure.studies.sweep.plan import SweepStudy
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+    from optuna.storages import BaseStorage
+
+JOURNAL = "optuna.journal"
+"""File of the study's folder that keeps the search, unless a database does."""
+
+
+def open_study(sweep: SweepStudy, path: Path) -> optuna.Study:
+    """Open the search of a study, or begin it; points are drawn within :func:`drawing` only.
+
+    Plain Optuna opens the same: ``optuna.load_study(study_name=None, storage=JournalStorage(
+    JournalFileBackend("optuna.journal")))``.
+
+    Args:
+        sweep: The study.
+        path: Folder of the study.
+
+    Raises:
+        UserError: The database does not answer, holds a search of other metrics, or the sampler cannot search
+            this space.
+    """
+    # In a database that several sweeps share, the folder tells sweeps of one experiment apart.
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    directions = ["minimize" if metric.direction == "min" else "maximize" for metric in sweep.metrics]
+    try:
+        storage = _storage(sweep, path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study = optuna.create_study(
+                storage=storage,
+                study_name=f"{sweep.name}-{path.name}",
+                directions=directions,
+                load_if_exists=True,
+            )
+            sampler(sweep, place=0)  # says now what it cannot search
+    except UserError:
+        raise
+    except Exception as error:  # every database has errors of its own
+        line = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"the database cannot be opened ({type(error).__name__}: {line})",
+            where=f"--storage {sweep.storage}" if sweep.storage else str(path / JOURNAL),
+            expected="a URL of SQLAlchemy, such as sqlite:///sweeps.db or postgresql://host/name",
+        ) from error
+    if [direction.name.lower() for direction in study.directions] != directions:
+        raise UserError(
+            f"the search '{sweep.name}' was begun with {len(study.directions)} metrics of other directions",
+            where=f"--storage {sweep.storage}" if sweep.storage else str(path / JOURNAL),
+            hint="the same metrics, or another study",
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([metric.name for metric in sweep.metrics])
+    return study
+
+
+def _storage(sweep: SweepStudy, path: Path) -> BaseStorage:
+    if sweep.storage is not None:
+        return optuna.storages.RDBStorage(sweep.storage)
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    path.mkdir(parents=True, exist_ok=True)
+    return JournalStorage(JournalFileBackend(str(path / JOURNAL)))
+
+
+@contextmanager
+def drawing(study: optuna.Study, sweep: SweepStudy, place: int) -> Iterator[None]:
+    """Let a study draw its point of a place, from nothing but the seed, that place and what the storage holds.
+
+    A sampler that lived as long as its session would draw other points after a resume than without one: its
+    random numbers would begin anew.
+
+    Args:
+        study: From :func:`open_study`.
+        sweep: The study.
+        place: Number of the point among all of the sweep, from 0.
+    """
+    resting = study.sampler
+    study.sampler = sampler(sweep, place=place)
+    try:
+        yield
+    finally:
+        study.sampler = resting
+
+
+def sampler(sweep: SweepStudy, *, place: int) -> BaseSampler:
+    """Return who proposes the point of a place.
+
+    Args:
+        sweep: The study.
+        place: Number of the point among all of the sweep, from 0; each has random numbers of its own.
+
+    Raises:
+        UserError: The sampler cannot search this space, or lacks a package.
+    """
+    # Streams of their own: seed + place would give neighbouring seeds the same points, shifted by a place.
+    seed = int(np.random.SeedSequence(sweep.seed, spawn_key=(place,)).generate_state(1)[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        match sweep.sampler:
+            case "tpe":
+                # Jointly over all parameters, and over each set of conditional ones (group).
+                return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
+            case "random" | "grid":  # the points of a grid are queued, and none is drawn
+                return optuna.samplers.RandomSampler(seed=seed)
+            case "qmc":
+                # One sequence, of which the storage says how far it is: so its seed stays.
+                return optuna.samplers.QMCSampler(
+                    scramble=True,
+                    seed=sweep.seed,
+                    warn_independent_sampling=False,
+                    warn_asynchronous_seeding=False,
+                )
+            case "gp":
+                return optuna.samplers.GPSampler(
+                    seed=seed, n_startup_trials=8, warn_independent_sampling=False
+                )
+            case "cmaes":
+                return _cmaes(sweep.space, seed)
+
+
+def _cmaes(space: SearchSpace, seed: int) -> BaseSampler:
+    numeric = [key for key, parameter in space.parameters.items() if not isinstance(parameter, Choice)]
+    if len(numeric) < 2:
+        raise UserError(
+            f"CMA-ES learns how numbers act together, and this space has {len(numeric)}",
+            where="--sampler cmaes",
+            expected="a space of two numbers or more",
+            hint="--sampler tpe or --sampler gp",
+        )
+    # Optuna itself misses it only at the first proposal.
+    if importlib.util.find_spec("cmaes") is None:
+        raise UserError(
+            "the package 'cmaes' is not installed", where="--sampler cmaes", hint="pip install cmaes"
+        )
+    return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+
+
+def proposed(trial: optuna.trial.BaseTrial, space: SearchSpace) -> dict[str, Any]:
+    """Let a trial draw the values of every parameter that is active at its point."""
+    values: dict[str, Any] = {}
+    for key in space.ordered():
+        if not space.is_active(key, values):
+            continue
+        match space.parameters[key]:
+            case LogUniform(low=low, high=high):
+                values[key] = trial.suggest_float(key, low, high, log=True)
+            case Uniform(low=low, high=high):
+                values[key] = trial.suggest_float(key, low, high)
+            case Integer(low=low, high=high, log=log):
+                values[key] = trial.suggest_int(key, low, high, log=log)
+            case Choice(values=choices):
+                labels = [_label(choice) for choice in choices]
+                chosen = trial.suggest_categorical(key, labels)
+                values[key] = choices[labels.index(chosen)]
+    return values
+
+
+def queued(space: SearchSpace, values: Values, source: str) -> dict[str, Any]:
+    """Return a known point as Optuna queues it.
+
+    Raises:
+        UserError: It names a key that is not searched, or lies outside of the space.
+    """
+    for key, value in values.items():
+        if key not in space.parameters:
+            raise UserError(
+                f"'{key}' is not searched", where=source, expected=f"one of: {', '.join(space.parameters)}"
+            )
+        if not space.contains(key, value):
+            raise UserError(
+                f"{key}={value} lies outside of the space", where=source, expected=_range(space, key)
+            )
+    return {
+        key: _label(value) if isinstance(space.parameters[key], Choice) else value
+        for key, value in values.items()
+    }
+
+
+def _range(space: SearchSpace, key: str) -> str:
+    match space.parameters[key]:
+        case Choice(values=values):
+            return f"one of: {', '.join(str(value) for value in values)}"
+        case LogUniform(low=low, high=high) | Uniform(low=low, high=high):
+            return f"a number from {low:g} to {high:g}"
+        case Integer(low=first, high=last):
+            return f"a whole number from {first} to {last}"
+
+
+def _label(choice: Any) -> Any:
+    """Return a choice as Optuna keeps it: lists, which it has no column for, as JSON."""
+    if choice is None or isinstance(choice, bool | int | float | str):
+        return choice
+    return json.dumps(choice, ensure_ascii=False, default=list)
+
+
+def front(study_values: Sequence[Sequence[float]], directions: Sequence[str]) -> list[int]:
+    """Return the places of the points that no other point beats in one metric without losing in another.
+
+    Args:
+        study_values: One row of metrics per point, all finite.
+        directions: ``min`` or ``max`` of each metric.
+    """
+    signs = [1.0 if direction == "min" else -1.0 for direction in directions]
+    costs = [[sign * value for sign, value in zip(signs, row, strict=True)] for row in study_values]
+
+    def beaten(mine: Sequence[float]) -> bool:
+        return any(
+            all(a <= b for a, b in zip(other, mine, strict=True)) and list(other) != list(mine)
+            for other in costs
+        )
+
+    return [place for place, cost in enumerate(costs) if not beaten(cost)]

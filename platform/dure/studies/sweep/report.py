@@ -1,0 +1,118 @@
+"""The table of a sweep: every point, best first."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from dure.reporting.columns import Column, FittedTable
+from dure.reporting.figures import (
+    NOTHING,
+    counted,
+    duration,
+    metric_figure,
+    metric_label,
+    number,
+    one_line,
+    shown_path,
+)
+
+_WIDEST = 10_000
+_STYLES = {
+    "completed": "green",
+    "failed": "red",
+    "diverged": "red",
+    "stopped": "cyan",
+    "interrupted": "magenta",
+}
+
+Row = Mapping[str, Any]
+
+
+def sweep_table(summary: Mapping[str, Any]) -> FittedTable:
+    """Return the points of a sweep, fitting themselves to the terminal that prints them.
+
+    Args:
+        summary: What :func:`dure.studies.sweep.driver.sweep` returns.
+    """
+    metric, direction = summary["metrics"][0], summary["directions"][0]
+    rows = _ranked(summary["experiments"], metric, direction)
+    best = {summary["best"], *summary["front"]}
+    places = [
+        str(place) if row["state"] == "completed" and _score(row, metric) is not None else NOTHING
+        for place, row in enumerate(rows, 1)
+    ]
+    columns = [
+        Column("#", [Text(place) for place in places], rank=4),
+        Column("trial", [Text(row["name"]) for row in rows], is_text=True),
+        Column("state", [Text(row["state"], style=_STYLES.get(row["state"], "")) for row in rows], 2, True),
+    ]
+    for place, key in enumerate(summary["parameters"]):
+        values = [summary["values"].get(row["name"], {}).get(key) for row in rows]
+        columns.append(Column(key.rpartition(".")[2], [Text(_shown(value)) for value in values], place))
+    for place, name in enumerate(summary["metrics"]):
+        cells = []
+        for row in rows:
+            figure = metric_figure(name, _figures(row).get(name))
+            marked = row["name"] in best and place == 0
+            cells.append(Text(f"* {figure}", style="bold green") if marked else Text(figure))
+        columns.append(Column(metric_label(name), cells, 10 + place if place else 1))
+    if "eval_loss" not in summary["metrics"]:
+        losses = [metric_figure("eval_loss", row["metrics"].get("eval_loss")) for row in rows]
+        columns.append(Column(metric_label("eval_loss"), [Text(loss) for loss in losses], rank=6))
+    columns.append(Column("time", [Text(duration(row["seconds"])) for row in rows], rank=5))
+    title = f"{summary['study']} · {counted(len(rows), 'point')} in {duration(summary['seconds'])}"
+    return FittedTable(columns, title, _notes(summary), elsewhere="experiment_summary.txt")
+
+
+def sweep_text(summary: Mapping[str, Any]) -> str:
+    """Return the points of a sweep as plain text with all columns; ``experiment_summary.txt`` of its folder."""
+    file = io.StringIO()
+    Console(file=file, width=_WIDEST, color_system=None).print(sweep_table(summary))
+    return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
+
+
+def _notes(summary: Mapping[str, Any]) -> list[str]:
+    notes = (
+        ["*: best compromises" if len(summary["metrics"]) > 1 else "*: the winner"] if summary["best"] else []
+    )
+    notes += [
+        f"{row['name']} {row['state']}: {one_line(row['error'])}"
+        for row in summary["experiments"]
+        if row.get("error")
+    ]
+    for label in ("winner", "plot", "record"):
+        if label in summary:
+            notes.append(f"{label}: {shown_path(summary[label])}")
+    return notes
+
+
+def _ranked(rows: Sequence[Row], metric: str, direction: str) -> list[Row]:
+    """Return completed points best first, then stopped ones, then the others."""
+    sign = 1.0 if direction == "min" else -1.0
+    order = ("completed", "stopped", "diverged")
+
+    def rank(row: Row) -> tuple[int, bool, float]:
+        score = _score(row, metric)
+        state = order.index(row["state"]) if row["state"] in order else len(order)
+        return state, score is None, 0.0 if score is None else sign * score
+
+    return sorted(rows, key=rank)
+
+
+def _figures(row: Row) -> dict[str, Any]:
+    return {**row["metrics"], "seconds": row["seconds"]}
+
+
+def _score(row: Row, metric: str) -> float | None:
+    return number(_figures(row).get(metric))
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return NOTHING
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,101 @@
+"""What a sweep leaves behind: every point with its curve, its figures and what became of it."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from dure.files import read_json_lines
+from dure.runs.folder import RunFolder
+
+
+def sweep_points(summary: Mapping[str, Any], samples_per_step: Mapping[str, int]) -> list[dict[str, Any]]:
+    """Return the tried points of a sweep in the order of their trials.
+
+    Args:
+        summary: What ``experiment_summary.json`` of a sweep holds.
+        samples_per_step: Rows that one optimiser step of a trial sees, by the trial's name.
+
+    Returns:
+        For each point ``trial``, ``state``, ``params``, ``metrics`` (the sweep's, at the best validation),
+        ``loss`` and ``eval_loss`` (last ones), ``losses`` and ``validations`` (curves by ``step`` and
+        ``samples``), ``stability``, ``samples_per_second``, ``seconds`` and ``error``.
+    """
+    points = []
+    for entry in summary["experiments"]:
+        values = summary["values"].get(entry["name"])
+        if values is None:
+            continue
+        records = read_json_lines(RunFolder(Path(entry["path"])).metrics)
+        rows = samples_per_step[entry["name"]]
+        train = [record for record in records if record["kind"] == "train"]
+        evals = [record for record in records if record["kind"] == "eval" and "eval_loss" in record]
+        figures = {**entry["metrics"], "seconds": entry["seconds"]}
+        points.append(
+            {
+                "trial": entry["name"],
+                "state": entry["state"],
+                "params": values,
+                "metrics": {metric: figures.get(metric) for metric in summary["metrics"]},
+                "loss": train[-1].get("loss") if train else None,
+                "eval_loss": figures.get("eval_loss", evals[-1]["eval_loss"] if evals else None),
+                "losses": [_at(record, rows, ("loss",)) for record in train if "loss" in record],
+                "validations": [_at(record, rows, ("eval_loss", *summary["metrics"])) for record in evals],
+                "stability": stability([record.get("loss") for record in train]),
+                "samples_per_second": _speed(records, rows),
+                "seconds": entry["seconds"],
+                "error": entry["error"],
+            }
+        )
+    return points
+
+
+def reports_of(
+    records: Sequence[Mapping[str, Any]], samples_per_step: int, *, last_step: int | None = None
+) -> list[dict[str, Any]]:
+    """Return the records of a trial as it reported them to Tune, for the stopper of a later session.
+
+    Args:
+        records: Of its ``metrics.jsonl``.
+        samples_per_step: Rows that one optimiser step sees.
+        last_step: Leave out what came after this step.
+    """
+    return [
+        # The file has null for what was not finite.
+        {key: math.nan if value is None else value for key, value in record.items()}
+        | {"samples": record["step"] * samples_per_step}
+        for record in records
+        if last_step is None or record["step"] <= last_step
+    ]
+
+
+def stability(losses: Sequence[float | None]) -> float | None:
+    """Return how much a training loss jumps, as a share of itself; smaller is steadier.
+
+    The standard deviation of the changes from record to record over the second half of the run, divided by the
+    mean loss there: a steady descent has none. None with fewer than three records there, or when one is not
+    finite.
+    """
+    half = losses[len(losses) // 2 :]
+    numbers = [loss for loss in half if loss is not None]
+    if len(numbers) < 3 or len(numbers) < len(half):
+        return None
+    changes = [after - before for before, after in pairwise(numbers)]
+    mean = statistics.fmean(numbers)
+    return statistics.stdev(changes) / abs(mean) if mean else None
+
+
+def _at(record: Mapping[str, Any], samples_per_step: int, names: Sequence[str]) -> dict[str, Any]:
+    position = {"step": record["step"], "samples": record["step"] * samples_per_step}
+    return position | {name: record[name] for name in dict.fromkeys(names) if name in record}
+
+
+def _speed(records: Sequence[Mapping[str, Any]], samples_per_step: int) -> float | None:
+    """Return samples per second over the whole run, validations included."""
+    if not records or not records[-1]["seconds"]:
+        return None
+    return round(float(records[-1]["step"] * samples_per_step / records[-1]["seconds"]), 3)

@@ -1,0 +1,271 @@
+"""``OptunaSearch`` of dure: Ray Tune asks it for points, and it keeps everything in Optuna's storage.
+
+Ray's own ``OptunaSearch`` reports a trial's *last* result, makes a failure of a diverged trial (which TPE then
+ignores, and goes there again), forgets which trials a killed driver had running, and cannot tell a trial that
+a scheduler stopped from one that finished. Hence this one, over Optuna's ask and tell.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+from ray.tune.search import Searcher
+
+from dure.config.spaces import Values
+from dure.errors import UserError
+from dure.signals import STOP_FILE, Stopped
+from dure.studies.sweep.optuna_study import drawing, open_study, proposed, queued
+from dure.studies.sweep.plan import SweepStudy
+
+Outcome = Literal["completed", "stopped", "diverged", "failed", "interrupted"]
+_NAME, _OUTCOME = "trial", "state"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a trial ended.
+
+    Attributes:
+        state: What became of it; ``interrupted`` leaves it to be continued.
+        metrics: Its final metrics; those at its best validation are taken when there are none.
+    """
+
+    state: Outcome
+    metrics: Mapping[str, Any]
+
+
+Judge = Callable[[str], Verdict | None]
+"""Says from the trace that the trial of a name left how it ended; None when it left none."""
+
+
+class SweepSearch(Searcher):  # type: ignore[misc]
+    """Proposes points to Tune and tells Optuna how they did.
+
+    Trials are named ``trial_000`` on. A trial that was running when a driver was killed is proposed again under
+    its name, and so is one that failed, so that it continues in its folder. A diverged trial counts as
+    infinitely bad, and a stopped one as pruned, with the curve that it had shown.
+
+    A point depends on the seed, its place and the results told before, and not on the session that draws it. So a
+    sweep of one trial at a time that was interrupted, killed or continued with more trials tries exactly the
+    points that it would have tried at one go. With several side by side the order in which they end decides as
+    well, and that is another every time. A kill in the milliseconds in which a point is being written can cost
+    ``qmc`` that place of its sequence, and ``cmaes`` the random numbers of that point.
+
+    Usable by itself with any trainable that reports the metrics, and ``samples`` for the curve of a trial.
+
+    Args:
+        sweep: What is searched.
+        path: Folder of the study.
+        configured: Makes Tune's config of a trial from its name and values.
+        judge: Says how a trial ended, from the trace it left; Tune's word is taken when not given.
+    """
+
+    def __init__(
+        self,
+        sweep: SweepStudy,
+        path: Path,
+        *,
+        configured: Callable[[str, Values], dict[str, Any]] = lambda name, values: {"trial": name, **values},
+        judge: Judge | None = None,
+    ) -> None:
+        super().__init__(metric=None, mode=None)
+        self.sweep = sweep
+        self.path = path
+        self._configured = configured
+        self._judge = judge
+        self._running: dict[str, int] = {}
+        self._best: dict[int, Mapping[str, Any]] = {}
+        self.study = open_study(sweep, path)
+        self._reconcile()
+        self._resumed = [trial.number for trial in self._trials() if trial.state == TrialState.RUNNING]
+
+    def trials(self) -> dict[str, FrozenTrial]:
+        """Return the latest trial of every name."""
+        return {_name(trial): trial for trial in self._trials() if _name(trial) is not None}  # type: ignore[misc]
+
+    def points(self) -> dict[str, dict[str, Any]]:
+        """Return the values of every trial that has them, by its name."""
+        return {
+            # One that is tried again and was killed while it got its values has the others from its queue.
+            name: proposed(
+                optuna.trial.FixedTrial({**trial.system_attrs.get("fixed_params", {}), **trial.params}),
+                self.sweep.space,
+            )
+            for name, trial in self.trials().items()
+            if trial.params
+        }
+
+    @property
+    def num_left(self) -> int:
+        """Points that are still to be tried."""
+        states = [trial.state for trial in self.trials().values()]
+        done = sum(state in (TrialState.COMPLETE, TrialState.PRUNED) for state in states)
+        return max(0, self.sweep.budget - done)
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """Return the config of a trial, or say that all points were tried.
+
+        Nothing is proposed once a stop was asked for: what others are about to reach would not be known to it.
+
+        Raises:
+            Stopped: A stop was asked for, and no trial runs. Tune would wait for a point.
+            UserError: The experiment is impossible at the point.
+        """
+        if not self._resumed and self._is_spent():
+            return str(Searcher.FINISHED)
+        if (self.path / STOP_FILE).exists():
+            if self._running:
+                return None
+            raise Stopped
+        names = self.trials()
+        place = next(place for place in count() if trial_name(place) not in names)
+        with drawing(self.study, self.sweep, place):
+            if self._resumed:
+                number = self._resumed.pop(0)
+                trial = optuna.Trial(self.study, self.study.trials[number]._trial_id)
+            else:
+                trial = self.study.ask()
+            values = proposed(trial, self.sweep.space)
+        name = trial.user_attrs.get(_NAME)
+        if name is None:
+            name = trial_name(place)
+            # Last, so that a trial that bears a name has its values.
+            trial.set_user_attr(_NAME, name)
+        self._running[trial_id] = trial.number
+        try:
+            return self._configured(name, values)
+        except UserError:
+            self.study.tell(trial.number, state=TrialState.FAIL)
+            raise
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Keep the metrics of the best validation, and the curve of the first metric."""
+        number = self._running.get(trial_id)
+        value = self._number(result)
+        if number is None or value is None:
+            return
+        first = self.sweep.metrics[0]
+        best = self._best.get(number)
+        sign = 1.0 if first.direction == "min" else -1.0
+        if best is None or sign * value < sign * float(best[first.name]):
+            self._best[number] = dict(result)
+        if len(self.sweep.metrics) == 1:  # Optuna keeps curves of one metric only
+            trial = self.study.trials[number]
+            step = int(result.get("samples", result.get("training_iteration", 0)))
+            if step not in trial.intermediate_values:
+                self.study._storage.set_trial_intermediate_value(trial._trial_id, step, value)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tell Optuna how a trial ended."""
+        # Tune does not pass the result on which a scheduler stopped it to on_trial_result.
+        if result is not None:
+            self.on_trial_result(trial_id, result)
+        number = self._running.pop(trial_id, None)
+        if number is None:
+            return
+        name = _name(self.study.trials[number]) or trial_name(number)
+        if self._judge is None:
+            verdict = Verdict("failed" if error else "completed", {})
+        else:
+            verdict = self._judge(name) or Verdict("failed" if error else "stopped", {})
+        self._tell(number, verdict)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Leave a file where Tune wants one; the search itself is in its storage already."""
+        Path(checkpoint_path).write_text(self.sweep.name, encoding="utf-8")
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Take up the search from its storage."""
+        self.study = open_study(self.sweep, self.path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its settings; a database connection does not travel, and is opened again."""
+        return {
+            key: value
+            for key, value in self.__dict__.items()
+            if key not in ("study", "_configured", "_judge")
+        }
+
+    def _trials(self) -> list[FrozenTrial]:
+        trials: list[FrozenTrial] = self.study.get_trials(deepcopy=False)
+        return trials
+
+    def _is_spent(self) -> bool:
+        states = {name: trial.state for name, trial in self.trials().items()}
+        waiting = [trial for trial in self._trials() if trial.state == TrialState.WAITING]
+        used = [name for name in states if not any(_name(trial) == name for trial in waiting)]
+        return len(used) >= self.sweep.budget
+
+    def _reconcile(self) -> None:
+        """Bring the storage up to what the folders say, and queue what is to be tried first or again."""
+        space = self.sweep.space
+        for trial in self._trials():
+            name = _name(trial)
+            if trial.state == TrialState.RUNNING and name is None:
+                # Killed while it got its values. One that has some would draw the others otherwise than at one
+                # go, so another takes its place; a queued one has them from its queue.
+                if trial.params and "fixed_params" not in trial.system_attrs:
+                    self.study.tell(trial.number, state=TrialState.FAIL)
+            elif trial.state == TrialState.RUNNING and name is not None:
+                verdict = None if self._judge is None else self._judge(name)
+                if verdict is not None and verdict.state != "interrupted":
+                    self._tell(trial.number, verdict)
+        for name, trial in self.trials().items():
+            if trial.state == TrialState.FAIL and len(trial.params) > 0:
+                self.study.enqueue_trial(trial.params, user_attrs={_NAME: name})
+        points = self.sweep.grid() if self.sweep.sampler == "grid" else list(self.sweep.tries)
+        known = [trial.system_attrs.get("fixed_params", trial.params) for trial in self._trials()]
+        for point in points:
+            params = queued(space, point, "--try")
+            if params not in known:
+                self.study.enqueue_trial(params)
+
+    def _number(self, metrics: Mapping[str, Any]) -> float | None:
+        value = metrics.get(self.sweep.metrics[0].name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return None
+        return float(value)
+
+    def _tell(self, number: int, verdict: Verdict) -> None:
+        trial = self.study.trials[number]
+        live = optuna.Trial(self.study, trial._trial_id)
+        best = verdict.metrics or self._best.get(number, {})
+        values = [best.get(metric.name) for metric in self.sweep.metrics]
+        is_scored = all(isinstance(value, int | float) and math.isfinite(value) for value in values)
+        state: Outcome = verdict.state
+        if state == "completed" and not is_scored:
+            state = "failed"
+        live.set_user_attr(_OUTCOME, state)
+        match state:
+            case "completed":
+                self.study.tell(number, [float(value) for value in values])  # type: ignore[arg-type]
+            case "diverged":
+                self.study.tell(
+                    number,
+                    [math.inf if metric.direction == "min" else -math.inf for metric in self.sweep.metrics],
+                )
+            case "stopped":
+                self.study.tell(number, state=TrialState.PRUNED)
+            case "failed":
+                self.study.tell(number, state=TrialState.FAIL)
+            case "interrupted":
+                pass  # stays RUNNING, and is continued by the next session
+
+
+def trial_name(place: int) -> str:
+    """Return the name of a trial, which is also its folder: ``trial_007``."""
+    return f"trial_{place:03d}"
+
+
+def _name(trial: FrozenTrial) -> str | None:
+    name = trial.user_attrs.get(_NAME)
+    return None if name is None else str(name)

@@ -1,0 +1,258 @@
+"""The sweep: one experiment tried with many values of its settings, proposed by Optuna."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import TrialState
+
+from dure.config.loading import with_values
+from dure.config.schema import Experiment
+from dure.config.spaces import Values, spaced
+from dure.errors import UserError
+from dure.events import SETTLED, RunListener, TrialStatus
+from dure.files import read_json_lines
+from dure.runs import checkpoints
+from dure.runs.folder import RunFolder, RunResult
+from dure.studies.divergence import DivergenceGuard
+from dure.studies.strategy import Strategy, TrialPlan
+from dure.studies.sweep.optuna_study import front
+from dure.studies.sweep.plan import SweepStudy, judged_by
+from dure.studies.sweep.results import reports_of
+from dure.studies.sweep.search import SweepSearch, Verdict, trial_name
+from dure.studies.sweep.stoppers import AshaStopper, MedianStopper, Stopper
+
+_REDUCTION = 3
+"""ASHA keeps the best third of the trials at every rung (Li et al. 2020, "A System for Massively Parallel
+Hyperparameter Tuning", uses 4 and finds 3 and 4 alike)."""
+SPACE = "the search space"
+
+
+class Sweep(Strategy):
+    """Tries points of a space on one experiment, each from the same weights and in the same data order.
+
+    Only the weights of the best trial are kept (of all best compromises, with several metrics): a sweep of
+    twenty points would otherwise fill the disk with nineteen models that nobody wants.
+
+    With one trial at a time an interrupted and resumed sweep tries the points, and stops the trials, of one that
+    was left alone: the search is kept in its storage, and the stopper reads again what the trials recorded. Where
+    a trial trains in several workers its records reach the stopper a little later than the trial goes on, so
+    that one which is killed just then may go on to its next validation before it is stopped.
+
+    Args:
+        study: The sweep.
+        experiment: What is tried, resolved; every trial is this with its values laid over it.
+        path: Folder of the study; the search is kept there.
+        shape: What the common options make of each trial's experiment, such as its rehearsal.
+        samples_between_validations: Training rows from one validation to the next, for the scheduler.
+        total_samples: Training rows that a whole trial sees, for the scheduler.
+
+    Raises:
+        UserError: The space does not fit the experiment, or the search cannot be opened.
+    """
+
+    kind = "sweep"
+
+    def __init__(
+        self,
+        study: SweepStudy,
+        experiment: Experiment,
+        path: Path,
+        *,
+        shape: Callable[[Experiment], Experiment] = lambda experiment: experiment,
+        samples_between_validations: int = 1,
+        total_samples: int = 1,
+    ) -> None:
+        self.name = study.name
+        self.study = study
+        self.path = path
+        self._samples = (samples_between_validations, total_samples)
+        self._shape = shape
+        self._experiment = judged_by(experiment, study.metrics[0])
+        self._check_space()
+        self._scheduler = self._stopper()
+        self.search = SweepSearch(study, path, configured=self._config, judge=self._verdict)
+        self._catch_up()
+
+    def trials(self) -> Sequence[TrialPlan]:
+        """Return the trials so far, and those that the search will propose."""
+        names = list(self.search.trials())
+        place = 0
+        while len(names) < self.study.budget:
+            if trial_name(place) not in names:
+                names.append(trial_name(place))
+            place += 1
+        return [TrialPlan(name) for name in names]
+
+    def experiment(self, values: Values) -> Experiment:
+        """Return the experiment at a point of the space.
+
+        Raises:
+            UserError: It is impossible there.
+        """
+        return with_values(self._experiment, values, SPACE)
+
+    def param_space(self, pending: Sequence[str]) -> dict[str, Any]:
+        """Return nothing: the search proposes whole configs."""
+        return {}
+
+    def tune_settings(self, concurrent_trials: int) -> dict[str, Any]:
+        """Return the search and the scheduler."""
+        return {
+            "search_alg": self.search,
+            "scheduler": self._scheduler,
+            "num_samples": max(1, self.study.budget),
+            "max_concurrent_trials": concurrent_trials,
+        }
+
+    def listeners(self) -> tuple[RunListener, ...]:
+        """Return the guard that ends diverged trials."""
+        return (DivergenceGuard(),)
+
+    def ended(self, trials: Sequence[TrialStatus]) -> None:
+        """Remove the weights of trials that were beaten."""
+        kept = set(self.best_trials(trials))
+        for trial in trials:
+            if trial.state in SETTLED and trial.name not in kept:
+                checkpoints.remove_weights(trial.path)
+
+    def best_trials(self, trials: Sequence[TrialStatus]) -> list[str]:
+        """Return the best trials, the one that is best by the first metric first.
+
+        With one metric that is one trial; with several, all that no other trial beats.
+        """
+        rows: dict[str, list[float]] = {}
+        for trial in trials:
+            figures = {**trial.metrics, "seconds": trial.seconds}
+            values = [figures.get(metric.name) for metric in self.study.metrics]
+            numbers = [float(value) for value in values if isinstance(value, int | float)]
+            if trial.state == "completed" and len(numbers) == len(values):
+                rows[trial.name] = numbers
+        if not rows:
+            return []
+        sign = 1.0 if self.study.metrics[0].direction == "min" else -1.0
+        by_first = sorted(rows, key=lambda name: sign * rows[name][0])
+        if len(self.study.metrics) == 1:
+            return by_first[:1]
+        names = list(rows)
+        places = front(list(rows.values()), [metric.direction for metric in self.study.metrics])
+        unbeaten = {names[place] for place in places}
+        return [name for name in by_first if name in unbeaten]
+
+    def summary(self, trials: Sequence[TrialStatus]) -> Mapping[str, Any]:
+        """Return what was searched, the point of every trial, and the best."""
+        values = self.search.points()
+        best = self.best_trials(trials)
+        return {
+            "metrics": [metric.name for metric in self.study.metrics],
+            "directions": [metric.direction for metric in self.study.metrics],
+            "sampler": self.study.sampler,
+            "scheduler": self.study.scheduler,
+            "parameters": self.study.space.ordered(),
+            "values": values,
+            "best": best[0] if best else None,
+            "best_values": values.get(best[0]) if best else None,
+            "front": best if len(self.study.metrics) > 1 else [],
+        }
+
+    def _config(self, name: str, values: Values) -> dict[str, Any]:
+        experiment = self._shape(self.experiment(values))
+        info = experiment.experiment
+        named = info.model_copy(update={"name": f"{info.name[:80]}.{name}"})
+        return {
+            "trial": name,
+            "told": ", ".join(f"{key}={_shown(value)}" for key, value in values.items()),
+            "experiment": experiment.model_copy(update={"experiment": named}).model_dump_json(),
+        }
+
+    def _verdict(self, name: str) -> Verdict | None:
+        result = RunFolder(self.path / name).read_result()
+        if result is None:
+            return None
+        return Verdict(
+            result.state, {**result.metrics, "seconds": result.seconds} if result.state == "completed" else {}
+        )
+
+    def _catch_up(self) -> None:
+        """Bring the folders and the stopper up to what the sessions before left."""
+        values = self.search.points()
+        for name, trial in self.search.trials().items():
+            folder = RunFolder(self.path / name)
+            records = read_json_lines(folder.metrics)
+            if trial.state == TrialState.PRUNED and folder.read_result() is None:
+                # Killed after it was told to the search and before the result was written.
+                folder.write_result(_stopped(name, records))
+            if self._scheduler is None or name not in values:
+                continue
+            result = folder.read_result()
+            is_over = result is not None and result.state in SETTLED
+            # What comes after the checkpoint comes again, and with it the decision.
+            last = None if is_over else checkpoints.last_step(folder.checkpoints)
+            rows = self._shape(self.experiment(values[name])).training.effective_batch_size
+            reports = reports_of(records, rows, last_step=last)
+            self._scheduler.remember(name, reports, is_over=is_over)
+
+    def _check_space(self) -> None:
+        """Try the ends of every range and every choice, so that what cannot be is known before Ray starts."""
+        space = self.study.space
+        first: dict[str, Any] = {}
+        for key in space.ordered():
+            if space.is_active(key, first):
+                first[key] = spaced(space.parameters[key], 2)[0]
+        for key, parameter in space.parameters.items():
+            for value in spaced(parameter, 2):
+                point = {**first, key: value}
+                self.experiment({k: v for k, v in point.items() if space.is_active(k, point)} | {key: value})
+
+    def _stopper(self) -> Stopper | None:
+        if self.study.scheduler == "none":
+            return None
+        metric = self.study.metrics[0]
+        between, total = self._samples
+        if len(self.study.metrics) > 1:
+            raise UserError(
+                f"a trial cannot be stopped early by {len(self.study.metrics)} metrics",
+                where=f"--scheduler {self.study.scheduler}",
+                expected="one metric",
+            )
+        if between >= total:
+            raise UserError(
+                "trials validate at their end only, when there is nothing left to stop",
+                where=f"--scheduler {self.study.scheduler}",
+                hint=f"training.eval_every={max(1, self._experiment.training.log_every)}, or more epochs",
+            )
+        if self.study.scheduler == "median":
+            return MedianStopper(
+                time_attr="samples",
+                metric=metric.name,
+                mode=metric.direction,
+                grace_period=between,
+                min_samples_required=3,
+                # Tune would pause a trial for others that wait, and a pause costs a start and a checkpoint.
+                min_time_slice=math.inf,
+            )
+        return AshaStopper(
+            time_attr="samples",
+            metric=metric.name,
+            mode=metric.direction,
+            grace_period=between,
+            reduction_factor=_REDUCTION,
+            # ASHA ends every trial that reaches max_t, also a good one; a run ends by itself.
+            max_t=2 * total,
+        )
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _stopped(name: str, records: Sequence[Mapping[str, Any]]) -> RunResult:
+    """Return the result of a stopped trial from its records, as the driver would have written it."""
+    metrics = {key: value for record in records for key, value in record.items() if value is not None}
+    seconds = float(metrics.get("seconds", 0.0))
+    for key in ("kind", "step", "total_steps", "epoch", "seconds"):
+        metrics.pop(key, None)
+    return RunResult(name, "stopped", metrics=metrics, seconds=seconds)

@@ -1,0 +1,212 @@
+"""What runs in a trial's process, and how its progress reaches the driver."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray._raylet import setproctitle  # type: ignore[attr-defined]  # its stub leaves it out
+from ray.tune.trainable.function_trainable import wrap_function
+
+from dure.config.schema import Experiment, Profile
+from dure.errors import DureError
+from dure.events import RunListener, RunProgress
+from dure.runs.folder import RunFolder, RunResult
+from dure.runs.restarts import Restarts
+from dure.runtime.fit import TrainReporter, fit, report_of, run_name
+from dure.storage.mirror import SharedFolder
+from dure.storage.pushing import push_end
+from dure.storage.remote import StorageError
+from dure.studies.divergence import DivergedError
+from dure.training.run import RunRequest, one_line
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrialRequests:
+    """What all trials of a study share; makes the request of each.
+
+    Attributes:
+        study: Name of the study.
+        profile: The machine of every trial.
+        path: Folder of the study.
+        experiments: Experiments that are known before the study runs, by the trial's name.
+        trackers: Listener that travels with a trial, by the trial's name.
+        tracker: Makes the listener of a trial that ``trackers`` does not name.
+        listeners: Listeners of every trial.
+        keeps_predictions: Whether every trial leaves the predictions of its test rows.
+        folders: Folder of a trial within the study's, where it is not its name.
+        stop_file: As soon as this file is there, trials save a checkpoint and return, and others do not begin.
+        session: Names this run of the study among those that went on with it.
+        shared: The folder of the study, when it is mirrored in storage.
+    """
+
+    study: str
+    profile: Profile
+    path: Path
+    experiments: Mapping[str, Experiment] = field(default_factory=dict)
+    trackers: Mapping[str, RunListener] = field(default_factory=dict)
+    tracker: Callable[[Experiment], RunListener] | None = None
+    listeners: tuple[RunListener, ...] = ()
+    keeps_predictions: bool = False
+    folders: Mapping[str, str] = field(default_factory=dict)
+    stop_file: Path | None = None
+    session: str = ""
+    shared: SharedFolder | None = None
+
+    def path_of(self, name: str) -> Path:
+        """Return the folder of a trial."""
+        return self.path / self.folders.get(name, name)
+
+    def of(self, config: Mapping[str, Any]) -> RunRequest:
+        """Return what the trial of a config runs."""
+        name = config["trial"]
+        experiment = self.experiments.get(name)
+        if experiment is None:
+            experiment = Experiment.model_validate_json(config["experiment"])
+        tracker = self.trackers.get(name)
+        if tracker is None and self.tracker is not None:
+            tracker = self.tracker(experiment)
+        return RunRequest(
+            experiment=experiment,
+            profile=self.profile,
+            path=self.path_of(name),
+            resume=True,
+            group=self.study,
+            keeps_predictions=self.keeps_predictions,
+            stop_file=self.stop_file,
+            shared=self.shared,
+            listeners=(*self.listeners, *([] if tracker is None else [tracker])),
+            restarts=Restarts(self.path_of(name), self.session),
+        )
+
+
+class _TuneReporter(RunListener):
+    """Reports every record to Tune, from within the trial's own process."""
+
+    def __init__(self, samples_per_step: int, name: str) -> None:
+        self._samples_per_step = samples_per_step
+        self._name = name
+        self._told: list[str] = []
+
+    def told(self, message: str) -> None:
+        """Keep the line for the next report; a report of its own would look like a result to a scheduler."""
+        self._told.append(message)
+
+    def progressed(self, progress: RunProgress) -> None:
+        """Report, with the lines since the last report."""
+        tune.report(report_of(progress, self._told, samples_per_step=self._samples_per_step))
+        self._told = []
+        show_as(self._name)
+
+
+def settled(
+    config: Mapping[str, Any],
+    requests: TrialRequests,
+    run: Callable[..., Mapping[str, Any] | None],
+) -> None:
+    """Run a trial's trainable so that what it raises becomes the trial's result, and report what it returns.
+
+    Tune would start the trial again after an error as it does after the death of its process, and an error would
+    only come again. It stops a trial with ``SystemExit``, which passes. A trial that is paused does not come back
+    from the last report, and may go on elsewhere: its folder is in storage by then, if there is one.
+    """
+    path = requests.path_of(config["trial"])
+    mirror = None if requests.shared is None else requests.shared.mirror(path)
+    last = None
+    if mirror is not None:
+        try:
+            mirror.pull(logger.info)
+        except StorageError as error:
+            logger.warning("%s; the trial begins with what is here", error)
+    try:
+        last = run(config, requests=requests)
+    except Exception as error:
+        logger.exception("the trial failed")
+        RunFolder(path).write_result(RunResult(config["trial"], "failed", error=one_line(error)))
+    if mirror is not None:
+        push_end(mirror, logger.warning)
+    if last is not None:
+        tune.report(dict(last))
+
+
+def run_trial(config: Mapping[str, Any], requests: TrialRequests) -> None:
+    """Run the trial of a config; a failure becomes its result and leaves the process usable.
+
+    A trial of which a stop was asked returns too, with the result ``interrupted``, which settles nothing.
+    """
+    request = requests.of(config)
+    folder = request.folder()
+    try:
+        fit_trial(request)
+    except DureError as error:
+        result = folder.read_result() or RunResult(
+            name=request.experiment.name, state="failed", error=one_line(error)
+        )
+        if isinstance(error, DivergedError):
+            result = replace(result, state="diverged")
+        folder.write_result(result)
+
+
+def fit_trial(request: RunRequest) -> RunResult:
+    """Run an experiment within a trial and pass its progress on to Tune.
+
+    One worker trains in this process, which goes on to the next trial; more workers get processes of their
+    own from Ray Train. After a stop was asked for nothing begins.
+
+    Raises:
+        UserError: The experiment, its data or its checkpoint is wrong.
+        RunError: Training failed.
+    """
+    if request.stop_file is not None and request.stop_file.exists():
+        interrupted = RunResult(name=request.experiment.name, state="interrupted")
+        request.path.mkdir(parents=True, exist_ok=True)
+        request.folder().write_result(interrupted)
+        return interrupted
+    nested = not request.profile.trains_in_process
+    samples_per_step = request.experiment.training.effective_batch_size
+    name = run_name(request)
+    reporter = TrainReporter(samples_per_step) if nested else _TuneReporter(samples_per_step, name)
+    show_as(name)
+    callbacks = []
+    if nested:
+        from ray.tune.integration.ray_train import TuneReportCallback
+
+        callbacks = [TuneReportCallback()]
+    return fit(replace(request, listeners=(*request.listeners, reporter)), callbacks=callbacks)
+
+
+def named_trainable(
+    function: Callable[..., None], study: str, *, one_trial_each: bool
+) -> type[tune.Trainable]:
+    """Return a trial function as the class that Tune would make of it, named after its study.
+
+    Ray shows the name as the class of the actors, in their tasks (``seven.train``) and in the titles of their
+    processes; Tune's own classes are all named ``ImplicitFunc``.
+
+    Args:
+        function: What ``tune.with_resources`` returned.
+        study: Name of the study.
+        one_trial_each: Whether every trial has a process of its own. It is then shown as ``<study>/<trial>``; one
+            that goes on to the next trial is shown as ``<study>``, since Ray asks for this only once.
+    """
+
+    class Trial(wrap_function(function, name=study)):  # type: ignore[misc]
+        def __repr__(self) -> str:
+            return f"{study}/{self.trial_name}" if one_trial_each else study
+
+    Trial.__name__ = Trial.__qualname__ = study
+    return Trial
+
+
+def show_as(name: str) -> None:
+    """Let the title of this process, a trial's, say what runs in it: ``ray::seven/kobart_baseline``.
+
+    Ray sets a title of its own whenever Tune asks the trial for its next result, so this is called after each.
+    """
+    setproctitle(f"ray::{name}")

@@ -1,6 +1,0 @@
-"""``dure validate``: whether everything is as a run needs it, found out without training."""
-
-from dure.validation.checks import Check
-from dure.validation.validating import as_record, validate
-
-__all__ = ["Check", "as_record", "validate"]

@@ -1,0 +1,244 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from dure.epochs import crossover as room
+from dure.epochs.crossover import crossover, save_crossover
+from dure.epochs.mixing import EpochWeights
+from dure.epochs.module_search import greedy_search, optuna_search
+from dure.errors import UserError
+from dure.metrics.bootstrap import paired_margin
+from dure.modeling.weights import save_weights
+
+MODULES = {"a": ("a.",), "b": ("b.",), "c": ("c.",)}
+EPOCHS = (2, 4, 6, 8)
+WANTED = {"a": 4.0, "b": 2.0, "c": 8.0}
+ROWS = np.linspace(-1, 1, 40)
+
+
+class Net(nn.Module):
+    """Three modules of one weight, which is the epoch at which they were saved."""
+
+    def __init__(self, value=0.0):
+        super().__init__()
+        for name in MODULES:
+            setattr(self, name, nn.Linear(1, 1, bias=False))
+            nn.init.constant_(getattr(self, name).weight, value)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    files: dict[int | str, object] = {epoch: tmp_path / f"epoch_{epoch}.pt" for epoch in EPOCHS}
+    for epoch in EPOCHS:
+        save_weights(Net(float(epoch)), files[epoch], {"epoch": epoch, "step": epoch})
+    files["ema"] = tmp_path / "ema.pt"
+    save_weights(Net(4.7), files["ema"], {"epoch": 8, "step": 8})
+    return EpochWeights(files, MODULES)
+
+
+def distance(state, wanted=WANTED):
+    return sum((float(state[f"{name}.weight"]) - value) ** 2 for name, value in wanted.items())
+
+
+def row_losses(state, wanted=WANTED):
+    return distance(state, wanted) + ROWS
+
+
+def run(weights, score=distance, rows=row_losses, *, spots=None, **options):
+    settings = {"selection_better": "min", "rows_better": "min", "max_evaluations": 64, **options}
+    return crossover(weights, spots or {"a": 4, "b": 4, "c": 8}, score, rows, **settings)
+
+
+def test_every_candidate_has_the_score_of_its_hand_computation(weights):
+    outcome = run(weights)
+    scores = {candidate.name: candidate.selection for candidate in outcome.candidates}
+    assert scores == pytest.approx(
+        {
+            "last": 16 + 36,
+            "best": 0 + 4 + 16,
+            "ema": 0.7**2 + 2.7**2 + 3.3**2,
+            "uniform_soup": 1 + 9 + 9,
+            "greedy_soup": 1 + 9 + 9,  # 4 and 6 together, since neither 2 nor 8 helps
+            "selective": 4,
+            "weighted": 0 + 4 + (8 - (8 + 6 / 2) / 1.5) ** 2,
+            "interpolated_0.25": 1 + 9,
+            "interpolated_0.5": 4 + 16,
+            "interpolated_0.75": 9 + 25,
+            "search_greedy": 0,
+            "search_optuna": 0,
+        }
+    )
+    assert outcome.winner.startswith("search_")
+    assert outcome["best"].recipe == {name: {4: 1.0} for name in MODULES}
+
+
+def test_a_crossover_that_wins_on_held_out_rows_is_kept_with_its_margins(weights):
+    outcome = run(weights)
+    assert outcome.is_crossover
+    assert outcome.is_proven
+    assert outcome[outcome.kept].held_out == pytest.approx(0)
+    assert outcome["selective"].held_out is None
+    assert outcome.margins["last"].value == pytest.approx(52)
+    assert "is kept" in outcome.verdict()
+
+
+def test_a_crossover_that_loses_on_held_out_rows_is_not_kept(weights):
+    outcome = run(weights, rows=lambda state: row_losses(state, dict.fromkeys(MODULES, 6.0)))
+    assert not outcome.is_crossover
+    assert outcome.kept == "uniform_soup"
+    assert "no crossover is kept" in outcome.verdict()
+    assert outcome.as_dict()["modules"]["a"] == {str(epoch): 0.25 for epoch in EPOCHS}
+
+
+def test_a_crossover_that_is_no_better_than_a_baseline_is_not_kept(weights):
+    outcome = run(weights, rows=lambda state: ROWS)
+    assert outcome.kept == "last"
+    assert outcome.margins["last"].value == 0
+
+
+def test_a_small_win_is_kept_but_not_called_proven(weights):
+    rng = np.random.default_rng(0)
+    noise = {}
+
+    def noisy(state):
+        key = repr([float(tensor) for tensor in state.values()])
+        noise.setdefault(key, rng.normal(0, 100, len(ROWS)))
+        return distance(state) + noise[key] - noise[key].mean()
+
+    outcome = run(weights, rows=noisy)
+    assert outcome.is_crossover
+    assert not outcome.is_proven
+    assert "not certainly" in outcome.verdict()
+
+
+def test_higher_is_better_where_it_is_said(weights):
+    outcome = run(
+        weights,
+        score=lambda state: 1 / (1 + distance(state)),
+        rows=lambda state: [float(distance(state) < 5)] * 10,
+        selection_better="max",
+        rows_better="max",
+    )
+    assert outcome[outcome.winner].selection == 1.0
+    assert outcome["best"].recipe["a"] == {4: 1.0}
+    assert outcome.is_crossover
+
+
+def test_an_epoch_that_diverged_is_never_chosen_and_never_written_as_nan(weights, tmp_path):
+    save_weights(Net(math.nan), tmp_path / "epoch_8.pt", {"epoch": 8, "step": 8})
+    weights = EpochWeights(weights.files, MODULES)
+    outcome = run(weights, spots={"a": 4, "b": 4, "c": 6}, best=4)
+    assert outcome.margins["last"] is None
+    assert outcome.is_proven
+    save_crossover(outcome, weights, tmp_path / "final")
+    record = json.loads((tmp_path / "final" / "crossover_final.json").read_text())
+    assert record["margins"]["last"] is None
+    assert record["candidates"][0]["selection"] is None
+
+
+def test_the_final_model_is_a_plain_state_dict_with_its_record(weights, tmp_path):
+    outcome = run(weights)
+    path = save_crossover(outcome, weights, tmp_path / "final", about={"split": "test"})
+    state = torch.load(path, weights_only=True)
+    net = Net()
+    net.load_state_dict(state)
+    assert [float(net.get_parameter(f"{name}.weight").detach()) for name in MODULES] == [4, 2, 8]
+    assert path.stat().st_size < 10_000
+    record = json.loads((tmp_path / "final" / "crossover_final.json").read_text())
+    assert record["kept"] == outcome.kept
+    assert record["modules"] == {"a": {"4": 1.0}, "b": {"2": 1.0}, "c": {"8": 1.0}}
+    assert record["files"]["4"] == "epoch_4.pt"
+    assert record["split"] == "test"
+
+
+def test_a_kill_while_the_model_is_written_leaves_the_old_one(weights, tmp_path, monkeypatch):
+    outcome = run(weights)
+    path = save_crossover(outcome, weights, tmp_path / "final")
+    before = path.read_bytes()
+
+    def killed(state, beside):
+        beside.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(room.torch, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        save_crossover(outcome, weights, tmp_path / "final")
+    assert path.read_bytes() == before
+    assert [each.name for each in (tmp_path / "final").iterdir()] == ["crossover_final.pth"]
+
+
+def test_a_run_of_one_epoch_keeps_it(tmp_path):
+    save_weights(Net(1.0), tmp_path / "epoch_1.pt", {"epoch": 1, "step": 1})
+    weights = EpochWeights({1: tmp_path / "epoch_1.pt"}, MODULES)
+    outcome = run(weights, spots=dict.fromkeys(MODULES, 1))
+    assert outcome.kept == "last"
+    assert outcome.num_evaluations == 1
+
+
+@pytest.mark.parametrize(
+    ("spots", "best", "problem"),
+    [({"a": 4, "b": 4}, None, "module 'c' has no"), ({"a": 4, "b": 4, "c": 5}, None, "epoch 5"),
+     ({"a": 4, "b": 4, "c": 4}, 3, "best epoch is epoch 3")],
+)  # fmt: skip
+def test_epochs_without_weights_are_named(weights, spots, best, problem):
+    with pytest.raises(UserError, match=problem):
+        run(weights, spots=spots, best=best)
+
+
+def test_the_order_of_two_modules_that_only_work_together_is_found_by_a_search_over_both():
+    def loss(choice):
+        return 0.0 if choice == {"a": 3, "b": 3} else 1.0 + choice["a"] + choice["b"]
+
+    start = {"a": 1, "b": 1}
+    assert greedy_search(start, [1, 2, 3], loss, max_evaluations=50) == start
+    assert optuna_search(start, [1, 2, 3], loss, max_evaluations=9) == {"a": 3, "b": 3}
+
+
+@pytest.mark.parametrize("search", [greedy_search, optuna_search])
+def test_a_search_begins_at_its_start_and_ends_with_its_budget(search):
+    asked = []
+
+    def loss(choice):
+        asked.append(dict(choice))
+        return math.nan if len(asked) == 2 else 5.0 - len(asked)
+
+    best = search({"a": 1, "b": 2}, list(range(1, 30)), loss, max_evaluations=7)
+    assert asked[0] == {"a": 1, "b": 2}
+    assert len(asked) == 7
+    assert best == asked[-1]
+    assert search({"a": 1}, [1], lambda choice: 0.0, max_evaluations=5) == {"a": 1}
+
+
+def test_the_interval_is_that_of_the_normal_distribution_for_many_rows():
+    rng = np.random.default_rng(0)
+    hard = rng.normal(0, 10, 2000)
+    gains = rng.normal(0.1, 1, 2000)
+    margin = paired_margin(hard, hard + gains, better="min")
+    half = 1.96 * gains.std() / math.sqrt(2000)
+    assert margin.value == pytest.approx(gains.mean())
+    assert (margin.low, margin.high) == pytest.approx((gains.mean() - half, gains.mean() + half), abs=0.01)
+    assert margin.is_certain
+    assert paired_margin(hard, hard + gains, better="max").high < 0
+    assert paired_margin([1.0], [1.0], better="max").value == 0
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    held = 0
+    for seed in range(200):
+        margin = paired_margin(rng.normal(0.3, 1, 60), np.zeros(60), better="max", level=0.9, seed=seed,
+                               num_resamples=400)  # fmt: skip
+        held += margin.low <= 0.3 <= margin.high
+    assert 0.84 <= held / 200 <= 0.96
+
+
+@pytest.mark.parametrize(("first", "second"), [([1.0], [1.0, 2.0]), ([], []), ([math.nan], [1.0])])
+def test_rows_that_cannot_be_paired_are_refused(first, second):
+    with pytest.raises(ValueError, match=r"paired|finite"):
+        paired_margin(first, second, better="min")

@@ -1,0 +1,62 @@
+"""Checkpoints: what counts as whole, and what retention may delete."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dure.runs import checkpoints
+
+
+def _make(folder, *steps):
+    for step in steps:
+        path = folder / checkpoints.checkpoint_name(step)
+        path.mkdir(parents=True)
+        (path / checkpoints.STATE_FILE).write_text("{}")
+
+
+def test_checkpoints_are_listed_by_step_and_only_when_whole(tmp_path):
+    _make(tmp_path, 100, 20, 3)
+    (tmp_path / "checkpoint-200").mkdir()  # no state: never got its name from us
+    (tmp_path / ".checkpoint-300.part").mkdir()
+    assert list(checkpoints.checkpoints(tmp_path)) == [3, 20, 100]
+    assert checkpoints.last_checkpoint(tmp_path).name == "checkpoint-100"
+    assert checkpoints.last_checkpoint(tmp_path / "nowhere") is None
+
+
+@given(
+    steps=st.sets(st.integers(1, 60), min_size=1, max_size=12),
+    limit=st.integers(1, 5),
+    data=st.data(),
+)
+def test_retention_keeps_the_newest_and_whatever_is_protected(tmp_path_factory, steps, limit, data):
+    folder = tmp_path_factory.mktemp("run")
+    _make(folder, *steps)
+    protected = data.draw(st.sets(st.sampled_from(sorted(steps)), max_size=4))
+    deleted = checkpoints.retain(folder, limit, protected)
+    left = set(checkpoints.checkpoints(folder))
+    assert left | set(deleted) == steps
+    assert max(steps) in left
+    assert protected <= left
+    assert len(left) <= max(limit, len(protected | {max(steps)}))
+    assert not list(folder.glob(".*"))
+    # Of those that may go, the oldest go first.
+    free = sorted(steps - protected - {max(steps)})
+    assert deleted == free[: len(deleted)]
+
+
+def test_a_checkpoint_made_for_a_stop_takes_no_place_and_goes_with_the_next(tmp_path):
+    _make(tmp_path, 2, 4, 5)
+    (tmp_path / "checkpoint-5" / checkpoints.RUNNING_LOSS_FILE).touch()
+    assert checkpoints.retain(tmp_path, 2, [2]) == []
+    _make(tmp_path, 6)
+    assert checkpoints.retain(tmp_path, 3, [2]) == [5]
+    assert list(checkpoints.checkpoints(tmp_path)) == [2, 4, 6]
+
+
+def test_what_a_kill_left_half_done_is_removed(tmp_path):
+    _make(tmp_path, 5)
+    for name in (".checkpoint-10.part", ".checkpoint-1.deleted"):
+        (tmp_path / name).mkdir()
+    checkpoints.remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-5"]

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from dure.studies.crossval.report import crossval_table, crossval_text
+from dure.studies.crossval.results import comparisons
+
+CLASSES = ("기쁨", "슬픔")
+
+
+def fold(number, score, state="completed", error=None):
+    metrics = {
+        "loss": 0.5,
+        "accuracy": score + 0.1,
+        "macro_f1": score,
+        "runtime": 3.0,
+        "samples_per_second": 9.0,
+    }
+    for place, name in enumerate(CLASSES):
+        metrics |= {f"{figure}[{name}]": score + place / 10 for figure in ("precision", "recall", "f1")}
+        metrics[f"support[{name}]"] = 1000.0
+    done = state == "completed"
+    return {
+        "fold": number, "state": state, "path": f"outputs/f{number}", "seconds": 60.0 * number, "error": error,
+        "metrics": metrics if done else {},
+    }  # fmt: skip
+
+
+def experiment(name, scores=(0.60, 0.70, 0.65), **more):
+    folds = [fold(number, score) for number, score in enumerate(scores, 1)]
+    mean = {key: sum(one["metrics"][key] for one in folds) / len(folds) for key in folds[0]["metrics"]}
+    std = {key: 0.0 if key in ("loss", "runtime", "samples_per_second") else 0.05 for key in mean}
+    return {"name": name, "folds": folds, "mean": mean, "std": std, **more}
+
+
+def summary(*experiments, **more):
+    return {
+        "kind": "crossval", "study": "emotions", "path": "outputs/emotions", "state": "completed", "seconds": 360.0,
+        "metric": "macro_f1", "direction": "max", "num_folds": 3, "experiments": list(experiments),
+        "comparisons": comparisons(experiments, metric="macro_f1", num_folds=3), **more,
+    }  # fmt: skip
+
+
+OVERALL = {"accuracy": 0.75, "macro_f1": 0.64, "weighted_f1": 0.7, "num_rows": 6000}
+
+
+def test_one_experiment_is_told_fold_by_fold_and_class_by_class():
+    one = experiment("kobert", overall=OVERALL, oof_predictions="outputs/emotions/oof_predictions.csv")
+    assert crossval_text(summary(one)).splitlines() == [
+        "emotions · 3 folds in 6:00",
+        "",
+        "folds",
+        "",
+        "fold      macro F1 %  accuracy %    loss  time",
+        "──────────────────────────────────────────────",
+        "1              60.00       70.00  0.5000  1:00",
+        "2              70.00       80.00  0.5000  2:00",
+        "3              65.00       75.00  0.5000  3:00",
+        "mean           65.00       75.00  0.5000",
+        "± std           5.00        5.00  0.0000",
+        "all rows       64.00       75.00",
+        "",
+        "classes, mean ± std over folds",
+        "",
+        "class   precision %      recall %          F1 %   rows",
+        "──────────────────────────────────────────────────────",
+        "기쁨   65.00 ± 5.00  65.00 ± 5.00  65.00 ± 5.00  3,000",
+        "슬픔   75.00 ± 5.00  75.00 ± 5.00  75.00 ± 5.00  3,000",
+        "",
+        "±: sample standard deviation over folds",
+        "all rows: each predicted by the model that has not seen it",
+        "predictions: outputs/emotions/oof_predictions.csv",
+        "results: outputs/emotions",
+    ]
+
+
+def test_several_are_ranked_and_compared():
+    lines = crossval_text(
+        summary(
+            experiment("worse", (0.50, 0.60, 0.55)),
+            experiment("best", (0.60, 0.71, 0.65)),
+            experiment("between"),
+        )
+    ).splitlines()
+    assert lines[0] == "emotions · 3 folds, 3 experiments in 6:00"
+    assert [line.split()[0] for line in lines[4:7]] == ["best", "between", "worse"]
+    start = lines.index("comparisons")
+    assert lines[start + 2].split("  ")[0] == "a"
+    assert lines[start + 4].split()[:4] == ["worse", "best", "3", "-10.33"]
+    assert "p-values are corrected for 3 comparisons (Holm)" in lines
+    assert "between: classes, mean ± std over folds" in lines
+
+
+def test_a_fold_that_failed_is_told_with_its_reason():
+    one = experiment("kobert")
+    one["folds"].append(fold(4, 0.0, "failed", "out of memory\nand more"))
+    text = crossval_text(summary(one, state="failed"))
+    assert "in 6:00 · failed" in text
+    assert "kobert, fold 4 failed: out of memory" in text
+    assert any(line.split()[:3] == ["4", "failed", "–"] for line in text.splitlines())
+
+
+@pytest.mark.parametrize("width", [50, 80, 120])
+def test_every_width_keeps_whole_numbers(width):
+    file = io.StringIO()
+    Console(file=file, width=width, color_system=None).print(
+        crossval_table(summary(experiment("a"), experiment("b")))
+    )
+    assert max(map(len, file.getvalue().splitlines())) <= width
+    assert "65.00 ± 5.00" in file.getvalue()
+
+
+def test_a_study_that_has_just_begun_has_a_table():
+    begun = {"name": "a", "folds": [], "mean": {}, "std": {}}
+    text = crossval_text(summary(begun, {**begun, "name": "b"}, state="running"))
+    assert text.startswith("emotions · 3 folds, 2 experiments in 6:00 · running\n")

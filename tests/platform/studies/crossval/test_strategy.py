@@ -1,0 +1,129 @@
+"""Cross-validation on real Ray and a tiny model: honest folds, one report, and an ensemble that predicts."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+
+from dure import api
+from dure.errors import UserError
+from dure.runs.folder import RunFolder
+from dure.studies.crossval.driver import crossval, fold_runs, plan_crossval, read_crossval
+from dure.studies.crossval.strategy import Crossval
+from trainables.samples.reviews import review_corpus
+
+FOLDS = 3
+
+
+def _named(experiment, name, **data):
+    info = experiment.experiment.model_copy(update={"name": name})
+    return experiment.model_copy(update={"experiment": info, "data": experiment.data.model_copy(update=data)})
+
+
+def _rows(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Sixty reviews, a third of them doubled."""
+    file = tmp_path / "reviews.csv"
+    rows = [(review.text, review.label) for review in review_corpus()["train"][:45]]
+    with file.open("w", encoding="utf-8", newline="") as out:
+        csv.writer(out).writerows([("text", "label"), *rows, *rows[:15]])
+    return file
+
+
+def test_two_experiments_on_three_folds_are_judged_on_rows_that_they_never_saw(tiny, cpu, table, tmp_path):
+    base = tiny("bert", "full", max_steps=2, best_metric="eval_accuracy")
+    experiments = [
+        _named(base, "one", train=str(table), max_dev_rows=None),
+        _named(base, "two", train=str(table), max_dev_rows=None),
+    ]
+    study = plan_crossval(experiments, folds=FOLDS)
+    path = tmp_path / "study"
+    results = crossval(study, experiments, profile=cpu, path=path)
+
+    assert results["state"] == "completed", results["trials"]
+    assert [experiment["name"] for experiment in results["experiments"]] == ["one", "two"]
+    texts = [row["text"] for row in _rows(table)]
+    predictions = _rows(path / "one" / "oof_predictions.csv")
+    assert [row["text"] for row in predictions] == texts
+    assert list(predictions[0])[:4] == ["text", "label", "prediction", "fold"]
+    # Both got the same folds, and equal texts share one.
+    assert [row["fold"] for row in predictions] == [
+        row["fold"] for row in _rows(path / "two" / "oof_predictions.csv")
+    ]
+    fold_of = {}
+    for row in predictions:
+        assert fold_of.setdefault(row["text"], row["fold"]) == row["fold"]
+    one = results["experiments"][0]
+    hits = [row["label"] == row["prediction"] for row in predictions]
+    assert one["overall"]["accuracy"] == pytest.approx(sum(hits) / len(hits))
+    folds = [each["metrics"]["accuracy"] for each in one["folds"]]
+    assert one["mean"]["accuracy"] == pytest.approx(sum(folds) / FOLDS)
+    assert sum(map(sum, one["confusion"]["counts"])) == len(texts)
+    # The same settings and folds: no difference at all.
+    assert results["comparisons"][0]["difference"]["value"] == 0.0
+    assert (path / "two" / "confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
+    assert "one" in (path / "crossval_summary.txt").read_text(encoding="utf-8")
+    assert json.loads((path / "crossval_results.json").read_text(encoding="utf-8")) == results
+
+    # A second session runs nothing.
+    before = {file: file.stat().st_mtime_ns for file in path.glob("*/fold_*/result.json")}
+    assert len(before) == 2 * FOLDS
+    crossval(read_crossval(path), experiments, profile=cpu, path=path, resume=True)
+    assert {file: file.stat().st_mtime_ns for file in before} == before
+
+    # The ensemble predicts the mean of its folds.
+    ask = {"profile": cpu, "progress": lambda done, total: None, "tell": lambda line: None}
+    outcome = api.predict(path / "one", table, tmp_path / "all.csv", **ask)
+    assert len(outcome["models"]) == FOLDS
+    parts = []
+    for number in range(1, FOLDS + 1):
+        file = tmp_path / f"{number}.csv"
+        api.predict(path / "one", table, file, fold=number, **ask)
+        parts.append(_rows(file))
+    key = next(name for name in parts[0][0] if name.startswith("probability_"))
+    for row, *folds in zip(_rows(tmp_path / "all.csv"), *parts, strict=True):
+        assert float(row[key]) == pytest.approx(sum(float(fold[key]) for fold in folds) / FOLDS, abs=2e-6)
+    with pytest.raises(UserError, match="no finished fold 9"):
+        fold_runs(path / "one", 9)
+
+
+def test_what_is_clearly_worse_gets_no_further_folds(tiny, tmp_path):
+    experiments = [_named(tiny("bert"), "good"), _named(tiny("bert"), "bad")]
+    study = plan_crossval(experiments, folds=5, drop_worse=True)
+    asked = []
+
+    def judge(scores):
+        asked.append(scores)
+        return {"bad": "clearly worse than good on 3 folds"} if len(scores["bad"]) == 3 else {}
+
+    strategy = Crossval(study, experiments, tmp_path, judge=judge)
+    plans = {plan.name: plan for plan in strategy.trials()}
+    for number in (1, 2, 3):
+        for name in ("good", "bad"):
+            folder = RunFolder(tmp_path / plans[f"{name}.fold_{number}"].folder)
+            from dure.runs.folder import RunResult
+
+            metric = experiments[0].training.best_metric.replace("eval_", "test_")
+            folder.write_result(RunResult(name, "completed", metrics={metric: 0.5 + (name == "good") / 4}))
+    left = strategy.pending([name for name in plans if int(name[-1]) > 3])
+    assert left == ["good.fold_4", "good.fold_5"]
+    dropped = RunFolder(tmp_path / plans["bad.fold_4"].folder).read_result()
+    assert (dropped.state, dropped.error) == ("stopped", "dropped: clearly worse than good on 3 folds")
+    assert asked[0]["good"] == {1: 0.75, 2: 0.75, 3: 0.75}
+
+
+def test_a_plan_that_cannot_be_compared_is_refused(tiny, tmp_path):
+    one = tiny("bert")
+    with pytest.raises(UserError, match=r"data\.train of two is not that of one"):
+        plan_crossval([_named(one, "one"), _named(one, "two", train="other.csv")])
+    with pytest.raises(UserError, match="--folds"):
+        plan_crossval([one], folds=1)
+    with pytest.raises(UserError, match="no folder of a cross-validation"):
+        read_crossval(tmp_path)

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from dure.studies.progressive.report import progressive_table, progressive_text
+
+from .progressive_studies import FORECAST, candidate, one_candidate, several_candidates, stage, summary
+
+
+def printed(data: dict[str, Any], width: int) -> str:
+    file = io.StringIO()
+    Console(file=file, width=width, color_system=None).print(progressive_table(data))
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines())
+
+
+def test_the_text_tells_every_stage_the_forecast_beside_the_truth_and_where_all_lies():
+    assert progressive_text(one_candidate()).splitlines() == [
+        "transfer_bert · 4 stages in 5:12",
+        "",
+        "stage   data   rows  accuracy %   gain  eval loss   batch  time  peak MB",
+        "────────────────────────────────────────────────────────────────────────",
+        "    1   10 %    260       61.00      –     0.6400  2 × 16  1:02    1,312",
+        "    2   20 %    520       70.00  +9.00     0.5500   4 × 8  2:04    1,824",
+        "    3   50 %  1,300       75.49  +5.49     0.4951   6 × 5  3:06    2,336",
+        "    4  100 %  2,600       77.91  +2.42     0.4709   8 × 4  4:08    2,848",
+        "",
+        "forecast made at 50 % for 2,600 rows: accuracy 78.52 % (90 % interval 74.01 to 81.49); "
+        "measured: accuracy 77.91 %, within it",
+        "trivial baseline: accuracy 50.90 %",
+        "gain: over the stage before, in percentage points; batch: rows per step × accumulated steps",
+        "samples trained: 9,360",
+        "best checkpoint: outputs/p/stage_4_100pct/checkpoints/best_model.pt (stage 4)",
+        "final model: outputs/p/final_model",
+        "results: outputs/p",
+    ]
+
+
+def test_with_several_candidates_it_tells_who_ended_where_and_why():
+    lines = progressive_text(several_candidates()).splitlines()
+
+    start = lines.index("candidates")
+    assert lines[0] == "transfer_bert · 2 stages, 4 candidates in 5:12"
+    assert "winner: rate_0.0005" in lines[:start]
+    assert lines[start + 2 : start + 8] == [
+        "candidate    learning_rate  state      ended at  accuracy %  samples  time  why",
+        "─" * 91,
+        "rate_0.0005         0.0005  completed     100 %     * 78.00    5,720  3:06",
+        "rate_0.0001         0.0001  stopped        10 %       60.00      520  1:02  beaten at 10 %",
+        "rate_1e-05           1e-05  stopped        10 %       55.00      520  1:02  beaten at 10 %",
+        "rate_0.01             0.01  diverged          –           –        –     –  the loss is NaN",
+    ]
+    assert "rate_0.01 diverged: Diverged: the loss is NaN" in lines
+
+
+def test_a_narrow_terminal_gets_fewer_columns_but_whole_numbers():
+    text = printed(several_candidates(), 50)
+
+    assert "* 78.00" in text
+    assert "peak MB" not in text
+    assert "more columns in a wider window and in" in text
+    assert max(map(len, text.splitlines())) <= 50
+
+
+@pytest.mark.parametrize("missing", [(), ("stages", "candidates", "experiments", "final_model", "winner")])
+def test_a_study_that_has_just_begun_has_a_table(missing):
+    data = {key: value for key, value in summary(state="running").items() if key not in missing}
+
+    assert progressive_text(data).splitlines()[0] == "transfer_bert · no stage yet in 5:12 · running"
+
+
+def test_a_study_that_runs_shows_the_stages_it_has():
+    stages = [
+        stage(1, 0.1, 0.61),
+        stage(2, 0.2, 0.7),
+        stage(3, 0.5, None, state="running", forecast=FORECAST),
+    ]
+    lines = progressive_text(
+        summary(state="running", candidates=[candidate(1e-4, "running", stages)])
+    ).splitlines()
+
+    assert lines[0].endswith("3 stages in 5:12 · running")
+    assert any(line.split()[:6] == ["3", "50", "%", "1,300", "–", "–"] for line in lines)
+    assert any(line.endswith("(90 % interval 74.01 to 81.49)") for line in lines), "no truth is known yet"
+    assert any("best_model.pt (stage 2)" in line for line in lines)
+
+
+def test_a_loss_ranks_upwards_and_stands_in_one_column():
+    stages = [stage(1, 0.1, 0.9), stage(2, 0.2, 0.4)]
+    worse = [stage(1, 0.1, 1.1)]
+    data = summary(
+        metric="eval_loss", direction="min", baseline=1.0986, winner="rate_0.1", stages=stages, stopped="gain",
+        candidates=[candidate(0.2, "stopped", worse), candidate(0.1, "completed", stages)],
+    )  # fmt: skip
+    text = progressive_text(data)
+
+    assert text.count("eval loss") == 3, "two tables and the baseline"
+    assert "-0.5000" in text
+    assert text.index("rate_0.1  ") < text.index("rate_0.2  ")
+    assert "best_model.pt (stage 2)" in text
+    assert "more data no longer pays" in text

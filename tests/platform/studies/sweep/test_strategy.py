@@ -1,0 +1,154 @@
+"""A sweep on real Ray and a tiny model: same start for all, bad trials ended, continued with more trials."""
+
+from __future__ import annotations
+
+import json
+
+import optuna
+import pytest
+
+from dure.config import load_experiment
+from dure.errors import UserError
+from dure.events import RunProgress, StudyListener
+from dure.files import read_json_lines
+from dure.runs.folder import RunFolder
+from dure.studies.divergence import DivergedError, DivergenceGuard
+from dure.studies.sweep.driver import RESULTS, parse_point, plan_sweep, read_sweep, sweep, winner_overrides
+from dure.studies.sweep.optuna_study import JOURNAL
+from dure.studies.sweep.plan import SweepMetric
+from dure.studies.sweep.results import stability
+from dure.studies.sweep.strategy import Sweep
+
+LR = "training.learning_rate"
+
+
+class _Notes(StudyListener):
+    def __init__(self):
+        self.states = []
+
+    def changed(self, trial):
+        if (trial.name, trial.state) not in self.states:
+            self.states.append((trial.name, trial.state))
+
+
+@pytest.fixture
+def wide(tmp_path):
+    """A space up to a rate at which the tiny model explodes."""
+    file = tmp_path / "wide.yaml"
+    file.write_text(f"parameters:\n  {LR}: {{type: log_uniform, low: 1e-5, high: 1.0}}\n", encoding="utf-8")
+    return str(file)
+
+
+def test_a_sweep_of_a_tiny_model_from_first_points_to_more_trials(tiny, cpu, wide, tmp_path):
+    experiment = tiny(
+        "bart", "full", best_metric="eval_loss", higher_is_better=False, warmup_ratio=0.0, max_steps=6
+    )
+    path = tmp_path / "study"
+    study = plan_sweep(experiment, space=wide, num_trials=3, tries=("1e-4", "1e-2", "1"))
+    notes = _Notes()
+    one = cpu.model_copy(update={"max_concurrent_trials": 1})
+    summary = sweep(study, experiment, profile=one, path=path, listener=notes)
+
+    assert summary["state"] == "completed", summary
+    assert [summary["values"][f"trial_00{place}"] for place in range(3)] == [
+        {LR: 1e-4},
+        {LR: 1e-2},
+        {LR: 1.0},
+    ]
+    states = {entry["name"]: entry["state"] for entry in summary["experiments"]}
+    assert states == {"trial_000": "completed", "trial_001": "completed", "trial_002": "diverged"}
+    assert summary["best"] == "trial_001"
+
+    # The same weights and the same first rows for all: what is measured before a step does not differ.
+    records = [read_json_lines(RunFolder(path / name).metrics) for name in states]
+    assert len({run[0]["untrained_loss"] for run in records}) == 1
+    assert len({next(row["loss"] for row in run if row["kind"] == "train") for run in records}) == 1
+
+    # The divergent one ended at once, counts as worst, and left no weights; nor did the beaten one.
+    assert records[2][-1]["step"] < records[0][-1]["step"]
+    assert not (path / "trial_002" / "final_model").exists()
+    assert not (path / "trial_000" / "final_model").exists()
+    assert (path / "trial_001" / "final_model").is_dir()
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path / JOURNAL)))
+    kept = optuna.load_study(study_name=None, storage=storage)
+    assert kept.best_params == {LR: 1e-2}
+    assert kept.trials[2].value == float("inf")
+
+    record = json.loads(next((path / RESULTS).glob("lr_sweep_2*.json")).read_text(encoding="utf-8"))
+    point = record["points"][1]
+    assert point["params"] == {LR: 1e-2}
+    assert point["metrics"]["eval_loss"] == kept.best_value
+    assert point["samples_per_second"] > 0
+    assert point["losses"][0]["samples"] == experiment.training.effective_batch_size
+    picture = next((path / RESULTS).glob("lr_sweep_plot_*.png")).read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert load_experiment(summary["winner"]).training.learning_rate == 1e-2
+    assert winner_overrides(path) == [f"{LR}=0.01"]
+
+    # Continued with two more: nothing is run again, and the search goes on.
+    before = (path / "trial_000" / "result.json").stat().st_mtime_ns
+    more = plan_sweep(experiment, num_trials=4, tries=("5e-3",), stored=path)
+    again = _Notes()
+    summary = sweep(more, experiment, profile=one, path=path, resume=True, listener=again)
+    assert {name for name, _ in again.states} == {"trial_003"}
+    assert summary["values"]["trial_003"] == {LR: 5e-3}
+    assert (path / "trial_000" / "result.json").stat().st_mtime_ns == before
+    assert read_sweep(path).num_trials == 4
+
+
+def test_what_cannot_be_is_said_before_anything_starts(tiny, tmp_path):
+    experiment = tiny("t5", "lora")
+    space = tmp_path / "space.yaml"
+    space.write_text(
+        "parameters:\n  training.learning_rat: {type: uniform, low: 0.1, high: 0.2}\n", encoding="utf-8"
+    )
+    with pytest.raises(UserError, match="unknown key 'training\\.learning_rat'"):
+        Sweep(plan_sweep(experiment, space=str(space)), experiment, tmp_path / "a")
+    with pytest.raises(UserError, match="end only"):
+        Sweep(plan_sweep(experiment, scheduler="asha"), experiment, tmp_path / "b")
+    two = plan_sweep(experiment, scheduler="median", metrics=["eval_loss", "seconds"])
+    assert two.metrics[1] == SweepMetric(name="seconds", direction="min")
+    with pytest.raises(UserError, match="by 2 metrics"):
+        Sweep(two, experiment, tmp_path / "c")
+    with pytest.raises(UserError, match="no folder of a sweep"):
+        winner_overrides(tmp_path)
+    seeds = tmp_path / "seeds.yaml"
+    seeds.write_text("parameters:\n  experiment.seed: {type: int, low: 1, high: 9}\n", encoding="utf-8")
+    with pytest.raises(UserError, match="all trials share"):
+        plan_sweep(experiment, space=str(seeds))
+
+
+def test_points_are_read_as_people_write_them(tiny):
+    space = plan_sweep(tiny("t5"), space="optimizer").space
+    assert parse_point(space, "1e-4") == {LR: 1e-4}
+    assert parse_point(space, f"{LR}=2e-4,training.scheduler=cosine") == {
+        LR: 2e-4,
+        "training.scheduler": "cosine",
+    }
+    for wrong, said in (
+        ("0.5", "from 1e-05 to 0.01"),
+        ("learning_rate=1e-4", "not searched"),
+        ("x", "cannot"),
+    ):
+        with pytest.raises(UserError, match=said):
+            parse_point(space, wrong)
+
+
+def test_the_guard_ends_what_explodes_and_lets_a_hard_batch_pass():
+    def progress(loss):
+        return RunProgress("train", 1, 9, 0.1, 1.0, {"loss": loss})
+
+    guard = DivergenceGuard()
+    for loss in (2.0, 9.0, 2.0, 0.1, 5.9, 5.9, 9.0):
+        guard.progressed(progress(loss))
+    with pytest.raises(DivergedError, match=r"4\.5 times"):
+        guard.progressed(progress(9.0))
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(DivergedError):
+            DivergenceGuard().progressed(progress(bad))
+
+
+def test_stability_is_the_jump_of_the_loss_and_not_its_descent():
+    assert stability([8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]) == pytest.approx(0.0)
+    assert stability([2.0] * 4 + [1.0, 3.0, 1.0, 3.0]) > 1.0
+    assert stability([2.0, None, 2.0, None]) is None
