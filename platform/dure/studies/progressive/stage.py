@@ -77,23 +77,22 @@ def stage_experiment(
     experiment: Experiment, study: ProgressiveStudy, number: int, ratio: Fraction, batch_size: int
 ) -> Experiment:
     """Return what a stage runs: the experiment on a part of the data, with an epoch's end as the only stop."""
-    training = experiment.training.model_copy(
-        update={
-            "epochs": study.epochs_per_stage,
-            "max_steps": None,
-            "eval_every": "epoch",
-            "keep_epochs": 1,
-            "keep_epochs_limit": study.epochs_per_stage,
-            "batch_size": batch_size,
-            "gradient_accumulation_steps": experiment.training.effective_batch_size // batch_size,
-            "eval_batch_size": experiment.training.eval_batch_size or experiment.training.batch_size,
-            "evaluate_untrained": experiment.training.evaluate_untrained and number == 1,
+    training = experiment.training
+    return experiment.with_(
+        {
+            "experiment.name": f"{experiment.name[:80]}.{stage_name(number, ratio)}",
+            "training.epochs": study.epochs_per_stage,
+            "training.max_steps": None,
+            "training.eval_every": "epoch",
+            "training.keep_epochs": 1,
+            "training.keep_epochs_limit": study.epochs_per_stage,
+            "training.batch_size": batch_size,
+            "training.gradient_accumulation_steps": training.effective_batch_size // batch_size,
+            "training.eval_batch_size": training.eval_batch_size or training.batch_size,
+            "training.evaluate_untrained": training.evaluate_untrained and number == 1,
+            "data.train_ratio": ratio,
         }
     )
-    data = experiment.data.model_copy(update={"train_ratio": ratio})
-    name = f"{experiment.name[:80]}.{stage_name(number, ratio)}"
-    info = experiment.experiment.model_copy(update={"name": name})
-    return experiment.model_copy(update={"experiment": info, "training": training, "data": data})
 
 
 def stage_folders(study: ProgressiveStudy, path: Path) -> list[StageFolder]:

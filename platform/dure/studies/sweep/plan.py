@@ -137,7 +137,6 @@ def _directed(wanted: SweepMetric, family: Family, where: str) -> Metric:
 
 def judged_by(experiment: Experiment, metric: Metric) -> Experiment:
     """Return the experiment with its best checkpoint chosen by the metric that a sweep looks for."""
-    training = experiment.training.model_copy(
-        update={"best_metric": metric.name, "higher_is_better": metric.higher_is_better}
+    return experiment.with_(
+        {"training.best_metric": metric.name, "training.higher_is_better": metric.higher_is_better}
     )
-    return experiment.model_copy(update={"training": training})

@@ -9,7 +9,6 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from dure.config.loading import with_values
 from dure.config.schema import Experiment
 from dure.config.spaces import Values, spaced
 from dure.errors import UserError
@@ -98,7 +97,7 @@ class Sweep(Strategy):
         Raises:
             UserError: It is impossible there.
         """
-        return with_values(self._experiment, values, SPACE)
+        return self._experiment.with_(values, SPACE)
 
     def param_space(self, pending: Sequence[str]) -> dict[str, Any]:
         """Return nothing: the search proposes whole configs."""
@@ -165,12 +164,11 @@ class Sweep(Strategy):
 
     def _config(self, name: str, values: Values) -> dict[str, Any]:
         experiment = self._shape(self.experiment(values))
-        info = experiment.experiment
-        named = info.model_copy(update={"name": f"{info.name[:80]}.{name}"})
+        named = experiment.with_({"experiment.name": f"{experiment.name[:80]}.{name}"})
         return {
             "trial": name,
             "told": ", ".join(f"{key}={_shown(value)}" for key, value in values.items()),
-            "experiment": experiment.model_copy(update={"experiment": named}).model_dump_json(),
+            "experiment": named.model_dump_json(),
         }
 
     def _verdict(self, name: str) -> Verdict | None:
