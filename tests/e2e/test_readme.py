@@ -96,6 +96,15 @@ def test_the_experiment_that_is_shown_loads(tmp_path):
     ]
 
 
+def test_the_study_that_is_shown_loads(tmp_path):
+    (text,) = (block for language, block in BLOCKS if language == "yaml" and "kind:" in block)
+    (tmp_path / "study.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text("extends: kobart_baseline\n", encoding="utf-8")
+    shown = list(yaml.safe_load_all(call("run", "study.yaml", "--dry-run").out))
+    assert [each["name"] for each in shown[0]["metrics"]] == ["eval_rouge_sum", "seconds"]
+    assert shown[1]["training"]["epochs"] == 2
+
+
 def test_the_storage_of_a_profile_that_is_shown_loads(tmp_path):
     (text,) = (block for language, block in BLOCKS if language == "yaml" and "storage:" in block)
     (tmp_path / "mine.yaml").write_text(f"name: mine\ndevice: cpu\n{text}", encoding="utf-8")

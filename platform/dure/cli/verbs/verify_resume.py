@@ -1,4 +1,4 @@
-"""The verb that cuts a training and looks whether it shows: verify-resume."""
+"""Cut a training and look whether it shows."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import Annotated
 import typer
 
 from dure.cli import options
-from dure.cli.app import app
-from dure.cli.printing import print_result, results_only_on_stdout, tell
+from dure.cli.app import verb
+from dure.cli.printing import print_result, tell
 
 
-@app.command("verify-resume")
-@results_only_on_stdout
+@verb("verify-resume", place=140)
 def verify_resume(
     experiment: Annotated[
         str,
@@ -37,12 +36,13 @@ def verify_resume(
 ) -> int:
     """Train a few steps undisturbed, again with kills and resumptions, and compare every number."""
     from dure import api
+    from dure.preflight.before import check_settings
     from dure.resume_check import verify_resume as verify
     from dure.resume_check.checking import shortened
     from dure.resume_check.report import resume_table
 
     chosen = shortened(api.shaped(api.load_experiment(experiment, overrides or ()), rehearse=rehearse), steps)
-    api.check([chosen])
+    check_settings([chosen])
     machine = api.choose_profile(profile, tell)
     path = api.output_folder(f"{chosen.name}-verify-resume", output, resume=False)
     record = verify(chosen, profile=machine, path=path.resolve(), num_kills=kills, seed=seed, tell=tell)

@@ -1,4 +1,4 @@
-"""The verb that looks before anything runs: validate."""
+"""Look before anything runs."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Annotated
 import typer
 
 from dure.cli import options
-from dure.cli.app import app
-from dure.cli.printing import print_result, results_only_on_stdout, tell
+from dure.cli.app import verb
+from dure.cli.printing import print_result, tell
 
 _WRONG_CODE = 2
 
 
-@app.command()
-@results_only_on_stdout
+@verb("validate", place=130)
 def validate(
     experiment: Annotated[
         str | None,

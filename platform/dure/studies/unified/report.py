@@ -18,7 +18,7 @@ def unified_table(results: Mapping[str, Any]) -> Group:
     """Return the main run's result, the sweet spots of its modules, the crossover, and where everything lies.
 
     Args:
-        results: What :func:`dure.epochs.unified.unified` returns.
+        results: What :class:`dure.studies.unified.results.UnifiedResults` holds, as JSON.
     """
     run = {**results["result"], "path": results["path"]}
     parts: list[RenderableType] = [result_report(run)]
