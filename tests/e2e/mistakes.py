@@ -293,7 +293,7 @@ OPTIONS: dict[str, Row] = {
     "no number": (f"{TRAIN} --samples many", "--samples", "dure train --help"),
     "unknown tokenizer": ("score a b --tokenizer x", "--tokenizer", "morpheme"),
     "unknown schema": ("schema experiments", "'experiments'", "'experiment'"),
-    "unknown corpus": ("sample dialogs -o out", "'dialogs'", "'dialogues'"),
+    "unknown corpus": ("sample dialogs -o out", "'dialogs'", "dialogues, reviews"),
     "unknown sampler": (f"{SWEEP} --sampler bayes", "--sampler", "'tpe'"),
     "unknown preset": ("unified-test-v1 --preset 730m --dry-run", "--preset", "'800m'"),
     # numbers
