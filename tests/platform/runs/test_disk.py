@@ -67,7 +67,7 @@ class _Notes(RunListener):
     def __init__(self, act=lambda message: None):
         self.lines, self.act = [], act
 
-    def told(self, message):
+    def notified(self, message):
         self.lines.append(message)
         self.act(message)
 

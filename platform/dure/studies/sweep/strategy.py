@@ -164,7 +164,7 @@ class Sweep(Strategy):
         named = info.model_copy(update={"name": f"{info.name[:80]}.{name}"})
         return {
             "trial": name,
-            "told": ", ".join(f"{key}={_shown(value)}" for key, value in values.items()),
+            "notice": ", ".join(f"{key}={_shown(value)}" for key, value in values.items()),
             "experiment": experiment.model_copy(update={"experiment": named}).model_dump_json(),
         }
 
