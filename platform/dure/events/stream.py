@@ -201,7 +201,7 @@ class Follower:
         except OSError:
             return []
         was_full, self._is_full = self._is_full, disk.f_bavail * disk.f_frsize < _LEAST_BYTES
-        if was_full or not self._is_full or reserved > 0:
+        if was_full or not self._is_full or reserved >= _LEAST_BYTES:
             return []
         message = f"the disk is full in {folder}: free some or Ctrl-C; nothing is lost"
         return [Entry(datetime.now(UTC), "driver", Notice(message))]

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -224,7 +224,6 @@ class Board(tune.Callback):  # type: ignore[misc]
         }
         self._change(
             trial,
-            state="running",
             step=progress.step,
             total_steps=progress.total_steps,
             epoch=progress.epoch,
@@ -279,10 +278,13 @@ class Board(tune.Callback):  # type: ignore[misc]
             # The trials wait for room; the study shall not end for a summary that is written again.
             self.notify(f"{self.strategy.summary_file} is not written: the disk is full")
 
-    def _change(self, name: str, **values: Any) -> None:
+    def _change(self, trial: str, **values: Any) -> None:
         with self._streams.held():
-            before = self._trials[name]
-            self._trials[name] = now = replace(before, **values)
+            self._put(replace(self._trials[trial], **values))
+
+    def _put(self, now: TrialStatus) -> None:
+        with self._streams.held():
+            before, self._trials[now.name] = self._trials[now.name], now
             if now.state != before.state:
                 self._streams.log().write(now)
             self.follower.changed(now)
@@ -291,8 +293,7 @@ class Board(tune.Callback):  # type: ignore[misc]
         name = trial_name(trial)
         self._streams.look(self._hear)
         self._streams.close(name)
-        ended = self._from_folder(replace(self._trials[name], state="failed", error=otherwise))
-        self._change(name, **{each.name: getattr(ended, each.name) for each in fields(ended)})
+        self._put(self._from_folder(replace(self._trials[name], state="failed", error=otherwise)))
         self.strategy.ended(self.statuses())
         self._write()
         self._share()
