@@ -15,7 +15,7 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -83,11 +83,13 @@ class EventLog(RunListener):
     Args:
         path: The file.
         origin: Who writes.
+        relay: Gets every line too, without its end, and takes it to who cannot see the file.
     """
 
-    def __init__(self, path: Path, origin: str) -> None:
+    def __init__(self, path: Path, origin: str, relay: Callable[[bytes], None] | None = None) -> None:
         self._path = path
         self._origin = origin
+        self._relay = relay
         self._waiting: list[bytes] = []
         self._lock = threading.Lock()
 
@@ -97,9 +99,11 @@ class EventLog(RunListener):
         values = asdict(event)
         if "metrics" in values:
             values["metrics"] = {key: _written(value) for key, value in values["metrics"].items()}
-        line = json.dumps(record | values, ensure_ascii=False, default=str)
+        line = json.dumps(record | values, ensure_ascii=False, default=str).encode("utf-8")
+        if self._relay is not None:
+            self._relay(line)
         with self._lock:
-            self._waiting.append(line.encode("utf-8") + b"\n")
+            self._waiting.append(line + b"\n")
             try:
                 self._write_waiting()
             except OSError as error:
@@ -141,8 +145,8 @@ class EventLog(RunListener):
         finally:
             os.close(descriptor)
 
-    def __reduce__(self) -> tuple[type[EventLog], tuple[Path, str]]:
-        return EventLog, (self._path, self._origin)
+    def __reduce__(self) -> tuple[type[EventLog], tuple[Path, str, Callable[[bytes], None] | None]]:
+        return EventLog, (self._path, self._origin, self._relay)
 
 
 class Follower:
@@ -164,10 +168,14 @@ class Follower:
         if not from_beginning:
             self.new()
 
-    def new(self) -> list[Entry]:
-        """Return what was added since the last call; a line that is not whole yet comes with a later one."""
+    def new(self, relayed: Iterable[bytes] = ()) -> list[Entry]:
+        """Return what was added since the last call; a line that is not whole yet comes with a later one.
+
+        Args:
+            relayed: Lines of the stream that came by another way, whether the file can be seen from here or not.
+        """
         entries = []
-        for line in self._lines():
+        for line in (*self._lines(), *relayed):
             if (number := hash(line)) in self._seen:
                 continue
             self._seen.add(number)
@@ -230,21 +238,26 @@ def following(look: Callable[[], None]) -> Iterator[None]:
 
 
 @contextmanager
-def follow(file: Path, followers: Sequence[RunListener]) -> Iterator[None]:
+def follow(
+    file: Path, followers: Sequence[RunListener], *, relayed: Callable[[], Iterable[bytes]] = tuple
+) -> Iterator[Callable[[], None]]:
     """Let followers hear of everything new in the stream of a run while the body runs, but for its end.
+
+    Gives what looks for it at once.
 
     A worker that loses another one ends too and says so, and yet the run goes on: only who started the run knows
     when it is over.
     """
-    follower, notify = Follower(file), EventLog(file, "driver").notified
+    follower, notify, lock = Follower(file), EventLog(file, "driver").notified, threading.Lock()
 
     def look() -> None:
-        for entry in follower.new():
-            for each in followers:
-                pass_on(entry.event, each, notify)
+        with lock:
+            for entry in follower.new(relayed()):
+                for each in followers:
+                    pass_on(entry.event, each, notify)
 
     with following(look):
-        yield
+        yield look
 
 
 def pass_on(event: Event, listener: RunListener, notify: Callable[[str], None]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from dure.files import write_text
 from dure.runs.folder import RunFolder, RunResult, RunState
 
 if TYPE_CHECKING:
+    from dure.runtime.relay import Relay
     from dure.training.run import RunRequest
 
 
@@ -70,7 +73,11 @@ def train(
     write_text(folder.experiment, dump_yaml(experiment))
     events = EventLog(folder.events, "driver")
     try:
-        with follow(folder.events, followers), stoppable(path.resolve(), events.notified) as stop_file:
+        relays: list[Relay] = []
+        with (
+            follow(folder.events, followers, relayed=lambda: _lines(relays)) as look,
+            stoppable(path.resolve(), events.notified) as stop_file,
+        ):
             request = RunRequest(
                 experiment=experiment,
                 profile=profile,
@@ -85,7 +92,7 @@ def train(
                 result = fit(request)
             else:
                 events.notified(f"{profile.num_workers} worker(s) on a cluster; results in {path}")
-                result = _fit_on_cluster(request, address)
+                result = _fit_on_cluster(request, address, relays, look)
     except (Exception, KeyboardInterrupt) as error:
         state: RunState = "failed" if isinstance(error, Exception) else "interrupted"
         for follower in followers:
@@ -98,12 +105,29 @@ def train(
     return result
 
 
-def _fit_on_cluster(request: RunRequest, address: str | None) -> RunResult:
-    """Run in worker processes of a cluster, joined or started here."""
+def _lines(relays: Sequence[Relay]) -> Iterator[bytes]:
+    """Give the lines that came from other nodes."""
+    for relay in relays:
+        for _, line in relay.received():
+            yield line
+
+
+def _fit_on_cluster(
+    request: RunRequest, address: str | None, relays: list[Relay], look: Callable[[], None]
+) -> RunResult:
+    """Run in worker processes of a cluster, joined or started here.
+
+    Args:
+        request: What to run.
+        address: Ray cluster to join.
+        relays: Gets what brings lines from other nodes, if there are some.
+        look: Hands on what is new; called before the cluster ends.
+    """
     from dure.runs.logs import captured_output
     from dure.runtime.cluster import cluster
     from dure.runtime.fit import fit
     from dure.runtime.placement import require_room
+    from dure.runtime.relay import Relay
 
     experiment, profile = request.experiment, request.profile
     with (
@@ -111,4 +135,10 @@ def _fit_on_cluster(request: RunRequest, address: str | None) -> RunResult:
         cluster(address, name=experiment.name) as ray_cluster,
     ):
         require_room(profile, ray_cluster.nodes, experiment.training.batch_size)
-        return fit(request, in_process=False)
+        if relay := Relay.to_here():
+            relays.append(relay)
+            request = replace(request, relay=partial(relay.send, ""))
+        try:
+            return fit(request, in_process=False)
+        finally:
+            look()

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,8 @@ def _run_pending(
             with cluster(address, name=strategy.name) as ray_cluster:
                 if ray_cluster.dashboard_url:
                     board.notify(f"Ray dashboard: {ray_cluster.dashboard_url}")
-                _fit(strategy, pending, requests, ray_cluster, board)
+                relay = board.relay_from_others()
+                _fit(strategy, pending, replace(requests, relay=relay), ray_cluster, board)
             board.stop_if_asked()
 
 

@@ -33,6 +33,7 @@ from dure.runs.folder import RunFolder, RunResult, finite, folder_at
 from dure.runs.restarts import Restarts
 from dure.runtime.deaths import Death, death_of
 from dure.runtime.fit import died_too_often, restart_line
+from dure.runtime.relay import Relay
 from dure.signals import Stopped
 from dure.storage.mirror import SharedFolder
 from dure.storage.pushing import StudyMirror
@@ -130,6 +131,11 @@ class Board(tune.Callback):  # type: ignore[misc]
             finally:
                 ended = self.summary()
                 self._streams.log().write(StudyEnd(ended["study"], ended["state"], ended["seconds"]))
+
+    def relay_from_others(self) -> Relay | None:
+        """Begin to hear of trials on other nodes of the cluster, and return what they send it by, if there are some."""
+        self._streams.relay = Relay.to_here()
+        return self._streams.relay
 
     def notify(self, message: str, *, trial: str | None = None) -> None:
         """Say one line to the user, by the stream of the study or of one of its trials."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from dure.events import Entry, EventLog, Follower, following
 from dure.runs.folder import EVENTS_FILE
+from dure.runtime.relay import Relay
 
 STUDY = "study"
 """Origin of what the study itself says."""
@@ -32,6 +33,8 @@ class StudyStreams:
         self._trials = {name: Follower(path / EVENTS_FILE) for name, path in trials.items() if path != study}
         self._in_study = next((name for name, path in trials.items() if path == study), "")
         self._open: set[str] = set()
+        self.relay: Relay | None = None
+        """Brings lines from other nodes."""
         self._lock = threading.RLock()
 
     def log(self, trial: str | None = None) -> EventLog:
@@ -51,10 +54,13 @@ class StudyStreams:
     def look(self, heard: Callable[[str | None, Entry], None]) -> None:
         """Hand on everything that is new, with the name of its trial; None stands for the study itself."""
         with self._lock:
-            for entry in self._study.new():
+            relayed: dict[str, list[bytes]] = {}
+            for name, line in () if self.relay is None else self.relay.received():
+                relayed.setdefault(name, []).append(line)
+            for entry in self._study.new(relayed.get(self._in_study, ())):
                 heard(None if entry.origin == STUDY else self._in_study, entry)
-            for name in sorted(self._open & self._trials.keys()):
-                for entry in self._trials[name].new():
+            for name in sorted((self._open | relayed.keys()) & self._trials.keys()):
+                for entry in self._trials[name].new(relayed.get(name, ())):
                     heard(name, entry)
 
     @contextmanager

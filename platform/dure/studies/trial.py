@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from dure.events import RunListener, RunProgress
 from dure.runs.folder import RunFolder, RunResult
 from dure.runs.restarts import Restarts
 from dure.runtime.fit import TrainReporter, fit, report_of, run_name
+from dure.runtime.relay import Relay
 from dure.storage.mirror import SharedFolder
 from dure.storage.pushing import push_end
 from dure.storage.remote import StorageError
@@ -50,6 +52,7 @@ class TrialRequests:
         stop_file: As soon as this file is there, trials save a checkpoint and return, and others do not begin.
         session: Names this run of the study among those that went on with it.
         shared: The folder of the study, when it is mirrored in storage.
+        relay: Takes what trials say to the driver from other nodes, if there are some.
     """
 
     study: str
@@ -62,6 +65,7 @@ class TrialRequests:
     stop_file: Path | None = None
     session: str = ""
     shared: SharedFolder | None = None
+    relay: Relay | None = None
 
     def path_of(self, name: str) -> Path:
         """Return the folder of a trial."""
@@ -84,6 +88,7 @@ class TrialRequests:
             shared=self.shared,
             listeners=tuple(self.listeners(experiment)),
             restarts=Restarts(self.path_of(name), self.session),
+            relay=None if self.relay is None else partial(self.relay.send, name),
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -54,6 +54,7 @@ class RunRequest:
         restarts: Counts how often a process of the run died; None where nothing restarts one.
         shared: The folder that is mirrored in storage, which ``path`` is or lies in.
         events: Stream of the run, when it is not that of its folder, because the run is a part of a longer one.
+        relay: Takes the lines of the stream to a driver that may not see the file.
     """
 
     experiment: Experiment
@@ -69,6 +70,7 @@ class RunRequest:
     restarts: Restarts | None = None
     shared: SharedFolder | None = None
     events: Path | None = None
+    relay: Callable[[bytes], None] | None = None
 
     def folder(self) -> RunFolder:
         """Return the names in the run's folder."""
@@ -76,7 +78,7 @@ class RunRequest:
 
     def event_log(self, origin: str) -> EventLog:
         """Return what adds to the run's stream."""
-        return EventLog(self.events or self.folder().events, origin)
+        return EventLog(self.events or self.folder().events, origin, self.relay)
 
 
 def run(request: RunRequest, *, rank: int = 0, num_workers: int = 1) -> RunResult:

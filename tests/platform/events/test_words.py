@@ -7,15 +7,19 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from dure.events import RunListener, RunProgress, StudyListener
+from dure.events import EventLog, Follower, RunListener, RunProgress, StudyListener
 from dure.runtime.experiment import train
+from dure.runtime.relay import Relay
 from dure.studies.adapter import run_study
 from dure.studies.batch import Batch, BatchStudy
 from tests.platform.small_disk import fill
+from tests.platform.studies.two_nodes import several_nodes
 
 SECONDS = 5.0
 """Most that may pass; beside other loads it is still below two."""
@@ -87,6 +91,37 @@ def test_a_full_disk_is_heard_of_at_once_from_a_trial_of_a_batch(tiny, cpu, tmp_
     paused = [line for line in words.lines if "paused: " in line]
     assert [line.startswith(f"{experiment.name}: paused: ") for line in paused] == [True]
     assert any(line.startswith(f"{experiment.name}: there is room again") for line in words.lines)
+
+
+@pytest.mark.slow
+def test_what_is_said_on_another_node_reaches_the_driver_once_and_in_its_order(tmp_path):
+    import ray
+
+    with several_nodes({"CPU": 1}, {"CPU": 1}) as nodes:
+        ray.init(nodes.address, log_to_driver=False)
+        relay = Relay.to_here()
+        follower = Follower(tmp_path / "events.jsonl")
+
+        @ray.remote(num_cpus=0)
+        def say(word: str) -> None:
+            log = EventLog(tmp_path / "events.jsonl", word, partial(relay.send, "trial"))
+            log.notified(f"{word} one")
+            log.notified(f"{word} two")
+
+        for node, word in zip(nodes.ids, ("here", "there"), strict=True):
+            ray.get(
+                say.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(word)
+            )
+        came = relay.received()
+        assert [name for name, _ in came] == ["trial", "trial"]
+        assert relay.received() == []
+    heard = [entry.event.message for entry in follower.new(line for _, line in came)]
+    assert heard == ["here one", "here two", "there one", "there two"]
+    unseen = Follower(tmp_path / "of-another-machine" / "events.jsonl")
+    assert [entry.event.message for entry in unseen.new(line for _, line in came)] == [
+        "there one",
+        "there two",
+    ]
 
 
 @pytest.mark.slow
