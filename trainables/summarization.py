@@ -30,8 +30,9 @@ from dure.family import Family, Features, Rows
 from dure.metrics.rouge import rouge
 from dure.metrics.tokenizers import TokenizerName, get_tokenizer
 from dure.modeling.export import export
-from dure.modeling.loading import load_seq2seq, load_tokenizer
+from dure.modeling.loading import load_model, load_tokenizer
 from dure.modeling.objectives import TokenCrossEntropy
+from dure.modeling.task import SEQ2SEQ
 from trainables.samples.dialogues import Dialogue, dialogue_corpus
 
 _ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_sum")
@@ -77,7 +78,7 @@ class Summarization(Family):
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the model, and let it generate as the experiment says."""
-        model = load_seq2seq(self.experiment, profile, tokenizer, self.tell)
+        model = load_model(SEQ2SEQ, self.experiment, profile, tokenizer, self.tell)
         generation = self.experiment.generation
         model.generation_config.update(
             num_beams=generation.num_beams,

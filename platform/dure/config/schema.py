@@ -50,7 +50,7 @@ class ModelConfig(Section):
     checkpoint: Text
     """Name on the model hub, or a folder saved with ``save_pretrained``."""
     architecture: Text | None = None
-    """Model type (``mt5``, ``t5``, ``bart`` …) for rehearsals, which cannot ask the hub."""
+    """``model_type`` of its config.json (``mt5``, ``bert``, ``llama`` …) for rehearsals, which cannot ask the hub."""
     revision: Text | None = None
     """Branch, tag or commit on the hub."""
     quantization: QuantizationConfig | None = None
