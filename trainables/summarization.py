@@ -27,6 +27,7 @@ from dure.data.collating import Seq2SeqCollator
 from dure.data.encoding import token_ids
 from dure.data.tables import Role
 from dure.family import Family, Features, Rows
+from dure.metrics.metric import Metric
 from dure.metrics.rouge import rouge
 from dure.metrics.tokenizers import TokenizerName, get_tokenizer
 from dure.modeling.export import export
@@ -57,10 +58,10 @@ class Summarization(Family):
         Role("target", "summary"),
     )
     generates = True
-    metric_names = (
-        *(f"eval_{name}" for name in _ROUGE),
-        "eval_num_empty_predictions",
-        "eval_mean_generated_tokens",
+    metrics = (
+        *(Metric(f"eval_{name}", "max", "percent" if name == "rouge_sum" else "share") for name in _ROUGE),
+        Metric("eval_num_empty_predictions", "min", "count"),
+        Metric("eval_mean_generated_tokens", None),
     )
 
     def sample(self, split: str) -> list[dict[str, str]]:

@@ -139,8 +139,8 @@ class TrainingConfig(Section):
     """Such files kept; those of the best, the last and any candidate sweet spot are always among them."""
     best_metric: Text = "eval_rouge_sum"
     """Validation metric that chooses the best checkpoint."""
-    higher_is_better: Bool = True
-    """Whether a larger ``best_metric`` is a better one."""
+    higher_is_better: Bool | None = None
+    """Whether a larger ``best_metric`` is a better one; a metric knows it by itself, and another answer is an error."""
     early_stopping_patience: Int | None = Field(default=None, ge=1)
     """Stop after this many validations without a better ``best_metric``."""
     evaluate_untrained: Bool = False

@@ -138,7 +138,7 @@ def test_a_full_disk_is_heard_of_at_once_from_two_workers(tiny, cpu, tmp_path, s
     words = Words(disk, note)
     result = train(
         tiny("t5", "lora"),
-        profile=cpu.model_copy(update={"num_workers": 2}),
+        profile=cpu.with_({"num_workers": 2}),
         path=disk / "run",
         followers=[HearsRun(words)],
         listeners=[Filling(disk, note)],
