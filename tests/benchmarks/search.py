@@ -101,7 +101,7 @@ def searched(base: Experiment, path: Path, *, scheduler: Any) -> dict[str, Any]:
     )
     ledger = Ledger(base.training.effective_batch_size)
     found: SweepResults = run_experiments(
-        study, [base], profile=load_profile("cpu"), path=path, listener=ledger
+        study, [base], profile=load_profile("cpu"), path=path, follower=ledger
     )
     summary = found.as_json()
     accuracies = {

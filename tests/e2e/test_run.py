@@ -10,7 +10,7 @@ import yaml
 import dure
 from dure.config import available
 
-from .conftest import TINY, call, program
+from .conftest import TINY, call
 
 SMALL = (*TINY, "training.batch_size=4")
 
@@ -37,7 +37,7 @@ def test_a_sweep_in_a_file_of_ones_own_runs_is_continued_and_read_back(tmp_path)
     }  # fmt: skip
     Path("mine.yaml").write_text(yaml.safe_dump(mine), encoding="utf-8")
     words = ("run", "mine.yaml", "--rehearse", "--profile", "cpu", "--output", "out", "--json", *SMALL)
-    first = program(*words, cwd=tmp_path)
+    first = call(*words)
     assert first.code == 0, first.err
     record = dure.read_results(Path("out"))
     assert record.as_json() == first.value
@@ -45,7 +45,7 @@ def test_a_sweep_in_a_file_of_ones_own_runs_is_continued_and_read_back(tmp_path)
 
     # The same file with more points goes on; with another metric it is refused, and nothing is touched.
     Path("mine.yaml").write_text(yaml.safe_dump(mine | {"num_trials": 2}), encoding="utf-8")
-    more = program(*words, "--resume", cwd=tmp_path)
+    more = call(*words, "--resume")
     assert more.code == 0, more.err
     assert [each["name"] for each in more.value["experiments"]] == ["trial_000", "trial_001"]
     Path("mine.yaml").write_text(yaml.safe_dump(mine | {"metrics": ["seconds"]}), encoding="utf-8")

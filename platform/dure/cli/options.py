@@ -70,6 +70,14 @@ Overrides = Annotated[
         metavar="KEY=VALUE", help="Settings laid over the YAML, such as training.learning_rate=3e-5."
     ),
 ]
+Reading = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="How the table is read, such as data.encoding=cp949 or data.on_bad_row=skip.",
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
 ProfileOption = Annotated[
     str | None,
     typer.Option(

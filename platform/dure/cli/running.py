@@ -54,7 +54,7 @@ def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> in
                 path=path,
                 resume=asked.resume,
                 address=asked.address,
-                listeners=[RunConsole(screen)],
+                followers=[RunConsole(screen)],
             )
     except RunError:
         failed = RunFolder(path).read_result()

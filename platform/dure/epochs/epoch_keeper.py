@@ -31,7 +31,7 @@ class EpochKeeper(RunListener):
         self._losses = dict(losses)
         self._path: Path | None = None
 
-    def started(self, start: RunStart, tell: Callable[[str], None]) -> None:
+    def started(self, start: RunStart, notify: Callable[[str], None]) -> None:
         """Note where the run is."""
         self._path = start.path
 

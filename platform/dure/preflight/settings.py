@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from dure.config.data import Source, source_name
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.family import Family
@@ -20,18 +21,18 @@ def best_metric(note: Note, family: Family) -> None:
     note.found = f"{metric.name}, {metric.sentence}"
 
 
-def sources(note: Note, family: Family) -> dict[str, str]:
+def sources(note: Note, family: Family) -> dict[str, Source]:
     """Return the table that each split is read from, when all are there and belong together."""
     from dure.config.data import SAMPLE
     from dure.family.corpus import check_sources
 
     check_sources(family.experiment)
     data = family.experiment.data
-    found = {"train": data.train}
+    found: dict[str, Source] = {"train": data.train}
     if data.fold is None:
         test = SAMPLE if data.test is None and data.train == SAMPLE else data.test
         found |= {split: source for split, source in (("dev", data.dev), ("test", test)) if source}
-    note.found = ", ".join(f"{split}: {source}" for split, source in found.items())
+    note.found = ", ".join(f"{split}: {source_name(source)}" for split, source in found.items())
     return found
 
 

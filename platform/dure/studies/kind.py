@@ -36,8 +36,8 @@ class Session:
         resume: Whether the folder holds what is to be continued.
         back_to: A checkpoint of the folder to go back to, for kinds that can.
         address: Ray cluster to join.
-        listener: Who is told of the study's progress.
-        run_listeners: Who is told of the progress of a run that is no trial.
+        follower: Who hears of the study, here in the driver.
+        run_followers: Who hears of a run that is no trial.
     """
 
     profile: Profile
@@ -45,8 +45,8 @@ class Session:
     resume: bool = False
     back_to: Path | None = None
     address: str | None = None
-    listener: StudyListener = field(default_factory=StudyListener)
-    run_listeners: Sequence[RunListener] = ()
+    follower: StudyListener = field(default_factory=StudyListener)
+    run_followers: Sequence[RunListener] = ()
 
 
 class Kind(ABC, Generic[Plan, Results]):

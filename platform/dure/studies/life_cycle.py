@@ -177,8 +177,8 @@ def run(study: StudyPlan, asked: Asked, *, screen: Terminal) -> StudyResults:
         resume=resume,
         back_to=asked.back_to,
         address=asked.address,
-        listener=StudyConsole(screen, metrics=kind.watched()),
-        run_listeners=(RunConsole(screen),),
+        follower=StudyConsole(screen, metrics=kind.watched()),
+        run_followers=(RunConsole(screen),),
     )
     return results
 
@@ -192,8 +192,8 @@ def conduct(
     resume: bool = False,
     back_to: Path | None = None,
     address: str | None = None,
-    listener: StudyListener | None = None,
-    run_listeners: Sequence[RunListener] = (),
+    follower: StudyListener | None = None,
+    run_followers: Sequence[RunListener] = (),
 ) -> Any:
     """Run a study that is checked in its folder, and leave its results there.
 
@@ -204,8 +204,8 @@ def conduct(
         resume: Continue what it holds.
         back_to: A checkpoint of it to go back to.
         address: Ray cluster to join.
-        listener: Who is told of the study's progress.
-        run_listeners: Who is told of the progress of a run that is no trial.
+        follower: Who hears of the study, here in the driver.
+        run_followers: Who hears of a run that is no trial.
 
     Returns:
         The record of the study's kind.
@@ -224,7 +224,7 @@ def conduct(
         for folder, experiment in kept.items():
             stored_experiment(path / folder, experiment)
     session = Session(
-        profile, path, resume, back_to, address, listener or StudyListener(), tuple(run_listeners)
+        profile, path, resume, back_to, address, follower or StudyListener(), tuple(run_followers)
     )
     kind.begin(session)
     write_text(path / STUDY_FILE, dump_yaml(kind.study))
@@ -246,9 +246,9 @@ def run_experiments(
     shape: Shape = unshaped,
     resume: bool = False,
     address: str | None = None,
-    listener: StudyListener | None = None,
+    follower: StudyListener | None = None,
 ) -> Any:
     """Run a study of experiments that are at hand, not named in it; see :func:`conduct`."""
     study = study.named(experiments).resolved(experiments)
     kind = study.kind_of()(study, experiments, shape)
-    return conduct(kind, profile=profile, path=path, resume=resume, address=address, listener=listener)
+    return conduct(kind, profile=profile, path=path, resume=resume, address=address, follower=follower)

@@ -17,13 +17,18 @@ def predict(
     run: Annotated[
         Path, typer.Argument(help="Folder of a finished run, or of a cross-validation.", metavar="RUN")
     ],
-    source: Annotated[Path, typer.Argument(help="Table to predict.", metavar="INPUT")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="CSV file to write.", metavar="FILE")],
+    source: Annotated[str, typer.Argument(help="Table to predict.", metavar="INPUT")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="File to write: .csv, .tsv, .jsonl or .xlsx.", metavar="FILE"),
+    ],
+    overrides: options.Reading = None,
     fold: Annotated[
         int | None,
         typer.Option(help="Fold whose model predicts; all together when not given.", metavar="N"),
     ] = None,
     profile: options.ProfileOption = None,
+    force: options.Force = False,
     as_json: options.Json = False,
 ) -> None:
     """Predict a table with the best checkpoint of a run, or with those of all folds together."""
@@ -38,9 +43,14 @@ def predict(
             run,
             source,
             output,
+            overrides=overrides or (),
+            force=force,
             fold=fold,
             profile=api.choose_profile(profile, tell),
             progress=progress,
             tell=tell,
         )
-    print_result(outcome, f"{outcome['rows']:,} predictions in {outcome['output']}", as_json=as_json)
+    text = f"{outcome['rows']:,} predictions in {outcome['output']}"
+    if outcome["skipped"]:
+        text += f", and {outcome['skipped']:,} without one (rows that were skipped)"
+    print_result(outcome, text, as_json=as_json)

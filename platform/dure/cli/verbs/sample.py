@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -30,10 +31,15 @@ def sample(
             help="Part of the training targets that are swapped; only for dilemmas.", metavar="PART"
         ),
     ] = 0.0,
+    force: options.Force = False,
     as_json: options.Json = False,
 ) -> None:
     """Write an embedded Korean sample corpus: as CSV, and the dilemmas as JSON lines."""
+    from dure.data.writing import place_files
+
     write_sample = import_module("trainables.samples").write_sample
-    paths: dict[str, Path] = write_sample(corpus, output, label_noise=label_noise)
+    with TemporaryDirectory() as folder:
+        written: dict[str, Path] = write_sample(corpus, Path(folder), label_noise=label_noise)
+        paths = place_files(written, output, force=force)
     files = {name: str(path) for name, path in paths.items()}
     print_result(files, "\n".join(files.values()), as_json=as_json)

@@ -16,6 +16,7 @@ from dure.cli.printing import print_result
 def score(
     predictions: Annotated[Path, typer.Argument(help="Table of predictions.", metavar="PREDICTIONS")],
     references: Annotated[Path, typer.Argument(help="Table of references.", metavar="REFERENCES")],
+    overrides: options.Reading = None,
     id_column: Annotated[str, typer.Option(help="Column that joins the two.")] = "fname",
     prediction_column: Annotated[str, typer.Option(help="Column of the predictions.")] = "summary",
     reference_columns: Annotated[
@@ -46,5 +47,6 @@ def score(
         tokenizer=tokenizer,
         task=task,
         multi_reference=multi_reference,
+        overrides=overrides or (),
     )
     print_result(scores, score_table(scores), as_json=as_json)

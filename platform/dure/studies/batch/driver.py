@@ -39,7 +39,7 @@ class BatchKind(Kind[BatchStudy, BatchResults]):
 
     def run(self, session: Session) -> BatchResults:
         """Run the experiments side by side."""
-        from dure.reporting.tracking import tracker_for
+        from dure.reporting.tracking import trackers_for
         from dure.studies.adapter import run_study
         from dure.studies.batch.strategy import Batch
 
@@ -48,8 +48,8 @@ class BatchKind(Kind[BatchStudy, BatchResults]):
             Batch(self.study, experiments),
             profile=session.profile,
             path=session.path,
-            listener=session.listener,
-            trackers={each.name: tracker_for(each) for each in experiments},
+            follower=session.follower,
+            listeners=trackers_for,
             address=session.address,
         )
 

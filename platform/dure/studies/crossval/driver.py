@@ -52,7 +52,7 @@ class CrossvalKind(Kind[CrossvalStudy, CrossvalResults]):
 
     def run(self, session: Session) -> CrossvalResults:
         """Run the folds that are left, and put together what they left."""
-        from dure.reporting.tracking import tracker_for
+        from dure.reporting.tracking import trackers_for
         from dure.studies.adapter import run_study
         from dure.studies.crossval.strategy import Crossval
 
@@ -67,8 +67,8 @@ class CrossvalKind(Kind[CrossvalStudy, CrossvalResults]):
             strategy,
             profile=session.profile,
             path=session.path,
-            listener=session.listener,
-            tracker=tracker_for,
+            follower=session.follower,
+            listeners=trackers_for,
             address=session.address,
         )
         return _put_together(self.study, [each.name for each in experiments], session.path, results)

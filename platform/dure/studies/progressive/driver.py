@@ -75,7 +75,7 @@ class ProgressiveKind(Kind[ProgressiveStudy, ProgressiveResults]):
 
     def run(self, session: Session) -> ProgressiveResults:
         """Run the stages that are left."""
-        from dure.reporting.tracking import tracker_for
+        from dure.reporting.tracking import trackers_for
         from dure.studies.adapter import run_study
         from dure.studies.progressive.plot import plot_progressive
         from dure.studies.progressive.strategy import Progressive
@@ -92,8 +92,8 @@ class ProgressiveKind(Kind[ProgressiveStudy, ProgressiveResults]):
             strategy,
             profile=session.profile,
             path=path,
-            listener=session.listener,
-            tracker=tracker_for,
+            follower=session.follower,
+            listeners=trackers_for,
             address=session.address,
         )
         if results.winner is not None and results.best_stage is not None:

@@ -77,15 +77,15 @@ class SweepKind(Kind[SweepStudy, SweepResults]):
 
     def run(self, session: Session) -> SweepResults:
         """Run the sweep, or what is left of it."""
-        from dure.reporting.tracking import tracker_for
+        from dure.reporting.tracking import trackers_for
         from dure.studies.adapter import run_study
 
         results = run_study(
             self._strategy,
             profile=session.profile,
             path=session.path,
-            listener=session.listener,
-            tracker=tracker_for,
+            follower=session.follower,
+            listeners=trackers_for,
             address=session.address,
         )
         rows = {

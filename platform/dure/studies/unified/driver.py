@@ -69,7 +69,7 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
         from dure.runtime.experiment import train
         from dure.studies.unified.plot import plot_curves
 
-        path, tell = session.path, session.listener.told
+        path, tell = session.path, session.follower.notified
         folder, (experiment,) = UnifiedFolder(path), self.shown()
         best: dict[str, Any] = {}
         if self.study.sweep:
@@ -88,8 +88,8 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
             path=path,
             resume=session.resume and folder.metrics.is_file(),
             address=session.address,
-            listeners=session.run_listeners,
-            companions=[EpochKeeper(load_family(experiment).module_losses())],
+            followers=session.run_followers,
+            listeners=[EpochKeeper(load_family(experiment).module_losses())],
             layout=UnifiedFolder,
         )
         write_metadata(folder)
@@ -137,7 +137,7 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
             path=place,
             resume=started,
             address=session.address,
-            listener=session.listener,
+            follower=session.follower,
         )
         if results.best_values is None:
             raise UserError(
@@ -166,7 +166,7 @@ def _go_back(folder: UnifiedFolder, file: Path, experiment: Experiment, tell: Te
             *(folder.path / name for name in (RESULTS, CURVES, module_epochs.ANALYSIS)),
             folder.metadata,
         ],
-        tell=tell,
+        notify=tell,
     )
     write_metadata(folder)
     write_json(mark, {"file": file.name})

@@ -47,7 +47,7 @@ def test_a_sweep_of_a_tiny_model_from_first_points_to_more_trials(tiny, cpu, wid
     study = plan_sweep("tiny", space=wide, num_trials=3, tries=("1e-4", "1e-2", "1"))
     notes = _Notes()
     one = cpu.model_copy(update={"max_concurrent_trials": 1})
-    results = run_experiments(study, [experiment], profile=one, path=path, listener=notes)
+    results = run_experiments(study, [experiment], profile=one, path=path, follower=notes)
     summary = results.as_json()
 
     assert summary["state"] == "completed", summary
@@ -92,7 +92,7 @@ def test_a_sweep_of_a_tiny_model_from_first_points_to_more_trials(tiny, cpu, wid
     more = plan_sweep("tiny", num_trials=4, tries=("5e-3",), before=begun).continued(begun, str(path))
     again = _Notes()
     summary = run_experiments(
-        more, [experiment], profile=one, path=path, resume=True, listener=again
+        more, [experiment], profile=one, path=path, resume=True, follower=again
     ).as_json()
     assert {name for name, _ in again.states} == {"trial_003"}
     assert summary["values"]["trial_003"] == {LR: 5e-3}
