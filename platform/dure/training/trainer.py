@@ -35,13 +35,11 @@ from dure.runs.folder import RunFolder
 from dure.runs.forecast import forecast, num_parameters
 from dure.training import zero
 from dure.training.arguments import total_steps, training_arguments, worker_batch_size
-from dure.training.fitting import FittingRows
-from dure.training.hf import Averaging, ClassicTrainer, GeneratingTrainer, Rhythm
-from dure.training.oom import is_out_of_memory
-from dure.training.recorder import Recorder
+from dure.training.hf import Averaging, ClassicTrainer, GeneratingTrainer, Rhythm, RunningLoss
+from dure.training.oom import FittingRows, is_out_of_memory
+from dure.training.recorder import Recorder, check_last_loss, recorded_metrics
 from dure.training.recovery import Recovery
-from dure.training.running_loss import RunningLoss
-from dure.training.scores import check_best_metric, check_last_loss, recorded_metrics
+from dure.training.scores import check_best_metric
 from dure.training.snapshots import EpochSnapshots
 from dure.training.stopping import Stopping, StopRequest
 
