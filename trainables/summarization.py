@@ -22,14 +22,12 @@ from transformers import (
 
 from dure.config.schema import Profile
 from dure.config.section import Section
-from dure.data.batching import length_order
-from dure.data.collating import Seq2SeqCollator
+from dure.data.collating import Batch, TextPairs
 from dure.data.encoding import token_ids
 from dure.data.tables import Role
 from dure.family import Family, Features, Rows
 from dure.metrics.rouge import rouge
 from dure.metrics.tokenizers import TokenizerName, get_tokenizer
-from dure.modeling.export import export
 from dure.modeling.loading import load_seq2seq, load_tokenizer
 from dure.modeling.objectives import TokenCrossEntropy
 from trainables.samples.dialogues import Dialogue, dialogue_corpus
@@ -55,7 +53,7 @@ class Summarization(Family):
         Role("text", "dialogue", is_input=True),
         Role("target", "summary"),
     )
-    generates = True
+    predicts = validates = "text"
     metric_names = (
         *(f"eval_{name}" for name in _ROUGE),
         "eval_num_empty_predictions",
@@ -122,9 +120,9 @@ class Summarization(Family):
             "input_prefix": settings.input_prefix,
         }
 
-    def collator(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Seq2SeqCollator:
+    def batches(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> TextPairs:
         """Pad to the longest row of the batch."""
-        return Seq2SeqCollator(
+        return TextPairs(
             int(tokenizer.pad_token_id or 0),
             lambda labels: model.prepare_decoder_input_ids_from_labels(labels=labels),
             multiple_of=8 if torch.cuda.is_available() else 1,
@@ -163,33 +161,11 @@ class Summarization(Family):
         tokenizer = get_tokenizer(self.options.rouge_tokenizer)
         return {"rouge_tokenizer": tokenizer.name, "rouge_tokenizer_version": tokenizer.version}
 
-    def predict(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        dataset: datasets.Dataset,
-        *,
-        progress: Callable[[int], None],
+    def predictions(
+        self, answers: torch.Tensor, batch: Batch, tokenizer: PreTrainedTokenizerBase
     ) -> list[dict[str, Any]]:
-        """Write a summary for every row; longest rows first, so that batches pad little."""
-        training = self.experiment.training
-        batch_size = training.eval_batch_size or training.batch_size
-        order = length_order(dataset["length"])
-        collate = self.collator(tokenizer, model)
-        summaries: dict[int, str] = {}
-        model.eval()
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            batch = collate([{"input_ids": ids} for ids in dataset.select(rows)["input_ids"]])
-            with torch.inference_mode():
-                ids = model.generate(**{key: value.to(model.device) for key, value in batch.items()})
-            summaries |= dict(zip(rows, self._decoded(tokenizer, ids.cpu().numpy()), strict=True))
-            progress(len(rows))
-        return [{"summary": summaries[row]} for row in range(len(dataset))]
-
-    def export(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-        """Save the model with its adapters merged in."""
-        export(model, tokenizer, folder)
+        """Return the summary of every row."""
+        return [{"summary": text} for text in self._decoded(tokenizer, answers.numpy())]
 
     def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load what :meth:`export` saved."""

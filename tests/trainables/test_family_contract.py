@@ -64,7 +64,7 @@ def test_build_step_save_load_gives_the_same_logits(architecture, kind, more, ti
     family = load_family(tiny(architecture, kind, **more))
     corpus = load_corpus(family, tell=lambda message: None)
     model = family.load_model(corpus.tokenizer, cpu)
-    batch = family.collator(corpus.tokenizer, model)(
+    batch = family.batches(corpus.tokenizer, model).collate(
         [{"input_ids": row["input_ids"], "labels": row["labels"]} for row in corpus.train.select(range(4))]
     )
     optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=1e-2)

@@ -14,7 +14,7 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from dure.config.loading import checked
 from dure.config.schema import Experiment, Profile
@@ -25,8 +25,10 @@ from dure.errors import UserError
 
 if TYPE_CHECKING:
     import datasets
+    import torch
     from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
+    from dure.data.collating import Batch, Batches
     from dure.modeling.objectives import Objective
 
 logger = logging.getLogger(__name__)
@@ -45,17 +47,20 @@ class Family(ABC):
     """One kind of model with its data and its metrics; made for one experiment.
 
     A run calls, in this order: :meth:`survey`, :meth:`load_tokenizer`, :meth:`encode` for every split (in batches; the
-    result is cached under :meth:`encoding_key`), :meth:`load_model`, :meth:`collator`,
-    :meth:`compute_metrics`, :meth:`objective`, and after training :meth:`export` and :meth:`baseline`. Prediction calls
-    :meth:`load_exported`, :meth:`encode` and :meth:`predict`.
+    result is cached under :meth:`encoding_key`), :meth:`load_model`, :meth:`batches`, :meth:`compute_metrics`,
+    :meth:`objective`, and after training :meth:`export` and :meth:`baseline`. Prediction calls :meth:`load_exported`,
+    :meth:`encode`, :meth:`batches` and :meth:`predictions`. ``dure.family.testing`` takes any family through all of it.
     """
 
     options_section: ClassVar[type[Section]] = NoOptions
     """Typed section that ``task:`` of the experiment must satisfy."""
     roles: tuple[Role, ...]
     """Columns of the tables."""
-    generates: ClassVar[bool] = False
-    """Whether validation generates text."""
+    predicts: ClassVar[Literal["logits", "text"]] = "logits"
+    """What a prediction is made of: the logits of a forward pass, or the ids of generated text."""
+
+    validates: ClassVar[Literal["logits", "text", "loss"]] = "logits"
+    """What validation computes for :meth:`compute_metrics` beside the loss; with ``loss`` there is nothing more."""
 
     takes_class_weights: ClassVar[bool] = False
     """Whether :meth:`objective` honours ``objective.class_weights``; a family that cannot refuses the option."""
@@ -111,19 +116,19 @@ class Family(ABC):
         """Return the settings that :meth:`encode` depends on, besides the tokenizer."""
 
     @abstractmethod
-    def collator(
-        self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
-    ) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
-        """Return what turns encoded rows into one padded batch."""
+    def batches(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Batches:
+        """Return how encoded rows become batches, and how a batch is halved when memory does not suffice."""
 
-    @abstractmethod
     def compute_metrics(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: datasets.Dataset
     ) -> Callable[[EvalPrediction], dict[str, float]]:
-        """Return what scores the predictions of ``dataset``, whose rows come in the dataset's order.
+        """Return what scores the answers to ``dataset``, whose rows come in the dataset's order.
 
-        A figure of one class among others is named ``figure[class]``, such as ``f1[positive]``.
+        Not called when the family :attr:`validates` by ``loss``. Answers are what it says else, logits or generated
+        ids, and rows are their first dimension. A figure of one class among others is named ``figure[class]``, such as
+        ``f1[positive]``.
         """
+        raise NotImplementedError(f"{type(self).__name__} validates by {self.validates} and scores nothing")
 
     @abstractmethod
     def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> Objective:
@@ -136,24 +141,23 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def predict(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        dataset: datasets.Dataset,
-        *,
-        progress: Callable[[int], None],
+    def predictions(
+        self, answers: torch.Tensor, batch: Batch, tokenizer: PreTrainedTokenizerBase
     ) -> list[dict[str, Any]]:
-        """Predict every row of an encoded dataset, in its order; ``progress`` gets the number of rows done.
+        """Return what the model's answers to a batch say: for every row, output columns (such as ``summary``) to values.
 
-        Each prediction maps output columns (such as ``summary``) to values.
+        Args:
+            answers: What the family :attr:`predicts`, on the CPU: logits in fp32, or the ids of what was generated
+                after the prompts, shape (rows, length).
+            batch: The batch, whose rows may lack targets.
+            tokenizer: What the rows were encoded by.
         """
 
     def combine(self, predictions: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
         """Put the predictions of several models on the same rows together, as an ensemble.
 
         Args:
-            predictions: What :meth:`predict` gave, by model.
+            predictions: By model, what :meth:`predictions` gave for all rows.
 
         Raises:
             UserError: The family has no way to do that.
@@ -164,9 +168,11 @@ class Family(ABC):
             hint="--fold 1 takes the model of one fold",
         )
 
-    @abstractmethod
     def export(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-        """Save the model so that ``from_pretrained(folder)`` gives it back without dure."""
+        """Save the model, adapters merged, so that ``from_pretrained(folder)`` gives it back without dure."""
+        from dure.modeling.export import export
+
+        export(model, tokenizer, folder)
 
     @abstractmethod
     def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

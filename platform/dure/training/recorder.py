@@ -46,6 +46,10 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         """Wall time of the run so far, over all resumptions."""
         return self.seconds_before + time.monotonic() - self._began
 
+    def epochs_to_keep(self) -> set[int]:
+        """Return the epochs whose weights a listener still needs."""
+        return {epoch for each in self.listeners for epoch in each.epochs_to_keep()}
+
     def begin(self, resumed_step: int) -> None:
         """Start the clock; records after ``resumed_step`` are dropped, since those steps come again."""
         kept = [record for record in read_json_lines(self.path) if record["step"] <= resumed_step]

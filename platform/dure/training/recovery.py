@@ -3,7 +3,7 @@
 The unit that is computed again is the optimiser step. A backward pass that fails has added part of its gradients
 already, so what earlier micro-batches gave cannot be kept without a copy of all gradients. Since the loss is
 divided by the items of the whole step, a micro-batch in pieces has the gradients of the whole one, and the step
-that of a run which had smaller micro-batches from its start, to rounding. The state of the random generators is
+that of a run which had smaller micro-batches from its start, to rounding. How a batch is halved, the family says. The state of the random generators is
 put back too: a step that is computed again as it was has the dropout of the step that failed.
 
 Workers that train together agree once a step. Until then none may wait for another, so each computes its
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,9 +23,11 @@ from typing import Any, Literal
 import torch
 from torch import distributed, nn
 
+from dure.data.collating import Batch, Batches, pieces
 from dure.errors import RunError
 from dure.files import write_json
 from dure.training import memory, oom
+from dure.training.worker import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +35,6 @@ MAX_ATTEMPTS = 4
 """Times that one step is computed at the same size before the run fails."""
 STATE_FILE = "recovery.json"
 
-Batch = Mapping[str, Any]
 Compute = Callable[[Batch], torch.Tensor]
 
 
@@ -59,14 +60,13 @@ class Recovery:
 
     Args:
         policy: ``retry``, ``shrink`` or ``error``, as ``training.on_oom`` says.
+        batches: How the family halves a batch.
         model: The model, before it is wrapped for several workers.
         device: ``cpu``, ``cuda`` or ``mps``.
         num_rows: Rows of a micro-batch of one worker.
         folder: Folder of the run.
-        tell: Gets one line about every failure.
+        worker: Which of the processes that train together this is; notifies of every failure.
         remember: Gets the rows at a time whenever they become fewer.
-        rank: Number of this process among those that train together.
-        num_workers: How many these are.
         shares_out: Whether DeepSpeed shares out the model. It sends gradients while it computes them, so a pass cannot
             be taken back and nothing is computed again, whatever the policy.
     """
@@ -74,30 +74,28 @@ class Recovery:
     def __init__(
         self,
         policy: Literal["retry", "shrink", "error"],
+        batches: Batches,
         model: nn.Module,
         device: str,
         *,
         num_rows: int,
         folder: Path,
-        tell: Callable[[str], None],
+        worker: Worker,
         remember: Callable[[int], None] = lambda rows: None,
-        rank: int = 0,
-        num_workers: int = 1,
         shares_out: bool = False,
     ) -> None:
         self.policy = "error" if shares_out else policy
+        self.batches = batches
         self.model = model
         self.device = device
         self.rows_at_once = num_rows
         self.num_rows = num_rows
         self.num_oom = 0
         self._folder = folder
-        self._tell = tell
+        self._worker = worker
         self._remember = remember
-        self._rank = rank
-        self._num_workers = num_workers
         self._shares_out = shares_out
-        self._has_agreed = num_workers == 1
+        self._has_agreed = worker.num_workers == 1
         self._step: _Step | None = None
         self._stats: dict[str, Any] = {}
 
@@ -130,7 +128,7 @@ class Recovery:
             return None
         attempts = 1
         while self._anyone(now.has_failed):
-            attempts = self._settle(step, attempts)
+            attempts = self._settle(now, step, attempts)
             self.model.zero_grad(set_to_none=True)
             _set_random_state(self.device, now.random)
             now.losses, now.has_failed = [], False
@@ -178,7 +176,7 @@ class Recovery:
         losses: list[torch.Tensor] = []
         piece: Batch = {}
         try:
-            for piece in pieces(now.batches[place], self.rows_at_once):
+            for piece in pieces(self.batches, now.batches[place], self.rows_at_once):
                 losses.append(compute(piece))
         except Exception as error:
             if not oom.is_out_of_memory(error):
@@ -192,8 +190,8 @@ class Recovery:
         self.model.zero_grad(set_to_none=True)
         memory.release()
 
-    def _settle(self, step: int, attempts: int) -> int:
-        """Decide how the step is computed again, and return the how-manieth attempt at its size that is.
+    def _settle(self, now: _Step, step: int, attempts: int) -> int:
+        """Decide how the step is computed again, and return the number of the attempt at its size.
 
         All workers decide the same, since they know the same numbers.
         """
@@ -208,7 +206,7 @@ class Recovery:
         )
         if self.policy == "shrink" and self.rows_at_once > 1:
             self.rows_at_once = self.rows_at_once // 2
-            passes = -(-self.num_rows // self.rows_at_once)
+            passes = max(len([*pieces(self.batches, each, self.rows_at_once)]) for each in now.batches)
             action = f"{self.rows_at_once} rows at once from here on, {passes} passes for each before"
             self._remember(self.rows_at_once)
             attempts = 0
@@ -225,7 +223,7 @@ class Recovery:
                 else "; set training.on_oom=shrink, or a smaller training.batch_size"
             )
             raise RunError(f"{where} in {attempts} attempts{advice} (see {self._folder / 'oom_stats'})")
-        self._tell(f"{where}: {action}")
+        self._worker.notify(f"{where}: {action}")
         return attempts + 1
 
     def _stats_of(self, error: BaseException, batch: Batch, step: int) -> dict[str, Any]:
@@ -238,14 +236,14 @@ class Recovery:
             "rows": self.rows_at_once,
             "shapes": oom.shapes(batch),
             "device": self.device,
-            "worker": self._rank,
+            "worker": self._worker.rank,
             **numbers,
             "policy": self.policy,
             "error": " ".join(str(error).split())[:500] or type(error).__name__,
         }
 
     def _write(self, stats: dict[str, Any]) -> None:
-        path = oom.write_stats(self._folder, stats, rank=self._rank)
+        path = oom.write_stats(self._folder, stats, rank=self._worker.rank)
         logger.info("memory figures are in %s", path)
 
     def _place(self) -> torch.device:
@@ -260,7 +258,7 @@ class Recovery:
 
     def _anyone(self, has_failed: bool) -> bool:
         """Whether any worker has failed; asks all of them."""
-        if self._num_workers == 1:
+        if self._worker.num_workers == 1:
             return has_failed
         flag = torch.tensor(float(has_failed), device=self._place())
         distributed.all_reduce(flag)
@@ -268,35 +266,17 @@ class Recovery:
 
     def _average_gradients(self) -> None:
         """Average the gradients over the workers; a parameter that took no part here gives zeros."""
-        if self._num_workers == 1:
+        if self._worker.num_workers == 1:
             return
         waiting = []
         for parameter in self.model.parameters():
             if parameter.requires_grad:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
-                parameter.grad /= self._num_workers
+                parameter.grad /= self._worker.num_workers
                 waiting.append(distributed.all_reduce(parameter.grad, async_op=True))
         for work in waiting:
             work.wait()
-
-
-def pieces(batch: Batch, rows: int) -> Iterator[Batch]:
-    """Cut a batch into pieces of at most so many rows, in their order.
-
-    Tensors whose first dimension is that of the labels hold rows; everything else goes with every piece.
-    """
-    num_rows = len(batch["labels"])
-    if num_rows <= rows:
-        yield batch
-        return
-    for start in range(0, num_rows, rows):
-        yield {
-            name: value[start : start + rows]
-            if isinstance(value, torch.Tensor) and value.dim() and len(value) == num_rows
-            else value
-            for name, value in batch.items()
-        }
 
 
 def _random_state(device: str) -> dict[str, torch.Tensor]:

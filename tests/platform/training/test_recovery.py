@@ -19,8 +19,9 @@ from dure.family.corpus import load_corpus
 from dure.files import read_json_lines
 from dure.runs.folder import RunFolder
 from dure.training.oom import happened_in, is_out_of_memory
-from dure.training.recovery import MAX_ATTEMPTS, pieces
+from dure.training.recovery import MAX_ATTEMPTS
 from dure.training.trainer import ModelTrainer
+from dure.training.worker import Worker
 
 ACCUMULATED = {"gradient_accumulation_steps": 2, "max_steps": 4, "eval_every": 2, "num_data_workers": 0}
 
@@ -76,7 +77,7 @@ def made(experiment, cpu, folder, *changes, told=None):
         change(model)
     return ModelTrainer(
         family, model, corpus.tokenizer, corpus.train, corpus.dev, profile=cpu, folder=RunFolder(folder),
-        tell=[].append if told is None else told.append,
+        worker=Worker(notify=[].append if told is None else told.append),
     )  # fmt: skip
 
 
@@ -243,15 +244,6 @@ def test_the_innermost_module_is_where_it_happened() -> None:
     with pytest.raises(torch.OutOfMemoryError) as caught:
         model(torch.ones(1, 2))
     assert happened_in(caught.value, model) == ("forward", "1.0")
-
-
-def test_pieces_are_the_rows_in_their_order() -> None:
-    batch = {"input_ids": torch.arange(14).view(7, 2), "labels": torch.arange(7), "scale": torch.tensor(2.0)}
-    cut = list(pieces(batch, 3))
-    assert [len(piece["labels"]) for piece in cut] == [3, 3, 1]
-    torch.testing.assert_close(torch.cat([piece["input_ids"] for piece in cut]), batch["input_ids"])
-    assert all(piece["scale"] is batch["scale"] for piece in cut)
-    assert list(pieces(batch, 7)) == [batch]
 
 
 @pytest.mark.slow
