@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -28,7 +28,7 @@ from dure.data.tables import Role
 from dure.family import Family, Features, Rows
 from dure.metrics.rouge import rouge
 from dure.metrics.tokenizers import TokenizerName, get_tokenizer
-from dure.modeling.loading import load_seq2seq, load_tokenizer
+from dure.modeling.loading import load_seq2seq
 from dure.modeling.objectives import TokenCrossEntropy
 from trainables.samples.dialogues import Dialogue, dialogue_corpus
 
@@ -64,14 +64,6 @@ class Summarization(Family):
         """Return the embedded Korean dialogues with their summaries."""
         rows = (asdict(dialogue) for dialogue in _dialogues()[split])
         return [{"id": row["fname"], "text": row["dialogue"], "target": row["summary"]} for row in rows]
-
-    def load_tokenizer(self, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
-        """Load the checkpoint's tokenizer with the experiment's special tokens, or train the rehearsal's.
-
-        The rehearsal's learns the input prefix too, whose letters the texts may lack.
-        """
-        prefix = self.experiment.tokenizer.input_prefix
-        return load_tokenizer(self.experiment, lambda: (prefix + text for text in texts()))
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the model, and let it generate as the experiment says."""

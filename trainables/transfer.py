@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -27,7 +27,6 @@ from dure.data.tables import Role, Table
 from dure.family import Family, Features, Rows
 from dure.metrics.classification import classification_report, trivial_classification
 from dure.modeling.classifier import classifier_modules, load_classifier
-from dure.modeling.loading import load_tokenizer
 from dure.modeling.objectives import ClassCrossEntropy, Objective, balanced_weights
 from dure.runs.folder import PROBABILITY
 from trainables.samples.reviews import Review, review_corpus
@@ -59,11 +58,6 @@ class Transfer(Family):
         for split, table in tables.items():
             if split != "train":
                 check_classes(table, "label", self.classes)
-
-    def load_tokenizer(self, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
-        """Load the checkpoint's tokenizer with the experiment's special tokens, or train the rehearsal's."""
-        prefix = self.experiment.tokenizer.input_prefix
-        return load_tokenizer(self.experiment, lambda: (prefix + text for text in texts()))
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the encoder with a head over the classes."""

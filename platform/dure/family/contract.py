@@ -94,9 +94,18 @@ class Family(ABC):
             UserError: A table is not what the family needs.
         """
 
-    @abstractmethod
     def load_tokenizer(self, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
-        """Load the tokenizer, or train the rehearsal's; ``texts`` gives all training text."""
+        """Load the checkpoint's tokenizer with the experiment's special tokens, or train the rehearsal's.
+
+        The rehearsal's learns the input prefix too, whose letters the texts may lack.
+
+        Args:
+            texts: Gives all training text.
+        """
+        from dure.modeling.loading import load_tokenizer
+
+        prefix = self.experiment.tokenizer.input_prefix
+        return load_tokenizer(self.experiment, lambda: (prefix + text for text in texts()))
 
     @abstractmethod
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
@@ -111,9 +120,10 @@ class Family(ABC):
         without the roles that are not inputs.
         """
 
-    @abstractmethod
     def encoding_key(self) -> Mapping[str, Any]:
-        """Return the settings that :meth:`encode` depends on, besides the tokenizer."""
+        """Return the settings that :meth:`encode` depends on, besides the tokenizer: here all that it may know."""
+        settings = self.experiment.tokenizer.model_dump(mode="json")
+        return {"family": self.experiment.family, **settings, "task": dict(self.experiment.task)}
 
     @abstractmethod
     def batches(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Batches:
@@ -178,7 +188,6 @@ class Family(ABC):
     def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load what :meth:`export` saved."""
 
-    @abstractmethod
     def baseline(
         self, tokenizer: PreTrainedTokenizerBase, train: datasets.Dataset, dev: datasets.Dataset
     ) -> dict[str, float]:
@@ -191,16 +200,20 @@ class Family(ABC):
 
         Returns:
             Figures under the names in :attr:`metric_names`, and ``eval_loss`` where the predictor has one. A name is
-            left out when the figure says nothing about quality.
+            left out when the figure says nothing about quality; here all are.
         """
+        return {}
 
     def metric_notes(self) -> dict[str, str]:
         """Return how the metrics were computed, such as the tokeniser of ROUGE; stands beside every result."""
         return {}
 
-    @abstractmethod
     def modules(self, model: PreTrainedModel) -> dict[str, tuple[str, ...]]:
-        """Return the modules that analysis looks at: name → prefixes of their parameters' names."""
+        """Return the modules that analysis looks at: name → prefixes of their parameters' names.
+
+        Every parameter is in one of them; here all are in one.
+        """
+        return {"model": ("",)}
 
     def module_losses(self) -> dict[str, str]:
         """Return by which validation loss a module is judged, such as ``eval_loss_emotion``.
