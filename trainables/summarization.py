@@ -20,11 +20,12 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from dure.config.schema import Profile
+from dure.config.schema import Experiment, Profile
 from dure.config.section import Section
 from dure.data.collating import Batch, TextPairs
 from dure.data.encoding import token_ids
 from dure.data.tables import Role
+from dure.errors import UserError
 from dure.family import Family, Features, Rows
 from dure.metrics.rouge import rouge
 from dure.metrics.tokenizers import TokenizerName, get_tokenizer
@@ -59,6 +60,15 @@ class Summarization(Family):
         "eval_num_empty_predictions",
         "eval_mean_generated_tokens",
     )
+
+    def __init__(self, experiment: Experiment, *args: Any) -> None:
+        super().__init__(experiment, *args)
+        try:
+            get_tokenizer(self.options.rouge_tokenizer)
+        except UserError as error:
+            raise UserError(
+                error.problem, where="task.rouge_tokenizer", expected=error.expected, hint=error.hint
+            ) from None
 
     def sample(self, split: str) -> list[dict[str, str]]:
         """Return the embedded Korean dialogues with their summaries."""
