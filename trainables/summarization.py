@@ -27,10 +27,12 @@ from dure.data.encoding import token_ids
 from dure.data.tables import Role
 from dure.errors import UserError
 from dure.family import Family, Features, Rows
+from dure.metrics.metric import Metric
 from dure.metrics.rouge import rouge
 from dure.metrics.tokenizers import TokenizerName, get_tokenizer
-from dure.modeling.loading import load_seq2seq
+from dure.modeling.loading import load_model
 from dure.modeling.objectives import TokenCrossEntropy
+from dure.modeling.task import SEQ2SEQ
 from trainables.samples.dialogues import Dialogue, dialogue_corpus
 
 _ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_sum")
@@ -55,10 +57,10 @@ class Summarization(Family):
         Role("target", "summary"),
     )
     predicts = validates = "text"
-    metric_names = (
-        *(f"eval_{name}" for name in _ROUGE),
-        "eval_num_empty_predictions",
-        "eval_mean_generated_tokens",
+    metrics = (
+        *(Metric(f"eval_{name}", "max", "percent" if name == "rouge_sum" else "share") for name in _ROUGE),
+        Metric("eval_num_empty_predictions", "min", "count"),
+        Metric("eval_mean_generated_tokens", None),
     )
 
     def __init__(self, experiment: Experiment, *args: Any) -> None:
@@ -77,7 +79,7 @@ class Summarization(Family):
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the model, and let it generate as the experiment says."""
-        model = load_seq2seq(self.experiment, profile, tokenizer, self.tell)
+        model = load_model(SEQ2SEQ, self.experiment, profile, tokenizer, self.tell)
         generation = self.experiment.generation
         model.generation_config.update(
             num_beams=generation.num_beams,

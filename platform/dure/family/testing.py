@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from dure.family import Family, load_family
 from dure.family.corpus import Corpus, load_corpus, read_split
 from dure.family.predicting import predict_rows
 from dure.files import read_json_lines
+from dure.metrics.metric import choosable
 from dure.modeling.objectives import Objective
 from dure.runs.checkpoints import checkpoints
 from dure.runs.folder import RunFolder, RunResult
@@ -83,8 +84,8 @@ class _Made:
 
     @property
     def declared(self) -> set[str]:
-        """Names of the figures that validation may give."""
-        return {"eval_loss", *self.family.metric_names}
+        """Names of the figures of validation, but for those of single classes."""
+        return set(choosable(self.family.metrics))
 
 
 def _made(experiment: Experiment, profile: Profile) -> _Made:
@@ -170,15 +171,22 @@ def _check_modules(made: _Made) -> None:
         _require(len(holders) == 1, f"modules() puts the parameter {name} into {holders or 'none'}")
     losses = made.family.module_losses()
     _require(set(losses) <= set(modules), "module_losses() names a module that modules() does not")
-    _require(set(losses.values()) <= made.declared, "module_losses() names a loss that is not declared")
+    for name in losses.values():
+        metric = made.family.metric(name)
+        is_loss = metric is not None and metric.direction == "min"
+        _require(is_loss, f"module_losses() names {name}, which is not declared as better the lower it is")
 
 
 def _check_baseline(made: _Made) -> None:
     figures = _baseline(made)
     _require(figures == _baseline(made), "baseline() differs from one call to the next")
-    undeclared = set(figures) - made.declared
-    _require(not undeclared, f"baseline() gives {undeclared}, which is not declared")
+    _check_declared(made, figures, "baseline()")
     _require(all(map(math.isfinite, figures.values())), f"baseline() is not finite: {figures}")
+
+
+def _check_declared(made: _Made, names: Iterable[str], what: str) -> None:
+    undeclared = sorted(name for name in names if made.family.metric(name) is None)
+    _require(not undeclared, f"{what} gives {', '.join(undeclared)}, which no metric of the family declares")
 
 
 def _baseline(made: _Made) -> dict[str, float]:
@@ -253,12 +261,10 @@ def _check_run(made: _Made, profile: Profile, folder: Path) -> None:
     """Check the figures of a run, and that it resumes to the same ones from its last checkpoint but one."""
     experiment = made.family.experiment
     whole = run(RunRequest(experiment, profile, folder / "whole"))
-    computed = {name for name in _figures(whole) if name.startswith("eval_") and "[" not in name}
-    if made.corpus.dev is not None:
-        _require(
-            computed == made.declared,
-            f"validation gives {sorted(computed)}, while {sorted(made.declared)} are declared",
-        )
+    computed = {name for name in _figures(whole) if name.startswith("eval_")}
+    _check_declared(made, computed, "validation")
+    missing = set() if made.corpus.dev is None else made.declared - computed
+    _require(not missing, f"validation does not give {sorted(missing)}, which are declared")
     baseline = {name: value for name, value in whole.metrics.items() if name.startswith("baseline_")}
     _require(
         len(baseline) == len(_baseline(made)), "baseline() is not what stands beside the result of a run"

@@ -9,6 +9,7 @@ from typing import Any
 
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
+from dure.metrics.metric import Metric
 
 
 def steps_per_epoch(experiment: Experiment, num_rows: int) -> int:
@@ -56,7 +57,7 @@ def training_arguments(
     num_rows: int,
     precision: str,
     num_workers: int,
-    validates: bool,
+    metric: Metric | None,
     deepspeed: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the keyword arguments of ``TrainingArguments``.
@@ -68,7 +69,7 @@ def training_arguments(
         num_rows: Training rows.
         precision: ``fp32``, ``bf16`` or ``fp16``, already resolved for model and device.
         num_workers: Processes that train together.
-        validates: Whether there is a validation split.
+        metric: What chooses the best checkpoint; None where there is no validation split.
         deepspeed: Settings by which DeepSpeed shares out the model.
     """
     training = experiment.training
@@ -106,7 +107,7 @@ def training_arguments(
         # DeepSpeed's settings say it by themselves.
         "bf16": precision == "bf16" and deepspeed is None,
         "fp16": precision == "fp16",
-        **_occasions(experiment, validates=validates),
+        **_occasions(experiment, metric),
     }
     if deepspeed is not None:
         arguments["deepspeed"] = dict(deepspeed)
@@ -118,20 +119,20 @@ def training_arguments(
     return arguments
 
 
-def _occasions(experiment: Experiment, *, validates: bool) -> dict[str, Any]:
+def _occasions(experiment: Experiment, metric: Metric | None) -> dict[str, Any]:
     """Return when a run records, validates and saves, and what the best checkpoint is."""
     training = experiment.training
     by_epoch = training.eval_every == "epoch"
     strategy = "epoch" if by_epoch else "steps"
     occasions: dict[str, Any] = {
-        "eval_strategy": strategy if validates else "no",
+        "eval_strategy": "no" if metric is None else strategy,
         "save_strategy": strategy,
         "logging_strategy": "steps",
         "logging_steps": training.log_every,
         "logging_nan_inf_filter": False,
-        "load_best_model_at_end": validates,
-        "metric_for_best_model": training.best_metric if validates else None,
-        "greater_is_better": training.higher_is_better if validates else None,
+        "load_best_model_at_end": metric is not None,
+        "metric_for_best_model": None if metric is None else metric.name,
+        "greater_is_better": None if metric is None else metric.higher_is_better,
         "restore_callback_states_from_checkpoint": True,
     }
     return (

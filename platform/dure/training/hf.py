@@ -254,7 +254,7 @@ class Loop(SharedOutTraining, Trainer):  # type: ignore[misc]
         folder, kept = Path(self.args.output_dir), self.parts.retention
         checkpoints.take_as_best(
             by_main(
-                lambda: checkpoints.best_whole(folder, best, self.state.log_history, kept.judge, kept.notify)
+                lambda: checkpoints.best_whole(folder, best, self.state.log_history, kept.metric, kept.notify)
             ),
             self.state,
             folder,

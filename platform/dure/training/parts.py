@@ -13,11 +13,11 @@ from dure.config.schema import Experiment, Profile
 from dure.data.batching import LengthGroupedSampler
 from dure.data.collating import Batches
 from dure.family import Family
+from dure.metrics.metric import Metric
 from dure.modeling.depth import distances_from_head
 from dure.modeling.ema import WeightAverage
 from dure.modeling.objectives import Objective
 from dure.modeling.precision import Precision
-from dure.runs import checkpoints
 from dure.runs.disk import DiskRoom
 from dure.runs.folder import RunFolder
 from dure.training.arguments import worker_batch_size
@@ -38,14 +38,14 @@ class Retention:
 
     Attributes:
         limit: How many stay.
-        judge: By what they are compared.
+        metric: By what they are compared.
         room: Writes them where there is room.
         foretold_bytes: Size of the first one.
         notify: Passes one line to the user when the best one is not what it was.
     """
 
     limit: int
-    judge: checkpoints.Judge
+    metric: Metric
     room: DiskRoom
     foretold_bytes: int
     notify: Callable[[str], None]

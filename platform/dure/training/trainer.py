@@ -44,7 +44,6 @@ from dure.training.parts import (
     stopping_of,
 )
 from dure.training.recorder import Recorder, check_last_loss, recorded_metrics
-from dure.training.scores import check_best_metric
 from dure.training.snapshots import EpochSnapshots
 from dure.training.worker import Worker
 
@@ -93,7 +92,6 @@ class ModelTrainer:
         self.eval_dataset = None if eval_dataset is None else _longest_first(eval_dataset)
         self.total_steps = total_steps(self.experiment, len(train_dataset))
         training = self.experiment.training
-        self.judge = checkpoints.Judge(training.best_metric, training.higher_is_better)
         self.room = DiskRoom(
             folder.path,
             profile.storage,
@@ -102,7 +100,7 @@ class ModelTrainer:
             check_stop=lambda: worker.stop.check(checkpoints.last_step(folder.checkpoints)),
         )
         self.recorder = Recorder(folder.metrics, listeners, is_main=worker.is_main, room=self.room)
-        check_best_metric(self.experiment, family)
+        self.metric = family.best_metric
         self.compute_metrics = self._scorer(self.eval_dataset)
         precision = resolve(training.precision, profile, model.config.model_type, worker.notify)
         deepspeed = zero.settings_of(self.experiment, profile, precision)
@@ -134,7 +132,7 @@ class ModelTrainer:
             recovery=self.recovery,
             retention=Retention(
                 training.save_total_limit,
-                self.judge,
+                self.metric,
                 self.room,
                 self.foretold.checkpoint,
                 self.worker.notify,
@@ -179,7 +177,7 @@ class ModelTrainer:
                 num_rows=num_rows,
                 precision=precision,
                 num_workers=self.worker.num_workers,
-                validates=self.eval_dataset is not None,
+                metric=None if self.eval_dataset is None else self.metric,
                 deepspeed=deepspeed,
             )
         )
@@ -217,7 +215,7 @@ class ModelTrainer:
             checkpoints.remove_leftovers(self.folder.checkpoints)
         by_main(lambda: self.room.check(self.foretold))
         choice = (
-            by_main(lambda: checkpoints.choose(self.folder.checkpoints, self.judge, self.worker.notify))
+            by_main(lambda: checkpoints.choose(self.folder.checkpoints, self.metric, self.worker.notify))
             if resume
             else None
         )

@@ -70,7 +70,7 @@ class Continuing(Family):
     """Reads a word and goes on with it."""
 
     roles = (Role("text", "text", is_input=True), Role("target", "target"))
-    predicts, validates, metric_names = "text", "loss", ()
+    predicts, validates, metrics = "text", "loss", ()
 
     def sample(self, split):
         return [

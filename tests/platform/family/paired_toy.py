@@ -7,6 +7,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from dure.data.collating import PaddedRows, padded
 from dure.data.tables import Role
 from dure.family import Family
+from dure.metrics.metric import Metric
 from dure.modeling.classifier import load_classifier
 from dure.modeling.disagreement import of_coins
 from dure.modeling.objectives import Objective
@@ -65,7 +66,7 @@ class Preferring(Family):
     """Scores a text."""
 
     roles = (Role("text", "chosen", is_input=True), Role("rejected", "rejected"))
-    validates, metric_names = "loss", ("eval_accuracy",)
+    validates, metrics = "loss", (Metric("eval_accuracy", "max", "share"),)
 
     def sample(self, split):
         texts = [f"{letter} {split}" for letter in "가나다라마바사아" * 3]

@@ -7,6 +7,7 @@ from dure.data.collating import ClassRows
 from dure.data.encoding import token_ids
 from dure.data.tables import Role
 from dure.family import Family
+from dure.metrics.metric import Metric
 from dure.modeling.classifier import load_classifier
 from dure.modeling.objectives import ClassCrossEntropy
 
@@ -15,7 +16,7 @@ class Questions(Family):
     """Reads a text and says yes or no."""
 
     roles = (Role("text", "text", is_input=True), Role("label", "label", is_class=True))
-    metric_names = ("eval_accuracy",)
+    metrics = (Metric("eval_accuracy", "max", "share"),)
 
     def sample(self, split):
         texts = [f"{word} {split} {number}" for number in range(4) for word in "가나다라마바사"]

@@ -11,7 +11,7 @@ from tests.platform.family import packed_toy, paired_toy
 
 TOYS = [
     ("plain_toy", {"best_metric": "eval_accuracy"}),
-    ("packed_toy", {"best_metric": "eval_loss", "higher_is_better": False}),
+    ("packed_toy", {"best_metric": "eval_loss"}),
     ("paired_toy", {"best_metric": "eval_accuracy", "objective": {"r_drop": 0.5}}),
 ]
 
