@@ -281,18 +281,19 @@ def load_family(experiment: Experiment, tell: Callable[[str], None] = logger.inf
         ) from None
     except Exception as error:  # a user's module may raise anything while it is imported
         raise _broken_module(name, error) from error
-    found = [
+    families = [
         member
         for _, member in inspect.getmembers(module, inspect.isclass)
-        if issubclass(member, Family)
-        and member.__module__ == module.__name__
-        and not inspect.isabstract(member)
+        if issubclass(member, Family) and member.__module__ == module.__name__
     ]
+    found = [member for member in families if not inspect.isabstract(member)]
     if len(found) != 1:
+        lacking = sorted(families[0].__abstractmethods__) if len(families) == 1 else []
         raise UserError(
             f"module '{name}' defines {len(found)} families",
             where="family",
             expected="exactly one subclass of Family",
+            hint=f"{families[0].__name__} lacks {', '.join(lacking)}" if lacking else None,
         )
     family = found[0](experiment, tell)
     _check_metrics(family, name)

@@ -4,12 +4,14 @@ from itertools import chain
 
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, set_seed
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from dure.data.collating import Batches, padded
 from dure.data.tables import Role
 from dure.family import Family
+from dure.modeling.loading import load_model
 from dure.modeling.objectives import IGNORED, TokenCrossEntropy
+from dure.modeling.task import CAUSAL
 
 
 class Packed(Batches):
@@ -79,12 +81,8 @@ class Continuing(Family):
         ]
 
     def load_model(self, tokenizer, profile):
-        set_seed(self.experiment.experiment.seed)
-        model = LlamaForCausalLM(LlamaConfig(
-            vocab_size=len(tokenizer), hidden_size=32, intermediate_size=32, num_hidden_layers=2,
-            num_attention_heads=2, pad_token_id=0, eos_token_id=1, bos_token_id=None,
-        ))  # fmt: skip
-        model.generation_config.update(max_new_tokens=4, pad_token_id=0, eos_token_id=1, bos_token_id=None)
+        model = load_model(CAUSAL, self.experiment, profile, tokenizer, self.tell)
+        model.generation_config.update(max_length=None, max_new_tokens=4, pad_token_id=tokenizer.pad_token_id)
         return model
 
     def encode(self, rows, tokenizer):
@@ -106,4 +104,4 @@ class Continuing(Family):
         return [{"text": text} for text in tokenizer.batch_decode(answers, skip_special_tokens=True)]
 
     def load_exported(self, folder):
-        return LlamaForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+        return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)

@@ -11,13 +11,15 @@ from tests.platform.family import packed_toy, paired_toy
 
 TOYS = [
     ("plain_toy", {"best_metric": "eval_accuracy"}),
-    ("packed_toy", {"best_metric": "eval_loss"}),
+    ("packed_toy", {"best_metric": "eval_loss", "task": {}}),
     ("paired_toy", {"best_metric": "eval_accuracy", "objective": {"r_drop": 0.5}}),
 ]
 
 
 def experiment_of(tiny, toy, more=None):
-    return tiny("bert", "full", family=f"tests.platform.family.{toy}", **more or dict(TOYS)[toy])
+    architecture = "llama" if toy == "packed_toy" else "bert"
+    more = more or dict(TOYS)[toy]
+    return tiny(architecture, "full", family=f"tests.platform.family.{toy}", **more)
 
 
 @pytest.mark.parametrize(("toy", "more"), TOYS)
