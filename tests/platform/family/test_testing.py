@@ -6,11 +6,13 @@ import pytest
 import torch
 
 from dure.data.collating import Batches
+from dure.errors import UserError
+from dure.family import load_family
 from dure.family.testing import check_family
 from tests.platform.family import packed_toy, paired_toy
 
+# A third, plain one is what the README shows the check with (tests/e2e/test_readme.py).
 TOYS = [
-    ("plain_toy", {"best_metric": "eval_accuracy"}),
     ("packed_toy", {"best_metric": "eval_loss", "task": {}}),
     ("paired_toy", {"best_metric": "eval_accuracy", "objective": {"r_drop": 0.5}}),
 ]
@@ -99,3 +101,14 @@ def test_a_figure_that_is_not_declared_is_found(tiny, tmp_path, monkeypatch) -> 
     monkeypatch.setattr(paired_toy.Preferring, "baseline", lambda self, *rows: {"eval_luck": 0.5})
     with pytest.raises(AssertionError, match="eval_luck"):
         check_family(experiment_of(tiny, "paired_toy"), tmp_path, runs=False)
+
+
+def test_a_family_that_lacks_a_method_is_told_which(tiny, tmp_path, monkeypatch) -> None:
+    (tmp_path / "half_a_family.py").write_text(
+        "from dure.family import Family\n\nclass Half(Family):\n    metrics = ()\n",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="defines 0 families") as caught:
+        load_family(tiny("bert", "full", family="half_a_family"))
+    assert "Half lacks batches, encode" in str(caught.value.hint)
