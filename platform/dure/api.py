@@ -114,9 +114,11 @@ def choose_profile(name: str | None, tell: Tell, *, address: str | None = None) 
 
 def predict(
     run: Path,
-    source: Path,
+    source: str | Path,
     output: Path,
     *,
+    overrides: Sequence[str] = (),
+    force: bool = False,
     fold: int | None = None,
     profile: Profile,
     progress: Callable[[int, int], None],
@@ -127,7 +129,9 @@ def predict(
     Args:
         run: Folder of a run or of an experiment's cross-validation.
         source: Table to predict.
-        output: CSV to write.
+        output: File to write: .csv, .tsv, .jsonl or .xlsx.
+        overrides: ``data.key=value`` texts of how the table is read.
+        force: Whether a file that is there is replaced.
         fold: Take the model of this fold only.
         profile: The machine.
         progress: Gets rows done and rows in all.
@@ -139,7 +143,16 @@ def predict(
     from dure.family.predicting import predict_file
     from dure.studies.crossval.driver import fold_runs
 
-    return predict_file(fold_runs(run, fold), source, output, profile=profile, progress=progress, tell=tell)
+    return predict_file(
+        fold_runs(run, fold),
+        str(source),
+        output,
+        overrides=overrides,
+        force=force,
+        profile=profile,
+        progress=progress,
+        tell=tell,
+    )
 
 
 def score(
@@ -153,8 +166,13 @@ def score(
     special_tokens: Sequence[str] = (),
     task: Any = "summarization",
     multi_reference: Any = "best",
+    overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Score a table of predictions against a table of references; see ``dure.metrics.scoring``."""
+    """Score a table of predictions against a table of references; see ``dure.metrics.scoring``.
+
+    ``overrides`` are ``data.key=value`` texts of how both tables are read.
+    """
+    from dure.config.reading import reading_of
     from dure.family.corpus import cache_folder
     from dure.metrics.scoring import score_files
 
@@ -168,6 +186,7 @@ def score(
         special_tokens=special_tokens,
         task=task,
         multi_reference=multi_reference,
+        reading=reading_of(overrides),
         cache_folder=cache_folder(),
     )
 
