@@ -8,7 +8,7 @@ import shlex
 import pytest
 import yaml
 
-from dure.config import load_experiment, load_profile
+from dure.config import dump_yaml, load_experiment, load_profile
 
 from .conftest import REPOSITORY, TINY, call
 
@@ -130,7 +130,7 @@ def test_the_tree_of_the_house_is_the_house():
 
 
 def test_the_python_snippet_trains(trained, corpus, tmp_path, capsys):
-    (code,) = (block for language, block in BLOCKS if language == "python")
+    (code,) = (block for language, block in BLOCKS if language == "python" and "check_family" not in block)
     for name in ("train", "dev"):
         text = (
             (corpus / f"{name}.csv").read_text(encoding="utf-8").split("\ntrain_40,")[0].split("\ndev_4,")[0]
@@ -146,3 +146,12 @@ def test_the_python_snippet_trains(trained, corpus, tmp_path, capsys):
     shown = capsys.readouterr().out.split()
     assert shown[-2].endswith("final_model")
     assert 0 <= float(shown[-1]) <= 3
+
+
+def test_the_check_of_a_family_that_is_shown_takes_a_toy_through_the_contract(tiny, tmp_path):
+    (code,) = (block for language, block in BLOCKS if language == "python" and "check_family" in block)
+    toy = tiny("bert", "full", family="tests.platform.family.plain_toy", best_metric="eval_accuracy")
+    (tmp_path / "my_rehearsal.yaml").write_text(dump_yaml(toy), encoding="utf-8")
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    names["test_my_family_keeps_the_contract"](tmp_path / "run")
