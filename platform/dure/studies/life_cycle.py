@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dure.config.loading import dump_yaml
 from dure.config.rehearsal import shaped
 from dure.config.schema import Experiment, Profile
-from dure.events import RunListener, StudyListener
 from dure.files import write_text
 from dure.outputs import RUN_RECORD, output_folder
 from dure.runs.folder import STUDY_FILE, stored_experiment
@@ -170,42 +169,21 @@ def run(study: StudyPlan, asked: Asked, *, screen: Terminal) -> StudyResults:
     if path is None:
         path = output_folder(kind.study.name, asked.output, resume=False, profile=machine)
     claim(path, pid_file=kind.pid_file)
-    results: StudyResults = conduct(
-        kind,
-        profile=machine,
-        path=path,
-        resume=resume,
-        back_to=asked.back_to,
-        address=asked.address,
-        follower=StudyConsole(screen, metrics=kind.watched()),
-        run_followers=(RunConsole(screen),),
+    session = Session(
+        machine,
+        path,
+        resume,
+        asked.back_to,
+        asked.address,
+        StudyConsole(screen, metrics=kind.watched()),
+        (RunConsole(screen),),
     )
+    results: StudyResults = conduct(kind, session)
     return results
 
 
-@kept_in_storage
-def conduct(
-    kind: Kind[Any, Any],
-    *,
-    profile: Profile,
-    path: Path,
-    resume: bool = False,
-    back_to: Path | None = None,
-    address: str | None = None,
-    follower: StudyListener | None = None,
-    run_followers: Sequence[RunListener] = (),
-) -> Any:
+def conduct(kind: Kind[Any, Any], session: Session) -> Any:
     """Run a study that is checked in its folder, and leave its results there.
-
-    Args:
-        kind: The study.
-        profile: The machine.
-        path: The folder.
-        resume: Continue what it holds.
-        back_to: A checkpoint of it to go back to.
-        address: Ray cluster to join.
-        follower: Who hears of the study, here in the driver.
-        run_followers: Who hears of a run that is no trial.
 
     Returns:
         The record of the study's kind.
@@ -217,38 +195,28 @@ def conduct(
     from dure.jobs.background_folders import refuse_second
     from dure.reporting.columns import plain_text
 
-    path = path.resolve()
-    refuse_second(path)
-    kept = kind.stored()
-    if resume:
+    session = replace(session, path=session.path.resolve())
+    path = session.path
+    with kept_in_storage(session.profile, path, session.follower.notified):
+        refuse_second(path)
+        kept = kind.stored()
+        if session.resume:
+            for folder, experiment in kept.items():
+                stored_experiment(path / folder, experiment)
+        kind.begin(session)
+        write_text(path / STUDY_FILE, dump_yaml(kind.study))
         for folder, experiment in kept.items():
-            stored_experiment(path / folder, experiment)
-    session = Session(
-        profile, path, resume, back_to, address, follower or StudyListener(), tuple(run_followers)
-    )
-    kind.begin(session)
-    write_text(path / STUDY_FILE, dump_yaml(kind.study))
-    for folder, experiment in kept.items():
-        write_text(path / folder / RUN_RECORD, dump_yaml(experiment))
-    results = kind.run(session)
-    results.write(path / kind.results_file)
-    if kind.text_file is not None:
-        write_text(path / kind.text_file, plain_text(kind.table(results)))
-    return results
+            write_text(path / folder / RUN_RECORD, dump_yaml(experiment))
+        results = kind.run(session)
+        results.write(path / kind.results_file)
+        if kind.text_file is not None:
+            write_text(path / kind.text_file, plain_text(kind.table(results)))
+        return results
 
 
 def run_experiments(
-    study: StudyPlan,
-    experiments: Sequence[Experiment],
-    *,
-    profile: Profile,
-    path: Path,
-    shape: Shape = unshaped,
-    resume: bool = False,
-    address: str | None = None,
-    follower: StudyListener | None = None,
+    study: StudyPlan, experiments: Sequence[Experiment], shape: Shape = unshaped, **session: Any
 ) -> Any:
-    """Run a study of experiments that are at hand, not named in it; see :func:`conduct`."""
+    """Run a study of experiments that are at hand, not named in it; ``session`` is what :class:`Session` takes."""
     study = study.named(experiments).resolved(experiments)
-    kind = study.kind_of()(study, experiments, shape)
-    return conduct(kind, profile=profile, path=path, resume=resume, address=address, follower=follower)
+    return conduct(study.kind_of()(study, experiments, shape), Session(**session))

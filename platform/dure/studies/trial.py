@@ -24,6 +24,7 @@ from dure.storage.mirror import SharedFolder
 from dure.storage.pushing import push_end
 from dure.storage.remote import StorageError
 from dure.studies.divergence import DivergedError
+from dure.studies.strategy import TrialPlan
 from dure.training.run import RunRequest, one_line
 
 logger = logging.getLogger(__name__)
@@ -45,10 +46,9 @@ class TrialRequests:
         study: Name of the study.
         profile: The machine of every trial.
         path: Folder of the study.
-        experiments: Experiments that are known before the study runs, by the trial's name.
+        plans: The trials that are known before the study runs, by their names.
         listeners: Makes the listeners of a trial, of its experiment.
         keeps_predictions: Whether every trial leaves the predictions of its test rows.
-        folders: Folder of a trial within the study's, where it is not its name.
         stop_file: As soon as this file is there, trials save a checkpoint and return, and others do not begin.
         session: Names this run of the study among those that went on with it.
         shared: The folder of the study, when it is mirrored in storage.
@@ -58,10 +58,9 @@ class TrialRequests:
     study: str
     profile: Profile
     path: Path
-    experiments: Mapping[str, Experiment] = field(default_factory=dict)
+    plans: Mapping[str, TrialPlan] = field(default_factory=dict)
     listeners: Listeners = no_listeners
     keeps_predictions: bool = False
-    folders: Mapping[str, str] = field(default_factory=dict)
     stop_file: Path | None = None
     session: str = ""
     shared: SharedFolder | None = None
@@ -69,12 +68,12 @@ class TrialRequests:
 
     def path_of(self, name: str) -> Path:
         """Return the folder of a trial."""
-        return self.path / self.folders.get(name, name)
+        return self.plans.get(name, TrialPlan(name)).path_in(self.path)
 
     def of(self, config: Mapping[str, Any]) -> RunRequest:
         """Return what the trial of a config runs."""
         name = config["trial"]
-        experiment = self.experiments.get(name)
+        experiment = self.plans[name].experiment if name in self.plans else None
         if experiment is None:
             experiment = Experiment.model_validate_json(config["experiment"])
         return RunRequest(

@@ -10,11 +10,10 @@ from dure.errors import UserError, nearest
 from dure.events import TrialStatus
 from dure.metrics.metric import Metric, choosable, definitions, undeclared
 from dure.studies.batch.plan import BatchStudy
-from dure.studies.batch.results import BatchResults
 from dure.studies.strategy import Strategy, TrialPlan
 
 
-class Batch(Strategy[BatchResults]):
+class Batch(Strategy[BatchStudy]):
     """Runs every experiment once.
 
     Args:
@@ -25,12 +24,8 @@ class Batch(Strategy[BatchResults]):
         UserError: Two experiments bear the same name, or the first metric cannot rank them.
     """
 
-    kind = "batch"
-    results = BatchResults
-
     def __init__(self, study: BatchStudy, experiments: Sequence[Experiment]) -> None:
-        self.name = study.name
-        self.study = study
+        super().__init__(study)
         names = [experiment.name for experiment in experiments]
         for name in names:
             if names.count(name) > 1:

@@ -95,6 +95,10 @@ class ProgressiveStudy(StudyPlan):
             return [self.name]
         return [f"candidate_{place}" for place in range(1, len(self.candidates) + 1)]
 
+    def folder_of(self, name: str) -> str:
+        """Return the folder of a candidate within the study's; a lone one needs none of its own."""
+        return "." if len(self.candidates) == 1 else name
+
 
 def stage_name(number: int, ratio: Fraction) -> str:
     """Return the name of a stage, counted from 1, which is also its folder: ``stage_3_30pct``."""

@@ -22,7 +22,7 @@ from dure.studies.divergence import DivergenceGuard
 from dure.studies.strategy import Strategy, TrialPlan
 from dure.studies.sweep.optuna_study import front
 from dure.studies.sweep.plan import SweepStudy, judged_by, looked_for
-from dure.studies.sweep.results import SweepResults, reports_of
+from dure.studies.sweep.results import reports_of
 from dure.studies.sweep.search import SweepSearch, Verdict, trial_name
 from dure.studies.sweep.stoppers import AshaStopper, MedianStopper, Stopper
 
@@ -32,7 +32,7 @@ Hyperparameter Tuning", uses 4 and finds 3 and 4 alike)."""
 SPACE = "the search space"
 
 
-class Sweep(Strategy[SweepResults]):
+class Sweep(Strategy[SweepStudy]):
     """Tries points of a space on one experiment, each from the same weights and in the same data order.
 
     Only the weights of the best trial are kept (of all best compromises, with several metrics): a sweep of
@@ -55,9 +55,6 @@ class Sweep(Strategy[SweepResults]):
         UserError: The space does not fit the experiment, or the search cannot be opened.
     """
 
-    kind = "sweep"
-    results = SweepResults
-
     def __init__(
         self,
         study: SweepStudy,
@@ -68,8 +65,7 @@ class Sweep(Strategy[SweepResults]):
         samples_between_validations: int = 1,
         total_samples: int = 1,
     ) -> None:
-        self.name = study.name
-        self.study = study
+        super().__init__(study)
         self.path = path
         self._samples = (samples_between_validations, total_samples)
         self._shape = shape
@@ -99,10 +95,6 @@ class Sweep(Strategy[SweepResults]):
             UserError: It is impossible there.
         """
         return self._experiment.with_(values, SPACE)
-
-    def param_space(self, pending: Sequence[str]) -> dict[str, Any]:
-        """Return nothing: the search proposes whole configs."""
-        return {}
 
     def tune_settings(self, concurrent_trials: int) -> dict[str, Any]:
         """Return the search and the scheduler."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar
@@ -46,10 +46,6 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
 
     results = UnifiedResults
     results_file: ClassVar[str] = RESULTS
-
-    def watched(self) -> Sequence[str]:
-        """Return what chooses the best checkpoint."""
-        return [self.experiments[0].training.best_metric]
 
     def begin(self, session: Session) -> None:
         """Look whether there is the checkpoint to go back to."""
