@@ -137,4 +137,4 @@ def test_only_takes_numbers_and_names():
 
 def test_two_experiments_of_one_name_are_refused(tiny, study):
     with pytest.raises(UserError, match="two experiments"):
-        Batch(study, [tiny("t5"), tiny("t5")])
+        study.resolved([tiny("t5"), tiny("t5")])

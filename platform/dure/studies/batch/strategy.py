@@ -21,19 +21,11 @@ class Batch(Strategy[BatchStudy]):
         experiments: Its experiments, resolved, in its order.
 
     Raises:
-        UserError: Two experiments bear the same name, or the first metric cannot rank them.
+        UserError: The first metric cannot rank them.
     """
 
     def __init__(self, study: BatchStudy, experiments: Sequence[Experiment]) -> None:
         super().__init__(study)
-        names = [experiment.name for experiment in experiments]
-        for name in names:
-            if names.count(name) > 1:
-                raise UserError(
-                    f"two experiments are named '{name}'",
-                    where=f"study {study.name}",
-                    expected="distinct experiment.name, since each has a folder of its own",
-                )
         self.metrics = column_metrics(study, experiments)
         self._trials = tuple(TrialPlan(experiment.name, experiment) for experiment in experiments)
 

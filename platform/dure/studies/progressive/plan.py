@@ -13,11 +13,11 @@ from pydantic import Field, model_validator
 
 from dure.config.loading import checked, load_space
 from dure.config.ratios import Ratio, as_number, as_ratio, percent_label, schedule
-from dure.config.scalars import Float, Int, Text
+from dure.config.scalars import Float, Int
 from dure.config.schema import Experiment
 from dure.config.tree import given_value
 from dure.errors import UserError
-from dure.studies.plan import StudyPlan
+from dure.studies.plan import OneExperiment, given
 
 if TYPE_CHECKING:
     from dure.studies.kind import Kind
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 OnBaseline = Literal["stop", "warn"]
 
 
-class ProgressiveStudy(StudyPlan):
+class ProgressiveStudy(OneExperiment):
     """One experiment trained on more and more of its data, each stage from the best model of the stage before."""
 
     suffix: ClassVar[str] = "progressive"
@@ -35,8 +35,6 @@ class ProgressiveStudy(StudyPlan):
 
     kind: Literal["progressive"] = "progressive"
     """Kind of the study; a file must name it."""
-    experiment: Text
-    """What is trained, by name or file."""
     ratios: tuple[Ratio, ...] = Field(default=schedule("0.1", "0.1"), min_length=1)
     """Part of the training rows of every stage, rising; each part lies within the next."""
     start_ratio: Ratio | None = None
@@ -67,11 +65,6 @@ class ProgressiveStudy(StudyPlan):
         if any(each in self.candidates[:place] for place, each in enumerate(self.candidates)):
             raise ValueError("candidates holds one twice")
         return self
-
-    @property
-    def sources(self) -> Sequence[str]:
-        """The experiment, by name or file."""
-        return (self.experiment,)
 
     def continued(self, before: Self, where: str) -> Self:
         """Return the training as it goes on in a folder; a start is only for the session that asks for it."""
@@ -177,16 +170,15 @@ def plan_progressive(
         raise UserError("it needs a search space", where="--num-candidates", hint="--candidates SPACE")
     (experiment,) = study.load()
     tried = _candidates(experiment, candidates, num_candidates or _POINTS) if candidates else None
-    given = {
+    options = {
         "ratios": ratios.schedule(() if before is None else before.ratios),
         "candidates": tried,
         "start_ratio": ratios.start,
         **settings,
     }
-    values = {key: value for key, value in given.items() if value is not None}
-    options: dict[tuple[str, ...], str] = {(key,): f"--{key.replace('_', '-')}" for key in given}
-    options["reduction",] = "--eta"
-    return checked(ProgressiveStudy, study.said() | values, options, "dure progressive")
+    places: dict[tuple[str, ...], str] = {(key,): f"--{key.replace('_', '-')}" for key in options}
+    places["reduction",] = "--eta"
+    return checked(ProgressiveStudy, study.said() | given(options), places, "dure progressive")
 
 
 def candidate_experiments(study: ProgressiveStudy, experiment: Experiment) -> list[Experiment]:
@@ -221,10 +213,10 @@ def _schedule(
     return (*(ratio for ratio in before if ratio < first), *ratios)
 
 
-def _candidates(experiment: Experiment, given: Iterable[str], num_points: int) -> list[dict[str, Any]]:
+def _candidates(experiment: Experiment, texts: Iterable[str], num_points: int) -> list[dict[str, Any]]:
     """Return the settings of every candidate: all combinations of what was given."""
     parts: list[list[dict[str, Any]]] = []
-    for text in given:
+    for text in texts:
         if "=" in text:
             key, _, listed = (piece.strip() for piece in text.partition("="))
             parts.append([{key: value} for value in _values(experiment, key, listed)])
