@@ -85,7 +85,7 @@ def run_preset(
         given["batch_size"] = common.batch_size
     places: dict[tuple[str, ...], str] = {(key,): f"--{key.replace('_', '-')}" for key in given}
     study = checked(UnifiedStudy, found.said() | given, places, "dure unified-train")
-    more: dict[str, Any] = {"samples": common.samples}
+    more: dict[str, Any] = {}
     if resume is not None:
         is_epoch = resume.suffix == ".pt"
         folder = resume.absolute().parent.parent if is_epoch else resume
