@@ -22,6 +22,7 @@ from dure.reporting.figures import (
     number,
     one_line,
     shown_path,
+    study_title,
 )
 
 _SHORTEST = 16
@@ -66,9 +67,7 @@ def _title(summary: Mapping[str, Any]) -> str:
     parts = [counted(summary["num_folds"], "fold")]
     if len(summary["experiments"]) > 1:
         parts.append(counted(len(summary["experiments"]), "experiment"))
-    state = summary["state"]
-    end = "" if state == "completed" else f" · {state}"
-    return f"{summary['study']} · {', '.join(parts)} in {duration(summary['seconds'])}{end}"
+    return study_title(summary["study"], parts, summary["seconds"], summary["state"])
 
 
 def _overview(summary: Mapping[str, Any]) -> list[Column]:

@@ -21,7 +21,10 @@ from dure.reporting.figures import (
     metric_phrase,
     number,
     one_line,
+    percent,
+    setting_text,
     shown_path,
+    study_title,
 )
 
 _SHORTEST = 16
@@ -59,11 +62,7 @@ def _title(summary: Mapping[str, Any], stages: Sequence[Row], candidates: Sequen
     parts = [counted(len(stages), "stage")] if stages else []
     if len(candidates) > 1:
         parts.append(counted(len(candidates), "candidate"))
-    state = summary["state"]
-    return (
-        f"{summary['study']} · {', '.join(parts) or 'no stage yet'} in {duration(summary['seconds'])}"
-        f"{'' if state == 'completed' else f' · {state}'}"
-    )
+    return study_title(summary["study"], parts or ["no stage yet"], summary["seconds"], summary["state"])
 
 
 def _stage_columns(stages: Sequence[Row], metric: Metric) -> list[Column]:
@@ -71,7 +70,7 @@ def _stage_columns(stages: Sequence[Row], metric: Metric) -> list[Column]:
     gains = map(metric_change, [metric] * len(scores), scores, [None, *scores])
     columns = [
         column("stage", (stage["stage"] for stage in stages)),
-        column("data", (_percent(stage["ratio"]) for stage in stages), rank=1),
+        column("data", (percent(stage["ratio"]) for stage in stages), rank=1),
         column("rows", (f"{stage['num_rows']:,}" for stage in stages), rank=3),
         column(metric_label(metric), (metric_figure(metric, score) for score in scores)),
         column("gain", gains, rank=2),
@@ -99,10 +98,12 @@ def _candidate_columns(summary: Mapping[str, Any], candidates: Sequence[Row]) ->
         scores.append(Text(f"* {figure}", style="bold green") if won else Text(figure))
     columns = [column("candidate", (row["name"] for row in rows), is_text=True, shortest=_SHORTEST)]
     for key in dict.fromkeys(key for row in rows for key in row["values"]):
-        columns.append(column(key.rpartition(".")[2], (_value(row["values"].get(key)) for row in rows), 1))
+        columns.append(
+            column(key.rpartition(".")[2], (setting_text(row["values"].get(key)) for row in rows), 1)
+        )
     columns += [
         column("state", (state_text(row["state"]) for row in rows), 4, is_text=True),
-        column("ended at", (_percent(last["ratio"]) if last else NOTHING for last in lasts), rank=2),
+        column("ended at", (percent(last["ratio"]) if last else NOTHING for last in lasts), rank=2),
         column(metric_label(metric), scores),
         column("samples", (_whole(_sum(row["stages"], "samples")) for row in rows), rank=6),
         column("time", (duration(_sum(row["stages"], "seconds")) for row in rows), rank=5),
@@ -148,8 +149,8 @@ def _forecast_notes(metric: Metric, stages: Sequence[Row]) -> list[str]:
     made: Row = stage["forecast"]
     low, high = metric_figure(metric, made["low"]), metric_figure(metric, made["high"])
     line = (
-        f"forecast made at {_percent(stage['ratio'])} for {made['at_rows']:,} rows: "
-        f"{metric_phrase(metric, made['value'])} ({_percent(made['level'])} interval {low} to {high})"
+        f"forecast made at {percent(stage['ratio'])} for {made['at_rows']:,} rows: "
+        f"{metric_phrase(metric, made['value'])} ({percent(made['level'])} interval {low} to {high})"
     )
     truth = next((number(one.get("score")) for one in stages if one["num_rows"] == made["at_rows"]), None)
     if truth is not None:
@@ -195,19 +196,9 @@ def _batch(stage: Row) -> str:
     return f"{stage['batch_size']} × {stage.get('gradient_accumulation_steps') or 1}"
 
 
-def _percent(ratio: float) -> str:
-    return f"{100 * ratio:g} %"
-
-
 def _whole(value: Figure) -> str:
     found = number(value)
     return NOTHING if found is None else f"{found:,.0f}"
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return NOTHING
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _sum(stages: Sequence[Row], name: str) -> float | None:
