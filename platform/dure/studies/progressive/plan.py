@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -103,47 +102,14 @@ _POINTS = 5
 _MAX_CANDIDATES = 1000
 
 
-@dataclass(frozen=True)
-class Ratios:
-    """The parts of the data as the options say them: a start, a step and an end, or all of them.
-
-    Attributes:
-        start: Part of the data of the first stage. In a folder that holds stages of smaller ratios already, those
-            stay before it, and training goes on from the last of them.
-        step: What each stage adds.
-        end: Part of the data of the last stage.
-        listed: Parts of the data of all stages, with commas, in place of these three.
-    """
-
-    start: str | None = None
-    step: str | None = None
-    end: str | None = None
-    listed: str | None = None
-
-    def schedule(self, before: Sequence[Fraction]) -> list[Any] | None:
-        """Return the ratios, given those of the training that is continued; None when they stay as they are.
-
-        Raises:
-            UserError: They are none, or two of the options say the same.
-        """
-        if self.listed is None:
-            if before and not any((self.start, self.step, self.end)):
-                return None
-            return [as_number(ratio) for ratio in _schedule(self.start, self.step, self.end, before)]
-        if any((self.start, self.step, self.end)):
-            raise UserError(
-                "it says all that --start-ratio, --step-size and --max-ratio say",
-                where=f"--ratios {self.listed}",
-                hint="give either",
-            )
-        return [text.strip() for text in self.listed.split(",")]
-
-
 def plan_progressive(
     study: ProgressiveStudy,
     *,
-    ratios: Ratios = Ratios(),
-    candidates: Sequence[str] = (),
+    start_ratio: str | None = None,
+    step_size: str | None = None,
+    max_ratio: str | None = None,
+    ratios: str | None = None,
+    candidates: Sequence[str] | None = None,
     num_candidates: int | None = None,
     before: ProgressiveStudy | None = None,
     **settings: Any,
@@ -152,7 +118,11 @@ def plan_progressive(
 
     Args:
         study: With its experiment.
-        ratios: The parts of the data.
+        start_ratio: Part of the data of the first stage. In a folder that holds stages of smaller ratios already,
+            those stay before it, and training goes on from the last of them.
+        step_size: What each stage adds.
+        max_ratio: Part of the data of the last stage.
+        ratios: Parts of the data of all stages, with commas, in place of these three.
         candidates: Settings to try: ``key=value,value`` (several make every combination), or a search space by
             name or file, of which evenly spaced points are taken.
         num_candidates: Points along every range of such a space.
@@ -166,14 +136,27 @@ def plan_progressive(
         raise UserError(
             f"{num_candidates} points are none", where="--num-candidates", expected="a number from 1"
         )
-    if num_candidates is not None and all("=" in text for text in candidates):
+    if num_candidates is not None and all("=" in text for text in candidates or ()):
         raise UserError("it needs a search space", where="--num-candidates", hint="--candidates SPACE")
     (experiment,) = study.load()
     tried = _candidates(experiment, candidates, num_candidates or _POINTS) if candidates else None
+    stages = (start_ratio, step_size, max_ratio)
+    if ratios is not None and any(stages):
+        raise UserError(
+            "it says all that --start-ratio, --step-size and --max-ratio say",
+            where=f"--ratios {ratios}",
+            hint="give either",
+        )
+    earlier = () if before is None else before.ratios
+    parts: list[Any] | None = None  # they stay as they are
+    if ratios is not None:
+        parts = [text.strip() for text in ratios.split(",")]
+    elif any(stages) or not earlier:
+        parts = [as_number(ratio) for ratio in _schedule(*stages, earlier)]
     options = {
-        "ratios": ratios.schedule(() if before is None else before.ratios),
+        "ratios": parts,
         "candidates": tried,
-        "start_ratio": ratios.start,
+        "start_ratio": start_ratio,
         **settings,
     }
     places: dict[tuple[str, ...], str] = {(key,): f"--{key.replace('_', '-')}" for key in options}
