@@ -17,12 +17,13 @@ from dure.config.schema import Profile
 from dure.events import SETTLED, RunListener, StudyListener
 from dure.runs.logs import captured_output
 from dure.runtime.cluster import Cluster, cluster
+from dure.runtime.fit import fit
 from dure.runtime.placement import fitting_trials, trial_bundle
 from dure.signals import Stopped, stoppable
 from dure.storage.mirror import SharedFolder, shared_folder
 from dure.studies.board import Board, trial_name
 from dure.studies.strategy import Strategy, TrialPlan
-from dure.studies.trial import Listeners, TrialRequests, named_trainable, no_listeners, settled
+from dure.studies.trial import Listeners, Train, TrialRequests, named_trainable, no_listeners, settled
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ def run_study(
     follower: StudyListener | None = None,
     listeners: Listeners = no_listeners,
     address: str | None = None,
+    train: Train = fit,
 ) -> Any:
     """Run a study, or what is left of it, and return its record.
 
@@ -47,6 +49,7 @@ def run_study(
         follower: Who hears of the study, here in the driver.
         listeners: Makes the listeners of a trial, of its experiment, in the process that trains; travels itself.
         address: Ray cluster to join; an own one is started and ended when not given.
+        train: What trains in every trial.
 
     Returns:
         The record of the study's kind, as it is in its file.
@@ -63,7 +66,7 @@ def run_study(
     follower.started(strategy.study.name, path, board.statuses())
     try:
         with board.followed(), stoppable(path, board.notify) as board.stop_file:
-            _run_pending(strategy, plans, board, profile, listeners, address, shared)
+            _run_pending(strategy, plans, board, profile, listeners, address, shared, train)
     except Stopped:
         follower.finished(board.results().as_json())
         raise
@@ -80,6 +83,7 @@ def _run_pending(
     listeners: Listeners,
     address: str | None,
     shared: SharedFolder | None,
+    train: Train,
 ) -> None:
     """Run what is not settled, on a cluster, and write the summary whatever happens."""
     path = board.path
@@ -98,6 +102,7 @@ def _run_pending(
                 stop_file=board.stop_file,
                 session=board.session,
                 shared=shared,
+                train=train,
             )
             with cluster(address, name=strategy.study.name) as ray_cluster:
                 if ray_cluster.dashboard_url:

@@ -36,7 +36,7 @@ from dure.runtime.relay import Relay
 from dure.signals import Stopped
 from dure.storage.mirror import SharedFolder
 from dure.storage.pushing import StudyMirror
-from dure.studies.results import StudyResults, TrialRecord
+from dure.studies.results import TrialRecord
 from dure.studies.strategy import Strategy, TrialPlan
 from dure.studies.streams import StudyStreams
 
@@ -90,8 +90,8 @@ class Board(tune.Callback):  # type: ignore[misc]
         """Return where all trials stand, in the study's order."""
         return list(self._trials.values())
 
-    def results(self) -> StudyResults:
-        """Return the record of the study as it stands."""
+    def results(self) -> Any:
+        """Return the record of the study as it stands, of its kind."""
         trials = self.statuses()
         completed = all(trial.state in SETTLED for trial in trials) and any(
             trial.state == "completed" for trial in trials
@@ -107,8 +107,7 @@ class Board(tune.Callback):  # type: ignore[misc]
             "experiments": [TrialRecord.of(trial) for trial in trials],
             **self.strategy.summary(trials),
         }
-        results: StudyResults = self._kind.results.model_validate(values)
-        return results
+        return self._kind.results.model_validate(values)
 
     @contextmanager
     def followed(self) -> Iterator[None]:

@@ -29,6 +29,8 @@ from dure.training.run import RunRequest, one_line
 
 logger = logging.getLogger(__name__)
 
+Train = Callable[..., RunResult]
+"""Trains what a request says, as :func:`dure.runtime.fit.fit` does."""
 Listeners = Callable[[Experiment], Sequence[RunListener]]
 """Makes the listeners of a trial; called in the process that trains it."""
 
@@ -53,6 +55,7 @@ class TrialRequests:
         session: Names this run of the study among those that went on with it.
         shared: The folder of the study, when it is mirrored in storage.
         relay: Takes what trials say to the driver from other nodes, if there are some.
+        train: What trains in a trial.
     """
 
     study: str
@@ -65,6 +68,7 @@ class TrialRequests:
     session: str = ""
     shared: SharedFolder | None = None
     relay: Relay | None = None
+    train: Train = fit
 
     def path_of(self, name: str) -> Path:
         """Return the folder of a trial."""
@@ -142,7 +146,7 @@ def run_trial(config: Mapping[str, Any], requests: TrialRequests) -> None:
     request = requests.of(config)
     folder = request.folder()
     try:
-        fit_trial(request)
+        fit_trial(request, requests.train)
     except DureError as error:
         result = folder.read_result() or RunResult(
             name=request.experiment.name, state="failed", error=one_line(error)
@@ -152,7 +156,7 @@ def run_trial(config: Mapping[str, Any], requests: TrialRequests) -> None:
         folder.write_result(result)
 
 
-def fit_trial(request: RunRequest) -> RunResult:
+def fit_trial(request: RunRequest, train: Train) -> RunResult:
     """Run an experiment within a trial and pass its progress on to Tune.
 
     One worker trains in this process, which goes on to the next trial; more workers get processes of their
@@ -177,7 +181,7 @@ def fit_trial(request: RunRequest) -> RunResult:
         from ray.tune.integration.ray_train import TuneReportCallback
 
         callbacks = [TuneReportCallback()]
-    return fit(replace(request, listeners=(*request.listeners, reporter)), callbacks=callbacks)
+    return train(replace(request, listeners=(*request.listeners, reporter)), callbacks=callbacks)
 
 
 def named_trainable(
