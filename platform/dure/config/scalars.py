@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, Strict
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Strict
+
+from dure.secrets import without_passwords
 
 NUMBER_PATTERN = r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?$"
 """A number as text: what YAML 1.1 makes of ``1e-5``, and what quotes make of any number."""
@@ -55,6 +57,9 @@ Bool = Annotated[bool, Strict()]
 
 Text = Annotated[str, Field(min_length=1)]
 """Text that is not empty."""
+
+Address = Annotated[Text, PlainSerializer(without_passwords, when_used="json")]
+"""A URL; what is written and shown of it has neither passwords nor keys."""
 
 Name = Annotated[
     str, AfterValidator(_name), Field(json_schema_extra={"pattern": NAME_PATTERN, "maxLength": 100})

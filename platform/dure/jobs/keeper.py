@@ -24,13 +24,14 @@ from dure.files import write_json
 from dure.jobs.background_records import Keeper, Records
 from dure.jobs.job_server import JobServer, find_server, token_headers
 from dure.jobs.jobs import ENDED, jobs, stop
-from dure.jobs.secrets import SECRETS
 from dure.runtime.cluster import object_store_bytes
 from dure.runtime.guard import MARK, Guard, end_processes
+from dure.secrets import is_secret
 
 _SECONDS_TO_START = 120.0
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_IDLE = 5.0
+_TOKEN = "RAY_AUTH_TOKEN"
 _RAY = "from ray.scripts.scripts import main; main()"
 
 
@@ -44,7 +45,7 @@ def start_keeper(records: Records) -> Keeper:
     environment = {
         name: value
         for name, value in os.environ.items()
-        if name not in (*SECRETS, MARK, "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+        if name == _TOKEN or not (is_secret(name) or name in (MARK, "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"))
     }
     with records.keeper_log.open("wb") as output:
         process = subprocess.Popen(

@@ -25,6 +25,7 @@ from torch import distributed, nn
 
 from dure.errors import RunError
 from dure.files import write_json
+from dure.secrets import redacted
 from dure.training import memory, oom
 
 logger = logging.getLogger(__name__)
@@ -241,7 +242,7 @@ class Recovery:
             "worker": self._rank,
             **numbers,
             "policy": self.policy,
-            "error": " ".join(str(error).split())[:500] or type(error).__name__,
+            "error": redacted(" ".join(str(error).split())[:500]) or type(error).__name__,
         }
 
     def _write(self, stats: dict[str, Any]) -> None:

@@ -131,7 +131,7 @@ def test_an_environment_is_handed_on_whole_in_a_file_of_its_owner(kept, tmp_path
     file = kept.environment(JOB)
     assert file.stat().st_mode & 0o777 == 0o600
     assert kept.path.stat().st_mode & 0o777 == 0o700
-    code = "import os; from dure.jobs import environment as e; e.load(); print(os.environ['WANDB_API_KEY'], os.environ.get('RAY_ADDRESS'), os.getcwd())"
+    code = "import os; from dure.jobs import background_environment as e; e.load(); print(os.environ['WANDB_API_KEY'], os.environ.get('RAY_ADDRESS'), os.getcwd())"
     source = str(Path(environment.__file__).parents[2])
     ended = subprocess.run(
         [sys.executable, "-c", code],

@@ -14,6 +14,7 @@ from dure.config.spaces import Choice, Integer, LogUniform, SearchSpace
 from dure.errors import UserError, nearest
 from dure.files import read_json, write_json, write_text
 from dure.runs.folder import STUDY_FILE
+from dure.secrets import HIDDEN, without_passwords
 from dure.storage.pushing import kept_in_storage
 from dure.studies.study import stored_study
 from dure.studies.sweep.plan import SamplerName, StopperName, SweepMetric, SweepStudy, judged_by
@@ -61,7 +62,8 @@ def plan_sweep(
     """
     before = None if stored is None else read_sweep(stored)
     if before is not None:
-        for option, value in (("--space", space), ("--metric", metrics), ("--storage", storage)):
+        other = None if _is_same_database(before, storage) else storage
+        for option, value in (("--space", space), ("--metric", metrics), ("--storage", other)):
             if value not in (None, ()):
                 raise UserError(
                     "it cannot change while a sweep goes on",
@@ -201,6 +203,21 @@ def _written(
     summary = {**summary, **files}
     write_text(path / "experiment_summary.txt", sweep_text(summary))
     return summary
+
+
+def _is_same_database(before: SweepStudy, given: str | None) -> bool:
+    """Return whether a sweep's database is given again, which only one with a password has to be: no folder keeps that.
+
+    Raises:
+        UserError: It is not given again and has to be.
+    """
+    if given is None and before.storage is not None and HIDDEN in before.storage:
+        raise UserError(
+            "the folder keeps no password of its database",
+            where=before.storage,
+            hint="--storage URL once more, with the password",
+        )
+    return given is not None and without_passwords(given) == before.storage
 
 
 def read_sweep(path: Path) -> SweepStudy:

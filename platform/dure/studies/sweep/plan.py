@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from dure.config.scalars import Int, Name, Text
+from dure.config.scalars import Address, Int, Name, Text
 from dure.config.schema import Experiment
 from dure.config.section import Section
 from dure.config.spaces import SearchSpace
@@ -46,7 +46,7 @@ class SweepStudy(Section):
     """Points in all; of a grid, points along every range. 20, and 5 for a grid, when not given."""
     tries: tuple[dict[str, Any], ...] = ()
     """Points to try first."""
-    storage: Text | None = None
+    storage: Address | None = None
     """URL of the database that keeps the search; a file in the study's folder when not given."""
     seed: Int = Field(default=42, ge=0, lt=2**32)
     """Seed of the proposals."""
