@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dure.files import write_json, written_beside
+from dure.files import parse_json, write_json, written_beside
 
 if TYPE_CHECKING:
     import datasets
@@ -36,7 +36,7 @@ def load_entry(path: Path) -> tuple[datasets.Dataset, dict[str, Any]] | None:
     import pyarrow
 
     try:
-        entry = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        entry = parse_json(path.with_suffix(".json").read_bytes())
         if path.stat().st_size != entry["num_bytes"]:
             return None
         dataset = datasets.Dataset.from_file(str(path))

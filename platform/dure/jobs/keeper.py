@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -20,7 +19,7 @@ from pathlib import Path
 import psutil
 
 from dure.errors import DureError, RunError
-from dure.files import write_json
+from dure.files import parse_json, write_json
 from dure.jobs.background_records import Keeper, Records
 from dure.jobs.job_server import JobServer, find_server, token_headers
 from dure.jobs.jobs import ENDED, jobs, stop
@@ -69,7 +68,7 @@ def start_keeper(records: Records) -> Keeper:
 def clear_up(records: Records) -> None:
     """Remove what a keeper that was killed left on the disk; its guard ended its processes."""
     try:
-        left = Keeper(**json.loads(records.keeper_file.read_text(encoding="utf-8")))
+        left = Keeper(**parse_json(records.keeper_file.read_bytes()))
     except (OSError, ValueError, TypeError):
         return
     shutil.rmtree(left.temporary, ignore_errors=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dure.errors import UserError, nearest
 from dure.family import Family
 from dure.family.saved_model import read_model
-from dure.files import read_json_lines
+from dure.files import parse_json, read_json_lines
 from dure.modeling.weights import LOST, check_torch_file
 from dure.preflight.checks import Checklist, Note
 from dure.preflight.model import ModelFacts, Shape
@@ -171,7 +170,7 @@ def _check_step(note: Note, path: Path, step: int, wanted: Wanted) -> None:
             hint="remove the folder; --resume takes the checkpoint before",
         )
     try:
-        recorded = json.loads(state.read_text(encoding="utf-8"))["global_step"]
+        recorded = parse_json(state.read_bytes())["global_step"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"it is no state of a trainer ({error})",
@@ -249,7 +248,7 @@ def _folder_shapes(path: Path) -> dict[str, Shape]:
     index = path / "model.safetensors.index.json"
     if index.is_file():
         try:
-            parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            parts = set(parse_json(index.read_bytes())["weight_map"].values())
         except (ValueError, KeyError, AttributeError) as error:
             raise UserError(f"it is no index of weights ({error})", where=str(index)) from None
         for part in sorted(parts):

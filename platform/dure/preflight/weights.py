@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from dure.errors import UserError
+from dure.files import parse_json
 from dure.modeling.weights import LOST, STATE, check_torch_file
 from dure.preflight.model import Shape
 
@@ -50,7 +50,7 @@ def _check_length(path: Path) -> None:
                 hint=LOST,
             )
         try:
-            header = json.loads(file.read(length))
+            header = parse_json(file.read(length))
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(

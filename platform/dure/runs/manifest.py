@@ -7,7 +7,6 @@ BLAKE2b 0.55, so that saving is as fast as the disk.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from typing import TypeVar
 import xxhash
 
 from dure.errors import UserError
-from dure.files import flush, write_json
+from dure.files import flush, give_usual_permissions, parse_json, write_json
 
 MANIFEST = "manifest.json"
 ALGORITHM = "xxh3_128"
@@ -44,6 +43,7 @@ class FileFacts:
 
 def write_manifest(folder: Path) -> None:
     """Flush every file of a folder to the disk and write their sizes and hashes beside them, last of all."""
+    give_usual_permissions(folder)
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     facts = _each(paths, _flushed)
     named = {
@@ -64,7 +64,7 @@ def faults(folder: Path) -> list[str]:
     if not has_manifest(folder):
         return []
     try:
-        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        content = parse_json((folder / MANIFEST).read_bytes())
         known = {str(name): FileFacts(**facts) for name, facts in content["files"].items()}
         algorithm = content["algorithm"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
