@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from dure.config.families import family_module
 from dure.config.library import Kind, available
 
 
@@ -32,7 +32,7 @@ def study_names(incomplete: str) -> list[str]:
 
 def corpus_names(incomplete: str) -> list[str]:
     """Complete the name of a sample corpus in the shell."""
-    return [name for name in import_module("trainables.samples").CORPORA if name.startswith(incomplete)]
+    return [name for name in family_module("trainables.samples").CORPORA if name.startswith(incomplete)]
 
 
 def profile_names(incomplete: str) -> list[str]:

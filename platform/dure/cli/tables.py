@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +10,7 @@ import typer
 from dure.cli import options
 from dure.cli.app import app
 from dure.cli.printing import print_json, print_result, results_only_on_stdout, tell
+from dure.config.families import family_module
 
 
 @app.command()
@@ -108,7 +108,7 @@ def sample(
     as_json: options.Json = False,
 ) -> None:
     """Write an embedded Korean sample corpus: as CSV, and the dilemmas as JSON lines."""
-    write_sample = import_module("trainables.samples").write_sample
+    write_sample = family_module("trainables.samples").write_sample
     paths: dict[str, Path] = write_sample(corpus, output, label_noise=label_noise)
     files = {name: str(path) for name, path in paths.items()}
     print_result(files, "\n".join(files.values()), as_json=as_json)

@@ -5,20 +5,26 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 
 from dure.errors import RunError, UserError
 from dure.runtime.guard import MARK, Guard, end_processes
+from dure.runtime.scratch import temporary_files
+from dure.runtime.token import keep_token_private
 
 _SECONDS_TO_ANSWER = 5.0
+SAFE_PATH = "PYTHONSAFEPATH"
+"""Environment variable that keeps the working folder out of the places that Python imports from."""
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Environment variable that Ray gives the driver of a job, and its workers not."""
 
@@ -92,8 +98,9 @@ def cluster(
     mark = uuid.uuid4().hex
     guard: Guard | None = None
     session: str | None = None
-    saved = {name: os.environ.get(name) for name in (MARK, "RAY_ADDRESS")}
-    settings = {
+    saved = {name: os.environ.get(name) for name in (MARK, "RAY_ADDRESS", SAFE_PATH)}
+    files = ExitStack()
+    settings: dict[str, Any] = {
         "include_dashboard": True,
         "dashboard_host": "127.0.0.1",
         "num_cpus": os.cpu_count(),
@@ -103,6 +110,10 @@ def cluster(
         if address is None:
             os.environ.pop("RAY_ADDRESS", None)
             os.environ[MARK] = mark
+            # Ray's own processes would take a random.py of the working folder for Python's.
+            os.environ[SAFE_PATH] = "1"
+            settings["_temp_dir"] = str(files.enter_context(temporary_files()))
+            keep_token_private()
             guard = Guard(mark)
         try:
             with _own_sigterm():
@@ -141,6 +152,9 @@ def cluster(
         if guard is not None:
             end_processes(mark, session)
             guard.dismiss()
+            if session is not None:
+                shutil.rmtree(session, ignore_errors=True)
+        files.close()
 
 
 def alive_nodes(*, answering: bool = False) -> tuple[dict[str, float], ...]:

@@ -50,6 +50,7 @@ def train(
     from dure.runtime.fit import fit
     from dure.runtime.follow import following
     from dure.runtime.placement import require_room
+    from dure.runtime.scratch import temporary_files
     from dure.signals import Stopped, stoppable
     from dure.storage.mirror import shared_folder
     from dure.training.run import RunRequest
@@ -75,7 +76,7 @@ def train(
         for listener in listeners:
             listener.told(message)
 
-    with stoppable(path.resolve(), tell) as stop_file:
+    with temporary_files(), stoppable(path.resolve(), tell) as stop_file:
         request = RunRequest(
             experiment=experiment,
             profile=profile,

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from dure.config.schema import Experiment, Profile
 from dure.events import SETTLED, RunListener, StudyListener
 from dure.runs.logs import captured_output
 from dure.runtime.cluster import Cluster, cluster
 from dure.runtime.placement import fitting_trials, trial_bundle
+from dure.secrets import CLOUD_SECRETS
 from dure.signals import Stopped, stoppable
 from dure.storage.mirror import SharedFolder, shared_folder
 from dure.studies.board import Board, trial_name
@@ -144,6 +146,8 @@ def _fit(
             verbose=0,
         ),
     )
+    # Tune would write the driver's keys into Ray's logs; processes have those of their node's environment.
+    ENV_VARS_TO_PROPAGATE.difference_update(CLOUD_SECRETS)
     with _environment(
         RAY_CHDIR_TO_TRIAL_DIR="0",
         TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
