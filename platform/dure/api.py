@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dure.config import library
+from dure.config.families import trusting
 from dure.config.loading import load_experiment, load_profile, load_space
 from dure.config.rehearsal import rehearsal_of
 from dure.config.schema import Experiment, Profile
@@ -123,6 +124,7 @@ def predict(
     profile: Profile,
     progress: Callable[[int, int], None],
     tell: Tell,
+    trust_code: bool = False,
 ) -> dict[str, Any]:
     """Predict a table with the final model of a run, or with all folds of a cross-validation.
 
@@ -134,6 +136,7 @@ def predict(
         profile: The machine.
         progress: Gets rows done and rows in all.
         tell: Gets one-line messages.
+        trust_code: Import the family that the run's folder names also when it did not come with dure.
 
     Raises:
         UserError: See ``dure.family.predicting``; or there is no such fold.
@@ -141,7 +144,10 @@ def predict(
     from dure.family.predicting import predict_file
     from dure.studies.crossval.driver import fold_runs
 
-    return predict_file(fold_runs(run, fold), source, output, profile=profile, progress=progress, tell=tell)
+    with trusting(trust_code):
+        return predict_file(
+            fold_runs(run, fold), source, output, profile=profile, progress=progress, tell=tell
+        )
 
 
 def score(

@@ -91,6 +91,14 @@ Rehearse = Annotated[
         "--rehearse", help="A miniature with random weights on few rows: exercises everything in minutes."
     ),
 ]
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code",
+        help="Import the family that the folder names, also when it did not come with dure; whoever wrote folder and "
+        "module can run anything here.",
+    ),
+]
 FromSweep = Annotated[
     Path | None,
     typer.Option("--from-sweep", help="Take the best values of this folder of `dure sweep`.", metavar="DIR"),

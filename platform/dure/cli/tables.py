@@ -26,6 +26,7 @@ def predict(
         typer.Option(help="Fold whose model predicts; all together when not given.", metavar="N"),
     ] = None,
     profile: options.ProfileOption = None,
+    trust_code: options.TrustCode = False,
     as_json: options.Json = False,
 ) -> None:
     """Predict a table with the best checkpoint of a run, or with those of all folds together."""
@@ -44,6 +45,7 @@ def predict(
             profile=api.choose_profile(profile, tell),
             progress=progress,
             tell=tell,
+            trust_code=trust_code,
         )
     print_result(outcome, f"{outcome['rows']:,} predictions in {outcome['output']}", as_json=as_json)
 

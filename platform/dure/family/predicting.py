@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from dure.config.loading import load_experiment
+from dure.config.loading import load_record
 from dure.config.schema import Profile
 from dure.data.tables import Table, read_table
 from dure.errors import UserError
@@ -109,7 +109,7 @@ def _predicted(
     tell: Callable[[str], None],
 ) -> tuple[Family, Table, list[dict[str, Any]]]:
     folder = RunFolder(run)
-    experiment = load_experiment(str(folder.experiment))
+    experiment = load_record(folder.experiment)
     family = load_family(experiment, tell)
     table = read_table(
         source,

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dure.errors import UserError, nearest
 from dure.family import Family
@@ -21,9 +21,6 @@ from dure.preflight.weights import check_same_model, safetensors_shapes, torch_s
 from dure.runs.checkpoints import STATE_FILE
 from dure.runs.folder import RunFolder, folder_at
 from dure.runs.manifest import check_whole, has_manifest
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 _STEP_FOLDER = re.compile(r"checkpoint-(\d+)")
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin")
@@ -222,25 +219,10 @@ def _check_final(note: Note, path: Path, wanted: Wanted) -> None:
         note.remedy = "name the experiment that trained it"
         return
     model, _ = read_model(wanted.family, path)
-    state = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    if lacking := sorted(state.keys() - shapes.keys() - _tied(model)):
-        raise UserError(
-            f"it lacks {len(lacking)} weights of its own configuration, the first '{lacking[0]}'",
-            where=str(path),
-            hint="copy it again, or name the experiment that trained it",
-        )
     note.found += f"; loads as {type(model).__name__}"
     facts = wanted.facts
     if facts is not None and facts.state and wanted.family.experiment.lora is None:
         check_same_model(shapes, facts.state, facts.tied, path, wanted.of)
-
-
-def _tied(model: PreTrainedModel) -> set[str]:
-    """Return the names of parameters that a model has under several names."""
-    names: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    return {name for group in names.values() if len(group) > 1 for name in group}
 
 
 def _folder_shapes(path: Path) -> dict[str, Shape]:

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from dure.errors import UserError
 from dure.files import parse_json
-from dure.modeling.weights import LOST, STATE, check_torch_file
+from dure.modeling.weights import LOST, STATE, check_finite, check_torch_file
 from dure.preflight.model import Shape
 
 _LENGTH_BYTES = 8
@@ -32,7 +32,7 @@ def safetensors_shapes(path: Path) -> dict[str, Shape]:
             for name in file.keys():  # noqa: SIM118 - the file is no mapping
                 tensor = file.get_tensor(name)
                 shapes[name] = tuple(tensor.shape)
-                _check_finite(name, tensor, path)
+                check_finite({name: tensor}, str(path))
     except SafetensorError as error:
         raise UserError(f"the file is damaged ({error})", where=str(path), hint=LOST) from None
     return shapes
@@ -91,21 +91,11 @@ def torch_shapes(path: Path) -> tuple[dict[str, Shape], dict[str, Any]]:
             where=str(path),
             expected=f"tensors by name under '{STATE}'",
         )
-    for name, tensor in state.items():
-        _check_finite(name, tensor, path)
+    check_finite(state, str(path))
     facts = {
         name: value for name, value in saved.items() if isinstance(value, int | float | str) and name != STATE
     }
     return {name: tuple(tensor.shape) for name, tensor in state.items()}, facts
-
-
-def _check_finite(name: str, tensor: torch.Tensor, path: Path) -> None:
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-        raise UserError(
-            f"'{name}' holds numbers that are not finite: the training had diverged, or the file is damaged",
-            where=str(path),
-            hint="an earlier checkpoint",
-        )
 
 
 def check_same_model(

@@ -37,8 +37,9 @@ def load_study(name_or_path: str) -> Study:
     """
     path = library.find("study", name_or_path)
     source = library.shown(path)
-    tree = read_extended(path, "study")
     kinds = study_kinds()
+    keys = {key for kind in kinds.values() for key in kind.model_fields}
+    tree = read_extended(path, "study", keys)
     if "kind" not in tree:
         raise UserError("key 'kind' is missing", where=source, expected=f"one of: {', '.join(kinds)}")
     kind = tree["kind"]

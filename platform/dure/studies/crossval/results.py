@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from dure.config.loading import load_experiment
+from dure.config.loading import load_record
 from dure.errors import UserError
 from dure.files import write_text
 from dure.metrics.classification import classification_report
@@ -230,7 +230,7 @@ def _record(path: Path) -> dict[str, Any]:
 
 def _fold_number(folder: RunFolder) -> int:
     if folder.experiment.is_file():
-        fold = load_experiment(str(folder.experiment)).data.fold
+        fold = load_record(folder.experiment).data.fold
         if fold is not None:
             return fold.number
     raise UserError(
