@@ -14,10 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from dure.errors import UserError
 
 MAX_RECORD_BYTES = 256 * 1024**2
 """Largest record that is read as one JSON object, or as one line; the largest that dure writes has a hundredth."""
+_CHUNK_BYTES = 4 * 1024**2
 _TAIL_BYTES = 4096
 """How much of a file's end is looked at at once."""
 
@@ -55,6 +58,16 @@ def flush(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def hash_of(path: Path) -> str:
+    """Return the XXH3 of a file's content in hexadecimal."""
+    digest = xxhash.xxh3_128()
+    buffer = memoryview(bytearray(_CHUNK_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while length := file.readinto(buffer):
+            digest.update(buffer[:length])
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -13,14 +13,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import xxhash
-
 from dure.errors import UserError
-from dure.files import flush, give_usual_permissions, parse_json, write_json
+from dure.files import flush, give_usual_permissions, hash_of, parse_json, write_json
 
 MANIFEST = "manifest.json"
 ALGORITHM = "xxh3_128"
-_CHUNK_BYTES = 4 * 1024**2
 _NUM_THREADS = 8
 """Flushes and hashes wait for the disk more than they compute."""
 _MOST_NAMED = 3
@@ -100,16 +97,6 @@ def check_whole(folder: Path, *, hint: str) -> None:
     """
     if found := faults(folder):
         raise UserError(f"it is broken: {described(found)}", where=str(folder), hint=hint)
-
-
-def hash_of(path: Path) -> str:
-    """Return the XXH3 of a file's content in hexadecimal."""
-    digest = xxhash.xxh3_128()
-    buffer = memoryview(bytearray(_CHUNK_BYTES))
-    with path.open("rb", buffering=0) as file:
-        while length := file.readinto(buffer):
-            digest.update(buffer[:length])
-    return digest.hexdigest()
 
 
 def _flushed(path: Path) -> FileFacts:

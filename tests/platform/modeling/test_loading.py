@@ -144,7 +144,9 @@ def test_weights_that_a_checkpoint_lacks_are_told(tmp_path: Path, checkpoints: d
     assert "model.encoder.layers.0.fc1.weight" in told[0]
 
 
-def test_a_checkpoint_whose_weights_are_no_numbers_is_refused(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+def test_a_checkpoint_whose_weights_are_no_numbers_is_refused(
+    tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
     folder = tmp_path / "diverged"
     shutil.copytree(checkpoints["t5"], folder)
     weights = load_file(folder / "model.safetensors")
