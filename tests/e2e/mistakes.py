@@ -73,6 +73,10 @@ CONFIG: dict[str, Row] = {
     "ratio above one": (f"{DRY} data.train_ratio=110%", "data.train_ratio", "up to 1"),
     "unknown choice": (f"{DRY} training.scheduler=cosin", "training.scheduler", "try: cosine"),
     "path as a name": (f"{DRY} experiment.name=../a", "experiment.name", "the first a letter or digit"),
+    "name of a final model": (f"{DRY} experiment.name=final_model", "experiment.name", "another name"),
+    "name of a checkpoint": (f"{DRY} experiment.name=checkpoint-5", "experiment.name", "another name"),
+    "name of a device": (f"{DRY} experiment.name=CON", "experiment.name", "another name"),
+    "name of a record": (f"{DRY} experiment.name=result.json", "experiment.name", "another name"),
     "unknown encoding": (f"{DRY} data.encoding=klingon", "data.encoding", "utf-8 or cp949"),
     "two warm-ups": (
         f"{DRY} training.warmup_steps=5 training.warmup_ratio=0.1",

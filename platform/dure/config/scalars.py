@@ -19,6 +19,16 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 """What is safe as the name of a folder, of a W&B run and of a cluster job alike."""
 
 
+_TAKEN = re.compile(
+    r"final_model|checkpoints?|checkpoints_final|checkpoint-\d+.*|epoch_\d+.*|stage_\d+.*|fold_\d+|trial_\d+"
+    r"|logs|oom_stats|sweet_spot_analysis|lr_sweep_results|stop_requested|manifest|lock"
+    r"|.*\.(json|jsonl|yaml|yml|pid|log|pt|pth|part|old|deleted)"
+    r"|(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*\.",
+    re.IGNORECASE,
+)
+"""Names of what lies in the folders of runs and studies, and of devices of Windows, where a folder may be copied to."""
+
+
 def _number(value: Any) -> Any:
     """Turn text such as ``1e-5`` into a float and leave everything else for pydantic."""
     if isinstance(value, str) and re.fullmatch(NUMBER_PATTERN, value.strip()):
@@ -36,6 +46,10 @@ def _name(value: str) -> str:
     if not re.fullmatch(NAME_PATTERN, value) or len(value) > 100:
         raise ValueError(
             "expected at most 100 of the characters a-z, A-Z, 0-9, '_', '.' and '-', the first a letter or digit"
+        )
+    if _TAKEN.fullmatch(value):
+        raise ValueError(
+            "expected another name: folders and files of this one are dure's own, or no system has them everywhere"
         )
     return value
 
