@@ -182,6 +182,12 @@ def _family(run: Path, line: str) -> None:
     file.write_text(text.replace("family: trainables.transfer\n", line), encoding="utf-8")
 
 
+def _linked(folder: Path) -> None:
+    elsewhere = folder.with_name(".elsewhere")
+    folder.rename(elsewhere)
+    folder.symlink_to(elsewhere.name)
+
+
 BROKEN_RUNS: dict[str, Callable[[Path], object]] = {
     "no_experiment": lambda run: (run / "experiment.yaml").unlink(),
     "broken_experiment": lambda run: (run / "experiment.yaml").write_text("a: ["),
@@ -195,6 +201,7 @@ BROKEN_RUNS: dict[str, Callable[[Path], object]] = {
     "foreign_code": lambda run: _family(run, "family: needs_more\n"),
     "leading_away": lambda run: _family(run, "family: trainables.transfer\nextends: ../key.yaml\n"),
     "deep_result": lambda run: (run / "result.json").write_text("[" * 100_000),
+    "linked_model": lambda run: _linked(run / "final_model"),
     "no_vocabulary": _no_vocabulary,
     "junk_epoch": lambda run: (run / "epoch_1.pt").write_bytes(b"junk"),
     "code_epoch": lambda run: torch.save({"model_state": _Code()}, run / "epoch_1.pt"),

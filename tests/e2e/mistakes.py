@@ -261,6 +261,7 @@ CHECKPOINTS: dict[str, Row] = {
     # records
     "result that is no JSON": (f"{RESUME} broken_result", "broken_result/result.json", "remove it and run again"),
     "result without end": (f"{RESUME} deep_result", "deep_result/result.json", "nested too deeply"),
+    "run with a link": (f"{RESUME} linked_model", "linked_model/final_model", "cp -rL"),
     "result of another kind": (f"{RESUME} other_result", "other_result/result.json", "'state'"),
     "metrics with a broken line": ("sweet-spot broken_metrics", "broken_metrics/metrics.jsonl, line 1", "remove that line"),
     "metrics of another kind": ("sweet-spot other_metrics", "other_metrics/metrics.jsonl, record 1", "kind or its epoch"),
@@ -288,7 +289,7 @@ OPTIONS: dict[str, Row] = {
     "no number": (f"{TRAIN} --samples many", "--samples", "dure train --help"),
     "unknown tokenizer": ("score a b --tokenizer x", "--tokenizer", "morpheme"),
     "unknown schema": ("schema experiments", "'experiments'", "'experiment'"),
-    "unknown corpus": ("sample dialogs -o out", "'dialogs'", "'dialogues'"),
+    "unknown corpus": ("sample dialogs -o out", "'dialogs'", "try: dialogues"),
     "unknown sampler": (f"{SWEEP} --sampler bayes", "--sampler", "'tpe'"),
     "unknown preset": ("unified-test-v1 --preset 730m --dry-run", "--preset", "'800m'"),
     # numbers
