@@ -88,7 +88,7 @@ def keep(path: str) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: told_to_end.append(number))
     mark = uuid.uuid4().hex
     guard = Guard(mark)
-    temporary = scratch_folder()
+    temporary = scratch_folder() / "ray"
     session: str | None = None
     try:
         with temporary_files():

@@ -10,17 +10,21 @@ import signal
 import socket
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from dure.errors import RunError, UserError
 from dure.runtime.guard import MARK, Guard, end_processes
+from dure.runtime.lost import head_at, parts_here, watched
 from dure.runtime.scratch import temporary_files
 from dure.runtime.token import keep_token_private
+
+logger = logging.getLogger(__name__)
 
 _SECONDS_TO_ANSWER = 5.0
 SAFE_PATH = "PYTHONSAFEPATH"
@@ -65,7 +69,12 @@ def works_in_copy() -> bool:
 
 @contextmanager
 def cluster(
-    address: str | None = None, *, name: str | None = None, log_level: int = logging.ERROR
+    address: str | None = None,
+    *,
+    name: str | None = None,
+    log_level: int = logging.ERROR,
+    path: Path | None = None,
+    tell: Callable[[str], None] = logger.error,
 ) -> Iterator[Cluster]:
     """Connect to the cluster at ``address``, or start an own one here and end it afterwards.
 
@@ -80,10 +89,12 @@ def cluster(
         name: What the dashboard's list of jobs calls this process; a submitted job has the name that it was
             submitted with.
         log_level: Least level of Ray's messages that are shown.
+        path: Folder of the run or study that needs the cluster.
+        tell: Gets what happened when the cluster is ended from outside; this process ends then.
 
     Raises:
         UserError: No cluster answers at ``address``, or this process is connected to one already.
-        RunError: An own cluster does not start.
+        RunError: An own cluster does not start, or is ended from outside.
     """
     import ray
     from ray.job_config import JobConfig
@@ -112,7 +123,7 @@ def cluster(
             os.environ[MARK] = mark
             # Ray's own processes would take a random.py of the working folder for Python's.
             os.environ[SAFE_PATH] = "1"
-            settings["_temp_dir"] = str(files.enter_context(temporary_files()))
+            settings["_temp_dir"] = str(files.enter_context(temporary_files()) / "ray")
             keep_token_private()
             guard = Guard(mark)
         try:
@@ -135,12 +146,13 @@ def cluster(
         gcs_address = str(ray.get_runtime_context().gcs_address)
         os.environ["RAY_ADDRESS"] = gcs_address
         dashboard = context.dashboard_url
-        yield Cluster(
-            address=gcs_address,
-            dashboard_url=f"http://{dashboard}" if dashboard else None,
-            nodes=alive_nodes(),
-            is_own=address is None,
-        )
+        with watched(parts_here() if address is None else head_at(gcs_address), path, tell):
+            yield Cluster(
+                address=gcs_address,
+                dashboard_url=f"http://{dashboard}" if dashboard else None,
+                nodes=alive_nodes(),
+                is_own=address is None,
+            )
     finally:
         with _own_sigterm():
             ray.shutdown()

@@ -95,7 +95,7 @@ def train(
             travelling = replace(request, listeners=request.listeners[len(listeners) :])
             with (
                 captured_output(path / "driver.log"),
-                cluster(address, name=experiment.name) as ray_cluster,
+                cluster(address, name=experiment.name, path=path, tell=tell) as ray_cluster,
                 following(folder.metrics, listeners),
             ):
                 require_room(profile, ray_cluster.nodes, experiment.training.batch_size)

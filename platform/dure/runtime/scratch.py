@@ -23,8 +23,8 @@ from dure.errors import UserError
 
 _PREFIX = "dure-"
 _LOCK = "lock"
-_LONGEST_BASE = 26
-"""Characters: a socket's path may have 107 bytes, and below this Ray needs 64 (``session_<time>_<pid>/sockets/…``)."""
+_LONGEST_BASE = 22
+"""Bytes: a socket's path may have 107, and below this Ray needs 82 (``dure-…/ray/session_<time>_<pid>/sockets/…``)."""
 _RAY_TMPDIR = "RAY_TMPDIR"
 
 

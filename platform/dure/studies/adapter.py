@@ -109,7 +109,7 @@ def _run_pending(
                 session=board.session,
                 shared=shared,
             )
-            with cluster(address, name=strategy.name) as ray_cluster:
+            with cluster(address, name=strategy.name, path=path, tell=listener.told) as ray_cluster:
                 if ray_cluster.dashboard_url:
                     listener.told(f"Ray dashboard: {ray_cluster.dashboard_url}")
                 _fit(strategy, pending, requests, ray_cluster, board)

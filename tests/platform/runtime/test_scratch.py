@@ -70,7 +70,7 @@ def test_a_long_folder_of_the_system_is_not_taken_and_a_long_one_that_is_asked_f
     assert scratch.scratch_folder().parent == Path("/tmp")
     monkeypatch.setattr(scratch, "_own", None)
     monkeypatch.setenv("RAY_TMPDIR", str(long))
-    with pytest.raises(UserError, match="at most 26 bytes") as error:
+    with pytest.raises(UserError, match="at most 22 bytes") as error:
         scratch.scratch_folder()
     assert error.value.where == "RAY_TMPDIR"
 
