@@ -21,11 +21,12 @@ from dure.data.cleaning import CleaningConfig, cleaned
 from dure.data.collating import ClassificationCollator, LabelsCollator, multi_hot
 from dure.data.tables import Table
 from dure.family import Features, Rows
+from dure.metrics.metric import Metric
 from dure.metrics.multilabel import multilabel_report, trivial_multilabel
 from dure.modeling.classifier import load_classifier
 from dure.modeling.objectives import LabelCrossEntropy, Objective, balanced_weights
 from trainables.samples.emotions import Feeling, emotion_corpus
-from trainables.transfer import Transfer, classes_of_model
+from trainables.transfer import CLASS_METRICS, Transfer, classes_of_model
 
 _OVERALL = ("subset_accuracy", "micro_f1", "macro_f1")
 
@@ -60,7 +61,7 @@ class Emotion(Transfer):
         super().__init__(experiment, *args)
         self.separator = self.options.label_separator if self.options.multi_label else None
         if self.options.multi_label:
-            self.metric_names = tuple(f"eval_{name}" for name in _OVERALL)
+            self.metrics = (*(Metric(f"eval_{name}", "max", "share") for name in _OVERALL), *CLASS_METRICS)
 
     def sample(self, split: str) -> list[dict[str, str]]:
         """Return the embedded Korean texts; with several labels, every third one is joined with the next."""

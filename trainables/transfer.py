@@ -27,6 +27,7 @@ from dure.data.encoding import token_ids
 from dure.data.tables import Role, Table
 from dure.family import Family, Features, Rows
 from dure.metrics.classification import classification_report, trivial_classification
+from dure.metrics.metric import Metric
 from dure.modeling.classifier import classifier_modules, load_classifier
 from dure.modeling.export import export
 from dure.modeling.loading import load_tokenizer
@@ -35,6 +36,11 @@ from dure.runs.folder import PROBABILITY
 from trainables.samples.reviews import Review, review_corpus
 
 _FIGURES = ("precision", "recall", "f1", "support")
+CLASS_METRICS = (
+    *(Metric(f"eval_{name}[class]", "max", "share") for name in ("precision", "recall", "f1")),
+    Metric("eval_support[class]", None, "count"),
+)
+"""Figures of every class of a classifier."""
 
 
 class Transfer(Family):
@@ -46,7 +52,10 @@ class Transfer(Family):
         Role("label", "label", is_class=True),
     )
     takes_class_weights = True
-    metric_names: tuple[str, ...] = ("eval_accuracy", "eval_macro_f1", "eval_weighted_f1")
+    metrics: tuple[Metric, ...] = (
+        *(Metric(f"eval_{name}", "max", "share") for name in ("accuracy", "macro_f1", "weighted_f1")),
+        *CLASS_METRICS,
+    )
 
     classes: tuple[str, ...] = ()
     """Names of the classes in the order of their ids; known from :meth:`survey` or :meth:`load_exported` on."""

@@ -72,16 +72,14 @@ def shaped(
     if samples is not None and samples < 1:
         raise UserError(f"{samples} rows are none", where="--samples", expected="a number from 1")
     if one_epoch:
-        experiment = experiment.model_copy(
-            update={"training": experiment.training.model_copy(update={"epochs": 1})}
-        )
+        experiment = experiment.with_({"training.epochs": 1}, "--one-epoch")
     if samples is not None:
         data = experiment.data
         limits = {
-            "max_train_rows": min(samples, data.max_train_rows or samples),
-            "max_dev_rows": min(samples, data.max_dev_rows or samples),
+            "data.max_train_rows": min(samples, data.max_train_rows or samples),
+            "data.max_dev_rows": min(samples, data.max_dev_rows or samples),
         }
-        experiment = experiment.model_copy(update={"data": data.model_copy(update=limits)})
+        experiment = experiment.with_(limits, "--samples")
     return rehearsal_of(experiment) if rehearse else experiment
 
 

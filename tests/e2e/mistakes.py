@@ -106,6 +106,11 @@ CONFIG: dict[str, Row] = {
         "training.best_metric",
         "try: eval_accuracy",
     ),
+    "direction against the metric": (
+        f"{DRY} training.best_metric=eval_loss training.higher_is_better=true",
+        "training.higher_is_better",
+        "lower is better",
+    ),
     # studies, spaces, profiles
     "study of no kind": ("batch nokind.yaml", "nokind.yaml", "one of: batch"),
     "study of another kind": ("batch kind.yaml", "kind.yaml:1", "try: batch"),
@@ -320,6 +325,8 @@ OPTIONS: dict[str, Row] = {
     "empty space": (f"{SWEEP} --space=", "no space ''", "learning_rate"),
     "empty metric": (f"{SWEEP} --metric=", "--metric", "NAME:min"),
     "metric of no direction": (f"{SWEEP} --metric eval_loss:up", "--metric", "NAME:min"),
+    "direction against the metric of a sweep": (f"{SWEEP} --metric eval_loss:max", "--metric eval_loss:max", "lower is better"),
+    "metric of an unknown direction": (f"{SWEEP} --metric eval_loss --metric wer", "--metric wer", "NAME:min"),
     "unknown second metric": (f"{SWEEP} --metric eval_loss --metric eval_lss", "'eval_lss'", "try: eval_loss"),
     "point outside": (f"{SWEEP} --try 5", "--try", "a number from 1e-05 to 0.01"),
     "point of what is not searched": (f"{SWEEP} --try training.epochs=1", "--try", "one of: training.learning_rate"),

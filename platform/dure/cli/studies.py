@@ -105,6 +105,7 @@ def batch(
     from dure.jobs.background_folders import claim
     from dure.reporting.console import StudyConsole, terminal
     from dure.reporting.summary import summary_table
+    from dure.studies.batch import column_metrics
 
     plan = api.load_study(study)
     experiments = [
@@ -112,6 +113,7 @@ def batch(
         for each in api.study_experiments(plan, overrides or (), only)
     ]
     api.check(experiments, with_tables=not dry_run)
+    column_metrics(plan, experiments)
     if dry_run:
         print_yaml(*experiments, as_json=as_json)
         return 0

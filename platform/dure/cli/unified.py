@@ -217,7 +217,6 @@ def _unified(
 
 def _with_batch(experiment: Experiment, batch_size: int | None) -> Experiment:
     """Return the experiment with other micro-batches and the same effective one."""
-    from dure.config.loading import with_values
     from dure.errors import UserError
 
     if batch_size is None:
@@ -233,4 +232,4 @@ def _with_batch(experiment: Experiment, batch_size: int | None) -> Experiment:
         "training.batch_size": batch_size,
         "training.gradient_accumulation_steps": effective // batch_size,
     }
-    return with_values(experiment, values, "--batch-size")
+    return experiment.with_(values, "--batch-size")

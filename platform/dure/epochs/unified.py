@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dure.config.loading import dump_yaml, with_values
+from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment, Profile
 from dure.epochs.loss_series import Point, series_of
 from dure.epochs.sweet_spot import Thresholds, candidate_epochs
@@ -98,7 +98,7 @@ def unified(
         tell(
             f"step 1 of 4, sweep: {', '.join(f'{key}={value:g}' for key, value in best.items())} is the best"
         )
-        experiment = with_values(experiment, best, "the sweep")
+        experiment = experiment.with_(best, "the sweep")
     if resume:
         stored_experiment(path, experiment)
     write_text(path / BASE, dump_yaml(experiment))
@@ -259,7 +259,6 @@ def _sweep(
 
     place = path / SWEEP
     started = (place / STUDY_FILE).is_file()
-    training = experiment.training.model_copy(update={"epochs": epochs, "keep_epochs": None})
     study = sweeping.plan_sweep(
         experiment,
         sampler=None if started else "grid",
@@ -268,7 +267,7 @@ def _sweep(
     )
     summary = sweeping.sweep(
         study,
-        experiment.model_copy(update={"training": training}),
+        experiment.with_({"training.epochs": epochs, "training.keep_epochs": None}),
         profile=profile,
         path=place,
         resume=started,

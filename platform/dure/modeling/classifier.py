@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.modeling.loading import load_pretrained
-from dure.modeling.lora import AdaptedClassifier, AdaptedModel, apply_lora
+from dure.modeling.lora import AdaptedModel, apply_lora
 from dure.modeling.task import classification
 
 
@@ -23,7 +23,7 @@ def load_classifier(
     tell: Callable[[str], None],
     *,
     multi_label: bool = False,
-) -> PreTrainedModel | AdaptedModel | AdaptedClassifier:
+) -> PreTrainedModel | AdaptedModel:
     """Load an encoder with a head over ``classes``, ready to train.
 
     Everything that starts at random is trained, under LoRA too: the head, and what else the checkpoint lacks.
@@ -39,16 +39,16 @@ def load_classifier(
     Raises:
         UserError: As ``load_pretrained``; texts may be longer than the model has positions.
     """
-    loaded = load_pretrained(
-        classification(classes, multi_label=multi_label), experiment, profile, tokenizer, tell
-    )
+    task = classification(classes, multi_label=multi_label)
+    loaded = load_pretrained(task, experiment, profile, tokenizer, tell)
     model = loaded.model
     _check_length(experiment, model, tokenizer)
     if experiment.lora is None:
         return model
     heads = [name for name, module in model.named_children() if _is_head(model, module)]
     others = {name.rpartition(".")[0] for name in loaded.untaught if name.partition(".")[0] not in heads}
-    return apply_lora(model, experiment.lora, loaded.new_row_ids, trained_whole=[*heads, *sorted(others)])
+    whole = [*heads, *sorted(others)]
+    return apply_lora(model, experiment.lora, task.adapted_class, loaded.new_row_ids, trained_whole=whole)
 
 
 def classifier_modules(model: PreTrainedModel | PeftModel) -> dict[str, tuple[str, ...]]:
@@ -70,6 +70,14 @@ def _is_head(model: PreTrainedModel, module: nn.Module) -> bool:
 def _check_length(experiment: Experiment, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse texts longer than the model has positions for, which would fail in the middle of training."""
     known = getattr(model.config, "max_position_embeddings", None)
+    if known is not None:
+        # RoBERTa and its like count positions from behind the padding's.
+        starts = [
+            module.padding_idx + 1
+            for name, module in model.named_modules()
+            if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None
+        ]
+        known -= max(starts, default=0)
     limit = min(known or tokenizer.model_max_length, tokenizer.model_max_length)
     if experiment.tokenizer.encoder_max_len > limit:
         raise UserError(

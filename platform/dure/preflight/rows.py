@@ -50,9 +50,7 @@ def check_rows(checklist: Checklist, family: Family) -> PreTrainedTokenizerBase 
 
 def _skipping(family: Family) -> Family:
     """Return the family with its experiment set to leave out bad rows."""
-    experiment = family.experiment
-    data = experiment.data.model_copy(update={"on_bad_row": "skip"})
-    return load_family(experiment.model_copy(update={"data": data}))
+    return load_family(family.experiment.with_({"data.on_bad_row": "skip"}))
 
 
 def _sources(note: Note, family: Family) -> dict[str, str]:

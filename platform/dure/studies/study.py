@@ -92,12 +92,11 @@ def check(experiments: Iterable[Experiment], *, with_tables: bool = True) -> Non
     """
     from dure.family import load_family
     from dure.family.corpus import cache_folder, check_sources
-    from dure.training.scores import check_best_metric
 
     if with_tables:
         cache_folder()
     for experiment in experiments:
-        check_best_metric(experiment, load_family(experiment))
+        _ = load_family(experiment).best_metric
         if with_tables:
             check_sources(experiment)
 

@@ -15,6 +15,7 @@ from transformers.trainer_callback import ExportableState
 
 from dure.data.batching import LengthGroupedSampler, Lengths
 from dure.files import flush
+from dure.metrics.metric import Metric
 from dure.modeling.ema import WeightAverage
 from dure.modeling.objectives import Objective
 from dure.modeling.r_drop import r_drop_loss, twice
@@ -63,14 +64,14 @@ class _DureTrainer(SharedOutTraining):
     def keep_checkpoints(
         self,
         limit: int,
-        judge: checkpoints.Judge,
+        metric: Metric,
         room: DiskRoom,
         foretold_bytes: int,
         tell: Callable[[str], None],
     ) -> None:
         """Say how many checkpoints stay, by what they are compared, and where; call before training."""
         self.checkpoint_limit = limit
-        self.judge = judge
+        self.metric = metric
         self.room = room
         self.foretold_bytes = foretold_bytes
         self.tell = tell
@@ -247,7 +248,7 @@ class _DureTrainer(SharedOutTraining):
         folder = Path(self.args.output_dir)
         checkpoints.take_as_best(
             by_main(
-                lambda: checkpoints.best_whole(folder, best, self.state.log_history, self.judge, self.tell)
+                lambda: checkpoints.best_whole(folder, best, self.state.log_history, self.metric, self.tell)
             ),
             self.state,
             folder,

@@ -13,6 +13,7 @@ from transformers import EarlyStoppingCallback, TrainerState
 
 from dure.config.schema import Experiment
 from dure.errors import UserError
+from dure.family import load_family
 from dure.files import read_json, read_json_lines, write_json, written_beside
 from dure.modeling.weights import STATE
 from dure.runs.checkpoints import AVERAGE_FILE, STATE_FILE, checkpoint_name, checkpoints
@@ -92,7 +93,8 @@ def _best(
     records: list[dict[str, Any]], step: int, experiment: Experiment, kept: Mapping[int, Path]
 ) -> tuple[int, float] | None:
     """Return step and metric of the best validation up to a step; of that step itself when the best one is gone."""
-    name = experiment.training.best_metric
+    metric = load_family(experiment).best_metric
+    name = metric.name
     found = [
         (record["step"], record[name])
         for record in records
@@ -100,8 +102,7 @@ def _best(
     ]
     if not found:
         return None
-    sign = 1 if experiment.training.higher_is_better else -1
-    best = max(found, key=lambda each: sign * each[1])  # the first one of equals, as while training
+    best = min(found, key=lambda each: metric.cost(each[1]))  # the first one of equals, as while training
     if best[0] in kept:
         return best
     return found[-1] if found[-1][0] == step else None

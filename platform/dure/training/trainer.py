@@ -41,7 +41,7 @@ from dure.training.oom import is_out_of_memory
 from dure.training.recorder import Recorder
 from dure.training.recovery import Recovery
 from dure.training.running_loss import RunningLoss
-from dure.training.scores import check_best_metric, check_last_loss, recorded_metrics
+from dure.training.scores import check_last_loss, recorded_metrics
 from dure.training.snapshots import EpochSnapshots
 from dure.training.stopping import Stopping, StopRequest
 
@@ -108,7 +108,7 @@ class ModelTrainer:
             ),
         )
         self.recorder = Recorder(self.folder.metrics, listeners, is_main=self.is_main, room=self.room)
-        check_best_metric(self.experiment, family)
+        self.metric = family.best_metric
         self.compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = (
             None if self.eval_dataset is None else family.compute_metrics(model, tokenizer, self.eval_dataset)
         )
@@ -122,7 +122,7 @@ class ModelTrainer:
             precision=precision,
             num_workers=num_workers,
             generates=family.generates,
-            validates=self.eval_dataset is not None,
+            metric=None if self.eval_dataset is None else self.metric,
             deepspeed=deepspeed,
         )
         self.total_steps = total_steps(self.experiment, len(train_dataset))
@@ -200,9 +200,8 @@ class ModelTrainer:
                 stop, by_epoch=training.eval_every == "epoch" or training.keep_epochs is not None
             )
             self.hf.add_callback(self.hf.stopping)
-        self.judge = checkpoints.Judge(training.best_metric, training.higher_is_better)
         self.hf.keep_checkpoints(
-            training.save_total_limit, self.judge, self.room, self.foretold.checkpoint, tell
+            training.save_total_limit, self.metric, self.room, self.foretold.checkpoint, tell
         )
         if training.group_by_length:
             self.hf.group_lengths(
@@ -233,7 +232,7 @@ class ModelTrainer:
             checkpoints.remove_leftovers(self.folder.checkpoints)
         by_main(lambda: self.room.check(self.foretold))
         choice = (
-            by_main(lambda: checkpoints.choose(self.folder.checkpoints, self.judge, self.tell))
+            by_main(lambda: checkpoints.choose(self.folder.checkpoints, self.metric, self.tell))
             if resume
             else None
         )

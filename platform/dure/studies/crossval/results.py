@@ -5,6 +5,7 @@ The summary of a study of this kind is data::
     kind: "crossval"
     study, path, state, seconds                       as of every study
     metric: "macro_f1"; direction: "max" or "min"     what experiments are compared by
+    definitions: {"macro_f1": {"direction": "max", "unit": "share"}, …}
     num_folds: 5
     experiments: what :func:`crossval_results` returns for each, in their order
     comparisons: what :func:`comparisons` returns, when there are several

@@ -127,10 +127,10 @@ def begins_again(path: Path, start_ratio: str | None) -> bool:
 
 
 def _forecaster(experiment: Experiment) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, Any] | None]:
-    from dure.reporting.figures import is_share
+    from dure.family import load_family
     from dure.studies.progressive.forecast import forecast
 
-    training = experiment.training
+    metric = load_family(experiment).best_metric
 
     def ahead(records: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         scored = [record for record in records if record["score"] is not None]
@@ -140,9 +140,8 @@ def _forecaster(experiment: Experiment) -> Callable[[Sequence[Mapping[str, Any]]
             [record["num_rows"] for record in scored],
             [record["score"] for record in scored],
             scored[-1]["num_rows_in_all"],
-            direction="max" if training.higher_is_better else "min",
+            metric=metric,
             num_dev_rows=scored[-1]["num_dev_rows"],
-            is_share=is_share(training.best_metric) and training.best_metric != "eval_rouge_sum",
         )
         return None if found is None else asdict(found)
 

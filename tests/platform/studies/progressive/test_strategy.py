@@ -41,7 +41,7 @@ class _Notes(StudyListener):
 @pytest.fixture
 def by_loss(tiny):
     """A classifier that is judged by its loss, which tells good learning rates from bad ones in few steps."""
-    return tiny("bert", "full", best_metric="eval_loss", higher_is_better=False, warmup_ratio=0.0)
+    return tiny("bert", "full", best_metric="eval_loss", warmup_ratio=0.0)
 
 
 def times(path):

@@ -40,9 +40,7 @@ def wide(tmp_path):
 
 
 def test_a_sweep_of_a_tiny_model_from_first_points_to_more_trials(tiny, cpu, wide, tmp_path):
-    experiment = tiny(
-        "bart", "full", best_metric="eval_loss", higher_is_better=False, warmup_ratio=0.0, max_steps=6
-    )
+    experiment = tiny("bart", "full", best_metric="eval_loss", warmup_ratio=0.0, max_steps=6)
     path = tmp_path / "study"
     study = plan_sweep(experiment, space=wide, num_trials=3, tries=("1e-4", "1e-2", "1"))
     notes = _Notes()
