@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from dure.cli.app import app, load_verbs
 from dure.errors import DureError, nearest
+from dure.secrets import redacted
 from dure.signals import install
 
 FLAGS = ("--debug", "--verbose", "-v", "--background")
@@ -91,6 +92,6 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
 
 def _fail(error: Exception | None, text: str, code: int, words: list[str]) -> NoReturn:
     if error is not None and "--debug" in words:
-        traceback.print_exception(error)
-    print(f"dure: {text}", file=sys.stderr)
+        print(redacted("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+    print(f"dure: {redacted(text)}", file=sys.stderr)
     sys.exit(code)
