@@ -42,7 +42,8 @@ class SummarizationOptions(Section):
     """What ``task:`` of a summarisation experiment may say."""
 
     rouge_tokenizer: TokenizerName = "morpheme"
-    """How ROUGE cuts text: ``morpheme`` for Korean, ``default`` for English, ``whitespace`` or ``character``."""
+    """How ROUGE cuts text: ``morpheme`` for Korean, ``default`` for English, ``whitespace`` as ``str.split``,
+    ``whitespace_markers`` with markers cut from the particles behind them, or ``character``."""
 
 
 class Summarization(Family):
