@@ -15,7 +15,7 @@ ORDER = (
     *("train", "batch", "sweep", "progressive", "crossval"),
     *("sweet-spot", "crossover", "unified-train", "unified-test", "unified-test-v1", "train-local"),
     *("validate", "verify-resume", "submit", "jobs", "logs", "stop"),
-    *("predict", "score", "sample", "list", "schema"),
+    *("predict", "score", "sample", "convert", "list", "schema"),
 )
 """The verbs as the help lists them: what trains, what comes after, what checks and looks after it, tables."""
 

@@ -25,6 +25,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line; exits 0, 1 when a run failed, 2 when the user's input is wrong, 130 on Ctrl-C."""
     from dure.cli import (  # noqa: F401 - registers the verbs
         analysis,
+        convert,
         crossval,
         jobs,
         progressive,

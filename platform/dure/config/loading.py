@@ -14,7 +14,7 @@ from dure.config.deepspeed import deepspeed_settings
 from dure.config.problems import user_error
 from dure.config.schema import Experiment, Profile
 from dure.config.spaces import SearchSpace, Values
-from dure.config.tree import Dumper, Places, Tree, places, plain, read_extended, with_overrides
+from dure.config.tree import INSTEAD, Dumper, Places, Tree, places, plain, read_extended, with_overrides
 from dure.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -51,6 +51,9 @@ def with_values(experiment: Experiment, values: Values, source: str) -> Experime
             inner = section.get(part)
             section[part] = section = inner if isinstance(inner, dict) else {}
         section[last] = value
+        other = INSTEAD.get(last)
+        if other in section and value is not None and ".".join((*sections, other)) not in values:
+            del section[other]
         places[(*sections, last)] = source
     return checked(Experiment, tree, places, source)
 
