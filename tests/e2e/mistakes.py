@@ -60,8 +60,16 @@ CONFIG: dict[str, Row] = {
     "old key without successor": (f"{DRY} optim=adamw_torch", "'optim'", "leave it out; AdamW"),
     "conversion over a file": ("convert hf.yaml -o key.yaml", "key.yaml", "--force"),
     "conversion into itself": ("convert hf.yaml -o hf.yaml --force", "hf.yaml", "another name"),
-    "conversion without a model": ("convert section.yaml -o new.yaml", "section.yaml", "model.checkpoint=NAME"),
-    "conversion of a wrong value": ("convert wrong_old.yaml -o new.yaml", "num_train_epochs", "a whole number"),
+    "conversion without a model": (
+        "convert section.yaml -o new.yaml",
+        "section.yaml",
+        "model.checkpoint=NAME",
+    ),
+    "conversion of a wrong value": (
+        "convert wrong_old.yaml -o new.yaml",
+        "num_train_epochs",
+        "a whole number",
+    ),
     "conversion to no YAML": ("convert hf.yaml -o new.txt", "--output", ".yaml"),
     "conversion of nothing": ("convert none.yaml -o new.yaml", "none.yaml", "cannot be read"),
     "missing key": ("train missing.yaml", "missing.yaml:3", "'lora.targets' is missing"),

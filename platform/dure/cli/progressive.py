@@ -51,6 +51,13 @@ def progressive(
     epochs_per_stage: Annotated[
         int | None, typer.Option(help="Passes over the rows of a stage (2).", metavar="N")
     ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Most rows of one forward pass, taken on all of the data (4); accumulation keeps the effective batch.",
+            metavar="N",
+        ),
+    ] = None,
     max_memory_mb: Annotated[
         int | None,
         typer.Option(
@@ -124,6 +131,7 @@ def progressive(
         max_ratio=max_ratio,
         ratios=ratios,
         epochs_per_stage=epochs_per_stage,
+        batch_size=batch_size,
         max_memory_mb=max_memory_mb,
         candidates=candidates or (),
         num_candidates=num_candidates,

@@ -44,6 +44,8 @@ class ProgressiveStudy(Section):
     """Stop when the best candidate gains less than this from a ratio to the next."""
     on_baseline: OnBaseline = "stop"
     """What happens to a candidate that is no better than the trivial baseline at the first ratio."""
+    max_batch_size: Int = Field(default=4, ge=1)
+    """Most rows of one forward pass, taken on all of the data; accumulation keeps the experiment's effective batch."""
     max_memory_mb: Int | None = Field(default=None, ge=1)
     """Above this, a warning is told and the next stage takes a smaller batch at a time."""
 
@@ -85,6 +87,7 @@ def plan_progressive(
     max_ratio: str | None = None,
     ratios: str | None = None,
     epochs_per_stage: int | None = None,
+    batch_size: int | None = None,
     max_memory_mb: int | None = None,
     candidates: Sequence[str] = (),
     num_candidates: int | None = None,
@@ -103,6 +106,7 @@ def plan_progressive(
         max_ratio: Part of the data of the last stage.
         ratios: Parts of the data of all stages, with commas, in place of these three.
         epochs_per_stage: Passes over the rows of a stage.
+        batch_size: Most rows of one forward pass.
         max_memory_mb: Above this, a warning is told and the next stage takes a smaller batch at a time.
         candidates: Settings to try: ``key=value,value`` (several make every combination), or a search space by
             name or file, of which evenly spaced points are taken.
@@ -146,6 +150,7 @@ def plan_progressive(
         values["candidates"] = tried
     given = {
         "epochs_per_stage": epochs_per_stage,
+        "max_batch_size": batch_size,
         "max_memory_mb": max_memory_mb,
         "reduction": reduction,
         "min_gain": min_gain,
@@ -156,7 +161,7 @@ def plan_progressive(
     options: dict[tuple[str, ...], str] = {
         (key,): f"--{key.replace('_', '-')}" for key in (*given, "candidates", "ratios")
     }
-    options["reduction",] = "--eta"
+    options |= {("reduction",): "--eta", ("max_batch_size",): "--batch-size"}
     return checked(ProgressiveStudy, values, options, "dure progressive")
 
 
