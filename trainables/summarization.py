@@ -159,7 +159,7 @@ class Summarization(Family):
         scores = self._scores(dev["lead"][:], dev["reference"][:])
         return {f"eval_{name}": scores[name] for name in _ROUGE}
 
-    def metric_notes(self) -> dict[str, str]:
+    def metric_notes(self) -> dict[str, str | float]:
         """Return the tokeniser of ROUGE and its version."""
         tokenizer = get_tokenizer(self.options.rouge_tokenizer)
         return {"rouge_tokenizer": tokenizer.name, "rouge_tokenizer_version": tokenizer.version}

@@ -188,8 +188,11 @@ class Family(ABC):
             left out when the figure says nothing about quality.
         """
 
-    def metric_notes(self) -> dict[str, str]:
-        """Return how the metrics were computed, such as the tokeniser of ROUGE; stands beside every result."""
+    def metric_notes(self) -> dict[str, str | float]:
+        """Return how the metrics were computed, such as the tokeniser of ROUGE or the weights of the classes.
+
+        Stands beside every result; asked for after :meth:`objective`.
+        """
         return {}
 
     @abstractmethod
