@@ -16,6 +16,7 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     EvalPrediction,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -30,6 +31,7 @@ from dure.family import Family, Features, Rows
 from dure.metrics.rouge import rouge
 from dure.metrics.tokenizers import TokenizerName, get_tokenizer
 from dure.modeling.export import export
+from dure.modeling.generation import set_generation
 from dure.modeling.loading import load_seq2seq, load_tokenizer
 from dure.modeling.objectives import TokenCrossEntropy
 from trainables.samples.dialogues import Dialogue, dialogue_corpus
@@ -77,18 +79,8 @@ class Summarization(Family):
         return load_tokenizer(self.experiment, lambda: (prefix + text for text in texts()))
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
-        """Load the model, and let it generate as the experiment says."""
-        model = load_seq2seq(self.experiment, profile, tokenizer, self.tell)
-        generation = self.experiment.generation
-        model.generation_config.update(
-            num_beams=generation.num_beams,
-            max_length=generation.max_length,
-            min_length=generation.min_length,
-            length_penalty=generation.length_penalty if generation.num_beams > 1 else None,
-            early_stopping=True if generation.num_beams > 1 else None,
-            no_repeat_ngram_size=generation.no_repeat_ngram_size,
-        )
-        return model
+        """Load the model, which generates as the experiment says."""
+        return load_seq2seq(self.experiment, profile, tokenizer, self.tell)
 
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Features:
         """Encode inputs with their prefix and, when the rows have them, targets; keep the target's text.
@@ -193,11 +185,13 @@ class Summarization(Family):
         export(model, tokenizer, folder)
 
     def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """Load what :meth:`export` saved."""
-        return (
-            AutoModelForSeq2SeqLM.from_pretrained(folder, local_files_only=True),
-            AutoTokenizer.from_pretrained(folder, local_files_only=True),
+        """Load what :meth:`export` saved; it generates as the experiment says, whatever was done to the folder since."""
+        model = AutoModelForSeq2SeqLM.from_pretrained(
+            folder, local_files_only=True, generation_config=GenerationConfig()
         )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        set_generation(model, self.experiment, tokenizer)
+        return model, tokenizer
 
     def modules(self, model: PreTrainedModel) -> dict[str, tuple[str, ...]]:
         """Return encoder and decoder with the prefixes of their parameters.

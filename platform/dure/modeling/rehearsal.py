@@ -310,7 +310,8 @@ def _make_learnable(model: PreTrainedModel, *, separate_output: bool) -> None:
         # T5 scales the hidden state by d^-0.5 again, which suits its large rows but not these.
         model.decoder.final_layer_norm.weight.mul_(width**0.5)
     if separate_output:
-        output.weight = torch.nn.Parameter(embedding.weight.clone())
+        # Not quite the same, or loading would take the two for one that is tied.
+        output.weight = torch.nn.Parameter(embedding.weight * 1.01)
         model.config.tie_word_embeddings = False
 
 
