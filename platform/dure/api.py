@@ -37,6 +37,7 @@ __all__ = [
     "load_study",
     "output_folder",
     "predict",
+    "require_checkpoints",
     "score",
     "shaped",
     "study_experiments",
@@ -82,6 +83,32 @@ def shaped(
         }
         experiment = experiment.model_copy(update={"data": data.model_copy(update=limits)})
     return rehearsal_of(experiment) if rehearse else experiment
+
+
+def require_checkpoints(experiments: Sequence[Experiment], *, address: str | None = None) -> None:
+    """Check before anything is loaded that a checkpoint is at hand, here or on a hub that answers.
+
+    Args:
+        experiments: Resolved experiments; one whose checkpoint is at hand is enough, since a batch goes on without others.
+        address: Ray cluster that will run them, whose nodes fetch for themselves.
+
+    Raises:
+        UserError: None of them has one; what is wrong for the first.
+    """
+    from dure.modeling.hub import require_checkpoint
+
+    wrong: list[UserError] = []
+    for experiment in experiments:
+        if address is not None or experiment.rehearsal.enabled:
+            return
+        try:
+            require_checkpoint(experiment.model)
+        except UserError as error:
+            wrong.append(error)
+        else:
+            return
+    if wrong:
+        raise wrong[0]
 
 
 def choose_profile(name: str | None, tell: Tell, *, address: str | None = None) -> Profile:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 ORDER = (
     *("train", "batch", "sweep", "progressive", "crossval"),
     *("sweet-spot", "crossover", "unified-train", "unified-test", "unified-test-v1", "train-local"),
@@ -43,8 +44,12 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def common(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what libraries log.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error, and log every step in detail.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show what dure and libraries log, during a run too.")
+    ] = False,
     background: Annotated[
         bool,
         typer.Option("--background", help="Run on by itself, as a job of this machine; see `dure jobs`."),
@@ -54,5 +59,13 @@ def common(
     ] = False,
 ) -> None:
     """Set what holds for every verb."""
-    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.INFO if verbose or debug else logging.ERROR, stream=sys.stderr, format=LOG_FORMAT
+    )
+    if debug:
+        # Only of dure: libraries' debug logs hold the headers of requests, tokens included.
+        for name in ("dure", "trainables"):
+            logging.getLogger(name).setLevel(logging.DEBUG)
+    if verbose or debug:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "info")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -67,6 +67,8 @@ def crossval(
     )
     if path is not None:
         study = validation.plan_crossval(experiments, folds=folds, drop_worse=drop_worse, stored=path)
+    if not dry_run:
+        api.require_checkpoints(experiments, address=address)
     api.check([validation.first_fold(study, each) for each in experiments], with_tables=not dry_run)
     if machine is None:
         print_yaml(study, *experiments, as_json=as_json)

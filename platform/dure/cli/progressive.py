@@ -141,6 +141,8 @@ def progressive(
         on_baseline=on_baseline or ("warn" if rehearse else None),
         stored=path,
     )
+    if not dry_run:
+        api.require_checkpoints([shape(chosen)], address=address)
     api.check([shape(each) for each in candidate_experiments(study, chosen)], with_tables=not dry_run)
     if machine is None:
         print_yaml(study, shape(chosen), as_json=as_json)

@@ -51,6 +51,8 @@ def train(
         one_epoch=one_epoch,
         samples=samples,
     )
+    if not dry_run:
+        api.require_checkpoints([chosen], address=address)
     api.check([chosen], with_tables=not dry_run)
     if dry_run:
         print_yaml(chosen, as_json=as_json)
@@ -111,6 +113,8 @@ def batch(
         api.shaped(each, rehearse=rehearse, one_epoch=one_epoch, samples=samples)
         for each in api.study_experiments(plan, overrides or (), only)
     ]
+    if not dry_run:
+        api.require_checkpoints(experiments, address=address)
     api.check(experiments, with_tables=not dry_run)
     if dry_run:
         print_yaml(*experiments, as_json=as_json)

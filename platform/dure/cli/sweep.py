@@ -103,6 +103,8 @@ def sweep(
         storage=storage,
         stored=path,
     )
+    if not dry_run:
+        api.require_checkpoints([shape(base)], address=address)
     api.check(sweeping.judged_ways(study, shape(base)), with_tables=not dry_run)
     if machine is None:
         print_yaml(study, shape(base), as_json=as_json)

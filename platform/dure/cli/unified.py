@@ -150,7 +150,7 @@ def train_local(
         preset,
         overrides or (),
         epochs=1,
-        samples=_LOCAL_ROWS if samples is None else samples,
+        samples=samples,
         batch_size=batch_size,
         profile=profile,
         output=output,
@@ -182,6 +182,13 @@ def _unified(
     from dure.jobs.background_folders import claim
     from dure.reporting.console import RunConsole, StudyConsole, terminal
 
+    if samples is not None:
+        tell(
+            f"{samples} samples: at most {samples} training and {samples} validation rows; where the old system took "
+            f"it for epochs, training.epochs={samples} says that"
+        )
+    elif not whole:
+        samples = _LOCAL_ROWS
     own = [] if epochs is None else [f"training.epochs={epochs}"]
     chosen = api.load_experiment(f"red_heart_{preset}", [*own, *overrides])
     chosen = api.shaped(_with_batch(chosen, batch_size), samples=samples)

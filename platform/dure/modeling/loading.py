@@ -25,7 +25,7 @@ from transformers import (
 from dure.config.schema import Experiment, ModelConfig, Profile, QuantizationConfig
 from dure.errors import UserError
 from dure.modeling.generation import set_generation
-from dure.modeling.hub import go_on_without_hub
+from dure.modeling.hub import TOKEN_HINT, go_on_without_hub
 from dure.modeling.limits import check_complete, check_limits, replaced_output
 from dure.modeling.lora import AdaptedClassifier, AdaptedModel, apply_lora
 from dure.modeling.precision import resolve, weights_dtype
@@ -271,5 +271,5 @@ def _unloadable(settings: ModelConfig, error: Exception) -> UserError:
     return UserError(
         f"'{settings.checkpoint}' cannot be loaded from the model hub: {reason}",
         where="model.checkpoint",
-        hint="is this machine offline? Give model.checkpoint=FOLDER of a saved copy, or try --rehearse",
+        hint=f"is this machine offline? Give model.checkpoint=FOLDER of a saved copy, or try --rehearse; {TOKEN_HINT}",
     )

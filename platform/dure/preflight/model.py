@@ -94,12 +94,12 @@ def model_facts(note: Note, family: Family, tokenizer: PreTrainedTokenizerBase |
             with torch.device("meta"):
                 empty = _from_config(config)
             facts = _facts_of_config(empty, experiment.lora)
-            if tokenizer is not None:
-                check_limits(experiment, empty, tokenizer)
             how = f"counted by the configuration of {experiment.model.checkpoint}"
             if tokenizer is not None and _FULL * facts.num_parameters < psutil.virtual_memory().available / 2:
                 facts = _facts_of(family.load_model(tokenizer, _HERE))
                 how = f"loaded from {experiment.model.checkpoint}"
+            elif tokenizer is not None:
+                check_limits(experiment, empty, tokenizer)
         elif tokenizer is None:
             raise CannotTellError("it needs the tokenizer of the rows, which there is none of: see encoding")
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from dure.config.schema import Experiment, Profile
 from dure.events import RunListener
 from dure.files import write_text
 from dure.runs.folder import RunFolder, RunResult
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -70,6 +73,8 @@ def train(
                 mirror.push()
             return finished
     write_text(folder.experiment, dump_yaml(experiment))
+    logger.debug("profile:\n%s", dump_yaml(profile))
+    logger.debug("experiment:\n%s", dump_yaml(experiment))
 
     def tell(message: str) -> None:
         for listener in listeners:
