@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # deepspeed compiles its kernels when they are first needed, never at installation.
 export DS_BUILD_OPS := 0
 
-.PHONY: setup run test lint bench faults clean
+.PHONY: setup run check test test-slow lint bench faults clean
 
 setup: $(INSTALLED)
 
@@ -23,6 +23,14 @@ run: setup
 # stays in one process, so that what its tests share is made once; the order is that of tests/conftest.py.
 test: setup
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+# What can be known in two minutes: lint, and the tests that start no Ray and train no model.
+check: lint
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not slow and not heavy'
+
+# What takes longer than the default run should; once, whole, before a release.
+test-slow: setup
+	$(BIN)/python -m pytest -m slow --durations 10
 
 lint: setup
 	$(BIN)/ruff check .

@@ -48,8 +48,12 @@ def tiny():
         "bart": ["q_proj", "v_proj"],
         "bert": ["query", "value"],
         "distilbert": ["q_lin", "v_lin"],
+        "electra": ["query", "value"],
+        "roberta": ["query", "value"],
+        "deberta-v2": ["query_proj", "value_proj"],
+        "modernbert": ["Wqkv"],
     }
-    classifiers = ("bert", "distilbert")
+    classifiers = ("bert", "distilbert", "electra", "roberta", "deberta-v2", "modernbert")
 
     def make(
         architecture: str = "t5",

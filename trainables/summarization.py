@@ -28,12 +28,14 @@ from dure.data.collating import Seq2SeqCollator
 from dure.data.encoding import token_ids
 from dure.data.tables import Role
 from dure.family import Family, Features, Rows
+from dure.metrics.metric import Metric
 from dure.metrics.rouge import rouge
 from dure.metrics.tokenizers import TokenizerName, get_tokenizer
 from dure.modeling.export import export
 from dure.modeling.generation import set_generation
-from dure.modeling.loading import load_seq2seq, load_tokenizer
+from dure.modeling.loading import load_model, load_tokenizer
 from dure.modeling.objectives import TokenCrossEntropy
+from dure.modeling.task import SEQ2SEQ
 from trainables.samples.dialogues import Dialogue, dialogue_corpus
 
 _ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_sum")
@@ -59,10 +61,10 @@ class Summarization(Family):
         Role("target", "summary"),
     )
     generates = True
-    metric_names = (
-        *(f"eval_{name}" for name in _ROUGE),
-        "eval_num_empty_predictions",
-        "eval_mean_generated_tokens",
+    metrics = (
+        *(Metric(f"eval_{name}", "max", "percent" if name == "rouge_sum" else "share") for name in _ROUGE),
+        Metric("eval_num_empty_predictions", "min", "count"),
+        Metric("eval_mean_generated_tokens", None),
     )
 
     def sample(self, split: str) -> list[dict[str, str]]:
@@ -80,7 +82,7 @@ class Summarization(Family):
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the model, which generates as the experiment says."""
-        return load_seq2seq(self.experiment, profile, tokenizer, self.tell)
+        return load_model(SEQ2SEQ, self.experiment, profile, tokenizer, self.tell)
 
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Features:
         """Encode inputs with their prefix and, when the rows have them, targets; keep the target's text.

@@ -25,9 +25,11 @@ from dure.data.batching import length_order
 from dure.data.classes import check_classes, classes_of
 from dure.data.collating import ClassificationCollator
 from dure.data.encoding import token_ids
+from dure.data.labels import ClassIndex
 from dure.data.tables import Role, Table
 from dure.family import Family, Features, Rows
 from dure.metrics.classification import classification_report, trivial_classification
+from dure.metrics.metric import Metric
 from dure.modeling.classifier import classifier_modules, load_classifier
 from dure.modeling.export import export
 from dure.modeling.loading import load_tokenizer
@@ -36,6 +38,11 @@ from dure.runs.folder import PROBABILITY
 from trainables.samples.reviews import Review, review_corpus
 
 _FIGURES = ("precision", "recall", "f1", "support")
+CLASS_METRICS = (
+    *(Metric(f"eval_{name}[class]", "max", "share") for name in ("precision", "recall", "f1")),
+    Metric("eval_support[class]", None, "count"),
+)
+"""Figures of every class of a classifier."""
 
 
 class Transfer(Family):
@@ -47,7 +54,10 @@ class Transfer(Family):
         Role("label", "label", is_class=True),
     )
     takes_class_weights = True
-    metric_names: tuple[str, ...] = ("eval_accuracy", "eval_macro_f1", "eval_weighted_f1")
+    metrics: tuple[Metric, ...] = (
+        *(Metric(f"eval_{name}", "max", "share") for name in ("accuracy", "macro_f1", "weighted_f1")),
+        *CLASS_METRICS,
+    )
 
     classes: tuple[str, ...] = ()
     """Names of the classes in the order of their ids; known from :meth:`survey` or :meth:`load_exported` on."""
@@ -82,8 +92,8 @@ class Transfer(Family):
         inputs, cut = token_ids(tokenizer, settings.encoder_max_len, text=texts)
         features: Features = {"input_ids": inputs, "length": [len(row) for row in inputs], "truncated": cut}
         if "label" in rows:
-            ids = {name: place for place, name in enumerate(self.classes)}
-            features["labels"] = [ids[label.strip()] for label in rows["label"]]
+            index = ClassIndex(self.classes)
+            features["labels"] = [index[label] for label in rows["label"]]
         if "id" in rows:
             features["id"] = list(rows["id"])
         return features

@@ -72,16 +72,14 @@ def shaped(
     if samples is not None and samples < 1:
         raise UserError(f"{samples} rows are none", where="--samples", expected="a number from 1")
     if one_epoch:
-        experiment = experiment.model_copy(
-            update={"training": experiment.training.model_copy(update={"epochs": 1})}
-        )
+        experiment = experiment.with_({"training.epochs": 1}, "--one-epoch")
     if samples is not None:
         data = experiment.data
         limits = {
-            "max_train_rows": min(samples, data.max_train_rows or samples),
-            "max_dev_rows": min(samples, data.max_dev_rows or samples),
+            "data.max_train_rows": min(samples, data.max_train_rows or samples),
+            "data.max_dev_rows": min(samples, data.max_dev_rows or samples),
         }
-        experiment = experiment.model_copy(update={"data": data.model_copy(update=limits)})
+        experiment = experiment.with_(limits, "--samples")
     return rehearsal_of(experiment) if rehearse else experiment
 
 
@@ -143,9 +141,11 @@ def choose_profile(name: str | None, tell: Tell, *, address: str | None = None) 
 
 def predict(
     run: Path,
-    source: Path,
+    source: str | Path,
     output: Path,
     *,
+    overrides: Sequence[str] = (),
+    force: bool = False,
     fold: int | None = None,
     profile: Profile,
     progress: Callable[[int, int], None],
@@ -156,7 +156,9 @@ def predict(
     Args:
         run: Folder of a run or of an experiment's cross-validation.
         source: Table to predict.
-        output: CSV to write.
+        output: File to write: .csv, .tsv, .jsonl or .xlsx.
+        overrides: ``data.key=value`` texts of how the table is read.
+        force: Whether a file that is there is replaced.
         fold: Take the model of this fold only.
         profile: The machine.
         progress: Gets rows done and rows in all.
@@ -168,7 +170,16 @@ def predict(
     from dure.family.predicting import predict_file
     from dure.studies.crossval.driver import fold_runs
 
-    return predict_file(fold_runs(run, fold), source, output, profile=profile, progress=progress, tell=tell)
+    return predict_file(
+        fold_runs(run, fold),
+        str(source),
+        output,
+        overrides=overrides,
+        force=force,
+        profile=profile,
+        progress=progress,
+        tell=tell,
+    )
 
 
 def score(
@@ -182,8 +193,13 @@ def score(
     special_tokens: Sequence[str] = (),
     task: Any = "summarization",
     multi_reference: Any = "best",
+    overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Score a table of predictions against a table of references; see ``dure.metrics.scoring``."""
+    """Score a table of predictions against a table of references; see ``dure.metrics.scoring``.
+
+    ``overrides`` are ``data.key=value`` texts of how both tables are read.
+    """
+    from dure.config.reading import reading_of
     from dure.family.corpus import cache_folder
     from dure.metrics.scoring import score_files
 
@@ -197,6 +213,7 @@ def score(
         special_tokens=special_tokens,
         task=task,
         multi_reference=multi_reference,
+        reading=reading_of(overrides),
         cache_folder=cache_folder(),
     )
 

@@ -44,7 +44,8 @@ def test_a_metric_that_the_family_lacks_is_replaced_and_told(tmp_path):
     told = call("convert", "old.yaml", "-o", "new.yaml", "--json")
     assert told.code == 0, told.err
     assert any(
-        "training.best_metric: eval_rouge_sum, since 'eval_bleu'" in note for note in told.value["notes"]
+        "training.best_metric: eval_rouge_sum with its own direction, since 'eval_bleu'" in note
+        for note in told.value["notes"]
     )
     assert call("train", "new.yaml", "--dry-run").code == 0
 

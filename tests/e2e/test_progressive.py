@@ -22,7 +22,7 @@ VERB = ("progressive", "transfer_bert", "--rehearse")
 SMALL = (
     "rehearsal.hidden_size=32", "rehearsal.num_layers=1", "rehearsal.vocab_size=400",
     "rehearsal.max_train_rows=40", "rehearsal.max_dev_rows=20", "training.batch_size=4",
-    "training.best_metric=eval_loss", "training.higher_is_better=false",
+    "training.best_metric=eval_loss",
     "training.early_stopping_patience=100", "wandb.enabled=false",
 )  # fmt: skip
 SHORT = (*VERB, "--step-size", "0.3", "--epochs-per-stage", "6", *SMALL)

@@ -69,7 +69,6 @@ _SMALL = (
     "rehearsal.num_evaluations=10",
     "training.batch_size=4",
     "training.best_metric=eval_loss",
-    "training.higher_is_better=false",
     "wandb.enabled=false",
 )
 _STUDIES = {

@@ -17,7 +17,6 @@ _SMALL = (
     "training.epochs=4",
     "training.log_every=1",
     "training.best_metric=eval_loss",
-    "training.higher_is_better=false",
     "training.early_stopping_patience=100",
     "wandb.enabled=false",
 )

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from dure.config import Experiment, available, load_experiment, rehearsal_of
+from dure.family import load_family
+from dure.metrics.metric import Metric
 from dure.studies.study import load_study
 
 FOLDER = Path(__file__).parents[2] / "search_spaces"
@@ -192,7 +194,7 @@ def test_a_red_heart_is_chosen_on_rows_apart_from_those_it_is_reported_on(name: 
     assert experiment.family == "trainables.red_heart"
     assert experiment.data.fold is not None
     assert (experiment.data.fold.of, experiment.data.fold.selection) == (10, Fraction(1, 10))
-    assert (experiment.training.best_metric, experiment.training.higher_is_better) == ("eval_loss", False)
+    assert load_family(experiment).best_metric == Metric("eval_loss", "min")
 
 
 @pytest.mark.parametrize("preset", ["730m", "800m", "320m"])

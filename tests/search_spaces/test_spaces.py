@@ -6,7 +6,7 @@ import pytest
 
 from dure.cli.json_schema import json_schema
 from dure.config import available, load_experiment
-from dure.config.loading import load_space, with_values
+from dure.config.loading import load_space
 from dure.errors import UserError
 
 LR = "training.learning_rate"
@@ -19,7 +19,7 @@ def test_every_shipped_space_fits_every_shipped_experiment(name):
     for experiment in available("experiment"):
         base = load_experiment(experiment)
         for point in (space.grid(2)[0], space.grid(2)[-1]):
-            tried = with_values(base, {"training.scheduler_options": {}} | point, "the space")
+            tried = base.with_({"training.scheduler_options": {}} | point, "the space")
             assert tried.training.learning_rate == point[LR]
 
 

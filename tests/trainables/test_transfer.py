@@ -10,7 +10,14 @@ import numpy
 import pytest
 import torch
 from torch.nn import functional
-from transformers import AutoModelForSequenceClassification, BertConfig, BertModel, ViTConfig
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    RobertaConfig,
+    ViTConfig,
+)
 
 from dure import api, notebook
 from dure.config.schema import Experiment
@@ -173,6 +180,36 @@ def test_the_validation_loss_is_the_mean_over_rows(tiny, cpu, tmp_path) -> None:
     assert metrics["eval_accuracy"] == pytest.approx(numpy.mean(hits))
 
 
+@pytest.mark.parametrize(
+    ("architecture", "kind"),
+    [("electra", "full"), ("roberta", "lora"), ("deberta-v2", "full"), ("modernbert", "lora")],
+)
+def test_encoders_of_today_are_rehearsed_to_a_model_that_loads_again(
+    architecture: str, kind: str, tiny, cpu, tmp_path
+) -> None:
+    experiment = tiny(architecture, kind, max_steps=4)
+    result = run(RunRequest(experiment, cpu, tmp_path))
+    assert numpy.isfinite(result.metrics["eval_loss"])
+    folder = RunFolder(tmp_path).final_model
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert model.config.model_type == architecture
+    assert not hasattr(model, "peft_config")
+    longest = tokenizer("불만 " * 99, truncation=True, max_length=experiment.tokenizer.encoder_max_len)
+    assert len(longest["input_ids"]) == experiment.tokenizer.encoder_max_len
+    with torch.no_grad():
+        logits = model(torch.tensor([longest["input_ids"]])).logits
+    assert logits.isfinite().all()
+    family, corpus, _ = loaded(experiment, cpu)
+    again, _ = family.load_exported(folder)
+    predictions = family.predict(again, corpus.tokenizer, corpus.dev, progress=lambda done: None)
+    hits = [
+        row["label"] == family.classes[label]
+        for row, label in zip(predictions, corpus.dev["labels"], strict=True)
+    ]
+    assert numpy.mean(hits) == pytest.approx(result.metrics["eval_accuracy"])
+
+
 @pytest.fixture
 def headless(tiny, tmp_path):
     """An experiment on a saved BERT that has neither head nor pooler, with a tokenizer of the sample corpus."""
@@ -238,6 +275,20 @@ def test_texts_longer_than_the_model_reads_are_refused(headless, cpu) -> None:
     with pytest.raises(UserError, match="81 tokens") as caught:
         loaded(experiment, cpu)
     assert caught.value.expected == "at most 80"
+
+
+def test_positions_that_begin_behind_the_padding_are_no_room_for_texts(headless, cpu) -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    config = RobertaConfig(vocab_size=2000, max_position_embeddings=66, pad_token_id=1, **sizes)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(headless.model.checkpoint)
+    experiment = changed(headless, tokenizer=headless.tokenizer.model_dump() | {"encoder_max_len": 65})
+    with pytest.raises(UserError, match="65 tokens") as caught:
+        loaded(experiment, cpu)
+    assert caught.value.expected == "at most 64"
+    fitting = changed(headless, tokenizer=headless.tokenizer.model_dump() | {"encoder_max_len": 64})
+    _, _, model = loaded(fitting, cpu)
+    ids = torch.full((1, 64), 5)
+    assert model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.isfinite().all()
 
 
 def test_a_checkpoint_that_is_no_text_encoder_is_refused(headless, cpu) -> None:

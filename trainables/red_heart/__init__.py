@@ -28,6 +28,7 @@ from dure.data.encoding import token_ids
 from dure.data.tables import Table
 from dure.errors import UserError
 from dure.family import Family, Features, Rows
+from dure.metrics.metric import Metric
 from dure.modeling.export import export
 from dure.modeling.objectives import Objective
 from dure.modeling.tokens import add_special_tokens
@@ -43,7 +44,7 @@ from trainables.red_heart.model import (
     RedHeartModel,
     predicted_values,
 )
-from trainables.red_heart.scores import FIGURES, scores_of, trivial_logits
+from trainables.red_heart.scores import FIGURES, METRICS, scores_of, trivial_logits
 from trainables.red_heart.tokenizer import folder_tokenizer, take_embedding, train_tokenizer
 from trainables.samples.dilemmas import Dilemma, dilemma_corpus
 
@@ -85,10 +86,7 @@ class RedHeart(Family):
 
     options_section = RedHeartOptions
     options: RedHeartOptions
-    metric_names: tuple[str, ...] = (
-        *(f"eval_{figure}" for figure in FIGURES),
-        *(f"eval_loss_{task}" for task in TASKS),
-    )
+    metrics = (*METRICS, *(Metric(f"eval_loss_{task}", "min") for task in TASKS))
 
     def __init__(self, experiment: Experiment, *tell: Callable[[str], None]) -> None:
         super().__init__(experiment, *tell)

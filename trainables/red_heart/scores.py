@@ -10,12 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from dure.metrics.classification import classification_report
+from dure.metrics.metric import Direction, Metric
 from trainables.red_heart.model import TASKS, predicted_values, task_slices
 
 Floats = NDArray[np.floating[Any]]
 
 EMOTION_FIGURES = ("accuracy", "macro_f1", "weighted_f1")
-NUMBER_FIGURES = ("mae", "pearson", "spearman")
+NUMBER_FIGURES: dict[str, Direction] = {"mae": "min", "pearson": "max", "spearman": "max"}
 _CLASS_FIGURES = ("precision", "recall", "f1", "support")
 
 FIGURES = (
@@ -23,6 +24,20 @@ FIGURES = (
     *(f"{task}_{figure}" for task in TASKS if task != "emotion" for figure in NUMBER_FIGURES),
 )
 """What :func:`scores_of` gives, beside the figures of single classes and values."""
+
+METRICS = (
+    *(Metric(f"eval_emotion_{figure}", "max", "share") for figure in EMOTION_FIGURES),
+    *(
+        Metric(f"eval_{task}_{figure}", direction)
+        for task in TASKS
+        if task != "emotion"
+        for figure, direction in NUMBER_FIGURES.items()
+    ),
+    *(Metric(f"eval_{figure}[class]", "max", "share") for figure in ("precision", "recall", "f1")),
+    Metric("eval_support[class]", None, "count"),
+    Metric("eval_mae[class]", "min"),
+)
+"""The same as validation names them, with the figures of single classes and values."""
 
 
 def scores_of(logits: Floats, targets: Floats, names: Mapping[str, Sequence[str]]) -> dict[str, float]:

@@ -62,7 +62,7 @@ def _checked(converted: Any, overrides: Any, source: str) -> str:
     from dure.config.tree import Dumper, Entry, merged, plain, with_overrides
     from dure.errors import UserError
     from dure.family import load_family
-    from dure.training.scores import check_best_metric
+    from dure.metrics.metric import choosable
 
     tree = _entries(converted, source)
     tree = with_overrides(tree, overrides)
@@ -77,12 +77,15 @@ def _checked(converted: Any, overrides: Any, source: str) -> str:
     experiment = checked(Experiment, plain(tree), places, source)
     family = load_family(experiment)
     try:
-        check_best_metric(experiment, family)
+        _ = family.best_metric
     except UserError as error:
-        usual = [name for name in ("eval_rouge_sum", "eval_macro_f1") if name in family.metric_names]
-        metric = [*usual, *family.metric_names][0]
-        converted.notes.append(f"training.best_metric: {metric}, since {error.problem}")
-        better = {"best_metric": Entry(metric, source), "higher_is_better": Entry(True, source)}
+        names = choosable(family.metrics)
+        wanted = (experiment.training.best_metric, "eval_rouge_sum", "eval_macro_f1", *names)
+        metric = next(name for name in wanted if name in names)
+        converted.notes.append(
+            f"training.best_metric: {metric} with its own direction, since {error.problem}"
+        )
+        better = {"best_metric": Entry(metric, source), "higher_is_better": Entry(None, source)}
         tree = merged(tree, {"training": Entry(better, source)})
     order = list(Experiment.model_fields)
     ordered = dict(sorted(plain(tree).items(), key=lambda item: order.index(item[0])))

@@ -62,9 +62,9 @@ def train(
     claim(path)
     try:
         with terminal() as screen:
-            listeners = [RunConsole(screen)]
+            followers = [RunConsole(screen)]
             result = api.train(
-                chosen, profile=machine, path=path, resume=resume, address=address, listeners=listeners
+                chosen, profile=machine, path=path, resume=resume, address=address, followers=followers
             )
     except RunError:
         failed = RunFolder(path).read_result()
@@ -107,6 +107,7 @@ def batch(
     from dure.jobs.background_folders import claim
     from dure.reporting.console import StudyConsole, terminal
     from dure.reporting.summary import summary_table
+    from dure.studies.batch import column_metrics
 
     plan = api.load_study(study)
     experiments = [
@@ -116,6 +117,7 @@ def batch(
     if not dry_run:
         api.require_checkpoints(experiments, address=address)
     api.check(experiments, with_tables=not dry_run)
+    column_metrics(plan, experiments)
     if dry_run:
         print_yaml(*experiments, as_json=as_json)
         return 0
@@ -131,7 +133,7 @@ def batch(
             path=path,
             resume=resume,
             address=address,
-            listener=StudyConsole(screen, metrics=plan.metrics),
+            follower=StudyConsole(screen, metrics=plan.metrics),
         )
     print_result(summary, summary_table(summary), as_json=as_json)
     return 0 if summary["state"] == "completed" else 1

@@ -54,8 +54,8 @@ def sweep(
     metric: Annotated[
         list[str] | None,
         typer.Option(
-            help="What to look for on the validation rows, with :min or :max; training.best_metric when not "
-            "given. With several, the best compromises.",
+            help="What to look for on the validation rows; training.best_metric when not given. With several, the "
+            "best compromises. NAME:min or NAME:max for a figure whose direction is not declared.",
             metavar="NAME",
         ),
     ] = None,
@@ -121,7 +121,7 @@ def sweep(
             shape=shape,
             resume=resume,
             address=address,
-            listener=StudyConsole(screen, metrics=[each.name for each in study.metrics]),
+            follower=StudyConsole(screen, metrics=[each.name for each in study.metrics]),
         )
     print_result(summary, sweep_table(summary), as_json=as_json)
     return 0 if summary["state"] == "completed" else 1

@@ -214,8 +214,8 @@ def _unified(
             sweeps=whole,
             crosses=whole,
             address=address,
-            listeners=[RunConsole(screen)],
-            study_listener=StudyConsole(screen, metrics=[chosen.training.best_metric]),
+            followers=[RunConsole(screen)],
+            study_follower=StudyConsole(screen, metrics=[chosen.training.best_metric]),
             tell=screen.say,
         )
     print_result(results, unified_table(results), as_json=as_json)
@@ -224,7 +224,6 @@ def _unified(
 
 def _with_batch(experiment: Experiment, batch_size: int | None) -> Experiment:
     """Return the experiment with other micro-batches and the same effective one."""
-    from dure.config.loading import with_values
     from dure.errors import UserError
 
     if batch_size is None:
@@ -240,4 +239,4 @@ def _with_batch(experiment: Experiment, batch_size: int | None) -> Experiment:
         "training.batch_size": batch_size,
         "training.gradient_accumulation_steps": effective // batch_size,
     }
-    return with_values(experiment, values, "--batch-size")
+    return experiment.with_(values, "--batch-size")

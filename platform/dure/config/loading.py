@@ -13,8 +13,8 @@ from dure.config import library
 from dure.config.deepspeed import deepspeed_settings
 from dure.config.problems import user_error
 from dure.config.schema import Experiment, Profile
-from dure.config.spaces import SearchSpace, Values
-from dure.config.tree import INSTEAD, Dumper, Places, Tree, places, plain, read_extended, with_overrides
+from dure.config.spaces import SearchSpace
+from dure.config.tree import Dumper, Places, Tree, places, plain, read_extended, with_overrides
 from dure.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -29,33 +29,6 @@ def load_experiment(name_or_path: str, overrides: Iterable[str] = ()) -> Experim
     path = library.find("experiment", name_or_path)
     tree = with_overrides(read_extended(path, "experiment"), overrides)
     return checked_tree(Experiment, tree, library.shown(path))
-
-
-def with_values(experiment: Experiment, values: Values, source: str) -> Experiment:
-    """Return the experiment with values laid over it by dotted key, checked as overrides are.
-
-    Args:
-        experiment: The experiment.
-        values: Dotted key to value.
-        source: The place that errors name.
-
-    Raises:
-        UserError: There is no such key, or the experiment is impossible with these values.
-    """
-    tree: dict[str, Any] = experiment.model_dump(mode="json")
-    places: dict[tuple[str, ...], str] = {}
-    for key, value in values.items():
-        *sections, last = key.split(".")
-        section = tree
-        for part in sections:
-            inner = section.get(part)
-            section[part] = section = inner if isinstance(inner, dict) else {}
-        section[last] = value
-        other = INSTEAD.get(last)
-        if other in section and value is not None and ".".join((*sections, other)) not in values:
-            del section[other]
-        places[(*sections, last)] = source
-    return checked(Experiment, tree, places, source)
 
 
 def load_space(name_or_path: str) -> SearchSpace:
@@ -86,7 +59,7 @@ def load_profile(name_or_path: str) -> Profile:
     if not library.is_file_name("deepspeed", profile.deepspeed):
         return profile
     # A name is known to workers on any machine; a file they would look for in a folder of their own.
-    return profile.model_copy(update={"deepspeed": str(Path(profile.deepspeed).resolve())})
+    return profile.with_({"deepspeed": str(Path(profile.deepspeed).resolve())})
 
 
 def checked(model: type[Model], values: Mapping[str, Any], places: Places, source: str) -> Model:

@@ -16,44 +16,27 @@ def rehearsal_of(experiment: Experiment) -> Experiment:
     """
     if experiment.rehearsal.enabled:
         return experiment
-    mini = experiment.rehearsal.model_copy(update={"enabled": True})
-    tokenizer, training, data, generation = (
-        experiment.tokenizer,
-        experiment.training,
-        experiment.data,
-        experiment.generation,
-    )
+    mini, tokenizer, training = experiment.rehearsal, experiment.tokenizer, experiment.training
+    data, generation = experiment.data, experiment.generation
     max_steps = min(training.max_steps or mini.max_steps, mini.max_steps)
     warmup_steps = training.warmup_steps
     max_length = min(generation.max_length, mini.max_decoder_len)
-    return experiment.model_copy(
-        update={
-            "rehearsal": mini,
-            "tokenizer": tokenizer.model_copy(
-                update={
-                    "encoder_max_len": min(tokenizer.encoder_max_len, mini.max_encoder_len),
-                    "decoder_max_len": min(tokenizer.decoder_max_len, mini.max_decoder_len),
-                    # The rehearsal's own tokenizer may know few words of few rows, and is never the wrong one.
-                    "max_unknown_rate": 1.0,
-                }
-            ),
-            "data": data.model_copy(
-                update={
-                    "max_train_rows": min(data.max_train_rows or mini.max_train_rows, mini.max_train_rows),
-                    "max_dev_rows": min(data.max_dev_rows or mini.max_dev_rows, mini.max_dev_rows),
-                }
-            ),
-            "training": training.model_copy(
-                update={
-                    "max_steps": max_steps,
-                    "eval_every": max(1, max_steps // mini.num_evaluations),
-                    "learning_rate": min(1.0, training.learning_rate * mini.learning_rate_scale),
-                    "warmup_steps": None if warmup_steps is None else min(warmup_steps, max_steps // 10),
-                    "evaluate_untrained": True,
-                }
-            ),
-            "generation": generation.model_copy(
-                update={"max_length": max_length, "min_length": min(generation.min_length, max_length)}
-            ),
-        }
+    return experiment.with_(
+        {
+            "rehearsal.enabled": True,
+            "tokenizer.encoder_max_len": min(tokenizer.encoder_max_len, mini.max_encoder_len),
+            "tokenizer.decoder_max_len": min(tokenizer.decoder_max_len, mini.max_decoder_len),
+            # The rehearsal's own tokenizer may know few words of few rows, and is never the wrong one.
+            "tokenizer.max_unknown_rate": 1.0,
+            "data.max_train_rows": min(data.max_train_rows or mini.max_train_rows, mini.max_train_rows),
+            "data.max_dev_rows": min(data.max_dev_rows or mini.max_dev_rows, mini.max_dev_rows),
+            "training.max_steps": max_steps,
+            "training.eval_every": max(1, max_steps // mini.num_evaluations),
+            "training.learning_rate": min(1.0, training.learning_rate * mini.learning_rate_scale),
+            "training.warmup_steps": None if warmup_steps is None else min(warmup_steps, max_steps // 10),
+            "training.evaluate_untrained": True,
+            "generation.max_length": max_length,
+            "generation.min_length": min(generation.min_length, max_length),
+        },
+        "--rehearse",
     )

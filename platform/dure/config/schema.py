@@ -50,7 +50,7 @@ class ModelConfig(Section):
     checkpoint: Text
     """Name on the model hub, or a folder saved with ``save_pretrained``."""
     architecture: Text | None = None
-    """Model type (``mt5``, ``t5``, ``bart`` …) for rehearsals, which cannot ask the hub."""
+    """``model_type`` of its config.json (``mt5``, ``bert``, ``llama`` …) for rehearsals, which cannot ask the hub."""
     revision: Text | None = None
     """Branch, tag or commit on the hub."""
     quantization: QuantizationConfig | None = None
@@ -139,8 +139,8 @@ class TrainingConfig(Section):
     """Such files kept; those of the best, the last and any candidate sweet spot are always among them."""
     best_metric: Text = "eval_rouge_sum"
     """Validation metric that chooses the best checkpoint."""
-    higher_is_better: Bool = True
-    """Whether a larger ``best_metric`` is a better one."""
+    higher_is_better: Bool | None = None
+    """Whether a larger ``best_metric`` is a better one; a metric knows it by itself, and another answer is an error."""
     early_stopping_patience: Int | None = Field(default=None, ge=1)
     """Stop after this many validations without a better ``best_metric``."""
     evaluate_untrained: Bool = False

@@ -20,7 +20,8 @@ from dure.epochs.mixing import EMA, EpochWeights, Recipe, State
 from dure.epochs.module_search import greedy_search, optuna_search
 from dure.errors import UserError
 from dure.files import write_json, written_beside
-from dure.metrics.bootstrap import Better, Margin, paired_margin
+from dure.metrics.bootstrap import Margin, paired_margin
+from dure.metrics.metric import Direction, Metric
 
 logger = logging.getLogger(__name__)
 
@@ -84,8 +85,8 @@ class Outcome:
     winner: str
     kept: str
     margins: dict[str, Margin | None]
-    selection_better: Better
-    rows_better: Better
+    selection_better: Direction | None
+    rows_better: Direction | None
     num_evaluations: int
 
     def __getitem__(self, name: str) -> Candidate:
@@ -145,8 +146,8 @@ def crossover(
     score: Score,
     rows: Rows,
     *,
-    selection_better: Better,
-    rows_better: Better,
+    selection_metric: Metric,
+    rows_metric: Metric,
     best: int | None = None,
     searches: Sequence[Literal["greedy", "optuna"]] = ("greedy", "optuna"),
     max_evaluations: int = 100,
@@ -169,8 +170,8 @@ def crossover(
         spots: Module → its sweet spot.
         score: Scores a model on the selection rows. What it gets is read from files: copy it, never change it.
         rows: Scores a model on each held-out row, always in the same order.
-        selection_better: Whether lower selection scores are better (``min``, a loss) or higher ones (``max``).
-        rows_better: The same of the scores of rows.
+        selection_metric: What the selection scores are.
+        rows_metric: What the scores of rows are.
         best: The best epoch, by the metric that the run chose by; the best by ``score`` when not given.
         searches: Searches to make.
         max_evaluations: Models that each search may score.
@@ -186,7 +187,6 @@ def crossover(
     epochs = weights.epochs
     modules = weights.modules
     spots = {module: spots[module] for module in modules}
-    sign = 1.0 if selection_better == "min" else -1.0
     known: dict[str, float] = {}
 
     def scored(recipe: Recipe) -> float:
@@ -196,8 +196,7 @@ def crossover(
         return known[key]
 
     def loss(recipe: Recipe) -> float:
-        value = sign * scored(recipe)
-        return math.inf if math.isnan(value) else value
+        return selection_metric.cost(scored(recipe))
 
     candidates: list[Candidate] = []
 
@@ -237,7 +236,7 @@ def crossover(
         (candidate for candidate in candidates if candidate.kind == "crossover"),
         key=lambda candidate: loss(candidate.recipe),
     )
-    return _decided(weights, candidates, winner, rows, selection_better, rows_better, level, seed, len(known))
+    return _decided(weights, candidates, winner, rows, selection_metric, rows_metric, level, seed, len(known))
 
 
 def save_crossover(
@@ -293,8 +292,8 @@ def _decided(
     candidates: Sequence[Candidate],
     winner: Candidate,
     rows: Rows,
-    selection_better: Better,
-    rows_better: Better,
+    selection_metric: Metric,
+    rows_metric: Metric,
     level: float,
     seed: int,
     num_evaluations: int,
@@ -308,7 +307,6 @@ def _decided(
             measured[key] = [float(value) for value in rows(weights.build(candidate.recipe))]
         scores[candidate.name] = measured[key]
     means = {name: _mean(values) for name, values in scores.items()}
-    sign = 1.0 if rows_better == "min" else -1.0
     finite = [candidate.name for candidate in baselines if math.isfinite(means[candidate.name])]
     if not finite:
         raise UserError(
@@ -321,7 +319,7 @@ def _decided(
         both = means[winner.name] + means[candidate.name]
         margins[candidate.name] = (
             paired_margin(
-                scores[winner.name], scores[candidate.name], better=rows_better, level=level, seed=seed
+                scores[winner.name], scores[candidate.name], metric=rows_metric, level=level, seed=seed
             )
             if math.isfinite(both)
             else None
@@ -332,10 +330,10 @@ def _decided(
     return Outcome(
         candidates=tuple(replace(candidate, held_out=means.get(candidate.name)) for candidate in candidates),
         winner=winner.name,
-        kept=winner.name if wins else min(finite, key=lambda name: sign * means[name]),
+        kept=winner.name if wins else min(finite, key=lambda name: rows_metric.cost(means[name])),
         margins=margins,
-        selection_better=selection_better,
-        rows_better=rows_better,
+        selection_better=selection_metric.direction,
+        rows_better=rows_metric.direction,
         num_evaluations=num_evaluations,
     )
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dure.reporting.figures import class_figure, is_share, is_speed, metric_label
+from dure.metrics.metric import undeclared
+from dure.reporting.figures import class_figure, is_speed, metric_label
 from dure.reporting.plots import BLUE, GREEN, GREY, PURPLE, VERMILION, grid, picture
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def plot_curves(path: Path, records: Sequence[Record], *, title: str) -> None:
     names = [name for record in evals for name in record if name.startswith("eval_") and not is_speed(name)]
     known = [name for name in dict.fromkeys(names) if class_figure(name) is None]
     losses = [name for name in known if name.startswith("eval_loss")]
-    shares = [name for name in known if is_share(name)]
+    shares = [name for name in known if undeclared(name).in_percent]
     with picture(path, title=title, width=10, height=6.4) as figure:
         axes = figure.subplots(2, 2)
         _lines(axes[0][0], train, ["loss"], "training loss")

@@ -17,7 +17,7 @@ from dure.config.loading import load_experiment
 from dure.config.schema import Profile
 from dure.data.batching import length_order
 from dure.epochs.crossover import crossover, save_crossover
-from dure.epochs.loss_series import LOSS, Point, series_of
+from dure.epochs.loss_series import Point, series_of
 from dure.epochs.mixing import EMA, EpochWeights, Source, State, tied_names
 from dure.epochs.sweet_spot import Thresholds, analysis_record, sweet_spots
 from dure.errors import UserError
@@ -25,6 +25,7 @@ from dure.family import Family, load_family
 from dure.family.corpus import load_corpus
 from dure.family.saved_model import read_model
 from dure.files import read_json_lines, write_json, write_text
+from dure.metrics.metric import Metric
 from dure.runs.epochs import epochs_of
 from dure.runs.folder import RunFolder, folder_at
 
@@ -130,8 +131,8 @@ def cross_over(
         {name: row["epoch"] for name, row in record["modules"].items() if row["epoch"] is not None},
         lambda state: float(np.mean(judge.row_losses(state, splits.selection))),
         lambda state: judge.row_losses(state, splits.held_out),
-        selection_better="min",
-        rows_better="min",
+        selection_metric=ROW_LOSS,
+        rows_metric=ROW_LOSS,
         best=_best_epoch(folder, family, list(weights.epochs)),
         searches=searches,
         max_evaluations=max_evaluations,
@@ -141,6 +142,10 @@ def cross_over(
     about = {"score": "loss", "selection": splits.selected_by, "held_out": splits.held_out_by}
     path = save_crossover(outcome, weights, folder.checkpoints, about=about)
     return {**outcome.as_dict(), **about, "path": str(path)}
+
+
+ROW_LOSS = Metric("loss", "min")
+"""What a model is scored by here, over all rows and on each one."""
 
 
 @dataclass(frozen=True)
@@ -214,16 +219,15 @@ def _analysis(
 
 def _best_epoch(folder: RunFolder, family: Family, saved: list[int]) -> int | None:
     """Return the saved epoch that is best by the metric of the run; None when none was validated."""
-    training = family.experiment.training
-    sign = -1.0 if training.higher_is_better and not training.best_metric.startswith(LOSS) else 1.0
+    metric = family.best_metric
     values = {
-        round(record["epoch"]): sign * record[training.best_metric]
+        round(record["epoch"]): record[metric.name]
         for record in read_json_lines(folder.metrics)
-        if record.get(training.best_metric) is not None
+        if record.get(metric.name) is not None
         and math.isclose(record["epoch"], round(record["epoch"]), abs_tol=0.02)
         and round(record["epoch"]) in saved
     }
-    return min(values, key=values.__getitem__, default=None)
+    return metric.best(values)
 
 
 def _splits(

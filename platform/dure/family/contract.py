@@ -13,6 +13,7 @@ import sys
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -21,7 +22,8 @@ from dure.config.schema import Experiment, Profile
 from dure.config.section import Section
 from dure.data.tables import Role as Role
 from dure.data.tables import Table
-from dure.errors import UserError
+from dure.errors import UserError, nearest
+from dure.metrics.metric import Metric, choosable, known
 
 if TYPE_CHECKING:
     import datasets
@@ -60,8 +62,11 @@ class Family(ABC):
     takes_class_weights: ClassVar[bool] = False
     """Whether :meth:`objective` honours ``objective.class_weights``; a family that cannot refuses the option."""
 
-    metric_names: tuple[str, ...]
-    """What :meth:`compute_metrics` gives, as validation names it (``eval_…``); ``eval_loss`` comes with every family."""
+    metrics: tuple[Metric, ...]
+    """What :meth:`compute_metrics` gives, as validation names it (``eval_…``); ``eval_loss`` comes with every family.
+
+    The figures of single classes are declared once, as ``eval_f1[class]``.
+    """
 
     def __init__(self, experiment: Experiment, tell: Callable[[str], None] = logger.info) -> None:
         if experiment.objective.class_weights is not None and not self.takes_class_weights:
@@ -73,6 +78,30 @@ class Family(ABC):
         self.experiment = experiment
         self.tell = tell
         self.options = checked(self.options_section, dict(experiment.task), {}, "task")
+
+    def metric(self, name: str) -> Metric | None:
+        """Return the metric of a name, one of the family or of every run; None when there is none."""
+        return known(name, self.metrics)
+
+    @property
+    def best_metric(self) -> Metric:
+        """What chooses the best checkpoint: ``training.best_metric``, with its direction.
+
+        Raises:
+            UserError: The family has no such metric, it has no direction and ``training.higher_is_better`` gives it
+                none, or that contradicts it.
+        """
+        training = self.experiment.training
+        name, names = training.best_metric, choosable(self.metrics)
+        metric = self.metric(name) if name in names else None
+        if metric is None:
+            raise UserError(
+                f"'{name}' is no metric of {self.experiment.family}",
+                where="training.best_metric",
+                expected=f"one of {', '.join(names)}",
+                hint=nearest(name, names),
+            )
+        return directed(metric, training.higher_is_better)
 
     @abstractmethod
     def sample(self, split: str) -> list[dict[str, str]]:
@@ -122,7 +151,8 @@ class Family(ABC):
     ) -> Callable[[EvalPrediction], dict[str, float]]:
         """Return what scores the predictions of ``dataset``, whose rows come in the dataset's order.
 
-        A figure of one class among others is named ``figure[class]``, such as ``f1[positive]``.
+        A figure of one class among others is named ``figure[class]``, such as ``f1[positive]``. What these figures
+        are stands in :attr:`metrics`.
         """
 
     @abstractmethod
@@ -184,7 +214,7 @@ class Family(ABC):
             dev: Encoded validation rows.
 
         Returns:
-            Figures under the names in :attr:`metric_names`, and ``eval_loss`` where the predictor has one. A name is
+            Figures under the names in :attr:`metrics`, and ``eval_loss`` where the predictor has one. A name is
             left out when the figure says nothing about quality.
         """
 
@@ -202,7 +232,8 @@ class Family(ABC):
     def module_losses(self) -> dict[str, str]:
         """Return by which validation loss a module is judged, such as ``eval_loss_emotion``.
 
-        Modules that are not named are judged by ``eval_loss``.
+        Modules that are not named are judged by ``eval_loss``. What is named is one of :attr:`metrics`, of which the
+        lowest is best.
         """
         return {}
 
@@ -248,7 +279,47 @@ def load_family(experiment: Experiment, tell: Callable[[str], None] = logger.inf
             where="family",
             expected="exactly one subclass of Family",
         )
-    return found[0](experiment, tell)
+    family = found[0](experiment, tell)
+    _check_metrics(family, name)
+    return family
+
+
+def directed(metric: Metric, higher_is_better: bool | None) -> Metric:
+    """Return what chooses the best checkpoint, with the direction that ``training.higher_is_better`` may give it.
+
+    Raises:
+        UserError: It has none and is given none, or is given another than it has.
+    """
+    if higher_is_better is None:
+        if metric.direction is None:
+            raise UserError(
+                f"'{metric.name}' is declared without a direction, so it cannot choose the best checkpoint",
+                where="training.best_metric",
+                hint="training.higher_is_better=true or =false says which of its values are better",
+            )
+        return metric
+    given = replace(metric, direction="max" if higher_is_better else "min")
+    if metric.direction not in (None, given.direction):
+        said = str(higher_is_better).lower()
+        raise UserError(
+            f"it is {said}, but of training.best_metric, '{metric.name}', {metric.sentence}",
+            where="training.higher_is_better",
+            expected=f"{str(not higher_is_better).lower()} or null for '{metric.name}'",
+            hint="leave the key out (null): a metric knows its direction",
+        )
+    return given
+
+
+def _check_metrics(family: Family, name: str) -> None:
+    """Check that a family declares its metrics as :class:`Metric`."""
+    declared = getattr(family, "metrics", None)
+    if not isinstance(declared, tuple) or not all(isinstance(each, Metric) for each in declared):
+        old = " (metric_names, of an older dure, is not read)" if hasattr(family, "metric_names") else ""
+        raise UserError(
+            f"the family of module '{name}' does not declare its metrics{old}",
+            where="family",
+            expected='metrics = (Metric("eval_accuracy", "max", "share"), …), a tuple of dure.metrics.metric.Metric',
+        )
 
 
 def _broken_module(name: str, error: Exception) -> UserError:

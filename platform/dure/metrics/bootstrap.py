@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dure.metrics.metric import Metric
+
 _AT_ONCE = 2**22
 """Drawn rows that are held at a time."""
-
-Better = Literal["min", "max"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ def paired_margin(
     first: Sequence[float],
     second: Sequence[float],
     *,
-    better: Better,
+    metric: Metric,
     level: float = 0.95,
     num_resamples: int = 2000,
     seed: int = 0,
@@ -56,7 +55,7 @@ def paired_margin(
     Args:
         first: A score per row: a loss, or 1 for a hit.
         second: Those of the other model, for the same rows in the same order.
-        better: Whether lower or higher scores are better.
+        metric: What the scores are.
         level: Probability of the interval.
         num_resamples: How often the rows are drawn.
         seed: Decides the draws.
@@ -67,7 +66,7 @@ def paired_margin(
     ours, theirs = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if ours.shape != theirs.shape or ours.ndim != 1 or not len(ours):
         raise ValueError(f"scores of shapes {ours.shape} and {theirs.shape} cannot be paired")
-    gains = theirs - ours if better == "min" else ours - theirs
+    gains = ours - theirs if metric.higher_is_better else theirs - ours
     if not np.isfinite(gains).all():
         raise ValueError("a score is not finite")
     means = _resampled_means(gains, num_resamples, np.random.default_rng(seed))

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from dure.config.schema import Experiment, Profile
 from dure.modeling.limits import check_complete, check_limits
 from dure.modeling.loading import load_pretrained
-from dure.modeling.lora import AdaptedClassifier, AdaptedModel, apply_lora
+from dure.modeling.lora import AdaptedModel, apply_lora
 from dure.modeling.task import classification
 
 
@@ -23,7 +23,7 @@ def load_classifier(
     tell: Callable[[str], None],
     *,
     multi_label: bool = False,
-) -> PreTrainedModel | AdaptedModel | AdaptedClassifier:
+) -> PreTrainedModel | AdaptedModel:
     """Load an encoder with a head over ``classes``, ready to train.
 
     Everything that starts at random is trained, under LoRA too: the head, and what else the checkpoint lacks.
@@ -39,9 +39,8 @@ def load_classifier(
     Raises:
         UserError: As ``load_pretrained``; or the model cannot do what the experiment asks of it.
     """
-    loaded = load_pretrained(
-        classification(classes, multi_label=multi_label), experiment, profile, tokenizer, tell
-    )
+    task = classification(classes, multi_label=multi_label)
+    loaded = load_pretrained(task, experiment, profile, tokenizer, tell)
     model = loaded.model
     check_complete(experiment, loaded.untaught, model, tell)
     check_limits(experiment, model, tokenizer)
@@ -49,7 +48,8 @@ def load_classifier(
         return model
     heads = [name for name, module in model.named_children() if _is_head(model, module)]
     others = {name.rpartition(".")[0] for name in loaded.untaught if name.partition(".")[0] not in heads}
-    return apply_lora(model, experiment.lora, loaded.new_row_ids, trained_whole=[*heads, *sorted(others)])
+    whole = [*heads, *sorted(others)]
+    return apply_lora(model, experiment.lora, task.adapted_class, loaded.new_row_ids, trained_whole=whole)
 
 
 def classifier_modules(model: PreTrainedModel | PeftModel) -> dict[str, tuple[str, ...]]:

@@ -27,11 +27,11 @@ from dure.errors import UserError
 from dure.modeling.generation import set_generation
 from dure.modeling.hub import TOKEN_HINT, go_on_without_hub
 from dure.modeling.limits import check_complete, check_limits, replaced_output
-from dure.modeling.lora import AdaptedClassifier, AdaptedModel, apply_lora
+from dure.modeling.lora import AdaptedModel, apply_lora
 from dure.modeling.precision import resolve, weights_dtype
 from dure.modeling.rehearsal import build_miniature, train_tokenizer
 from dure.modeling.sentencepiece_vocab import find_sentencepiece_vocab, load_sentencepiece_vocab
-from dure.modeling.task import SEQ2SEQ, Task
+from dure.modeling.task import Task
 from dure.modeling.tokens import add_special_tokens, close_with_eos, resize_embeddings, state_real_tying
 
 
@@ -69,24 +69,26 @@ class Loaded:
     untaught: list[str]
 
 
-def load_seq2seq(
+def load_model(
+    task: Task,
     experiment: Experiment,
     profile: Profile,
     tokenizer: PreTrainedTokenizerBase,
     tell: Callable[[str], None],
-) -> PreTrainedModel | AdaptedModel | AdaptedClassifier:
-    """Load an encoder–decoder ready to train: new tokens have rows, adapters are in place.
+) -> PreTrainedModel | AdaptedModel:
+    """Load a model ready to train: new tokens have rows, adapters are in place.
 
     Arguments and errors are those of :func:`load_pretrained`; what the model cannot do is one too, and a LoRA target
     that matches no layer. It generates as the experiment says.
     """
-    loaded = load_pretrained(SEQ2SEQ, experiment, profile, tokenizer, tell)
+    loaded = load_pretrained(task, experiment, profile, tokenizer, tell)
     check_complete(experiment, loaded.untaught, loaded.model, tell)
     check_limits(experiment, loaded.model, tokenizer)
-    set_generation(loaded.model, experiment, tokenizer)
+    if loaded.model.can_generate():
+        set_generation(loaded.model, experiment, tokenizer)
     if experiment.lora is None:
         return loaded.model
-    return apply_lora(loaded.model, experiment.lora, loaded.new_row_ids)
+    return apply_lora(loaded.model, experiment.lora, task.adapted_class, loaded.new_row_ids)
 
 
 def load_pretrained(
@@ -113,7 +115,7 @@ def load_pretrained(
     """
     settings = experiment.model
     if settings.use_unsloth:
-        tell(f"use_unsloth: Unsloth serves no {task.kind} models; dure's own path is used")
+        tell(f"use_unsloth: this {task.kind} is not loaded by Unsloth; dure's own path is used")
     if experiment.rehearsal.enabled:
         new_tokens = list(experiment.tokenizer.all_special_tokens)
         miniature = build_miniature(experiment, tokenizer, task)

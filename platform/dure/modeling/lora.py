@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import peft
 import torch
@@ -18,8 +18,14 @@ from dure.errors import UserError
 from dure.modeling.rows import ADAPTER, train_rows
 
 
-class _SmallCheckpoints:
-    """A frozen model with trained adapters, whose checkpoints hold what was trained and nothing else."""
+class AdaptedModel:
+    """A frozen model with trained adapters, whose checkpoints hold what was trained and nothing else.
+
+    Attributes:
+        task_type: What peft calls the task of such a model.
+    """
+
+    task_type: ClassVar[peft.TaskType]
 
     def save_pretrained(
         self: Any, save_directory: str, *, state_dict: dict[str, torch.Tensor] | None = None, **options: Any
@@ -35,27 +41,39 @@ class _SmallCheckpoints:
         )
 
 
-class AdaptedModel(_SmallCheckpoints, peft.PeftModelForSeq2SeqLM):  # type: ignore[misc]  # peft has no types
+class AdaptedSeq2Seq(AdaptedModel, peft.PeftModelForSeq2SeqLM):  # type: ignore[misc]  # peft has no types
     """An adapted encoder–decoder."""
 
+    task_type = peft.TaskType.SEQ_2_SEQ_LM
 
-class AdaptedClassifier(_SmallCheckpoints, peft.PeftModelForSequenceClassification):  # type: ignore[misc]
+
+class AdaptedClassifier(AdaptedModel, peft.PeftModelForSequenceClassification):  # type: ignore[misc]
     """An adapted classifier, whose head is trained whole."""
+
+    task_type = peft.TaskType.SEQ_CLS
+
+
+class AdaptedDecoder(AdaptedModel, peft.PeftModelForCausalLM):  # type: ignore[misc]
+    """An adapted decoder-only language model."""
+
+    task_type = peft.TaskType.CAUSAL_LM
 
 
 def apply_lora(
     model: PreTrainedModel,
     config: LoraConfig,
+    adapted_class: type[AdaptedModel],
     new_row_ids: Sequence[int],
     *,
     trained_whole: Sequence[str] = (),
-) -> AdaptedModel | AdaptedClassifier:
+) -> AdaptedModel:
     """Freeze ``model`` and give it adapters; rows of new tokens are trained as they are.
 
     Args:
         model: A plain or 4-bit model; it becomes part of the result.
         config: Rank, scale, dropout and targets. A target may be the embedding or the output layer as well.
             An output layer that shares its weights with the embedding gets an adapter of its own.
+        adapted_class: What the model becomes; the task of the model knows it.
         new_row_ids: Rows of the embedding that must be learned.
         trained_whole: Modules of a classifier that are trained and saved whole, since they start at random:
             its head. Kept in fp32, whatever the frozen weights are in.
@@ -78,7 +96,7 @@ def apply_lora(
         targets = tuple(t for t in targets if not any(_matches(name, t) for name in readers))
         targets += (next(name for name, module in model.named_modules() if module is embedding),)
     peft_config = peft.LoraConfig(
-        task_type=peft.TaskType.SEQ_CLS if trained_whole else peft.TaskType.SEQ_2_SEQ_LM,
+        task_type=adapted_class.task_type,
         modules_to_save=list(trained_whole) or None,
         r=config.rank,
         lora_alpha=config.alpha,
@@ -89,8 +107,8 @@ def apply_lora(
     with warnings.catch_warnings():
         # It warns that merging adapters of tied layers needs care; dure.modeling.export takes it.
         warnings.filterwarnings("ignore", message=r".*tie_word_embeddings=True.*")
-        adapted_class = AdaptedClassifier if trained_whole else AdaptedModel
-        adapted = adapted_class(model, peft_config, adapter_name=ADAPTER)
+        build: Callable[..., AdaptedModel] = adapted_class
+        adapted = build(model, peft_config, adapter_name=ADAPTER)
     for module in model.modules():
         if isinstance(module, ModulesToSaveWrapper):
             module.modules_to_save[ADAPTER].float()

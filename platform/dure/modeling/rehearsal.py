@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from rapidfuzz import process
 from transformers import (
+    CONFIG_MAPPING,
     AutoConfig,
     PretrainedConfig,
     PreTrainedModel,
@@ -20,203 +19,30 @@ from transformers import (
     set_seed,
 )
 
-from dure.config.schema import Experiment, RehearsalConfig
+from dure.config.schema import Experiment
 from dure.errors import UserError
+from dure.modeling.shrinking import shrink
 from dure.modeling.task import Task
+from dure.modeling.tokenizer_training import ROLES, plan_of, train
 
-
-@dataclass(frozen=True)
-class Architecture:
-    """What a rehearsal must know about a model type.
-
-    Attributes:
-        defaults: Settings of its usual checkpoints, for when no checkpoint is at hand.
-        sizes: What to change in a configuration to make it small.
-        control_tokens: Roles of the tokenizer's control tokens, in the order of their ids.
-        train: Trains its kind of tokenizer on texts, to a vocabulary of at most so many.
-        decoder_start: Role of the control token with which its decoder begins; None for an encoder alone.
-        keeps_newlines: Whether its tokenizer keeps newlines; sentencepiece's, as T5's, makes them spaces.
-        output_is_separate: Whether its usual checkpoints have an output matrix of their own.
-    """
-
-    defaults: dict[str, Any]
-    sizes: Callable[[RehearsalConfig, int], dict[str, Any]]
-    control_tokens: dict[str, str]
-    train: Callable[[Architecture, list[str], int], Tokenizer]
-    decoder_start: str | None = None
-    keeps_newlines: bool = False
-    output_is_separate: bool = False
-
-
-def _t5_sizes(mini: RehearsalConfig, positions: int) -> dict[str, Any]:
-    return {
-        "d_model": mini.hidden_size,
-        "d_kv": mini.hidden_size // mini.num_heads,
-        "d_ff": 2 * mini.hidden_size,
-        "num_heads": mini.num_heads,
-        "num_layers": mini.num_layers,
-        "num_decoder_layers": mini.num_layers,
-    }
-
-
-def _bart_sizes(mini: RehearsalConfig, positions: int) -> dict[str, Any]:
-    return {
-        "d_model": mini.hidden_size,
-        "encoder_ffn_dim": 2 * mini.hidden_size,
-        "decoder_ffn_dim": 2 * mini.hidden_size,
-        "encoder_attention_heads": mini.num_heads,
-        "decoder_attention_heads": mini.num_heads,
-        "encoder_layers": mini.num_layers,
-        "decoder_layers": mini.num_layers,
-        "max_position_embeddings": positions,
-        # The standard deviation that keeps the scale of activations at this width, as 0.02 does at a real one.
-        "init_std": mini.hidden_size**-0.5,
-    }
-
-
-def _bert_sizes(mini: RehearsalConfig, positions: int) -> dict[str, Any]:
-    return {
-        "hidden_size": mini.hidden_size,
-        "intermediate_size": 2 * mini.hidden_size,
-        "num_attention_heads": mini.num_heads,
-        "num_hidden_layers": mini.num_layers,
-        "max_position_embeddings": positions,
-        "initializer_range": mini.hidden_size**-0.5,
-    }
-
-
-def _distilbert_sizes(mini: RehearsalConfig, positions: int) -> dict[str, Any]:
-    return {
-        "dim": mini.hidden_size,
-        "hidden_dim": 2 * mini.hidden_size,
-        "n_heads": mini.num_heads,
-        "n_layers": mini.num_layers,
-        "max_position_embeddings": positions,
-        "initializer_range": mini.hidden_size**-0.5,
-    }
-
-
-_AS_SENTENCEPIECE = normalizers.Sequence(
-    [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
-)
-"""What T5's tokenizer does to a text first; newlines become spaces."""
-
-
-def _train_bpe(architecture: Architecture, texts: list[str], size: int) -> Tokenizer:
-    """Train BPE over words, ending every text in the end-of-sequence token.
-
-    For T5 too, whose own tokenizer is Unigram: its trainer gives another vocabulary in every process.
-    """
-    tokens = architecture.control_tokens
-    tokenizer = Tokenizer(models.BPE(unk_token=tokens["unk_token"]))
-    tokenizer.normalizer = normalizers.NFC() if architecture.keeps_newlines else _AS_SENTENCEPIECE
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
-    tokenizer.decoder = decoders.Metaspace(prepend_scheme="first")
-    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=list(tokens.values()), show_progress=False)
-    tokenizer.train_from_iterator(_common_characters(texts, size // 2), trainer)
-    eos = tokens["eos_token"]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"$A {eos}", special_tokens=[(eos, tokenizer.token_to_id(eos))]
-    )
-    return tokenizer
-
-
-def _train_wordpiece(architecture: Architecture, texts: list[str], size: int) -> Tokenizer:
-    """Train WordPiece, with the control tokens of BERT around every text.
-
-    The pieces are those of BPE over words that begin with a mark: the trainer of WordPiece itself gives
-    pieces inside of words other ids in every process. Letters keep their case and Hangul its syllables,
-    which BERT's usual way of stripping accents takes apart.
-    """
-    tokens = architecture.control_tokens
-    normalizer = normalizers.Sequence(
-        [normalizers.NFC(), normalizers.BertNormalizer(strip_accents=False, lowercase=False)]
-    )
-    words = Tokenizer(models.BPE())
-    words.normalizer = normalizer
-    words.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Metaspace(prepend_scheme="always")]
-    )
-    # A word with a single unknown letter is unknown as a whole, so letters go before longer pieces.
-    single = _letters(words, texts)[: 3 * size // 4]
-    num_longer = max(0, size - len(tokens) - len(single))
-    alphabet = {letter for text in texts for letter in normalizer.normalize_str(text)} | {WORD_MARK}
-    # Its first merges join the mark with a letter, which gives no longer piece.
-    num_merges = len(single) + num_longer
-    trainer = trainers.BpeTrainer(vocab_size=len(alphabet) + num_merges, show_progress=False)
-    words.train_from_iterator(texts, trainer)
-    learned = sorted(words.get_vocab().items(), key=lambda item: item[1])
-    pieces = [_wordpiece(piece) for piece, _ in learned]
-    longer = [piece for piece in pieces if len(piece.removeprefix("##")) > 1][:num_longer]
-    vocabulary = dict.fromkeys([*tokens.values(), *single, *longer])
-    tokenizer = Tokenizer(
-        models.WordPiece(
-            {piece: place for place, piece in enumerate(vocabulary)}, unk_token=tokens["unk_token"]
-        )
-    )
-    tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece(prefix="##")
-    ends = [(tokens[role], tokenizer.token_to_id(tokens[role])) for role in ("cls_token", "sep_token")]
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{ends[0][0]} $A {ends[1][0]}", special_tokens=ends
-    )
-    return tokenizer
-
-
-def _letters(words: Tokenizer, texts: list[str]) -> list[str]:
-    """Return the pieces of one letter, at the beginning of a word or inside, the frequent ones first."""
-    counts: Counter[str] = Counter()
-    for text in texts:
-        for word, _ in words.pre_tokenizer.pre_tokenize_str(words.normalizer.normalize_str(text)):
-            counts.update(
-                _wordpiece(word[:2]) if place == 0 else f"##{letter}" for place, letter in enumerate(word[1:])
-            )
-    return sorted(counts, key=lambda piece: (-counts[piece], piece))
-
-
-def _wordpiece(piece: str) -> str:
-    """Return a piece of marked words as WordPiece writes it."""
-    return piece.removeprefix(WORD_MARK) if piece.startswith(WORD_MARK) else f"##{piece}"
-
-
-WORD_MARK = "▁"
-"""What stands before the first piece of a word in BPE."""
-_T5_TOKENS = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-_BART_TOKENS = {
-    "bos_token": "<s>",
-    "pad_token": "<pad>",
-    "eos_token": "</s>",
-    "unk_token": "<unk>",
-    "mask_token": "<mask>",
+USUAL: dict[str, dict[str, Any]] = {
+    "deberta": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_biased_input": False},
+    "deberta-v2": {
+        "relative_attention": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_biased_input": False,
+        "position_buckets": 256,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+    },
+    "roberta": {"type_vocab_size": 1},
+    "llama": {"num_key_value_heads": 8},
+    "qwen2": {"num_key_value_heads": 8},
+    "qwen3": {"num_key_value_heads": 8},
 }
-_BERT_TOKENS = {
-    "pad_token": "[PAD]",
-    "unk_token": "[UNK]",
-    "cls_token": "[CLS]",
-    "sep_token": "[SEP]",
-    "mask_token": "[MASK]",
-}
-ARCHITECTURES: dict[str, Architecture] = {
-    "t5": Architecture(
-        {"feed_forward_proj": "relu"}, _t5_sizes, _T5_TOKENS, _train_bpe, decoder_start="pad_token"
-    ),
-    "mt5": Architecture(
-        {"feed_forward_proj": "gated-gelu"},
-        _t5_sizes,
-        _T5_TOKENS,
-        _train_bpe,
-        decoder_start="pad_token",
-        output_is_separate=True,
-    ),
-    "bart": Architecture(
-        {}, _bart_sizes, _BART_TOKENS, _train_bpe, decoder_start="eos_token", keeps_newlines=True
-    ),
-    "bert": Architecture({}, _bert_sizes, _BERT_TOKENS, _train_wordpiece),
-    "distilbert": Architecture({}, _distilbert_sizes, _BERT_TOKENS, _train_wordpiece),
-}
-"""Model types that can be rehearsed."""
-
+"""Settings of the usual checkpoints that transformers' default configuration lacks, for when none is at hand."""
+OUTPUT_IS_SEPARATE = ("mt5", "umt5")
+"""Model types whose checkpoints have an output matrix of their own, whatever their configuration says."""
 LOGIT_SPREAD = 2.0
 """Standard deviation of the miniature's logits before training; see :func:`_make_learnable`."""
 
@@ -225,16 +51,25 @@ def model_type(experiment: Experiment) -> str:
     """Return the model type that the rehearsal builds: the checkpoint folder's, or ``model.architecture``.
 
     Raises:
-        UserError: It is not said, or not one that can be rehearsed.
+        UserError: It is not said, or transformers knows no such type.
     """
     config = _folder_config(experiment)
-    name = experiment.model.architecture if config is None else config.model_type
-    if name not in ARCHITECTURES:
-        problem = (
-            "a rehearsal must know the model's type" if name is None else f"'{name}' cannot be rehearsed"
-        )
-        raise UserError(problem, where="model.architecture", expected=f"one of {', '.join(ARCHITECTURES)}")
-    return name
+    if config is not None:
+        return str(config.model_type)
+    name = experiment.model.architecture
+    if name is not None and name in CONFIG_MAPPING:
+        return name
+    similar = (
+        []
+        if name is None
+        else [match for match, _, _ in process.extract(name, list(CONFIG_MAPPING), limit=1)]
+    )
+    raise UserError(
+        "a rehearsal must know the model's type" if name is None else f"transformers knows no '{name}'",
+        where="model.architecture",
+        expected="the model_type of the checkpoint's config.json, such as bert, electra, mt5, bart or llama",
+        hint=f"model.architecture={similar[0]}" if similar else None,
+    )
 
 
 def train_tokenizer(texts: Iterator[str], experiment: Experiment) -> PreTrainedTokenizerFast:
@@ -243,10 +78,9 @@ def train_tokenizer(texts: Iterator[str], experiment: Experiment) -> PreTrainedT
     The experiment's special tokens are cut out of the texts, so that they are as new to the tokenizer as they
     are to a real one.
     """
-    architecture = ARCHITECTURES[model_type(experiment)]
+    plan = plan_of(model_type(experiment))
     pieces = list(_without(texts, experiment.tokenizer.all_special_tokens))
-    tokenizer = architecture.train(architecture, pieces, experiment.rehearsal.vocab_size)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **architecture.control_tokens)
+    return train(plan, pieces, experiment.rehearsal.vocab_size)
 
 
 def build_miniature(
@@ -258,40 +92,89 @@ def build_miniature(
     the tokenizer's without the experiment's special tokens: these are to be added as to a real checkpoint.
 
     Raises:
-        UserError: The architecture is not one for the task.
+        UserError: The architecture is not one for the task, or cannot be made small.
     """
     name = model_type(experiment)
-    architecture = ARCHITECTURES[name]
-    config = _folder_config(experiment) or AutoConfig.for_model(name, **architecture.defaults)
-    lengths = experiment.tokenizer
-    positions = max(lengths.encoder_max_len, lengths.decoder_max_len, experiment.generation.max_length) + 2
+    config = _folder_config(experiment) or AutoConfig.for_model(name, **USUAL.get(name, {}))
     if not task.fits(config):
-        fitting = [each for each in ARCHITECTURES if task.fits(AutoConfig.for_model(each))]
-        raise UserError(
-            f"'{name}' is no {task.kind}",
-            where="model.architecture",
-            expected=f"one of {', '.join(fitting)}",
-        )
-    changes = architecture.sizes(experiment.rehearsal, positions) | {
-        "vocab_size": tokenizer.vocab_size,
-        "pad_token_id": tokenizer.pad_token_id,
-        **task.config_changes,
-    }
-    if architecture.decoder_start is not None:
+        raise UserError(f"'{name}' is no {task.kind}", where=_source(experiment), expected=task.expected)
+    lengths = experiment.tokenizer
+    length = max(lengths.encoder_max_len, lengths.decoder_max_len, experiment.generation.max_length)
+    # RoBERTa counts positions from behind the padding's id, BART from 2.
+    positions = length + max(2, tokenizer.pad_token_id + 1)
+    try:
+        shrink(config, experiment.rehearsal, positions)
+        for key, value in (_tokens(config, tokenizer) | dict(task.config_changes)).items():
+            setattr(config, key, value)
+        # Once through its values, so that they are checked before anything is built.
+        config = type(config).from_dict(config.to_dict())
+        set_seed(experiment.experiment.seed)
+        model: PreTrainedModel = task.auto_class.from_config(config)
+        _read_a_text(model)
+    except UserError:
+        raise
+    except Exception as error:
+        # Whatever an architecture raises of its own when a value does not suit it.
+        raise _unshrinkable(experiment, config, error) from error
+    if model.get_output_embeddings() is not None:
+        _make_learnable(model, separate_output=name in OUTPUT_IS_SEPARATE)
+    return model
+
+
+@torch.no_grad()
+def _read_a_text(model: PreTrainedModel) -> None:
+    """Let a model read two texts, which fails where sizes do not go together."""
+    ids = torch.zeros(2, 8, dtype=torch.int64)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = ids
+    was_training = model.training
+    model.eval()(**inputs)
+    model.train(was_training)
+
+
+def _tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Return vocabulary and control tokens, with the one that a decoder begins with.
+
+    That is the one it has in the architecture's default configuration; T5's says none, and begins with padding.
+    """
+    ids = {f"{role}_id": getattr(tokenizer, f"{role}_id") for role in ROLES}
+    for name, like in (("cls_token_id", "bos_token_id"), ("sep_token_id", "eos_token_id")):
+        if ids[name] is None and getattr(config, name, None) is not None:
+            ids[name] = ids[like]
+    own = {name: value for name, value in ids.items() if name == "pad_token_id" or hasattr(config, name)}
+    changes = {"vocab_size": tokenizer.vocab_size, **own}
+    if hasattr(config, "decoder_vocab_size"):
+        changes["decoder_vocab_size"] = tokenizer.vocab_size
+    if config.is_encoder_decoder:
+        usual = AutoConfig.for_model(config.model_type)
+        start = getattr(usual, "decoder_start_token_id", None)
+        roles = [name for name in ids if start is not None and getattr(usual, name, None) == start]
         changes |= {
             "eos_token_id": tokenizer.eos_token_id,
             "bos_token_id": tokenizer.bos_token_id,
-            "decoder_start_token_id": getattr(tokenizer, f"{architecture.decoder_start}_id"),
+            "decoder_start_token_id": ids[roles[0] if roles else "pad_token_id"],
             "forced_eos_token_id": None,
             "forced_bos_token_id": None,
         }
-    for key, value in changes.items():
-        setattr(config, key, value)
-    set_seed(experiment.experiment.seed)
-    model: PreTrainedModel = task.auto_class.from_config(config)
-    if architecture.decoder_start is not None:
-        _make_learnable(model, separate_output=architecture.output_is_separate)
-    return model
+    return changes
+
+
+def _source(experiment: Experiment) -> str:
+    """Return the key that says the architecture."""
+    return "model.architecture" if _folder_config(experiment) is None else "model.checkpoint"
+
+
+def _unshrinkable(experiment: Experiment, config: PretrainedConfig, error: Exception) -> UserError:
+    reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    inner = config.get_text_config().model_type
+    is_named = _folder_config(experiment) is None and inner != config.model_type and inner in CONFIG_MAPPING
+    return UserError(
+        f"a rehearsal cannot make '{config.model_type}' small: {reason}",
+        where="model.architecture",
+        expected="an architecture that says its width and its number of layers, such as bert, t5 or llama",
+        hint=f"model.architecture={inner}" if is_named else "leave --rehearse out to train the model itself",
+    )
 
 
 @torch.no_grad()
@@ -309,7 +192,8 @@ def _make_learnable(model: PreTrainedModel, *, separate_output: bool) -> None:
     if getattr(model.config, "scale_decoder_outputs", False):
         # T5 scales the hidden state by d^-0.5 again, which suits its large rows but not these.
         model.decoder.final_layer_norm.weight.mul_(width**0.5)
-    if separate_output:
+    is_tied = output.weight is embedding.weight
+    if separate_output or (not is_tied and output.weight.shape == embedding.weight.shape):
         # Not quite the same, or loading would take the two for one that is tied.
         output.weight = torch.nn.Parameter(embedding.weight * 1.01)
         model.config.tie_word_embeddings = False
@@ -318,7 +202,15 @@ def _make_learnable(model: PreTrainedModel, *, separate_output: bool) -> None:
 def _folder_config(experiment: Experiment) -> PretrainedConfig | None:
     """Return the configuration of a checkpoint that is a folder here, else None."""
     folder = Path(experiment.model.checkpoint)
-    return AutoConfig.from_pretrained(folder) if (folder / "config.json").is_file() else None
+    if not (folder / "config.json").is_file():
+        return None
+    try:
+        return AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"config.json of '{folder}' cannot be read: {reason}", where="model.checkpoint"
+        ) from error
 
 
 def _without(texts: Iterator[str], tokens: tuple[str, ...]) -> Iterator[str]:
@@ -329,19 +221,3 @@ def _without(texts: Iterator[str], tokens: tuple[str, ...]) -> Iterator[str]:
     cut = re.compile("|".join(re.escape(token) for token in sorted(tokens, key=len, reverse=True)))
     for text in texts:
         yield from cut.split(text)
-
-
-def _common_characters(texts: Sequence[str], limit: int) -> Sequence[str]:
-    """Return the texts with all but the ``limit`` most frequent characters made spaces.
-
-    Every character of the training text takes a place in the vocabulary, and the Hangul syllables of a real
-    corpus alone can be more than a small vocabulary holds. The rare ones are unknown to it instead.
-    """
-    counts: Counter[str] = Counter()
-    for text in texts:
-        counts.update(text)
-    if len(counts) <= limit:
-        return texts
-    ranked = sorted(counts, key=lambda character: (-counts[character], character))
-    blank = dict.fromkeys(map(ord, ranked[limit:]), " ")
-    return [text.translate(blank) for text in texts]

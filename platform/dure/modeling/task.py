@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, PretrainedConfig
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+)
+
+from dure.modeling.lora import AdaptedClassifier, AdaptedDecoder, AdaptedModel, AdaptedSeq2Seq
 
 HEADS = ("classifier", "pre_classifier", "score", "classification_head")
 """What transformers calls the head of a classifier; kept out of 4 bits, since it starts at random."""
@@ -18,41 +26,59 @@ class Task:
 
     Attributes:
         auto_class: The class of transformers that loads it, such as ``AutoModelForSeq2SeqLM``.
+        adapted_class: What such a model is once it has adapters.
         kind: Such a model in words.
         expected: What the user should give when the checkpoint is no such model.
-        takes_decoders: Whether the model may be an encoder–decoder.
+        takes_encoder_decoders: Whether the model may be an encoder–decoder.
+        takes_encoders: Whether it may be one that was trained to fill in masked tokens.
         config_changes: What the task sets in the configuration, such as its classes.
         in_full: Names of modules that are never loaded in 4 bits.
     """
 
     auto_class: Any
+    adapted_class: type[AdaptedModel]
     kind: str
     expected: str
-    takes_decoders: bool = True
+    takes_encoder_decoders: bool = True
+    takes_encoders: bool = True
     config_changes: Mapping[str, Any] = field(default_factory=dict)
     in_full: Sequence[str] = ()
 
     def fits(self, config: PretrainedConfig) -> bool:
         """Whether a model of this configuration can do the task."""
         known = type(config) in self.auto_class._model_mapping
-        return known and (self.takes_decoders or not config.is_encoder_decoder)
+        if config.is_encoder_decoder:
+            return known and self.takes_encoder_decoders
+        return known and (self.takes_encoders or type(config) not in AutoModelForMaskedLM._model_mapping)
 
 
 SEQ2SEQ = Task(
     AutoModelForSeq2SeqLM,
+    AdaptedSeq2Seq,
     "encoder-decoder",
     "a model that reads a text and writes another, such as T5, mT5 or BART",
 )
 """Reading a text and writing another."""
+
+CAUSAL = Task(
+    AutoModelForCausalLM,
+    AdaptedDecoder,
+    "decoder-only language model",
+    "a model that continues a text, such as Llama, Qwen or Gemma",
+    takes_encoder_decoders=False,
+    takes_encoders=False,
+)
+"""Continuing a text."""
 
 
 def classification(classes: Sequence[str], *, multi_label: bool = False) -> Task:
     """Return the task of saying which of ``classes``, in the order of their ids, a text is of: one, or any."""
     return Task(
         AutoModelForSequenceClassification,
+        AdaptedClassifier,
         "text encoder",
         "an encoder that transformers can put a classification head on, such as BERT or DistilBERT",
-        takes_decoders=False,
+        takes_encoder_decoders=False,
         config_changes={
             "id2label": dict(enumerate(classes)),
             "label2id": {name: place for place, name in enumerate(classes)},

@@ -212,11 +212,8 @@ def _check_experiment(
 
 
 def _best_metric(note: Note, family: Family) -> None:
-    from dure.training.scores import check_best_metric
-
-    training = family.experiment.training
-    check_best_metric(family.experiment, family)
-    note.found = f"{training.best_metric}, {'higher' if training.higher_is_better else 'lower'} is better"
+    metric = family.best_metric
+    note.found = f"{metric.name}, {metric.sentence}"
 
 
 def _batch(note: Note, experiment: Experiment, profile: Profile) -> None:

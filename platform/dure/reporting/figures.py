@@ -7,6 +7,8 @@ import os
 import re
 from pathlib import Path
 
+from dure.metrics.metric import Metric, undeclared
+
 DEFAULT_METRICS = ("eval_rouge1", "eval_rouge2", "eval_rougeL", "eval_rouge_sum")
 """Columns shown when a study does not say which."""
 
@@ -32,19 +34,18 @@ _NAMES = {
 }
 _NAME = re.compile(rf"(?:^|(?<=_))({'|'.join(sorted(_NAMES, key=len, reverse=True))})(_|$)")
 _CLASS_FIGURE = re.compile(r"(\w+?)\[(.*)\]", re.DOTALL)
-_SHARE = re.compile(r"rouge|accuracy|(^|_)(f1|precision|recall)(_|$)")
-_LOSS = re.compile(r"(^|_)(loss|perplexity)(_|$)")
 
 
-def metric_label(metric: str) -> str:
+def metric_label(metric: Metric | str) -> str:
     """Return the heading of a metric, with its unit: ``eval_rouge1_recall`` → ``ROUGE-1 recall %``.
 
     Validation is what is shown nearly always, so its prefix is left out, except before the loss, since the
-    training loss is shown beside it.
+    training loss is shown beside it. Here and below, a name alone is a metric that nothing but its name is known of.
     """
-    name = metric if metric == "eval_loss" else metric.removeprefix("eval_")
+    metric = _metric(metric)
+    name = metric.name if metric.name == "eval_loss" else metric.name.removeprefix("eval_")
     label = _NAME.sub(lambda found: _NAMES[found[1]] + found[2], name).replace("_", " ")
-    return f"{label} %" if is_share(metric) else label
+    return f"{label} %" if metric.in_percent else label
 
 
 def class_figure(metric: str) -> tuple[str, str] | None:
@@ -53,21 +54,10 @@ def class_figure(metric: str) -> tuple[str, str] | None:
     return None if found is None else (found[1], found[2])
 
 
-def is_share(metric: str) -> bool:
-    """Return whether the metric lies between 0 and 1 and is shown as a percentage."""
-    metric = metric.partition("[")[0]
-    return "num_" not in metric and _SHARE.search(metric) is not None
-
-
-def lower_is_better(metric: str) -> bool:
-    """Return whether a smaller value of the metric is a better one."""
-    return _LOSS.search(metric.partition("[")[0]) is not None
-
-
-def metric_figure(metric: str, value: Figure) -> str:
+def metric_figure(metric: Metric | str, value: Figure) -> str:
     """Return a metric's value without its unit.
 
-    Shares are in percent with 2 decimals, other fractions have 4, or an exponent where that would show
+    Percentages have 2 decimals, other fractions have 4, or an exponent where that would show
     nothing of them.
     """
     if value is None:
@@ -76,18 +66,31 @@ def metric_figure(metric: str, value: Figure) -> str:
         return value
     if not math.isfinite(value):
         return "NaN" if math.isnan(value) else "∞" if value > 0 else "-∞"
-    if is_share(metric):
+    metric = _metric(metric)
+    if metric.in_percent:
         return f"{100 * value:.2f}"
-    if isinstance(value, int) or ("num_" in metric and value.is_integer()):
+    if isinstance(value, int) or (metric.unit == "count" and value.is_integer()):
         return f"{value:,.0f}"
     return f"{value:.2e}" if 0 < abs(value) < _SMALLEST_PLAIN else f"{value:.4f}"
 
 
-def metric_phrase(metric: str, value: Figure) -> str:
+def metric_change(metric: Metric | str, value: Figure, before: Figure = 0.0) -> str:
+    """Return by how much a metric changed, with its sign: in percentage points where it is shown in percent."""
+    now, then = number(value), number(before)
+    if now is None or then is None:
+        return NOTHING
+    return f"{100 * (now - then):+.2f}" if _metric(metric).in_percent else f"{now - then:+.4f}"
+
+
+def metric_phrase(metric: Metric | str, value: Figure) -> str:
     """Return name, value and unit for use in a line of text: ``ROUGE-1 23.41 %``."""
     label, figure = metric_label(metric), metric_figure(metric, value)
     unit = " %" if label.endswith(" %") and number(value) is not None else ""
     return f"{label.removesuffix(' %')} {figure}{unit}"
+
+
+def _metric(metric: Metric | str) -> Metric:
+    return undeclared(metric) if isinstance(metric, str) else metric
 
 
 def is_speed(metric: str) -> bool:

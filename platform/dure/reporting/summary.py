@@ -9,19 +9,18 @@ from typing import Any
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
+from dure.metrics.metric import Metric, recorded
 from dure.reporting.columns import Column, FittedTable
 from dure.reporting.figures import (
     BASELINE,
-    DEFAULT_METRICS,
     NOTHING,
     UNTRAINED,
     Figure,
     class_figure,
     counted,
     duration,
-    is_share,
     is_speed,
-    lower_is_better,
+    metric_change,
     metric_figure,
     metric_label,
     metric_phrase,
@@ -44,7 +43,11 @@ def summary_table(summary: Mapping[str, Any]) -> FittedTable:
 
     Args:
         summary: What ``experiment_summary.json`` holds: ``study``, ``path``, ``seconds``, ``metrics`` (the
-            columns) and ``experiments`` with ``name``, ``state``, ``metrics``, ``error``, ``seconds``.
+            columns), ``definitions`` of them, and ``experiments`` with ``name``, ``state``, ``metrics``, ``error``,
+            ``seconds``.
+
+    Raises:
+        UserError: The summary does not define which way the first metric, which ranks, is better.
     """
     return FittedTable(
         _columns(summary), _title(summary), _notes(summary), elsewhere="experiment_summary.txt"
@@ -118,7 +121,7 @@ def result_table(result: Mapping[str, Any]) -> FittedTable:
         before = {key: _untrained(result, key) for key in keys}
         columns += [
             Column("untrained", [Text(metric_figure(key, before[key])) for key in keys], rank=2),
-            Column("gain", [Text(_gain(key, metrics[key], before[key])) for key in keys], rank=1),
+            Column("gain", [Text(metric_change(key, metrics[key], before[key])) for key in keys], rank=1),
         ]
     notes = _tokenizer_notes([result])
     notes += [
@@ -188,15 +191,9 @@ def catalogue_table(catalogue: Mapping[str, Mapping[str, str]]) -> FittedTable:
     )
 
 
-def ranked(experiments: Sequence[Row], metric: str) -> list[Row]:
+def ranked(experiments: Sequence[Row], metric: Metric) -> list[Row]:
     """Return the experiments best first by a metric; those without a score come last, in their order."""
-    sign = 1 if lower_is_better(metric) else -1
-
-    def rank(row: Row) -> tuple[bool, float]:
-        score = _score(row, metric)
-        return score is None, 0.0 if score is None else sign * score
-
-    return sorted(experiments, key=rank)
+    return sorted(experiments, key=lambda row: metric.cost(_score(row, metric.name)))
 
 
 def _title(summary: Mapping[str, Any]) -> str:
@@ -210,7 +207,9 @@ def _columns(summary: Mapping[str, Any]) -> list[Column]:
     metrics = _metrics(summary)
     first = metrics[0]
     rows = ranked(summary["experiments"], first)
-    places = [str(place) if _score(row, first) is not None else NOTHING for place, row in enumerate(rows, 1)]
+    places = [
+        str(place) if _score(row, first.name) is not None else NOTHING for place, row in enumerate(rows, 1)
+    ]
     states = [Text(row["state"], style=_STATE_STYLES.get(row["state"], "")) for row in rows]
     columns = [
         Column("#", [Text(place) for place in places], rank=4),
@@ -219,20 +218,21 @@ def _columns(summary: Mapping[str, Any]) -> list[Column]:
     ]
     for place, metric in enumerate(metrics):
         columns.append(_metric_column(rows, metric, rank=10 + place if place else 1))
-        if place == 0 and _is_compared(rows, first):
-            gains = [_gain(first, row["metrics"].get(first), _untrained(row, first)) for row in rows]
+        if place == 0 and _is_compared(rows, first.name):
+            name = first.name
+            gains = [metric_change(first, row["metrics"].get(name), _untrained(row, name)) for row in rows]
             columns.append(Column("gain", [Text(gain) for gain in gains], rank=3))
     columns.append(Column("time", [Text(duration(row["seconds"])) for row in rows], rank=5))
     return columns
 
 
-def _metric_column(rows: Sequence[Row], metric: str, rank: int) -> Column:
+def _metric_column(rows: Sequence[Row], metric: Metric, rank: int) -> Column:
     """Return the figures of one metric, the best one marked."""
     best = _best(rows, metric)
     cells = []
     for row in rows:
-        figure = metric_figure(metric, row["metrics"].get(metric))
-        is_best = best is not None and _score(row, metric) == best
+        figure = metric_figure(metric, row["metrics"].get(metric.name))
+        is_best = best is not None and _score(row, metric.name) == best
         cells.append(Text(f"* {figure}", style="bold green") if is_best else Text(figure))
     return Column(metric_label(metric), cells, rank)
 
@@ -244,8 +244,8 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
     notes = []
     if any(_best(experiments, metric) is not None for metric in metrics):
         notes.append("*: best of its column")
-    if _is_compared(experiments, metrics[0]):
-        unit = ", in percentage points" if is_share(metrics[0]) else ""
+    if _is_compared(experiments, metrics[0].name):
+        unit = ", in percentage points" if metrics[0].in_percent else ""
         notes.append(f"gain: {_bare_label(metrics[0])} over the untrained model{unit}")
     notes += _tokenizer_notes(experiments)
     notes += [
@@ -269,11 +269,11 @@ def _tokenizer_notes(rows: Sequence[Row]) -> list[str]:
     return [f"ROUGE tokenisers differ, so these scores cannot be compared: {each}"]
 
 
-def _metrics(summary: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(summary["metrics"]) or DEFAULT_METRICS
+def _metrics(summary: Mapping[str, Any]) -> tuple[Metric, ...]:
+    return tuple(recorded(summary, name) for name in summary["metrics"])
 
 
-def _bare_label(metric: str) -> str:
+def _bare_label(metric: Metric | str) -> str:
     return metric_label(metric).removesuffix(" %")
 
 
@@ -298,16 +298,9 @@ def _score(row: Row, metric: str) -> float | None:
     return number(row["metrics"].get(metric))
 
 
-def _best(experiments: Sequence[Row], metric: str) -> float | None:
-    """Return the best score of a metric, or None when there are not two to compare."""
-    scores = [score for row in experiments if (score := _score(row, metric)) is not None]
-    if len(scores) < 2:
+def _best(experiments: Sequence[Row], metric: Metric) -> float | None:
+    """Return the best score of a metric, or None when there are not two to compare or no way to do it."""
+    scores = [score for row in experiments if (score := _score(row, metric.name)) is not None]
+    if len(scores) < 2 or metric.direction is None:
         return None
-    return min(scores) if lower_is_better(metric) else max(scores)
-
-
-def _gain(metric: str, value: Figure, untrained: Figure) -> str:
-    now, before = number(value), number(untrained)
-    if now is None or before is None:
-        return NOTHING
-    return f"{100 * (now - before):+.2f}" if is_share(metric) else f"{now - before:+.4f}"
+    return min(scores, key=metric.cost)

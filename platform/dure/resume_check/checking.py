@@ -36,25 +36,18 @@ def shortened(experiment: Experiment, num_steps: int) -> Experiment:
     training, data = experiment.training, experiment.data
     rows = max(1, round(num_steps / _EPOCHS)) * training.effective_batch_size
     warmup = training.warmup_steps
-    return experiment.model_copy(
-        update={
-            "training": training.model_copy(
-                update={
-                    "epochs": num_steps,
-                    "max_steps": num_steps,
-                    "eval_every": max(2, num_steps // _VALIDATIONS),
-                    "log_every": 1,
-                    "warmup_steps": None if warmup is None else min(warmup, num_steps // 10),
-                }
-            ),
-            "data": data.model_copy(
-                update={
-                    "max_train_rows": min(rows, data.max_train_rows or rows),
-                    "max_dev_rows": min(_DEV_ROWS, data.max_dev_rows or _DEV_ROWS),
-                }
-            ),
-            "wandb": experiment.wandb.model_copy(update={"enabled": False}),
-        }
+    return experiment.with_(
+        {
+            "training.epochs": num_steps,
+            "training.max_steps": num_steps,
+            "training.eval_every": max(2, num_steps // _VALIDATIONS),
+            "training.log_every": 1,
+            "training.warmup_steps": None if warmup is None else min(warmup, num_steps // 10),
+            "data.max_train_rows": min(rows, data.max_train_rows or rows),
+            "data.max_dev_rows": min(_DEV_ROWS, data.max_dev_rows or _DEV_ROWS),
+            "wandb.enabled": False,
+        },
+        "--steps",
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dure.errors import RunError
+from dure.metrics.metric import Metric
 from dure.runs.manifest import MANIFEST, described, faults, has_manifest
 
 _NAME = re.compile(r"checkpoint-(\d+)")
@@ -22,26 +23,6 @@ AVERAGE_FILE = "ema.pt"
 """Averaged weights in a checkpoint, whose other files hold those that training goes on with."""
 BROKEN = "broken"
 """What the name of a checkpoint ends with that was set aside."""
-
-
-@dataclass(frozen=True)
-class Judge:
-    """By what the checkpoints of a run are compared.
-
-    Attributes:
-        metric: Name of the metric in the trainer's history.
-        higher_is_better: Its direction.
-    """
-
-    metric: str
-    higher_is_better: bool
-
-    def best_of(self, steps: Iterable[int], history: Sequence[Mapping[str, Any]]) -> Best | None:
-        """Return the best of some steps by the trainer's history; the first of equals."""
-        scores = {row["step"]: float(row[self.metric]) for row in history if self.metric in row}
-        scored = [Best(step, scores[step]) for step in sorted(steps) if step in scores]
-        choose = max if self.higher_is_better else min
-        return choose(scored, key=lambda each: each.score) if scored else None
 
 
 @dataclass(frozen=True)
@@ -80,6 +61,13 @@ class Choice:
         return bool(control.get("args", {}).get("should_training_stop", False))
 
 
+def best_of(metric: Metric, steps: Iterable[int], history: Sequence[Mapping[str, Any]]) -> Best | None:
+    """Return the best of some steps by the trainer's history; the first of equals, and never one without a score."""
+    scores = {row["step"]: float(row[metric.name]) for row in history if row.get(metric.name) is not None}
+    step = metric.best({step: scores[step] for step in sorted(steps) if step in scores})
+    return None if step is None else Best(step, scores[step])
+
+
 def checkpoint_name(step: int) -> str:
     """Return the folder name of the checkpoint of an optimiser step."""
     return f"checkpoint-{step}"
@@ -111,7 +99,7 @@ def last_checkpoint(folder: Path) -> Path | None:
     return next(reversed(checkpoints(folder).values()), None)
 
 
-def choose(folder: Path, judge: Judge, tell: Callable[[str], None]) -> Choice | None:
+def choose(folder: Path, metric: Metric, tell: Callable[[str], None]) -> Choice | None:
     """Return the checkpoint that a run goes on from, after its files were compared with its manifest.
 
     That is the newest one that is whole and whose best one is. Where there is none, it is the newest whole one, and
@@ -121,7 +109,7 @@ def choose(folder: Path, judge: Judge, tell: Callable[[str], None]) -> Choice | 
 
     Args:
         folder: Where the checkpoints are.
-        judge: By what they are compared.
+        metric: By what they are compared.
         tell: Gets one line for what is not as it should be.
     """
     inspected = _Inspected(checkpoints(folder))
@@ -143,10 +131,10 @@ def choose(folder: Path, judge: Judge, tell: Callable[[str], None]) -> Choice | 
     other = best
     if not is_complete:
         whole = [each for each in inspected.found if each <= step and inspected.fault(each) is None]
-        other = judge.best_of(whole, state.get("log_history", []))
+        other = best_of(metric, whole, state.get("log_history", []))
     inspected.set_aside(step, tell)
     if best is not None and not is_complete:
-        tell(f"the best, {checkpoint_name(best.step)}, is lost: {_next_best(other, judge)}")
+        tell(f"the best, {checkpoint_name(best.step)}, is lost: {_next_best(other, metric)}")
     return Choice(inspected.found[step], other)
 
 
@@ -154,7 +142,7 @@ def best_whole(
     folder: Path,
     best: Best,
     history: Sequence[Mapping[str, Any]],
-    judge: Judge,
+    metric: Metric,
     tell: Callable[[str], None],
 ) -> Best:
     """Return the best checkpoint of a run that has trained, or the best whole one by the records, which is told.
@@ -167,13 +155,13 @@ def best_whole(
     if fault is None:
         return best
     name = checkpoint_name(best.step)
-    other = judge.best_of([each for each in inspected.found if inspected.fault(each) is None], history)
+    other = best_of(metric, [each for each in inspected.found if inspected.fault(each) is None], history)
     if other is None:
         raise RunError(
             f"the best checkpoint, {folder / name}, is broken ({fault}), and no other that was validated is whole: "
             "its weights are lost, and no others are taken for them; run again"
         )
-    tell(f"the best checkpoint, {name}, is broken ({fault}): {_next_best(other, judge)}")
+    tell(f"the best checkpoint, {name}, is broken ({fault}): {_next_best(other, metric)}")
     return other
 
 
@@ -232,11 +220,11 @@ class _Inspected:
         return f"{STATE_FILE} is no state of step {step}"
 
 
-def _next_best(best: Best | None, judge: Judge) -> str:
+def _next_best(best: Best | None, metric: Metric) -> str:
     if best is None:
         return "none of those that are whole was validated, so the next validation is the best"
     return (
-        f"of those that are whole, {checkpoint_name(best.step)} is the best ({judge.metric} {best.score:.4f})"
+        f"of those that are whole, {checkpoint_name(best.step)} is the best ({metric.name} {best.score:.4f})"
     )
 
 

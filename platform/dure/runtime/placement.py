@@ -165,7 +165,7 @@ def recognised_profile() -> tuple[Profile, str]:
         if fitting:
             chosen = max(fitting, key=lambda p: p.memory_mb or 0)
             if chosen.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
-                chosen = chosen.model_copy(update={"precision": "fp32"})
+                chosen = chosen.with_({"precision": "fp32"})
             return chosen, (
                 f"profile {chosen.name}: the largest that fits {count} × {name} ({memory_mb:,} MB); "
                 "choose another with --profile"

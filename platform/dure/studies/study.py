@@ -91,12 +91,11 @@ def check(experiments: Iterable[Experiment], *, with_tables: bool = True) -> Non
     """
     from dure.family import load_family
     from dure.family.corpus import cache_folder, check_sources
-    from dure.training.scores import check_best_metric
 
     if with_tables:
         cache_folder()
     for experiment in experiments:
-        check_best_metric(experiment, load_family(experiment))
+        _ = load_family(experiment).best_metric
         if with_tables:
             check_sources(experiment)
 
@@ -163,7 +162,7 @@ def batch(
     path: Path,
     resume: bool = False,
     address: str | None = None,
-    listener: StudyListener | None = None,
+    follower: StudyListener | None = None,
 ) -> dict[str, Any]:
     """Run the experiments of a study side by side and return the summary.
 
@@ -174,7 +173,7 @@ def batch(
         RunError: Ray does not start.
     """
     from dure.reporting.summary import summary_text
-    from dure.reporting.tracking import tracker_for
+    from dure.reporting.tracking import trackers_for
     from dure.studies.adapter import run_study
     from dure.studies.batch import Batch
 
@@ -188,8 +187,8 @@ def batch(
         Batch(study, experiments),
         profile=profile,
         path=path,
-        listener=listener,
-        trackers={each.name: tracker_for(each) for each in experiments},
+        follower=follower,
+        listeners=trackers_for,
         address=address,
     )
     write_text(path / "experiment_summary.txt", summary_text(summary))

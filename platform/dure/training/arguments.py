@@ -9,6 +9,7 @@ from typing import Any
 
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
+from dure.metrics.metric import Metric
 
 
 def steps_per_epoch(experiment: Experiment, num_rows: int) -> int:
@@ -57,7 +58,7 @@ def training_arguments(
     precision: str,
     num_workers: int,
     generates: bool,
-    validates: bool,
+    metric: Metric | None,
     deepspeed: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the keyword arguments of ``TrainingArguments`` (``Seq2SeqTrainingArguments`` when ``generates``).
@@ -70,7 +71,7 @@ def training_arguments(
         precision: ``fp32``, ``bf16`` or ``fp16``, already resolved for model and device.
         num_workers: Processes that train together.
         generates: Whether validation generates text.
-        validates: Whether there is a validation split.
+        metric: What chooses the best checkpoint; None where there is no validation split.
         deepspeed: Settings by which DeepSpeed shares out the model.
     """
     training = experiment.training
@@ -93,14 +94,14 @@ def training_arguments(
         "warmup_steps": warmup_steps(experiment, num_rows),
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
-        "eval_strategy": strategy if validates else "no",
+        "eval_strategy": "no" if metric is None else strategy,
         "save_strategy": strategy,
         "logging_strategy": "steps",
         "logging_steps": training.log_every,
         "logging_nan_inf_filter": False,
-        "load_best_model_at_end": validates,
-        "metric_for_best_model": training.best_metric if validates else None,
-        "greater_is_better": training.higher_is_better if validates else None,
+        "load_best_model_at_end": metric is not None,
+        "metric_for_best_model": None if metric is None else metric.name,
+        "greater_is_better": None if metric is None else metric.higher_is_better,
         "restore_callback_states_from_checkpoint": True,
         "gradient_checkpointing": training.gradient_checkpointing,
         # The reentrant kind loses the gradients of adapters, whose inputs need none.

@@ -15,6 +15,7 @@ from transformers.trainer_callback import ExportableState
 
 from dure.data.batching import LengthGroupedSampler, Lengths
 from dure.files import flush
+from dure.metrics.metric import Metric
 from dure.modeling.ema import WeightAverage
 from dure.modeling.objectives import Objective
 from dure.modeling.r_drop import r_drop_loss, twice
@@ -63,17 +64,17 @@ class _DureTrainer(SharedOutTraining):
     def keep_checkpoints(
         self,
         limit: int,
-        judge: checkpoints.Judge,
+        metric: Metric,
         room: DiskRoom,
         foretold_bytes: int,
-        tell: Callable[[str], None],
+        notify: Callable[[str], None],
     ) -> None:
         """Say how many checkpoints stay, by what they are compared, and where; call before training."""
         self.checkpoint_limit = limit
-        self.judge = judge
+        self.metric = metric
         self.room = room
         self.foretold_bytes = foretold_bytes
-        self.tell = tell
+        self.notify = notify
 
     def evaluation_loop(self: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
         """Predict and score all rows, and put the exact loss among the metrics."""
@@ -247,7 +248,7 @@ class _DureTrainer(SharedOutTraining):
         folder = Path(self.args.output_dir)
         checkpoints.take_as_best(
             by_main(
-                lambda: checkpoints.best_whole(folder, best, self.state.log_history, self.judge, self.tell)
+                lambda: checkpoints.best_whole(folder, best, self.state.log_history, self.metric, self.notify)
             ),
             self.state,
             folder,

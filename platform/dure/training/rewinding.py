@@ -14,6 +14,7 @@ from transformers import EarlyStoppingCallback, TrainerState
 
 from dure.config.schema import Experiment
 from dure.errors import UserError
+from dure.family import load_family
 from dure.files import read_json_lines, write_json, written_beside
 from dure.modeling.weights import STATE
 from dure.runs.checkpoints import AVERAGE_FILE, STATE_FILE, checkpoint_name, checkpoints
@@ -32,7 +33,7 @@ def go_back(
     experiment: Experiment,
     *,
     made_of_all: Iterable[Path] = (),
-    tell: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> None:
     """Let a run's folder be as it was after an epoch, so that resuming it goes on there; nothing is deleted.
 
@@ -44,7 +45,7 @@ def go_back(
         file: Weights of the epoch, as :class:`dure.training.snapshots.EpochSnapshots` wrote them.
         experiment: What the folder trains.
         made_of_all: What else in the folder comes from the whole run, and goes aside too if it is there.
-        tell: Gets one line, when something is moved.
+        notify: Passes one line to the user, when something is moved.
 
     Raises:
         UserError: The file cannot be read.
@@ -73,7 +74,7 @@ def go_back(
     for path in later:
         path.rename(aside / path.name)
     how = "exactly" if step in kept else "from its weights, since its checkpoint is gone"
-    tell(f"going on after epoch {epoch} (step {step}) {how}; what came later is in {aside.name}")
+    notify(f"going on after epoch {epoch} (step {step}) {how}; what came later is in {aside.name}")
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -93,7 +94,8 @@ def _best(
     records: list[dict[str, Any]], step: int, experiment: Experiment, kept: Mapping[int, Path]
 ) -> tuple[int, float] | None:
     """Return step and metric of the best validation up to a step; of that step itself when the best one is gone."""
-    name = experiment.training.best_metric
+    metric = load_family(experiment).best_metric
+    name = metric.name
     found = [
         (record["step"], record[name])
         for record in records
@@ -101,8 +103,7 @@ def _best(
     ]
     if not found:
         return None
-    sign = 1 if experiment.training.higher_is_better else -1
-    best = max(found, key=lambda each: sign * each[1])  # the first one of equals, as while training
+    best = min(found, key=lambda each: metric.cost(each[1]))  # the first one of equals, as while training
     if best[0] in kept:
         return best
     return found[-1] if found[-1][0] == step else None

@@ -1,30 +1,12 @@
-"""What the records of a run say of its model: the metric that chooses, and the figures of what was chosen."""
+"""What the records of a run say of its model: the figures of the chosen checkpoint, and whether the loss diverged."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from dure.config.schema import Experiment
-from dure.errors import RunError, UserError, nearest
-from dure.family import Family
+from dure.errors import RunError
 from dure.files import read_json_lines
-
-
-def check_best_metric(experiment: Experiment, family: Family) -> None:
-    """Check that the metric which chooses the best checkpoint is one that the family has.
-
-    Raises:
-        UserError: It is not.
-    """
-    known = ("eval_loss", *family.metric_names)
-    name = experiment.training.best_metric
-    if name not in known:
-        raise UserError(
-            f"'{name}' is no metric of {experiment.family}",
-            where="training.best_metric",
-            expected=f"one of {', '.join(known)}",
-            hint=nearest(name, known),
-        )
 
 
 def recorded_metrics(file: Path, best_step: int | None) -> tuple[dict[str, float], dict[str, float]]:

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from dure.config import available, load_experiment, load_profile
-from dure.config.loading import with_values
 from dure.errors import UserError
 
 BASE = """\
@@ -82,7 +81,7 @@ def test_two_ways_of_the_warm_up_in_one_layer_are_an_error(name: str) -> None:
 
 def test_a_value_of_a_search_replaces_the_other_way_of_the_warm_up() -> None:
     write("_ratio.yaml", "extends: _base.yaml\ntraining: {warmup_ratio: 0.1}\n")
-    tried = with_values(load_experiment("_ratio.yaml"), {"training.warmup_steps": 50}, "the space")
+    tried = load_experiment("_ratio.yaml").with_({"training.warmup_steps": 50}, "the space")
     assert (tried.training.warmup_ratio, tried.training.warmup_steps) == (0, 50)
 
 

@@ -14,7 +14,10 @@ from dure.epochs.mixing import EpochWeights
 from dure.epochs.module_search import greedy_search, optuna_search
 from dure.errors import UserError
 from dure.metrics.bootstrap import paired_margin
+from dure.metrics.metric import Metric
 from dure.modeling.weights import save_weights
+
+LOSS, HITS = Metric("loss", "min"), Metric("hits", "max")
 
 MODULES = {"a": ("a.",), "b": ("b.",), "c": ("c.",)}
 EPOCHS = (2, 4, 6, 8)
@@ -51,7 +54,7 @@ def row_losses(state, wanted=WANTED):
 
 
 def run(weights, score=distance, rows=row_losses, *, spots=None, **options):
-    settings = {"selection_better": "min", "rows_better": "min", "max_evaluations": 64, **options}
+    settings = {"selection_metric": LOSS, "rows_metric": LOSS, "max_evaluations": 64, **options}
     return crossover(weights, spots or {"a": 4, "b": 4, "c": 8}, score, rows, **settings)
 
 
@@ -122,8 +125,8 @@ def test_higher_is_better_where_it_is_said(weights):
         weights,
         score=lambda state: 1 / (1 + distance(state)),
         rows=lambda state: [float(distance(state) < 5)] * 10,
-        selection_better="max",
-        rows_better="max",
+        selection_metric=HITS,
+        rows_metric=HITS,
     )
     assert outcome[outcome.winner].selection == 1.0
     assert outcome["best"].recipe["a"] == {4: 1.0}
@@ -219,20 +222,20 @@ def test_the_interval_is_that_of_the_normal_distribution_for_many_rows():
     rng = np.random.default_rng(0)
     hard = rng.normal(0, 10, 2000)
     gains = rng.normal(0.1, 1, 2000)
-    margin = paired_margin(hard, hard + gains, better="min")
+    margin = paired_margin(hard, hard + gains, metric=LOSS)
     half = 1.96 * gains.std() / math.sqrt(2000)
     assert margin.value == pytest.approx(gains.mean())
     assert (margin.low, margin.high) == pytest.approx((gains.mean() - half, gains.mean() + half), abs=0.01)
     assert margin.is_certain
-    assert paired_margin(hard, hard + gains, better="max").high < 0
-    assert paired_margin([1.0], [1.0], better="max").value == 0
+    assert paired_margin(hard, hard + gains, metric=HITS).high < 0
+    assert paired_margin([1.0], [1.0], metric=HITS).value == 0
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says():
     rng = np.random.default_rng(1)
     held = 0
     for seed in range(200):
-        margin = paired_margin(rng.normal(0.3, 1, 60), np.zeros(60), better="max", level=0.9, seed=seed,
+        margin = paired_margin(rng.normal(0.3, 1, 60), np.zeros(60), metric=HITS, level=0.9, seed=seed,
                                num_resamples=400)  # fmt: skip
         held += margin.low <= 0.3 <= margin.high
     assert 0.84 <= held / 200 <= 0.96
@@ -241,4 +244,4 @@ def test_the_interval_holds_the_truth_as_often_as_it_says():
 @pytest.mark.parametrize(("first", "second"), [([1.0], [1.0, 2.0]), ([], []), ([math.nan], [1.0])])
 def test_rows_that_cannot_be_paired_are_refused(first, second):
     with pytest.raises(ValueError, match=r"paired|finite"):
-        paired_margin(first, second, better="min")
+        paired_margin(first, second, metric=LOSS)

@@ -11,11 +11,12 @@ import pytest
 
 SCRIPT = """
 import time
-from dure.modeling.loading import load_seq2seq, load_tokenizer
+from dure.modeling.loading import load_model, load_tokenizer
+from dure.modeling.task import SEQ2SEQ
 from tests.platform.modeling.tiny_models import CPU, experiment_of
 experiment = experiment_of("bart", "team/tiny-bart")
 begin = time.monotonic()
-load_seq2seq(experiment, CPU, load_tokenizer(experiment, lambda: iter(())), print)
+load_model(SEQ2SEQ, experiment, CPU, load_tokenizer(experiment, lambda: iter(())), print)
 print("loaded", flush=True)
 assert time.monotonic() - begin < 30
 """

@@ -18,7 +18,8 @@ from dure.family import load_family
 from dure.modeling.classifier import load_classifier
 from dure.modeling.export import export
 from dure.modeling.limits import num_positions
-from dure.modeling.loading import load_seq2seq, load_tokenizer
+from dure.modeling.loading import load_model, load_tokenizer
+from dure.modeling.task import SEQ2SEQ
 from dure.preflight.checks import Note
 from dure.preflight.model import model_facts
 from tests.platform.modeling.tiny_models import CPU, POSITIONS, TARGETS, TEXTS, experiment_of
@@ -143,7 +144,7 @@ def hostile(folder: Path, settings: dict[str, Any], file: str = "generation_conf
 def texts_of(experiment: Any, tmp_path: Path) -> tuple[Any, list[list[int]], list[list[int]]]:
     """Return the model, what it generates, and what its export generates."""
     tokenizer = load_tokenizer(experiment, lambda: iter(()))
-    model = load_seq2seq(experiment, CPU, tokenizer, print).eval()
+    model = load_model(SEQ2SEQ, experiment, CPU, tokenizer, print).eval()
     batch = tokenizer(TEXTS[:3], padding=True, return_tensors="pt")
     batch = {key: batch[key] for key in ("input_ids", "attention_mask")}
     ids = model.generate(**batch).tolist()
@@ -203,7 +204,7 @@ def test_what_the_positions_or_the_vocabulary_lack_is_refused(
 ) -> None:
     experiment = experiment_of("bart", checkpoints["bart"], **sections)
     with pytest.raises(UserError) as caught:
-        load_seq2seq(experiment, CPU, load_tokenizer(experiment, lambda: iter(())), print)
+        load_model(SEQ2SEQ, experiment, CPU, load_tokenizer(experiment, lambda: iter(())), print)
     assert caught.value.where == where
     assert expected in str(caught.value.expected)
 
@@ -212,7 +213,7 @@ def test_relative_positions_have_no_limit(checkpoints: dict[str, Path]) -> None:
     experiment = experiment_of(
         "t5", checkpoints["t5"], tokenizer={"encoder_max_len": 4096}, generation={"max_length": 900}
     )
-    assert load_seq2seq(experiment, CPU, load_tokenizer(experiment, lambda: iter(())), print)
+    assert load_model(SEQ2SEQ, experiment, CPU, load_tokenizer(experiment, lambda: iter(())), print)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def test_a_token_that_is_missing_or_beyond_the_vocabulary_is_refused(
     hostile(tmp_path / "t5", settings, "config.json")
     experiment = experiment_of("t5", tmp_path / "t5")
     with pytest.raises(UserError, match=named):
-        load_seq2seq(experiment, CPU, load_tokenizer(experiment, lambda: iter(())), print)
+        load_model(SEQ2SEQ, experiment, CPU, load_tokenizer(experiment, lambda: iter(())), print)
 
 
 @pytest.mark.parametrize("token", ["eos_token", "pad_token"])
@@ -243,7 +244,7 @@ def test_a_tokenizer_that_cannot_end_or_pad_a_text_is_refused(
             hostile(tmp_path / "t5", {token: None}, file)
     experiment = experiment_of("t5", tmp_path / "t5")
     with pytest.raises(UserError, match="token is missing"):
-        load_seq2seq(experiment, CPU, load_tokenizer(experiment, lambda: iter(())), print)
+        load_model(SEQ2SEQ, experiment, CPU, load_tokenizer(experiment, lambda: iter(())), print)
 
 
 def test_several_limits_are_told_at_once(checkpoints: dict[str, Path]) -> None:
@@ -251,7 +252,7 @@ def test_several_limits_are_told_at_once(checkpoints: dict[str, Path]) -> None:
         "bart", checkpoints["bart"], tokenizer={"encoder_max_len": 99}, generation={"max_length": 99}
     )
     with pytest.raises(UserError, match="2 things") as caught:
-        load_seq2seq(experiment, CPU, load_tokenizer(experiment, lambda: iter(())), print)
+        load_model(SEQ2SEQ, experiment, CPU, load_tokenizer(experiment, lambda: iter(())), print)
     assert "tokenizer.encoder_max_len" in str(caught.value)
     assert "generation.max_length" in str(caught.value)
 
@@ -271,7 +272,7 @@ def test_an_untied_model_without_its_output_matrix_is_refused(
     hostile(tmp_path / "mt5", {"tie_word_embeddings": False}, "config.json")
     experiment = experiment_of("mt5", tmp_path / "mt5")
     with pytest.raises(UserError, match=r"lacks 1 weights.*lm_head"):
-        load_seq2seq(experiment, CPU, load_tokenizer(experiment, lambda: iter(())), print)
+        load_model(SEQ2SEQ, experiment, CPU, load_tokenizer(experiment, lambda: iter(())), print)
 
 
 def test_an_encoder_may_lack_its_head_and_its_pooler_and_nothing_else(
@@ -301,7 +302,7 @@ def test_validation_finds_what_the_start_of_a_run_refuses(
     experiment = experiment_of("bart", checkpoints["bart"], generation={"max_length": 65})
     tokenizer = load_tokenizer(experiment, lambda: iter(()))
     with pytest.raises(UserError) as started:
-        load_seq2seq(experiment, CPU, tokenizer, print)
+        load_model(SEQ2SEQ, experiment, CPU, tokenizer, print)
     with pytest.raises(UserError) as validated:
         model_facts(Note(), load_family(experiment), tokenizer)
     assert str(validated.value) == str(started.value)

@@ -11,7 +11,8 @@ from transformers import AutoModelForSeq2SeqLM, BertConfig
 
 from dure.config.schema import Profile
 from dure.errors import UserError
-from dure.modeling.loading import load_seq2seq, load_tokenizer
+from dure.modeling.loading import load_model, load_tokenizer
+from dure.modeling.task import SEQ2SEQ
 from dure.modeling.tokens import add_special_tokens
 from tests.platform.modeling.tiny_models import CPU, SPECIAL, TARGETS, TEXTS, experiment_of
 
@@ -46,7 +47,7 @@ def test_a_model_that_writes_nothing_is_refused(tmp_path: Path, checkpoints: dic
     BertConfig().save_pretrained(tmp_path)
     experiment = experiment_of("t5", tmp_path)
     with pytest.raises(UserError, match="bert model, which is no encoder-decoder"):
-        load_seq2seq(experiment, CPU, load_tokenizer(experiment, no_texts), print)
+        load_model(SEQ2SEQ, experiment, CPU, load_tokenizer(experiment, no_texts), print)
 
 
 def test_a_torn_checkpoint_is_the_users_error(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
@@ -56,7 +57,7 @@ def test_a_torn_checkpoint_is_the_users_error(tmp_path: Path, checkpoints: dict[
     weights.write_bytes(weights.read_bytes()[:1000])
     experiment = experiment_of("bart", folder)
     with pytest.raises(UserError, match="cannot be loaded"):
-        load_seq2seq(experiment, CPU, load_tokenizer(experiment, no_texts), print)
+        load_model(SEQ2SEQ, experiment, CPU, load_tokenizer(experiment, no_texts), print)
 
 
 def test_without_4_bit_loading_lora_goes_on_and_says_so_once(checkpoints: dict[str, Path]) -> None:
@@ -68,7 +69,7 @@ def test_without_4_bit_loading_lora_goes_on_and_says_so_once(checkpoints: dict[s
     )
     told: list[str] = []
     machine = Profile(name="m4", device="mps", precision="bf16", quantization=False)
-    load_seq2seq(experiment, machine, load_tokenizer(experiment, no_texts), told.append)
+    load_model(SEQ2SEQ, experiment, machine, load_tokenizer(experiment, no_texts), told.append)
     assert len(told) == 2
     assert "Unsloth" in told[0]
     assert "no 4-bit weights on m4: LoRA on bf16 weights instead" in told[1]
@@ -82,7 +83,7 @@ def test_fp4_loads_too(kind: str, checkpoints: dict[str, Path]) -> None:
         model={"checkpoint": str(checkpoints[kind]), "quantization": {"type": "fp4", "double": False}},
         lora={"rank": 2, "alpha": 4, "targets": TARGETS[kind]},
     )
-    model = load_seq2seq(experiment, CPU, load_tokenizer(experiment, no_texts), print)
+    model = load_model(SEQ2SEQ, experiment, CPU, load_tokenizer(experiment, no_texts), print)
     assert any(type(module).__name__ == "Linear4bit" for module in model.modules())
 
 
@@ -125,7 +126,7 @@ def test_a_tokenizer_that_forgets_the_end_is_made_to_write_it(
 
 def test_nothing_of_the_model_is_lost_when_no_token_is_new(checkpoints: dict[str, Path]) -> None:
     experiment = experiment_of("mt5", checkpoints["mt5"], tokenizer={})
-    model = load_seq2seq(experiment, CPU, load_tokenizer(experiment, no_texts), print)
+    model = load_model(SEQ2SEQ, experiment, CPU, load_tokenizer(experiment, no_texts), print)
     original = AutoModelForSeq2SeqLM.from_pretrained(checkpoints["mt5"]).state_dict()
     assert all(tensor.equal(original[name]) for name, tensor in model.state_dict().items())
 
@@ -140,4 +141,4 @@ def test_weights_that_a_checkpoint_lacks_are_refused_by_name(
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     experiment = experiment_of("bart", folder)
     with pytest.raises(UserError, match=r"lacks 1 weights.*model\.encoder\.layers\.0\.fc1\.weight"):
-        load_seq2seq(experiment, CPU, load_tokenizer(experiment, no_texts), print)
+        load_model(SEQ2SEQ, experiment, CPU, load_tokenizer(experiment, no_texts), print)

@@ -6,7 +6,7 @@ import pytest
 
 from dure.config.schema import LoraConfig
 from dure.errors import UserError
-from dure.modeling.lora import apply_lora
+from dure.modeling.lora import AdaptedSeq2Seq, apply_lora
 from tests.platform.modeling.tiny_models import TARGETS, build
 
 
@@ -16,7 +16,7 @@ def lora(*targets: str) -> LoraConfig:
 
 def test_a_target_without_a_layer_is_named_with_the_layers_that_it_may_mean() -> None:
     with pytest.raises(UserError) as caught:
-        apply_lora(build("mt5", 50), lora("q", "wi", "wo"), [])
+        apply_lora(build("mt5", 50), lora("q", "wi", "wo"), AdaptedSeq2Seq, [])
     error = caught.value
     assert "'wi'" in error.problem
     assert error.where == "lora.targets"
@@ -32,13 +32,13 @@ def test_a_target_without_a_layer_is_named_with_the_layers_that_it_may_mean() ->
 @pytest.mark.parametrize("target", ["roj", "q_pro", "self_attn", "layers", "model"])
 def test_a_part_of_a_name_or_a_block_is_no_target(target: str) -> None:
     with pytest.raises(UserError, match=f"'{target}'"):
-        apply_lora(build("bart", 50), lora("q_proj", target), [])
+        apply_lora(build("bart", 50), lora("q_proj", target), AdaptedSeq2Seq, [])
 
 
 @pytest.mark.parametrize("kind", TARGETS)
 @pytest.mark.parametrize("name", ["shared", "embed_tokens"])
 def test_encoder_and_decoder_read_one_adapted_embedding(kind: str, name: str) -> None:
-    model = apply_lora(build(kind, 50), lora(name), []).get_base_model()
+    model = apply_lora(build(kind, 50), lora(name), AdaptedSeq2Seq, []).get_base_model()
     embedding = model.get_input_embeddings()
     assert model.get_encoder().embed_tokens is embedding
     assert model.get_decoder().embed_tokens is embedding
@@ -49,6 +49,6 @@ def test_encoder_and_decoder_read_one_adapted_embedding(kind: str, name: str) ->
 
 def test_a_full_name_selects_one_layer() -> None:
     target = "decoder.block.0.layer.0.SelfAttention.q"
-    model = apply_lora(build("t5", 50), lora(target), [])
+    model = apply_lora(build("t5", 50), lora(target), AdaptedSeq2Seq, [])
     trained = {n.partition(".lora_")[0] for n, p in model.named_parameters() if p.requires_grad}
     assert trained == {f"base_model.model.{target}"}

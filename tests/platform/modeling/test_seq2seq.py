@@ -12,8 +12,9 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel, 
 
 from dure.config.schema import Experiment
 from dure.modeling.export import export
-from dure.modeling.loading import load_seq2seq, load_tokenizer
+from dure.modeling.loading import load_model, load_tokenizer
 from dure.modeling.lora import AdaptedModel
+from dure.modeling.task import SEQ2SEQ
 from tests.platform.modeling.tiny_models import (
     CPU,
     PADDED_BY,
@@ -78,7 +79,7 @@ def load(kind: str, way: str, targets: tuple[str, ...], checkpoints: dict[str, P
     experiment = experiment_of(kind, checkpoints[kind], model=model, lora=lora)
     tokenizer = load_tokenizer(experiment, lambda: iter(()))
     told: list[str] = []
-    loaded = load_seq2seq(experiment, CPU, tokenizer, told.append)
+    loaded = load_model(SEQ2SEQ, experiment, CPU, tokenizer, told.append)
     assert told == []
     return Loaded(experiment, loaded, tokenizer)
 
@@ -213,7 +214,7 @@ def test_frozen_weights_are_kept_in_bf16_and_compute_next_to_fp32_adapters(
         training={"precision": "bf16"},
     )
     tokenizer = load_tokenizer(experiment, lambda: iter(()))
-    model = Loaded(experiment, load_seq2seq(experiment, CPU, tokenizer, print), tokenizer)
+    model = Loaded(experiment, load_model(SEQ2SEQ, experiment, CPU, tokenizer, print), tokenizer)
     assert {p.dtype for p in model.model.parameters() if p.requires_grad} == {torch.float32}
     assert model.model.get_base_model().get_input_embeddings().weight.dtype == torch.bfloat16
     assert torch.isfinite(model.logits()).all()

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from dure.errors import UserError
-from dure.modeling.loading import load_seq2seq, load_tokenizer
+from dure.modeling.loading import load_model, load_tokenizer
+from dure.modeling.task import SEQ2SEQ
 from dure.modeling.weights import load_weights, save_weights, trained_state
 from tests.platform.modeling.tiny_models import CPU, SPECIAL, TARGETS, experiment_of
 
@@ -29,7 +30,7 @@ def loaded(kind: str, folder: Path, *, seed: int, lora: bool, special=SPECIAL):
     """A model that was changed as training would: what may train is drawn anew from ``seed``."""
     adapters = {"rank": 4, "alpha": 8, "targets": list(TARGETS[kind])} if lora else None
     experiment = experiment_of(kind, folder, tokenizer={"special_tokens": special}, lora=adapters)
-    model = load_seq2seq(experiment, CPU, load_tokenizer(experiment, lambda: iter(())), silent)
+    model = load_model(SEQ2SEQ, experiment, CPU, load_tokenizer(experiment, lambda: iter(())), silent)
     torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from dure.metrics.classification import classification_report
+from dure.metrics.metric import Metric, definitions
 from dure.reporting.columns import GAP, Column, fitting
 from dure.reporting.figures import duration, metric_label, metric_phrase
 from dure.reporting.summary import (
@@ -45,6 +46,7 @@ def summary(*experiments: dict[str, Any]) -> dict[str, Any]:
         "started": "2026-01-01T00:00:00",
         "seconds": 300.0,
         "metrics": ["eval_rouge1", "eval_loss"],
+        "definitions": definitions([Metric("eval_rouge1", "max", "share"), Metric("eval_loss", "min")]),
         "experiments": list(experiments),
     }
 
@@ -118,7 +120,7 @@ def test_a_study_in_which_everything_failed_still_has_a_summary() -> None:
 @given(st.lists(st.floats(min_value=0, max_value=1) | st.just(float("nan")), max_size=8))
 def test_scores_are_ranked_best_first_and_nan_last(scores: list[float]) -> None:
     rows = [experiment(str(place), score) for place, score in enumerate(scores)]
-    order = [row["metrics"]["eval_rouge1"] for row in ranked(rows, "eval_rouge1")]
+    order = [row["metrics"]["eval_rouge1"] for row in ranked(rows, Metric("eval_rouge1", "max", "share"))]
     numbers = [score for score in order if score == score]
 
     assert len(order) == len(scores)
@@ -129,7 +131,7 @@ def test_scores_are_ranked_best_first_and_nan_last(scores: list[float]) -> None:
 def test_a_loss_is_ranked_lowest_first() -> None:
     rows = [experiment("bad", 0.1), experiment("good", 0.9)]
 
-    assert [row["name"] for row in ranked(rows, "eval_loss")] == ["good", "bad"]
+    assert [row["name"] for row in ranked(rows, Metric("eval_loss", "min"))] == ["good", "bad"]
 
 
 def test_the_result_of_a_run_shows_its_figures_gain_and_files() -> None:

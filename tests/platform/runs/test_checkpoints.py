@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dure.metrics.metric import Metric
 from dure.runs import checkpoints
 
 
@@ -60,3 +64,13 @@ def test_what_a_kill_left_half_done_is_removed(tmp_path):
         (tmp_path / name).mkdir()
     checkpoints.remove_leftovers(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-5"]
+
+
+@pytest.mark.parametrize(("direction", "step"), [("min", 4), ("max", 6)])
+def test_a_nan_at_the_first_validation_is_never_the_best(direction, step):
+    history = [{"step": 2, "eval_x": math.nan}, {"step": 4, "eval_x": 0.2}, {"step": 6, "eval_x": 0.5}]
+    metric = Metric("eval_x", direction)
+    assert checkpoints.best_of(metric, [2, 4, 6], history) == checkpoints.Best(
+        step, history[step // 2 - 1]["eval_x"]
+    )
+    assert checkpoints.best_of(metric, [2], history) is None

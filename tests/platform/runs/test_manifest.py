@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from dure.errors import RunError
 from dure.files import read_json_lines
+from dure.metrics.metric import Metric
 from dure.runs import checkpoints
 from dure.runs.folder import RunFolder
 from dure.runs.manifest import MANIFEST, faults, write_manifest
 from dure.training.run import RunRequest, run
 
-JUDGE = checkpoints.Judge("eval_rouge_sum", higher_is_better=True)
+SUM = Metric("eval_rouge_sum", "max", "percent")
 
 
 def _flip(path, place=None):
@@ -65,7 +66,7 @@ def a_run(tiny, cpu, tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DURE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        experiment = tiny("t5", "lora", save_total_limit=3, best_metric="eval_loss", higher_is_better=False)
+        experiment = tiny("t5", "lora", save_total_limit=3, best_metric="eval_loss")
         result = run(RunRequest(experiment, cpu, path))
     return experiment, path, result
 
@@ -81,7 +82,7 @@ def resumed(a_run, cpu, tmp_path):
         told = []
 
         class Notes(RunListener):
-            def told(self, message):
+            def notified(self, message):
                 told.append(message)
 
         folder = tmp_path / "run"
@@ -197,7 +198,7 @@ def test_a_lost_best_checkpoint_is_told_and_the_best_whole_one_by_the_records_ta
         _fake(tmp_path, step, 4, HISTORY)
     _flip(tmp_path / "checkpoint-4" / "weights", 0)
     told = []
-    choice = checkpoints.choose(tmp_path, JUDGE, told.append)
+    choice = checkpoints.choose(tmp_path, SUM, told.append)
     assert choice == checkpoints.Choice(tmp_path / "checkpoint-8", checkpoints.Best(8, 4.0))
     assert told == [
         "checkpoint-4 is set aside as checkpoint-4.broken: weights was changed; going on from checkpoint-8",
@@ -211,7 +212,7 @@ def test_rather_than_lose_the_best_the_run_goes_back_to_before_it(tmp_path):
         _fake(tmp_path, step, 4, HISTORY)
     (tmp_path / "checkpoint-4" / "weights").unlink()
     told = []
-    choice = checkpoints.choose(tmp_path, JUDGE, told.append)
+    choice = checkpoints.choose(tmp_path, SUM, told.append)
     assert choice == checkpoints.Choice(tmp_path / "checkpoint-2", checkpoints.Best(2, 3.0))
     assert "checkpoint-6 is set aside as checkpoint-6.broken: newer than checkpoint-2" in told[0]
     assert list(checkpoints.checkpoints(tmp_path)) == [2]
@@ -221,10 +222,10 @@ def test_at_the_end_a_broken_best_is_never_silently_another_model(tmp_path):
     for step in (4, 8):
         _fake(tmp_path, step, 4, HISTORY)
     best, told = checkpoints.Best(4, 5.0), []
-    assert checkpoints.best_whole(tmp_path, best, HISTORY, JUDGE, told.append) == best
+    assert checkpoints.best_whole(tmp_path, best, HISTORY, SUM, told.append) == best
     shutil.rmtree(tmp_path / "checkpoint-4")
-    assert checkpoints.best_whole(tmp_path, best, HISTORY, JUDGE, told.append) == checkpoints.Best(8, 4.0)
+    assert checkpoints.best_whole(tmp_path, best, HISTORY, SUM, told.append) == checkpoints.Best(8, 4.0)
     assert "it is missing" in told[0]
     _flip(tmp_path / "checkpoint-8" / "weights", 0)
     with pytest.raises(RunError, match="its weights are lost"):
-        checkpoints.best_whole(tmp_path, best, HISTORY, JUDGE, told.append)
+        checkpoints.best_whole(tmp_path, best, HISTORY, SUM, told.append)

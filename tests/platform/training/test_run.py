@@ -26,13 +26,13 @@ class _Notes(RunListener):
     def __init__(self):
         self.events = []
 
-    def started(self, start, tell):
+    def started(self, start, notify):
         self.events.append(("started", start.total_steps, start.resumed_step))
 
     def progressed(self, progress):
         self.events.append((progress.kind, progress.step))
 
-    def told(self, message):
+    def notified(self, message):
         self.events.append(("told", message))
 
     def finished(self, result):
@@ -81,7 +81,7 @@ def test_the_best_checkpoint_is_what_is_exported_and_early_stopping_ends_the_run
     # A learning rate that ruins the model: the first validation stays the best.
     experiment = _with(
         tiny("t5", "full"), "training", learning_rate=1.0, early_stopping_patience=1, best_metric="eval_loss",
-        higher_is_better=False, max_steps=12, eval_every=2, warmup_ratio=0.0, scheduler="constant",
+        max_steps=12, eval_every=2, warmup_ratio=0.0, scheduler="constant",
     )  # fmt: skip
     result = run(RunRequest(experiment, cpu, tmp_path))
     losses = {

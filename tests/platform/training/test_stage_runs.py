@@ -30,7 +30,7 @@ def test_a_stage_folder_keeps_checkpoints_and_logs_apart(tmp_path):
 
 @pytest.mark.parametrize(("architecture", "kind"), [("bert", "full"), ("distilbert", "lora")])
 def test_a_warm_started_run_begins_at_the_given_weights(architecture, kind, tiny, cpu, tmp_path):
-    experiment = tiny(architecture, kind, learning_rate=1e-3, best_metric="eval_loss", higher_is_better=False)
+    experiment = tiny(architecture, kind, learning_rate=1e-3, best_metric="eval_loss")
     # A rehearsal validates after so many steps, a stage after every epoch.
     training = experiment.training.model_copy(
         update={"eval_every": "epoch", "max_steps": None, "epochs": 2, "keep_epochs": 1}

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 from scipy.stats import t as student_t
 
+from dure.metrics.metric import Metric
+
 LEAST_FOLDS = 3
 """Nothing is dropped on fewer folds: two differences say next to nothing about their spread."""
 
@@ -80,7 +82,7 @@ def is_clearly_worse(
     best: Sequence[float],
     *,
     num_folds: int,
-    higher_is_better: bool = True,
+    metric: Metric,
     margin: float = 0.0,
     level: float = 0.95,
 ) -> bool:
@@ -94,7 +96,7 @@ def is_clearly_worse(
         scores: Its scores so far.
         best: Scores of the experiment that it is held against, on the same folds.
         num_folds: Folds that the table was cut into.
-        higher_is_better: Whether a larger score is a better one.
+        metric: What the scores are.
         margin: How much worse it must be for certain, in the units of the metric.
         level: Confidence of the interval.
 
@@ -104,7 +106,7 @@ def is_clearly_worse(
     if len(scores) == len(best) < LEAST_FOLDS:
         return False
     difference = compare(scores, best, num_folds=num_folds, level=level)
-    return difference.high < -margin if higher_is_better else difference.low > margin
+    return (difference.high if metric.higher_is_better else -difference.low) < -margin
 
 
 def paired_bootstrap(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from dure.config.loading import checked, dump_yaml
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.files import write_json, write_text
+from dure.metrics.metric import RUN_METRICS, Metric, definitions
 from dure.runs.folder import STUDY_FILE
 from dure.storage.pushing import kept_in_storage
 from dure.studies.crossval.plan import CrossvalStudy
@@ -98,7 +100,7 @@ def crossval(
     path: Path,
     resume: bool = False,
     address: str | None = None,
-    listener: StudyListener | None = None,
+    follower: StudyListener | None = None,
 ) -> dict[str, Any]:
     """Run a cross-validation, or what is left of it, and return its results.
 
@@ -109,7 +111,7 @@ def crossval(
         path: Folder of the study.
         resume: Continue what the folder holds.
         address: Ray cluster to join.
-        listener: Who is told of progress.
+        follower: Who hears of the study, here in the driver.
 
     Returns:
         What ``crossval_results.json`` holds.
@@ -118,7 +120,7 @@ def crossval(
         UserError: An experiment, its data or the cluster is wrong.
         RunError: Ray does not start.
     """
-    from dure.reporting.tracking import tracker_for
+    from dure.reporting.tracking import trackers_for
     from dure.runs.folder import stored_experiment
     from dure.studies.adapter import run_study
     from dure.studies.crossval.report import crossval_text
@@ -133,7 +135,7 @@ def crossval(
     write_text(path / STUDY_FILE, dump_yaml(study))
     strategy = Crossval(study, experiments, path, judge=partial(_clearly_worse, study, experiments[0]))
     summary = run_study(
-        strategy, profile=profile, path=path, listener=listener, tracker=tracker_for, address=address
+        strategy, profile=profile, path=path, follower=follower, listeners=trackers_for, address=address
     )
     results = _put_together(study, experiments[0], path, summary)
     write_json(path / RESULTS, results)
@@ -145,6 +147,7 @@ def _put_together(
     study: CrossvalStudy, first: Experiment, path: Path, summary: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Read what the folds left, write what they say together, and return the results of the study."""
+    from dure.family import load_family
     from dure.studies.crossval.confusion import plot_confusion, write_confusion
     from dure.studies.crossval.results import comparisons, crossval_results, read_predictions
     from dure.studies.crossval.strategy import fold_folder
@@ -163,16 +166,20 @@ def _put_together(
         rows = read_predictions(started)
         if rows is not None:
             predictions[name] = rows
-    metric = first.training.best_metric.removeprefix("eval_")
+    family = load_family(first)
+    best_metric = family.best_metric
+    metric = _bare(best_metric)
+    known = (*RUN_METRICS, *family.metrics, best_metric)
     compared = (
-        comparisons(found, metric=metric, num_folds=study.folds, predictions=predictions)
+        comparisons(found, metric=metric.name, num_folds=study.folds, predictions=predictions)
         if len(found) > 1
         else []
     )
     return {
         **summary,
-        "metric": metric,
-        "direction": "max" if first.training.higher_is_better else "min",
+        "metric": metric.name,
+        "direction": metric.direction,
+        "definitions": definitions(_bare(each) for each in known),
         "num_folds": study.folds,
         "trials": summary["experiments"],
         "experiments": found,
@@ -184,14 +191,14 @@ def _clearly_worse(study: CrossvalStudy, first: Experiment, scores: Scores) -> d
     """Return the experiments that are clearly worse than the best on the folds that both have."""
     from statistics import fmean
 
+    from dure.family import load_family
     from dure.studies.crossval.comparison import is_clearly_worse
 
-    higher = first.training.higher_is_better
+    metric = load_family(first).best_metric
     scored = {name: each for name, each in scores.items() if each}
     if len(scored) < 2:
         return {}
-    sign = 1.0 if higher else -1.0
-    best = max(scored, key=lambda name: (len(scored[name]), sign * fmean(scored[name].values())))
+    best = min(scored, key=lambda name: (-len(scored[name]), metric.cost(fmean(scored[name].values()))))
     worse = {}
     for name, each in scored.items():
         shared = sorted(each.keys() & scored[best].keys())
@@ -199,10 +206,15 @@ def _clearly_worse(study: CrossvalStudy, first: Experiment, scores: Scores) -> d
             [each[number] for number in shared],
             [scored[best][number] for number in shared],
             num_folds=study.folds,
-            higher_is_better=higher,
+            metric=metric,
         ):
             worse[name] = f"clearly worse than {best} on {len(shared)} folds"
     return worse
+
+
+def _bare(metric: Metric) -> Metric:
+    """Return a metric of validation under the name that figures of folds have."""
+    return replace(metric, name=metric.name.removeprefix("eval_"))
 
 
 def first_fold(study: CrossvalStudy, experiment: Experiment) -> Experiment:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
+from dure.metrics.metric import Metric, recorded
 from dure.reporting.columns import Column, FittedTable
 from dure.reporting.figures import (
     NOTHING,
     class_figure,
     counted,
     duration,
-    is_share,
     is_speed,
-    lower_is_better,
+    metric_change,
     metric_figure,
     metric_label,
     number,
@@ -52,7 +51,7 @@ def crossval_table(summary: Mapping[str, Any]) -> Group:
         title = f"{experiment['name']}: " if several else ""
         parts += [
             Text(),
-            FittedTable(_fold_columns(experiment, summary["metric"]), f"{title}folds", elsewhere=_FILE),
+            FittedTable(_fold_columns(experiment, summary), f"{title}folds", elsewhere=_FILE),
         ]
         if classes := _classes(experiment):
             columns = _class_columns(experiment, classes)
@@ -71,7 +70,7 @@ def crossval_text(summary: Mapping[str, Any]) -> str:
     return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
 
 
-def mean_and_std(metric: str, mean: float | None, std: float | None) -> str:
+def mean_and_std(metric: Metric | str, mean: float | None, std: float | None) -> str:
     """Return a figure over folds as ``81.20 ± 1.35``, in the unit of the metric."""
     spread = f" ± {metric_figure(metric, std)}" if mean is not None and std is not None else ""
     return f"{metric_figure(metric, mean)}{spread}"
@@ -87,23 +86,25 @@ def _title(summary: Mapping[str, Any]) -> str:
 
 
 def _overview(summary: Mapping[str, Any]) -> list[Column]:
-    metric, experiments = summary["metric"], _ranked(summary)
-    scores = [
-        Text(mean_and_std(metric, row["mean"].get(metric), row["std"].get(metric))) for row in experiments
-    ]
+    metric, experiments = _metric(summary), _ranked(summary)
+
+    def scores(each: Metric) -> list[str]:
+        return [
+            mean_and_std(each, row["mean"].get(each.name), row["std"].get(each.name)) for row in experiments
+        ]
+
     columns = [
         Column("experiment", [Text(row["name"]) for row in experiments], is_text=True, shortest=_SHORTEST),
         _column("folds", (_num_completed(row) for row in experiments), rank=2),
-        Column(metric_label(metric), scores),
+        _column(metric_label(metric), scores(metric)),
     ]
-    others = [name for name in _metrics(experiments) if name != metric]
-    for place, name in enumerate(others):
-        cells = (mean_and_std(name, row["mean"].get(name), row["std"].get(name)) for row in experiments)
-        columns.append(_column(metric_label(name), cells, rank=3 + place))
+    others = [each for each in _metrics(experiments, summary) if each.name != metric.name]
+    for place, each in enumerate(others):
+        columns.append(_column(metric_label(each), scores(each), rank=3 + place))
     return columns
 
 
-def _fold_columns(experiment: Row, metric: str) -> list[Column]:
+def _fold_columns(experiment: Row, summary: Mapping[str, Any]) -> list[Column]:
     """Return the folds, and beneath them their mean and standard deviation and the figures of all rows together."""
     folds: Sequence[Row] = experiment["folds"]
     overall: Row = experiment.get("overall") or {}
@@ -115,13 +116,13 @@ def _fold_columns(experiment: Row, metric: str) -> list[Column]:
     if any(fold["state"] != "completed" for fold in folds):
         states = [Text(fold["state"], style=_STYLES.get(fold["state"], "")) for fold in folds]
         columns.append(Column("state", [*states, *empty], rank=1, is_text=True))
-    names = sorted(_metrics([experiment]), key=lambda name: name != metric)
-    for place, name in enumerate(names):
-        cells = [metric_figure(name, fold["metrics"].get(name)) for fold in folds]
-        cells += [metric_figure(name, experiment[over].get(name)) for over in ("mean", "std")]
+    metrics = sorted(_metrics([experiment], summary), key=lambda each: each.name != summary["metric"])
+    for place, each in enumerate(metrics):
+        cells = [metric_figure(each, fold["metrics"].get(each.name)) for fold in folds]
+        cells += [metric_figure(each, experiment[over].get(each.name)) for over in ("mean", "std")]
         if overall:
-            cells.append(metric_figure(name, overall[name]) if name in overall else "")
-        columns.append(_column(metric_label(name), cells, rank=3 + place if place else 0))
+            cells.append(metric_figure(each, overall[each.name]) if each.name in overall else "")
+        columns.append(_column(metric_label(each), cells, rank=3 + place if place else 0))
     times = [Text(duration(fold["seconds"])) for fold in folds]
     columns.append(Column("time", [*times, *empty], rank=2))
     return columns
@@ -141,7 +142,7 @@ def _class_columns(experiment: Row, classes: Sequence[str]) -> list[Column]:
 
 def _comparison_columns(summary: Mapping[str, Any]) -> list[Column]:
     pairs: Sequence[Row] = summary["comparisons"]
-    metric = summary["metric"]
+    metric = _metric(summary)
     found = [pair["difference"] or {} for pair in pairs]
     rows = [pair.get("rows") or {} for pair in pairs]
     level = next((one["level"] for one in found if one), 0.95)
@@ -149,7 +150,7 @@ def _comparison_columns(summary: Mapping[str, Any]) -> list[Column]:
         _column("a", (pair["a"] for pair in pairs), is_text=True),
         _column("b", (pair["b"] for pair in pairs), is_text=True),
         _column("folds", (pair["folds"] for pair in pairs), rank=4),
-        _column(f"a - b: {metric_label(metric)}", (_signed(metric, one.get("value")) for one in found)),
+        _column(f"a - b: {metric_label(metric)}", (metric_change(metric, one.get("value")) for one in found)),
         _column(f"{100 * level:g} % interval", (_interval(metric, one) for one in found)),
         _column("p", (_p_value(pair.get("p_holm")) for pair in pairs), rank=1),
     ]
@@ -192,24 +193,23 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
 
 def _ranked(summary: Mapping[str, Any]) -> list[Row]:
     """Return the experiments best first, those without a score last."""
-    metric, sign = summary["metric"], 1.0 if summary["direction"] == "min" else -1.0
-
-    def rank(row: Row) -> float:
-        score = number(row["mean"].get(metric))
-        return math.inf if score is None else sign * score
-
-    return sorted(summary["experiments"], key=rank)
+    metric = _metric(summary)
+    return sorted(summary["experiments"], key=lambda row: metric.cost(number(row["mean"].get(metric.name))))
 
 
-def _metrics(experiments: Sequence[Row]) -> list[str]:
-    """Return the metrics over all rows of a fold, losses last."""
+def _metric(summary: Mapping[str, Any]) -> Metric:
+    return recorded(summary, summary["metric"])
+
+
+def _metrics(experiments: Sequence[Row], summary: Mapping[str, Any]) -> list[Metric]:
+    """Return the metrics over all rows of a fold, those last of which the lowest is best."""
     names = dict.fromkeys(
         name
         for row in experiments
         for name in row["mean"]
         if class_figure(name) is None and not is_speed(f"_{name}")
     )
-    return sorted(names, key=lower_is_better)
+    return sorted((recorded(summary, name) for name in names), key=lambda each: each.direction == "min")
 
 
 def _classes(experiment: Row) -> list[str]:
@@ -228,14 +228,12 @@ def _num_completed(experiment: Row) -> str:
     return f"{sum(fold['state'] == 'completed' for fold in experiment['folds'])}/{len(experiment['folds'])}"
 
 
-def _signed(metric: str, value: float | None) -> str:
-    if value is None:
-        return NOTHING
-    return f"{100 * value:+.2f}" if is_share(metric) else f"{value:+.4f}"
-
-
-def _interval(metric: str, found: Row) -> str:
-    return f"{_signed(metric, found['low'])} to {_signed(metric, found['high'])}" if found else NOTHING
+def _interval(metric: Metric | str, found: Row) -> str:
+    return (
+        f"{metric_change(metric, found['low'])} to {metric_change(metric, found['high'])}"
+        if found
+        else NOTHING
+    )
 
 
 def _p_value(value: float | None) -> str:

@@ -129,9 +129,9 @@ def fold_folder(study: CrossvalStudy, experiment: str, number: int) -> str:
 def fold_experiment(study: CrossvalStudy, experiment: Experiment, number: int) -> Experiment:
     """Return what a fold runs: the experiment with that fold of its training table held out."""
     fold = FoldConfig(number=number, of=study.folds, seed=study.seed)
-    info = experiment.experiment.model_copy(update={"name": f"{experiment.name[:85]}.fold_{number}"})
-    data = experiment.data.model_copy(update={"fold": fold})
-    return experiment.model_copy(update={"experiment": info, "data": data})
+    return experiment.with_(
+        {"experiment.name": f"{experiment.name[:85]}.fold_{number}", "data.fold": fold}, "--folds"
+    )
 
 
 class _InOrder(Searcher):  # type: ignore[misc]

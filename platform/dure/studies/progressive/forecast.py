@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import log_ndtr, ndtr
 from scipy.stats import norm, t, truncnorm
+
+from dure.metrics.metric import Metric
 
 LEAST_POINTS = 3
 """A curve of three parameters is not guessed from fewer sizes of the data."""
@@ -54,9 +56,8 @@ def forecast(
     scores: Sequence[float],
     at_rows: int,
     *,
-    direction: Literal["max", "min"],
+    metric: Metric,
     num_dev_rows: int,
-    is_share: bool,
     level: float = 0.9,
 ) -> Forecast | None:
     """Say what score will be measured with ``at_rows`` training rows, from those measured with fewer.
@@ -75,9 +76,8 @@ def forecast(
         rows: Training rows of each score.
         scores: As measured; scores that are not finite are left out.
         at_rows: Training rows to look ahead to.
-        direction: Whether the metric is to grow or to shrink.
+        metric: What the scores are; a share lies between 0 and 1, as accuracy, F1 and ROUGE do, a sum of them not.
         num_dev_rows: Rows over which the scores were averaged.
-        is_share: Whether the metric lies between 0 and 1, as accuracy, F1 and ROUGE do; a sum of them does not.
         level: Probability that the interval is to have.
 
     Returns:
@@ -96,33 +96,38 @@ def forecast(
     if len({n for n, _ in pairs}) < LEAST_POINTS:
         return None
     sizes, measured = np.array(pairs, dtype=np.float64).T
+    is_share = metric.unit == "share"
     if is_share and (measured.min() < 0 or measured.max() > 1):
         raise ValueError(f"{measured.tolist()} are not all shares between 0 and 1")
 
-    sign = 1.0 if direction == "max" else -1.0
-    heights = sign * measured
-    top = _top(heights, direction=direction, is_share=is_share)
+    # Whichever way the metric is better, the curve rises.
+    heights = np.array([-metric.cost(score) for score in measured])
+    top = _top(heights, metric)
     sampling = _binomial_variance(measured, num_dev_rows) if is_share else np.zeros_like(measured)
     usual = _SHARE_SPREAD if is_share else max(_RELATIVE_SPREAD * np.abs(measured).mean(), 1e-12)
     means, deviations, spreads, weights = _posterior(sizes, heights, sampling, usual, top, at_rows)
-    ahead = _binomial_variance(np.clip(sign * means, 0, 1), num_dev_rows) if is_share else 0.0
+    ahead = (
+        _binomial_variance(np.clip(means if metric.higher_is_better else -means, 0, 1), num_dev_rows)
+        if is_share
+        else 0.0
+    )
     deviations = np.sqrt(deviations**2 + spreads**2 + ahead)
 
     tail = (1 - level) / 2
-    low, value, high = (
-        sign * min(_quantile(share, means, deviations, weights), top) + 0.0  # zero, and not minus zero
-        for share in ((tail, 0.5, 1 - tail) if sign > 0 else (1 - tail, 0.5, tail))
+    low, value, high = sorted(
+        metric.score(-min(_quantile(share, means, deviations, weights), top))
+        for share in (tail, 0.5, 1 - tail)
     )
     if is_share:
         low, value, high = max(low, 0.0), max(value, 0.0), min(high, 1.0)
     return Forecast(at_rows, value, low, high, level)
 
 
-def _top(heights: Floats, *, direction: str, is_share: bool) -> float:
+def _top(heights: Floats, metric: Metric) -> float:
     """Return the best height there can be; a loss that was never negative will not become so."""
-    if is_share:
-        return 1.0 if direction == "max" else 0.0
-    if direction == "min" and heights.max() <= 0:
+    if metric.unit == "share":
+        return 1.0 if metric.higher_is_better else 0.0
+    if not metric.higher_is_better and heights.max() <= 0:
         return 0.0
     return float(heights.max() + _HEADROOM * max(np.ptp(heights), np.abs(heights).max()))
 

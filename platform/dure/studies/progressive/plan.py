@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dure.config.loading import checked, load_space, with_values
+from dure.config.loading import checked, load_space
 from dure.config.ratios import Ratio, as_number, as_ratio, percent_label, schedule
 from dure.config.scalars import Float, Int, Name
 from dure.config.schema import Experiment
@@ -180,7 +180,7 @@ def candidate_experiments(study: ProgressiveStudy, experiment: Experiment) -> li
     Raises:
         UserError: A candidate is impossible.
     """
-    return [with_values(experiment, values, "--candidates") for values in study.candidates]
+    return [experiment.with_(values, "--candidates") for values in study.candidates]
 
 
 def _schedule(
@@ -234,7 +234,7 @@ def _candidates(experiment: Experiment, given: Iterable[str], num_points: int) -
         {key: value for part in combination for key, value in part.items()} for combination in product(*parts)
     ]
     for place, point in enumerate(points):
-        with_values(experiment, point, "--candidates")
+        experiment.with_(point, "--candidates")
         if point in points[:place]:
             told = ", ".join(f"{key}={value}" for key, value in point.items())
             raise UserError(f"{told} stands there twice", where="--candidates")
@@ -253,7 +253,7 @@ def _values(experiment: Experiment, key: str, listed: str) -> list[Any]:
         )
     taken = []
     for value in values:
-        tree: Any = with_values(experiment, {key: value}, "--candidates").model_dump(mode="json")
+        tree: Any = experiment.with_({key: value}, "--candidates").model_dump(mode="json")
         for part in key.split("."):
             tree = tree[part]
         taken.append(tree)

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dure.reporting.figures import is_share, metric_label, number
+from dure.metrics.metric import recorded
+from dure.reporting.figures import metric_label, number
 from dure.reporting.plots import BLUE, GREY, PALE, PURPLE, VERMILION, grid, language, picture
 
 if TYPE_CHECKING:
@@ -109,7 +110,8 @@ def _percent(ratio: float) -> str:
 def _draw_metric(
     axis: Axes, summary: Mapping[str, Any], strong: Row, others: Sequence[Row], words: Mapping[str, str]
 ) -> None:
-    factor = 100 if is_share(summary["metric"]) else 1
+    metric = recorded(summary, summary["metric"])
+    factor = 100 if metric.in_percent else 1
     ratios = _ratios(strong, *others)
     ends: list[tuple[float, float | None, str]] = []
     for place, row in enumerate(others):
@@ -153,7 +155,7 @@ def _draw_metric(
     labels = [f"{_percent(ratio)}\n{num_rows:,}" for num_rows, ratio in ratios.items()]
     axis.set_xticks(list(ratios), _thinned(labels))
     axis.set_xlabel(words["rows"])
-    axis.set_ylabel(metric_label(summary["metric"]))
+    axis.set_ylabel(metric_label(metric))
     axis.margins(x=0.06, y=0.1)
     grid(axis)
     if len(ends) <= _MOST_LABELS:

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from dure.metrics.metric import Metric
+
 CandidateState = Literal["running", "waiting", "done", "out"]
-Direction = Literal["min", "max"]
 
 
 @dataclass
@@ -54,7 +55,7 @@ class Race:
         labels: Names of the rungs, for reasons.
         num_candidates: How many will join; no rung is decided before they have.
         reduction: η; 1 keeps all.
-        direction: Whether the smallest or the largest score is the best.
+        metric: What the scores are.
         min_gain: When the best score of a rung improves on that of the rung before by less, all are done.
 
     Raises:
@@ -67,7 +68,7 @@ class Race:
         *,
         num_candidates: int = 1,
         reduction: int = 3,
-        direction: Direction = "max",
+        metric: Metric,
         min_gain: float | None = None,
     ) -> None:
         if not labels or num_candidates < 1 or reduction < 1:
@@ -78,7 +79,7 @@ class Race:
         self.labels = list(labels)
         self.num_candidates = num_candidates
         self.reduction = reduction
-        self.direction: Direction = direction
+        self.metric = metric
         self.min_gain = min_gain
         self.candidates: dict[str, Candidate] = {}
         self.decided = 0
@@ -126,7 +127,7 @@ class Race:
             self._leave(candidate, f"no score at {self.labels[rung]}")
         else:
             candidate.scores.append(float(score))
-            if rung == 0 and baseline is not None and self._key(score) >= self._key(baseline):
+            if rung == 0 and baseline is not None and not self.metric.better(score, baseline):
                 self._leave(
                     candidate, f"no better than the trivial baseline {baseline:.4g} at {self.labels[0]}"
                 )
@@ -177,11 +178,8 @@ class Race:
     def _leave(self, candidate: Candidate, reason: str) -> None:
         candidate.state, candidate.reason, candidate.has_left = "out", reason, True
 
-    def _key(self, score: float) -> float:
-        return score if self.direction == "min" else -score
-
     def _order(self, candidate: Candidate, rung: int) -> tuple[float, int]:
-        return self._key(candidate.scores[rung]), candidate.place
+        return self.metric.cost(candidate.scores[rung]), candidate.place
 
     def _decide(self) -> None:
         """Decide every rung that can be, and who of the late ones goes on."""
@@ -228,8 +226,7 @@ class Race:
             return False
 
         def best(at: int) -> float:
-            return min(
-                self._key(each.scores[at]) for each in self.candidates.values() if len(each.scores) > at
-            )
+            scores = (each.scores[at] for each in self.candidates.values() if len(each.scores) > at)
+            return min(scores, key=self.metric.cost)
 
-        return best(rung - 1) - best(rung) < self.min_gain
+        return self.metric.gain(best(rung), best(rung - 1)) < self.min_gain

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
+from dure.metrics.metric import Metric, recorded
 from dure.reporting.columns import Column, FittedTable
 from dure.reporting.figures import (
     NOTHING,
     Figure,
     counted,
     duration,
-    is_share,
+    metric_change,
     metric_figure,
     metric_label,
     metric_phrase,
@@ -54,7 +54,7 @@ def progressive_table(summary: Mapping[str, Any]) -> Group:
     tables = []
     if stages:
         name = f"winner: {summary['winner']}" if len(candidates) > 1 and summary.get("winner") else ""
-        tables.append(FittedTable(_stage_columns(stages, summary["metric"]), name, elsewhere=_FILE))
+        tables.append(FittedTable(_stage_columns(stages, _metric(summary)), name, elsewhere=_FILE))
     if len(candidates) > 1:
         columns = _candidate_columns(summary, candidates)
         tables.append(FittedTable(columns, "candidates" if tables else "", elsewhere=_FILE))
@@ -86,9 +86,9 @@ def _title(summary: Mapping[str, Any], stages: Sequence[Row], candidates: Sequen
     )
 
 
-def _stage_columns(stages: Sequence[Row], metric: str) -> list[Column]:
+def _stage_columns(stages: Sequence[Row], metric: Metric) -> list[Column]:
     scores = [number(stage.get("score")) for stage in stages]
-    gains = map(_gain, [metric] * len(scores), scores, [None, *scores])
+    gains = map(metric_change, [metric] * len(scores), scores, [None, *scores])
     columns = [
         _column("stage", (stage["stage"] for stage in stages)),
         _column("data", (_percent(stage["ratio"]) for stage in stages), rank=1),
@@ -96,7 +96,7 @@ def _stage_columns(stages: Sequence[Row], metric: str) -> list[Column]:
         _column(metric_label(metric), (metric_figure(metric, score) for score in scores)),
         _column("gain", gains, rank=2),
     ]
-    if metric != "eval_loss":
+    if metric.name != "eval_loss":
         losses = [(stage.get("metrics") or {}).get("eval_loss") for stage in stages]
         columns.append(
             _column(metric_label("eval_loss"), (metric_figure("", loss) for loss in losses), rank=5)
@@ -110,7 +110,7 @@ def _stage_columns(stages: Sequence[Row], metric: str) -> list[Column]:
 
 
 def _candidate_columns(summary: Mapping[str, Any], candidates: Sequence[Row]) -> list[Column]:
-    metric = summary["metric"]
+    metric = _metric(summary)
     rows = _ranked(candidates, summary)
     lasts = [_last(row) for row in rows]
     scores = []
@@ -136,14 +136,14 @@ def _candidate_columns(summary: Mapping[str, Any], candidates: Sequence[Row]) ->
 
 def _notes(summary: Mapping[str, Any], stages: Sequence[Row]) -> list[str]:
     """Return the lines beneath the tables: how far it got, and where it lies."""
-    metric = summary["metric"]
+    metric = _metric(summary)
     notes = [_STOPS[summary["stopped"]]] if summary.get("stopped") else []
     notes += _forecast_notes(metric, stages)
     baseline = number(summary.get("baseline"))
     if baseline is not None:
         notes.append(f"trivial baseline: {metric_phrase(metric, baseline)}")
-    if any(_gain(metric, number(stage.get("score")), 0.0) != NOTHING for stage in stages[1:]):
-        unit = ", in percentage points" if is_share(metric) else ""
+    if any(number(stage.get("score")) is not None for stage in stages[1:]):
+        unit = ", in percentage points" if metric.in_percent else ""
         notes.append(f"gain: over the stage before{unit}; batch: rows per step × accumulated steps")
     notes += [
         f"{row['name']} {row['state']}: {one_line(row['error'])}"
@@ -161,7 +161,7 @@ def _notes(summary: Mapping[str, Any], stages: Sequence[Row]) -> list[str]:
     return notes
 
 
-def _forecast_notes(metric: str, stages: Sequence[Row]) -> list[str]:
+def _forecast_notes(metric: Metric, stages: Sequence[Row]) -> list[str]:
     """Set the first forecast beside what was measured with as many rows, once it was."""
     stage = next((stage for stage in stages if stage.get("forecast")), None)
     if stage is None:
@@ -181,7 +181,7 @@ def _forecast_notes(metric: str, stages: Sequence[Row]) -> list[str]:
 
 def _ranked(candidates: Sequence[Row], summary: Mapping[str, Any]) -> list[Row]:
     """Return the winner first, then who saw the most data, the best score before the others."""
-    sign = 1.0 if summary["direction"] == "min" else -1.0
+    metric = _metric(summary)
 
     def rank(row: Row) -> tuple[bool, float, float]:
         last = _last(row)
@@ -189,7 +189,7 @@ def _ranked(candidates: Sequence[Row], summary: Mapping[str, Any]) -> list[Row]:
         return (
             row["name"] != summary.get("winner"),
             -last.get("ratio", 0.0),
-            math.inf if score is None else sign * score,
+            metric.cost(score),
         )
 
     return sorted(candidates, key=rank)
@@ -202,15 +202,12 @@ def _last(row: Row) -> Row:
 
 def _best(stages: Sequence[Row], summary: Mapping[str, Any]) -> Row | None:
     scored = [stage for stage in stages if number(stage.get("score")) is not None]
-    choose = min if summary["direction"] == "min" else max
     # The later of equals, as the study itself chooses.
-    return choose(reversed(scored), key=lambda stage: float(stage["score"]), default=None)
+    return min(reversed(scored), key=lambda stage: _metric(summary).cost(stage["score"]), default=None)
 
 
-def _gain(metric: str, score: float | None, before: float | None) -> str:
-    if score is None or before is None:
-        return NOTHING
-    return f"{100 * (score - before):+.2f}" if is_share(metric) else f"{score - before:+.4f}"
+def _metric(summary: Mapping[str, Any]) -> Metric:
+    return recorded(summary, summary["metric"])
 
 
 def _batch(stage: Row) -> str:

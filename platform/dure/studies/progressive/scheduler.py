@@ -20,7 +20,8 @@ from ray.tune.utils import flatten_dict
 
 from dure.config.ratios import as_ratio, percent_label
 from dure.files import write_json
-from dure.studies.progressive.race import Candidate, Direction, Race
+from dure.metrics.metric import Direction, Metric
+from dure.studies.progressive.race import Candidate, Race
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ class ProgressiveRatioScheduler(TrialScheduler):  # type: ignore[misc]
             [f"{percent_label(ratio)} %" for ratio in exact],
             num_candidates=num_candidates,
             reduction=reduction,
-            direction=mode,
+            metric=Metric(metric, mode),
             min_gain=min_gain,
         )
         self.ranked_by = metric

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from dure.config.loading import dump_yaml
-from dure.config.schema import Experiment, TrainingConfig
+from dure.config.schema import Experiment
 from dure.errors import DureError, UserError
+from dure.family import load_family
 from dure.files import read_json_lines, write_json
+from dure.metrics.metric import Metric
 from dure.runs import checkpoints
 from dure.runs.epochs import BEST, epochs_of, mark_best
 from dure.runs.folder import RunFolder, RunResult, StageFolder, finite
@@ -27,6 +29,8 @@ SCORE = "score"
 """Key of a stage's result that holds the metric by which candidates are compared."""
 BASELINE = "baseline"
 """Key of a stage's result that holds what the same metric is without learning."""
+TRAINED = "trained"
+"""Key of a stage's result that says whether this session trained it."""
 
 _SMALL, _MIDDLE = Fraction(1, 10), Fraction(1, 2)
 
@@ -78,23 +82,22 @@ def stage_experiment(
     experiment: Experiment, study: ProgressiveStudy, number: int, ratio: Fraction, batch_size: int
 ) -> Experiment:
     """Return what a stage runs: the experiment on a part of the data, with an epoch's end as the only stop."""
-    training = experiment.training.model_copy(
-        update={
-            "epochs": study.epochs_per_stage,
-            "max_steps": None,
-            "eval_every": "epoch",
-            "keep_epochs": 1,
-            "keep_epochs_limit": study.epochs_per_stage,
-            "batch_size": batch_size,
-            "gradient_accumulation_steps": experiment.training.effective_batch_size // batch_size,
-            "eval_batch_size": experiment.training.eval_batch_size or experiment.training.batch_size,
-            "evaluate_untrained": experiment.training.evaluate_untrained and number == 1,
+    training = experiment.training
+    return experiment.with_(
+        {
+            "experiment.name": f"{experiment.name[:80]}.{stage_name(number, ratio)}",
+            "training.epochs": study.epochs_per_stage,
+            "training.max_steps": None,
+            "training.eval_every": "epoch",
+            "training.keep_epochs": 1,
+            "training.keep_epochs_limit": study.epochs_per_stage,
+            "training.batch_size": batch_size,
+            "training.gradient_accumulation_steps": training.effective_batch_size // batch_size,
+            "training.eval_batch_size": training.eval_batch_size or training.batch_size,
+            "training.evaluate_untrained": training.evaluate_untrained and number == 1,
+            "data.train_ratio": ratio,
         }
     )
-    data = experiment.data.model_copy(update={"train_ratio": ratio})
-    name = f"{experiment.name[:80]}.{stage_name(number, ratio)}"
-    info = experiment.experiment.model_copy(update={"name": name})
-    return experiment.model_copy(update={"experiment": info, "training": training, "data": data})
 
 
 def stage_folders(study: ProgressiveStudy, path: Path) -> list[StageFolder]:
@@ -113,10 +116,10 @@ def run_stage(
     base = requests.of(config)
     folders = stage_folders(study, base.path)
     place = [float(ratio) for ratio in study.ratios].index(config[DATA_RATIO])
-    told: list[str] | None = []
-    if folders[place].read_training_metrics() is None:
+    is_trained = folders[place].read_training_metrics() is None
+    if is_trained:
         try:
-            told = _train_stage(base, study, folders, place)
+            is_over = _train_stage(base, study, folders, place)
         except DureError as error:
             RunFolder(base.path).write_result(
                 RunResult(
@@ -126,28 +129,28 @@ def run_stage(
                 )
             )
             return None
-        if told is None:
+        if not is_over:
             RunFolder(base.path).write_result(RunResult(base.experiment.name, "interrupted"))
-            return {INTERRUPTED: True, "told": []}
+            return {INTERRUPTED: True}
     record = folders[place].read_training_metrics() or {}
-    _tidy(base.experiment.training, folders[: place + 1])
+    metric = load_family(base.experiment).best_metric
+    _tidy(metric, folders[: place + 1])
     if place == len(folders) - 1:
         RunFolder(base.path).write_result(
             RunResult(base.experiment.name, "completed", metrics=record["metrics"], seconds=_seconds(folders))
         )
-    baseline = _baseline(base.experiment.training, record["metrics"]) if study.on_baseline == "stop" else None
+    baseline = _baseline(metric, record["metrics"]) if study.on_baseline == "stop" else None
     return {
         DATA_RATIO: config[DATA_RATIO],
         SCORE: record["score"],
         BASELINE: baseline,
-        "told": told,
+        TRAINED: is_trained,
     }
 
 
-def _train_stage(
-    base: RunRequest, study: ProgressiveStudy, folders: list[StageFolder], place: int
-) -> list[str] | None:
-    """Train one stage, leave its record, and return what the user should know; None when it was stopped."""
+def _train_stage(base: RunRequest, study: ProgressiveStudy, folders: list[StageFolder], place: int) -> bool:
+    """Train one stage, leave its record and say what the user should know; return whether it came to its end."""
+    notify = base.event_log("trial").notified
     folder, ratio, number = folders[place], study.ratios[place], place + 1
     training, workers = base.experiment.training, base.profile.num_workers
     before = folders[place - 1].read_training_metrics() if place else None
@@ -168,6 +171,7 @@ def _train_stage(
         experiment=stage_experiment(base.experiment, study, number, ratio, batch_size),
         path=folder.path,
         layout=StageFolder,
+        events=base.folder().events,
         warm_start=warm_start,
     )
     if folder.experiment.is_file() and folder.experiment.read_text(encoding="utf-8") != dump_yaml(
@@ -177,17 +181,18 @@ def _train_stage(
         shutil.rmtree(folder.path)
     result = fit_trial(request)
     if result.state == "interrupted":
-        return None
+        return False
     num_epochs = len(epochs_of(folder.checkpoints))
     best_epoch = round(float(result.metrics["best_step"]) / float(result.metrics["steps"]) * num_epochs)
     best = mark_best(folder.checkpoints, best_epoch)
     folder.write_result(replace(result, best_checkpoint=str(best.relative_to(folder.path))))
     peak = float(result.metrics["peak_memory_mb"])
-    told = [_summary(base.experiment, number, len(folders), result)]
-    baseline = _baseline(training, result.metrics)
-    if place == 0 and baseline is not None and not beats_baseline(training, result.metrics):
-        told.append(
-            f"no better than a model that learns nothing ({training.best_metric} {baseline:.4f})"
+    notify(_summary(base.experiment, number, len(folders), result))
+    metric = load_family(base.experiment).best_metric
+    baseline = _baseline(metric, result.metrics)
+    if place == 0 and baseline is not None and not beats_baseline(metric, result.metrics):
+        notify(
+            f"no better than a model that learns nothing ({metric.name} {baseline:.4f})"
             + (
                 "; going on (--on-baseline warn)"
                 if study.on_baseline == "warn"
@@ -197,7 +202,7 @@ def _train_stage(
     if study.max_memory_mb is not None and peak > study.max_memory_mb:
         limit = max(workers, batch_size // 2)
         rows = "1 row" if limit == 1 else f"{limit} rows"
-        told.append(
+        notify(
             f"stage {number} took {peak:,.0f} MB, more than --max-memory-mb {study.max_memory_mb:,}; "
             + (
                 f"the next stage takes at most {rows} at a time"
@@ -214,7 +219,7 @@ def _train_stage(
             "num_rows": result.metrics["num_train_rows"],
             "num_rows_in_all": result.metrics["num_rows_in_all"],
             "num_dev_rows": result.metrics["num_dev_rows"],
-            "score": result.metrics.get(training.best_metric),
+            "score": result.metrics.get(metric.name),
             "metrics": finite(result.metrics),
             "best_epoch": best_epoch,
             "checkpoint": str(best.relative_to(base.path)),
@@ -229,37 +234,33 @@ def _train_stage(
             "records": read_json_lines(folder.metrics),
         },
     )
-    return told
+    return True
 
 
-def _baseline(training: TrainingConfig, metrics: Mapping[str, Any]) -> float | None:
-    value = metrics.get(training.best_metric.replace("eval_", "baseline_", 1))
+def _baseline(metric: Metric, metrics: Mapping[str, Any]) -> float | None:
+    value = metrics.get(metric.name.replace("eval_", "baseline_", 1))
     return None if value is None else float(value)
 
 
-def beats_baseline(training: TrainingConfig, metrics: Mapping[str, Any]) -> bool:
+def beats_baseline(metric: Metric, metrics: Mapping[str, Any]) -> bool:
     """Return whether metrics are better than those of a model that learns nothing, as far as both are known."""
-    score, baseline = metrics.get(training.best_metric), _baseline(training, metrics)
-    if score is None or baseline is None:
-        return True
-    return float(score) > baseline if training.higher_is_better else float(score) < baseline
+    score, baseline = metrics.get(metric.name), _baseline(metric, metrics)
+    return score is None or baseline is None or metric.better(float(score), baseline)
 
 
-def best_place(training: TrainingConfig, scores: Sequence[float | None]) -> int | None:
+def best_place(metric: Metric, scores: Sequence[float | None]) -> int | None:
     """Return the place of the best score on the one dev set that all stages share; the later of equals."""
-    sign = 1.0 if training.higher_is_better else -1.0
-    scored = [(sign * score, place) for place, score in enumerate(scores) if score is not None]
-    return max(scored)[1] if scored else None
+    return metric.best(dict(reversed(list(enumerate(scores)))))
 
 
-def _tidy(training: TrainingConfig, finished: Sequence[StageFolder]) -> None:
+def _tidy(metric: Metric, finished: Sequence[StageFolder]) -> None:
     """Remove what finished stages need no more: their checkpoints, and all models but the best.
 
     The weights of every epoch lie beside them, and a finished stage is not continued.
     """
     checkpoints.remove_checkpoints(finished[-1].checkpoints)
     scores = [(folder.read_training_metrics() or {}).get("score") for folder in finished]
-    best = best_place(training, scores)
+    best = best_place(metric, scores)
     for place, folder in enumerate(finished):
         if place != best:
             shutil.rmtree(folder.final_model, ignore_errors=True)

@@ -12,6 +12,8 @@ from ray.tune.search import Searcher
 
 from dure.config.schema import Experiment
 from dure.events import SETTLED, TrialStatus
+from dure.family import load_family
+from dure.metrics.metric import definitions
 from dure.runs.epochs import epochs_of
 from dure.runs.folder import RunFolder, RunResult, finite
 from dure.studies.progressive.plan import ProgressiveStudy
@@ -20,6 +22,7 @@ from dure.studies.progressive.scheduler import DATA_RATIO, ProgressiveRatioSched
 from dure.studies.progressive.stage import (
     BASELINE,
     SCORE,
+    TRAINED,
     beats_baseline,
     best_place,
     run_stage,
@@ -66,6 +69,7 @@ class Progressive(Strategy):
         self._forecaster = forecaster
         self._forecasts: dict[tuple[str, int], Mapping[str, Any] | None] = {}
         self._first = experiments[0]
+        self._metric = load_family(self._first).best_metric
         self._scheduler: ProgressiveRatioScheduler | None = None
         self._search: _Candidates | None = None
 
@@ -98,7 +102,7 @@ class Progressive(Strategy):
         self._scheduler = ProgressiveRatioScheduler(
             self.study.ratios,
             metric=SCORE,
-            mode="max" if self._first.training.higher_is_better else "min",
+            mode="max" if self._metric.higher_is_better else "min",
             num_candidates=len(self._experiments),
             reduction=self.study.reduction,
             baseline=BASELINE,
@@ -117,11 +121,11 @@ class Progressive(Strategy):
     def reported(self, trial: TrialStatus, result: Mapping[str, Any]) -> list[str]:
         """Say what to expect of all rows, from the third stage on, after a stage that this session trained."""
         records = self._records(trial.name)
-        ahead = self._forecast(trial.name, len(records)) if result.get("told") else None
+        ahead = self._forecast(trial.name, len(records)) if result.get(TRAINED) else None
         if ahead is None or len(records) == len(self.study.ratios):
             return []
         return [
-            f"with all {ahead['at_rows']:,} rows, {self._metric} {ahead['value']:.4f} is expected, with "
+            f"with all {ahead['at_rows']:,} rows, {self._metric.name} {ahead['value']:.4f} is expected, with "
             f"{ahead['level']:.0%} between {ahead['low']:.4f} and {ahead['high']:.4f}"
         ]
 
@@ -148,12 +152,11 @@ class Progressive(Strategy):
 
     def winner(self, trials: Sequence[TrialStatus]) -> str | None:
         """Return the completed candidate that got furthest, and there scored best; the first of equals."""
-        sign = -1.0 if self._first.training.higher_is_better else 1.0
         ranked = []
         for place, trial in enumerate(trials):
             records = self._records(trial.name)
             if trial.state == "completed" and records and records[-1]["score"] is not None:
-                ranked.append((-len(records), sign * records[-1]["score"], place, trial.name))
+                ranked.append((-len(records), self._metric.cost(records[-1]["score"]), place, trial.name))
         return min(ranked)[-1] if ranked else None
 
     def summary(self, trials: Sequence[TrialStatus]) -> Mapping[str, Any]:
@@ -165,8 +168,9 @@ class Progressive(Strategy):
         every = [stage for each in stages.values() for stage in each]
         baselines = [stage["baseline"] for stage in every if stage["baseline"] is not None]
         return {
-            "metric": self._metric,
-            "direction": "max" if training.higher_is_better else "min",
+            "metric": self._metric.name,
+            "direction": self._metric.direction,
+            "definitions": definitions([self._metric]),
             "ratios": [float(ratio) for ratio in self.study.ratios],
             "baseline": baselines[0] if baselines else None,
             "seed": self._first.experiment.seed,
@@ -194,21 +198,16 @@ class Progressive(Strategy):
         if winner is not None:
             return "gain" if len(self._records(winner)) < len(self.study.ratios) else None
         firsts = [self._records(trial.name)[:1] for trial in trials if trial.state == "stopped"]
-        training = self._first.training
         if len(firsts) == len(trials) and not any(
-            beats_baseline(training, record["metrics"]) for first in firsts for record in first
+            beats_baseline(self._metric, record["metrics"]) for first in firsts for record in first
         ):
             return "baseline"
         return None
 
     def _best_stage(self, stages: Sequence[Record]) -> str | None:
         scored = [stage for stage in stages if stage["score"] is not None]
-        place = best_place(self._first.training, [stage["score"] for stage in scored])
+        place = best_place(self._metric, [stage["score"] for stage in scored])
         return None if place is None else str(scored[place]["name"])
-
-    @property
-    def _metric(self) -> str:
-        return self._first.training.best_metric
 
     def _folder(self, name: str) -> Path:
         return self.path if len(self._experiments) == 1 else self.path / name
@@ -229,7 +228,7 @@ class Progressive(Strategy):
         return records
 
     def _stages(self, name: str) -> list[dict[str, Any]]:
-        baseline = self._metric.replace("eval_", "baseline_", 1)
+        baseline = self._metric.name.replace("eval_", "baseline_", 1)
         return [
             {
                 **{key: value for key, value in record.items() if key not in ("records", "batch_limit")},
@@ -275,8 +274,8 @@ class _Candidates(Searcher):  # type: ignore[misc]
             return None
         self.trial_ids[left[0]] = trial_id
         values = self._candidates[left[0]]
-        told = ", ".join(f"{key}={value}" for key, value in values.items())
-        return {"trial": left[0], **({"told": told} if told else {})}
+        notice = ", ".join(f"{key}={value}" for key, value in values.items())
+        return {"trial": left[0], **({"notice": notice} if notice else {})}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

@@ -13,10 +13,11 @@ from dure.config.schema import Experiment, Profile
 from dure.config.spaces import Choice, Integer, LogUniform, SearchSpace
 from dure.errors import UserError, nearest
 from dure.files import read_json, write_json, write_text
+from dure.metrics.metric import recorded
 from dure.runs.folder import STUDY_FILE
 from dure.storage.pushing import kept_in_storage
 from dure.studies.study import stored_study
-from dure.studies.sweep.plan import SamplerName, StopperName, SweepMetric, SweepStudy, judged_by
+from dure.studies.sweep.plan import SamplerName, StopperName, SweepMetric, SweepStudy, judged_by, looked_for
 
 if TYPE_CHECKING:
     from dure.events import StudyListener
@@ -27,7 +28,6 @@ WINNER = "winner.yaml"
 RESULTS = "lr_sweep_results"
 _SUMMARY = "experiment_summary.json"
 _LEARNING_RATE = "training.learning_rate"
-_SMALLER = ("loss", "perplexity", "seconds", "_mb")
 
 
 def plan_sweep(
@@ -59,6 +59,8 @@ def plan_sweep(
     Raises:
         UserError: One of them is wrong, or changes what cannot change.
     """
+    from dure.family import load_family
+
     before = None if stored is None else read_sweep(stored)
     if before is not None:
         for option, value in (("--space", space), ("--metric", metrics), ("--storage", storage)):
@@ -70,7 +72,9 @@ def plan_sweep(
                 )
     searched = load_space(DEFAULT_SPACE if space is None else space) if before is None else before.space
     if before is None:
-        wanted = tuple(_metric(text, experiment) for text in metrics) or (own_metric(experiment),)
+        named = [_metric(text) for text in metrics] or [SweepMetric(name=experiment.training.best_metric)]
+        found = looked_for(named, load_family(experiment), "--metric")
+        wanted = tuple(SweepMetric(name=each.name, direction=each.direction) for each in found)
     else:
         wanted = before.metrics
     points = [dict(point) for point in before.tries] if before is not None else []
@@ -98,7 +102,7 @@ def sweep(
     shape: Callable[[Experiment], Experiment] = lambda experiment: experiment,
     resume: bool = False,
     address: str | None = None,
-    listener: StudyListener | None = None,
+    follower: StudyListener | None = None,
 ) -> dict[str, Any]:
     """Run a sweep, or what is left of it, and return its summary.
 
@@ -113,13 +117,14 @@ def sweep(
         shape: What the common options make of each trial's experiment, such as its rehearsal.
         resume: Continue what the folder holds.
         address: Ray cluster to join.
-        listener: Who is told of progress.
+        follower: Who hears of the study, here in the driver.
 
     Raises:
         UserError: The experiment, the space, the storage or the cluster is wrong.
         RunError: Ray does not start.
     """
-    from dure.reporting.tracking import tracker_for
+    from dure.family import load_family
+    from dure.reporting.tracking import trackers_for
     from dure.runs.folder import stored_experiment
     from dure.studies.adapter import run_study
     from dure.studies.sweep.strategy import Sweep
@@ -132,7 +137,8 @@ def sweep(
             where=f"--storage {study.storage}",
             hint="leave it out: the search is then kept in the sweep's folder; or give a server",
         )
-    base = shape(judged_by(experiment, study.metrics[0]))
+    metrics = looked_for(study.metrics, load_family(experiment), "metrics:")
+    base = shape(judged_by(experiment, metrics[0]))
     if resume:
         stored_experiment(path, base)
     between, total = _samples(base) if study.scheduler != "none" else (1, 1)
@@ -148,7 +154,7 @@ def sweep(
     write_text(path / STUDY_FILE, dump_yaml(study))
     write_text(path / BASE, dump_yaml(base))
     summary = run_study(
-        strategy, profile=profile, path=path, listener=listener, tracker=tracker_for, address=address
+        strategy, profile=profile, path=path, follower=follower, listeners=trackers_for, address=address
     )
     rows = {
         name: shape(strategy.experiment(values)).training.effective_batch_size
@@ -179,6 +185,7 @@ def _written(
         "scheduler",
         "metrics",
         "directions",
+        "definitions",
         "best",
         "best_values",
         "front",
@@ -190,7 +197,7 @@ def _written(
             picture,
             points,
             title=study.name,
-            metrics=[metric.name for metric in study.metrics],
+            metrics=[recorded(summary, metric.name) for metric in study.metrics],
             parameters={key: _is_logarithmic(study.space, key) for key in study.space.ordered()},
             best=summary["best"],
         )
@@ -242,26 +249,19 @@ def judged_ways(study: SweepStudy, experiment: Experiment) -> list[Experiment]:
     These are the first, which ranks, and validation metrics. Figures of a run (``seconds``) and of a class
     (``eval_f1[긍정]``) are known only once rows are read.
     """
+    from dure.family import load_family
+
     first, *others = study.metrics
     named = [each for each in others if each.name.startswith("eval_") and "[" not in each.name]
-    return [judged_by(experiment, each) for each in (first, *named)]
+    metrics = looked_for([first, *named], load_family(experiment), "--metric")
+    return [judged_by(experiment, each) for each in metrics]
 
 
-def own_metric(experiment: Experiment) -> SweepMetric:
-    """Return what the experiment itself chooses its best checkpoint by."""
-    training = experiment.training
-    return SweepMetric(name=training.best_metric, direction="max" if training.higher_is_better else "min")
-
-
-def _metric(text: str, experiment: Experiment) -> SweepMetric:
+def _metric(text: str) -> SweepMetric:
     name, colon, direction = text.partition(":")
     if not name or (colon and direction not in ("min", "max")):
         raise UserError(f"'{text}' is no metric", where="--metric", expected="NAME, NAME:min or NAME:max")
-    own = own_metric(experiment)
-    if not colon and name == own.name:
-        return own
-    smaller = direction == "min" or (not colon and name.endswith(_SMALLER))
-    return SweepMetric(name=name, direction="min" if smaller else "max")
+    return checked(SweepMetric, {"name": name, "direction": direction or None}, {}, "--metric")
 
 
 def parse_point(space: SearchSpace, text: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import optuna
 
 from dure.config.spaces import Choice, Integer, LogUniform, SearchSpace, Uniform, Values
 from dure.errors import UserError
+from dure.metrics.metric import Metric
 from dure.studies.sweep.plan import SweepStudy
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ JOURNAL = "optuna.journal"
 """File of the study's folder that keeps the search, unless a database does."""
 
 
-def open_study(sweep: SweepStudy, path: Path) -> optuna.Study:
+def open_study(sweep: SweepStudy, path: Path, metrics: Sequence[Metric]) -> optuna.Study:
     """Open the search of a study, or begin it; points are drawn within :func:`drawing` only.
 
     Plain Optuna opens the same: ``optuna.load_study(study_name=None, storage=JournalStorage(
@@ -34,6 +35,7 @@ def open_study(sweep: SweepStudy, path: Path) -> optuna.Study:
     Args:
         sweep: The study.
         path: Folder of the study.
+        metrics: What is looked for.
 
     Raises:
         UserError: The database does not answer, holds a search of other metrics, or the sampler cannot search
@@ -41,7 +43,7 @@ def open_study(sweep: SweepStudy, path: Path) -> optuna.Study:
     """
     # In a database that several sweeps share, the folder tells sweeps of one experiment apart.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    directions = ["minimize" if metric.direction == "min" else "maximize" for metric in sweep.metrics]
+    directions = ["maximize" if metric.higher_is_better else "minimize" for metric in metrics]
     try:
         storage = _storage(sweep, path)
         with warnings.catch_warnings():
@@ -70,7 +72,7 @@ def open_study(sweep: SweepStudy, path: Path) -> optuna.Study:
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names([metric.name for metric in sweep.metrics])
+        study.set_metric_names([metric.name for metric in metrics])
     return study
 
 
@@ -215,15 +217,14 @@ def _label(choice: Any) -> Any:
     return json.dumps(choice, ensure_ascii=False, default=list)
 
 
-def front(study_values: Sequence[Sequence[float]], directions: Sequence[str]) -> list[int]:
+def front(study_values: Sequence[Sequence[float]], metrics: Sequence[Metric]) -> list[int]:
     """Return the places of the points that no other point beats in one metric without losing in another.
 
     Args:
         study_values: One row of metrics per point, all finite.
-        directions: ``min`` or ``max`` of each metric.
+        metrics: What the numbers of a row are.
     """
-    signs = [1.0 if direction == "min" else -1.0 for direction in directions]
-    costs = [[sign * value for sign, value in zip(signs, row, strict=True)] for row in study_values]
+    costs = [[metric.cost(value) for metric, value in zip(metrics, row, strict=True)] for row in study_values]
 
     def beaten(mine: Sequence[float]) -> bool:
         return any(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -10,6 +12,14 @@ from dure.config.scalars import Int, Name, Text
 from dure.config.schema import Experiment
 from dure.config.section import Section
 from dure.config.spaces import SearchSpace
+from dure.errors import UserError, nearest
+from dure.metrics.metric import RUN_METRICS, Direction, Metric, choosable
+
+if TYPE_CHECKING:
+    from dure.family import Family
+
+if TYPE_CHECKING:
+    from dure.family import Family
 
 SamplerName = Literal["tpe", "grid", "random", "qmc", "cmaes", "gp"]
 StopperName = Literal["none", "asha", "median"]
@@ -23,8 +33,13 @@ class SweepMetric(Section):
 
     name: Text
     """Validation metric, or ``seconds``."""
-    direction: Literal["min", "max"]
-    """Whether the smallest or the largest is the best."""
+    direction: Direction | None = None
+    """Whether the smallest or the largest is the best; a metric knows it by itself, and another answer is an error."""
+
+    @property
+    def metric(self) -> Metric:
+        """The metric by which points are compared."""
+        return Metric(self.name, self.direction)
 
 
 class SweepStudy(Section):
@@ -78,9 +93,50 @@ class SweepStudy(Section):
         return points
 
 
-def judged_by(experiment: Experiment, metric: SweepMetric) -> Experiment:
+def looked_for(metrics: Sequence[SweepMetric], family: Family, where: str) -> tuple[Metric, ...]:
+    """Return what a sweep looks for, each with its direction.
+
+    Args:
+        metrics: Of the sweep.
+        family: Declares what they are.
+        where: The place that errors name before the metric.
+
+    Raises:
+        UserError: The family has no such metric, it has no direction and is given none, or is given another one.
+    """
+    return tuple(_directed(each, family, where) for each in metrics)
+
+
+def _directed(wanted: SweepMetric, family: Family, where: str) -> Metric:
+    name, given = wanted.name, wanted.direction
+    is_own = name == family.experiment.training.best_metric
+    declared = family.best_metric if is_own else family.metric(name)
+    if declared is None and (given is None or name.startswith("eval_")):
+        names = [*choosable(family.metrics), *(each.name for each in RUN_METRICS)]
+        raise UserError(
+            f"'{name}' is no metric of {family.experiment.family}, so which way it is better is not known",
+            where=f"{where} {name}",
+            expected=f"one of {', '.join(dict.fromkeys(names))}; or NAME:min or NAME:max for a figure of your own",
+            hint=nearest(name, names),
+        )
+    metric = Metric(name, given) if declared is None else declared
+    if metric.direction is None and given is None:
+        raise UserError(
+            f"'{name}' is declared without a direction",
+            where=f"{where} {name}",
+            expected=f"{name}:min or {name}:max",
+        )
+    if given is not None and metric.direction not in (None, given):
+        raise UserError(
+            f"this looks for the {'smallest' if given == 'min' else 'largest'}, but of '{name}' {metric.sentence}",
+            where=f"{where} {name}:{given}",
+            hint=f"{name}, without a direction: a metric knows it",
+        )
+    return replace(metric, direction=given or metric.direction)
+
+
+def judged_by(experiment: Experiment, metric: Metric) -> Experiment:
     """Return the experiment with its best checkpoint chosen by the metric that a sweep looks for."""
-    training = experiment.training.model_copy(
-        update={"best_metric": metric.name, "higher_is_better": metric.direction == "max"}
+    return experiment.with_(
+        {"training.best_metric": metric.name, "training.higher_is_better": metric.higher_is_better}
     )
-    return experiment.model_copy(update={"training": training})

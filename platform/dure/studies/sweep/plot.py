@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dure.reporting.figures import is_share, metric_label
+from dure.metrics.metric import Metric
+from dure.reporting.figures import metric_label
 from dure.reporting.plots import BLUE, GREEN, GREY, VERMILION, grid, language, picture
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def plot_sweep(
     points: Sequence[Point],
     *,
     title: str,
-    metrics: Sequence[str],
+    metrics: Sequence[Metric],
     parameters: Mapping[str, bool],
     best: str | None,
 ) -> None:
@@ -48,7 +49,7 @@ def plot_sweep(
 
     Args:
         path: File to write.
-        points: From :func:`dure.studies.sweep_points.sweep_points`.
+        points: From :func:`dure.studies.sweep.results.sweep_points`.
         title: What stands above it.
         metrics: Metrics to draw.
         parameters: Dotted keys, and whether their scale is logarithmic; the first four are drawn.
@@ -56,15 +57,15 @@ def plot_sweep(
     """
     words = _WORDS[language()]
     columns = dict(list(parameters.items())[:_MOST_COLUMNS])
-    rows = [metric for metric in metrics if metric != "eval_loss"] + ["loss"]
+    rows: list[Metric | None] = [*(metric for metric in metrics if metric.name != "eval_loss"), None]
     with picture(path, title=title, width=max(6.5, 4.2 * len(columns)), height=2.9 * len(rows)) as figure:
         axes = figure.subplots(len(rows), len(columns), squeeze=False, sharex="col")
-        for row, name in enumerate(rows):
+        for row, metric in enumerate(rows):
             for column, (key, logarithmic) in enumerate(columns.items()):
                 axis = axes[row][column]
-                _draw(axis, points, key, name, logarithmic=logarithmic, best=best, words=words)
+                _draw(axis, points, key, metric, logarithmic=logarithmic, best=best, words=words)
                 if column == 0:
-                    axis.set_ylabel(words["loss"] if name == "loss" else metric_label(name))
+                    axis.set_ylabel(words["loss"] if metric is None else metric_label(metric))
                 if row == len(rows) - 1:
                     axis.set_xlabel(words.get(key, key.rpartition(".")[2].replace("_", " ")))
 
@@ -73,7 +74,7 @@ def _draw(
     axis: Axes,
     points: Sequence[Point],
     key: str,
-    name: str,
+    metric: Metric | None,
     *,
     logarithmic: bool,
     best: str | None,
@@ -95,7 +96,7 @@ def _draw(
         spots = [
             (across(point), value)
             for point in here
-            if point["state"] == names and (value := _height(point, name)) is not None
+            if point["state"] == names and (value := _height(point, metric)) is not None
         ]
         if spots:
             across_all, heights = zip(*spots, strict=True)
@@ -130,7 +131,7 @@ def _draw(
             clip_on=False,
         )
     for point in here:
-        height = _height(point, name)
+        height = _height(point, metric)
         if point["trial"] == best and height is not None:
             axis.scatter(
                 [across(point)], [height], marker="*", s=210, color=GREEN, edgecolors="black",
@@ -144,13 +145,13 @@ def _draw(
     grid(axis)
 
 
-def _height(point: Point, name: str) -> float | None:
-    """Return what a point reached: a metric (shares in percent), or the validation loss for ``loss``."""
-    if name == "loss":
+def _height(point: Point, metric: Metric | None) -> float | None:
+    """Return what a point reached: a metric as it is shown, or the validation loss for None."""
+    if metric is None:
         value = point["eval_loss"] if point["eval_loss"] is not None else point["loss"]
         return None if value is None else float(value)
-    value = point["metrics"].get(name)
-    return None if value is None else float(value) * (100 if is_share(name) else 1)
+    value = point["metrics"].get(metric.name)
+    return None if value is None else float(value) * (100 if metric.in_percent else 1)
 
 
 def _is_number(value: Any) -> bool:

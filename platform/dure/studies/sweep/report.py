@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from dure.metrics.metric import Metric, recorded
 from dure.reporting.columns import Column, FittedTable
 from dure.reporting.figures import (
     NOTHING,
@@ -39,11 +40,11 @@ def sweep_table(summary: Mapping[str, Any]) -> FittedTable:
     Args:
         summary: What :func:`dure.studies.sweep.driver.sweep` returns.
     """
-    metric, direction = summary["metrics"][0], summary["directions"][0]
-    rows = _ranked(summary["experiments"], metric, direction)
+    metrics = [recorded(summary, name) for name in summary["metrics"]]
+    rows = _ranked(summary["experiments"], metrics[0])
     best = {summary["best"], *summary["front"]}
     places = [
-        str(place) if row["state"] == "completed" and _score(row, metric) is not None else NOTHING
+        str(place) if row["state"] == "completed" and _score(row, metrics[0].name) is not None else NOTHING
         for place, row in enumerate(rows, 1)
     ]
     columns = [
@@ -54,13 +55,13 @@ def sweep_table(summary: Mapping[str, Any]) -> FittedTable:
     for place, key in enumerate(summary["parameters"]):
         values = [summary["values"].get(row["name"], {}).get(key) for row in rows]
         columns.append(Column(key.rpartition(".")[2], [Text(_shown(value)) for value in values], place))
-    for place, name in enumerate(summary["metrics"]):
+    for place, metric in enumerate(metrics):
         cells = []
         for row in rows:
-            figure = metric_figure(name, _figures(row).get(name))
+            figure = metric_figure(metric, _figures(row).get(metric.name))
             marked = row["name"] in best and place == 0
             cells.append(Text(f"* {figure}", style="bold green") if marked else Text(figure))
-        columns.append(Column(metric_label(name), cells, 10 + place if place else 1))
+        columns.append(Column(metric_label(metric), cells, 10 + place if place else 1))
     if "eval_loss" not in summary["metrics"]:
         losses = [metric_figure("eval_loss", row["metrics"].get("eval_loss")) for row in rows]
         columns.append(Column(metric_label("eval_loss"), [Text(loss) for loss in losses], rank=6))
@@ -91,15 +92,13 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _ranked(rows: Sequence[Row], metric: str, direction: str) -> list[Row]:
+def _ranked(rows: Sequence[Row], metric: Metric) -> list[Row]:
     """Return completed points best first, then stopped ones, then the others."""
-    sign = 1.0 if direction == "min" else -1.0
     order = ("completed", "stopped", "diverged")
 
-    def rank(row: Row) -> tuple[int, bool, float]:
-        score = _score(row, metric)
+    def rank(row: Row) -> tuple[int, float]:
         state = order.index(row["state"]) if row["state"] in order else len(order)
-        return state, score is None, 0.0 if score is None else sign * score
+        return state, metric.cost(_score(row, metric.name))
 
     return sorted(rows, key=rank)
 

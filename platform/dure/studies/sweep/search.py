@@ -8,7 +8,7 @@ a scheduler stopped from one that finished. Hence this one, over Optuna's ask an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -20,6 +20,7 @@ from ray.tune.search import Searcher
 
 from dure.config.spaces import Values
 from dure.errors import UserError
+from dure.metrics.metric import Metric
 from dure.signals import STOP_FILE, Stopped
 from dure.studies.sweep.optuna_study import drawing, open_study, proposed, queued
 from dure.studies.sweep.plan import SweepStudy
@@ -63,6 +64,7 @@ class SweepSearch(Searcher):  # type: ignore[misc]
     Args:
         sweep: What is searched.
         path: Folder of the study.
+        metrics: What is looked for; as the sweep gives it, with directions, when not given.
         configured: Makes Tune's config of a trial from its name and values.
         judge: Says how a trial ended, from the trace it left; Tune's word is taken when not given.
     """
@@ -72,17 +74,19 @@ class SweepSearch(Searcher):  # type: ignore[misc]
         sweep: SweepStudy,
         path: Path,
         *,
+        metrics: Sequence[Metric] | None = None,
         configured: Callable[[str, Values], dict[str, Any]] = lambda name, values: {"trial": name, **values},
         judge: Judge | None = None,
     ) -> None:
         super().__init__(metric=None, mode=None)
         self.sweep = sweep
+        self.metrics = tuple(each.metric for each in sweep.metrics) if metrics is None else tuple(metrics)
         self.path = path
         self._configured = configured
         self._judge = judge
         self._running: dict[str, int] = {}
         self._best: dict[int, Mapping[str, Any]] = {}
-        self.study = open_study(sweep, path)
+        self.study = open_study(sweep, path, self.metrics)
         self._reconcile()
         self._resumed = [trial.number for trial in self._trials() if trial.state == TrialState.RUNNING]
 
@@ -151,12 +155,11 @@ class SweepSearch(Searcher):  # type: ignore[misc]
         value = self._number(result)
         if number is None or value is None:
             return
-        first = self.sweep.metrics[0]
+        first = self.metrics[0]
         best = self._best.get(number)
-        sign = 1.0 if first.direction == "min" else -1.0
-        if best is None or sign * value < sign * float(best[first.name]):
+        if best is None or first.better(value, float(best[first.name])):
             self._best[number] = dict(result)
-        if len(self.sweep.metrics) == 1:  # Optuna keeps curves of one metric only
+        if len(self.metrics) == 1:  # Optuna keeps curves of one metric only
             trial = self.study.trials[number]
             step = int(result.get("samples", result.get("training_iteration", 0)))
             if step not in trial.intermediate_values:
@@ -185,7 +188,7 @@ class SweepSearch(Searcher):  # type: ignore[misc]
 
     def restore(self, checkpoint_path: str) -> None:
         """Take up the search from its storage."""
-        self.study = open_study(self.sweep, self.path)
+        self.study = open_study(self.sweep, self.path, self.metrics)
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its settings; a database connection does not travel, and is opened again."""
@@ -230,7 +233,7 @@ class SweepSearch(Searcher):  # type: ignore[misc]
                 self.study.enqueue_trial(params)
 
     def _number(self, metrics: Mapping[str, Any]) -> float | None:
-        value = metrics.get(self.sweep.metrics[0].name)
+        value = metrics.get(self.metrics[0].name)
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             return None
         return float(value)
@@ -239,7 +242,7 @@ class SweepSearch(Searcher):  # type: ignore[misc]
         trial = self.study.trials[number]
         live = optuna.Trial(self.study, trial._trial_id)
         best = verdict.metrics or self._best.get(number, {})
-        values = [best.get(metric.name) for metric in self.sweep.metrics]
+        values = [best.get(metric.name) for metric in self.metrics]
         is_scored = all(isinstance(value, int | float) and math.isfinite(value) for value in values)
         state: Outcome = verdict.state
         if state == "completed" and not is_scored:
@@ -251,7 +254,7 @@ class SweepSearch(Searcher):  # type: ignore[misc]
             case "diverged":
                 self.study.tell(
                     number,
-                    [math.inf if metric.direction == "min" else -math.inf for metric in self.sweep.metrics],
+                    [metric.score(math.inf) for metric in self.metrics],
                 )
             case "stopped":
                 self.study.tell(number, state=TrialState.PRUNED)

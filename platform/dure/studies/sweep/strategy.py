@@ -9,18 +9,19 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from dure.config.loading import with_values
 from dure.config.schema import Experiment
 from dure.config.spaces import Values, spaced
 from dure.errors import UserError
 from dure.events import SETTLED, RunListener, TrialStatus
+from dure.family import load_family
 from dure.files import read_json_lines
+from dure.metrics.metric import definitions
 from dure.runs import checkpoints
 from dure.runs.folder import RunFolder, RunResult
 from dure.studies.divergence import DivergenceGuard
 from dure.studies.strategy import Strategy, TrialPlan
 from dure.studies.sweep.optuna_study import front
-from dure.studies.sweep.plan import SweepStudy, judged_by
+from dure.studies.sweep.plan import SweepStudy, judged_by, looked_for
 from dure.studies.sweep.results import reports_of
 from dure.studies.sweep.search import SweepSearch, Verdict, trial_name
 from dure.studies.sweep.stoppers import AshaStopper, MedianStopper, Stopper
@@ -71,10 +72,13 @@ class Sweep(Strategy):
         self.path = path
         self._samples = (samples_between_validations, total_samples)
         self._shape = shape
-        self._experiment = judged_by(experiment, study.metrics[0])
+        self.metrics = looked_for(study.metrics, load_family(experiment), "metrics:")
+        self._experiment = judged_by(experiment, self.metrics[0])
         self._check_space()
         self._scheduler = self._stopper()
-        self.search = SweepSearch(study, path, configured=self._config, judge=self._verdict)
+        self.search = SweepSearch(
+            study, path, metrics=self.metrics, configured=self._config, judge=self._verdict
+        )
         self._catch_up()
 
     def trials(self) -> Sequence[TrialPlan]:
@@ -93,7 +97,7 @@ class Sweep(Strategy):
         Raises:
             UserError: It is impossible there.
         """
-        return with_values(self._experiment, values, SPACE)
+        return self._experiment.with_(values, SPACE)
 
     def param_space(self, pending: Sequence[str]) -> dict[str, Any]:
         """Return nothing: the search proposes whole configs."""
@@ -127,18 +131,17 @@ class Sweep(Strategy):
         rows: dict[str, list[float]] = {}
         for trial in trials:
             figures = {**trial.metrics, "seconds": trial.seconds}
-            values = [figures.get(metric.name) for metric in self.study.metrics]
+            values = [figures.get(metric.name) for metric in self.metrics]
             numbers = [float(value) for value in values if isinstance(value, int | float)]
             if trial.state == "completed" and len(numbers) == len(values):
                 rows[trial.name] = numbers
         if not rows:
             return []
-        sign = 1.0 if self.study.metrics[0].direction == "min" else -1.0
-        by_first = sorted(rows, key=lambda name: sign * rows[name][0])
-        if len(self.study.metrics) == 1:
+        by_first = self.metrics[0].ranked({name: numbers[0] for name, numbers in rows.items()})
+        if len(self.metrics) == 1:
             return by_first[:1]
         names = list(rows)
-        places = front(list(rows.values()), [metric.direction for metric in self.study.metrics])
+        places = front(list(rows.values()), self.metrics)
         unbeaten = {names[place] for place in places}
         return [name for name in by_first if name in unbeaten]
 
@@ -147,8 +150,9 @@ class Sweep(Strategy):
         values = self.search.points()
         best = self.best_trials(trials)
         return {
-            "metrics": [metric.name for metric in self.study.metrics],
-            "directions": [metric.direction for metric in self.study.metrics],
+            "metrics": [metric.name for metric in self.metrics],
+            "directions": [metric.direction for metric in self.metrics],
+            "definitions": definitions(self.metrics),
             "sampler": self.study.sampler,
             "scheduler": self.study.scheduler,
             "parameters": self.study.space.ordered(),
@@ -160,12 +164,11 @@ class Sweep(Strategy):
 
     def _config(self, name: str, values: Values) -> dict[str, Any]:
         experiment = self._shape(self.experiment(values))
-        info = experiment.experiment
-        named = info.model_copy(update={"name": f"{info.name[:80]}.{name}"})
+        named = experiment.with_({"experiment.name": f"{experiment.name[:80]}.{name}"})
         return {
             "trial": name,
-            "told": ", ".join(f"{key}={_shown(value)}" for key, value in values.items()),
-            "experiment": experiment.model_copy(update={"experiment": named}).model_dump_json(),
+            "notice": ", ".join(f"{key}={_shown(value)}" for key, value in values.items()),
+            "experiment": named.model_dump_json(),
         }
 
     def _verdict(self, name: str) -> Verdict | None:
@@ -210,7 +213,7 @@ class Sweep(Strategy):
     def _stopper(self) -> Stopper | None:
         if self.study.scheduler == "none":
             return None
-        metric = self.study.metrics[0]
+        metric = self.metrics[0]
         between, total = self._samples
         if len(self.study.metrics) > 1:
             raise UserError(

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score
 
+from dure.metrics.metric import Metric
 from dure.studies.crossval.comparison import compare, holm, is_clearly_worse, mcnemar, paired_bootstrap
+
+SHARE, LOSS = Metric("accuracy", "max", "share"), Metric("loss", "min")
 
 scores = st.lists(st.floats(0, 1), min_size=2, max_size=10)
 
@@ -89,7 +92,7 @@ def test_equal_classifiers_rarely_differ_and_the_plain_test_is_wrong_more_often(
 
 def dropped(a, b):
     """Whether the first is dropped when it is asked after three and after four of five folds."""
-    return any(is_clearly_worse(a[:seen], b[:seen], num_folds=5) for seen in (3, 4))
+    return any(is_clearly_worse(a[:seen], b[:seen], num_folds=5, metric=SHARE) for seen in (3, 4))
 
 
 def test_of_two_equal_experiments_one_is_rarely_dropped():
@@ -104,11 +107,11 @@ def test_of_two_equal_experiments_one_is_rarely_dropped():
 
 def test_a_clearly_worse_experiment_is_dropped_but_not_before_the_third_fold():
     worse, best = [0.60, 0.62, 0.61], [0.80, 0.81, 0.82]
-    assert is_clearly_worse(worse, best, num_folds=5)
-    assert not is_clearly_worse(worse[:2], best[:2], num_folds=5)
-    assert not is_clearly_worse(best, worse, num_folds=5)
-    assert is_clearly_worse(best, worse, num_folds=5, higher_is_better=False)
-    assert not is_clearly_worse(worse, best, num_folds=5, margin=0.19)
+    assert is_clearly_worse(worse, best, num_folds=5, metric=SHARE)
+    assert not is_clearly_worse(worse[:2], best[:2], num_folds=5, metric=SHARE)
+    assert not is_clearly_worse(best, worse, num_folds=5, metric=SHARE)
+    assert is_clearly_worse(best, worse, num_folds=5, metric=LOSS)
+    assert not is_clearly_worse(worse, best, num_folds=5, metric=SHARE, margin=0.19)
 
 
 def predicted(seed, rows=400, noise=0.3):

@@ -5,10 +5,14 @@ import io
 import pytest
 from rich.console import Console
 
+from dure.metrics.metric import Metric, definitions
 from dure.studies.crossval.report import crossval_table, crossval_text
 from dure.studies.crossval.results import comparisons
 
 CLASSES = ("기쁨", "슬픔")
+DEFINITIONS = definitions(
+    [Metric("loss", "min"), *(Metric(name, "max", "share") for name in ("accuracy", "macro_f1"))]
+)
 
 
 def fold(number, score, state="completed", error=None):
@@ -39,7 +43,7 @@ def experiment(name, scores=(0.60, 0.70, 0.65), **more):
 def summary(*experiments, **more):
     return {
         "kind": "crossval", "study": "emotions", "path": "outputs/emotions", "state": "completed", "seconds": 360.0,
-        "metric": "macro_f1", "direction": "max", "num_folds": 3, "experiments": list(experiments),
+        "metric": "macro_f1", "direction": "max", "definitions": DEFINITIONS, "num_folds": 3, "experiments": list(experiments),
         "comparisons": comparisons(experiments, metric="macro_f1", num_folds=3), **more,
     }  # fmt: skip
 

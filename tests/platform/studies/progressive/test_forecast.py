@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from scipy.optimize import curve_fit
 from scipy.stats import t
 
+from dure.metrics.metric import Metric
 from dure.studies.progressive.forecast import Forecast, forecast
 
 ROWS = [800, 1600, 2400]
-ACCURACY: dict[str, Any] = {"direction": "max", "num_dev_rows": 2000, "is_share": True}
-LOSS: dict[str, Any] = {"direction": "min", "num_dev_rows": 2000, "is_share": False}
+ACCURACY: dict[str, Any] = {"metric": Metric("eval_accuracy", "max", "share"), "num_dev_rows": 2000}
+LOSS: dict[str, Any] = {"metric": Metric("eval_loss", "min"), "num_dev_rows": 2000}
 
 
 def power_law(rows: Any, limit: float, gain: float, rate: float) -> Any:
@@ -124,7 +125,12 @@ def test_shares_stay_shares_and_an_error_rate_is_the_mirror_of_an_accuracy(score
     rows = [100 * (place + 1) for place in range(len(scores))]
 
     right = made(rows, scores, 10**9, **ACCURACY)
-    wrong = made(rows, [1 - score for score in scores], 10**9, **{**ACCURACY, "direction": "min"})
+    wrong = made(
+        rows,
+        [1 - score for score in scores],
+        10**9,
+        **{**ACCURACY, "metric": Metric("error", "min", "share")},
+    )
 
     assert 0 <= right.low <= right.value <= right.high <= 1
     assert (wrong.low, wrong.value, wrong.high) == pytest.approx(
@@ -172,7 +178,7 @@ def test_a_falling_curve_does_not_explode():
 
 
 def test_a_score_that_may_be_negative_is_forecast_too():
-    found = made(ROWS, (-0.4, -0.1, 0.05), 8000, **{**LOSS, "direction": "max"})
+    found = made(ROWS, (-0.4, -0.1, 0.05), 8000, **{**LOSS, "metric": Metric("gain", "max")})
 
     assert 0.05 < found.value < 1
     assert found.low < found.value < found.high

@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dure.metrics.metric import Metric
 from dure.studies.progressive.race import Race
+
+ACCURACY = Metric("accuracy", "max", "share")
 
 GOES, DIES, ENDS = "goes on", "leaves while it runs", "leaves with its score"
 SCORES = st.sampled_from([0.0, 1.0, 2.0, 3.0, -1.5, 0.5, None, math.nan, math.inf])
@@ -38,7 +41,7 @@ def _race(study) -> Race:
         [f"rung {rung}" for rung in range(study["num_rungs"])],
         num_candidates=len(study["plans"]),
         reduction=study["reduction"],
-        direction=study["direction"],
+        metric=Metric("score", study["direction"]),
         min_gain=study["min_gain"],
     )
 
@@ -182,7 +185,7 @@ def test_from_any_state_a_race_gets_over_once_the_running_ones_report_or_leave(s
 
 
 def _field(scores, **settings) -> Race:
-    race = Race(["a", "b", "c"], num_candidates=len(scores), **settings)
+    race = Race(["a", "b", "c"], metric=ACCURACY, num_candidates=len(scores), **settings)
     for place in range(len(scores)):
         race.join(str(place))
     for place, score in enumerate(scores):
@@ -216,7 +219,7 @@ def test_at_least_one_goes_on():
 
 @pytest.mark.parametrize("moment", ["waiting", "with its score"])
 def test_the_place_of_one_that_left_goes_to_the_next(moment):
-    race = Race(["a", "b"], num_candidates=3, reduction=3)
+    race = Race(["a", "b"], metric=ACCURACY, num_candidates=3, reduction=3)
     for name in "xyz":
         race.join(name)
     if moment == "waiting":
@@ -230,7 +233,7 @@ def test_the_place_of_one_that_left_goes_to_the_next(moment):
 
 
 def test_who_is_no_better_than_its_baseline_takes_no_place():
-    race = Race(["a", "b"], num_candidates=2, reduction=2)
+    race = Race(["a", "b"], metric=ACCURACY, num_candidates=2, reduction=2)
     race.join("high")
     race.join("low")
     race.report("high", 0, 0.8, baseline=0.8)
@@ -279,7 +282,7 @@ def test_what_was_lost_is_run_again_and_decides_nothing_anew():
 
 
 def test_those_that_never_join_hold_nobody_up_once_the_race_is_closed():
-    race = Race(["a", "b"], num_candidates=5, reduction=2)
+    race = Race(["a", "b"], metric=ACCURACY, num_candidates=5, reduction=2)
     for name in "xy":
         race.join(name)
         race.report(name, 0, 1.0)
@@ -293,4 +296,4 @@ def test_those_that_never_join_hold_nobody_up_once_the_race_is_closed():
 )
 def test_a_race_without_rungs_candidates_or_reduction_is_refused(labels, settings):
     with pytest.raises(ValueError, match="a race needs rungs"):
-        Race(labels, **settings)
+        Race(labels, metric=ACCURACY, **settings)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from dure.config.loading import load_experiment
 from dure.config.ratios import as_ratio
 from dure.errors import UserError
+from dure.metrics.metric import Metric
 from dure.studies.progressive.plan import ProgressiveStudy
 from dure.studies.progressive.stage import batch_size_at, best_place, stage_experiment, stage_folders
 
@@ -92,9 +93,8 @@ def test_the_folders_of_all_stages_are_those_of_the_schedule(tmp_path):
     assert [folder.path.name for folder in folders[-2:]] == ["stage_9_90pct", "stage_10_100pct"]
 
 
-def test_the_best_stage_is_by_the_metrics_direction_and_the_later_of_equals(tiny):
-    accuracy = tiny("bert").training
-    loss = tiny("bert", best_metric="eval_loss", higher_is_better=False).training
+def test_the_best_stage_is_by_the_metrics_direction_and_the_later_of_equals():
+    accuracy, loss = Metric("eval_accuracy", "max", "share"), Metric("eval_loss", "min")
     assert best_place(accuracy, [0.5, 0.7, 0.7, 0.6, None]) == 2
     assert best_place(loss, [0.5, None, 0.2, 0.2, 0.6]) == 3
     assert best_place(loss, [None, None]) is None

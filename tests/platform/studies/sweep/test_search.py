@@ -13,11 +13,14 @@ from ray.tune.schedulers import ASHAScheduler
 
 from dure.config.spaces import SearchSpace
 from dure.errors import UserError
+from dure.metrics.metric import Metric
 from dure.runtime.cluster import cluster
 from dure.signals import STOP_FILE, Stopped
 from dure.studies.sweep.optuna_study import JOURNAL, drawing, front, open_study
 from dure.studies.sweep.plan import SweepMetric, SweepStudy
 from dure.studies.sweep.search import SweepSearch, Verdict
+
+LOSS = Metric("eval_loss", "min")
 
 LR = "training.learning_rate"
 BEST = 3e-4
@@ -258,7 +261,7 @@ def test_a_kill_while_a_point_is_written_changes_no_point(sampler, num_values, t
     cut = []
     for place in range(12):
         if place in (3, 11):
-            study = open_study(plan, tmp_path / "cut")
+            study = open_study(plan, tmp_path / "cut", [each.metric for each in plan.metrics])
             with drawing(study, plan, place):
                 trial = study.ask()
                 for key in list(PAIR.ordered())[:num_values]:
@@ -342,7 +345,7 @@ def test_several_metrics_make_a_front(tmp_path):
         search.suggest(f"a{place}")
         search.on_trial_complete(f"a{place}", {"eval_f1": f1, "seconds": seconds})
     assert {trial.number for trial in plain(tmp_path).best_trials} == {0, 1}
-    assert front([(0.9, 30.0), (0.8, 10.0), (0.7, 20.0)], ["max", "min"]) == [0, 1]
+    assert front([(0.9, 30.0), (0.8, 10.0), (0.7, 20.0)], [each.metric for each in metrics]) == [0, 1]
 
 
 def test_conditional_parameters_are_only_drawn_where_they_count(tmp_path):
@@ -375,7 +378,7 @@ def test_a_database_keeps_the_search_too(tmp_path):
     search.on_trial_complete("a0", {"eval_loss": 1.0})
     assert optuna.load_study(study_name=f"known-{tmp_path.name}", storage=url).best_value == 1.0
     with pytest.raises(UserError, match="--storage"):
-        open_study(sweep(storage="nonsense://nowhere"), tmp_path)
+        open_study(sweep(storage="nonsense://nowhere"), tmp_path, [LOSS])
     other = sweep(storage=url, metrics=[SweepMetric(name="eval_f1", direction="max")])
     with pytest.raises(UserError, match="other directions"):
-        open_study(other, tmp_path)
+        open_study(other, tmp_path, [each.metric for each in other.metrics])

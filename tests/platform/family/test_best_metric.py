@@ -1,0 +1,133 @@
+"""What chooses the best checkpoint knows its direction by itself; a contradiction or a gap is an error."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from dure.config import load_experiment
+from dure.config.schema import Experiment
+from dure.errors import UserError
+from dure.events import TrialStatus
+from dure.family import load_family
+from dure.metrics.metric import Metric
+from dure.studies.batch import Batch, BatchStudy
+from dure.studies.sweep.driver import plan_sweep
+from dure.studies.sweep.plan import SweepMetric, judged_by, looked_for
+
+
+def _red_heart(*overrides: str) -> Experiment:
+    return load_experiment("red_heart_tiny", overrides)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "name", "direction"),
+    [
+        ("bert", "eval_loss", "min"),
+        ("bert", "eval_macro_f1", "max"),
+        ("t5", "eval_rouge_sum", "max"),
+        ("t5", "eval_num_empty_predictions", "min"),
+    ],
+)
+def test_the_metric_alone_says_which_way_it_is_better(tiny, architecture, name, direction):
+    assert load_family(tiny(architecture, best_metric=name)).best_metric.direction == direction
+
+
+def test_errors_of_numbers_are_better_when_they_are_small():
+    assert load_family(_red_heart("training.best_metric=eval_bentham_mae")).best_metric.direction == "min"
+    assert load_family(_red_heart("training.best_metric=eval_loss_regret")).best_metric.direction == "min"
+
+
+@pytest.mark.parametrize(("name", "said"), [("eval_loss", True), ("eval_accuracy", False)])
+def test_a_contradiction_names_key_metric_and_remedy(tiny, name, said):
+    family = load_family(tiny("bert", best_metric=name, higher_is_better=said))
+    with pytest.raises(UserError) as caught:
+        _ = family.best_metric
+    message = str(caught.value)
+    assert "training.higher_is_better" in message
+    assert name in message
+    assert ("lower is better" if said else "higher is better") in message
+    assert "null" in message
+
+
+def test_what_says_nothing_about_quality_needs_a_direction(tiny):
+    name = "eval_mean_generated_tokens"
+    with pytest.raises(UserError, match=r"training\.higher_is_better=true"):
+        _ = load_family(tiny("t5", best_metric=name)).best_metric
+    assert load_family(tiny("t5", best_metric=name, higher_is_better=False)).best_metric.direction == "min"
+
+
+@pytest.mark.parametrize("name", ["eval_f1", "eval_f1[class]", "eval_f1[긍정]", "seconds"])
+def test_a_figure_of_a_class_or_of_the_run_chooses_no_checkpoint(tiny, name):
+    with pytest.raises(UserError, match=r"is no metric of trainables\.transfer"):
+        _ = load_family(tiny("bert", best_metric=name)).best_metric
+
+
+@pytest.mark.parametrize("declared", ['metric_names = ("eval_accuracy",)', 'metrics = ("eval_accuracy",)'])
+def test_a_family_of_the_old_contract_is_told_what_to_declare(tiny, tmp_path, monkeypatch, declared):
+    Path(tmp_path / "old_family.py").write_text(
+        "from trainables.transfer import Transfer\n\n\n"
+        f"class Old(Transfer):\n    metrics = None\n    {declared}\n",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "old_family", raising=False)
+    with pytest.raises(UserError, match=r"does not declare its metrics.*\n?.*Metric\(") as caught:
+        load_family(tiny("bert", family="old_family"))
+    assert ("metric_names" in str(caught.value)) == declared.startswith("metric_names")
+
+
+def _batch(metrics: tuple[str, ...], scores: dict[str, float | None]) -> dict:
+    experiments = [_red_heart(f"experiment.name={name}") for name in scores]
+    study = BatchStudy(name="b", experiments=tuple(scores), metrics=metrics)
+    trials = [
+        TrialStatus(name, "completed", Path(name), metrics={} if score is None else {metrics[0]: score})
+        for name, score in scores.items()
+    ]
+    return dict(Batch(study, experiments).summary(trials))
+
+
+def test_a_batch_ranked_by_an_error_names_the_smallest():
+    summary = _batch(
+        ("eval_bentham_mae", "eval_loss"), {"none": None, "high": 0.40, "low": 0.05, "nan": float("nan")}
+    )
+    assert summary["best"] == "low"
+    assert summary["definitions"]["eval_bentham_mae"] == {"direction": "min", "unit": "number"}
+
+
+@pytest.mark.parametrize("name", ["eval_rouge1", "eval_support[joy]", "eval_loss_"])
+def test_a_batch_that_cannot_be_ranked_says_so_before_it_runs(name):
+    with pytest.raises(UserError, match=r"cannot rank.*\n?.*eval_bentham_mae"):
+        _batch((name,), {"a": 1.0})
+
+
+def test_a_sweep_asks_the_metric(tiny):
+    experiment = tiny("t5", "lora")
+    found = plan_sweep(experiment, metrics=["eval_loss", "eval_rouge1", "seconds", "peak_memory_mb"]).metrics
+    assert [each.direction for each in found] == ["min", "max", "min", "min"]
+    assert plan_sweep(experiment).metrics == (SweepMetric(name="eval_rouge_sum", direction="max"),)
+    (loss,) = looked_for([SweepMetric(name="eval_loss")], load_family(experiment), "metrics:")
+    assert loss == Metric("eval_loss", "min")
+    assert load_family(judged_by(experiment, loss)).best_metric == loss
+
+
+@pytest.mark.parametrize(
+    ("metric", "problem"),
+    [
+        ("eval_loss:max", "lower is better"),
+        ("eval_rouge1:min", "higher is better"),
+        ("seconds:max", "lower is better"),
+        ("eval_lss", "eval_loss"),
+        ("wer", "wer:min|NAME:min"),
+        ("eval_mean_generated_tokens", "eval_mean_generated_tokens:min"),
+    ],
+)
+def test_a_sweep_of_a_wrong_or_unknown_direction_is_refused(tiny, metric, problem):
+    with pytest.raises(UserError, match=problem):
+        plan_sweep(tiny("t5", "lora"), metrics=[metric])
+
+
+def test_a_figure_of_the_users_own_takes_the_direction_that_is_given(tiny):
+    assert plan_sweep(tiny("t5", "lora"), metrics=["eval_loss", "wer:min"]).metrics[1].direction == "min"
