@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from typing import Annotated, Any, Self
 
@@ -16,9 +16,10 @@ from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBas
 from dure.config.scalars import Bool, Float, Text
 from dure.config.schema import Experiment, Profile
 from dure.config.section import Section
-from dure.data.classes import check_classes, classes_of, labels_in
+from dure.data.classes import check_classes, classes_of
 from dure.data.cleaning import CleaningConfig, cleaned
 from dure.data.collating import ClassificationCollator, LabelsCollator, multi_hot
+from dure.data.labels import ClassIndex, labels_in
 from dure.data.tables import Table
 from dure.family import Features, Rows
 from dure.metrics.metric import Metric
@@ -62,6 +63,9 @@ class Emotion(Transfer):
         self.separator = self.options.label_separator if self.options.multi_label else None
         if self.options.multi_label:
             self.metrics = (*(Metric(f"eval_{name}", "max", "share") for name in _OVERALL), *CLASS_METRICS)
+            self.roles = tuple(
+                replace(role, separator=self.separator) if role.is_class else role for role in self.roles
+            )
 
     def sample(self, split: str) -> list[dict[str, str]]:
         """Return the embedded Korean texts; with several labels, every third one is joined with the next."""
@@ -106,8 +110,11 @@ class Emotion(Transfer):
         cells = rows.pop("label", None)
         features = super().encode(rows, tokenizer)
         if cells is not None:
-            ids = {name: place for place, name in enumerate(self.classes)}
-            features["labels"] = [[ids[label] for label in labels_in(cell, self.separator)] for cell in cells]
+            index = ClassIndex(self.classes)
+            features["labels"] = [
+                list(dict.fromkeys(index[label] for label in labels_in(cell, self.separator)))
+                for cell in cells
+            ]
         return features
 
     def encoding_key(self) -> Mapping[str, Any]:

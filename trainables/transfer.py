@@ -24,6 +24,7 @@ from dure.data.batching import length_order
 from dure.data.classes import check_classes, classes_of
 from dure.data.collating import ClassificationCollator
 from dure.data.encoding import token_ids
+from dure.data.labels import ClassIndex
 from dure.data.tables import Role, Table
 from dure.family import Family, Features, Rows
 from dure.metrics.classification import classification_report, trivial_classification
@@ -87,8 +88,8 @@ class Transfer(Family):
         inputs, cut = token_ids(tokenizer, settings.encoder_max_len, text=texts)
         features: Features = {"input_ids": inputs, "length": [len(row) for row in inputs], "truncated": cut}
         if "label" in rows:
-            ids = {name: place for place, name in enumerate(self.classes)}
-            features["labels"] = [ids[label.strip()] for label in rows["label"]]
+            index = ClassIndex(self.classes)
+            features["labels"] = [index[label] for label in rows["label"]]
         if "id" in rows:
             features["id"] = list(rows["id"])
         return features

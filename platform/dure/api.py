@@ -115,9 +115,11 @@ def choose_profile(name: str | None, tell: Tell, *, address: str | None = None) 
 
 def predict(
     run: Path,
-    source: Path,
+    source: str | Path,
     output: Path,
     *,
+    overrides: Sequence[str] = (),
+    force: bool = False,
     fold: int | None = None,
     profile: Profile,
     progress: Callable[[int, int], None],
@@ -129,7 +131,9 @@ def predict(
     Args:
         run: Folder of a run or of an experiment's cross-validation.
         source: Table to predict.
-        output: CSV to write.
+        output: File to write: .csv, .tsv, .jsonl or .xlsx.
+        overrides: ``data.key=value`` texts of how the table is read.
+        force: Whether a file that is there is replaced.
         fold: Take the model of this fold only.
         profile: The machine.
         progress: Gets rows done and rows in all.
@@ -144,7 +148,14 @@ def predict(
 
     with trusting(trust_code):
         return predict_file(
-            fold_runs(run, fold), source, output, profile=profile, progress=progress, tell=tell
+            fold_runs(run, fold),
+            str(source),
+            output,
+            overrides=overrides,
+            force=force,
+            profile=profile,
+            progress=progress,
+            tell=tell,
         )
 
 
@@ -159,8 +170,13 @@ def score(
     special_tokens: Sequence[str] = (),
     task: Any = "summarization",
     multi_reference: Any = "best",
+    overrides: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Score a table of predictions against a table of references; see ``dure.metrics.scoring``."""
+    """Score a table of predictions against a table of references; see ``dure.metrics.scoring``.
+
+    ``overrides`` are ``data.key=value`` texts of how both tables are read.
+    """
+    from dure.config.reading import reading_of
     from dure.family.corpus import cache_folder
     from dure.metrics.scoring import score_files
 
@@ -174,6 +190,7 @@ def score(
         special_tokens=special_tokens,
         task=task,
         multi_reference=multi_reference,
+        reading=reading_of(overrides),
         cache_folder=cache_folder(),
     )
 

@@ -90,6 +90,7 @@ def create_trainer(
     from dure.reporting.tracking import WandbTracker
     from dure.runs.folder import RunFolder
     from dure.training.trainer import ModelTrainer
+    from dure.training.worker import Worker
 
     tell = (logger or logging.getLogger(__name__)).info
     return ModelTrainer(
@@ -101,5 +102,5 @@ def create_trainer(
         profile=profile or choose_profile(None, tell),
         folder=RunFolder(output_folder(config.name, output, resume=False)),
         listeners=[WandbTracker(config.wandb)] if use_wandb else [],
-        tell=tell,
+        worker=Worker(notify=tell),
     )

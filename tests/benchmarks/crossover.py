@@ -67,7 +67,7 @@ def main() -> None:
                 experiment,
                 profile=profile,
                 path=path,
-                companions=[EpochKeeper({})],
+                listeners=[EpochKeeper({})],
                 layout=UnifiedFolder,
             )
             _split_average(UnifiedFolder(path).checkpoints)

@@ -76,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 base,
                 profile=load_profile("cpu"),
                 path=Path(top) / "nsmc",
-                listener=StudyConsole(screen, metrics=[base.training.best_metric]),
+                follower=StudyConsole(screen, metrics=[base.training.best_metric]),
             )
         seconds = time.perf_counter() - began
     if results["state"] != "completed":

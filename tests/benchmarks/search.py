@@ -97,7 +97,7 @@ def searched(base: Experiment, path: Path, *, scheduler: Any) -> dict[str, Any]:
         tries=[f"training.learning_rate={point['training.learning_rate']!r}" for point in order],
     )
     ledger = Ledger(base.training.effective_batch_size)
-    summary = sweep(study, base, profile=load_profile("cpu"), path=path, listener=ledger)
+    summary = sweep(study, base, profile=load_profile("cpu"), path=path, follower=ledger)
     accuracies = {
         f"{summary['values'][entry['name']]['training.learning_rate']:.3g}": (
             entry["metrics"].get(ACCURACY),

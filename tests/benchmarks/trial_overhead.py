@@ -96,7 +96,7 @@ def ours(names: Sequence[str], folder: Path) -> float:
     profile = load_profile("cpu").model_copy(update={"max_concurrent_trials": 1})
     study = BatchStudy(kind="batch", name="overhead", experiments=tuple(names))
     summary = run_study(
-        Batch(study, [experiment(name) for name in names]), profile=profile, path=folder, listener=clock
+        Batch(study, [experiment(name) for name in names]), profile=profile, path=folder, follower=clock
     )
     if summary["state"] != "completed":
         raise SystemExit(f"a trial failed: {summary}")

@@ -77,7 +77,11 @@ _TABLES: dict[str, str | bytes] = {
     "good_dev.csv": _DIALOGUES + "".join(_DIALOGUE.format(number) for number in range(20, 23)),
     "cut.csv": _DIALOGUES + 'a,안녕,인사\nb,"끝없는',
     "plain.csv": "summary\n인사\n",
-    "text.xlsx": "x",
+    "text.docx": "x",
+    "headless.tsv": "one long string of cliches\t0\nthis is a very good film\t1\n",
+    "cat.csv": "text,label\na,b\ntext,label\nc,d\n",
+    "unseen.csv": "text,label\na,b\n\u200b\ufeff,c\n",
+    "cut.json": '[{"text": "a", "label": "b"},\n{"text": "c"',
     "packed.csv.gz": gzip.compress(_REVIEWS.encode(), mtime=0),
     "gzip.csv": gzip.compress(_REVIEWS.encode(), mtime=0),
     "workbook.csv": b"PK\x03\x04workbook",
@@ -131,8 +135,9 @@ def make_files(folder: Path) -> None:
     }
     for name, content in {**_YAML, **_TABLES, **made}.items():
         (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
-    for name in ("sub", "folder.yaml", "pids"):
+    for name in ("sub", "folder.yaml", "pids", "mine"):
         (folder / name).mkdir()
+    (folder / "mine" / "train.csv").write_text("mine")
     (folder / "pids" / "train.pid").write_text("99999999999999999999\n")
     os.mkfifo(folder / "pipe.csv")
 

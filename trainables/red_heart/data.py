@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dure.data.checking import CellReader
+from dure.data.canonical import folded
+from dure.data.fields import CellReader
 from dure.data.tables import Role
 from dure.errors import UserError, nearest
 from trainables.red_heart.model import SURD, TASKS
@@ -242,14 +243,14 @@ def _number(value: Any, expected: str) -> float:
 
 def _place(name: str, names: Sequence[str], expected: str) -> int:
     """Return the place of a name, whatever its case."""
-    folded = [each.casefold() for each in names]
-    if name.strip().casefold() not in folded:
+    forms = [folded(each) for each in names]
+    if folded(name) not in forms:
         like = nearest(name, names)
         raise UserError(
             f"holds the unknown name '{_short(name)}'{f' (is {like} meant?)' if like else ''}",
             expected=expected,
         )
-    return folded.index(name.strip().casefold())
+    return forms.index(folded(name))
 
 
 def _short(text: str) -> str:

@@ -82,7 +82,7 @@ def crossval(
             path=path,
             resume=resume,
             address=address,
-            listener=StudyConsole(screen, metrics=[experiments[0].training.best_metric]),
+            follower=StudyConsole(screen, metrics=[experiments[0].training.best_metric]),
         )
     print_result(results, crossval_table(results), as_json=as_json)
     return 0 if results["state"] == "completed" else 1

@@ -150,7 +150,7 @@ def progressive(
             resume=resume,
             begin_again=begin_again,
             address=address,
-            listener=StudyConsole(screen, metrics=[chosen.training.best_metric]),
+            follower=StudyConsole(screen, metrics=[chosen.training.best_metric]),
         )
     print_result(results, progressive_table(results), as_json=as_json)
     return 0 if results["state"] == "completed" else 1

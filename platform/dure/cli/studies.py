@@ -60,9 +60,9 @@ def train(
     claim(path)
     try:
         with terminal() as screen:
-            listeners = [RunConsole(screen)]
+            followers = [RunConsole(screen)]
             result = api.train(
-                chosen, profile=machine, path=path, resume=resume, address=address, listeners=listeners
+                chosen, profile=machine, path=path, resume=resume, address=address, followers=followers
             )
     except RunError:
         failed = RunFolder(path).read_result()
@@ -129,7 +129,7 @@ def batch(
             path=path,
             resume=resume,
             address=address,
-            listener=StudyConsole(screen, metrics=plan.metrics),
+            follower=StudyConsole(screen, metrics=plan.metrics),
         )
     print_result(summary, summary_table(summary), as_json=as_json)
     return 0 if summary["state"] == "completed" else 1

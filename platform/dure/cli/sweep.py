@@ -119,7 +119,7 @@ def sweep(
             shape=shape,
             resume=resume,
             address=address,
-            listener=StudyConsole(screen, metrics=[each.name for each in study.metrics]),
+            follower=StudyConsole(screen, metrics=[each.name for each in study.metrics]),
         )
     print_result(summary, sweep_table(summary), as_json=as_json)
     return 0 if summary["state"] == "completed" else 1

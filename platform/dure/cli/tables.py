@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 import typer
@@ -12,6 +13,15 @@ from dure.cli.app import app
 from dure.cli.printing import print_json, print_result, results_only_on_stdout, tell
 from dure.config.families import family_module
 
+Reading = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="How the table is read, such as data.encoding=cp949 or data.on_bad_row=skip.",
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
+
 
 @app.command()
 @results_only_on_stdout
@@ -19,14 +29,19 @@ def predict(
     run: Annotated[
         Path, typer.Argument(help="Folder of a finished run, or of a cross-validation.", metavar="RUN")
     ],
-    source: Annotated[Path, typer.Argument(help="Table to predict.", metavar="INPUT")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="CSV file to write.", metavar="FILE")],
+    source: Annotated[str, typer.Argument(help="Table to predict.", metavar="INPUT")],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="File to write: .csv, .tsv, .jsonl or .xlsx.", metavar="FILE"),
+    ],
+    overrides: Reading = None,
     fold: Annotated[
         int | None,
         typer.Option(help="Fold whose model predicts; all together when not given.", metavar="N"),
     ] = None,
     profile: options.ProfileOption = None,
     trust_code: options.TrustCode = False,
+    force: Force = False,
     as_json: options.Json = False,
 ) -> None:
     """Predict a table with the best checkpoint of a run, or with those of all folds together."""
@@ -41,13 +56,18 @@ def predict(
             run,
             source,
             output,
+            overrides=overrides or (),
+            force=force,
             fold=fold,
             profile=api.choose_profile(profile, tell),
             progress=progress,
             tell=tell,
             trust_code=trust_code,
         )
-    print_result(outcome, f"{outcome['rows']:,} predictions in {outcome['output']}", as_json=as_json)
+    text = f"{outcome['rows']:,} predictions in {outcome['output']}"
+    if outcome["skipped"]:
+        text += f", and {outcome['skipped']:,} without one (rows that were skipped)"
+    print_result(outcome, text, as_json=as_json)
 
 
 @app.command()
@@ -55,6 +75,7 @@ def predict(
 def score(
     predictions: Annotated[Path, typer.Argument(help="Table of predictions.", metavar="PREDICTIONS")],
     references: Annotated[Path, typer.Argument(help="Table of references.", metavar="REFERENCES")],
+    overrides: Reading = None,
     id_column: Annotated[str, typer.Option(help="Column that joins the two.")] = "fname",
     prediction_column: Annotated[str, typer.Option(help="Column of the predictions.")] = "summary",
     reference_columns: Annotated[
@@ -85,6 +106,7 @@ def score(
         tokenizer=tokenizer,
         task=task,
         multi_reference=multi_reference,
+        overrides=overrides or (),
     )
     print_result(scores, score_table(scores), as_json=as_json)
 
@@ -107,11 +129,16 @@ def sample(
             help="Part of the training targets that are swapped; only for dilemmas.", metavar="PART"
         ),
     ] = 0.0,
+    force: Force = False,
     as_json: options.Json = False,
 ) -> None:
     """Write an embedded Korean sample corpus: as CSV, and the dilemmas as JSON lines."""
+    from dure.data.writing import place_files
+
     write_sample = family_module("trainables.samples").write_sample
-    paths: dict[str, Path] = write_sample(corpus, output, label_noise=label_noise)
+    with TemporaryDirectory() as folder:
+        written: dict[str, Path] = write_sample(corpus, Path(folder), label_noise=label_noise)
+        paths = place_files(written, output, force=force)
     files = {name: str(path) for name, path in paths.items()}
     print_result(files, "\n".join(files.values()), as_json=as_json)
 

@@ -207,8 +207,8 @@ def _unified(
             sweeps=whole,
             crosses=whole,
             address=address,
-            listeners=[RunConsole(screen)],
-            study_listener=StudyConsole(screen, metrics=[chosen.training.best_metric]),
+            followers=[RunConsole(screen)],
+            study_follower=StudyConsole(screen, metrics=[chosen.training.best_metric]),
             tell=screen.say,
         )
     print_result(results, unified_table(results), as_json=as_json)

@@ -1,18 +1,38 @@
-"""Which rows an experiment has, and how they are cut."""
+"""Which rows an experiment has, how their tables are read, and how they are cut."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from dure.config.ratios import Ratio
-from dure.config.scalars import Int, Text
+from dure.config.scalars import Bool, Int, Text
 from dure.config.section import Section
 
 SAMPLE = "sample"
 """What ``data.train`` and its like say for the family's embedded corpus."""
+
+Source = Text | Annotated[list[Text], Field(min_length=1)]
+"""A file, a pattern such as ``data/*.csv``, a folder of a data set, or several of these."""
+
+
+def _column_name(value: Any) -> Any:
+    """Turn the number of a column into its name; truth values are none."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+ColumnName = Annotated[Text, BeforeValidator(_column_name)]
+"""Name of a column, or its number from 0 in a table without column names."""
+Columns = ColumnName | Annotated[list[ColumnName], Field(min_length=1)]
+"""A column, or several whose texts are joined."""
+
+
+def source_name(source: str | Sequence[str]) -> str:
+    """Return a source in words."""
+    return source if isinstance(source, str) else ", ".join(source)
 
 
 class FoldConfig(Section):
@@ -41,21 +61,47 @@ class FoldConfig(Section):
         return value
 
 
-class DataConfig(Section):
-    """Where the rows are, and what their columns are called."""
+class ReadingConfig(Section):
+    """How tables are read."""
 
-    train: Text = "sample"
-    """Training table (.csv, .tsv, .jsonl, .parquet), or ``sample`` for the family's embedded corpus."""
-    dev: Text | None = "sample"
-    """Validation table: selects the best checkpoint; shares no text with training."""
-    test: Text | None = None
-    """Table to predict; its targets, when it has them, take no part in any selection."""
-    columns: dict[str, Text] = Field(default_factory=dict)
-    """Role of the family (``id``, ``text``, ``target`` …) to column name of the tables."""
+    columns_separator: str = " "
+    """What stands between the texts of several columns that are read as one."""
     encoding: str | None = None
     """Encoding of text tables; UTF-8 (with or without BOM) and CP949 are recognised when it is not given."""
+    quoting: Literal["auto", "minimal", "none"] = "auto"
+    """Whether cells in quotes may hold separators (``minimal``), or a quote is a letter like any other (``none``)."""
+    header: Bool = True
+    """Whether the first line names the columns; without it they are called 0, 1, 2 … by their place."""
+    normalize: Literal["NFC", "none"] = "NFC"
+    """Unicode form in which a tokenizer gets texts; macOS writes NFD, whose letters most vocabularies lack."""
     on_bad_row: Literal["error", "skip"] = "error"
     """What happens to a row with an empty cell or a doubled id: stop with its number, or skip, count and tell."""
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, value: str | None) -> str | None:
+        try:
+            "a".encode(value or "utf-8")
+        except (LookupError, ValueError):
+            raise ValueError("an encoding that Python knows, such as utf-8 or cp949") from None
+        return value
+
+
+USUAL = ReadingConfig()
+"""How tables are read when nothing is said."""
+
+
+class DataConfig(ReadingConfig):
+    """Where the rows are, what their columns are called and how their tables are read."""
+
+    train: Source = SAMPLE
+    """Training table (.csv, .tsv, .txt, .json, .jsonl, .parquet, .xlsx), or ``sample`` for the family's embedded corpus."""
+    dev: Source | None = SAMPLE
+    """Validation table: selects the best checkpoint; shares no text with training."""
+    test: Source | None = None
+    """Table to predict; its targets, when it has them, take no part in any selection."""
+    columns: dict[str, Columns] = Field(default_factory=dict)
+    """Role of the family (``id``, ``text``, ``target`` …) to column name of the tables; a text may be of several columns."""
     on_overlap: Literal["error", "drop", "warn"] = "drop"
     """What happens to training rows whose text stands in the validation table too."""
     max_train_rows: Int | None = Field(default=None, ge=1)
@@ -66,12 +112,3 @@ class DataConfig(Section):
     """Use only this many validation rows, drawn by the seed."""
     fold: FoldConfig | None = None
     """Hold out one fold of the training table and report on it; ``dev`` and ``test`` take no part then."""
-
-    @field_validator("encoding")
-    @classmethod
-    def _known_encoding(cls, value: str | None) -> str | None:
-        try:
-            "a".encode(value or "utf-8")
-        except (LookupError, ValueError):
-            raise ValueError("an encoding that Python knows, such as utf-8 or cp949") from None
-        return value

@@ -31,7 +31,7 @@ def load_experiment(name_or_path: str, overrides: Iterable[str] = ()) -> Experim
     return checked_tree(Experiment, tree, library.shown(path))
 
 
-def load_record(path: Path) -> Experiment:
+def load_record(path: Path, overrides: Iterable[str] = ()) -> Experiment:
     """Load the resolved experiment that a run's folder keeps, and nothing that it may point to.
 
     Raises:
@@ -45,7 +45,7 @@ def load_record(path: Path) -> Experiment:
             expected="a resolved experiment, as a run writes it",
             hint="take the folder from whoever ran it once more",
         )
-    return checked_tree(Experiment, tree, library.shown(path))
+    return checked_tree(Experiment, with_overrides(tree, overrides), library.shown(path))
 
 
 def load_space(name_or_path: str) -> SearchSpace:

@@ -2,158 +2,193 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
-from dure.data.formats import Record, RowProblem
+from dure.data.canonical import canonical, composed, is_blank
+from dure.data.cells import LONGEST_CELL, Record, RowProblem
+from dure.data.fields import Field
 from dure.errors import UserError
 
 _FIRST_ROWS = 5
 """Row numbers kept for each reason to skip rows."""
 _MISSING_WORDS = ("nan", "<na>")
 """How pandas writes a missing value as text. ``null`` and ``none`` are not among them: they are words."""
+_LONGEST_WORD = 16
+"""Letters of a cell that may be such a word, with what surrounds it."""
+_FILE_BITS = 40
 
 
-class CellReader(ABC):
-    """Says what a family makes of the cells of a column, so that a value it cannot use is told with its row.
-
-    A reader is a frozen dataclass: its ``repr`` and its source file are part of the key of the table's cache.
-    """
-
-    @abstractmethod
-    def read(self, text: str) -> str:
-        """Return the text that the family gets for a cell that is not empty; an empty one for no value.
-
-        Raises:
-            UserError: The cell cannot be used; its ``problem`` and ``expected`` are told.
-        """
+def place_of(file: int, row: int) -> int:
+    """Return the number of a row among those of all files of a table; ``file`` counts from 0, ``row`` from 1."""
+    return file << _FILE_BITS | row
 
 
-@dataclass(frozen=True)
-class Field:
-    """A role as it is read from one table.
+def file_and_row(place: int) -> tuple[int, int]:
+    """Return what :func:`place_of` was given."""
+    return place >> _FILE_BITS, place & ((1 << _FILE_BITS) - 1)
 
-    Attributes:
-        role: Name of the role.
-        column: Name of the table's column.
-        column_needed: Whether the column must be there.
-        cell_needed: Whether a row without a value is a bad row.
-        is_id: Whether values must be distinct.
-        is_named: Whether the user named the column, and should know when it is not there.
-        option: What the user sets to name another column.
-        reader: What is made of a cell; its column may hold lists and objects, which it gets as JSON text.
-    """
 
-    role: str
-    column: str
-    column_needed: bool
-    cell_needed: bool
-    is_id: bool
-    is_named: bool
-    option: str
-    reader: CellReader | None = None
+def shown_place(place: int, files: Sequence[str]) -> str:
+    """Return the number of a row, with its file where there are several."""
+    file, row = file_and_row(place)
+    return f"row {row}" if len(files) == 1 else f"row {row} of {files[file]}"
 
 
 class Checks:
     """What every row of a table goes through, and what became of the rows.
 
+    Args:
+        fields: What is read of a row.
+        files: Names of the table's files.
+        on_bad_row: Whether a bad row is an error or is skipped.
+        keeps_left_out: Whether ids of rows that are skipped are kept, to be written beside no prediction.
+
     Attributes:
         num_seen: Rows checked so far.
+        num_composed: Rows of which a text was brought to Unicode NFC.
         filled: Roles for which some row had a value.
-        skipped: Reason → how many rows were left out for it, and the numbers of the first.
+        skipped: Reason → how many rows were left out for it, and the places of the first.
+        left_out: Place of every row that was left out, and its ids by field, where they are kept.
     """
 
-    def __init__(self, fields: Sequence[Field], source: str, on_bad_row: Literal["error", "skip"]) -> None:
+    def __init__(
+        self,
+        fields: Sequence[Field],
+        files: Sequence[str],
+        on_bad_row: Literal["error", "skip"],
+        *,
+        keeps_left_out: bool = False,
+    ) -> None:
         from dure.data.identifiers import IdIndex  # Brings numpy, which the command line does not need.
 
-        self._fields = fields
-        self._source = source
+        self.fields = fields
+        self._files = files
+        self._file = 0
         self._skip = on_bad_row == "skip"
-        self._ids = {field.role: IdIndex() for field in fields if field.is_id}
-        self.num_seen = 0
+        self._keeps_left_out = keeps_left_out
+        self._ids = {field.role: IdIndex() for field in fields if field.is_id and not field.may_repeat}
+        self.num_seen = self.num_composed = 0
         self.filled: set[str] = set()
         self.skipped: dict[str, tuple[int, list[int]]] = {}
+        self.left_out: list[tuple[int, list[str]]] = []
 
-    def texts(self, record: Record) -> list[str] | None:
-        """Return the row's text by field, or None when it is skipped."""
+    def begin(self, file: int, fields: Sequence[Field]) -> None:
+        """Go on to the file of this number, of which these fields are read."""
+        self._file = file
+        self.fields = fields
+
+    def texts(self, record: Record) -> tuple[int, list[str]] | None:
+        """Return the place of a row and its text by field, or None when it is skipped."""
         self.num_seen += 1
-        texts: list[str] = []
-        problem = record.problem
+        place = place_of(self._file, record.number)
+        texts = [_text(record, field) for field in self.fields]
+        problem = (
+            record.problem
+            or self._empty_cell(record, texts)
+            or self._unusable_cell(texts)
+            or self._doubled_id(place, texts)
+        )
         if problem is None:
-            texts = [record.cells.get(field.column) or "" for field in self._fields]
-            problem = (
-                self._empty_cell(record, texts)
-                or self._unusable_cell(texts)
-                or self._doubled_id(record, texts)
-            )
-        if problem is None:
-            self.filled.update(field.role for field, text in zip(self._fields, texts, strict=True) if text)
-            return texts
+            self._compose(texts)
+            self.filled.update(field.role for field, text in zip(self.fields, texts, strict=True) if text)
+            return place, texts
         if not self._skip:
-            line = f" (line {record.line})" if record.line is not None else ""
-            # Tables that no experiment names, as those of `dure score`, have no setting to skip rows.
-            skips = all(field.option.startswith("data.") for field in self._fields)
-            otherwise = ", or leave out all such rows with data.on_bad_row=skip" if skips else ""
-            raise UserError(
-                problem.text,
-                where=f"{self._source}, row {record.number}{line}",
-                expected=problem.expected,
-                hint=f"correct the row{otherwise}",
-            )
+            raise self._bad_row(record, problem)
         count, first_rows = self.skipped.setdefault(problem.kind, (0, []))
         if count < _FIRST_ROWS:
-            first_rows.append(record.number)
+            first_rows.append(place)
         self.skipped[problem.kind] = (count + 1, first_rows)
+        if self._keeps_left_out:
+            ids = [text for field, text in zip(self.fields, texts, strict=True) if field.is_id]
+            self.left_out.append((place, ids))
         return None
 
     def no_rows(self) -> UserError:
         """Return the error for a table of which no row is left."""
+        where = ", ".join(self._files)
         if self.num_seen == 0:
-            return UserError("there are no rows", where=self._source, expected="at least one row")
+            return UserError("there are no rows", where=where, expected="at least one row")
         reasons = "; ".join(f"{reason}: {count:,}" for reason, (count, _) in self.skipped.items())
         return UserError(
             f"no row is left, all {self.num_seen:,} were skipped ({reasons})",
-            where=self._source,
+            where=where,
             hint="data.on_bad_row=error shows the first bad row in full",
         )
 
+    def _bad_row(self, record: Record, problem: RowProblem) -> UserError:
+        line = f" (line {record.line})" if record.line is not None else ""
+        remedy = problem.hint or "correct the row"
+        return UserError(
+            problem.text,
+            where=f"{self._files[self._file]}, row {record.number}{line}",
+            expected=problem.expected,
+            hint=f"{remedy}, or leave out all such rows with data.on_bad_row=skip",
+        )
+
     def _empty_cell(self, record: Record, texts: list[str]) -> RowProblem | None:
-        for place, field in enumerate(self._fields):
-            text = texts[place].strip()
-            if text and text.lower() not in _MISSING_WORDS:
+        for place, field in enumerate(self.fields):
+            text = texts[place]
+            if len(text) > LONGEST_CELL:
+                kind = f"column '{field.column}' is longer than {LONGEST_CELL:,} characters"
+                return RowProblem(kind, kind, "a cell of text")
+            if not _is_missing(text):
                 continue
             if not field.cell_needed:
                 texts[place] = ""
                 continue
             kind = f"column '{field.column}' is empty"
-            if text:
-                return RowProblem(kind, f"column '{field.column}' holds '{text}', a missing value as text")
-            if field.column not in record.cells:
+            if text.strip().lower() in _MISSING_WORDS:
+                word = text.strip()
+                return RowProblem(kind, f"column '{field.column}' holds '{word}', a missing value as text")
+            if not any(column in record.cells for column in field.columns):
                 return RowProblem(kind, f"the row has no '{field.column}'")
+            if text.strip():
+                return RowProblem(kind, f"column '{field.column}' holds nothing but what cannot be seen")
             return RowProblem(kind, kind)
         return None
 
     def _unusable_cell(self, texts: list[str]) -> RowProblem | None:
-        for place, field in enumerate(self._fields):
+        for place, field in enumerate(self.fields):
             if field.reader is None or not texts[place]:
                 continue
             try:
-                texts[place] = field.reader.read(texts[place].strip())
+                texts[place] = field.reader.read(canonical(texts[place]))
             except UserError as error:
                 kind = f"column '{field.column}' holds what cannot be used"
                 return RowProblem(kind, f"column '{field.column}' {error.problem}", error.expected)
         return None
 
-    def _doubled_id(self, record: Record, texts: Sequence[str]) -> RowProblem | None:
-        for field, text in zip(self._fields, texts, strict=True):
-            if not field.is_id or not text:
+    def _doubled_id(self, place: int, texts: Sequence[str]) -> RowProblem | None:
+        for field, text in zip(self.fields, texts, strict=True):
+            if field.role not in self._ids or not text:
                 continue
-            first = self._ids[field.role].add(text, record.number)
+            first = self._ids[field.role].add(canonical(text), place)
             if first is not None:
                 return RowProblem(
                     f"column '{field.column}' repeats an id",
-                    f"column '{field.column}' repeats the id '{text}' of row {first}",
+                    f"column '{field.column}' repeats the id '{text}' of {shown_place(first, self._files)}",
                 )
         return None
+
+    def _compose(self, texts: list[str]) -> None:
+        """Bring the texts of a row to Unicode NFC, where that is asked for."""
+        changed = False
+        for place, field in enumerate(self.fields):
+            if field.is_composed and not texts[place].isascii():
+                text = composed(texts[place])
+                changed = changed or text != texts[place]
+                texts[place] = text
+        self.num_composed += changed
+
+
+def _text(record: Record, field: Field) -> str:
+    """Return what a row has for a field; of several columns all that have something."""
+    if len(field.columns) == 1:
+        return record.cells.get(field.columns[0]) or ""
+    cells = (record.cells.get(column) or "" for column in field.columns)
+    return field.joint.join(cell for cell in cells if not _is_missing(cell))
+
+
+def _is_missing(text: str) -> bool:
+    return is_blank(text) or (len(text) <= _LONGEST_WORD and canonical(text).lower() in _MISSING_WORDS)

@@ -10,13 +10,24 @@ from pydantic import Field
 from dure.config.scalars import Bool, Int
 from dure.config.section import Section
 
-_HIDDEN = re.compile(r"<!--.*?-->|<(script|style)\b[^>]*>.*?</\1\s*>", re.DOTALL | re.IGNORECASE)
+_HIDDEN = re.compile(r"<!--|<(script|style)\b", re.IGNORECASE)
+_HIDDEN_ENDS = {
+    "": re.compile("-->"),
+    "script": re.compile(r"</script\s*>", re.IGNORECASE),
+    "style": re.compile(r"</style\s*>", re.IGNORECASE),
+}
+"""What ends a comment, a script and a style."""
+_ZEROS = re.compile(r"&#(x?)0+(?=[0-9a-f])", re.IGNORECASE)
+_HUGE = re.compile(r"&#[0-9]{8,};?")
+"""An entity beyond all characters; Python refuses to read a number of thousands of digits."""
 _BREAK = re.compile(r"</?(?:br|p|div|li|ul|ol|tr|td|th|table|h[1-6]|hr)(?:\s[^<>]*)?/?>", re.IGNORECASE)
 _TAG = re.compile(r"</?[a-z][a-z0-9:-]*(?:\s[^<>]*)?/?>", re.IGNORECASE)
 # An address in Korean text ends where Hangul begins (https://a.kr에서), and before a stop that closes the sentence.
 _URL = re.compile(r"(?:https?://|www\.)[^\s<>\"'ㄱ-ㆎ가-힣]*[\w/=&#%+-]", re.IGNORECASE | re.ASCII)
 # A name in Latin letters ends where a particle begins; the @ inside a mail address stands after a letter.
 _MENTION = re.compile(r"(?<![\w.])@(?:[A-Za-z0-9_](?:[A-Za-z0-9_.]*[A-Za-z0-9_])?|[가-힣]\w*)")
+
+_RUN = re.compile(r"([^\w\s]|[ㄱ-ㆎᄀ-ᇿ])\1+")
 
 
 class CleaningConfig(Section):
@@ -51,7 +62,8 @@ def without_html(text: str) -> str:
     A tag that breaks the line becomes a space; others, as around a stressed word, vanish. What only looks alike
     stays: ``a < b``, ``<3``.
     """
-    return html.unescape(_TAG.sub("", _BREAK.sub(" ", _HIDDEN.sub(" ", text))))
+    shown = _TAG.sub("", _BREAK.sub(" ", _without_hidden(text)))
+    return html.unescape(_HUGE.sub("\ufffd", _ZEROS.sub(r"&#\1", shown)))
 
 
 def with_urls_as(text: str, replacement: str) -> str:
@@ -69,9 +81,29 @@ def with_short_repeats(text: str, longest: int) -> str:
 
     They say how strong a feeling is, so they are never dropped. Syllables, Latin letters and digits stay.
     """
-    return re.sub(rf"([^\w\s]|[ㄱ-ㆎᄀ-ᇿ])\1{{{longest},}}", lambda run: run[1] * longest, text)
+    return _RUN.sub(lambda run: run[0][:longest], text)
 
 
 def with_single_spaces(text: str) -> str:
     """Write every run of white space as one space, and none at the ends."""
     return " ".join(text.split())
+
+
+def _without_hidden(text: str) -> str:
+    """Put a space in place of comments, scripts and styles; one that is never closed stays.
+
+    The end of each kind is looked for once behind a place where it is not: so time is linear in the text.
+    """
+    parts, place, closed = [], 0, dict.fromkeys(_HIDDEN_ENDS, True)
+    for begin in _HIDDEN.finditer(text):
+        kind = (begin[1] or "").lower()
+        if begin.start() < place or not closed[kind]:
+            continue
+        inside = begin.end() if not kind else text.find(">", begin.end()) + 1
+        end = _HIDDEN_ENDS[kind].search(text, inside) if inside else None
+        if end is None:
+            closed[kind] = False
+            continue
+        parts += [text[place : begin.start()], " "]
+        place = end.end()
+    return "".join((*parts, text[place:]))

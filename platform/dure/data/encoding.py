@@ -6,6 +6,7 @@ import functools
 import hashlib
 import inspect
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import datasets
 import numpy as np
 import pyarrow
+from numpy.typing import NDArray
 
 from dure.data.arrow_files import BATCH_ROWS, key_of, load_entry, written_entry
 from dure.errors import UserError
@@ -24,7 +26,10 @@ if TYPE_CHECKING:
 Encode = Callable[[dict[str, list[str]]], dict[str, list[Any]]]
 """Rows (role → texts) to features, as ``Family.encode`` gives them."""
 
-_VERSION = 1
+_NAMED_ROWS = 5
+_OF_A_ROW = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError)
+"""What a text can make its family's code raise."""
+_VERSION = 2
 """Part of every key: raised when the same rows would be kept differently."""
 
 
@@ -38,6 +43,9 @@ class Encoded:
         num_truncated: Rows that lost text because they were too long.
         unknown_rate: Part of the input tokens that the tokenizer does not know, special tokens left out.
         from_cache: Whether the rows were encoded before.
+        max_unknown_rate: Largest part of unknown tokens.
+        num_unknown_rows: Rows with a larger part of unknown tokens.
+        unknown_rows: Numbers of the worst of them, from 0.
     """
 
     dataset: datasets.Dataset
@@ -45,20 +53,36 @@ class Encoded:
     num_truncated: int
     unknown_rate: float
     from_cache: bool
+    max_unknown_rate: float = 1.0
+    num_unknown_rows: int = 0
+    unknown_rows: tuple[int, ...] = ()
 
     @property
     def num_rows(self) -> int:
         """Number of rows."""
         return len(self.dataset)
 
-    def messages(self) -> list[str]:
-        """Return what the user should know about the encoded rows, a line each."""
+    def messages(self, place: Callable[[int], str] = lambda row: f"row {row + 1}") -> list[str]:
+        """Return what the user should know about the encoded rows, a line each.
+
+        Args:
+            place: Says where a row, counted from 0, stands.
+        """
         cached = ", from the cache" if self.from_cache else ""
         part = self.num_truncated / self.num_rows
-        return [
+        lines = [
             f"{self.source}: {self.num_rows:,} rows, {self.num_truncated:,} truncated ({part:.1%}), "
             f"{self.unknown_rate:.2%} unknown tokens{cached}"
         ]
+        if self.num_unknown_rows:
+            named = ", ".join(map(place, self.unknown_rows))
+            more = ", …" if self.num_unknown_rows > len(self.unknown_rows) else ""
+            noun = "row has" if self.num_unknown_rows == 1 else "rows have"
+            lines.append(
+                f"{self.source}: {self.num_unknown_rows:,} {noun} more than {self.max_unknown_rate:.1%} unknown tokens "
+                f"(tokenizer.max_unknown_rate), of which the model learns little: {named}{more}"
+            )
+        return lines
 
 
 def encode_table(
@@ -73,6 +97,7 @@ def encode_table(
     source: str,
     keep: Sequence[str] = (),
     progress: Callable[[int], None] | None = None,
+    place: Callable[[int], str] = lambda row: f"row {row + 1}",
 ) -> Encoded:
     """Encode a table batch by batch into the cache, or open what was encoded before; memory stays flat.
 
@@ -92,9 +117,10 @@ def encode_table(
         source: Name of the table for messages and errors.
         keep: Columns of ``dataset`` that the result has beside the features.
         progress: Called with the number of rows done; not called when the cache has them.
+        place: Says where a row, counted from 0, stands.
 
     Raises:
-        UserError: More of the tokens are unknown than ``max_unknown_rate``.
+        UserError: More of the tokens are unknown than ``max_unknown_rate``, or a row cannot be encoded.
     """
     code, tokens = code_fingerprint(encode), tokenizer_fingerprint(tokenizer)
     versions = [_VERSION, datasets.__version__.split(".")[0]]
@@ -103,7 +129,8 @@ def encode_table(
     entry = load_entry(path)
     from_cache = entry is not None
     if entry is None:
-        _encode_into(path, dataset, encode, tokenizer, keep, progress)
+        counts = _Counts(tokenizer)
+        _encode_into(path, dataset, _naming_rows(encode, source, place), counts, keep, progress)
         entry = load_entry(path)
     if entry is None:
         raise OSError(f"the cache entry {path} vanished or changed while it was written")
@@ -114,6 +141,11 @@ def encode_table(
         num_truncated=facts["num_truncated"],
         unknown_rate=facts["num_unknown"] / max(facts["num_tokens"], 1),
         from_cache=from_cache,
+        max_unknown_rate=max_unknown_rate,
+        num_unknown_rows=sum(
+            rows for unknown, tokens, rows in facts["unknown_in_rows"] if unknown > max_unknown_rate * tokens
+        ),
+        unknown_rows=tuple(row for rate, row in facts["worst_rows"] if rate > max_unknown_rate),
     )
     if encoded.unknown_rate > max_unknown_rate:
         example = f", such as '{facts['unknown_word']}'" if facts["unknown_word"] else ""
@@ -195,6 +227,7 @@ class _Counts:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
+        self._num_rows = 0
         special = set(tokenizer.all_special_ids)
         unknown = tokenizer.unk_token_id
         # Some byte-level tokenizers know every text and give their end token as the unknown one.
@@ -203,6 +236,8 @@ class _Counts:
         self._special = np.array(sorted(special - {self._unknown}), dtype=np.int64)
         self.num_truncated = self.num_tokens = self.num_unknown = 0
         self.unknown_word: str | None = None
+        self._unknown_in_rows: Counter[tuple[int, int]] = Counter()
+        self._worst_rows: list[tuple[float, int]] = []
 
     def add(self, rows: Mapping[str, Sequence[str]], features: Mapping[str, Sequence[Any]]) -> None:
         """Count one batch."""
@@ -214,10 +249,23 @@ class _Counts:
             return
         num_unknown = int((tokens == self._unknown).sum())
         self.num_unknown += num_unknown
+        if num_unknown:
+            self._add_rows(lists)
+        self._num_rows += len(lists)
         if num_unknown and self.unknown_word is None:
             row = next(row for row, ids in enumerate(lists) if self._unknown in ids)
             texts = sorted((texts[row] for texts in rows.values()), key=len, reverse=True)
             self.unknown_word = next(self._unknown_words(texts), None)
+
+    def _add_rows(self, lists: Sequence[NDArray[np.int64]]) -> None:
+        """Count the rows of a batch by their unknown tokens and all their tokens, and remember the worst."""
+        for row, ids in enumerate(lists, start=self._num_rows):
+            num_unknown = int((ids == self._unknown).sum())
+            num_tokens = len(ids) - int(np.isin(ids, self._special).sum())
+            if num_unknown:
+                self._unknown_in_rows[num_unknown, num_tokens] += 1
+                rates = [*self._worst_rows, (num_unknown / num_tokens, row)]
+                self._worst_rows = sorted(rates, key=lambda pair: -pair[0])[:_NAMED_ROWS]
 
     def _unknown_words(self, texts: Sequence[str]) -> Iterator[str]:
         for text in texts:
@@ -232,24 +280,25 @@ class _Counts:
             "num_tokens": self.num_tokens,
             "num_unknown": self.num_unknown,
             "unknown_word": self.unknown_word,
+            "unknown_in_rows": [[*pair, rows] for pair, rows in self._unknown_in_rows.items()],
+            "worst_rows": self._worst_rows,
         }
 
 
 def _encode_into(
     path: Path,
     dataset: datasets.Dataset,
-    encode: Encode,
-    tokenizer: PreTrainedTokenizerBase,
+    encode: Callable[[dict[str, list[str]], int], dict[str, list[Any]]],
+    counts: _Counts,
     keep: Sequence[str],
     progress: Callable[[int], None] | None,
 ) -> None:
-    counts = _Counts(tokenizer)
     schema: pyarrow.Schema | None = None
     with written_entry(path, counts.facts) as append:
         for start in range(0, len(dataset), BATCH_ROWS):
             rows = dataset[start : start + BATCH_ROWS]
             num_rows = len(next(iter(rows.values())))
-            features = encode(rows)
+            features = encode(rows, start)
             _check_features(features, num_rows, keep)
             counts.add(rows, features)
             table = pyarrow.table({**features, **{column: rows[column] for column in keep}})
@@ -259,6 +308,29 @@ def _encode_into(
                 append(batch)
             if progress is not None:
                 progress(start + num_rows)
+
+
+def _naming_rows(
+    encode: Encode, source: str, place: Callable[[int], str]
+) -> Callable[[dict[str, list[str]], int], dict[str, list[Any]]]:
+    """Return ``encode`` with the number of a batch's first row, so that a row that cannot be encoded is named."""
+
+    def encode_batch(rows: dict[str, list[str]], start: int) -> dict[str, list[Any]]:
+        try:
+            return encode(rows)
+        except _OF_A_ROW:
+            for row in range(len(next(iter(rows.values())))):
+                try:
+                    encode({role: texts[row : row + 1] for role, texts in rows.items()})
+                except _OF_A_ROW as error:
+                    raise UserError(
+                        f"the row cannot be encoded ({type(error).__name__}: {str(error)[:160]})",
+                        where=f"{source}, {place(start + row)}",
+                        hint="correct or remove the row",
+                    ) from error
+            raise
+
+    return encode_batch
 
 
 def _check_features(features: Mapping[str, Sequence[Any]], num_rows: int, keep: Sequence[str]) -> None:

@@ -80,7 +80,11 @@ def cut_fold(table: Table, roles: Sequence[Role], fold: FoldConfig) -> Fold:
         train=np.flatnonzero(~held_out & ~selects),
         dev=np.flatnonzero(selects),
         test=np.flatnonzero(held_out),
-        messages=() if classes is None else _messages(table, columns, codes, strata, fold.of),
+        messages=()
+        if classes is None
+        else _messages(
+            table, columns, codes, strata, fold.of, is_combined=any(role.separator for role in roles)
+        ),
     )
 
 
@@ -157,18 +161,25 @@ def _drawn(sizes: Integers, strata: Integers, ratio: Fraction, rng: np.random.Ge
 
 
 def _messages(
-    table: Table, columns: Sequence[str], classes: Integers, strata: Integers, num_folds: int
+    table: Table,
+    columns: Sequence[str],
+    classes: Integers,
+    strata: Integers,
+    num_folds: int,
+    *,
+    is_combined: bool,
 ) -> tuple[str, ...]:
     counts = np.bincount(strata, minlength=int(classes.max()) + 1)
     rare = np.flatnonzero(counts < num_folds)
     if not len(rare):
         return ()
+    what = "combinations of classes" if is_combined else "classes"
     named = []
     for code in rare[:_NAMED_CLASSES].tolist():
         row = table.dataset[int(np.flatnonzero(classes == code)[0])]
         named.append(f"{' / '.join(row[column].strip() for column in columns)}: {counts[code]}")
     more = ", …" if len(rare) > _NAMED_CLASSES else ""
     return (
-        f"{table.source}: {len(rare):,} of {len(counts):,} classes have fewer different texts than there are folds "
+        f"{table.source}: {len(rare):,} of {len(counts):,} {what} have fewer different texts than there are folds "
         f"({num_folds}), so some folds have none of them ({', '.join(named)}{more})",
     )

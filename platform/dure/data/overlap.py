@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dure.data.arrow_files import BATCH_ROWS
+from dure.data.canonical import folded
 
 if TYPE_CHECKING:
-    from dure.data.tables import Table
+    from dure.data.tables import Role, Table
 
 
 def overlap(train: Table, dev: Table, text_roles: Sequence[str]) -> NDArray[np.int64]:
@@ -28,17 +28,60 @@ def overlap(train: Table, dev: Table, text_roles: Sequence[str]) -> NDArray[np.i
 def text_groups(table: Table, text_roles: Sequence[str]) -> NDArray[np.int64]:
     """Number the texts of a table from 0; rows of the same text have the same number.
 
-    Texts are the same when all ``text_roles`` agree after :func:`normalised`. They are compared by 64-bit hashes,
+    Texts are the same when all ``text_roles`` agree after :func:`~dure.data.canonical.folded`. They are compared by 64-bit hashes,
     so memory is 8 bytes a row.
     """
     return np.unique(_hashes(table, text_roles), return_inverse=True)[1].astype(np.int64)
 
 
-def normalised(text: str) -> str:
-    """Return a text in Unicode NFC, without the case of its letters and with every run of whitespace as one space."""
-    folded = unicodedata.normalize("NFC", text).casefold()
-    # Folding may take a letter apart again, such as ǰ into j and its hook.
-    return " ".join(unicodedata.normalize("NFC", folded).split())
+def conflicting_texts(
+    table: Table, text_roles: Sequence[str], class_roles: Sequence[str]
+) -> NDArray[np.int64]:
+    """Return the first row of every text that stands in rows of different classes, in ascending order.
+
+    Texts are the same as in :func:`text_groups`, classes as labels are compared. A table without classes has none.
+    """
+    from dure.data.ratios import joined_classes
+
+    present = [role for role in class_roles if role in table.dataset.column_names]
+    classes = joined_classes(table.dataset, present)
+    if classes is None:
+        return np.empty(0, dtype=np.int64)
+    groups = text_groups(table, text_roles)
+    pairs = np.unique(groups * (classes.max() + 1) + classes) // (classes.max() + 1)
+    texts, counts = np.unique(pairs, return_counts=True)
+    firsts = np.unique(groups, return_index=True)[1]
+    return np.sort(firsts[texts[counts > 1]]).astype(np.int64)
+
+
+def notes_on_texts(tables: Mapping[str, Table], roles: Sequence[Role]) -> list[str]:
+    """Return what the user should know about equal texts in the tables of an experiment, a line each.
+
+    Args:
+        tables: Split (``train``, ``dev``, ``test``) to its table.
+        roles: What the family reads.
+    """
+    inputs = [role.name for role in roles if role.is_input]
+    classes = [role.name for role in roles if role.is_class]
+    lines = []
+    for table in tables.values():
+        rows = conflicting_texts(table, inputs, classes)
+        if len(rows):
+            noun = "text stands" if len(rows) == 1 else "texts stand"
+            lines.append(
+                f"{table.source}: {len(rows):,} {noun} in rows of different {' or '.join(classes)}, which no model can get "
+                f"right; first: {table.place(int(rows[0]))}"
+            )
+    if "dev" in tables and "test" in tables:
+        dev, test = tables["dev"], tables["test"]
+        shared = len(overlap(test, dev, inputs))
+        if shared:
+            all_rows = "all" if shared == test.num_rows else f"{shared:,} of"
+            lines.append(
+                f"{test.source}: {all_rows} {test.num_rows:,} test rows have a text that stands in {dev.source} too, "
+                "which chooses the checkpoint: the score on them flatters"
+            )
+    return lines
 
 
 def _hashes(table: Table, text_roles: Sequence[str]) -> NDArray[np.uint64]:
@@ -53,6 +96,6 @@ def _each_hash(table: Table, text_roles: Sequence[str]) -> Iterator[int]:
         batch = rows[start : start + BATCH_ROWS]
         lacking = [""] * len(batch[present[0]])
         for texts in zip(*(batch.get(role, lacking) for role in text_roles), strict=True):
-            # Normalised text holds no line end, so it can stand between two texts.
-            joined = "\n".join(normalised(text) for text in texts)
+            # Folded text holds no line end, so it can stand between two texts.
+            joined = "\n".join(folded(text) for text in texts)
             yield int.from_bytes(hashlib.blake2b(joined.encode("utf-8"), digest_size=8).digest(), "little")

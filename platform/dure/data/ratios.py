@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dure.data.labels import class_keys
+
 if TYPE_CHECKING:
     import datasets
     import pyarrow
@@ -31,7 +33,7 @@ def nested_rows(
         num_rows: Rows of the table, at least one.
         ratio: The part, above 0 and up to 1. There is always a row: the one that would come in first.
         seed: What the rows and the turns of the classes are drawn by.
-        classes: The class of every row; text counts without the white space around it.
+        classes: The class of every row; texts are told apart as labels are.
 
     Returns:
         Numbers of the rows, ascending.
@@ -59,7 +61,6 @@ def class_codes(
 ) -> NDArray[np.int64]:
     """Number the classes of a column from 0 in the order in which they come; its texts stay in Arrow's memory."""
     import pyarrow
-    import pyarrow.compute
 
     array = classes if isinstance(classes, (pyarrow.Array, pyarrow.ChunkedArray)) else pyarrow.array(classes)
     encoded = array.dictionary_encode(null_encoding="encode")
@@ -68,7 +69,7 @@ def class_codes(
     codes: NDArray[np.int64] = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     names = encoded.dictionary
     if pyarrow.types.is_string(names.type) or pyarrow.types.is_large_string(names.type):
-        same = pyarrow.compute.utf8_trim_whitespace(names).dictionary_encode(null_encoding="encode")
+        same = pyarrow.array(class_keys(names.to_pylist())).dictionary_encode(null_encoding="encode")
         codes = same.indices.to_numpy(zero_copy_only=False).astype(np.int64)[codes]
     return codes
 

@@ -53,8 +53,8 @@ def unified(
     crosses: bool = True,
     sweep_epochs: int = 1,
     address: str | None = None,
-    listeners: Sequence[RunListener] = (),
-    study_listener: StudyListener | None = None,
+    followers: Sequence[RunListener] = (),
+    study_follower: StudyListener | None = None,
     tell: Tell,
 ) -> dict[str, Any]:
     """Run the whole pipeline, or what is left of it, and return its results.
@@ -73,8 +73,8 @@ def unified(
         crosses: Whether sweet spots and crossover come after the training.
         sweep_epochs: Passes over the rows of every point of the sweep, each from the same weights.
         address: Ray cluster to join.
-        listeners: Who is told of the main run's progress.
-        study_listener: Who is told of the sweep's.
+        followers: Who hears of the main run, here in the driver.
+        study_follower: Who hears of the sweep.
         tell: Gets one-line messages.
 
     Returns:
@@ -94,7 +94,7 @@ def unified(
     best: dict[str, Any] = {}
     _foretell_disk(experiment, path, tell)
     if sweeps:
-        best = _sweep(experiment, profile, path, sweep_epochs, address, study_listener)
+        best = _sweep(experiment, profile, path, sweep_epochs, address, study_follower)
         tell(
             f"step 1 of 4, sweep: {', '.join(f'{key}={value:g}' for key, value in best.items())} is the best"
         )
@@ -111,8 +111,8 @@ def unified(
         path=path,
         resume=resume and folder.metrics.is_file(),
         address=address,
-        listeners=listeners,
-        companions=[keeper],
+        followers=followers,
+        listeners=[keeper],
         layout=UnifiedFolder,
     )
     results: dict[str, Any] = {
@@ -153,7 +153,7 @@ def _go_back(folder: UnifiedFolder, file: Path, experiment: Experiment, tell: Te
             *(folder.path / name for name in (RESULTS, CURVES, module_epochs.ANALYSIS)),
             folder.metadata,
         ],
-        tell=tell,
+        notify=tell,
     )
     write_metadata(folder)
     write_json(mark, {"file": file.name})
@@ -172,7 +172,7 @@ class EpochKeeper(RunListener):
         self._losses = dict(losses)
         self._path: Path | None = None
 
-    def started(self, start: RunStart, tell: Callable[[str], None]) -> None:
+    def started(self, start: RunStart, notify: Callable[[str], None]) -> None:
         """Note where the run is."""
         self._path = start.path
 
@@ -252,7 +252,7 @@ def _sweep(
     path: Path,
     epochs: int,
     address: str | None,
-    listener: StudyListener | None,
+    follower: StudyListener | None,
 ) -> dict[str, Any]:
     """Search the learning rate in a folder of its own, unless that is done, and return the winner's values."""
     from dure.studies.sweep import driver as sweeping
@@ -272,7 +272,7 @@ def _sweep(
         path=place,
         resume=started,
         address=address,
-        listener=listener,
+        follower=follower,
     )
     if summary["best_values"] is None:
         raise UserError(

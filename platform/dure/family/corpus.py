@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dure.config.data import SAMPLE, FoldConfig
+from dure.config.data import SAMPLE, FoldConfig, Source, source_name
 from dure.config.ratios import as_number
 from dure.config.schema import Experiment
 from dure.data.arrow_files import max_bytes
 from dure.data.encoding import Encoded, encode_table
 from dure.data.folds import cut_fold
-from dure.data.overlap import overlap
+from dure.data.overlap import notes_on_texts, overlap
 from dure.data.ratios import joined_classes, nested_rows
-from dure.data.tables import Table, check_is_table, read_table, select_rows, table_from_rows
+from dure.data.sources import check_is_table
+from dure.data.tables import Table, read_table, select_rows, table_from_rows
 from dure.errors import UserError
 from dure.family import Family
 from dure.files import make_folder
@@ -90,7 +91,7 @@ def check_sources(experiment: Experiment) -> None:
     for split, source in held_out:
         if source == SAMPLE and data.train != SAMPLE:
             raise UserError(
-                f"it is the embedded sample corpus, while data.train is {data.train}",
+                f"it is the embedded sample corpus, while data.train is {source_name(data.train)}",
                 where=f"data.{split}",
                 expected="tables of the same corpus",
                 hint=f"data.{split}=FILE, or data.{split}=null to do without",
@@ -98,14 +99,17 @@ def check_sources(experiment: Experiment) -> None:
     for split, source in (("train", data.train), *held_out):
         if source is not None and source != SAMPLE:
             try:
-                check_is_table(Path(source))
+                check_is_table(source)
             except UserError as error:
+                where = f"data.{split}={source_name(source)}"
+                if not isinstance(source, str) and error.where is not None:
+                    where += f" ({error.where})"
                 raise UserError(
-                    error.problem, where=f"data.{split}={source}", expected=error.expected, hint=error.hint
+                    error.problem, where=where, expected=error.expected, hint=error.hint
                 ) from None
 
 
-def read_split(family: Family, split: str, source: str, *, for_prediction: bool = False) -> Table:
+def read_split(family: Family, split: str, source: Source, *, for_prediction: bool = False) -> Table:
     """Read one table of an experiment, or the embedded corpus.
 
     Raises:
@@ -114,17 +118,16 @@ def read_split(family: Family, split: str, source: str, *, for_prediction: bool 
     data = family.experiment.data
     if source == SAMPLE:
         return table_from_rows(
-            family.sample(split), f"sample {split}", family.roles, cache_folder=cache_folder()
+            family.sample(split), f"sample {split}", family.roles, cache_folder=cache_folder(), reading=data
         )
     # A test table may come with or without targets.
     roles = [replace(role, required=role.is_input) if split == "test" else role for role in family.roles]
     return read_table(
-        Path(source),
+        source,
         roles,
         data.columns,
         for_prediction=for_prediction,
-        encoding=data.encoding,
-        on_bad_row=data.on_bad_row,
+        reading=data,
         cache_folder=cache_folder(),
     )
 
@@ -180,6 +183,8 @@ def load_corpus(
         for message in table.messages():
             tell(message)
     family.survey({"train": train, **held_out})
+    for message in notes_on_texts({"train": train, **held_out}, family.roles):
+        tell(message)
     fingerprints = {"train": train.fingerprint} | {
         split: table.fingerprint for split, table in held_out.items()
     }
@@ -227,10 +232,12 @@ def _corpus_of_fold(
     for split, source in (("dev", data.dev), ("test", data.test)):
         if source not in (None, SAMPLE):
             tell(
-                f"data.{split}={source} takes no part: fold {config.number} of {config.of} of {table.source} "
+                f"data.{split}={source_name(source)} takes no part: fold {config.number} of {config.of} of {table.source} "
                 f"{'selects' if split == 'dev' else 'is reported on'}"
             )
     family.survey({"train": table})
+    for message in notes_on_texts({"train": table}, family.roles):
+        tell(message)
     fold = cut_fold(table, family.roles, config)
     for message in fold.messages:
         tell(message)
@@ -260,7 +267,7 @@ def _corpus_of_fold(
     )
 
 
-def _test_source(family: Family) -> str | None:
+def _test_source(family: Family) -> Source | None:
     """Return the test table; the embedded corpus brings its own."""
     data = family.experiment.data
     return SAMPLE if data.test is None and data.train == SAMPLE else data.test
@@ -308,8 +315,9 @@ def encode_split(
         cache_folder=cache_folder(),
         max_unknown_rate=family.experiment.tokenizer.max_unknown_rate,
         source=table.source,
+        place=table.place,
     )
-    for message in encoded.messages():
+    for message in encoded.messages(table.place):
         tell(message)
     return encoded
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from dure.config.loading import load_record
+from dure.config.reading import check_reading
 from dure.config.schema import Profile
-from dure.data.tables import Table, read_table
+from dure.data.identity import roles_to_predict
+from dure.data.sources import files_of
+from dure.data.tables import Role, Table, columns_of, read_table
+from dure.data.writing import check_output, write_rows
 from dure.errors import UserError
 from dure.family import Family, load_family
 from dure.family.corpus import Corpus, Tested, cache_folder, encode_split
 from dure.family.saved_model import read_model
-from dure.files import make_folder, write_text
 from dure.runs.folder import PREDICTED, PROBABILITY, ROW, RunFolder
 
 if TYPE_CHECKING:
@@ -26,41 +28,46 @@ if TYPE_CHECKING:
 
 def predict_file(
     runs: Sequence[Path],
-    source: Path,
+    source: str,
     output: Path,
     *,
+    overrides: Sequence[str] = (),
+    force: bool = False,
     profile: Profile,
     progress: Callable[[int, int], None],
     tell: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Predict the rows of a table with the final models of runs, and write them as CSV in the table's order.
+    """Predict the rows of a table with the final models of runs, and write them in the table's order.
 
     Args:
         runs: Folders of runs of one family; several, such as the folds of a cross-validation, predict together.
         source: Table with the family's input columns, and ids if it has them.
-        output: CSV to write: the id column under its own name, then the family's predictions.
+        output: File to write: the id column under its own name, then the family's predictions. Rows that are skipped
+            stand there with their ids and without a prediction.
+        overrides: ``data.key=value`` texts of how the table is read, over what the run was trained with.
+        force: Whether a file that is there is replaced.
         profile: The machine.
         progress: Gets rows done and rows in all, over all models.
         tell: Gets one-line messages.
 
     Returns:
-        ``rows``, ``output`` and ``models``.
+        ``rows`` (predicted ones), ``skipped``, ``output`` and ``models``.
 
     Raises:
         UserError: A folder holds no finished run, the table is not what the family needs, the output cannot be
-            written or is the table itself, or the family's predictions cannot be put together.
+            written or is there, or the family's predictions cannot be put together.
     """
+    check_reading(overrides, with_columns=True)
     for run in runs:
         _check_is_finished(run)
-    if output.is_dir():
-        raise UserError("this is a folder", where=f"--output {output}", expected="a CSV file to write")
-    if output.exists() and source.exists() and output.samefile(source):
+    files = files_of(source)
+    if output.exists() and any(output.samefile(file) for file in files):
         raise UserError(
             "this is the table to predict, which would be lost",
             where=f"--output {output}",
             hint="another file",
         )
-    make_folder(output.parent, where=f"--output {output}")
+    check_output(output, force=force)
     parts = []
     for place, run in enumerate(runs):
 
@@ -68,25 +75,35 @@ def predict_file(
             progress(before * total + rows, len(runs) * total)
 
         # What is told of the table is told once.
-        family, table, predictions = _predicted(
-            run, source, profile, advance, tell if place == 0 else lambda message: None
+        roles, table, family, predictions = _predicted(
+            run, source, overrides, profile, advance, tell if place == 0 else lambda message: None
         )
         parts.append(predictions)
     predictions = parts[0] if len(parts) == 1 else family.combine(parts)
-    columns = family.experiment.data.columns
-    ids = {
-        columns.get(role.name, role.column): table.dataset[role.name]
-        for role in family.roles
-        if role.is_id and role.name in table.dataset.column_names
+    ids = {role.name: role.column for role in roles if role.is_id and role.name in table.dataset.column_names}
+    write_rows(output, [*ids.values(), *predictions[0]], _with_left_out(table, list(ids), predictions))
+    return {
+        "rows": len(predictions),
+        "skipped": len(table.left_out),
+        "output": str(output),
+        "models": [str(RunFolder(run).final_model) for run in runs],
     }
-    rows = zip(*ids.values(), strict=True) if ids else [()] * len(predictions)
-    _write_table(
-        output,
-        [*ids, *predictions[0]],
-        ([*cells, *prediction.values()] for cells, prediction in zip(rows, predictions, strict=True)),
-    )
-    models = [str(RunFolder(run).final_model) for run in runs]
-    return {"rows": len(predictions), "output": str(output), "models": models}
+
+
+def _with_left_out(
+    table: Table, ids: Sequence[str], predictions: Sequence[Mapping[str, Any]]
+) -> Iterator[list[Any]]:
+    """Give every row of a table to predict in the order of its files: its ids and what was predicted, or nothing."""
+    places, columns = table.row_places(), [table.dataset[role][:] for role in ids]
+    nothing = [None] * len(predictions[0])
+    left_out = deque(table.left_out)
+    for row, prediction in enumerate(predictions):
+        while left_out and left_out[0].place < places[row]:
+            each = left_out.popleft()
+            yield [*(each.ids.get(role, "") for role in ids), *nothing]
+        yield [*(column[row] for column in columns), *prediction.values()]
+    for each in left_out:
+        yield [*(each.ids.get(role, "") for role in ids), *nothing]
 
 
 def _check_is_finished(run: Path) -> None:
@@ -103,21 +120,23 @@ def _check_is_finished(run: Path) -> None:
 
 def _predicted(
     run: Path,
-    source: Path,
+    source: str,
+    overrides: Sequence[str],
     profile: Profile,
     advance: Callable[[int, int], None],
     tell: Callable[[str], None],
-) -> tuple[Family, Table, list[dict[str, Any]]]:
+) -> tuple[Sequence[Role], Table, Family, list[dict[str, Any]]]:
     folder = RunFolder(run)
-    experiment = load_record(folder.experiment)
+    experiment = load_record(folder.experiment, overrides)
     family = load_family(experiment, tell)
+    data = experiment.data
+    roles = roles_to_predict(family.roles, data.columns, columns_of(source, data), tell)
     table = read_table(
         source,
-        family.roles,
-        experiment.data.columns,
+        roles,
+        {name: column for name, column in data.columns.items() if not _is_id(name, roles)},
         for_prediction=True,
-        encoding=experiment.data.encoding,
-        on_bad_row=experiment.data.on_bad_row,
+        reading=data,
         cache_folder=cache_folder(),
     )
     for message in table.messages():
@@ -132,7 +151,12 @@ def _predicted(
         done += rows
         advance(done, len(encoded))
 
-    return family, table, family.predict(model, tokenizer, encoded, progress=count)
+    return roles, table, family, family.predict(model, tokenizer, encoded, progress=count)
+
+
+def _is_id(name: str, roles: Sequence[Role]) -> bool:
+    """Return whether a role is an id, whose column :func:`roles_to_predict` has settled."""
+    return any(role.is_id for role in roles if role.name == name)
 
 
 def tested_rows(corpus: Corpus) -> Tested:
@@ -171,16 +195,8 @@ def write_predictions(path: Path, family: Family, model: PreTrainedModel, corpus
     roles = [role.name for role in family.roles if role.name in dataset.column_names and not role.is_id]
     names = [name if name.startswith(PROBABILITY) else f"{PREDICTED}{name}" for name in predictions[0]]
     columns = [tested.numbers.tolist(), *(dataset[role][:] for role in roles)]
-    _write_table(
+    write_rows(
         path,
         [ROW, *roles, *names],
         ([*cells, *prediction.values()] for *cells, prediction in zip(*columns, predictions, strict=True)),
     )
-
-
-def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_text(path, text.getvalue())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
 
+from dure.config.data import Source, source_name
+from dure.data.labels import label_counts
+from dure.data.overlap import notes_on_texts
 from dure.data.tables import Table
 from dure.errors import UserError
 from dure.family import Family, load_family
@@ -53,23 +55,23 @@ def _skipping(family: Family) -> Family:
     return load_family(family.experiment.with_({"data.on_bad_row": "skip"}))
 
 
-def _sources(note: Note, family: Family) -> dict[str, str]:
+def _sources(note: Note, family: Family) -> dict[str, Source]:
     """Return the table that each split is read from, when all are there and belong together."""
     from dure.config.data import SAMPLE
     from dure.family.corpus import check_sources
 
     check_sources(family.experiment)
     data = family.experiment.data
-    sources = {"train": data.train}
+    sources: dict[str, Source] = {"train": data.train}
     if data.fold is None:
         test = SAMPLE if data.test is None and data.train == SAMPLE else data.test
         sources |= {split: source for split, source in (("dev", data.dev), ("test", test)) if source}
-    note.found = ", ".join(f"{split}: {source}" for split, source in sources.items())
+    note.found = ", ".join(f"{split}: {source_name(source)}" for split, source in sources.items())
     return sources
 
 
 def _table(
-    note: Note, family: Family, lenient: Family, split: str, source: str, tables: dict[str, Table]
+    note: Note, family: Family, lenient: Family, split: str, source: Source, tables: dict[str, Table]
 ) -> Table:
     """Read a table to its end, and put it into ``tables`` even when it has rows that would stop a run."""
     from dure.family.corpus import read_split
@@ -102,11 +104,14 @@ def _targets(note: Note, family: Family, tables: dict[str, Table]) -> bool:
     parts = []
     for role in family.roles:
         if role.is_class and role.name in tables["train"].dataset.column_names:
-            counts = Counter(cell.strip() for cell in tables["train"].dataset[role.name])
+            counts = label_counts(tables["train"].dataset[role.name], role.separator)
             shares = [f"{name or '(none)'} {number:,}" for name, number in counts.most_common(_CLASSES_NAMED)]
             more = ", …" if len(counts) > _CLASSES_NAMED else ""
-            parts.append(f"{role.name}: {len(counts)} values ({', '.join(shares)}{more})")
-    note.found = "; ".join((*parts, *told)) or "texts, no classes"
+            number = len(counts) - ("" in counts)
+            what = "labels, several in a row" if role.separator else "classes"
+            parts.append(f"{role.name}: {number} {what} ({', '.join(shares)}{more})")
+    texts = notes_on_texts(tables, family.roles)
+    note.found = "; ".join((*parts, *told, *texts)) or "texts, no classes"
     return True
 
 

@@ -130,7 +130,7 @@ class StudyConsole(StudyListener):
             self._printed[trial.name] = now
             self._terminal.say(self._line(trial, with_scores=new_state or validated))
 
-    def told(self, message: str) -> None:
+    def notified(self, message: str) -> None:
         """Print a line once: the first trial that tells it stands for all."""
         name, _, text = message.partition(": ")
         self._terminal.tell_once(message, key=text if name in self._trials else None)
@@ -198,7 +198,7 @@ class RunConsole(RunListener):
         self._seen = 0.0
         self._printed: float | None = None
 
-    def started(self, start: RunStart, tell: Callable[[str], None]) -> None:
+    def started(self, start: RunStart, notify: Callable[[str], None]) -> None:
         """Say what runs and where its results will be."""
         self._start, self._latest, self._train = start, None, {}
         resumed = f" from step {start.resumed_step}" if start.resumed_step else ""
@@ -227,7 +227,7 @@ class RunConsole(RunListener):
         spent = ", ".join(filter(None, [duration(progress.seconds), _left(left)]))
         self._terminal.say(" · ".join([*position, *scores, spent]))
 
-    def told(self, message: str) -> None:
+    def notified(self, message: str) -> None:
         """Print a line once."""
         self._terminal.tell_once(message)
 

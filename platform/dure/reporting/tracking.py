@@ -27,9 +27,9 @@ _MAX_TAG_LENGTH = 64
 _MAX_REASON_LENGTH = 160
 
 
-def tracker_for(experiment: Experiment) -> RunListener:
-    """Return the listener that tracks an experiment: W&B's, or the null listener when it is not enabled."""
-    return WandbTracker(experiment.wandb) if experiment.wandb.enabled else RunListener()
+def trackers_for(experiment: Experiment) -> tuple[RunListener, ...]:
+    """Return the listeners that track an experiment: W&B's, when it is enabled."""
+    return (WandbTracker(experiment.wandb),) if experiment.wandb.enabled else ()
 
 
 class WandbTracker(RunListener):
@@ -48,14 +48,14 @@ class WandbTracker(RunListener):
 
     def __init__(self, config: WandbConfig) -> None:
         self._config = config
-        self._tell: Callable[[str], None] | None = None
+        self._notify: Callable[[str], None] | None = None
         self._run: Any = None
         self._is_online = False
 
-    def started(self, start: RunStart, tell: Callable[[str], None]) -> None:
+    def started(self, start: RunStart, notify: Callable[[str], None]) -> None:
         """Open the W&B run, or go on in the one that this folder already has."""
-        self._tell = tell
-        self._guarded(lambda: self._open(start, tell))
+        self._notify = notify
+        self._guarded(lambda: self._open(start, notify))
 
     def progressed(self, progress: RunProgress) -> None:
         """Log the numbers under ``train/…`` or ``eval/…``.
@@ -88,8 +88,8 @@ class WandbTracker(RunListener):
             began = time.monotonic()
             run.finish(exit_code=0 if result.state in ("completed", "stopped") else 1)
             # wandb says nothing of its own when it gives up.
-            if self._is_online and time.monotonic() - began >= FINISH_SECONDS and self._tell is not None:
-                self._tell(
+            if self._is_online and time.monotonic() - began >= FINISH_SECONDS and self._notify is not None:
+                self._notify(
                     f"W&B did not take everything within {FINISH_SECONDS:.0f} s: what it lacks is in the folder "
                     "wandb of the run; upload it with `wandb sync RUN/wandb/run-*`"
                 )
@@ -103,10 +103,10 @@ class WandbTracker(RunListener):
         except Exception as error:
             self._run = None
             _stop_service()
-            if self._tell is not None:
-                self._tell(f"W&B failed and is off from here, the run goes on: {_reason(error)}")
+            if self._notify is not None:
+                self._notify(f"W&B failed and is off from here, the run goes on: {_reason(error)}")
 
-    def _open(self, start: RunStart, tell: Callable[[str], None]) -> None:
+    def _open(self, start: RunStart, notify: Callable[[str], None]) -> None:
         mode, why = _mode()
         if mode == "disabled":
             return
@@ -118,9 +118,9 @@ class WandbTracker(RunListener):
             run = self._init(start, "offline")
             mode, why = "offline", _reason(error)
         if mode == "offline":
-            tell(f"W&B is offline ({why}): its files are in the folder wandb of each run; {_UPLOAD_HINT}")
+            notify(f"W&B is offline ({why}): its files are in the folder wandb of each run; {_UPLOAD_HINT}")
         elif run.url:
-            tell(f"W&B: {run.project_url or run.url}")
+            notify(f"W&B: {run.project_url or run.url}")
         self._is_online = mode == "online"
         run.define_metric("step", hidden=True)
         run.define_metric("*", step_metric="step")

@@ -147,9 +147,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from dure.signals import Stopped, install
 
     experiment, profile, folder, *cut = sys.argv[1:] if arguments is None else arguments
-    companions: list[RunListener] = []
+    listeners: list[RunListener] = []
     if cut:
-        companions.append(Cutting(Cut(int(cut[0]), signal.Signals(int(cut[1]))), os.getpid()))
+        listeners.append(Cutting(Cut(int(cut[0]), signal.Signals(int(cut[1]))), os.getpid()))
     install()
     try:
         with terminal() as screen:
@@ -158,8 +158,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 profile=api.load_profile(profile),
                 path=Path(folder),
                 resume=Path(folder).is_dir(),
-                listeners=[RunConsole(screen)],
-                companions=companions,
+                followers=[RunConsole(screen)],
+                listeners=listeners,
             )
     except Stopped:
         sys.exit(_INTERRUPTED)

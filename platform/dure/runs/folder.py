@@ -18,6 +18,8 @@ from dure.files import read_json, write_json
 
 STUDY_FILE = "study.yaml"
 """What a study is, in its folder."""
+EVENTS_FILE = "events.jsonl"
+"""What a run or study said while it went on, in its folder."""
 ROW = "row"
 """Column of ``predictions.csv``: number of the row in the checked table that it comes from, from 0."""
 PREDICTED = "predicted_"
@@ -74,6 +76,7 @@ class RunFolder:
         self.experiment = path / "experiment.yaml"
         self.environment = path / "environment.json"
         self.metrics = path / "metrics.jsonl"
+        self.events = path / EVENTS_FILE
         self.result = path / "result.json"
         self.log = path / "run.log"
         self.final_model = path / "final_model"

@@ -6,7 +6,7 @@ import logging
 import os
 import traceback
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -16,7 +16,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from dure.config.schema import Profile
 from dure.errors import RunError
-from dure.events import RunListener, RunProgress, RunStart
+from dure.events import RunListener, RunProgress
 from dure.runs.checkpoints import last_checkpoint
 from dure.runs.folder import RunResult
 from dure.runs.restarts import Restarts
@@ -50,12 +50,11 @@ def scaling(profile: Profile, num_workers: int) -> ScalingConfig:
     )
 
 
-def report_of(progress: RunProgress, told: Sequence[str], *, samples_per_step: int) -> dict[str, Any]:
+def report_of(progress: RunProgress, *, samples_per_step: int) -> dict[str, Any]:
     """Return a record of a run as the flat dictionary that Ray passes on.
 
     Args:
         progress: The record.
-        told: Lines for the user since the last report.
         samples_per_step: Rows that one optimiser step sees; makes ``samples``, the time by which schedulers
             compare trials whatever their batch sizes.
     """
@@ -67,7 +66,6 @@ def report_of(progress: RunProgress, told: Sequence[str], *, samples_per_step: i
         "total_steps": progress.total_steps,
         "epoch": progress.epoch,
         "seconds": progress.seconds,
-        "told": list(told),
     }
 
 
@@ -78,45 +76,12 @@ class TrainReporter(RunListener):
 
     def __init__(self, samples_per_step: int) -> None:
         self._samples_per_step = samples_per_step
-        self._told: list[str] = []
-
-    def told(self, message: str) -> None:
-        """Keep the line for the next report."""
-        self._told.append(message)
 
     def progressed(self, progress: RunProgress) -> None:
-        """Report, with the lines since the last report."""
+        """Report."""
         from ray import train
 
-        train.report(report_of(progress, self._told, samples_per_step=self._samples_per_step))
-        self._told = []
-
-
-class _Announced(RunListener):
-    """Travels with lines that the workers tell when they start, each once."""
-
-    def __init__(self, lines: Sequence[str] = ()) -> None:
-        self._lines = list(lines)
-        self._handed: list[str] = []
-
-    def add(self, line: str) -> None:
-        """Keep a line for the next start."""
-        logger.info(line)
-        self._lines.append(line)
-
-    def to(self, request: RunRequest) -> RunRequest:
-        """Hand the lines over to a request."""
-        self._handed, self._lines = self._lines, []
-        return replace(request, listeners=(*request.listeners, _Announced(self._handed)))
-
-    def take_back(self) -> None:
-        """Keep the lines that were handed over, since no worker started."""
-        self._lines = [*self._handed, *self._lines]
-
-    def started(self, start: RunStart, tell: Callable[[str], None]) -> None:
-        """Tell them."""
-        for line in self._lines:
-            tell(line)
+        train.report(report_of(progress, samples_per_step=self._samples_per_step))
 
 
 def run_name(request: RunRequest) -> str:
@@ -130,19 +95,18 @@ def fit(
     *,
     in_process: bool | None = None,
     callbacks: Sequence[Any] = (),
-    tell: Callable[[str], None] | None = None,
 ) -> RunResult:
     """Run an experiment as a ``TorchTrainer`` and return its result.
 
     When a worker process dies, all workers are started again from the last whole checkpoint, at most
     ``profile.max_restarts`` times. This is the one place where that is decided, and not Ray Train, which cannot
-    tell a process that died from an error that would only come again, nor say where a run goes on.
+    tell a process that died from an error that would only come again, nor say where a run goes on. What it does is
+    said in the run's stream.
 
     Args:
         request: What to run; its listeners are called where it trains.
         in_process: Train in this process (one worker only); by default when the profile lets it.
         callbacks: Ray Train callbacks of the driver's side.
-        tell: Gets a line for every restart, in this process; by default the workers tell it when they start.
 
     Raises:
         UserError: The experiment, its data or its checkpoint is wrong.
@@ -155,7 +119,7 @@ def fit(
     request = replace(request, listeners=(RayMetrics.of(request), *request.listeners))
     if not in_process:
         _show_to_train_api()
-        return _fit_on_workers(request, callbacks, tell)
+        return _fit_on_workers(request, callbacks)
     # Ray says at every start that local mode is a new feature.
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     trainer = TorchTrainer(
@@ -169,14 +133,11 @@ def fit(
     return result
 
 
-def _fit_on_workers(
-    request: RunRequest, callbacks: Sequence[Any], tell: Callable[[str], None] | None
-) -> RunResult:
+def _fit_on_workers(request: RunRequest, callbacks: Sequence[Any]) -> RunResult:
     limit, folder = request.profile.max_restarts, request.folder()
     restarts = request.restarts or Restarts(request.path, session=uuid.uuid4().hex)
     request = replace(request, restarts=restarts)
-    announced = _Announced()
-    tell = tell or announced.add
+    notify = request.event_log("driver").notified
     waits, batch_size = False, request.experiment.training.batch_size
     most = worker_counts(request.profile, batch_size)[0]
     before = request.profile.num_workers
@@ -189,18 +150,17 @@ def _fit_on_workers(
         num_workers = fitting_workers(request.profile, nodes, batch_size) or most
         if num_workers != before:
             rows = batch_size // num_workers
-            tell(f"trains with {num_workers} of {request.profile.num_workers} workers, {rows} rows each")
+            notify(f"trains with {num_workers} of {request.profile.num_workers} workers, {rows} rows each")
         before = num_workers
         try:
-            _trainer(announced.to(request), num_workers, callbacks).fit()
+            _trainer(request, num_workers, callbacks).fit()
         except Exception as error:
             # The frames hold the controller, which lives as long as somebody knows it.
             traceback.clear_frames(error.__traceback__)
             if waits_for_resources(error):
-                announced.take_back()
                 if not waits:
                     each = amounts(worker_resources(request.profile))
-                    tell(f"waits for room for {num_workers} worker(s) of {each} each")
+                    notify(f"waits for room for {num_workers} worker(s) of {each} each")
                 waits = True
                 if request.stop_file is not None and request.stop_file.exists():
                     return _not_begun(request)
@@ -210,7 +170,7 @@ def _fit_on_workers(
             if number <= limit:
                 last = last_checkpoint(folder.checkpoints)
                 again = restart_line(death, number, limit, None if last is None else last.name)
-                tell(f"a worker died {again}")
+                notify(f"a worker died {again}")
             request, waits = replace(request, resume=True), False
             continue
         finished = folder.read_result()

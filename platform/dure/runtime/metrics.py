@@ -80,7 +80,7 @@ class RayMetrics(RunListener):
         self._values: dict[tuple[str, str], float] = {("dure_stage_ratio", ""): ratio}
         self._step = 0
         self._seconds: float | None = None
-        self._tell: Callable[[str], None] = logger.info
+        self._notify: Callable[[str], None] = logger.info
         self._export: _Export | None = None
 
     @classmethod
@@ -98,9 +98,9 @@ class RayMetrics(RunListener):
             device=request.profile.device,
         )
 
-    def started(self, start: RunStart, tell: Callable[[str], None]) -> None:
+    def started(self, start: RunStart, notify: Callable[[str], None]) -> None:
         """Begin to export, when this process is connected to Ray."""
-        self._step, self._tell = start.resumed_step, tell
+        self._step, self._notify = start.resumed_step, notify
         if ray.is_initialized():
             self._guarded(self._open)
 
@@ -122,7 +122,7 @@ class RayMetrics(RunListener):
         except Exception as error:
             self.finished(RunResult("", "failed"))
             reason = " ".join(str(error).split())[:160]
-            self._tell(
+            self._notify(
                 f"figures for Ray's metrics are off from here, the run goes on: {type(error).__name__}: {reason}"
             )
 

@@ -89,7 +89,7 @@ def push_end(mirror: Mirror, tell: Tell) -> None:
 def kept_in_storage(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
     """Let a function that fills the folder ``path`` on the machine ``profile`` leave all of it in storage, if there is one.
 
-    What has to be told, a failure above all, goes to its argument ``tell`` or ``listener``.
+    What the user must know, a failure above all, goes to its argument ``tell`` or ``follower``.
     """
 
     @wraps(function)
@@ -99,7 +99,7 @@ def kept_in_storage(function: Callable[_Arguments, _Result]) -> Callable[_Argume
         shared = shared_folder(given["profile"], path)
         if shared is None:
             return function(*args, **kwargs)
-        tell: Tell = given.get("tell") or getattr(given.get("listener"), "told", None) or logger.warning
+        tell: Tell = given.get("tell") or getattr(given.get("follower"), "notified", None) or logger.warning
         mirror = shared.mirror(path)
         # What is in here, the sweep of a unified training for one, finds its place by this.
         push_start(mirror, tell)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from ray import tune
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
-from dure.config.schema import Experiment, Profile
+from dure.config.schema import Profile
 from dure.events import SETTLED, RunListener, StudyListener
 from dure.runs.logs import captured_output
 from dure.runtime.cluster import Cluster, cluster
@@ -23,7 +24,7 @@ from dure.signals import Stopped, stoppable
 from dure.storage.mirror import SharedFolder, shared_folder
 from dure.studies.board import Board, trial_name
 from dure.studies.strategy import Strategy, TrialPlan
-from dure.studies.trial import TrialRequests, named_trainable, settled
+from dure.studies.trial import Listeners, TrialRequests, named_trainable, no_listeners, settled
 
 logger = logging.getLogger(__name__)
 
@@ -35,9 +36,8 @@ def run_study(
     *,
     profile: Profile,
     path: Path,
-    listener: StudyListener | None = None,
-    trackers: Mapping[str, RunListener] | None = None,
-    tracker: Callable[[Experiment], RunListener] | None = None,
+    follower: StudyListener | None = None,
+    listeners: Listeners = no_listeners,
     address: str | None = None,
 ) -> dict[str, Any]:
     """Run a study, or what is left of it, and return its summary.
@@ -48,9 +48,8 @@ def run_study(
         strategy: Which trials to run.
         profile: The machine of every trial.
         path: Folder of the study; each trial gets a folder in it.
-        listener: Who is told of progress, here in the driver.
-        trackers: Listener that travels with a trial, by the trial's name.
-        tracker: Makes the listener of a trial that ``trackers`` does not name; travels itself.
+        follower: Who hears of the study, here in the driver.
+        listeners: Makes the listeners of a trial, of its experiment, in the process that trains; travels itself.
         address: Ray cluster to join; an own one is started and ended when not given.
 
     Returns:
@@ -62,19 +61,19 @@ def run_study(
         RunError: Ray does not start.
         Stopped: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
     """
-    listener = listener or StudyListener()
+    follower = follower or StudyListener()
     plans = list(strategy.trials())
     shared = shared_folder(profile, path)
-    board = Board(strategy, plans, path, listener, shared, limit=profile.max_restarts)
-    listener.started(strategy.name, path, board.statuses())
+    board = Board(strategy, plans, path, follower, shared, limit=profile.max_restarts)
+    follower.started(strategy.name, path, board.statuses())
     try:
-        with stoppable(path, listener.told) as board.stop_file:
-            _run_pending(strategy, plans, board, profile, trackers or {}, tracker, address, shared)
+        with board.followed(), stoppable(path, board.notify) as board.stop_file:
+            _run_pending(strategy, plans, board, profile, listeners, address, shared)
     except Stopped:
-        listener.finished(board.summary())
+        follower.finished(board.summary())
         raise
     summary = board.summary()
-    listener.finished(summary)
+    follower.finished(summary)
     return summary
 
 
@@ -83,13 +82,12 @@ def _run_pending(
     plans: Sequence[TrialPlan],
     board: Board,
     profile: Profile,
-    trackers: Mapping[str, RunListener],
-    tracker: Callable[[Experiment], RunListener] | None,
+    listeners: Listeners,
     address: str | None,
     shared: SharedFolder | None,
 ) -> None:
     """Run what is not settled, on a cluster, and write the summary whatever happens."""
-    path, listener = board.path, board.listener
+    path = board.path
     unsettled = [plan.name for plan in plans if board.status(plan.name).state not in SETTLED]
     pending = strategy.pending(unsettled)
     board.forget_results(pending)
@@ -100,19 +98,18 @@ def _run_pending(
                 profile=profile,
                 path=path,
                 experiments={plan.name: plan.experiment for plan in plans if plan.experiment is not None},
-                trackers=trackers,
-                tracker=tracker,
-                listeners=strategy.listeners(),
+                listeners=_of_both(strategy.listeners(), listeners),
                 keeps_predictions=strategy.keeps_predictions,
                 folders={plan.name: plan.folder for plan in plans if plan.folder is not None},
                 stop_file=board.stop_file,
                 session=board.session,
                 shared=shared,
             )
-            with cluster(address, name=strategy.name, path=path, tell=listener.told) as ray_cluster:
+            with cluster(address, name=strategy.name, path=path, tell=board.last_word) as ray_cluster:
                 if ray_cluster.dashboard_url:
-                    listener.told(f"Ray dashboard: {ray_cluster.dashboard_url}")
-                _fit(strategy, pending, requests, ray_cluster, board)
+                    board.notify(f"Ray dashboard: {ray_cluster.dashboard_url}")
+                relay = board.relay_from_others()
+                _fit(strategy, pending, replace(requests, relay=relay), ray_cluster, board)
             board.stop_if_asked()
 
 
@@ -156,6 +153,11 @@ def _fit(
         TUNE_DISABLE_STRICT_METRIC_CHECKING="1",
     ):
         tuner.fit()
+
+
+def _of_both(first: Sequence[RunListener], further: Listeners) -> Listeners:
+    """Return what makes the listeners of a trial: those of its strategy come first."""
+    return lambda experiment: (*first, *further(experiment))
 
 
 @contextmanager

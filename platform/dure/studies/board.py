@@ -16,7 +16,16 @@ import ray
 from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 
-from dure.events import SETTLED, StudyListener, TrialStatus
+from dure.events import (
+    SETTLED,
+    Entry,
+    Notice,
+    RunProgress,
+    StudyEnd,
+    StudyListener,
+    StudyStart,
+    TrialStatus,
+)
 from dure.files import write_json
 from dure.runs.checkpoints import last_checkpoint
 from dure.runs.disk import is_disk_full
@@ -24,10 +33,12 @@ from dure.runs.folder import RunFolder, RunResult, finite, folder_at
 from dure.runs.restarts import Restarts
 from dure.runtime.deaths import Death, death_of
 from dure.runtime.fit import died_too_often, restart_line
+from dure.runtime.relay import Relay
 from dure.signals import Stopped
 from dure.storage.mirror import SharedFolder
 from dure.storage.pushing import StudyMirror
 from dure.studies.strategy import Strategy, TrialPlan
+from dure.studies.streams import StudyStreams
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +56,7 @@ class Board(tune.Callback):  # type: ignore[misc]
         strategy: Strategy,
         plans: Sequence[TrialPlan],
         path: Path,
-        listener: StudyListener,
+        follower: StudyListener,
         shared: SharedFolder | None,
         *,
         limit: int,
@@ -54,13 +65,14 @@ class Board(tune.Callback):  # type: ignore[misc]
         self._limit = limit
         self.strategy = strategy
         self.path = path
-        self.listener = listener
+        self.follower = follower
         self.stop_file: Path | None = None
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self._began = time.monotonic()
         self._finished = False
         self._trials: dict[str, TrialStatus] = {}
-        self.mirror = None if shared is None else StudyMirror(shared, path, self._running, self._tell)
+        self._heard: set[str] = set()
+        self.mirror = None if shared is None else StudyMirror(shared, path, self._running, self.notify)
         for plan in plans:
             folder = path / (plan.name if plan.folder is None else plan.folder)
             status = self._from_folder(TrialStatus(name=plan.name, state="pending", path=folder))
@@ -71,6 +83,7 @@ class Board(tune.Callback):  # type: ignore[misc]
                 if restored
                 else TrialStatus(name=plan.name, state="pending", path=folder)
             )
+        self._streams = StudyStreams(path, {name: each.path for name, each in self._trials.items()})
 
     def status(self, name: str) -> TrialStatus:
         """Return where a trial stands."""
@@ -107,6 +120,32 @@ class Board(tune.Callback):  # type: ignore[misc]
                 for trial in trials
             ],
         }
+
+    @contextmanager
+    def followed(self) -> Iterator[None]:
+        """Let the follower hear of everything that the study and its trials say while the body runs."""
+        self._streams.log().write(StudyStart(self.strategy.name, tuple(self._trials)))
+        with self._streams.followed(self._hear):
+            try:
+                yield
+            finally:
+                ended = self.summary()
+                self._streams.log().write(StudyEnd(ended["study"], ended["state"], ended["seconds"]))
+
+    def relay_from_others(self) -> Relay | None:
+        """Begin to hear of trials on other nodes of the cluster, and return what they send it by, if there are some."""
+        self._streams.relay = Relay.to_here()
+        return self._streams.relay
+
+    def notify(self, message: str, *, trial: str | None = None) -> None:
+        """Say one line to the user, by the stream of the study or of one of its trials."""
+        logger.info(message if trial is None else f"{trial}: {message}")
+        self._streams.log(trial).notified(message)
+
+    def last_word(self, message: str) -> None:
+        """Say a line straight to whoever follows, because this process ends then."""
+        self._follower.notified(message)
+        self.notify(message)
 
     @contextmanager
     def summarised(self) -> Iterator[None]:
@@ -154,41 +193,58 @@ class Board(tune.Callback):  # type: ignore[misc]
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial has its process."""
-        if "told" in trial.config:
-            self._tell(f"{trial_name(trial)}: {trial.config['told']}")
-        self._change(trial, state="running", stage=self.strategy.stage(trial.config))
+        name = trial_name(trial)
+        self._streams.open(name)
+        if "notice" in trial.config:
+            self.notify(trial.config["notice"], trial=name)
+        self._change(name, state="running", stage=self.strategy.stage(trial.config))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """A trial has new numbers."""
-        for message in result.get("told", ()):
-            self._tell(f"{trial_name(trial)}: {message}")
+        """A trial has new numbers, which its stream has too where it can be seen from here."""
+        self._streams.look(self._hear)
+        name = trial_name(trial)
         if "step" not in result:
             self._bring(trial)
-            for message in self.strategy.reported(self._trials[trial_name(trial)], result):
-                self._tell(f"{trial_name(trial)}: {message}")
+            for message in self.strategy.reported(self._trials[name], result):
+                self.notify(message, trial=name)
             self._write()
-            return
-        known = self._trials[trial_name(trial)].metrics
+        elif name not in self._heard:
+            numbers = {key: value for key, value in result.items() if isinstance(value, int | float)}
+            kind, step, total = result["kind"], int(result["step"]), int(result["total_steps"])
+            self._progress(
+                name,
+                RunProgress(kind, step, total, float(result["epoch"]), float(result["seconds"]), numbers),
+            )
+
+    def _hear(self, trial: str | None, entry: Entry) -> None:
+        """Take what a stream says; how a trial ends is what Tune says."""
+        match entry.event:
+            case Notice(message):
+                self.follower.notified(message if trial is None else f"{trial}: {message}")
+            case RunProgress() if trial is not None:
+                self._heard.add(trial)
+                self._progress(trial, entry.event)
+
+    def _progress(self, trial: str, progress: RunProgress) -> None:
         numbers = {
             key: float(value)
-            for key, value in result.items()
+            for key, value in progress.metrics.items()
             if key.startswith(("loss", "learning_rate", "grad_norm", "eval_", "untrained_"))
-            and isinstance(value, int | float)
         }
         self._change(
             trial,
-            state="running",
-            step=int(result["step"]),
-            total_steps=int(result["total_steps"]),
-            epoch=float(result["epoch"]),
-            seconds=float(result["seconds"]),
-            metrics={**known, **numbers},
+            step=progress.step,
+            total_steps=progress.total_steps,
+            epoch=progress.epoch,
+            seconds=progress.seconds,
+            metrics={**self._trials[trial].metrics, **numbers},
         )
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial returned, and its result says how it went; or the study's scheduler stopped it."""
+        self._streams.look(self._hear)
         name = trial_name(trial)
         folder = RunFolder(self._trials[name].path)
         if self._result(folder) is None:
@@ -200,7 +256,7 @@ class Board(tune.Callback):  # type: ignore[misc]
         """A trial's process died, and it is about to be started again."""
         death, restarts = self._died(trial)
         again = restart_line(death, restarts.num_counted, self._limit, _last_checkpoint_name(restarts.path))
-        self._tell(f"{trial_name(trial)}: its process died {again}")
+        self.notify(f"its process died {again}", trial=trial_name(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process died once too often."""
@@ -224,10 +280,6 @@ class Board(tune.Callback):  # type: ignore[misc]
         restarts.add(death.reason, counts=death.counts)
         return death, restarts
 
-    def _tell(self, message: str) -> None:
-        logger.info(message)
-        self.listener.told(message)
-
     def _write(self) -> None:
         try:
             write_json(self.path / self.strategy.summary_file, self.summary())
@@ -235,18 +287,24 @@ class Board(tune.Callback):  # type: ignore[misc]
             if not is_disk_full(error):
                 raise
             # The trials wait for room; the study shall not end for a summary that is written again.
-            self._tell(f"{self.strategy.summary_file} is not written: the disk is full")
+            self.notify(f"{self.strategy.summary_file} is not written: the disk is full")
 
-    def _change(self, trial: Any, **values: Any) -> None:
-        name = trial_name(trial)
-        self._trials[name] = replace(self._trials[name], **values)
-        self.listener.changed(self._trials[name])
+    def _change(self, trial: str, **values: Any) -> None:
+        with self._streams.held():
+            self._put(replace(self._trials[trial], **values))
+
+    def _put(self, now: TrialStatus) -> None:
+        with self._streams.held():
+            before, self._trials[now.name] = self._trials[now.name], now
+            if now.state != before.state:
+                self._streams.log().write(now)
+            self.follower.changed(now)
 
     def _end(self, trial: Any, otherwise: str) -> None:
         name = trial_name(trial)
-        before = replace(self._trials[name], state="failed", error=otherwise)
-        self._trials[name] = self._from_folder(before)
-        self.listener.changed(self._trials[name])
+        self._streams.look(self._hear)
+        self._streams.close(name)
+        self._put(self._from_folder(replace(self._trials[name], state="failed", error=otherwise)))
         self.strategy.ended(self.statuses())
         self._write()
         self._share()

@@ -42,7 +42,7 @@ class DivergenceGuard(RunListener):
         self._first = first_loss
         self._above = 0
 
-    def started(self, start: RunStart, tell: Callable[[str], None]) -> None:
+    def started(self, start: RunStart, notify: Callable[[str], None]) -> None:
         """Forget the run before, since a process trains many; a run that continues had its first loss."""
         self._first, self._above = self._given, 0
         if self._first is None and start.resumed_step:

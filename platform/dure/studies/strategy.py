@@ -35,8 +35,8 @@ class Strategy(ABC):
     summary is written: after every trial and at the end.
 
     A trial is known by ``config["trial"]``, its name. What it runs is the plan's experiment, or, for a trial
-    that a search algorithm proposes, ``config["experiment"]``: the experiment as JSON. ``config["told"]``, if there is one, is told
-    when the trial starts.
+    that a search algorithm proposes, ``config["experiment"]``: the experiment as JSON. ``config["notice"]``, if there is one, is said
+    to the user when the trial starts.
     """
 
     summary_file: ClassVar[str] = "experiment_summary.json"

@@ -163,7 +163,7 @@ def batch(
     path: Path,
     resume: bool = False,
     address: str | None = None,
-    listener: StudyListener | None = None,
+    follower: StudyListener | None = None,
 ) -> dict[str, Any]:
     """Run the experiments of a study side by side and return the summary.
 
@@ -174,7 +174,7 @@ def batch(
         RunError: Ray does not start.
     """
     from dure.reporting.summary import summary_text
-    from dure.reporting.tracking import tracker_for
+    from dure.reporting.tracking import trackers_for
     from dure.studies.adapter import run_study
     from dure.studies.batch import Batch
 
@@ -188,8 +188,8 @@ def batch(
         Batch(study, experiments),
         profile=profile,
         path=path,
-        listener=listener,
-        trackers={each.name: tracker_for(each) for each in experiments},
+        follower=follower,
+        listeners=trackers_for,
         address=address,
     )
     write_text(path / "experiment_summary.txt", summary_text(summary))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from dure.events import RunListener, RunProgress
 from dure.runs.folder import RunFolder, RunResult
 from dure.runs.restarts import Restarts
 from dure.runtime.fit import TrainReporter, fit, report_of, run_name
+from dure.runtime.relay import Relay
 from dure.storage.mirror import SharedFolder
 from dure.storage.pushing import push_end
 from dure.storage.remote import StorageError
@@ -25,6 +27,14 @@ from dure.studies.divergence import DivergedError
 from dure.training.run import RunRequest, one_line
 
 logger = logging.getLogger(__name__)
+
+Listeners = Callable[[Experiment], Sequence[RunListener]]
+"""Makes the listeners of a trial; called in the process that trains it."""
+
+
+def no_listeners(experiment: Experiment) -> Sequence[RunListener]:
+    """Make none."""
+    return ()
 
 
 @dataclass(frozen=True)
@@ -36,28 +46,26 @@ class TrialRequests:
         profile: The machine of every trial.
         path: Folder of the study.
         experiments: Experiments that are known before the study runs, by the trial's name.
-        trackers: Listener that travels with a trial, by the trial's name.
-        tracker: Makes the listener of a trial that ``trackers`` does not name.
-        listeners: Listeners of every trial.
+        listeners: Makes the listeners of a trial, of its experiment.
         keeps_predictions: Whether every trial leaves the predictions of its test rows.
         folders: Folder of a trial within the study's, where it is not its name.
         stop_file: As soon as this file is there, trials save a checkpoint and return, and others do not begin.
         session: Names this run of the study among those that went on with it.
         shared: The folder of the study, when it is mirrored in storage.
+        relay: Takes what trials say to the driver from other nodes, if there are some.
     """
 
     study: str
     profile: Profile
     path: Path
     experiments: Mapping[str, Experiment] = field(default_factory=dict)
-    trackers: Mapping[str, RunListener] = field(default_factory=dict)
-    tracker: Callable[[Experiment], RunListener] | None = None
-    listeners: tuple[RunListener, ...] = ()
+    listeners: Listeners = no_listeners
     keeps_predictions: bool = False
     folders: Mapping[str, str] = field(default_factory=dict)
     stop_file: Path | None = None
     session: str = ""
     shared: SharedFolder | None = None
+    relay: Relay | None = None
 
     def path_of(self, name: str) -> Path:
         """Return the folder of a trial."""
@@ -69,9 +77,6 @@ class TrialRequests:
         experiment = self.experiments.get(name)
         if experiment is None:
             experiment = Experiment.model_validate_json(config["experiment"])
-        tracker = self.trackers.get(name)
-        if tracker is None and self.tracker is not None:
-            tracker = self.tracker(experiment)
         return RunRequest(
             experiment=experiment,
             profile=self.profile,
@@ -81,8 +86,9 @@ class TrialRequests:
             keeps_predictions=self.keeps_predictions,
             stop_file=self.stop_file,
             shared=self.shared,
-            listeners=(*self.listeners, *([] if tracker is None else [tracker])),
+            listeners=tuple(self.listeners(experiment)),
             restarts=Restarts(self.path_of(name), self.session),
+            relay=None if self.relay is None else partial(self.relay.send, name),
         )
 
 
@@ -92,16 +98,10 @@ class _TuneReporter(RunListener):
     def __init__(self, samples_per_step: int, name: str) -> None:
         self._samples_per_step = samples_per_step
         self._name = name
-        self._told: list[str] = []
-
-    def told(self, message: str) -> None:
-        """Keep the line for the next report; a report of its own would look like a result to a scheduler."""
-        self._told.append(message)
 
     def progressed(self, progress: RunProgress) -> None:
-        """Report, with the lines since the last report."""
-        tune.report(report_of(progress, self._told, samples_per_step=self._samples_per_step))
-        self._told = []
+        """Report."""
+        tune.report(report_of(progress, samples_per_step=self._samples_per_step))
         show_as(self._name)
 
 

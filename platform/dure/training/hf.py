@@ -67,14 +67,14 @@ class _DureTrainer(SharedOutTraining):
         metric: Metric,
         room: DiskRoom,
         foretold_bytes: int,
-        tell: Callable[[str], None],
+        notify: Callable[[str], None],
     ) -> None:
         """Say how many checkpoints stay, by what they are compared, and where; call before training."""
         self.checkpoint_limit = limit
         self.metric = metric
         self.room = room
         self.foretold_bytes = foretold_bytes
-        self.tell = tell
+        self.notify = notify
 
     def evaluation_loop(self: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
         """Predict and score all rows, and put the exact loss among the metrics."""
@@ -248,7 +248,7 @@ class _DureTrainer(SharedOutTraining):
         folder = Path(self.args.output_dir)
         checkpoints.take_as_best(
             by_main(
-                lambda: checkpoints.best_whole(folder, best, self.state.log_history, self.metric, self.tell)
+                lambda: checkpoints.best_whole(folder, best, self.state.log_history, self.metric, self.notify)
             ),
             self.state,
             folder,

@@ -26,6 +26,7 @@ from dure.errors import RunError
 from dure.files import read_json, write_json
 from dure.secrets import redacted
 from dure.training import memory, oom
+from dure.training.worker import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +64,8 @@ class Recovery:
         device: ``cpu``, ``cuda`` or ``mps``.
         num_rows: Rows of a micro-batch of one worker.
         folder: Folder of the run.
-        tell: Gets one line about every failure.
+        worker: Which of the processes that train together this is; notifies of every failure.
         remember: Gets the rows at a time whenever they become fewer.
-        rank: Number of this process among those that train together.
-        num_workers: How many these are.
         shares_out: Whether DeepSpeed shares out the model. It sends gradients while it computes them, so a pass cannot
             be taken back and nothing is computed again, whatever the policy.
     """
@@ -79,10 +78,8 @@ class Recovery:
         *,
         num_rows: int,
         folder: Path,
-        tell: Callable[[str], None],
+        worker: Worker,
         remember: Callable[[int], None] = lambda rows: None,
-        rank: int = 0,
-        num_workers: int = 1,
         shares_out: bool = False,
     ) -> None:
         self.policy = "error" if shares_out else policy
@@ -92,12 +89,10 @@ class Recovery:
         self.num_rows = num_rows
         self.num_oom = 0
         self._folder = folder
-        self._tell = tell
+        self._worker = worker
         self._remember = remember
-        self._rank = rank
-        self._num_workers = num_workers
         self._shares_out = shares_out
-        self._has_agreed = num_workers == 1
+        self._has_agreed = worker.num_workers == 1
         self._step: _Step | None = None
         self._stats: dict[str, Any] = {}
 
@@ -225,7 +220,7 @@ class Recovery:
                 else "; set training.on_oom=shrink, or a smaller training.batch_size"
             )
             raise RunError(f"{where} in {attempts} attempts{advice} (see {self._folder / 'oom_stats'})")
-        self._tell(f"{where}: {action}")
+        self._worker.notify(f"{where}: {action}")
         return attempts + 1
 
     def _stats_of(self, error: BaseException, batch: Batch, step: int) -> dict[str, Any]:
@@ -238,14 +233,14 @@ class Recovery:
             "rows": self.rows_at_once,
             "shapes": oom.shapes(batch),
             "device": self.device,
-            "worker": self._rank,
+            "worker": self._worker.rank,
             **numbers,
             "policy": self.policy,
             "error": redacted(" ".join(str(error).split())[:500]) or type(error).__name__,
         }
 
     def _write(self, stats: dict[str, Any]) -> None:
-        path = oom.write_stats(self._folder, stats, rank=self._rank)
+        path = oom.write_stats(self._folder, stats, rank=self._worker.rank)
         logger.info("memory figures are in %s", path)
 
     def _place(self) -> torch.device:
@@ -260,7 +255,7 @@ class Recovery:
 
     def _anyone(self, has_failed: bool) -> bool:
         """Whether any worker has failed; asks all of them."""
-        if self._num_workers == 1:
+        if self._worker.num_workers == 1:
             return has_failed
         flag = torch.tensor(float(has_failed), device=self._place())
         distributed.all_reduce(flag)
@@ -268,14 +263,14 @@ class Recovery:
 
     def _average_gradients(self) -> None:
         """Average the gradients over the workers; a parameter that took no part here gives zeros."""
-        if self._num_workers == 1:
+        if self._worker.num_workers == 1:
             return
         waiting = []
         for parameter in self.model.parameters():
             if parameter.requires_grad:
                 if parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
-                parameter.grad /= self._num_workers
+                parameter.grad /= self._worker.num_workers
                 waiting.append(distributed.all_reduce(parameter.grad, async_op=True))
         for work in waiting:
             work.wait()

@@ -32,7 +32,7 @@ def go_back(
     experiment: Experiment,
     *,
     made_of_all: Iterable[Path] = (),
-    tell: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> None:
     """Let a run's folder be as it was after an epoch, so that resuming it goes on there; nothing is deleted.
 
@@ -44,7 +44,7 @@ def go_back(
         file: Weights of the epoch, as :class:`dure.training.snapshots.EpochSnapshots` wrote them.
         experiment: What the folder trains.
         made_of_all: What else in the folder comes from the whole run, and goes aside too if it is there.
-        tell: Gets one line, when something is moved.
+        notify: Passes one line to the user, when something is moved.
 
     Raises:
         UserError: The file cannot be read.
@@ -73,7 +73,7 @@ def go_back(
     for path in later:
         path.rename(aside / path.name)
     how = "exactly" if step in kept else "from its weights, since its checkpoint is gone"
-    tell(f"going on after epoch {epoch} (step {step}) {how}; what came later is in {aside.name}")
+    notify(f"going on after epoch {epoch} (step {step}) {how}; what came later is in {aside.name}")
 
 
 def _read(file: Path) -> dict[str, Any]:

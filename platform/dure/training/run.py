@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from transformers import set_seed
 from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment, Profile
 from dure.errors import DureError, RunError
-from dure.events import RunListener
+from dure.events import EventLog, RunListener
 from dure.family import Family, load_family
 from dure.family.corpus import Corpus, load_corpus
 from dure.family.predicting import tested_rows, write_predictions
@@ -32,6 +32,7 @@ from dure.storage.pushing import mirrored
 from dure.training import memory
 from dure.training.stopping import StopAsked, StopRequest
 from dure.training.trainer import ModelTrainer
+from dure.training.worker import Worker
 
 logger = logging.getLogger(__name__)
 
@@ -46,13 +47,15 @@ class RunRequest:
         path: Folder of the run, reachable from every worker.
         resume: Continue from the newest checkpoint in the folder.
         group: Name of the study, if the run belongs to one.
-        listeners: Who is told of progress.
+        listeners: Who is called in the process that trains; they travel there.
         layout: How the run's folder is laid out.
         warm_start: Weights to begin with in place of the experiment's.
         keeps_predictions: Whether the best model's predictions of the test rows are written to ``predictions.csv``.
         stop_file: As soon as this file is there, the run saves a checkpoint and ends as ``interrupted``.
         restarts: Counts how often a process of the run died; None where nothing restarts one.
         shared: The folder that is mirrored in storage, which ``path`` is or lies in.
+        events: Stream of the run, when it is not that of its folder, because the run is a part of a longer one.
+        relay: Takes the lines of the stream to a driver that may not see the file.
     """
 
     experiment: Experiment
@@ -67,10 +70,16 @@ class RunRequest:
     stop_file: Path | None = None
     restarts: Restarts | None = None
     shared: SharedFolder | None = None
+    events: Path | None = None
+    relay: Callable[[bytes], None] | None = None
 
     def folder(self) -> RunFolder:
         """Return the names in the run's folder."""
         return self.layout(self.path)
+
+    def event_log(self, origin: str) -> EventLog:
+        """Return what adds to the run's stream."""
+        return EventLog(self.events or self.folder().events, origin, self.relay)
 
 
 def run(request: RunRequest, *, rank: int = 0, num_workers: int = 1) -> RunResult:
@@ -90,25 +99,40 @@ def run(request: RunRequest, *, rank: int = 0, num_workers: int = 1) -> RunResul
     """
     folder = request.folder()
     folder.path.mkdir(parents=True, exist_ok=True)
-    log = folder.log if rank == 0 else folder.path / f"run.worker-{rank}.log"
+    if rank == 0:
+        request = replace(request, listeners=(request.event_log("worker 0"), *request.listeners))
+    worker = _worker(request, rank, num_workers)
+    log = folder.log if worker.is_main else folder.path / f"run.worker-{rank}.log"
     with (
         captured_output(log),
-        _in_storage(request, folder, is_main=rank == 0) as request,
-        _told_and_recorded(request, folder, is_main=rank == 0),
+        _in_storage(request, folder, worker) as request,
+        _recorded(request, folder, worker),
         memory.Usage(request.profile.device) as usage,
     ):
-        stop = StopRequest(request.stop_file, is_main=rank == 0)
         try:
-            return _train(request, folder, rank, num_workers, usage, stop)
+            return _train(request, folder, worker, usage)
         except StopAsked as asked:
             # As of any error, the frames hold the model.
             traceback.clear_frames(asked.__traceback__)
             memory.release()
-            return _interrupted(request, folder, asked.step, is_main=rank == 0)
+            return _interrupted(request, folder, worker, asked.step)
 
 
-def _interrupted(request: RunRequest, folder: RunFolder, step: int, *, is_main: bool) -> RunResult:
-    """Write and tell the result of a run that a stop was asked of."""
+def _worker(request: RunRequest, rank: int, num_workers: int) -> Worker:
+    """Return who this process is; what the main worker says reaches every listener."""
+
+    def notify(message: str) -> None:
+        logger.info(message)
+        if rank == 0:
+            for listener in request.listeners:
+                listener.notified(message)
+
+    stop = StopRequest(request.stop_file, is_main=rank == 0)
+    return Worker(rank, num_workers, stop, notify)
+
+
+def _interrupted(request: RunRequest, folder: RunFolder, worker: Worker, step: int) -> RunResult:
+    """Write and pass on the result of a run that a stop was asked of."""
     records = read_json_lines(folder.metrics)
     result = RunResult(
         name=request.experiment.name,
@@ -116,7 +140,7 @@ def _interrupted(request: RunRequest, folder: RunFolder, step: int, *, is_main: 
         metrics={"steps": step},
         seconds=float(records[-1]["seconds"]) if records else 0.0,
     )
-    if is_main:
+    if worker.is_main:
         try:
             folder.write_result(result)
         except OSError as error:
@@ -124,33 +148,27 @@ def _interrupted(request: RunRequest, folder: RunFolder, step: int, *, is_main: 
                 raise
             # It says no more than that there is none: the checkpoints are what a resumption needs.
             logger.warning("%s is not written: the disk is full", folder.result)
+        worker.notify(
+            f"stopped after step {step}, with a checkpoint to continue from"
+            if step
+            else "stopped before there was anything to save"
+        )
         for listener in request.listeners:
-            listener.told(
-                f"stopped after step {step}, with a checkpoint to continue from"
-                if step
-                else "stopped before there was anything to save"
-            )
             listener.finished(result)
     return result
 
 
 @contextmanager
-def _in_storage(request: RunRequest, folder: RunFolder, *, is_main: bool) -> Iterator[RunRequest]:
+def _in_storage(request: RunRequest, folder: RunFolder, worker: Worker) -> Iterator[RunRequest]:
     """Give the request of a run whose folder is mirrored; the others wait until the main worker has its checkpoint."""
     if request.shared is None:
         yield request
         return
-
-    def tell(message: str) -> None:
-        logger.info(message)
-        for listener in request.listeners:
-            listener.told(message)
-
     with ExitStack() as stack:
-        if is_main:
+        if worker.is_main:
             mirror = request.shared.mirror(request.path)
             listener = stack.enter_context(
-                mirrored(mirror, folder.checkpoints, resume=request.resume, tell=tell)
+                mirrored(mirror, folder.checkpoints, resume=request.resume, tell=worker.notify)
             )
             request = replace(request, listeners=(*request.listeners, listener))
         if torch.distributed.is_initialized():
@@ -159,16 +177,16 @@ def _in_storage(request: RunRequest, folder: RunFolder, *, is_main: bool) -> Ite
 
 
 @contextmanager
-def _told_and_recorded(request: RunRequest, folder: RunFolder, *, is_main: bool) -> Iterator[None]:
-    """Write and tell a failed result when the body raises, then let the error go on."""
-    if is_main:
+def _recorded(request: RunRequest, folder: RunFolder, worker: Worker) -> Iterator[None]:
+    """Write and pass on a failed result when the body raises, then let the error go on."""
+    if worker.is_main:
         folder.result.unlink(missing_ok=True)
     try:
         yield
     except SystemExit as stop:
         # Tune stops a trial by ending its thread at a report. The driver knows the figures and writes the
         # result; what happens here is what a tracker and the next trial in this process need.
-        if is_main:
+        if worker.is_main:
             for listener in request.listeners:
                 listener.finished(RunResult(name=request.experiment.name, state="stopped"))
         traceback.clear_frames(stop.__traceback__)
@@ -181,7 +199,7 @@ def _told_and_recorded(request: RunRequest, folder: RunFolder, *, is_main: bool)
         result = RunResult(
             name=request.experiment.name, state="interrupted" if interrupted else "failed", error=line
         )
-        if is_main:
+        if worker.is_main:
             try:
                 folder.write_result(result)
             except OSError as failure:  # on a full disk; what is to be told is why the run failed
@@ -202,42 +220,29 @@ def one_line(error: BaseException) -> str:
     return text if isinstance(error, DureError) else f"{type(error).__name__}: {text}"
 
 
-def _train(
-    request: RunRequest,
-    folder: RunFolder,
-    rank: int,
-    num_workers: int,
-    usage: memory.Usage,
-    stop: StopRequest,
-) -> RunResult:
+def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory.Usage) -> RunResult:
     experiment, profile = request.experiment, request.profile
-    is_main = rank == 0
-
-    def tell(message: str) -> None:
-        logger.info(message)
-        if is_main:
-            for listener in request.listeners:
-                listener.told(message)
-
     device_before = memory.allocated_mb(profile.device)
-    if is_main:
+    if worker.is_main:
         write_text(folder.experiment, dump_yaml(experiment))
     set_seed(experiment.experiment.seed)
-    family = load_family(experiment, tell)
-    corpus = load_corpus(family, tell=tell)
-    stop.check()
+    family = load_family(experiment, worker.notify)
+    corpus = load_corpus(family, tell=worker.notify)
+    worker.stop.check()
     if request.keeps_predictions:
         tested_rows(corpus)  # Rather now than after hours of training.
-    if is_main:
+    if worker.is_main:
         write_json(
             folder.environment,
-            describe_environment(experiment, profile, data=corpus.fingerprints, num_workers=num_workers),
+            describe_environment(
+                experiment, profile, data=corpus.fingerprints, num_workers=worker.num_workers
+            ),
         )
     set_seed(experiment.experiment.seed)
     model = family.load_model(corpus.tokenizer, profile)
     if request.warm_start is not None:
         load_weights(model, request.warm_start)
-    stop.check()
+    worker.stop.check()
     trainer = ModelTrainer(
         family,
         model,
@@ -248,17 +253,14 @@ def _train(
         folder=folder,
         listeners=request.listeners,
         group=request.group,
-        num_workers=num_workers,
-        rank=rank,
-        tell=tell,
-        stop=stop,
+        worker=worker,
     )
     outcome = trainer.train(resume=request.resume)
-    stop.check(outcome["steps"])
+    worker.stop.check(outcome["steps"])
     tested = {} if corpus.test is None else trainer.test(corpus.test)
     if request.keeps_predictions:
         with trainer.whole_model() as model:
-            if is_main:
+            if worker.is_main:
                 write_predictions(folder.predictions, family, model, corpus)
     result = RunResult(
         name=experiment.name,
@@ -290,7 +292,7 @@ def _train(
     memory.release()
     kept = memory.allocated_mb(profile.device) - device_before
     result = replace(result, metrics={**result.metrics, "unreleased_memory_mb": round(max(0.0, kept), 1)})
-    if is_main:
+    if worker.is_main:
         room.write_alone("the result", lambda: folder.write_result(result))
         room.keep_to_budget()
         for listener in request.listeners:

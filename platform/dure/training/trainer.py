@@ -43,7 +43,8 @@ from dure.training.recovery import Recovery
 from dure.training.running_loss import RunningLoss
 from dure.training.scores import check_last_loss, recorded_metrics
 from dure.training.snapshots import EpochSnapshots
-from dure.training.stopping import Stopping, StopRequest
+from dure.training.stopping import Stopping
+from dure.training.worker import Worker
 
 if TYPE_CHECKING:
     import datasets
@@ -65,10 +66,7 @@ class ModelTrainer:
         folder: Folder of the run.
         listeners: Who is told of progress.
         group: Name of the study, if the run belongs to one.
-        num_workers: Processes that train this model together; this is one of them.
-        rank: Number of this process among them.
-        tell: Gets one-line messages for the user.
-        stop: Where it is asked that training end before its time.
+        worker: Which of the processes that train this model together this is; the only one when not given.
     """
 
     def __init__(
@@ -83,10 +81,7 @@ class ModelTrainer:
         folder: RunFolder,
         listeners: Sequence[RunListener] = (),
         group: str | None = None,
-        num_workers: int = 1,
-        rank: int = 0,
-        tell: Callable[[str], None] = logger.info,
-        stop: StopRequest | None = None,
+        worker: Worker | None = None,
     ) -> None:
         self.family = family
         self.experiment: Experiment = family.experiment
@@ -94,25 +89,22 @@ class ModelTrainer:
         self.tokenizer = tokenizer
         self.folder = folder
         self.group = group
-        self.tell = tell
-        self.is_main = rank == 0
+        self.worker = worker = worker or Worker()
         self.eval_dataset = None if eval_dataset is None else _longest_first(eval_dataset)
         training = self.experiment.training
         self.room = DiskRoom(
             folder.path,
             profile.storage,
-            tell=tell,
+            tell=worker.notify,
             can_repeat=profile.deepspeed is None,
-            check_stop=lambda: (
-                None if stop is None else stop.check(checkpoints.last_step(folder.checkpoints))
-            ),
+            check_stop=lambda: worker.stop.check(checkpoints.last_step(folder.checkpoints)),
         )
-        self.recorder = Recorder(self.folder.metrics, listeners, is_main=self.is_main, room=self.room)
+        self.recorder = Recorder(self.folder.metrics, listeners, is_main=self.worker.is_main, room=self.room)
         self.metric = family.best_metric
         self.compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = (
             None if self.eval_dataset is None else family.compute_metrics(model, tokenizer, self.eval_dataset)
         )
-        precision = resolve(training.precision, profile, model.config.model_type, tell)
+        precision = resolve(training.precision, profile, model.config.model_type, worker.notify)
         deepspeed = zero.settings_of(self.experiment, profile, precision)
         arguments = training_arguments(
             self.experiment,
@@ -120,7 +112,7 @@ class ModelTrainer:
             folder.checkpoints,
             num_rows=len(train_dataset),
             precision=precision,
-            num_workers=num_workers,
+            num_workers=worker.num_workers,
             generates=family.generates,
             metric=None if self.eval_dataset is None else self.metric,
             deepspeed=deepspeed,
@@ -159,7 +151,7 @@ class ModelTrainer:
                     every=training.keep_epochs,
                     limit=training.keep_epochs_limit,
                     needed=lambda: {epoch for each in listeners for epoch in each.epochs_to_keep()},
-                    is_main=self.is_main,
+                    is_main=self.worker.is_main,
                     average=average,
                     write=partial(self.room.write, num_bytes=self.foretold.epoch),
                 )
@@ -170,23 +162,23 @@ class ModelTrainer:
                 for name, distance in distances_from_head(self.hf.model).items()
             }
         if deepspeed is not None:
-            self.hf.written = zero.Written(deepspeed["zero_optimization"]["stage"], num_workers, precision)
+            self.hf.written = zero.Written(
+                deepspeed["zero_optimization"]["stage"], worker.num_workers, precision
+            )
         self.hf.r_drop = self.experiment.objective.r_drop
         fitting = FittingRows(self.experiment, profile, self.hf.model, precision)
         self.recovery = Recovery(
             training.on_oom,
             self.hf.model,
             profile.device,
-            num_rows=worker_batch_size(self.experiment, num_workers),
+            num_rows=worker_batch_size(self.experiment, worker.num_workers),
             folder=folder.path,
-            tell=tell,
-            remember=fitting.write if self.is_main else lambda rows: None,
-            rank=rank,
-            num_workers=num_workers,
+            worker=worker,
+            remember=fitting.write if worker.is_main else lambda rows: None,
             shares_out=deepspeed is not None,
         )
         if self.recovery.policy != training.on_oom:
-            tell(
+            worker.notify(
                 f"training.on_oom={training.on_oom} does nothing under DeepSpeed, which cannot take back a pass: "
                 "out of memory ends the run"
             )
@@ -195,13 +187,12 @@ class ModelTrainer:
             self._recall(fitting)
         self.hf.running_loss = RunningLoss(self.hf)
         self.hf.add_callback(self.hf.running_loss)
-        if stop is not None:
-            self.hf.stopping = Stopping(
-                stop, by_epoch=training.eval_every == "epoch" or training.keep_epochs is not None
-            )
-            self.hf.add_callback(self.hf.stopping)
+        self.hf.stopping = Stopping(
+            worker.stop, by_epoch=training.eval_every == "epoch" or training.keep_epochs is not None
+        )
+        self.hf.add_callback(self.hf.stopping)
         self.hf.keep_checkpoints(
-            training.save_total_limit, self.metric, self.room, self.foretold.checkpoint, tell
+            training.save_total_limit, self.metric, self.room, self.foretold.checkpoint, worker.notify
         )
         if training.group_by_length:
             self.hf.group_lengths(
@@ -228,11 +219,11 @@ class ModelTrainer:
                 broke and there is none in its place.
             StopAsked: A stop was asked for, and a checkpoint was saved.
         """
-        if self.is_main:
+        if self.worker.is_main:
             checkpoints.remove_leftovers(self.folder.checkpoints)
         by_main(lambda: self.room.check(self.foretold))
         choice = (
-            by_main(lambda: checkpoints.choose(self.folder.checkpoints, self.metric, self.tell))
+            by_main(lambda: checkpoints.choose(self.folder.checkpoints, self.metric, self.worker.notify))
             if resume
             else None
         )
@@ -250,7 +241,7 @@ class ModelTrainer:
             resumed_step=resumed_step,
         )
         for listener in self.recorder.listeners:
-            listener.started(start, self.tell)
+            listener.started(start, self.worker.notify)
         # By the trainer itself and not before it: a model that was evaluated first is never wrapped for
         # several workers, whose gradients would then go apart.
         self.hf.args.eval_on_start = (
@@ -312,7 +303,7 @@ class ModelTrainer:
         All workers call this; the others only wait.
         """
         self.hf.stop_sharing()
-        with whole_weights(self.model, keep=self.is_main, device=self.hf.args.device):
+        with whole_weights(self.model, keep=self.worker.is_main, device=self.hf.args.device):
             yield self.model
 
     def _recall(self, fitting: FittingRows) -> None:
@@ -320,7 +311,7 @@ class ModelTrainer:
         rows = fitting.read()
         if rows is not None and rows < self.recovery.num_rows:
             self.recovery.rows_at_once = rows
-            self.tell(
+            self.worker.notify(
                 f"{self.recovery.num_rows} rows at once ran out of memory here before: computing {rows} at once "
                 f"({fitting.path} remembers it)"
             )
@@ -342,7 +333,7 @@ class ModelTrainer:
             yield None
             return
         with zero.continuation(
-            checkpoint, self.hf.written, is_main=self.is_main, tell=self.tell
+            checkpoint, self.hf.written, is_main=self.worker.is_main, tell=self.worker.notify
         ) as self.hf.continues:
             yield str(self.hf.continues.path)
 
@@ -368,7 +359,7 @@ class ModelTrainer:
         best_step = self.hf.state.best_global_step
         metrics, untrained = recorded_metrics(self.folder.metrics, best_step)
         check_last_loss(self.folder.metrics, self.experiment)
-        with whole_weights(self.model, keep=self.is_main):
+        with whole_weights(self.model, keep=self.worker.is_main):
             self.room.write("the final model", self.foretold.final_model, [self._write_final_model])
         return {
             "final_model_path": str(self.folder.final_model),
@@ -382,7 +373,7 @@ class ModelTrainer:
         }
 
     def _write_final_model(self) -> None:
-        if self.is_main:
+        if self.worker.is_main:
             write_model(self.family, self.model, self.tokenizer, self.folder.final_model)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,3 +94,37 @@ def test_every_rule_can_be_left_out() -> None:
 
 def test_white_space_becomes_single_spaces() -> None:
     assert with_single_spaces("\t가\u3000 나\n\n다 ") == "가 나 다"
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("a&#" + "9" * 5000 + ";b", "a\ufffdb"),
+        ("a&#" + "9" * 5000 + "b", "a\ufffdb"),
+        ("a&#x" + "f" * 5000 + ";b", "a\ufffdb"),
+        ("&#" + "0" * 5000 + "65;", "A"),
+        ("&#x" + "0" * 5000 + "41;", "A"),
+        ("&#65;&#x41;&#0;&#1114112;", "AA\ufffd\ufffd"),
+        ("<!-- 열린 채", "<!-- 열린 채"),
+        ("<!-- a --><!-- b", " <!-- b"),
+        ("<!-- <script> --> c </script>", "  c "),
+        ("<SCRIPT x='1'>a</Script >b<style>c</style>", " b "),
+        ("<scripted>a</scripted>", "a"),
+    ],
+)
+def test_html_of_any_kind_is_cleaned_and_nothing_in_it_raises(text, clean) -> None:
+    assert without_html(text) == clean
+
+
+PATTERNS = ["<!--", "<script>", "<style ", "<script", "</script", "&#9", "&#", "<a ", "</", "<br ", "www.", "http://a.", "@a.", "@", "ㅋ!", "!", "<!---->", "<script></script>", "--><!--"]  # fmt: skip
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_cleaning_takes_time_in_proportion_to_the_text(pattern) -> None:
+    def seconds(times: int) -> float:
+        began = time.process_time()
+        cleaned(pattern * times, CleaningConfig(repeats=1000))
+        return time.process_time() - began
+
+    seconds(100)
+    assert seconds(25_000) < 2.0  # quadratic time took 20 seconds and more

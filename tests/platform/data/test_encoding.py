@@ -89,7 +89,11 @@ def test_truncation_and_unknown_tokens_are_counted_and_told(encode):
     encoded = encode(["점심 은 김치찌개 로 하자", "저녁 낙지 은 로", "저녁 은 김치찌개 로 하자 점심"])
     assert encoded.num_truncated == 1
     assert encoded.unknown_rate == 1 / 14  # End tokens are no text.
-    assert encoded.messages() == ["train.csv: 3 rows, 1 truncated (33.3%), 7.14% unknown tokens"]
+    assert encoded.messages() == [
+        "train.csv: 3 rows, 1 truncated (33.3%), 7.14% unknown tokens",
+        "train.csv: 1 row has more than 20.0% unknown tokens (tokenizer.max_unknown_rate), of which the model "
+        "learns little: row 2",
+    ]
 
 
 def test_the_second_time_nothing_is_encoded(encode):
@@ -287,3 +291,30 @@ def test_processes_may_encode_the_same_rows_at_once(tmp_path):
         process.communicate(timeout=120)
         assert process.returncode == 0
     assert sorted(path.suffix for path in (tmp_path / "encoded").iterdir()) == [".arrow", ".json"]
+
+
+def test_rows_above_the_limit_of_unknown_tokens_are_counted_and_the_worst_are_named(encode):
+    texts = ["점심 로"] * 40 + ["낙지 로", "점심 문어", "낙지 문어 로 로"] + ["점심 로"] * 40 + ["낙지 문어"]
+    encoded = encode(texts, max_unknown_rate=0.5)
+    assert (encoded.num_unknown_rows, encoded.unknown_rows) == (1, (83,))
+    for _ in range(2):  # the second time from the cache, with another limit
+        encoded = encode(texts, max_unknown_rate=0.3)
+        assert (encoded.num_unknown_rows, encoded.unknown_rows) == (4, (83, 40, 41, 42))
+    told = encoded.messages(lambda row: f"line {row + 2}")[1]
+    assert "4 rows have more than 30.0% unknown tokens" in told
+    assert told.endswith("line 85, line 42, line 43, line 44")
+
+
+def test_a_row_that_cannot_be_encoded_is_named(encode):
+    class Choosy(Family):
+        def encode(self, rows, tokenizer):
+            if "낙지" in rows["text"]:
+                raise ValueError("no octopus")
+            return super().encode(rows, tokenizer)
+
+    with pytest.raises(UserError) as caught:
+        encode(
+            ["점심"] * 1200 + ["낙지", "저녁"], family=Choosy(), place=lambda row: f"row {row + 1} of a.csv"
+        )
+    assert caught.value.where == "train.csv, row 1201 of a.csv"
+    assert caught.value.problem == "the row cannot be encoded (ValueError: no octopus)"

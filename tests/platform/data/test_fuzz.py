@@ -17,7 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dure.data.checking import CellReader
+from dure.config.data import ReadingConfig
+from dure.data.fields import CellReader
 from dure.data.tables import Role, Table, read_table
 from dure.errors import UserError
 
@@ -147,7 +148,7 @@ def mutated_text(draw, suffix: str) -> bytes:
 def read(folder: Path, content: bytes, suffix: str, **options: object) -> Table:
     path = folder / f"fuzzed{suffix}"
     path.write_bytes(content)
-    return read_table(path, ROLES, {}, cache_folder=folder / "cache", **options)  # type: ignore[arg-type]
+    return read_table(path, ROLES, {}, cache_folder=folder / "cache", reading=ReadingConfig(**options))  # type: ignore[arg-type]
 
 
 def check(folder: Path, content: bytes, suffix: str, encoding: str | None, on_bad_row: str) -> None:
@@ -172,7 +173,7 @@ def cells(table: Table) -> list[Sequence[str]]:
 def check_like_csv(folder: Path, content: bytes, suffix: str) -> None:
     """What the csv module of Python reads without a complaint, we read as the same rows."""
     try:
-        table = read(folder, content, suffix, encoding="utf-8", on_bad_row="skip")
+        table = read(folder, content, suffix, encoding="utf-8", on_bad_row="skip", quoting="minimal")
     except UserError:
         return
     lines = io.StringIO(content.decode("utf-8-sig"), newline="")

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dure.config.data import ReadingConfig
 from dure.data.tables import Role, Table, read_table, select_rows, table_from_rows
 from dure.errors import UserError
 from dure.family import Role as FamilyRole
@@ -40,9 +41,15 @@ def read(tmp_path):
     def read_content(content, name="train.csv", roles=ROLES, columns=None, **options) -> Table:
         path = tmp_path / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
-        return read_table(path, roles, columns or {}, cache_folder=tmp_path / "cache", **options)
+        return read_table(path, roles, columns or {}, cache_folder=tmp_path / "cache", **reading(options))
 
     return read_content
+
+
+def reading(options) -> dict:
+    """Put the settings of how a table is read together."""
+    prediction = {key: options.pop(key) for key in ("for_prediction",) if key in options}
+    return {**prediction, "reading": ReadingConfig.model_construct(**options)}
 
 
 def failure(read, content, *args, **options) -> str:
@@ -191,7 +198,7 @@ def test_a_doubled_column_name_is_an_error_when_the_column_is_read(read):
         ("", "train.jsonl", "the file is empty"),
         ("", "train.parquet", "the file is empty"),
         (HEADER, "train.csv", "there are no rows"),
-        (HEADER, "train.xlsx", "tables with the suffix '.xlsx' cannot be read"),
+        (HEADER, "train.xls", "tables with the suffix '.xls' cannot be read"),
         ("PAR1 but not really PAR1", "train.parquet", "the Parquet file cannot be read"),
         ('[\n{"fname": "a"}\n]', "train.jsonl", "row 1 (line 1): the line is no JSON"),
         ("[1, 2]", "train.jsonl", "row 1 (line 1): the line is no JSON object but a list"),
@@ -491,6 +498,7 @@ def test_a_selection_is_a_table_with_its_own_fingerprint(read):
 READ_AND_MEASURE = """
 import sys, threading
 from pathlib import Path
+from dure.config.data import ReadingConfig
 from dure.data.tables import Role, read_table
 import datasets, pyarrow
 

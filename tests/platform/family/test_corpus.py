@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import random
+import unicodedata
 from collections import Counter
 from fractions import Fraction
 from pathlib import Path
@@ -190,3 +191,27 @@ def test_a_test_table_keeps_the_numbers_of_its_rows(tiny, tmp_path):
     experiment = on_duplicates(tiny("bert", "full"), tmp_path)
     corpus, _ = loaded(at_ratio(experiment, 1, test=str(tmp_path / "dev.csv"), dev=None, max_dev_rows=5))
     assert [f"dev_{row}" for row in corpus.tested.numbers] == corpus.test["id"][:]
+
+
+def test_labels_and_copies_of_one_form_are_one_and_what_is_odd_is_told(tiny, tmp_path):
+    apart = unicodedata.normalize("NFD", "기쁨")
+    rows = {
+        "train": [
+            ("가람 나무", "기쁨"),
+            ("다리 라면", apart),
+            ("마을 바다", "슬픔"),
+            ("다리\u200b 라면", "슬픔"),
+        ],
+        "dev": [("사람 아침", f"{apart} "), ("자리 차례", "슬픔")],
+        "test": [("\ufeff자리 차례", "슬픔"), ("사람  아침", "기쁨")],
+    }
+    for split, cells in rows.items():
+        with (tmp_path / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([("text", "label"), *cells])
+    files = {split: str(tmp_path / f"{split}.csv") for split in rows}
+    limits = {"max_train_rows": None, "max_dev_rows": None}
+    corpus, told = loaded(at_ratio(tiny("bert", "full"), 1, **files, **limits))
+    assert corpus.train["labels"][:] == [0, 0, 1, 1]
+    assert corpus.dev["labels"][:] == [0, 1]
+    assert any("1 text stands in rows of different label" in line and "row 2" in line for line in told)
+    assert any("all 2 test rows have a text that stands in" in line for line in told)

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.dummy import DummyClassifier
 from sklearn.metrics import classification_report as independent
 from sklearn.metrics import log_loss
 
+from dure.config.data import ReadingConfig
 from dure.errors import UserError
 from dure.metrics.classification import classification_report, trivial_classification
 from dure.metrics.rouge import rouge
@@ -140,7 +142,7 @@ def test_ids_in_one_file_only_are_counted_and_named(table, swapped):
 def test_a_row_without_reference_is_refused(table):
     predictions = table("p.csv", ["fname", "summary"], ["a", "가"])
     references = table("r.csv", ["fname", "summary"], ["a", " "])
-    with pytest.raises(UserError, match=r"r\.csv, row 1 .* is empty\n  try: correct the row$"):
+    with pytest.raises(UserError, match=r"r\.csv, row 1 .* is empty\n  try: correct the row, or"):
         score(predictions, references)
 
 
@@ -193,3 +195,73 @@ def test_the_loss_of_the_trivial_classifier_is_the_entropy_of_the_classes() -> N
     shares = np.array([0.7, 0.2, 0.1])
     loss = trivial_classification(labels, labels, 3)["eval_loss"]
     assert loss == pytest.approx(-(shares * np.log(shares)).sum(), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("truth", "predicted"),
+    [
+        (["기쁨", "슬픔"], [unicodedata.normalize("NFD", label) for label in ("기쁨", "슬픔")]),
+        (["0", "1"], ["0.0", "1.0"]),
+        (["0", "1"], ["false", "True"]),
+        (["2   ", "1"], ["2", "\ufeff1"]),
+        (["a\u200b", "b\u00ad"], ["a", "b"]),
+    ],
+)
+def test_one_class_in_two_spellings_is_right(table, truth, predicted):
+    files = [
+        table(name, ["id", "label"], *([f"{row}", label] for row, label in enumerate(labels)))
+        for name, labels in (("p.csv", predicted), ("r.csv", truth))
+    ]
+    scores = score(
+        *files, task="classification", id_column="id", prediction_column="label", reference_columns=["label"]
+    )
+    assert scores["accuracy"] == 1.0
+    assert len(scores["per_class"]) == 2
+
+
+def test_classes_of_another_spelling_are_others_where_not_all_are_numbers(table):
+    files = [
+        table(name, ["id", "label"], *enumerate(labels))
+        for name, labels in (("p.csv", ["1.0", "x"]), ("r.csv", ["1", "x"]))
+    ]
+    scores = score(
+        *files, task="classification", id_column="id", prediction_column="label", reference_columns=["label"]
+    )
+    assert scores["accuracy"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("행 1", unicodedata.normalize("NFD", "행 1")), ("a", "\ufeffa "), ("7", "7.0")],
+)
+def test_ids_are_joined_however_they_are_spelled(table, one, other):
+    files = [
+        table(name, ["fname", "summary"], [key, "가 나"]) for name, key in (("p.csv", one), ("r.csv", other))
+    ]
+    assert score(*files)["rouge1"] == 1.0
+
+
+def test_ids_that_are_the_same_number_twice_are_compared_as_they_are_spelled(table):
+    files = [table(name, ["fname", "summary"], ["1", "가"], ["1.0", "나"]) for name in ("p.csv", "r.csv")]
+    assert score(*files)["rouge1"] == 1.0
+
+
+def test_texts_in_parts_are_scored_as_whole_letters(table):
+    predictions = table(
+        "p.csv", ["fname", "summary"], ["a", unicodedata.normalize("NFD", "점심을\u200b 먹자")]
+    )
+    references = table("r.csv", ["fname", "summary"], ["a", "점심을 먹자"])
+    for settings in ({}, {"reading": ReadingConfig(normalize="none")}):
+        assert score(predictions, references, tokenizer="character", **settings)["rouge2"] == 1.0
+
+
+def test_skipped_rows_leave_out_their_partners_and_are_counted(table):
+    predictions = table("p.csv", ["fname", "summary"], ["a", "가"], ["b", "나"], ["c", "다"])
+    references = table("r.csv", ["fname", "summary"], ["a", "가"], ["b", " "], ["c", "다"])
+    with pytest.raises(UserError, match=r"r\.csv, row 2 .*(?s:.*)data\.on_bad_row=skip"):
+        score(predictions, references)
+    scores = score(predictions, references, reading=ReadingConfig(on_bad_row="skip"))
+    assert (scores["rouge1"], scores["num_skipped"]) == (1.0, 1)
+    more = table("m.csv", ["fname", "summary"], *([name, "가"] for name in "abcd"))
+    with pytest.raises(UserError, match=r"2 of 4 ids are not in"):
+        score(more, references, reading=ReadingConfig(on_bad_row="skip"))

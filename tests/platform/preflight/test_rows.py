@@ -49,7 +49,7 @@ def test_a_sound_table_says_rows_classes_and_unknown_tokens(tables, look):
     checks = look("transfer_bert", tables(train=ROWS), rehearse=True)
     assert not [check for check in checks.values() if check.state != "ok"]
     assert checks["train table"].found == "40 rows of train.csv"
-    assert "2 values (bad 20, good 20)" in checks["targets"].found
+    assert "2 classes (bad 20, good 20)" in checks["targets"].found
     assert "unknown tokens" in checks["encoding"].found
 
 
@@ -113,3 +113,16 @@ def test_a_checkpoint_of_another_kind_is_told(runs, failed):
 def test_a_preset_is_counted_without_its_memory(look):
     checks = look("red_heart_730m")
     assert checks["model"].found.startswith("729,199,382 parameters, all trained")
+
+
+def test_the_labels_of_rows_with_several_are_counted_and_not_their_combinations(tables, look):
+    rows = [f"{number},text {number},{number % 7} {number % 5}" for number in range(35)]
+    dev = ["a,other words,1 2", "b,more words,3"]
+    settings = [*tables(train=rows, dev=dev), "task.multi_label=true", "task.label_separator=' '"]
+    found = look("kobert_emotion", settings, rehearse=True)["targets"].found
+    assert "label: 7 labels, several in a row (" in found
+
+
+def test_texts_of_two_labels_are_told(tables, look):
+    found = look("transfer_bert", tables(train=[*ROWS, "99,the 3. text,bad"]), rehearse=True)["targets"].found
+    assert "1 text stands in rows of different label" in found

@@ -103,7 +103,7 @@ def test_a_message_that_many_trials_tell_is_printed_once() -> None:
         "다른 말",
         "W&B is offline [no key]",
     ):
-        console.told(message)
+        console.notified(message)
 
     assert file.getvalue().splitlines() == ["W&B is offline [no key]", "다른 말"]
 
@@ -112,9 +112,9 @@ def test_what_every_trial_tells_is_printed_for_the_first_one() -> None:
     file = io.StringIO()
     console = StudyConsole(Terminal(file))
     console.started("seven", STUDY, [TrialStatus(name, "pending", STUDY) for name in ("kobart", "mt5")])
-    console.told("kobart: W&B is offline")
-    console.told("mt5: W&B is offline")
-    console.told("mt5: 3 % of the inputs were cut")
+    console.notified("kobart: W&B is offline")
+    console.notified("mt5: W&B is offline")
+    console.notified("mt5: 3 % of the inputs were cut")
 
     assert file.getvalue().splitlines()[1:] == [
         "kobart: W&B is offline",
@@ -162,7 +162,7 @@ def test_the_live_table_counts_on_while_nothing_is_heard_and_is_gone_at_the_end(
     clock.now = 30.0
     wait_for(lambda: any("1:20" in block and "1:10" in block for block in file.blocks()))
     console.changed(TrialStatus("kobart", "failed", STUDY, error="boom\n"))
-    console.told("one line")
+    console.notified("one line")
     console.finished(SUMMARY)
 
     text = file.getvalue()
@@ -197,13 +197,13 @@ def test_a_low_terminal_shows_the_running_trials_first(monkeypatch: pytest.Monke
 
 
 def run_through(console: RunConsole, clock: Clock) -> None:
-    console.started(RunStart("kobart", STUDY, {}, (), None, 150, resumed_step=10), console.told)
+    console.started(RunStart("kobart", STUDY, {}, (), None, 150, resumed_step=10), console.notified)
     for step in range(11, 33):
         clock.now += 1
         numbers = {"loss": 3.0 - step / 100, "learning_rate": 3e-5}
         console.progressed(RunProgress("train", step, 150, step / 50, step - 10.0, numbers))
-    console.told("3 % of the inputs were cut")
-    console.told("3 % of the inputs were cut")
+    console.notified("3 % of the inputs were cut")
+    console.notified("3 % of the inputs were cut")
     console.progressed(RunProgress("eval", 32, 150, 0.64, 22.0, {**SCORES, "eval_runtime": 2.0}))
     console.finished(RunResult("kobart", "completed", seconds=61.0))
 
@@ -277,7 +277,7 @@ def test_an_error_takes_the_live_block_away() -> None:
 def test_a_failed_run_leaves_the_reason_to_the_error_that_ends_it() -> None:
     file = io.StringIO()
     console = RunConsole(Terminal(file))
-    console.started(RunStart("kobart", STUDY, {}, (), None, 1), console.told)
+    console.started(RunStart("kobart", STUDY, {}, (), None, 1), console.notified)
     console.finished(RunResult("kobart", "failed", error="RuntimeError: 메모리 [부족]\n  File …"))
 
     assert file.getvalue().splitlines() == [
@@ -291,7 +291,7 @@ def test_the_bar_of_a_run_fits_any_terminal(width: int, monkeypatch: pytest.Monk
     monkeypatch.setenv("COLUMNS", str(width))
     file, clock = Screen(), Clock()
     console = RunConsole(Terminal(file), clock=clock)
-    console.started(RunStart("mt5_xlsum", STUDY, {}, (), None, 150), console.told)
+    console.started(RunStart("mt5_xlsum", STUDY, {}, (), None, 150), console.notified)
     numbers = {"loss": 2.345, "learning_rate": 3e-5}
     console.progressed(RunProgress("train", 75, 150, 1.5, 60.0, numbers))
     wait_for(lambda: any("75/150" in block or "loss" in block for block in file.blocks()) or width < 30)
@@ -307,7 +307,7 @@ def test_the_bar_of_a_run_fits_any_terminal(width: int, monkeypatch: pytest.Monk
 
 def test_a_pickled_run_console_works_where_it_wakes_up(capfd: pytest.CaptureFixture[str]) -> None:
     copy = pickle.loads(pickle.dumps(RunConsole()))  # noqa: S301
-    copy.told("awake")
+    copy.notified("awake")
 
     assert capfd.readouterr().err == "awake\n"
 
@@ -320,7 +320,7 @@ console = pickle.loads(pickle.dumps(RunConsole()))
 log = os.open({str(tmp_path / "run.log")!r}, os.O_WRONLY | os.O_CREAT)
 os.dup2(log, 1), os.dup2(log, 2)
 print("noise", file=sys.stderr, flush=True)
-console.told("for the user: 두레")
+console.notified("for the user: 두레")
 """
     environment = {**os.environ, "PYTHONPATH": str(PLATFORM), "PYTHONIOENCODING": "utf-8"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=True)
@@ -358,7 +358,7 @@ raise KeyboardInterrupt
 def test_a_terminal_that_goes_away_stops_nothing(screen: type[io.StringIO]) -> None:
     file, clock = screen(), Clock()
     console = RunConsole(Terminal(file), clock=clock)
-    console.started(RunStart("kobart", STUDY, {}, (), None, 150), console.told)
+    console.started(RunStart("kobart", STUDY, {}, (), None, 150), console.notified)
     file.close()
     clock.now = 60.0
     console.progressed(RunProgress("train", 75, 150, 1.5, 60.0, {"loss": 1.0}))
@@ -369,7 +369,7 @@ def test_a_terminal_that_goes_away_stops_nothing(screen: type[io.StringIO]) -> N
 def test_a_stream_without_hangul_gets_escapes_instead_of_an_error() -> None:
     raw = io.BytesIO()
     file = io.TextIOWrapper(raw, encoding="ascii")
-    RunConsole(Terminal(file)).told("두레")
+    RunConsole(Terminal(file)).notified("두레")
     file.flush()
 
     assert raw.getvalue() == b"\\ub450\\ub808\n"

@@ -16,8 +16,7 @@ from google.protobuf.json_format import MessageToDict
 from wandb.proto.wandb_internal_pb2 import Record
 
 from dure.config.schema import Experiment
-from dure.events import RunListener
-from dure.reporting.tracking import WandbTracker, tracker_for
+from dure.reporting.tracking import WandbTracker, trackers_for
 
 PLATFORM = Path(__file__).resolve().parents[3] / "platform"
 
@@ -69,7 +68,7 @@ def experiment() -> Experiment:
 def tracker_file(experiment: Experiment, tmp_path: Path) -> Path:
     """The tracker as it travels to the worker: pickled, what it tells goes to stdout."""
     file = tmp_path / "tracker.pickle"
-    file.write_bytes(pickle.dumps(tracker_for(experiment)))
+    file.write_bytes(pickle.dumps(trackers_for(experiment)[0]))
     return file
 
 
@@ -312,8 +311,8 @@ def test_a_server_that_is_lost_in_a_run_stops_nothing_and_what_it_lacks_is_kept_
     assert [step for step, _ in history(records(kept), "train/loss")] == [1, 2, 3]
 
 
-def test_an_experiment_without_wandb_gets_the_null_listener(experiment: Experiment) -> None:
+def test_an_experiment_without_wandb_is_not_tracked(experiment: Experiment) -> None:
     off = experiment.model_copy(update={"wandb": experiment.wandb.model_copy(update={"enabled": False})})
 
-    assert type(tracker_for(off)) is RunListener
-    assert type(tracker_for(experiment)) is WandbTracker
+    assert trackers_for(off) == ()
+    assert [type(each) for each in trackers_for(experiment)] == [WandbTracker]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
-import subprocess
 import threading
 import time
 
@@ -24,27 +22,7 @@ from dure.runs.forecast import Forecast
 from dure.runs.manifest import faults
 from dure.training.run import RunRequest, run
 from dure.training.stopping import StopAsked
-
-MEGABYTE = 1_000_000
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of its own: ``small_disk(24)`` gives a folder with 24 MB of room."""
-    folders = []
-
-    def mount(megabytes):
-        folder = tmp_path / "disk"
-        folder.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes * MEGABYTE}", "none", str(folder)]
-        if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
-            pytest.skip("only root may mount")
-        folders.append(folder)
-        return folder
-
-    yield mount
-    for folder in folders:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
+from tests.platform.small_disk import MEGABYTE, fill
 
 
 @pytest.fixture
@@ -53,28 +31,18 @@ def hurried(monkeypatch):
     monkeypatch.setattr(DiskRoom, "look_seconds", 0.1)
 
 
-def _fill(folder, leaving):
-    """Leave so many bytes of room."""
-    filler = folder / "filler"
-    stats = os.statvfs(folder)
-    free = stats.f_bavail * stats.f_frsize
-    with filler.open("wb") as file:
-        file.write(b"\0" * max(0, free - leaving))
-    return filler
-
-
 class _Notes(RunListener):
     def __init__(self, act=lambda message: None):
         self.lines, self.act = [], act
 
-    def told(self, message):
+    def notified(self, message):
         self.lines.append(message)
         self.act(message)
 
 
 def test_what_fails_for_want_of_room_is_told_from_other_failures(small_disk):
     disk = small_disk(2)
-    _fill(disk, 100_000)
+    fill(disk, 100_000)
     with pytest.raises((OSError, RuntimeError)) as failure:
         torch.save({"a": torch.zeros(1_000_000)}, disk / "a.pt")
     assert is_disk_full(failure.value)
@@ -91,7 +59,7 @@ def test_a_record_that_does_not_fit_leaves_the_records_as_they_were(small_disk):
     path = disk / "metrics.jsonl"
     append_json_line(path, {"step": 1})
     before = path.read_bytes()
-    filler = _fill(disk, 0)
+    filler = fill(disk, 0)
     with pytest.raises(OSError, match="space"):
         append_json_line(path, {"step": 2, "filling": "x" * 20_000})
     assert path.read_bytes() == before
@@ -119,7 +87,7 @@ def test_a_run_on_a_full_disk_pauses_and_ends_in_the_same_model_once_there_is_ro
     class Filling(_Notes):
         def progressed(self, progress):
             if progress.step == 3 and not filler:
-                filler.append(_fill(disk, 0))
+                filler.append(fill(disk, 0))
 
     def free_soon(message):
         if message.startswith("paused: "):
@@ -151,7 +119,7 @@ def test_a_run_that_waits_too_long_ends_whole_and_is_resumed(tiny, cpu, small_di
         def progressed(self, progress):
             if progress.step == 3 and not filler:
                 # Room for records but not for the reserve.
-                filler.append(_fill(disk, 5 * MEGABYTE))
+                filler.append(fill(disk, 5 * MEGABYTE))
 
     request = RunRequest(tiny("t5", "lora"), impatient, disk / "run", listeners=(Filling(),))
     with pytest.raises(RunError, match=r"MB needed for checkpoint-4.*--resume goes on"):
@@ -176,7 +144,7 @@ def test_what_another_process_takes_in_the_middle_of_writing_leaves_no_part_and_
 
     def write():
         if not filler:
-            filler.append(_fill(disk, 100_000))
+            filler.append(fill(disk, 100_000))
             threading.Timer(0.4, filler[0].unlink).start()
         torch.save({"a": torch.zeros(250_000)}, part)
 

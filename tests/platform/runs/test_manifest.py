@@ -82,7 +82,7 @@ def resumed(a_run, cpu, tmp_path):
         told = []
 
         class Notes(RunListener):
-            def told(self, message):
+            def notified(self, message):
                 told.append(message)
 
         folder = tmp_path / "run"

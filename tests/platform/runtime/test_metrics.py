@@ -77,7 +77,7 @@ def test_a_batch_shows_its_numbers_to_prometheus_and_its_names_to_the_dashboard(
     experiment = _named(tiny("bert"), "first")
     study = BatchStudy(kind="batch", name="seen", experiments=("first",))
     summary = run_study(
-        Batch(study, [experiment]), profile=cpu, path=tmp_path, trackers={"first": _Look(tmp_path)}
+        Batch(study, [experiment]), profile=cpu, path=tmp_path, listeners=lambda experiment: [_Look(tmp_path)]
     )
     assert summary["state"] == "completed", summary
     seen = json.loads((tmp_path / "seen-first.json").read_text(encoding="utf-8"))

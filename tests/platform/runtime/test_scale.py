@@ -15,14 +15,13 @@ from ray.train.v2._internal.exceptions import WorkerGroupStartupFailedError, Wor
 from dure.config import load_experiment, rehearsal_of
 from dure.config.schema import Experiment
 from dure.errors import UserError
-from dure.events import RunListener, StudyListener
+from dure.events import RunListener, StudyListener, follow
 from dure.files import read_json_lines
 from dure.runs.folder import RunFolder
 from dure.runs.restarts import Restarts
 from dure.runtime.cluster import cluster
 from dure.runtime.deaths import Death, LostPeerError, death_of, own_error
 from dure.runtime.fit import fit
-from dure.runtime.follow import following
 from dure.studies.adapter import run_study
 from dure.studies.batch import Batch, BatchStudy
 from dure.studies.study import load_study
@@ -47,7 +46,7 @@ class Told(StudyListener):
     def __init__(self):
         self.lines = []
 
-    def told(self, message):
+    def notified(self, message):
         self.lines.append(message)
 
 
@@ -77,7 +76,7 @@ class Raises(RunListener):
     def __init__(self, notes: Path):
         self.notes = notes
 
-    def started(self, start, tell):
+    def started(self, start, notify):
         self.notes.write_text((self.notes.read_text() if self.notes.exists() else "") + "x")
 
     def progressed(self, progress):
@@ -98,6 +97,11 @@ def numbers(path):
     ]
 
 
+def by_name(**listeners):
+    """Give every trial its listener."""
+    return lambda experiment: [listeners[experiment.name]]
+
+
 def batch(names, experiments, path, **more):
     study = BatchStudy(kind="batch", name="some", experiments=tuple(names))
     return run_study(Batch(study, experiments), path=path, **more)
@@ -114,8 +118,8 @@ def test_a_trial_whose_process_dies_goes_on_where_it_was_and_one_that_raises_doe
         experiments,
         out,
         profile=cpu.model_copy(update={"max_concurrent_trials": 1}),
-        listener=listener,
-        trackers={"dies": Dies(tmp_path / "once", step=5), "raises": Raises(tmp_path / "raises")},
+        follower=listener,
+        listeners=by_name(dies=Dies(tmp_path / "once", step=5), raises=Raises(tmp_path / "raises")),
     )
     dies, raises = summary["experiments"]
     assert dies["state"] == "completed"
@@ -136,7 +140,7 @@ def test_a_trial_whose_process_dies_again_and_again_fails_and_says_why(tiny, cpu
         [named(tiny("t5", "lora"), "dies")],
         tmp_path / "study",
         profile=cpu.model_copy(update={"max_restarts": 1}),
-        trackers={"dies": Dies(tmp_path / "always", step=3, times=9)},
+        listeners=by_name(dies=Dies(tmp_path / "always", step=3, times=9)),
     )
     dies = summary["experiments"][0]
     assert dies["state"] == "failed"
@@ -161,8 +165,8 @@ def test_workers_are_started_again_when_one_of_them_dies(tiny, cpu, tmp_path):
         [experiment],
         tmp_path / "study",
         profile=two,
-        listener=listener,
-        trackers={"dies": Dies(tmp_path / "once", step=5, rank=1)},
+        follower=listener,
+        listeners=by_name(dies=Dies(tmp_path / "once", step=5, rank=1)),
     )
     assert numbers(tmp_path / "study" / "dies") == numbers(tmp_path / "whole")
     assert whole.metrics["num_restarts"] == 0
@@ -179,15 +183,15 @@ def test_a_lost_node_costs_none_of_the_seven_and_changes_no_number(cpu, tmp_path
     with several_nodes({"CPU": 1}, {"CPU": 1}) as nodes:
 
         def run(seconds_per_step, path, **more):
-            trackers = {name: Steps(seconds_per_step) for name in names}
+            listeners = by_name(**{name: Steps(seconds_per_step) for name in names})
             return batch(
-                names, experiments, path, profile=cpu, trackers=trackers, address=nodes.address, **more
+                names, experiments, path, profile=cpu, listeners=listeners, address=nodes.address, **more
             )
 
         calm = run(0.1, tmp_path / "calm")
         assert {node for name in names for node in nodes_of(tmp_path / "calm" / name)} == set(nodes.ids)
         loses = Loses(nodes, after_step=3)
-        lost = run(0.4, tmp_path / "lost", listener=loses)
+        lost = run(0.4, tmp_path / "lost", follower=loses)
     assert calm["state"] == lost["state"] == "completed"
     for name in names:
         assert numbers(tmp_path / "lost" / name) == numbers(tmp_path / "calm" / name)
@@ -203,10 +207,14 @@ def test_a_lost_node_costs_none_of_the_seven_and_changes_no_number(cpu, tmp_path
 
 
 class LosesAt(RunListener):
-    """Takes away the node beside the head when the run that is followed has come to a step."""
+    """Takes away the node beside the head when the run that is followed has come to a step, and keeps its words."""
 
     def __init__(self, step, loses):
         self.step, self.loses = step, loses
+        self.lines = []
+
+    def notified(self, message):
+        self.lines.append(message)
 
     def progressed(self, progress):
         if self.loses is not None and progress.step >= self.step:
@@ -219,7 +227,6 @@ class LosesAt(RunListener):
 def test_a_trial_goes_on_with_fewer_workers_when_a_node_is_lost(on_notice, tiny, cpu, tmp_path):
     experiment = tiny("t5", "lora")
     elastic = cpu.model_copy(update={"num_workers": 2, "min_workers": 1})
-    told: list[str] = []
     lost_at: list[float] = []
     with several_nodes({"CPU": 1}, {"CPU": 1}, include_dashboard=True) as nodes, cluster(nodes.address):
 
@@ -227,9 +234,11 @@ def test_a_trial_goes_on_with_fewer_workers_when_a_node_is_lost(on_notice, tiny,
             lost_at.append(time.time())
             nodes.take_away(nodes.ids[1], seconds=2) if on_notice else nodes.kill(nodes.ids[1])
 
-        with following(RunFolder(tmp_path / "lost").metrics, [LosesAt(3, loses)]):
+        follower = LosesAt(3, loses)
+        with follow(RunFolder(tmp_path / "lost").events, [follower]):
             request = RunRequest(experiment, elastic, tmp_path / "lost", listeners=(Steps(5.0),))
-            result = fit(request, tell=told.append)
+            result = fit(request)
+    told = [line for line in follower.lines if "worker" in line]
     print(told, recovery(tmp_path / "lost", lost_at[0]))
     assert result.state == "completed"
     assert result.metrics["num_restarts"] == 1

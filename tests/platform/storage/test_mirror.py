@@ -252,7 +252,7 @@ class _Lines(RunListener):
     def __init__(self):
         self.lines = []
 
-    def told(self, message):
+    def notified(self, message):
         self.lines.append(message)
 
 

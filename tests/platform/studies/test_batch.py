@@ -23,7 +23,7 @@ class _Notes(StudyListener):
         if (trial.name, trial.state) not in self.states:
             self.states.append((trial.name, trial.state))
 
-    def told(self, message):
+    def notified(self, message):
         self.told_lines.append(message)
 
     def finished(self, summary):
@@ -33,7 +33,7 @@ class _Notes(StudyListener):
 class _ProcessNote(RunListener):
     """Leaves the number of the process that trained in the run's folder."""
 
-    def started(self, start, tell):
+    def started(self, start, notify):
         import os
 
         (start.path / "pid").write_text(str(os.getpid()))
@@ -64,8 +64,8 @@ def test_a_failure_stops_nobody_and_the_next_session_only_does_the_rest(tiny, cp
         Batch(study, experiments),
         profile=one_at_a_time,
         path=tmp_path,
-        listener=notes,
-        trackers={name: _ProcessNote() for name in ("first", "last")},
+        follower=notes,
+        listeners=lambda experiment: [_ProcessNote()],
     )
     states = {entry["name"]: entry["state"] for entry in summary["experiments"]}
     assert states == {"first": "completed", "broken": "failed", "last": "completed"}
@@ -85,7 +85,7 @@ def test_a_failure_stops_nobody_and_the_next_session_only_does_the_rest(tiny, cp
     before = (tmp_path / "first" / "result.json").stat().st_mtime_ns
     experiments[1] = _named(first, "broken")
     again = _Notes()
-    summary = run_study(Batch(study, experiments), profile=one_at_a_time, path=tmp_path, listener=again)
+    summary = run_study(Batch(study, experiments), profile=one_at_a_time, path=tmp_path, follower=again)
     assert summary["state"] == "completed"
     assert (tmp_path / "first" / "result.json").stat().st_mtime_ns == before
     assert {name for name, _ in again.states} == {"broken"}
@@ -115,7 +115,7 @@ def test_a_trial_of_two_workers_reports_through_tune(tiny, cpu, tmp_path):
         Batch(one, [experiment]),
         profile=cpu.model_copy(update={"num_workers": 2}),
         path=tmp_path,
-        listener=notes,
+        follower=notes,
     )
     assert summary["state"] == "completed", summary
     assert summary["experiments"][0]["metrics"]["steps"] == 6

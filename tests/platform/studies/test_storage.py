@@ -58,7 +58,7 @@ def test_a_batch_goes_on_from_storage_on_a_machine_that_has_nothing_of_it(tiny, 
         if resume:
             bring(profile, path)
         return (
-            batch(study, experiments, profile=profile, path=path, resume=resume, listener=notes),
+            batch(study, experiments, profile=profile, path=path, resume=resume, follower=notes),
             notes,
             path,
         )

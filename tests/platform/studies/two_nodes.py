@@ -4,7 +4,7 @@ For any test that loses a node::
 
     with several_nodes({"CPU": 1}, {"CPU": 1}) as nodes:
         lost = Loses(nodes, after_step=6)
-        summary = run_study(…, address=nodes.address, listener=lost, trackers={name: Steps() for name in names})
+        summary = run_study(…, address=nodes.address, follower=lost, listeners=lambda experiment: [Steps()])
     print(recovery(path / lost.trial, lost.at))
 """
 
@@ -91,7 +91,7 @@ class Steps(RunListener):
         self.seconds = seconds
         self.path: Path | None = None
 
-    def started(self, start, tell):
+    def started(self, start, notify):
         self.path = start.path
 
     def progressed(self, progress):
@@ -113,7 +113,7 @@ class Loses(StudyListener):
         self.trial: str | None = None
         self.at = 0.0
 
-    def told(self, message):
+    def notified(self, message):
         self.lines.append(message)
 
     def changed(self, trial: TrialStatus) -> None:

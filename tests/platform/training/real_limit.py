@@ -18,6 +18,7 @@ from dure.family.corpus import load_corpus
 from dure.runs.folder import RunFolder
 from dure.training import memory
 from dure.training.trainer import ModelTrainer
+from dure.training.worker import Worker
 
 WIDTH = 8 * 1024 * 1024
 """Values that a pass holds for every row, 32 MiB in fp32; there are three such tensors at least."""
@@ -43,7 +44,7 @@ def main() -> None:
     told: list[str] = []
     trainer = ModelTrainer(
         family, model, corpus.tokenizer, corpus.train, None, profile=profile, folder=RunFolder(folder),
-        tell=told.append,
+        worker=Worker(notify=told.append),
     )  # fmt: skip
     memory.release()
     pages = int(Path("/proc/self/statm").read_text().split()[0])

@@ -19,6 +19,7 @@ from dure.runs.folder import RunFolder
 from dure.signals import STOP_FILE
 from dure.training.stopping import StopAsked, StopRequest
 from dure.training.trainer import ModelTrainer
+from dure.training.worker import Worker
 
 
 class Asking(TrainerCallback):
@@ -42,7 +43,7 @@ def train(experiment, folder: Path, *, rank: int, num_workers: int, asks_at: int
     file = folder / STOP_FILE
     trainer = ModelTrainer(
         family, model, corpus.tokenizer, corpus.train, corpus.dev, profile=profile, folder=RunFolder(folder),
-        num_workers=num_workers, rank=rank, stop=StopRequest(file, is_main=rank == 0),
+        worker=Worker(rank, num_workers, StopRequest(file, is_main=rank == 0)),
     )  # fmt: skip
     if rank == 0:
         trainer.hf.add_callback(Asking(file, asks_at))

@@ -21,6 +21,7 @@ from dure.runs.folder import RunFolder
 from dure.training.oom import happened_in, is_out_of_memory
 from dure.training.recovery import MAX_ATTEMPTS, pieces
 from dure.training.trainer import ModelTrainer
+from dure.training.worker import Worker
 
 ACCUMULATED = {"gradient_accumulation_steps": 2, "max_steps": 4, "eval_every": 2, "num_data_workers": 0}
 
@@ -76,7 +77,7 @@ def made(experiment, cpu, folder, *changes, told=None):
         change(model)
     return ModelTrainer(
         family, model, corpus.tokenizer, corpus.train, corpus.dev, profile=cpu, folder=RunFolder(folder),
-        tell=[].append if told is None else told.append,
+        worker=Worker(notify=[].append if told is None else told.append),
     )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def records_of(path):
 
 def back(folder, experiment, epoch):
     told = []
-    go_back(folder, epochs_of(folder.checkpoints)[epoch], experiment, tell=told.append)
+    go_back(folder, epochs_of(folder.checkpoints)[epoch], experiment, notify=told.append)
     return told
 
 
@@ -121,6 +121,6 @@ def test_a_file_that_holds_no_epoch_is_named(copy) -> None:
     file = epochs_of(folder.checkpoints)[2]
     file.write_bytes(b"nothing")
     with pytest.raises(UserError, match="cannot be loaded") as caught:
-        go_back(folder, file, experiment, tell=print)
+        go_back(folder, file, experiment, notify=print)
     assert str(file) in str(caught.value.where)
     assert folder.result.is_file()

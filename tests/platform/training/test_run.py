@@ -26,13 +26,13 @@ class _Notes(RunListener):
     def __init__(self):
         self.events = []
 
-    def started(self, start, tell):
+    def started(self, start, notify):
         self.events.append(("started", start.total_steps, start.resumed_step))
 
     def progressed(self, progress):
         self.events.append((progress.kind, progress.step))
 
-    def told(self, message):
+    def notified(self, message):
         self.events.append(("told", message))
 
     def finished(self, result):

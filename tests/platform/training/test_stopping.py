@@ -36,7 +36,7 @@ class Asks(RunListener):
             self.steps.pop(0)
             self.file.touch()
 
-    def told(self, message):
+    def notified(self, message):
         self.told_lines.append(message)
 
 

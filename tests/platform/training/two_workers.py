@@ -16,6 +16,7 @@ from dure.family import load_family
 from dure.family.corpus import load_corpus
 from dure.runs.folder import RunFolder
 from dure.training.trainer import ModelTrainer
+from dure.training.worker import Worker
 
 RUNS = {"plain": ("error", ()), "calm": ("retry", ()), "short": ("retry", (4,)), "shrunk": ("shrink", (4,))}
 """Name of a run: its policy, and the passes in which the second worker's memory does not suffice."""
@@ -55,7 +56,7 @@ def train(experiment, folder: Path, *, rank: int, num_workers: int, fails: tuple
     told: list[str] = []
     trainer = ModelTrainer(
         family, model, corpus.tokenizer, corpus.train, None, profile=profile, folder=RunFolder(folder),
-        num_workers=num_workers, rank=rank, tell=told.append,
+        worker=Worker(rank, num_workers, notify=told.append),
     )  # fmt: skip
     outcome = trainer.train()
     return {"weights": model.state_dict(), "num_oom": outcome["num_oom"], "told": told}

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dure.config.data import ReadingConfig
 from dure.data.tables import read_table
 from dure.errors import UserError
 from trainables.red_heart.data import SharesReader, roles_of, targets_of, uneven_sums
@@ -27,7 +28,7 @@ def table_of(rows, folder, name="train.jsonl", **options):
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
     else:
         path.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), encoding="utf-8")
-    return read_table(path, ROLES, {}, cache_folder=folder / "cache", **options)
+    return read_table(path, ROLES, {}, cache_folder=folder / "cache", reading=ReadingConfig(**options))
 
 
 def targets(table):

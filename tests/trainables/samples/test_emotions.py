@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from dure.data.overlap import normalised
+from dure.data.canonical import folded
 from dure.errors import UserError
 from trainables.samples.emotions import CLASSES, COPIED, MAX_TEXTS, emotion_corpus
 
@@ -27,11 +27,11 @@ def test_every_split_holds_the_emotions_in_their_shares(corpus) -> None:
 
 
 def test_a_few_training_texts_stand_twice_with_one_label_and_none_in_two_splits(corpus) -> None:
-    texts = {split: [normalised(row.text) for row in rows] for split, rows in corpus.items()}
+    texts = {split: [folded(row.text) for row in rows] for split, rows in corpus.items()}
     copies = len(texts["train"]) - len({*texts["train"]})
     assert 0.5 * COPIED < copies / len(texts["train"]) <= COPIED
     assert len({*map(str, (row.text for row in corpus["train"]))}) > len({*texts["train"]})
-    assert len({(normalised(row.text), row.label) for row in corpus["train"]}) == len({*texts["train"]})
+    assert len({(folded(row.text), row.label) for row in corpus["train"]}) == len({*texts["train"]})
     for split in ("dev", "test"):
         assert len({*texts[split]}) == len(texts[split])
     assert not {*texts["train"]} & {*texts["dev"]} | {*texts["dev"]} & {*texts["test"]}

@@ -100,7 +100,7 @@ def crossval(
     path: Path,
     resume: bool = False,
     address: str | None = None,
-    listener: StudyListener | None = None,
+    follower: StudyListener | None = None,
 ) -> dict[str, Any]:
     """Run a cross-validation, or what is left of it, and return its results.
 
@@ -111,7 +111,7 @@ def crossval(
         path: Folder of the study.
         resume: Continue what the folder holds.
         address: Ray cluster to join.
-        listener: Who is told of progress.
+        follower: Who hears of the study, here in the driver.
 
     Returns:
         What ``crossval_results.json`` holds.
@@ -120,7 +120,7 @@ def crossval(
         UserError: An experiment, its data or the cluster is wrong.
         RunError: Ray does not start.
     """
-    from dure.reporting.tracking import tracker_for
+    from dure.reporting.tracking import trackers_for
     from dure.runs.folder import stored_experiment
     from dure.studies.adapter import run_study
     from dure.studies.crossval.report import crossval_text
@@ -135,7 +135,7 @@ def crossval(
     write_text(path / STUDY_FILE, dump_yaml(study))
     strategy = Crossval(study, experiments, path, judge=partial(_clearly_worse, study, experiments[0]))
     summary = run_study(
-        strategy, profile=profile, path=path, listener=listener, tracker=tracker_for, address=address
+        strategy, profile=profile, path=path, follower=follower, listeners=trackers_for, address=address
     )
     results = _put_together(study, experiments[0], path, summary)
     write_json(path / RESULTS, results)

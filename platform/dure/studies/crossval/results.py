@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from dure.config.loading import load_record
+from dure.data.labels import ClassIndex
 from dure.errors import UserError
 from dure.files import write_text
 from dure.metrics.classification import classification_report
@@ -59,8 +60,11 @@ class Predictions:
         """The true and the predicted class of every row; None unless every row is of one of the classes."""
         for name, predicted in self.predicted.items():
             if name in self.columns and self.probabilities:
-                labels = [label.strip() for label in self.columns[name]]
-                if {*labels, *predicted} <= self.probabilities.keys():
+                names = list(self.probabilities)
+                index = ClassIndex(names)
+                places = [index.find(label) for label in self.columns[name]]
+                labels = [names[place] for place in places if place is not None]
+                if len(labels) == len(places) and {*predicted} <= {*names}:
                     return labels, predicted
         return None
 

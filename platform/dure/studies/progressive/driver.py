@@ -41,7 +41,7 @@ def progressive(
     resume: bool = False,
     begin_again: bool = False,
     address: str | None = None,
-    listener: StudyListener | None = None,
+    follower: StudyListener | None = None,
 ) -> dict[str, Any]:
     """Run a progressive training, or what is left of it, and return its results.
 
@@ -55,7 +55,7 @@ def progressive(
         begin_again: Begin at ``study.start_ratio`` again, from the best model of the stage before; what the
             folder holds of that stage and later ones is moved aside.
         address: Ray cluster to join.
-        listener: Who is told of progress.
+        follower: Who hears of the study, here in the driver.
 
     Returns:
         What ``progressive_training_results.json`` holds.
@@ -65,7 +65,7 @@ def progressive(
         RunError: Ray does not start.
     """
     from dure.jobs.background_folders import refuse_second
-    from dure.reporting.tracking import tracker_for
+    from dure.reporting.tracking import trackers_for
     from dure.runs.folder import RunFolder, stored_experiment
     from dure.studies.adapter import run_study
     from dure.studies.progressive.plot import plot_progressive
@@ -95,7 +95,7 @@ def progressive(
         forecaster=_forecaster(base),
     )
     results = run_study(
-        strategy, profile=profile, path=path, listener=listener, tracker=tracker_for, address=address
+        strategy, profile=profile, path=path, follower=follower, listeners=trackers_for, address=address
     )
     if results["winner"] is not None:
         results["final_model"] = str(

@@ -29,6 +29,8 @@ SCORE = "score"
 """Key of a stage's result that holds the metric by which candidates are compared."""
 BASELINE = "baseline"
 """Key of a stage's result that holds what the same metric is without learning."""
+TRAINED = "trained"
+"""Key of a stage's result that says whether this session trained it."""
 
 _SMALL, _MIDDLE = Fraction(1, 10), Fraction(1, 2)
 
@@ -111,10 +113,10 @@ def run_stage(
     base = requests.of(config)
     folders = stage_folders(study, base.path)
     place = [float(ratio) for ratio in study.ratios].index(config[DATA_RATIO])
-    told: list[str] | None = []
-    if folders[place].read_training_metrics() is None:
+    is_trained = folders[place].read_training_metrics() is None
+    if is_trained:
         try:
-            told = _train_stage(base, study, folders, place)
+            is_over = _train_stage(base, study, folders, place)
         except DureError as error:
             RunFolder(base.path).write_result(
                 RunResult(
@@ -124,9 +126,9 @@ def run_stage(
                 )
             )
             return None
-        if told is None:
+        if not is_over:
             RunFolder(base.path).write_result(RunResult(base.experiment.name, "interrupted"))
-            return {INTERRUPTED: True, "told": []}
+            return {INTERRUPTED: True}
     record = folders[place].read_training_metrics() or {}
     metric = load_family(base.experiment).best_metric
     _tidy(metric, folders[: place + 1])
@@ -139,14 +141,13 @@ def run_stage(
         DATA_RATIO: config[DATA_RATIO],
         SCORE: record["score"],
         BASELINE: baseline,
-        "told": told,
+        TRAINED: is_trained,
     }
 
 
-def _train_stage(
-    base: RunRequest, study: ProgressiveStudy, folders: list[StageFolder], place: int
-) -> list[str] | None:
-    """Train one stage, leave its record, and return what the user should know; None when it was stopped."""
+def _train_stage(base: RunRequest, study: ProgressiveStudy, folders: list[StageFolder], place: int) -> bool:
+    """Train one stage, leave its record and say what the user should know; return whether it came to its end."""
+    notify = base.event_log("trial").notified
     folder, ratio, number = folders[place], study.ratios[place], place + 1
     training, workers = base.experiment.training, base.profile.num_workers
     before = folders[place - 1].read_training_metrics() if place else None
@@ -162,6 +163,7 @@ def _train_stage(
         experiment=stage_experiment(base.experiment, study, number, ratio, batch_size),
         path=folder.path,
         layout=StageFolder,
+        events=base.folder().events,
         warm_start=warm_start,
     )
     if folder.experiment.is_file() and folder.experiment.read_text(encoding="utf-8") != dump_yaml(
@@ -171,17 +173,17 @@ def _train_stage(
         shutil.rmtree(folder.path)
     result = fit_trial(request)
     if result.state == "interrupted":
-        return None
+        return False
     num_epochs = len(epochs_of(folder.checkpoints))
     best_epoch = round(float(result.metrics["best_step"]) / float(result.metrics["steps"]) * num_epochs)
     best = mark_best(folder.checkpoints, best_epoch)
     folder.write_result(replace(result, best_checkpoint=str(best.relative_to(folder.path))))
     peak = float(result.metrics["peak_memory_mb"])
-    told = [_summary(base.experiment, number, len(folders), result)]
+    notify(_summary(base.experiment, number, len(folders), result))
     metric = load_family(base.experiment).best_metric
     baseline = _baseline(metric, result.metrics)
     if place == 0 and baseline is not None and not beats_baseline(metric, result.metrics):
-        told.append(
+        notify(
             f"no better than a model that learns nothing ({metric.name} {baseline:.4f})"
             + (
                 "; going on (--on-baseline warn)"
@@ -192,7 +194,7 @@ def _train_stage(
     if study.max_memory_mb is not None and peak > study.max_memory_mb:
         limit = max(workers, batch_size // 2)
         rows = "1 row" if limit == 1 else f"{limit} rows"
-        told.append(
+        notify(
             f"stage {number} took {peak:,.0f} MB, more than --max-memory-mb {study.max_memory_mb:,}; "
             + (
                 f"the next stage takes at most {rows} at a time"
@@ -224,7 +226,7 @@ def _train_stage(
             "records": read_json_lines(folder.metrics),
         },
     )
-    return told
+    return True
 
 
 def _baseline(metric: Metric, metrics: Mapping[str, Any]) -> float | None:

@@ -22,6 +22,7 @@ from dure.studies.progressive.scheduler import DATA_RATIO, ProgressiveRatioSched
 from dure.studies.progressive.stage import (
     BASELINE,
     SCORE,
+    TRAINED,
     beats_baseline,
     best_place,
     run_stage,
@@ -120,7 +121,7 @@ class Progressive(Strategy):
     def reported(self, trial: TrialStatus, result: Mapping[str, Any]) -> list[str]:
         """Say what to expect of all rows, from the third stage on, after a stage that this session trained."""
         records = self._records(trial.name)
-        ahead = self._forecast(trial.name, len(records)) if result.get("told") else None
+        ahead = self._forecast(trial.name, len(records)) if result.get(TRAINED) else None
         if ahead is None or len(records) == len(self.study.ratios):
             return []
         return [
@@ -273,8 +274,8 @@ class _Candidates(Searcher):  # type: ignore[misc]
             return None
         self.trial_ids[left[0]] = trial_id
         values = self._candidates[left[0]]
-        told = ", ".join(f"{key}={value}" for key, value in values.items())
-        return {"trial": left[0], **({"told": told} if told else {})}
+        notice = ", ".join(f"{key}={value}" for key, value in values.items())
+        return {"trial": left[0], **({"notice": notice} if notice else {})}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

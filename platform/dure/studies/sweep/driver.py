@@ -104,7 +104,7 @@ def sweep(
     shape: Callable[[Experiment], Experiment] = lambda experiment: experiment,
     resume: bool = False,
     address: str | None = None,
-    listener: StudyListener | None = None,
+    follower: StudyListener | None = None,
 ) -> dict[str, Any]:
     """Run a sweep, or what is left of it, and return its summary.
 
@@ -119,14 +119,14 @@ def sweep(
         shape: What the common options make of each trial's experiment, such as its rehearsal.
         resume: Continue what the folder holds.
         address: Ray cluster to join.
-        listener: Who is told of progress.
+        follower: Who hears of the study, here in the driver.
 
     Raises:
         UserError: The experiment, the space, the storage or the cluster is wrong.
         RunError: Ray does not start.
     """
     from dure.family import load_family
-    from dure.reporting.tracking import tracker_for
+    from dure.reporting.tracking import trackers_for
     from dure.runs.folder import stored_experiment
     from dure.studies.adapter import run_study
     from dure.studies.sweep.strategy import Sweep
@@ -156,7 +156,7 @@ def sweep(
     write_text(path / STUDY_FILE, dump_yaml(study))
     write_text(path / BASE, dump_yaml(base))
     summary = run_study(
-        strategy, profile=profile, path=path, listener=listener, tracker=tracker_for, address=address
+        strategy, profile=profile, path=path, follower=follower, listeners=trackers_for, address=address
     )
     rows = {
         name: shape(strategy.experiment(values)).training.effective_batch_size

@@ -167,7 +167,7 @@ class Sweep(Strategy):
         named = experiment.with_({"experiment.name": f"{experiment.name[:80]}.{name}"})
         return {
             "trial": name,
-            "told": ", ".join(f"{key}={_shown(value)}" for key, value in values.items()),
+            "notice": ", ".join(f"{key}={_shown(value)}" for key, value in values.items()),
             "experiment": named.model_dump_json(),
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import statistics
+import unicodedata
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from dure.files import write_text
 from dure.metrics.classification import classification_report
 from dure.runs.folder import RunFolder, RunResult
 from dure.studies.crossval.comparison import compare, mcnemar
-from dure.studies.crossval.results import comparisons, crossval_results, read_predictions
+from dure.studies.crossval.results import Predictions, comparisons, crossval_results, read_predictions
 
 CLASSES = ["기쁨", "슬픔", "분노"]
 NUM_FOLDS, NUM_ROWS = 5, 60
@@ -192,3 +193,15 @@ def test_experiments_are_compared_in_pairs_on_the_folds_that_both_have(folds):
 def test_one_common_fold_is_no_comparison(folds):
     results = [crossval_results("a", folds("a")), crossval_results("b", folds("b", numbers=(2,)))]
     assert comparisons(results, metric="accuracy", num_folds=5)[0]["difference"] is None
+
+
+def test_rows_of_a_class_in_another_spelling_are_of_that_class():
+    apart = unicodedata.normalize("NFD", "기쁨")
+    made = Predictions(
+        rows=[0, 1, 2],
+        folds=[1, 1, 2],
+        columns={"label": ["기쁨", f"{apart} ", "슬픔\u200b"]},
+        predicted={"label": ["기쁨", "기쁨", "슬픔"]},
+        probabilities={"기쁨": ["1", "1", "0"], "슬픔": ["0", "0", "1"]},
+    )
+    assert made.classes == (["기쁨", "기쁨", "슬픔"], ["기쁨", "기쁨", "슬픔"])

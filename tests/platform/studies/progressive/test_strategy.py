@@ -34,7 +34,7 @@ class _Notes(StudyListener):
         if trial.stage and (trial.name, trial.stage) not in self.stages:
             self.stages.append((trial.name, trial.stage))
 
-    def told(self, message):
+    def notified(self, message):
         self.told_lines.append(message)
 
 
@@ -61,7 +61,7 @@ def test_three_candidates_on_growing_data(by_loss, cpu, tmp_path):
     )
     path, notes = tmp_path / "study", _Notes()
     one = cpu.model_copy(update={"max_concurrent_trials": 1})
-    results = progressive(study, by_loss, profile=one, path=path, listener=notes)
+    results = progressive(study, by_loss, profile=one, path=path, follower=notes)
 
     # One diverges, one is beaten at the first ratio, and the third, alone, goes on to all of the data.
     assert results["state"] == "completed", results
@@ -139,7 +139,7 @@ def test_three_candidates_on_growing_data(by_loss, cpu, tmp_path):
 
     # Said again, there is nothing left to do: no Ray, and no file of a stage is touched.
     before, again = times(path), _Notes()
-    repeated = progressive(study, by_loss, profile=one, path=path, resume=True, listener=again)
+    repeated = progressive(study, by_loss, profile=one, path=path, resume=True, follower=again)
     assert times(path) == before
     assert again.states == []
     changing = ("started", "seconds", "experiments")
@@ -158,7 +158,7 @@ def test_too_much_memory_takes_smaller_batches_and_too_little_gain_ends_it(by_lo
         max_memory_mb=1,
         min_gain=1000.0,
     )
-    results = progressive(study, by_loss, profile=cpu, path=path, listener=notes)
+    results = progressive(study, by_loss, profile=cpu, path=path, follower=notes)
     first, second = results["stages"]
     assert [each["batch_size"] for each in (first, second)] == [2, 1]
     assert [each["gradient_accumulation_steps"] for each in (first, second)] == [2, 4]

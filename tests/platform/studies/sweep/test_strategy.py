@@ -45,7 +45,7 @@ def test_a_sweep_of_a_tiny_model_from_first_points_to_more_trials(tiny, cpu, wid
     study = plan_sweep(experiment, space=wide, num_trials=3, tries=("1e-4", "1e-2", "1"))
     notes = _Notes()
     one = cpu.model_copy(update={"max_concurrent_trials": 1})
-    summary = sweep(study, experiment, profile=one, path=path, listener=notes)
+    summary = sweep(study, experiment, profile=one, path=path, follower=notes)
 
     assert summary["state"] == "completed", summary
     assert [summary["values"][f"trial_00{place}"] for place in range(3)] == [
@@ -87,7 +87,7 @@ def test_a_sweep_of_a_tiny_model_from_first_points_to_more_trials(tiny, cpu, wid
     before = (path / "trial_000" / "result.json").stat().st_mtime_ns
     more = plan_sweep(experiment, num_trials=4, tries=("5e-3",), stored=path)
     again = _Notes()
-    summary = sweep(more, experiment, profile=one, path=path, resume=True, listener=again)
+    summary = sweep(more, experiment, profile=one, path=path, resume=True, follower=again)
     assert {name for name, _ in again.states} == {"trial_003"}
     assert summary["values"]["trial_003"] == {LR: 5e-3}
     assert (path / "trial_000" / "result.json").stat().st_mtime_ns == before

@@ -1,4 +1,4 @@
-"""What a run and a study tell while they go on; trackers and consoles listen."""
+"""What a run or study can say, and who hears of it."""
 
 from __future__ import annotations
 
@@ -54,22 +54,46 @@ class RunProgress:
     metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-class RunListener:
-    """Base of everything that listens to a run; every method does nothing until overridden.
+@dataclass(frozen=True)
+class RunSaved:
+    """A checkpoint is whole and bears its name.
 
-    Called in the process that trains, on its main worker only unless ``on_every_worker``, in this order: :meth:`started` once,
-    :meth:`progressed` any number of times, :meth:`told` at any time, :meth:`finished` once, also after a
-    failure. Must be picklable before :meth:`started`, since it travels to the worker.
+    Attributes:
+        checkpoint: Its folder.
+    """
+
+    checkpoint: Path
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One line that the user should see.
+
+    Attributes:
+        message: The line.
+    """
+
+    message: str
+
+
+class RunListener:
+    """Base of everything that hears of a run; every method does nothing until overridden.
+
+    A listener of a :class:`dure.training.run.RunRequest` is called in the process that trains, on its main worker only
+    unless ``on_every_worker``; it must be picklable before :meth:`started`, since it travels there. A follower is
+    called in the driver, by what stands in the run's stream. Both hear, in this order: :meth:`started` once for every
+    start, :meth:`progressed` and :meth:`saved` any number of times, :meth:`notified` at any time, :meth:`finished`
+    once, also after a failure.
     """
 
     on_every_worker: ClassVar[bool] = False
     """Whether the workers beside the main one call it too."""
 
-    def started(self, start: RunStart, tell: Callable[[str], None]) -> None:
-        """Training is about to begin; ``tell`` passes a line for the user on to every listener."""
+    def started(self, start: RunStart, notify: Callable[[str], None]) -> None:
+        """Training is about to begin; ``notify`` passes a line for the user on to everyone who listens."""
 
     def epochs_to_keep(self) -> set[int]:
-        """Return the epochs whose weights are still needed, when some are to be removed."""
+        """Return the epochs whose weights are still needed, when some are to be removed; not asked of followers."""
         return set()
 
     def saved(self, checkpoint: Path) -> None:
@@ -78,7 +102,7 @@ class RunListener:
     def progressed(self, progress: RunProgress) -> None:
         """There are new numbers."""
 
-    def told(self, message: str) -> None:
+    def notified(self, message: str) -> None:
         """There is one line that the user should see."""
 
     def finished(self, result: RunResult) -> None:
@@ -128,8 +152,36 @@ class TrialStatus:
         return self.seconds / self.step * max(0, self.total_steps - self.step)
 
 
+@dataclass(frozen=True)
+class StudyStart:
+    """A study is about to run its trials.
+
+    Attributes:
+        name: Name of the study.
+        trials: Names of its trials, in its order.
+    """
+
+    name: str
+    trials: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StudyEnd:
+    """A study is over.
+
+    Attributes:
+        name: Name of the study.
+        state: ``completed``, ``failed`` or ``interrupted``, as its summary says.
+        seconds: Wall time of this session.
+    """
+
+    name: str
+    state: str
+    seconds: float
+
+
 class StudyListener:
-    """Base of everything that listens to a study, in the driver; every method does nothing until overridden."""
+    """Base of everything that follows a study, in the driver; every method does nothing until overridden."""
 
     def started(self, name: str, path: Path, trials: Sequence[TrialStatus]) -> None:
         """The study is about to run these trials; ``path`` is its folder."""
@@ -137,8 +189,12 @@ class StudyListener:
     def changed(self, trial: TrialStatus) -> None:
         """A trial changed its state or has new numbers."""
 
-    def told(self, message: str) -> None:
+    def notified(self, message: str) -> None:
         """There is one line that the user should see."""
 
     def finished(self, summary: Mapping[str, Any]) -> None:
         """The study is over; ``summary`` is what ``experiment_summary.json`` holds."""
+
+
+Event = RunStart | RunProgress | RunSaved | Notice | RunResult | StudyStart | TrialStatus | StudyEnd
+"""What a line of a stream can say."""

@@ -1,0 +1,278 @@
+"""Roles that a family reads, and the columns of a table that they are read from."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from dure.config.data import ReadingConfig
+from dure.errors import UserError, nearest
+
+_LONG_NAME = 40
+_MANY_WORDS = 5
+_SENTENCE = re.compile(r"[.?!。…]\s*$|^[-+]?[0-9]+(\.[0-9]+)?$")
+
+ColumnNames = Mapping[str, str | Sequence[str]]
+"""Role → column, or several whose texts are joined."""
+
+
+class CellReader(ABC):
+    """Says what a family makes of the cells of a column, so that a value it cannot use is told with its row.
+
+    A reader is a frozen dataclass: its ``repr`` and its source file are part of the key of the table's cache.
+    """
+
+    @abstractmethod
+    def read(self, text: str) -> str:
+        """Return the text that the family gets for a cell that is not empty; an empty one for no value.
+
+        Raises:
+            UserError: The cell cannot be used; its ``problem`` and ``expected`` are told.
+        """
+
+
+@dataclass(frozen=True)
+class Role:
+    """A column that a family reads.
+
+    Attributes:
+        name: Name of the role in ``data.columns`` and in the rows that the family gets.
+        column: Name of the table's column when ``data.columns`` does not say.
+        required: Whether training needs it; prediction needs only roles with ``is_input``.
+        is_input: Whether the model reads it, which makes it necessary for prediction too.
+        is_id: Whether its values say which row is which.
+        may_repeat: Whether values of an id may stand twice, or be missing.
+        may_be_empty: Whether a required column may have empty cells.
+        option: What the user sets to name another column; ``data.columns.<name>`` when not given.
+        is_class: Whether its values name classes and are no text to learn words from.
+        separator: What stands between the classes of one cell, should there be several.
+        reader: What is made of its cells; they are values then, and no text to learn words from.
+        of: Name of the role whose column this one reads too, by another reader.
+    """
+
+    name: str
+    column: str
+    required: bool = True
+    is_input: bool = False
+    is_id: bool = False
+    may_repeat: bool = False
+    may_be_empty: bool = False
+    option: str | None = None
+    is_class: bool = False
+    separator: str | None = None
+    reader: CellReader | None = None
+    of: str | None = None
+
+
+@dataclass(frozen=True)
+class Field:
+    """A role as it is read from one table.
+
+    Attributes:
+        role: Name of the role.
+        columns: Names of the table's columns; texts of several are joined.
+        joint: What stands between the texts of several columns.
+        column_needed: Whether the columns must be there.
+        cell_needed: Whether a row without a value is a bad row.
+        is_id: Whether values say which row is which.
+        may_repeat: Whether values of an id may stand twice, or be missing.
+        is_named: Whether the user named the column, and should know when it is not there.
+        is_composed: Whether its texts are brought to Unicode NFC.
+        option: What the user sets to name another column.
+        reader: What is made of a cell; its column may hold lists and objects, which it gets as JSON text.
+    """
+
+    role: str
+    columns: tuple[str, ...]
+    column_needed: bool
+    cell_needed: bool
+    is_id: bool
+    is_named: bool
+    option: str
+    joint: str = " "
+    is_composed: bool = False
+    reader: CellReader | None = None
+    may_repeat: bool = False
+
+    @property
+    def column(self) -> str:
+        """Name of the column, or of all."""
+        return " + ".join(self.columns)
+
+
+def fields_of(
+    roles: Sequence[Role], columns: ColumnNames, reading: ReadingConfig, *, for_prediction: bool
+) -> list[Field]:
+    """Return what is read of a table.
+
+    Args:
+        roles: What the family reads.
+        columns: Role → column, where it is not the role's own.
+        reading: How tables are read.
+        for_prediction: Whether only inputs and ids are.
+
+    Raises:
+        UserError: A column is named for no role, or serves two, or several serve what is no text.
+    """
+    names = [role.name for role in roles if role.of is None]
+    for name in columns:
+        if name not in names:
+            like = nearest(name, names)
+            raise UserError(
+                f"there is no role '{name}'",
+                where=f"data.columns.{name}",
+                expected=f"one of {', '.join(names)}",
+                hint=f"data.columns.{like}=…" if like else None,
+            )
+    fields = [
+        Field(
+            role=role.name,
+            columns=_columns_of(role, columns),
+            column_needed=role.required,
+            cell_needed=role.required and not role.may_be_empty,
+            is_named=role.name in columns,
+            is_id=role.is_id,
+            option=role.option or f"data.columns.{role.of or role.name}",
+            joint=reading.columns_separator,
+            is_composed=_is_composed(role, reading),
+            reader=role.reader,
+            may_repeat=role.may_repeat,
+        )
+        for role in roles
+        if role.is_input or role.is_id or not for_prediction
+    ]
+    _refuse_shared_columns(fields, {role.name for role in roles if role.of is not None})
+    return fields
+
+
+def fields_of_rows(
+    roles: Sequence[Role], held: Sequence[Mapping[str, str]], reading: ReadingConfig
+) -> list[Field]:
+    """Return what is read of rows in memory, whose columns are the roles themselves."""
+    return [
+        Field(
+            role=role.name,
+            columns=(role.of or role.name,),
+            column_needed=role.required,
+            cell_needed=role.required or role.is_id,
+            is_id=role.is_id,
+            is_named=False,
+            option="data.columns",
+            is_composed=_is_composed(role, reading),
+            reader=role.reader,
+        )
+        for role in roles
+        if role.required or any((role.of or role.name) in row for row in held)
+    ]
+
+
+def present_fields(
+    fields: Sequence[Field], columns: Sequence[str], source: str, *, header: bool
+) -> list[Field]:
+    """Check the columns that a file has; an id column that is there must be filled, even an optional one.
+
+    Args:
+        fields: What is read.
+        columns: The file's columns.
+        source: The file.
+        header: Whether its first line gave their names.
+
+    Raises:
+        UserError: A column is missing, or there twice.
+    """
+    for field in fields:
+        for column in field.columns:
+            if (field.column_needed or len(field.columns) > 1) and column not in columns:
+                raise _missing_column(column, field, fields, columns, source, header=header)
+            if columns.count(column) > 1:
+                raise UserError(
+                    f"{columns.count(column)} columns are called '{column}'",
+                    where=source,
+                    expected="distinct column names",
+                    hint="rename all but the one that should be read",
+                )
+    return [
+        dataclasses.replace(
+            field,
+            cell_needed=field.cell_needed
+            or (field.is_id and not field.may_repeat and field.columns[0] in columns),
+        )
+        for field in fields
+    ]
+
+
+def settings_of(field: Field) -> list[object]:
+    """Return what a field's texts depend on, as JSON values."""
+    reader = field.reader
+    plain = [*dataclasses.astuple(dataclasses.replace(field, reader=None))]
+    if reader is None:
+        return plain
+    from dure.data.encoding import code_fingerprint  # Brings datasets, which the command line does not need.
+
+    return [*plain, repr(reader), code_fingerprint(reader.read)]
+
+
+def _columns_of(role: Role, columns: ColumnNames) -> tuple[str, ...]:
+    given = columns.get(role.of or role.name, role.column)
+    names = (given,) if isinstance(given, str) else tuple(given)
+    if len(names) > 1 and (role.is_id or role.is_class or role.reader is not None):
+        raise UserError(
+            f"'{role.name}' is no text that several columns could make up",
+            where=f"data.columns.{role.name}={', '.join(names)}",
+            expected="one column",
+        )
+    if len({*names}) < len(names):
+        raise UserError(
+            "a column is named twice",
+            where=f"data.columns.{role.name}={', '.join(names)}",
+            expected="each column once",
+        )
+    return names
+
+
+def _is_composed(role: Role, reading: ReadingConfig) -> bool:
+    return reading.normalize == "NFC" and not role.is_id and not role.is_class
+
+
+def _refuse_shared_columns(fields: Sequence[Field], may_share: Collection[str]) -> None:
+    """Refuse that two roles read one column, but for an id's: what is predicted would stand in the input."""
+    readers: dict[str, Field] = {}
+    for field in fields:
+        for column in field.columns:
+            is_free = field.is_id or field.role in may_share
+            other = None if is_free else readers.setdefault(column, field)
+            if other is not None and other is not field:
+                raise UserError(
+                    f"column '{column}' is read as '{other.role}' and as '{field.role}'",
+                    where=" and ".join(dict.fromkeys((other.option, field.option))),
+                    expected="a column for each",
+                )
+
+
+def _missing_column(
+    column: str, field: Field, fields: Sequence[Field], columns: Sequence[str], source: str, *, header: bool
+) -> UserError:
+    like = nearest(column, columns)
+    hint = f"{field.option}={like or 'COLUMN'} names the column to read instead"
+    if not header:
+        hint = f"{field.option}=0 reads the first column, 1 the second"
+    elif like is None and any(map(_is_like_a_cell, columns)):
+        numbers = " ".join(
+            f"{each.option}={place}"
+            for place, each in enumerate(each for each in fields if each.column_needed)
+        )
+        hint = f"the first line looks like a row: data.header=false and columns by number, such as {numbers}"
+    return UserError(
+        f"there is no column '{column}' (role '{field.role}')",
+        where=source,
+        expected=f"one of its columns: {', '.join(dict.fromkeys(columns))}",
+        hint=hint,
+    )
+
+
+def _is_like_a_cell(name: str) -> bool:
+    """Return whether a column name looks more like a cell: a sentence or a number."""
+    return len(name) > _LONG_NAME or len(name.split()) >= _MANY_WORDS or bool(_SENTENCE.search(name))

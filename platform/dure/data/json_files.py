@@ -1,0 +1,240 @@
+"""Tables as JSON: an object a line, or one array of objects, read object by object."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from dure.data.cells import LONGEST_CELL, Number, Record, RowProblem, kind_of, text_of
+from dure.data.decoding import text_lines
+from dure.errors import UserError
+
+_CHUNK = 1 << 16
+"""Characters that are read at once."""
+_LONGEST_VALUE = 4 * LONGEST_CELL
+"""Characters of one row of an array."""
+_REMEDY = "pandas writes such a file by df.to_json(FILE, orient='records', lines=True, force_ascii=False)"
+
+
+class JsonLinesSource:
+    """One JSON object a line; the keys of the first are the columns."""
+
+    def __init__(self, path: Path, encoding: str, nested: Collection[str] = ()) -> None:
+        self._nested = nested
+        self.notes: list[str] = []
+        numbered = enumerate(text_lines(path, encoding), start=1)
+        self._lines = ((number, line) for number, line in numbered if line.strip())
+        first = next(self._lines, None)
+        if first is None:
+            raise UserError("the file is empty", where=str(path), expected="one JSON object a line")
+        parsed = _parse_json_line(first[1])
+        if isinstance(parsed, RowProblem):
+            is_document = path.suffix.lower() == ".json"
+            is_list = first[1].lstrip().startswith("[")
+            raise UserError(
+                parsed.text,
+                where=f"{path}, row 1 (line {first[0]})",
+                expected="an array of JSON objects, or one object a line"
+                if is_document
+                else "one JSON object a line (JSON lines, not one JSON document)",
+                hint="an array of objects is read from a file that is called .json" if is_list else _REMEDY,
+            )
+        self._first = first
+        self.columns = list(parsed)
+
+    def records(self, columns: Sequence[str]) -> Iterator[Record]:
+        """Give the rows with the cells of ``columns``."""
+        yield self._record(1, *self._first, columns)
+        for number, (line_number, line) in enumerate(self._lines, start=2):
+            yield self._record(number, line_number, line, columns)
+
+    def _record(self, number: int, line_number: int, line: str, columns: Sequence[str]) -> Record:
+        parsed = _parse_json_line(line)
+        if isinstance(parsed, RowProblem):
+            return Record(number, line_number, {}, parsed)
+        return _record(number, line_number, parsed, columns, self._nested)
+
+
+class JsonArraySource:
+    """One array of JSON objects; the keys of the first are the columns, and one object is in memory at a time."""
+
+    def __init__(self, path: Path, encoding: str, nested: Collection[str] = ()) -> None:
+        self._nested = nested
+        self.notes: list[str] = []
+        self._values = _array_values(path, encoding)
+        first = next(self._values, None)
+        if first is None:
+            raise UserError("there are no rows", where=str(path), expected="at least one row")
+        line, value = first
+        if not isinstance(value, dict):
+            raise UserError(
+                f"it is no JSON object but {kind_of(value)}",
+                where=f"{path}, row 1 (line {line})",
+                expected="an array of JSON objects",
+                hint=_REMEDY,
+            )
+        self._first = (line, value)
+        self.columns = list(value)
+
+    def records(self, columns: Sequence[str]) -> Iterator[Record]:
+        """Give the rows with the cells of ``columns``."""
+        for number, (line, value) in enumerate(chain([self._first], self._values), start=1):
+            if isinstance(value, dict):
+                yield _record(number, line, value, columns, self._nested)
+            else:
+                text = f"the row is no JSON object but {kind_of(value)}"
+                yield Record(number, line, {}, RowProblem("JSON that is no object", text))
+
+
+def is_array(path: Path, encoding: str) -> bool:
+    """Return whether the first thing in a file is the beginning of a JSON array."""
+    first = next((line for line in text_lines(path, encoding) if line.strip()), "")
+    return first.lstrip().startswith("[")
+
+
+def _array_values(path: Path, encoding: str) -> Iterator[tuple[int, Any]]:
+    """Give the values of an array with the lines where they begin, reading on as far as the next one needs.
+
+    Raises:
+        UserError: The file is no JSON array, or is cut off.
+    """
+    decoder = json.JSONDecoder(parse_int=Number, parse_float=Number, object_pairs_hook=_distinct_keys)
+    text = _Window(path, encoding)
+    text.skip_space()
+    text.take("[")
+    number = 0
+    while text.next_sign() != "]":
+        if number:
+            text.take(",")
+        number += 1
+        text.skip_space()
+        line = text.line
+        try:
+            yield line, text.value(decoder)
+        except _DoubledKeyError as error:
+            raise text.broken(f"the key '{error}' stands twice in row {number}", line) from None
+        except json.JSONDecodeError as error:
+            raise text.broken(f"row {number} is no JSON: {error.msg}", line) from None
+        except RecursionError:
+            raise text.broken(f"row {number} is nested too deeply", line) from None
+    text.take("]")
+    text.skip_space()
+    if text.next_sign():
+        raise text.broken("the file goes on behind the end of the array", text.line)
+
+
+class _Window:
+    """The part of a text that is being read."""
+
+    def __init__(self, path: Path, encoding: str) -> None:
+        self._path = path
+        self._lines = text_lines(path, encoding)
+        self._text = ""
+        self._place = 0
+        self.line = 1
+
+    def next_sign(self) -> str:
+        """Return the next sign that is no space; none at the end."""
+        self.skip_space()
+        return self._text[self._place : self._place + 1]
+
+    def skip_space(self) -> None:
+        """Go on to the next sign that is no space."""
+        while True:
+            while self._place < len(self._text) and self._text[self._place] in " \t\r\n":
+                self.line += self._text[self._place] == "\n"
+                self._place += 1
+            if self._place < len(self._text) or not self._more(1):
+                return
+
+    def take(self, sign: str) -> None:
+        """Go on behind a sign, which must be the next."""
+        found = self.next_sign()
+        if found != sign:
+            what = f"'{found}' stands where '{sign}' should" if found else "the file ends within its array"
+            raise self.broken(what, self.line)
+        self._place += 1
+
+    def value(self, decoder: json.JSONDecoder) -> Any:
+        """Return the next value, and go on behind it.
+
+        Raises:
+            json.JSONDecodeError: It is none, or longer than a row may be.
+        """
+        while True:
+            try:
+                value, end = decoder.raw_decode(self._text, self._place)
+                # A number that the window cuts off would be another one.
+                if end < len(self._text) or not self._more(1):
+                    break
+            except json.JSONDecodeError:
+                rest = len(self._text) - self._place
+                if rest > _LONGEST_VALUE or not self._more(max(rest, 1)):
+                    raise
+        self.line += self._text.count("\n", self._place, end)
+        self._place = end
+        return value
+
+    def broken(self, problem: str, line: int) -> UserError:
+        """Return the error for a place where the file is no array."""
+        return UserError(
+            problem,
+            where=f"{self._path}, line {line}",
+            expected="a whole array of JSON objects",
+            hint="correct that place: nothing behind it can be read",
+        )
+
+    def _more(self, size: int) -> bool:
+        """Read on by at least some characters, and forget what was read; False at the end."""
+        parts, added = [self._text[self._place :]], 0
+        for line in self._lines:
+            parts.append(line)
+            added += len(line)
+            if added >= max(size, _CHUNK):
+                break
+        self._text, self._place = "".join(parts), 0
+        return added > 0
+
+
+def _record(
+    number: int, line: int, values: dict[str, Any], columns: Sequence[str], nested: Collection[str]
+) -> Record:
+    cells: dict[str, str | None] = {}
+    for column in columns:
+        if column in values:
+            cell = text_of(values[column], column, nested=column in nested)
+            if isinstance(cell, RowProblem):
+                return Record(number, line, {}, cell)
+            cells[column] = cell
+    return Record(number, line, cells)
+
+
+class _DoubledKeyError(ValueError):
+    """A JSON object names a key twice."""
+
+
+def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _DoubledKeyError(next(key for key in keys if keys.count(key) > 1))
+    return values
+
+
+def _parse_json_line(line: str) -> dict[str, Any] | RowProblem:
+    """Return the object of a line, its numbers as the text that they are written with."""
+    try:
+        value = json.loads(line, parse_int=Number, parse_float=Number, object_pairs_hook=_distinct_keys)
+    except _DoubledKeyError as error:
+        return RowProblem("doubled JSON key", f"the key '{error}' stands twice in the JSON object")
+    except json.JSONDecodeError as error:
+        text = f"the line is no JSON: {error.msg} at character {error.pos + 1}"
+        return RowProblem("malformed JSON", text)
+    except RecursionError:
+        return RowProblem("malformed JSON", "the line is no row: its JSON is nested too deeply")
+    if not isinstance(value, dict):
+        return RowProblem("JSON that is no object", f"the line is no JSON object but {kind_of(value)}")
+    return value

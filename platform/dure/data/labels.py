@@ -1,0 +1,146 @@
+"""Labels: which spellings mean one class, and the names of the classes."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from dure.data.canonical import canonical, is_blank, visible
+
+_NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
+"""A plain number; ``007`` is a code, which is compared as it is spelled."""
+_WHOLE = re.compile(r"[+]?(-?[0-9]+)\.0+|[+]([0-9]+)")
+_TRUTH = {"true": "1", "false": "0"}
+
+Form = Literal["spelling", "numbers", "truth"]
+"""How the labels of one column are told apart."""
+
+
+def labels_in(cell: str, separator: str | None = None) -> tuple[str, ...]:
+    """Return the labels of one cell as they are spelled, without what cannot be seen and the space around them.
+
+    Args:
+        cell: What a table says.
+        separator: What stands between labels; a cell is one label when it is not given.
+
+    Returns:
+        Each label once, in their order; none of an empty cell.
+    """
+    parts = [cell] if separator is None else cell.split(separator)
+    labels = (visible(part).strip() for part in parts if not is_blank(part))
+    return tuple({canonical(label): label for label in labels}.values())
+
+
+def form_of(labels: Iterable[str]) -> Form:
+    """Return how the labels of a column are told apart, which all of them decide together.
+
+    - ``truth``: all are 0, 1, true or false (in any case, also 0.0 and 1.0), so true is 1;
+    - ``numbers``: all are plain numbers, so 1.0 is 1; pandas writes whole numbers so beside an empty cell;
+    - ``spelling``: anything else, so "1.0" beside "version 1" is a name like any other.
+    """
+    found = {*labels}
+    if found and all(_as_truth(label) in ("0", "1") for label in found):
+        return "truth"
+    return "numbers" if found and all(map(_NUMBER.fullmatch, found)) else "spelling"
+
+
+def key_of_label(label: str, form: Form) -> str:
+    """Return what two labels of one class share; ``label`` is canonical."""
+    match form:
+        case "spelling":
+            return label
+        case "truth":
+            return _as_truth(label)
+        case "numbers":
+            return _as_whole(label)
+
+
+def class_keys(labels: Iterable[str | None]) -> list[str | None]:
+    """Return what labels of one class share, for all labels of a column; None stays None."""
+    spelled = [None if label is None else canonical(label) for label in labels]
+    form = form_of(label for label in spelled if label)
+    return [None if label is None else key_of_label(label, form) for label in spelled]
+
+
+class ClassIndex:
+    """Finds the class that a label of any table means: its number in ``names``.
+
+    The names decide what the labels are: where all are numbers, ``1.0`` means ``1``; where all are truth values,
+    ``true`` means ``1`` too. Elsewhere labels are compared as they are spelled, in canonical form.
+
+    Args:
+        names: Names of the classes.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        spelled = [canonical(name) for name in names]
+        self._form = form_of(spelled)
+        self._places = {key_of_label(name, self._form): place for place, name in enumerate(spelled)}
+        # A name as it is spelled is itself, whatever else it could mean.
+        self._places |= {name: place for place, name in enumerate(spelled)}
+
+    def find(self, label: str) -> int | None:
+        """Return the number of the class that a label means, or None when it is none of them."""
+        spelled = canonical(label)
+        return self._places.get(spelled, self._places.get(key_of_label(spelled, self._form)))
+
+    def __getitem__(self, label: str) -> int:
+        place = self.find(label)
+        if place is None:
+            raise KeyError(label)
+        return place
+
+
+def class_names(labels: Iterable[str]) -> tuple[str, ...]:
+    """Return the classes among labels: numbers by value, else by spelling.
+
+    A class that is spelled in several ways bears the shortest of them, of equal ones the first by order.
+
+    Args:
+        labels: The labels of one column.
+    """
+    found = {*labels}
+    form = form_of(map(canonical, found))
+    names: dict[str, str] = {}
+    for label in sorted(found, key=lambda label: (len(label), label)):
+        names.setdefault(key_of_label(canonical(label), form), label)
+    return tuple(sorted(names.values(), key=order_of))
+
+
+def label_counts(cells: Iterable[str], separator: str | None = None) -> Counter[str]:
+    """Count the rows of every class, by the names of :func:`class_names`; a row without one counts as ``""``.
+
+    Args:
+        cells: A column of classes.
+        separator: What stands between the labels of one cell, should there be several.
+    """
+    counts = Counter(cells)
+    found = {cell: labels_in(cell, separator) for cell in counts}
+    names = class_names(label for labels in found.values() for label in labels)
+    index = ClassIndex(names)
+    totals: Counter[str] = Counter()
+    for cell, number in counts.items():
+        for name in dict.fromkeys(names[index[label]] for label in found[cell]) or ("",):
+            totals[name] += number
+    return totals
+
+
+def _as_truth(label: str) -> str:
+    return _TRUTH.get(label.lower()) or _as_whole(label)
+
+
+def _as_whole(label: str) -> str:
+    whole = _WHOLE.fullmatch(label)
+    return label if whole is None else str(int(whole[1] or whole[2]))
+
+
+def order_of(label: str) -> tuple[bool, float, str]:
+    """Return what labels are sorted by: numbers by value, before all others by spelling."""
+    try:
+        number = float(label)
+    except ValueError:
+        number = math.nan
+    return (False, number, label) if math.isfinite(number) else (True, 0.0, label)

@@ -1,0 +1,156 @@
+"""Tables as Excel workbooks, read and written by openpyxl, which is optional."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from dure.data.cells import REPEATED_NAMES, Record, RowProblem, repeats, text_of
+from dure.errors import UserError
+
+_MOST_BYTES = 1 << 30
+"""Bytes of a workbook's parts when they are unpacked; a reader holds all its different texts in memory."""
+_MOST_LETTERS = 32_767
+"""Letters that a cell of Excel holds."""
+
+
+class WorkbookSource:
+    """The first sheet of a workbook, mostly with one row of column names."""
+
+    def __init__(self, path: Path, *, header: bool) -> None:
+        openpyxl = _openpyxl(path)
+        self._path = path
+        self._has_header = header
+        self.notes: list[str] = []
+        try:
+            with zipfile.ZipFile(path) as parts:
+                size = sum(part.file_size for part in parts.infolist())
+            if size > _MOST_BYTES:
+                raise UserError(
+                    f"the workbook has {size / 1e9:.1f} GB when it is unpacked",
+                    where=str(path),
+                    expected=f"at most {_MOST_BYTES / 1e9:.1f} GB",
+                    hint="save the sheet as .csv",
+                )
+            self._book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+            sheets = self._book.worksheets
+            self._rows = enumerate(sheets[0].iter_rows(values_only=True), start=1) if sheets else iter(())
+            first = self._next_row()
+        except UserError:
+            raise
+        except Exception as error:  # a damaged workbook raises whatever its parts are read by
+            raise UserError(
+                f"the workbook cannot be read ({type(error).__name__}: {str(error)[:120]})",
+                where=str(path),
+                expected="a whole .xlsx",
+                hint="save it again as .xlsx, or as .csv",
+            ) from None
+        if first is None:
+            raise UserError("the file is empty", where=str(path), expected="a row of column names and rows")
+        if len(sheets) > 1:
+            self.notes.append(f"only its first sheet, '{sheets[0].title}', is read of {len(sheets)}")
+        self._first = None if header else first
+        if header:
+            self.columns = [_name(cell) for cell in first[1]]
+            while self.columns and not self.columns[-1]:
+                self.columns.pop()
+        else:
+            self.columns = [str(place) for place in range(len(first[1]))]
+
+    def records(self, columns: Sequence[str]) -> Iterator[Record]:
+        """Give the rows with the cells of ``columns``; rows without a value are none."""
+        places = {column: self.columns.index(column) for column in columns if column in self.columns}
+        number, row = 0, self._first
+        while row is not None or (row := self._next_row()) is not None:
+            number += 1
+            line, values = row
+            row = None
+            texts = [None if value is None else _name(value) for value in values[: len(self.columns)]]
+            if self._has_header and repeats(self.columns, texts) and len(texts) == len(self.columns):
+                yield Record(number, line, {}, REPEATED_NAMES)
+            else:
+                yield self._record(number, line, values, places)
+        self._book.close()
+
+    def _record(self, number: int, line: int, values: Sequence[Any], places: dict[str, int]) -> Record:
+        cells: dict[str, str | None] = {}
+        for column, place in places.items():
+            cell = text_of(_value(values[place]) if place < len(values) else None, column)
+            if isinstance(cell, RowProblem):
+                return Record(number, line, {}, cell)
+            cells[column] = cell
+        return Record(number, line, cells)
+
+    def _next_row(self) -> tuple[int, tuple[Any, ...]] | None:
+        for line, values in self._rows:
+            if any(value is not None for value in values):
+                return line, values
+        return None
+
+
+def write_workbook(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], *, where: str) -> None:
+    """Write a table as the only sheet of a workbook; texts stay texts, also those that begin like a formula.
+
+    Args:
+        path: File to write.
+        header: The column names.
+        rows: The cells.
+        where: Who asked for it.
+
+    Raises:
+        UserError: openpyxl is missing, or a text is longer than a cell of Excel holds.
+    """
+    openpyxl = _openpyxl(path, where)
+    book = openpyxl.Workbook(write_only=True)
+    sheet = book.create_sheet()
+    for number, row in enumerate((header, *rows)):
+        cells = []
+        for value in row:
+            if isinstance(value, str) and len(value) > _MOST_LETTERS:
+                raise UserError(
+                    f"row {number} has a text of {len(value):,} letters",
+                    where=where,
+                    expected=f"at most {_MOST_LETTERS:,} in a cell of Excel",
+                    hint="write a .csv",
+                )
+            cell = openpyxl.cell.WriteOnlyCell(sheet, value=None)
+            if isinstance(value, str):
+                cell.value, cell.data_type = openpyxl.cell.cell.ILLEGAL_CHARACTERS_RE.sub("", value), "s"
+            else:
+                cell.value = value
+            cells.append(cell)
+        sheet.append(cells)
+    book.save(path)
+
+
+def check_can_write(where: str) -> None:
+    """Check that workbooks can be written here.
+
+    Raises:
+        UserError: openpyxl is missing.
+    """
+    _openpyxl(Path(), where)
+
+
+def _openpyxl(path: Path, where: str | None = None) -> Any:
+    try:
+        return import_module("openpyxl")
+    except ImportError:
+        raise UserError(
+            "workbooks of Excel need openpyxl, which is not installed",
+            where=where or str(path),
+            expected="openpyxl, or the table as .csv",
+            hint="pip install openpyxl",
+        ) from None
+
+
+def _value(value: Any) -> Any:
+    """Return a cell's value; Excel keeps whole numbers as floats."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
+
+
+def _name(value: Any) -> str:
+    return "" if value is None else str(_value(value))

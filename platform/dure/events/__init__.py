@@ -1,0 +1,39 @@
+"""What a run or study says while it goes on: one stream of numbers and words."""
+
+from dure.events.kinds import (
+    SETTLED,
+    Event,
+    Notice,
+    RunListener,
+    RunProgress,
+    RunSaved,
+    RunStart,
+    StudyEnd,
+    StudyListener,
+    StudyStart,
+    TrialState,
+    TrialStatus,
+)
+from dure.events.stream import Entry, EventLog, Follower, follow, following, pass_on, read_events
+
+__all__ = [
+    "SETTLED",
+    "Entry",
+    "Event",
+    "EventLog",
+    "Follower",
+    "Notice",
+    "RunListener",
+    "RunProgress",
+    "RunSaved",
+    "RunStart",
+    "StudyEnd",
+    "StudyListener",
+    "StudyStart",
+    "TrialState",
+    "TrialStatus",
+    "follow",
+    "following",
+    "pass_on",
+    "read_events",
+]

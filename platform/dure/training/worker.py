@@ -1,0 +1,37 @@
+"""Who this process is among those that train one model together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from dure.training.stopping import StopRequest
+
+logger = logging.getLogger(__name__)
+
+
+def _nobody_asks() -> StopRequest:
+    return StopRequest(None, is_main=True)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One of the processes that train a model together; by default the only one.
+
+    Attributes:
+        rank: Its number among them, from 0.
+        num_workers: How many these are.
+        stop: Where it is asked that training end before its time.
+        notify: Passes one line to the user; on the main worker only, elsewhere the line goes to the log.
+    """
+
+    rank: int = 0
+    num_workers: int = 1
+    stop: StopRequest = field(default_factory=_nobody_asks)
+    notify: Callable[[str], None] = logger.info
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the worker that writes what is written once."""
+        return self.rank == 0

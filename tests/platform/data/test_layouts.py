@@ -1,0 +1,347 @@
+"""Tables as they are passed around: every layout is read right, or refused with the remedy."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
+
+import datasets
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from dure.config.data import ReadingConfig
+from dure.data.overlap import conflicting_texts, notes_on_texts, text_groups
+from dure.data.sources import files_of
+from dure.data.tables import Role, Table, read_table
+from dure.errors import UserError
+
+ROLES = (
+    Role("id", "id", required=False, is_id=True),
+    Role("text", "text", is_input=True),
+    Role("label", "label", is_class=True),
+)
+SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
+NFD = unicodedata.normalize("NFD", "가나다")
+
+
+@pytest.fixture
+def read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def read_content(content=None, name="train.csv", source=None, columns=None, **settings) -> Table:
+        if content is not None:
+            Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        reading = ReadingConfig.model_validate(settings)
+        return read_table(source or name, ROLES, columns or {}, cache_folder=Path("cache"), reading=reading)
+
+    return read_content
+
+
+def pairs(table: Table) -> list[tuple[str, str]]:
+    return list(zip(table.dataset["text"][:], table.dataset["label"][:], strict=True))
+
+
+def failure(read, *args, **settings) -> str:
+    with pytest.raises(UserError) as caught:
+        read(*args, **settings)
+    return str(caught.value)
+
+
+RAW = 'id\ttext\tlabel\n1\t"좋다 정말\t1\n2\t별로\t0\n3\t재미"\t1\n'
+SOLD = "one long string of cliches\t0\nthis is one of the best films\t1\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "settings", "rows", "told"),
+    [
+        # NSMC as it is passed around: a quote is a letter, and no row vanishes between two of them.
+        ("ratings.txt", RAW, {}, [('"좋다 정말', "1"), ("별로", "0"), ('재미"', "1")], "without quoting"),
+        ("ratings.tsv", RAW, {}, [('"좋다 정말', "1"), ("별로", "0"), ('재미"', "1")], "data.quoting=minimal"),
+        ("plain.tsv", "text\tlabel\na\t0\nb\t1\n", {}, [("a", "0"), ("b", "1")], None),
+        # One line of another size does not turn quotes on.
+        (
+            "ragged.tsv", RAW + "4\tx\n", {"on_bad_row": "skip"},
+            [('"좋다 정말', "1"), ("별로", "0"), ('재미"', "1")], "wrong number of cells (row 4)",
+        ),
+        ("whole.tsv", 'text\tlabel\n"전부 인용"\t0\nb\t1\n', {}, [('"전부 인용"', "0"), ("b", "1")], "without"),
+        ("pandas.tsv", 'text\tlabel\n"say ""hi"""\t0\nb\t1\n', {}, [('say "hi"', "0"), ("b", "1")], "out of them"),
+        ("lines.tsv", 'text\tlabel\n"a\nb"\t0\nb\t1\n', {}, [("a\nb", "0"), ("b", "1")], "out of them"),
+        ("tabs.tsv", 'text\tlabel\n"a\tb"\t0\nb\t1\n', {}, [("a\tb", "0"), ("b", "1")], "out of them"),
+        ("all.tsv", '"text"\t"label"\n"a"\t"0"\n"b"\t"1"\n', {}, [("a", "0"), ("b", "1")], "out of them"),
+        ("said.tsv", RAW.replace('재미"', "재미"), {"quoting": "none"},
+         [('"좋다 정말', "1"), ("별로", "0"), ("재미", "1")], None),
+        ("said.csv", 'text,label\n"a "b",0\nc,1\n', {"quoting": "none"}, [('"a "b"', "0"), ("c", "1")], None),
+        # SST-2 as it is passed around: no line of column names.
+        ("sst2.tsv", SOLD, {"header": False, "columns": {"text": "0", "label": "1"}},
+         [("one long string of cliches", "0"), ("this is one of the best films", "1")], None),
+        ("excel.csv", "text;label\na, b;0\nc;1\n", {}, [("a, b", "0"), ("c", "1")], "semicolons"),
+        ("said_in.csv", "sep=;\ntext;label\na;0\nb;1\n", {}, [("a", "0"), ("b", "1")], None),
+        ("tabbed.csv", "text\tlabel\na, b\t0\nc\t1\n", {}, [("a, b", "0"), ("c", "1")], "tabs"),
+        ("array.json", '[{"text": "a", "label": 0},\n {"text": "b", "label": 1}]', {}, [("a", "0"), ("b", "1")], None),
+        ("lines.json", '{"text": "a", "label": 0}\n{"text": "b", "label": 1}\n', {}, [("a", "0"), ("b", "1")], None),
+        ("cat.csv", "text,label\na,0\n\ufefftext,label\nb,1\n", {"on_bad_row": "skip"},
+         [("a", "0"), ("b", "1")], "the column names once more (row 2)"),
+        ("hidden.csv", "text,label\n\u200b\ufeff,0\nb,\u00ad\nc,1\n", {"on_bad_row": "skip"}, [("c", "1")], "is empty"),
+        ("nfd.csv", f"text,label\n{NFD},0\nb,1\n", {}, [("가나다", "0"), ("b", "1")], "1 of 2 rows"),
+        ("kept.csv", f"text,label\n{NFD},0\nb,1\n", {"normalize": "none"}, [(NFD, "0"), ("b", "1")], None),
+        ("labels.csv", f"text,label\na,{NFD}\nb,1\n", {}, [("a", NFD), ("b", "1")], None),
+        # Three sentences of one row, as AIHub has them.
+        (
+            "aihub.csv", "사람문장1,사람문장2,사람문장3,label\n가,나,,0\n다,nan,라,1\n",
+            {"columns": {"text": ["사람문장1", "사람문장2", "사람문장3"]}}, [("가 나", "0"), ("다 라", "1")], None,
+        ),
+        ("joined.csv", "a,b,label\n가,나,0\n다,라,1\n", {"columns": {"text": ["b", "a"]}, "columns_separator": " / "},
+         [("나 / 가", "0"), ("라 / 다", "1")], None),
+    ],
+)  # fmt: skip
+def test_a_layout_is_read_right_and_told(read, name, content, settings, rows, told) -> None:
+    for _ in range(2):  # the second time from the cache
+        table = read(content, name, **settings)
+        assert pairs(table) == rows
+        messages = "\n".join(table.messages())
+        assert messages == "" if told is None else told in messages
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "settings", "problem", "remedy"),
+    [
+        ("cat.csv", "text,label\na,0\ntext,label\nb,1\n", {}, "row 2 (line 3): the row repeats the column names",
+         "data.train=[a.csv, b.csv]"),
+        ("sst2.tsv", SOLD, {}, "there is no column 'text'", "data.header=false"),
+        ("sst2.tsv", SOLD, {}, "one long string of cliches, 0", "data.columns.text=0 data.columns.label=1"),
+        ("sst2.tsv", SOLD, {"header": False}, "one of its columns: 0, 1", "data.columns.text=0"),
+        ("hidden.csv", "text,label\n\u200b\ufeff,0\n", {}, "holds nothing but what cannot be seen", "correct the row"),
+        ("bad.json", '{"data": [\n{"text": "a"}]}', {}, "an array of JSON objects, or one object a line", "orient="),
+        ("cut.json", '[{"text": "a", "label": 0},\n{"text": "b"', {}, "cut.json, line 2: row 2 is no JSON", "correct"),
+        ("more.json", '[{"text": "a", "label": 0}] x', {}, "goes on behind the end of the array", "correct"),
+        ("value.json", '[{"text": "a", "label": 0}, 3]', {}, "row 2 (line 1): the row is no JSON object", "skip"),
+        ("none.json", "[]", {}, "there are no rows", ""),
+        ("array.jsonl", '[\n{"text": "a"}]', {}, "row 1 (line 1)", "called .json"),
+        ("lines.jsonl", '{"text": "a", "label": 0}\n', {"header": False}, "names of their own", ""),
+        ("quoted.csv", 'text,label\n"a "b",0\n', {}, "its cell goes on after that", "data.quoting=none"),
+        ("ids.csv", "id,text,label\n1,a,0\n\u200b1 ,b,0\n", {}, "repeats the id '\u200b1 ' of row 1", "skip"),
+        ("packed.csv.gz", "x", {}, "'.gz' cannot be read", "unpack it first"),
+        ("old.xls", "x", {}, "'.xls' cannot be read", "save it as .xlsx or .csv"),
+        ("two.csv", "text,label\na,0\n", {"columns": {"label": ["label", "text"]}}, "one column", ""),
+        ("two.csv", "text,label\na,0\n", {"columns": {"text": ["text", "text"]}}, "named twice", ""),
+        ("two.csv", "text,label\na,0\n", {"columns": {"text": ["text", "other"]}}, "no column 'other'", ""),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_refused_with_its_remedy(
+    read, name, content, settings, problem, remedy
+) -> None:
+    message = failure(read, content, name, **settings)
+    assert problem in message
+    assert remedy in message
+
+
+def test_a_header_line_that_looks_like_a_row_is_only_suspected_where_no_name_is_near(read) -> None:
+    message = failure(read, "texts,label of every row in it\na,0\n")
+    assert "data.columns.text=texts" in message
+
+
+def test_names_of_files_patterns_folders_and_home_are_found(read, tmp_path, monkeypatch) -> None:
+    a, b = Path("a.csv"), Path("b.csv")
+    a.write_text("text,label\na,0\n")
+    b.write_text("label;text\n1;b\n")
+    assert pairs(read(source="*.csv")) == pairs(read(source=["a.csv", "b.csv"])) == [("a", "0"), ("b", "1")]
+    assert pairs(read(source=["b.csv", "a.csv"])) == [("b", "1"), ("a", "0")]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert pairs(read(source="~/a.csv")) == [("a", "0")]
+    named = Path(unicodedata.normalize("NFD", "감정"), unicodedata.normalize("NFD", "분류.csv"))
+    named.parent.mkdir()
+    named.write_text("text,label\na,0\n")
+    assert files_of("감정/분류.csv") == files_of("감*/분*.csv") == files_of("**/분류*") == [named]
+    for source, problem in {
+        "c*.csv": "no file matches",
+        "없다.csv": "no such file",
+        "hf://datasets/e9t/nsmc/a.csv": "hf download e9t/nsmc --repo-type dataset",
+    }.items():
+        with pytest.raises(UserError, match=problem):
+            files_of(source)
+    with pytest.raises(UserError, match="named twice"):
+        files_of(["a.csv", "./a.csv"])
+    with pytest.raises(UserError, match=r"this is a folder(?s:.*)\*\.csv"):
+        files_of(str(tmp_path))
+
+
+def test_a_bad_row_of_several_files_is_named_with_its_file(read) -> None:
+    Path("a.csv").write_text("id,text,label\n1,a,0\n")
+    Path("b.csv").write_text("id,text,label\n2,,0\n1,b,1\n3,c,1\n")
+    assert "b.csv, row 1 (line 2): column 'text' is empty" in failure(read, source="*.csv")
+    table = read(source=["a.csv", "b.csv"], on_bad_row="skip")
+    assert [table.place(row) for row in range(2)] == ["row 1 of a.csv", "row 3 of b.csv"]
+    assert table.messages() == [
+        "a.csv, b.csv (2 files): 1 row skipped: column 'text' is empty (row 1 of b.csv)",
+        "a.csv, b.csv (2 files): 1 row skipped: column 'id' repeats an id (row 2 of b.csv)",
+    ]
+    assert "repeats the id '1' of row 1 of a.csv" in failure(
+        read, content="id,text,label\n1,b,1\n", name="c.csv", source=["a.csv", "c.csv"]
+    )
+
+
+def test_folders_of_parquet_and_of_save_to_disk_are_tables(read) -> None:
+    rows = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]})
+    Path("parts").mkdir()
+    for name in "xy":
+        rows.to_parquet(f"parts/{name}.parquet")
+    assert pairs(read(source="parts")) == [("a", "0"), ("b", "1")] * 2
+    Path("parts/x.parquet").rename("parts/train-0.parquet")
+    Path("parts/y.parquet").rename("parts/test-0.parquet")
+    assert "parts/**/train*.parquet" in failure(read, source="parts")
+    assert pairs(read(source="parts/**/train*.parquet")) == [("a", "0"), ("b", "1")]
+    rows.save_to_disk("saved", num_shards=2)
+    assert pairs(read(source="saved")) == [("a", "0"), ("b", "1")]
+    datasets.DatasetDict({"train": rows, "dev": rows}).save_to_disk("both")
+    assert "both/dev or both/train" in failure(read, source="both")
+    next(Path("saved").glob("*.arrow")).unlink()
+    assert "is not whole" in failure(read, source="saved")
+
+
+def test_a_workbook_is_read_or_told_how_it_can_be(read, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    assert "pip install openpyxl" in failure(read, b"x", "table.xlsx")
+
+
+def test_the_first_sheet_of_a_workbook_is_a_table(read) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in (["text", "label", None], ["a", 1.0], [None, None], [12, 0], ["text", "label"]):
+        book.active.append(row)
+    book.create_sheet("other")
+    book.save("table.xlsx")
+    table = read(name="table.xlsx", on_bad_row="skip")
+    assert pairs(table) == [("a", "1"), ("12", "0")]
+    assert "only its first sheet" in table.messages()[0]
+    assert "the column names once more (row 3)" in table.messages()[1]
+    assert "cannot be read" in failure(read, b"junk", "junk.xlsx")
+
+
+def test_an_array_is_read_piece_by_piece_and_its_lines_are_counted(read) -> None:
+    rows = [{"text": f"{row} " + "가" * 300, "label": row % 2} for row in range(900)]
+    content = json.dumps(rows, ensure_ascii=False, indent=1)
+    assert pairs(read(content, "rows.json")) == [(row["text"], str(row["label"])) for row in rows]
+    one_line = json.dumps([*rows, {"text": "", "label": 1}], ensure_ascii=False)
+    assert "row 901 (line 1): column 'text' is empty" in failure(read, one_line, "rows.json")
+    indented = json.dumps([*rows, {"text": "", "label": 1}], indent=1)
+    assert f"row 901 (line {4 * 900 + 2}): " in failure(read, indented, "rows.json")
+
+
+def test_copies_that_differ_in_what_cannot_be_seen_are_one_text(read) -> None:
+    texts = [
+        "좋다 정말",
+        "좋다\u200b 정말",
+        unicodedata.normalize("NFD", "좋다  정말"),
+        "\ufeff좋다 정말",
+        "나쁘다",
+    ]
+    table = read("text,label\n" + "".join(f"{text},1\n" for text in texts), normalize="none")
+    assert len({*text_groups(table, ["text"])[:4]}) == 1
+    assert len({*text_groups(table, ["text"])}) == 2
+
+
+def test_texts_with_two_labels_and_test_rows_that_chose_the_checkpoint_are_told(read) -> None:
+    train = read("text,label\na,0\nb,1\nA ,1.0\nb,1.0\n")
+    assert conflicting_texts(train, ["text"], ["label"]).tolist() == [0]
+    dev = read("text,label\nx,0\ny,1\n", "dev.csv")
+    test = read("text,label\nX,0\ny,1\nz,0\n", "test.csv")
+    told = notes_on_texts({"train": train, "dev": dev, "test": test}, ROLES)
+    assert told == [
+        "train.csv: 1 text stands in rows of different label, which no model can get right; first: row 1",
+        "test.csv: 2 of 3 test rows have a text that stands in dev.csv too, which chooses the checkpoint: the score on "
+        "them flatters",
+    ]
+    same = notes_on_texts({"dev": dev, "test": dev}, ROLES)
+    assert same[0].startswith("dev.csv: all 2 test rows have a text that stands in dev.csv too")
+
+
+def parquet(path: str, text: pyarrow.Array, **settings) -> None:
+    table = pyarrow.table({"text": text, "label": ["0"] * len(text)})
+    pyarrow.parquet.write_table(table, path, compression="zstd", **settings)
+
+
+def test_a_small_file_that_grows_beyond_any_text_is_refused_before_it_is_read(read, tmp_path) -> None:
+    parquet("bomb.parquet", pyarrow.array(["a" * 70_000_000]), use_dictionary=False)
+    assert Path("bomb.parquet").stat().st_size < 10_000
+    message = failure(read, name="bomb.parquet")
+    assert "column 'text' grows from" in message
+    assert "cells of at most 16,777,216 characters" in message
+
+
+@pytest.mark.slow
+def test_many_rows_that_pack_more_than_any_text_are_refused_before_they_are_read(read) -> None:
+    texts = pyarrow.array(["a" * 10_000_000] * 30)
+    parquet("bomb.parquet", texts, use_dictionary=False)
+    assert "column 'text' grows from" in failure(read, name="bomb.parquet")
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from dure.data.columnar import ParquetSource
+import pyarrow.parquet, pyarrow.compute
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+letters = sum(len(record.cells["text"]) for record in ParquetSource(Path(sys.argv[1])).records(["text"]))
+print(letters, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads its own memory in KiB")
+def test_a_long_text_that_many_rows_share_is_in_memory_once(read) -> None:
+    indices = pyarrow.array([0] * 1000, pyarrow.int32())
+    parquet("shared.parquet", pyarrow.DictionaryArray.from_arrays(indices, pyarrow.array(["가" * 500_000])))
+    assert Path("shared.parquet").stat().st_size < 5000
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, "shared.parquet"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3] / "platform")},
+    )
+    letters, grown_mib = map(int, done.stdout.split())
+    assert letters == 500_000_000
+    assert grown_mib < 64  # unpacked it is 1.5 GB
+
+
+@pytest.mark.parametrize("name", ["long.jsonl", "long.parquet", "long.json"])
+def test_a_cell_that_is_too_long_is_a_bad_row_in_every_format(read, name) -> None:
+    rows = [{"text": "a", "label": "0"}, {"text": "b" * ((1 << 24) + 1), "label": "1"}]
+    if name.endswith("parquet"):
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), name)
+        content = None
+    else:
+        content = json.dumps(rows) if name.endswith(".json") else "\n".join(map(json.dumps, rows))
+    assert "row 2" in (message := failure(read, content, name))
+    assert "longer than 16,777,216 characters" in message
+
+
+def test_nsmc_in_its_own_layout_is_read_from_the_raw_file(read) -> None:
+    import csv
+
+    source = SHARED / "nsmc" / "train_small.csv"
+    if not source.exists():
+        pytest.skip("shared/data is not here")
+    with source.open(encoding="utf-8", newline="") as file:
+        rows = [(row["id"], row["text"], row["label"]) for row in csv.DictReader(file)]
+    raw = "id\tdocument\tlabel\n" + "".join("\t".join(row) + "\n" for row in rows)
+    table = read(raw, "ratings_train.txt", columns={"text": "document"})
+    assert table.dataset["text"][:] == [text for _, text, _ in rows]
+    assert table.num_rows == 8000
+    assert sum(text.startswith('"') for text in table.dataset["text"]) == 6
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_sst2_without_its_header_is_read_by_position(read, split) -> None:
+    source = SHARED / "sst2" / f"{split}.tsv"
+    if not source.exists():
+        pytest.skip("shared/data is not here")
+    lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
+    content = "".join(lines[1:])
+    assert "data.header=false" in failure(read, content, f"{split}.tsv")
+    table = read(content, f"{split}.tsv", columns={"text": "0", "label": "1"}, header=False)
+    assert table.num_rows == len(lines) - 1
