@@ -144,7 +144,7 @@ class Board(tune.Callback):  # type: ignore[misc]
 
     def last_word(self, message: str) -> None:
         """Say a line straight to whoever follows, because this process ends then."""
-        self._follower.notified(message)
+        self.follower.notified(message)
         self.notify(message)
 
     @contextmanager
