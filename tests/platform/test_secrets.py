@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 
 import pytest
-import yaml
 
-from dure.config.loading import dump_yaml, load_experiment
+from dure.config.loading import dump_yaml
 from dure.errors import RunError, UserError
 from dure.runs.logs import captured_output
 from dure.secrets import is_secret, redacted, without_passwords, without_secrets
-from dure.studies.sweep.driver import plan_sweep
+from dure.studies.study import stored_study
+from dure.studies.sweep.plan import SweepStudy, plan_sweep
 
 DATABASE = "postgresql://alice:pa/s@s-w0rd@db.lab:5432/sweeps"
 
@@ -77,14 +77,14 @@ def test_a_log_holds_no_secret_of_the_environment(tmp_path, monkeypatch):
 
 
 def test_the_folder_of_a_sweep_keeps_no_password_and_resuming_asks_for_it_again(tmp_path):
-    experiment = load_experiment("transfer_bert")
-    study = plan_sweep(experiment, storage=DATABASE)
+    study = plan_sweep("transfer_bert", storage=DATABASE).with_values(name="s")
     assert study.storage == DATABASE
     (tmp_path / "study.yaml").write_text(dump_yaml(study), encoding="utf-8")
-    kept = yaml.safe_load((tmp_path / "study.yaml").read_text())["storage"]
-    assert kept == "postgresql://alice:***@db.lab:5432/sweeps"
+    before = stored_study(tmp_path, SweepStudy)
+    assert before.storage == "postgresql://alice:***@db.lab:5432/sweeps"
     with pytest.raises(UserError, match="--storage URL once more"):
-        plan_sweep(experiment, stored=tmp_path)
-    assert plan_sweep(experiment, stored=tmp_path, storage=DATABASE).storage == DATABASE
+        plan_sweep("transfer_bert").continued(before, "here")
+    assert plan_sweep("transfer_bert", storage=DATABASE).continued(before, "here").storage == DATABASE
+    other = plan_sweep("transfer_bert", storage="postgresql://alice:x@elsewhere/sweeps")
     with pytest.raises(UserError, match="cannot change"):
-        plan_sweep(experiment, stored=tmp_path, storage="postgresql://alice:x@elsewhere/sweeps")
+        other.continued(before, "here")

@@ -97,7 +97,6 @@ def cluster(
         RunError: An own cluster does not start, or is ended from outside.
     """
     import ray
-    from ray.job_config import JobConfig
 
     if ray.is_initialized():
         raise UserError(
@@ -111,35 +110,17 @@ def cluster(
     session: str | None = None
     saved = {name: os.environ.get(name) for name in (MARK, "RAY_ADDRESS", SAFE_PATH)}
     files = ExitStack()
-    settings: dict[str, Any] = {
-        "include_dashboard": True,
-        "dashboard_host": "127.0.0.1",
-        "num_cpus": os.cpu_count(),
-        "object_store_memory": object_store_bytes(),
-    }
+    temporary: Path | None = None
     try:
         if address is None:
             os.environ.pop("RAY_ADDRESS", None)
             os.environ[MARK] = mark
             # Ray's own processes would take a random.py of the working folder for Python's.
             os.environ[SAFE_PATH] = "1"
-            settings["_temp_dir"] = str(files.enter_context(temporary_files()) / "ray")
+            temporary = files.enter_context(temporary_files()) / "ray"
             keep_token_private()
             guard = Guard(mark)
-        try:
-            with _own_sigterm():
-                context = ray.init(
-                    address=address or "local",
-                    job_config=JobConfig(metadata={} if name is None else {"job_name": name}),
-                    log_to_driver=False,
-                    logging_level=log_level,
-                    **(settings if address is None else {}),
-                )
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-            line = " ".join(str(error).split())
-            if address is None:
-                raise RunError(f"Ray does not start on this machine: {line}") from error
-            raise _no_answer(address, line[:200]) from None
+        context = _connected(address, name, log_level, temporary)
         session = str(context.address_info["session_dir"])
         if guard is not None:
             guard.watch_session(session)
@@ -167,6 +148,34 @@ def cluster(
             if session is not None:
                 shutil.rmtree(session, ignore_errors=True)
         files.close()
+
+
+def _connected(address: str | None, name: str | None, log_level: int, temporary: Path | None) -> Any:
+    """Connect to a cluster, or start one here, and return Ray's context."""
+    import ray
+    from ray.job_config import JobConfig
+
+    settings = {
+        "include_dashboard": True,
+        "dashboard_host": "127.0.0.1",
+        "num_cpus": os.cpu_count(),
+        "object_store_memory": object_store_bytes(),
+        "_temp_dir": str(temporary),
+    }
+    try:
+        with _own_sigterm():
+            return ray.init(
+                address=address or "local",
+                job_config=JobConfig(metadata={} if name is None else {"job_name": name}),
+                log_to_driver=False,
+                logging_level=log_level,
+                **(settings if address is None else {}),
+            )
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        line = " ".join(str(error).split())
+        if address is None:
+            raise RunError(f"Ray does not start on this machine: {line}") from error
+        raise _no_answer(address, line[:200]) from None
 
 
 def alive_nodes(*, answering: bool = False) -> tuple[dict[str, float], ...]:

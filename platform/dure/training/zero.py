@@ -11,7 +11,7 @@ import argparse
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +98,13 @@ class Written:
         """Return how a checkpoint was shared out; None when it is one without DeepSpeed."""
         path = checkpoint / _WRITTEN_FILE
         return cls(**read_json(path, what="record of a checkpoint")) if path.is_file() else None
+
+
+def written_by(settings: Mapping[str, Any] | None, num_workers: int, precision: str) -> Written | None:
+    """Return how a run with these settings of DeepSpeed shares out its weights; None without settings."""
+    return (
+        None if settings is None else Written(settings["zero_optimization"]["stage"], num_workers, precision)
+    )
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ def test_rows_that_workers_cannot_share_are_refused():
 
 
 def test_a_stage_runs_the_experiment_on_its_part_and_sees_the_same_rows_at_a_step(tiny):
-    study = ProgressiveStudy(name="grow", epochs_per_stage=3)
+    study = ProgressiveStudy(name="grow", experiment="bert", epochs_per_stage=3)
     experiment = tiny("bert", "full", gradient_accumulation_steps=2)
     for number, ratio in ((1, Fraction(1, 10)), (10, Fraction(1))):
         stage = stage_experiment(
@@ -76,7 +76,7 @@ def test_a_stage_runs_the_experiment_on_its_part_and_sees_the_same_rows_at_a_ste
 
 
 def test_the_folders_of_all_stages_are_those_of_the_schedule(tmp_path):
-    folders = stage_folders(ProgressiveStudy(name="grow"), tmp_path)
+    folders = stage_folders(ProgressiveStudy(name="grow", experiment="bert"), tmp_path)
     assert [folder.path.name for folder in folders[:2]] == ["stage_1_10pct", "stage_2_20pct"]
     assert [folder.path.name for folder in folders[-2:]] == ["stage_9_90pct", "stage_10_100pct"]
 
