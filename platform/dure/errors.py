@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from dure.secrets import without_passwords
@@ -64,9 +65,19 @@ def _rebuild(
 def nearest(word: str, candidates: Sequence[str]) -> str | None:
     """Return the candidate most like ``word``, or None when none is like it.
 
-    Similarity is the normalised Indel ratio of rapidfuzz; below 60 of 100 nothing is suggested.
+    Similarity is the normalised Indel ratio of rapidfuzz, of the texts as they stand or of their words in order, which
+    finds ``kobart_baseline`` for ``baseline_kobart``; below 60 of 100 nothing is suggested.
     """
-    from rapidfuzz import fuzz, process
+    from rapidfuzz import fuzz
 
-    found = process.extractOne(word, candidates, scorer=fuzz.ratio, score_cutoff=60)
-    return None if found is None else str(found[0])
+    def likeness(candidate: str) -> tuple[float, float]:
+        as_it_is = fuzz.ratio(word, candidate)
+        return max(as_it_is, fuzz.ratio(_words(word), _words(candidate))), as_it_is
+
+    best = max(candidates, key=likeness, default=None)
+    return best if best is not None and likeness(best)[0] >= 60 else None
+
+
+def _words(text: str) -> str:
+    """Return the words of a name in alphabetical order."""
+    return " ".join(sorted(re.split(r"[\s_.\-]+", text)))

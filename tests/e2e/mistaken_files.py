@@ -45,6 +45,8 @@ _YAML: dict[str, str | bytes] = {
     "parent.yaml": "extends: [1]\n",
     "strangers.yaml": "kind: batch\nname: s\nexperiments: [nobody]\n",
     "key.yaml": f"{_MINE}training: {{lerning_rate: 1}}\n",
+    "hf.yaml": f"{_MINE}training:\n  per_device_train_batch_size: 6\n",
+    "wrong_old.yaml": "model_name: t5-small\nnum_train_epochs: many\n",
     "section.yaml": f"{_MINE}learning_rate: 1\n",
     "missing.yaml": f"{_MINE}lora: {{rank: 8, alpha: 16}}\n",
     "yes.yaml": f"{_MINE}wandb: {{enabled: yes}}\n",

@@ -50,6 +50,28 @@ CONFIG: dict[str, Row] = {
     # keys
     "unknown key": ("train key.yaml", "key.yaml:3", "try: 'training.learning_rate'"),
     "key of another section": ("train section.yaml", "section.yaml:3", "try: 'training.learning_rate'"),
+    "key of Hugging Face": ("train hf.yaml", "hf.yaml:4", "training: {batch_size: 6}"),
+    "override in Hugging Face's words": (
+        f"{DRY} per_device_train_batch_size=6",
+        "'per_device_train_batch_size'",
+        "try: training.batch_size=6",
+    ),
+    "override of an old section": (f"{DRY} qlora.lora_rank=48", "'qlora.lora_rank'", "try: lora.rank=48"),
+    "old key without successor": (f"{DRY} optim=adamw_torch", "'optim'", "leave it out; AdamW"),
+    "conversion over a file": ("convert hf.yaml -o key.yaml", "key.yaml", "--force"),
+    "conversion into itself": ("convert hf.yaml -o hf.yaml --force", "hf.yaml", "another name"),
+    "conversion without a model": (
+        "convert section.yaml -o new.yaml",
+        "section.yaml",
+        "model.checkpoint=NAME",
+    ),
+    "conversion of a wrong value": (
+        "convert wrong_old.yaml -o new.yaml",
+        "num_train_epochs",
+        "a whole number",
+    ),
+    "conversion to no YAML": ("convert hf.yaml -o new.txt", "--output", ".yaml"),
+    "conversion of nothing": ("convert none.yaml -o new.yaml", "none.yaml", "cannot be read"),
     "missing key": ("train missing.yaml", "missing.yaml:3", "'lora.targets' is missing"),
     "unknown override": (f"{DRY} training.lerning_rate=1", "command line", "try: 'training.learning_rate'"),
     "override without value": (f"{DRY} rehearse", "'rehearse'", "section.key=value"),

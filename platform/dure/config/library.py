@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -61,7 +62,10 @@ def find(kind: Kind, name: str, beside: Path = Path()) -> Path:
         path = beside / name
         if _is_file(path):
             return path
-        raise UserError(f"there is no {kind} file '{name}'")
+        like = nearest(re.sub(r"^[0-9]+_", "", path.stem), list(available(kind)))
+        raise UserError(
+            f"there is no {kind} file '{name}'", hint=f"{like}, which needs no file" if like else None
+        )
     files = available(kind)
     if name in files:
         return files[name]

@@ -286,10 +286,22 @@ class _Reading:
         return any(file.resolve().is_relative_to(place) for place in places)
 
 
+INSTEAD = {"warmup_steps": "warmup_ratio", "warmup_ratio": "warmup_steps"}
+"""Keys that say one thing in two ways: what a later layer says replaces what an earlier one said the other way."""
+
+
 def merged(base: Tree, top: Tree) -> Tree:
-    """Return ``base`` with ``top`` laid over it, section by section; ``null`` removes a section."""
+    """Return ``base`` with ``top`` laid over it, section by section; ``null`` removes a section.
+
+    A key of :data:`INSTEAD` replaces the other one too, unless both are given on the command line.
+    """
     result = dict(base)
     for key, entry in top.items():
+        other = INSTEAD.get(key)
+        if other in result and other not in top and entry.value is not None:
+            is_one_layer = entry.place == result[other].place == COMMAND_LINE
+            if not is_one_layer:
+                del result[other]
         below = result.pop(key, None)
         if below is None or not isinstance(below.value, dict):
             result[key] = entry

@@ -232,8 +232,11 @@ class Family(ABC):
         """
         return {}
 
-    def metric_notes(self) -> dict[str, str]:
-        """Return how the metrics were computed, such as the tokeniser of ROUGE; stands beside every result."""
+    def metric_notes(self) -> dict[str, str | float]:
+        """Return how the metrics were computed, such as the tokeniser of ROUGE or the weights of the classes.
+
+        Stands beside every result; asked for after :meth:`objective`.
+        """
         return {}
 
     def modules(self, model: PreTrainedModel) -> dict[str, tuple[str, ...]]:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import TextIO
 
 from dure.secrets import redacted
 
@@ -46,6 +47,7 @@ def captured_output(path: Path) -> Iterator[None]:
         root.removeHandler(other)
     level = root.level
     root.setLevel(logging.INFO)
+    terminal = _terminal_too(saved[1]) if others and level <= logging.INFO else None
     try:
         with (
             path.open("a", encoding="utf-8", buffering=1) as file,
@@ -56,6 +58,9 @@ def captured_output(path: Path) -> Iterator[None]:
     finally:
         root.setLevel(level)
         root.removeHandler(handler)
+        if terminal is not None:
+            root.removeHandler(terminal)
+            terminal.stream.close()
         for other in others:
             root.addHandler(other)
         handler.close()
@@ -63,3 +68,13 @@ def captured_output(path: Path) -> Iterator[None]:
         os.dup2(saved[1], 2)
         for descriptor in (*saved, target):
             os.close(descriptor)
+
+
+def _terminal_too(descriptor: int) -> logging.StreamHandler[TextIO]:
+    """Show what is logged where it was shown before as well, as ``--verbose`` and ``--debug`` ask for."""
+    handler: logging.StreamHandler[TextIO] = logging.StreamHandler(
+        os.fdopen(os.dup(descriptor), "w", encoding="utf-8", buffering=1)
+    )
+    handler.setFormatter(logging.Formatter(_FORMAT, datefmt="%Y-%m-%d %H:%M:%S"))
+    logging.getLogger().addHandler(handler)
+    return handler

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from dure.runtime.relay import Relay
     from dure.storage.mirror import SharedFolder
     from dure.training.run import RunRequest
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -65,6 +68,8 @@ def train(
         if finished is not None:
             return finished
     write_text(folder.experiment, dump_yaml(experiment))
+    logger.debug("profile:\n%s", dump_yaml(profile))
+    logger.debug("experiment:\n%s", dump_yaml(experiment))
     events = EventLog(folder.events, "driver")
 
     def last_word(message: str) -> None:
