@@ -102,7 +102,9 @@ def tiny():
                         "max_train_rows": 40,
                         "max_dev_rows": 6,
                     },
-                    "task": task or ({} if architecture in classifiers else {"rouge_tokenizer": "character"}),
+                    "task": ({} if architecture in classifiers else {"rouge_tokenizer": "character"})
+                    if task is None
+                    else task,
                 }
             )
         )

@@ -18,7 +18,7 @@ from dure.config.schema import Experiment, Profile
 from dure.config.section import Section
 from dure.data.classes import check_classes, classes_of
 from dure.data.cleaning import CleaningConfig, cleaned
-from dure.data.collating import ClassificationCollator, LabelsCollator, multi_hot
+from dure.data.collating import LabelRows, PaddedRows, multi_hot
 from dure.data.labels import ClassIndex, labels_in
 from dure.data.tables import Table
 from dure.family import Features, Rows
@@ -127,14 +127,12 @@ class Emotion(Transfer):
             "cleaning": None if cleaning is None else cleaning.model_dump(mode="json"),
         }
 
-    def collator(
-        self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
-    ) -> ClassificationCollator | LabelsCollator:
+    def batches(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PaddedRows:
         """Pad to the longest row of the batch."""
         if self.separator is None:
-            return super().collator(tokenizer, model)
+            return super().batches(tokenizer, model)
         multiple = 8 if torch.cuda.is_available() else 1
-        return LabelsCollator(int(tokenizer.pad_token_id or 0), model.config.num_labels, multiple_of=multiple)
+        return LabelRows(int(tokenizer.pad_token_id or 0), model.config.num_labels, multiple_of=multiple)
 
     def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> Objective:
         """Cross entropy over emotions, or of yes and no for each; balanced when the experiment says so."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -21,19 +21,18 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from dure.config.schema import Profile
+from dure.config.schema import Experiment, Profile
 from dure.config.section import Section
-from dure.data.batching import length_order
-from dure.data.collating import Seq2SeqCollator
+from dure.data.collating import Batch, TextPairs
 from dure.data.encoding import token_ids
 from dure.data.tables import Role
+from dure.errors import UserError
 from dure.family import Family, Features, Rows
 from dure.metrics.metric import Metric
 from dure.metrics.rouge import rouge
 from dure.metrics.tokenizers import TokenizerName, get_tokenizer
-from dure.modeling.export import export
 from dure.modeling.generation import set_generation
-from dure.modeling.loading import load_model, load_tokenizer
+from dure.modeling.loading import load_model
 from dure.modeling.objectives import TokenCrossEntropy
 from dure.modeling.task import SEQ2SEQ
 from trainables.samples.dialogues import Dialogue, dialogue_corpus
@@ -60,25 +59,26 @@ class Summarization(Family):
         Role("text", "dialogue", is_input=True),
         Role("target", "summary"),
     )
-    generates = True
+    predicts = validates = "text"
     metrics = (
         *(Metric(f"eval_{name}", "max", "percent" if name == "rouge_sum" else "share") for name in _ROUGE),
         Metric("eval_num_empty_predictions", "min", "count"),
         Metric("eval_mean_generated_tokens", None),
     )
 
+    def __init__(self, experiment: Experiment, *args: Any) -> None:
+        super().__init__(experiment, *args)
+        try:
+            get_tokenizer(self.options.rouge_tokenizer)
+        except UserError as error:
+            raise UserError(
+                error.problem, where="task.rouge_tokenizer", expected=error.expected, hint=error.hint
+            ) from None
+
     def sample(self, split: str) -> list[dict[str, str]]:
         """Return the embedded Korean dialogues with their summaries."""
         rows = (asdict(dialogue) for dialogue in _dialogues()[split])
         return [{"id": row["fname"], "text": row["dialogue"], "target": row["summary"]} for row in rows]
-
-    def load_tokenizer(self, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
-        """Load the checkpoint's tokenizer with the experiment's special tokens, or train the rehearsal's.
-
-        The rehearsal's learns the input prefix too, whose letters the texts may lack.
-        """
-        prefix = self.experiment.tokenizer.input_prefix
-        return load_tokenizer(self.experiment, lambda: (prefix + text for text in texts()))
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the model, which generates as the experiment says."""
@@ -117,9 +117,9 @@ class Summarization(Family):
             "input_prefix": settings.input_prefix,
         }
 
-    def collator(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Seq2SeqCollator:
+    def batches(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> TextPairs:
         """Pad to the longest row of the batch."""
-        return Seq2SeqCollator(
+        return TextPairs(
             int(tokenizer.pad_token_id or 0),
             lambda labels: model.prepare_decoder_input_ids_from_labels(labels=labels),
             multiple_of=8 if torch.cuda.is_available() else 1,
@@ -158,33 +158,11 @@ class Summarization(Family):
         tokenizer = get_tokenizer(self.options.rouge_tokenizer)
         return {"rouge_tokenizer": tokenizer.name, "rouge_tokenizer_version": tokenizer.version}
 
-    def predict(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        dataset: datasets.Dataset,
-        *,
-        progress: Callable[[int], None],
+    def predictions(
+        self, answers: torch.Tensor, batch: Batch, tokenizer: PreTrainedTokenizerBase
     ) -> list[dict[str, Any]]:
-        """Write a summary for every row; longest rows first, so that batches pad little."""
-        training = self.experiment.training
-        batch_size = training.eval_batch_size or training.batch_size
-        order = length_order(dataset["length"])
-        collate = self.collator(tokenizer, model)
-        summaries: dict[int, str] = {}
-        model.eval()
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            batch = collate([{"input_ids": ids} for ids in dataset.select(rows)["input_ids"]])
-            with torch.inference_mode():
-                ids = model.generate(**{key: value.to(model.device) for key, value in batch.items()})
-            summaries |= dict(zip(rows, self._decoded(tokenizer, ids.cpu().numpy()), strict=True))
-            progress(len(rows))
-        return [{"summary": summaries[row]} for row in range(len(dataset))]
-
-    def export(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-        """Save the model with its adapters merged in."""
-        export(model, tokenizer, folder)
+        """Return the summary of every row."""
+        return [{"summary": text} for text in self._decoded(tokenizer, answers.numpy())]
 
     def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load what :meth:`export` saved; it generates as the experiment says, whatever was done to the folder since."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -21,9 +21,8 @@ from transformers import (
 )
 
 from dure.config.schema import Profile
-from dure.data.batching import length_order
 from dure.data.classes import check_classes, classes_of
-from dure.data.collating import ClassificationCollator
+from dure.data.collating import Batch, ClassRows, PaddedRows
 from dure.data.encoding import token_ids
 from dure.data.labels import ClassIndex
 from dure.data.tables import Role, Table
@@ -31,8 +30,6 @@ from dure.family import Family, Features, Rows
 from dure.metrics.classification import classification_report, trivial_classification
 from dure.metrics.metric import Metric
 from dure.modeling.classifier import classifier_modules, load_classifier
-from dure.modeling.export import export
-from dure.modeling.loading import load_tokenizer
 from dure.modeling.objectives import ClassCrossEntropy, Objective, balanced_weights
 from dure.runs.folder import PROBABILITY
 from trainables.samples.reviews import Review, review_corpus
@@ -76,11 +73,6 @@ class Transfer(Family):
             if split != "train":
                 check_classes(table, "label", self.classes)
 
-    def load_tokenizer(self, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
-        """Load the checkpoint's tokenizer with the experiment's special tokens, or train the rehearsal's."""
-        prefix = self.experiment.tokenizer.input_prefix
-        return load_tokenizer(self.experiment, lambda: (prefix + text for text in texts()))
-
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the encoder with a head over the classes."""
         return load_classifier(self.experiment, profile, tokenizer, self.classes, self.tell)
@@ -108,10 +100,10 @@ class Transfer(Family):
             "classes": list(self.classes),
         }
 
-    def collator(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> ClassificationCollator:
+    def batches(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PaddedRows:
         """Pad to the longest row of the batch."""
         multiple = 8 if torch.cuda.is_available() else 1
-        return ClassificationCollator(int(tokenizer.pad_token_id or 0), multiple_of=multiple)
+        return ClassRows(int(tokenizer.pad_token_id or 0), multiple_of=multiple)
 
     def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> Objective:
         """Cross entropy over the classes of the rows, balanced when the experiment says so."""
@@ -177,33 +169,17 @@ class Transfer(Family):
         train_labels, dev_labels = (numpy.asarray(rows["labels"][:], dtype="int64") for rows in (train, dev))
         return trivial_classification(train_labels, dev_labels, len(self.classes))
 
-    def predict(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        dataset: datasets.Dataset,
-        *,
-        progress: Callable[[int], None],
+    def predictions(
+        self, answers: torch.Tensor, batch: Batch, tokenizer: PreTrainedTokenizerBase
     ) -> list[dict[str, Any]]:
-        """Say for every row its label and the probability of each class; longest rows first."""
-        training = self.experiment.training
-        batch_size = training.eval_batch_size or training.batch_size
-        classes, order = classes_of_model(model), length_order(dataset["length"])
-        collate = self.collator(tokenizer, model)
-        predictions: dict[int, dict[str, Any]] = {}
-        model.eval()
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            batch = collate([{"input_ids": ids} for ids in dataset.select(rows)["input_ids"]])
-            with torch.inference_mode():
-                logits = model(**{key: value.to(model.device) for key, value in batch.items()}).logits
-            for row, shares in zip(rows, self.probabilities(logits.float()).tolist(), strict=True):
-                predictions[row] = {
-                    "label": self.label_of(shares, classes),
-                    **{f"{PROBABILITY}{name}": round(p, 6) for name, p in zip(classes, shares, strict=True)},
-                }
-            progress(len(rows))
-        return [predictions[row] for row in range(len(dataset))]
+        """Return the label of every row and the probability of each class."""
+        return [
+            {
+                "label": self.label_of(shares, self.classes),
+                **{f"{PROBABILITY}{name}": round(p, 6) for name, p in zip(self.classes, shares, strict=True)},
+            }
+            for shares in self.probabilities(answers).tolist()
+        ]
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the probability of every class, in the shape of ``logits``: (rows, classes)."""
@@ -227,10 +203,6 @@ class Transfer(Family):
                 }
             )
         return together
-
-    def export(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-        """Save the model, adapters merged and classes named, and its tokenizer."""
-        export(model, tokenizer, folder)
 
     def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load the model in fp32, its tokenizer and the names of its classes."""

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dure.api import (
-        batch,
         load_config,
         load_profile,
         load_study,
         predict,
+        read_results,
+        run,
         score,
         shaped,
         train,
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from dure.notebook import create_trainer, load_datasets, load_model_and_tokenizer
 
 __all__ = [
-    "batch",
     "create_trainer",
     "load_config",
     "load_datasets",
@@ -30,6 +30,8 @@ __all__ = [
     "load_profile",
     "load_study",
     "predict",
+    "read_results",
+    "run",
     "score",
     "shaped",
     "train",

@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dure.config import library
 from dure.config.loading import load_experiment, load_profile, load_space
-from dure.config.rehearsal import rehearsal_of
-from dure.config.schema import Experiment, Profile
-from dure.errors import UserError
+from dure.config.rehearsal import shaped
+from dure.config.schema import Profile
 from dure.outputs import bring, output_folder
 from dure.runtime.experiment import train
-from dure.studies.study import batch, check, check_rows, check_some_rows, load_study, study_experiments
-
-if TYPE_CHECKING:
-    pass
-
-logger = logging.getLogger(__name__)
-
+from dure.runtime.placement import choose_profile
+from dure.studies.plan import StudyPlan
+from dure.studies.results import StudyResults
+from dure.studies.study import load_study, read_results
 
 __all__ = [
     "READERS",
-    "batch",
     "bring",
     "catalogue",
-    "check",
-    "check_rows",
-    "check_some_rows",
     "choose_profile",
     "load_config",
     "load_experiment",
@@ -37,10 +28,10 @@ __all__ = [
     "load_study",
     "output_folder",
     "predict",
-    "require_checkpoints",
+    "read_results",
+    "run",
     "score",
     "shaped",
-    "study_experiments",
     "train",
 ]
 
@@ -55,88 +46,51 @@ READERS: dict[library.Kind, Callable[[str], Any]] = {
 Tell = Callable[[str], None]
 
 
-def shaped(
-    experiment: Experiment, *, rehearse: bool = False, one_epoch: bool = False, samples: int | None = None
-) -> Experiment:
-    """Return the experiment as the common options shape it.
+def run(
+    study: str | StudyPlan,
+    overrides: Sequence[str] = (),
+    *,
+    profile: str | None = None,
+    address: str | None = None,
+    output: Path | None = None,
+    resume: bool = False,
+    rehearse: bool = False,
+    one_epoch: bool = False,
+    samples: int | None = None,
+) -> StudyResults:
+    """Run a study of any kind, as ``dure run`` does, and return its record.
 
     Args:
-        experiment: As its YAML and the overrides say it.
+        study: A study, or its name or file.
+        overrides: ``a.b=value`` texts, laid over its experiments after its own.
+        profile: Machine profile by name or file; recognised when not given.
+        address: Ray cluster to join.
+        output: Folder of the study.
+        resume: Continue in ``output``, or in the newest folder of the study's name.
         rehearse: A miniature model on few rows for few steps.
         one_epoch: One pass over the data.
         samples: Use at most so many training rows, and validation rows.
 
     Raises:
-        UserError: ``samples`` is not positive.
+        UserError: Something that was given is wrong; nothing has started.
+        RunError: Ray does not start, or a step failed.
     """
-    if samples is not None and samples < 1:
-        raise UserError(f"{samples} rows are none", where="--samples", expected="a number from 1")
-    if one_epoch:
-        experiment = experiment.with_({"training.epochs": 1}, "--one-epoch")
-    if samples is not None:
-        data = experiment.data
-        limits = {
-            "data.max_train_rows": min(samples, data.max_train_rows or samples),
-            "data.max_dev_rows": min(samples, data.max_dev_rows or samples),
-        }
-        experiment = experiment.with_(limits, "--samples")
-    return rehearsal_of(experiment) if rehearse else experiment
+    from dure.reporting.console import terminal
+    from dure.studies import life_cycle
 
-
-def require_checkpoints(experiments: Sequence[Experiment], *, address: str | None = None) -> None:
-    """Check before anything is loaded that a checkpoint is at hand, here or on a hub that answers.
-
-    Args:
-        experiments: Resolved experiments; one whose checkpoint is at hand is enough, since a batch goes on without others.
-        address: Ray cluster that will run them, whose nodes fetch for themselves.
-
-    Raises:
-        UserError: None of them has one; what is wrong for the first.
-    """
-    from dure.modeling.hub import require_checkpoint
-
-    wrong: list[UserError] = []
-    for experiment in experiments:
-        if address is not None or experiment.rehearsal.enabled:
-            return
-        try:
-            require_checkpoint(experiment.model)
-        except UserError as error:
-            wrong.append(error)
-        else:
-            return
-    if wrong:
-        raise wrong[0]
-
-
-def choose_profile(name: str | None, tell: Tell, *, address: str | None = None) -> Profile:
-    """Return the profile of a name, or recognise the machine and tell the choice.
-
-    Args:
-        name: Name or file of a profile.
-        tell: Gets the choice in a line.
-        address: Ray cluster that will run things; without one this machine must have the profile's device.
-
-    Raises:
-        UserError: There is no such profile, its device is not here, or the address is empty.
-    """
-    from dure.runtime.placement import recognised_profile, require_device
-
-    if address is not None and not address.strip():
-        raise UserError(
-            "it is empty",
-            where="--address",
-            expected="host:port or auto",
-            hint="leave the option out for a local cluster",
+    plan = load_study(study) if isinstance(study, str) else study
+    with terminal() as screen:
+        asked = life_cycle.Asked(
+            profile=profile,
+            address=address,
+            output=output,
+            resume=resume,
+            rehearse=rehearse,
+            one_epoch=one_epoch,
+            samples=samples,
+            tell=screen.say,
         )
-    if name is not None:
-        chosen = load_profile(name)
-        if address is None:
-            require_device(chosen)
-        return chosen
-    profile, why = recognised_profile()
-    tell(why)
-    return profile
+        return life_cycle.run(plan.with_overrides(overrides), asked, screen=screen)
 
 
 def predict(
@@ -226,7 +180,7 @@ def catalogue() -> dict[str, dict[str, str]]:
     }
     return {
         "experiments": {name: each.experiment.description for name, each in found["experiment"].items()},
-        "studies": {name: each.description for name, each in found["study"].items()},
+        "studies": {name: f"{each.words}: {each.description}" for name, each in found["study"].items()},
         "spaces": {name: each.description for name, each in found["space"].items()},
         "profiles": {name: each.description for name, each in found["profile"].items()},
     }

@@ -18,7 +18,7 @@ import torch
 from dure import api
 from dure.config import load_experiment, load_profile
 from dure.epochs.driver import EMA_FILE, cross_over
-from dure.epochs.unified import EpochKeeper
+from dure.epochs.epoch_keeper import EpochKeeper
 from dure.modeling.weights import STATE
 from dure.runs.epochs import RAW, epochs_of
 from dure.runs.folder import UnifiedFolder

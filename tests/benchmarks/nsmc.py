@@ -28,7 +28,8 @@ from rich.table import Table
 
 from dure.config import load_profile
 from dure.reporting.console import StudyConsole, terminal
-from dure.studies.progressive.driver import plan_progressive, progressive
+from dure.studies.life_cycle import run_experiments
+from dure.studies.progressive.plan import ProgressiveStudy
 from tests.benchmarks.small_encoder import experiment, require_data, save_encoder
 
 FORECAST_AT = Fraction(3, 10)
@@ -69,16 +70,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         base = experiment("nsmc", encoder, seed=options.seed, learning_rate=options.learning_rate)
         began = time.perf_counter()
         # Twenty-five steps from random weights are not enough to beat the trivial baseline, hence "warn".
-        study = plan_progressive(base, epochs_per_stage=options.epochs_per_stage, on_baseline="warn")
+        study = ProgressiveStudy(
+            experiment=base.name, epochs_per_stage=options.epochs_per_stage, on_baseline="warn"
+        )
         with terminal() as screen:
-            results = progressive(
+            record = run_experiments(
                 study,
-                base,
+                [base],
                 profile=load_profile("cpu"),
                 path=Path(top) / "nsmc",
                 follower=StudyConsole(screen, metrics=[base.training.best_metric]),
             )
         seconds = time.perf_counter() - began
+    results = record.as_json()
     if results["state"] != "completed":
         raise SystemExit(f"it did not complete: {results['candidates'][0]['reason']}")
     stages = results["stages"]

@@ -42,8 +42,11 @@ from dure.config.loading import load_space
 from dure.config.schema import Experiment
 from dure.events import StudyListener, TrialStatus
 from dure.files import read_json_lines
-from dure.studies.progressive.driver import plan_progressive, progressive
-from dure.studies.sweep.driver import plan_sweep, sweep
+from dure.studies.life_cycle import run_experiments
+from dure.studies.progressive.plan import ProgressiveStudy
+from dure.studies.progressive.results import ProgressiveResults
+from dure.studies.sweep.plan import plan_sweep
+from dure.studies.sweep.results import SweepResults
 from tests.benchmarks.small_encoder import experiment, require_data, save_encoder
 
 POINTS = 9
@@ -90,14 +93,17 @@ def searched(base: Experiment, path: Path, *, scheduler: Any) -> dict[str, Any]:
     order = load_space("learning_rate").grid(POINTS)
     random.Random(base.experiment.seed).shuffle(order)
     study = plan_sweep(
-        base,
+        base.name,
         sampler="grid",
         num_trials=POINTS,
         scheduler=scheduler,
         tries=[f"training.learning_rate={point['training.learning_rate']!r}" for point in order],
     )
     ledger = Ledger(base.training.effective_batch_size)
-    summary = sweep(study, base, profile=load_profile("cpu"), path=path, follower=ledger)
+    found: SweepResults = run_experiments(
+        study, [base], profile=load_profile("cpu"), path=path, follower=ledger
+    )
+    summary = found.as_json()
     accuracies = {
         f"{summary['values'][entry['name']]['training.learning_rate']:.3g}": (
             entry["metrics"].get(ACCURACY),
@@ -117,14 +123,15 @@ def searched(base: Experiment, path: Path, *, scheduler: Any) -> dict[str, Any]:
 
 def halved(base: Experiment, path: Path, *, epochs_per_stage: int) -> dict[str, Any]:
     """Let the learning rates race over growing data."""
-    study = plan_progressive(
-        base,
-        candidates=["learning_rate"],
-        num_candidates=POINTS,
+    study = ProgressiveStudy(
+        experiment=base.name,
+        ratios=RATIOS,
+        candidates=tuple(load_space("learning_rate").grid(POINTS)),
         reduction=3,
         epochs_per_stage=epochs_per_stage,
-    ).model_copy(update={"ratios": RATIOS})
-    results = progressive(study, base, profile=load_profile("cpu"), path=path)
+    )
+    found: ProgressiveResults = run_experiments(study, [base], profile=load_profile("cpu"), path=path)
+    results = found.as_json()
     chosen = next(each for each in results["candidates"] if each["name"] == results["winner"])
     return {
         "learning_rate": chosen["values"]["training.learning_rate"],

@@ -38,7 +38,8 @@ from dure.runs.logs import captured_output
 from dure.runtime.cluster import cluster
 from dure.runtime.fit import TrainReporter
 from dure.studies.adapter import run_study
-from dure.studies.batch import Batch, BatchStudy
+from dure.studies.batch.plan import BatchStudy
+from dure.studies.batch.strategy import Batch
 from dure.training.run import RunRequest, run
 
 
@@ -98,7 +99,7 @@ def ours(names: Sequence[str], folder: Path) -> float:
     summary = run_study(
         Batch(study, [experiment(name) for name in names]), profile=profile, path=folder, follower=clock
     )
-    if summary["state"] != "completed":
+    if summary.state != "completed":
         raise SystemExit(f"a trial failed: {summary}")
     return (clock.last - (clock.first or 0.0)) / len(names)
 

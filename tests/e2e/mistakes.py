@@ -132,6 +132,12 @@ CONFIG: dict[str, Row] = {
     # studies, spaces, profiles
     "study of no kind": ("batch nokind.yaml", "nokind.yaml", "one of: batch"),
     "study of another kind": ("batch kind.yaml", "kind.yaml:1", "try: batch"),
+    "kind of another verb": ("batch growing_bert", "growing_bert", "try: dure run growing_bert"),
+    "study that is none": ("run sevn", "'sevn'", "try: seven"),
+    "sweep without an experiment": ("run bare_sweep.yaml", "bare_sweep.yaml", "'experiment' is missing"),
+    "sweep of an unknown space": ("run lost_space.yaml", "'lerning_rate'", "try: learning_rate"),
+    "sweep for a metric of no direction": ("run up.yaml", "up.yaml:3", "NAME:min"),
+    "folds that are none": ("run one_fold.yaml", "one_fold.yaml:3", "at least 2"),
     "study without experiments": ("batch nothing.yaml", "nothing.yaml:3", "a list of at least 1"),
     "space without parameters": (
         f"{SWEEP} --space noparameters.yaml",
@@ -228,6 +234,9 @@ DATA: dict[str, Row] = {
         "dure crossval",
         "data.train=FILE",
     ),
+    "unreadable table": (f"{TRAIN} data.train=cut.csv data.dev=good_dev.csv", "cut.csv, row 2", "quote"),
+    "class of dev only": (f"{CLASSIFY} data.train=reviews.csv data.dev=unknown.csv", "unknown.csv, role 'label'", "one of 긍정, 부정"),
+    "empty dev": (f"{CLASSIFY} data.train=reviews.csv data.dev=header.csv", "header.csv", "at least one row"),
     # tables of other verbs
     "prediction of another table": ("predict RUN good.csv -o o.csv --profile cpu", "good.csv", "data.columns.text="),
     "prediction of no table": ("predict RUN goood.csv -o o.csv --profile cpu", "goood.csv", "is good.csv meant?"),
@@ -248,11 +257,8 @@ DATA: dict[str, Row] = {
 }  # fmt: skip
 
 FOUND_BY_THE_RUN: dict[str, Row] = {
-    # known only once the run reads its rows or builds its model: the run is recorded as failed
-    "unreadable table": (f"{TRAIN} data.train=cut.csv data.dev=good_dev.csv", "cut.csv, row 2", "quote"),
-    "class of dev only": (f"{CLASSIFY} data.train=reviews.csv data.dev=unknown.csv", "unknown.csv, role 'label'", "one of 긍정, 부정"),
+    # known only once the run has cut its rows or builds its model: the run is recorded as failed
     "dev is train": (f"{CLASSIFY} data.train=reviews.csv data.dev=reviews.csv", "data.train (reviews.csv)", "give another table"),
-    "empty dev": (f"{CLASSIFY} data.train=reviews.csv data.dev=header.csv", "header.csv", "at least one row"),
     "LoRA target without a layer": (f"{TRAIN} {REAL} lora.targets=[q_prj]", "lora.targets", "q_proj"),
     "fp16 on T5": (
         f"train eenzeenee_t5 --rehearse {' '.join(TINY)} training.precision=fp16 --profile cpu", "training.precision", "t5",
@@ -300,7 +306,7 @@ CHECKPOINTS: dict[str, Row] = {
     "sweep that is none": (f"{DRY} --from-sweep RUN", "RUN", "study.yaml"),
     "sweep without a result": (f"{DRY} --from-sweep begun", "begun", "--resume --output begun"),
     "sweep with a broken summary": (f"{DRY} --from-sweep torn", "torn/experiment_summary.json", "summary of a sweep"),
-    "sweep with a broken study": (f"{DRY} --from-sweep dated", "dated/study.yaml", "'space' is missing"),
+    "sweep with a broken study": (f"{DRY} --from-sweep dated", "dated/study.yaml", "'experiment' is missing"),
     "unified training that is none": ("unified-train --preset tiny --profile cpu --resume sub", "--resume sub", "checkpoints_final/"),
     "crossval of other experiments": ("crossval transfer_bert --resume --output RUN", "--resume", "study.yaml"),
 }  # fmt: skip
@@ -321,7 +327,7 @@ OPTIONS: dict[str, Row] = {
     # numbers
     "no samples": (f"{TRAIN} --samples 0", "--samples", "a number from 1"),
     "no samples locally": ("train-local --samples 0 --dry-run", "--samples", "a number from 1"),
-    "no epochs": ("unified-train --epochs 0 --dry-run", "training.epochs", "at least 1"),
+    "no epochs": ("unified-train --epochs 0 --dry-run", "--epochs", "at least 1"),
     "batch that divides nothing": ("unified-train --batch-size 7 --dry-run", "--batch-size", "a part of 64"),
     "no folds": ("crossval transfer_bert --dry-run --folds 0", "--folds", "at least 2"),
     "more folds than texts": (f"crossval transfer_bert --rehearse {REVIEWS} --folds 50", "reviews.csv", "at least 50 different texts"),
@@ -395,6 +401,14 @@ ENVIRONMENT: dict[str, Row] = {
         "sqlite:///",
     ),
 }  # fmt: skip
+
+HUGE = (
+    "red_heart_tiny --profile cpu training.keep_epochs=1 training.epochs=1e9 training.keep_epochs_limit=1e9"
+)
+ENVIRONMENT |= {
+    f"disk too small for {verb}": (f"{verb} {HUGE}", "outputs: ", "training.save_total_limit")
+    for verb in ("train", "sweep", "crossval", "progressive")
+}
 
 VALIDATED: dict[str, Row] = {
     # the table of `dure validate` is its result, so these stand on stdout

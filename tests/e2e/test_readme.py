@@ -8,7 +8,7 @@ import shlex
 import pytest
 import yaml
 
-from dure.config import load_experiment, load_profile
+from dure.config import dump_yaml, load_experiment, load_profile
 
 from .conftest import REPOSITORY, TINY, call
 
@@ -96,6 +96,15 @@ def test_the_experiment_that_is_shown_loads(tmp_path):
     ]
 
 
+def test_the_study_that_is_shown_loads(tmp_path):
+    (text,) = (block for language, block in BLOCKS if language == "yaml" and "kind:" in block)
+    (tmp_path / "study.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text("extends: kobart_baseline\n", encoding="utf-8")
+    shown = list(yaml.safe_load_all(call("run", "study.yaml", "--dry-run").out))
+    assert [each["name"] for each in shown[0]["metrics"]] == ["eval_rouge_sum", "seconds"]
+    assert shown[1]["training"]["epochs"] == 2
+
+
 def test_the_storage_of_a_profile_that_is_shown_loads(tmp_path):
     (text,) = (block for language, block in BLOCKS if language == "yaml" and "storage:" in block)
     (tmp_path / "mine.yaml").write_text(f"name: mine\ndevice: cpu\n{text}", encoding="utf-8")
@@ -121,7 +130,7 @@ def test_the_tree_of_the_house_is_the_house():
 
 
 def test_the_python_snippet_trains(trained, corpus, tmp_path, capsys):
-    (code,) = (block for language, block in BLOCKS if language == "python")
+    (code,) = (block for language, block in BLOCKS if language == "python" and "check_family" not in block)
     for name in ("train", "dev"):
         text = (
             (corpus / f"{name}.csv").read_text(encoding="utf-8").split("\ntrain_40,")[0].split("\ndev_4,")[0]
@@ -137,3 +146,12 @@ def test_the_python_snippet_trains(trained, corpus, tmp_path, capsys):
     shown = capsys.readouterr().out.split()
     assert shown[-2].endswith("final_model")
     assert 0 <= float(shown[-1]) <= 3
+
+
+def test_the_check_of_a_family_that_is_shown_takes_a_toy_through_the_contract(tiny, tmp_path):
+    (code,) = (block for language, block in BLOCKS if language == "python" and "check_family" in block)
+    toy = tiny("bert", "full", family="tests.platform.family.plain_toy", best_metric="eval_accuracy")
+    (tmp_path / "my_rehearsal.yaml").write_text(dump_yaml(toy), encoding="utf-8")
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    names["test_my_family_keeps_the_contract"](tmp_path / "run")

@@ -28,7 +28,7 @@ def test_version_and_help_need_no_verb():
 def test_list_names_everything_that_can_be_run():
     listed = call("list", "--json").value
     assert set(listed["experiments"]) == set(available("experiment"))
-    assert set(listed["studies"]) == {"seven", "transfer"}
+    assert set(listed["studies"]) == set(available("study"))
     assert all(listed["profiles"].values())
     printed = call("list").out
     assert all(name in printed for kind in listed.values() for name in kind)

@@ -104,7 +104,7 @@ def test_the_validation_loss_is_the_plain_mean_over_answers(on_tables, cpu, tmp_
         family, model, corpus.tokenizer, corpus.train, corpus.dev, profile=cpu, folder=RunFolder(tmp_path)
     )
     metrics = trainer.evaluate()
-    batch = family.collator(corpus.tokenizer, model)(list(corpus.dev))
+    batch = family.batches(corpus.tokenizer, model).collate(list(corpus.dev))
     labels = batch.pop("labels")
     assert labels.tolist() == [[1, 0, 1], [0, 1, 0]]
     with torch.no_grad():

@@ -22,14 +22,12 @@ from transformers import (
 from dure.config.scalars import Float, Text
 from dure.config.schema import Experiment, Profile
 from dure.config.section import Section
-from dure.data.batching import length_order
-from dure.data.collating import padded
+from dure.data.collating import Batch, PaddedRows
 from dure.data.encoding import token_ids
 from dure.data.tables import Table
 from dure.errors import UserError
 from dure.family import Family, Features, Rows
 from dure.metrics.metric import Metric
-from dure.modeling.export import export
 from dure.modeling.objectives import Objective
 from dure.modeling.tokens import add_special_tokens
 from trainables.red_heart.data import TARGET_ROLES, WHOLE, roles_of, targets_of, uneven_sums
@@ -191,10 +189,10 @@ class RedHeart(Family):
             "bentham": list(self.options.bentham),
         }
 
-    def collator(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> RedHeartCollator:
+    def batches(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> TargetRows:
         """Pad to the longest row of the batch."""
         multiple = 8 if torch.cuda.is_available() else 1
-        return RedHeartCollator(int(tokenizer.pad_token_id or 0), multiple)
+        return TargetRows(int(tokenizer.pad_token_id or 0), multiple_of=multiple)
 
     def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> Objective:
         """Weigh the four losses; ``objective.label_smoothing`` is that of the emotions."""
@@ -228,33 +226,15 @@ class RedHeart(Family):
             if name.startswith("loss") or (name in FIGURES and not name.endswith(("pearson", "spearman")))
         }
 
-    def predict(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        dataset: datasets.Dataset,
-        *,
-        progress: Callable[[int], None],
+    def predictions(
+        self, answers: torch.Tensor, batch: Batch, tokenizer: PreTrainedTokenizerBase
     ) -> list[dict[str, Any]]:
-        """Say for every row the likeliest emotion, the probability of each, and every value."""
-        training = self.experiment.training
-        batch_size, order = (
-            training.eval_batch_size or training.batch_size,
-            length_order(dataset["length"]),
-        )
-        collate, names, sizes = self.collator(tokenizer, model), self._names(), self._sizes()
-        predictions: dict[int, dict[str, Any]] = {}
-        model.eval()
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            batch = collate([{"input_ids": ids} for ids in dataset.select(rows)["input_ids"]])
-            with torch.inference_mode():
-                logits = model(**{key: value.to(model.device) for key, value in batch.items()}).logits
-            values = {task: tensor.tolist() for task, tensor in predicted_values(logits, sizes).items()}
-            for place, row in enumerate(rows):
-                predictions[int(row)] = _as_columns({task: values[task][place] for task in TASKS}, names)
-            progress(len(rows))
-        return [predictions[row] for row in range(len(dataset))]
+        """Return the likeliest emotion of every row, the probability of each, and every value."""
+        values = {task: tensor.tolist() for task, tensor in predicted_values(answers, self._sizes()).items()}
+        names = self._names()
+        return [
+            _as_columns({task: values[task][row] for task in TASKS}, names) for row in range(len(answers))
+        ]
 
     def combine(self, predictions: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
         """Take the mean of every probability and value over the models."""
@@ -268,10 +248,6 @@ class RedHeart(Family):
             emotion = max(self.options.emotions, key=lambda name: mean[f"probability_{name}"])
             combined.append({"emotion": emotion, **mean})
         return combined
-
-    def export(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-        """Save the model and its tokenizer."""
-        export(model, tokenizer, folder)
 
     def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load the model in fp32 and its tokenizer."""
@@ -343,28 +319,12 @@ class RedHeart(Family):
         return model
 
 
-class RedHeartCollator:
-    """Makes batches of ``input_ids``, ``attention_mask`` and, when the rows have them, ``labels``.
+class TargetRows(PaddedRows):
+    """Padded rows whose labels are the values of all tasks."""
 
-    Args:
-        pad_token_id: Fills inputs.
-        multiple_of: Lengths are rounded up to a multiple of it.
-    """
-
-    def __init__(self, pad_token_id: int, multiple_of: int = 1) -> None:
-        self.pad_token_id = pad_token_id
-        self.multiple_of = multiple_of
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Return one batch; inputs of shape (rows, longest), labels of shape (rows, values of all tasks)."""
-        inputs = [row["input_ids"] for row in rows]
-        batch = {
-            "input_ids": padded(inputs, self.pad_token_id, multiple_of=self.multiple_of),
-            "attention_mask": padded([[1] * len(row) for row in inputs], 0, multiple_of=self.multiple_of),
-        }
-        if "labels" in rows[0]:
-            batch["labels"] = torch.tensor([row["labels"] for row in rows], dtype=torch.float32)
-        return batch
+    def labels(self, values: Sequence[Sequence[float]]) -> Batch:
+        """Return labels of shape (rows, values of all tasks); NaN where one is missing."""
+        return {"labels": torch.tensor(values, dtype=torch.float32)}
 
 
 @cache

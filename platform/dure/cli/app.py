@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
+import inspect
 import logging
 import os
+import pkgutil
 import sys
-from typing import Annotated, Any
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperGroup
 
+from dure.cli.printing import results_only_on_stdout
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What is known of a verb beside its options.
+
+    Attributes:
+        place: Where the help lists it: what trains, what comes after, what checks and looks after it, tables.
+        background: Whether it can run on by itself, since it works in a folder of its own.
+    """
+
+    place: int
+    background: bool = False
+
+
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-ORDER = (
-    *("train", "batch", "sweep", "progressive", "crossval"),
-    *("sweet-spot", "crossover", "unified-train", "unified-test", "unified-test-v1", "train-local"),
-    *("validate", "verify-resume", "submit", "jobs", "logs", "stop"),
-    *("predict", "score", "sample", "convert", "list", "schema"),
-)
-"""The verbs as the help lists them: what trains, what comes after, what checks and looks after it, tables."""
+VERBS: dict[str, Verb] = {}
+"""The verbs by name, once :func:`load_verbs` was called."""
+_LAST = 1000
 
 
 class _InOrder(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
-        return sorted(super().list_commands(ctx), key=ORDER.index)
+        return sorted(super().list_commands(ctx), key=lambda name: VERBS[name].place)
 
 
 app = typer.Typer(
@@ -34,6 +51,81 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
     help="Distributed experiments on Ray Train and Ray Tune for fine-tuning NLP models.",
 )
+
+
+def verb(
+    name: str, *, place: int, background: bool = False
+) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
+    """Register a function as a verb; what it takes as a dataclass becomes one option per field.
+
+    Args:
+        name: The verb.
+        place: See :class:`Verb`.
+        background: See :class:`Verb`.
+    """
+
+    def register(function: Callable[..., int | None]) -> Callable[..., int | None]:
+        VERBS[name] = Verb(place, background)
+        app.command(name)(_flat(results_only_on_stdout(function), function))
+        return function
+
+    return register
+
+
+def load_verbs() -> None:
+    """Register every file of :mod:`dure.cli.verbs`; one that cannot be imported says so when it is called."""
+    from dure.cli import verbs
+
+    for module in pkgutil.iter_modules(verbs.__path__):
+        try:
+            importlib.import_module(f"{verbs.__name__}.{module.name}")
+        except Exception as error:  # Whatever is wrong with one verb, the others work.
+            _register_broken(module.name.replace("_", "-").strip("-"), error)
+
+
+def _register_broken(name: str, error: Exception) -> None:
+    def broken() -> None:
+        raise error
+
+    VERBS[name] = Verb(_LAST)
+    app.command(
+        name,
+        help=f"Cannot be loaded: {error}",
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )(broken)
+
+
+def _flat(call: Callable[..., int | None], function: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Return the function as the parser takes it: with the fields of its dataclasses as parameters."""
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, tuple[type, list[str]]] = {}
+    hints = get_type_hints(function, include_extras=True)
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind = hints[name]
+        if isinstance(kind, type) and is_dataclass(kind):
+            inner = get_type_hints(kind, include_extras=True)
+            parameters += [
+                inspect.Parameter(
+                    each.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=each.default,
+                    annotation=inner[each.name],
+                )
+                for each in fields(kind)
+            ]
+            groups[name] = (kind, [each.name for each in fields(kind)])
+        else:
+            parameters.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
+
+    def parsed(**values: Any) -> int | None:
+        for name, (kind, names) in groups.items():
+            values[name] = kind(**{each: values.pop(each) for each in names})
+        return call(**values)
+
+    parsed.__name__, parsed.__doc__ = function.__name__, function.__doc__
+    parsed.__annotations__ = {each.name: each.annotation for each in parameters}
+    parsed.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return parsed
 
 
 def _print_version(wanted: bool) -> None:

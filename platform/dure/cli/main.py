@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dure.cli.app import app
+from dure.cli.app import app, load_verbs
 from dure.cli.dotenv import FILE as DOTENV
 from dure.cli.dotenv import load_dotenv
 from dure.errors import DureError, nearest
@@ -25,22 +25,10 @@ _INTERRUPTED = "interrupted\n  try: --resume continues a run or a batch where it
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line; exits 0, 1 when a run failed, 2 when the user's input is wrong, 130 on Ctrl-C."""
-    from dure.cli import (  # noqa: F401 - registers the verbs
-        analysis,
-        convert,
-        crossval,
-        jobs,
-        progressive,
-        studies,
-        sweep,
-        tables,
-        unified,
-        validate,
-        verify,
-    )
     from dure.jobs.background_environment import enter
 
     enter()
+    load_verbs()
     words = sys.argv[1:] if arguments is None else arguments
     end = words.index("--") if "--" in words else len(words)
     flags = [word for word in words[:end] if word in FLAGS]
@@ -57,7 +45,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         print(f"{DOTENV}: {', '.join(added)} taken from it", file=sys.stderr)
     try:
         if "--background" in flags and not {"--dry-run", "--help", "-h"} & set(words):
-            sys.exit(jobs.run_in_background([word for word in words if word != "--background"]))
+            from dure.cli.background import run_in_background
+
+            sys.exit(run_in_background([word for word in words if word != "--background"]))
         result = app(args=words or ["--help"], prog_name="dure", standalone_mode=False, obj=words)
     except DureError as error:
         _fail(error, str(error), error.exit_code, words)

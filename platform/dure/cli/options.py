@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dure.cli.printing import tell
 from dure.config.library import Kind, available
+
+if TYPE_CHECKING:
+    from dure.studies.life_cycle import Asked
 
 
 def _names(kind: Kind, begun: str) -> list[str]:
@@ -23,6 +28,11 @@ def experiment_names(incomplete: str) -> list[str]:
 def space_names(incomplete: str) -> list[str]:
     """Complete the name of a search space in the shell."""
     return _names("space", incomplete)
+
+
+def runnable_names(incomplete: str) -> list[str]:
+    """Complete the name of a study or an experiment in the shell."""
+    return [*_names("study", incomplete), *_names("experiment", incomplete)]
 
 
 def study_names(incomplete: str) -> list[str]:
@@ -40,12 +50,34 @@ def profile_names(incomplete: str) -> list[str]:
     return _names("profile", incomplete)
 
 
+ExperimentName = Annotated[
+    str,
+    typer.Argument(
+        help="Experiment by name (see `dure list`) or YAML file.",
+        metavar="EXPERIMENT",
+        autocompletion=experiment_names,
+    ),
+]
+StudyName = Annotated[
+    str,
+    typer.Argument(
+        help="Study by name (see `dure list`) or YAML file.", metavar="STUDY", autocompletion=study_names
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="KEY=VALUE", help="Settings laid over the YAML, such as training.learning_rate=3e-5."
     ),
 ]
+Reading = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="How the table is read, such as data.encoding=cp949 or data.on_bad_row=skip.",
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
 ProfileOption = Annotated[
     str | None,
     typer.Option(
@@ -103,3 +135,58 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would run, r
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")
 ]
+
+
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        help="Dashboard (http://host:8265) or cluster (host:port). When not given, that of RAY_API_SERVER_ADDRESS, of "
+        "RAY_ADDRESS, or of the last `ray start` on this machine.",
+        metavar="URL",
+    ),
+]
+JobName = Annotated[str, typer.Argument(help="Name of a job, as `dure jobs` shows it.", metavar="ID")]
+
+
+@dataclass(frozen=True)
+class Where:
+    """Options of every verb that runs something in a folder of its own."""
+
+    profile: ProfileOption = None
+    address: Address = None
+    output: Output = None
+    dry_run: DryRun = False
+    as_json: Json = False
+
+    def asked(self, **more: Any) -> Asked:
+        """Return what the options say, for :mod:`dure.studies.life_cycle`."""
+        from dure.studies.life_cycle import Asked
+
+        given = {"profile": self.profile, "address": self.address, "output": self.output}
+        return Asked(**{**given, "dry_run": self.dry_run, "tell": tell, **more})
+
+
+@dataclass(frozen=True)
+class Common(Where):
+    """Options of every verb that runs an experiment or a study."""
+
+    resume: Resume = False
+    rehearse: Rehearse = False
+    samples: Samples = None
+
+    def asked(self, **more: Any) -> Asked:
+        """Return what the options say, for :mod:`dure.studies.life_cycle`."""
+        given = {"resume": self.resume, "rehearse": self.rehearse, "samples": self.samples}
+        return super().asked(**{**given, **more})
+
+
+@dataclass(frozen=True)
+class Training(Common):
+    """The same, where epochs are the experiment's."""
+
+    one_epoch: OneEpoch = False
+
+    def asked(self, **more: Any) -> Asked:
+        """Return what the options say, for :mod:`dure.studies.life_cycle`."""
+        return super().asked(one_epoch=self.one_epoch, **more)

@@ -7,7 +7,7 @@ import io
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from typing import Any, ParamSpec, TextIO, TypeVar
 
@@ -81,11 +81,17 @@ def print_result(value: Any, shown: RenderableType, *, as_json: bool) -> None:
         console.print(shown, markup=False, highlight=False)
 
 
-def print_yaml(*sections: Section, as_json: bool) -> None:
-    """Print resolved sections as YAML documents, or as one JSON object (a list when there are several)."""
+def print_yaml(study: Section | None, experiments: Sequence[Section], *, as_json: bool) -> None:
+    """Print what would run: a study and its experiments as YAML documents, or as one JSON object.
+
+    Without a study it is one experiment.
+    """
     if as_json:
-        values = [section.model_dump(mode="json") for section in sections]
-        print_json(values[0] if len(values) == 1 else {"experiments": values})
+        values = [section.model_dump(mode="json") for section in experiments]
+        print_json(
+            values[0] if study is None else {"study": study.model_dump(mode="json"), "experiments": values}
+        )
     else:
+        sections = experiments if study is None else (study, *experiments)
         text = "---\n".join(dump_yaml(section) for section in sections)
         print(text, end="", file=_results or sys.stdout)

@@ -1,32 +1,31 @@
-"""The verbs of the unified training: unified-test, unified-train, unified-test-v1 and train-local."""
+"""What the verbs of the unified training have in common: their options, and the study that these describe.
+
+A preset is a study of kind unified in the library: ``--preset tiny`` is ``unified_tiny``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
 import typer
 
 from dure.cli import options
-from dure.cli.app import app
-from dure.cli.printing import print_result, print_yaml, results_only_on_stdout, tell
-from dure.config.schema import Experiment
+from dure.cli.printing import tell
+from dure.config.library import available
+from dure.errors import UserError, nearest
 
-Preset = Literal["730m", "800m", "320m", "tiny"]
-_TEST_EPOCHS, _LOCAL_ROWS = 2, 16
+TEST_EPOCHS = 2
+_PREFIX = "unified_"
 
-PresetOption = Annotated[Preset, typer.Option(help="Size of the model.")]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(help="Rows of one forward pass; accumulation keeps the effective batch.", metavar="N"),
-]
-SamplesOrVariable = Annotated[
-    int | None,
-    typer.Option(
-        "--samples", envvar="SAMPLES", help="Use at most N training and N validation rows.", metavar="N"
-    ),
-]
+
+def _presets(incomplete: str) -> list[str]:
+    names = [name.removeprefix(_PREFIX) for name in available("study") if name.startswith(_PREFIX)]
+    return [name for name in names if name.startswith(incomplete)]
+
+
+Preset = Annotated[str, typer.Option(help="Size of the model.", metavar="NAME", autocompletion=_presets)]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the rows.", metavar="N")]
 ResumeFrom = Annotated[
     Path | None,
@@ -38,205 +37,79 @@ ResumeFrom = Annotated[
 ]
 
 
-@app.command("unified-test")
-@results_only_on_stdout
-def unified_test(
-    overrides: options.Overrides = None,
-    preset: PresetOption = "730m",
-    samples: SamplesOrVariable = None,
-    epochs: Epochs = _TEST_EPOCHS,
-    batch_size: BatchSize = None,
-    resume: ResumeFrom = None,
-    profile: options.ProfileOption = None,
-    address: options.Address = None,
-    output: options.Output = None,
-    dry_run: options.DryRun = False,
-    as_json: options.Json = False,
-) -> int:
-    """Try the unified training, everything on: sweep, two epochs, sweet spots, crossover."""
-    more = ["training.keep_epochs=1", *(overrides or ())]  # every epoch, since there are few
-    return _unified(
-        preset,
-        more,
-        epochs=epochs,
-        samples=samples,
-        batch_size=batch_size,
-        resume=resume,
-        profile=profile,
-        address=address,
-        output=output,
-        dry_run=dry_run,
-        as_json=as_json,
-    )
+@dataclass(frozen=True)
+class Rows(options.Where):
+    """Options of all of them."""
+
+    samples: Annotated[
+        int | None,
+        typer.Option(
+            "--samples", envvar="SAMPLES", help="Use at most N training and N validation rows.", metavar="N"
+        ),
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Rows of one forward pass; accumulation keeps the effective batch.", metavar="N"),
+    ] = None
 
 
-@app.command("unified-train")
-@results_only_on_stdout
-def unified_train(
-    overrides: options.Overrides = None,
-    preset: PresetOption = "730m",
-    samples: SamplesOrVariable = None,
-    epochs: Epochs = None,
-    batch_size: BatchSize = None,
-    resume: ResumeFrom = None,
-    profile: options.ProfileOption = None,
-    address: options.Address = None,
-    output: options.Output = None,
-    dry_run: options.DryRun = False,
-    as_json: options.Json = False,
-) -> int:
-    """Run the unified training: sweep, 60 epochs, sweet spots of every module, crossover."""
-    return _unified(
-        preset,
-        overrides or (),
-        epochs=epochs,
-        samples=samples,
-        batch_size=batch_size,
-        resume=resume,
-        profile=profile,
-        address=address,
-        output=output,
-        dry_run=dry_run,
-        as_json=as_json,
-    )
-
-
-@app.command("unified-test-v1")
-@results_only_on_stdout
-def unified_test_v1(
-    overrides: options.Overrides = None,
-    preset: Annotated[Literal["800m", "320m"], typer.Option(help="Size of the older model.")] = "800m",
-    samples: SamplesOrVariable = None,
-    epochs: Epochs = _TEST_EPOCHS,
-    batch_size: BatchSize = None,
-    resume: ResumeFrom = None,
-    profile: options.ProfileOption = None,
-    address: options.Address = None,
-    output: options.Output = None,
-    dry_run: options.DryRun = False,
-    as_json: options.Json = False,
-) -> int:
-    """Try the unified training with one of the older models."""
-    more = ["training.keep_epochs=1", *(overrides or ())]
-    return _unified(
-        preset,
-        more,
-        epochs=epochs,
-        samples=samples,
-        batch_size=batch_size,
-        resume=resume,
-        profile=profile,
-        address=address,
-        output=output,
-        dry_run=dry_run,
-        as_json=as_json,
-    )
-
-
-@app.command("train-local")
-@results_only_on_stdout
-def train_local(
-    overrides: options.Overrides = None,
-    preset: PresetOption = "730m",
-    samples: SamplesOrVariable = None,
-    batch_size: BatchSize = None,
-    profile: options.ProfileOption = None,
-    output: options.Output = None,
-    dry_run: options.DryRun = False,
-    as_json: options.Json = False,
-) -> int:
-    """Train one epoch on a few rows and tell what memory it took: no sweep, no crossover."""
-    return _unified(
-        preset,
-        overrides or (),
-        epochs=1,
-        samples=samples,
-        batch_size=batch_size,
-        profile=profile,
-        output=output,
-        dry_run=dry_run,
-        as_json=as_json,
-        whole=False,
-    )
-
-
-def _unified(
+def run_preset(
     preset: str,
-    overrides: Sequence[str],
+    overrides: list[str] | None,
+    common: Rows,
     *,
-    epochs: int | None,
-    samples: int | None,
-    batch_size: int | None,
+    rows: int | None = None,
     resume: Path | None = None,
-    profile: str | None,
-    address: str | None = None,
-    output: Path | None,
-    dry_run: bool,
-    as_json: bool,
-    whole: bool = True,
+    **settings: Any,
 ) -> int:
-    """Do what the verbs have in common; ``whole`` with sweep and crossover. The rest are their options."""
-    from dure import api
-    from dure.epochs import unified as pipeline
-    from dure.epochs.unified_table import unified_table
-    from dure.jobs.background_folders import claim
-    from dure.reporting.console import RunConsole, StudyConsole, terminal
+    """Run the unified training of a preset and return the exit code.
 
-    if samples is not None:
+    Args:
+        preset: Its name.
+        overrides: ``a.b=value`` texts.
+        common: The options.
+        rows: Most rows when ``--samples`` does not say it.
+        resume: Folder to continue, or the checkpoint in it to go back to.
+        settings: Keys of :class:`dure.studies.unified.plan.UnifiedStudy`; None leaves them as the preset has them.
+
+    Raises:
+        UserError: There is no such preset, or nothing to resume.
+    """
+    from dure.cli.running import run_study
+    from dure.config.loading import checked
+    from dure.studies.study import load_study_of
+    from dure.studies.unified.plan import UnifiedStudy
+
+    if preset not in _presets(""):
+        raise UserError(
+            f"there is no preset '{preset}'",
+            where="--preset",
+            expected=f"one of: {', '.join(_presets(''))}",
+            hint=nearest(preset, _presets("")),
+        )
+    found = load_study_of(UnifiedStudy, f"{_PREFIX}{preset}").with_overrides(overrides or ())
+    given = {key: value for key, value in settings.items() if value is not None}
+    if common.batch_size is not None:
+        given["batch_size"] = common.batch_size
+    places: dict[tuple[str, ...], str] = {(key,): f"--{key.replace('_', '-')}" for key in given}
+    study = checked(UnifiedStudy, found.said() | given, places, "dure unified-train")
+    if (samples := common.samples) is not None:
         tell(
             f"{samples} samples: at most {samples} training and {samples} validation rows; where the old system took "
             f"it for epochs, training.epochs={samples} says that"
         )
-    elif not whole:
-        samples = _LOCAL_ROWS
-    own = [] if epochs is None else [f"training.epochs={epochs}"]
-    chosen = api.load_experiment(f"red_heart_{preset}", [*own, *overrides])
-    chosen = api.shaped(_with_batch(chosen, batch_size), samples=samples)
-    api.check([chosen], with_tables=not dry_run)
-    if dry_run:
-        print_yaml(chosen, as_json=as_json)
-        return 0
-    machine = api.choose_profile(profile, tell, address=address)
-    name = f"{chosen.name}-unified"
-    if resume is None:
-        path, after = api.output_folder(name, output, resume=False, profile=machine), None
-    else:
-        api.bring(machine, pipeline.folder_of(resume))
-        path, after = pipeline.resumption_of(resume)
-    claim(path)
-    with terminal() as screen:
-        results = pipeline.unified(
-            chosen,
-            profile=machine,
-            path=path,
-            resume=resume is not None,
-            after=after,
-            sweeps=whole,
-            crosses=whole,
-            address=address,
-            followers=[RunConsole(screen)],
-            study_follower=StudyConsole(screen, metrics=[chosen.training.best_metric]),
-            tell=screen.say,
-        )
-    print_result(results, unified_table(results), as_json=as_json)
-    return 0 if results["state"] == "completed" else 1
-
-
-def _with_batch(experiment: Experiment, batch_size: int | None) -> Experiment:
-    """Return the experiment with other micro-batches and the same effective one."""
-    from dure.errors import UserError
-
-    if batch_size is None:
-        return experiment
-    effective = experiment.training.effective_batch_size
-    if batch_size < 1 or effective % batch_size:
+    more: dict[str, Any] = {"samples": rows if samples is None else samples}
+    if resume is not None:
+        is_epoch = resume.suffix == ".pt"
+        folder = resume.absolute().parent.parent if is_epoch else resume
+        more |= {"resume": True, "output": folder, "back_to": resume if is_epoch else None}
+    try:
+        return run_study(study, common.asked(**more), as_json=common.as_json)
+    except UserError as error:
+        if resume is None or error.where != "--resume":
+            raise
         raise UserError(
-            f"{batch_size} rows do not make up steps of {effective}",
-            where="--batch-size",
-            expected=f"a part of {effective}",
-        )
-    values = {
-        "training.batch_size": batch_size,
-        "training.gradient_accumulation_steps": effective // batch_size,
-    }
-    return experiment.with_(values, "--batch-size")
+            "this is no unified training",
+            where=f"--resume {resume}",
+            expected="its folder, or a checkpoint_epoch_….pt of its checkpoints_final/",
+        ) from None

@@ -1,8 +1,9 @@
-"""Turning an experiment into its rehearsal: everything is exercised, nothing takes long."""
+"""What the common options make of an experiment: its rehearsal above all, which exercises everything and takes minutes."""
 
 from __future__ import annotations
 
 from dure.config.schema import Experiment
+from dure.errors import UserError
 
 
 def rehearsal_of(experiment: Experiment) -> Experiment:
@@ -40,3 +41,31 @@ def rehearsal_of(experiment: Experiment) -> Experiment:
         },
         "--rehearse",
     )
+
+
+def shaped(
+    experiment: Experiment, *, rehearse: bool = False, one_epoch: bool = False, samples: int | None = None
+) -> Experiment:
+    """Return the experiment as the common options shape it.
+
+    Args:
+        experiment: As its YAML and the overrides say it.
+        rehearse: A miniature model on few rows for few steps.
+        one_epoch: One pass over the data.
+        samples: Use at most so many training rows, and validation rows.
+
+    Raises:
+        UserError: ``samples`` is not positive.
+    """
+    if samples is not None and samples < 1:
+        raise UserError(f"{samples} rows are none", where="--samples", expected="a number from 1")
+    if one_epoch:
+        experiment = experiment.with_({"training.epochs": 1}, "--one-epoch")
+    if samples is not None:
+        data = experiment.data
+        limits = {
+            "data.max_train_rows": min(samples, data.max_train_rows or samples),
+            "data.max_dev_rows": min(samples, data.max_dev_rows or samples),
+        }
+        experiment = experiment.with_(limits, "--samples")
+    return rehearsal_of(experiment) if rehearse else experiment

@@ -1,13 +1,189 @@
-"""Padding encoded rows into one batch, to the longest of them and no further."""
+"""Batches: how encoded rows become tensors, what of a batch the model reads, and how a batch is halved.
+
+A row is one row of the encoded table, and never split: a text, a text with its summary, a pair of answers. How the
+tensors of a batch hold rows is the batches' own affair. They may be padded row by row (:class:`PaddedRows`), packed
+into sequences that hold several rows, or hold two sequences for each row.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from dure.errors import UserError
+
+Row = Mapping[str, Any]
+"""An encoded row: feature → value."""
+Batch = dict[str, Any]
+"""The tensors of some rows by name; the trainer moves them to the device."""
+
+
+class Batches(ABC):
+    """How the rows of a family become batches; made for one tokenizer and model.
+
+    Training calls :meth:`collate` for every micro-batch, the model with :meth:`inputs`, and the family's objective
+    with :meth:`targets`. When memory does not suffice it calls :meth:`split`, and then the same for each half. What
+    each micro-batch counts for in the loss of the whole step is the objective's own (``Objective.count``).
+    """
+
+    @abstractmethod
+    def collate(self, rows: Sequence[Row]) -> Batch:
+        """Return the batch of some encoded rows, which lack targets where the table to predict has none."""
+
+    @abstractmethod
+    def num_rows(self, batch: Batch) -> int:
+        """Return the number of rows in a batch."""
+
+    @abstractmethod
+    def split(self, batch: Batch) -> tuple[Batch, Batch] | None:
+        """Return a batch as two of about half its rows each, in their order; None when it has one row.
+
+        The two together must have the losses and the gradients of the whole: nothing that belongs to a row may be
+        in another half, or in both.
+        """
+
+    def twice(self, batch: Batch) -> Batch:
+        """Return a batch with every row twice: the logits of all rows, then those of all rows again.
+
+        Raises:
+            UserError: There is no such batch, so that R-Drop is not for this family.
+        """
+        raise UserError(
+            "the batches of this family cannot hold every row twice",
+            where="objective.r_drop",
+            expected="0",
+        )
+
+    def inputs(self, batch: Batch) -> Batch:
+        """Return the arguments of the model's forward pass."""
+        return {name: value for name, value in batch.items() if name != "labels"}
+
+    def prompts(self, batch: Batch) -> Batch:
+        """Return the arguments of the model's ``generate``; a decoder-only model wants them padded at the left."""
+        return {name: batch[name] for name in ("input_ids", "attention_mask")}
+
+    def targets(self, batch: Batch) -> Any:
+        """Return what the objective compares the logits with, or None when the rows have no targets."""
+        return batch.get("labels")
+
+
+def pieces(batches: Batches, batch: Batch, rows: int) -> Iterator[Batch]:
+    """Halve a batch until no piece has more than ``rows`` rows; give the pieces in their order."""
+    halves = batches.split(batch) if batches.num_rows(batch) > rows else None
+    if halves is None:
+        yield batch
+        return
+    for half in halves:
+        yield from pieces(batches, half, rows)
+
+
+def moved(batch: Batch, device: torch.device) -> Batch:
+    """Return a batch with its tensors on a device."""
+    return {
+        name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()
+    }
+
+
+class PaddedRows(Batches):
+    """Batches of ``input_ids``, ``attention_mask`` and, when the rows have them, ``labels``.
+
+    Every row is padded to the longest one of its batch. The first dimension of every tensor is the row.
+
+    Args:
+        pad_token_id: Fills inputs.
+        multiple_of: Lengths are rounded up to a multiple of it.
+    """
+
+    def __init__(self, pad_token_id: int, *, multiple_of: int = 1) -> None:
+        self.pad_token_id = pad_token_id
+        self.multiple_of = multiple_of
+
+    def collate(self, rows: Sequence[Row]) -> Batch:
+        """Return one batch; inputs are of shape (rows, longest)."""
+        inputs = [row["input_ids"] for row in rows]
+        batch = {
+            "input_ids": padded(inputs, self.pad_token_id, multiple_of=self.multiple_of),
+            "attention_mask": padded([[1] * len(row) for row in inputs], 0, multiple_of=self.multiple_of),
+        }
+        return batch | (self.labels([row["labels"] for row in rows]) if "labels" in rows[0] else {})
+
+    @abstractmethod
+    def labels(self, values: Sequence[Any]) -> Batch:
+        """Return the tensors that are made of the rows' ``labels``."""
+
+    def num_rows(self, batch: Batch) -> int:
+        """Return the length of the first dimension."""
+        return len(batch["input_ids"])
+
+    def split(self, batch: Batch) -> tuple[Batch, Batch] | None:
+        """Cut every tensor along its first dimension; the first half is larger by one row when they are odd."""
+        half = -(-self.num_rows(batch) // 2)
+        if half == self.num_rows(batch):
+            return None
+        first = {name: value[:half] for name, value in batch.items()}
+        return first, {name: value[half:] for name, value in batch.items()}
+
+    def twice(self, batch: Batch) -> Batch:
+        """Put every tensor after itself along its first dimension."""
+        return {name: torch.cat([value, value]) for name, value in batch.items()}
+
+
+class TextPairs(PaddedRows):
+    """Padded rows whose labels are the ids of a target text, for an encoder–decoder.
+
+    Args:
+        pad_token_id: Fills inputs; padding of labels is -100, which losses ignore.
+        decoder_input_ids: Turns labels into the decoder's input; the model's own
+            ``prepare_decoder_input_ids_from_labels``.
+        multiple_of: Lengths are rounded up to a multiple of it.
+    """
+
+    def __init__(
+        self,
+        pad_token_id: int,
+        decoder_input_ids: Callable[[torch.Tensor], torch.Tensor],
+        *,
+        multiple_of: int = 1,
+    ) -> None:
+        super().__init__(pad_token_id, multiple_of=multiple_of)
+        self.decoder_input_ids = decoder_input_ids
+
+    def labels(self, values: Sequence[Sequence[int]]) -> Batch:
+        """Return labels and the decoder's input, of shape (rows, longest)."""
+        labels = padded(values, -100, multiple_of=self.multiple_of)
+        return {"labels": labels, "decoder_input_ids": self.decoder_input_ids(labels)}
+
+
+class ClassRows(PaddedRows):
+    """Padded rows whose label is the id of a class."""
+
+    def labels(self, values: Sequence[int]) -> Batch:
+        """Return labels of shape (rows,)."""
+        return {"labels": torch.tensor(values, dtype=torch.int64)}
+
+
+class LabelRows(PaddedRows):
+    """Padded rows that may have any of some labels.
+
+    Args:
+        pad_token_id: Fills inputs.
+        num_labels: Number of labels that a row may have.
+        multiple_of: Lengths are rounded up to a multiple of it.
+    """
+
+    def __init__(self, pad_token_id: int, num_labels: int, *, multiple_of: int = 1) -> None:
+        super().__init__(pad_token_id, multiple_of=multiple_of)
+        self.num_labels = num_labels
+
+    def labels(self, values: Sequence[Sequence[int]]) -> Batch:
+        """Return labels of shape (rows, labels), 1 where a row has one."""
+        labels = multi_hot(values, self.num_labels)
+        return {"labels": torch.from_numpy(labels.astype(np.float32))}
 
 
 def padded(rows: Sequence[Sequence[int]], value: int, *, multiple_of: int = 1) -> torch.Tensor:
@@ -26,90 +202,9 @@ def padded(rows: Sequence[Sequence[int]], value: int, *, multiple_of: int = 1) -
     return torch.from_numpy(batch)
 
 
-class Seq2SeqCollator:
-    """Makes batches of ``input_ids``, ``attention_mask`` and, when the rows have them, ``labels``.
-
-    Args:
-        pad_token_id: Fills inputs; padding of labels is -100, which losses ignore.
-        decoder_input_ids: Turns labels into the decoder's input; the model's own
-            ``prepare_decoder_input_ids_from_labels``.
-        multiple_of: Lengths are rounded up to a multiple of it.
-    """
-
-    def __init__(
-        self,
-        pad_token_id: int,
-        decoder_input_ids: Callable[[torch.Tensor], torch.Tensor],
-        *,
-        multiple_of: int = 1,
-    ) -> None:
-        self.pad_token_id = pad_token_id
-        self.decoder_input_ids = decoder_input_ids
-        self.multiple_of = multiple_of
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Return one batch; tensors of shape (rows, longest)."""
-        batch = _inputs(rows, self.pad_token_id, self.multiple_of)
-        if "labels" in rows[0]:
-            batch["labels"] = padded([row["labels"] for row in rows], -100, multiple_of=self.multiple_of)
-            batch["decoder_input_ids"] = self.decoder_input_ids(batch["labels"])
-        return batch
-
-
-class ClassificationCollator:
-    """Makes batches of ``input_ids``, ``attention_mask`` and, when the rows have them, ``labels``.
-
-    Args:
-        pad_token_id: Fills inputs.
-        multiple_of: Lengths are rounded up to a multiple of it.
-    """
-
-    def __init__(self, pad_token_id: int, *, multiple_of: int = 1) -> None:
-        self.pad_token_id = pad_token_id
-        self.multiple_of = multiple_of
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Return one batch; inputs of shape (rows, longest), labels of shape (rows,)."""
-        batch = _inputs(rows, self.pad_token_id, self.multiple_of)
-        if "labels" in rows[0]:
-            batch["labels"] = torch.tensor([row["labels"] for row in rows], dtype=torch.int64)
-        return batch
-
-
-class LabelsCollator:
-    """Makes batches of ``input_ids``, ``attention_mask`` and, when the rows have them, ``labels``.
-
-    Args:
-        pad_token_id: Fills inputs.
-        num_labels: Number of labels that a row may have.
-        multiple_of: Lengths are rounded up to a multiple of it.
-    """
-
-    def __init__(self, pad_token_id: int, num_labels: int, *, multiple_of: int = 1) -> None:
-        self.pad_token_id = pad_token_id
-        self.num_labels = num_labels
-        self.multiple_of = multiple_of
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        """Return one batch; inputs of shape (rows, longest), labels (1 where a row has one) of (rows, labels)."""
-        batch = _inputs(rows, self.pad_token_id, self.multiple_of)
-        if "labels" in rows[0]:
-            labels = multi_hot([row["labels"] for row in rows], self.num_labels)
-            batch["labels"] = torch.from_numpy(labels.astype(np.float32))
-        return batch
-
-
 def multi_hot(rows: Sequence[Sequence[int]], num_labels: int) -> NDArray[np.bool_]:
     """Return which labels every row has: shape (rows, labels)."""
     table = np.zeros((len(rows), num_labels), dtype=np.bool_)
     for place, labels in enumerate(rows):
         table[place, list(labels)] = True
     return table
-
-
-def _inputs(rows: Sequence[dict[str, Any]], pad_token_id: int, multiple_of: int) -> dict[str, torch.Tensor]:
-    inputs = [row["input_ids"] for row in rows]
-    return {
-        "input_ids": padded(inputs, pad_token_id, multiple_of=multiple_of),
-        "attention_mask": padded([[1] * len(row) for row in inputs], 0, multiple_of=multiple_of),
-    }

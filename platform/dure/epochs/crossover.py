@@ -184,59 +184,85 @@ def crossover(
             has finite scores on the held-out rows.
     """
     _check_epochs(weights, spots, best)
-    epochs = weights.epochs
-    modules = weights.modules
+    epochs, modules = weights.epochs, weights.modules
     spots = {module: spots[module] for module in modules}
-    known: dict[str, float] = {}
+    found = _Candidates(weights, score, selection_metric, tell)
+    ranked = sorted(epochs, key=lambda epoch: found.cost(recipes.whole(modules, epoch)))
+    _add_baselines(found, ranked, ranked[0] if best is None else best)
 
-    def scored(recipe: Recipe) -> float:
-        key = repr(sorted((module, sorted(shares.items(), key=str)) for module, shares in recipe.items()))
-        if key not in known:
-            known[key] = float(score(weights.build(recipe)))
-        return known[key]
-
-    def loss(recipe: Recipe) -> float:
-        return selection_metric.cost(scored(recipe))
-
-    candidates: list[Candidate] = []
-
-    def add(name: str, kind: Literal["baseline", "crossover"], recipe: Recipe) -> None:
-        candidates.append(Candidate(name, kind, recipe, scored(recipe)))
-        tell(f"{name}: {candidates[-1].selection:.6g} on the selection rows")
-
-    ranked = sorted(epochs, key=lambda epoch: loss(recipes.whole(modules, epoch)))
-    best = ranked[0] if best is None else best
-    add("last", "baseline", recipes.whole(modules, epochs[-1]))
-    add("best", "baseline", recipes.whole(modules, best))
-    if EMA in weights.files:
-        add("ema", "baseline", recipes.whole(modules, EMA))
-    add("uniform_soup", "baseline", recipes.soup(modules, epochs))
-    add("greedy_soup", "baseline", _greedy_soup(modules, ranked, loss))
-
-    add("selective", "crossover", recipes.selective(spots))
-    add("weighted", "crossover", recipes.weighted(spots, epochs))
+    found.add("selective", "crossover", recipes.selective(spots))
+    found.add("weighted", "crossover", recipes.weighted(spots, epochs))
     for share in TOWARDS_LAST:
-        add(f"interpolated_{share:g}", "crossover", recipes.interpolated(spots, epochs[-1], share))
-    start = min(
-        [spots, *(dict.fromkeys(modules, epoch) for epoch in ranked)],
-        key=lambda choice: loss(recipes.selective(choice)),
-    )
-
-    def choice_loss(choice: Mapping[str, int]) -> float:
-        return loss(recipes.selective(choice))
-
+        found.add(f"interpolated_{share:g}", "crossover", recipes.interpolated(spots, epochs[-1], share))
+    start = min([spots, *(dict.fromkeys(modules, epoch) for epoch in ranked)], key=found.choice_cost)
     for search in searches:
         match search:
             case "greedy":
-                found = greedy_search(start, epochs, choice_loss, max_evaluations=max_evaluations)
+                choice = greedy_search(start, epochs, found.choice_cost, max_evaluations=max_evaluations)
             case "optuna":
-                found = optuna_search(start, epochs, choice_loss, max_evaluations=max_evaluations, seed=seed)
-        add(f"search_{search}", "crossover", recipes.selective(found))
+                choice = optuna_search(
+                    start, epochs, found.choice_cost, max_evaluations=max_evaluations, seed=seed
+                )
+        found.add(f"search_{search}", "crossover", recipes.selective(choice))
     winner = min(
-        (candidate for candidate in candidates if candidate.kind == "crossover"),
-        key=lambda candidate: loss(candidate.recipe),
+        (candidate for candidate in found.candidates if candidate.kind == "crossover"),
+        key=lambda candidate: found.cost(candidate.recipe),
     )
-    return _decided(weights, candidates, winner, rows, selection_metric, rows_metric, level, seed, len(known))
+    return _decided(
+        weights,
+        found.candidates,
+        winner,
+        rows,
+        selection_metric,
+        rows_metric,
+        level,
+        seed,
+        len(found.scores),
+    )
+
+
+class _Candidates:
+    """The recipes that were tried, each scored once on the selection rows."""
+
+    def __init__(
+        self, weights: EpochWeights, score: Score, metric: Metric, tell: Callable[[str], None]
+    ) -> None:
+        self.weights = weights
+        self.candidates: list[Candidate] = []
+        self.scores: dict[str, float] = {}
+        self._score = score
+        self._metric = metric
+        self._tell = tell
+
+    def add(self, name: str, kind: Literal["baseline", "crossover"], recipe: Recipe) -> None:
+        """Score a recipe and say how it does."""
+        self.candidates.append(Candidate(name, kind, recipe, self._scored(recipe)))
+        self._tell(f"{name}: {self.candidates[-1].selection:.6g} on the selection rows")
+
+    def cost(self, recipe: Recipe) -> float:
+        """Return the score of a recipe as something to be made small."""
+        return self._metric.cost(self._scored(recipe))
+
+    def choice_cost(self, choice: Mapping[str, int]) -> float:
+        """Return the cost of taking each module from one epoch."""
+        return self.cost(recipes.selective(choice))
+
+    def _scored(self, recipe: Recipe) -> float:
+        key = repr(sorted((module, sorted(shares.items(), key=str)) for module, shares in recipe.items()))
+        if key not in self.scores:
+            self.scores[key] = float(self._score(self.weights.build(recipe)))
+        return self.scores[key]
+
+
+def _add_baselines(found: _Candidates, ranked: Sequence[int], best: int) -> None:
+    """Try what needs no crossover: single epochs, their averages, and soups of them."""
+    epochs, modules = found.weights.epochs, found.weights.modules
+    found.add("last", "baseline", recipes.whole(modules, epochs[-1]))
+    found.add("best", "baseline", recipes.whole(modules, best))
+    if EMA in found.weights.files:
+        found.add("ema", "baseline", recipes.whole(modules, EMA))
+    found.add("uniform_soup", "baseline", recipes.soup(modules, epochs))
+    found.add("greedy_soup", "baseline", _greedy_soup(modules, ranked, found.cost))
 
 
 def save_crossover(

@@ -16,6 +16,7 @@ from transformers import set_seed
 from dure.config.loading import load_experiment
 from dure.config.schema import Profile
 from dure.data.batching import length_order
+from dure.data.collating import moved
 from dure.epochs.crossover import crossover, save_crossover
 from dure.epochs.loss_series import Point, series_of
 from dure.epochs.mixing import EMA, EpochWeights, Source, State, tied_names
@@ -170,7 +171,7 @@ class _Judge:
         training = family.experiment.training
         self.batch_size = training.eval_batch_size or training.batch_size
         self.objective = family.objective(model, train)
-        self.collate = family.collator(tokenizer, model)
+        self.batches = family.batches(tokenizer, model)
         self.device = device
         self.model = model.to(device).eval()
 
@@ -183,9 +184,9 @@ class _Judge:
         rows = dataset.select(length_order(dataset["length"]))
         for begin in range(0, len(rows), self.batch_size):
             members = [rows[place] for place in range(begin, min(begin + self.batch_size, len(rows)))]
-            batch = {name: tensor.to(self.device) for name, tensor in self.collate(members).items()}
-            labels = batch.pop("labels")
-            found.append(self.objective.row_losses(self.model(**batch)["logits"].float(), labels).cpu())
+            batch = moved(self.batches.collate(members), self.device)
+            logits = self.model(**self.batches.inputs(batch))["logits"].float()
+            found.append(self.objective.row_losses(logits, self.batches.targets(batch)).cpu())
         losses, items = torch.cat(found).double().chunk(2, dim=1)
         # A loss per item, such as a token, weighs each row by its items; several tasks have items of their own.
         in_all = items.sum(dim=0)

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from dure.config.loading import checked
 from dure.config.schema import Experiment, Profile
@@ -27,8 +27,10 @@ from dure.metrics.metric import Metric, choosable, known
 
 if TYPE_CHECKING:
     import datasets
+    import torch
     from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
+    from dure.data.collating import Batch, Batches
     from dure.modeling.objectives import Objective
 
 logger = logging.getLogger(__name__)
@@ -47,17 +49,20 @@ class Family(ABC):
     """One kind of model with its data and its metrics; made for one experiment.
 
     A run calls, in this order: :meth:`survey`, :meth:`load_tokenizer`, :meth:`encode` for every split (in batches; the
-    result is cached under :meth:`encoding_key`), :meth:`load_model`, :meth:`collator`,
-    :meth:`compute_metrics`, :meth:`objective`, and after training :meth:`export` and :meth:`baseline`. Prediction calls
-    :meth:`load_exported`, :meth:`encode` and :meth:`predict`.
+    result is cached under :meth:`encoding_key`), :meth:`load_model`, :meth:`batches`, :meth:`compute_metrics`,
+    :meth:`objective`, and after training :meth:`export` and :meth:`baseline`. Prediction calls :meth:`load_exported`,
+    :meth:`encode`, :meth:`batches` and :meth:`predictions`. ``dure.family.testing`` takes any family through all of it.
     """
 
     options_section: ClassVar[type[Section]] = NoOptions
     """Typed section that ``task:`` of the experiment must satisfy."""
     roles: tuple[Role, ...]
     """Columns of the tables."""
-    generates: ClassVar[bool] = False
-    """Whether validation generates text."""
+    predicts: ClassVar[Literal["logits", "text"]] = "logits"
+    """What a prediction is made of: the logits of a forward pass, or the ids of generated text."""
+
+    validates: ClassVar[Literal["logits", "text", "loss"]] = "logits"
+    """What validation computes for :meth:`compute_metrics` beside the loss; with ``loss`` there is nothing more."""
 
     takes_class_weights: ClassVar[bool] = False
     """Whether :meth:`objective` honours ``objective.class_weights``; a family that cannot refuses the option."""
@@ -118,9 +123,18 @@ class Family(ABC):
             UserError: A table is not what the family needs.
         """
 
-    @abstractmethod
     def load_tokenizer(self, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
-        """Load the tokenizer, or train the rehearsal's; ``texts`` gives all training text."""
+        """Load the checkpoint's tokenizer with the experiment's special tokens, or train the rehearsal's.
+
+        The rehearsal's learns the input prefix too, whose letters the texts may lack.
+
+        Args:
+            texts: Gives all training text.
+        """
+        from dure.modeling.loading import load_tokenizer
+
+        prefix = self.experiment.tokenizer.input_prefix
+        return load_tokenizer(self.experiment, lambda: (prefix + text for text in texts()))
 
     @abstractmethod
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
@@ -135,25 +149,25 @@ class Family(ABC):
         without the roles that are not inputs.
         """
 
-    @abstractmethod
     def encoding_key(self) -> Mapping[str, Any]:
-        """Return the settings that :meth:`encode` depends on, besides the tokenizer."""
+        """Return the settings that :meth:`encode` depends on, besides the tokenizer: here all that it may know."""
+        settings = self.experiment.tokenizer.model_dump(mode="json")
+        return {"family": self.experiment.family, **settings, "task": dict(self.experiment.task)}
 
     @abstractmethod
-    def collator(
-        self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
-    ) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
-        """Return what turns encoded rows into one padded batch."""
+    def batches(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Batches:
+        """Return how encoded rows become batches, and how a batch is halved when memory does not suffice."""
 
-    @abstractmethod
     def compute_metrics(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: datasets.Dataset
     ) -> Callable[[EvalPrediction], dict[str, float]]:
-        """Return what scores the predictions of ``dataset``, whose rows come in the dataset's order.
+        """Return what scores the answers to ``dataset``, whose rows come in the dataset's order.
 
-        A figure of one class among others is named ``figure[class]``, such as ``f1[positive]``. What these figures
-        are stands in :attr:`metrics`.
+        Not called when the family :attr:`validates` by ``loss``. Answers are what it says else, logits or generated
+        ids, and rows are their first dimension. A figure of one class among others is named ``figure[class]``, such as
+        ``f1[positive]``. What these figures are stands in :attr:`metrics`.
         """
+        raise NotImplementedError(f"{type(self).__name__} validates by {self.validates} and scores nothing")
 
     @abstractmethod
     def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> Objective:
@@ -166,24 +180,23 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def predict(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase,
-        dataset: datasets.Dataset,
-        *,
-        progress: Callable[[int], None],
+    def predictions(
+        self, answers: torch.Tensor, batch: Batch, tokenizer: PreTrainedTokenizerBase
     ) -> list[dict[str, Any]]:
-        """Predict every row of an encoded dataset, in its order; ``progress`` gets the number of rows done.
+        """Return what the model's answers to a batch say: for every row, output columns (such as ``summary``) to values.
 
-        Each prediction maps output columns (such as ``summary``) to values.
+        Args:
+            answers: What the family :attr:`predicts`, on the CPU: logits in fp32, or the ids of what was generated
+                after the prompts, shape (rows, length).
+            batch: The batch, whose rows may lack targets.
+            tokenizer: What the rows were encoded by.
         """
 
     def combine(self, predictions: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
         """Put the predictions of several models on the same rows together, as an ensemble.
 
         Args:
-            predictions: What :meth:`predict` gave, by model.
+            predictions: By model, what :meth:`predictions` gave for all rows.
 
         Raises:
             UserError: The family has no way to do that.
@@ -194,15 +207,16 @@ class Family(ABC):
             hint="--fold 1 takes the model of one fold",
         )
 
-    @abstractmethod
     def export(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-        """Save the model so that ``from_pretrained(folder)`` gives it back without dure."""
+        """Save the model, adapters merged, so that ``from_pretrained(folder)`` gives it back without dure."""
+        from dure.modeling.export import export
+
+        export(model, tokenizer, folder)
 
     @abstractmethod
     def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load what :meth:`export` saved."""
 
-    @abstractmethod
     def baseline(
         self, tokenizer: PreTrainedTokenizerBase, train: datasets.Dataset, dev: datasets.Dataset
     ) -> dict[str, float]:
@@ -215,8 +229,9 @@ class Family(ABC):
 
         Returns:
             Figures under the names in :attr:`metrics`, and ``eval_loss`` where the predictor has one. A name is
-            left out when the figure says nothing about quality.
+            left out when the figure says nothing about quality; here all are.
         """
+        return {}
 
     def metric_notes(self) -> dict[str, str | float]:
         """Return how the metrics were computed, such as the tokeniser of ROUGE or the weights of the classes.
@@ -225,9 +240,12 @@ class Family(ABC):
         """
         return {}
 
-    @abstractmethod
     def modules(self, model: PreTrainedModel) -> dict[str, tuple[str, ...]]:
-        """Return the modules that analysis looks at: name → prefixes of their parameters' names."""
+        """Return the modules that analysis looks at: name → prefixes of their parameters' names.
+
+        Every parameter is in one of them; here all are in one.
+        """
+        return {"model": ("",)}
 
     def module_losses(self) -> dict[str, str]:
         """Return by which validation loss a module is judged, such as ``eval_loss_emotion``.
@@ -266,18 +284,19 @@ def load_family(experiment: Experiment, tell: Callable[[str], None] = logger.inf
         ) from None
     except Exception as error:  # a user's module may raise anything while it is imported
         raise _broken_module(name, error) from error
-    found = [
+    families = [
         member
         for _, member in inspect.getmembers(module, inspect.isclass)
-        if issubclass(member, Family)
-        and member.__module__ == module.__name__
-        and not inspect.isabstract(member)
+        if issubclass(member, Family) and member.__module__ == module.__name__
     ]
+    found = [member for member in families if not inspect.isabstract(member)]
     if len(found) != 1:
+        lacking = sorted(families[0].__abstractmethods__) if len(families) == 1 else []
         raise UserError(
             f"module '{name}' defines {len(found)} families",
             where="family",
             expected="exactly one subclass of Family",
+            hint=f"{families[0].__name__} lacks {', '.join(lacking)}" if lacking else None,
         )
     family = found[0](experiment, tell)
     _check_metrics(family, name)

@@ -12,6 +12,8 @@ import torch
 from dure.config.loading import load_experiment
 from dure.config.reading import check_reading
 from dure.config.schema import Profile
+from dure.data.batching import length_order
+from dure.data.collating import Batch, moved
 from dure.data.identity import roles_to_predict
 from dure.data.sources import files_of
 from dure.data.tables import Role, Table, columns_of, read_table
@@ -23,7 +25,53 @@ from dure.family.saved_model import read_model
 from dure.runs.folder import PREDICTED, PROBABILITY, ROW, RunFolder
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    import datasets
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def predict_rows(
+    family: Family,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    dataset: datasets.Dataset,
+    *,
+    progress: Callable[[int], None] = lambda rows: None,
+) -> list[dict[str, Any]]:
+    """Predict every row of an encoded dataset, in its order; longest rows first, so that batches pad little.
+
+    Args:
+        family: Says how rows become batches, and what answers to them say.
+        model: The model, on its device.
+        tokenizer: What the rows were encoded by.
+        dataset: Encoded rows, with or without targets.
+        progress: Gets the number of rows done, batch by batch.
+    """
+    training = family.experiment.training
+    batch_size = training.eval_batch_size or training.batch_size
+    order = length_order(dataset["length"])
+    batches = family.batches(tokenizer, model)
+    found: dict[int, dict[str, Any]] = {}
+    model.eval()
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        batch = moved(batches.collate([dataset[row] for row in rows]), model.device)
+        with torch.inference_mode():
+            if family.predicts == "text":
+                answers = generated(model, batches.prompts(batch))
+            else:
+                answers = model(**batches.inputs(batch))["logits"].float()
+        found |= dict(zip(rows, family.predictions(answers.cpu(), batch, tokenizer), strict=True))
+        progress(len(rows))
+    return [found[row] for row in range(len(dataset))]
+
+
+def generated(model: PreTrainedModel, prompts: Batch, **options: Any) -> torch.Tensor:
+    """Return the ids that a model generates after prompts, shape (rows, length), as its ``generation_config`` says.
+
+    A decoder-only model gives the prompt back with what it generates; that is cut off.
+    """
+    ids: torch.Tensor = model.generate(**prompts, **options)
+    return ids if model.config.is_encoder_decoder else ids[:, prompts["input_ids"].shape[1] :]
 
 
 def predict_file(
@@ -151,7 +199,7 @@ def _predicted(
         done += rows
         advance(done, len(encoded))
 
-    return roles, table, family, family.predict(model, tokenizer, encoded, progress=count)
+    return roles, table, family, predict_rows(family, model, tokenizer, encoded, progress=count)
 
 
 def _is_id(name: str, roles: Sequence[Role]) -> bool:
@@ -190,7 +238,7 @@ def write_predictions(path: Path, family: Family, model: PreTrainedModel, corpus
         UserError: There are no such rows.
     """
     tested = tested_rows(corpus)
-    predictions = family.predict(model, corpus.tokenizer, corpus.test, progress=lambda rows: None)
+    predictions = predict_rows(family, model, corpus.tokenizer, corpus.test)
     dataset = tested.table.dataset
     roles = [role.name for role in family.roles if role.name in dataset.column_names and not role.is_id]
     names = [name if name.startswith(PROBABILITY) else f"{PREDICTED}{name}" for name in predictions[0]]

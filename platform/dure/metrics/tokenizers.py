@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any, ClassVar, Literal, get_args
 
 from dure.errors import UserError, nearest
@@ -164,10 +165,17 @@ def get_tokenizer(name: str, special_tokens: Sequence[str] = ()) -> RougeTokeniz
             ``<대화시작>``. ``default`` and ``whitespace`` keep none.
 
     Raises:
-        UserError: There is no such tokeniser, or a special token is blank or holds a newline.
+        UserError: There is no such tokeniser, what it needs is not installed, or a special token is blank or holds a
+            newline.
     """
     match name:
         case "morpheme":
+            if find_spec("kiwipiepy") is None:
+                raise UserError(
+                    "kiwipiepy, which cuts Korean into morphemes, is not installed here",
+                    expected=", ".join(each for each in get_args(TokenizerName) if each != name),
+                    hint="pip install kiwipiepy, to measure by morphemes",
+                )
             return MorphemeTokenizer(special_tokens)
         case "whitespace":
             return WhitespaceTokenizer()

@@ -20,11 +20,12 @@ class Objective(ABC):
     """A loss divided by the items of the whole optimiser step, so that 2 passes of 4 rows equal 1 pass of 8.
 
     What an item is, and how much it weighs, is the objective's own: the trainer adds :meth:`count` of all
-    micro-batches and workers, and hands the sum to each call.
+    micro-batches and workers, and hands the sum to each call. ``labels`` are what the family's batches give as
+    targets (``Batches.targets``): a tensor, or whatever its objective knows to take.
     """
 
     def __call__(
-        self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | float | None = None
+        self, outputs: Any, labels: Any, num_items_in_batch: torch.Tensor | float | None = None
     ) -> torch.Tensor:
         """Return the loss of a micro-batch as its part of the step's loss, a scalar.
 
@@ -40,7 +41,7 @@ class Objective(ABC):
         self,
         first: Any,
         second: Any,
-        labels: torch.Tensor,
+        labels: Any,
         num_items_in_batch: torch.Tensor | float | None = None,
     ) -> torch.Tensor:
         """Return how far two outputs for the same rows lie apart, a scalar: a mean over the items of the loss.
@@ -55,18 +56,18 @@ class Objective(ABC):
         return self.disagreement(first["logits"].float(), second["logits"].float(), labels) / items
 
     @abstractmethod
-    def count(self, labels: torch.Tensor) -> torch.Tensor:
+    def count(self, labels: Any) -> torch.Tensor:
         """Return the items of a micro-batch: what :meth:`total` of these labels is to be divided by.
 
         A scalar, or the items of every task, shape (tasks,), where each has a mean of its own.
         """
 
     @abstractmethod
-    def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def total(self, logits: torch.Tensor, labels: Any) -> torch.Tensor:
         """Return the summed loss of a micro-batch, a scalar."""
 
     @abstractmethod
-    def disagreement(self, first: torch.Tensor, second: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def disagreement(self, first: torch.Tensor, second: torch.Tensor, labels: Any) -> torch.Tensor:
         """Return the summed disagreement of two logits for the same rows, in the shape of :meth:`total`.
 
         An item weighs in it what it weighs in the loss, so that both are divided by :meth:`count`. Measured as in
@@ -74,7 +75,7 @@ class Objective(ABC):
         """
 
     @abstractmethod
-    def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def row_losses(self, logits: torch.Tensor, labels: Any) -> torch.Tensor:
         """Return the plain loss of every row, without smoothing and weights, apart from its number of items.
 
         So the mean over a table can be taken exactly later, and compares with that of any other objective.

@@ -18,26 +18,11 @@ import torch
 from dure.modeling.objectives import Objective
 
 
-def twice(inputs: Mapping[str, Any], rows: int) -> dict[str, Any]:
-    """Return inputs with every row twice: all rows, then all rows again.
-
-    Args:
-        inputs: Arguments of the model; tensors whose first dimension is ``rows`` hold rows.
-        rows: Rows of the batch.
-    """
-    return {
-        name: torch.cat([value, value])
-        if isinstance(value, torch.Tensor) and value.dim() and len(value) == rows
-        else value
-        for name, value in inputs.items()
-    }
-
-
 def r_drop_loss(
     objective: Objective,
     weight: float,
     outputs: Mapping[str, Any],
-    labels: torch.Tensor,
+    targets: Any,
     num_items_in_batch: torch.Tensor | float | None = None,
 ) -> torch.Tensor:
     """Return the mean of the two passes' losses, plus ``weight`` times their mean disagreement, a scalar.
@@ -48,12 +33,13 @@ def r_drop_loss(
     Args:
         objective: The loss, which also says how disagreement is measured.
         weight: ``objective.r_drop`` of the experiment.
-        outputs: Model output for :func:`twice` the inputs; only ``logits`` have a value for every row.
-        labels: Targets of the rows, each once.
+        outputs: Model output for a batch that holds every row twice (``Batches.twice``): ``logits`` of all rows, and
+            then of all rows again.
+        targets: What the logits of the rows are compared with, each once.
         num_items_in_batch: Items of the optimiser step, each row counted once.
     """
-    halves = outputs["logits"].split(len(labels))
+    halves = outputs["logits"].chunk(2)
     first, second = ({**outputs, "logits": logits} for logits in halves)
-    losses = [objective(each, labels, num_items_in_batch) for each in (first, second)]
-    apart = objective.mean_disagreement(first, second, labels, num_items_in_batch)
+    losses = [objective(each, targets, num_items_in_batch) for each in (first, second)]
+    apart = objective.mean_disagreement(first, second, targets, num_items_in_batch)
     return (losses[0] + losses[1]) / 2 + weight * apart

@@ -65,14 +65,26 @@ def _offloading(device: str) -> list[str]:
 
 def check_disk(note: Note, foretold: Forecast, folder: Path) -> None:
     """Check that the checkpoints that a run keeps fit onto the disk."""
-    free = shutil.disk_usage(existing(folder)).free
     epochs = f"{foretold.num_epochs} epochs of {amount(foretold.epoch)}, " if foretold.num_epochs else ""
-    note.found = (
-        f"{amount(foretold.disk)} of {amount(free)} free "
-        f"({foretold.num_checkpoints} checkpoints of {amount(foretold.checkpoint)} at a time, "
-        f"{epochs}and a final model of {amount(foretold.final_model)})"
+    detail = (
+        f"{foretold.num_checkpoints} checkpoints of {amount(foretold.checkpoint)} at a time, "
+        f"{epochs}and a final model of {amount(foretold.final_model)}"
     )
-    if foretold.disk > free:
+    check_room(note, foretold.disk, folder, detail)
+
+
+def check_room(note: Note, needed: int, folder: Path, detail: str = "") -> None:
+    """Check that so many bytes fit onto the disk of a folder.
+
+    Args:
+        note: Gets what was found.
+        needed: Bytes.
+        folder: Where they will be written; it need not be there yet.
+        detail: What makes them up.
+    """
+    free = shutil.disk_usage(existing(folder)).free
+    note.found = f"{amount(needed)} of {amount(free)} free{f' ({detail})' if detail else ''}"
+    if needed > free:
         raise UserError(
             note.found,
             where=str(folder),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dure.config.data import Source, source_name
+from dure.config.data import Source
 from dure.data.labels import label_counts
 from dure.data.overlap import notes_on_texts
 from dure.data.tables import Table
@@ -13,6 +13,7 @@ from dure.errors import UserError
 from dure.family import Family, load_family
 from dure.preflight.checks import Checklist, Note
 from dure.preflight.model import elsewhere, offline, only_on_the_hub
+from dure.preflight.settings import sources as found_sources
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,7 +23,7 @@ _CLASSES_NAMED = 6
 
 def check_rows(checklist: Checklist, family: Family) -> PreTrainedTokenizerBase | None:
     """Check the tables of an experiment and how they are cut and encoded; return the tokenizer of their rows."""
-    sources = checklist.run("data", "sources", partial(_sources, family=family))
+    sources = checklist.run("data", "sources", partial(found_sources, family=family))
     if sources is None:
         for name in ("tables", "targets", "split", "encoding"):
             checklist.skip("data", name, "the sources are wrong, see above")
@@ -53,21 +54,6 @@ def check_rows(checklist: Checklist, family: Family) -> PreTrainedTokenizerBase 
 def _skipping(family: Family) -> Family:
     """Return the family with its experiment set to leave out bad rows."""
     return load_family(family.experiment.with_({"data.on_bad_row": "skip"}))
-
-
-def _sources(note: Note, family: Family) -> dict[str, Source]:
-    """Return the table that each split is read from, when all are there and belong together."""
-    from dure.config.data import SAMPLE
-    from dure.family.corpus import check_sources
-
-    check_sources(family.experiment)
-    data = family.experiment.data
-    sources: dict[str, Source] = {"train": data.train}
-    if data.fold is None:
-        test = SAMPLE if data.test is None and data.train == SAMPLE else data.test
-        sources |= {split: source for split, source in (("dev", data.dev), ("test", test)) if source}
-    note.found = ", ".join(f"{split}: {source_name(source)}" for split, source in sources.items())
-    return sources
 
 
 def _table(

@@ -20,8 +20,8 @@ from dure.preflight import environment
 from dure.preflight.checks import Check, Checklist, Note, Tell
 from dure.preflight.forecast import check_disk, check_memory
 from dure.preflight.model import ModelFacts, model_facts
+from dure.preflight.settings import batch, best_metric, foretold
 from dure.runs.folder import RunFolder
-from dure.runs.forecast import forecast
 
 Readers = Mapping[library.Kind, Callable[[str], object]]
 """How a YAML file of each kind is read, by its name or path."""
@@ -188,9 +188,9 @@ def _check_experiment(
     from dure.preflight.rows import check_rows
 
     experiment = family.experiment
-    checklist.run("config", "best metric", partial(_best_metric, family=family))
+    checklist.run("config", "best metric", partial(best_metric, family=family))
     if profile is not None:
-        checklist.run("config", "batch", partial(_batch, experiment=experiment, profile=profile))
+        checklist.run("config", "batch", partial(batch, experiment=experiment, profile=profile))
     tell("data: tables, and how they are encoded")
     tokenizer = check_rows(checklist, family)
     facts = checklist.run("config", "model", partial(model_facts, family=family, tokenizer=tokenizer))
@@ -199,29 +199,7 @@ def _check_experiment(
         for name in ("memory", "disk"):
             checklist.skip("environment", name, reason)
         return facts
-    foretold = forecast(
-        experiment,
-        facts.num_parameters,
-        facts.num_trained,
-        profile.precision if experiment.training.precision == "auto" else experiment.training.precision,
-        in_4bit=experiment.model.quantization is not None and profile.quantization,
-    )
-    checklist.run("environment", "memory", partial(check_memory, foretold=foretold, profile=profile))
-    checklist.run("environment", "disk", partial(check_disk, foretold=foretold, folder=output))
+    ahead = foretold(family, profile, facts)
+    checklist.run("environment", "memory", partial(check_memory, foretold=ahead, profile=profile))
+    checklist.run("environment", "disk", partial(check_disk, foretold=ahead, folder=output))
     return facts
-
-
-def _best_metric(note: Note, family: Family) -> None:
-    metric = family.best_metric
-    note.found = f"{metric.name}, {metric.sentence}"
-
-
-def _batch(note: Note, experiment: Experiment, profile: Profile) -> None:
-    from dure.training.arguments import worker_batch_size
-
-    rows = worker_batch_size(experiment, profile.num_workers)
-    training = experiment.training
-    note.found = (
-        f"{training.effective_batch_size} rows a step: {rows} for each of {profile.num_workers} worker(s), "
-        f"{training.gradient_accumulation_steps} times"
-    )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich import box
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -15,6 +16,7 @@ from dure.reporting.figures import counted
 
 GAP = 2
 """Cells between two columns."""
+_WIDEST = 10_000
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,13 @@ class FittedTable:
         if notes:
             yield Text()
         yield from map(Text, notes)
+
+
+def plain_text(shown: RenderableType) -> str:
+    """Return what a table shows as plain text with all its columns, for a file or where there is no terminal."""
+    file = io.StringIO()
+    Console(file=file, width=_WIDEST, color_system=None).print(shown)
+    return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
 
 
 def _table(columns: Sequence[Column], width: int) -> Table:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from dure.metrics.metric import Metric, recorded
@@ -29,7 +28,6 @@ from dure.reporting.figures import (
     shown_path,
 )
 
-_WIDEST = 10_000
 _SHORTEST_NAME = 24
 _SHORTEST_SENTENCE = 20
 _TOKENIZER = "rouge_tokenizer"
@@ -52,19 +50,6 @@ def summary_table(summary: Mapping[str, Any]) -> FittedTable:
     return FittedTable(
         _columns(summary), _title(summary), _notes(summary), elsewhere="experiment_summary.txt"
     )
-
-
-def summary_text(summary: Mapping[str, Any]) -> str:
-    """Return the comparison of a study's experiments as plain text with all columns.
-
-    It is what ``experiment_summary.txt`` holds, and what to print where there is no terminal.
-
-    Args:
-        summary: As for :func:`summary_table`.
-    """
-    file = io.StringIO()
-    Console(file=file, width=_WIDEST, color_system=None).print(summary_table(summary))
-    return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
 
 
 def result_report(result: Mapping[str, Any]) -> Group:

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import psutil
 
@@ -80,7 +81,6 @@ def cluster(
         RunError: An own cluster does not start.
     """
     import ray
-    from ray.job_config import JobConfig
 
     if ray.is_initialized():
         raise UserError(
@@ -93,31 +93,12 @@ def cluster(
     guard: Guard | None = None
     session: str | None = None
     saved = {name: os.environ.get(name) for name in (MARK, "RAY_ADDRESS")}
-    settings = {
-        "include_dashboard": True,
-        "dashboard_host": "127.0.0.1",
-        "num_cpus": os.cpu_count(),
-        "object_store_memory": object_store_bytes(),
-    }
     try:
         if address is None:
             os.environ.pop("RAY_ADDRESS", None)
             os.environ[MARK] = mark
             guard = Guard(mark)
-        try:
-            with _own_sigterm():
-                context = ray.init(
-                    address=address or "local",
-                    job_config=JobConfig(metadata={} if name is None else {"job_name": name}),
-                    log_to_driver=False,
-                    logging_level=log_level,
-                    **(settings if address is None else {}),
-                )
-        except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-            line = " ".join(str(error).split())
-            if address is None:
-                raise RunError(f"Ray does not start on this machine: {line}") from error
-            raise _no_answer(address, line[:200]) from None
+        context = _connected(address, name, log_level)
         session = str(context.address_info["session_dir"])
         if guard is not None:
             guard.watch_session(session)
@@ -141,6 +122,33 @@ def cluster(
         if guard is not None:
             end_processes(mark, session)
             guard.dismiss()
+
+
+def _connected(address: str | None, name: str | None, log_level: int) -> Any:
+    """Connect to a cluster, or start one here, and return Ray's context."""
+    import ray
+    from ray.job_config import JobConfig
+
+    settings = {
+        "include_dashboard": True,
+        "dashboard_host": "127.0.0.1",
+        "num_cpus": os.cpu_count(),
+        "object_store_memory": object_store_bytes(),
+    }
+    try:
+        with _own_sigterm():
+            return ray.init(
+                address=address or "local",
+                job_config=JobConfig(metadata={} if name is None else {"job_name": name}),
+                log_to_driver=False,
+                logging_level=log_level,
+                **(settings if address is None else {}),
+            )
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        line = " ".join(str(error).split())
+        if address is None:
+            raise RunError(f"Ray does not start on this machine: {line}") from error
+        raise _no_answer(address, line[:200]) from None
 
 
 def alive_nodes(*, answering: bool = False) -> tuple[dict[str, float], ...]:

@@ -13,10 +13,11 @@ from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment, Profile
 from dure.events import EventLog, RunListener, follow
 from dure.files import write_text
-from dure.runs.folder import RunFolder, RunResult, RunState
+from dure.runs.folder import RunFolder, RunResult, RunState, stored_experiment
 
 if TYPE_CHECKING:
     from dure.runtime.relay import Relay
+    from dure.storage.mirror import SharedFolder
     from dure.training.run import RunRequest
 
 logger = logging.getLogger(__name__)
@@ -61,17 +62,9 @@ def train(
     folder = RunFolder(path.resolve())
     shared = shared_folder(profile, path)
     if resume:
-        from dure.runs.folder import stored_experiment
-
         experiment = stored_experiment(path, experiment)
-        finished = folder.read_result()
-        if finished is not None and finished.state == "completed":
-            for follower in followers:
-                follower.notified(f"{finished.name}: completed earlier, so nothing is run; results in {path}")
-            if shared is not None:
-                mirror = shared.mirror(path.resolve())
-                mirror.pull()
-                mirror.push()
+        finished = _completed_earlier(path, shared, followers)
+        if finished is not None:
             return finished
     write_text(folder.experiment, dump_yaml(experiment))
     logger.debug("profile:\n%s", dump_yaml(profile))
@@ -108,6 +101,22 @@ def train(
     if result.state == "interrupted":
         raise Stopped
     return result
+
+
+def _completed_earlier(
+    path: Path, shared: SharedFolder | None, followers: Sequence[RunListener]
+) -> RunResult | None:
+    """Return the result of a run that came to its end before, whose mirror may lack it; None of any other."""
+    finished = RunFolder(path).read_result()
+    if finished is None or finished.state != "completed":
+        return None
+    for follower in followers:
+        follower.notified(f"{finished.name}: completed earlier, so nothing is run; results in {path}")
+    if shared is not None:
+        mirror = shared.mirror(path.resolve())
+        mirror.pull()
+        mirror.push()
+    return finished
 
 
 def _lines(relays: Sequence[Relay]) -> Iterator[bytes]:

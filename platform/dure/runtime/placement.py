@@ -10,7 +10,7 @@ can split up what is free into parts too small for one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from dure.config.library import available
 from dure.config.loading import load_profile
@@ -190,3 +190,31 @@ def require_device(profile: Profile) -> None:
             where=f"profile {profile.name}",
             hint="leave --profile out to have the machine recognised, or give the --address of a cluster",
         )
+
+
+def choose_profile(name: str | None, tell: Callable[[str], None], *, address: str | None = None) -> Profile:
+    """Return the profile of a name, or recognise the machine and tell the choice.
+
+    Args:
+        name: Name or file of a profile.
+        tell: Gets the choice in a line.
+        address: Ray cluster that will run things; without one this machine must have the profile's device.
+
+    Raises:
+        UserError: There is no such profile, its device is not here, or the address is empty.
+    """
+    if address is not None and not address.strip():
+        raise UserError(
+            "it is empty",
+            where="--address",
+            expected="host:port or auto",
+            hint="leave the option out for a local cluster",
+        )
+    if name is not None:
+        chosen = load_profile(name)
+        if address is None:
+            require_device(chosen)
+        return chosen
+    profile, why = recognised_profile()
+    tell(why)
+    return profile

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ray import tune
 
@@ -21,24 +21,26 @@ from dure.runtime.placement import fitting_trials, trial_bundle
 from dure.signals import Stopped, stoppable
 from dure.storage.mirror import SharedFolder, shared_folder
 from dure.studies.board import Board, trial_name
+from dure.studies.results import StudyResults
 from dure.studies.strategy import Strategy, TrialPlan
 from dure.studies.trial import Listeners, TrialRequests, named_trainable, no_listeners, settled
 
 logger = logging.getLogger(__name__)
 
 SUMMARY = Strategy.summary_file
+Results = TypeVar("Results", bound=StudyResults)
 
 
 def run_study(
-    strategy: Strategy,
+    strategy: Strategy[Results],
     *,
     profile: Profile,
     path: Path,
     follower: StudyListener | None = None,
     listeners: Listeners = no_listeners,
     address: str | None = None,
-) -> dict[str, Any]:
-    """Run a study, or what is left of it, and return its summary.
+) -> Results:
+    """Run a study, or what is left of it, and return its record.
 
     A trial that is settled by the result in its folder is not run again; one with a checkpoint continues from it.
 
@@ -51,8 +53,7 @@ def run_study(
         address: Ray cluster to join; an own one is started and ended when not given.
 
     Returns:
-        What ``experiment_summary.json`` holds: ``study``, ``kind``, ``path``, ``started``, ``seconds``,
-        ``state`` and ``experiments``, one entry per trial.
+        The strategy's record, as it is in its ``summary_file``.
 
     Raises:
         UserError: The cluster does not answer, or cannot ever hold a trial.
@@ -68,15 +69,15 @@ def run_study(
         with board.followed(), stoppable(path, board.notify) as board.stop_file:
             _run_pending(strategy, plans, board, profile, listeners, address, shared)
     except Stopped:
-        follower.finished(board.summary())
+        follower.finished(board.results().as_json())
         raise
-    summary = board.summary()
-    follower.finished(summary)
-    return summary
+    results = strategy.results.model_validate(board.results().model_dump())
+    follower.finished(results.as_json())
+    return results
 
 
 def _run_pending(
-    strategy: Strategy,
+    strategy: Strategy[Any],
     plans: Sequence[TrialPlan],
     board: Board,
     profile: Profile,
@@ -112,7 +113,7 @@ def _run_pending(
 
 
 def _fit(
-    strategy: Strategy,
+    strategy: Strategy[Any],
     pending: Sequence[str],
     requests: TrialRequests,
     ray_cluster: Cluster,

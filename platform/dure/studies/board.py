@@ -26,7 +26,6 @@ from dure.events import (
     StudyStart,
     TrialStatus,
 )
-from dure.files import write_json
 from dure.runs.checkpoints import last_checkpoint
 from dure.runs.disk import is_disk_full
 from dure.runs.folder import RunFolder, RunResult, finite, folder_at
@@ -37,6 +36,7 @@ from dure.runtime.relay import Relay
 from dure.signals import Stopped
 from dure.storage.mirror import SharedFolder
 from dure.storage.pushing import StudyMirror
+from dure.studies.results import StudyResults, TrialRecord
 from dure.studies.strategy import Strategy, TrialPlan
 from dure.studies.streams import StudyStreams
 
@@ -53,7 +53,7 @@ class Board(tune.Callback):  # type: ignore[misc]
 
     def __init__(
         self,
-        strategy: Strategy,
+        strategy: Strategy[Any],
         plans: Sequence[TrialPlan],
         path: Path,
         follower: StudyListener,
@@ -93,33 +93,25 @@ class Board(tune.Callback):  # type: ignore[misc]
         """Return where all trials stand, in the study's order."""
         return list(self._trials.values())
 
-    def summary(self) -> dict[str, Any]:
-        """Return the summary of the study as it stands."""
+    def results(self) -> StudyResults:
+        """Return the record of the study as it stands."""
         trials = self.statuses()
         completed = all(trial.state in SETTLED for trial in trials) and any(
             trial.state == "completed" for trial in trials
         )
         ended = "completed" if completed else "failed" if self._finished else "interrupted"
-        return {
+        values = {
             "study": self.strategy.name,
             "kind": self.strategy.kind,
             "path": str(self.path),
             "state": ended,
             "started": self.started,
             "seconds": round(time.monotonic() - self._began, 1),
+            "experiments": [TrialRecord.of(trial) for trial in trials],
             **self.strategy.summary(trials),
-            "experiments": [
-                {
-                    "name": trial.name,
-                    "state": trial.state,
-                    "metrics": finite(trial.metrics),
-                    "error": trial.error,
-                    "seconds": round(trial.seconds, 1),
-                    "path": str(trial.path),
-                }
-                for trial in trials
-            ],
         }
+        results: StudyResults = self.strategy.results.model_validate(values)
+        return results
 
     @contextmanager
     def followed(self) -> Iterator[None]:
@@ -129,8 +121,9 @@ class Board(tune.Callback):  # type: ignore[misc]
             try:
                 yield
             finally:
-                ended = self.summary()
-                self._streams.log().write(StudyEnd(ended["study"], ended["state"], ended["seconds"]))
+                ended = self.results()
+                seconds = round(time.monotonic() - self._began, 1)
+                self._streams.log().write(StudyEnd(ended.study, ended.state, seconds))
 
     def relay_from_others(self) -> Relay | None:
         """Begin to hear of trials on other nodes of the cluster, and return what they send it by, if there are some."""
@@ -277,7 +270,7 @@ class Board(tune.Callback):  # type: ignore[misc]
 
     def _write(self) -> None:
         try:
-            write_json(self.path / self.strategy.summary_file, self.summary())
+            self.results().write(self.path / self.strategy.summary_file)
         except OSError as error:
             if not is_disk_full(error):
                 raise

@@ -5,11 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from dure.config.schema import Experiment
 from dure.events import RunListener, TrialStatus
 from dure.runs.folder import RunResult, finite
+from dure.studies.results import StudyResults
+
+Results = TypeVar("Results", bound=StudyResults)
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class TrialPlan:
     folder: str | None = None
 
 
-class Strategy(ABC):
+class Strategy(ABC, Generic[Results]):
     """What a study is, apart from how it is run; the adapter does the running.
 
     The adapter calls :meth:`trials` once before anything starts, :meth:`param_space`, :meth:`tune_settings` and
@@ -44,6 +47,9 @@ class Strategy(ABC):
 
     keeps_predictions: ClassVar[bool] = False
     """Whether every trial leaves the predictions of its test rows."""
+
+    results: type[Results]
+    """The record that the study leaves."""
 
     name: str
     kind: str
@@ -85,7 +91,7 @@ class Strategy(ABC):
         """Return listeners that travel with every trial and hear of its progress before all others."""
         return ()
 
-    def ended(self, trials: Sequence[TrialStatus]) -> None:  # noqa: B027 - most strategies leave it at that
+    def ended(self, trials: Sequence[TrialStatus]) -> None:
         """A trial ended; the statuses are those of all trials."""
 
     def stage(self, config: Mapping[str, Any]) -> str:
@@ -102,4 +108,4 @@ class Strategy(ABC):
 
     @abstractmethod
     def summary(self, trials: Sequence[TrialStatus]) -> Mapping[str, Any]:
-        """Return what the study's summary says beside the trials themselves."""
+        """Return what the study's record holds beside what it has of every study; cheap, since it is asked often."""

@@ -1,36 +1,43 @@
-"""A study: several trials that together answer one question; read from YAML, checked, and run."""
+"""The union of all kinds of study, and how one is read: by name, from a YAML file, from a study's folder."""
 
 from __future__ import annotations
 
 import typing
-from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel
+from pydantic import Field
 
 from dure.config import library
-from dure.config.loading import checked_tree, dump_yaml, load_experiment
+from dure.config.loading import checked_tree
 from dure.config.problems import shown
-from dure.config.schema import Experiment, Profile
-from dure.config.tree import read_extended, read_yaml
+from dure.config.tree import Tree, read_extended, read_yaml
 from dure.errors import UserError, nearest
-from dure.files import write_text
 from dure.runs.folder import STUDY_FILE
-from dure.storage.pushing import kept_in_storage
-from dure.studies.batch import BatchStudy
+from dure.studies.batch.plan import BatchStudy
+from dure.studies.crossval.plan import CrossvalStudy
+from dure.studies.plan import StudyPlan
+from dure.studies.progressive.plan import ProgressiveStudy
+from dure.studies.results import StudyResults
+from dure.studies.sweep.plan import SweepStudy
+from dure.studies.unified.plan import UnifiedStudy
 
-if TYPE_CHECKING:
-    from dure.events import StudyListener
+Plan = TypeVar("Plan", bound=StudyPlan)
 
-Model = TypeVar("Model", bound=BaseModel)
+Study = Annotated[
+    BatchStudy | SweepStudy | ProgressiveStudy | CrossvalStudy | UnifiedStudy, Field(discriminator="kind")
+]
+"""Every kind of study; a new one is a folder beside these and a member of this union."""
 
-Study = BatchStudy
-"""Every kind of study: a union whose members differ in ``kind``."""
+
+def study_kinds() -> dict[str, type[StudyPlan]]:
+    """Return the members of the union :data:`Study` by their ``kind``."""
+    union, _ = typing.get_args(Study)
+    return {member.model_fields["kind"].default: member for member in typing.get_args(union)}
 
 
-def load_study(name_or_path: str) -> Study:
-    """Load a study by name or file; its ``kind`` decides what it must hold.
+def load_study(name_or_path: str) -> StudyPlan:
+    """Load a study of any kind by name or file; its ``kind`` decides what it must hold.
 
     Raises:
         UserError: Nothing of that name, or something in it is wrong.
@@ -38,6 +45,79 @@ def load_study(name_or_path: str) -> Study:
     path = library.find("study", name_or_path)
     source = library.shown(path)
     tree = read_extended(path, "study")
+    return checked_tree(_kind_in(tree, source), tree, source)
+
+
+def load_study_of(plan: type[Plan], name_or_path: str) -> Plan:
+    """Load a study that must be of one kind.
+
+    Raises:
+        UserError: Nothing of that name, something in it is wrong, or it is of another kind.
+    """
+    study = load_study(name_or_path)
+    if not isinstance(study, plan):
+        raise UserError(
+            f"this is a {study.words}",
+            where=name_or_path,
+            expected=f"a study of kind {plan.model_fields['kind'].default}",
+            hint=f"dure run {name_or_path}",
+        )
+    return study
+
+
+def is_study(name_or_path: str) -> bool:
+    """Return whether a name or file is that of a study, and not of an experiment.
+
+    Raises:
+        UserError: There is neither, or the file is no YAML.
+    """
+    if not library.is_file_name("study", name_or_path):
+        studies, experiments = library.available("study"), library.available("experiment")
+        if name_or_path not in studies and name_or_path not in experiments:
+            raise UserError(
+                f"there is no study and no experiment '{name_or_path}'",
+                expected=f"one of: {', '.join([*studies, *experiments])}; or the path of a .yaml file",
+                hint=nearest(name_or_path, [*studies, *experiments]),
+            )
+        return name_or_path in studies
+    return "kind" in read_extended(library.find("experiment", name_or_path), "experiment")
+
+
+def stored_study(folder: Path, plan: type[Plan]) -> Plan:
+    """Return the study that a folder was started with, from its ``study.yaml``.
+
+    Args:
+        folder: Folder of the study.
+        plan: Kind of study that it must be.
+
+    Raises:
+        UserError: The folder holds none of this kind, or its file is broken.
+    """
+    file = folder / STUDY_FILE
+    tree = read_yaml(file) if file.is_file() else {}
+    if "kind" not in tree or tree["kind"].value != plan.model_fields["kind"].default:
+        raise UserError(
+            f"this is no folder of a {plan.words}",
+            where=str(folder),
+            expected=f"a folder with its {STUDY_FILE}",
+        )
+    return checked_tree(plan, tree, str(file))
+
+
+def read_results(folder: Path) -> StudyResults:
+    """Return what the study of a folder came to, so far if it still runs.
+
+    Raises:
+        UserError: The folder holds no study or no results, or its files are broken.
+    """
+    file = folder / STUDY_FILE
+    tree = read_yaml(file) if file.is_file() else {}
+    kind: Any = _kind_in(tree, str(file)).kind_of()
+    results: StudyResults = kind.results.read(folder / kind.results_file)
+    return results
+
+
+def _kind_in(tree: Tree, source: str) -> type[StudyPlan]:
     kinds = study_kinds()
     if "kind" not in tree:
         raise UserError("key 'kind' is missing", where=source, expected=f"one of: {', '.join(kinds)}")
@@ -49,147 +129,4 @@ def load_study(name_or_path: str) -> Study:
             expected=f"one of: {', '.join(kinds)}",
             hint=nearest(str(kind.value), list(kinds)),
         )
-    return checked_tree(kinds[kind.value], tree, source)
-
-
-def study_kinds() -> dict[str, type[Study]]:
-    """Return the members of the union :data:`Study` by their ``kind``."""
-    members = typing.get_args(Study) or (Study,)
-    return {member.model_fields["kind"].default: member for member in members}
-
-
-def stored_study(folder: Path, model: type[Model], what: str) -> Model:
-    """Return the study that a folder was started with, from its ``study.yaml``.
-
-    Args:
-        folder: Folder of the study.
-        model: Kind of study that it must be.
-        what: That kind in words, such as ``sweep``.
-
-    Raises:
-        UserError: The folder holds none of this kind, or its file is broken.
-    """
-    file = folder / STUDY_FILE
-    tree = read_yaml(file) if file.is_file() else {}
-    if "kind" not in tree or tree["kind"].value != model.model_fields["kind"].default:
-        raise UserError(
-            f"this is no folder of a {what}", where=str(folder), expected=f"a folder with its {STUDY_FILE}"
-        )
-    return checked_tree(model, tree, str(file))
-
-
-def check(experiments: Iterable[Experiment], *, with_tables: bool = True) -> None:
-    """Check what can be known of experiments before anything starts, beyond what their sections say.
-
-    Args:
-        experiments: Resolved experiments.
-        with_tables: Whether their tables must be there.
-
-    Raises:
-        UserError: A family, one of its options, the metric that chooses the best checkpoint, a table, or the
-            cache is not as it must be.
-    """
-    from dure.family import load_family
-    from dure.family.corpus import cache_folder, check_sources
-
-    if with_tables:
-        cache_folder()
-    for experiment in experiments:
-        _ = load_family(experiment).best_metric
-        if with_tables:
-            check_sources(experiment)
-
-
-def check_rows(experiments: Iterable[Experiment]) -> None:
-    """Check the rows of experiments before a study starts that would meet the same mistake in every trial.
-
-    Raises:
-        UserError: A table is not what its family needs; with file, row and remedy.
-    """
-    from dure.family import load_family
-    from dure.family.corpus import check_tables
-
-    for experiment in experiments:
-        check_tables(load_family(experiment))
-
-
-def check_some_rows(experiments: Sequence[Experiment]) -> None:
-    """Check before a batch starts that not all of its experiments would fail for their tables.
-
-    One that would does not stop the others: its own trial says so.
-
-    Raises:
-        UserError: All would; what is wrong for the first of them.
-    """
-    wrong: list[UserError] = []
-    for experiment in experiments:
-        try:
-            check_rows([experiment])
-        except UserError as error:
-            wrong.append(error)
-        else:
-            return
-    if wrong:
-        raise wrong[0]
-
-
-def study_experiments(
-    study: BatchStudy, overrides: Iterable[str] = (), chosen: str | None = None
-) -> list[Experiment]:
-    """Load the experiments of a study, all with the same overrides on top.
-
-    Args:
-        study: The study.
-        overrides: ``a.b=value`` texts.
-        chosen: Numbers from 1 or names, with commas (``--only``); all when not given.
-
-    Raises:
-        UserError: Something in them is wrong, or ``chosen`` names none.
-    """
-    from dure.studies.batch import only
-
-    overrides = list(overrides)
-    names = list(study.experiments) if chosen is None else only(study.experiments, chosen)
-    return [load_experiment(name, overrides) for name in names]
-
-
-@kept_in_storage
-def batch(
-    study: BatchStudy,
-    experiments: Sequence[Experiment],
-    *,
-    profile: Profile,
-    path: Path,
-    resume: bool = False,
-    address: str | None = None,
-    follower: StudyListener | None = None,
-) -> dict[str, Any]:
-    """Run the experiments of a study side by side and return the summary.
-
-    A finished experiment of the folder is not run again; an interrupted one continues from its checkpoint.
-
-    Raises:
-        UserError: An experiment, its data or the cluster is wrong.
-        RunError: Ray does not start.
-    """
-    from dure.reporting.summary import summary_text
-    from dure.reporting.tracking import trackers_for
-    from dure.studies.adapter import run_study
-    from dure.studies.batch import Batch
-
-    if resume:
-        from dure.runs.folder import stored_experiment
-
-        experiments = [stored_experiment(path / each.name, each) for each in experiments]
-    path = path.resolve()
-    write_text(path / STUDY_FILE, dump_yaml(study))
-    summary = run_study(
-        Batch(study, experiments),
-        profile=profile,
-        path=path,
-        follower=follower,
-        listeners=trackers_for,
-        address=address,
-    )
-    write_text(path / "experiment_summary.txt", summary_text(summary))
-    return summary
+    return kinds[kind.value]

@@ -57,11 +57,10 @@ def training_arguments(
     num_rows: int,
     precision: str,
     num_workers: int,
-    generates: bool,
     metric: Metric | None,
     deepspeed: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the keyword arguments of ``TrainingArguments`` (``Seq2SeqTrainingArguments`` when ``generates``).
+    """Return the keyword arguments of ``TrainingArguments``.
 
     Args:
         experiment: What to run.
@@ -70,22 +69,18 @@ def training_arguments(
         num_rows: Training rows.
         precision: ``fp32``, ``bf16`` or ``fp16``, already resolved for model and device.
         num_workers: Processes that train together.
-        generates: Whether validation generates text.
         metric: What chooses the best checkpoint; None where there is no validation split.
         deepspeed: Settings by which DeepSpeed shares out the model.
     """
     training = experiment.training
-    per_worker = worker_batch_size(experiment, num_workers)
     eval_rows = training.eval_batch_size or training.batch_size
-    by_epoch = training.eval_every == "epoch"
-    strategy = "epoch" if by_epoch else "steps"
     arguments: dict[str, Any] = {
         "output_dir": str(folder),
         "run_name": experiment.name,
         "num_train_epochs": training.epochs,
         # Given always: by itself the trainer goes on to max_steps, however many epochs that takes.
         "max_steps": total_steps(experiment, num_rows),
-        "per_device_train_batch_size": per_worker,
+        "per_device_train_batch_size": worker_batch_size(experiment, num_workers),
         "per_device_eval_batch_size": max(1, eval_rows // num_workers),
         "gradient_accumulation_steps": training.gradient_accumulation_steps,
         "learning_rate": training.learning_rate,
@@ -94,6 +89,42 @@ def training_arguments(
         "warmup_steps": warmup_steps(experiment, num_rows),
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
+        "gradient_checkpointing": training.gradient_checkpointing,
+        # The reentrant kind loses the gradients of adapters, whose inputs need none.
+        "gradient_checkpointing_kwargs": {"use_reentrant": False}
+        if training.gradient_checkpointing
+        else None,
+        "dataloader_num_workers": training.num_data_workers,
+        "dataloader_pin_memory": profile.device == "cuda",
+        "seed": experiment.experiment.seed,
+        "data_seed": experiment.experiment.seed,
+        "use_cpu": profile.device == "cpu",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "label_names": ["labels"],
+        # What of a row is read, the family's batches know.
+        "remove_unused_columns": False,
+        # DeepSpeed's settings say it by themselves.
+        "bf16": precision == "bf16" and deepspeed is None,
+        "fp16": precision == "fp16",
+        **_occasions(experiment, metric),
+    }
+    if deepspeed is not None:
+        arguments["deepspeed"] = dict(deepspeed)
+    if profile.device == "cpu" and (num_workers > 1 or deepspeed is not None):
+        arguments["ddp_backend"] = "gloo"
+    if num_workers > 1:
+        # With adapters some parameters may take no part in a pass; that costs nothing when there are none.
+        arguments["ddp_find_unused_parameters"] = False
+    return arguments
+
+
+def _occasions(experiment: Experiment, metric: Metric | None) -> dict[str, Any]:
+    """Return when a run records, validates and saves, and what the best checkpoint is."""
+    training = experiment.training
+    by_epoch = training.eval_every == "epoch"
+    strategy = "epoch" if by_epoch else "steps"
+    occasions: dict[str, Any] = {
         "eval_strategy": "no" if metric is None else strategy,
         "save_strategy": strategy,
         "logging_strategy": "steps",
@@ -103,33 +134,9 @@ def training_arguments(
         "metric_for_best_model": None if metric is None else metric.name,
         "greater_is_better": None if metric is None else metric.higher_is_better,
         "restore_callback_states_from_checkpoint": True,
-        "gradient_checkpointing": training.gradient_checkpointing,
-        # The reentrant kind loses the gradients of adapters, whose inputs need none.
-        "gradient_checkpointing_kwargs": {"use_reentrant": False}
-        if training.gradient_checkpointing
-        else None,
-        # DeepSpeed's settings say it by themselves.
-        "bf16": precision == "bf16" and deepspeed is None,
-        "fp16": precision == "fp16",
-        "dataloader_num_workers": training.num_data_workers,
-        "dataloader_pin_memory": profile.device == "cuda",
-        "seed": experiment.experiment.seed,
-        "data_seed": experiment.experiment.seed,
-        "use_cpu": profile.device == "cpu",
-        "report_to": "none",
-        "disable_tqdm": True,
-        "label_names": ["labels"],
     }
-    if not by_epoch:
-        arguments |= {"eval_steps": training.eval_every, "save_steps": training.eval_every}
-    if deepspeed is not None:
-        arguments["deepspeed"] = dict(deepspeed)
-    if profile.device == "cpu" and (num_workers > 1 or deepspeed is not None):
-        arguments["ddp_backend"] = "gloo"
-    if num_workers > 1:
-        # With adapters some parameters may take no part in a pass; that costs nothing when there are none.
-        arguments["ddp_find_unused_parameters"] = False
-    if generates:
-        # How it generates stands in the model's own generation_config.
-        arguments["predict_with_generate"] = True
-    return arguments
+    return (
+        occasions
+        if by_epoch
+        else occasions | dict.fromkeys(("eval_steps", "save_steps"), training.eval_every)
+    )

@@ -1,4 +1,4 @@
-"""Recording a run: every number to ``metrics.jsonl`` and to the listeners."""
+"""Recording a run: every number to ``metrics.jsonl`` and to the listeners, and what the records say in the end."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from transformers import TrainerCallback
 
+from dure.config.schema import Experiment
+from dure.errors import RunError
 from dure.events import RunListener, RunProgress
 from dure.files import append_json_line, read_json_lines, write_text
 from dure.runs.checkpoints import checkpoint_name
@@ -46,6 +48,10 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
     def seconds(self) -> float:
         """Wall time of the run so far, over all resumptions."""
         return self.seconds_before + time.monotonic() - self._began
+
+    def epochs_to_keep(self) -> set[int]:
+        """Return the epochs whose weights a listener still needs."""
+        return {epoch for each in self.listeners for epoch in each.epochs_to_keep()}
 
     def begin(self, resumed_step: int) -> None:
         """Start the clock; records after ``resumed_step`` are dropped, since those steps come again."""
@@ -112,4 +118,37 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             return
         self.record(
             kind, logs, step=state.global_step, total_steps=state.max_steps, epoch=float(state.epoch or 0.0)
+        )
+
+
+def recorded_metrics(file: Path, best_step: int | None) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the validation metrics of the best step, and those before the first step, by name.
+
+    Args:
+        file: Records of the run.
+        best_step: Step of the best checkpoint; None without one.
+    """
+    metrics: dict[str, float] = {}
+    untrained: dict[str, float] = {}
+    for record in read_json_lines(file):
+        values = {key: value for key, value in record.items() if value is not None}
+        if record["kind"] == "eval" and record["step"] == best_step and record["step"]:
+            # Also a test is recorded at this step, by a session that was killed before its result was.
+            metrics |= {key: value for key, value in values.items() if key.startswith("eval_")}
+        if record["kind"] == "eval" and record["step"] == 0:
+            untrained = {key: value for key, value in values.items() if key.startswith("untrained_")}
+    return metrics, untrained
+
+
+def check_last_loss(file: Path, experiment: Experiment) -> None:
+    """Check that the last recorded training loss is a number.
+
+    Raises:
+        RunError: It is not, so that the model is worth nothing.
+    """
+    losses = [each["loss"] for each in read_json_lines(file) if each["kind"] == "train" and "loss" in each]
+    if losses and losses[-1] is None:
+        raise RunError(
+            f"the training loss became NaN or infinite; lower training.learning_rate "
+            f"({experiment.training.learning_rate:g}) or set training.precision=fp32"
         )

@@ -3,7 +3,7 @@
 The unit that is computed again is the optimiser step. A backward pass that fails has added part of its gradients
 already, so what earlier micro-batches gave cannot be kept without a copy of all gradients. Since the loss is
 divided by the items of the whole step, a micro-batch in pieces has the gradients of the whole one, and the step
-that of a run which had smaller micro-batches from its start, to rounding. The state of the random generators is
+that of a run which had smaller micro-batches from its start, to rounding. How a batch is halved, the family says. The state of the random generators is
 put back too: a step that is computed again as it was has the dropout of the step that failed.
 
 Workers that train together agree once a step. Until then none may wait for another, so each computes its
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,7 @@ from typing import Any, Literal
 import torch
 from torch import distributed, nn
 
+from dure.data.collating import Batch, Batches, pieces
 from dure.errors import RunError
 from dure.files import write_json
 from dure.training import memory, oom
@@ -34,7 +35,6 @@ MAX_ATTEMPTS = 4
 """Times that one step is computed at the same size before the run fails."""
 STATE_FILE = "recovery.json"
 
-Batch = Mapping[str, Any]
 Compute = Callable[[Batch], torch.Tensor]
 
 
@@ -60,6 +60,7 @@ class Recovery:
 
     Args:
         policy: ``retry``, ``shrink`` or ``error``, as ``training.on_oom`` says.
+        batches: How the family halves a batch.
         model: The model, before it is wrapped for several workers.
         device: ``cpu``, ``cuda`` or ``mps``.
         num_rows: Rows of a micro-batch of one worker.
@@ -73,6 +74,7 @@ class Recovery:
     def __init__(
         self,
         policy: Literal["retry", "shrink", "error"],
+        batches: Batches,
         model: nn.Module,
         device: str,
         *,
@@ -83,6 +85,7 @@ class Recovery:
         shares_out: bool = False,
     ) -> None:
         self.policy = "error" if shares_out else policy
+        self.batches = batches
         self.model = model
         self.device = device
         self.rows_at_once = num_rows
@@ -125,7 +128,7 @@ class Recovery:
             return None
         attempts = 1
         while self._anyone(now.has_failed):
-            attempts = self._settle(step, attempts)
+            attempts = self._settle(now, step, attempts)
             self.model.zero_grad(set_to_none=True)
             _set_random_state(self.device, now.random)
             now.losses, now.has_failed = [], False
@@ -173,7 +176,7 @@ class Recovery:
         losses: list[torch.Tensor] = []
         piece: Batch = {}
         try:
-            for piece in pieces(now.batches[place], self.rows_at_once):
+            for piece in pieces(self.batches, now.batches[place], self.rows_at_once):
                 losses.append(compute(piece))
         except Exception as error:
             if not oom.is_out_of_memory(error):
@@ -187,8 +190,8 @@ class Recovery:
         self.model.zero_grad(set_to_none=True)
         memory.release()
 
-    def _settle(self, step: int, attempts: int) -> int:
-        """Decide how the step is computed again, and return the how-manieth attempt at its size that is.
+    def _settle(self, now: _Step, step: int, attempts: int) -> int:
+        """Decide how the step is computed again, and return the number of the attempt at its size.
 
         All workers decide the same, since they know the same numbers.
         """
@@ -203,7 +206,7 @@ class Recovery:
         )
         if self.policy == "shrink" and self.rows_at_once > 1:
             self.rows_at_once = self.rows_at_once // 2
-            passes = -(-self.num_rows // self.rows_at_once)
+            passes = max(len([*pieces(self.batches, each, self.rows_at_once)]) for each in now.batches)
             action = f"{self.rows_at_once} rows at once from here on, {passes} passes for each before"
             self._remember(self.rows_at_once)
             attempts = 0
@@ -274,24 +277,6 @@ class Recovery:
                 waiting.append(distributed.all_reduce(parameter.grad, async_op=True))
         for work in waiting:
             work.wait()
-
-
-def pieces(batch: Batch, rows: int) -> Iterator[Batch]:
-    """Cut a batch into pieces of at most so many rows, in their order.
-
-    Tensors whose first dimension is that of the labels hold rows; everything else goes with every piece.
-    """
-    num_rows = len(batch["labels"])
-    if num_rows <= rows:
-        yield batch
-        return
-    for start in range(0, num_rows, rows):
-        yield {
-            name: value[start : start + rows]
-            if isinstance(value, torch.Tensor) and value.dim() and len(value) == num_rows
-            else value
-            for name, value in batch.items()
-        }
 
 
 def _random_state(device: str) -> dict[str, torch.Tensor]:

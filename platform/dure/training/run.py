@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import set_seed
@@ -261,31 +262,7 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
         with trainer.whole_model() as model:
             if worker.is_main:
                 write_predictions(folder.predictions, family, model, corpus)
-    result = RunResult(
-        name=experiment.name,
-        state="completed",
-        metrics={
-            **outcome["eval_metrics"],
-            **outcome["untrained_metrics"],
-            **tested,
-            **outcome["speed"],
-            **_baseline(family, corpus),
-            **family.metric_notes(),
-            **({} if experiment.training.ema is None else {"final_weights": "ema"}),
-            "best_step": outcome["best_step"] or outcome["steps"],
-            "steps": outcome["steps"],
-            "num_oom": outcome["num_oom"],
-            "num_restarts": 0 if request.restarts is None else request.restarts.num,
-            "num_train_rows": len(corpus.train),
-            "num_rows_in_all": corpus.num_rows_in_all,
-            "num_dev_rows": 0 if corpus.dev is None else len(corpus.dev),
-            "peak_memory_mb": round(usage.peak_mb, 1),
-            "cpu_percent": round(usage.cpu_percent, 1),
-        },
-        best_checkpoint=outcome["best_checkpoint"],
-        final_model_path=folder.final_model.name,
-        seconds=round(outcome["seconds"], 3),
-    )
+    result = _completed(request, family, corpus, outcome | {"tested": tested}, usage)
     room = trainer.room
     del model, trainer
     memory.release()
@@ -297,6 +274,37 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
         for listener in request.listeners:
             listener.finished(result)
     return result
+
+
+def _completed(
+    request: RunRequest, family: Family, corpus: Corpus, outcome: Mapping[str, Any], usage: memory.Usage
+) -> RunResult:
+    """Return the result of a run that came to its end."""
+    return RunResult(
+        name=request.experiment.name,
+        state="completed",
+        metrics={
+            **outcome["eval_metrics"],
+            **outcome["untrained_metrics"],
+            **outcome["tested"],
+            **outcome["speed"],
+            **_baseline(family, corpus),
+            **family.metric_notes(),
+            **({} if request.experiment.training.ema is None else {"final_weights": "ema"}),
+            "best_step": outcome["best_step"] or outcome["steps"],
+            "steps": outcome["steps"],
+            "num_oom": outcome["num_oom"],
+            "num_restarts": 0 if request.restarts is None else request.restarts.num,
+            "num_train_rows": len(corpus.train),
+            "num_rows_in_all": corpus.num_rows_in_all,
+            "num_dev_rows": 0 if corpus.dev is None else len(corpus.dev),
+            "peak_memory_mb": round(usage.peak_mb, 1),
+            "cpu_percent": round(usage.cpu_percent, 1),
+        },
+        best_checkpoint=outcome["best_checkpoint"],
+        final_model_path=request.folder().final_model.name,
+        seconds=round(outcome["seconds"], 3),
+    )
 
 
 def _baseline(family: Family, corpus: Corpus) -> dict[str, float]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy
 from transformers import (
     EarlyStoppingCallback,
-    Seq2SeqTrainingArguments,
+    TrainerCallback,
     TrainerState,
     TrainingArguments,
     set_seed,
@@ -24,9 +22,8 @@ from dure.errors import UserError
 from dure.events import RunListener, RunStart
 from dure.family import Family
 from dure.family.saved_model import write_model
-from dure.modeling.depth import distances_from_head
 from dure.modeling.ema import WeightAverage
-from dure.modeling.precision import resolve
+from dure.modeling.precision import Precision, resolve
 from dure.modeling.shards import whole_weights
 from dure.runs import checkpoints
 from dure.runs.agreement import by_main
@@ -34,23 +31,25 @@ from dure.runs.disk import DiskRoom
 from dure.runs.folder import RunFolder
 from dure.runs.forecast import forecast, num_parameters
 from dure.training import zero
-from dure.training.arguments import total_steps, training_arguments, worker_batch_size
-from dure.training.fitting import FittingRows
-from dure.training.hf import Averaging, ClassicTrainer, GeneratingTrainer, Rhythm
+from dure.training.arguments import total_steps, training_arguments
+from dure.training.callbacks import Rhythm
+from dure.training.hf import Loop
 from dure.training.oom import is_out_of_memory
-from dure.training.recorder import Recorder
-from dure.training.recovery import Recovery
-from dure.training.running_loss import RunningLoss
-from dure.training.scores import check_last_loss, recorded_metrics
+from dure.training.parts import (
+    Parts,
+    Retention,
+    rate_factors_of,
+    recovery_of,
+    sampler_of,
+    stopping_of,
+)
+from dure.training.recorder import Recorder, check_last_loss, recorded_metrics
 from dure.training.snapshots import EpochSnapshots
-from dure.training.stopping import Stopping
 from dure.training.worker import Worker
 
 if TYPE_CHECKING:
     import datasets
     from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
-
-logger = logging.getLogger(__name__)
 
 
 class ModelTrainer:
@@ -91,6 +90,7 @@ class ModelTrainer:
         self.group = group
         self.worker = worker = worker or Worker()
         self.eval_dataset = None if eval_dataset is None else _longest_first(eval_dataset)
+        self.total_steps = total_steps(self.experiment, len(train_dataset))
         training = self.experiment.training
         self.room = DiskRoom(
             folder.path,
@@ -99,107 +99,99 @@ class ModelTrainer:
             can_repeat=profile.deepspeed is None,
             check_stop=lambda: worker.stop.check(checkpoints.last_step(folder.checkpoints)),
         )
-        self.recorder = Recorder(self.folder.metrics, listeners, is_main=self.worker.is_main, room=self.room)
+        self.recorder = Recorder(folder.metrics, listeners, is_main=worker.is_main, room=self.room)
         self.metric = family.best_metric
-        self.compute_metrics: Callable[[EvalPrediction], dict[str, float]] | None = (
-            None if self.eval_dataset is None else family.compute_metrics(model, tokenizer, self.eval_dataset)
-        )
+        self.compute_metrics = self._scorer(self.eval_dataset)
         precision = resolve(training.precision, profile, model.config.model_type, worker.notify)
         deepspeed = zero.settings_of(self.experiment, profile, precision)
-        arguments = training_arguments(
-            self.experiment,
-            profile,
-            folder.checkpoints,
-            num_rows=len(train_dataset),
-            precision=precision,
-            num_workers=worker.num_workers,
-            generates=family.generates,
-            metric=None if self.eval_dataset is None else self.metric,
-            deepspeed=deepspeed,
-        )
-        self.total_steps = total_steps(self.experiment, len(train_dataset))
-        trainer_class = GeneratingTrainer if family.generates else ClassicTrainer
-        arguments_class = Seq2SeqTrainingArguments if family.generates else TrainingArguments
+        args = self._arguments(profile, len(train_dataset), precision, deepspeed)
+        if deepspeed is None and not getattr(model, "is_quantized", False):
+            model.to(args.device)
+        self.foretold = forecast(self.experiment, *num_parameters(model), precision)
         self.rhythm = Rhythm()
-        callbacks: list[Any] = [self.rhythm, self.recorder]
-        if training.early_stopping_patience is not None and self.eval_dataset is not None:
-            callbacks.append(EarlyStoppingCallback(training.early_stopping_patience))
-        set_seed(self.experiment.experiment.seed)
-        args = arguments_class(**arguments)
-        # One worker, one GPU: by itself the trainer would spread a worker over every GPU that it sees.
-        args._n_gpu = min(args.n_gpu, 1)
-        self.hf = trainer_class(
+        batches = family.batches(tokenizer, model)
+        self.recovery = recovery_of(family, batches, model, profile, folder, worker, precision)
+        self.hf = Loop(
+            self._parts(train_dataset, zero.written_by(deepspeed, worker.num_workers, precision)),
             model=model,
             args=args,
-            data_collator=family.collator(tokenizer, model),
             train_dataset=train_dataset,
             eval_dataset=self.eval_dataset,
             processing_class=tokenizer,
             compute_metrics=self.compute_metrics,
-            compute_loss_func=family.objective(model, train_dataset),
-            callbacks=callbacks,
         )
-        self.foretold = forecast(self.experiment, *num_parameters(self.hf.model), precision)
-        average = None if training.ema is None else WeightAverage(self.hf.model, training.ema)
-        if average is not None:
-            self.hf.average = average
-            self.hf.add_callback(Averaging(average, lambda: self.hf.accelerator.optimizer_step_was_skipped))
+
+    def _parts(self, train_dataset: datasets.Dataset, written: zero.Written | None) -> Parts:
+        """Make what the loop is made of; the model is on its device."""
+        experiment, training = self.experiment, self.experiment.training
+        average = None if training.ema is None else WeightAverage(self.model, training.ema)
+        return Parts(
+            batches=self.recovery.batches,
+            objective=self.family.objective(self.model, train_dataset),
+            validates=self.family.validates,
+            recovery=self.recovery,
+            retention=Retention(
+                training.save_total_limit,
+                self.metric,
+                self.room,
+                self.foretold.checkpoint,
+                self.worker.notify,
+            ),
+            stopping=stopping_of(experiment, self.worker),
+            sampler=sampler_of(experiment, train_dataset),
+            r_drop=experiment.objective.r_drop,
+            average=average,
+            rate_factors=rate_factors_of(experiment, self.model),
+            written=written,
+            callbacks=self._callbacks(average),
+        )
+
+    def _callbacks(self, average: WeightAverage | None) -> list[TrainerCallback]:
+        training = self.experiment.training
+        callbacks: list[TrainerCallback] = [self.rhythm, self.recorder]
+        if training.early_stopping_patience is not None and self.eval_dataset is not None:
+            callbacks.append(EarlyStoppingCallback(training.early_stopping_patience))
         if training.keep_epochs is not None:
-            self.hf.add_callback(
+            callbacks.append(
                 EpochSnapshots(
-                    folder,
+                    self.folder,
                     every=training.keep_epochs,
                     limit=training.keep_epochs_limit,
-                    needed=lambda: {epoch for each in listeners for epoch in each.epochs_to_keep()},
+                    needed=self.recorder.epochs_to_keep,
                     is_main=self.worker.is_main,
                     average=average,
                     write=partial(self.room.write, num_bytes=self.foretold.epoch),
                 )
             )
-        if training.layer_lr_decay is not None:
-            self.hf.rate_factors = {
-                name: training.layer_lr_decay**distance
-                for name, distance in distances_from_head(self.hf.model).items()
-            }
-        if deepspeed is not None:
-            self.hf.written = zero.Written(
-                deepspeed["zero_optimization"]["stage"], worker.num_workers, precision
+        return callbacks
+
+    def _arguments(
+        self, profile: Profile, num_rows: int, precision: Precision, deepspeed: dict[str, Any] | None
+    ) -> TrainingArguments:
+        set_seed(self.experiment.experiment.seed)
+        args = TrainingArguments(
+            **training_arguments(
+                self.experiment,
+                profile,
+                self.folder.checkpoints,
+                num_rows=num_rows,
+                precision=precision,
+                num_workers=self.worker.num_workers,
+                metric=None if self.eval_dataset is None else self.metric,
+                deepspeed=deepspeed,
             )
-        self.hf.r_drop = self.experiment.objective.r_drop
-        fitting = FittingRows(self.experiment, profile, self.hf.model, precision)
-        self.recovery = Recovery(
-            training.on_oom,
-            self.hf.model,
-            profile.device,
-            num_rows=worker_batch_size(self.experiment, worker.num_workers),
-            folder=folder.path,
-            worker=worker,
-            remember=fitting.write if worker.is_main else lambda rows: None,
-            shares_out=deepspeed is not None,
         )
-        if self.recovery.policy != training.on_oom:
-            worker.notify(
-                f"training.on_oom={training.on_oom} does nothing under DeepSpeed, which cannot take back a pass: "
-                "out of memory ends the run"
-            )
-        self.hf.recovery = self.recovery
-        if self.recovery.policy == "shrink":
-            self._recall(fitting)
-        self.hf.running_loss = RunningLoss(self.hf)
-        self.hf.add_callback(self.hf.running_loss)
-        self.hf.stopping = Stopping(
-            worker.stop, by_epoch=training.eval_every == "epoch" or training.keep_epochs is not None
-        )
-        self.hf.add_callback(self.hf.stopping)
-        self.hf.keep_checkpoints(
-            training.save_total_limit, self.metric, self.room, self.foretold.checkpoint, worker.notify
-        )
-        if training.group_by_length:
-            self.hf.group_lengths(
-                numpy.asarray(train_dataset["length"]),
-                group_size=training.effective_batch_size,
-                seed=self.experiment.experiment.seed,
-            )
+        # One worker, one GPU: by itself the trainer would spread a worker over every GPU that it sees.
+        args._n_gpu = min(args.n_gpu, 1)
+        return args
+
+    def _scorer(
+        self, dataset: datasets.Dataset | None
+    ) -> Callable[[EvalPrediction], dict[str, float]] | None:
+        """Return what scores the answers to a dataset; None when nothing but the loss is computed of it."""
+        if dataset is None or self.family.validates == "loss":
+            return None
+        return self.family.compute_metrics(self.model, self.tokenizer, dataset)
 
     def train(self, *, resume: bool = False) -> dict[str, Any]:
         """Train to the end, load the best checkpoint (its averaged weights with ``ema``) and save the final model.
@@ -283,7 +275,7 @@ class ModelTrainer:
     def test(self, dataset: datasets.Dataset) -> dict[str, float]:
         """Score rows that took no part in training or selection; names begin with ``test_``."""
         dataset = _longest_first(dataset)
-        self.hf.compute_metrics = self.family.compute_metrics(self.model, self.tokenizer, dataset)
+        self.hf.compute_metrics = self._scorer(dataset)
         with self._out_of_memory_recorded():
             metrics: dict[str, float] = self.hf.predict(dataset, metric_key_prefix="test").metrics
         self.hf.compute_metrics = self.compute_metrics
@@ -305,16 +297,6 @@ class ModelTrainer:
         self.hf.stop_sharing()
         with whole_weights(self.model, keep=self.worker.is_main, device=self.hf.args.device):
             yield self.model
-
-    def _recall(self, fitting: FittingRows) -> None:
-        """Begin with the rows at once that a run before this one came down to."""
-        rows = fitting.read()
-        if rows is not None and rows < self.recovery.num_rows:
-            self.recovery.rows_at_once = rows
-            self.worker.notify(
-                f"{self.recovery.num_rows} rows at once ran out of memory here before: computing {rows} at once "
-                f"({fitting.path} remembers it)"
-            )
 
     @contextmanager
     def _out_of_memory_recorded(self) -> Iterator[None]:

@@ -12,7 +12,7 @@ import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,6 +99,13 @@ class Written:
         """Return how a checkpoint was shared out; None when it is one without DeepSpeed."""
         path = checkpoint / _WRITTEN_FILE
         return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
+def written_by(settings: Mapping[str, Any] | None, num_workers: int, precision: str) -> Written | None:
+    """Return how a run with these settings of DeepSpeed shares out its weights; None without settings."""
+    return (
+        None if settings is None else Written(settings["zero_optimization"]["stage"], num_workers, precision)
+    )
 
 
 @dataclass(frozen=True)

@@ -296,14 +296,17 @@ def test_an_override_without_a_proper_key_is_refused(override: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name: s\nexperiments: [a]\n", "s.yaml: key 'kind' is missing\n  expected: one of: batch"),
+        (
+            "name: s\nexperiments: [a]\n",
+            "s.yaml: key 'kind' is missing\n  expected: one of: batch, sweep, progressive, crossval, unified",
+        ),
         (
             "kind: bach\nname: s\nexperiments: [a]\n",
-            "s.yaml:1: 'kind' is \"bach\"\n  expected: one of: batch\n  try: batch",
+            "s.yaml:1: 'kind' is \"bach\"\n  expected: one of: batch, sweep, progressive, crossval, unified\n  try: batch",
         ),
         (
             "kind: [batch]\nname: s\nexperiments: [a]\n",
-            "s.yaml:1: 'kind' is [\"batch\"]\n  expected: one of: batch\n  try: batch",
+            "s.yaml:1: 'kind' is [\"batch\"]\n  expected: one of: batch, sweep, progressive, crossval, unified\n  try: batch",
         ),
         (
             "kind: batch\nname: s\nexperiments: []\n",

@@ -12,8 +12,8 @@ from dure.epochs.loss_series import Point
 from dure.epochs.sweet_spot import analysis_record, sweet_spots
 from dure.epochs.sweet_spot_plot import plot_sweet_spots
 from dure.epochs.sweet_spot_table import sweet_spot_table, sweet_spot_text
-from dure.epochs.unified_table import unified_table
 from dure.reporting import plots
+from dure.studies.unified.report import unified_table
 
 
 def shown(renderable, width=200):

@@ -13,9 +13,9 @@ from dure.errors import UserError
 from dure.events import TrialStatus
 from dure.family import load_family
 from dure.metrics.metric import Metric
-from dure.studies.batch import Batch, BatchStudy
-from dure.studies.sweep.driver import plan_sweep
-from dure.studies.sweep.plan import SweepMetric, judged_by, looked_for
+from dure.studies.batch.plan import BatchStudy
+from dure.studies.batch.strategy import Batch
+from dure.studies.sweep.plan import SweepMetric, SweepStudy, judged_by, looked_for
 
 
 def _red_heart(*overrides: str) -> Experiment:
@@ -103,11 +103,17 @@ def test_a_batch_that_cannot_be_ranked_says_so_before_it_runs(name):
         _batch((name,), {"a": 1.0})
 
 
+def planned(experiment: Experiment, *metrics: str) -> tuple[SweepMetric, ...]:
+    """What a sweep looks for, once its experiment is known."""
+    study = SweepStudy.model_validate({"experiment": experiment.name, "metrics": metrics})
+    return study.resolved([experiment]).metrics
+
+
 def test_a_sweep_asks_the_metric(tiny):
     experiment = tiny("t5", "lora")
-    found = plan_sweep(experiment, metrics=["eval_loss", "eval_rouge1", "seconds", "peak_memory_mb"]).metrics
+    found = planned(experiment, "eval_loss", "eval_rouge1", "seconds", "peak_memory_mb")
     assert [each.direction for each in found] == ["min", "max", "min", "min"]
-    assert plan_sweep(experiment).metrics == (SweepMetric(name="eval_rouge_sum", direction="max"),)
+    assert planned(experiment) == (SweepMetric(name="eval_rouge_sum", direction="max"),)
     (loss,) = looked_for([SweepMetric(name="eval_loss")], load_family(experiment), "metrics:")
     assert loss == Metric("eval_loss", "min")
     assert load_family(judged_by(experiment, loss)).best_metric == loss
@@ -126,8 +132,8 @@ def test_a_sweep_asks_the_metric(tiny):
 )
 def test_a_sweep_of_a_wrong_or_unknown_direction_is_refused(tiny, metric, problem):
     with pytest.raises(UserError, match=problem):
-        plan_sweep(tiny("t5", "lora"), metrics=[metric])
+        planned(tiny("t5", "lora"), metric)
 
 
 def test_a_figure_of_the_users_own_takes_the_direction_that_is_given(tiny):
-    assert plan_sweep(tiny("t5", "lora"), metrics=["eval_loss", "wer:min"]).metrics[1].direction == "min"
+    assert planned(tiny("t5", "lora"), "eval_loss", "wer:min")[1].direction == "min"

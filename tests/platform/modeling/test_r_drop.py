@@ -15,7 +15,7 @@ from dure.modeling.objectives import (
     TokenCrossEntropy,
     balanced_weights,
 )
-from dure.modeling.r_drop import r_drop_loss, twice
+from dure.modeling.r_drop import r_drop_loss
 
 ALPHA = 0.7
 
@@ -100,11 +100,3 @@ def test_large_logits_stay_finite() -> None:
 def test_values_differ_by_their_square() -> None:
     first, second = torch.tensor([[0.5, 1.0]]), torch.tensor([[0.25, -1.0]])
     torch.testing.assert_close(of_values(first, second), torch.tensor([[0.0625, 4.0]]))
-
-
-def test_rows_come_twice_and_everything_else_once() -> None:
-    ids, scale = torch.arange(6).view(3, 2), torch.tensor(2.0)
-    doubled = twice({"input_ids": ids, "scale": scale, "name": "x"}, 3)
-    torch.testing.assert_close(doubled["input_ids"], torch.cat([ids, ids]))
-    assert doubled["scale"] is scale
-    assert doubled["name"] == "x"

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from dure.metrics.classification import classification_report
 from dure.metrics.metric import Metric, definitions
-from dure.reporting.columns import GAP, Column, fitting
+from dure.reporting.columns import GAP, Column, fitting, plain_text
 from dure.reporting.figures import duration, metric_label, metric_phrase
 from dure.reporting.summary import (
     catalogue_table,
@@ -19,7 +19,6 @@ from dure.reporting.summary import (
     result_table,
     score_table,
     summary_table,
-    summary_text,
 )
 
 TOKENIZER = {"rouge_tokenizer": "morpheme", "rouge_tokenizer_version": "kiwipiepy 0.24.1"}
@@ -56,6 +55,10 @@ FAILED = experiment(
 )
 
 
+def text_of(data: Any) -> str:
+    return plain_text(summary_table(data))
+
+
 def printed(renderable: Any, width: int) -> str:
     file = io.StringIO()
     Console(file=file, width=width, color_system=None).print(renderable)
@@ -63,7 +66,7 @@ def printed(renderable: Any, width: int) -> str:
 
 
 def test_the_summary_ranks_by_the_first_metric_with_gain_best_tokeniser_and_errors() -> None:
-    text = summary_text(summary(experiment("low", 0.2), FAILED, experiment("high", 0.31114)))
+    text = text_of(summary(experiment("low", 0.2), FAILED, experiment("high", 0.31114)))
 
     assert text.splitlines() == [
         "seven · 3 experiments in 5:00, ranked by ROUGE-1",
@@ -85,7 +88,7 @@ def test_the_summary_ranks_by_the_first_metric_with_gain_best_tokeniser_and_erro
 def test_the_table_shows_the_same_as_the_text_where_there_is_room() -> None:
     data = summary(experiment("low", 0.2), FAILED, experiment("high", 0.3))
 
-    assert printed(summary_table(data), 200) + "\n" == summary_text(data)
+    assert printed(summary_table(data), 200) + "\n" == text_of(data)
 
 
 def test_a_narrow_terminal_gets_fewer_columns_but_whole_numbers() -> None:
@@ -106,11 +109,11 @@ def test_scores_of_different_tokenisers_are_said_to_be_incomparable() -> None:
     assert (
         "ROUGE tokenisers differ, so these scores cannot be compared: "
         "morpheme (kiwipiepy 0.24.1): high; whitespace (1): words"
-    ) in summary_text(summary(experiment("high", 0.3), other))
+    ) in text_of(summary(experiment("high", 0.3), other))
 
 
 def test_a_study_in_which_everything_failed_still_has_a_summary() -> None:
-    text = summary_text(summary(FAILED))
+    text = text_of(summary(FAILED))
 
     assert "–  broken" in text
     assert "*" not in text

@@ -15,7 +15,8 @@ from dure.files import read_json_lines
 from dure.runs.folder import RunFolder, RunResult
 from dure.runtime.metrics import COUNTERS, GAUGES, TAGS, RayMetrics
 from dure.studies.adapter import run_study
-from dure.studies.batch import Batch, BatchStudy
+from dure.studies.batch.plan import BatchStudy
+from dure.studies.batch.strategy import Batch
 
 GRAFANA = Path(__file__).parents[3] / "cluster" / "grafana" / "dure.json"
 PROMETHEUS_NAMES = {f"ray_{name}" for name in GAUGES} | {f"ray_{name}_total" for name in COUNTERS}
@@ -79,7 +80,7 @@ def test_a_batch_shows_its_numbers_to_prometheus_and_its_names_to_the_dashboard(
     summary = run_study(
         Batch(study, [experiment]), profile=cpu, path=tmp_path, listeners=lambda experiment: [_Look(tmp_path)]
     )
-    assert summary["state"] == "completed", summary
+    assert summary.state == "completed", summary
     seen = json.loads((tmp_path / "seen-first.json").read_text(encoding="utf-8"))
     values = _read(seen["series"], experiment.name)
     records = read_json_lines(RunFolder(tmp_path / experiment.name).metrics)

@@ -23,7 +23,8 @@ from dure.runtime.cluster import cluster
 from dure.runtime.deaths import Death, LostPeerError, death_of, own_error
 from dure.runtime.fit import fit
 from dure.studies.adapter import run_study
-from dure.studies.batch import Batch, BatchStudy
+from dure.studies.batch.plan import BatchStudy
+from dure.studies.batch.strategy import Batch
 from dure.studies.study import load_study
 from dure.training.run import RunRequest
 from tests.platform.studies.two_nodes import Loses, Steps, nodes_of, recovery, several_nodes
@@ -121,7 +122,7 @@ def test_a_trial_whose_process_dies_goes_on_where_it_was_and_one_that_raises_doe
         follower=listener,
         listeners=by_name(dies=Dies(tmp_path / "once", step=5), raises=Raises(tmp_path / "raises")),
     )
-    dies, raises = summary["experiments"]
+    dies, raises = summary.experiments
     assert dies["state"] == "completed"
     assert dies["metrics"]["num_restarts"] == 1
     line = "dies: its process died (killed, crashed or out of memory); restart 1 of 3 from checkpoint-4"
@@ -142,7 +143,7 @@ def test_a_trial_whose_process_dies_again_and_again_fails_and_says_why(tiny, cpu
         profile=cpu.model_copy(update={"max_restarts": 1}),
         listeners=by_name(dies=Dies(tmp_path / "always", step=3, times=9)),
     )
-    dies = summary["experiments"][0]
+    dies = summary.experiments[0]
     assert dies["state"] == "failed"
     assert dies["error"] == (
         "its processes died 2 times, the last time after checkpoint-2 (killed, crashed or out of memory); "
@@ -170,7 +171,7 @@ def test_workers_are_started_again_when_one_of_them_dies(tiny, cpu, tmp_path):
     )
     assert numbers(tmp_path / "study" / "dies") == numbers(tmp_path / "whole")
     assert whole.metrics["num_restarts"] == 0
-    assert summary["experiments"][0]["metrics"]["num_restarts"] == 1
+    assert summary.experiments[0].metrics["num_restarts"] == 1
     assert [line for line in listener.lines if "died" in line] == [
         "dies: a worker died (worker 1: killed, crashed or out of memory); restart 1 of 1 from checkpoint-4"
     ]
@@ -178,7 +179,7 @@ def test_workers_are_started_again_when_one_of_them_dies(tiny, cpu, tmp_path):
 
 @pytest.mark.slow
 def test_a_lost_node_costs_none_of_the_seven_and_changes_no_number(cpu, tmp_path):
-    names = load_study("seven").experiments
+    names = load_study("seven").sources
     experiments = [rehearsal_of(load_experiment(name, SMALL)) for name in names]
     with several_nodes({"CPU": 1}, {"CPU": 1}) as nodes:
 

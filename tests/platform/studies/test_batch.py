@@ -12,7 +12,8 @@ from dure.events import RunListener, StudyListener
 from dure.files import read_json_lines
 from dure.runs.folder import RunFolder
 from dure.studies.adapter import SUMMARY, run_study
-from dure.studies.batch import Batch, BatchStudy, only
+from dure.studies.batch.plan import BatchStudy, only
+from dure.studies.batch.strategy import Batch
 
 
 class _Notes(StudyListener):
@@ -67,26 +68,26 @@ def test_a_failure_stops_nobody_and_the_next_session_only_does_the_rest(tiny, cp
         follower=notes,
         listeners=lambda experiment: [_ProcessNote()],
     )
-    states = {entry["name"]: entry["state"] for entry in summary["experiments"]}
+    states = {entry.name: entry.state for entry in summary.experiments}
     assert states == {"first": "completed", "broken": "failed", "last": "completed"}
-    assert summary["state"] == "failed"
-    assert summary["best"] in ("first", "last")
-    assert "nothing_like_it" in summary["experiments"][1]["error"]
-    assert json.loads((tmp_path / SUMMARY).read_text(encoding="utf-8")) == summary
+    assert summary.state == "failed"
+    assert summary.best in ("first", "last")
+    assert "nothing_like_it" in summary.experiments[1].error
+    assert json.loads((tmp_path / SUMMARY).read_text(encoding="utf-8")) == summary.as_json()
     # One process took all three trials, and each left nothing behind in it.
     assert (tmp_path / "first" / "pid").read_text() == (tmp_path / "last" / "pid").read_text()
-    assert all(e["metrics"].get("unreleased_memory_mb", 0) < 1 for e in summary["experiments"])
+    assert all(e.metrics.get("unreleased_memory_mb", 0) < 1 for e in summary.experiments)
     # The same experiment in a fresh and in a used process: the same numbers.
-    scores = [summary["experiments"][place]["metrics"]["eval_loss"] for place in (0, 2)]
+    scores = [summary.experiments[place].metrics["eval_loss"] for place in (0, 2)]
     assert scores[0] == scores[1]
     assert ("last", "running") in notes.states
-    assert notes.summary == summary
+    assert notes.summary == summary.as_json()
 
     before = (tmp_path / "first" / "result.json").stat().st_mtime_ns
     experiments[1] = _named(first, "broken")
     again = _Notes()
     summary = run_study(Batch(study, experiments), profile=one_at_a_time, path=tmp_path, follower=again)
-    assert summary["state"] == "completed"
+    assert summary.state == "completed"
     assert (tmp_path / "first" / "result.json").stat().st_mtime_ns == before
     assert {name for name, _ in again.states} == {"broken"}
 
@@ -101,8 +102,8 @@ def test_nothing_left_to_do_starts_no_ray(tiny, cpu, study, tmp_path):
     RunFolder(tmp_path / "done").write_result(RunResult("done", "completed", {"eval_rouge1": 0.5}))
     one = BatchStudy(kind="batch", name="one", experiments=("done",))
     summary = run_study(Batch(one, [done]), profile=cpu, path=tmp_path)
-    assert summary["state"] == "completed"
-    assert summary["best"] == "done"
+    assert summary.state == "completed"
+    assert summary.best == "done"
     assert not ray.is_initialized()
 
 
@@ -117,8 +118,8 @@ def test_a_trial_of_two_workers_reports_through_tune(tiny, cpu, tmp_path):
         path=tmp_path,
         follower=notes,
     )
-    assert summary["state"] == "completed", summary
-    assert summary["experiments"][0]["metrics"]["steps"] == 6
+    assert summary.state == "completed", summary
+    assert summary.experiments[0].metrics["steps"] == 6
     assert any("rows" in line for line in notes.told_lines)
     assert [r["step"] for r in read_json_lines(RunFolder(tmp_path / "pair").metrics) if r["kind"] == "train"] == [
         1, 2, 3, 4, 5, 6,

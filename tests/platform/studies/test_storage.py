@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from dure.api import batch, bring
+from dure.api import bring
 from dure.config.schema import Experiment
 from dure.config.storage import StorageConfig
 from dure.events import StudyListener
@@ -14,7 +14,8 @@ from dure.files import read_json_lines
 from dure.runs.checkpoints import STATE_FILE, checkpoints
 from dure.runs.folder import RunFolder
 from dure.storage.remote import Storage
-from dure.studies.batch import BatchStudy
+from dure.studies.batch.plan import BatchStudy
+from dure.studies.life_cycle import run_experiments
 
 
 class _Notes(StudyListener):
@@ -58,13 +59,13 @@ def test_a_batch_goes_on_from_storage_on_a_machine_that_has_nothing_of_it(tiny, 
         if resume:
             bring(profile, path)
         return (
-            batch(study, experiments, profile=profile, path=path, resume=resume, follower=notes),
+            run_experiments(study, experiments, profile=profile, path=path, resume=resume, follower=notes),
             notes,
             path,
         )
 
     summary, _, here = session("a", resume=False)
-    assert summary["state"] == "completed"
+    assert summary.state == "completed"
     copy = Storage(f"file://{far}/two/1").sizes()
     there = {
         path.relative_to(here).as_posix()
@@ -81,7 +82,7 @@ def test_a_batch_goes_on_from_storage_on_a_machine_that_has_nothing_of_it(tiny, 
     summary, notes, here = session("b")
     assert notes.restored == {"first", "second"}
     assert not notes.steps
-    assert summary["state"] == "completed"
+    assert summary.state == "completed"
     assert {name: _losses(here / name) for name in whole} == whole
     assert (here / "second" / "final_model" / "manifest.json").is_file()
 
@@ -94,7 +95,7 @@ def test_a_batch_goes_on_from_storage_on_a_machine_that_has_nothing_of_it(tiny, 
     before = max(checkpoints(lost))
     assert before < steps[-1]
     summary, notes, here = session("c")
-    assert summary["state"] == "completed"
+    assert summary.state == "completed"
     assert notes.restored == {"first"}
     assert notes.steps.keys() == {"second"}
     assert min(notes.steps["second"]) == before + 1

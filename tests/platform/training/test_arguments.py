@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from transformers import Seq2SeqTrainingArguments
+from transformers import TrainingArguments
 
 from dure.errors import UserError
 from dure.training.arguments import (
@@ -43,7 +43,7 @@ def test_every_schedule_gives_arguments_that_transformers_accepts(scheduler, tin
         eval_every=7,
         max_grad_norm=0.5,
     )
-    arguments = Seq2SeqTrainingArguments(
+    arguments = TrainingArguments(
         **training_arguments(
             experiment,
             cpu,
@@ -51,7 +51,6 @@ def test_every_schedule_gives_arguments_that_transformers_accepts(scheduler, tin
             num_rows=50,
             precision="bf16",
             num_workers=1,
-            generates=True,
             validates=True,
         )
     )

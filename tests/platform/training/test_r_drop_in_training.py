@@ -49,7 +49,7 @@ def test_loss_and_gradient_of_a_step_are_those_of_the_formula(
 ) -> None:
     experiment = tiny(architecture, kind, objective={"r_drop": 2.0, "label_smoothing": 0.1}, **more)
     trainer = trainer_of(experiment, cpu, tmp_path)
-    model, objective, batch = trainer.model, trainer.hf.compute_loss_func, batch_of(trainer)
+    model, objective, batch = trainer.model, trainer.hf.parts.objective, batch_of(trainer)
     torch.manual_seed(1)
     loss = trainer.hf.training_step(model, dict(batch), objective.count(batch["labels"]))
     found = gradients_of(model)

@@ -19,7 +19,7 @@ from dure.family.corpus import load_corpus
 from dure.files import read_json_lines
 from dure.runs.folder import RunFolder
 from dure.training.oom import happened_in, is_out_of_memory
-from dure.training.recovery import MAX_ATTEMPTS, pieces
+from dure.training.recovery import MAX_ATTEMPTS
 from dure.training.trainer import ModelTrainer
 from dure.training.worker import Worker
 
@@ -244,15 +244,6 @@ def test_the_innermost_module_is_where_it_happened() -> None:
     with pytest.raises(torch.OutOfMemoryError) as caught:
         model(torch.ones(1, 2))
     assert happened_in(caught.value, model) == ("forward", "1.0")
-
-
-def test_pieces_are_the_rows_in_their_order() -> None:
-    batch = {"input_ids": torch.arange(14).view(7, 2), "labels": torch.arange(7), "scale": torch.tensor(2.0)}
-    cut = list(pieces(batch, 3))
-    assert [len(piece["labels"]) for piece in cut] == [3, 3, 1]
-    torch.testing.assert_close(torch.cat([piece["input_ids"] for piece in cut]), batch["input_ids"])
-    assert all(piece["scale"] is batch["scale"] for piece in cut)
-    assert list(pieces(batch, 7)) == [batch]
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from dure.data.folds import cut_fold
 from dure.errors import UserError
 from dure.family import load_family
 from dure.family.corpus import load_corpus, read_split
+from dure.family.predicting import predict_rows
 from trainables.red_heart.data import LABELS
 from trainables.red_heart.model import BENTHAM, EMOTIONS, TASKS
 from trainables.red_heart.scores import scores_of
@@ -125,7 +126,7 @@ def test_predictions_lie_where_they_must_and_an_ensemble_is_their_mean(cpu) -> N
     corpus = load_corpus(family, tell=silent)
     model = family.load_model(corpus.tokenizer, cpu)
     done: list[int] = []
-    rows = family.predict(model, corpus.tokenizer, corpus.dev, progress=done.append)
+    rows = predict_rows(family, model, corpus.tokenizer, corpus.dev, progress=done.append)
     assert sum(done) == len(rows) == len(corpus.dev)
     for row in rows:
         assert sum(row[f"probability_{name}"] for name in EMOTIONS) == pytest.approx(1, abs=1e-4)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from dure.metrics.metric import Metric, recorded
@@ -25,7 +24,6 @@ from dure.reporting.figures import (
     shown_path,
 )
 
-_WIDEST = 10_000
 _SHORTEST = 16
 _FILE = "crossval_summary.txt"
 _CLASS_FIGURES = ("precision", "recall", "f1")
@@ -57,17 +55,6 @@ def crossval_table(summary: Mapping[str, Any]) -> Group:
             columns = _class_columns(experiment, classes)
             parts += [Text(), FittedTable(columns, f"{title}classes, mean ± std over folds", elsewhere=_FILE)]
     return Group(*parts, Text(), *map(Text, _notes(summary)))
-
-
-def crossval_text(summary: Mapping[str, Any]) -> str:
-    """Return the same as plain text with all columns; what ``crossval_summary.txt`` holds.
-
-    Args:
-        summary: As for :func:`crossval_table`.
-    """
-    file = io.StringIO()
-    Console(file=file, width=_WIDEST, color_system=None).print(crossval_table(summary))
-    return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
 
 
 def mean_and_std(metric: Metric | str, mean: float | None, std: float | None) -> str:

@@ -1,72 +1,128 @@
-"""What the folds of a cross-validation say together: figures over folds, out-of-fold predictions, comparisons.
-
-The summary of a study of this kind is data::
-
-    kind: "crossval"
-    study, path, state, seconds                       as of every study
-    metric: "macro_f1"; direction: "max" or "min"     what experiments are compared by
-    definitions: {"macro_f1": {"direction": "max", "unit": "share"}, …}
-    num_folds: 5
-    experiments: what :func:`crossval_results` returns for each, in their order
-    comparisons: what :func:`comparisons` returns, when there are several
-"""
+"""What the folds of a cross-validation say together: figures over folds, out-of-fold predictions, comparisons."""
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from itertools import combinations, pairwise
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from dure.config.loading import load_experiment
-from dure.data.labels import ClassIndex
 from dure.errors import UserError
-from dure.files import write_text
+from dure.events import TrialState
 from dure.metrics.classification import classification_report
-from dure.runs.folder import PREDICTED, PROBABILITY, RunFolder
+from dure.metrics.metric import Direction
+from dure.runs.folder import RunFolder
 from dure.studies.crossval.comparison import Share, compare, holm, mcnemar, paired_bootstrap
+from dure.studies.crossval.predictions import (
+    Predictions,
+    fold_number,
+    read_predictions,
+    write_oof_predictions,
+)
+from dure.studies.results import Definitions, Figure, Record, StudyResults, TrialRecord
 
 _TEST = "test_"
 _SHARES: tuple[Share, ...] = ("accuracy", "macro_f1", "weighted_f1")
 _OVERALL = (*_SHARES, "num_rows")
 
 
-@dataclass(frozen=True)
-class Predictions:
-    """Out-of-fold predictions: every row by the model that has not seen it, in the order of the table.
+class FoldRecord(Record):
+    """One fold of an experiment."""
 
-    Attributes:
-        rows: Number of every row in the checked table.
-        folds: The fold that held it out.
-        columns: Inputs and targets by role.
-        predicted: What was predicted, by the name of the target.
-        probabilities: Probability of every class by its name, in the order of the model's classes.
-    """
+    fold: int
+    """Its number, from 1."""
+    path: str
+    state: TrialState
+    seconds: float
+    error: str | None
+    metrics: Mapping[str, Figure]
+    """On the held-out rows, by name without ``test_``."""
 
-    rows: Sequence[int]
-    folds: Sequence[int]
-    columns: Mapping[str, Sequence[str]]
-    predicted: Mapping[str, Sequence[str]]
-    probabilities: Mapping[str, Sequence[str]]
 
-    @property
-    def classes(self) -> tuple[Sequence[str], Sequence[str]] | None:
-        """The true and the predicted class of every row; None unless every row is of one of the classes."""
-        for name, predicted in self.predicted.items():
-            if name in self.columns and self.probabilities:
-                names = list(self.probabilities)
-                index = ClassIndex(names)
-                places = [index.find(label) for label in self.columns[name]]
-                labels = [names[place] for place in places if place is not None]
-                if len(labels) == len(places) and {*predicted} <= {*names}:
-                    return labels, predicted
-        return None
+class ConfusionRecord(Record):
+    """How often a class was taken for another."""
+
+    classes: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+    """Row i and column j count the rows of class i taken for j."""
+
+
+class ExperimentRecord(Record):
+    """The folds of one experiment and what they say together; see :func:`crossval_results`."""
+
+    name: str
+    folds: tuple[FoldRecord, ...]
+    """Those that have begun."""
+    mean: Mapping[str, float]
+    std: Mapping[str, float]
+    oof_predictions: str | None = None
+    overall: Mapping[str, float] | None = None
+    confusion: ConfusionRecord | None = None
+    confusion_matrix: str | None = None
+    """Picture of the confusions."""
+
+
+class DifferenceRecord(Record):
+    """By how much the first of two experiments is above the second."""
+
+    value: float
+    low: float
+    high: float
+    level: float
+    p_value: float | None
+
+
+class RowsRecord(Record):
+    """Two classifiers compared row by row."""
+
+    num_rows: int
+    bootstrap: Mapping[str, DifferenceRecord]
+    mcnemar: float
+    mcnemar_holm: float
+
+
+class ComparisonRecord(Record):
+    """Two experiments on the folds that both completed; see :func:`comparisons`."""
+
+    a: str
+    b: str
+    metric: str
+    folds: int
+    difference: DifferenceRecord | None
+    p_holm: float | None = None
+    rows: RowsRecord | None = None
+
+
+class CrossvalResults(StudyResults):
+    """What a cross-validation came to, while it runs and at its end; ``crossval_results.json`` of its folder."""
+
+    about: ClassVar[str] = "record of a cross-validation"
+
+    kind: Literal["crossval"]
+    started: str
+    seconds: float
+    metric: str
+    """What experiments are compared by, such as ``macro_f1``."""
+    direction: Direction
+    definitions: Definitions
+    """Direction and unit of every metric, by its name."""
+    num_folds: int
+    folds: int
+    """The same as ``num_folds``."""
+    seed: int
+    metrics: Mapping[str, str]
+    """What chooses the best checkpoint of every experiment."""
+    dropped: Mapping[str, str]
+    """Experiments that are trained on no further folds, with the reason."""
+    trials: tuple[TrialRecord, ...]
+    """Every fold of every experiment as a trial of the study."""
+    experiments: tuple[ExperimentRecord, ...]
+    comparisons: tuple[ComparisonRecord, ...]
+    """Every two experiments; empty until the session has ended."""
 
 
 def crossval_results(name: str, folds: Sequence[Path], output: Path | None = None) -> dict[str, Any]:
@@ -94,7 +150,7 @@ def crossval_results(name: str, folds: Sequence[Path], output: Path | None = Non
     if len(set(numbers)) < len(numbers):
         raise UserError(f"folds {numbers} are not different ones", where=name)
     completed = [record for record in records if record["state"] == "completed"]
-    mean, std = _over_folds([record["metrics"] for record in completed])
+    mean, std = over_folds([record["metrics"] for record in completed])
     result: dict[str, Any] = {"name": name, "folds": records, "mean": mean, "std": std}
     predictions = read_predictions([Path(record["path"]) for record in completed])
     if predictions is None:
@@ -108,72 +164,6 @@ def crossval_results(name: str, folds: Sequence[Path], output: Path | None = Non
         result["overall"] = {name: report[name] for name in _OVERALL}
         result["confusion"] = _confusion(labels, predicted, list(predictions.probabilities))
     return result
-
-
-def read_predictions(folds: Iterable[Path]) -> Predictions | None:
-    """Read the predictions that the runs of several folds kept; None when none of them has kept any.
-
-    Args:
-        folds: Folders of the runs.
-
-    Raises:
-        UserError: The folds are of different tables or families, or a row is in two of them.
-    """
-    header: list[str] | None = None
-    rows: list[tuple[int, int, list[str]]] = []
-    for path in folds:
-        folder = RunFolder(path)
-        if not folder.predictions.is_file():
-            continue
-        number = _fold_number(folder)
-        with folder.predictions.open(encoding="utf-8", newline="") as file:
-            lines = csv.reader(file)
-            found = next(lines)
-            if header is not None and found != header:
-                raise UserError(
-                    f"its columns are {', '.join(found)}",
-                    where=str(folder.predictions),
-                    expected=f"those of the other folds: {', '.join(header)}",
-                )
-            header = found
-            rows += [(int(row), number, cells) for row, *cells in lines]
-    if header is None or not rows:
-        return None
-    rows.sort(key=lambda row: row[0])
-    doubled = next((one[0] for one, other in pairwise(rows) if one[0] == other[0]), None)
-    if doubled is not None:
-        raise UserError(f"row {doubled} is held out by two folds", expected="folds of one cross-validation")
-    columns: dict[str, list[str]] = dict(
-        zip(header[1:], map(list, zip(*(cells for _, _, cells in rows), strict=True)), strict=True)
-    )
-    return Predictions(
-        rows=[row for row, _, _ in rows],
-        folds=[fold for _, fold, _ in rows],
-        columns={
-            name: column for name, column in columns.items() if not name.startswith((PREDICTED, PROBABILITY))
-        },
-        predicted=_with_prefix(columns, PREDICTED),
-        probabilities=_with_prefix(columns, PROBABILITY),
-    )
-
-
-def write_oof_predictions(path: Path, predictions: Predictions) -> None:
-    """Write out-of-fold predictions as CSV, whole or not at all; :func:`crossval_results` names the columns."""
-    single = len(predictions.predicted) == 1
-    columns: dict[str, Sequence[Any]] = {
-        **predictions.columns,
-        **{
-            "prediction" if single else f"prediction_{name}": column
-            for name, column in predictions.predicted.items()
-        },
-        "fold": predictions.folds,
-        **{f"{PROBABILITY}{name}": column for name, column in predictions.probabilities.items()},
-    }
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
-    write_text(path, text.getvalue())
 
 
 def comparisons(
@@ -215,35 +205,29 @@ def comparisons(
 
 def _record(path: Path) -> dict[str, Any]:
     folder = RunFolder(path)
-    number, result = _fold_number(folder), folder.read_result()
+    number, result = fold_number(folder), folder.read_result()
     record: dict[str, Any] = {"fold": number, "path": str(path), "state": "pending", "seconds": 0.0}
     if result is None:
         return {**record, "error": None, "metrics": {}}
-    metrics = {
-        name.removeprefix(_TEST): value
-        for name, value in result.metrics.items()
-        if name.startswith(_TEST) and not isinstance(value, str)
-    }
     return {
         **record,
         "state": result.state,
         "seconds": result.seconds,
         "error": result.error,
-        "metrics": metrics,
+        "metrics": held_out(result.metrics),
     }
 
 
-def _fold_number(folder: RunFolder) -> int:
-    if folder.experiment.is_file():
-        fold = load_experiment(str(folder.experiment)).data.fold
-        if fold is not None:
-            return fold.number
-    raise UserError(
-        "this is no folder of a fold", where=str(folder.path), expected="a run whose experiment has data.fold"
-    )
+def held_out(metrics: Mapping[str, float | int | str]) -> dict[str, float]:
+    """Return the figures of the held-out rows, by name without ``test_``."""
+    return {
+        name.removeprefix(_TEST): value
+        for name, value in metrics.items()
+        if name.startswith(_TEST) and not isinstance(value, str)
+    }
 
 
-def _over_folds(folds: Sequence[Mapping[str, float]]) -> tuple[dict[str, float], dict[str, float]]:
+def over_folds(folds: Sequence[Mapping[str, float]]) -> tuple[dict[str, float], dict[str, float]]:
     """Return mean and sample standard deviation by metric."""
     mean, std = {}, {}
     for name in dict.fromkeys(name for metrics in folds for name in metrics):
@@ -259,10 +243,6 @@ def _is_of_rows(name: str, metrics: Mapping[str, float]) -> bool:
     """Whether a figure is of all rows, or of a class that the fold has rows of."""
     _, bracket, label = name.partition("[")
     return not bracket or metrics.get(f"support[{label}", 1) > 0
-
-
-def _with_prefix(columns: Mapping[str, list[str]], prefix: str) -> dict[str, list[str]]:
-    return {name.removeprefix(prefix): column for name, column in columns.items() if name.startswith(prefix)}
 
 
 def _confusion(labels: Sequence[str], predicted: Sequence[str], classes: list[str]) -> dict[str, Any]:

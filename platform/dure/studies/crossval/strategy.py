@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,8 +12,12 @@ from ray.tune.search import Searcher
 from dure.config.data import FoldConfig
 from dure.config.schema import Experiment
 from dure.events import TrialStatus
-from dure.runs.folder import RunFolder, RunResult
+from dure.family import load_family
+from dure.metrics.metric import RUN_METRICS, Metric, definitions
+from dure.runs.folder import RunFolder, RunResult, finite
 from dure.studies.crossval.plan import CrossvalStudy
+from dure.studies.crossval.results import CrossvalResults, held_out, over_folds
+from dure.studies.results import TrialRecord
 from dure.studies.strategy import Strategy, TrialPlan
 
 Scores = Mapping[str, Mapping[int, float]]
@@ -21,7 +26,7 @@ Judge = Callable[[Scores], Mapping[str, str]]
 """Says which experiments are clearly worse than the best, each with the reason."""
 
 
-class Crossval(Strategy):
+class Crossval(Strategy[CrossvalResults]):
     """Trains every experiment once per fold; a failed fold loses no other.
 
     All experiments train on a fold before any trains on the next, so that they can be compared, and one that is
@@ -35,6 +40,7 @@ class Crossval(Strategy):
     """
 
     kind = "crossval"
+    results = CrossvalResults
     summary_file: ClassVar[str] = "crossval_results.json"
     keeps_predictions = True
 
@@ -55,6 +61,7 @@ class Crossval(Strategy):
                 folder = fold_folder(study, experiment.name, number)
                 self._plans[experiment.name, number] = TrialPlan(one.name, one, folder=folder)
         self._metrics = metrics
+        self._family = load_family(experiments[0])
 
     def trials(self) -> Sequence[TrialPlan]:
         """Return the trials, fold by fold."""
@@ -83,12 +90,30 @@ class Crossval(Strategy):
         self._drop()
 
     def summary(self, trials: Sequence[TrialStatus]) -> Mapping[str, Any]:
-        """Return the study's settings, and what was dropped and why."""
+        """Return every experiment with its folds so far; what predictions say comes at the end."""
+        best = self._family.best_metric
+        known = (*RUN_METRICS, *self._family.metrics, best)
+        metric = _bare(best)
+        by_name = {trial.name: trial for trial in trials}
+        found = []
+        for name in self._metrics:
+            plans = [(number, plan) for (owner, number), plan in self._plans.items() if owner == name]
+            folds = [_fold(number, by_name[plan.name]) for number, plan in plans]
+            begun = [fold for fold in folds if fold["state"] != "pending"]
+            mean, std = over_folds([fold["metrics"] for fold in begun if fold["state"] == "completed"])
+            found.append({"name": name, "folds": begun, "mean": mean, "std": std})
         return {
+            "metric": metric.name,
+            "direction": metric.direction,
+            "definitions": definitions(_bare(each) for each in known),
+            "num_folds": self.study.folds,
             "folds": self.study.folds,
             "seed": self.study.seed,
-            "dropped": dict(self._dropped),
             "metrics": dict(self._metrics),
+            "dropped": dict(self._dropped),
+            "trials": [TrialRecord.of(trial) for trial in trials],
+            "experiments": found,
+            "comparisons": [],
         }
 
     def scores(self) -> dict[str, dict[int, float]]:
@@ -157,3 +182,19 @@ class _InOrder(Searcher):  # type: ignore[misc]
 
     def restore(self, checkpoint_path: str) -> None:
         """Start anew."""
+
+
+def _fold(number: int, trial: TrialStatus) -> dict[str, Any]:
+    return {
+        "fold": number,
+        "path": str(trial.path),
+        "state": trial.state,
+        "seconds": trial.seconds,
+        "error": trial.error,
+        "metrics": finite(held_out(trial.metrics)),
+    }
+
+
+def _bare(metric: Metric) -> Metric:
+    """Return a metric of validation under the name that figures of folds have."""
+    return replace(metric, name=metric.name.removeprefix("eval_"))

@@ -1,4 +1,4 @@
-"""``dure progressive``: from its plan to stages, summary and picture."""
+"""The progressive training as a kind of study: stages, what begins again, summary and picture."""
 
 from __future__ import annotations
 
@@ -8,122 +8,106 @@ from dataclasses import asdict
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
-from dure.config.loading import dump_yaml, load_experiment
-from dure.config.ratios import as_number, as_ratio
+from rich.console import RenderableType
+
+from dure.config.loading import load_experiment
+from dure.config.ratios import as_number
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
-from dure.files import read_json, write_json, write_text, written_beside
-from dure.runs.folder import STUDY_FILE
-from dure.storage.pushing import kept_in_storage
-from dure.studies.progressive.plan import ProgressiveStudy, candidate_experiments, read_progressive
-
-if TYPE_CHECKING:
-    from dure.events import StudyListener
+from dure.files import written_beside
+from dure.runs.folder import RunFolder
+from dure.studies.kind import Kind, Session, Shape, unshaped
+from dure.studies.progressive.plan import ProgressiveStudy, candidate_experiments
+from dure.studies.progressive.report import progressive_table
+from dure.studies.progressive.results import ProgressiveResults
+from dure.studies.study import stored_study
 
 BASE = "experiment.yaml"
-RESULTS = "progressive_training_results.json"
-SUMMARY = "progressive_training_summary.txt"
 PLOT = "progressive_training.png"
-PID = "progressive_training.pid"
-"""Names the process while a background job trains there."""
 
 
-@kept_in_storage
-def progressive(
-    study: ProgressiveStudy,
-    experiment: Experiment,
-    *,
-    profile: Profile,
-    path: Path,
-    shape: Callable[[Experiment], Experiment] = lambda experiment: experiment,
-    resume: bool = False,
-    begin_again: bool = False,
-    address: str | None = None,
-    follower: StudyListener | None = None,
-) -> dict[str, Any]:
-    """Run a progressive training, or what is left of it, and return its results.
+class ProgressiveKind(Kind[ProgressiveStudy, ProgressiveResults]):
+    """Leaves a folder per stage, the results, their picture, and the model of the winner's best stage."""
 
-    Args:
-        study: From :func:`dure.config.progressive_plan.plan_progressive`.
-        experiment: What is trained.
-        profile: The machine of every candidate.
-        path: Folder of the study.
-        shape: What the common options make of each candidate's experiment, such as its rehearsal.
-        resume: Continue what the folder holds.
-        begin_again: Begin at ``study.start_ratio`` again, from the best model of the stage before; what the
-            folder holds of that stage and later ones is moved aside.
-        address: Ray cluster to join.
-        follower: Who hears of the study, here in the driver.
+    results = ProgressiveResults
+    results_file: ClassVar[str] = "progressive_training_results.json"
+    text_file: ClassVar[str | None] = "progressive_training_summary.txt"
+    pid_file: ClassVar[str] = "progressive_training.pid"
 
-    Returns:
-        What ``progressive_training_results.json`` holds.
+    def __init__(
+        self, study: ProgressiveStudy, experiments: Sequence[Experiment], shape: Shape = unshaped
+    ) -> None:
+        if study.on_baseline is None:
+            is_rehearsal = shape(experiments[0]).rehearsal.enabled
+            study = study.with_values(on_baseline="warn" if is_rehearsal else "stop")
+        super().__init__(study, experiments, shape)
 
-    Raises:
-        UserError: The experiment, its data, the folder or the cluster is wrong.
-        RunError: Ray does not start.
-    """
-    from dure.jobs.background_folders import refuse_second
-    from dure.reporting.tracking import trackers_for
-    from dure.runs.folder import RunFolder, stored_experiment
-    from dure.studies.adapter import run_study
-    from dure.studies.progressive.plot import plot_progressive
-    from dure.studies.progressive.report import progressive_text
-    from dure.studies.progressive.strategy import Progressive
+    def read(self) -> Sequence[Experiment]:
+        """Return the experiment of every candidate."""
+        return [self.shape(each) for each in candidate_experiments(self.study, self.experiments[0])]
 
-    path = path.resolve()
-    refuse_second(path)
-    base = shape(experiment)
-    if resume:
-        stored_experiment(path, base)
-        if begin_again and study.start_ratio is not None:
+    def stored(self) -> Mapping[str, Experiment]:
+        """Return the experiment without the settings of a candidate."""
+        return {".": self.shape(self.experiments[0])}
+
+    def watched(self) -> Sequence[str]:
+        """Return what stages are compared by."""
+        return [self.experiments[0].training.best_metric]
+
+    def begin(self, session: Session) -> None:
+        """Move aside what is trained again; what a candidate came to may be decided anew, its stages stay."""
+        if not session.resume:
+            return
+        study, path = self.study, session.path
+        before = stored_study(path, ProgressiveStudy)
+        begins_again = study.start_ratio is not None and (
+            study.start_ratio != before.start_ratio or _is_finished(path / self.results_file)
+        )
+        if begins_again and study.start_ratio is not None:
             _move_aside(study, path, study.start_ratio)
-        if begin_again or read_progressive(path) != study:
-            # What a candidate came to is decided anew; its finished stages stay.
+        if begins_again or not study.decides_like(before):
             for name in study.names():
                 folder = RunFolder(_candidate_folder(study, path, name))
                 folder.result.unlink(missing_ok=True)
                 shutil.rmtree(folder.final_model, ignore_errors=True)
-    write_text(path / STUDY_FILE, dump_yaml(study))
-    write_text(path / BASE, dump_yaml(base))
-    strategy = Progressive(
-        study,
-        [shape(each) for each in candidate_experiments(study, experiment)],
-        path,
-        log_file=f"logs/progressive_training_{datetime.now():%Y%m%d_%H%M%S}.log",
-        forecaster=_forecaster(base),
-    )
-    results = run_study(
-        strategy, profile=profile, path=path, follower=follower, listeners=trackers_for, address=address
-    )
-    if results["winner"] is not None:
-        results["final_model"] = str(
-            _promoted_model(
-                _candidate_folder(study, path, results["winner"]), path, results["best_stage"], profile
-            )
+
+    def run(self, session: Session) -> ProgressiveResults:
+        """Run the stages that are left."""
+        from dure.reporting.tracking import trackers_for
+        from dure.studies.adapter import run_study
+        from dure.studies.progressive.plot import plot_progressive
+        from dure.studies.progressive.strategy import Progressive
+
+        study, path = self.study, session.path
+        strategy = Progressive(
+            study,
+            self.read(),
+            path,
+            log_file=f"logs/progressive_training_{datetime.now():%Y%m%d_%H%M%S}.log",
+            forecaster=_forecaster(self.shape(self.experiments[0])),
         )
-        write_json(path / RESULTS, results)
-    write_text(path / SUMMARY, progressive_text(results))
-    if results["stages"]:
-        plot_progressive(path / PLOT, results)
-    return results
+        results = run_study(
+            strategy,
+            profile=session.profile,
+            path=path,
+            follower=session.follower,
+            listeners=trackers_for,
+            address=session.address,
+        )
+        if results.winner is not None and results.best_stage is not None:
+            folder = _candidate_folder(study, path, results.winner)
+            model = _promoted_model(folder, path, results.best_stage, session.profile)
+            results = results.with_values(final_model=str(model))
+        if results.stages:
+            plot_progressive(path / PLOT, results.as_json())
+        return results
 
-
-def begins_again(path: Path, start_ratio: str | None) -> bool:
-    """Return whether a start ratio asks a folder's training to begin there again, or is only said once more.
-
-    It is said once more when the session that began there was not finished: the same command continues it.
-
-    Args:
-        path: Folder of a progressive training.
-        start_ratio: What the user gave.
-    """
-    if start_ratio is None:
-        return False
-    file = path / RESULTS
-    is_finished = _results(file).get("state") == "completed"
-    return is_finished or read_progressive(path).start_ratio != as_ratio(start_ratio)
+    @staticmethod
+    def table(results: ProgressiveResults) -> RenderableType:
+        """Return the winner stage by stage, and where the other candidates ended."""
+        return progressive_table(results.as_json())
 
 
 def _forecaster(experiment: Experiment) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, Any] | None]:
@@ -195,5 +179,5 @@ def _promoted_model(candidate: Path, path: Path, stage: str, profile: Profile) -
     return target
 
 
-def _results(file: Path) -> dict[str, Any]:
-    return read_json(file, what="record of a progressive training") if file.is_file() else {}
+def _is_finished(file: Path) -> bool:
+    return file.is_file() and ProgressiveResults.read(file).state == "completed"

@@ -3,37 +3,44 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise, product
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from dure.config.loading import checked, load_space
 from dure.config.ratios import Ratio, as_number, as_ratio, percent_label, schedule
-from dure.config.scalars import Float, Int, Name
+from dure.config.scalars import Float, Int, Text
 from dure.config.schema import Experiment
-from dure.config.section import Section
 from dure.config.tree import given_value
 from dure.errors import UserError
-from dure.studies.study import stored_study
+from dure.studies.plan import StudyPlan
+
+if TYPE_CHECKING:
+    from dure.studies.kind import Kind
 
 OnBaseline = Literal["stop", "warn"]
 
 
-class ProgressiveStudy(Section):
+class ProgressiveStudy(StudyPlan):
     """One experiment trained on more and more of its data, each stage from the best model of the stage before."""
 
+    suffix: ClassVar[str] = "progressive"
+    words: ClassVar[str] = "progressive training"
+    continues_by_itself: ClassVar[bool] = True
+    fixed: ClassVar[Mapping[str, str]] = {"candidates": "--candidates"}
+
     kind: Literal["progressive"] = "progressive"
-    """Strategy of the study."""
-    name: Name
-    """Name of the study; also the name of its folder and of its W&B group."""
+    """Kind of the study; a file must name it."""
+    experiment: Text
+    """What is trained, by name or file."""
     ratios: tuple[Ratio, ...] = Field(default=schedule("0.1", "0.1"), min_length=1)
     """Part of the training rows of every stage, rising; each part lies within the next."""
     start_ratio: Ratio | None = None
-    """Ratio at which training was told to begin, or to begin again."""
+    """In a folder with stages of smaller ratios, begin here again, from the best model of the stage before."""
     epochs_per_stage: Int = Field(default=2, ge=1)
     """Passes over the rows of a stage."""
     candidates: tuple[dict[str, Any], ...] = Field(default=({},), min_length=1)
@@ -42,8 +49,9 @@ class ProgressiveStudy(Section):
     """Of n candidates at a ratio the best n // reduction go on, at least one; 1 keeps all."""
     min_gain: Float | None = Field(default=None, ge=0.0)
     """Stop when the best candidate gains less than this from a ratio to the next."""
-    on_baseline: OnBaseline = "stop"
-    """What happens to a candidate that is no better than the trivial baseline at the first ratio."""
+    on_baseline: OnBaseline | None = None
+    """What happens to a candidate that is no better than the trivial baseline at the first ratio: stop, and in a
+    rehearsal, whose few rows need not teach random weights anything, warn."""
     max_batch_size: Int = Field(default=4, ge=1)
     """Most rows of one forward pass, taken on all of the data; accumulation keeps the experiment's effective batch."""
     max_memory_mb: Int | None = Field(default=None, ge=1)
@@ -62,6 +70,27 @@ class ProgressiveStudy(Section):
             raise ValueError("candidates holds one twice")
         return self
 
+    @property
+    def sources(self) -> Sequence[str]:
+        """The experiment, by name or file."""
+        return (self.experiment,)
+
+    def continued(self, before: Self, where: str) -> Self:
+        """Return the training as it goes on in a folder; a start is only for the session that asks for it."""
+        return super().continued(before, where).with_values(start_ratio=self.start_ratio)
+
+    def decides_like(self, other: Self) -> bool:
+        """Return whether another study of these stages would come to the same."""
+        said = {"experiment", "overrides", "description", "start_ratio"}
+        return self.model_dump(exclude=said) == other.model_dump(exclude=said)
+
+    @classmethod
+    def kind_of(cls) -> type[Kind[Any, Any]]:
+        """Return what runs a progressive training."""
+        from dure.studies.progressive.driver import ProgressiveKind
+
+        return ProgressiveKind
+
     def names(self) -> list[str]:
         """Return the names of the candidates; a lone one bears the study's."""
         if len(self.candidates) == 1:
@@ -79,99 +108,83 @@ _POINTS = 5
 _MAX_CANDIDATES = 1000
 
 
+@dataclass(frozen=True)
+class Ratios:
+    """The parts of the data as the options say them: a start, a step and an end, or all of them.
+
+    Attributes:
+        start: Part of the data of the first stage. In a folder that holds stages of smaller ratios already, those
+            stay before it, and training goes on from the last of them.
+        step: What each stage adds.
+        end: Part of the data of the last stage.
+        listed: Parts of the data of all stages, with commas, in place of these three.
+    """
+
+    start: str | None = None
+    step: str | None = None
+    end: str | None = None
+    listed: str | None = None
+
+    def schedule(self, before: Sequence[Fraction]) -> list[Any] | None:
+        """Return the ratios, given those of the training that is continued; None when they stay as they are.
+
+        Raises:
+            UserError: They are none, or two of the options say the same.
+        """
+        if self.listed is None:
+            if before and not any((self.start, self.step, self.end)):
+                return None
+            return [as_number(ratio) for ratio in _schedule(self.start, self.step, self.end, before)]
+        if any((self.start, self.step, self.end)):
+            raise UserError(
+                "it says all that --start-ratio, --step-size and --max-ratio say",
+                where=f"--ratios {self.listed}",
+                hint="give either",
+            )
+        return [text.strip() for text in self.listed.split(",")]
+
+
 def plan_progressive(
-    experiment: Experiment,
+    study: ProgressiveStudy,
     *,
-    start_ratio: str | None = None,
-    step_size: str | None = None,
-    max_ratio: str | None = None,
-    ratios: str | None = None,
-    epochs_per_stage: int | None = None,
-    batch_size: int | None = None,
-    max_memory_mb: int | None = None,
+    ratios: Ratios = Ratios(),
     candidates: Sequence[str] = (),
     num_candidates: int | None = None,
-    reduction: int | None = None,
-    min_gain: float | None = None,
-    on_baseline: OnBaseline | None = None,
-    stored: Path | None = None,
+    before: ProgressiveStudy | None = None,
+    **settings: Any,
 ) -> ProgressiveStudy:
     """Return the progressive training that the options describe.
 
     Args:
-        experiment: What is trained.
-        start_ratio: Part of the data of the first stage. In a folder that holds stages of smaller ratios
-            already, those stay before it, and training goes on from the last of them.
-        step_size: What each stage adds.
-        max_ratio: Part of the data of the last stage.
-        ratios: Parts of the data of all stages, with commas, in place of these three.
-        epochs_per_stage: Passes over the rows of a stage.
-        batch_size: Most rows of one forward pass.
-        max_memory_mb: Above this, a warning is told and the next stage takes a smaller batch at a time.
+        study: With its experiment.
+        ratios: The parts of the data.
         candidates: Settings to try: ``key=value,value`` (several make every combination), or a search space by
             name or file, of which evenly spaced points are taken.
         num_candidates: Points along every range of such a space.
-        reduction: η of the halving.
-        min_gain: Stop when more data gains less.
-        on_baseline: What happens to a candidate that is no better than the trivial baseline.
-        stored: Folder of a progressive training to continue: what is not given here stays as it was there.
+        before: The training that is continued.
+        settings: Other keys of :class:`ProgressiveStudy`; None leaves them as they are.
 
     Raises:
-        UserError: One of them is wrong, or changes what cannot change.
+        UserError: One of them is wrong.
     """
-    before = None if stored is None else read_progressive(stored)
-    values: dict[str, Any] = {} if before is None else before.model_dump(mode="json")
-    values["name"] = f"{experiment.name[:80]}-progressive" if before is None else before.name
-    if ratios is not None:
-        if any((start_ratio, step_size, max_ratio)):
-            raise UserError(
-                "it says all that --start-ratio, --step-size and --max-ratio say",
-                where=f"--ratios {ratios}",
-                hint="give either",
-            )
-        values["ratios"] = [text.strip() for text in ratios.split(",")]
-    elif before is None or any((start_ratio, step_size, max_ratio)):
-        steps = _schedule(start_ratio, step_size, max_ratio, () if before is None else before.ratios)
-        values["ratios"] = [as_number(ratio) for ratio in steps]
     if num_candidates is not None and num_candidates < 1:
         raise UserError(
             f"{num_candidates} points are none", where="--num-candidates", expected="a number from 1"
         )
     if num_candidates is not None and all("=" in text for text in candidates):
         raise UserError("it needs a search space", where="--num-candidates", hint="--candidates SPACE")
-    if candidates:
-        tried = _candidates(experiment, candidates, num_candidates or _POINTS)
-        if before is not None and list(before.candidates) != tried:
-            raise UserError(
-                "they cannot change while a training goes on",
-                where="--candidates",
-                hint=f"leave it out, or see {stored}",
-            )
-        values["candidates"] = tried
+    (experiment,) = study.load()
+    tried = _candidates(experiment, candidates, num_candidates or _POINTS) if candidates else None
     given = {
-        "epochs_per_stage": epochs_per_stage,
-        "max_batch_size": batch_size,
-        "max_memory_mb": max_memory_mb,
-        "reduction": reduction,
-        "min_gain": min_gain,
-        "on_baseline": on_baseline,
-        "start_ratio": start_ratio,
+        "ratios": ratios.schedule(() if before is None else before.ratios),
+        "candidates": tried,
+        "start_ratio": ratios.start,
+        **settings,
     }
-    values |= {key: value for key, value in given.items() if value is not None}
-    options: dict[tuple[str, ...], str] = {
-        (key,): f"--{key.replace('_', '-')}" for key in (*given, "candidates", "ratios")
-    }
+    values = {key: value for key, value in given.items() if value is not None}
+    options: dict[tuple[str, ...], str] = {(key,): f"--{key.replace('_', '-')}" for key in given}
     options |= {("reduction",): "--eta", ("max_batch_size",): "--batch-size"}
-    return checked(ProgressiveStudy, values, options, "dure progressive")
-
-
-def read_progressive(path: Path) -> ProgressiveStudy:
-    """Return the progressive training of a folder.
-
-    Raises:
-        UserError: The folder holds none.
-    """
-    return stored_study(path, ProgressiveStudy, "progressive training")
+    return checked(ProgressiveStudy, study.said() | values, options, "dure progressive")
 
 
 def candidate_experiments(study: ProgressiveStudy, experiment: Experiment) -> list[Experiment]:

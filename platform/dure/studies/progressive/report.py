@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from dure.metrics.metric import Metric, recorded
@@ -25,7 +24,6 @@ from dure.reporting.figures import (
     shown_path,
 )
 
-_WIDEST = 10_000
 _SHORTEST = 16
 _FILE = "progressive_training_summary.txt"
 _STYLES = {
@@ -62,17 +60,6 @@ def progressive_table(summary: Mapping[str, Any]) -> Group:
     for table in tables:
         parts += [Text(), table]
     return Group(*parts, Text(), *map(Text, _notes(summary, stages)))
-
-
-def progressive_text(summary: Mapping[str, Any]) -> str:
-    """Return the same as plain text with all columns; what ``progressive_training_summary.txt`` holds.
-
-    Args:
-        summary: As for :func:`progressive_table`.
-    """
-    file = io.StringIO()
-    Console(file=file, width=_WIDEST, color_system=None).print(progressive_table(summary))
-    return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
 
 
 def _title(summary: Mapping[str, Any], stages: Sequence[Row], candidates: Sequence[Row]) -> str:

@@ -18,6 +18,7 @@ from dure.runs.epochs import epochs_of
 from dure.runs.folder import RunFolder, RunResult, finite
 from dure.studies.progressive.plan import ProgressiveStudy
 from dure.studies.progressive.race import Candidate
+from dure.studies.progressive.results import ProgressiveResults
 from dure.studies.progressive.scheduler import DATA_RATIO, ProgressiveRatioScheduler
 from dure.studies.progressive.stage import (
     BASELINE,
@@ -35,7 +36,7 @@ Forecaster = Callable[[Sequence[Record]], Mapping[str, Any] | None]
 """Makes the forecast for all rows from the records of the stages so far, or None."""
 
 
-class Progressive(Strategy):
+class Progressive(Strategy[ProgressiveResults]):
     """Trains candidates on more and more of the data and keeps the best part of them at every ratio.
 
     A session runs all candidates through the scheduler, finished stages too: these only report their record, so
@@ -50,6 +51,7 @@ class Progressive(Strategy):
     """
 
     kind = "progressive"
+    results = ProgressiveResults
     summary_file: ClassVar[str] = "progressive_training_results.json"
 
     def __init__(

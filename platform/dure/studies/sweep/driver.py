@@ -1,222 +1,142 @@
-"""``dure sweep``: from what the user asks for to the winner, its record and its picture."""
+"""The sweep as a kind of study: its trials, its record, its picture, its winner."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
-from dure.config.loading import checked, dump_yaml, load_space
-from dure.config.schema import Experiment, Profile
-from dure.config.spaces import Choice, Integer, LogUniform, SearchSpace
-from dure.errors import UserError, nearest
-from dure.files import read_json, write_json, write_text
+from rich.console import RenderableType
+
+from dure.config.loading import dump_yaml
+from dure.config.schema import Experiment
+from dure.config.spaces import Integer, LogUniform, SearchSpace
+from dure.errors import UserError
+from dure.files import write_text
 from dure.metrics.metric import recorded
-from dure.runs.folder import STUDY_FILE
-from dure.storage.pushing import kept_in_storage
+from dure.studies.kind import Kind, Session
 from dure.studies.study import stored_study
-from dure.studies.sweep.plan import SamplerName, StopperName, SweepMetric, SweepStudy, judged_by, looked_for
+from dure.studies.sweep.plan import SweepStudy, judged_by, looked_for, override_text
+from dure.studies.sweep.report import sweep_table
+from dure.studies.sweep.results import SweepRecord, SweepResults, sweep_points
 
-if TYPE_CHECKING:
-    from dure.events import StudyListener
-
-DEFAULT_SPACE = "learning_rate"
-BASE = "experiment.yaml"
 WINNER = "winner.yaml"
 RESULTS = "lr_sweep_results"
-_SUMMARY = "experiment_summary.json"
-_LEARNING_RATE = "training.learning_rate"
 
 
-def plan_sweep(
-    experiment: Experiment,
-    *,
-    space: str | None = None,
-    sampler: SamplerName | None = None,
-    scheduler: StopperName | None = None,
-    num_trials: int | None = None,
-    tries: Sequence[str] = (),
-    metrics: Sequence[str] = (),
-    storage: str | None = None,
-    stored: Path | None = None,
-) -> SweepStudy:
-    """Return the sweep that the options describe.
+class SweepKind(Kind[SweepStudy, SweepResults]):
+    """Leaves in the folder, beside one folder per trial, all points as JSON and as a picture, and the winner.
 
-    Args:
-        experiment: What is tried.
-        space: Search space by name or file.
-        sampler: Who proposes points.
-        scheduler: Who stops bad trials.
-        num_trials: Points in all.
-        tries: Points to try first: ``1e-4``, or ``key=value,key=value``.
-        metrics: What to look for: ``NAME``, ``NAME:min`` or ``NAME:max``; the experiment's own metric when empty.
-        storage: Database for the search.
-        stored: Folder of a sweep to continue: what is not given here stays as it was there. Space, metrics and
-            storage cannot change.
-
-    Raises:
-        UserError: One of them is wrong, or changes what cannot change.
+    These are ``lr_sweep_results/`` and ``winner.yaml``, the experiment with the best values.
     """
-    from dure.family import load_family
 
-    before = None if stored is None else read_sweep(stored)
-    if before is not None:
-        for option, value in (("--space", space), ("--metric", metrics), ("--storage", storage)):
-            if value not in (None, ()):
-                raise UserError(
-                    "it cannot change while a sweep goes on",
-                    where=option,
-                    hint=f"leave it out, or see {stored}",
-                )
-    searched = load_space(DEFAULT_SPACE if space is None else space) if before is None else before.space
-    if before is None:
-        named = [_metric(text) for text in metrics] or [SweepMetric(name=experiment.training.best_metric)]
-        found = looked_for(named, load_family(experiment), "--metric")
-        wanted = tuple(SweepMetric(name=each.name, direction=each.direction) for each in found)
-    else:
-        wanted = before.metrics
-    points = [dict(point) for point in before.tries] if before is not None else []
-    points += [point for text in tries if (point := parse_point(searched, text)) not in points]
-    values: dict[str, Any] = {} if before is None else before.model_dump(mode="json")
-    values |= {
-        "name": f"{experiment.name[:90]}-sweep" if before is None else before.name,
-        "space": searched.model_dump(mode="json"),
-        "metrics": [metric.model_dump(mode="json") for metric in wanted],
-        "tries": points,
-        "seed": experiment.experiment.seed,
-    }
-    given = {"sampler": sampler, "scheduler": scheduler, "num_trials": num_trials, "storage": storage}
-    values |= {key: value for key, value in given.items() if value is not None}
-    return checked(SweepStudy, values, {("num_trials",): "--trials"}, "dure sweep")
+    results = SweepResults
+    results_file: ClassVar[str] = "experiment_summary.json"
+    text_file: ClassVar[str | None] = "experiment_summary.txt"
 
+    def checked(self) -> Sequence[Experiment]:
+        """Return the experiment as each metric would judge it whose name can be checked before anything runs."""
+        return judged_ways(self.study, self.shape(self.experiments[0]))
 
-@kept_in_storage
-def sweep(
-    study: SweepStudy,
-    experiment: Experiment,
-    *,
-    profile: Profile,
-    path: Path,
-    shape: Callable[[Experiment], Experiment] = lambda experiment: experiment,
-    resume: bool = False,
-    address: str | None = None,
-    follower: StudyListener | None = None,
-) -> dict[str, Any]:
-    """Run a sweep, or what is left of it, and return its summary.
+    def stored(self) -> Mapping[str, Experiment]:
+        """Return the experiment as its first metric judges it."""
+        return {".": self._base()}
 
-    Leaves in the folder, beside one folder per trial: ``lr_sweep_results/`` with all points as JSON and their
-    picture, and ``winner.yaml``, the experiment with the best values.
+    def watched(self) -> Sequence[str]:
+        """Return what the sweep looks for."""
+        return [each.name for each in self.study.metrics]
 
-    Args:
-        study: From :func:`plan_sweep`.
-        experiment: What is tried.
-        profile: The machine of every trial.
-        path: Folder of the study.
-        shape: What the common options make of each trial's experiment, such as its rehearsal.
-        resume: Continue what the folder holds.
-        address: Ray cluster to join.
-        follower: Who hears of the study, here in the driver.
+    def begin(self, session: Session) -> None:
+        """Open the search, so that one that cannot be is known before anything is written."""
+        from dure.studies.sweep.strategy import Sweep
 
-    Raises:
-        UserError: The experiment, the space, the storage or the cluster is wrong.
-        RunError: Ray does not start.
-    """
-    from dure.family import load_family
-    from dure.reporting.tracking import trackers_for
-    from dure.runs.folder import stored_experiment
-    from dure.studies.adapter import run_study
-    from dure.studies.sweep.strategy import Sweep
-
-    path = path.resolve()
-    if profile.storage.url is not None and study.storage is not None and study.storage.startswith("sqlite"):
-        raise UserError(
-            "the file of this search would not be in the profile's storage.url, and the sweep could not go on "
-            "elsewhere",
-            where=f"--storage {study.storage}",
-            hint="leave it out: the search is then kept in the sweep's folder; or give a server",
+        url, storage = session.profile.storage.url, self.study.storage
+        if url is not None and storage is not None and storage.startswith("sqlite"):
+            raise UserError(
+                "the file of this search would not be in the profile's storage.url, and the sweep could not go on "
+                "elsewhere",
+                where=f"--storage {storage}",
+                hint="leave it out: the search is then kept in the sweep's folder; or give a server",
+            )
+        between, total = _samples(self._base()) if self.study.scheduler != "none" else (1, 1)
+        self._strategy = Sweep(
+            self.study,
+            self.experiments[0],
+            session.path,
+            shape=self.shape,
+            samples_between_validations=between,
+            total_samples=total,
         )
-    metrics = looked_for(study.metrics, load_family(experiment), "metrics:")
-    base = shape(judged_by(experiment, metrics[0]))
-    if resume:
-        stored_experiment(path, base)
-    between, total = _samples(base) if study.scheduler != "none" else (1, 1)
-    strategy = Sweep(
-        study, experiment, path, shape=shape, samples_between_validations=between, total_samples=total
-    )
-    if not resume and strategy.search.trials():
-        raise UserError(
-            f"it holds a search of the name '{study.name}' in {path.name} already",
-            where=f"--storage {study.storage}",
-            hint="another --output, or --resume in the folder of that search",
+        if not session.resume and self._strategy.search.trials():
+            raise UserError(
+                f"it holds a search of the name '{self.study.name}' in {session.path.name} already",
+                where=f"--storage {storage}",
+                hint="another --output, or --resume in the folder of that search",
+            )
+
+    def run(self, session: Session) -> SweepResults:
+        """Run the sweep, or what is left of it."""
+        from dure.reporting.tracking import trackers_for
+        from dure.studies.adapter import run_study
+
+        results = run_study(
+            self._strategy,
+            profile=session.profile,
+            path=session.path,
+            follower=session.follower,
+            listeners=trackers_for,
+            address=session.address,
         )
-    write_text(path / STUDY_FILE, dump_yaml(study))
-    write_text(path / BASE, dump_yaml(base))
-    summary = run_study(
-        strategy, profile=profile, path=path, follower=follower, listeners=trackers_for, address=address
-    )
-    rows = {
-        name: shape(strategy.experiment(values)).training.effective_batch_size
-        for name, values in summary["values"].items()
-    }
-    return _written(study, summary, rows, path, strategy.experiment)
+        rows = {
+            name: self.shape(self._strategy.experiment(values)).training.effective_batch_size
+            for name, values in results.values.items()
+        }
+        return _written(self.study, results, rows, session.path, self._strategy.experiment)
+
+    @staticmethod
+    def table(results: SweepResults) -> RenderableType:
+        """Return the points, best first."""
+        return sweep_table(results.as_json())
+
+    def _base(self) -> Experiment:
+        """Return what is tried, judged by the first metric."""
+        from dure.family import load_family
+
+        metric = looked_for(self.study.metrics, load_family(self.experiments[0]), "metrics:")[0]
+        return self.shape(judged_by(self.experiments[0], metric))
 
 
 def _written(
     study: SweepStudy,
-    summary: dict[str, Any],
+    results: SweepResults,
     samples_per_step: Mapping[str, int],
     path: Path,
     at: Callable[[Mapping[str, Any]], Experiment],
-) -> dict[str, Any]:
+) -> SweepResults:
+    """Write points, picture and winner, and return the results with their files."""
     from dure.studies.sweep.plot import plot_sweep
-    from dure.studies.sweep.report import sweep_text
-    from dure.studies.sweep.results import sweep_points
 
-    points = sweep_points(summary, samples_per_step)
+    points = sweep_points(results, samples_per_step)
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     record = path / RESULTS / f"lr_sweep_{stamp}.json"
     picture = path / RESULTS / f"lr_sweep_plot_{stamp}.png"
-    about = (
-        "study",
-        "state",
-        "sampler",
-        "scheduler",
-        "metrics",
-        "directions",
-        "definitions",
-        "best",
-        "best_values",
-        "front",
-    )
     files: dict[str, str] = {"record": str(record)}
-    write_json(record, {key: summary[key] for key in about} | {"points": points})
+    SweepRecord.of(results, points).write(record)
     if points:
         plot_sweep(
             picture,
-            points,
-            title=study.name,
-            metrics=[recorded(summary, metric.name) for metric in study.metrics],
+            [point.as_json() for point in points],
+            title=results.study,
+            metrics=[recorded(results.as_json(), name) for name in results.metrics],
             parameters={key: _is_logarithmic(study.space, key) for key in study.space.ordered()},
-            best=summary["best"],
+            best=results.best,
         )
         files["plot"] = str(picture)
-    if summary["best"] is not None:
-        write_text(path / WINNER, dump_yaml(at(summary["best_values"])))
+    if results.best_values is not None:
+        write_text(path / WINNER, dump_yaml(at(results.best_values)))
         files["winner"] = str(path / WINNER)
-    summary = {**summary, **files}
-    write_text(path / "experiment_summary.txt", sweep_text(summary))
-    return summary
-
-
-def read_sweep(path: Path) -> SweepStudy:
-    """Return the sweep of a folder.
-
-    Raises:
-        UserError: The folder holds none.
-    """
-    return stored_study(path, SweepStudy, "sweep")
+    return results.with_values(**files)
 
 
 def winner_overrides(path: Path) -> list[str]:
@@ -227,20 +147,14 @@ def winner_overrides(path: Path) -> list[str]:
     Raises:
         UserError: The folder holds no sweep, or no trial of it completed.
     """
-    read_sweep(path)
-    file = path / _SUMMARY
-    best = read_json(file, what="summary of a sweep").get("best_values") if file.is_file() else None
-    if best and not isinstance(best, dict):
-        raise UserError(f"'best_values' is {best!r}", where=str(file), expected="keys and values")
+    stored_study(path, SweepStudy)
+    file = path / SweepKind.results_file
+    best = SweepResults.read(file).best_values if file.is_file() else None
     if not best:
         raise UserError(
             "no trial of this sweep completed", where=str(path), hint=f"dure sweep … --resume --output {path}"
         )
-    return [f"{key}={_override_text(value)}" for key, value in best.items()]
-
-
-def _override_text(value: Any) -> str:
-    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+    return [f"{key}={override_text(value)}" for key, value in best.items()]
 
 
 def judged_ways(study: SweepStudy, experiment: Experiment) -> list[Experiment]:
@@ -255,62 +169,6 @@ def judged_ways(study: SweepStudy, experiment: Experiment) -> list[Experiment]:
     named = [each for each in others if each.name.startswith("eval_") and "[" not in each.name]
     metrics = looked_for([first, *named], load_family(experiment), "--metric")
     return [judged_by(experiment, each) for each in metrics]
-
-
-def _metric(text: str) -> SweepMetric:
-    name, colon, direction = text.partition(":")
-    if not name or (colon and direction not in ("min", "max")):
-        raise UserError(f"'{text}' is no metric", where="--metric", expected="NAME, NAME:min or NAME:max")
-    return checked(SweepMetric, {"name": name, "direction": direction or None}, {}, "--metric")
-
-
-def parse_point(space: SearchSpace, text: str) -> dict[str, Any]:
-    """Read a point as the command line gives it: ``1e-4``, or ``key=value,key=value``.
-
-    A value alone is the learning rate, or the value of the only parameter.
-
-    Raises:
-        UserError: A key is not searched, or a value is none of its kind.
-    """
-    keys = list(space.parameters)
-    if "=" not in text:
-        only = _LEARNING_RATE if _LEARNING_RATE in keys else keys[0] if len(keys) == 1 else None
-        if only is None:
-            raise UserError(
-                f"'{text}' does not say of which parameter it is",
-                where="--try",
-                expected=f"key=value, with a key of: {', '.join(keys)}",
-            )
-        text = f"{only}={text}"
-    point: dict[str, Any] = {}
-    for part in text.split(","):
-        key, _, raw = (piece.strip() for piece in part.partition("="))
-        if key not in keys:
-            raise UserError(
-                f"'{key}' is not searched",
-                where="--try",
-                expected=f"one of: {', '.join(keys)}",
-                hint=nearest(key, keys),
-            )
-        point[key] = _parsed(space, key, raw)
-    return point
-
-
-def _parsed(space: SearchSpace, key: str, raw: str) -> Any:
-    parameter = space.parameters[key]
-    if isinstance(parameter, Choice):
-        found = [value for value in parameter.values if str(value) == raw or _override_text(value) == raw]
-        expected = f"one of: {', '.join(str(value) for value in parameter.values)}"
-    else:
-        expected = f"a number from {parameter.low:g} to {parameter.high:g}"
-        try:
-            number = int(raw) if isinstance(parameter, Integer) else float(raw)
-            found = [number] if space.contains(key, number) else []
-        except ValueError:
-            found = []
-    if not found:
-        raise UserError(f"{key} cannot be {raw}", where="--try", expected=expected)
-    return found[0]
 
 
 def _samples(experiment: Experiment) -> tuple[int, int]:

@@ -1,29 +1,33 @@
-"""What a sweep is, as data."""
+"""What a sweep is, as data, and how the options of the command line say it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, Self
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from dure.config.scalars import Int, Name, Text
+from dure.config.loading import checked, load_space
+from dure.config.scalars import Int, Text
 from dure.config.schema import Experiment
 from dure.config.section import Section
-from dure.config.spaces import SearchSpace
+from dure.config.spaces import Choice, Integer, SearchSpace
 from dure.errors import UserError, nearest
 from dure.metrics.metric import RUN_METRICS, Direction, Metric, choosable
+from dure.studies.plan import StudyPlan
 
 if TYPE_CHECKING:
     from dure.family import Family
-
-if TYPE_CHECKING:
-    from dure.family import Family
+    from dure.studies.kind import Kind
 
 SamplerName = Literal["tpe", "grid", "random", "qmc", "cmaes", "gp"]
 StopperName = Literal["none", "asha", "median"]
 
+_LEARNING_RATE = "training.learning_rate"
+DEFAULT_SPACE = "learning_rate"
 _GRID_POINTS = 5
 _TRIALS = 20
 
@@ -42,17 +46,41 @@ class SweepMetric(Section):
         return Metric(self.name, self.direction)
 
 
-class SweepStudy(Section):
-    """A search of the values with which one experiment does best; ``study.yaml`` of its folder."""
+def _space(value: Any) -> Any:
+    return load_space(value) if isinstance(value, str) else value
+
+
+def _metric(value: Any) -> Any:
+    """Read ``NAME``, ``NAME:min`` or ``NAME:max``."""
+    if not isinstance(value, str):
+        return value
+    name, colon, direction = value.partition(":")
+    if not name or (colon and direction not in ("min", "max")):
+        raise ValueError("NAME, NAME:min or NAME:max")
+    return {"name": name, "direction": direction or None}
+
+
+SweptMetric = Annotated[SweepMetric, BeforeValidator(_metric, json_schema_input_type=SweepMetric | str)]
+
+
+class SweepStudy(StudyPlan):
+    """A search of the values with which one experiment does best."""
+
+    suffix: ClassVar[str] = "sweep"
+    words: ClassVar[str] = "sweep"
+    fixed: ClassVar[Mapping[str, str]] = {"space": "--space", "metrics": "--metric", "storage": "--storage"}
 
     kind: Literal["sweep"] = "sweep"
-    """Strategy of the study."""
-    name: Name
-    """Name of the study; also the name of its folder and of its W&B group."""
-    space: SearchSpace
-    """What is searched."""
-    metrics: tuple[SweepMetric, ...] = Field(min_length=1)
-    """What is looked for on the validation rows; with several, the best compromises between them."""
+    """Kind of the study; a file must name it."""
+    experiment: Text
+    """What is tried, by name or file."""
+    space: Annotated[SearchSpace, BeforeValidator(_space, json_schema_input_type=SearchSpace | str)] = Field(
+        default_factory=partial(load_space, DEFAULT_SPACE)
+    )
+    """What is searched: a search space, or one by name or file; learning_rate when not given."""
+    metrics: tuple[SweptMetric, ...] = ()
+    """What is looked for on the validation rows, such as NAME or NAME:min; training.best_metric when not given. With
+    several, the best compromises between them."""
     sampler: SamplerName = "tpe"
     """Who proposes the next point."""
     scheduler: StopperName = "none"
@@ -60,11 +88,11 @@ class SweepStudy(Section):
     num_trials: Int | None = Field(default=None, ge=1)
     """Points in all; of a grid, points along every range. 20, and 5 for a grid, when not given."""
     tries: tuple[dict[str, Any], ...] = ()
-    """Points to try first."""
+    """Points to try first, by dotted key."""
     storage: Text | None = None
     """URL of the database that keeps the search; a file in the study's folder when not given."""
     seed: Int = Field(default=42, ge=0, lt=2**32)
-    """Seed of the proposals."""
+    """Seed of the proposals; that of the experiment when not given."""
 
     @field_validator("metrics")
     @classmethod
@@ -78,6 +106,48 @@ class SweepStudy(Section):
         if self.sampler == "grid":
             self.space.grid(self.num_trials or _GRID_POINTS)
         return self
+
+    @property
+    def sources(self) -> Sequence[str]:
+        """The experiment, by name or file."""
+        return (self.experiment,)
+
+    def continued(self, before: Self, where: str) -> Self:
+        """Return the sweep as it goes on in a folder: new points to try first come after those of before."""
+        points = [*before.tries, *(point for point in self.tries if point not in before.tries)]
+        return super().continued(before, where).with_values(tries=tuple(points))
+
+    def is_same(self, key: str, before: Self) -> bool:
+        """Return whether space, metrics or storage are those of before; a metric need not say its direction again."""
+        if key != "metrics" or len(self.metrics) != len(before.metrics):
+            return super().is_same(key, before)
+        return all(
+            mine.name == other.name and mine.direction in (None, other.direction)
+            for mine, other in zip(self.metrics, before.metrics, strict=True)
+        )
+
+    def resolved(self, experiments: Sequence[Experiment]) -> Self:
+        """Return the sweep with its metrics, their directions, and its seed.
+
+        Raises:
+            UserError: A metric is none of the family's, or which way it is better is not known.
+        """
+        from dure.family import load_family
+
+        (experiment,) = experiments
+        wanted = self.metrics or (SweepMetric(name=experiment.training.best_metric),)
+        found = looked_for(wanted, load_family(experiment), "--metric")
+        return self.with_values(
+            metrics=tuple(SweepMetric(name=each.name, direction=each.direction) for each in found),
+            seed=self.seed if "seed" in self.model_fields_set else experiment.experiment.seed,
+        )
+
+    @classmethod
+    def kind_of(cls) -> type[Kind[Any, Any]]:
+        """Return what runs a sweep."""
+        from dure.studies.sweep.driver import SweepKind
+
+        return SweepKind
 
     @property
     def budget(self) -> int:
@@ -140,3 +210,104 @@ def judged_by(experiment: Experiment, metric: Metric) -> Experiment:
     return experiment.with_(
         {"training.best_metric": metric.name, "training.higher_is_better": metric.higher_is_better}
     )
+
+
+def plan_sweep(
+    experiment: str,
+    *,
+    overrides: Sequence[str] = (),
+    space: str | None = None,
+    sampler: SamplerName | None = None,
+    scheduler: StopperName | None = None,
+    num_trials: int | None = None,
+    tries: Sequence[str] = (),
+    metrics: Sequence[str] = (),
+    storage: str | None = None,
+    before: SweepStudy | None = None,
+) -> SweepStudy:
+    """Return the sweep that the options describe.
+
+    Args:
+        experiment: What is tried, by name or file.
+        overrides: ``a.b=value`` texts for it.
+        space: Search space by name or file.
+        sampler: Who proposes points.
+        scheduler: Who stops bad trials.
+        num_trials: Points in all.
+        tries: Points to try first: ``1e-4``, or ``key=value,key=value``.
+        metrics: What to look for: ``NAME``, ``NAME:min`` or ``NAME:max``; the experiment's own metric when empty.
+        storage: Database for the search.
+        before: The sweep that is continued; its space is the one of ``tries``.
+
+    Raises:
+        UserError: One of them is wrong.
+    """
+    given = {
+        "overrides": list(overrides) or None,
+        "space": None if space is None else load_space(space),
+        "sampler": sampler,
+        "scheduler": scheduler,
+        "num_trials": num_trials,
+        "metrics": list(metrics) or None,
+        "storage": storage,
+    }
+    values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if tries:
+        searched = values.get("space") or (load_space(DEFAULT_SPACE) if before is None else before.space)
+        values["tries"] = [parse_point(searched, text) for text in dict.fromkeys(tries)]
+    options: dict[tuple[str, ...], str] = {("num_trials",): "--trials", ("metrics",): "--metric"}
+    return checked(SweepStudy, {"experiment": experiment, **values}, options, "dure sweep")
+
+
+def parse_point(space: SearchSpace, text: str) -> dict[str, Any]:
+    """Read a point as the command line gives it: ``1e-4``, or ``key=value,key=value``.
+
+    A value alone is the learning rate, or the value of the only parameter.
+
+    Raises:
+        UserError: A key is not searched, or a value is none of its kind.
+    """
+    keys = list(space.parameters)
+    if "=" not in text:
+        only = _LEARNING_RATE if _LEARNING_RATE in keys else keys[0] if len(keys) == 1 else None
+        if only is None:
+            raise UserError(
+                f"'{text}' does not say of which parameter it is",
+                where="--try",
+                expected=f"key=value, with a key of: {', '.join(keys)}",
+            )
+        text = f"{only}={text}"
+    point: dict[str, Any] = {}
+    for part in text.split(","):
+        key, _, raw = (piece.strip() for piece in part.partition("="))
+        if key not in keys:
+            raise UserError(
+                f"'{key}' is not searched",
+                where="--try",
+                expected=f"one of: {', '.join(keys)}",
+                hint=nearest(key, keys),
+            )
+        point[key] = _parsed(space, key, raw)
+    return point
+
+
+def _parsed(space: SearchSpace, key: str, raw: str) -> Any:
+    parameter = space.parameters[key]
+    if isinstance(parameter, Choice):
+        found = [value for value in parameter.values if str(value) == raw or override_text(value) == raw]
+        expected = f"one of: {', '.join(str(value) for value in parameter.values)}"
+    else:
+        expected = f"a number from {parameter.low:g} to {parameter.high:g}"
+        try:
+            number = int(raw) if isinstance(parameter, Integer) else float(raw)
+            found = [number] if space.contains(key, number) else []
+        except ValueError:
+            found = []
+    if not found:
+        raise UserError(f"{key} cannot be {raw}", where="--try", expected=expected)
+    return found[0]
+
+
+def override_text(value: Any) -> str:
+    """Return a value as an override says it."""
+    return repr(value) if isinstance(value, float) else json.dumps(value, ensure_ascii=False)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
 from dure.metrics.metric import Metric, recorded
@@ -22,7 +20,6 @@ from dure.reporting.figures import (
     shown_path,
 )
 
-_WIDEST = 10_000
 _STYLES = {
     "completed": "green",
     "failed": "red",
@@ -70,13 +67,6 @@ def sweep_table(summary: Mapping[str, Any]) -> FittedTable:
     return FittedTable(columns, title, _notes(summary), elsewhere="experiment_summary.txt")
 
 
-def sweep_text(summary: Mapping[str, Any]) -> str:
-    """Return the points of a sweep as plain text with all columns; ``experiment_summary.txt`` of its folder."""
-    file = io.StringIO()
-    Console(file=file, width=_WIDEST, color_system=None).print(sweep_table(summary))
-    return "".join(f"{line.rstrip()}\n" for line in file.getvalue().splitlines())
-
-
 def _notes(summary: Mapping[str, Any]) -> list[str]:
     notes = (
         ["*: best compromises" if len(summary["metrics"]) > 1 else "*: the winner"] if summary["best"] else []
@@ -87,7 +77,7 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
         if row.get("error")
     ]
     for label in ("winner", "plot", "record"):
-        if label in summary:
+        if summary.get(label):
             notes.append(f"{label}: {shown_path(summary[label])}")
     return notes
 

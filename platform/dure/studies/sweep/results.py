@@ -7,49 +7,123 @@ import statistics
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
+from dure.events import TrialState
 from dure.files import read_json_lines
+from dure.metrics.metric import Direction
 from dure.runs.folder import RunFolder
+from dure.studies.results import Definitions, Figure, Record, TrialResults
 
 
-def sweep_points(summary: Mapping[str, Any], samples_per_step: Mapping[str, int]) -> list[dict[str, Any]]:
+class SweepResults(TrialResults):
+    """What was searched, the point of every trial, and the best; ``experiment_summary.json`` of a sweep's folder."""
+
+    about: ClassVar[str] = "summary of a sweep"
+
+    kind: Literal["sweep"]
+    metrics: tuple[str, ...]
+    """What was looked for; the first one ranks."""
+    directions: tuple[Direction, ...]
+    """Whether the smallest or the largest of each is the best."""
+    definitions: Definitions
+    """Direction and unit of every metric, by its name."""
+    sampler: str
+    scheduler: str
+    parameters: tuple[str, ...]
+    """Dotted keys that were searched."""
+    values: Mapping[str, Mapping[str, Any]]
+    """The point of every trial, by its name."""
+    best: str | None
+    """The trial that is best by the first metric."""
+    best_values: Mapping[str, Any] | None
+    """Its point."""
+    front: tuple[str, ...]
+    """With several metrics, the trials that no other beats; best by the first metric first."""
+    record: str | None = None
+    """File with all points and their curves; None until the session has ended."""
+    plot: str | None = None
+    """Their picture."""
+    winner: str | None = None
+    """The experiment with the best values."""
+
+
+class SweepPoint(Record):
+    """One tried point, with its curves."""
+
+    trial: str
+    state: TrialState
+    params: Mapping[str, Any]
+    metrics: Mapping[str, Figure]
+    """The sweep's metrics, at the best validation."""
+    loss: float | None
+    """The last training loss."""
+    eval_loss: float | None
+    losses: tuple[Mapping[str, Figure], ...]
+    """Training loss by ``step`` and ``samples``."""
+    validations: tuple[Mapping[str, Figure], ...]
+    """Validations by ``step`` and ``samples``."""
+    stability: float | None
+    """See :func:`stability`."""
+    samples_per_second: float | None
+    seconds: float
+    error: str | None
+
+
+class SweepRecord(Record):
+    """All points of a sweep; ``lr_sweep_results/lr_sweep_<time>.json``."""
+
+    study: str
+    state: str
+    sampler: str
+    scheduler: str
+    metrics: tuple[str, ...]
+    directions: tuple[Direction, ...]
+    definitions: Definitions
+    best: str | None
+    best_values: Mapping[str, Any] | None
+    front: tuple[str, ...]
+    points: tuple[SweepPoint, ...]
+
+    @classmethod
+    def of(cls, results: SweepResults, points: Sequence[SweepPoint]) -> SweepRecord:
+        """Return the points of a sweep with what is to be known of it."""
+        about = {key: getattr(results, key) for key in cls.model_fields if key != "points"}
+        return cls(points=tuple(points), **about)
+
+
+def sweep_points(results: SweepResults, samples_per_step: Mapping[str, int]) -> list[SweepPoint]:
     """Return the tried points of a sweep in the order of their trials.
 
     Args:
-        summary: What ``experiment_summary.json`` of a sweep holds.
+        results: Of the sweep.
         samples_per_step: Rows that one optimiser step of a trial sees, by the trial's name.
-
-    Returns:
-        For each point ``trial``, ``state``, ``params``, ``metrics`` (the sweep's, at the best validation),
-        ``loss`` and ``eval_loss`` (last ones), ``losses`` and ``validations`` (curves by ``step`` and
-        ``samples``), ``stability``, ``samples_per_second``, ``seconds`` and ``error``.
     """
     points = []
-    for entry in summary["experiments"]:
-        values = summary["values"].get(entry["name"])
+    for entry in results.experiments:
+        values = results.values.get(entry.name)
         if values is None:
             continue
-        records = read_json_lines(RunFolder(Path(entry["path"])).metrics)
-        rows = samples_per_step[entry["name"]]
+        records = read_json_lines(RunFolder(Path(entry.path)).metrics)
+        rows = samples_per_step[entry.name]
         train = [record for record in records if record["kind"] == "train"]
         evals = [record for record in records if record["kind"] == "eval" and "eval_loss" in record]
-        figures = {**entry["metrics"], "seconds": entry["seconds"]}
+        figures = {**entry.metrics, "seconds": entry.seconds}
         points.append(
-            {
-                "trial": entry["name"],
-                "state": entry["state"],
-                "params": values,
-                "metrics": {metric: figures.get(metric) for metric in summary["metrics"]},
-                "loss": train[-1].get("loss") if train else None,
-                "eval_loss": figures.get("eval_loss", evals[-1]["eval_loss"] if evals else None),
-                "losses": [_at(record, rows, ("loss",)) for record in train if "loss" in record],
-                "validations": [_at(record, rows, ("eval_loss", *summary["metrics"])) for record in evals],
-                "stability": stability([record.get("loss") for record in train]),
-                "samples_per_second": _speed(records, rows),
-                "seconds": entry["seconds"],
-                "error": entry["error"],
-            }
+            SweepPoint(
+                trial=entry.name,
+                state=entry.state,
+                params=values,
+                metrics={metric: figures.get(metric) for metric in results.metrics},
+                loss=train[-1].get("loss") if train else None,
+                eval_loss=figures.get("eval_loss", evals[-1]["eval_loss"] if evals else None),
+                losses=tuple(_at(record, rows, ("loss",)) for record in train if "loss" in record),
+                validations=tuple(_at(record, rows, ("eval_loss", *results.metrics)) for record in evals),
+                stability=stability([record.get("loss") for record in train]),
+                samples_per_second=_speed(records, rows),
+                seconds=entry.seconds,
+                error=entry.error,
+            )
         )
     return points
 

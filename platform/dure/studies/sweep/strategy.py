@@ -22,7 +22,7 @@ from dure.studies.divergence import DivergenceGuard
 from dure.studies.strategy import Strategy, TrialPlan
 from dure.studies.sweep.optuna_study import front
 from dure.studies.sweep.plan import SweepStudy, judged_by, looked_for
-from dure.studies.sweep.results import reports_of
+from dure.studies.sweep.results import SweepResults, reports_of
 from dure.studies.sweep.search import SweepSearch, Verdict, trial_name
 from dure.studies.sweep.stoppers import AshaStopper, MedianStopper, Stopper
 
@@ -32,7 +32,7 @@ Hyperparameter Tuning", uses 4 and finds 3 and 4 alike)."""
 SPACE = "the search space"
 
 
-class Sweep(Strategy):
+class Sweep(Strategy[SweepResults]):
     """Tries points of a space on one experiment, each from the same weights and in the same data order.
 
     Only the weights of the best trial are kept (of all best compromises, with several metrics): a sweep of
@@ -56,6 +56,7 @@ class Sweep(Strategy):
     """
 
     kind = "sweep"
+    results = SweepResults
 
     def __init__(
         self,

@@ -1,13 +1,20 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from dure.metrics.metric import Metric, definitions
-from dure.studies.crossval.report import crossval_table, crossval_text
+from dure.reporting.columns import plain_text
+from dure.studies.crossval.report import crossval_table
 from dure.studies.crossval.results import comparisons
+
+
+def text_of(data: Any) -> str:
+    return plain_text(crossval_table(data))
+
 
 CLASSES = ("기쁨", "슬픔")
 DEFINITIONS = definitions(
@@ -53,7 +60,7 @@ OVERALL = {"accuracy": 0.75, "macro_f1": 0.64, "weighted_f1": 0.7, "num_rows": 6
 
 def test_one_experiment_is_told_fold_by_fold_and_class_by_class():
     one = experiment("kobert", overall=OVERALL, oof_predictions="outputs/emotions/oof_predictions.csv")
-    assert crossval_text(summary(one)).splitlines() == [
+    assert text_of(summary(one)).splitlines() == [
         "emotions · 3 folds in 6:00",
         "",
         "folds",
@@ -82,7 +89,7 @@ def test_one_experiment_is_told_fold_by_fold_and_class_by_class():
 
 
 def test_several_are_ranked_and_compared():
-    lines = crossval_text(
+    lines = text_of(
         summary(
             experiment("worse", (0.50, 0.60, 0.55)),
             experiment("best", (0.60, 0.71, 0.65)),
@@ -101,7 +108,7 @@ def test_several_are_ranked_and_compared():
 def test_a_fold_that_failed_is_told_with_its_reason():
     one = experiment("kobert")
     one["folds"].append(fold(4, 0.0, "failed", "out of memory\nand more"))
-    text = crossval_text(summary(one, state="failed"))
+    text = text_of(summary(one, state="failed"))
     assert "in 6:00 · failed" in text
     assert "kobert, fold 4 failed: out of memory" in text
     assert any(line.split()[:3] == ["4", "failed", "–"] for line in text.splitlines())
@@ -119,5 +126,5 @@ def test_every_width_keeps_whole_numbers(width):
 
 def test_a_study_that_has_just_begun_has_a_table():
     begun = {"name": "a", "folds": [], "mean": {}, "std": {}}
-    text = crossval_text(summary(begun, {**begun, "name": "b"}, state="running"))
+    text = text_of(summary(begun, {**begun, "name": "b"}, state="running"))
     assert text.startswith("emotions · 3 folds, 2 experiments in 6:00 · running\n")

@@ -16,7 +16,8 @@ from dure.files import write_text
 from dure.metrics.classification import classification_report
 from dure.runs.folder import RunFolder, RunResult
 from dure.studies.crossval.comparison import compare, mcnemar
-from dure.studies.crossval.results import Predictions, comparisons, crossval_results, read_predictions
+from dure.studies.crossval.predictions import Predictions, read_predictions
+from dure.studies.crossval.results import comparisons, crossval_results
 
 CLASSES = ["기쁨", "슬픔", "분노"]
 NUM_FOLDS, NUM_ROWS = 5, 60

@@ -9,9 +9,15 @@ import pytest
 
 from dure import api
 from dure.errors import UserError
+from dure.events import TrialStatus
+from dure.reporting.columns import plain_text
 from dure.runs.folder import RunFolder
-from dure.studies.crossval.driver import crossval, fold_runs, plan_crossval, read_crossval
+from dure.studies.crossval.driver import CrossvalKind, fold_runs
+from dure.studies.crossval.plan import CrossvalStudy, plan_crossval
+from dure.studies.crossval.results import CrossvalResults
 from dure.studies.crossval.strategy import Crossval
+from dure.studies.life_cycle import run_experiments
+from dure.studies.study import read_results, stored_study
 from trainables.samples.reviews import review_corpus
 
 FOLDS = 3
@@ -43,9 +49,10 @@ def test_two_experiments_on_three_folds_are_judged_on_rows_that_they_never_saw(t
         _named(base, "one", train=str(table), max_dev_rows=None),
         _named(base, "two", train=str(table), max_dev_rows=None),
     ]
-    study = plan_crossval(experiments, folds=FOLDS)
+    study = plan_crossval(["one", "two"], folds=FOLDS)
     path = tmp_path / "study"
-    results = crossval(study, experiments, profile=cpu, path=path)
+    record = run_experiments(study, experiments, profile=cpu, path=path)
+    results = record.as_json()
 
     assert results["state"] == "completed", results["trials"]
     assert [experiment["name"] for experiment in results["experiments"]] == ["one", "two"]
@@ -71,11 +78,12 @@ def test_two_experiments_on_three_folds_are_judged_on_rows_that_they_never_saw(t
     assert (path / "two" / "confusion_matrix.png").read_bytes().startswith(b"\x89PNG")
     assert "one" in (path / "crossval_summary.txt").read_text(encoding="utf-8")
     assert json.loads((path / "crossval_results.json").read_text(encoding="utf-8")) == results
+    assert read_results(path) == record
 
     # A second session runs nothing.
     before = {file: file.stat().st_mtime_ns for file in path.glob("*/fold_*/result.json")}
     assert len(before) == 2 * FOLDS
-    crossval(read_crossval(path), experiments, profile=cpu, path=path, resume=True)
+    run_experiments(stored_study(path, CrossvalStudy), experiments, profile=cpu, path=path, resume=True)
     assert {file: file.stat().st_mtime_ns for file in before} == before
 
     # The ensemble predicts the mean of its folds.
@@ -94,9 +102,42 @@ def test_two_experiments_on_three_folds_are_judged_on_rows_that_they_never_saw(t
         fold_runs(path / "one", 9)
 
 
+def test_results_have_one_shape_and_a_table_while_folds_run(tiny, tmp_path):
+    experiments = [_named(tiny("bert"), "one"), _named(tiny("bert"), "two")]
+    strategy = Crossval(
+        plan_crossval(["one", "two"], folds=2), experiments, tmp_path, judge=lambda scores: {}
+    )
+    states = {
+        "one.fold_1": "completed",
+        "two.fold_1": "running",
+        "one.fold_2": "pending",
+        "two.fold_2": "pending",
+    }
+    trials = [
+        TrialStatus(
+            name=name, state=state, path=tmp_path / name, metrics={"test_accuracy": 0.5, "eval_loss": 1.0}
+        )
+        for name, state in states.items()
+    ]
+    head = {
+        "study": "s", "kind": "crossval", "path": str(tmp_path), "state": "interrupted",
+        "started": "2026-01-01T00:00:00", "seconds": 1.0,
+    }  # fmt: skip
+    record = CrossvalResults.model_validate({**head, **strategy.summary(trials)})
+    record.write(tmp_path / "crossval_results.json")
+    assert CrossvalResults.read(tmp_path / "crossval_results.json") == record
+    one, two = record.experiments
+    assert [(fold.fold, fold.state, fold.metrics) for fold in one.folds] == [
+        (1, "completed", {"accuracy": 0.5})
+    ]
+    assert [fold.state for fold in two.folds] == ["running"]
+    assert len(record.trials) == 4
+    assert "one: folds" in plain_text(CrossvalKind.table(record))
+
+
 def test_what_is_clearly_worse_gets_no_further_folds(tiny, tmp_path):
     experiments = [_named(tiny("bert"), "good"), _named(tiny("bert"), "bad")]
-    study = plan_crossval(experiments, folds=5, drop_worse=True)
+    study = plan_crossval(["good", "bad"], folds=5, drop_worse=True)
     asked = []
 
     def judge(scores):
@@ -122,8 +163,8 @@ def test_what_is_clearly_worse_gets_no_further_folds(tiny, tmp_path):
 def test_a_plan_that_cannot_be_compared_is_refused(tiny, tmp_path):
     one = tiny("bert")
     with pytest.raises(UserError, match=r"data\.train of two is not that of one"):
-        plan_crossval([_named(one, "one"), _named(one, "two", train="other.csv")])
+        plan_crossval(["one", "two"]).resolved([_named(one, "one"), _named(one, "two", train="other.csv")])
     with pytest.raises(UserError, match="--folds"):
-        plan_crossval([one], folds=1)
+        plan_crossval(["one"], folds=1)
     with pytest.raises(UserError, match="no folder of a cross-validation"):
-        read_crossval(tmp_path)
+        stored_study(tmp_path, CrossvalStudy)

@@ -18,7 +18,7 @@ shares = st.fractions(min_value=Fraction(1, 1000), max_value=1, max_denominator=
 
 
 def study(**values) -> ProgressiveStudy:
-    return ProgressiveStudy.model_validate({"name": "grow", **values})
+    return ProgressiveStudy.model_validate({"name": "grow", "experiment": "bert", **values})
 
 
 def test_ten_steps_of_a_tenth_are_named_up_to_90_and_100_percent():

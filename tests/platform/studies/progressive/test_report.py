@@ -6,9 +6,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from dure.studies.progressive.report import progressive_table, progressive_text
+from dure.reporting.columns import plain_text
+from dure.studies.progressive.report import progressive_table
 
 from .progressive_studies import FORECAST, candidate, one_candidate, several_candidates, stage, summary
+
+
+def text_of(data: Any) -> str:
+    return plain_text(progressive_table(data))
 
 
 def printed(data: dict[str, Any], width: int) -> str:
@@ -18,7 +23,7 @@ def printed(data: dict[str, Any], width: int) -> str:
 
 
 def test_the_text_tells_every_stage_the_forecast_beside_the_truth_and_where_all_lies():
-    assert progressive_text(one_candidate()).splitlines() == [
+    assert text_of(one_candidate()).splitlines() == [
         "transfer_bert · 4 stages in 5:12",
         "",
         "stage   data   rows  accuracy %   gain  eval loss   batch  time  peak MB",
@@ -40,7 +45,7 @@ def test_the_text_tells_every_stage_the_forecast_beside_the_truth_and_where_all_
 
 
 def test_with_several_candidates_it_tells_who_ended_where_and_why():
-    lines = progressive_text(several_candidates()).splitlines()
+    lines = text_of(several_candidates()).splitlines()
 
     start = lines.index("candidates")
     assert lines[0] == "transfer_bert · 2 stages, 4 candidates in 5:12"
@@ -69,7 +74,7 @@ def test_a_narrow_terminal_gets_fewer_columns_but_whole_numbers():
 def test_a_study_that_has_just_begun_has_a_table(missing):
     data = {key: value for key, value in summary(state="running").items() if key not in missing}
 
-    assert progressive_text(data).splitlines()[0] == "transfer_bert · no stage yet in 5:12 · running"
+    assert text_of(data).splitlines()[0] == "transfer_bert · no stage yet in 5:12 · running"
 
 
 def test_a_study_that_runs_shows_the_stages_it_has():
@@ -78,9 +83,7 @@ def test_a_study_that_runs_shows_the_stages_it_has():
         stage(2, 0.2, 0.7),
         stage(3, 0.5, None, state="running", forecast=FORECAST),
     ]
-    lines = progressive_text(
-        summary(state="running", candidates=[candidate(1e-4, "running", stages)])
-    ).splitlines()
+    lines = text_of(summary(state="running", candidates=[candidate(1e-4, "running", stages)])).splitlines()
 
     assert lines[0].endswith("3 stages in 5:12 · running")
     assert any(line.split()[:6] == ["3", "50", "%", "1,300", "–", "–"] for line in lines)
@@ -95,7 +98,7 @@ def test_a_loss_ranks_upwards_and_stands_in_one_column():
         metric="eval_loss", direction="min", baseline=1.0986, winner="rate_0.1", stages=stages, stopped="gain",
         candidates=[candidate(0.2, "stopped", worse), candidate(0.1, "completed", stages)],
     )  # fmt: skip
-    text = progressive_text(data)
+    text = text_of(data)
 
     assert text.count("eval loss") == 3, "two tables and the baseline"
     assert "-0.5000" in text

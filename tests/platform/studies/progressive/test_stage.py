@@ -26,7 +26,7 @@ def test_a_batch_of_four_grows_as_the_users_own_did(ratio, rows):
 
 @pytest.mark.parametrize("name", ["transfer_bert", "transfer_distilbert", "kobert_emotion"])
 def test_the_default_batches_of_the_shipped_experiments_are_those_of_the_old_system(name):
-    training, most = load_experiment(name).training, ProgressiveStudy(name="grow").max_batch_size
+    training, most = load_experiment(name).training, ProgressiveStudy(experiment=name).max_batch_size
     for percent, rows in ((10, 1), (20, 2), (50, 2), (100, 4)):
         size = batch_size_at(
             Fraction(percent, 100), training.batch_size, training.effective_batch_size, most=most
@@ -67,7 +67,7 @@ def test_rows_that_workers_cannot_share_are_refused():
 
 
 def test_a_stage_runs_the_experiment_on_its_part_and_sees_the_same_rows_at_a_step(tiny):
-    study = ProgressiveStudy(name="grow", epochs_per_stage=3)
+    study = ProgressiveStudy(name="grow", experiment="bert", epochs_per_stage=3)
     experiment = tiny("bert", "full", gradient_accumulation_steps=2)
     for number, ratio in ((1, Fraction(1, 10)), (10, Fraction(1))):
         stage = stage_experiment(
@@ -88,7 +88,7 @@ def test_a_stage_runs_the_experiment_on_its_part_and_sees_the_same_rows_at_a_ste
 
 
 def test_the_folders_of_all_stages_are_those_of_the_schedule(tmp_path):
-    folders = stage_folders(ProgressiveStudy(name="grow"), tmp_path)
+    folders = stage_folders(ProgressiveStudy(name="grow", experiment="bert"), tmp_path)
     assert [folder.path.name for folder in folders[:2]] == ["stage_1_10pct", "stage_2_20pct"]
     assert [folder.path.name for folder in folders[-2:]] == ["stage_9_90pct", "stage_10_100pct"]
 

@@ -10,11 +10,14 @@ import torch
 
 from dure.events import StudyListener, TrialStatus
 from dure.files import read_json_lines, write_json
-from dure.studies.progressive.driver import BASE, PLOT, RESULTS, SUMMARY, progressive
-from dure.studies.progressive.plan import ProgressiveStudy, read_progressive
+from dure.studies.life_cycle import run_experiments
+from dure.studies.progressive.driver import BASE, PLOT, ProgressiveKind
+from dure.studies.progressive.plan import ProgressiveStudy
 from dure.studies.progressive.strategy import Progressive
+from dure.studies.study import read_results, stored_study
 
 LR = "training.learning_rate"
+RESULTS, SUMMARY = ProgressiveKind.results_file, str(ProgressiveKind.text_file)
 RATIOS = (Fraction(1, 4), Fraction(1, 2), Fraction(1))
 STAGES = ["stage_1_25pct", "stage_2_50pct", "stage_3_100pct"]
 KEYS = {
@@ -55,13 +58,15 @@ def times(path):
 def test_three_candidates_on_growing_data(by_loss, cpu, tmp_path):
     study = ProgressiveStudy(
         name="three",
+        experiment="by_loss",
         ratios=RATIOS,
         candidates=({LR: 1.0}, {LR: 1e-6}, {LR: 3e-3}),
         on_baseline="warn",
     )
     path, notes = tmp_path / "study", _Notes()
     one = cpu.model_copy(update={"max_concurrent_trials": 1})
-    results = progressive(study, by_loss, profile=one, path=path, follower=notes)
+    record = run_experiments(study, [by_loss], profile=one, path=path, follower=notes)
+    results = record.as_json()
 
     # One diverges, one is beaten at the first ratio, and the third, alone, goes on to all of the data.
     assert results["state"] == "completed", results
@@ -135,11 +140,14 @@ def test_three_candidates_on_growing_data(by_loss, cpu, tmp_path):
     for said in ("candidate_3", "beaten at 25 %", "diverged", "100 %"):
         assert said in summary
     assert len(list((path / "logs").glob("progressive_training_*.log"))) == 1
-    assert read_progressive(path) == study
+    assert stored_study(path, ProgressiveStudy) == study
+    assert read_results(path) == record
 
     # Said again, there is nothing left to do: no Ray, and no file of a stage is touched.
     before, again = times(path), _Notes()
-    repeated = progressive(study, by_loss, profile=one, path=path, resume=True, follower=again)
+    repeated = run_experiments(
+        study, [by_loss], profile=one, path=path, resume=True, follower=again
+    ).as_json()
     assert times(path) == before
     assert again.states == []
     changing = ("started", "seconds", "experiments")
@@ -153,12 +161,13 @@ def test_too_much_memory_takes_smaller_batches_and_too_little_gain_ends_it(by_lo
     path, notes = tmp_path / "study", _Notes()
     study = ProgressiveStudy(
         name="lone",
+        experiment="by_loss",
         ratios=(Fraction(1, 4), Fraction(1, 2), Fraction(3, 4), Fraction(1)),
         on_baseline="warn",
         max_memory_mb=1,
         min_gain=1000.0,
     )
-    results = progressive(study, by_loss, profile=cpu, path=path, follower=notes)
+    results = run_experiments(study, [by_loss], profile=cpu, path=path, follower=notes).as_json()
     first, second = results["stages"]
     assert [each["batch_size"] for each in (first, second)] == [2, 1]
     assert [each["gradient_accumulation_steps"] for each in (first, second)] == [2, 4]
@@ -186,7 +195,9 @@ def test_too_much_memory_takes_smaller_batches_and_too_little_gain_ends_it(by_lo
 
 
 def test_the_summary_says_that_no_candidate_beat_the_trivial_baseline(tiny, tmp_path):
-    study = ProgressiveStudy(name="two", ratios=RATIOS, candidates=({LR: 1e-3}, {LR: 1e-4}))
+    study = ProgressiveStudy(
+        name="two", experiment="bert", ratios=RATIOS, candidates=({LR: 1e-3}, {LR: 1e-4})
+    )
     experiment = tiny("bert", "full")
     strategy = Progressive(
         study, [experiment] * 2, tmp_path, log_file="log", forecaster=lambda records: None

@@ -40,6 +40,7 @@ WITHIN = 0.1 * math.log10(1e-2 / 1e-5)
 def sweep(**values) -> SweepStudy:
     values = {
         "name": "known",
+        "experiment": "kobart_baseline",
         "space": SPACE,
         "metrics": [SweepMetric(name="eval_loss", direction="min")],
     } | values

@@ -13,9 +13,11 @@ from dure.events import RunProgress, StudyListener
 from dure.files import read_json_lines
 from dure.runs.folder import RunFolder
 from dure.studies.divergence import DivergedError, DivergenceGuard
-from dure.studies.sweep.driver import RESULTS, parse_point, plan_sweep, read_sweep, sweep, winner_overrides
+from dure.studies.life_cycle import run_experiments
+from dure.studies.study import stored_study
+from dure.studies.sweep.driver import RESULTS, winner_overrides
 from dure.studies.sweep.optuna_study import JOURNAL
-from dure.studies.sweep.plan import SweepMetric
+from dure.studies.sweep.plan import SweepMetric, SweepStudy, parse_point, plan_sweep
 from dure.studies.sweep.results import stability
 from dure.studies.sweep.strategy import Sweep
 
@@ -42,10 +44,11 @@ def wide(tmp_path):
 def test_a_sweep_of_a_tiny_model_from_first_points_to_more_trials(tiny, cpu, wide, tmp_path):
     experiment = tiny("bart", "full", best_metric="eval_loss", warmup_ratio=0.0, max_steps=6)
     path = tmp_path / "study"
-    study = plan_sweep(experiment, space=wide, num_trials=3, tries=("1e-4", "1e-2", "1"))
+    study = plan_sweep("tiny", space=wide, num_trials=3, tries=("1e-4", "1e-2", "1"))
     notes = _Notes()
     one = cpu.model_copy(update={"max_concurrent_trials": 1})
-    summary = sweep(study, experiment, profile=one, path=path, follower=notes)
+    results = run_experiments(study, [experiment], profile=one, path=path, follower=notes)
+    summary = results.as_json()
 
     assert summary["state"] == "completed", summary
     assert [summary["values"][f"trial_00{place}"] for place in range(3)] == [
@@ -85,13 +88,16 @@ def test_a_sweep_of_a_tiny_model_from_first_points_to_more_trials(tiny, cpu, wid
 
     # Continued with two more: nothing is run again, and the search goes on.
     before = (path / "trial_000" / "result.json").stat().st_mtime_ns
-    more = plan_sweep(experiment, num_trials=4, tries=("5e-3",), stored=path)
+    begun = stored_study(path, SweepStudy)
+    more = plan_sweep("tiny", num_trials=4, tries=("5e-3",), before=begun).continued(begun, str(path))
     again = _Notes()
-    summary = sweep(more, experiment, profile=one, path=path, resume=True, follower=again)
+    summary = run_experiments(
+        more, [experiment], profile=one, path=path, resume=True, follower=again
+    ).as_json()
     assert {name for name, _ in again.states} == {"trial_003"}
     assert summary["values"]["trial_003"] == {LR: 5e-3}
     assert (path / "trial_000" / "result.json").stat().st_mtime_ns == before
-    assert read_sweep(path).num_trials == 4
+    assert stored_study(path, SweepStudy).num_trials == 4
 
 
 def test_what_cannot_be_is_said_before_anything_starts(tiny, tmp_path):
@@ -101,10 +107,10 @@ def test_what_cannot_be_is_said_before_anything_starts(tiny, tmp_path):
         "parameters:\n  training.learning_rat: {type: uniform, low: 0.1, high: 0.2}\n", encoding="utf-8"
     )
     with pytest.raises(UserError, match="unknown key 'training\\.learning_rat'"):
-        Sweep(plan_sweep(experiment, space=str(space)), experiment, tmp_path / "a")
+        Sweep(plan_sweep("tiny", space=str(space)).resolved([experiment]), experiment, tmp_path / "a")
     with pytest.raises(UserError, match="end only"):
-        Sweep(plan_sweep(experiment, scheduler="asha"), experiment, tmp_path / "b")
-    two = plan_sweep(experiment, scheduler="median", metrics=["eval_loss", "seconds"])
+        Sweep(plan_sweep("tiny", scheduler="asha").resolved([experiment]), experiment, tmp_path / "b")
+    two = plan_sweep("tiny", scheduler="median", metrics=["eval_loss", "seconds"]).resolved([experiment])
     assert two.metrics[1] == SweepMetric(name="seconds", direction="min")
     with pytest.raises(UserError, match="by 2 metrics"):
         Sweep(two, experiment, tmp_path / "c")
@@ -113,11 +119,11 @@ def test_what_cannot_be_is_said_before_anything_starts(tiny, tmp_path):
     seeds = tmp_path / "seeds.yaml"
     seeds.write_text("parameters:\n  experiment.seed: {type: int, low: 1, high: 9}\n", encoding="utf-8")
     with pytest.raises(UserError, match="all trials share"):
-        plan_sweep(experiment, space=str(seeds))
+        plan_sweep("tiny", space=str(seeds))
 
 
 def test_points_are_read_as_people_write_them(tiny):
-    space = plan_sweep(tiny("t5"), space="optimizer").space
+    space = plan_sweep("tiny", space="optimizer").space
     assert parse_point(space, "1e-4") == {LR: 1e-4}
     assert parse_point(space, f"{LR}=2e-4,training.scheduler=cosine") == {
         LR: 2e-4,

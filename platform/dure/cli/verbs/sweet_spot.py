@@ -1,0 +1,35 @@
+"""Say when each module was at its best."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dure.cli import options
+from dure.cli.app import verb
+from dure.cli.printing import print_result, tell
+
+Run = Annotated[Path, typer.Argument(help="Folder of a finished run.", metavar="RUN")]
+
+
+@verb("sweet-spot", place=70)
+def sweet_spot(
+    run: Run,
+    window: Annotated[int, typer.Option(min=2, help="Epochs that must be stable and converged.")] = 5,
+    max_std: Annotated[
+        float, typer.Option(min=0, help="Largest standard deviation of a stable window.")
+    ] = 0.01,
+    max_gap: Annotated[float, typer.Option(min=0, help="Largest validation loss above training loss.")] = 0.1,
+    max_change: Annotated[float, typer.Option(min=0, help="Largest change over a converged window.")] = 0.01,
+    as_json: options.Json = False,
+) -> None:
+    """Say at which epoch each module of a run was at its best."""
+    from dure.epochs import driver as module_epochs
+    from dure.epochs.sweet_spot import Thresholds
+    from dure.epochs.sweet_spot_table import sweet_spot_table
+
+    thresholds = Thresholds(window=window, max_std=max_std, max_gap=max_gap, max_change=max_change)
+    record = module_epochs.find_sweet_spots(run, thresholds=thresholds, tell=tell)
+    print_result(record, sweet_spot_table(record), as_json=as_json)

@@ -1,0 +1,24 @@
+"""Run one experiment."""
+
+from __future__ import annotations
+
+from dure.cli import options
+from dure.cli.app import verb
+
+
+@verb("train", place=10, background=True)
+def train(
+    experiment: options.ExperimentName,
+    overrides: options.Overrides = None,
+    from_sweep: options.FromSweep = None,
+    *,
+    common: options.Training,
+) -> int:
+    """Run one experiment."""
+    from dure.cli.running import run_experiment
+    from dure.config.loading import load_experiment
+    from dure.studies.sweep.driver import winner_overrides
+
+    best = [] if from_sweep is None else winner_overrides(from_sweep)
+    chosen = load_experiment(experiment, [*best, *(overrides or ())])
+    return run_experiment(chosen, common.asked(), as_json=common.as_json)

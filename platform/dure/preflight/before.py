@@ -1,0 +1,113 @@
+"""What is checked before anything starts, the same for every verb and every kind of study; cheap checks come first.
+
+``dure validate`` makes these checks too, by the same functions, so that both say the same words; it goes on after the
+first that fails, where these stop.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dure.config.schema import Experiment, Profile
+from dure.errors import UserError
+from dure.family import load_family
+from dure.preflight.checks import CannotTellError, Note
+from dure.preflight.settings import batch, best_metric, foretold, sources
+
+logger = logging.getLogger(__name__)
+Tell = Callable[[str], None]
+
+
+def check_settings(experiments: Sequence[Experiment], *, with_tables: bool = True) -> None:
+    """Check what can be known of experiments without reading a table, beyond what their sections say.
+
+    Args:
+        experiments: Resolved experiments.
+        with_tables: Whether their tables must be there.
+
+    Raises:
+        UserError: A family, one of its options, the metric that chooses the best checkpoint, a table, or the
+            cache is not as it must be.
+    """
+    from dure.family.corpus import cache_folder
+
+    if with_tables:
+        cache_folder()
+    for experiment in experiments:
+        family = load_family(experiment)
+        best_metric(Note(), family)
+        if with_tables:
+            sources(Note(), family)
+
+
+def before_run(
+    checked: Sequence[Experiment],
+    read: Sequence[Experiment],
+    *,
+    profile: Profile,
+    output: Path | None,
+    tell: Tell,
+    num_copies: int = 1,
+    any_will_do: bool = False,
+) -> None:
+    """Check everything that would end a run or study for a mistake of its user.
+
+    Args:
+        checked: Experiments whose settings are checked.
+        read: Experiments whose rows are read and whose files are foretold.
+        profile: The machine.
+        output: Folder that is written to, if it is known.
+        tell: Gets a line on what the disk will have to hold.
+        num_copies: Runs of each of ``read`` that leave files.
+        any_will_do: Whether rows may be wrong as long as those of one experiment are right.
+
+    Raises:
+        UserError: What is wrong, with its place and what to do.
+    """
+    check_settings(checked)
+    for experiment in read:
+        batch(Note(), experiment, profile)
+    _check_rows(read, any_will_do=any_will_do)
+    _check_disk(read, profile, output, num_copies, tell)
+
+
+def _check_rows(experiments: Sequence[Experiment], *, any_will_do: bool) -> None:
+    """Read the tables of experiments, which the cache keeps for the run."""
+    from dure.family.corpus import check_tables
+
+    wrong: list[UserError] = []
+    for experiment in experiments:
+        try:
+            check_tables(load_family(experiment))
+        except UserError as error:
+            if not any_will_do:
+                raise
+            wrong.append(error)
+    if wrong and len(wrong) == len(experiments):
+        raise wrong[0]
+
+
+def _check_disk(
+    experiments: Sequence[Experiment], profile: Profile, output: Path | None, num_copies: int, tell: Tell
+) -> None:
+    """Check that what all runs keep fits onto the disk; a miniature's files, and what is not known, do not count."""
+    from dure.outputs import outputs
+    from dure.preflight.forecast import check_room
+
+    total = 0
+    for experiment in experiments:
+        if experiment.rehearsal.enabled:
+            continue
+        try:
+            total += num_copies * foretold(load_family(experiment), profile).disk
+        except CannotTellError as error:
+            logger.info("disk of %s: %s", experiment.name, error.reason)
+        except UserError:
+            # The run names it, with its place, when it loads the model.
+            logger.info("disk of %s: its model cannot be looked at", experiment.name)
+    if total:
+        note = Note()
+        check_room(note, total, output or outputs())
+        tell(f"disk: {note.found}")

@@ -1,0 +1,90 @@
+"""Checks of one experiment that read no table: its metric, its sources, its batch, and what its files will take."""
+
+from __future__ import annotations
+
+import logging
+
+from dure.config.data import Source, source_name
+from dure.config.schema import Experiment, Profile
+from dure.errors import UserError
+from dure.family import Family
+from dure.preflight.checks import CannotTellError, Note
+from dure.preflight.model import ModelFacts, elsewhere, model_facts, offline, only_on_the_hub
+from dure.runs.forecast import Forecast, forecast
+
+logger = logging.getLogger(__name__)
+
+
+def best_metric(note: Note, family: Family) -> None:
+    """Check that the family has the metric that chooses the best checkpoint, and knows which way it is better."""
+    metric = family.best_metric
+    note.found = f"{metric.name}, {metric.sentence}"
+
+
+def sources(note: Note, family: Family) -> dict[str, Source]:
+    """Return the table that each split is read from, when all are there and belong together."""
+    from dure.config.data import SAMPLE
+    from dure.family.corpus import check_sources
+
+    check_sources(family.experiment)
+    data = family.experiment.data
+    found: dict[str, Source] = {"train": data.train}
+    if data.fold is None:
+        test = SAMPLE if data.test is None and data.train == SAMPLE else data.test
+        found |= {split: source for split, source in (("dev", data.dev), ("test", test)) if source}
+    note.found = ", ".join(f"{split}: {source_name(source)}" for split, source in found.items())
+    return found
+
+
+def batch(note: Note, experiment: Experiment, profile: Profile) -> None:
+    """Check that the workers of a profile can share the batch out."""
+    from dure.training.arguments import worker_batch_size
+
+    rows = worker_batch_size(experiment, profile.num_workers)
+    training = experiment.training
+    note.found = (
+        f"{training.effective_batch_size} rows a step: {rows} for each of {profile.num_workers} worker(s), "
+        f"{training.gradient_accumulation_steps} times"
+    )
+
+
+def foretold(family: Family, profile: Profile, facts: ModelFacts | None = None) -> Forecast:
+    """Return what a run will take of memory and disk.
+
+    Args:
+        family: With its experiment.
+        profile: The machine.
+        facts: Sizes of the model, when they are known already.
+
+    Raises:
+        UserError: The model is none of the family, or its checkpoint is wrong.
+        CannotTellError: The checkpoint is not on this machine.
+    """
+    experiment = family.experiment
+    facts = facts or _facts(family)
+    asked = experiment.training.precision
+    return forecast(
+        experiment,
+        facts.num_parameters,
+        facts.num_trained,
+        profile.precision if asked == "auto" else asked,
+        in_4bit=experiment.model.quantization is not None and profile.quantization,
+    )
+
+
+def _facts(family: Family) -> ModelFacts:
+    """Count the model, by its configuration where there is one, since rows would have to be encoded otherwise."""
+    from dure.family.corpus import load_corpus
+
+    try:
+        return model_facts(Note(), family, None)
+    except CannotTellError:
+        # A model from random weights is as large as the vocabulary of its rows.
+        try:
+            with offline():
+                tokenizer = load_corpus(family, tell=logger.info).tokenizer
+        except UserError as error:
+            if only_on_the_hub(error, family.experiment.model):
+                raise elsewhere(family.experiment.model) from None
+            raise
+        return model_facts(Note(), family, tokenizer)

@@ -1,0 +1,1 @@
+"""The batch: several experiments side by side, compared in one table."""

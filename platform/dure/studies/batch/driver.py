@@ -1,0 +1,59 @@
+"""The batch as a kind of study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from rich.console import RenderableType
+
+from dure.config.schema import Experiment
+from dure.reporting.summary import summary_table
+from dure.studies.batch.plan import BatchStudy
+from dure.studies.batch.results import BatchResults
+from dure.studies.kind import Kind, Session
+
+
+class BatchKind(Kind[BatchStudy, BatchResults]):
+    """A finished experiment of the folder is not run again; an interrupted one continues from its checkpoint."""
+
+    results = BatchResults
+    results_file: ClassVar[str] = "experiment_summary.json"
+    text_file: ClassVar[str | None] = "experiment_summary.txt"
+    runs_what_it_can: ClassVar[bool] = True
+
+    def checked(self) -> Sequence[Experiment]:
+        """Return the experiments, after a look at what ranks them."""
+        from dure.studies.batch.strategy import column_metrics
+
+        column_metrics(self.study, self.shown())
+        return self.shown()
+
+    def stored(self) -> Mapping[str, Experiment]:
+        """Return every experiment, in its own folder."""
+        return {each.name: each for each in self.shown()}
+
+    def watched(self) -> Sequence[str]:
+        """Return the columns of the table."""
+        return self.study.metrics
+
+    def run(self, session: Session) -> BatchResults:
+        """Run the experiments side by side."""
+        from dure.reporting.tracking import trackers_for
+        from dure.studies.adapter import run_study
+        from dure.studies.batch.strategy import Batch
+
+        experiments = self.shown()
+        return run_study(
+            Batch(self.study, experiments),
+            profile=session.profile,
+            path=session.path,
+            follower=session.follower,
+            listeners=trackers_for,
+            address=session.address,
+        )
+
+    @staticmethod
+    def table(results: BatchResults) -> RenderableType:
+        """Return the experiments, best first."""
+        return summary_table(results.as_json())

@@ -1,0 +1,100 @@
+"""The batch on Ray Tune: one trial per experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dure.config.schema import Experiment
+from dure.errors import UserError, nearest
+from dure.events import TrialStatus
+from dure.metrics.metric import Metric, choosable, definitions, undeclared
+from dure.studies.batch.plan import BatchStudy
+from dure.studies.batch.results import BatchResults
+from dure.studies.strategy import Strategy, TrialPlan
+
+
+class Batch(Strategy[BatchResults]):
+    """Runs every experiment once.
+
+    Args:
+        study: The study as its YAML says it.
+        experiments: Its experiments, resolved, in its order.
+
+    Raises:
+        UserError: Two experiments bear the same name, or the first metric cannot rank them.
+    """
+
+    kind = "batch"
+    results = BatchResults
+
+    def __init__(self, study: BatchStudy, experiments: Sequence[Experiment]) -> None:
+        self.name = study.name
+        self.study = study
+        names = [experiment.name for experiment in experiments]
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(
+                    f"two experiments are named '{name}'",
+                    where=f"study {study.name}",
+                    expected="distinct experiment.name, since each has a folder of its own",
+                )
+        self.metrics = column_metrics(study, experiments)
+        self._trials = tuple(TrialPlan(experiment.name, experiment) for experiment in experiments)
+
+    def trials(self) -> Sequence[TrialPlan]:
+        """Return one trial per experiment."""
+        return self._trials
+
+    def summary(self, trials: Sequence[TrialStatus]) -> Mapping[str, Any]:
+        """Return the columns of the table and the best experiment by the first of them."""
+        metric = self.metrics[0]
+        scores = {
+            trial.name: value
+            for trial in trials
+            if trial.state == "completed" and isinstance(value := trial.metrics.get(metric.name), int | float)
+        }
+        return {
+            "metrics": list(self.study.metrics),
+            "definitions": definitions(self.metrics),
+            "best": metric.best(scores),
+        }
+
+
+def column_metrics(study: BatchStudy, experiments: Sequence[Experiment]) -> tuple[Metric, ...]:
+    """Return the metrics of the table's columns, as the families of the experiments declare them.
+
+    A column that no family has stays empty; but the first one ranks.
+
+    Raises:
+        UserError: No family has the first metric, it says nothing about quality, or two families mean different
+            things by one name.
+    """
+    from dure.family import load_family
+
+    families = [load_family(each) for each in experiments]
+    found = []
+    for name in study.metrics:
+        declared = {metric: each for each in families if (metric := each.metric(name)) is not None}
+        if len(declared) > 1:
+            owners = " and ".join(sorted({each.experiment.family for each in declared.values()}))
+            raise UserError(
+                f"'{name}' is declared differently by {owners}",
+                where=f"study {study.name}: metrics",
+                hint="compare these experiments in studies of their own",
+            )
+        found.append(next(iter(declared), undeclared(name)))
+    if found[0].direction is None:
+        names = dict.fromkeys(
+            name
+            for each in families
+            for name in choosable(each.metrics)
+            if (metric := each.metric(name)) is not None and metric.direction is not None
+        )
+        raise UserError(
+            f"'{found[0].name}' cannot rank: no family of these experiments declares which way it is better",
+            where=f"study {study.name}: metrics",
+            expected=f"first one of {', '.join(names)}",
+            hint=nearest(found[0].name, list(names)),
+        )
+    return tuple(found)

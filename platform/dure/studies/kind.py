@@ -1,0 +1,129 @@
+"""The contract of a kind of study: what :mod:`dure.studies.life_cycle` asks of it, and when."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Generic, TypeVar
+
+from rich.console import RenderableType
+
+from dure.config.schema import Experiment, Profile
+from dure.events import RunListener, StudyListener
+from dure.studies.plan import StudyPlan
+from dure.studies.results import StudyResults
+
+Plan = TypeVar("Plan", bound=StudyPlan)
+Results = TypeVar("Results", bound=StudyResults)
+Shape = Callable[[Experiment], Experiment]
+"""What the common options make of an experiment, such as its rehearsal."""
+
+
+def unshaped(experiment: Experiment) -> Experiment:
+    """Return the experiment as it is: no common option was given."""
+    return experiment
+
+
+@dataclass(frozen=True)
+class Session:
+    """Where and how a study runs this time.
+
+    Attributes:
+        profile: The machine of every trial.
+        path: Folder of the study, absolute.
+        resume: Whether the folder holds what is to be continued.
+        back_to: A checkpoint of the folder to go back to, for kinds that can.
+        address: Ray cluster to join.
+        follower: Who hears of the study, here in the driver.
+        run_followers: Who hears of a run that is no trial.
+    """
+
+    profile: Profile
+    path: Path
+    resume: bool = False
+    back_to: Path | None = None
+    address: str | None = None
+    follower: StudyListener = field(default_factory=StudyListener)
+    run_followers: Sequence[RunListener] = ()
+
+
+class Kind(ABC, Generic[Plan, Results]):
+    """One study on its way from its plan to its results.
+
+    Made when the plan is resolved and the experiments are loaded. Then, in this order: :meth:`shown` for a dry run,
+    :meth:`checked` and :meth:`read` before anything starts, :meth:`stored` when a folder is continued and once more
+    before :meth:`begin` and :meth:`run`, each called once; the folder is claimed by then. :meth:`table` is
+    asked of results, also of those that were read from a folder.
+
+    Args:
+        study: The plan, resolved.
+        experiments: Its experiments in its order, as their YAML and the overrides say them.
+        shape: What the common options make of each.
+
+    Raises:
+        UserError: The experiments cannot be run in one study.
+    """
+
+    results: ClassVar[type[StudyResults]]
+    """The record that the study leaves."""
+    results_file: ClassVar[str]
+    """Its file in the study's folder."""
+    text_file: ClassVar[str | None] = None
+    """File that gets the table of the results as text."""
+    pid_file: ClassVar[str] = "dure.pid"
+    """File that names the process while the study runs in the background."""
+    runs_what_it_can: ClassVar[bool] = False
+    """Whether an experiment whose rows are wrong stops nobody else."""
+
+    def __init__(self, study: Plan, experiments: Sequence[Experiment], shape: Shape = unshaped) -> None:
+        self.study = study
+        self.experiments = tuple(experiments)
+        self.shape = shape
+
+    def shown(self) -> Sequence[Experiment]:
+        """Return the experiments that a dry run prints."""
+        return [self.shape(each) for each in self.experiments]
+
+    def read(self) -> Sequence[Experiment]:
+        """Return experiments that stand for all trials: their rows are read, and their size is foretold."""
+        return self.shown()
+
+    @property
+    def num_copies(self) -> int:
+        """Runs of each of :meth:`read` whose files lie on the disk at the end."""
+        return 1
+
+    def checked(self) -> Sequence[Experiment]:
+        """Return experiments whose settings are checked, metric and sources above all; cheap."""
+        return self.read()
+
+    def stored(self) -> Mapping[str, Experiment]:
+        """Return what is kept as ``experiment.yaml``, by folder within the study's; it cannot change later."""
+        return {}
+
+    @abstractmethod
+    def watched(self) -> Sequence[str]:
+        """Return the metrics that the console shows."""
+
+    def begin(self, session: Session) -> None:
+        """Set a folder in order that is continued; its ``study.yaml`` is still that of the session before.
+
+        Raises:
+            UserError: The folder cannot be continued so.
+        """
+
+    @abstractmethod
+    def run(self, session: Session) -> Results:
+        """Run the study, or what is left of it; what is finished in the folder is not done again.
+
+        Raises:
+            UserError: An experiment, its data or the cluster is wrong.
+            RunError: Ray does not start, or a step failed.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def table(results: Results) -> RenderableType:
+        """Return the results for people, also of a study that still runs."""

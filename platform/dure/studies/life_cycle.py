@@ -1,0 +1,257 @@
+"""The life of a study of any kind: plan, checks, folder, run, results, report.
+
+``dure run``, every verb and the Python interface go through here; what differs by kind is asked of
+:class:`dure.studies.kind.Kind`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dure.config.loading import dump_yaml
+from dure.config.rehearsal import shaped
+from dure.config.schema import Experiment, Profile
+from dure.events import RunListener, StudyListener
+from dure.files import write_text
+from dure.outputs import RUN_RECORD, output_folder
+from dure.runs.folder import STUDY_FILE, stored_experiment
+from dure.storage.pushing import kept_in_storage
+from dure.studies.kind import Kind, Session, Shape, unshaped
+from dure.studies.plan import StudyPlan
+from dure.studies.results import StudyResults
+from dure.studies.study import stored_study
+
+if TYPE_CHECKING:
+    from dure.reporting.terminal import Terminal
+
+Plan = TypeVar("Plan", bound=StudyPlan)
+Tell = Callable[[str], None]
+
+
+def _silent(message: str) -> None:
+    """Tell nobody."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the common options say, beside the study itself.
+
+    Attributes:
+        profile: Machine profile by name or file; recognised when not given.
+        address: Ray cluster to join.
+        output: Folder of the study.
+        resume: Continue in ``output``, or in the newest folder of the study's name.
+        back_to: A checkpoint of ``output`` to go back to.
+        rehearse: A miniature model on few rows for few steps.
+        one_epoch: One pass over the data.
+        samples: Use at most so many training rows, and validation rows.
+        dry_run: Only resolve; neither the machine nor tables have to be here.
+        tell: Gets one-line messages before the study starts.
+    """
+
+    profile: str | None = None
+    address: str | None = None
+    output: Path | None = None
+    resume: bool = False
+    back_to: Path | None = None
+    rehearse: bool = False
+    one_epoch: bool = False
+    samples: int | None = None
+    dry_run: bool = False
+    tell: Tell = _silent
+
+    @property
+    def shape(self) -> Shape:
+        """What the options make of an experiment."""
+        return partial(shaped, rehearse=self.rehearse, one_epoch=self.one_epoch, samples=self.samples)
+
+    @cached_property
+    def machine(self) -> Profile | None:
+        """The machine; None of a dry run."""
+        from dure.runtime.placement import choose_profile
+
+        return None if self.dry_run else choose_profile(self.profile, self.tell, address=self.address)
+
+
+def continued_folder(plan: type[StudyPlan], name: str, asked: Asked) -> Path | None:
+    """Return the folder that a command continues; None for a new study.
+
+    Args:
+        plan: Kind of the study.
+        name: Its name.
+        asked: The common options.
+
+    Raises:
+        UserError: There is nothing to resume, or storage does not answer.
+    """
+    resume = asked.resume
+    if plan.continues_by_itself and asked.output is not None:
+        resume = resume or (asked.output / STUDY_FILE).is_file()
+    if not resume:
+        return None
+    return output_folder(name, asked.output, resume=True, record=STUDY_FILE, profile=asked.machine)
+
+
+def stored_for(study: Plan, asked: Asked) -> Plan | None:
+    """Return the study that a command continues, as it was started; None for a new one.
+
+    Args:
+        study: As far as the command says it; its experiments name it.
+        asked: The common options.
+
+    Raises:
+        UserError: There is nothing to resume, or the folder is of another kind of study.
+    """
+    path = continued_folder(type(study), study.named(study.load()).name, asked)
+    return None if path is None else stored_study(path, type(study))
+
+
+def prepare(study: StudyPlan, asked: Asked) -> tuple[Kind[Any, Any], Path | None]:
+    """Return a study that is ready to be checked, and the folder that it continues.
+
+    Raises:
+        UserError: The study, one of its experiments or the folder is wrong, or it changes what cannot change.
+    """
+    experiments = study.load()
+    study = study.named(experiments)
+    path = continued_folder(type(study), study.name, asked)
+    if path is not None:
+        study = study.continued(stored_study(path, type(study)), str(path))
+    study = study.resolved(experiments)
+    return study.kind_of()(study, experiments, asked.shape), path
+
+
+def preview(study: StudyPlan, asked: Asked) -> Kind[Any, Any]:
+    """Return a study as it would run, with its settings checked; what ``--dry-run`` prints.
+
+    Raises:
+        UserError: As :func:`run`, as far as that can be known without tables and machine.
+    """
+    from dure.preflight.before import check_settings
+
+    kind, _ = prepare(study, asked)
+    check_settings(kind.checked(), with_tables=False)
+    return kind
+
+
+def run(study: StudyPlan, asked: Asked, *, screen: Terminal) -> StudyResults:
+    """Run a study from its plan to its results.
+
+    Args:
+        study: Of any kind, from YAML or from the options of a verb.
+        asked: The common options.
+        screen: Where progress is shown.
+
+    Raises:
+        UserError: Something that was given is wrong; nothing has started.
+        RunError: Ray does not start, or a step failed.
+        Stopped: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
+    """
+    from dure.jobs.background_folders import claim
+    from dure.modeling.hub import require_checkpoints
+    from dure.preflight.before import before_run
+    from dure.reporting.console import RunConsole, StudyConsole
+
+    kind, path = prepare(study, asked)
+    if asked.address is None:  # the nodes of a cluster fetch for themselves
+        require_checkpoints(kind.checked())
+    machine, resume = asked.machine, path is not None
+    assert machine is not None, "a dry run is not run"
+    before_run(
+        kind.checked(),
+        kind.read(),
+        profile=machine,
+        output=path or asked.output,
+        num_copies=kind.num_copies,
+        any_will_do=kind.runs_what_it_can,
+        tell=asked.tell,
+    )
+    if path is None:
+        path = output_folder(kind.study.name, asked.output, resume=False, profile=machine)
+    claim(path, pid_file=kind.pid_file)
+    results: StudyResults = conduct(
+        kind,
+        profile=machine,
+        path=path,
+        resume=resume,
+        back_to=asked.back_to,
+        address=asked.address,
+        follower=StudyConsole(screen, metrics=kind.watched()),
+        run_followers=(RunConsole(screen),),
+    )
+    return results
+
+
+@kept_in_storage
+def conduct(
+    kind: Kind[Any, Any],
+    *,
+    profile: Profile,
+    path: Path,
+    resume: bool = False,
+    back_to: Path | None = None,
+    address: str | None = None,
+    follower: StudyListener | None = None,
+    run_followers: Sequence[RunListener] = (),
+) -> Any:
+    """Run a study that is checked in its folder, and leave its results there.
+
+    Args:
+        kind: The study.
+        profile: The machine.
+        path: The folder.
+        resume: Continue what it holds.
+        back_to: A checkpoint of it to go back to.
+        address: Ray cluster to join.
+        follower: Who hears of the study, here in the driver.
+        run_followers: Who hears of a run that is no trial.
+
+    Returns:
+        The record of the study's kind.
+
+    Raises:
+        UserError: An experiment, the folder or the cluster is wrong, or settings changed that cannot.
+        RunError: Ray does not start, or a step failed.
+    """
+    from dure.jobs.background_folders import refuse_second
+    from dure.reporting.columns import plain_text
+
+    path = path.resolve()
+    refuse_second(path)
+    kept = kind.stored()
+    if resume:
+        for folder, experiment in kept.items():
+            stored_experiment(path / folder, experiment)
+    session = Session(
+        profile, path, resume, back_to, address, follower or StudyListener(), tuple(run_followers)
+    )
+    kind.begin(session)
+    write_text(path / STUDY_FILE, dump_yaml(kind.study))
+    for folder, experiment in kept.items():
+        write_text(path / folder / RUN_RECORD, dump_yaml(experiment))
+    results = kind.run(session)
+    results.write(path / kind.results_file)
+    if kind.text_file is not None:
+        write_text(path / kind.text_file, plain_text(kind.table(results)))
+    return results
+
+
+def run_experiments(
+    study: StudyPlan,
+    experiments: Sequence[Experiment],
+    *,
+    profile: Profile,
+    path: Path,
+    shape: Shape = unshaped,
+    resume: bool = False,
+    address: str | None = None,
+    follower: StudyListener | None = None,
+) -> Any:
+    """Run a study of experiments that are at hand, not named in it; see :func:`conduct`."""
+    study = study.named(experiments).resolved(experiments)
+    kind = study.kind_of()(study, experiments, shape)
+    return conduct(kind, profile=profile, path=path, resume=resume, address=address, follower=follower)

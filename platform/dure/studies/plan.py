@@ -1,0 +1,143 @@
+"""What a study of any kind says in its YAML; each kind adds its own keys in its ``plan.py``."""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+
+from pydantic import BeforeValidator, Field
+
+from dure.config.loading import load_experiment
+from dure.config.scalars import Name, Text
+from dure.config.schema import Experiment
+from dure.config.section import Section
+from dure.errors import UserError
+
+if TYPE_CHECKING:
+    from dure.studies.kind import Kind
+
+_LONGEST_STEM = 80
+
+
+def _as_texts(value: Any) -> Any:
+    """Turn ``{training: {epochs: 3}}`` into ``training.epochs=3``; a list is left as it is."""
+    if not isinstance(value, Mapping):
+        return value
+    return [f"{key}={json.dumps(inner, ensure_ascii=False)}" for key, inner in _flat(value).items()]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        found |= _flat(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
+    return found
+
+
+Overrides = Annotated[
+    tuple[Text, ...], BeforeValidator(_as_texts, json_schema_input_type=list[str] | dict[str, Any])
+]
+"""Settings laid over experiments: ``[training.epochs=3]``, or keys and values."""
+
+
+class StudyPlan(Section, ABC):
+    """Base of the kinds of study: what to run, without where and with which common options.
+
+    :mod:`dure.studies.life_cycle` calls :meth:`continued` when a folder is continued, :meth:`resolved` once the
+    experiments are loaded, and :meth:`kind_of` to run it.
+    """
+
+    suffix: ClassVar[str]
+    """What the name of a study gets after the name of its experiment, when its file gives none."""
+    words: ClassVar[str]
+    """The kind in words, such as ``sweep``."""
+    continues_by_itself: ClassVar[bool] = False
+    """Whether the same command with the same ``--output`` continues, without ``--resume``."""
+    fixed: ClassVar[Mapping[str, str]] = {}
+    """Keys that cannot change while a study goes on, and the option of the kind's verb that says each."""
+
+    kind: str
+    """Kind of the study; a file must name it."""
+    name: Name = Field(default_factory=str)
+    """Name of the study; also that of its folder and of its W&B group. Made of its experiment's when not given."""
+    description: str = ""
+    """One sentence on what the study finds out."""
+    overrides: Overrides = ()
+    """Settings laid over every experiment: a list of a.b=value, or keys and values."""
+
+    @property
+    @abstractmethod
+    def sources(self) -> Sequence[str]:
+        """The experiments, by name or file."""
+
+    def load(self) -> list[Experiment]:
+        """Return the experiments, with the overrides.
+
+        Raises:
+            UserError: There is none of a name, or something in one is wrong.
+        """
+        return [load_experiment(each, self.overrides) for each in self.sources]
+
+    def with_values(self, **values: Any) -> Self:
+        """Return the study with other values, checked as those of a file are."""
+        return type(self).model_validate(self.said() | values)
+
+    def said(self) -> dict[str, Any]:
+        """Return the keys that the study says itself, without defaults."""
+        return {key: getattr(self, key) for key in self.model_fields_set}
+
+    def with_overrides(self, overrides: Sequence[str]) -> Self:
+        """Return the study with further settings for its experiments, which win over its own."""
+        return self.with_values(overrides=(*self.overrides, *overrides)) if overrides else self
+
+    def named(self, experiments: Sequence[Experiment]) -> Self:
+        """Return the study with a name, made of those of its experiments when its file gives none."""
+        names = [experiment.name for experiment in experiments]
+        return self if self.name else self.with_values(name=named_after(names, self.suffix))
+
+    def continued(self, before: Self, where: str) -> Self:
+        """Return this study as it goes on in a folder: what it does not say stays as it was there.
+
+        Args:
+            before: The study that the folder was started with.
+            where: The folder, for errors.
+
+        Raises:
+            UserError: It changes what cannot change.
+        """
+        for key, option in self.fixed.items():
+            if key in self.model_fields_set and not self.is_same(key, before):
+                raise UserError(
+                    f"'{key}' cannot change while a {self.words} goes on",
+                    where=option,
+                    hint=f"leave it out, or see {where}",
+                )
+        free = self.model_fields_set - self.fixed.keys() - {"name"}
+        return before.with_values(**{key: getattr(self, key) for key in free})
+
+    def is_same(self, key: str, before: Self) -> bool:
+        """Return whether a key that cannot change says what it said before."""
+        return bool(getattr(self, key) == getattr(before, key))
+
+    def resolved(self, experiments: Sequence[Experiment]) -> Self:
+        """Return the study with what it leaves to its experiments filled in.
+
+        Raises:
+            UserError: The experiments do not fit it, or each other.
+        """
+        return self
+
+    @classmethod
+    @abstractmethod
+    def kind_of(cls) -> type[Kind[Any, Any]]:
+        """Return what runs studies of this kind; imported only now, since plans need no heavy libraries."""
+
+
+def named_after(names: Sequence[str], suffix: str) -> str:
+    """Return the name of a study of these experiments: ``transfer_bert-sweep``, ``one-and-2-more-crossval``."""
+    stems = [re.sub(r"[^A-Za-z0-9_.-]+", "-", name).lstrip("-_.") or "study" for name in names]
+    shown = stems[0] if len(stems) == 1 else f"{stems[0][:50]}-and-{len(stems) - 1}-more"
+    return f"{shown[:_LONGEST_STEM]}-{suffix}"

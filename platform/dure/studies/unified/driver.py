@@ -1,0 +1,202 @@
+"""The unified training as a kind of study: sweep, train, sweet spots and crossover, each step done once."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+from rich.console import RenderableType
+
+from dure.config.loading import dump_yaml
+from dure.config.schema import Experiment
+from dure.errors import UserError
+from dure.files import read_json_lines, write_json, write_text
+from dure.runs.epochs import epochs_of
+from dure.runs.folder import STUDY_FILE, UnifiedFolder, stored_experiment
+from dure.studies.kind import Kind, Session
+from dure.studies.study import stored_study
+from dure.studies.sweep.plan import SweepStudy
+from dure.studies.sweep.results import SweepResults
+from dure.studies.unified.plan import UnifiedStudy
+from dure.studies.unified.report import unified_table
+from dure.studies.unified.results import UnifiedResults
+
+Tell = Callable[[str], None]
+
+BASE = "experiment.yaml"
+RESULTS = "unified_results.json"
+SWEEP = "lr_sweep"
+SWEEP_RESULTS = "lr_sweep_results"
+CURVES = "training_curves.png"
+CONTINUED = "continues_after.json"
+"""Names the epoch that a folder's unfinished training went back to."""
+OOM = "oom_stats"
+
+
+class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
+    """The folder is that of the main run.
+
+    It gets ``lr_sweep_results/``, ``checkpoints_final/`` with the weights of epochs, ``metadata.json`` and
+    ``crossover_final.pth``, ``sweet_spot_analysis/``, ``oom_stats/``, ``logs/`` and ``training_curves.png``.
+    """
+
+    results = UnifiedResults
+    results_file: ClassVar[str] = RESULTS
+
+    def watched(self) -> Sequence[str]:
+        """Return what chooses the best checkpoint."""
+        return [self.experiments[0].training.best_metric]
+
+    def begin(self, session: Session) -> None:
+        """Look whether there is the checkpoint to go back to."""
+        file = session.back_to
+        known = [each.resolve() for each in epochs_of(UnifiedFolder(session.path).checkpoints).values()]
+        if file is not None and file.resolve() not in known:
+            raise UserError(
+                "this is no epoch of the training",
+                where=f"--resume {file}",
+                expected="its folder, or a checkpoint_epoch_….pt of its checkpoints_final/",
+            )
+
+    def run(self, session: Session) -> UnifiedResults:
+        """Run the pipeline, or what is left of it."""
+        from dure.epochs.epoch_keeper import EpochKeeper, write_metadata
+        from dure.family import load_family
+        from dure.runtime.experiment import train
+        from dure.studies.unified.plot import plot_curves
+
+        path, tell = session.path, session.follower.notified
+        folder, (experiment,) = UnifiedFolder(path), self.shown()
+        best: dict[str, Any] = {}
+        if self.study.sweep:
+            best = self._sweep(experiment, session)
+            values = ", ".join(f"{key}={value:g}" for key, value in best.items())
+            tell(f"step 1 of 4, sweep: {values} is the best")
+            experiment = experiment.with_(best, "the sweep")
+        if session.resume:
+            stored_experiment(path, experiment)
+        write_text(path / BASE, dump_yaml(experiment))
+        if session.back_to is not None:
+            _go_back(folder, session.back_to, experiment, tell)
+        result = train(
+            experiment,
+            profile=session.profile,
+            path=path,
+            resume=session.resume and folder.metrics.is_file(),
+            address=session.address,
+            followers=session.run_followers,
+            listeners=[EpochKeeper(load_family(experiment).module_losses())],
+            layout=UnifiedFolder,
+        )
+        write_metadata(folder)
+        _note_oom(folder, int(result.metrics.get("num_oom", 0)))
+        plot_curves(path / CURVES, read_json_lines(folder.metrics), title=experiment.name)
+        is_whole = self.study.crossover and result.state == "completed"
+        results = UnifiedResults.model_validate(
+            {
+                "study": self.study.name,
+                "kind": "unified",
+                "state": result.state,
+                "path": str(path),
+                "learning_rate": experiment.training.learning_rate,
+                "sweep": best or None,
+                "result": result.as_dict(),
+                **(_analyses(folder, session, tell) if is_whole else {}),
+            }
+        )
+        if result.state == "completed":
+            (path / CONTINUED).unlink(missing_ok=True)
+        return results
+
+    @staticmethod
+    def table(results: UnifiedResults) -> RenderableType:
+        """Return the main run, the sweet spots of its modules and the crossover."""
+        return unified_table(results.as_json())
+
+    def _sweep(self, experiment: Experiment, session: Session) -> dict[str, Any]:
+        """Search the learning rate in a folder of its own, unless that is done, and return the winner's values."""
+        from dure.studies.life_cycle import run_experiments
+        from dure.studies.sweep.driver import RESULTS as POINTS
+
+        place = session.path / SWEEP
+        started = (place / STUDY_FILE).is_file()
+        study = SweepStudy(
+            name=f"{experiment.name[:80]}-sweep",
+            experiment=self.study.experiment,
+            sampler="grid",
+            num_trials=self.study.sweep_points,
+        )
+        results: SweepResults = run_experiments(
+            stored_study(place, SweepStudy) if started else study,
+            [experiment.with_({"training.epochs": self.study.sweep_epochs, "training.keep_epochs": None})],
+            profile=session.profile,
+            path=place,
+            resume=started,
+            address=session.address,
+            follower=session.follower,
+        )
+        if results.best_values is None:
+            raise UserError(
+                "no point of the sweep completed", where=str(place), hint="see its experiment_summary.txt"
+            )
+        shutil.copytree(place / POINTS, session.path / SWEEP_RESULTS, dirs_exist_ok=True)
+        return dict(results.best_values)
+
+
+def _go_back(folder: UnifiedFolder, file: Path, experiment: Experiment, tell: Tell) -> None:
+    """Go back to an epoch, unless the same command did so before and what it began is not finished."""
+    from dure.epochs import driver as module_epochs
+    from dure.epochs.epoch_keeper import write_metadata
+    from dure.training.rewinding import go_back
+
+    mark = folder.path / CONTINUED
+    if mark.is_file() and json.loads(mark.read_text(encoding="utf-8"))["file"] == file.name:
+        tell(f"what went on after {file.name} is not finished and is continued")
+        return
+    go_back(
+        folder,
+        file,
+        experiment,
+        made_of_all=[
+            *folder.checkpoints.glob("crossover_final.*"),
+            *(folder.path / name for name in (RESULTS, CURVES, module_epochs.ANALYSIS)),
+            folder.metadata,
+        ],
+        notify=tell,
+    )
+    write_metadata(folder)
+    write_json(mark, {"file": file.name})
+
+
+def _analyses(folder: UnifiedFolder, session: Session, tell: Tell) -> dict[str, Any]:
+    """Find sweet spots and cross over, unless that is done."""
+    from dure.epochs import driver as module_epochs
+    from dure.epochs.sweet_spot import Thresholds
+
+    made = sorted((folder.path / module_epochs.ANALYSIS).glob("sweet_spot_analysis_*.json"))
+    if made:
+        spots = json.loads(made[-1].read_text(encoding="utf-8"))
+    else:
+        tell("step 3 of 4: sweet spots of the modules")
+        spots = module_epochs.find_sweet_spots(folder.path, thresholds=Thresholds(), tell=tell)
+    record = folder.checkpoints / "crossover_final.json"
+    if record.is_file() and record.with_suffix(".pth").is_file():
+        crossed = json.loads(record.read_text(encoding="utf-8"))
+    else:
+        tell("step 4 of 4: crossover")
+        crossed = module_epochs.cross_over(
+            folder.path, profile=session.profile, searches=("greedy", "optuna"), max_evaluations=40, tell=tell
+        )
+    return {"sweet_spots": spots, "crossover": crossed}
+
+
+def _note_oom(folder: UnifiedFolder, count: int) -> None:
+    """Say in ``oom_stats/`` that memory never ran out; when it did, the run has left its own account there."""
+    place = folder.path / OOM
+    if count == 0 and not list(place.glob("oom_stats_*.json")):
+        stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
+        write_json(place / f"oom_stats_{stamp}.json", {"num_oom": 0, "events": []})

@@ -1,0 +1,72 @@
+"""What a unified training is, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from dure.config.loading import load_experiment
+from dure.config.scalars import Bool, Int, Text
+from dure.config.schema import Experiment
+from dure.errors import UserError
+from dure.studies.plan import StudyPlan
+
+if TYPE_CHECKING:
+    from dure.studies.kind import Kind
+
+
+class UnifiedStudy(StudyPlan):
+    """One experiment through a whole pipeline: learning-rate sweep, training, sweet spots of its modules, crossover."""
+
+    suffix: ClassVar[str] = "unified"
+    words: ClassVar[str] = "unified training"
+
+    kind: Literal["unified"] = "unified"
+    """Kind of the study; a file must name it."""
+    experiment: Text
+    """What is trained, by name or file."""
+    epochs: Int | None = Field(default=None, ge=1)
+    """Passes over the rows; those of the experiment when not given."""
+    batch_size: Int | None = Field(default=None, ge=1)
+    """Rows of one forward pass, a part of the effective batch; accumulation makes up for the rest."""
+    sweep: Bool = True
+    """Search the learning rate first; the winner trains."""
+    sweep_points: Int = Field(default=5, ge=1)
+    """Learning rates that are tried."""
+    sweep_epochs: Int = Field(default=1, ge=1)
+    """Passes over the rows with each of them."""
+    crossover: Bool = True
+    """Find sweet spots and cross over after the training."""
+
+    @property
+    def sources(self) -> Sequence[str]:
+        """The experiment, by name or file."""
+        return (self.experiment,)
+
+    def load(self) -> list[Experiment]:
+        """Return the experiment, with the study's epochs and batch."""
+        own = [] if self.epochs is None else [f"training.epochs={self.epochs}"]
+        experiment = load_experiment(self.experiment, [*own, *self.overrides])
+        if self.batch_size is None:
+            return [experiment]
+        effective = experiment.training.effective_batch_size
+        if effective % self.batch_size:
+            raise UserError(
+                f"{self.batch_size} rows do not make up steps of {effective}",
+                where="--batch-size",
+                expected=f"a part of {effective}",
+            )
+        values = {
+            "training.batch_size": self.batch_size,
+            "training.gradient_accumulation_steps": effective // self.batch_size,
+        }
+        return [experiment.with_(values, "--batch-size")]
+
+    @classmethod
+    def kind_of(cls) -> type[Kind[Any, Any]]:
+        """Return what runs a unified training."""
+        from dure.studies.unified.driver import UnifiedKind
+
+        return UnifiedKind

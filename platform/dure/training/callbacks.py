@@ -1,0 +1,92 @@
+"""What the loop calls at its steps: the average of weights, the occasions of records, the losses between two records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from dure.modeling.ema import WeightAverage
+from dure.runs import checkpoints
+
+
+class Averaging(TrainerCallback):  # type: ignore[misc]
+    """Takes up the weights of every optimiser step into their average.
+
+    Args:
+        average: The average.
+        was_skipped: Whether the step changed nothing, because its gradients left the range of fp16.
+    """
+
+    def __init__(self, average: WeightAverage, was_skipped: Callable[[], bool]) -> None:
+        self.average = average
+        self.was_skipped = was_skipped
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take up the step, before it is validated or saved."""
+        if not self.was_skipped():
+            self.average.update()
+
+
+class Rhythm(TrainerCallback):  # type: ignore[misc]
+    """Keeps the records of a resumed run those of an undisturbed one."""
+
+    choice: checkpoints.Choice | None = None
+    """What the run goes on from."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Name the best checkpoint where it is now: it may have been lost, or the folder moved."""
+        if self.choice is not None:
+            checkpoints.take_as_best(self.choice.best, state, Path(args.output_dir))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        """Log whenever a checkpoint is due, so that the losses up to it are in the record and not in it."""
+        if control.should_save:
+            control.should_log = True
+        return control
+
+    on_epoch_end = on_step_end
+
+
+class RunningLoss(TrainerCallback):  # type: ignore[misc]
+    """Lets a record be the mean over the same steps, whether or not the run was stopped between them.
+
+    Args:
+        trainer: The trainer, whose sums these are.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+        self.checkpoint: Path | None = None
+        """What the run goes on from."""
+
+    def save(self, folder: Path) -> None:
+        """Write what was summed up since the last record, of every worker, into a checkpoint."""
+        trainer = self.trainer
+        gather = trainer.accelerator.gather
+        losses = gather(trainer._tr_loss.detach().reshape(1)).cpu()
+        sums = trainer.parts.objective.take_sums()
+        if sums is not None:
+            trainer.parts.objective.put_sums(sums)
+            sums = gather(sums.reshape(1, -1)).cpu()
+        if trainer.args.should_save:
+            values = {"logged": trainer._globalstep_last_logged, "losses": losses, "sums": sums}
+            torch.save(values, folder / checkpoints.RUNNING_LOSS_FILE)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take up what the checkpoint holds; other workers than then share it out evenly."""
+        if self.checkpoint is None or not (self.checkpoint / checkpoints.RUNNING_LOSS_FILE).is_file():
+            return
+        saved = torch.load(self.checkpoint / checkpoints.RUNNING_LOSS_FILE, weights_only=True)
+        losses, sums = saved["losses"], saved["sums"]
+        rank, num_workers = args.process_index, args.world_size
+        is_same = len(losses) == num_workers
+        # The record's loss is a mean over workers, and its sums are added up.
+        self.trainer._tr_loss += (losses[rank] if is_same else losses.mean()).to(args.device)
+        self.trainer._globalstep_last_logged = saved["logged"]
+        if sums is not None:
+            own = sums[rank] if is_same else sums.sum(dim=0) / num_workers
+            self.trainer.parts.objective.put_sums(own.to(args.device))

@@ -1,0 +1,159 @@
+"""The parts of the training loop, each made before the loop is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy
+from transformers import TrainerCallback
+
+from dure.config.schema import Experiment, Profile
+from dure.data.batching import LengthGroupedSampler
+from dure.data.collating import Batches
+from dure.family import Family
+from dure.metrics.metric import Metric
+from dure.modeling.depth import distances_from_head
+from dure.modeling.ema import WeightAverage
+from dure.modeling.objectives import Objective
+from dure.modeling.precision import Precision
+from dure.runs.disk import DiskRoom
+from dure.runs.folder import RunFolder
+from dure.training.arguments import worker_batch_size
+from dure.training.oom import FittingRows
+from dure.training.recovery import Recovery
+from dure.training.stopping import Stopping
+from dure.training.worker import Worker
+from dure.training.zero import Written
+
+if TYPE_CHECKING:
+    import datasets
+    from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How checkpoints are kept.
+
+    Attributes:
+        limit: How many stay.
+        metric: By what they are compared.
+        room: Writes them where there is room.
+        foretold_bytes: Size of the first one.
+        notify: Passes one line to the user when the best one is not what it was.
+    """
+
+    limit: int
+    metric: Metric
+    room: DiskRoom
+    foretold_bytes: int
+    notify: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a loop is made of beside its model, rows and arguments.
+
+    Attributes:
+        batches: How rows become batches.
+        objective: What is minimised.
+        validates: What validation computes beside the loss.
+        recovery: Computes a step again when memory did not suffice.
+        retention: How checkpoints are kept.
+        stopping: Asks for a checkpoint that is not due, when the run has to stop.
+        sampler: Order of the training rows; shuffled anew in every epoch when not given.
+        r_drop: Weight of the disagreement of two passes over every row; 0 makes one pass.
+        average: What validation during training is made with, in place of the weights that are trained.
+        rate_factors: Factor on the learning rate of every parameter, by its name; all are 1 when not given.
+        written: How DeepSpeed shares out the weights, when it does.
+        callbacks: Who is called as well, in this order; ``stopping`` comes after all of them.
+    """
+
+    batches: Batches
+    objective: Objective
+    validates: Literal["logits", "text", "loss"]
+    recovery: Recovery
+    retention: Retention
+    stopping: Stopping
+    sampler: LengthGroupedSampler | None = None
+    r_drop: float = 0.0
+    average: WeightAverage | None = None
+    rate_factors: Mapping[str, float] | None = None
+    written: Written | None = None
+    callbacks: Sequence[TrainerCallback] = ()
+
+
+def recovery_of(
+    family: Family,
+    batches: Batches,
+    model: PreTrainedModel,
+    profile: Profile,
+    folder: RunFolder,
+    worker: Worker,
+    precision: Precision,
+) -> Recovery:
+    """Return what computes a step again when memory did not suffice.
+
+    It begins with the rows at once that a run before this one came down to.
+
+    Args:
+        family: Says what runs.
+        batches: How the family halves a batch.
+        model: The model, before it is wrapped for several workers.
+        profile: The machine.
+        folder: Folder of the run.
+        worker: This process.
+        precision: What the model computes in.
+    """
+    experiment = family.experiment
+    on_oom = experiment.training.on_oom
+    fitting = FittingRows(experiment, profile, model, precision)
+    recovery = Recovery(
+        on_oom,
+        batches,
+        model,
+        profile.device,
+        num_rows=worker_batch_size(experiment, worker.num_workers),
+        folder=folder.path,
+        worker=worker,
+        remember=fitting.write if worker.is_main else lambda rows: None,
+        shares_out=profile.deepspeed is not None,
+    )
+    if recovery.policy != on_oom:
+        worker.notify(
+            f"training.on_oom={on_oom} does nothing under DeepSpeed, which cannot take back a pass: "
+            "out of memory ends the run"
+        )
+    rows = fitting.read() if recovery.policy == "shrink" else None
+    if rows is not None and rows < recovery.num_rows:
+        recovery.rows_at_once = rows
+        worker.notify(
+            f"{recovery.num_rows} rows at once ran out of memory here before: computing {rows} at once "
+            f"({fitting.path} remembers it)"
+        )
+    return recovery
+
+
+def sampler_of(experiment: Experiment, train_dataset: datasets.Dataset) -> LengthGroupedSampler | None:
+    """Return the order of the training rows that groups similar lengths, when the experiment wants that."""
+    training = experiment.training
+    if not training.group_by_length:
+        return None
+    lengths = numpy.asarray(train_dataset["length"])
+    return LengthGroupedSampler(lengths, training.effective_batch_size, experiment.experiment.seed)
+
+
+def rate_factors_of(experiment: Experiment, model: PreTrainedModel) -> dict[str, float] | None:
+    """Return the factor on the learning rate of every parameter, by its distance from the head."""
+    decay = experiment.training.layer_lr_decay
+    if decay is None:
+        return None
+    return {name: decay**distance for name, distance in distances_from_head(model).items()}
+
+
+def stopping_of(experiment: Experiment, worker: Worker) -> Stopping:
+    """Return what ends training when a stop is asked for."""
+    training = experiment.training
+    by_epoch = training.eval_every == "epoch" or training.keep_epochs is not None
+    return Stopping(worker.stop, by_epoch=by_epoch)
