@@ -5,11 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from dure.secrets import without_passwords
+
 
 class DureError(Exception):
     """Base of every failure that dure reports in words and without a traceback."""
 
     exit_code = 1
+
+    def __init__(self, *args: object) -> None:
+        # Whatever an error quotes, an address of a database or of storage may be in it.
+        super().__init__(*(without_passwords(each) if isinstance(each, str) else each for each in args))
 
 
 class UserError(DureError):
@@ -27,10 +33,10 @@ class UserError(DureError):
     def __init__(
         self, problem: str, *, where: str | None = None, expected: str | None = None, hint: str | None = None
     ) -> None:
-        self.problem = problem
-        self.where = where
-        self.expected = expected
-        self.hint = hint
+        self.problem = without_passwords(problem)
+        self.where, self.expected, self.hint = (
+            None if each is None else without_passwords(each) for each in (where, expected, hint)
+        )
         super().__init__(problem, where, expected, hint)
 
     def __str__(self) -> str:

@@ -95,6 +95,10 @@ CONFIG: dict[str, Row] = {
     "ratio above one": (f"{DRY} data.train_ratio=110%", "data.train_ratio", "up to 1"),
     "unknown choice": (f"{DRY} training.scheduler=cosin", "training.scheduler", "try: cosine"),
     "path as a name": (f"{DRY} experiment.name=../a", "experiment.name", "the first a letter or digit"),
+    "name of a final model": (f"{DRY} experiment.name=final_model", "experiment.name", "another name"),
+    "name of a checkpoint": (f"{DRY} experiment.name=checkpoint-5", "experiment.name", "another name"),
+    "name of a device": (f"{DRY} experiment.name=CON", "experiment.name", "another name"),
+    "name of a record": (f"{DRY} experiment.name=result.json", "experiment.name", "another name"),
     "unknown encoding": (f"{DRY} data.encoding=klingon", "data.encoding", "utf-8 or cp949"),
     "two warm-ups": (
         f"{DRY} training.warmup_steps=5 training.warmup_ratio=0.1",
@@ -287,6 +291,12 @@ CHECKPOINTS: dict[str, Row] = {
         "predict other_weights reviews.csv -o o.csv --profile cpu", "other_weights/final_model", "copy it again",
     ),
     "broken config.json": ("predict broken_config reviews.csv -o o.csv --profile cpu", "broken_config/final_model", "config.json"),
+    "weights with NaN": ("predict nan_weights reviews.csv -o o.csv --profile cpu", "nan_weights/final_model", "not finite"),
+    "a weight too few": ("predict lacking_weights reviews.csv -o o.csv --profile cpu", "lacking_weights/final_model", "lacks 1 weights"),
+    "run of foreign code": ("predict foreign_code reviews.csv -o o.csv --profile cpu", "'needs_more'", "--trust-code"),
+    "sweet spot of foreign code": ("sweet-spot foreign_code", "'needs_more'", "--trust-code"),
+    "crossover of foreign code": ("crossover foreign_code --profile cpu", "'needs_more'", "--trust-code"),
+    "run that leads away": ("predict leading_away reviews.csv -o o.csv --profile cpu", "leading_away/experiment.yaml", "extends nothing"),
     "missing vocabulary": ("predict no_vocabulary reviews.csv -o o.csv --profile cpu", "no_vocabulary/final_model", "tokenizer.json"),
     "crossover without epochs": ("crossover RUN --profile cpu", "RUN", "epoch_<n>.pt"),
     "crossover of junk": ("crossover junk_epoch --profile cpu", "junk_epoch/epoch_1.pt", "weights that dure saved"),
@@ -294,6 +304,8 @@ CHECKPOINTS: dict[str, Row] = {
     "crossover of two models": ("crossover two_models --profile cpu", "two_models/epoch_2.pt", "of another model than"),
     # records
     "result that is no JSON": (f"{RESUME} broken_result", "broken_result/result.json", "remove it and run again"),
+    "result without end": (f"{RESUME} deep_result", "deep_result/result.json", "nested too deeply"),
+    "run with a link": (f"{RESUME} linked_model", "linked_model/final_model", "cp -rL"),
     "result of another kind": (f"{RESUME} other_result", "other_result/result.json", "'state'"),
     "metrics with a broken line": ("sweet-spot broken_metrics", "broken_metrics/metrics.jsonl, line 1", "remove that line"),
     "metrics of another kind": ("sweet-spot other_metrics", "other_metrics/metrics.jsonl, record 1", "kind or its epoch"),
@@ -414,6 +426,8 @@ VALIDATED: dict[str, Row] = {
     # the table of `dure validate` is its result, so these stand on stdout
     "unknown experiment": ("validate kobart_basline --profile cpu", "config", "kobart_baseline"),
     "missing table": ("validate transfer_bert --rehearse data.train=none.csv data.dev=null --profile cpu", "data.train=none.csv", "no such file"),
+    "run of foreign code": ("validate --checkpoint foreign_code --profile cpu", "needs_more", "--trust-code"),
+    "run that leads away": ("validate --checkpoint leading_away --profile cpu", "experiment.yaml", "extends nothing"),
     "no checkpoint": ("validate --checkpoint nothing --profile cpu", "nothing", "final_model"),
     "disk too small": (
         "validate red_heart_tiny --profile cpu training.keep_epochs=1 training.epochs=1e9 training.keep_epochs_limit=1e9",

@@ -32,10 +32,10 @@ class Verb:
     background: bool = False
 
 
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 VERBS: dict[str, Verb] = {}
 """The verbs by name, once :func:`load_verbs` was called."""
 _LAST = 1000
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class _InOrder(TyperGroup):

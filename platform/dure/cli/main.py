@@ -14,6 +14,7 @@ from dure.cli.app import app, load_verbs
 from dure.cli.dotenv import FILE as DOTENV
 from dure.cli.dotenv import load_dotenv
 from dure.errors import DureError, nearest
+from dure.secrets import redacted
 from dure.signals import install
 
 FLAGS = ("--debug", "--verbose", "-v", "--background")
@@ -95,6 +96,6 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
 
 def _fail(error: Exception | None, text: str, code: int, words: list[str]) -> NoReturn:
     if error is not None and "--debug" in words:
-        traceback.print_exception(error)
-    print(f"dure: {text}", file=sys.stderr)
+        print(redacted("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+    print(f"dure: {redacted(text)}", file=sys.stderr)
     sys.exit(code)

@@ -31,7 +31,6 @@ def run_study(study: StudyPlan, asked: Asked, *, as_json: bool) -> int:
 def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> int:
     """Run one experiment and print its result, or with ``--dry-run`` what would run; returns the exit code."""
     from dure.jobs.background_folders import claim
-    from dure.modeling.hub import require_checkpoints
     from dure.outputs import output_folder
     from dure.preflight.before import before_run, check_settings
     from dure.reporting.console import RunConsole, terminal
@@ -39,15 +38,14 @@ def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> in
     from dure.runs.folder import RunFolder
     from dure.runtime.experiment import train
 
-    chosen = asked.shape(experiment)
-    if not asked.dry_run and asked.address is None:  # the nodes of a cluster fetch for themselves
-        require_checkpoints([chosen])
-    machine = asked.machine
+    chosen, machine = asked.shape(experiment), asked.machine
     if machine is None:
         check_settings([chosen], with_tables=False)
         print_yaml(None, [chosen], as_json=as_json)
         return 0
-    before_run([chosen], [chosen], profile=machine, output=asked.output, tell=asked.tell)
+    before_run(
+        [chosen], [chosen], profile=machine, output=asked.output, address=asked.address, tell=asked.tell
+    )
     path = output_folder(chosen.name, asked.output, resume=asked.resume, profile=machine)
     claim(path)
     try:

@@ -58,8 +58,8 @@ def run_preset(
     overrides: list[str] | None,
     common: Rows,
     *,
-    rows: int | None = None,
     resume: Path | None = None,
+    few: int | None = None,
     **settings: Any,
 ) -> int:
     """Run the unified training of a preset and return the exit code.
@@ -68,8 +68,8 @@ def run_preset(
         preset: Its name.
         overrides: ``a.b=value`` texts.
         common: The options.
-        rows: Most rows when ``--samples`` does not say it.
         resume: Folder to continue, or the checkpoint in it to go back to.
+        few: Samples when the options say none; all when None.
         settings: Keys of :class:`dure.studies.unified.plan.UnifiedStudy`; None leaves them as the preset has them.
 
     Raises:
@@ -98,7 +98,7 @@ def run_preset(
             f"{samples} samples: at most {samples} training and {samples} validation rows; where the old system took "
             f"it for epochs, training.epochs={samples} says that"
         )
-    more: dict[str, Any] = {"samples": rows if samples is None else samples}
+    more: dict[str, Any] = {"samples": few if samples is None else samples}
     if resume is not None:
         is_epoch = resume.suffix == ".pt"
         folder = resume.absolute().parent.parent if is_epoch else resume

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import ssl
 import threading
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -13,7 +12,7 @@ from urllib.request import Request, urlopen
 
 from huggingface_hub import constants, try_to_load_from_cache
 
-from dure.config.schema import Experiment, ModelConfig
+from dure.config.schema import ModelConfig
 from dure.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -40,29 +39,6 @@ def go_on_without_hub() -> None:
             constants.ENDPOINT,
             lost,
         )
-
-
-def require_checkpoints(experiments: Sequence[Experiment]) -> None:
-    """Check before anything is loaded that a checkpoint is at hand, here or on a hub that answers.
-
-    Args:
-        experiments: Resolved experiments; one whose checkpoint is at hand is enough, since a batch goes on without others.
-
-    Raises:
-        UserError: None of them has one; what is wrong for the first.
-    """
-    wrong: list[UserError] = []
-    for experiment in experiments:
-        if experiment.rehearsal.enabled:
-            return
-        try:
-            require_checkpoint(experiment.model)
-        except UserError as error:
-            wrong.append(error)
-        else:
-            return
-    if wrong:
-        raise wrong[0]
 
 
 def require_checkpoint(settings: ModelConfig) -> None:

@@ -33,6 +33,7 @@ from dure.modeling.rehearsal import build_miniature, train_tokenizer
 from dure.modeling.sentencepiece_vocab import find_sentencepiece_vocab, load_sentencepiece_vocab
 from dure.modeling.task import Task
 from dure.modeling.tokens import add_special_tokens, close_with_eos, resize_embeddings, state_real_tying
+from dure.modeling.weights import check_finite
 
 
 def load_tokenizer(experiment: Experiment, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
@@ -175,6 +176,7 @@ def _load(
         model, report = task.auto_class.from_pretrained(source, output_loading_info=True, **options)
     except (OSError, ValueError, SafetensorError) as error:
         raise _unloadable(experiment.model, error) from error
+    check_finite(model.state_dict(), f"model.checkpoint ({experiment.model.checkpoint})")
     mismatched = {name for name, *_ in report["mismatched_keys"]}
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     missing = mismatched.union(report["missing_keys"]) & parameters

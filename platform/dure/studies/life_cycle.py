@@ -152,13 +152,10 @@ def run(study: StudyPlan, asked: Asked, *, screen: Terminal) -> StudyResults:
         Stopped: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
     """
     from dure.jobs.background_folders import claim
-    from dure.modeling.hub import require_checkpoints
     from dure.preflight.before import before_run
     from dure.reporting.console import RunConsole, StudyConsole
 
     kind, path = prepare(study, asked)
-    if asked.address is None:  # the nodes of a cluster fetch for themselves
-        require_checkpoints(kind.checked())
     machine, resume = asked.machine, path is not None
     assert machine is not None, "a dry run is not run"
     before_run(
@@ -166,6 +163,7 @@ def run(study: StudyPlan, asked: Asked, *, screen: Terminal) -> StudyResults:
         kind.read(),
         profile=machine,
         output=path or asked.output,
+        address=asked.address,
         num_copies=kind.num_copies,
         any_will_do=kind.runs_what_it_can,
         tell=asked.tell,

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from dure.config import available, load_experiment, load_profile
+from dure.config.loading import load_record
 from dure.errors import UserError
 
 BASE = """\
@@ -218,3 +219,29 @@ def test_a_path_without_a_file_is_told(name: str) -> None:
 def test_a_folder_named_like_a_file_is_told() -> None:
     Path("folder.yaml").mkdir()
     assert message_of("folder.yaml") == "there is no experiment file 'folder.yaml'"
+
+
+# files of others
+
+
+def test_a_parent_from_elsewhere_that_is_no_experiment_is_not_quoted(tmp_path_factory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    secrets = elsewhere / "secrets.yaml"
+    secrets.write_text("database_password: hunter2\ndata: {root_token: s}\n", encoding="utf-8")
+    said = message_of(write("a.yaml", f"extends: {secrets}\n"))
+    assert "is no experiment" in said
+    for word in ("database_password", "hunter2", "root_token"):
+        assert word not in said
+    # Through a link of one's own folder it is no nearer.
+    Path("linked.yaml").symlink_to(secrets)
+    assert "database_password" not in message_of(write("b.yaml", "extends: linked.yaml\n"))
+    base = elsewhere / "base.yaml"
+    base.write_text(BASE, encoding="utf-8")
+    assert load_experiment(write("c.yaml", f"extends: {base}\nexperiment: {{name: c}}\n")).name == "c"
+
+
+def test_the_record_of_a_run_leads_to_no_other_file() -> None:
+    write("experiment.yaml", "extends: _base.yaml\n")
+    with pytest.raises(UserError, match="extends nothing") as error:
+        load_record(Path("experiment.yaml"))
+    assert error.value.where == "experiment.yaml:1"

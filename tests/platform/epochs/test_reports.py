@@ -46,16 +46,6 @@ def test_the_report_names_epochs_votes_and_where_it_was_going():
     assert "standard deviation of 5 epochs below 0.01" in text
 
 
-def test_a_training_on_a_few_rows_leads_with_the_memory_that_it_took():
-    metrics = {"eval_loss": 1.0, "peak_memory_mb": 1234.5, "unreleased_memory_mb": 2.0, "num_oom": 1}
-    results = {
-        "result": {"name": "local", "state": "completed", "metrics": metrics, "seconds": 3.0},
-        "path": "out", "learning_rate": 1e-4, "sweep": None, "sweet_spots": None, "crossover": None,
-    }  # fmt: skip
-    first = shown(unified_table(results)).splitlines()[0]
-    assert first == "memory: 1,234 MiB at the most, 2 MiB not given back, 1 times out of memory, CPU 0 %"
-
-
 def test_a_narrow_terminal_keeps_the_epoch_and_the_confidence():
     narrow = shown(sweet_spot_table(record(encoder=FLAT)), width=60)
     assert "sweet spot" in narrow

@@ -1,4 +1,4 @@
-"""Write an old configuration as an experiment."""
+"""The verb that leads an old configuration over: convert."""
 
 from __future__ import annotations
 
