@@ -13,7 +13,6 @@ from dure.epochs.sweet_spot import analysis_record, sweet_spots
 from dure.epochs.sweet_spot_plot import plot_sweet_spots
 from dure.epochs.sweet_spot_table import sweet_spot_table, sweet_spot_text
 from dure.reporting import plots
-from dure.studies.unified.report import unified_table
 
 
 def shown(renderable, width=200):
