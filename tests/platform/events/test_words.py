@@ -25,7 +25,8 @@ from dure.events import (
 from dure.runtime.experiment import train
 from dure.runtime.relay import Relay
 from dure.studies.adapter import run_study
-from dure.studies.batch import Batch, BatchStudy
+from dure.studies.batch.plan import BatchStudy
+from dure.studies.batch.strategy import Batch
 from tests.platform.small_disk import fill
 from tests.platform.studies.two_nodes import several_nodes
 
