@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 RUN_RECORD = "experiment.yaml"
 """What is written first into the folder of a run."""
 
+_OF_TRACKERS = ("wandb", "mlruns")
+
 
 def outputs() -> Path:
     """Return the folder in which runs and studies lie: ``$DURE_OUTPUTS``, or ``outputs`` in the working folder.
@@ -72,6 +74,7 @@ def output_folder(
                 expected=f"a folder with {record}",
                 hint="start without --resume, or give the folder with --output",
             )
+        refuse_links(started[-1])
         return started[-1]
     if output is None:
         output = parent / datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -86,6 +89,27 @@ def output_folder(
         )
     make_folder(output, where=where)
     return output
+
+
+def refuse_links(folder: Path) -> None:
+    """Check that nothing in the folder of a run or study is a symbolic link: what is written there replaces files.
+
+    Hidden folders and those of trackers are left alone; nothing of dure is replaced there.
+
+    Raises:
+        UserError: Something is one.
+    """
+    for place, folders, files in os.walk(folder):
+        for name in sorted((*folders, *files)):
+            path = Path(place, name)
+            if path.is_symlink() and not name.startswith("."):
+                raise UserError(
+                    f"this is a symbolic link to {path.readlink()}, and what it leads to would be replaced or removed",
+                    where=str(path),
+                    expected="files and folders",
+                    hint=f"put a copy in its place: cp -rL {path} {path}.copy && rm {path} && mv {path}.copy {path}",
+                )
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in _OF_TRACKERS]
 
 
 def bring(profile: Profile, folder: Path) -> None:

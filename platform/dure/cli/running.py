@@ -43,7 +43,9 @@ def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> in
         check_settings([chosen], with_tables=False)
         print_yaml(None, [chosen], as_json=as_json)
         return 0
-    before_run([chosen], [chosen], profile=machine, output=asked.output, tell=asked.tell)
+    before_run(
+        [chosen], [chosen], profile=machine, output=asked.output, address=asked.address, tell=asked.tell
+    )
     path = output_folder(chosen.name, asked.output, resume=asked.resume, profile=machine)
     claim(path)
     try:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from dure.cli import options
+from dure.cli.printing import tell
 from dure.config.library import available
 from dure.errors import UserError, nearest
 
@@ -53,7 +54,13 @@ class Rows(options.Where):
 
 
 def run_preset(
-    preset: str, overrides: list[str] | None, common: Rows, *, resume: Path | None = None, **settings: Any
+    preset: str,
+    overrides: list[str] | None,
+    common: Rows,
+    *,
+    resume: Path | None = None,
+    few: int | None = None,
+    **settings: Any,
 ) -> int:
     """Run the unified training of a preset and return the exit code.
 
@@ -62,6 +69,7 @@ def run_preset(
         overrides: ``a.b=value`` texts.
         common: The options.
         resume: Folder to continue, or the checkpoint in it to go back to.
+        few: Samples when the options say none; all when None.
         settings: Keys of :class:`dure.studies.unified.plan.UnifiedStudy`; None leaves them as the preset has them.
 
     Raises:
@@ -85,7 +93,12 @@ def run_preset(
         given["batch_size"] = common.batch_size
     places: dict[tuple[str, ...], str] = {(key,): f"--{key.replace('_', '-')}" for key in given}
     study = checked(UnifiedStudy, found.said() | given, places, "dure unified-train")
-    more: dict[str, Any] = {}
+    if (samples := common.samples) is not None:
+        tell(
+            f"{samples} samples: at most {samples} training and {samples} validation rows; where the old system took "
+            f"it for epochs, training.epochs={samples} says that"
+        )
+    more: dict[str, Any] = {"samples": few if samples is None else samples}
     if resume is not None:
         is_epoch = resume.suffix == ".pt"
         folder = resume.absolute().parent.parent if is_epoch else resume

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from dure.config.loading import load_experiment
+from dure.config.loading import load_record
 from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.files import read_json, write_json
@@ -164,7 +164,7 @@ def stored_experiment(path: Path, wanted: Experiment) -> Experiment:
     file = RunFolder(path).experiment
     if not file.is_file():
         return wanted
-    stored = load_experiment(str(file))
+    stored = load_record(file)
     for key, value in _flat(stored.model_dump(mode="json")).items():
         now = _flat(wanted.model_dump(mode="json")).get(key)
         if now != value:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from dure.runtime.relay import Relay
     from dure.storage.mirror import SharedFolder
     from dure.training.run import RunRequest
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -52,6 +55,7 @@ def train(
     """
     from dure.reporting.tracking import trackers_for
     from dure.runtime.fit import fit
+    from dure.runtime.scratch import temporary_files
     from dure.signals import Stopped, stoppable
     from dure.storage.mirror import shared_folder
     from dure.training.run import RunRequest, one_line
@@ -64,10 +68,20 @@ def train(
         if finished is not None:
             return finished
     write_text(folder.experiment, dump_yaml(experiment))
+    logger.debug("profile:\n%s", dump_yaml(profile))
+    logger.debug("experiment:\n%s", dump_yaml(experiment))
     events = EventLog(folder.events, "driver")
+
+    def last_word(message: str) -> None:
+        # Straight to whoever follows: the process ends then, and the way through a lost cluster is none.
+        for follower in followers:
+            follower.notified(message)
+        events.notified(message)
+
     try:
         relays: list[Relay] = []
         with (
+            temporary_files(),
             follow(folder.events, followers, relayed=lambda: _lines(relays)) as look,
             stoppable(path.resolve(), events.notified) as stop_file,
         ):
@@ -85,7 +99,7 @@ def train(
                 result = fit(request)
             else:
                 events.notified(f"{profile.num_workers} worker(s) on a cluster; results in {path}")
-                result = _fit_on_cluster(request, address, relays, look)
+                result = _fit_on_cluster(request, address, relays, look, last_word)
     except (Exception, KeyboardInterrupt) as error:
         state: RunState = "failed" if isinstance(error, Exception) else "interrupted"
         for follower in followers:
@@ -122,7 +136,11 @@ def _lines(relays: Sequence[Relay]) -> Iterator[bytes]:
 
 
 def _fit_on_cluster(
-    request: RunRequest, address: str | None, relays: list[Relay], look: Callable[[], None]
+    request: RunRequest,
+    address: str | None,
+    relays: list[Relay],
+    look: Callable[[], None],
+    last_word: Callable[[str], None],
 ) -> RunResult:
     """Run in worker processes of a cluster, joined or started here.
 
@@ -131,6 +149,7 @@ def _fit_on_cluster(
         address: Ray cluster to join.
         relays: Gets what brings lines from other nodes, if there are some.
         look: Hands on what is new; called before the cluster ends.
+        last_word: Gets what happened when the cluster is ended from outside.
     """
     from dure.runs.logs import captured_output
     from dure.runtime.cluster import cluster
@@ -141,7 +160,7 @@ def _fit_on_cluster(
     experiment, profile = request.experiment, request.profile
     with (
         captured_output(request.path / "driver.log"),
-        cluster(address, name=experiment.name) as ray_cluster,
+        cluster(address, name=experiment.name, path=request.path, tell=last_word) as ray_cluster,
     ):
         require_room(profile, ray_cluster.nodes, experiment.training.batch_size)
         if relay := Relay.to_here():

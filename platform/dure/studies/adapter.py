@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from dure.config.schema import Profile
 from dure.events import SETTLED, RunListener, StudyListener
@@ -19,6 +20,7 @@ from dure.runs.logs import captured_output
 from dure.runtime.cluster import Cluster, cluster
 from dure.runtime.fit import fit
 from dure.runtime.placement import fitting_trials, trial_bundle
+from dure.secrets import CLOUD_SECRETS
 from dure.signals import Stopped, stoppable
 from dure.storage.mirror import SharedFolder, shared_folder
 from dure.studies.board import Board, trial_name
@@ -104,7 +106,7 @@ def _run_pending(
                 shared=shared,
                 train=train,
             )
-            with cluster(address, name=strategy.study.name) as ray_cluster:
+            with cluster(address, name=strategy.study.name, path=path, tell=board.last_word) as ray_cluster:
                 if ray_cluster.dashboard_url:
                     board.notify(f"Ray dashboard: {ray_cluster.dashboard_url}")
                 relay = board.relay_from_others()
@@ -143,6 +145,8 @@ def _fit(
             verbose=0,
         ),
     )
+    # Tune would write the driver's keys into Ray's logs; processes have those of their node's environment.
+    ENV_VARS_TO_PROPAGATE.difference_update(CLOUD_SECRETS)
     with _environment(
         RAY_CHDIR_TO_TRIAL_DIR="0",
         TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",

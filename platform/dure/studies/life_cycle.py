@@ -162,6 +162,7 @@ def run(study: StudyPlan, asked: Asked, *, screen: Terminal) -> StudyResults:
         kind.read(),
         profile=machine,
         output=path or asked.output,
+        address=asked.address,
         num_copies=kind.num_copies,
         any_will_do=kind.runs_what_it_can,
         tell=asked.tell,

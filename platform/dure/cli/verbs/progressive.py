@@ -37,6 +37,13 @@ class Stages:
     epochs_per_stage: Annotated[
         int | None, typer.Option(help="Passes over the rows of a stage (2).", metavar="N")
     ] = None
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Most rows of one forward pass, taken on all of the data (4); accumulation keeps the effective batch.",
+            metavar="N",
+        ),
+    ] = None
     max_memory_mb: Annotated[
         int | None,
         typer.Option(
@@ -98,11 +105,15 @@ def progressive(
     Started again with the same --output, it continues after the last finished stage.
     """
     from dure.cli.running import run_study
+    from dure.config.loading import checked
     from dure.studies.life_cycle import stored_for
     from dure.studies.progressive.plan import ProgressiveStudy, plan_progressive
 
     own = [] if pretrained is None else [f"model.checkpoint={pretrained}"]
-    bare = ProgressiveStudy(experiment=experiment, overrides=(*own, *(overrides or ())))
+    said = {"experiment": experiment, "overrides": [*own, *(overrides or ())]}
+    bare = checked(ProgressiveStudy, said, {}, "dure progressive")
     asked = common.asked()
-    study = plan_progressive(bare, before=stored_for(bare, asked), **asdict(stages), **asdict(tried))
+    grown = asdict(stages)
+    grown["max_batch_size"] = grown.pop("batch_size")
+    study = plan_progressive(bare, before=stored_for(bare, asked), **grown, **asdict(tried))
     return run_study(study, asked, as_json=common.as_json)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from dure.cli import options, unified
 from dure.cli.app import verb
 
@@ -15,5 +13,4 @@ def train_local(
     overrides: options.Overrides = None, preset: unified.Preset = "730m", *, common: unified.Rows
 ) -> int:
     """Train one epoch on a few rows and tell what memory it took: no sweep, no crossover."""
-    few = common if common.samples is not None else replace(common, samples=_ROWS)
-    return unified.run_preset(preset, overrides, few, epochs=1, sweep=False, crossover=False)
+    return unified.run_preset(preset, overrides, common, few=_ROWS, epochs=1, sweep=False, crossover=False)

@@ -49,6 +49,8 @@ class ProgressiveStudy(OneExperiment):
     on_baseline: OnBaseline | None = None
     """What happens to a candidate that is no better than the trivial baseline at the first ratio: stop, and in a
     rehearsal, whose few rows need not teach random weights anything, warn."""
+    max_batch_size: Int = Field(default=4, ge=1)
+    """Most rows of one forward pass, taken on all of the data; accumulation keeps the experiment's effective batch."""
     max_memory_mb: Int | None = Field(default=None, ge=1)
     """Above this, a warning is told and the next stage takes a smaller batch at a time."""
 
@@ -160,7 +162,7 @@ def plan_progressive(
         **settings,
     }
     places: dict[tuple[str, ...], str] = {(key,): f"--{key.replace('_', '-')}" for key in options}
-    places["reduction",] = "--eta"
+    places |= {("reduction",): "--eta", ("max_batch_size",): "--batch-size"}
     return checked(ProgressiveStudy, study.said() | given(options), places, "dure progressive")
 
 
