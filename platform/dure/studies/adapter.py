@@ -101,6 +101,7 @@ def _run_pending(
                 experiments={plan.name: plan.experiment for plan in plans if plan.experiment is not None},
                 listeners=_of_both(strategy.listeners(), listeners),
                 keeps_predictions=strategy.keeps_predictions,
+                keeps_dev_losses=strategy.keeps_dev_losses,
                 folders={plan.name: plan.folder for plan in plans if plan.folder is not None},
                 stop_file=board.stop_file,
                 session=board.session,

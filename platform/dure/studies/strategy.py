@@ -48,6 +48,9 @@ class Strategy(ABC, Generic[Results]):
     keeps_predictions: ClassVar[bool] = False
     """Whether every trial leaves the predictions of its test rows."""
 
+    keeps_dev_losses: bool = False
+    """Whether every trial leaves the loss of each of its validation rows."""
+
     results: type[Results]
     """The record that the study leaves."""
 

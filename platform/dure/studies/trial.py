@@ -48,6 +48,7 @@ class TrialRequests:
         experiments: Experiments that are known before the study runs, by the trial's name.
         listeners: Makes the listeners of a trial, of its experiment.
         keeps_predictions: Whether every trial leaves the predictions of its test rows.
+        keeps_dev_losses: Whether every trial leaves the loss of each of its validation rows.
         folders: Folder of a trial within the study's, where it is not its name.
         stop_file: As soon as this file is there, trials save a checkpoint and return, and others do not begin.
         session: Names this run of the study among those that went on with it.
@@ -61,6 +62,7 @@ class TrialRequests:
     experiments: Mapping[str, Experiment] = field(default_factory=dict)
     listeners: Listeners = no_listeners
     keeps_predictions: bool = False
+    keeps_dev_losses: bool = False
     folders: Mapping[str, str] = field(default_factory=dict)
     stop_file: Path | None = None
     session: str = ""
@@ -84,6 +86,7 @@ class TrialRequests:
             resume=True,
             group=self.study,
             keeps_predictions=self.keeps_predictions,
+            keeps_dev_losses=self.keeps_dev_losses,
             stop_file=self.stop_file,
             shared=self.shared,
             listeners=tuple(self.listeners(experiment)),
