@@ -105,11 +105,13 @@ def progressive(
     Started again with the same --output, it continues after the last finished stage.
     """
     from dure.cli.running import run_study
+    from dure.config.loading import checked
     from dure.studies.life_cycle import stored_for
     from dure.studies.progressive.plan import ProgressiveStudy, Ratios, plan_progressive
 
     own = [] if pretrained is None else [f"model.checkpoint={pretrained}"]
-    bare = ProgressiveStudy(experiment=experiment, overrides=(*own, *(overrides or ())))
+    said = {"experiment": experiment, "overrides": [*own, *(overrides or ())]}
+    bare = checked(ProgressiveStudy, said, {}, "dure progressive")
     asked = common.asked()
     study = plan_progressive(
         bare,

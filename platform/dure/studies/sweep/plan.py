@@ -115,20 +115,21 @@ class SweepStudy(StudyPlan):
 
     def continued(self, before: Self, where: str) -> Self:
         """Return the sweep as it goes on in a folder: new points to try first come after those of before."""
-        if self.storage is None and before.storage is not None and HIDDEN in before.storage:
-            raise UserError(
-                "the folder keeps no password of its database",
-                where=before.storage,
-                hint="--storage URL once more, with the password",
-            )
         points = [*before.tries, *(point for point in self.tries if point not in before.tries)]
         storage = before.storage if self.storage is None else self.storage
-        return super().continued(before, where).with_values(tries=tuple(points), storage=storage)
+        study = super().continued(before, where).with_values(tries=tuple(points), storage=storage)
+        if storage is not None and HIDDEN in storage:
+            raise UserError(
+                "the folder keeps no password of its database",
+                where=storage,
+                hint="--storage URL once more, with the password",
+            )
+        return study
 
     def is_same(self, key: str, before: Self) -> bool:
         """Return whether space, metrics or storage are those of before; a metric need not say its direction again."""
         if key == "storage":
-            return self.storage is not None and without_passwords(self.storage) == before.storage
+            return (self.storage and without_passwords(self.storage)) == before.storage
         if key != "metrics" or len(self.metrics) != len(before.metrics):
             return super().is_same(key, before)
         return all(
