@@ -88,6 +88,10 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
     notes += [
         f"{name}: {record[name]}" for name in ("selection", "held_out") if isinstance(record.get(name), str)
     ]
+    if any(row["name"] == record["kept"] and row["kind"] == "crossover" for row in record["candidates"]):
+        notes.append(
+            "held-out score of the kept crossover: a little flattered, since these rows decided to keep it"
+        )
     notes.append(f"models scored on the selection rows: {record['num_evaluations']:,}")
     if record.get("path"):
         notes.append(f"model: {shown_path(record['path'])}")

@@ -19,7 +19,8 @@ VOTERS = ("lowest", "criteria", "plateau", "score")
 _LOW_WEIGHT = 0.4
 """Of being low in the score, beside the other criteria."""
 
-Direction = Literal["falling", "rising", "level", "diverged", "unknown"]
+Direction = Literal["falling", "rising", "level", "diverged", "too_few_epochs"]
+Verdict = Literal["found", "too_few_epochs", "none"]
 
 
 @dataclass(frozen=True)
@@ -55,18 +56,21 @@ class SweetSpot:
     """What was found of one module.
 
     Attributes:
+        verdict: ``found``; ``too_few_epochs`` where no window of validations is full, so that two of the voters
+            cannot vote and the epoch is no more than the one of the lowest loss; ``none`` without an epoch.
         epoch: The epoch that the vote chose; None when no saved epoch has a finite validation loss.
-        confidence: Share of the voters that named it, or an epoch close by.
+        confidence: Share of the voters that named it, or an epoch close by; None where there are too few epochs.
         votes: Voter → the epoch that it named; None when no epoch is what it looks for.
         met: Criterion → epochs that meet it, unsaved ones included.
         scores: Epoch → its score, 0 to 1.
         eval_loss: Validation loss of the epoch.
         train_loss: Training loss of the epoch, if it is known.
-        trend: Where the validation loss was going when the series ended.
+        trend: Where the validation loss was going when the series ended; ``too_few_epochs`` to say.
     """
 
+    verdict: Verdict
     epoch: int | None
-    confidence: float
+    confidence: float | None
     votes: dict[str, int | None]
     met: dict[str, tuple[int, ...]]
     scores: dict[int, float]
@@ -167,9 +171,12 @@ def sweet_spot(
         key=lambda point: (-_support(point.epoch, votes, thresholds), -merits[point.epoch], *_loss(point)),
         default=None,
     )
+    is_judged = len(_finite(series)) >= thresholds.window
+    verdict: Verdict = "none" if chosen is None else "found" if is_judged else "too_few_epochs"
     return SweetSpot(
+        verdict=verdict,
         epoch=None if chosen is None else chosen.epoch,
-        confidence=0.0 if chosen is None else _support(chosen.epoch, votes, thresholds) / len(VOTERS),
+        confidence=None if verdict == "too_few_epochs" else _confidence(chosen, votes, thresholds),
         votes=votes,
         met={**met, "plateau": plateau_epochs(series, thresholds)},
         scores=epoch_scores(series, thresholds),
@@ -299,12 +306,16 @@ def _support(epoch: int, votes: Mapping[str, int | None], thresholds: Thresholds
     return sum(vote is not None and abs(vote - epoch) <= thresholds.vote_reach for vote in votes.values())
 
 
+def _confidence(chosen: Point | None, votes: Mapping[str, int | None], thresholds: Thresholds) -> float:
+    return 0.0 if chosen is None else _support(chosen.epoch, votes, thresholds) / len(VOTERS)
+
+
 def _trend(series: Series, thresholds: Thresholds) -> Direction:
     if series and not math.isfinite(series[-1].eval_loss):
         return "diverged"
     losses = [point.eval_loss for point in _finite(series)][-thresholds.trend_window :]
     if len(losses) < thresholds.trend_window:
-        return "unknown"
+        return "too_few_epochs"
     s, p_value = mann_kendall(losses)
     if p_value >= thresholds.trend_level:
         return "level"

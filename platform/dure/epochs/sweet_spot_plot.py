@@ -28,6 +28,7 @@ _WORDS = {
         "score": "점수",
         "none": "없음",
         "sure": "신뢰도",
+        "few": "판단하기에 에포크가 부족함",
     },
     "en": {
         "title": "sweet spot of every module",
@@ -43,6 +44,7 @@ _WORDS = {
         "score": "best score",
         "none": "none",
         "sure": "confidence",
+        "few": "too few epochs to say",
     },
 }
 _MARKS = {
@@ -105,8 +107,7 @@ def _draw(axis: Axes, name: str, row: Row, words: Mapping[str, str]) -> None:
             linestyle="none", label=words["spot"], zorder=5,
         )  # fmt: skip
     _draw_votes(axis, row["votes"], words)
-    found = words["none"] if spot is None else f"{spot} ({words['sure']} {100 * row['confidence']:.0f} %)"
-    axis.set_title(f"{name}: {found}", fontsize=9)
+    axis.set_title(f"{name}: {_found(row, words)}", fontsize=9)
     axis.margins(y=0.12)
     low, high = axis.get_ylim()
     # Room for the votes beneath the curves.
@@ -114,6 +115,14 @@ def _draw(axis: Axes, name: str, row: Row, words: Mapping[str, str]) -> None:
     axis.set_xlim(0, max([epoch for epoch, _ in (*evals, *trains)], default=1) + 1)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     grid(axis)
+
+
+def _found(row: Row, words: Mapping[str, str]) -> str:
+    if row["epoch"] is None:
+        return words["none"]
+    if row["confidence"] is None:
+        return f"{row['epoch']} ({words['few']})"
+    return f"{row['epoch']} ({words['sure']} {100 * row['confidence']:.0f} %)"
 
 
 def _draw_votes(axis: Axes, votes: Mapping[str, int | None], words: Mapping[str, str]) -> None:

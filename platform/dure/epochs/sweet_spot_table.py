@@ -29,12 +29,12 @@ def sweet_spot_table(record: Mapping[str, Any]) -> FittedTable:
     columns = [
         column("module", modules, is_text=True, shortest=12),
         column("sweet spot", (_epoch(row["epoch"]) for row in rows)),
-        column("confidence", (f"{100 * row['confidence']:.0f} %" for row in rows)),
+        column("confidence", (_confidence(row) for row in rows)),
         column("eval loss", (metric_figure("eval_loss", row["eval_loss"]) for row in rows), 1),
         column("train loss", (metric_figure("eval_loss", row["train_loss"]) for row in rows), 5),
         *(column(voter, (_epoch(row["votes"][voter]) for row in rows), 3) for voter in record["voters"]),
         column("it is", (", ".join(_met(row)) or NOTHING for row in rows), 4, is_text=True),
-        column("trend", (row["trend"] for row in rows), 2, is_text=True),
+        column("trend", (row["trend"].replace("_", " ") for row in rows), 2, is_text=True),
     ]
     return FittedTable(
         columns, "sweet spots by epoch", notes=_notes(record), elsewhere="sweet_spot_report_<time>.txt"
@@ -61,6 +61,13 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
         for name, row in record["modules"].items()
         if row["trend"] in _TRENDS
     ]
+    few = [name for name, row in record["modules"].items() if row.get("verdict") == "too_few_epochs"]
+    if few:
+        notes.insert(
+            0,
+            f"{', '.join(few)}: too few epochs to say anything. A sweet spot needs {limits['window']} validated epochs, "
+            f"a trend {limits['trend_window']}; the epoch named has the lowest loss, which may be chance",
+        )
     return [
         *notes,
         "lowest, criteria, plateau, score: the epoch that each of these names; confidence: the share that agrees",
@@ -70,6 +77,10 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
         f"{100 * limits['max_change']:g} % in {limits['window']} epochs;",
         f"plateau: no trend in {limits['trend_window']} epochs (Mann-Kendall, level {limits['trend_level']:g})",
     ]
+
+
+def _confidence(row: Row) -> str:
+    return "too few epochs" if row["confidence"] is None else f"{100 * row['confidence']:.0f} %"
 
 
 def _met(row: Row) -> list[str]:

@@ -101,6 +101,7 @@ def _run_pending(
                 plans={plan.name: plan for plan in plans},
                 listeners=_of_both(strategy.listeners(), listeners),
                 keeps_predictions=strategy.keeps_predictions,
+                keeps_dev_losses=strategy.keeps_dev_losses,
                 stop_file=board.stop_file,
                 session=board.session,
                 shared=shared,

@@ -52,6 +52,8 @@ class Strategy(ABC, Generic[Plan]):
 
     keeps_predictions: ClassVar[bool] = False
     """Whether every trial leaves the predictions of its test rows."""
+    keeps_dev_losses: bool = False
+    """Whether every trial leaves the loss of each of its validation rows."""
     log_file: str = "study.log"
     """Where the driver's log is written, within the study's folder."""
 

@@ -51,6 +51,7 @@ class TrialRequests:
         plans: The trials that are known before the study runs, by their names.
         listeners: Makes the listeners of a trial, of its experiment.
         keeps_predictions: Whether every trial leaves the predictions of its test rows.
+        keeps_dev_losses: Whether every trial leaves the loss of each of its validation rows.
         stop_file: As soon as this file is there, trials save a checkpoint and return, and others do not begin.
         session: Names this run of the study among those that went on with it.
         shared: The folder of the study, when it is mirrored in storage.
@@ -64,6 +65,7 @@ class TrialRequests:
     plans: Mapping[str, TrialPlan] = field(default_factory=dict)
     listeners: Listeners = no_listeners
     keeps_predictions: bool = False
+    keeps_dev_losses: bool = False
     stop_file: Path | None = None
     session: str = ""
     shared: SharedFolder | None = None
@@ -87,6 +89,7 @@ class TrialRequests:
             resume=True,
             group=self.study,
             keeps_predictions=self.keeps_predictions,
+            keeps_dev_losses=self.keeps_dev_losses,
             stop_file=self.stop_file,
             shared=self.shared,
             listeners=tuple(self.listeners(experiment)),

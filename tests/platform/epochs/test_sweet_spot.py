@@ -88,12 +88,21 @@ def test_noise_is_not_stable_though_it_has_no_trend():
     assert found.votes["lowest"] == min(points, key=lambda point: point.eval_loss).epoch
 
 
-def test_one_epoch_is_the_best_there_is_with_little_confidence():
+def test_one_epoch_is_the_best_there_is_and_says_nothing():
     found = sweet_spot(series([0.5], train=0.0))
     assert found.epoch == 1
-    assert found.confidence == 0.5
+    assert found.verdict == "too_few_epochs"
+    assert found.confidence is None
     assert found.met == {"low": (1,), "stable": (), "fitting": (1,), "converged": (), "plateau": ()}
-    assert found.trend == "unknown"
+    assert found.trend == "too_few_epochs"
+
+
+@pytest.mark.parametrize(("num_epochs", "verdict"), [(4, "too_few_epochs"), (5, "found")])
+def test_a_sweet_spot_is_found_as_soon_as_one_window_is_full(num_epochs, verdict):
+    found = sweet_spot(series([1.0 - 0.1 * epoch for epoch in range(num_epochs)]))
+    assert found.verdict == verdict
+    assert (found.confidence is None) == (verdict == "too_few_epochs")
+    assert found.trend == "too_few_epochs"
 
 
 def test_a_module_without_a_finite_loss_has_no_sweet_spot():

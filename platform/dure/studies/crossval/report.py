@@ -148,6 +148,11 @@ def _comparison_columns(summary: Mapping[str, Any]) -> list[Column]:
 
 def _notes(summary: Mapping[str, Any]) -> list[str]:
     notes = []
+    if len(summary["experiments"]) > 1:
+        notes.append(
+            "the first experiment is first on these rows, so that its score is a little flattered: what is certain of "
+            "it, the comparisons say"
+        )
     if any(experiment["std"] for experiment in summary["experiments"]):
         notes.append("±: sample standard deviation over folds")
     if any(experiment.get("overall") for experiment in summary["experiments"]):

@@ -135,10 +135,24 @@ def _notes(summary: Mapping[str, Any], stages: Sequence[Row]) -> list[str]:
     best = _best(stages, summary)
     if best is not None and best.get("checkpoint"):
         notes.append(f"best checkpoint: {shown_path(best['checkpoint'])} (stage {best['stage']})")
+    if best is not None and len(stages) > 1:
+        notes.append(_worth(best, metric, len(stages)))
     if summary.get("final_model"):
         notes.append(f"final model: {shown_path(summary['final_model'])}")
     notes.append(f"results: {shown_path(summary['path'])}")
     return notes
+
+
+def _worth(best: Row, metric: Metric, num_stages: int) -> str:
+    """Say what the score of the best stage is worth, which was chosen by the rows that it was measured on."""
+    told = (
+        f"{metric_figure(metric, best['score'])} of stage {best['stage']} is flattered, since it was chosen as the "
+        f"best of {num_stages}"
+    )
+    tested = number(best.get("metrics", {}).get(metric.name.replace("eval_", "test_", 1)))
+    if tested is None:
+        return f"{told}; no test rows say by how much"
+    return f"{told}; on the test rows, which chose nothing, it has {metric_figure(metric, tested)}"
 
 
 def _forecast_notes(metric: Metric, stages: Sequence[Row]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ class Sweep(Strategy[SweepStudy]):
         self._samples = (samples_between_validations, total_samples)
         self._shape = shape
         self.metrics = looked_for(study.metrics, load_family(experiment), "metrics:")
+        self.keeps_dev_losses = self.metrics[0].name == "eval_loss"
         self._experiment = judged_by(experiment, self.metrics[0])
         self._check_space()
         self._scheduler = self._stopper()
@@ -95,6 +97,11 @@ class Sweep(Strategy[SweepStudy]):
             UserError: It is impossible there.
         """
         return self._experiment.with_(values, SPACE)
+
+    def trained(self, values: Values) -> dict[str, Any]:
+        """Return the values that a trial at a point of the space trains with, as the common options make them."""
+        shaped = self._shape(self.experiment(values)).model_dump(mode="json")
+        return {key: reduce(lambda section, part: section[part], key.split("."), shaped) for key in values}
 
     def tune_settings(self, concurrent_trials: int) -> dict[str, Any]:
         """Return the search and the scheduler."""
@@ -140,7 +147,8 @@ class Sweep(Strategy[SweepStudy]):
 
     def summary(self, trials: Sequence[TrialStatus]) -> Mapping[str, Any]:
         """Return what was searched, the point of every trial, and the best."""
-        values = self.search.points()
+        points = self.search.points()
+        values = {name: self.trained(point) for name, point in points.items()}
         best = self.best_trials(trials)
         return {
             "metrics": [metric.name for metric in self.metrics],
@@ -150,6 +158,8 @@ class Sweep(Strategy[SweepStudy]):
             "scheduler": self.study.scheduler,
             "parameters": self.study.space.ordered(),
             "values": values,
+            "proposed": points,
+            "is_rehearsal": self._shape(self._experiment).rehearsal.enabled,
             "best": best[0] if best else None,
             "best_values": values.get(best[0]) if best else None,
             "front": best if len(self.study.metrics) > 1 else [],
@@ -158,9 +168,11 @@ class Sweep(Strategy[SweepStudy]):
     def _config(self, name: str, values: Values) -> dict[str, Any]:
         experiment = self._shape(self.experiment(values))
         named = experiment.with_({"experiment.name": f"{experiment.name[:80]}.{name}"})
+        trained = self.trained(values)
         return {
             "trial": name,
-            "notice": ", ".join(f"{key}={_shown(value)}" for key, value in values.items()),
+            "trained": trained,
+            "notice": ", ".join(f"{key}={_shown(value)}" for key, value in trained.items()),
             "experiment": named.model_dump_json(),
         }
 

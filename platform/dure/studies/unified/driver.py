@@ -30,6 +30,7 @@ BASE = "experiment.yaml"
 RESULTS = "unified_results.json"
 SWEEP = "lr_sweep"
 SWEEP_RESULTS = "lr_sweep_results"
+RATE = "training.learning_rate"
 CURVES = "training_curves.png"
 CONTINUED = "continues_after.json"
 """Names the epoch that a folder's unfinished training went back to."""
@@ -66,12 +67,16 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
 
         path, tell = session.path, session.follower.notified
         folder, (experiment,) = UnifiedFolder(path), self.shown()
+        swept: SweepResults | None = None
         best: dict[str, Any] = {}
         if self.study.sweep:
-            best = self._sweep(experiment, session)
-            values = ", ".join(f"{key}={value:g}" for key, value in best.items())
-            tell(f"step 1 of 4, sweep: {values} is the best")
+            swept = self._sweep(experiment, session)
+            best = swept.winning_values()
+            for sentence in () if swept.verdict is None else swept.verdict.sentences:
+                tell(f"step 1 of 4, sweep: {sentence}")
             experiment = experiment.with_(best, "the sweep")
+            rate = experiment.training.learning_rate
+            tell(f"learning rate {rate:g}, {'the winner of the sweep' if best else 'as it is configured'}")
         if session.resume:
             stored_experiment(path, experiment)
         write_text(path / BASE, dump_yaml(experiment))
@@ -98,7 +103,8 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
                 "state": result.state,
                 "path": str(path),
                 "learning_rate": experiment.training.learning_rate,
-                "sweep": best or None,
+                "sweep": None if swept is None else best or {RATE: experiment.training.learning_rate},
+                "sweep_verdict": None if swept is None else swept.verdict,
                 "result": result.as_dict(),
                 **(_analyses(folder, session, tell) if is_whole else {}),
             }
@@ -112,8 +118,8 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
         """Return the main run, the sweet spots of its modules and the crossover."""
         return unified_table(results.as_json())
 
-    def _sweep(self, experiment: Experiment, session: Session) -> dict[str, Any]:
-        """Search the learning rate in a folder of its own, unless that is done, and return the winner's values."""
+    def _sweep(self, experiment: Experiment, session: Session) -> SweepResults:
+        """Search the learning rate in a folder of its own, unless that is done."""
         from dure.studies.life_cycle import run_experiments
         from dure.studies.sweep.driver import RESULTS as POINTS
 
@@ -134,12 +140,12 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
             address=session.address,
             follower=session.follower,
         )
-        if results.best_values is None:
+        if results.best is None:
             raise UserError(
                 "no point of the sweep completed", where=str(place), hint="see its experiment_summary.txt"
             )
         shutil.copytree(place / POINTS, session.path / SWEEP_RESULTS, dirs_exist_ok=True)
-        return dict(results.best_values)
+        return results
 
 
 def _go_back(folder: UnifiedFolder, file: Path, experiment: Experiment, tell: Tell) -> None:
