@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from rich.console import RenderableType
 
@@ -14,6 +14,9 @@ from dure.config.schema import Experiment, Profile
 from dure.events import RunListener, StudyListener
 from dure.studies.plan import StudyPlan
 from dure.studies.results import StudyResults
+
+if TYPE_CHECKING:
+    from dure.preflight.before import Files
 
 Plan = TypeVar("Plan", bound=StudyPlan)
 Results = TypeVar("Results", bound=StudyResults)
@@ -94,6 +97,12 @@ class Kind(ABC, Generic[Plan, Results]):
     def num_copies(self) -> int:
         """Runs of each of :meth:`read` whose files lie on the disk at the end."""
         return 1
+
+    def files(self, path: Path | None) -> Sequence[Files]:
+        """Return what will be written; of a folder that is continued, by which is told what is written already."""
+        from dure.preflight.before import Files
+
+        return [Files(self.read(), self.num_copies, path)]
 
     def checked(self) -> Sequence[Experiment]:
         """Return experiments whose settings are checked, metric and sources above all; cheap."""
