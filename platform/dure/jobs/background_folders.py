@@ -12,6 +12,7 @@ from dure.errors import RunError, UserError
 from dure.files import write_json, write_text
 from dure.jobs.background_environment import JOB
 from dure.jobs.background_records import CLOCK_SECONDS, records
+from dure.runs.lock import require_free
 from dure.runtime.cluster import cluster_of_job
 
 PID = "dure.pid"
@@ -28,7 +29,7 @@ def claim(path: Path, *, pid_file: str = PID) -> None:
         pid_file: Name of the file in it that gets the number of this process.
 
     Raises:
-        UserError: Another background job works there.
+        UserError: Another process works there.
     """
     path = path.resolve()
     refuse_second(path)
@@ -55,7 +56,7 @@ def find(path: Path) -> psutil.Process | None:
 
 
 def refuse_second(path: Path) -> None:
-    """Check that no background process but this one works in a folder.
+    """Check that no process but this one works in a folder.
 
     Raises:
         UserError: One does.
@@ -65,6 +66,7 @@ def refuse_second(path: Path) -> None:
         raise UserError(
             f"process {running.pid} works in this folder already", where=str(path), hint=f"dure stop {path}"
         )
+    require_free(path)
 
 
 def stop(path: Path) -> int:
