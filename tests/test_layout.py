@@ -11,6 +11,7 @@ ENGINE = ROOT / "platform" / "dure"
 
 # From the ground up: a room imports only itself and rooms before it.
 ROOMS = (
+    "secrets",
     "errors",
     "signals",
     "files",

@@ -143,6 +143,9 @@ class Emotion(Transfer):
         if settings.class_weights == "balanced":
             yes = multi_hot(train["labels"][:], model.config.num_labels).sum(axis=0)
             weights = balanced_weights(numpy.stack([len(train) - yes, yes]))
+            self.weigh(
+                classes_of_model(model), {"class_weight": weights[1], "class_weight_of_no": weights[0]}
+            )
         return LabelCrossEntropy(settings.label_smoothing, weights)
 
     def compute_metrics(

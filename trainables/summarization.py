@@ -16,6 +16,7 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     EvalPrediction,
+    GenerationConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -30,6 +31,7 @@ from dure.family import Family, Features, Rows
 from dure.metrics.metric import Metric
 from dure.metrics.rouge import rouge
 from dure.metrics.tokenizers import TokenizerName, get_tokenizer
+from dure.modeling.generation import set_generation
 from dure.modeling.loading import load_model
 from dure.modeling.objectives import TokenCrossEntropy
 from dure.modeling.task import SEQ2SEQ
@@ -43,7 +45,8 @@ class SummarizationOptions(Section):
     """What ``task:`` of a summarisation experiment may say."""
 
     rouge_tokenizer: TokenizerName = "morpheme"
-    """How ROUGE cuts text: ``morpheme`` for Korean, ``default`` for English, ``whitespace`` or ``character``."""
+    """How ROUGE cuts text: ``morpheme`` for Korean, ``default`` for English, ``whitespace`` as ``str.split``,
+    ``whitespace_markers`` with markers cut from the particles behind them, or ``character``."""
 
 
 class Summarization(Family):
@@ -78,18 +81,8 @@ class Summarization(Family):
         return [{"id": row["fname"], "text": row["dialogue"], "target": row["summary"]} for row in rows]
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
-        """Load the model, and let it generate as the experiment says."""
-        model = load_model(SEQ2SEQ, self.experiment, profile, tokenizer, self.tell)
-        generation = self.experiment.generation
-        model.generation_config.update(
-            num_beams=generation.num_beams,
-            max_length=generation.max_length,
-            min_length=generation.min_length,
-            length_penalty=generation.length_penalty if generation.num_beams > 1 else None,
-            early_stopping=True if generation.num_beams > 1 else None,
-            no_repeat_ngram_size=generation.no_repeat_ngram_size,
-        )
-        return model
+        """Load the model, which generates as the experiment says."""
+        return load_model(SEQ2SEQ, self.experiment, profile, tokenizer, self.tell)
 
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Features:
         """Encode inputs with their prefix and, when the rows have them, targets; keep the target's text.
@@ -160,7 +153,7 @@ class Summarization(Family):
         scores = self._scores(dev["lead"][:], dev["reference"][:])
         return {f"eval_{name}": scores[name] for name in _ROUGE}
 
-    def metric_notes(self) -> dict[str, str]:
+    def metric_notes(self) -> dict[str, str | float]:
         """Return the tokeniser of ROUGE and its version."""
         tokenizer = get_tokenizer(self.options.rouge_tokenizer)
         return {"rouge_tokenizer": tokenizer.name, "rouge_tokenizer_version": tokenizer.version}
@@ -172,11 +165,13 @@ class Summarization(Family):
         return [{"summary": text} for text in self._decoded(tokenizer, answers.numpy())]
 
     def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """Load what :meth:`export` saved."""
-        return (
-            AutoModelForSeq2SeqLM.from_pretrained(folder, local_files_only=True),
-            AutoTokenizer.from_pretrained(folder, local_files_only=True),
+        """Load what :meth:`export` saved; it generates as the experiment says, whatever was done to the folder since."""
+        model = AutoModelForSeq2SeqLM.from_pretrained(
+            folder, local_files_only=True, generation_config=GenerationConfig()
         )
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        set_generation(model, self.experiment, tokenizer)
+        return model, tokenizer
 
     def modules(self, model: PreTrainedModel) -> dict[str, tuple[str, ...]]:
         """Return encoder and decoder with the prefixes of their parameters.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import datasets
@@ -58,6 +59,9 @@ class Transfer(Family):
     classes: tuple[str, ...] = ()
     """Names of the classes in the order of their ids; known from :meth:`survey` or :meth:`load_exported` on."""
 
+    class_weights: Mapping[str, float] = MappingProxyType({})
+    """Weight of every class, such as ``class_weight[joy]``; known from :meth:`objective` on."""
+
     def sample(self, split: str) -> list[dict[str, str]]:
         """Return the embedded Korean reviews with what they are: praise, complaint, question …."""
         return [dict(asdict(review)) for review in _reviews()[split]]
@@ -108,7 +112,31 @@ class Transfer(Family):
         if settings.class_weights == "balanced":
             labels = numpy.asarray(train["labels"][:], dtype="int64")
             weights = balanced_weights(numpy.bincount(labels, minlength=model.config.num_labels))
+            self.weigh(classes_of_model(model), {"class_weight": weights})
         return ClassCrossEntropy(settings.label_smoothing, weights)
+
+    def weigh(self, classes: Sequence[str], weights: Mapping[str, Sequence[float]]) -> None:
+        """Tell the weights of the classes, and keep them for the record.
+
+        Args:
+            classes: Names in the order of their ids.
+            weights: Name of a kind of weight to one for every class, in their order.
+        """
+        self.class_weights = {
+            f"{kind}[{name}]": float(weight)
+            for kind, each in weights.items()
+            for name, weight in zip(classes, each, strict=True)
+        }
+        shown = ", ".join(
+            f"{name} {' / '.join(f'{float(each[place]):.3g}' for each in weights.values())}"
+            for place, name in enumerate(classes)
+        )
+        kinds = " (yes / no)" if len(weights) > 1 else ""
+        self.tell(f"class weights{kinds}: {shown}")
+
+    def metric_notes(self) -> dict[str, str | float]:
+        """Return the weights of the classes, when they are weighed."""
+        return {**self.class_weights}
 
     def compute_metrics(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: datasets.Dataset

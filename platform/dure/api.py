@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dure.config import library
+from dure.config.families import trusting
 from dure.config.loading import load_experiment, load_profile, load_space
 from dure.config.rehearsal import shaped
 from dure.config.schema import Profile
@@ -104,6 +105,7 @@ def predict(
     profile: Profile,
     progress: Callable[[int, int], None],
     tell: Tell,
+    trust_code: bool = False,
 ) -> dict[str, Any]:
     """Predict a table with the final model of a run, or with all folds of a cross-validation.
 
@@ -117,6 +119,7 @@ def predict(
         profile: The machine.
         progress: Gets rows done and rows in all.
         tell: Gets one-line messages.
+        trust_code: Import the family that the run's folder names also when it did not come with dure.
 
     Raises:
         UserError: See ``dure.family.predicting``; or there is no such fold.
@@ -124,16 +127,17 @@ def predict(
     from dure.family.predicting import predict_file
     from dure.studies.crossval.driver import fold_runs
 
-    return predict_file(
-        fold_runs(run, fold),
-        str(source),
-        output,
-        overrides=overrides,
-        force=force,
-        profile=profile,
-        progress=progress,
-        tell=tell,
-    )
+    with trusting(trust_code):
+        return predict_file(
+            fold_runs(run, fold),
+            str(source),
+            output,
+            overrides=overrides,
+            force=force,
+            profile=profile,
+            progress=progress,
+            tell=tell,
+        )
 
 
 def score(

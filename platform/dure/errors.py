@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+from dure.secrets import without_passwords
 
 
 class DureError(Exception):
     """Base of every failure that dure reports in words and without a traceback."""
 
     exit_code = 1
+
+    def __init__(self, *args: object) -> None:
+        # Whatever an error quotes, an address of a database or of storage may be in it.
+        super().__init__(*(without_passwords(each) if isinstance(each, str) else each for each in args))
 
 
 class UserError(DureError):
@@ -26,10 +33,10 @@ class UserError(DureError):
     def __init__(
         self, problem: str, *, where: str | None = None, expected: str | None = None, hint: str | None = None
     ) -> None:
-        self.problem = problem
-        self.where = where
-        self.expected = expected
-        self.hint = hint
+        self.problem = without_passwords(problem)
+        self.where, self.expected, self.hint = (
+            None if each is None else without_passwords(each) for each in (where, expected, hint)
+        )
         super().__init__(problem, where, expected, hint)
 
     def __str__(self) -> str:
@@ -58,9 +65,19 @@ def _rebuild(
 def nearest(word: str, candidates: Sequence[str]) -> str | None:
     """Return the candidate most like ``word``, or None when none is like it.
 
-    Similarity is the normalised Indel ratio of rapidfuzz; below 60 of 100 nothing is suggested.
+    Similarity is the normalised Indel ratio of rapidfuzz, of the texts as they stand or of their words in order, which
+    finds ``kobart_baseline`` for ``baseline_kobart``; below 60 of 100 nothing is suggested.
     """
-    from rapidfuzz import fuzz, process
+    from rapidfuzz import fuzz
 
-    found = process.extractOne(word, candidates, scorer=fuzz.ratio, score_cutoff=60)
-    return None if found is None else str(found[0])
+    def likeness(candidate: str) -> tuple[float, float]:
+        as_it_is = fuzz.ratio(word, candidate)
+        return max(as_it_is, fuzz.ratio(_words(word), _words(candidate))), as_it_is
+
+    best = max(candidates, key=likeness, default=None)
+    return best if best is not None and likeness(best)[0] >= 60 else None
+
+
+def _words(text: str) -> str:
+    """Return the words of a name in alphabetical order."""
+    return " ".join(sorted(re.split(r"[\s_.\-]+", text)))

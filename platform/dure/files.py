@@ -8,14 +8,20 @@ import json
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from dure.errors import UserError
 
+MAX_RECORD_BYTES = 256 * 1024**2
+"""Largest record that is read as one JSON object, or as one line; the largest that dure writes has a hundredth."""
+_CHUNK_BYTES = 4 * 1024**2
 _TAIL_BYTES = 4096
 """How much of a file's end is looked at at once."""
 
@@ -55,6 +61,16 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def hash_of(path: Path) -> str:
+    """Return the XXH3 of a file's content in hexadecimal."""
+    digest = xxhash.xxh3_128()
+    buffer = memoryview(bytearray(_CHUNK_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while length := file.readinto(buffer):
+            digest.update(buffer[:length])
+    return digest.hexdigest()
+
+
 @contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
     """Give a path beside ``path`` to write a file or folder to, then rename it into place.
@@ -66,6 +82,7 @@ def written_beside(path: Path) -> Iterator[Path]:
     beside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.part"
     try:
         yield beside
+        give_usual_permissions(beside)
         if path.is_dir() and beside.is_dir():
             old = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.old"
             path.rename(old)
@@ -99,6 +116,25 @@ def remove_leftovers(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def give_usual_permissions(path: Path) -> None:
+    """Give what was written the permissions that any new file gets here; safetensors writes for its owner alone.
+
+    The process's umask cannot be read without changing it for a moment in all threads, so a new file is asked.
+    """
+    files = [path] if path.is_file() else sorted(path.rglob("*"))
+    closed = [each for each in files if each.is_file() and not each.is_symlink()]
+    if not closed:
+        return
+    probe = path.parent / f".{uuid.uuid4().hex[:8]}.probe"
+    probe.touch()
+    usual = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for file in closed:
+        mode = stat.S_IMODE(file.stat().st_mode)
+        if mode | usual != mode:
+            file.chmod(mode | usual)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -185,9 +221,24 @@ def read_json(path: Path, *, what: str, hint: str | None = None) -> dict[str, An
         UserError: It is no JSON object.
     """
     try:
-        return _json_object(path.read_bytes())
+        with path.open("rb") as file:
+            return _json_object(file.read(MAX_RECORD_BYTES + 1))
     except ValueError as error:
         raise UserError(f"this is no {what} ({error})", where=str(path), hint=hint) from None
+
+
+def parse_json(data: bytes | str) -> Any:
+    """Return the value of a JSON text that a file or a line of one holds.
+
+    Raises:
+        ValueError: It is no JSON, too large, or nested so deeply that it would exhaust the stack.
+    """
+    if len(data) > MAX_RECORD_BYTES:
+        raise ValueError(f"it is larger than {in_bytes(MAX_RECORD_BYTES)}")
+    try:
+        return json.loads(data.decode("utf-8") if isinstance(data, bytes) else data)
+    except RecursionError:
+        raise ValueError("its JSON is nested too deeply") from None
 
 
 def _json_object(data: bytes) -> dict[str, Any]:
@@ -196,10 +247,7 @@ def _json_object(data: bytes) -> dict[str, Any]:
     Raises:
         ValueError: It is none.
     """
-    try:
-        value = json.loads(data.decode("utf-8"))
-    except RecursionError:
-        raise ValueError("its JSON is nested too deeply") from None
+    value = parse_json(data)
     if not isinstance(value, dict):
         raise ValueError("its JSON is no object")
     return value

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 RUN_RECORD = "experiment.yaml"
 """What is written first into the folder of a run."""
 
+_OF_TRACKERS = ("wandb", "mlruns")
+
 
 def outputs() -> Path:
     """Return the folder in which runs and studies lie: ``$DURE_OUTPUTS``, or ``outputs`` in the working folder.
@@ -80,7 +82,9 @@ def output_folder(
                 hint="start without --resume, or give the folder with --output",
             )
         # Names are of the clock of the machine that gave them, and that may be in another time zone.
-        return max(started, key=lambda folder: ((folder / record).stat().st_mtime_ns, folder.name))
+        newest = max(started, key=lambda folder: ((folder / record).stat().st_mtime_ns, folder.name))
+        refuse_links(newest)
+        return newest
     if output is None:
         make_folder(parent, where=f"folder of {name}")
         return _new_folder(parent)
@@ -168,6 +172,27 @@ def _empty(folder: Path, profile: Profile | None) -> None:
             if mirror is not None:
                 mirror.push()
     (folder / INDEX).unlink(missing_ok=True)
+
+
+def refuse_links(folder: Path) -> None:
+    """Check that nothing in the folder of a run or study is a symbolic link: what is written there replaces files.
+
+    Hidden folders and those of trackers are left alone; nothing of dure is replaced there.
+
+    Raises:
+        UserError: Something is one.
+    """
+    for place, folders, files in os.walk(folder):
+        for name in sorted((*folders, *files)):
+            path = Path(place, name)
+            if path.is_symlink() and not name.startswith("."):
+                raise UserError(
+                    f"this is a symbolic link to {path.readlink()}, and what it leads to would be replaced or removed",
+                    where=str(path),
+                    expected="files and folders",
+                    hint=f"put a copy in its place: cp -rL {path} {path}.copy && rm {path} && mv {path}.copy {path}",
+                )
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in _OF_TRACKERS]
 
 
 def bring(profile: Profile, folder: Path) -> None:

@@ -13,6 +13,9 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import torch
+from safetensors.torch import load_file, save_file
+
+from dure.runs.manifest import write_manifest
 
 _MINE = "extends: transfer_bert\nexperiment: {name: mine}\n"
 _PROFILE = "name: p\ndevice: cpu\n"
@@ -42,6 +45,8 @@ _YAML: dict[str, str | bytes] = {
     "parent.yaml": "extends: [1]\n",
     "strangers.yaml": "kind: batch\nname: s\nexperiments: [nobody]\n",
     "key.yaml": f"{_MINE}training: {{lerning_rate: 1}}\n",
+    "hf.yaml": f"{_MINE}training:\n  per_device_train_batch_size: 6\n",
+    "wrong_old.yaml": "model_name: t5-small\nnum_train_epochs: many\n",
     "section.yaml": f"{_MINE}learning_rate: 1\n",
     "missing.yaml": f"{_MINE}lora: {{rank: 8, alpha: 16}}\n",
     "yes.yaml": f"{_MINE}wandb: {{enabled: yes}}\n",
@@ -189,6 +194,31 @@ def _other_rows(file: Path) -> None:
     file.write_text(json.dumps({**environment, "data": {**environment["data"], "train": "0" * 64}}))
 
 
+def _with_weights(run: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    """Change the weights of the final model, as if they had been saved so."""
+    file = run / "final_model" / "model.safetensors"
+    weights = load_file(file)
+    change(weights)
+    save_file(weights, file, metadata={"format": "pt"})
+    write_manifest(run / "final_model")
+
+
+def _not_a_number(weights: dict[str, torch.Tensor]) -> None:
+    weights[sorted(weights)[0]].view(-1)[0] = float("nan")
+
+
+def _family(run: Path, line: str) -> None:
+    file = run / "experiment.yaml"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace("family: trainables.transfer\n", line), encoding="utf-8")
+
+
+def _linked(folder: Path) -> None:
+    elsewhere = folder.with_name(".elsewhere")
+    folder.rename(elsewhere)
+    folder.symlink_to(elsewhere.name)
+
+
 BROKEN_RUNS: dict[str, Callable[[Path], object]] = {
     "no_experiment": lambda run: (run / "experiment.yaml").unlink(),
     "broken_experiment": lambda run: (run / "experiment.yaml").write_text("a: ["),
@@ -197,6 +227,12 @@ BROKEN_RUNS: dict[str, Callable[[Path], object]] = {
     "no_weights": lambda run: (run / "final_model" / "model.safetensors").unlink(),
     "other_weights": lambda run: _resized(run / "final_model" / "config.json"),
     "broken_config": lambda run: (run / "final_model" / "config.json").write_text("{"),
+    "nan_weights": lambda run: _with_weights(run, _not_a_number),
+    "lacking_weights": lambda run: _with_weights(run, lambda weights: weights.pop(sorted(weights)[0])),
+    "foreign_code": lambda run: _family(run, "family: needs_more\n"),
+    "leading_away": lambda run: _family(run, "family: trainables.transfer\nextends: ../key.yaml\n"),
+    "deep_result": lambda run: (run / "result.json").write_text("[" * 100_000),
+    "linked_model": lambda run: _linked(run / "final_model"),
     "no_vocabulary": _no_vocabulary,
     "junk_epoch": lambda run: (run / "epoch_1.pt").write_bytes(b"junk"),
     "code_epoch": lambda run: torch.save({"model_state": _Code()}, run / "epoch_1.pt"),

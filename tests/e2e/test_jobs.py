@@ -394,7 +394,7 @@ def test_a_background_run_is_a_job_that_leaves_nothing_but_its_results(backgroun
     assert keeper_and_all(background)[0] == everything[0]
 
     assert call("stop", job, "--json").value["state"] == "stopped"
-    _, alive = psutil.wait_procs(everything, timeout=40)
+    _, alive = psutil.wait_procs(everything, timeout=120)
     assert alive == []
     assert not (run / "dure.pid").exists()
     assert list(background.glob("*.environment")) == []
@@ -411,7 +411,7 @@ def test_a_killed_keeper_leaves_no_process(background, tmp_path):
     everything = [*keeper_and_all(background), psutil.Process(started.value["pid"])]
     assert len(everything) > 5
     everything[0].kill()
-    _, alive = psutil.wait_procs(everything, timeout=40)
+    _, alive = psutil.wait_procs(everything, timeout=120)
     assert alive == []
     state = {each["id"]: each["state"] for each in call("jobs", "--json").value["jobs"]}[started.value["job"]]
     assert state == "failed"

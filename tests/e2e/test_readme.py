@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -127,6 +131,43 @@ def test_the_tree_of_the_house_is_the_house():
         name = line.split()[0]
         folder = REPOSITORY / "platform" / "dure" if line.startswith("  ") else REPOSITORY
         assert (folder / name).exists(), name
+
+
+ALONE = """
+set -e
+mount -t tmpfs tmpfs /tmp && ip link set lo up
+mkdir /tmp/home /tmp/project
+cp -r {repository}/platform {repository}/trainables {repository}/search_spaces {repository}/cluster /tmp/project
+cd /tmp/project
+exec env -i HOME=/tmp/home PATH={program}:/usr/local/bin:/usr/bin:/bin bash -e -c {lines}
+"""
+
+
+def _is_alone_possible():
+    tried = subprocess.run(
+        ["unshare", "--net", "--pid", "--mount", "--fork", "--mount-proc", "ip", "link", "set", "lo", "up"],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    return tried.returncode == 0
+
+
+@pytest.mark.slow
+def test_the_recipe_of_a_cluster_runs_line_by_line_where_nothing_is_set():
+    """In a network, a /tmp and processes of its own: its ports and `ray stop` are the machine's otherwise."""
+    if shutil.which("unshare") is None or shutil.which("ip") is None or not _is_alone_possible():
+        pytest.skip("a network of one's own needs unshare, ip and the right to use them")
+    (recipe,) = (block for _, block in BLOCKS if "ray start --head" in block)
+    script = ALONE.format(
+        repository=shlex.quote(str(REPOSITORY)),
+        program=Path(sys.executable).parent,
+        lines=shlex.quote(recipe),
+    )
+    ended = subprocess.run(
+        ["unshare", "--net", "--pid", "--mount", "--fork", "--mount-proc", "--kill-child", "bash", "-c", script],
+        capture_output=True, text=True, timeout=1200, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout[-3000:] + ended.stderr[-3000:]
+    assert (ended.stdout + ended.stderr).count("kobart_baseline: completed") == 2
 
 
 def test_the_python_snippet_trains(trained, corpus, tmp_path, capsys):

@@ -60,6 +60,15 @@ def test_the_final_model_loads_as_plain_weights_and_says_what_it_is(finished):
     assert said["held_out"] != said["selection"]
 
 
+def test_file_names_and_metadata_have_the_rate_that_the_epoch_ended_with(finished):
+    folder = finished[0] / "checkpoints_final"
+    metadata = json.loads((folder / "metadata.json").read_text(encoding="utf-8"))
+    assert metadata
+    for entry in metadata:
+        assert entry["learning_rate"] > 0
+        assert f"_lr_{entry['learning_rate']:.6f}_" in entry["file"]
+
+
 def test_a_second_session_does_nothing_again(finished):
     path, results = finished
     before = {file: file.stat().st_mtime_ns for file in path.rglob("*.pt*")}

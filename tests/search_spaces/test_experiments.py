@@ -124,6 +124,7 @@ def test_what_all_seven_share_is_the_same_in_each(name: str) -> None:
     assert experiment.training.precision == "auto"
     assert experiment.training.best_metric == "eval_rouge_sum"
     assert experiment.training.warmup_steps is None
+    assert experiment.training.evaluate_untrained  # so that the table has the gain
     assert experiment.training.scheduler_options == {}
     assert (experiment.data.train, experiment.data.dev, experiment.data.test) == ("sample", "sample", None)
     assert (experiment.wandb.enabled, experiment.wandb.project) == (True, "dure")

@@ -120,6 +120,23 @@ def test_balanced_weights_of_many_labels_are_of_their_yes_and_no(on_tables, cpu)
     weights = family.objective(model, corpus.train).class_weights
     yes = numpy.array([12, 18, 12])  # of 24 rows, by the cells above
     numpy.testing.assert_allclose(weights.numpy(), numpy.stack([24 / (2 * (24 - yes)), 24 / (2 * yes)]))
+    notes = family.metric_notes()
+    assert notes["class_weight[0]"] == pytest.approx(1.0)
+    assert notes["class_weight[2]"] == pytest.approx(24 / 36)
+    assert notes["class_weight_of_no[2]"] == pytest.approx(24 / 12)
+
+
+def test_balanced_weights_are_told_once_and_stand_in_the_record(on_tables, cpu) -> None:
+    told: list[str] = []
+    family = load_family(on_tables({}, dev=("0 2",), objective={"class_weights": "balanced"}), told.append)
+    corpus = load_corpus(family, tell=silent)
+    family.objective(family.load_model(corpus.tokenizer, cpu), corpus.train)
+    (line,) = [line for line in told if line.startswith("class weights")]
+    counts = numpy.bincount(corpus.train["labels"][:])
+    for place, name in enumerate(family.classes):
+        weight = len(corpus.train) / (len(counts) * counts[place])
+        assert f"{name} {weight:.3g}" in line
+        assert family.metric_notes()[f"class_weight[{name}]"] == pytest.approx(weight)
 
 
 def test_a_label_that_training_lacks_is_refused_with_its_row(on_tables) -> None:

@@ -35,6 +35,7 @@ class Verb:
 VERBS: dict[str, Verb] = {}
 """The verbs by name, once :func:`load_verbs` was called."""
 _LAST = 1000
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 class _InOrder(TyperGroup):
@@ -135,8 +136,12 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def common(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what libraries log.")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error, and log every step in detail.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show what dure and libraries log, during a run too.")
+    ] = False,
     background: Annotated[
         bool,
         typer.Option("--background", help="Run on by itself, as a job of this machine; see `dure jobs`."),
@@ -146,5 +151,13 @@ def common(
     ] = False,
 ) -> None:
     """Set what holds for every verb."""
-    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.INFO if verbose or debug else logging.ERROR, stream=sys.stderr, format=LOG_FORMAT
+    )
+    if debug:
+        # Only of dure: libraries' debug logs hold the headers of requests, tokens included.
+        for name in ("dure", "trainables"):
+            logging.getLogger(name).setLevel(logging.DEBUG)
+    if verbose or debug:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "info")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

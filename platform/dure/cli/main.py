@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dure.cli.app import app, load_verbs
+from dure.cli.dotenv import FILE as DOTENV
+from dure.cli.dotenv import load_dotenv
 from dure.errors import DureError, nearest
+from dure.secrets import redacted
 from dure.signals import install
 
 FLAGS = ("--debug", "--verbose", "-v", "--background")
@@ -39,6 +42,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         Path.cwd()
     except FileNotFoundError as error:
         _fail(error, "the working folder is not there any more\n  try: cd to a folder that is", 2, words)
+    if added := load_dotenv(Path.cwd()):
+        print(f"{DOTENV}: {', '.join(added)} taken from it", file=sys.stderr)
     try:
         if "--background" in flags and not {"--dry-run", "--help", "-h"} & set(words):
             from dure.cli.background import run_in_background
@@ -91,6 +96,6 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
 
 def _fail(error: Exception | None, text: str, code: int, words: list[str]) -> NoReturn:
     if error is not None and "--debug" in words:
-        traceback.print_exception(error)
-    print(f"dure: {text}", file=sys.stderr)
+        print(redacted("".join(traceback.format_exception(error))), end="", file=sys.stderr)
+    print(f"dure: {redacted(text)}", file=sys.stderr)
     sys.exit(code)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dure.cli.printing import tell
+from dure.config.families import family_module
 from dure.config.library import Kind, available
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def study_names(incomplete: str) -> list[str]:
 
 def corpus_names(incomplete: str) -> list[str]:
     """Complete the name of a sample corpus in the shell."""
-    return [name for name in import_module("trainables.samples").CORPORA if name.startswith(incomplete)]
+    return [name for name in family_module("trainables.samples").CORPORA if name.startswith(incomplete)]
 
 
 def profile_names(incomplete: str) -> list[str]:
@@ -121,6 +121,14 @@ Rehearse = Annotated[
     bool,
     typer.Option(
         "--rehearse", help="A miniature with random weights on few rows: exercises everything in minutes."
+    ),
+]
+TrustCode = Annotated[
+    bool,
+    typer.Option(
+        "--trust-code",
+        help="Import the family that the folder names, also when it did not come with dure; whoever wrote folder and "
+        "module can run anything here.",
     ),
 ]
 FromSweep = Annotated[

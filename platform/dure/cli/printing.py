@@ -15,6 +15,7 @@ from rich.console import Console, RenderableType
 
 from dure.config.loading import dump_yaml
 from dure.config.section import Section
+from dure.secrets import redacted, without_passwords
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ Result = TypeVar("Result")
 
 def tell(message: str) -> None:
     """Show one line of progress."""
-    print(message, file=sys.stderr, flush=True)
+    print(redacted(message), file=sys.stderr, flush=True)
 
 
 _results: TextIO | None = None
@@ -61,11 +62,11 @@ def results_only_on_stdout(verb: Callable[Parameters, Result]) -> Callable[Param
 def print_json(value: Any) -> None:
     """Print one JSON object; a terminal that lacks a character gets its escape, which is JSON too."""
     file = _results or sys.stdout
-    text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
+    text = without_passwords(json.dumps(value, ensure_ascii=False, indent=2, default=str))
     try:
         text.encode(file.encoding or "utf-8")
     except UnicodeEncodeError:
-        text = json.dumps(value, indent=2, default=str)
+        text = without_passwords(json.dumps(value, indent=2, default=str))
     print(text, file=file)
 
 
@@ -93,5 +94,5 @@ def print_yaml(study: Section | None, experiments: Sequence[Section], *, as_json
         )
     else:
         sections = experiments if study is None else (study, *experiments)
-        text = "---\n".join(dump_yaml(section) for section in sections)
+        text = without_passwords("---\n".join(dump_yaml(section) for section in sections))
         print(text, end="", file=_results or sys.stdout)

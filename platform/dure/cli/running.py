@@ -52,6 +52,7 @@ def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> in
         files=files_of_run(chosen, continued),
         profile=machine,
         output=continued or asked.output,
+        address=asked.address,
         tell=asked.tell,
     )
     with working_folder(chosen.name, asked.output, continued=continued, profile=machine) as path:

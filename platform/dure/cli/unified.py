@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dure.cli import options
+from dure.cli.printing import tell
 from dure.config.library import available
 from dure.errors import UserError, nearest
 
@@ -71,6 +72,7 @@ def run_preset(
     *,
     default: str,
     resume: Path | None = None,
+    few: int | None = None,
     **settings: Any,
 ) -> int:
     """Run the unified training of a preset and return the exit code.
@@ -81,6 +83,7 @@ def run_preset(
         common: The options.
         default: The preset of a new training for which none is given.
         resume: Folder to continue, or the checkpoint in it to go back to.
+        few: Samples when the options say none; all when None.
         settings: Keys of :class:`dure.studies.unified.plan.UnifiedStudy`; None leaves them as they are.
 
     Raises:
@@ -93,7 +96,7 @@ def run_preset(
 
     is_epoch = resume is not None and resume.suffix == ".pt"
     folder = resume.absolute().parent.parent if resume is not None and is_epoch else resume
-    asked = common.asked(samples=common.samples)
+    asked = common.asked(samples=few if common.samples is None else common.samples)
     found = _preset(preset or default)
     if folder is not None:
         if asked.machine is not None:
@@ -103,11 +106,16 @@ def run_preset(
     if common.batch_size is not None:
         given["batch_size"] = common.batch_size
     places: dict[tuple[str, ...], str] = {(key,): f"--{key.replace('_', '-')}" for key in given}
+    if (samples := common.samples) is not None:
+        tell(
+            f"{samples} samples: at most {samples} training and {samples} validation rows; where the old system took "
+            f"it for epochs, training.epochs={samples} says that"
+        )
     # What the folder says already is not said twice, so that the study stays what it was.
     more = [each for each in overrides or () if each not in found.overrides]
     study = checked(UnifiedStudy, found.with_overrides(more).said() | given, places, "dure unified-train")
     if folder is None:
-        study = _with_samples(study, common.samples)
+        study = _with_samples(study, asked.samples)
     else:
         asked = replace(asked, resume=True, output=folder, back_to=resume if is_epoch else None)
     return run_study(study, asked, as_json=common.as_json)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from dure.config import library
 from dure.errors import UserError
+from dure.files import parse_json
 
 _OF_THE_EXPERIMENT = (
     "train_batch_size",
@@ -31,11 +31,9 @@ def deepspeed_settings(name: str) -> dict[str, Any]:
     path = library.find("deepspeed", name)
     where = library.shown(path)
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
+        settings = parse_json(path.read_bytes())
     except OSError as error:
         raise UserError(f"the file cannot be read ({error.strerror})", where=where) from None
-    except RecursionError:
-        raise UserError("this is no JSON that can be read: it is nested too deeply", where=where) from None
     except ValueError as error:
         raise UserError(f"this is no JSON: {error}", where=where) from None
     zero = settings.get("zero_optimization") if isinstance(settings, dict) else None

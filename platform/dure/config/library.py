@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
+import re
 from pathlib import Path
 from typing import Literal
 
+import dure
 from dure.errors import UserError, nearest
 
 Kind = Literal["experiment", "study", "space", "profile", "deepspeed"]
@@ -22,12 +23,19 @@ _FOLDERS: dict[Kind, tuple[str, str]] = {
 def folders(kind: Kind) -> list[Path]:
     """Return the folders that hold files of a kind: the working folder's first, then the installation's."""
     package, sub = _FOLDERS[kind]
-    roots = [Path.cwd() / package]
-    spec = importlib.util.find_spec(package)
-    if spec is not None and spec.submodule_search_locations is not None:
-        roots += [Path(location) for location in spec.submodule_search_locations]
-    found = dict.fromkeys((root / sub).resolve() for root in roots)
+    roots = (Path.cwd() / package, installed(package))
+    found = dict.fromkeys((root / sub).resolve() for root in roots if root is not None)
     return [folder for folder in found if folder.is_dir()]
+
+
+def installed(wing: str) -> Path | None:
+    """Return the folder of a wing that came with dure: inside the engine in a wheel, beside it in the repository.
+
+    A job of a cluster gets the engine by itself; the rest lies in its working folder then.
+    """
+    engine = Path(str(dure.__file__)).parent
+    places = (engine / wing, engine.parents[1] / wing, Path.cwd() / wing)
+    return next((place for place in places if place.is_dir()), None)
 
 
 def available(kind: Kind) -> dict[str, Path]:
@@ -54,7 +62,10 @@ def find(kind: Kind, name: str, beside: Path = Path()) -> Path:
         path = beside / name
         if _is_file(path):
             return path
-        raise UserError(f"there is no {kind} file '{name}'")
+        like = nearest(re.sub(r"^[0-9]+_", "", path.stem), list(available(kind)))
+        raise UserError(
+            f"there is no {kind} file '{name}'", hint=f"{like}, which needs no file" if like else None
+        )
     files = available(kind)
     if name in files:
         return files[name]

@@ -14,7 +14,7 @@ from dure.config.deepspeed import deepspeed_settings
 from dure.config.problems import user_error
 from dure.config.schema import Experiment, Profile
 from dure.config.spaces import SearchSpace
-from dure.config.tree import Dumper, Places, Tree, places, plain, read_extended, with_overrides
+from dure.config.tree import Dumper, Places, Tree, places, plain, read_extended, read_yaml, with_overrides
 from dure.errors import UserError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -27,8 +27,25 @@ def load_experiment(name_or_path: str, overrides: Iterable[str] = ()) -> Experim
         UserError: Nothing of that name, or something in it is wrong.
     """
     path = library.find("experiment", name_or_path)
-    tree = with_overrides(read_extended(path, "experiment"), overrides)
+    tree = with_overrides(read_extended(path, "experiment", Experiment.model_fields), overrides)
     return checked_tree(Experiment, tree, library.shown(path))
+
+
+def load_record(path: Path, overrides: Iterable[str] = ()) -> Experiment:
+    """Load the resolved experiment that a run's folder keeps, and nothing that it may point to.
+
+    Raises:
+        UserError: Something in it is wrong, or it extends another file: what dure writes does not.
+    """
+    tree = read_yaml(path)
+    if "extends" in tree:
+        raise UserError(
+            "the record of a run extends nothing",
+            where=tree["extends"].place,
+            expected="a resolved experiment, as a run writes it",
+            hint="take the folder from whoever ran it once more",
+        )
+    return checked_tree(Experiment, with_overrides(tree, overrides), library.shown(path))
 
 
 def load_space(name_or_path: str) -> SearchSpace:
@@ -38,7 +55,9 @@ def load_space(name_or_path: str) -> SearchSpace:
         UserError: Nothing of that name, or something in it is wrong.
     """
     path = library.find("space", name_or_path)
-    return checked_tree(SearchSpace, read_extended(path, "space"), library.shown(path))
+    return checked_tree(
+        SearchSpace, read_extended(path, "space", SearchSpace.model_fields), library.shown(path)
+    )
 
 
 def load_profile(name_or_path: str) -> Profile:
@@ -48,7 +67,7 @@ def load_profile(name_or_path: str) -> Profile:
         UserError: Nothing of that name, or something in it is wrong.
     """
     path = library.find("profile", name_or_path)
-    profile = checked_tree(Profile, read_extended(path, "profile"), library.shown(path))
+    profile = checked_tree(Profile, read_extended(path, "profile", Profile.model_fields), library.shown(path))
     if profile.deepspeed is None:
         return profile
     try:

@@ -7,14 +7,17 @@ what is wrong.
 from __future__ import annotations
 
 import json
-import typing
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from dure.config.tree import Places
+from dure.config.sections import dotted_keys, section_at
+from dure.config.successors import Successor, successor
+from dure.config.tree import COMMAND_LINE, Dumper, Places
 from dure.errors import UserError, nearest
 
 Location = tuple[str | int, ...]
@@ -50,7 +53,8 @@ def user_error(
     """Return all that is wrong as one error; ``source`` is the place of what has none in ``places``."""
     details: dict[Location, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
-        details.setdefault(_location(detail, values), []).append(detail)
+        for location, part in _parts(detail, _location(detail, values)):
+            details.setdefault(location, []).append(part)
     problems = [
         _problem(location, found, model, _place(location, places, source))
         for location, found in details.items()
@@ -58,7 +62,38 @@ def user_error(
     if len(problems) == 1:
         return problems[0]
     listed = "\n".join(str(problem) for problem in problems)
-    return UserError(f"{len(problems)} things are wrong\n{listed}", where=source)
+    hint = None
+    if _is_experiment(model) and source.endswith((".yaml", ".yml")):
+        old = [location for location, found in details.items() if _successor(location, found[0])]
+        if any(_place(location, places, source) != COMMAND_LINE for location in old):
+            hint = f"dure convert {source} -o NEW.yaml writes it in the keys of dure"
+    return UserError(f"{len(problems)} things are wrong\n{listed}", where=source, hint=hint)
+
+
+def _is_experiment(model: type[BaseModel]) -> bool:
+    """Whether the keys of other systems have their successors in a section."""
+    return {"family", "training"} <= model.model_fields.keys()
+
+
+def _parts(detail: ErrorDetails, location: Location) -> Iterator[tuple[Location, ErrorDetails]]:
+    """Take an unknown section apart when other systems know the keys within it."""
+    inner = detail["input"]
+    keys = [(*location, key) for key in inner] if isinstance(inner, Mapping) else []
+    if detail["type"] != "extra_forbidden" or not any(_known(key, inner[key[-1]]) for key in keys):
+        yield location, detail
+        return
+    for key in keys:
+        part = detail.copy()
+        part["input"] = inner[key[-1]]
+        yield key, part
+
+
+def _known(location: Location, value: Any) -> Successor | None:
+    return successor([str(part) for part in location], value)
+
+
+def _successor(location: Location, detail: ErrorDetails) -> Successor | None:
+    return _known(location, detail["input"]) if detail["type"] == "extra_forbidden" else None
 
 
 def _location(detail: ErrorDetails, values: Any) -> Location:
@@ -89,7 +124,8 @@ def _problem(
     key = _dotted(location)
     match detail["type"]:
         case "extra_forbidden":
-            return _unknown_key(location, model, place)
+            now = _successor(location, detail) if _is_experiment(model) else None
+            return _unknown_key(location, model, place) if now is None else _old_key(location, now, place)
         case "missing":
             return UserError(f"key '{key}' is missing", where=place, expected=_description(location, model))
         case "value_error" if isinstance(detail["input"], Mapping):
@@ -105,16 +141,16 @@ def _problem(
 
 
 def _description(location: Location, model: type[BaseModel]) -> str | None:
-    section = _section_at(model, location[:-1])
+    section = section_at(model, location[:-1])
     field = section.model_fields.get(str(location[-1])) if section else None
     return field.description.replace("``", "'").rstrip(".") if field and field.description else None
 
 
 def _unknown_key(location: Location, model: type[BaseModel], place: str) -> UserError:
-    section = _section_at(model, location[:-1])
+    section = section_at(model, location[:-1])
     keys = list(section.model_fields) if section else []
     name = str(location[-1])
-    elsewhere = [key for key in _dotted_keys(model) if key.rpartition(".")[2] == name]
+    elsewhere = [key for key in dotted_keys(model) if key.rpartition(".")[2] == name]
     like = nearest(name, keys)
     hint = elsewhere[0] if elsewhere else _dotted((*location[:-1], like)) if like else None
     return UserError(
@@ -123,6 +159,28 @@ def _unknown_key(location: Location, model: type[BaseModel], place: str) -> User
         expected=None if hint or not keys else f"one of: {', '.join(keys)}",
         hint=f"'{hint}'" if hint else None,
     )
+
+
+def _old_key(location: Location, now: Successor, place: str) -> UserError:
+    """Return the error of a key that another system knows, with what takes its place."""
+    note = f"; {now.note}" if now.note else ""
+    if now.key is None:
+        hint = f"leave it out{note}"
+    elif place == COMMAND_LINE:
+        hint = f"{shlex.quote(f'{now.key}={_in_yaml(now.value)}')}{note}"
+    else:
+        sections = now.key.split(".")
+        written = "".join(f"{part}: {{" for part in sections[:-1]) + f"{sections[-1]}: {_in_yaml(now.value)}"
+        hint = f"'{now.key}', as in {written}{'}' * (len(sections) - 1)}{note}"
+    return UserError(f"unknown key '{_dotted(location)}'", where=place, hint=hint)
+
+
+def _in_yaml(value: Any) -> str:
+    """Return a value in one line of YAML, as a file and the command line read it alike."""
+    text = yaml.dump(
+        value, Dumper=Dumper, default_flow_style=True, allow_unicode=True, width=1_000_000, sort_keys=False
+    )
+    return text.removesuffix("...\n").strip()
 
 
 def _expected(detail: ErrorDetails) -> str:
@@ -156,27 +214,3 @@ def _dotted(location: Location) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(
         "."
     )
-
-
-def _dotted_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        section = _section_in(field.annotation)
-        if section is None:
-            yield prefix + name
-        else:
-            yield from _dotted_keys(section, f"{prefix}{name}.")
-
-
-def _section_at(model: type[BaseModel], location: Location) -> type[BaseModel] | None:
-    section: type[BaseModel] | None = model
-    for part in location:
-        field = section.model_fields.get(str(part)) if section else None
-        section = _section_in(field.annotation) if field else None
-    return section
-
-
-def _section_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the section that a field holds, also when it may be null."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    return next(filter(None, map(_section_in, typing.get_args(annotation))), None)

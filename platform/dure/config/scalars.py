@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, Strict
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Strict
+
+from dure.secrets import without_passwords
 
 NUMBER_PATTERN = r"^[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?$"
 """A number as text: what YAML 1.1 makes of ``1e-5``, and what quotes make of any number."""
@@ -15,6 +17,16 @@ MAX_WHOLE = 10**15
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 """What is safe as the name of a folder, of a W&B run and of a cluster job alike."""
+
+
+_TAKEN = re.compile(
+    r"final_model|checkpoints?|checkpoints_final|checkpoint-\d+.*|epoch_\d+.*|stage_\d+.*|fold_\d+|trial_\d+"
+    r"|logs|oom_stats|sweet_spot_analysis|lr_sweep_results|stop_requested|manifest|lock"
+    r"|.*\.(json|jsonl|yaml|yml|pid|log|pt|pth|part|old|deleted)"
+    r"|(con|prn|aux|nul|com\d|lpt\d)(\..*)?|.*\.",
+    re.IGNORECASE,
+)
+"""Names of what lies in the folders of runs and studies, and of devices of Windows, where a folder may be copied to."""
 
 
 def _number(value: Any) -> Any:
@@ -34,6 +46,10 @@ def _name(value: str) -> str:
     if not re.fullmatch(NAME_PATTERN, value) or len(value) > 100:
         raise ValueError(
             "expected at most 100 of the characters a-z, A-Z, 0-9, '_', '.' and '-', the first a letter or digit"
+        )
+    if _TAKEN.fullmatch(value):
+        raise ValueError(
+            "expected another name: folders and files of this one are dure's own, or no system has them everywhere"
         )
     return value
 
@@ -55,6 +71,9 @@ Bool = Annotated[bool, Strict()]
 
 Text = Annotated[str, Field(min_length=1)]
 """Text that is not empty."""
+
+Address = Annotated[Text, PlainSerializer(without_passwords, when_used="json")]
+"""A URL; what is written and shown of it has neither passwords nor keys."""
 
 Name = Annotated[
     str, AfterValidator(_name), Field(json_schema_extra={"pattern": NAME_PATTERN, "maxLength": 100})

@@ -8,6 +8,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dure.config.problems import user_error
+from dure.config.tree import INSTEAD
 
 
 class Section(BaseModel):
@@ -35,6 +36,9 @@ class Section(BaseModel):
                 inner = section.get(part)
                 section[part] = section = inner if isinstance(inner, dict) else {}
             section[last] = value
+            other = INSTEAD.get(last)
+            if other in section and value is not None and ".".join((*sections, other)) not in changes:
+                del section[other]
             places[(*sections, last)] = source or key
         try:
             return type(self).model_validate(tree)

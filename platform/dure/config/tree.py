@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -210,59 +210,98 @@ def _is_torn(text: str) -> bool:
     return any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def read_extended(path: Path, kind: library.Kind) -> Tree:
+def read_extended(path: Path, kind: library.Kind, keys: Collection[str]) -> Tree:
     """Read a YAML file on top of what its ``extends:`` names: files beside it, or names that dure knows.
 
     Sections merge key by key; lists and values replace. ``null`` in place of a section removes what a
     parent says of it.
 
+    Args:
+        path: The file.
+        kind: What it is.
+        keys: What such a file may hold. A parent that lies neither in the working folder nor in that of the file, and
+            holds anything else, is not quoted: a file that somebody handed on must not show what others hold.
+
     Raises:
         UserError: As :func:`read_yaml`; or a parent does not exist; or files extend each other in a circle.
     """
-    return _extended(path, kind, (), {})
+    return _Reading(kind, frozenset(keys), (Path.cwd(), path.parent.resolve()), {}).tree(path, ())
 
 
-def _extended(path: Path, kind: library.Kind, seen: tuple[Path, ...], read: dict[Path, Tree]) -> Tree:
-    """Read a file below those of ``seen``; ``read`` holds those that are done, since many may share a parent."""
-    place = path.resolve()
-    if place not in read:
-        read[place] = _over_its_parents(path, kind, (*seen, place), read)
-    return read[place]
+@dataclass(frozen=True)
+class _Reading:
+    """Reading a file with its parents; ``read`` holds those that are done, since many may share a parent."""
 
+    kind: library.Kind
+    keys: frozenset[str]
+    at_home: tuple[Path, ...]
+    read: dict[Path, Tree]
 
-def _over_its_parents(path: Path, kind: library.Kind, seen: tuple[Path, ...], read: dict[Path, Tree]) -> Tree:
-    if len(seen) > MAX_DEPTH:
-        raise UserError(f"'extends' is nested more than {MAX_DEPTH} deep", where=library.shown(path))
-    tree = read_yaml(path)
-    extends = tree.pop("extends", None)
-    if extends is None:
-        return tree
-    parents = extends.value if isinstance(extends.value, list) else [extends.value]
-    base: Tree = {}
-    for parent in parents:
+    def tree(self, path: Path, seen: tuple[Path, ...]) -> Tree:
+        """Return a file below those of ``seen``, laid over its parents."""
+        place = path.resolve()
+        if place not in self.read:
+            self.read[place] = self._over_its_parents(path, (*seen, place))
+        return self.read[place]
+
+    def _over_its_parents(self, path: Path, seen: tuple[Path, ...]) -> Tree:
+        if len(seen) > MAX_DEPTH:
+            raise UserError(f"'extends' is nested more than {MAX_DEPTH} deep", where=library.shown(path))
+        tree = read_yaml(path)
+        extends = tree.pop("extends", None)
+        if extends is None:
+            return tree
+        base: Tree = {}
+        for parent in extends.value if isinstance(extends.value, list) else [extends.value]:
+            file = self._parent(parent, path, extends.place)
+            if file.resolve() in seen:
+                circle = " → ".join(link.name for link in (*seen, file))
+                raise UserError(f"'extends' goes in a circle: {circle}", where=extends.place)
+            below = self.tree(file, seen)
+            if not self._is_near(file) and not below.keys() <= self.keys:
+                raise UserError(
+                    f"'extends': {library.shown(file)} is no {self.kind}",
+                    where=extends.place,
+                    expected=f"a file that holds nothing but keys of one, such as {', '.join(sorted(self.keys)[:4])}",
+                )
+            base = merged(base, below)
+        return merged(base, tree)
+
+    def _parent(self, parent: Any, path: Path, place: str) -> Path:
         if not isinstance(parent, str):
             raise UserError(
                 "'extends' names something that is not text",
-                where=extends.place,
+                where=place,
                 expected="a file, a name, or a list of them",
             )
         try:
-            file = library.find(kind, parent, beside=path.parent)
+            return library.find(self.kind, parent, beside=path.parent)
         except UserError as error:
             raise UserError(
-                f"'extends': {error.problem}", where=extends.place, expected=error.expected, hint=error.hint
+                f"'extends': {error.problem}", where=place, expected=error.expected, hint=error.hint
             ) from None
-        if file.resolve() in seen:
-            circle = " → ".join(link.name for link in (*seen, file))
-            raise UserError(f"'extends' goes in a circle: {circle}", where=extends.place)
-        base = merged(base, _extended(file, kind, seen, read))
-    return merged(base, tree)
+
+    def _is_near(self, file: Path) -> bool:
+        places = (*self.at_home, *library.folders(self.kind))
+        return any(file.resolve().is_relative_to(place) for place in places)
+
+
+INSTEAD = {"warmup_steps": "warmup_ratio", "warmup_ratio": "warmup_steps"}
+"""Keys that say one thing in two ways: what a later layer says replaces what an earlier one said the other way."""
 
 
 def merged(base: Tree, top: Tree) -> Tree:
-    """Return ``base`` with ``top`` laid over it, section by section; ``null`` removes a section."""
+    """Return ``base`` with ``top`` laid over it, section by section; ``null`` removes a section.
+
+    A key of :data:`INSTEAD` replaces the other one too, unless both are given on the command line.
+    """
     result = dict(base)
     for key, entry in top.items():
+        other = INSTEAD.get(key)
+        if other in result and other not in top and entry.value is not None:
+            is_one_layer = entry.place == result[other].place == COMMAND_LINE
+            if not is_one_layer:
+                del result[other]
         below = result.pop(key, None)
         if below is None or not isinstance(below.value, dict):
             result[key] = entry

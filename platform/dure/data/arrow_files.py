@@ -1,20 +1,27 @@
 """Memory-mapped Arrow files with facts beside them: the one way in which data is cached.
 
-An entry is two files: ``<key>.arrow`` with the rows, and ``<key>.json`` with its size, its number of rows and
-the owner's facts. The second is written last and makes the entry valid. Both are written beside and renamed,
-and what they hold follows from the key, so processes that write one entry at once do not disturb each other.
+An entry is two files: ``<key>-<hash>.arrow`` with the rows, and ``<key>.json`` with the name, the size and the hash of
+the first, its number of rows and the owner's facts. The second is written last and makes the entry valid. Both are
+written beside and renamed, and a file of rows never changes under its name, so processes that write one entry at once
+do not disturb each other. What was written is compared with its hash before it is first used in a process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dure.files import write_json, written_beside
+from dure.errors import UserError
+from dure.files import flush, hash_of, parse_json, write_json
 
 if TYPE_CHECKING:
     import datasets
@@ -22,6 +29,17 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 1000
 """Rows in memory at a time."""
+KINDS = ("tables", "encoded")
+"""Folders of a cache that hold entries."""
+MAX_GB = "DURE_CACHE_MAX_GB"
+"""Environment variable: gigabytes (10⁹ bytes) that the entries of a cache may take."""
+_MAX_GB = 50.0
+_OLD_SECONDS = 90 * 86_400.0
+_IN_USE_SECONDS = 3600.0
+"""An entry that was used so recently may be about to be opened by a worker."""
+_ATTEMPTS = 3
+_verified: dict[str, tuple[int, int]] = {}
+"""Files that this process has compared with their hash, with the size and the time that they had then."""
 
 
 def key_of(*parts: Any) -> str:
@@ -31,31 +49,64 @@ def key_of(*parts: Any) -> str:
 
 
 def load_entry(path: Path) -> tuple[datasets.Dataset, dict[str, Any]] | None:
-    """Open an entry memory-mapped, or return None when it is missing or broken."""
+    """Open an entry memory-mapped, or return None when it is missing, or is not what was written.
+
+    Args:
+        path: ``<folder>/<key>.arrow``.
+    """
     import datasets
     import pyarrow
 
-    try:
-        entry = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        if path.stat().st_size != entry["num_bytes"]:
-            return None
-        dataset = datasets.Dataset.from_file(str(path))
-        return (dataset, entry["facts"]) if len(dataset) == entry["num_rows"] else None
-    except (OSError, ValueError, LookupError, TypeError, pyarrow.ArrowException):
+    record = path.with_suffix(".json")
+    for _ in range(_ATTEMPTS):
+        try:
+            before = record.read_bytes()
+            entry = parse_json(before)
+            if key_of(entry["content"]) != entry["seal"]:
+                return None
+            content = entry["content"]
+            file = path.with_name(content["file"])
+            if _is_whole(file, content):
+                dataset = datasets.Dataset.from_file(str(file))
+                if len(dataset) == content["num_rows"]:
+                    os.utime(record)  # when it was last used, by which old entries go
+                    return dataset, content["facts"]
+        except (OSError, ValueError, LookupError, TypeError, pyarrow.ArrowException):
+            pass  # it is as good as missing, unless another process is just writing it anew
+        with contextlib.suppress(OSError):
+            if record.read_bytes() != before:
+                continue
         return None
+    return None
+
+
+def _is_whole(file: Path, content: dict[str, Any]) -> bool:
+    """Return whether a file is what was written, after a look at all of it once in every process."""
+    facts = file.stat()
+    now = (facts.st_size, facts.st_mtime_ns)
+    if facts.st_size != content["num_bytes"]:
+        return False
+    if _verified.get(str(file)) != now:
+        if hash_of(file) != content["hash"]:
+            return False
+        _verified[str(file)] = now
+    return True
 
 
 @contextmanager
 def written_entry(path: Path, facts: Callable[[], dict[str, Any]]) -> Iterator[Callable[[Any], None]]:
     """Give a function that appends a ``pyarrow.RecordBatch`` to an entry; all must have one schema.
 
-    ``facts`` is called after the last batch. When the body raises, nothing is left behind.
+    ``facts`` is called after the last batch. When the body raises, nothing is left behind. Entries that nobody used
+    for long, and the longest unused ones above ``DURE_CACHE_MAX_GB``, go afterwards.
     """
     import pyarrow
 
     writer: Any = None
     num_rows = 0
-    with written_beside(path) as beside:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part")
+    try:
         with pyarrow.OSFile(str(beside), "wb") as file:
 
             def append(batch: pyarrow.RecordBatch) -> None:
@@ -70,5 +121,83 @@ def written_entry(path: Path, facts: Callable[[], dict[str, Any]]) -> Iterator[C
             finally:
                 if writer is not None:
                     writer.close()
-        num_bytes = beside.stat().st_size
-    write_json(path.with_suffix(".json"), {"num_bytes": num_bytes, "num_rows": num_rows, "facts": facts()})
+        flush(beside)
+        digest = hash_of(beside)
+        content: dict[str, Any] = {
+            "file": f"{path.stem}-{digest[:16]}.arrow",
+            "num_bytes": beside.stat().st_size,
+            "num_rows": num_rows,
+            "hash": digest,
+            "facts": facts(),
+        }
+        beside.replace(path.with_name(content["file"]))
+    finally:
+        beside.unlink(missing_ok=True)
+    write_json(path.with_suffix(".json"), {"content": content, "seal": key_of(content)})
+    evict(path.parent.parent, max_bytes())
+
+
+def max_bytes() -> float:
+    """Return how much the entries of a cache may take.
+
+    Raises:
+        UserError: ``DURE_CACHE_MAX_GB`` is no number above 0.
+    """
+    given = os.environ.get(MAX_GB, "").strip()
+    try:
+        gigabytes = float(given) if given else _MAX_GB
+    except ValueError:
+        gigabytes = 0.0
+    if not gigabytes > 0:
+        raise UserError(
+            f"'{given}' is no size", where=f"environment variable {MAX_GB}", expected="gigabytes, such as 20"
+        )
+    return gigabytes * 1e9
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """An entry on the disk, or a file that belongs to none."""
+
+    used: float
+    num_bytes: int
+    files: tuple[Path, ...]
+
+
+def evict(cache: Path, limit: float) -> None:
+    """Remove from a cache what was not used for 90 days, and above a limit what was not used for longest.
+
+    Args:
+        cache: Folder of the cache.
+        limit: Bytes that its entries may take. What was used within the last hour stays even above that.
+    """
+    now = time.time()
+    kept = sorted(_kept(cache), key=lambda each: each.used)
+    total = sum(each.num_bytes for each in kept)
+    for each in kept:
+        age = now - each.used
+        if age > _OLD_SECONDS or (total > limit and age > _IN_USE_SECONDS):
+            for file in each.files:
+                file.unlink(missing_ok=True)
+            total -= each.num_bytes
+
+
+def _kept(cache: Path) -> Iterator[_Kept]:
+    for kind in KINDS:
+        named: set[Path] = set()
+        files = [path for path in (cache / kind).glob("*") if path.is_file()]
+        for record in files:
+            if record.suffix != ".json":
+                continue
+            rows = [
+                path for path in files if path.suffix == ".arrow" and path.stem.startswith(f"{record.stem}-")
+            ]
+            named.update(rows, [record])
+            with contextlib.suppress(OSError):  # another process may remove the same
+                size = sum(path.stat().st_size for path in (record, *rows))
+                # The record goes first: without it there is no entry.
+                yield _Kept(record.stat().st_mtime, size, (record, *rows))
+        for stray in set(files) - named:
+            with contextlib.suppress(OSError):
+                facts = stray.stat()
+                yield _Kept(facts.st_mtime, facts.st_size, (stray,))

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import set_seed
 
-from dure.config.loading import load_experiment
+from dure.config.loading import load_record
 from dure.config.schema import Profile
 from dure.data.batching import length_order
 from dure.data.collating import moved
@@ -208,7 +208,7 @@ def _finished(run: Path, tell: Tell) -> tuple[RunFolder, Family]:
             expected="a folder with experiment.yaml and final_model/",
             hint=f"one within it: {', '.join(stages)}" if stages else None,
         )
-    return folder, load_family(load_experiment(str(folder.experiment)), tell)
+    return folder, load_family(load_record(folder.experiment), tell)
 
 
 def _analysis(

@@ -6,10 +6,8 @@ A family is one module with one subclass of :class:`Family`. The engine reaches 
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import logging
-import sys
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from dure.config.families import family_module
 from dure.config.loading import checked
 from dure.config.schema import Experiment, Profile
 from dure.config.section import Section
@@ -233,8 +232,11 @@ class Family(ABC):
         """
         return {}
 
-    def metric_notes(self) -> dict[str, str]:
-        """Return how the metrics were computed, such as the tokeniser of ROUGE; stands beside every result."""
+    def metric_notes(self) -> dict[str, str | float]:
+        """Return how the metrics were computed, such as the tokeniser of ROUGE or the weights of the classes.
+
+        Stands beside every result; asked for after :meth:`objective`.
+        """
         return {}
 
     def modules(self, model: PreTrainedModel) -> dict[str, tuple[str, ...]]:
@@ -266,10 +268,10 @@ def load_family(experiment: Experiment, tell: Callable[[str], None] = logger.inf
             where="family",
             expected="a module's dotted name, such as trainables.summarization",
         )
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))
     try:
-        module = importlib.import_module(name)
+        module = family_module(name)
+    except UserError:
+        raise
     except ModuleNotFoundError as error:
         if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
             raise _broken_module(name, error) from error

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dure.config.data import SAMPLE, FoldConfig, Source, source_name
 from dure.config.ratios import as_number
 from dure.config.schema import Experiment
+from dure.data.arrow_files import max_bytes
 from dure.data.encoding import Encoded, encode_table
 from dure.data.folds import cut_fold
 from dure.data.overlap import notes_on_texts, overlap
@@ -71,9 +72,10 @@ def cache_folder() -> Path:
     """Return where checked tables and encoded rows are kept: ``$DURE_CACHE``, or ``~/.cache/dure``.
 
     Raises:
-        UserError: It cannot be written to.
+        UserError: It cannot be written to, or ``DURE_CACHE_MAX_GB`` is no size.
     """
     folder = Path(os.environ.get("DURE_CACHE") or Path.home() / ".cache" / "dure")
+    max_bytes()
     make_folder(folder, where="cache of tables (environment variable DURE_CACHE says where)")
     return folder
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from dure.config.loading import load_experiment
+from dure.config.loading import load_record
 from dure.config.reading import check_reading
 from dure.config.schema import Profile
 from dure.data.batching import length_order
@@ -175,7 +175,7 @@ def _predicted(
     tell: Callable[[str], None],
 ) -> tuple[Sequence[Role], Table, Family, list[dict[str, Any]]]:
     folder = RunFolder(run)
-    experiment = load_experiment(str(folder.experiment), overrides)
+    experiment = load_record(folder.experiment, overrides)
     family = load_family(experiment, tell)
     data = experiment.data
     roles = roles_to_predict(family.roles, data.columns, columns_of(source, data), tell)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetensors import safe_open
+
 from dure.errors import DureError, UserError
 from dure.family import Family
 from dure.files import written_beside
+from dure.modeling.weights import check_finite
 from dure.runs.manifest import check_whole, write_manifest
 
 if TYPE_CHECKING:
@@ -44,7 +47,7 @@ def read_model(family: Family, folder: Path) -> tuple[PreTrainedModel, PreTraine
             hint="copy the folder again",
         )
     try:
-        return family.load_exported(folder)
+        model, tokenizer = family.load_exported(folder)
     except DureError:
         raise
     except Exception as error:  # transformers raises almost anything for a folder that is not its own
@@ -55,3 +58,32 @@ def read_model(family: Family, folder: Path) -> tuple[PreTrainedModel, PreTraine
             expected="a model that a run of this family left, whole",
             hint=f"dure validate --checkpoint {folder.parent} looks closer",
         ) from error
+    _check_weights(model, folder)
+    return model, tokenizer
+
+
+def _check_weights(model: PreTrainedModel, folder: Path) -> None:
+    """Check that a model got all of its weights from a folder: what is missing there would be random, told by nobody.
+
+    Raises:
+        UserError: It did not, or they are no numbers.
+    """
+    stored: set[str] = set()
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as weights:
+            stored.update(weights.keys())
+    if stored and (lacking := sorted(model.state_dict().keys() - stored - _tied(model))):
+        raise UserError(
+            f"it lacks {len(lacking)} weights of its own configuration, the first '{lacking[0]}'",
+            where=str(folder),
+            hint="copy it again, or name the experiment that trained it",
+        )
+    check_finite(model.state_dict(), str(folder))
+
+
+def _tied(model: PreTrainedModel) -> set[str]:
+    """Return the names of parameters that a model has under several names."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return {name for group in names.values() if len(group) > 1 for name in group}

@@ -7,10 +7,11 @@ Ray calls :func:`load` in every process that works for it.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+
+from dure.files import read_json
 
 JOB = "DURE_JOB"
 """Environment variable: the background job that a process belongs to."""
@@ -47,7 +48,6 @@ def enter() -> None:
 
 def load() -> None:
     """Make this process's environment and working folder those that the command was given in."""
-    with Path(os.environ[FILE]).open(encoding="utf-8") as file:
-        found = json.load(file)
+    found = read_json(Path(os.environ[FILE]), what="environment of a background job")
     os.environ.update(found["values"])
     os.chdir(found["folder"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import psutil
 
 from dure.errors import RunError, UserError
 from dure.files import write_json, write_text
-from dure.jobs.background_environment import JOB
-from dure.jobs.background_records import CLOCK_SECONDS, records
+from dure.jobs.background_environment import FILE, JOB
+from dure.jobs.background_records import CLOCK_SECONDS, Records, records
 from dure.runs.lock import require_free
 from dure.runtime.cluster import cluster_of_job
 
@@ -37,22 +38,46 @@ def claim(path: Path, *, pid_file: str = PID) -> None:
     if job is None:
         return
     write_text(path / pid_file, f"{os.getpid()}\n")
-    atexit.register((path / pid_file).unlink, missing_ok=True)
-    write_json(records().claim(job), {"pid": os.getpid(), "path": str(path)})
+    atexit.register(_forget, path / pid_file, os.getpid())
+    me = psutil.Process()
+    write_json(records().claim(job), {"pid": me.pid, "created": me.create_time(), "path": str(path)})
 
 
 def find(path: Path) -> psutil.Process | None:
     """Return the background process that works in a folder, or None; a stale pid file is not believed."""
+    found = _running(path)
+    return None if found is None else found[0]
+
+
+def _running(path: Path) -> tuple[psutil.Process, Path] | None:
+    """Return the background process that works in a folder, with its pid file."""
     for file in path.resolve().glob("*.pid"):
         try:
             process = psutil.Process(int(file.read_text(encoding="utf-8")))
             # A process that was born after the file was written got the number of the one that is meant.
             is_meant = process.create_time() <= file.stat().st_mtime + CLOCK_SECONDS
-            if is_meant and process.status() != psutil.STATUS_ZOMBIE and JOB in process.environ():
-                return process
-        except (OSError, ValueError, psutil.NoSuchProcess, psutil.AccessDenied):
+            if is_meant and process.status() != psutil.STATUS_ZOMBIE and _works_in(process, path.resolve()):
+                return process, file
+        except (OSError, ValueError, KeyError, psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return None
+
+
+def _works_in(process: psutil.Process, path: Path) -> bool:
+    """Return whether a process is the one that said of itself, when it began, that it works in a folder.
+
+    Its environment says which job it is of, and where the records of that are: who asks may have others.
+    """
+    environment = process.environ()
+    if JOB not in environment or FILE not in environment:
+        return False
+    said = Records(Path(environment[FILE]).parent).read_claim(environment[JOB])
+    return (
+        said is not None
+        and said.get("pid") == process.pid
+        and said.get("path") == str(path)
+        and abs(float(said.get("created", 0.0)) - process.create_time()) < CLOCK_SECONDS
+    )
 
 
 def refuse_second(path: Path) -> None:
@@ -76,22 +101,29 @@ def stop(path: Path) -> int:
         UserError: None works there.
         RunError: It does not end.
     """
-    process = find(path)
-    if process is None:
+    running = _running(path)
+    if running is None:
         raise UserError(
             "nothing of dure runs there in the background",
             where=str(path),
             expected="the folder of a command that was started with --background, or the name of a job (`dure jobs`)",
         )
+    process, file = running
     process.terminate()
     _, alive = psutil.wait_procs([process], timeout=_SECONDS_TO_END)
     if alive:
         raise RunError(
             f"process {process.pid} has not ended within {_SECONDS_TO_END:.0f} s; kill -9 {process.pid}"
         )
-    for file in path.glob("*.pid"):
-        file.unlink(missing_ok=True)
+    _forget(file, process.pid)
     return int(process.pid)
+
+
+def _forget(file: Path, pid: int) -> None:
+    """Remove a pid file, if it is still that of this process."""
+    with contextlib.suppress(OSError, ValueError):
+        if int(file.read_text(encoding="utf-8")) == pid:
+            file.unlink()
 
 
 def _own_job() -> str | None:

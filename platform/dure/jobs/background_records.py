@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from dure.family.corpus import cache_folder
-from dure.files import write_json
+from dure.files import parse_json, write_json
 from dure.jobs.jobs import ENDED, Job
 
 _NUM_KEPT = 100
@@ -153,7 +153,7 @@ def records() -> Records:
 
 def _read(file: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = parse_json(file.read_bytes())
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

@@ -10,7 +10,7 @@ from dure.jobs import jobs as remote
 from dure.jobs.background_records import records
 from dure.jobs.job_server import JobServer, find_server
 from dure.jobs.jobs import ENDED, Job
-from dure.jobs.secrets import redacted
+from dure.secrets import redacted
 
 
 def all_jobs(address: str | None = None) -> list[Job]:

@@ -20,8 +20,8 @@ import yaml
 
 from dure.errors import RunError, UserError, nearest
 from dure.jobs.job_server import JobServer
-from dure.jobs.secrets import SECRETS, redacted
 from dure.jobs.upload import Upload, check_size, megabytes, plan_upload
+from dure.secrets import CLOUD_SECRETS, SECRETS, is_secret, redacted
 
 ENDED = ("succeeded", "failed", "stopped")
 COMMAND = "dure_command"
@@ -307,10 +307,10 @@ def _handed_on(names: Sequence[str], tell: Tell) -> dict[str, str]:
     for name in names:
         if name not in os.environ:
             raise UserError("this variable is not set here", where=f"--pass-env {name}")
-    secret = [name for name in SECRETS if name in names]
+    secret = [name for name in names if is_secret(name)]
     if secret:
         tell(f"{', '.join(secret)}: whoever may list the jobs of this cluster can read it there")
-    missing = [name for name in SECRETS if os.environ.get(name) and name not in names]
+    missing = [name for name in (*SECRETS, *CLOUD_SECRETS) if os.environ.get(name) and name not in names]
     if missing:
         tell(
             f"{', '.join(missing)} stays here: set it on the nodes (a Kubernetes Secret, their environment), or "
@@ -328,7 +328,9 @@ def _job(server: JobServer, record: Mapping[str, Any]) -> Job:
         id=str(record["submission_id"]),
         # A command that was told to end in order says so by this code.
         state="stopped" if state == "failed" and code == _INTERRUPTED_CODE else state,
-        command=redacted(str(command), [str(environment[name]) for name in SECRETS if name in environment]),
+        command=redacted(
+            str(command), [str(value) for name, value in environment.items() if is_secret(name)]
+        ),
         started=datetime.fromtimestamp(started / 1000, UTC).isoformat(timespec="seconds")
         if started
         else None,

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Sequence
@@ -20,17 +18,20 @@ from pathlib import Path
 import psutil
 
 from dure.errors import DureError, RunError
-from dure.files import write_json
+from dure.files import parse_json, write_json
 from dure.jobs.background_records import Keeper, Records
-from dure.jobs.job_server import JobServer, find_server, token_headers
+from dure.jobs.job_server import JobServer, find_server
 from dure.jobs.jobs import ENDED, jobs, stop
-from dure.jobs.secrets import SECRETS
-from dure.runtime.cluster import object_store_bytes
+from dure.runtime.cluster import SAFE_PATH, object_store_bytes
 from dure.runtime.guard import MARK, Guard, end_processes
+from dure.runtime.scratch import scratch_folder, temporary_files
+from dure.runtime.token import keep_token_private
+from dure.secrets import is_secret
 
 _SECONDS_TO_START = 120.0
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_IDLE = 5.0
+_TOKEN = "RAY_AUTH_TOKEN"
 _RAY = "from ray.scripts.scripts import main; main()"
 
 
@@ -44,7 +45,7 @@ def start_keeper(records: Records) -> Keeper:
     environment = {
         name: value
         for name, value in os.environ.items()
-        if name not in (*SECRETS, MARK, "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
+        if name == _TOKEN or not (is_secret(name) or name in (MARK, "RAY_ADDRESS", "RAY_API_SERVER_ADDRESS"))
     }
     with records.keeper_log.open("wb") as output:
         process = subprocess.Popen(
@@ -68,7 +69,7 @@ def start_keeper(records: Records) -> Keeper:
 def clear_up(records: Records) -> None:
     """Remove what a keeper that was killed left on the disk; its guard ended its processes."""
     try:
-        left = Keeper(**json.loads(records.keeper_file.read_text(encoding="utf-8")))
+        left = Keeper(**parse_json(records.keeper_file.read_bytes()))
     except (OSError, ValueError, TypeError):
         return
     shutil.rmtree(left.temporary, ignore_errors=True)
@@ -87,15 +88,15 @@ def keep(path: str) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: told_to_end.append(number))
     mark = uuid.uuid4().hex
     guard = Guard(mark)
-    # Ray's sockets need a short path.
-    temporary = tempfile.mkdtemp(prefix="dure-", dir="/tmp" if Path("/tmp").is_dir() else None)
+    temporary = scratch_folder() / "ray"
     session: str | None = None
     try:
-        head, server = _start_head(temporary, mark)
+        with temporary_files():
+            head, server = _start_head(str(temporary), mark)
         session = str(Path(temporary, "session_latest").resolve())
         guard.watch_session(session)
         me = psutil.Process()
-        keeper = Keeper(me.pid, me.create_time(), server.url, session, temporary)
+        keeper = Keeper(me.pid, me.create_time(), server.url, session, str(temporary))
         write_json(records.keeper_file, asdict(keeper))
         _watch(records, head, server, told_to_end)
         head.terminate()
@@ -150,12 +151,8 @@ def _record(records: Records, server: JobServer) -> list[str]:
 def _start_head(temporary: str, mark: str) -> tuple[subprocess.Popen[bytes], JobServer]:
     """Start a head node on ports that nobody uses, and wait until it takes jobs."""
     os.environ.setdefault("RAY_AUTH_MODE", "token")
-    environment = {**os.environ, MARK: mark}
-    if environment["RAY_AUTH_MODE"].lower() == "token" and not token_headers("127.0.0.1"):
-        subprocess.run(
-            [sys.executable, "-c", _RAY, "get-auth-token", "--generate"],
-            env=environment, stdout=subprocess.DEVNULL, check=False,
-        )  # fmt: skip
+    environment = {**os.environ, MARK: mark, SAFE_PATH: "1"}
+    keep_token_private()
     port, dashboard, agent, client = free_ports(4)
     head = subprocess.Popen(
         [

@@ -18,7 +18,7 @@ from dure.jobs.background_records import Records, records
 from dure.jobs.job_server import JobServer, find_server
 from dure.jobs.jobs import COMMAND, ENDED, SECONDS_TO_STOP, Job, job, new_id, stop
 from dure.jobs.keeper import start_keeper
-from dure.jobs.secrets import redacted
+from dure.secrets import redacted
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 

@@ -22,7 +22,7 @@ _INPUTS = """
 Args:
     predictions: One text per row.
     references: One text per row, or a list of texts per row.
-    tokenizer: morpheme (default), whitespace, character or default.
+    tokenizer: morpheme (default), whitespace, whitespace_markers, character or default.
     special_tokens: Texts to keep whole beside #Person1# and its like.
     multi_reference: best (default) or mean.
 """

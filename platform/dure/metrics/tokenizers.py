@@ -1,8 +1,8 @@
-"""The four ways ROUGE can cut a text into tokens, each with the name and version a score must carry.
+"""The ways ROUGE can cut a text into tokens, each with the name and version a score must carry.
 
 A ROUGE value means nothing without its tokeniser: ``rouge_score``'s own keeps only ``[a-z0-9]`` and
-drops every Hangul character. Markers such as ``#Person1#`` stay one token in all but ``default``,
-which is ``rouge_score``'s rule unchanged.
+drops every Hangul character. ``default`` and ``whitespace`` are rules that others publish figures by, unchanged;
+in all others markers such as ``#Person1#`` stay one token.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from dure.errors import UserError, nearest
 
-TokenizerName = Literal["morpheme", "whitespace", "character", "default"]
+TokenizerName = Literal["morpheme", "whitespace", "whitespace_markers", "character", "default"]
 
 MARKER = r"#[A-Za-z]+\d*#"
 """Markers that are kept whole without being named: ``#Person1#``, ``#PhoneNumber#``, …"""
@@ -86,10 +86,25 @@ class _MarkerTokenizer(RougeTokenizer):
         return "dure 1"
 
 
-class WhitespaceTokenizer(_MarkerTokenizer):
-    """Words between blanks, punctuation included; a marker is cut from the particle behind it."""
+class WhitespaceTokenizer(RougeTokenizer):
+    """Words between blanks as ``str.split`` cuts them, of the composed text (NFC): ``#Person1#은`` is one word."""
 
     name = "whitespace"
+
+    @property
+    def version(self) -> str:
+        """The rule; in ``dure 1`` markers were cut from the particles behind them."""
+        return "str.split, dure 2"
+
+    def tokenize(self, text: str) -> list[str]:
+        """Return the words of ``text``."""
+        return unicodedata.normalize("NFC", text).split()
+
+
+class MarkedWhitespaceTokenizer(_MarkerTokenizer):
+    """Words between blanks, punctuation included; a marker is cut from the particle behind it."""
+
+    name = "whitespace_markers"
 
     def tokenize(self, text: str) -> list[str]:
         """Return the words and markers of ``text``."""
@@ -145,9 +160,9 @@ def get_tokenizer(name: str, special_tokens: Sequence[str] = ()) -> RougeTokeniz
     """Return the tokeniser called ``name``.
 
     Args:
-        name: One of ``morpheme``, ``whitespace``, ``character``, ``default``.
+        name: One of :data:`TokenizerName`.
         special_tokens: Further texts to keep whole beside ``#Person1#`` and its like, for example
-            ``<대화시작>``. ``default`` keeps none.
+            ``<대화시작>``. ``default`` and ``whitespace`` keep none.
 
     Raises:
         UserError: There is no such tokeniser, what it needs is not installed, or a special token is blank or holds a
@@ -163,7 +178,9 @@ def get_tokenizer(name: str, special_tokens: Sequence[str] = ()) -> RougeTokeniz
                 )
             return MorphemeTokenizer(special_tokens)
         case "whitespace":
-            return WhitespaceTokenizer(special_tokens)
+            return WhitespaceTokenizer()
+        case "whitespace_markers":
+            return MarkedWhitespaceTokenizer(special_tokens)
         case "character":
             return CharacterTokenizer(special_tokens)
         case "default":

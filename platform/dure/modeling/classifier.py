@@ -9,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dure.config.schema import Experiment, Profile
-from dure.errors import UserError
+from dure.modeling.limits import check_complete, check_limits
 from dure.modeling.loading import load_pretrained
 from dure.modeling.lora import AdaptedModel, apply_lora
 from dure.modeling.task import classification
@@ -37,12 +37,13 @@ def load_classifier(
         multi_label: Whether a text may be of any number of classes; saved in the configuration too.
 
     Raises:
-        UserError: As ``load_pretrained``; texts may be longer than the model has positions.
+        UserError: As ``load_pretrained``; or the model cannot do what the experiment asks of it.
     """
     task = classification(classes, multi_label=multi_label)
     loaded = load_pretrained(task, experiment, profile, tokenizer, tell)
     model = loaded.model
-    _check_length(experiment, model, tokenizer)
+    check_complete(experiment, loaded.untaught, model, tell)
+    check_limits(experiment, model, tokenizer)
     if experiment.lora is None:
         return model
     heads = [name for name, module in model.named_children() if _is_head(model, module)]
@@ -65,23 +66,3 @@ def classifier_modules(model: PreTrainedModel | PeftModel) -> dict[str, tuple[st
 def _is_head(model: PreTrainedModel, module: nn.Module) -> bool:
     """Whether a child of a classifier is trained weights beside the encoder."""
     return module is not model.base_model and any(True for _ in module.parameters())
-
-
-def _check_length(experiment: Experiment, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse texts longer than the model has positions for, which would fail in the middle of training."""
-    known = getattr(model.config, "max_position_embeddings", None)
-    if known is not None:
-        # RoBERTa and its like count positions from behind the padding's.
-        starts = [
-            module.padding_idx + 1
-            for name, module in model.named_modules()
-            if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None
-        ]
-        known -= max(starts, default=0)
-    limit = min(known or tokenizer.model_max_length, tokenizer.model_max_length)
-    if experiment.tokenizer.encoder_max_len > limit:
-        raise UserError(
-            f"{experiment.tokenizer.encoder_max_len} tokens are more than {experiment.model.checkpoint} reads",
-            where="tokenizer.encoder_max_len",
-            expected=f"at most {limit}",
-        )

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import logging
 import ssl
+import threading
 from functools import cache
+from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
-from huggingface_hub import constants
+from huggingface_hub import constants, try_to_load_from_cache
+
+from dure.config.schema import ModelConfig
+from dure.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-SECONDS = 5.0
-"""Longest wait for the hub's first answer."""
+SECONDS = 3.0
+"""Longest wait for the hub's first answer: names are looked up and addresses tried one by one within it."""
+TOKEN_HINT = "a private or gated model needs HF_TOKEN in the environment or in .env"
 
 
 @cache
@@ -35,7 +41,42 @@ def go_on_without_hub() -> None:
         )
 
 
+def require_checkpoint(settings: ModelConfig) -> None:
+    """Check that a checkpoint of the hub was fetched before, or that the hub answers; folders are not looked at.
+
+    Raises:
+        UserError: Neither.
+    """
+    named = settings.checkpoint
+    if Path(named).exists() or named.startswith((".", "/")) or named.count("/") > 1:
+        return
+    if "/" not in named and settings.architecture is None:
+        return  # it may be a word of the family's own, as Red Heart's for random weights
+    try:
+        found = try_to_load_from_cache(named, "config.json", revision=settings.revision or "main")
+    except ValueError:  # no name of the hub, which loading says
+        return
+    if isinstance(found, str):
+        return
+    go_on_without_hub()
+    if constants.HF_HUB_OFFLINE:
+        raise UserError(
+            f"'{named}' is not on this machine, and the model hub {constants.ENDPOINT} is out of reach",
+            where="model.checkpoint",
+            hint=f"model.checkpoint=FOLDER of a saved copy, or --rehearse; {TOKEN_HINT}",
+        )
+
+
 def _why_lost(endpoint: str) -> str | None:
+    """Return why the hub does not answer; whatever waits longer than :data:`SECONDS` in all is an answer too."""
+    answers: list[str | None] = []
+    asking = threading.Thread(target=lambda: answers.append(_ask(endpoint)), name="hub", daemon=True)
+    asking.start()
+    asking.join(SECONDS)
+    return answers[0] if answers else f"no answer in {SECONDS:g} seconds"
+
+
+def _ask(endpoint: str) -> str | None:
     try:
         with urlopen(Request(endpoint, method="HEAD"), timeout=SECONDS):
             return None

@@ -16,6 +16,7 @@ from transformers import (
     AutoConfig,
     AutoTokenizer,
     BitsAndBytesConfig,
+    GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -23,13 +24,16 @@ from transformers import (
 
 from dure.config.schema import Experiment, ModelConfig, Profile, QuantizationConfig
 from dure.errors import UserError
-from dure.modeling.hub import go_on_without_hub
+from dure.modeling.generation import set_generation
+from dure.modeling.hub import TOKEN_HINT, go_on_without_hub
+from dure.modeling.limits import check_complete, check_limits, replaced_output
 from dure.modeling.lora import AdaptedModel, apply_lora
 from dure.modeling.precision import resolve, weights_dtype
 from dure.modeling.rehearsal import build_miniature, train_tokenizer
 from dure.modeling.sentencepiece_vocab import find_sentencepiece_vocab, load_sentencepiece_vocab
 from dure.modeling.task import Task
 from dure.modeling.tokens import add_special_tokens, close_with_eos, resize_embeddings, state_real_tying
+from dure.modeling.weights import check_finite
 
 
 def load_tokenizer(experiment: Experiment, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
@@ -75,9 +79,14 @@ def load_model(
 ) -> PreTrainedModel | AdaptedModel:
     """Load a model ready to train: new tokens have rows, adapters are in place.
 
-    Arguments and errors are those of :func:`load_pretrained`; a LoRA target that matches no layer is one too.
+    Arguments and errors are those of :func:`load_pretrained`; what the model cannot do is one too, and a LoRA target
+    that matches no layer. It generates as the experiment says.
     """
     loaded = load_pretrained(task, experiment, profile, tokenizer, tell)
+    check_complete(experiment, loaded.untaught, loaded.model, tell)
+    check_limits(experiment, loaded.model, tokenizer)
+    if loaded.model.can_generate():
+        set_generation(loaded.model, experiment, tokenizer)
     if experiment.lora is None:
         return loaded.model
     return apply_lora(loaded.model, experiment.lora, task.adapted_class, loaded.new_row_ids)
@@ -114,7 +123,10 @@ def load_pretrained(
         with tempfile.TemporaryDirectory() as folder:
             # Through a folder, so that a rehearsal takes the very path of a checkpoint, 4-bit loading included.
             _save_everywhere(miniature, Path(folder))
-            model, untaught = _load(task, experiment, profile, folder, miniature.config, tell)
+            # Its configuration too: mT5's says in memory that nothing is tied, and encoder and decoder would begin
+            # with random embeddings of their own.
+            config = AutoConfig.from_pretrained(folder)
+            model, untaught = _load(task, experiment, profile, folder, config, tell)
     else:
         known = _checkpoint_tokenizer(settings).get_vocab()
         new_tokens = [token for token in experiment.tokenizer.all_special_tokens if token not in known]
@@ -144,7 +156,8 @@ def _load(
     precision = resolve(experiment.training.precision, profile, config.model_type, tell)
     frozen = experiment.lora is not None
     dtype = weights_dtype(precision, frozen=frozen)
-    options: dict[str, Any] = {"config": config, "dtype": dtype}
+    # With settings of its own the loader does not read the checkpoint's, which may even be broken.
+    options: dict[str, Any] = {"config": config, "dtype": dtype, "generation_config": GenerationConfig()}
     if source == experiment.model.checkpoint:
         options["revision"] = experiment.model.revision or "main"
     quantization = experiment.model.quantization
@@ -163,15 +176,13 @@ def _load(
         model, report = task.auto_class.from_pretrained(source, output_loading_info=True, **options)
     except (OSError, ValueError, SafetensorError) as error:
         raise _unloadable(experiment.model, error) from error
+    check_finite(model.state_dict(), f"model.checkpoint ({experiment.model.checkpoint})")
     mismatched = {name for name, *_ in report["mismatched_keys"]}
-    if missing := sorted(mismatched.union(report["missing_keys"])):
-        tell(
-            f"{experiment.model.checkpoint} lacks {len(missing)} weights, which start at random: "
-            f"{', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}"
-        )
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    missing = mismatched.union(report["missing_keys"]) & parameters
     _keep_4bit_trainable(model)
     state_real_tying(model)
-    return model, missing
+    return model, sorted(missing | replaced_output(model, source, options.get("revision", "main")))
 
 
 def _bitsandbytes(
@@ -223,6 +234,8 @@ def _checkpoint_config(settings: ModelConfig, task: Task) -> PretrainedConfig:
         )
     except (OSError, ValueError) as error:
         raise _unloadable(settings, error) from error
+    # What a forward pass returns is the trainer's affair.
+    config.return_dict, config.output_attentions, config.output_hidden_states = True, False, False
     if not task.fits(config):
         raise UserError(
             f"'{settings.checkpoint}' is a {config.model_type} model, which is no {task.kind}",
@@ -262,5 +275,5 @@ def _unloadable(settings: ModelConfig, error: Exception) -> UserError:
     return UserError(
         f"'{settings.checkpoint}' cannot be loaded from the model hub: {reason}",
         where="model.checkpoint",
-        hint="is this machine offline? Give model.checkpoint=FOLDER of a saved copy, or try --rehearse",
+        hint=f"is this machine offline? Give model.checkpoint=FOLDER of a saved copy, or try --rehearse; {TOKEN_HINT}",
     )

@@ -194,7 +194,8 @@ def _make_learnable(model: PreTrainedModel, *, separate_output: bool) -> None:
         model.decoder.final_layer_norm.weight.mul_(width**0.5)
     is_tied = output.weight is embedding.weight
     if separate_output or (not is_tied and output.weight.shape == embedding.weight.shape):
-        output.weight = torch.nn.Parameter(embedding.weight.clone())
+        # Not quite the same, or loading would take the two for one that is tied.
+        output.weight = torch.nn.Parameter(embedding.weight * 1.01)
         model.config.tie_word_embeddings = False
 
 

@@ -7,7 +7,6 @@ would be unknown.
 
 from __future__ import annotations
 
-import json
 import sys
 import unicodedata
 from pathlib import Path
@@ -18,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.utils import cached_file
 
 from dure.errors import UserError
+from dure.files import read_json
 
 PIECES_FILE = "tokenizer_78b3253a26.model"
 """The sentencepiece model; every checkpoint of this kind has it under this name."""
@@ -138,7 +138,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
     """Return what a checkpoint says of its tokenizer; control tokens may be given as objects."""
     if not path.is_file():
         return {}
-    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings = read_json(path, what="configuration of a tokenizer")
     return {
         key: value["content"] if isinstance(value, dict) and "content" in value else value
         for key, value in settings.items()

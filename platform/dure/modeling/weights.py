@@ -88,6 +88,21 @@ def check_torch_file(path: Path) -> None:
         )
 
 
+def check_finite(weights: Mapping[str, torch.Tensor], where: str) -> None:
+    """Check that weights are numbers: with NaN among them a model predicts the same of everything, and nobody is told.
+
+    Raises:
+        UserError: One of them holds NaN or infinity.
+    """
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise UserError(
+                f"'{name}' holds numbers that are not finite: the training had diverged, or the file is damaged",
+                where=where,
+                hint="an earlier checkpoint",
+            )
+
+
 def read_weights(model: nn.Module, path: Path) -> dict[str, Any]:
     """Return everything in a file that :func:`save_weights` wrote, when its weights are of a model of this kind.
 
@@ -118,6 +133,7 @@ def read_weights(model: nn.Module, path: Path) -> dict[str, Any]:
             f"the first is '{differing[0]}'",
             where=str(path),
         )
+    check_finite(saved[STATE], str(path))
     return saved
 
 

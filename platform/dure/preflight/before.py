@@ -94,6 +94,7 @@ def before_run(
     profile: Profile,
     output: Path | None,
     tell: Tell,
+    address: str | None = None,
     any_will_do: bool = False,
 ) -> None:
     """Check everything that would end a run or study for a mistake of its user.
@@ -105,7 +106,8 @@ def before_run(
         profile: The machine.
         output: Folder that is written to, if it is known.
         tell: Gets a line on what the disk will have to hold.
-        any_will_do: Whether rows may be wrong as long as those of one experiment are right.
+        address: Ray cluster that will run them, whose nodes fetch checkpoints for themselves.
+        any_will_do: Whether checkpoints may be missing and rows wrong as long as those of one experiment are right.
 
     Raises:
         UserError: What is wrong, with its place and what to do.
@@ -113,24 +115,41 @@ def before_run(
     check_settings(checked)
     for experiment in read:
         batch(Note(), experiment, profile)
-    _check_rows(read, any_will_do=any_will_do)
+    if address is None:
+        _check_each(read, _check_checkpoint, any_will_do=any_will_do)
+    _check_each(read, _check_rows, any_will_do=any_will_do)
     _check_disk(files, profile, output, tell)
 
 
-def _check_rows(experiments: Sequence[Experiment], *, any_will_do: bool) -> None:
-    """Read the tables of experiments, which the cache keeps for the run."""
-    from dure.family.corpus import check_tables
-
+def _check_each(
+    experiments: Sequence[Experiment], check: Callable[[Experiment], None], *, any_will_do: bool
+) -> None:
+    """Make a check of experiments; what is wrong with the first counts, or with all where any will do."""
     wrong: list[UserError] = []
     for experiment in experiments:
         try:
-            check_tables(load_family(experiment))
+            check(experiment)
         except UserError as error:
             if not any_will_do:
                 raise
             wrong.append(error)
     if wrong and len(wrong) == len(experiments):
         raise wrong[0]
+
+
+def _check_checkpoint(experiment: Experiment) -> None:
+    """Check that the checkpoint is at hand, here or on a hub that answers; a rehearsal needs none."""
+    from dure.modeling.hub import require_checkpoint
+
+    if not experiment.rehearsal.enabled:
+        require_checkpoint(experiment.model)
+
+
+def _check_rows(experiment: Experiment) -> None:
+    """Read the tables of an experiment, which the cache keeps for the run."""
+    from dure.family.corpus import check_tables
+
+    check_tables(load_family(experiment))
 
 
 def _check_disk(files: Sequence[Files], profile: Profile, output: Path | None, tell: Tell) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dure.errors import UserError, nearest
 from dure.family import Family
 from dure.family.saved_model import read_model
-from dure.files import read_json_lines
+from dure.files import parse_json, read_json_lines
 from dure.modeling.weights import LOST, check_torch_file
 from dure.preflight.checks import Checklist, Note
 from dure.preflight.model import ModelFacts, Shape
@@ -22,9 +21,6 @@ from dure.preflight.weights import check_same_model, safetensors_shapes, torch_s
 from dure.runs.checkpoints import STATE_FILE
 from dure.runs.folder import RunFolder, folder_at
 from dure.runs.manifest import check_whole, has_manifest
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 _STEP_FOLDER = re.compile(r"checkpoint-(\d+)")
 _TORCH_SUFFIXES = (".pt", ".pth", ".bin")
@@ -171,7 +167,7 @@ def _check_step(note: Note, path: Path, step: int, wanted: Wanted) -> None:
             hint="remove the folder; --resume takes the checkpoint before",
         )
     try:
-        recorded = json.loads(state.read_text(encoding="utf-8"))["global_step"]
+        recorded = parse_json(state.read_bytes())["global_step"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"it is no state of a trainer ({error})",
@@ -223,25 +219,10 @@ def _check_final(note: Note, path: Path, wanted: Wanted) -> None:
         note.remedy = "name the experiment that trained it"
         return
     model, _ = read_model(wanted.family, path)
-    state = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    if lacking := sorted(state.keys() - shapes.keys() - _tied(model)):
-        raise UserError(
-            f"it lacks {len(lacking)} weights of its own configuration, the first '{lacking[0]}'",
-            where=str(path),
-            hint="copy it again, or name the experiment that trained it",
-        )
     note.found += f"; loads as {type(model).__name__}"
     facts = wanted.facts
     if facts is not None and facts.state and wanted.family.experiment.lora is None:
         check_same_model(shapes, facts.state, facts.tied, path, wanted.of)
-
-
-def _tied(model: PreTrainedModel) -> set[str]:
-    """Return the names of parameters that a model has under several names."""
-    names: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    return {name for group in names.values() if len(group) > 1 for name in group}
 
 
 def _folder_shapes(path: Path) -> dict[str, Shape]:
@@ -249,7 +230,7 @@ def _folder_shapes(path: Path) -> dict[str, Shape]:
     index = path / "model.safetensors.index.json"
     if index.is_file():
         try:
-            parts = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+            parts = set(parse_json(index.read_bytes())["weight_map"].values())
         except (ValueError, KeyError, AttributeError) as error:
             raise UserError(f"it is no index of weights ({error})", where=str(index)) from None
         for part in sorted(parts):

@@ -204,12 +204,8 @@ def precision(note: Note, profile: Profile, experiment: Experiment | None) -> No
     import torch
 
     from dure.modeling.precision import resolve, weights_dtype
-    from dure.runtime.placement import require_device
 
-    try:
-        require_device(profile)
-    except UserError:
-        raise CannotTellError(f"there is no {profile.device} device here") from None
+    _require_here(profile)
     asked = "auto" if experiment is None else experiment.training.precision
     kind = "" if experiment is None else experiment.model.architecture or ""
     told: list[str] = []
@@ -234,6 +230,16 @@ def precision(note: Note, profile: Profile, experiment: Experiment | None) -> No
         note.remedy = "training.precision=fp32 is faster on most CPUs"
 
 
+def _require_here(profile: Profile) -> None:
+    """Leave a check of the profile's device to a machine that has it."""
+    from dure.runtime.placement import require_device
+
+    try:
+        require_device(profile)
+    except UserError:
+        raise CannotTellError(f"there is no {profile.device} device here") from None
+
+
 def quantization(note: Note, profile: Profile) -> None:
     """Check that bitsandbytes packs weights into 4 bits on the device of the profile."""
     if not profile.quantization:
@@ -241,6 +247,7 @@ def quantization(note: Note, profile: Profile) -> None:
         return
     import torch
 
+    _require_here(profile)
     try:
         from bitsandbytes.functional import dequantize_4bit, quantize_4bit
     except Exception as error:  # bitsandbytes raises its own kinds where its native library does not load

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psutil
 
+from dure.config import library
+from dure.config.loading import load_profile
 from dure.config.schema import Profile
 from dure.errors import UserError
 from dure.preflight.checks import Note
@@ -39,10 +41,26 @@ def check_memory(note: Note, foretold: Forecast, profile: Profile) -> None:
     if profile.deepspeed is not None:
         note.found += "; DeepSpeed shares this out or offloads it"
         return
+    offloading = _offloading(profile.device)
     raise UserError(
         note.found,
-        hint="a lora section, a smaller model, a profile with a larger device, or one with DeepSpeed offload",
+        hint="a lora section, a smaller model, a profile with a larger device"
+        + (
+            f", or --profile {' or '.join(offloading)}, which uses the computer's memory too"
+            if offloading
+            else ""
+        ),
     )
+
+
+def _offloading(device: str) -> list[str]:
+    """Return the profiles of a device by which DeepSpeed keeps the optimizer in the computer's memory."""
+    profiles = {name: load_profile(name) for name in library.available("profile")}
+    return [
+        name
+        for name, each in profiles.items()
+        if each.device == device and each.deepspeed is not None and "offload" in each.deepspeed
+    ]
 
 
 def check_disk(note: Note, foretold: Forecast, folder: Path) -> None:

@@ -17,7 +17,7 @@ from dure.preflight.checks import CannotTellError, Note
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 Shape = tuple[int, ...]
 _HERE = Profile(name="cpu", device="cpu", quantization=False)
@@ -80,21 +80,26 @@ def model_facts(note: Note, family: Family, tokenizer: PreTrainedTokenizerBase |
     it would take more than half of the free memory; a model from random weights is built on the meta device.
 
     Raises:
-        UserError: The model is none of the family, or its checkpoint is wrong.
+        UserError: The model is none of the family, its checkpoint is wrong, or it cannot do what is asked of it.
         CannotTellError: The checkpoint is not on this machine.
     """
     import torch
+
+    from dure.modeling.limits import check_limits
 
     experiment = family.experiment
     with offline():
         config = None if experiment.rehearsal.enabled else _known_config(experiment.model)
         if config is not None:
             with torch.device("meta"):
-                facts = _facts_of_config(_from_config(config), experiment.lora)
+                empty = _from_config(config)
+            facts = _facts_of_config(empty, experiment.lora)
             how = f"counted by the configuration of {experiment.model.checkpoint}"
             if tokenizer is not None and _FULL * facts.num_parameters < psutil.virtual_memory().available / 2:
                 facts = _facts_of(family.load_model(tokenizer, _HERE))
                 how = f"loaded from {experiment.model.checkpoint}"
+            elif tokenizer is not None:
+                check_limits(experiment, empty, tokenizer)
         elif tokenizer is None:
             raise CannotTellError("it needs the tokenizer of the rows, which there is none of: see encoding")
         else:
@@ -133,16 +138,16 @@ def _known_config(settings: ModelConfig) -> PretrainedConfig | None:
         return None
 
 
-def _from_config(config: PretrainedConfig) -> nn.Module:
+def _from_config(config: PretrainedConfig) -> PreTrainedModel:
     """Build the model that a configuration says, of the class that wrote it where transformers knows that."""
     import transformers
 
     for name in config.architectures or ():
         known: Any = getattr(transformers, name, None)
         if known is not None:
-            model: nn.Module = known(config)
+            model: PreTrainedModel = known(config)
             return model
-    built: nn.Module = transformers.AutoModel.from_config(config)
+    built: PreTrainedModel = transformers.AutoModel.from_config(config)
     return built
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dure.config import library
-from dure.config.loading import load_experiment, load_profile
+from dure.config.families import trusting
+from dure.config.loading import load_experiment, load_profile, load_record
 from dure.config.rehearsal import rehearsal_of
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
@@ -39,6 +40,7 @@ def validate(
     checkpoint: Path | None = None,
     output: Path | None = None,
     rehearse: bool = False,
+    trust_code: bool = False,
     readers: Readers,
     tell: Tell,
 ) -> list[Check]:
@@ -52,6 +54,7 @@ def validate(
         checkpoint: Folder of a run, a checkpoint or a model, or a file of weights.
         output: Folder that a run would write to; ``outputs`` when not given.
         rehearse: Check the rehearsal of the experiment.
+        trust_code: Import the family that the folder of ``checkpoint`` names also when it did not come with dure.
         readers: How a file of each kind is read.
         tell: Gets a line on what is looked at.
 
@@ -62,12 +65,13 @@ def validate(
     tell("environment: packages and device")
     environment.check_installation(checklist)
     with _quiet("transformers" not in checklist.missing):
-        source = experiment
+        source: str | Path | None = experiment
         if source is None and checkpoint is not None:
             source = _experiment_around(checkpoint)
         if source is None:
             checklist.run("config", "library", partial(_library, readers=readers))
-        _check_all(checklist, source, overrides, profile, checkpoint, output or _OUTPUTS, rehearse, tell)
+        with trusting(trust_code or experiment is not None):
+            _check_all(checklist, source, overrides, profile, checkpoint, output or _OUTPUTS, rehearse, tell)
     return checklist.in_order()
 
 
@@ -104,7 +108,7 @@ def _quiet(has_transformers: bool) -> Iterator[None]:
 
 def _check_all(
     checklist: Checklist,
-    source: str | None,
+    source: str | Path | None,
     overrides: Sequence[str],
     profile: str | None,
     checkpoint: Path | None,
@@ -135,11 +139,11 @@ def _check_all(
         check_checkpoints(checklist, checkpoint, Wanted(family, facts))
 
 
-def _experiment_around(checkpoint: Path) -> str | None:
+def _experiment_around(checkpoint: Path) -> Path | None:
     """Return the file of the experiment in whose run's folder a checkpoint lies."""
     above = (checkpoint.absolute(), *checkpoint.absolute().parents)[:_FOLDERS_ABOVE]
     files = (RunFolder(folder).experiment for folder in above)
-    return next((str(file) for file in files if file.is_file()), None)
+    return next((file for file in files if file.is_file()), None)
 
 
 def _library(note: Note, readers: Readers) -> None:
@@ -158,7 +162,10 @@ def _library(note: Note, readers: Readers) -> None:
     note.found = f"all that has a name can be read ({', '.join(counts)})"
 
 
-def _experiment(note: Note, name: str, overrides: Sequence[str], rehearse: bool) -> Experiment:
+def _experiment(note: Note, name: str | Path, overrides: Sequence[str], rehearse: bool) -> Experiment:
+    if isinstance(name, Path):
+        load_record(name)  # of a folder that somebody may have handed on: it must not lead to other files
+        name = str(name)
     loaded = load_experiment(name, overrides)
     note.found = f"{loaded.name} ({name})"
     return rehearsal_of(loaded) if rehearse else loaded

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from dure.errors import UserError
-from dure.modeling.weights import LOST, STATE, check_torch_file
+from dure.files import parse_json
+from dure.modeling.weights import LOST, STATE, check_finite, check_torch_file
 from dure.preflight.model import Shape
 
 _LENGTH_BYTES = 8
@@ -32,7 +32,7 @@ def safetensors_shapes(path: Path) -> dict[str, Shape]:
             for name in file.keys():  # noqa: SIM118 - the file is no mapping
                 tensor = file.get_tensor(name)
                 shapes[name] = tuple(tensor.shape)
-                _check_finite(name, tensor, path)
+                check_finite({name: tensor}, str(path))
     except SafetensorError as error:
         raise UserError(f"the file is damaged ({error})", where=str(path), hint=LOST) from None
     return shapes
@@ -50,7 +50,7 @@ def _check_length(path: Path) -> None:
                 hint=LOST,
             )
         try:
-            header = json.loads(file.read(length))
+            header = parse_json(file.read(length))
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
@@ -91,21 +91,11 @@ def torch_shapes(path: Path) -> tuple[dict[str, Shape], dict[str, Any]]:
             where=str(path),
             expected=f"tensors by name under '{STATE}'",
         )
-    for name, tensor in state.items():
-        _check_finite(name, tensor, path)
+    check_finite(state, str(path))
     facts = {
         name: value for name, value in saved.items() if isinstance(value, int | float | str) and name != STATE
     }
     return {name: tuple(tensor.shape) for name, tensor in state.items()}, facts
-
-
-def _check_finite(name: str, tensor: torch.Tensor, path: Path) -> None:
-    if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-        raise UserError(
-            f"'{name}' holds numbers that are not finite: the training had diverged, or the file is damaged",
-            where=str(path),
-            hint="an earlier checkpoint",
-        )
 
 
 def check_same_model(

@@ -74,7 +74,7 @@ def class_table(result: Mapping[str, Any]) -> FittedTable | None:
     classes: dict[str, dict[str, Figure]] = {}
     for key, value in result["metrics"].items():
         found = class_figure(key)
-        if found is not None and found[0].startswith("eval_"):
+        if found is not None and found[0].startswith(("eval_", "class_weight")):
             classes.setdefault(found[1], {})[found[0].removeprefix("eval_")] = value
     return _class_figures(classes, "classes") if classes else None
 

@@ -14,6 +14,8 @@ from rich.console import Console, ConsoleDimensions, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from dure.secrets import redacted
+
 REFRESHES_PER_SECOND = 2.0
 
 
@@ -47,7 +49,7 @@ class Terminal:
 
     def say(self, line: str, style: str = "") -> None:
         """Print one line, above the block when there is one."""
-        self.console.print(Text(line, style=style), soft_wrap=True)
+        self.console.print(Text(redacted(line), style=style), soft_wrap=True)
 
     def tell_once(self, message: str, *, key: str | None = None) -> None:
         """Print a message unless one with the same key was printed before; the key is the message itself."""

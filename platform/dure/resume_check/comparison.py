@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from transformers.trainer_pt_utils import safe_globals
 
-from dure.files import read_json_lines
+from dure.files import read_json, read_json_lines
 from dure.runs.checkpoints import AVERAGE_FILE, STATE_FILE, last_checkpoint
 from dure.runs.folder import folder_at
 
@@ -149,7 +149,7 @@ def _random_states(checkpoint: Path) -> dict[str, Any]:
 
 
 def _best(checkpoint: Path) -> dict[str, Any]:
-    state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+    state = read_json(checkpoint / STATE_FILE, what="state of a trainer")
     return {
         **{key: state[key] for key in _BEST},
         "callbacks": json.dumps(state["stateful_callbacks"], sort_keys=True),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from dure.errors import UserError
-from dure.files import in_bytes, write_json
+from dure.files import in_bytes, parse_json, write_json
 from dure.runs.checkpoints import STATE_FILE, checkpoints
 from dure.runs.epochs import BEST, epochs_of
 from dure.runs.folder import STUDY_FILE, RunFolder, StageFolder, folder_at
@@ -224,7 +223,7 @@ def _best(found: dict[int, Path]) -> tuple[int | None, int | None]:
     """Return step and epoch of the best checkpoint by the newest one; None for what is not known."""
     for path in reversed(found.values()):
         try:
-            state = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
+            state = parse_json((path / STATE_FILE).read_bytes())
             best, step, epoch = state["best_global_step"], state["global_step"], state["epoch"]
         except (OSError, ValueError, KeyError, TypeError):
             return None, None
@@ -234,7 +233,7 @@ def _best(found: dict[int, Path]) -> tuple[int | None, int | None]:
 
 def _needed(folder: Path) -> set[int] | None:
     try:
-        return set(json.loads((folder / NEEDED_EPOCHS).read_text(encoding="utf-8")))
+        return set(parse_json((folder / NEEDED_EPOCHS).read_bytes()))
     except (OSError, ValueError, TypeError):  # then it is not known
         return None
 

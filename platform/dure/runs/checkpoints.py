@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dure.errors import RunError
+from dure.files import parse_json
 from dure.metrics.metric import Metric
 from dure.runs.manifest import MANIFEST, described, faults, has_manifest
 
@@ -240,7 +240,7 @@ def _next_best(best: Best | None, metric: Metric) -> str:
 
 
 def _state(path: Path) -> dict[str, Any]:
-    state: dict[str, Any] = json.loads((path / STATE_FILE).read_text(encoding="utf-8"))
+    state: dict[str, Any] = parse_json((path / STATE_FILE).read_bytes())
     return state
 
 

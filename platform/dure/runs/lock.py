@@ -24,6 +24,7 @@ from pathlib import Path
 import psutil
 
 from dure.errors import UserError
+from dure.secrets import redacted
 
 logger = logging.getLogger(__name__)
 
@@ -235,7 +236,7 @@ def _myself() -> Holder:
         pid=os.getpid(),
         born=_born(os.getpid()) or 0.0,
         since=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=shlex.join(word for word in words if "://" not in word),
+        command=redacted(shlex.join(words)),
         token=uuid.uuid4().hex,
     )
 

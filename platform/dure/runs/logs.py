@@ -8,8 +8,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import TextIO
+
+from dure.secrets import redacted
 
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+class _Redacting(logging.Formatter):
+    """Keeps secrets out of a log that others may read."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line of a record."""
+        return redacted(super().format(record))
 
 
 @contextmanager
@@ -24,18 +35,19 @@ def captured_output(path: Path) -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     saved = [os.dup(1), os.dup(2)]
-    target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(target, 1)
     os.dup2(target, 2)
     root = logging.getLogger()
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter(_FORMAT, datefmt="%Y-%m-%d %H:%M:%S"))
+    handler.setFormatter(_Redacting(_FORMAT, datefmt="%Y-%m-%d %H:%M:%S"))
     root.addHandler(handler)
     others = [each for each in root.handlers if each is not handler]
     for other in others:
         root.removeHandler(other)
     level = root.level
     root.setLevel(logging.INFO)
+    terminal = _terminal_too(saved[1]) if others and level <= logging.INFO else None
     try:
         with (
             path.open("a", encoding="utf-8", buffering=1) as file,
@@ -46,6 +58,9 @@ def captured_output(path: Path) -> Iterator[None]:
     finally:
         root.setLevel(level)
         root.removeHandler(handler)
+        if terminal is not None:
+            root.removeHandler(terminal)
+            terminal.stream.close()
         for other in others:
             root.addHandler(other)
         handler.close()
@@ -53,3 +68,13 @@ def captured_output(path: Path) -> Iterator[None]:
         os.dup2(saved[1], 2)
         for descriptor in (*saved, target):
             os.close(descriptor)
+
+
+def _terminal_too(descriptor: int) -> logging.StreamHandler[TextIO]:
+    """Show what is logged where it was shown before as well, as ``--verbose`` and ``--debug`` ask for."""
+    handler: logging.StreamHandler[TextIO] = logging.StreamHandler(
+        os.fdopen(os.dup(descriptor), "w", encoding="utf-8", buffering=1)
+    )
+    handler.setFormatter(logging.Formatter(_FORMAT, datefmt="%Y-%m-%d %H:%M:%S"))
+    logging.getLogger().addHandler(handler)
+    return handler

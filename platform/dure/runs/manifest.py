@@ -7,21 +7,17 @@ BLAKE2b 0.55, so that saving is as fast as the disk.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import xxhash
-
 from dure.errors import UserError
-from dure.files import flush, write_json
+from dure.files import flush, give_usual_permissions, hash_of, parse_json, write_json
 
 MANIFEST = "manifest.json"
 ALGORITHM = "xxh3_128"
-_CHUNK_BYTES = 4 * 1024**2
 _NUM_THREADS = 8
 """Flushes and hashes wait for the disk more than they compute."""
 _MOST_NAMED = 3
@@ -44,6 +40,7 @@ class FileFacts:
 
 def write_manifest(folder: Path) -> None:
     """Flush every file of a folder to the disk and write their sizes and hashes beside them, last of all."""
+    give_usual_permissions(folder)
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     facts = _each(paths, _flushed)
     named = {
@@ -64,7 +61,7 @@ def faults(folder: Path) -> list[str]:
     if not has_manifest(folder):
         return []
     try:
-        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        content = parse_json((folder / MANIFEST).read_bytes())
         known = {str(name): FileFacts(**facts) for name, facts in content["files"].items()}
         algorithm = content["algorithm"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -100,16 +97,6 @@ def check_whole(folder: Path, *, hint: str) -> None:
     """
     if found := faults(folder):
         raise UserError(f"it is broken: {described(found)}", where=str(folder), hint=hint)
-
-
-def hash_of(path: Path) -> str:
-    """Return the XXH3 of a file's content in hexadecimal."""
-    digest = xxhash.xxh3_128()
-    buffer = memoryview(bytearray(_CHUNK_BYTES))
-    with path.open("rb", buffering=0) as file:
-        while length := file.readinto(buffer):
-            digest.update(buffer[:length])
-    return digest.hexdigest()
 
 
 def _flushed(path: Path) -> FileFacts:

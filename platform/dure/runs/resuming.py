@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from dure.config.loading import load_experiment
+from dure.config.loading import load_record
 from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.runs.folder import RunFolder
@@ -29,7 +29,7 @@ LENGTH = ("training.epochs", "training.max_steps")
 def started_with(path: Path) -> Experiment | None:
     """Return the experiment that the run of a folder was started with; None where none was."""
     file = RunFolder(path).experiment
-    return load_experiment(str(file)) if file.is_file() else None
+    return load_record(file) if file.is_file() else None
 
 
 def require_continuable(path: Path, wanted: Experiment, *, may_be_longer: bool = False) -> bool:

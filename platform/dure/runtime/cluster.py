@@ -5,21 +5,30 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import threading
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from dure.errors import RunError, UserError
 from dure.runtime.guard import MARK, Guard, end_processes
+from dure.runtime.lost import head_at, parts_here, watched
+from dure.runtime.scratch import temporary_files
+from dure.runtime.token import keep_token_private
+
+logger = logging.getLogger(__name__)
 
 _SECONDS_TO_ANSWER = 5.0
+SAFE_PATH = "PYTHONSAFEPATH"
+"""Environment variable that keeps the working folder out of the places that Python imports from."""
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Environment variable that Ray gives the driver of a job, and its workers not."""
 
@@ -60,7 +69,12 @@ def works_in_copy() -> bool:
 
 @contextmanager
 def cluster(
-    address: str | None = None, *, name: str | None = None, log_level: int = logging.ERROR
+    address: str | None = None,
+    *,
+    name: str | None = None,
+    log_level: int = logging.ERROR,
+    path: Path | None = None,
+    tell: Callable[[str], None] = logger.error,
 ) -> Iterator[Cluster]:
     """Connect to the cluster at ``address``, or start an own one here and end it afterwards.
 
@@ -75,10 +89,12 @@ def cluster(
         name: What the dashboard's list of jobs calls this process; a submitted job has the name that it was
             submitted with.
         log_level: Least level of Ray's messages that are shown.
+        path: Folder of the run or study that needs the cluster.
+        tell: Gets what happened when the cluster is ended from outside; this process ends then.
 
     Raises:
         UserError: No cluster answers at ``address``, or this process is connected to one already.
-        RunError: An own cluster does not start.
+        RunError: An own cluster does not start, or is ended from outside.
     """
     import ray
 
@@ -92,25 +108,32 @@ def cluster(
     mark = uuid.uuid4().hex
     guard: Guard | None = None
     session: str | None = None
-    saved = {name: os.environ.get(name) for name in (MARK, "RAY_ADDRESS")}
+    saved = {name: os.environ.get(name) for name in (MARK, "RAY_ADDRESS", SAFE_PATH)}
+    files = ExitStack()
+    temporary: Path | None = None
     try:
         if address is None:
             os.environ.pop("RAY_ADDRESS", None)
             os.environ[MARK] = mark
+            # Ray's own processes would take a random.py of the working folder for Python's.
+            os.environ[SAFE_PATH] = "1"
+            temporary = files.enter_context(temporary_files()) / "ray"
+            keep_token_private()
             guard = Guard(mark)
-        context = _connected(address, name, log_level)
+        context = _connected(address, name, log_level, temporary)
         session = str(context.address_info["session_dir"])
         if guard is not None:
             guard.watch_session(session)
         gcs_address = str(ray.get_runtime_context().gcs_address)
         os.environ["RAY_ADDRESS"] = gcs_address
         dashboard = context.dashboard_url
-        yield Cluster(
-            address=gcs_address,
-            dashboard_url=f"http://{dashboard}" if dashboard else None,
-            nodes=alive_nodes(),
-            is_own=address is None,
-        )
+        with watched(parts_here() if address is None else head_at(gcs_address), path, tell):
+            yield Cluster(
+                address=gcs_address,
+                dashboard_url=f"http://{dashboard}" if dashboard else None,
+                nodes=alive_nodes(),
+                is_own=address is None,
+            )
     finally:
         with _own_sigterm():
             ray.shutdown()
@@ -122,9 +145,12 @@ def cluster(
         if guard is not None:
             end_processes(mark, session)
             guard.dismiss()
+            if session is not None:
+                shutil.rmtree(session, ignore_errors=True)
+        files.close()
 
 
-def _connected(address: str | None, name: str | None, log_level: int) -> Any:
+def _connected(address: str | None, name: str | None, log_level: int, temporary: Path | None) -> Any:
     """Connect to a cluster, or start one here, and return Ray's context."""
     import ray
     from ray.job_config import JobConfig
@@ -134,6 +160,7 @@ def _connected(address: str | None, name: str | None, log_level: int) -> Any:
         "dashboard_host": "127.0.0.1",
         "num_cpus": os.cpu_count(),
         "object_store_memory": object_store_bytes(),
+        "_temp_dir": str(temporary),
     }
     try:
         with _own_sigterm():

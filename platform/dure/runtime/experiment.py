@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from dure.runtime.relay import Relay
     from dure.storage.mirror import SharedFolder
     from dure.training.run import RunRequest
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -79,15 +82,26 @@ def train(
 def _followed(request: RunRequest, address: str | None, followers: Sequence[RunListener]) -> RunResult:
     """Run what is asked for, in this process or on a cluster, and let the followers hear of it and of its end."""
     from dure.runtime.fit import fit
+    from dure.runtime.scratch import temporary_files
     from dure.signals import Stopped, stoppable
     from dure.training.run import one_line
 
     experiment, profile, folder = request.experiment, request.profile, RunFolder(request.path)
     write_text(folder.experiment, dump_yaml(experiment))
+    logger.debug("profile:\n%s", dump_yaml(profile))
+    logger.debug("experiment:\n%s", dump_yaml(experiment))
     events = EventLog(folder.events, "driver")
+
+    def last_word(message: str) -> None:
+        # Straight to whoever follows: the process ends then, and the way through a lost cluster is none.
+        for follower in followers:
+            follower.notified(message)
+        events.notified(message)
+
     try:
         relays: list[Relay] = []
         with (
+            temporary_files(),
             follow(folder.events, followers, relayed=lambda: _lines(relays)) as look,
             stoppable(request.path, events.notified) as stop_file,
         ):
@@ -96,7 +110,7 @@ def _followed(request: RunRequest, address: str | None, followers: Sequence[RunL
                 result = fit(request)
             else:
                 events.notified(f"{profile.num_workers} worker(s) on a cluster; results in {request.path}")
-                result = _fit_on_cluster(request, address, relays, look)
+                result = _fit_on_cluster(request, address, relays, look, last_word)
     except (Exception, KeyboardInterrupt) as error:
         state: RunState = "failed" if isinstance(error, Exception) else "interrupted"
         for follower in followers:
@@ -193,7 +207,11 @@ def _lines(relays: Sequence[Relay]) -> Iterator[bytes]:
 
 
 def _fit_on_cluster(
-    request: RunRequest, address: str | None, relays: list[Relay], look: Callable[[], None]
+    request: RunRequest,
+    address: str | None,
+    relays: list[Relay],
+    look: Callable[[], None],
+    last_word: Callable[[str], None],
 ) -> RunResult:
     """Run in worker processes of a cluster, joined or started here.
 
@@ -202,6 +220,7 @@ def _fit_on_cluster(
         address: Ray cluster to join.
         relays: Gets what brings lines from other nodes, if there are some.
         look: Hands on what is new; called before the cluster ends.
+        last_word: Gets what happened when the cluster is ended from outside.
     """
     from dure.runs.logs import captured_output
     from dure.runtime.cluster import cluster
@@ -212,7 +231,7 @@ def _fit_on_cluster(
     experiment, profile = request.experiment, request.profile
     with (
         captured_output(request.path / "driver.log"),
-        cluster(address, name=experiment.name) as ray_cluster,
+        cluster(address, name=experiment.name, path=request.path, tell=last_word) as ray_cluster,
     ):
         require_room(profile, ray_cluster.nodes, experiment.training.batch_size)
         if relay := Relay.to_here():

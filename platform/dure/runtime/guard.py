@@ -16,6 +16,8 @@ from dataclasses import dataclass
 
 import psutil
 
+from dure.runtime.scratch import clear_leftovers
+
 MARK = "DURE_CLUSTER"
 """Environment variable that a cluster's processes inherit; its value names the cluster."""
 _FAREWELL = "bye"
@@ -89,6 +91,7 @@ def watch(mark: str) -> None:
     lines = sys.stdin.read().splitlines()
     if _FAREWELL not in lines:
         end_processes(mark, lines[0] if lines else None)
+        clear_leftovers()
 
 
 def end_processes(mark: str, session: str | None, *, grace_seconds: float = 3.0) -> int:

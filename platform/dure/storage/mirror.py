@@ -6,7 +6,6 @@ them. So a kill between two files, here or there, never leaves half a checkpoint
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections import defaultdict
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from dure.config.schema import Profile
-from dure.files import write_json, written_beside
+from dure.files import parse_json, write_json, written_beside
 from dure.runs.checkpoints import STATE_FILE
 from dure.runs.folder import RunFolder
 from dure.runs.manifest import MANIFEST, described, faults
@@ -268,7 +267,7 @@ class Mirror:
         found: dict[str, Facts] = {}
         for file in (*(outer / INDEX for outer in self.folder.parents), *self.folder.rglob(INDEX)):
             try:
-                content = json.loads(file.read_text(encoding="utf-8"))
+                content = parse_json(file.read_bytes())
             except (FileNotFoundError, ValueError):
                 continue  # everything is sent then, which costs time and nothing else
             if content.get("url") != self._shown_of(file.parent):

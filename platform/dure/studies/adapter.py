@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ray import tune
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from dure.config.schema import Profile
 from dure.events import SETTLED, RunListener, StudyListener
 from dure.runs.logs import captured_output
 from dure.runtime.cluster import Cluster, cluster
 from dure.runtime.placement import fitting_trials, trial_bundle
+from dure.secrets import CLOUD_SECRETS
 from dure.signals import Stopped, stoppable
 from dure.storage.mirror import SharedFolder, shared_folder
 from dure.studies.board import Board, trial_name
@@ -107,7 +109,7 @@ def _run_pending(
                 session=board.session,
                 shared=shared,
             )
-            with cluster(address, name=strategy.name) as ray_cluster:
+            with cluster(address, name=strategy.name, path=path, tell=board.last_word) as ray_cluster:
                 if ray_cluster.dashboard_url:
                     board.notify(f"Ray dashboard: {ray_cluster.dashboard_url}")
                 relay = board.relay_from_others()
@@ -145,6 +147,8 @@ def _fit(
             verbose=0,
         ),
     )
+    # Tune would write the driver's keys into Ray's logs; processes have those of their node's environment.
+    ENV_VARS_TO_PROPAGATE.difference_update(CLOUD_SECRETS)
     with _environment(
         RAY_CHDIR_TO_TRIAL_DIR="0",
         TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",

@@ -167,6 +167,7 @@ def run(study: StudyPlan, asked: Asked, *, screen: Terminal) -> StudyResults:
         files=_still_written(kind, path),
         profile=machine,
         output=path or asked.output,
+        address=asked.address,
         any_will_do=kind.runs_what_it_can,
         tell=asked.tell,
     )

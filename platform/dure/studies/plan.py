@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, Field
 
-from dure.config.loading import load_experiment
+from dure.config.loading import checked, load_experiment
 from dure.config.scalars import Name, Text
 from dure.config.schema import Experiment
 from dure.config.section import Section
@@ -82,8 +82,12 @@ class StudyPlan(Section, ABC):
         return [load_experiment(each, self.overrides) for each in self.sources]
 
     def with_values(self, **values: Any) -> Self:
-        """Return the study with other values, checked as those of a file are."""
-        return type(self).model_validate(self.said() | values)
+        """Return the study with other values, checked as those of a file are.
+
+        Raises:
+            UserError: It is impossible with these values.
+        """
+        return checked(type(self), self.said() | values, {}, f"the {self.words}")
 
     def said(self) -> dict[str, Any]:
         """Return the keys that the study says itself, without defaults."""

@@ -11,6 +11,7 @@ from pydantic import Field
 from dure.config import library
 from dure.config.loading import checked_tree
 from dure.config.problems import shown
+from dure.config.schema import Experiment
 from dure.config.tree import Tree, read_extended, read_yaml
 from dure.errors import UserError, nearest
 from dure.runs.folder import STUDY_FILE
@@ -36,6 +37,11 @@ def study_kinds() -> dict[str, type[StudyPlan]]:
     return {member.model_fields["kind"].default: member for member in typing.get_args(union)}
 
 
+def _keys() -> set[str]:
+    """Return what the file of a study may hold, of whatever kind it is."""
+    return {key for kind in study_kinds().values() for key in kind.model_fields}
+
+
 def load_study(name_or_path: str) -> StudyPlan:
     """Load a study of any kind by name or file; its ``kind`` decides what it must hold.
 
@@ -44,7 +50,7 @@ def load_study(name_or_path: str) -> StudyPlan:
     """
     path = library.find("study", name_or_path)
     source = library.shown(path)
-    tree = read_extended(path, "study")
+    tree = read_extended(path, "study", _keys())
     return checked_tree(_kind_in(tree, source), tree, source)
 
 
@@ -80,7 +86,8 @@ def is_study(name_or_path: str) -> bool:
                 hint=nearest(name_or_path, [*studies, *experiments]),
             )
         return name_or_path in studies
-    return "kind" in read_extended(library.find("experiment", name_or_path), "experiment")
+    file, keys = library.find("experiment", name_or_path), _keys() | set(Experiment.model_fields)
+    return "kind" in read_extended(file, "experiment", keys)
 
 
 def stored_study(folder: Path, plan: type[Plan]) -> Plan:

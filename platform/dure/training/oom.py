@@ -17,7 +17,7 @@ from torch import nn
 
 from dure.config.schema import Experiment, Profile
 from dure.family.corpus import cache_folder
-from dure.files import write_json
+from dure.files import read_json, write_json
 from dure.runs.environment import device_name
 from dure.training import memory
 
@@ -141,7 +141,7 @@ class FittingRows:
         """Return the rows at once that a run before this one came down to, or None when none had to."""
         if not self.path.is_file():
             return None
-        return int(json.loads(self.path.read_text(encoding="utf-8"))["rows_at_once"])
+        return int(read_json(self.path, what="record of rows that fit")["rows_at_once"])
 
     def write(self, rows: int) -> None:
         """Remember the rows at once that a run came down to."""

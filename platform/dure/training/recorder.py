@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,8 @@ from dure.files import append_json_line, read_json_lines, write_text
 from dure.runs.checkpoints import checkpoint_name
 from dure.runs.disk import DiskRoom
 from dure.runs.folder import vanished
+
+logger = logging.getLogger(__name__)
 
 _NOT_METRICS = ("epoch", "total_flos", "step", "model_preparation_time")
 
@@ -83,6 +86,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             for key, value in metrics.items()
             if isinstance(value, int | float) and not key.endswith(_NOT_METRICS)
         }
+        logger.debug("step %d of %d: %s %s", step, total_steps, kind, numbers)
         progress = RunProgress(
             kind=kind, step=step, total_steps=total_steps, epoch=epoch, seconds=self.seconds, metrics=numbers
         )

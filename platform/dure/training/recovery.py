@@ -13,7 +13,6 @@ pass: less overlap of computing and sending is the price.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,7 +24,8 @@ from torch import distributed, nn
 
 from dure.data.collating import Batch, Batches, pieces
 from dure.errors import RunError
-from dure.files import write_json
+from dure.files import read_json, write_json
+from dure.secrets import redacted
 from dure.training import memory, oom
 from dure.training.worker import Worker
 
@@ -167,7 +167,7 @@ class Recovery:
 
     def load(self, folder: Path) -> None:
         """Go on as :meth:`save` found it: the same pieces have the same dropout."""
-        saved = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+        saved = read_json(folder / STATE_FILE, what="state of a trainer")
         self.rows_at_once = min(saved["rows_at_once"] or self.num_rows, self.num_rows)
         self.num_oom = saved["num_oom"]
 
@@ -239,7 +239,7 @@ class Recovery:
             "worker": self._worker.rank,
             **numbers,
             "policy": self.policy,
-            "error": " ".join(str(error).split())[:500] or type(error).__name__,
+            "error": redacted(" ".join(str(error).split())[:500]) or type(error).__name__,
         }
 
     def _write(self, stats: dict[str, Any]) -> None:

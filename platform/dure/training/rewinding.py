@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -15,7 +14,7 @@ from transformers import EarlyStoppingCallback, TrainerState
 from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.family import load_family
-from dure.files import read_json_lines, write_json, written_beside
+from dure.files import read_json, read_json_lines, write_json, written_beside
 from dure.modeling.weights import STATE
 from dure.runs.checkpoints import AVERAGE_FILE, STATE_FILE, checkpoint_name, checkpoints
 from dure.runs.epochs import RAW, epochs_of
@@ -112,7 +111,7 @@ def _best(
 def _point_at_best(checkpoint: Path, best: tuple[int, float] | None) -> None:
     """Let a checkpoint name the best one that is still there."""
     file = checkpoint / STATE_FILE
-    state = json.loads(file.read_text(encoding="utf-8"))
+    state = read_json(file, what="state of a trainer")
     named = _named(checkpoint, best)
     if named["best_global_step"] != state["best_global_step"]:
         write_json(file, state | named)

@@ -27,6 +27,7 @@ from dure.runs.environment import describe_environment
 from dure.runs.folder import RunFolder, RunResult, vanished
 from dure.runs.logs import captured_output
 from dure.runs.restarts import Restarts
+from dure.secrets import redacted
 from dure.storage.mirror import SharedFolder
 from dure.storage.pushing import mirrored
 from dure.training import memory
@@ -217,7 +218,7 @@ def _recorded(request: RunRequest, folder: RunFolder, worker: Worker) -> Iterato
 
 def one_line(error: BaseException) -> str:
     """Return what an error says, in one line that begins with its kind unless it is one of dure's own."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = redacted(" ".join(str(error).split())) or type(error).__name__
     return text if isinstance(error, DureError) else f"{type(error).__name__}: {text}"
 
 

@@ -55,12 +55,19 @@ class EpochSnapshots(TrainerCallback):  # type: ignore[misc]
         self.needed = needed
         self.is_main = is_main
         self.average = average
+        self.rate: float | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Remove what a kill left half written."""
         if self.is_main:
             for path in self.folder.checkpoints.glob(".*.pt.*.part"):
                 path.unlink()
+
+    def on_pre_optimizer_step(
+        self, args: Any, state: Any, control: Any, lr_scheduler: Any = None, **kwargs: Any
+    ) -> None:
+        """Note the learning rate that the step is taken with; after it the schedule is at the next one's."""
+        self.rate = max(lr_scheduler.get_last_lr())
 
     def on_epoch_end(
         self,
@@ -70,15 +77,27 @@ class EpochSnapshots(TrainerCallback):  # type: ignore[misc]
         model: Any = None,
         lr_scheduler: Any = None,
         **kwargs: Any,
-    ) -> None:
-        """Write the weights with the epoch and step that they are of, and remove what is too much."""
+    ) -> Any:
+        """Write the weights with the epoch and step that they are of, and remove what is too much.
+
+        The step is logged as well, so that the records hold the learning rate that the file is named after.
+        """
         epoch = round(state.epoch)
         if epoch % self.every and state.global_step < state.max_steps:
-            return
-        path = self.folder.epoch_file(epoch, max(lr_scheduler.get_last_lr()))
+            return control
+        path = self.folder.epoch_file(epoch, self._last_rate(state, lr_scheduler))
         self.write(f"epoch {epoch}", steps=[lambda: self._write(model, path, epoch, state.global_step)])
         if self.is_main:
             self._remove_what_is_too_much(path, epoch, state)
+        control.should_log = True
+        return control
+
+    def _last_rate(self, state: Any, lr_scheduler: Any) -> float:
+        """Return the learning rate of the last step; a resumed run may have to look it up in its records."""
+        if self.rate is not None:
+            return self.rate
+        logged = [entry["learning_rate"] for entry in state.log_history if "learning_rate" in entry]
+        return float(logged[-1]) if logged else float(max(lr_scheduler.get_last_lr()))
 
     def _write(self, model: Any, path: Path, epoch: int, step: int) -> None:
         about: dict[str, Any] = {"epoch": epoch, "step": step}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -23,7 +22,7 @@ import torch
 from dure.config.deepspeed import deepspeed_settings
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
-from dure.files import write_json
+from dure.files import read_json, write_json
 from dure.modeling.ema import WeightAverage
 from dure.modeling.precision import Precision
 from dure.modeling.weights import load_weights, save_weights, write_weights
@@ -98,7 +97,7 @@ class Written:
     def read(cls, checkpoint: Path) -> Written | None:
         """Return how a checkpoint was shared out; None when it is one without DeepSpeed."""
         path = checkpoint / _WRITTEN_FILE
-        return cls(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+        return cls(**read_json(path, what="record of a checkpoint")) if path.is_file() else None
 
 
 def written_by(settings: Mapping[str, Any] | None, num_workers: int, precision: str) -> Written | None:
@@ -229,7 +228,7 @@ class SharedOutTraining:
 
     def _keep_best_readable(self: Any, checkpoint: Path) -> None:
         """Put the whole weights into the best checkpoint while the model is whole and can still read it."""
-        step = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))["best_global_step"]
+        step = read_json(checkpoint / STATE_FILE, what="record of a checkpoint")["best_global_step"]
         best = checkpoint.parent / checkpoint_name(step) if step else checkpoint
         if self.args.should_save and best.is_dir() and not (best / WEIGHTS_FILE).is_file():
             self._load_from_checkpoint(str(best))
@@ -262,7 +261,7 @@ class SharedOutTraining:
         if file.is_file():
             state = torch.load(file, weights_only=True)
         else:
-            step = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))["global_step"]
+            step = read_json(folder / STATE_FILE, what="record of a checkpoint")["global_step"]
             rates = zip(self.lr_scheduler.base_lrs, self.lr_scheduler.lr_lambdas, strict=True)
             last = [base * factor(step) for base, factor in rates]
             state = self.lr_scheduler.state_dict()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from dure.config import available, load_experiment, load_profile
+from dure.config.loading import load_record
 from dure.errors import UserError
 
 BASE = """\
@@ -49,6 +50,56 @@ def test_the_later_of_two_parents_wins() -> None:
     assert load_experiment("a.yaml").training.epochs == 7
     write("a.yaml", "extends: [_more.yaml, _base.yaml]\n")
     assert load_experiment("a.yaml").training.epochs == 5
+
+
+def test_the_later_layer_decides_how_the_warm_up_is_said() -> None:
+    write("_ratio.yaml", "extends: _base.yaml\ntraining: {warmup_ratio: 0.1}\n")
+    write("_steps.yaml", "extends: _base.yaml\ntraining: {warmup_steps: 500}\n")
+
+    def warmup(*overrides: str, **files: str) -> tuple[float, int | None]:
+        for name, text in files.items():
+            write(f"{name}.yaml", text)
+        training = load_experiment("a.yaml", overrides).training
+        return training.warmup_ratio, training.warmup_steps
+
+    assert warmup(a="extends: _ratio.yaml\ntraining: {warmup_steps: 500}\n") == (0, 500)
+    assert warmup(a="extends: _steps.yaml\ntraining: {warmup_ratio: 0.2}\n") == (0.2, None)
+    assert warmup(a="extends: [_ratio.yaml, _steps.yaml]\n") == (0, 500)
+    assert warmup("training.warmup_steps=7", a="extends: _ratio.yaml\n") == (0, 7)
+    assert warmup("training.warmup_ratio=0.3", a="extends: _steps.yaml\n") == (0.3, None)
+    assert warmup("training.warmup_steps=null", a="extends: _ratio.yaml\n") == (0.1, None)
+    assert warmup("training={warmup_steps: 9}", a="extends: _ratio.yaml\n") == (0, 9)
+
+
+@pytest.mark.parametrize("name", ["_base.yaml", "_ratio.yaml"])
+def test_two_ways_of_the_warm_up_in_one_layer_are_an_error(name: str) -> None:
+    write("_ratio.yaml", "extends: _base.yaml\ntraining: {warmup_ratio: 0.1}\n")
+    write("a.yaml", f"extends: {name}\ntraining: {{warmup_ratio: 0.1, warmup_steps: 5}}\n")
+    assert "give warmup_steps or warmup_ratio" in message_of("a.yaml")
+    with pytest.raises(UserError, match="give warmup_steps or warmup_ratio"):
+        load_experiment(name, ["training.warmup_steps=5", "training.warmup_ratio=0.1"])
+
+
+def test_a_value_of_a_search_replaces_the_other_way_of_the_warm_up() -> None:
+    write("_ratio.yaml", "extends: _base.yaml\ntraining: {warmup_ratio: 0.1}\n")
+    tried = load_experiment("_ratio.yaml").with_({"training.warmup_steps": 50}, "the space")
+    assert (tried.training.warmup_ratio, tried.training.warmup_steps) == (0, 50)
+
+
+def test_words_in_another_order_and_old_file_names_are_answered_with_the_name() -> None:
+    with pytest.raises(UserError) as caught:
+        load_experiment("baseline_kobart")
+    assert caught.value.hint == "kobart_baseline"
+    for old, name in (
+        ("configs/experiments/baseline_kobart.yaml", "kobart_baseline"),
+        ("config/experiments/01_mt5_xlsum_optimized_v2.yaml", "mt5_xlsum_optimized_v2"),
+        ("config/experiments/02_eenzeenee_t5_rtx3090.yaml", "eenzeenee_t5"),
+        ("config/experiments/04_batch_optimization_rtx3090.yaml", "batch_optimization"),
+        ("03_high_learning_rate_rtx3090.yaml", "high_learning_rate"),
+    ):
+        with pytest.raises(UserError) as caught:
+            load_experiment(old)
+        assert caught.value.hint == f"{name}, which needs no file"
 
 
 def test_parents_lie_beside_the_file_that_names_them() -> None:
@@ -168,3 +219,29 @@ def test_a_path_without_a_file_is_told(name: str) -> None:
 def test_a_folder_named_like_a_file_is_told() -> None:
     Path("folder.yaml").mkdir()
     assert message_of("folder.yaml") == "there is no experiment file 'folder.yaml'"
+
+
+# files of others
+
+
+def test_a_parent_from_elsewhere_that_is_no_experiment_is_not_quoted(tmp_path_factory) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    secrets = elsewhere / "secrets.yaml"
+    secrets.write_text("database_password: hunter2\ndata: {root_token: s}\n", encoding="utf-8")
+    said = message_of(write("a.yaml", f"extends: {secrets}\n"))
+    assert "is no experiment" in said
+    for word in ("database_password", "hunter2", "root_token"):
+        assert word not in said
+    # Through a link of one's own folder it is no nearer.
+    Path("linked.yaml").symlink_to(secrets)
+    assert "database_password" not in message_of(write("b.yaml", "extends: linked.yaml\n"))
+    base = elsewhere / "base.yaml"
+    base.write_text(BASE, encoding="utf-8")
+    assert load_experiment(write("c.yaml", f"extends: {base}\nexperiment: {{name: c}}\n")).name == "c"
+
+
+def test_the_record_of_a_run_leads_to_no_other_file() -> None:
+    write("experiment.yaml", "extends: _base.yaml\n")
+    with pytest.raises(UserError, match="extends nothing") as error:
+        load_record(Path("experiment.yaml"))
+    assert error.value.where == "experiment.yaml:1"

@@ -57,11 +57,22 @@ def write_keeper(kept: Records, pid: int) -> None:
     kept.keeper_file.write_text(json.dumps(Keeper(pid, created, "http://127.0.0.1:1", "s", "t").__dict__))
 
 
-def test_what_runs_in_a_folder_is_found_by_its_pid_file_and_a_stale_one_is_not_believed(tmp_path):
+def of_job(kept: Records) -> dict[str, str]:
+    return {environment.JOB: JOB, environment.FILE: str(kept.environment(JOB))}
+
+
+def write_claim(kept: Records, pid: int, folder: Path, created: float | None = None) -> None:
+    created = psutil.Process(pid).create_time() if created is None else created
+    kept.claim(JOB).write_text(json.dumps({"pid": pid, "created": created, "path": str(folder)}))
+
+
+def test_what_runs_in_a_folder_is_found_by_its_pid_file_and_a_stale_one_is_not_believed(kept, tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
-    with sleeper(DURE_JOB=JOB) as process:
+    with sleeper(**of_job(kept)) as process:
         (folder / "dure.pid").write_text(f"{process.pid}\n", encoding="utf-8")
+        (folder / "server.pid").write_text("1\n", encoding="utf-8")  # of somebody else
+        write_claim(kept, process.pid, folder)
         assert folders.find(folder).pid == process.pid
         with pytest.raises(UserError, match=f"process {process.pid} works in this folder"):
             folders.claim(folder)
@@ -71,7 +82,14 @@ def test_what_runs_in_a_folder_is_found_by_its_pid_file_and_a_stale_one_is_not_b
         os.utime(folder / "dure.pid")
         assert folders.stop(folder) == process.pid
         process.wait(timeout=10)
-    assert list(folder.glob("*.pid")) == []
+    assert [file.name for file in folder.glob("*.pid")] == ["server.pid"]
+    with sleeper(**of_job(kept)) as process:  # of another command, which works elsewhere
+        (folder / "dure.pid").write_text(f"{process.pid}\n", encoding="utf-8")
+        write_claim(kept, process.pid, tmp_path / "other")
+        assert folders.find(folder) is None
+        write_claim(kept, process.pid, folder, created=psutil.Process(process.pid).create_time() - 100)
+        assert folders.find(folder) is None
+        assert process.poll() is None
     with sleeper() as stranger:
         (folder / "dure.pid").write_text(f"{stranger.pid}\n", encoding="utf-8")
         assert folders.find(folder) is None
@@ -84,11 +102,12 @@ def test_what_runs_in_a_folder_is_found_by_its_pid_file_and_a_stale_one_is_not_b
 def test_a_second_job_in_a_folder_is_refused_before_anything_starts(form, kept, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
-    with sleeper(DURE_JOB=JOB) as process:
+    with sleeper(**of_job(kept)) as process:
+        write_claim(kept, process.pid, tmp_path / "run")
         (tmp_path / "run" / "dure.pid").write_text(f"{process.pid}\n", encoding="utf-8")
         with pytest.raises(UserError, match=f"process {process.pid}"):
             start(["train", "x", *form, "--rehearse"])
-    assert list(kept.path.iterdir()) == []
+    assert [file.name for file in kept.path.iterdir()] == [f"{JOB}.claim"]
 
 
 def test_a_job_that_ran_when_its_keeper_died_has_failed(kept):
@@ -131,7 +150,7 @@ def test_an_environment_is_handed_on_whole_in_a_file_of_its_owner(kept, tmp_path
     file = kept.environment(JOB)
     assert file.stat().st_mode & 0o777 == 0o600
     assert kept.path.stat().st_mode & 0o777 == 0o700
-    code = "import os; from dure.jobs import environment as e; e.load(); print(os.environ['WANDB_API_KEY'], os.environ.get('RAY_ADDRESS'), os.getcwd())"
+    code = "import os; from dure.jobs import background_environment as e; e.load(); print(os.environ['WANDB_API_KEY'], os.environ.get('RAY_ADDRESS'), os.getcwd())"
     source = str(Path(environment.__file__).parents[2])
     ended = subprocess.run(
         [sys.executable, "-c", code],
@@ -154,5 +173,6 @@ def test_a_claim_of_a_background_job_says_where_it_works_and_ends_with_its_proce
         env={**os.environ, "PYTHONPATH": source, **job_of}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     claim = kept.read_claim(JOB)
+    assert abs(claim.pop("created") - time.time()) < 120
     assert claim == {"pid": int(ended.stdout), "path": str(tmp_path / "run")}
     assert not (tmp_path / "run" / "mine.pid").exists()

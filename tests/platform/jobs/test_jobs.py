@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from dure.errors import RunError, UserError
 from dure.jobs import job_server, jobs
 from dure.jobs.job_server import JobServer, find_server, token_headers
-from dure.jobs.secrets import SECRETS, redacted
 from dure.jobs.upload import check_size, max_upload_bytes, plan_upload
 from dure.outputs import output_folder, outputs
 from dure.runtime.cluster import cluster_of_job
+from dure.secrets import SECRETS, redacted
 
 REPOSITORY = Path(__file__).parents[3]
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"

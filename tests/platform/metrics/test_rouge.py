@@ -2,6 +2,7 @@
 
 import json
 import os
+import unicodedata
 
 import numpy as np
 import pytest
@@ -54,7 +55,8 @@ def scorer(tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("tokenizer", "examples"), [("whitespace", 200), ("character", 200), ("default", 120), ("morpheme", 40)]
+    ("tokenizer", "examples"),
+    [("whitespace_markers", 200), ("character", 200), ("default", 120), ("morpheme", 40)],
 )
 def test_every_score_is_that_of_rouge_score(tokenizer, examples):
     independent = scorer(tokenizer)
@@ -68,6 +70,39 @@ def test_every_score_is_that_of_rouge_score(tokenizer, examples):
             assert_same(our, independent.score(reference, prediction))
 
     check()
+
+
+class _Split:
+    """The tokeniser that published Korean figures are computed with."""
+
+    def tokenize(self, text):
+        return text.split()
+
+
+def test_whitespace_is_str_split_in_rouge_score():
+    independent = RougeScorer(METRICS, use_stemmer=False, tokenizer=_Split())
+
+    @settings(max_examples=200, deadline=None)
+    @given(st.lists(st.tuples(text, text), min_size=1, max_size=4))
+    def check(pairs):
+        predictions, references = zip(*pairs, strict=True)
+        ours = rouge_pairs(predictions, references, tokenizer="whitespace", special_tokens=SPECIAL)
+        for our, prediction, reference in zip(ours, predictions, references, strict=True):
+            assert_same(our, independent.score(*map(composed, (reference, prediction))))
+
+    check()
+
+
+def composed(text):
+    return unicodedata.normalize("NFC", text)
+
+
+def test_the_variant_that_cuts_markers_from_particles_has_a_name_of_its_own():
+    prediction, reference = ["#Person1#은 집에 갔다"], ["#Person1#이 집에 갔다"]
+    assert rouge(prediction, reference, tokenizer="whitespace").rouge1.f1 == pytest.approx(2 / 3)
+    marked = rouge(prediction, reference, tokenizer="whitespace_markers")
+    assert marked.rouge1.f1 == pytest.approx(3 / 4)
+    assert (marked.tokenizer, marked.tokenizer_version) == ("whitespace_markers", "dure 1")
 
 
 def test_default_is_rouge_score_without_any_tokenizer_given():

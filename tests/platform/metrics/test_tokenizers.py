@@ -15,8 +15,8 @@ from rouge_score.tokenizers import DefaultTokenizer as RougeScoreTokenizer
 from dure.errors import UserError
 from dure.metrics.tokenizers import get_tokenizer
 
-NAMES = ["morpheme", "whitespace", "character", "default"]
-MARKER_NAMES = ["morpheme", "whitespace", "character"]
+NAMES = ["morpheme", "whitespace", "whitespace_markers", "character", "default"]
+MARKER_NAMES = ["morpheme", "whitespace_markers", "character"]
 SPECIAL = ("<대화시작>", "<중요>", "<중요>!", "[A B]")
 around = st.text(st.sampled_from("가나다은는이 ㅋㅎ걁a1Z.,:#@/<>[]!?\t\n😀́"), max_size=12)
 beside = st.text(st.sampled_from("가나다은는이 ㅋㅎ걁a1Z.,:@/?\t\n😀́"), max_size=12)
@@ -32,7 +32,8 @@ def test_versions_name_library_and_model():
     assert get_tokenizer("morpheme").version.startswith("kiwipiepy 0.")
     assert " / model 0." in get_tokenizer("morpheme").version
     assert get_tokenizer("default").version == "rouge_score 0.1.2"
-    assert get_tokenizer("character").version == get_tokenizer("whitespace").version == "dure 1"
+    assert get_tokenizer("character").version == get_tokenizer("whitespace_markers").version == "dure 1"
+    assert get_tokenizer("whitespace").version == "str.split, dure 2"
 
 
 def test_morphemes_are_the_forms_of_kiwi():

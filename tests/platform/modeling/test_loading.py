@@ -131,15 +131,28 @@ def test_nothing_of_the_model_is_lost_when_no_token_is_new(checkpoints: dict[str
     assert all(tensor.equal(original[name]) for name, tensor in model.state_dict().items())
 
 
-def test_weights_that_a_checkpoint_lacks_are_told(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+def test_weights_that_a_checkpoint_lacks_are_refused_by_name(
+    tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
     folder = tmp_path / "partial"
     shutil.copytree(checkpoints["bart"], folder)
     weights = load_file(folder / "model.safetensors")
     del weights["model.encoder.layers.0.fc1.weight"]
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     experiment = experiment_of("bart", folder)
-    told: list[str] = []
-    load_model(SEQ2SEQ, experiment, CPU, load_tokenizer(experiment, no_texts), told.append)
-    assert len(told) == 1
-    assert "lacks 1 weights" in told[0]
-    assert "model.encoder.layers.0.fc1.weight" in told[0]
+    with pytest.raises(UserError, match=r"lacks 1 weights.*model\.encoder\.layers\.0\.fc1\.weight"):
+        load_model(SEQ2SEQ, experiment, CPU, load_tokenizer(experiment, no_texts), print)
+
+
+def test_a_checkpoint_whose_weights_are_no_numbers_is_refused(
+    tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    folder = tmp_path / "diverged"
+    shutil.copytree(checkpoints["t5"], folder)
+    weights = load_file(folder / "model.safetensors")
+    weights[min(weights)].view(-1)[0] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    experiment = experiment_of("t5", folder)
+    with pytest.raises(UserError, match="not finite") as error:
+        load_model(SEQ2SEQ, experiment, CPU, load_tokenizer(experiment, no_texts), print)
+    assert "model.checkpoint" in str(error.value.where)

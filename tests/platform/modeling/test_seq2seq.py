@@ -15,7 +15,15 @@ from dure.modeling.export import export
 from dure.modeling.loading import load_model, load_tokenizer
 from dure.modeling.lora import AdaptedModel
 from dure.modeling.task import SEQ2SEQ
-from tests.platform.modeling.tiny_models import CPU, PADDED_BY, SPECIAL, TARGETS, TEXTS, experiment_of
+from tests.platform.modeling.tiny_models import (
+    CPU,
+    PADDED_BY,
+    POSITIONS,
+    SPECIAL,
+    TARGETS,
+    TEXTS,
+    experiment_of,
+)
 
 LORA = {"rank": 4, "alpha": 8}
 CASES = [
@@ -145,7 +153,9 @@ def test_the_export_is_a_plain_model_with_the_same_logits(loaded: Loaded, tmp_pa
     plain = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "final_model")
     torch.testing.assert_close(loaded.logits(plain), expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(loaded.logits(), expected)  # the trained model is left as it was
-    assert plain.generation_config.max_length == 17
+    assert (
+        plain.generation_config.max_length == POSITIONS
+    )  # the experiment's, and not the 17 of the checkpoint
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "final_model")
     text = f"#Person1#: {TEXTS[0]}"
     assert tokenizer(text)["input_ids"] == loaded.tokenizer(text)["input_ids"]

@@ -145,3 +145,13 @@ def test_a_kill_while_weights_are_written_leaves_a_whole_file(tmp_path):
     process.wait()
     kept = torch.load(file, weights_only=True)
     assert torch.all(kept["model_state"]["weight"] == kept["step"])
+
+
+def test_weights_of_an_epoch_that_diverged_are_refused(checkpoints, tmp_path):
+    model = loaded("t5", checkpoints["t5"], seed=1, lora=False)
+    with torch.no_grad():
+        next(model.parameters()).view(-1)[0] = float("inf")
+    save_weights(model, tmp_path / "epoch_1.pt", {})
+    with pytest.raises(UserError, match="not finite") as error:
+        load_weights(model, tmp_path / "epoch_1.pt")
+    assert error.value.where == str(tmp_path / "epoch_1.pt")

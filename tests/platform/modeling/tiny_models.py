@@ -24,6 +24,8 @@ TEXTS = [
     "지훈은 수요일에 시장에서 우산을 샀다.\n유진은 집에 있었다.",
 ] * 5
 SPECIAL = ("#Person1#", "#Person2#", "#Email#")
+POSITIONS = 64
+"""Positions of the tiny BART."""
 PADDED_BY = 20
 """Rows of the T5 checkpoint's embedding beyond its tokenizer, as real ones have."""
 
@@ -43,7 +45,7 @@ BART_SIZES = {
     "decoder_attention_heads": 4,
     "encoder_ffn_dim": 128,
     "decoder_ffn_dim": 128,
-    "max_position_embeddings": 64,
+    "max_position_embeddings": POSITIONS,
     "forced_eos_token_id": None,
 }
 TARGETS = {
@@ -62,8 +64,13 @@ def experiment_of(kind: str, checkpoint: str | Path, **sections: Any) -> Experim
             "family": "trainables.summarization",
             "experiment": {"name": kind},
             "model": {"checkpoint": str(checkpoint), "architecture": kind},
-            "tokenizer": {"special_tokens": SPECIAL},
+            "generation": {"max_length": POSITIONS},
             **sections,
+            "tokenizer": {
+                "encoder_max_len": POSITIONS,
+                "decoder_max_len": POSITIONS,
+                **sections.get("tokenizer", {"special_tokens": SPECIAL}),
+            },
         }
     )
 

@@ -6,6 +6,7 @@ import pytest
 from transformers import TrainingArguments
 
 from dure.errors import UserError
+from dure.family import load_family
 from dure.training.arguments import (
     steps_per_epoch,
     total_steps,
@@ -51,7 +52,7 @@ def test_every_schedule_gives_arguments_that_transformers_accepts(scheduler, tin
             num_rows=50,
             precision="bf16",
             num_workers=1,
-            validates=True,
+            metric=load_family(experiment).best_metric,
         )
     )
     assert arguments.lr_scheduler_type == scheduler

@@ -6,9 +6,11 @@ import errno
 import os
 import re
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
+from transformers import TrainerControl
 
 from dure.runs.epochs import BEST, epochs_of, mark_best
 from dure.runs.folder import StageFolder, UnifiedFolder
@@ -20,7 +22,11 @@ STEPS = 5
 
 def at(epoch: float, step: int, *, epochs: int = 11, best: int = 0) -> SimpleNamespace:
     return SimpleNamespace(
-        epoch=epoch, global_step=step, max_steps=STEPS * epochs, best_global_step=best * STEPS or None
+        epoch=epoch,
+        global_step=step,
+        max_steps=STEPS * epochs,
+        best_global_step=best * STEPS or None,
+        log_history=[],
     )
 
 
@@ -52,7 +58,9 @@ def test_every_epoch_leaves_its_weights_with_the_step_that_they_are_of(model, tm
     for epoch in range(1, 12):
         torch.nn.init.constant_(model.weight, epoch)
         # The trainer's own count of epochs may be off by a rounding.
-        snapshots.on_epoch_end(None, at(epoch - 1e-9, 5 * epoch), None, model=model, lr_scheduler=Rate())
+        snapshots.on_epoch_end(
+            None, at(epoch - 1e-9, 5 * epoch), TrainerControl(), model=model, lr_scheduler=Rate()
+        )
     assert list(epochs_of(tmp_path / "checkpoints")) == list(range(1, 12))
     for epoch, path in epochs_of(tmp_path / "checkpoints").items():
         assert path.name == f"epoch_{epoch}.pt"
@@ -64,7 +72,7 @@ def test_every_epoch_leaves_its_weights_with_the_step_that_they_are_of(model, tm
 def test_other_workers_write_nothing(model, tmp_path):
     snapshots = snapshots_in(StageFolder(tmp_path), is_main=False)
     snapshots.on_train_begin(None, at(0, 0), None)
-    snapshots.on_epoch_end(None, at(1, 1), None, model=model, lr_scheduler=Rate())
+    snapshots.on_epoch_end(None, at(1, 1), TrainerControl(), model=model, lr_scheduler=Rate())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -84,12 +92,31 @@ def test_every_second_epoch_is_kept_and_never_one_that_is_needed(model, tmp_path
     snapshots = snapshots_in(folder, every=2, limit=3, needed={2})
     for epoch in range(1, 12):
         snapshots.on_epoch_end(
-            None, at(epoch, STEPS * epoch, best=6 if epoch > 6 else 0), None, model=model, lr_scheduler=Rate()
+            None,
+            at(epoch, STEPS * epoch, best=6 if epoch > 6 else 0),
+            TrainerControl(),
+            model=model,
+            lr_scheduler=Rate(),
         )
     # 2 is needed, 6 is the best, 11 the last, which has a file whatever its number.
     assert list(epochs_of(folder.checkpoints)) == [2, 6, 11]
     names = [path.name for path in epochs_of(folder.checkpoints).values()]
     assert all(re.fullmatch(r"checkpoint_epoch_00\d\d_lr_0\.000100_\d{8}_\d{6}\.pt", name) for name in names)
+
+
+def test_a_file_is_named_after_the_rate_of_its_last_step_and_not_of_the_next(model, tmp_path):
+    class Falling(Rate):
+        rates: ClassVar = iter([[3e-4], [0.0]])
+
+        def get_last_lr(self):
+            return next(self.rates)
+
+    snapshots, rate, control = snapshots_in(UnifiedFolder(tmp_path)), Falling(), TrainerControl()
+    snapshots.on_pre_optimizer_step(None, at(1, 1), control, lr_scheduler=rate)
+    control = snapshots.on_epoch_end(None, at(1, STEPS), control, model=model, lr_scheduler=rate)
+    (path,) = epochs_of(UnifiedFolder(tmp_path).checkpoints).values()
+    assert "_lr_0.000300_" in path.name
+    assert control.should_log  # so that metadata.json, which is made of the records, has the same rate
 
 
 def test_an_epoch_that_comes_again_leaves_one_file(model, tmp_path):
@@ -98,7 +125,7 @@ def test_an_epoch_that_comes_again_leaves_one_file(model, tmp_path):
     (folder.checkpoints / "checkpoint_epoch_0001_lr_0.000100_20200101_000000.pt").write_bytes(
         b"of a cut session"
     )
-    snapshots_in(folder).on_epoch_end(None, at(1, STEPS), None, model=model, lr_scheduler=Rate())
+    snapshots_in(folder).on_epoch_end(None, at(1, STEPS), TrainerControl(), model=model, lr_scheduler=Rate())
     assert len(list(folder.checkpoints.glob("*.pt"))) == 1
     assert torch.load(epochs_of(folder.checkpoints)[1], weights_only=True)["step"] == STEPS
 

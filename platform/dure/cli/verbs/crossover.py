@@ -10,6 +10,7 @@ import typer
 from dure.cli import options
 from dure.cli.app import verb
 from dure.cli.printing import print_result, tell
+from dure.config.families import trusting
 
 Run = Annotated[Path, typer.Argument(help="Folder of a finished run.", metavar="RUN")]
 
@@ -25,6 +26,7 @@ def crossover(
         int, typer.Option(min=1, help="Models that each search may score.", metavar="N")
     ] = 100,
     profile: options.ProfileOption = None,
+    trust_code: options.TrustCode = False,
     as_json: options.Json = False,
 ) -> None:
     """Build the final model from the best epoch of each module, if that is better on held-out rows."""
@@ -38,11 +40,12 @@ def crossover(
         "optuna": ("optuna",),
         "none": (),
     }
-    record = module_epochs.cross_over(
-        run,
-        profile=api.choose_profile(profile, tell),
-        searches=searches[search],
-        max_evaluations=evaluations,
-        tell=tell,
-    )
+    with trusting(trust_code):
+        record = module_epochs.cross_over(
+            run,
+            profile=api.choose_profile(profile, tell),
+            searches=searches[search],
+            max_evaluations=evaluations,
+            tell=tell,
+        )
     print_result(record, crossover_table(record), as_json=as_json)

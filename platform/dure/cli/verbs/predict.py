@@ -29,6 +29,7 @@ def predict(
     ] = None,
     profile: options.ProfileOption = None,
     force: options.Force = False,
+    trust_code: options.TrustCode = False,
     as_json: options.Json = False,
 ) -> None:
     """Predict a table with the best checkpoint of a run, or with those of all folds together."""
@@ -49,6 +50,7 @@ def predict(
             profile=api.choose_profile(profile, tell),
             progress=progress,
             tell=tell,
+            trust_code=trust_code,
         )
     text = f"{outcome['rows']:,} predictions in {outcome['output']}"
     if outcome["skipped"]:

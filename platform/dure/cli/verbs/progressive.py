@@ -37,6 +37,13 @@ class Stages:
     epochs_per_stage: Annotated[
         int | None, typer.Option(help="Passes over the rows of a stage (2).", metavar="N")
     ] = None
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Most rows of one forward pass, taken on all of the data (4); accumulation keeps the effective batch.",
+            metavar="N",
+        ),
+    ] = None
     max_memory_mb: Annotated[
         int | None,
         typer.Option(
@@ -98,11 +105,13 @@ def progressive(
     Started again with the same --output, it continues after the last finished stage.
     """
     from dure.cli.running import run_study
+    from dure.config.loading import checked
     from dure.studies.life_cycle import stored_for
     from dure.studies.progressive.plan import ProgressiveStudy, Ratios, plan_progressive
 
     own = [] if pretrained is None else [f"model.checkpoint={pretrained}"]
-    bare = ProgressiveStudy(experiment=experiment, overrides=(*own, *(overrides or ())))
+    said = {"experiment": experiment, "overrides": [*own, *(overrides or ())]}
+    bare = checked(ProgressiveStudy, said, {}, "dure progressive")
     asked = common.asked()
     study = plan_progressive(
         bare,
@@ -111,6 +120,7 @@ def progressive(
         num_candidates=tried.num_candidates,
         before=stored_for(bare, asked),
         epochs_per_stage=stages.epochs_per_stage,
+        max_batch_size=stages.batch_size,
         max_memory_mb=stages.max_memory_mb,
         reduction=tried.reduction,
         min_gain=tried.min_gain,

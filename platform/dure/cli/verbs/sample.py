@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -12,6 +11,7 @@ import typer
 from dure.cli import options
 from dure.cli.app import verb
 from dure.cli.printing import print_result
+from dure.config.families import family_module
 
 
 @verb("sample", place=210)
@@ -37,7 +37,7 @@ def sample(
     """Write an embedded Korean sample corpus: as CSV, and the dilemmas as JSON lines."""
     from dure.data.writing import place_files
 
-    write_sample = import_module("trainables.samples").write_sample
+    write_sample = family_module("trainables.samples").write_sample
     with TemporaryDirectory() as folder:
         written: dict[str, Path] = write_sample(corpus, Path(folder), label_noise=label_noise)
         paths = place_files(written, output, force=force)

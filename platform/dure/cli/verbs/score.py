@@ -23,8 +23,10 @@ def score(
         str, typer.Option(help="Columns of the references, with commas.")
     ] = "summary",
     tokenizer: Annotated[
-        Literal["morpheme", "whitespace", "character", "default"],
-        typer.Option(help="How ROUGE cuts text; default is rouge_score's own, for English."),
+        Literal["morpheme", "whitespace", "whitespace_markers", "character", "default"],
+        typer.Option(
+            help="How ROUGE cuts text: whitespace is str.split, default rouge_score's own, for English."
+        ),
     ] = "morpheme",
     multi_reference: Annotated[
         Literal["best", "mean"], typer.Option(help="With several references: the best by F1, or their mean.")

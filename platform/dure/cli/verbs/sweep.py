@@ -61,7 +61,7 @@ def sweep(
     """Search the learning rate, or any other settings, with which an experiment does best."""
     from dure.cli.running import run_study
     from dure.studies.life_cycle import stored_for
-    from dure.studies.sweep.plan import SweepStudy, plan_sweep
+    from dure.studies.sweep.plan import plan_sweep
 
     asked = common.asked()
     study = plan_sweep(
@@ -74,6 +74,6 @@ def sweep(
         tries=tries or (),
         metrics=metric or (),
         storage=storage,
-        before=stored_for(SweepStudy(experiment=experiment, overrides=tuple(overrides or ())), asked),
+        before=stored_for(plan_sweep(experiment, overrides=overrides or ()), asked),
     )
     return run_study(study, asked, as_json=common.as_json)

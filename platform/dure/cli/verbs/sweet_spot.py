@@ -10,6 +10,7 @@ import typer
 from dure.cli import options
 from dure.cli.app import verb
 from dure.cli.printing import print_result, tell
+from dure.config.families import trusting
 
 Run = Annotated[Path, typer.Argument(help="Folder of a finished run.", metavar="RUN")]
 
@@ -23,6 +24,7 @@ def sweet_spot(
     ] = 0.01,
     max_gap: Annotated[float, typer.Option(min=0, help="Largest validation loss above training loss.")] = 0.1,
     max_change: Annotated[float, typer.Option(min=0, help="Largest change over a converged window.")] = 0.01,
+    trust_code: options.TrustCode = False,
     as_json: options.Json = False,
 ) -> None:
     """Say at which epoch each module of a run was at its best."""
@@ -31,5 +33,6 @@ def sweet_spot(
     from dure.epochs.sweet_spot_table import sweet_spot_table
 
     thresholds = Thresholds(window=window, max_std=max_std, max_gap=max_gap, max_change=max_change)
-    record = module_epochs.find_sweet_spots(run, thresholds=thresholds, tell=tell)
+    with trusting(trust_code):
+        record = module_epochs.find_sweet_spots(run, thresholds=thresholds, tell=tell)
     print_result(record, sweet_spot_table(record), as_json=as_json)

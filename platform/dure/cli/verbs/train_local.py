@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from dure.cli import options, unified
 from dure.cli.app import verb
 
@@ -15,7 +13,6 @@ def train_local(
     overrides: options.Overrides = None, preset: unified.Preset = None, *, common: unified.Rows
 ) -> int:
     """Train one epoch on a few rows and tell what memory it took: no sweep, no crossover."""
-    few = common if common.samples is not None else replace(common, samples=_ROWS)
     return unified.run_preset(
-        preset, overrides, few, default=unified.PRESET, epochs=1, sweep=False, crossover=False
+        preset, overrides, common, default=unified.PRESET, few=_ROWS, epochs=1, sweep=False, crossover=False
     )

@@ -35,6 +35,7 @@ def validate(
     profile: options.ProfileOption = None,
     output: options.Output = None,
     rehearse: options.Rehearse = False,
+    trust_code: options.TrustCode = False,
     as_json: options.Json = False,
 ) -> int:
     """Check environment, configuration, data and checkpoints, without training."""
@@ -49,6 +50,7 @@ def validate(
         checkpoint=checkpoint,
         output=output,
         rehearse=rehearse,
+        trust_code=trust_code,
         readers=READERS,
         tell=tell,
     )

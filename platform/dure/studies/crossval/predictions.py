@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from dure.config.loading import load_experiment
+from dure.config.loading import load_record
 from dure.data.labels import ClassIndex
 from dure.errors import UserError
 from dure.files import write_text
@@ -122,7 +122,7 @@ def fold_number(folder: RunFolder) -> int:
         UserError: It is no run of a fold.
     """
     if folder.experiment.is_file():
-        fold = load_experiment(str(folder.experiment)).data.fold
+        fold = load_record(folder.experiment).data.fold
         if fold is not None:
             return fold.number
     raise UserError(

@@ -52,6 +52,8 @@ class ProgressiveStudy(StudyPlan):
     on_baseline: OnBaseline | None = None
     """What happens to a candidate that is no better than the trivial baseline at the first ratio: stop, and in a
     rehearsal, whose few rows need not teach random weights anything, warn."""
+    max_batch_size: Int = Field(default=4, ge=1)
+    """Most rows of one forward pass, taken on all of the data; accumulation keeps the experiment's effective batch."""
     max_memory_mb: Int | None = Field(default=None, ge=1)
     """Above this, a warning is told and the next stage takes a smaller batch at a time."""
 
@@ -190,7 +192,7 @@ def plan_progressive(
     }
     values = {key: value for key, value in given.items() if value is not None}
     options: dict[tuple[str, ...], str] = {(key,): f"--{key.replace('_', '-')}" for key in given}
-    options["reduction",] = "--eta"
+    options |= {("reduction",): "--eta", ("max_batch_size",): "--batch-size"}
     return checked(ProgressiveStudy, study.said() | values, options, "dure progressive")
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -19,7 +18,7 @@ from ray.tune.schedulers import TrialScheduler
 from ray.tune.utils import flatten_dict
 
 from dure.config.ratios import as_ratio, percent_label
-from dure.files import write_json
+from dure.files import read_json, write_json
 from dure.metrics.metric import Direction, Metric
 from dure.studies.progressive.race import Candidate, Race
 
@@ -257,7 +256,7 @@ class ProgressiveRatioScheduler(TrialScheduler):  # type: ignore[misc]
         Raises:
             ValueError: It is the state of another schedule.
         """
-        state: Mapping[str, Any] = json.loads(Path(checkpoint_path).read_text(encoding="utf-8"))
+        state: Mapping[str, Any] = read_json(Path(checkpoint_path), what="state of a schedule")
         if state["ratios"] != self.ratios:
             raise ValueError(f"{checkpoint_path} is of the ratios {state['ratios']}, not {self.ratios}")
         self.race.restore(state)

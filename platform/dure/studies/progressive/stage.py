@@ -40,17 +40,19 @@ def batch_size_at(
     batch_size: int,
     effective_batch_size: int,
     *,
+    most: int | None = None,
     num_workers: int = 1,
     limit: int | None = None,
 ) -> int:
     """Return the rows of one forward pass at a ratio; accumulation makes up for the effective batch.
 
-    A quarter of the experiment's batch up to a tenth of the data, half of it up to half of the data, then all.
+    A quarter of the whole batch up to a tenth of the data, half of it up to half of the data, then all.
 
     Args:
         ratio: Part of the data.
         batch_size: Rows of one forward pass on all of the data.
         effective_batch_size: Rows of one optimiser step, which the result divides.
+        most: Most rows of the whole batch.
         num_workers: Workers that share a forward pass out evenly.
         limit: Most rows, after memory ran short.
 
@@ -64,12 +66,13 @@ def batch_size_at(
             expected=f"a multiple of {num_workers}",
         )
     share = Fraction(1, 4) if ratio <= _SMALL else Fraction(1, 2) if ratio <= _MIDDLE else Fraction(1)
-    most = int(batch_size * share)
+    whole = batch_size if most is None else min(batch_size, most)
+    wanted = int(whole * share)
     if limit is not None:
-        most = min(most, limit)
+        wanted = min(wanted, limit)
     fitting = [
         rows
-        for rows in range(num_workers, max(most, num_workers) + 1, num_workers)
+        for rows in range(num_workers, max(wanted, num_workers) + 1, num_workers)
         if effective_batch_size % rows == 0
     ]
     return fitting[-1]
@@ -153,7 +156,12 @@ def _train_stage(base: RunRequest, study: ProgressiveStudy, folders: list[StageF
     before = folders[place - 1].read_training_metrics() if place else None
     limit = None if before is None else before["batch_limit"]
     batch_size = batch_size_at(
-        ratio, training.batch_size, training.effective_batch_size, num_workers=workers, limit=limit
+        ratio,
+        training.batch_size,
+        training.effective_batch_size,
+        most=study.max_batch_size,
+        num_workers=workers,
+        limit=limit,
     )
     warm_start = folders[place - 1].checkpoints / BEST if place else None
     guard = DivergenceGuard(first_loss(folders[0]) if place else None)

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from dure.config.loading import checked, load_space
-from dure.config.scalars import Int, Text
+from dure.config.scalars import Address, Int, Text
 from dure.config.schema import Experiment
 from dure.config.section import Section
 from dure.config.spaces import Choice, Integer, SearchSpace
 from dure.errors import UserError, nearest
 from dure.metrics.metric import RUN_METRICS, Direction, Metric, choosable
+from dure.secrets import HIDDEN, without_passwords
 from dure.studies.plan import StudyPlan
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class SweepStudy(StudyPlan):
     """Points in all; of a grid, points along every range. 20, and 5 for a grid, when not given."""
     tries: tuple[dict[str, Any], ...] = ()
     """Points to try first, by dotted key."""
-    storage: Text | None = None
+    storage: Address | None = None
     """URL of the database that keeps the search; a file in the study's folder when not given."""
     seed: Int = Field(default=42, ge=0, lt=2**32)
     """Seed of the proposals; that of the experiment when not given."""
@@ -115,10 +116,20 @@ class SweepStudy(StudyPlan):
     def continued(self, before: Self, where: str) -> Self:
         """Return the sweep as it goes on in a folder: new points to try first come after those of before."""
         points = [*before.tries, *(point for point in self.tries if point not in before.tries)]
-        return super().continued(before, where).with_values(tries=tuple(points))
+        storage = before.storage if self.storage is None else self.storage
+        study = super().continued(before, where).with_values(tries=tuple(points), storage=storage)
+        if storage is not None and HIDDEN in storage:
+            raise UserError(
+                "the folder keeps no password of its database",
+                where=storage,
+                hint="--storage URL once more, with the password",
+            )
+        return study
 
     def is_same(self, key: str, before: Self) -> bool:
         """Return whether space, metrics or storage are those of before; a metric need not say its direction again."""
+        if key == "storage":
+            return (self.storage and without_passwords(self.storage)) == before.storage
         if key != "metrics" or len(self.metrics) != len(before.metrics):
             return super().is_same(key, before)
         return all(

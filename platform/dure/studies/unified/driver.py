@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -14,7 +13,7 @@ from rich.console import RenderableType
 from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment
 from dure.errors import UserError
-from dure.files import read_json_lines, write_json, write_text
+from dure.files import read_json, read_json_lines, write_json, write_text
 from dure.runs.epochs import epochs_of
 from dure.runs.folder import STUDY_FILE, UnifiedFolder
 from dure.runs.resuming import require_continuable
@@ -204,7 +203,7 @@ def _go_back(folder: UnifiedFolder, file: Path, experiment: Experiment, tell: Te
     from dure.training.rewinding import go_back
 
     mark = folder.path / CONTINUED
-    if mark.is_file() and json.loads(mark.read_text(encoding="utf-8"))["file"] == file.name:
+    if mark.is_file() and read_json(mark, what="record of a unified training")["file"] == file.name:
         tell(f"what went on after {file.name} is not finished and is continued")
         return
     go_back(
@@ -225,13 +224,13 @@ def _analyses(folder: UnifiedFolder, session: Session, tell: Tell) -> dict[str, 
 
     made = sorted((folder.path / module_epochs.ANALYSIS).glob("sweet_spot_analysis_*.json"))
     if made:
-        spots = json.loads(made[-1].read_text(encoding="utf-8"))
+        spots = read_json(made[-1], what="record of a unified training")
     else:
         tell("step 3 of 4: sweet spots of the modules")
         spots = module_epochs.find_sweet_spots(folder.path, thresholds=Thresholds(), tell=tell)
     record = folder.checkpoints / "crossover_final.json"
     if record.is_file() and record.with_suffix(".pth").is_file():
-        crossed = json.loads(record.read_text(encoding="utf-8"))
+        crossed = read_json(record, what="record of a unified training")
     else:
         tell("step 4 of 4: crossover")
         crossed = module_epochs.cross_over(

@@ -21,7 +21,10 @@ def unified_table(results: Mapping[str, Any]) -> Group:
         results: What :class:`dure.studies.unified.results.UnifiedResults` holds, as JSON.
     """
     run = {**results["result"], "path": results["path"]}
-    parts: list[RenderableType] = [result_report(run)]
+    parts: list[RenderableType] = []
+    if results["sweep"] is None and results["crossover"] is None:
+        parts += [Text(_memory(run["metrics"]), style="bold"), Text()]
+    parts.append(result_report(run))
     if results["sweet_spots"] is not None:
         parts.append(sweet_spot_table(results["sweet_spots"]))
     if results["crossover"] is not None:
@@ -34,3 +37,12 @@ def unified_table(results: Mapping[str, Any]) -> Group:
         )
     )
     return Group(*parts)
+
+
+def _memory(metrics: Mapping[str, Any]) -> str:
+    """Return in one line what a training took of the machine, which is what one on a few rows is for."""
+    parts = [f"{float(metrics.get('peak_memory_mb', 0)):,.0f} MiB at the most"]
+    parts.append(f"{float(metrics.get('unreleased_memory_mb', 0)):,.0f} MiB not given back")
+    parts.append(f"{int(metrics.get('num_oom', 0))} times out of memory")
+    parts.append(f"CPU {float(metrics.get('cpu_percent', 0)):.0f} %")
+    return f"memory: {', '.join(parts)}"

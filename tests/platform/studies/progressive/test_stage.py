@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dure.config.loading import load_experiment
 from dure.config.ratios import as_ratio
 from dure.errors import UserError
 from dure.metrics.metric import Metric
@@ -21,6 +22,17 @@ shares = st.fractions(min_value=Fraction(1, 100), max_value=1, max_denominator=1
 def test_a_batch_of_four_grows_as_the_users_own_did(ratio, rows):
     for accumulation in (1, 4, 16):
         assert batch_size_at(as_ratio(ratio), 4, 4 * accumulation) == rows
+
+
+@pytest.mark.parametrize("name", ["transfer_bert", "transfer_distilbert", "kobert_emotion"])
+def test_the_default_batches_of_the_shipped_experiments_are_those_of_the_old_system(name):
+    training, most = load_experiment(name).training, ProgressiveStudy(experiment=name).max_batch_size
+    for percent, rows in ((10, 1), (20, 2), (50, 2), (100, 4)):
+        size = batch_size_at(
+            Fraction(percent, 100), training.batch_size, training.effective_batch_size, most=most
+        )
+        assert size == rows
+        assert training.effective_batch_size % size == 0
 
 
 @given(

@@ -1,0 +1,77 @@
+"""What keys a typed section has, through all the sections within it."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+
+def section_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the section that a field holds, also when it may be null."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(section_in, typing.get_args(annotation))), None)
+
+
+def section_at(model: type[BaseModel], path: Sequence[str | int]) -> type[BaseModel] | None:
+    """Return the section that a path of keys leads to; None where there is none."""
+    section: type[BaseModel] | None = model
+    for part in path:
+        field = section.model_fields.get(str(part)) if section else None
+        section = section_in(field.annotation) if field else None
+    return section
+
+
+def dotted_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Return every key that holds a value, such as ``training.learning_rate``."""
+    for name, field in model.model_fields.items():
+        section = section_in(field.annotation)
+        if section is None:
+            yield prefix + name
+        else:
+            yield from dotted_keys(section, f"{prefix}{name}.")
+
+
+def has_key(model: type[BaseModel], path: Sequence[str], *, whole: bool = False) -> bool:
+    """Return whether a path names a value of a section.
+
+    Args:
+        model: The section.
+        path: Keys, the outermost first.
+        whole: Whether the path must lead to the value itself, and not to a key of a mapping that is one.
+    """
+    section: type[BaseModel] | None = model
+    for place, part in enumerate(path):
+        field = section.model_fields.get(part) if section else None
+        if field is None:
+            return False
+        section = section_in(field.annotation)
+        if section is None:
+            is_mapping = typing.get_origin(field.annotation) is dict
+            return place == len(path) - 1 or (is_mapping and not whole)
+    return False
+
+
+def in_order(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values by dotted key as sections within sections, in the order of the fields."""
+    order = {key: place for place, key in enumerate(_all_keys(model))}
+    tree: dict[str, Any] = {}
+    for key in sorted(values, key=lambda key: order.get(key, order.get(key.rpartition(".")[0], len(order)))):
+        *sections, last = key.split(".")
+        inner = tree
+        for part in sections:
+            below = inner.get(part)
+            inner[part] = inner = below if isinstance(below, dict) else {}
+        inner[last] = values[key]
+    return tree
+
+
+def _all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        section = section_in(field.annotation)
+        if section is not None:
+            yield from _all_keys(section, f"{prefix}{name}.")

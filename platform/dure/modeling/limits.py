@@ -1,0 +1,183 @@
+"""What a model can do at most, compared with what an experiment asks of it, before anything is trained."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from safetensors import safe_open
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
+
+from dure.config.schema import Experiment
+from dure.errors import UserError
+
+POSITION_NAMES = ("position_embeddings", "embed_positions", "wpe")
+"""What transformers calls a table of absolute positions. Models with relative or rotary ones have none."""
+
+
+def check_limits(experiment: Experiment, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that a model can do what an experiment asks of it.
+
+    Args:
+        experiment: What is asked.
+        model: The plain model; it may be on the meta device.
+        tokenizer: Its tokenizer, special tokens added.
+
+    Raises:
+        UserError: Inputs, targets or generated texts may be longer than its positions, there are more beams than
+            tokens, or a token is missing without which it cannot pad, begin or end a text: all of them at once.
+    """
+    found = [*_lengths(experiment, model), *_tokens(experiment, model, tokenizer)]
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        listed = "\n".join(str(each) for each in found)
+        raise UserError(
+            f"{len(found)} things are more than the model can do\n{listed}",
+            where=f"model.checkpoint={experiment.model.checkpoint}",
+        )
+
+
+def num_positions(model: nn.Module, part: str = "") -> int | None:
+    """Return the tokens that a model has positions for; None where their number is not limited.
+
+    Counted in the tables themselves, since some reserve rows: RoBERTa and its kin those up to the padding's, BART two
+    that its configuration does not count.
+
+    Args:
+        model: The model.
+        part: ``encoder`` or ``decoder`` of a model that has both.
+    """
+    counts = []
+    for name, module in model.named_modules():
+        steps = name.split(".")
+        if steps[-1] not in POSITION_NAMES or not isinstance(module, nn.Embedding):
+            continue
+        if part and part not in steps:
+            continue
+        reserved = getattr(module, "offset", 0) or 0
+        if module.padding_idx is not None:
+            reserved = module.padding_idx + 1
+        counts.append(module.num_embeddings - reserved)
+    return min(counts, default=None)
+
+
+def _lengths(experiment: Experiment, model: PreTrainedModel) -> Iterator[UserError]:
+    lengths, name = experiment.tokenizer, experiment.model.checkpoint
+    is_seq2seq = bool(model.config.is_encoder_decoder)
+    asked = [("encoder" if is_seq2seq else "", "tokenizer.encoder_max_len", lengths.encoder_max_len, "reads")]
+    if is_seq2seq:
+        asked += [
+            ("decoder", "tokenizer.decoder_max_len", lengths.decoder_max_len, "writes"),
+            ("decoder", "generation.max_length", experiment.generation.max_length, "writes"),
+        ]
+    for part, key, tokens, does in asked:
+        limit = num_positions(model, part)
+        if limit is not None and tokens > limit:
+            yield UserError(
+                f"{tokens} tokens are more than {name} {does}",
+                where=key,
+                expected=f"at most {limit}",
+                hint=f"{key}={limit}",
+            )
+
+
+def _tokens(
+    experiment: Experiment, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> Iterator[UserError]:
+    rows = model.get_input_embeddings().num_embeddings
+    needed: list[tuple[str, int | None]] = [("tokenizer's padding token", tokenizer.pad_token_id)]
+    if model.config.is_encoder_decoder:
+        needed += [
+            ("tokenizer's end-of-sequence token", tokenizer.eos_token_id),
+            ("configuration's pad_token_id", model.config.pad_token_id),
+            ("configuration's decoder_start_token_id", getattr(model.config, "decoder_start_token_id", None)),
+        ]
+        output = model.get_output_embeddings()
+        vocabulary = rows if output is None else output.weight.shape[0]
+        if experiment.generation.num_beams > vocabulary:
+            yield UserError(
+                f"{experiment.generation.num_beams} beams are more than the {vocabulary} tokens of the vocabulary",
+                where="generation.num_beams",
+                expected=f"at most {vocabulary}",
+            )
+    for what, token in needed:
+        if token is None:
+            problem = f"the {what} is missing"
+        elif not 0 <= token < rows:
+            problem = f"the {what} is {token}, and the model has {rows} tokens"
+        else:
+            continue
+        yield UserError(
+            problem,
+            where=f"model.checkpoint={experiment.model.checkpoint}",
+            expected=f"one from 0 to {rows - 1}",
+            hint="correct config.json or tokenizer_config.json in a saved copy of the checkpoint",
+        )
+
+
+def check_complete(
+    experiment: Experiment, untaught: Sequence[str], model: PreTrainedModel, tell: Callable[[str], None]
+) -> None:
+    """Check that a checkpoint lacks no weights but those of a head, or of the pooler before it.
+
+    Args:
+        experiment: Names the checkpoint.
+        untaught: Weights that start at random.
+        model: The loaded model.
+        tell: Gets a line on weights that may be missing.
+
+    Raises:
+        UserError: Others are missing, so that the model would write or classify at random.
+    """
+    base = f"{model.base_model_prefix}."
+    is_whole = bool(model.config.is_encoder_decoder)
+    lost = [
+        name for name in untaught if is_whole or (name.startswith(base) and "pooler" not in name.split("."))
+    ]
+    if lost:
+        raise UserError(
+            f"{experiment.model.checkpoint} lacks {len(lost)} weights, which would start at random: "
+            f"{', '.join(lost[:3])}{' …' if len(lost) > 3 else ''}",
+            where="model.checkpoint",
+            expected="a checkpoint that was saved whole, of this very architecture",
+        )
+    if untaught:
+        tell(
+            f"{experiment.model.checkpoint} lacks {len(untaught)} weights, which start at random: "
+            f"{', '.join(untaught[:3])}{' …' if len(untaught) > 3 else ''}"
+        )
+
+
+def replaced_output(model: PreTrainedModel, source: str, revision: str) -> set[str]:
+    """Return the output matrix when a checkpoint that says it has one of its own lacks it, and the input's took its place.
+
+    That is how T5 and mT5 load such a file, whatever their configuration says.
+
+    Args:
+        model: The loaded model.
+        source: Folder, or name on the hub.
+        revision: Branch, tag or commit there.
+    """
+    said, _ = PretrainedConfig.get_config_dict(source, revision=revision)
+    output = model.get_output_embeddings()
+    if said.get("tie_word_embeddings") is not False or output is None or not model.config.tie_word_embeddings:
+        return set()
+    names = {f"{name}.weight" for name, module in model.named_modules() if module is output}
+    saved = _saved_names(source, revision)
+    return set() if saved is None else names - saved
+
+
+def _saved_names(source: str, revision: str) -> set[str] | None:
+    """Return the names of the tensors in a checkpoint's safetensors files; None when it has none."""
+    for name in (SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME):
+        file = cached_file(source, name, revision=revision, _raise_exceptions_for_missing_entries=False)
+        if file is not None and name == SAFE_WEIGHTS_INDEX_NAME:
+            return set(json.loads(Path(file).read_text(encoding="utf-8"))["weight_map"])
+        if file is not None:
+            with safe_open(file, "pt") as weights:
+                return set(weights.keys())
+    return None

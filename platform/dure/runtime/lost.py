@@ -1,0 +1,129 @@
+"""A cluster that is ended from outside while a command works on it: said at once, with the command that goes on.
+
+Ray's client waits for a lost control service for a minute and then ends the process without a word; for a lost raylet
+it waits for ever.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from dure.errors import RunError
+
+_SECONDS_BETWEEN_LOOKS = 0.2
+_SECONDS_OUT_OF_REACH = 45.0
+"""A head node may be started anew meanwhile; Ray itself gives up after 60."""
+_PARTS = {"raylet": "its raylet", "gcs_server": "its control service"}
+
+Look = Callable[[], str | None]
+"""Returns which part of a cluster is gone, or None while all is well."""
+
+
+def parts_here() -> Look:
+    """Return what looks at the cluster that this process has just started."""
+    parts = {
+        name: process
+        for process in psutil.Process().children()
+        for name in _PARTS
+        if process.name().startswith(name)
+    }
+
+    def look() -> str | None:
+        for name, process in parts.items():
+            try:
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    continue
+            except psutil.NoSuchProcess:
+                pass  # it is gone altogether
+            return f"{_PARTS[name]} is gone"
+        return None
+
+    return look
+
+
+def head_at(address: str, *, seconds: float = _SECONDS_OUT_OF_REACH) -> Look:
+    """Return what looks at the head of a cluster that this process joined at ``host:port``."""
+    host, _, port = address.rpartition(":")
+    answered = looked = time.monotonic()
+
+    def look() -> str | None:
+        nonlocal answered, looked
+        now = time.monotonic()
+        if now - looked < seconds / 10:
+            return None
+        looked = now
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=seconds / 10).close()
+            answered = now
+        except OSError:
+            if now - answered > seconds:
+                return f"nothing answers at {address} any more"
+        return None
+
+    return look
+
+
+@contextmanager
+def watched(look: Look, path: Path | None, tell: Callable[[str], None]) -> Iterator[None]:
+    """End this process with words and code 1 when its cluster is gone while the body runs.
+
+    Args:
+        look: Looks whether it is.
+        path: Folder of the run or study.
+        tell: Shows a line to the user.
+
+    Raises:
+        RunError: The body failed because the cluster was gone.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(_SECONDS_BETWEEN_LOOKS):
+            gone = look()
+            if gone is not None:
+                tell(f"dure: {last_words(gone, path)}")
+                # Ray's threads hold the process until they are told otherwise; the guard clears up.
+                os._exit(RunError.exit_code)
+
+    threading.Thread(target=watch, name="dure-watch", daemon=True).start()
+    try:
+        yield
+    except Exception as error:
+        gone = look()
+        if gone is None:
+            raise
+        raise RunError(last_words(gone, path)) from error
+    finally:
+        over.set()
+
+
+def last_words(gone: str, path: Path | None) -> str:
+    """Return what happened to a cluster, what is safe, and the command that goes on."""
+    said = f"Ray was ended from outside while it was needed ({gone}), as `ray stop` does"
+    if path is None:
+        return said
+    return (
+        f"{said}\n  safe: everything that is finished, and the checkpoints of the rest, in {path}\n"
+        f"  try: {_command_that_goes_on(path)}"
+    )
+
+
+def _command_that_goes_on(path: Path) -> str:
+    if Path(sys.argv[0]).name not in ("dure", "__main__.py"):
+        return f"the same with resume, in {path}"
+    words = sys.argv[1:]
+    if "--resume" not in words:
+        words = [*words, "--resume"]
+    if not any(word in ("--output", "-o") or word.startswith("--output=") for word in words):
+        words = [*words, "--output", str(path)]
+    return shlex.join(["dure", *words])

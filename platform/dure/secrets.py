@@ -1,0 +1,71 @@
+"""What must not be shown: values of secret environment variables, and passwords in URLs."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+
+SECRETS = ("WANDB_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+"""Environment variables that runs read and nobody else should."""
+CLOUD_SECRETS = (
+    *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN"),
+    *("GOOGLE_APPLICATION_CREDENTIALS_JSON", "GOOGLE_API_KEY"),
+    *(
+        "AZURE_STORAGE_KEY",
+        "AZURE_STORAGE_CONNECTION_STRING",
+        "AZURE_STORAGE_SAS_TOKEN",
+        "AZURE_CLIENT_SECRET",
+    ),
+    *("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD", "MYSQL_PWD"),
+)
+"""Environment variables that cloud providers, trackers and databases are reached by."""
+_OTHERS = ("RAY_AUTH_TOKEN",)
+_LOOKS_SECRET = re.compile(
+    r"(^|_)(SECRET|PASSWORD|PASSWD|TOKEN|(API|ACCESS|PRIVATE|ACCOUNT)_?KEY)(_ID|_KEY|_JSON)?$"
+)
+"""Names by which people call secrets of their own."""
+_SHORTEST = 6
+"""A shorter value is no secret, and would be found in the middle of words."""
+_HIDDEN_VALUE = "<hidden>"
+HIDDEN = "***"
+"""What stands in a URL in place of a password."""
+_PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@'\"]*):[^\s'\"]*@", re.IGNORECASE)
+_TOKEN_AS_USER = re.compile(r"(\bhttps?://)[^\s:/@'\"]+@", re.IGNORECASE)
+_OPTION = re.compile(
+    r"([?&][\w.-]*(?:password|passwd|pwd|secret|token|key|signature|sig|credential)[\w.-]*=)[^&\s#'\"]+",
+    re.IGNORECASE,
+)
+
+
+def is_secret(name: str) -> bool:
+    """Return whether an environment variable of this name holds a secret."""
+    return name in (*SECRETS, *CLOUD_SECRETS, *_OTHERS) or _LOOKS_SECRET.search(name.upper()) is not None
+
+
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without the variables that hold secrets."""
+    return {name: value for name, value in environment.items() if not is_secret(name)}
+
+
+def without_passwords(text: str) -> str:
+    """Return a text in which no URL shows a password, a token or a key."""
+    if "://" not in text:
+        return text
+    text = _PASSWORD.sub(rf"\1:{HIDDEN}@", text)
+    text = _TOKEN_AS_USER.sub(rf"\1{HIDDEN}@", text)
+    return _OPTION.sub(rf"\1{HIDDEN}", text)
+
+
+def redacted(text: str, more: Iterable[str] = ()) -> str:
+    """Return a text without the values of this environment's secrets, and without passwords in URLs.
+
+    Args:
+        text: What is to be shown.
+        more: Further values that must not be shown.
+    """
+    values = {value for name, value in os.environ.items() if is_secret(name)} | set(more)
+    for value in sorted(values, key=len, reverse=True):
+        if len(value) >= _SHORTEST:
+            text = text.replace(value, _HIDDEN_VALUE)
+    return without_passwords(text)

@@ -1,0 +1,308 @@
+"""What a checkpoint brings decides nothing, and what its model cannot do is said before the training."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
+
+from dure.errors import UserError
+from dure.family import load_family
+from dure.modeling.classifier import load_classifier
+from dure.modeling.export import export
+from dure.modeling.limits import num_positions
+from dure.modeling.loading import load_model, load_tokenizer
+from dure.modeling.task import SEQ2SEQ
+from dure.preflight.checks import Note
+from dure.preflight.model import model_facts
+from tests.platform.modeling.tiny_models import CPU, POSITIONS, TARGETS, TEXTS, experiment_of
+
+SMALL = {"vocab_size": 50, "pad_token_id": 1}
+ENCODER = {
+    "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
+    "max_position_embeddings": 20,
+}  # fmt: skip
+BOTH = {
+    "d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "decoder_start_token_id": 2,
+    "max_position_embeddings": 20,
+}  # fmt: skip
+CLASSIFIERS: dict[str, tuple[dict[str, Any], int | None]] = {
+    "Bert": (ENCODER, 20),
+    "Electra": (ENCODER | {"embedding_size": 16}, 20),
+    "Albert": (ENCODER | {"embedding_size": 16}, 20),
+    "DistilBert": (
+        {"dim": 16, "hidden_dim": 16, "n_layers": 1, "n_heads": 2, "max_position_embeddings": 20},
+        20,
+    ),
+    "Roberta": (ENCODER, 18),
+    "XLMRoberta": (ENCODER | {"pad_token_id": 3}, 16),
+    "Camembert": (ENCODER, 18),
+    "MPNet": (ENCODER, 18),
+    "DebertaV2": (ENCODER | {"position_biased_input": False, "relative_attention": True}, None),
+    "ModernBert": (
+        ENCODER
+        | {"pad_token_id": 1, "cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3},
+        None,
+    ),
+}
+WRITERS: dict[str, tuple[dict[str, Any], int | None]] = {
+    "Bart": (BOTH, 20),
+    "MBart": (BOTH, 20),
+    "Pegasus": (BOTH, 20),
+    "Blenderbot": (BOTH, 20),
+    "Marian": (BOTH, 20),
+    "LED": (
+        BOTH
+        | {
+            "max_encoder_position_embeddings": 32,
+            "max_decoder_position_embeddings": 20,
+            "attention_window": [8],
+        },
+        20,
+    ),
+    "M2M100": (BOTH, None),
+    "T5": (
+        {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 1},
+        None,
+    ),
+}
+
+
+def made(name: str, settings: dict[str, Any]) -> Any:
+    config = getattr(transformers, f"{name}Config")(**{**SMALL, **settings})
+    kind = AutoModelForSeq2SeqLM if name in WRITERS else AutoModelForSequenceClassification
+    return kind.from_config(config).eval()
+
+
+def passes(model: Any, length: int, part: str) -> bool:
+    """Whether a row of so many tokens goes through a model."""
+    ids = torch.full((1, length), 7)
+    short = torch.full((1, 3), 7)
+    inputs = {"input_ids": ids if part != "decoder" else short}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = ids if part == "decoder" else short
+    try:
+        with torch.no_grad():
+            model(**inputs)
+    except (IndexError, RuntimeError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        *((name, "") for name in CLASSIFIERS),
+        *((name, part) for name in WRITERS for part in ("encoder", "decoder")),
+    ],
+)
+def test_the_limit_is_the_length_that_just_passes(name: str, part: str) -> None:
+    settings, limit = (CLASSIFIERS | WRITERS)[name]
+    model = made(name, settings)
+    if name == "LED" and part == "encoder":
+        limit = 32
+    assert num_positions(model, part) == limit
+    if limit is None:
+        assert passes(model, 300, part)
+    else:
+        assert passes(model, limit, part)
+        assert not passes(model, limit + (8 if name == "LED" and part == "encoder" else 1), part)
+
+
+def test_a_model_without_weights_has_the_same_limit() -> None:
+    with torch.device("meta"):
+        assert num_positions(made("Roberta", ENCODER)) == 18
+
+
+HOSTILE = {
+    "do_sample": True, "temperature": 0.3, "top_k": 3, "max_new_tokens": 5, "forced_bos_token_id": 9,
+    "forced_eos_token_id": 9, "suppress_tokens": [4, 5, 6], "bad_words_ids": [[7]], "repetition_penalty": 9.0,
+    "num_beams": 3, "length_penalty": -5.0, "num_return_sequences": 2, "min_length": 12, "eos_token_id": [2, 11],
+    "decoder_start_token_id": 8, "no_repeat_ngram_size": 1, "max_length": 7,
+}  # fmt: skip
+
+
+@pytest.fixture(params=["t5", "mt5", "bart"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def hostile(folder: Path, settings: dict[str, Any], file: str = "generation_config.json") -> None:
+    path = folder / file
+    before = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps({**before, **settings}))
+
+
+def texts_of(experiment: Any, tmp_path: Path) -> tuple[Any, list[list[int]], list[list[int]]]:
+    """Return the model, what it generates, and what its export generates."""
+    tokenizer = load_tokenizer(experiment, lambda: iter(()))
+    model = load_model(SEQ2SEQ, experiment, CPU, tokenizer, print).eval()
+    batch = tokenizer(TEXTS[:3], padding=True, return_tensors="pt")
+    batch = {key: batch[key] for key in ("input_ids", "attention_mask")}
+    ids = model.generate(**batch).tolist()
+    export(model, tokenizer, tmp_path / "final")
+    plain = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "final").eval()
+    return model, ids, plain.generate(**batch).tolist()
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("beams", [1, 4])
+def test_the_generation_settings_of_a_checkpoint_change_nothing(
+    kind: str, lora: bool, beams: int, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    sections: dict[str, Any] = {"generation": {"max_length": 20, "num_beams": beams, "length_penalty": 0.8}}
+    if lora:
+        sections["lora"] = {"rank": 4, "alpha": 8, "targets": TARGETS[kind]}
+    for name in ("own", "bad"):
+        shutil.copytree(checkpoints[kind], tmp_path / name)
+    hostile(tmp_path / "bad", HOSTILE)
+    _, wanted, _ = texts_of(experiment_of(kind, tmp_path / "own", **sections), tmp_path / "a")
+    model, found, exported = texts_of(experiment_of(kind, tmp_path / "bad", **sections), tmp_path / "b")
+    assert found == wanted == exported
+    settings = model.generation_config
+    assert (settings.max_length, settings.num_beams, settings.do_sample) == (20, beams, False)
+    assert settings.max_new_tokens is None
+    assert settings.forced_eos_token_id is None
+
+
+def test_a_broken_generation_file_and_old_settings_in_the_configuration_change_nothing_either(
+    kind: str, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    for name in ("own", "bad"):
+        shutil.copytree(checkpoints[kind], tmp_path / name)
+    (tmp_path / "bad/generation_config.json").write_text(
+        '{"max_new_tokens": -3, "early_stopping": "perhaps"}'
+    )
+    old = {"num_beams": 5, "max_length": 9, "no_repeat_ngram_size": 2, "do_sample": True, "temperature": 0.1}
+    returned = {"return_dict": False, "output_attentions": True, "task_specific_params": {"x": old}}
+    hostile(tmp_path / "bad", old | returned, "config.json")
+    _, wanted, _ = texts_of(experiment_of(kind, tmp_path / "own"), tmp_path / "a")
+    model, found, exported = texts_of(experiment_of(kind, tmp_path / "bad"), tmp_path / "b")
+    assert found == wanted == exported
+    assert model(input_ids=torch.tensor([[5]]), labels=torch.tensor([[5]]))["logits"].shape[:2] == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("sections", "where", "expected"),
+    [
+        ({"tokenizer": {"encoder_max_len": 65}}, "tokenizer.encoder_max_len", "at most 64"),
+        ({"tokenizer": {"decoder_max_len": 65}}, "tokenizer.decoder_max_len", "at most 64"),
+        ({"generation": {"max_length": 65}}, "generation.max_length", "at most 64"),
+        ({"generation": {"max_length": 64, "num_beams": 100_000}}, "generation.num_beams", "at most"),
+    ],
+)
+def test_what_the_positions_or_the_vocabulary_lack_is_refused(
+    sections: dict[str, Any], where: str, expected: str, checkpoints: dict[str, Path]
+) -> None:
+    experiment = experiment_of("bart", checkpoints["bart"], **sections)
+    with pytest.raises(UserError) as caught:
+        load_model(SEQ2SEQ, experiment, CPU, load_tokenizer(experiment, lambda: iter(())), print)
+    assert caught.value.where == where
+    assert expected in str(caught.value.expected)
+
+
+def test_relative_positions_have_no_limit(checkpoints: dict[str, Path]) -> None:
+    experiment = experiment_of(
+        "t5", checkpoints["t5"], tokenizer={"encoder_max_len": 4096}, generation={"max_length": 900}
+    )
+    assert load_model(SEQ2SEQ, experiment, CPU, load_tokenizer(experiment, lambda: iter(())), print)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"decoder_start_token_id": None}, "decoder_start_token_id is missing"),
+        ({"decoder_start_token_id": 99_999}, "decoder_start_token_id is 99999"),
+        ({"pad_token_id": None}, "pad_token_id is missing"),
+    ],
+)
+def test_a_token_that_is_missing_or_beyond_the_vocabulary_is_refused(
+    settings: dict[str, Any], named: str, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(checkpoints["t5"], tmp_path / "t5")
+    hostile(tmp_path / "t5", settings, "config.json")
+    experiment = experiment_of("t5", tmp_path / "t5")
+    with pytest.raises(UserError, match=named):
+        load_model(SEQ2SEQ, experiment, CPU, load_tokenizer(experiment, lambda: iter(())), print)
+
+
+@pytest.mark.parametrize("token", ["eos_token", "pad_token"])
+def test_a_tokenizer_that_cannot_end_or_pad_a_text_is_refused(
+    token: str, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(checkpoints["t5"], tmp_path / "t5")
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (tmp_path / "t5" / file).is_file():
+            hostile(tmp_path / "t5", {token: None}, file)
+    experiment = experiment_of("t5", tmp_path / "t5")
+    with pytest.raises(UserError, match="token is missing"):
+        load_model(SEQ2SEQ, experiment, CPU, load_tokenizer(experiment, lambda: iter(())), print)
+
+
+def test_several_limits_are_told_at_once(checkpoints: dict[str, Path]) -> None:
+    experiment = experiment_of(
+        "bart", checkpoints["bart"], tokenizer={"encoder_max_len": 99}, generation={"max_length": 99}
+    )
+    with pytest.raises(UserError, match="2 things") as caught:
+        load_model(SEQ2SEQ, experiment, CPU, load_tokenizer(experiment, lambda: iter(())), print)
+    assert "tokenizer.encoder_max_len" in str(caught.value)
+    assert "generation.max_length" in str(caught.value)
+
+
+def without(folder: Path, *names: str) -> None:
+    weights = load_file(folder / "model.safetensors")
+    for name in names:
+        del weights[name]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def test_an_untied_model_without_its_output_matrix_is_refused(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(checkpoints["mt5"], tmp_path / "mt5")
+    without(tmp_path / "mt5", "lm_head.weight")
+    hostile(tmp_path / "mt5", {"tie_word_embeddings": False}, "config.json")
+    experiment = experiment_of("mt5", tmp_path / "mt5")
+    with pytest.raises(UserError, match=r"lacks 1 weights.*lm_head"):
+        load_model(SEQ2SEQ, experiment, CPU, load_tokenizer(experiment, lambda: iter(())), print)
+
+
+def test_an_encoder_may_lack_its_head_and_its_pooler_and_nothing_else(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    for file in checkpoints["bart"].glob("tokenizer*"):
+        shutil.copy(file, tmp_path)
+    tokenizer = load_tokenizer(experiment_of("bart", checkpoints["bart"]), lambda: iter(()))
+    config = transformers.BertConfig(
+        **{**ENCODER, "vocab_size": len(tokenizer), "max_position_embeddings": POSITIONS}
+    )
+    transformers.BertModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
+    experiment = experiment_of("bert", tmp_path)
+    told: list[str] = []
+    load_classifier(experiment, CPU, tokenizer, ("a", "b"), told.append)
+    assert "lacks 4 weights" in told[0]
+    without(tmp_path, "encoder.layer.0.output.dense.weight")
+    with pytest.raises(UserError, match=r"lacks 1 weights.*output\.dense"):
+        load_classifier(experiment, CPU, tokenizer, ("a", "b"), told.append)
+
+
+@pytest.mark.parametrize("number_bytes", [4, 10**15], ids=["loaded", "too large to load"])
+def test_validation_finds_what_the_start_of_a_run_refuses(
+    number_bytes: int, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dure.preflight.model._FULL", number_bytes)
+    experiment = experiment_of("bart", checkpoints["bart"], generation={"max_length": 65})
+    tokenizer = load_tokenizer(experiment, lambda: iter(()))
+    with pytest.raises(UserError) as started:
+        load_model(SEQ2SEQ, experiment, CPU, tokenizer, print)
+    with pytest.raises(UserError) as validated:
+        model_facts(Note(), load_family(experiment), tokenizer)
+    assert str(validated.value) == str(started.value)

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from dure.studies.unified.report import unified_table
+
+
+def shown(renderable):
+    file = io.StringIO()
+    Console(file=file, width=200, color_system=None).print(renderable)
+    return file.getvalue()
+
+
+def test_a_training_on_a_few_rows_leads_with_the_memory_that_it_took():
+    metrics = {"eval_loss": 1.0, "peak_memory_mb": 1234.5, "unreleased_memory_mb": 2.0, "num_oom": 1}
+    results = {
+        "result": {"name": "local", "state": "completed", "metrics": metrics, "seconds": 3.0},
+        "path": "out", "learning_rate": 1e-4, "sweep": None, "sweet_spots": None, "crossover": None,
+    }  # fmt: skip
+    first = shown(unified_table(results)).splitlines()[0]
+    assert first == "memory: 1,234 MiB at the most, 2 MiB not given back, 1 times out of memory, CPU 0 %"

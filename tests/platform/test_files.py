@@ -1,0 +1,68 @@
+"""Files that dure writes can be read by whoever may read the folder, and records that are no records are named."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from dure import files
+from dure.errors import UserError
+from dure.files import read_json, read_json_lines, written_beside
+from dure.runs.manifest import write_manifest
+
+DEEP = "[" * 100_000
+
+
+@pytest.fixture(params=[0o022, 0o002, 0o077], ids=["others read", "the group writes", "nobody else"])
+def umask(request):
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def mode(path):
+    return path.stat().st_mode & 0o777
+
+
+def test_saved_weights_have_the_permissions_of_any_new_file(umask, tmp_path):
+    with written_beside(tmp_path / "final_model") as beside:
+        beside.mkdir()
+        save_file({"a": torch.zeros(2)}, beside / "model.safetensors")
+    with written_beside(tmp_path / "one.safetensors") as beside:
+        save_file({"a": torch.zeros(2)}, beside)
+    assert mode(tmp_path / "final_model" / "model.safetensors") == 0o666 & ~umask
+    assert mode(tmp_path / "one.safetensors") == 0o666 & ~umask
+    checkpoint = tmp_path / "checkpoint-1"
+    checkpoint.mkdir()
+    save_file({"a": torch.zeros(2)}, checkpoint / "model.safetensors")
+    write_manifest(checkpoint)
+    assert {mode(path) for path in checkpoint.iterdir()} == {0o666 & ~umask}
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoint-1",
+        "final_model",
+        "one.safetensors",
+    ]
+
+
+@pytest.mark.parametrize("text", [DEEP, '{"a": ' * 100_000, '{"a": ' + "9" * 5000 + "}", "[]", "{", b"\xff"])
+def test_a_record_that_is_none_is_an_error_that_names_the_file(text, tmp_path):
+    file = tmp_path / "result.json"
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(UserError, match=r"result\.json: this is no result"):
+        read_json(file, what="result")
+    file.write_bytes(file.read_bytes() + b"\n{}\n")
+    with pytest.raises(UserError, match=r"result\.json, line 1"):
+        read_json_lines(file)
+
+
+def test_a_record_that_is_too_large_is_named_and_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MAX_RECORD_BYTES", 100)
+    file = tmp_path / "result.json"
+    file.write_text('{"a": "' + "x" * 200 + '"}\n{}\n')
+    with pytest.raises(UserError, match="larger than"):
+        read_json(file, what="result")
+    with pytest.raises(UserError, match="line 1"):
+        read_json_lines(file)
