@@ -91,6 +91,9 @@ def _run_pending(
     path = board.path
     unsettled = [plan.name for plan in plans if board.status(plan.name).state not in SETTLED]
     pending = strategy.pending(unsettled)
+    if len(unsettled) < len(plans):
+        # A session that was killed may have left what it was about to remove.
+        strategy.ended(board.statuses())
     board.forget_results(pending)
     with captured_output(path / strategy.log_file), board.summarised():
         if pending:

@@ -16,6 +16,7 @@ from dure.studies.plan import StudyPlan
 from dure.studies.results import StudyResults
 
 if TYPE_CHECKING:
+    from dure.preflight.before import Files
     from dure.studies.strategy import Strategy
 
 Plan = TypeVar("Plan", bound=StudyPlan)
@@ -97,6 +98,12 @@ class Kind(ABC, Generic[Plan, Results]):
     def num_copies(self) -> int:
         """Runs of each of :meth:`read` whose files lie on the disk at the end."""
         return 1
+
+    def files(self, path: Path | None) -> Sequence[Files]:
+        """Return what will be written; of a folder that is continued, by which is told what is written already."""
+        from dure.preflight.before import Files
+
+        return [Files(self.read(), self.num_copies, path)]
 
     def checked(self) -> Sequence[Experiment]:
         """Return experiments whose settings are checked, metric and sources above all; cheap."""

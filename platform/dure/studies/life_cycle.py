@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dure.config.loading import dump_yaml
 from dure.config.rehearsal import shaped
 from dure.config.schema import Experiment, Profile
-from dure.files import write_text
-from dure.outputs import RUN_RECORD, output_folder
-from dure.runs.folder import STUDY_FILE, stored_experiment
+from dure.files import remove_leftovers, write_text
+from dure.outputs import RUN_RECORD, output_folder, working_folder
+from dure.runs.folder import STUDY_FILE, vanished
+from dure.runs.lock import held
+from dure.runs.resuming import require_continuable
 from dure.storage.pushing import kept_in_storage
 from dure.studies.kind import Kind, Session, Shape, unshaped
 from dure.studies.plan import StudyPlan
@@ -25,6 +27,7 @@ from dure.studies.results import StudyResults
 from dure.studies.study import stored_study
 
 if TYPE_CHECKING:
+    from dure.preflight.before import Files
     from dure.reporting.terminal import Terminal
 
 Plan = TypeVar("Plan", bound=StudyPlan)
@@ -160,27 +163,35 @@ def run(study: StudyPlan, asked: Asked, *, screen: Terminal) -> StudyResults:
     before_run(
         kind.checked(),
         kind.read(),
+        files=_still_written(kind, path),
         profile=machine,
         output=path or asked.output,
         address=asked.address,
-        num_copies=kind.num_copies,
         any_will_do=kind.runs_what_it_can,
         tell=asked.tell,
     )
-    if path is None:
-        path = output_folder(kind.study.name, asked.output, resume=False, profile=machine)
-    claim(path, pid_file=kind.pid_file)
-    session = Session(
-        machine,
-        path,
-        resume,
-        asked.back_to,
-        asked.address,
-        StudyConsole(screen, metrics=kind.watched()),
-        (RunConsole(screen),),
-    )
-    results: StudyResults = conduct(kind, session)
+    with working_folder(kind.study.name, asked.output, continued=path, profile=machine) as folder:
+        claim(folder, pid_file=kind.pid_file)
+        session = Session(
+            machine,
+            folder,
+            resume,
+            asked.back_to,
+            asked.address,
+            StudyConsole(screen, metrics=kind.watched()),
+            (RunConsole(screen),),
+        )
+        results: StudyResults = conduct(kind, session)
     return results
+
+
+def _still_written(kind: Kind[Any, Any], path: Path | None) -> Sequence[Files]:
+    """Return what a study will still leave on the disk: nothing when it is finished and as it was."""
+    if path is not None and (path / kind.results_file).is_file():
+        is_as_it_was = stored_study(path, type(kind.study)) == kind.study
+        if is_as_it_was and kind.results.read(path / kind.results_file).state == "completed":
+            return []
+    return kind.files(path)
 
 
 def conduct(kind: Kind[Any, Any], session: Session) -> Any:
@@ -193,26 +204,39 @@ def conduct(kind: Kind[Any, Any], session: Session) -> Any:
         UserError: An experiment, the folder or the cluster is wrong, or settings changed that cannot.
         RunError: Ray does not start, or a step failed.
     """
-    from dure.jobs.background_folders import refuse_second
     from dure.reporting.columns import plain_text
 
     session = replace(session, path=session.path.resolve())
     path = session.path
-    with kept_in_storage(session.profile, path, session.follower.notified):
-        refuse_second(path)
+    with kept_in_storage(session.profile, path, session.follower.notified), held(path):
         kept = kind.stored()
         if session.resume:
-            for folder, experiment in kept.items():
-                stored_experiment(path / folder, experiment)
+            _require_continuable(kind, path)
         kind.begin(session)
         write_text(path / STUDY_FILE, dump_yaml(kind.study))
         for folder, experiment in kept.items():
             write_text(path / folder / RUN_RECORD, dump_yaml(experiment))
         results = kind.run(session)
+        if not (path / STUDY_FILE).is_file():
+            raise vanished(path)
         results.write(path / kind.results_file)
         if kind.text_file is not None:
             write_text(path / kind.text_file, plain_text(kind.table(results)))
         return results
+
+
+def _require_continuable(kind: Kind[Any, Any], path: Path) -> None:
+    """Check that a folder can go on with a study, and remove what a kill left half written in it.
+
+    Raises:
+        UserError: Settings that change numbers, or rows, are not what they were.
+    """
+    from dure.family.same_rows import require_same_rows
+
+    for folder, experiment in kind.stored().items():
+        require_continuable(path / folder, experiment)
+        require_same_rows(experiment, path / folder)
+    remove_leftovers(path)
 
 
 def run_experiments(

@@ -39,8 +39,8 @@ class Strategy(ABC, Generic[Plan]):
     """What a study is, apart from how it is run; the adapter does the running.
 
     The adapter calls :meth:`trials` once before anything starts, :meth:`pending` once with what is left,
-    :meth:`tune_settings` and :meth:`listeners` once when Ray runs, :meth:`ended` after every trial, and
-    :meth:`summary` whenever the summary is written: after every trial and at the end.
+    :meth:`tune_settings` and :meth:`listeners` once when Ray runs, :meth:`ended` after every trial and at the start
+    of what goes on, and :meth:`summary` whenever the summary is written: after every trial and at the end.
 
     A trial is known by ``config["trial"]``, its name. What it runs is the plan's experiment, or, for a trial
     that a search algorithm proposes, ``config["experiment"]``: the experiment as JSON. ``config["notice"]``, if
@@ -92,7 +92,7 @@ class Strategy(ABC, Generic[Plan]):
         return ()
 
     def ended(self, trials: Sequence[TrialStatus]) -> None:
-        """A trial ended; the statuses are those of all trials."""
+        """A trial ended, in this session or one before; the statuses are those of all trials."""
 
     def stage(self, config: Mapping[str, Any]) -> str:
         """Return which of its stages the trial of a config is in, for people."""

@@ -34,6 +34,16 @@ class CrossvalStudy(SeveralExperiments):
     drop_worse: Bool = False
     """Train an experiment on no further folds once it is clearly worse than the best."""
 
+    def continued(self, before: Self, where: str) -> Self:
+        """Return the cross-validation as it goes on in a folder, where further experiments may come after its own."""
+        return super().continued(before, where).with_values(experiments=self.experiments)
+
+    def is_same(self, key: str, before: Self) -> bool:
+        """Return whether a key is as before; further experiments may come where each has a folder of its own."""
+        if key != "experiments" or len(before.experiments) == 1:
+            return super().is_same(key, before)
+        return self.experiments[: len(before.experiments)] == before.experiments
+
     def resolved(self, experiments: Sequence[Experiment]) -> Self:
         """Return the cross-validation with its seed.
 
