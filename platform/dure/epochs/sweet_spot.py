@@ -207,57 +207,6 @@ def candidate_epochs(
     return tuple(sorted(candidates))
 
 
-class SweetSpotTracker:
-    """The sweet spots of a training that still runs: fed epoch by epoch, it says what must not be deleted.
-
-    At the end it says what :func:`sweet_spot` says of the whole series.
-
-    Args:
-        thresholds: Where the criteria draw their lines.
-    """
-
-    def __init__(self, thresholds: Thresholds = DEFAULT) -> None:
-        self.thresholds = thresholds
-        self.series: dict[str, list[Point]] = {}
-        self.saved: set[int] = set()
-
-    def feed(
-        self, epoch: int, losses: Mapping[str, tuple[float | None, float]], *, is_saved: bool = True
-    ) -> None:
-        """Take the losses of an epoch; what was known of it and of later ones is forgotten, as after a resumption.
-
-        Args:
-            epoch: Counted from 1.
-            losses: Module → its training loss (None when it is not known) and its validation loss.
-            is_saved: Whether the weights of this epoch are kept as a file.
-        """
-        self.saved = {each for each in self.saved if each < epoch}
-        for name, points in self.series.items():
-            self.series[name] = [point for point in points if point.epoch < epoch]
-        if is_saved:
-            self.saved.add(epoch)
-        for name, (train_loss, eval_loss) in losses.items():
-            self.series.setdefault(name, []).append(Point(epoch, train_loss, eval_loss))
-
-    def candidates(self) -> dict[str, tuple[int, ...]]:
-        """Return the saved epochs that may yet be the sweet spot of each module."""
-        return {
-            name: candidate_epochs(series, self.thresholds, saved=self.saved)
-            for name, series in self.series.items()
-        }
-
-    def epochs_to_keep(self) -> frozenset[int]:
-        """Return the saved epochs that may yet be the sweet spot of any module."""
-        return frozenset(epoch for epochs in self.candidates().values() for epoch in epochs)
-
-    def sweet_spots(self) -> dict[str, SweetSpot]:
-        """Return what is known now of each module."""
-        return {
-            name: sweet_spot(series, self.thresholds, saved=self.saved)
-            for name, series in self.series.items()
-        }
-
-
 def sweet_spots(
     series: Mapping[str, Series], thresholds: Thresholds = DEFAULT, *, saved: Collection[int] | None = None
 ) -> dict[str, SweetSpot]:

@@ -93,24 +93,12 @@ def _draw(axis: Axes, name: str, row: Row, words: Mapping[str, str]) -> None:
     for place, (begin, end) in enumerate(_runs(row["met"]["plateau"], [epoch for epoch, _ in evals])):
         label = words["plateau"] if place == 0 else "_"
         axis.axvspan(begin - 0.5, end + 0.5, color=PALE, alpha=0.35, linewidth=0, label=label)
-    if trains:
-        axis.plot(
-            *zip(*trains, strict=True),
-            color=GREY,
-            linewidth=1,
-            marker=".",
-            markersize=3,
-            label=words["train"],
-        )
-    if evals:
-        axis.plot(
-            *zip(*evals, strict=True),
-            color=BLUE,
-            linewidth=1.8,
-            marker="o",
-            markersize=3,
-            label=words["eval"],
-        )
+    for points, word, color, width, marker in (
+        (trains, "train", GREY, 1, "."), (evals, "eval", BLUE, 1.8, "o"),
+    ):  # fmt: skip
+        if points:
+            look: dict[str, Any] = {"color": color, "linewidth": width, "marker": marker, "markersize": 3}
+            axis.plot(*zip(*points, strict=True), label=words[word], **look)
     spot = row["epoch"]
     if spot is not None:
         axis.axvline(spot, color=BLUE, linewidth=1, linestyle=(0, (4, 2)))

@@ -25,7 +25,7 @@ from dure.files import read_json_lines, write_json, write_text
 from dure.modeling.weights import load_weights
 from dure.runs.disk import is_disk_full
 from dure.runs.environment import describe_environment
-from dure.runs.folder import RunFolder, RunResult
+from dure.runs.folder import RunFolder, RunResult, vanished
 from dure.runs.logs import captured_output
 from dure.runs.restarts import Restarts
 from dure.secrets import redacted
@@ -205,7 +205,8 @@ def _recorded(request: RunRequest, folder: RunFolder, worker: Worker) -> Iterato
         )
         if worker.is_main:
             try:
-                folder.write_result(result)
+                if folder.experiment.is_file():  # else the folder was removed, and is not made anew for this
+                    folder.write_result(result)
             except OSError as failure:  # on a full disk; what is to be told is why the run failed
                 logger.error("the result cannot be written: %s", failure)
             for listener in request.listeners:
@@ -238,9 +239,7 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
     if worker.is_main:
         write_json(
             folder.environment,
-            describe_environment(
-                experiment, profile, data=corpus.fingerprints, num_workers=worker.num_workers
-            ),
+            describe_environment(experiment, profile, data=corpus.hashes, num_workers=worker.num_workers),
         )
     set_seed(experiment.experiment.seed)
     model = family.load_model(corpus.tokenizer, profile)
@@ -279,6 +278,8 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
     kept = memory.allocated_mb(profile.device) - device_before
     result = replace(result, metrics={**result.metrics, "unreleased_memory_mb": round(max(0.0, kept), 1)})
     if worker.is_main:
+        if not all(file.is_file() for file in (folder.experiment, folder.environment, folder.metrics)):
+            raise vanished(folder.path)
         room.write_alone("the result", lambda: folder.write_result(result))
         room.keep_to_budget()
         for listener in request.listeners:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from dure.epochs.loss_series import Point, points_of, series_of
 from dure.epochs.sweet_spot import (
-    SweetSpotTracker,
     Thresholds,
     analysis_record,
     candidate_epochs,
@@ -167,17 +166,14 @@ losses = st.one_of(st.floats(-1, 1), st.sampled_from([0.0, 0.5, 0.5001, 0.51, ma
     st.sampled_from([Thresholds(), Thresholds(window=2, trend_window=3, max_std=0.3, low_within=0.3)]),
 )
 def test_what_is_named_in_the_end_was_a_candidate_ever_since(epochs, thresholds):
-    tracker = SweetSpotTracker(thresholds)
-    kept: list[frozenset[int]] = []
-    for epoch, (loss, train, is_saved) in enumerate(epochs, start=1):
-        tracker.feed(epoch, {"one": (train, loss)}, is_saved=is_saved)
-        kept.append(tracker.epochs_to_keep())
     points = [Point(epoch, train, loss) for epoch, (loss, train, _) in enumerate(epochs, start=1)]
     saved = {epoch for epoch, (_, _, is_saved) in enumerate(epochs, start=1) if is_saved}
-    assert tracker.sweet_spots() == ({"one": sweet_spot(points, thresholds, saved=saved)} if epochs else {})
-    if epochs:
-        for named in tracker.sweet_spots()["one"].votes.values():
-            assert named is None or all(named in candidates for candidates in kept[named - 1 :])
+    kept = [
+        candidate_epochs(points[:end], thresholds, saved={epoch for epoch in saved if epoch <= end})
+        for end in range(1, len(points) + 1)
+    ]
+    for named in sweet_spot(points, thresholds, saved=saved).votes.values():
+        assert named is None or all(named in candidates for candidates in kept[named - 1 :])
 
 
 def test_few_epochs_are_candidates_at_a_time():
@@ -189,15 +185,6 @@ def test_few_epochs_are_candidates_at_a_time():
         points.append(Point(epoch, loss - 0.003 * epoch, loss))
         most = max(most, len(candidate_epochs(points)))
     assert most <= 8
-
-
-def test_an_epoch_that_comes_again_after_a_resumption_replaces_what_was_known():
-    tracker = SweetSpotTracker()
-    for epoch, loss in ((1, 0.9), (2, 0.1), (3, 0.2)):
-        tracker.feed(epoch, {"one": (None, loss)})
-    tracker.feed(2, {"one": (None, 0.8)})
-    assert tracker.series["one"] == [Point(1, None, 0.9), Point(2, None, 0.8)]
-    assert tracker.saved == {1, 2}
 
 
 def test_the_record_is_json_and_holds_epochs(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.console import RenderableType
 
@@ -16,11 +16,14 @@ from dure.errors import UserError
 from dure.files import read_json, write_text
 from dure.metrics.metric import recorded
 from dure.runs.folder import RunFolder
-from dure.studies.kind import Kind, Session
+from dure.studies.kind import Session, TrialKind
 from dure.studies.study import stored_study
 from dure.studies.sweep.plan import SweepStudy, judged_by, looked_for, override_text
 from dure.studies.sweep.report import sweep_table
 from dure.studies.sweep.results import SweepRecord, SweepResults, sweep_points
+
+if TYPE_CHECKING:
+    from dure.studies.sweep.strategy import Sweep
 
 WINNER = "winner.yaml"
 RESULTS = "lr_sweep_results"
@@ -28,7 +31,7 @@ REHEARSED = "The winner of a rehearsal: a miniature, at a learning rate of its o
 """First line of its ``winner.yaml``."""
 
 
-class SweepKind(Kind[SweepStudy, SweepResults]):
+class SweepKind(TrialKind[SweepStudy, SweepResults]):
     """Leaves in the folder, beside one folder per trial, all points as JSON and as a picture, and the winner.
 
     These are ``lr_sweep_results/`` and, where there is a winner, ``winner.yaml``: the experiment with its values.
@@ -78,19 +81,12 @@ class SweepKind(Kind[SweepStudy, SweepResults]):
                 hint="another --output, or --resume in the folder of that search",
             )
 
-    def run(self, session: Session) -> SweepResults:
-        """Run the sweep, or what is left of it."""
-        from dure.reporting.tracking import trackers_for
-        from dure.studies.adapter import run_study
+    def strategy(self, session: Session) -> Sweep:
+        """Return the search that was opened."""
+        return self._strategy
 
-        results = run_study(
-            self._strategy,
-            profile=session.profile,
-            path=session.path,
-            follower=session.follower,
-            listeners=trackers_for,
-            address=session.address,
-        )
+    def completed(self, results: SweepResults, session: Session) -> SweepResults:
+        """Write points, picture and winner."""
         wanted = {name: self._strategy.experiment(point) for name, point in results.points().items()}
         trained = {name: self.shape(experiment) for name, experiment in wanted.items()}
         # Of a rehearsal the winner is the miniature that trained, marked as such, and never a model of its size.

@@ -23,7 +23,7 @@ from dure.studies.divergence import DivergenceGuard
 from dure.studies.strategy import Strategy, TrialPlan
 from dure.studies.sweep.optuna_study import front
 from dure.studies.sweep.plan import SweepStudy, judged_by, looked_for
-from dure.studies.sweep.results import SweepResults, reports_of
+from dure.studies.sweep.results import reports_of
 from dure.studies.sweep.search import SweepSearch, Verdict, trial_name
 from dure.studies.sweep.stoppers import AshaStopper, MedianStopper, Stopper
 
@@ -33,7 +33,7 @@ Hyperparameter Tuning", uses 4 and finds 3 and 4 alike)."""
 SPACE = "the search space"
 
 
-class Sweep(Strategy[SweepResults]):
+class Sweep(Strategy[SweepStudy]):
     """Tries points of a space on one experiment, each from the same weights and in the same data order.
 
     Only the weights of the best trial are kept (of all best compromises, with several metrics): a sweep of
@@ -56,9 +56,6 @@ class Sweep(Strategy[SweepResults]):
         UserError: The space does not fit the experiment, or the search cannot be opened.
     """
 
-    kind = "sweep"
-    results = SweepResults
-
     def __init__(
         self,
         study: SweepStudy,
@@ -69,8 +66,7 @@ class Sweep(Strategy[SweepResults]):
         samples_between_validations: int = 1,
         total_samples: int = 1,
     ) -> None:
-        self.name = study.name
-        self.study = study
+        super().__init__(study)
         self.path = path
         self._samples = (samples_between_validations, total_samples)
         self._shape = shape
@@ -106,10 +102,6 @@ class Sweep(Strategy[SweepResults]):
         """Return the values that a trial at a point of the space trains with, as the common options make them."""
         shaped = self._shape(self.experiment(values)).model_dump(mode="json")
         return {key: reduce(lambda section, part: section[part], key.split("."), shaped) for key in values}
-
-    def param_space(self, pending: Sequence[str]) -> dict[str, Any]:
-        """Return nothing: the search proposes whole configs."""
-        return {}
 
     def tune_settings(self, concurrent_trials: int) -> dict[str, Any]:
         """Return the search and the scheduler."""
