@@ -23,7 +23,7 @@ _LEAST_SHARE = 2.0
 """Percentage points that the axis of a share shows at least."""
 _LEAST_PART = 0.02
 """Part of its values that the axis of any other figure shows at least."""
-_LETTERS_PER_INCH = 13
+_LETTERS_PER_INCH = 12
 _WORDS = {
     "ko": {
         "completed": "완료",

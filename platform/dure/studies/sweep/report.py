@@ -101,6 +101,8 @@ def _standing(name: str, verdict: Mapping[str, Any]) -> str:
     told = []
     if name == verdict["winner"]:
         told.append("the winner")
+    elif name == verdict["best"]:
+        told.append("the best score, no winner")
     if name in verdict["equals"]:
         told.append(
             "not told apart from the best" if verdict["gaps"][name]["value"] else "tied with the best"

@@ -77,7 +77,7 @@ def _headline(verdict: SweepVerdict, metric: Metric, trials: Mapping[str, TrialR
 
 def _spread(verdict: SweepVerdict, metric: Metric) -> str:
     widest = max(gap.value for gap in verdict.gaps.values())
-    unit = " points" if metric.in_percent else ""
+    unit = " percentage points" if metric.in_percent else ""
     change = metric_change(metric, widest).removeprefix("+")
     return f"the {len(verdict.gaps) + 1} points differ by at most {change}{unit},"
 
@@ -97,6 +97,15 @@ def _of_points(verdict: SweepVerdict, metric: Metric) -> list[str]:
     if below:
         figure = metric_figure(metric, verdict.baseline)
         told.append(f"No better than the trivial baseline ({figure}): {named(below)}.")
+    if (
+        verdict.baseline is not None
+        and verdict.status != "baseline"
+        and verdict.interval is not None
+        and verdict.interval[0] <= verdict.baseline <= verdict.interval[1]
+    ):
+        told.append(
+            f"Not certainly better than the trivial baseline ({metric_figure(metric, verdict.baseline)}): {verdict.best}."
+        )
     if verdict.never_rose and verdict.status != "no_step":
         told.append(f"Not ranked, since the learning rate never rose above 0: {named(verdict.never_rose)}.")
     if verdict.in_warmup:

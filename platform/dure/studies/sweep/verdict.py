@@ -122,7 +122,8 @@ def sweep_verdict(
         and math.isfinite(score)
     }
     best = metric.best(scores)
-    about = trials[best].metrics if best is not None else {}
+    # Of trials that never trained as well, which have rows and a baseline all the same.
+    about = next((trials[name].metrics for name in (best, *never_rose) if name is not None), {})
     num_rows = _count(about.get("num_dev_rows"))
     rule = _rule(metric, scores, losses, num_rows)
     baseline = _number(about.get(metric.name.replace("eval_", "baseline_", 1)))
@@ -144,7 +145,7 @@ def sweep_verdict(
         metric=metric.name,
         direction="max" if metric.higher_is_better else "min",
         score=None if best is None else scores[best],
-        test_score=_number(about.get(metric.name.replace("eval_", "test_", 1))),
+        test_score=None if best is None else _number(about.get(metric.name.replace("eval_", "test_", 1))),
         interval=_interval(rule, best, scores, losses, num_rows),
         baseline=baseline,
         rule=rule,

@@ -128,3 +128,9 @@ def test_a_study_that_has_just_begun_has_a_table():
     begun = {"name": "a", "folds": [], "mean": {}, "std": {}}
     text = text_of(summary(begun, {**begun, "name": "b"}, state="running"))
     assert text.startswith("emotions · 3 folds, 2 experiments in 6:00 · running\n")
+
+
+def test_the_first_of_several_is_said_to_be_flattered_and_one_alone_is_not():
+    several = text_of(summary(experiment("kobert", overall=OVERALL), experiment("base", overall=OVERALL)))
+    assert "its score is a little flattered" in several
+    assert "flattered" not in text_of(summary(experiment("kobert", overall=OVERALL)))

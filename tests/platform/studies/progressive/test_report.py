@@ -39,6 +39,7 @@ def test_the_text_tells_every_stage_the_forecast_beside_the_truth_and_where_all_
         "gain: over the stage before, in percentage points; batch: rows per step × accumulated steps",
         "samples trained: 9,360",
         "best checkpoint: outputs/p/stage_4_100pct/checkpoints/best_model.pt (stage 4)",
+        "77.91 of stage 4 is flattered, since it was chosen as the best of 4; no test rows say by how much",
         "final model: outputs/p/final_model",
         "results: outputs/p",
     ]
@@ -105,3 +106,10 @@ def test_a_loss_ranks_upwards_and_stands_in_one_column():
     assert text.index("rate_0.1  ") < text.index("rate_0.2  ")
     assert "best_model.pt (stage 2)" in text
     assert "more data no longer pays" in text
+
+
+def test_the_best_stage_has_its_test_score_beside_the_one_that_chose_it():
+    tested = one_candidate()
+    for each in tested["stages"]:
+        each["metrics"] = {**each["metrics"], "test_accuracy": 0.7}
+    assert "on the test rows, which chose nothing, it has 70.00" in text_of(tested)

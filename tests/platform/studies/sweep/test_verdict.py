@@ -99,7 +99,10 @@ def test_a_point_that_never_trained_cannot_win_over_those_that_did():
 def test_differences_within_the_noise_of_the_rows_have_no_winner_and_larger_ones_do():
     small = verdict_of([0.80, 0.82, 0.84, 0.83, 0.81], rows=100)
     assert small.status == "noise"
-    assert "differ by at most 4.00 points, within the noise of 100 validation rows" in small.sentences[0]
+    assert (
+        "differ by at most 4.00 percentage points, within the noise of 100 validation rows"
+        in small.sentences[0]
+    )
     # The same scores over many rows are a measurement.
     large = verdict_of([0.80, 0.82, 0.84, 0.83, 0.81], rows=20_000)
     assert large.winner == "trial_002"
@@ -117,6 +120,11 @@ def test_the_best_must_beat_the_trivial_baseline():
     assert good.winner == "trial_001"
     assert good.below_baseline == ("trial_000", "trial_002")
     assert "No better than the trivial baseline (50.00): trial_000 and trial_002." in good.sentences
+
+
+def test_a_best_point_within_the_noise_of_the_baseline_is_told():
+    found = verdict_of([0.42, 0.41], rows=100, more={"baseline_accuracy": 0.4})
+    assert "Not certainly better than the trivial baseline (40.00): trial_000." in found.sentences
 
 
 def test_the_score_of_the_best_is_said_to_be_flattered_with_what_is_known_instead():
