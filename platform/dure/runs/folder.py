@@ -79,6 +79,7 @@ class RunFolder:
         self.log = path / "run.log"
         self.final_model = path / "final_model"
         self.predictions = path / "predictions.csv"
+        self.dev_losses = path / "dev_losses.json"
         self.checkpoints = path
 
     def epoch_file(self, epoch: int, learning_rate: float) -> Path:

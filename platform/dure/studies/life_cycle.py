@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dure.config.loading import dump_yaml
 from dure.config.rehearsal import shaped
 from dure.config.schema import Experiment, Profile
-from dure.events import RunListener, StudyListener
 from dure.files import remove_leftovers, write_text
 from dure.outputs import RUN_RECORD, output_folder, working_folder
 from dure.runs.folder import STUDY_FILE, vanished
@@ -173,16 +172,16 @@ def run(study: StudyPlan, asked: Asked, *, screen: Terminal) -> StudyResults:
     )
     with working_folder(kind.study.name, asked.output, continued=path, profile=machine) as folder:
         claim(folder, pid_file=kind.pid_file)
-        results: StudyResults = conduct(
-            kind,
-            profile=machine,
-            path=folder,
-            resume=resume,
-            back_to=asked.back_to,
-            address=asked.address,
-            follower=StudyConsole(screen, metrics=kind.watched()),
-            run_followers=(RunConsole(screen),),
+        session = Session(
+            machine,
+            folder,
+            resume,
+            asked.back_to,
+            asked.address,
+            StudyConsole(screen, metrics=kind.watched()),
+            (RunConsole(screen),),
         )
+        results: StudyResults = conduct(kind, session)
     return results
 
 
@@ -195,29 +194,8 @@ def _still_written(kind: Kind[Any, Any], path: Path | None) -> Sequence[Files]:
     return kind.files(path)
 
 
-@kept_in_storage
-def conduct(
-    kind: Kind[Any, Any],
-    *,
-    profile: Profile,
-    path: Path,
-    resume: bool = False,
-    back_to: Path | None = None,
-    address: str | None = None,
-    follower: StudyListener | None = None,
-    run_followers: Sequence[RunListener] = (),
-) -> Any:
+def conduct(kind: Kind[Any, Any], session: Session) -> Any:
     """Run a study that is checked in its folder, and leave its results there.
-
-    Args:
-        kind: The study.
-        profile: The machine.
-        path: The folder.
-        resume: Continue what it holds.
-        back_to: A checkpoint of it to go back to.
-        address: Ray cluster to join.
-        follower: Who hears of the study, here in the driver.
-        run_followers: Who hears of a run that is no trial.
 
     Returns:
         The record of the study's kind.
@@ -228,14 +206,12 @@ def conduct(
     """
     from dure.reporting.columns import plain_text
 
-    path = path.resolve()
-    with held(path):
+    session = replace(session, path=session.path.resolve())
+    path = session.path
+    with kept_in_storage(session.profile, path, session.follower.notified), held(path):
         kept = kind.stored()
-        if resume:
+        if session.resume:
             _require_continuable(kind, path)
-        session = Session(
-            profile, path, resume, back_to, address, follower or StudyListener(), tuple(run_followers)
-        )
         kind.begin(session)
         write_text(path / STUDY_FILE, dump_yaml(kind.study))
         for folder, experiment in kept.items():
@@ -264,17 +240,8 @@ def _require_continuable(kind: Kind[Any, Any], path: Path) -> None:
 
 
 def run_experiments(
-    study: StudyPlan,
-    experiments: Sequence[Experiment],
-    *,
-    profile: Profile,
-    path: Path,
-    shape: Shape = unshaped,
-    resume: bool = False,
-    address: str | None = None,
-    follower: StudyListener | None = None,
+    study: StudyPlan, experiments: Sequence[Experiment], shape: Shape = unshaped, **session: Any
 ) -> Any:
-    """Run a study of experiments that are at hand, not named in it; see :func:`conduct`."""
+    """Run a study of experiments that are at hand, not named in it; ``session`` is what :class:`Session` takes."""
     study = study.named(experiments).resolved(experiments)
-    kind = study.kind_of()(study, experiments, shape)
-    return conduct(kind, profile=profile, path=path, resume=resume, address=address, follower=follower)
+    return conduct(study.kind_of()(study, experiments, shape), Session(**session))

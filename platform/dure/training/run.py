@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -52,6 +53,7 @@ class RunRequest:
         layout: How the run's folder is laid out.
         warm_start: Weights to begin with in place of the experiment's.
         keeps_predictions: Whether the best model's predictions of the test rows are written to ``predictions.csv``.
+        keeps_dev_losses: Whether the best model's loss of every validation row is written to ``dev_losses.json``.
         stop_file: As soon as this file is there, the run saves a checkpoint and ends as ``interrupted``.
         restarts: Counts how often a process of the run died; None where nothing restarts one.
         shared: The folder that is mirrored in storage, which ``path`` is or lies in.
@@ -68,6 +70,7 @@ class RunRequest:
     layout: type[RunFolder] = RunFolder
     warm_start: Path | None = None
     keeps_predictions: bool = False
+    keeps_dev_losses: bool = False
     stop_file: Path | None = None
     restarts: Restarts | None = None
     shared: SharedFolder | None = None
@@ -258,6 +261,12 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
     outcome = trainer.train(resume=request.resume)
     worker.stop.check(outcome["steps"])
     tested = {} if corpus.test is None else trainer.test(corpus.test)
+    if request.keeps_dev_losses and corpus.dev is not None:
+        losses = trainer.dev_losses()
+        if worker.is_main:
+            write_json(
+                folder.dev_losses, {"losses": [loss if math.isfinite(loss) else None for loss in losses]}
+            )
     if request.keeps_predictions:
         with trainer.whole_model() as model:
             if worker.is_main:

@@ -276,6 +276,12 @@ class ModelTrainer:
             metrics: dict[str, float] = self.hf.evaluate()
         return metrics
 
+    def dev_losses(self) -> list[float]:
+        """Return what each validation row adds to the validation loss of the model as it is, in one order."""
+        with self._out_of_memory_recorded():
+            losses: list[float] = self.hf.losses_by_row()
+        return losses
+
     def test(self, dataset: datasets.Dataset) -> dict[str, float]:
         """Score rows that took no part in training or selection; names begin with ``test_``."""
         dataset = _longest_first(dataset)

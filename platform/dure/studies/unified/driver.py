@@ -35,6 +35,7 @@ BASE = "experiment.yaml"
 RESULTS = "unified_results.json"
 SWEEP = "lr_sweep"
 SWEEP_RESULTS = "lr_sweep_results"
+RATE = "training.learning_rate"
 CURVES = "training_curves.png"
 CONTINUED = "continues_after.json"
 """Names the epoch that a folder's unfinished training went back to."""
@@ -52,10 +53,6 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
 
     results = UnifiedResults
     results_file: ClassVar[str] = RESULTS
-
-    def watched(self) -> Sequence[str]:
-        """Return what chooses the best checkpoint."""
-        return [self.experiments[0].training.best_metric]
 
     def begin(self, session: Session) -> None:
         """Look whether there is the checkpoint to go back to."""
@@ -77,12 +74,16 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
 
         path, tell = session.path, session.follower.notified
         folder, (experiment,) = UnifiedFolder(path), self.shown()
+        swept: SweepResults | None = None
         best: dict[str, Any] = {}
         if self.study.sweep:
-            best = self._sweep(experiment, session)
-            values = ", ".join(f"{key}={value:g}" for key, value in best.items())
-            tell(f"step 1 of 4, sweep: {values} is the best")
+            swept = self._sweep(experiment, session)
+            best = swept.winning_values()
+            for sentence in () if swept.verdict is None else swept.verdict.sentences:
+                tell(f"step 1 of 4, sweep: {sentence}")
             experiment = experiment.with_(best, "the sweep")
+            rate = experiment.training.learning_rate
+            tell(f"learning rate {rate:g}, {'the winner of the sweep' if best else 'as it is configured'}")
         if session.resume and require_continuable(path, experiment, may_be_longer=True):
             require_more_to_train(folder)
             aside = _aside(folder)
@@ -112,7 +113,8 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
                 "state": result.state,
                 "path": str(path),
                 "learning_rate": experiment.training.learning_rate,
-                "sweep": best or None,
+                "sweep": None if swept is None else best or {RATE: experiment.training.learning_rate},
+                "sweep_verdict": None if swept is None else swept.verdict,
                 "result": result.as_dict(),
                 **(_analyses(folder, session, tell) if is_whole else {}),
             }
@@ -141,8 +143,8 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
         """Return what the points of the sweep train."""
         return experiment.with_({"training.epochs": self.study.sweep_epochs, "training.keep_epochs": None})
 
-    def _sweep(self, experiment: Experiment, session: Session) -> dict[str, Any]:
-        """Search the learning rate in a folder of its own, unless that is done, and return the winner's values."""
+    def _sweep(self, experiment: Experiment, session: Session) -> SweepResults:
+        """Search the learning rate in a folder of its own, unless that is done."""
         from dure.studies.life_cycle import run_experiments
         from dure.studies.sweep.driver import RESULTS as POINTS
 
@@ -163,12 +165,12 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
             address=session.address,
             follower=session.follower,
         )
-        if results.best_values is None:
+        if results.best is None:
             raise UserError(
                 "no point of the sweep completed", where=str(place), hint="see its experiment_summary.txt"
             )
         shutil.copytree(place / POINTS, session.path / SWEEP_RESULTS, dirs_exist_ok=True)
-        return dict(results.best_values)
+        return results
 
 
 def _is_finished(sweep: Path) -> bool:
