@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
+from dure.config.aliases import successor
 from dure.config.scalars import NAME_PATTERN
 from dure.config.schema import Experiment
 from dure.config.sections import dotted_keys, has_key, in_order
-from dure.config.successors import successor
 from dure.config.tree import MAX_BYTES, plain, read_yaml
 from dure.errors import UserError
 
