@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from dure.config.loading import load_record
-from dure.config.reading import check_reading
+from dure.config.loading import check_reading, load_record
 from dure.config.schema import Profile
 from dure.data.batching import length_order
 from dure.data.collating import Batch, moved
