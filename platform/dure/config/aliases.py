@@ -253,9 +253,7 @@ class Successor:
 def successor(path: Sequence[str], value: Any) -> Successor | None:
     """Return what an old key is now; None when nobody knows the key.
 
-    Args:
-        path: The key, with the sections that it stood in.
-        value: What it said.
+    ``path`` has the sections too that the key stood in.
     """
     names = [part.lower().replace("-", "_").lstrip("_") for part in path]
     alias = next(

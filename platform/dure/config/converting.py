@@ -85,9 +85,7 @@ def _nodes(value: Any) -> Iterator[Any]:
 def convert(old: Mapping[str, Any], name: str) -> Converted:
     """Return an old configuration in dure's keys.
 
-    Args:
-        old: What :func:`read_old` gave.
-        name: Name of the experiment, should the file give it none.
+    ``name`` is the experiment's, should the file give it none.
     """
     result = Converted()
     leaves = sorted(_leaves(old), key=_rank)

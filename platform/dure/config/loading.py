@@ -96,11 +96,7 @@ def load_profile(name_or_path: str) -> Profile:
 def checked(model: type[Model], values: Mapping[str, Any], places: Places, source: str) -> Model:
     """Build a typed section from plain values.
 
-    Args:
-        model: The section.
-        values: What the user gave.
-        places: Where each key was set, as far as known.
-        source: The place of everything else.
+    ``places`` says where each key was set, as far as known; ``source`` is the place of everything else.
 
     Raises:
         UserError: Unknown keys, wrong types or impossible values: every one with its place and remedy.
@@ -132,9 +128,7 @@ def reading_of(overrides: Iterable[str]) -> ReadingConfig:
 def check_reading(overrides: Sequence[str], *, with_columns: bool = False) -> None:
     """Check that overrides set nothing but how a table is read.
 
-    Args:
-        overrides: ``key=value`` texts.
-        with_columns: Whether ``data.columns.ROLE`` may be set too.
+    With ``with_columns``, ``data.columns.ROLE`` may be set too.
 
     Raises:
         UserError: One sets something else.

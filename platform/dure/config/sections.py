@@ -38,10 +38,7 @@ def dotted_keys(model: type[BaseModel], prefix: str = "", *, with_sections: bool
 def has_key(model: type[BaseModel], path: Sequence[str], *, whole: bool = False) -> bool:
     """Return whether a path names a value of a section.
 
-    Args:
-        model: The section.
-        path: Keys, the outermost first.
-        whole: Whether the path must lead to the value itself, and not to a key of a mapping that is one.
+    Where ``whole``, it must lead to the value itself, and not to a key of a mapping that is one.
     """
     section: type[BaseModel] | None = model
     for place, part in enumerate(path):
