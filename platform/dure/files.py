@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import stat
 import uuid
@@ -96,6 +97,25 @@ def written_beside(path: Path) -> Iterator[Path]:
             shutil.rmtree(beside)
         else:
             beside.unlink(missing_ok=True)
+
+
+_BESIDE = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(part|old)")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a kill left of :func:`written_beside` in a folder that nobody else works in.
+
+    What it left between two renames gets its name again: then the old content has none, and the new one may be cut.
+    """
+    found = [(path, match) for path in folder.rglob(".*") if (match := _BESIDE.fullmatch(path.name))]
+    for path, match in found:
+        meant = path.with_name(match[1])
+        if match[2] == "old" and not meant.exists():
+            path.rename(meant)
+        elif path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def give_usual_permissions(path: Path) -> None:

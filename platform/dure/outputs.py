@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
+from collections.abc import Iterator
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dure.config.schema import Profile
 from dure.errors import UserError
 from dure.files import make_folder
+from dure.runs.lock import LOCK, held, require_free
 
 if TYPE_CHECKING:
     from dure.storage.mirror import Mirror
@@ -47,25 +52,27 @@ def output_folder(
         name: Name of the experiment or study.
         output: The folder, when the user gave one; ``<name>/<timestamp>`` in :func:`outputs` otherwise. In a copy
             that a job works in, a relative one lies in there too.
-        resume: Continue there; without ``output``, in the newest folder of that name.
+        resume: Continue there; without ``output``, in the folder of that name that was worked in last.
         record: The file that is written first, and so tells a folder that can be continued.
         profile: The machine; with ``storage.url``, what there is to continue may be in storage.
 
     Raises:
         UserError: There is nothing to resume; or a new run would land in a folder that holds something, or
-            in one that cannot be written to; or storage does not answer.
+            in one that cannot be written to; or another process works there; or storage does not answer.
     """
     from dure.runtime.cluster import works_in_copy
 
     parent = outputs() / name
     if output is not None and works_in_copy():
         output = outputs() / output
+    if output is not None:
+        require_free(output)
     if profile is not None and not resume:
         _require_empty_storage(profile, output)
     if profile is not None and resume and output is not None:
         bring(profile, output)
     if resume:
-        folders = sorted(parent.glob("*/")) if output is None else [output]
+        folders = [*parent.glob("*/")] if output is None else [output]
         started = [folder for folder in folders if (folder / record).is_file()]
         if not started:
             raise UserError(
@@ -74,14 +81,17 @@ def output_folder(
                 expected=f"a folder with {record}",
                 hint="start without --resume, or give the folder with --output",
             )
-        refuse_links(started[-1])
-        return started[-1]
+        # Names are of the clock of the machine that gave them, and that may be in another time zone.
+        newest = max(started, key=lambda folder: ((folder / record).stat().st_mtime_ns, folder.name))
+        refuse_links(newest)
+        return newest
     if output is None:
-        output = parent / datetime.now().strftime("%Y%m%d-%H%M%S")
+        make_folder(parent, where=f"folder of {name}")
+        return _new_folder(parent)
     where = f"--output {output}"
     if output.is_file():
         raise UserError("this is a file", where=where, expected="a new or an empty folder")
-    if output.is_dir() and any(output.iterdir()):
+    if output.is_dir() and any(each.name != LOCK for each in output.iterdir()):
         raise UserError(
             "the folder is not empty",
             where=where,
@@ -89,6 +99,79 @@ def output_folder(
         )
     make_folder(output, where=where)
     return output
+
+
+def _new_folder(parent: Path) -> Path:
+    """Make a folder named after the time, which no other command gets, also one of the same second."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    for number in count(1):
+        folder = parent / (stamp if number == 1 else f"{stamp}-{number}")
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise AssertionError("there is always a further number")
+
+
+@contextlib.contextmanager
+def working_folder(
+    name: str, output: Path | None, *, continued: Path | None = None, profile: Profile | None = None
+) -> Iterator[Path]:
+    """Give the folder of a run or study, in which nobody else works while the body runs.
+
+    A new one is taken back when the body finds a mistake of the user before anything was trained: the corrected command
+    may have the same folder.
+
+    Args:
+        name: Name of the experiment or study.
+        output: The folder, when the user gave one.
+        continued: The folder that is continued; a new one is made when not given.
+        profile: The machine.
+
+    Raises:
+        UserError: As :func:`output_folder`; or another process works there.
+    """
+    is_new = continued is None
+    is_made = is_new and (output is None or not output.exists())
+    path = continued or output_folder(name, output, resume=False, profile=profile)
+    try:
+        with held(path):
+            try:
+                yield path
+            except UserError:
+                is_new = is_new and _is_untouched(path)
+                if is_new:
+                    _empty(path, profile)
+                raise
+    except UserError:
+        if is_new and is_made:
+            with contextlib.suppress(OSError):  # it holds something after all
+                path.rmdir()
+                if output is None:
+                    path.parent.rmdir()
+        raise
+
+
+def _is_untouched(folder: Path) -> bool:
+    """Return whether nothing in a new folder was trained, or found out by a trial."""
+    return not any(folder.rglob("metrics.jsonl")) and not any(folder.glob("*/**/result.json"))
+
+
+def _empty(folder: Path, profile: Profile | None) -> None:
+    """Remove what a command wrote into a folder that was empty, here and in storage."""
+    from dure.storage.mirror import INDEX
+    from dure.storage.remote import StorageError
+
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name not in (LOCK, INDEX):
+            path.unlink(missing_ok=True)
+    if (folder / INDEX).is_file() and profile is not None:
+        with contextlib.suppress(UserError, StorageError):
+            mirror = _mirror(profile, folder)
+            if mirror is not None:
+                mirror.push()
+    (folder / INDEX).unlink(missing_ok=True)
 
 
 def refuse_links(folder: Path) -> None:

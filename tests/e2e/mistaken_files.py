@@ -143,6 +143,8 @@ def make_files(folder: Path) -> None:
         (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
     for name in ("sub", "folder.yaml", "pids", "mine"):
         (folder / name).mkdir()
+    (folder / "unified").mkdir()
+    (folder / "unified" / "study.yaml").write_text("kind: unified\nname: mine\nexperiment: red_heart_tiny\n")
     (folder / "mine" / "train.csv").write_text("mine")
     (folder / "pids" / "train.pid").write_text("99999999999999999999\n")
     os.mkfifo(folder / "pipe.csv")
@@ -172,6 +174,24 @@ def _no_vocabulary(run: Path) -> None:
 def _two_models(run: Path) -> None:
     for number, name in enumerate("ab", start=1):
         torch.save({"model_state": {name: torch.ones(1)}}, run / f"epoch_{number}.pt")
+
+
+def _held(lock: Path) -> None:
+    named = {
+        "host": "elsewhere",
+        "space": "",
+        "pid": 4711,
+        "born": 1.0,
+        "since": "now",
+        "command": "x",
+        "token": "t",
+    }
+    lock.write_text(json.dumps(named))
+
+
+def _other_rows(file: Path) -> None:
+    environment = json.loads(file.read_text())
+    file.write_text(json.dumps({**environment, "data": {**environment["data"], "train": "0" * 64}}))
 
 
 def _with_weights(run: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
@@ -221,6 +241,9 @@ BROKEN_RUNS: dict[str, Callable[[Path], object]] = {
     "other_result": lambda run: (run / "result.json").write_text('{"name": "a", "state": "finished"}'),
     "broken_metrics": lambda run: (run / "metrics.jsonl").write_text("{\n{}\n{}\n"),
     "other_metrics": lambda run: (run / "metrics.jsonl").write_text('{"loss": 1}\n'),
+    "held": lambda run: _held(run / ".dure.lock"),
+    "other_rows": lambda run: _other_rows(run / "environment.json"),
+    "no_checkpoints": lambda run: [shutil.rmtree(each) for each in run.glob("checkpoint-*")],
     "no_metrics": lambda run: (run / "metrics.jsonl").unlink(),
 }
 """What is done to a copy of a finished run."""

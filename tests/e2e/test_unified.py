@@ -9,6 +9,8 @@ import shutil
 import pytest
 import torch
 
+from tests.platform.small_disk import MEGABYTE, disks
+
 from .conftest import call, program
 
 
@@ -70,10 +72,14 @@ def test_file_names_and_metadata_have_the_rate_that_the_epoch_ended_with(finishe
 def test_a_second_session_does_nothing_again(finished):
     path, results = finished
     before = {file: file.stat().st_mtime_ns for file in path.rglob("*.pt*")}
+    last = next((path / "checkpoints_final").glob("checkpoint_epoch_0002_*.pt"))
     outcome = call(
         *("unified-test", "--preset", "tiny", "--samples", "32", "--json", "task.sample_label_noise=0.2"),
-        *("--resume", next((path / "checkpoints_final").glob("checkpoint_epoch_0002_*.pt"))),
+        *("--resume", last),
     )
+    assert outcome.code == 0, outcome.err
+    # Preset, rows and settings stand in the folder, and need not be said again.
+    outcome = call("unified-test", "--json", "--resume", path)
     assert outcome.code == 0, outcome.err
     assert outcome.value["crossover"]["kept"] == results["crossover"]["kept"]
     assert {file: file.stat().st_mtime_ns for file in before} == before
@@ -103,6 +109,29 @@ def test_it_goes_on_after_a_kept_epoch_and_moves_aside_what_came_later(finished,
     assert outcome.code == 0, outcome.err
     assert f"what went on after {first.name} is not finished and is continued" in outcome.err
     assert list(path.glob("replaced_*")) == [aside]
+
+
+def test_what_is_written_already_asks_for_no_room(finished, tmp_path):
+    with disks(tmp_path) as mount:
+        disk = mount(sum(file.stat().st_size for file in finished[0].rglob("*")) // MEGABYTE + 6)
+        shutil.copytree(finished[0], disk / "out")
+        outcome = call("unified-test", "--json", "--resume", disk / "out")
+        assert outcome.code == 0, outcome.err
+        assert "disk:" not in outcome.err
+
+
+@pytest.mark.slow
+def test_a_finished_training_becomes_longer_and_is_judged_anew(finished, tmp_path):
+    path = tmp_path / "out"
+    shutil.copytree(finished[0], path)
+    outcome = call("unified-test", "--json", "--resume", path, "--epochs", "3")
+    assert outcome.code == 0, outcome.err
+    assert "2 → 3 epochs" in outcome.err
+    assert len(list((path / "checkpoints_final").glob("checkpoint_epoch_0003_*.pt"))) == 1
+    assert len(list((path / "sweet_spot_analysis").glob("sweet_spot_analysis_*.json"))) == 1
+    (aside,) = path.glob("replaced_*")
+    assert (aside / "crossover_final.json").is_file()
+    assert outcome.value["sweep"] == finished[1]["sweep"]
 
 
 def test_it_is_not_continued_with_other_settings(finished):

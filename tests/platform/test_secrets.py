@@ -88,3 +88,17 @@ def test_the_folder_of_a_sweep_keeps_no_password_and_resuming_asks_for_it_again(
     other = plan_sweep("transfer_bert", storage="postgresql://alice:x@elsewhere/sweeps")
     with pytest.raises(UserError, match="cannot change"):
         other.continued(before, "here")
+
+
+def test_a_sweep_without_a_database_may_say_so_again(tmp_path):
+    (tmp_path / "study.yaml").write_text(dump_yaml(plan_sweep("transfer_bert").with_values(name="s")))
+    again = plan_sweep("transfer_bert").with_values(storage=None)
+    assert again.continued(stored_study(tmp_path, SweepStudy), "here").storage is None
+
+
+def test_the_hidden_password_of_a_folder_is_not_taken_for_a_password(tmp_path):
+    study = plan_sweep("transfer_bert", storage=DATABASE).with_values(name="s")
+    (tmp_path / "study.yaml").write_text(dump_yaml(study), encoding="utf-8")
+    before = stored_study(tmp_path, SweepStudy)
+    with pytest.raises(UserError, match="--storage URL once more"):
+        plan_sweep("transfer_bert", storage=before.storage).continued(before, "here")

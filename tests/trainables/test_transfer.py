@@ -24,6 +24,7 @@ from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.family import load_family
 from dure.family.corpus import load_corpus
+from dure.family.predicting import predict_rows
 from dure.runs.folder import RunFolder
 from dure.training.run import RunRequest, run
 from dure.training.trainer import ModelTrainer
@@ -202,7 +203,7 @@ def test_encoders_of_today_are_rehearsed_to_a_model_that_loads_again(
     assert logits.isfinite().all()
     family, corpus, _ = loaded(experiment, cpu)
     again, _ = family.load_exported(folder)
-    predictions = family.predict(again, corpus.tokenizer, corpus.dev, progress=lambda done: None)
+    predictions = predict_rows(family, again, corpus.tokenizer, corpus.dev)
     hits = [
         row["label"] == family.classes[label]
         for row, label in zip(predictions, corpus.dev["labels"], strict=True)

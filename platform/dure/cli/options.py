@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,28 +17,13 @@ if TYPE_CHECKING:
     from dure.studies.life_cycle import Asked
 
 
-def _names(kind: Kind, begun: str) -> list[str]:
-    return [name for name in available(kind) if name.startswith(begun)]
+def named(*kinds: Kind) -> Callable[[str], list[str]]:
+    """Return what completes the name of something in the shell."""
 
+    def complete(incomplete: str) -> list[str]:
+        return [name for kind in kinds for name in available(kind) if name.startswith(incomplete)]
 
-def experiment_names(incomplete: str) -> list[str]:
-    """Complete the name of an experiment in the shell."""
-    return _names("experiment", incomplete)
-
-
-def space_names(incomplete: str) -> list[str]:
-    """Complete the name of a search space in the shell."""
-    return _names("space", incomplete)
-
-
-def runnable_names(incomplete: str) -> list[str]:
-    """Complete the name of a study or an experiment in the shell."""
-    return [*_names("study", incomplete), *_names("experiment", incomplete)]
-
-
-def study_names(incomplete: str) -> list[str]:
-    """Complete the name of a study in the shell."""
-    return _names("study", incomplete)
+    return complete
 
 
 def corpus_names(incomplete: str) -> list[str]:
@@ -45,23 +31,18 @@ def corpus_names(incomplete: str) -> list[str]:
     return [name for name in family_module("trainables.samples").CORPORA if name.startswith(incomplete)]
 
 
-def profile_names(incomplete: str) -> list[str]:
-    """Complete the name of a profile in the shell."""
-    return _names("profile", incomplete)
-
-
 ExperimentName = Annotated[
     str,
     typer.Argument(
         help="Experiment by name (see `dure list`) or YAML file.",
         metavar="EXPERIMENT",
-        autocompletion=experiment_names,
+        autocompletion=named("experiment"),
     ),
 ]
 StudyName = Annotated[
     str,
     typer.Argument(
-        help="Study by name (see `dure list`) or YAML file.", metavar="STUDY", autocompletion=study_names
+        help="Study by name (see `dure list`) or YAML file.", metavar="STUDY", autocompletion=named("study")
     ),
 ]
 Overrides = Annotated[
@@ -85,7 +66,7 @@ ProfileOption = Annotated[
         "-p",
         help="Machine profile by name or file; recognised when not given.",
         metavar="NAME",
-        autocompletion=profile_names,
+        autocompletion=named("profile"),
     ),
 ]
 
@@ -154,6 +135,7 @@ Server = Annotated[
         metavar="URL",
     ),
 ]
+Run = Annotated[Path, typer.Argument(help="Folder of a finished run.", metavar="RUN")]
 JobName = Annotated[str, typer.Argument(help="Name of a job, as `dure jobs` shows it.", metavar="ID")]
 
 
@@ -168,11 +150,12 @@ class Where:
     as_json: Json = False
 
     def asked(self, **more: Any) -> Asked:
-        """Return what the options say, for :mod:`dure.studies.life_cycle`."""
+        """Return what these options and those of a subclass say, for :mod:`dure.studies.life_cycle`."""
         from dure.studies.life_cycle import Asked
 
-        given = {"profile": self.profile, "address": self.address, "output": self.output}
-        return Asked(**{**given, "dry_run": self.dry_run, "tell": tell, **more})
+        known = {each.name for each in fields(Asked)}
+        said = {each.name: getattr(self, each.name) for each in fields(self) if each.name in known}
+        return Asked(**{**said, "tell": tell, **more})
 
 
 @dataclass(frozen=True)
@@ -183,18 +166,9 @@ class Common(Where):
     rehearse: Rehearse = False
     samples: Samples = None
 
-    def asked(self, **more: Any) -> Asked:
-        """Return what the options say, for :mod:`dure.studies.life_cycle`."""
-        given = {"resume": self.resume, "rehearse": self.rehearse, "samples": self.samples}
-        return super().asked(**{**given, **more})
-
 
 @dataclass(frozen=True)
 class Training(Common):
     """The same, where epochs are the experiment's."""
 
     one_epoch: OneEpoch = False
-
-    def asked(self, **more: Any) -> Asked:
-        """Return what the options say, for :mod:`dure.studies.life_cycle`."""
-        return super().asked(one_epoch=self.one_epoch, **more)

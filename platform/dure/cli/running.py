@@ -31,8 +31,8 @@ def run_study(study: StudyPlan, asked: Asked, *, as_json: bool) -> int:
 def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> int:
     """Run one experiment and print its result, or with ``--dry-run`` what would run; returns the exit code."""
     from dure.jobs.background_folders import claim
-    from dure.outputs import output_folder
-    from dure.preflight.before import before_run, check_settings
+    from dure.outputs import output_folder, working_folder
+    from dure.preflight.before import before_run, check_settings, files_of_run
     from dure.reporting.console import RunConsole, terminal
     from dure.reporting.summary import result_report
     from dure.runs.folder import RunFolder
@@ -43,26 +43,35 @@ def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> in
         check_settings([chosen], with_tables=False)
         print_yaml(None, [chosen], as_json=as_json)
         return 0
-    before_run(
-        [chosen], [chosen], profile=machine, output=asked.output, address=asked.address, tell=asked.tell
+    continued = (
+        output_folder(chosen.name, asked.output, resume=True, profile=machine) if asked.resume else None
     )
-    path = output_folder(chosen.name, asked.output, resume=asked.resume, profile=machine)
-    claim(path)
-    try:
-        with terminal() as screen:
-            result = train(
-                chosen,
-                profile=machine,
-                path=path,
-                resume=asked.resume,
-                address=asked.address,
-                followers=[RunConsole(screen)],
-            )
-    except RunError:
-        failed = RunFolder(path).read_result()
-        if as_json and failed is not None:
-            print_json({**failed.as_dict(), "path": str(path)})
-        raise
+    before_run(
+        [chosen],
+        [chosen],
+        files=files_of_run(chosen, continued),
+        profile=machine,
+        output=continued or asked.output,
+        address=asked.address,
+        tell=asked.tell,
+    )
+    with working_folder(chosen.name, asked.output, continued=continued, profile=machine) as path:
+        claim(path)
+        try:
+            with terminal() as screen:
+                result = train(
+                    chosen,
+                    profile=machine,
+                    path=path,
+                    resume=asked.resume,
+                    address=asked.address,
+                    followers=[RunConsole(screen)],
+                )
+        except RunError:
+            failed = RunFolder(path).read_result()
+            if as_json and failed is not None:
+                print_json({**failed.as_dict(), "path": str(path)})
+            raise
     values = {**result.as_dict(), "path": str(path)}
     print_result(values, result_report(values), as_json=as_json)
     return 0 if result.state == "completed" else 1

@@ -5,9 +5,9 @@ A preset is a study of kind unified in the library: ``--preset tiny`` is ``unifi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,10 @@ from dure.cli.printing import tell
 from dure.config.library import available
 from dure.errors import UserError, nearest
 
+if TYPE_CHECKING:
+    from dure.studies.unified.plan import UnifiedStudy
+
+PRESET = "730m"
 TEST_EPOCHS = 2
 _PREFIX = "unified_"
 
@@ -25,8 +29,16 @@ def _presets(incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
-Preset = Annotated[str, typer.Option(help="Size of the model.", metavar="NAME", autocompletion=_presets)]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="Size of the model (730m); with --resume that of the folder.",
+        metavar="NAME",
+        autocompletion=_presets,
+    ),
+]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the rows.", metavar="N")]
+TestEpochs = Annotated[int | None, typer.Option(help=f"Passes over the rows ({TEST_EPOCHS}).", metavar="N")]
 ResumeFrom = Annotated[
     Path | None,
     typer.Option(
@@ -54,10 +66,11 @@ class Rows(options.Where):
 
 
 def run_preset(
-    preset: str,
+    preset: str | None,
     overrides: list[str] | None,
     common: Rows,
     *,
+    default: str,
     resume: Path | None = None,
     few: int | None = None,
     **settings: Any,
@@ -65,51 +78,101 @@ def run_preset(
     """Run the unified training of a preset and return the exit code.
 
     Args:
-        preset: Its name.
+        preset: Its name; that of the folder which is continued, or the default, when not given.
         overrides: ``a.b=value`` texts.
         common: The options.
+        default: The preset of a new training for which none is given.
         resume: Folder to continue, or the checkpoint in it to go back to.
         few: Samples when the options say none; all when None.
-        settings: Keys of :class:`dure.studies.unified.plan.UnifiedStudy`; None leaves them as the preset has them.
+        settings: Keys of :class:`dure.studies.unified.plan.UnifiedStudy`; None leaves them as they are.
 
     Raises:
         UserError: There is no such preset, or nothing to resume.
     """
     from dure.cli.running import run_study
     from dure.config.loading import checked
-    from dure.studies.study import load_study_of
+    from dure.outputs import bring
     from dure.studies.unified.plan import UnifiedStudy
 
-    if preset not in _presets(""):
-        raise UserError(
-            f"there is no preset '{preset}'",
-            where="--preset",
-            expected=f"one of: {', '.join(_presets(''))}",
-            hint=nearest(preset, _presets("")),
-        )
-    found = load_study_of(UnifiedStudy, f"{_PREFIX}{preset}").with_overrides(overrides or ())
+    is_epoch = resume is not None and resume.suffix == ".pt"
+    folder = resume.absolute().parent.parent if resume is not None and is_epoch else resume
+    asked = common.asked(samples=few if common.samples is None else common.samples)
+    found = _preset(preset or default)
+    if folder is not None:
+        if asked.machine is not None:
+            bring(asked.machine, folder)
+        found = _continued(folder, preset, str(resume))
     given = {key: value for key, value in settings.items() if value is not None}
     if common.batch_size is not None:
         given["batch_size"] = common.batch_size
     places: dict[tuple[str, ...], str] = {(key,): f"--{key.replace('_', '-')}" for key in given}
-    study = checked(UnifiedStudy, found.said() | given, places, "dure unified-train")
     if (samples := common.samples) is not None:
         tell(
             f"{samples} samples: at most {samples} training and {samples} validation rows; where the old system took "
             f"it for epochs, training.epochs={samples} says that"
         )
-    more: dict[str, Any] = {"samples": few if samples is None else samples}
-    if resume is not None:
-        is_epoch = resume.suffix == ".pt"
-        folder = resume.absolute().parent.parent if is_epoch else resume
-        more |= {"resume": True, "output": folder, "back_to": resume if is_epoch else None}
-    try:
-        return run_study(study, common.asked(**more), as_json=common.as_json)
-    except UserError as error:
-        if resume is None or error.where != "--resume":
-            raise
+    # What the folder says already is not said twice, so that the study stays what it was.
+    more = [each for each in overrides or () if each not in found.overrides]
+    study = checked(UnifiedStudy, found.with_overrides(more).said() | given, places, "dure unified-train")
+    if folder is None:
+        study = _with_samples(study, asked.samples)
+    else:
+        asked = replace(asked, resume=True, output=folder, back_to=resume if is_epoch else None)
+    return run_study(study, asked, as_json=common.as_json)
+
+
+def _preset(name: str) -> UnifiedStudy:
+    """Return the study of a preset.
+
+    Raises:
+        UserError: There is none.
+    """
+    from dure.studies.study import load_study_of
+    from dure.studies.unified.plan import UnifiedStudy
+
+    if name not in _presets(""):
+        raise UserError(
+            f"there is no preset '{name}'",
+            where="--preset",
+            expected=f"one of: {', '.join(_presets(''))}",
+            hint=nearest(name, _presets("")),
+        )
+    return load_study_of(UnifiedStudy, f"{_PREFIX}{name}")
+
+
+def _continued(folder: Path, preset: str | None, said: str) -> UnifiedStudy:
+    """Return the study of a folder, with all that its first command said.
+
+    Raises:
+        UserError: It holds none, or that of another preset.
+    """
+    from dure.runs.folder import STUDY_FILE
+    from dure.studies.study import stored_study
+    from dure.studies.unified.plan import UnifiedStudy
+
+    if not (folder / STUDY_FILE).is_file():
         raise UserError(
             "this is no unified training",
-            where=f"--resume {resume}",
+            where=f"--resume {said}",
             expected="its folder, or a checkpoint_epoch_….pt of its checkpoints_final/",
-        ) from None
+        )
+    found = stored_study(folder, UnifiedStudy)
+    if preset is not None and _preset(preset).experiment != found.experiment:
+        raise UserError(
+            f"the folder trains {found.experiment}, which is not what this preset is",
+            where=f"--preset {preset}",
+            hint="leave it out: the folder says it",
+        )
+    return found
+
+
+def _with_samples(study: UnifiedStudy, samples: int | None) -> UnifiedStudy:
+    """Return the study with its limit of rows among its settings, where a later session finds it."""
+    if samples is None or samples < 1:
+        return study
+    limits = ("data.max_train_rows", "data.max_dev_rows")
+    data = study.load()[0].data
+    own = (data.max_train_rows, data.max_dev_rows)
+    return study.with_overrides(
+        [f"{key}={min(samples, limit or samples)}" for key, limit in zip(limits, own, strict=True)]
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,16 @@ class Table:
         """Return the place of every row, ascending from file to file; to be compared with those left out."""
         places: list[int] = self.places[_PLACE][:]
         return places
+
+    def content_hash(self) -> str:
+        """Return a SHA-256 over the rows in their order, wherever they lie and however they were read."""
+        digest = hashlib.sha256()
+        roles = sorted(self.dataset.column_names)
+        for batch in self.dataset.select_columns(roles).iter(batch_size=1000):
+            digest.update(
+                json.dumps([roles, [batch[role] for role in roles]], ensure_ascii=True).encode("ascii")
+            )
+        return digest.hexdigest()
 
     def messages(self) -> list[str]:
         """Return what the user should know about how the file was read, a line each."""

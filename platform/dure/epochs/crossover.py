@@ -1,7 +1,8 @@
 """Parameter crossover: the final model from the best epoch of each module, if that is proven to be better.
 
-Candidates are compared on the *selection* rows. The best of them then meets the baselines on *held-out* rows, that
-nothing was chosen by; it is kept only if it wins against each of them there.
+Candidates are compared on the *selection* rows. The best crossover then meets the baselines on *held-out* rows, that
+nothing was chosen by; it is kept only if it wins against each of them there. Otherwise the best baseline is kept, by the
+selection rows too.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Outcome:
     Attributes:
         candidates: All that were tried, baselines first.
         winner: Name of the crossover with the best selection score.
-        kept: Name of the candidate that the final model is.
+        kept: Name of the candidate that the final model is, chosen by the selection rows among baselines.
         margins: Baseline → by how much the winner is better on the held-out rows; None where the scores of one of
             the two are not finite.
         selection_better: Whether lower or higher selection scores are better.
@@ -113,7 +114,8 @@ class Outcome:
             )
         return (
             f"no crossover is kept: '{self.winner}', the best by selection, is not better than every baseline "
-            f"on held-out rows; '{self.kept}' is the best baseline there"
+            f"on held-out rows; '{self.kept}' is the best baseline by selection, and the held-out rows chose nothing "
+            "of it"
         )
 
     def _unsure(self) -> list[str]:
@@ -162,8 +164,8 @@ def crossover(
     epochs beside it), *interpolated* (towards the last epoch), and what each search finds, beginning at the best of
     *selective* and the single epochs.
 
-    Where no crossover is kept, the baseline is the best one on the held-out rows, so that its score there is a little
-    flattered; that of a kept crossover, chosen by the selection rows alone, is so only by having been kept.
+    Where no crossover is kept, the baseline is the best one on the selection rows, so that its score on the held-out
+    rows, which chose nothing of it, is honest. That of a kept crossover is a little flattered, by having been kept.
 
     Args:
         weights: The epochs, with ``EMA`` among the sources where there is a moving average.
@@ -333,7 +335,7 @@ def _decided(
             measured[key] = [float(value) for value in rows(weights.build(candidate.recipe))]
         scores[candidate.name] = measured[key]
     means = {name: _mean(values) for name, values in scores.items()}
-    finite = [candidate.name for candidate in baselines if math.isfinite(means[candidate.name])]
+    finite = [candidate for candidate in baselines if math.isfinite(means[candidate.name])]
     if not finite:
         raise UserError(
             "no baseline has finite scores on the held-out rows",
@@ -356,7 +358,9 @@ def _decided(
     return Outcome(
         candidates=tuple(replace(candidate, held_out=means.get(candidate.name)) for candidate in candidates),
         winner=winner.name,
-        kept=winner.name if wins else min(finite, key=lambda name: rows_metric.cost(means[name])),
+        kept=winner.name
+        if wins
+        else min(finite, key=lambda candidate: selection_metric.cost(candidate.selection)).name,
         margins=margins,
         selection_better=selection_metric.direction,
         rows_better=rows_metric.direction,

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Group, RenderableType
 from rich.text import Text
 
-from dure.reporting.columns import Column, FittedTable
+from dure.reporting.columns import FittedTable, column
 from dure.reporting.figures import NOTHING, counted, shown_path
 
 _MOST_EPOCHS = 6
@@ -16,7 +15,7 @@ _MOST_EPOCHS = 6
 Row = Mapping[str, Any]
 
 
-def crossover_table(record: Mapping[str, Any]) -> Group:
+def crossover_table(record: Mapping[str, Any]) -> FittedTable:
     """Return the candidates of a crossover, fitting itself to the terminal.
 
     Args:
@@ -30,30 +29,25 @@ def crossover_table(record: Mapping[str, Any]) -> Group:
         for row in rows
     ]
     columns = [
-        Column("candidate", names, is_text=True, shortest=12),
-        Column("kind", [Text(row["kind"]) for row in rows], 4, is_text=True),
-        _column(
-            "selection ↓" if record["selection_better"] == "min" else "selection ↑", map(_selection, rows)
+        column("candidate", names, is_text=True, shortest=12),
+        column("kind", (row["kind"] for row in rows), 4, is_text=True),
+        column(
+            f"selection {_arrow(record['selection_better'])}", (_figure(row["selection"]) for row in rows)
         ),
-        _column("held-out ↓" if record["rows_better"] == "min" else "held-out ↑", map(_held_out, rows)),
-        _column("margin", (_margin(margins.get(row["name"])) for row in rows), 1),
-        _column("interval", (_interval(margins.get(row["name"])) for row in rows), 2),
-        Column("epochs", [Text(_epochs(row["modules"])) for row in rows], 3, is_text=True, shortest=12),
+        column(f"held-out {_arrow(record['rows_better'])}", (_figure(row["held_out"]) for row in rows)),
+        column("margin", (_margin(margins.get(row["name"])) for row in rows), 1),
+        column("interval", (_interval(margins.get(row["name"])) for row in rows), 2),
+        column("epochs", (_epochs(row["modules"]) for row in rows), 3, is_text=True, shortest=12),
     ]
-    parts: list[RenderableType] = [FittedTable(columns, record["verdict"], elsewhere="crossover_final.json")]
-    return Group(*parts, Text(), *map(Text, _notes(record)))
+    return FittedTable(columns, record["verdict"], _notes(record), elsewhere="crossover_final.json")
 
 
 def _marked(row: Row, record: Mapping[str, Any]) -> str:
     return f"* {row['name']}" if row["name"] == record["kept"] else row["name"]
 
 
-def _selection(row: Row) -> str:
-    return _figure(row["selection"])
-
-
-def _held_out(row: Row) -> str:
-    return _figure(row["held_out"])
+def _arrow(direction: str | None) -> str:
+    return "↓" if direction == "min" else "↑"
 
 
 def _figure(value: float | None) -> str:
@@ -94,11 +88,11 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
     notes += [
         f"{name}: {record[name]}" for name in ("selection", "held_out") if isinstance(record.get(name), str)
     ]
+    if any(row["name"] == record["kept"] and row["kind"] == "crossover" for row in record["candidates"]):
+        notes.append(
+            "held-out score of the kept crossover: a little flattered, since these rows decided to keep it"
+        )
     notes.append(f"models scored on the selection rows: {record['num_evaluations']:,}")
     if record.get("path"):
         notes.append(f"model: {shown_path(record['path'])}")
     return notes
-
-
-def _column(heading: str, cells: Any, rank: int = 0) -> Column:
-    return Column(heading, [Text(cell) for cell in cells], rank)

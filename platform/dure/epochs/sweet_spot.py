@@ -19,7 +19,8 @@ VOTERS = ("lowest", "criteria", "plateau", "score")
 _LOW_WEIGHT = 0.4
 """Of being low in the score, beside the other criteria."""
 
-Direction = Literal["falling", "rising", "level", "diverged", "unknown"]
+Direction = Literal["falling", "rising", "level", "diverged", "too_few_epochs"]
+Verdict = Literal["found", "too_few_epochs", "none"]
 
 
 @dataclass(frozen=True)
@@ -55,18 +56,21 @@ class SweetSpot:
     """What was found of one module.
 
     Attributes:
+        verdict: ``found``; ``too_few_epochs`` where no window of validations is full, so that two of the voters
+            cannot vote and the epoch is no more than the one of the lowest loss; ``none`` without an epoch.
         epoch: The epoch that the vote chose; None when no saved epoch has a finite validation loss.
-        confidence: Share of the voters that named it, or an epoch close by.
+        confidence: Share of the voters that named it, or an epoch close by; None where there are too few epochs.
         votes: Voter → the epoch that it named; None when no epoch is what it looks for.
         met: Criterion → epochs that meet it, unsaved ones included.
         scores: Epoch → its score, 0 to 1.
         eval_loss: Validation loss of the epoch.
         train_loss: Training loss of the epoch, if it is known.
-        trend: Where the validation loss was going when the series ended.
+        trend: Where the validation loss was going when the series ended; ``too_few_epochs`` to say.
     """
 
+    verdict: Verdict
     epoch: int | None
-    confidence: float
+    confidence: float | None
     votes: dict[str, int | None]
     met: dict[str, tuple[int, ...]]
     scores: dict[int, float]
@@ -167,9 +171,12 @@ def sweet_spot(
         key=lambda point: (-_support(point.epoch, votes, thresholds), -merits[point.epoch], *_loss(point)),
         default=None,
     )
+    is_judged = len(_finite(series)) >= thresholds.window
+    verdict: Verdict = "none" if chosen is None else "found" if is_judged else "too_few_epochs"
     return SweetSpot(
+        verdict=verdict,
         epoch=None if chosen is None else chosen.epoch,
-        confidence=0.0 if chosen is None else _support(chosen.epoch, votes, thresholds) / len(VOTERS),
+        confidence=None if verdict == "too_few_epochs" else _confidence(chosen, votes, thresholds),
         votes=votes,
         met={**met, "plateau": plateau_epochs(series, thresholds)},
         scores=epoch_scores(series, thresholds),
@@ -198,57 +205,6 @@ def candidate_epochs(
             lowest_before = point.eval_loss
             candidates.add(point.epoch)
     return tuple(sorted(candidates))
-
-
-class SweetSpotTracker:
-    """The sweet spots of a training that still runs: fed epoch by epoch, it says what must not be deleted.
-
-    At the end it says what :func:`sweet_spot` says of the whole series.
-
-    Args:
-        thresholds: Where the criteria draw their lines.
-    """
-
-    def __init__(self, thresholds: Thresholds = DEFAULT) -> None:
-        self.thresholds = thresholds
-        self.series: dict[str, list[Point]] = {}
-        self.saved: set[int] = set()
-
-    def feed(
-        self, epoch: int, losses: Mapping[str, tuple[float | None, float]], *, is_saved: bool = True
-    ) -> None:
-        """Take the losses of an epoch; what was known of it and of later ones is forgotten, as after a resumption.
-
-        Args:
-            epoch: Counted from 1.
-            losses: Module → its training loss (None when it is not known) and its validation loss.
-            is_saved: Whether the weights of this epoch are kept as a file.
-        """
-        self.saved = {each for each in self.saved if each < epoch}
-        for name, points in self.series.items():
-            self.series[name] = [point for point in points if point.epoch < epoch]
-        if is_saved:
-            self.saved.add(epoch)
-        for name, (train_loss, eval_loss) in losses.items():
-            self.series.setdefault(name, []).append(Point(epoch, train_loss, eval_loss))
-
-    def candidates(self) -> dict[str, tuple[int, ...]]:
-        """Return the saved epochs that may yet be the sweet spot of each module."""
-        return {
-            name: candidate_epochs(series, self.thresholds, saved=self.saved)
-            for name, series in self.series.items()
-        }
-
-    def epochs_to_keep(self) -> frozenset[int]:
-        """Return the saved epochs that may yet be the sweet spot of any module."""
-        return frozenset(epoch for epochs in self.candidates().values() for epoch in epochs)
-
-    def sweet_spots(self) -> dict[str, SweetSpot]:
-        """Return what is known now of each module."""
-        return {
-            name: sweet_spot(series, self.thresholds, saved=self.saved)
-            for name, series in self.series.items()
-        }
 
 
 def sweet_spots(
@@ -350,12 +306,16 @@ def _support(epoch: int, votes: Mapping[str, int | None], thresholds: Thresholds
     return sum(vote is not None and abs(vote - epoch) <= thresholds.vote_reach for vote in votes.values())
 
 
+def _confidence(chosen: Point | None, votes: Mapping[str, int | None], thresholds: Thresholds) -> float:
+    return 0.0 if chosen is None else _support(chosen.epoch, votes, thresholds) / len(VOTERS)
+
+
 def _trend(series: Series, thresholds: Thresholds) -> Direction:
     if series and not math.isfinite(series[-1].eval_loss):
         return "diverged"
     losses = [point.eval_loss for point in _finite(series)][-thresholds.trend_window :]
     if len(losses) < thresholds.trend_window:
-        return "unknown"
+        return "too_few_epochs"
     s, p_value = mann_kendall(losses)
     if p_value >= thresholds.trend_level:
         return "level"

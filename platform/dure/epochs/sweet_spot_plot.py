@@ -28,6 +28,7 @@ _WORDS = {
         "score": "점수",
         "none": "없음",
         "sure": "신뢰도",
+        "few": "판단하기에 에포크가 부족함",
     },
     "en": {
         "title": "sweet spot of every module",
@@ -43,6 +44,7 @@ _WORDS = {
         "score": "best score",
         "none": "none",
         "sure": "confidence",
+        "few": "too few epochs to say",
     },
 }
 _MARKS = {
@@ -91,24 +93,12 @@ def _draw(axis: Axes, name: str, row: Row, words: Mapping[str, str]) -> None:
     for place, (begin, end) in enumerate(_runs(row["met"]["plateau"], [epoch for epoch, _ in evals])):
         label = words["plateau"] if place == 0 else "_"
         axis.axvspan(begin - 0.5, end + 0.5, color=PALE, alpha=0.35, linewidth=0, label=label)
-    if trains:
-        axis.plot(
-            *zip(*trains, strict=True),
-            color=GREY,
-            linewidth=1,
-            marker=".",
-            markersize=3,
-            label=words["train"],
-        )
-    if evals:
-        axis.plot(
-            *zip(*evals, strict=True),
-            color=BLUE,
-            linewidth=1.8,
-            marker="o",
-            markersize=3,
-            label=words["eval"],
-        )
+    for points, word, color, width, marker in (
+        (trains, "train", GREY, 1, "."), (evals, "eval", BLUE, 1.8, "o"),
+    ):  # fmt: skip
+        if points:
+            look: dict[str, Any] = {"color": color, "linewidth": width, "marker": marker, "markersize": 3}
+            axis.plot(*zip(*points, strict=True), label=words[word], **look)
     spot = row["epoch"]
     if spot is not None:
         axis.axvline(spot, color=BLUE, linewidth=1, linestyle=(0, (4, 2)))
@@ -117,8 +107,7 @@ def _draw(axis: Axes, name: str, row: Row, words: Mapping[str, str]) -> None:
             linestyle="none", label=words["spot"], zorder=5,
         )  # fmt: skip
     _draw_votes(axis, row["votes"], words)
-    found = words["none"] if spot is None else f"{spot} ({words['sure']} {100 * row['confidence']:.0f} %)"
-    axis.set_title(f"{name}: {found}", fontsize=9)
+    axis.set_title(f"{name}: {_found(row, words)}", fontsize=9)
     axis.margins(y=0.12)
     low, high = axis.get_ylim()
     # Room for the votes beneath the curves.
@@ -126,6 +115,14 @@ def _draw(axis: Axes, name: str, row: Row, words: Mapping[str, str]) -> None:
     axis.set_xlim(0, max([epoch for epoch, _ in (*evals, *trains)], default=1) + 1)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     grid(axis)
+
+
+def _found(row: Row, words: Mapping[str, str]) -> str:
+    if row["epoch"] is None:
+        return words["none"]
+    if row["confidence"] is None:
+        return f"{row['epoch']} ({words['few']})"
+    return f"{row['epoch']} ({words['sure']} {100 * row['confidence']:.0f} %)"
 
 
 def _draw_votes(axis: Axes, votes: Mapping[str, int | None], words: Mapping[str, str]) -> None:

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console, Group
-from rich.text import Text
-
-from dure.reporting.columns import Column, FittedTable
+from dure.reporting.columns import FittedTable, column, plain_text
 from dure.reporting.figures import NOTHING, Figure, metric_figure
 
-_WIDEST = 10_000
 _CRITERIA = ("low", "stable", "fitting", "converged", "plateau")
 _TRENDS = {
     "falling": "still falling at the end: more epochs may make it better",
@@ -23,7 +18,7 @@ _TRENDS = {
 Row = Mapping[str, Any]
 
 
-def sweet_spot_table(record: Mapping[str, Any]) -> Group:
+def sweet_spot_table(record: Mapping[str, Any]) -> FittedTable:
     """Return the sweet spots of a run, a row per module, fitting itself to the terminal.
 
     Args:
@@ -32,19 +27,18 @@ def sweet_spot_table(record: Mapping[str, Any]) -> Group:
     modules: Mapping[str, Row] = record["modules"]
     rows = list(modules.values())
     columns = [
-        Column("module", [Text(name) for name in modules], is_text=True, shortest=12),
-        _column("sweet spot", (_epoch(row["epoch"]) for row in rows)),
-        _column("confidence", (f"{100 * row['confidence']:.0f} %" for row in rows)),
-        _column("eval loss", (metric_figure("eval_loss", row["eval_loss"]) for row in rows), 1),
-        _column("train loss", (metric_figure("eval_loss", row["train_loss"]) for row in rows), 5),
-        *(_column(voter, (_epoch(row["votes"][voter]) for row in rows), 3) for voter in record["voters"]),
-        Column("it is", [Text(", ".join(_met(row)) or NOTHING) for row in rows], 4, is_text=True),
-        Column("trend", [Text(row["trend"]) for row in rows], 2, is_text=True),
+        column("module", modules, is_text=True, shortest=12),
+        column("sweet spot", (_epoch(row["epoch"]) for row in rows)),
+        column("confidence", (_confidence(row) for row in rows)),
+        column("eval loss", (metric_figure("eval_loss", row["eval_loss"]) for row in rows), 1),
+        column("train loss", (metric_figure("eval_loss", row["train_loss"]) for row in rows), 5),
+        *(column(voter, (_epoch(row["votes"][voter]) for row in rows), 3) for voter in record["voters"]),
+        column("it is", (", ".join(_met(row)) or NOTHING for row in rows), 4, is_text=True),
+        column("trend", (row["trend"].replace("_", " ") for row in rows), 2, is_text=True),
     ]
-    table = FittedTable(
+    return FittedTable(
         columns, "sweet spots by epoch", notes=_notes(record), elsewhere="sweet_spot_report_<time>.txt"
     )
-    return Group(table)
 
 
 def sweet_spot_text(record: Mapping[str, Any]) -> str:
@@ -53,10 +47,7 @@ def sweet_spot_text(record: Mapping[str, Any]) -> str:
     Args:
         record: As for :func:`sweet_spot_table`.
     """
-    file = io.StringIO()
-    Console(file=file, width=_WIDEST, color_system=None).print(sweet_spot_table(record))
-    lines = [line.rstrip() for line in file.getvalue().splitlines()]
-    lines += ["", "epochs that meet each criterion"]
+    lines = [*plain_text(sweet_spot_table(record)).splitlines(), "", "epochs that meet each criterion"]
     for name, row in record["modules"].items():
         lines += ["", name]
         lines += [f"  {criterion:<10} {_ranges(row['met'][criterion])}" for criterion in _CRITERIA]
@@ -70,6 +61,13 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
         for name, row in record["modules"].items()
         if row["trend"] in _TRENDS
     ]
+    few = [name for name, row in record["modules"].items() if row.get("verdict") == "too_few_epochs"]
+    if few:
+        notes.insert(
+            0,
+            f"{', '.join(few)}: too few epochs to say anything. A sweet spot needs {limits['window']} validated epochs, "
+            f"a trend {limits['trend_window']}; the epoch named has the lowest loss, which may be chance",
+        )
     return [
         *notes,
         "lowest, criteria, plateau, score: the epoch that each of these names; confidence: the share that agrees",
@@ -79,6 +77,10 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
         f"{100 * limits['max_change']:g} % in {limits['window']} epochs;",
         f"plateau: no trend in {limits['trend_window']} epochs (Mann-Kendall, level {limits['trend_level']:g})",
     ]
+
+
+def _confidence(row: Row) -> str:
+    return "too few epochs" if row["confidence"] is None else f"{100 * row['confidence']:.0f} %"
 
 
 def _met(row: Row) -> list[str]:
@@ -98,7 +100,3 @@ def _ranges(epochs: Sequence[int]) -> str:
         else:
             runs.append([epoch])
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs) or NOTHING
-
-
-def _column(heading: str, cells: Any, rank: int = 0) -> Column:
-    return Column(heading, [Text(cell) for cell in cells], rank)

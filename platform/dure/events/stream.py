@@ -37,6 +37,7 @@ from dure.events.kinds import (
     TrialStatus,
 )
 from dure.runs.folder import RunResult
+from dure.secrets import redacted
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +61,8 @@ _KINDS: Mapping[str, type[Any]] = {
     "study_finished": StudyEnd,
 }
 _NAMES = {kind: name for name, kind in _KINDS.items()}
+_WORDS = {"message", "error"}
+"""Fields that hold what libraries said, which may quote secrets."""
 
 
 @dataclass(frozen=True)
@@ -94,9 +97,11 @@ class EventLog(RunListener):
         self._lock = threading.Lock()
 
     def write(self, event: Event) -> None:
-        """Add an event; it can be read as soon as this returns."""
+        """Add an event, without the secrets that its words quote; it can be read as soon as this returns."""
         record = {"at": datetime.now(UTC).isoformat(), "origin": self._origin, "event": _NAMES[type(event)]}
         values = asdict(event)
+        for key in _WORDS & values.keys():
+            values[key] = redacted(values[key]) if values[key] else values[key]
         if "metrics" in values:
             values["metrics"] = {key: _written(value) for key, value in values["metrics"].items()}
         line = json.dumps(record | values, ensure_ascii=False, default=str).encode("utf-8")
@@ -308,7 +313,7 @@ def _entry(line: bytes) -> Entry | None:
             record["metrics"] = {key: math.nan if value is None else value for key, value in metrics.items()}
         event = _adapter(record["event"]).validate_python(record)
         return Entry(datetime.fromisoformat(record["at"]), record["origin"], event)
-    except (ValueError, KeyError, TypeError, AttributeError, ValidationError):
+    except (ValueError, KeyError, TypeError, AttributeError, ValidationError, RecursionError):
         return None
 
 

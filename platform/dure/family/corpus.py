@@ -40,7 +40,7 @@ class Corpus:
         train: Encoded training rows: the part of them that ``data.train_ratio`` says.
         dev: Encoded validation rows, none of which shares a text with training.
         test: Encoded rows that a result is reported on, when they have targets; apart from training too.
-        fingerprints: Split to content hash of its table.
+        hashes: Split to hash of the rows of its table, as :func:`row_hashes` gives them.
         num_rows_in_all: Training rows of which ``data.train_ratio`` takes a part.
         tested: The rows of ``test`` as they stand in their table, when there are some.
     """
@@ -49,7 +49,7 @@ class Corpus:
     train: datasets.Dataset
     dev: datasets.Dataset | None
     test: datasets.Dataset | None
-    fingerprints: dict[str, str]
+    hashes: dict[str, str]
     num_rows_in_all: int
     tested: Tested | None = None
 
@@ -138,6 +138,23 @@ def check_tables(family: Family) -> None:
     Raises:
         UserError: A table is not what the family needs, or cannot be cut into the folds.
     """
+    tables = _tables(family)
+    family.survey(tables)
+    fold = family.experiment.data.fold
+    if fold is not None:
+        cut_fold(tables["train"], family.roles, fold)
+
+
+def row_hashes(family: Family) -> dict[str, str]:
+    """Return the hash of the rows of every split that is read from a table.
+
+    Raises:
+        UserError: A table is not what the family needs.
+    """
+    return {split: table.content_hash() for split, table in _tables(family).items()}
+
+
+def _tables(family: Family) -> dict[str, Table]:
     check_sources(family.experiment)
     data = family.experiment.data
     tables = {"train": read_split(family, "train", data.train)}
@@ -148,9 +165,7 @@ def check_tables(family: Family) -> None:
             for split, source in held_out.items()
             if source is not None
         }
-    family.survey(tables)
-    if data.fold is not None:
-        cut_fold(tables["train"], family.roles, data.fold)
+    return tables
 
 
 def load_corpus(
@@ -173,21 +188,16 @@ def load_corpus(
     if family.experiment.data.fold is not None:
         return _corpus_of_fold(family, family.experiment.data.fold, tokenizer, tell)
     data, seed = family.experiment.data, family.experiment.experiment.seed
-    train = read_split(family, "train", data.train)
-    held_out = {
-        split: read_split(family, split, source)
-        for split, source in (("dev", data.dev), ("test", _test_source(family)))
-        if source is not None
-    }
-    for table in (train, *held_out.values()):
+    tables = _tables(family)
+    for table in tables.values():
         for message in table.messages():
             tell(message)
-    family.survey({"train": train, **held_out})
-    for message in notes_on_texts({"train": train, **held_out}, family.roles):
+    family.survey(tables)
+    for message in notes_on_texts(tables, family.roles):
         tell(message)
-    fingerprints = {"train": train.fingerprint} | {
-        split: table.fingerprint for split, table in held_out.items()
-    }
+    hashes = {split: table.content_hash() for split, table in tables.items()}
+    held_out = {split: table for split, table in tables.items() if split != "train"}
+    train = tables["train"]
     for table in held_out.values():
         train = _without_overlap(family, train, table, tell)
     train = _selected(train, _at_most(train, _all_rows(train), data.max_train_rows, seed, "training", tell))
@@ -208,7 +218,7 @@ def load_corpus(
         encoded["train"],
         encoded.get("dev"),
         encoded.get("test"),
-        fingerprints,
+        hashes,
         train.num_rows,
         tested,
     )
@@ -261,7 +271,7 @@ def _corpus_of_fold(
         _part_of(family, training, rows["train"], tell),
         rows["dev"],
         rows["test"],
-        {"train": table.fingerprint},
+        {"train": table.content_hash()},
         len(train),
         Tested(table.select(test), test),
     )

@@ -13,6 +13,7 @@ from dure.errors import RunError, UserError
 from dure.files import write_json, write_text
 from dure.jobs.background_environment import FILE, JOB
 from dure.jobs.background_records import CLOCK_SECONDS, Records, records
+from dure.runs.lock import require_free
 from dure.runtime.cluster import cluster_of_job
 
 PID = "dure.pid"
@@ -27,7 +28,7 @@ def claim(path: Path, *, pid_file: str = PID) -> None:
     The file gets the number of this process.
 
     Raises:
-        UserError: Another background job works there.
+        UserError: Another process works there.
     """
     path = path.resolve()
     refuse_second(path)
@@ -80,7 +81,7 @@ def _works_in(process: psutil.Process, path: Path) -> bool:
 
 
 def refuse_second(path: Path) -> None:
-    """Check that no background process but this one works in a folder.
+    """Check that no process but this one works in a folder.
 
     Raises:
         UserError: One does.
@@ -90,6 +91,7 @@ def refuse_second(path: Path) -> None:
         raise UserError(
             f"process {running.pid} works in this folder already", where=str(path), hint=f"dure stop {path}"
         )
+    require_free(path)
 
 
 def stop(path: Path) -> int:

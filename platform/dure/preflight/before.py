@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from dure.config.schema import Experiment, Profile
@@ -15,9 +16,52 @@ from dure.errors import UserError
 from dure.family import load_family
 from dure.preflight.checks import CannotTellError, Note
 from dure.preflight.settings import batch, best_metric, foretold, sources
+from dure.runs.budget import bytes_in
+from dure.runs.folder import RunFolder
+from dure.runs.resuming import started_with
 
 logger = logging.getLogger(__name__)
 Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Files:
+    """What runs will leave on the disk.
+
+    Attributes:
+        experiments: What runs.
+        num_copies: Runs of each.
+        folder: Folder that is continued, whose files are written already; None of a new one.
+        apart: Folders in it whose files are counted by themselves.
+    """
+
+    experiments: Sequence[Experiment]
+    num_copies: int = 1
+    folder: Path | None = None
+    apart: Sequence[Path] = ()
+
+    def written(self) -> int:
+        """Return the bytes that are written already."""
+        return 0 if self.folder is None else bytes_in(self.folder) - sum(map(bytes_in, self.apart))
+
+
+def files_of_run(experiment: Experiment, folder: Path | None, *, apart: Sequence[Path] = ()) -> list[Files]:
+    """Return what a run will leave: nothing more when it is finished, and not to become longer.
+
+    Args:
+        experiment: What runs.
+        folder: Folder that is continued; None of a new one.
+        apart: Folders in it whose files are counted by themselves.
+
+    Raises:
+        UserError: A record in the folder is broken.
+    """
+    if folder is not None:
+        result, before = RunFolder(folder).read_result(), started_with(folder)
+        is_over = result is not None and result.state == "completed"
+        if is_over and before is not None and before.training.epochs >= experiment.training.epochs:
+            return []
+    return [Files([experiment], folder=folder, apart=apart)]
 
 
 def check_settings(experiments: Sequence[Experiment], *, with_tables: bool = True) -> None:
@@ -44,23 +88,23 @@ def before_run(
     checked: Sequence[Experiment],
     read: Sequence[Experiment],
     *,
+    files: Sequence[Files],
     profile: Profile,
     output: Path | None,
     tell: Tell,
     address: str | None = None,
-    num_copies: int = 1,
     any_will_do: bool = False,
 ) -> None:
     """Check everything that would end a run or study for a mistake of its user.
 
     Args:
         checked: Experiments whose settings are checked.
-        read: Experiments whose rows are read and whose files are foretold.
+        read: Experiments whose rows are read.
+        files: What is still to be written.
         profile: The machine.
         output: Folder that is written to, if it is known.
         tell: Gets a line on what the disk will have to hold.
         address: Ray cluster that will run them, whose nodes fetch checkpoints for themselves.
-        num_copies: Runs of each of ``read`` that leave files.
         any_will_do: Whether checkpoints may be missing and rows wrong as long as those of one experiment are right.
 
     Raises:
@@ -72,7 +116,7 @@ def before_run(
     if address is None:
         _check_each(read, _check_checkpoint, any_will_do=any_will_do)
     _check_each(read, _check_rows, any_will_do=any_will_do)
-    _check_disk(read, profile, output, num_copies, tell)
+    _check_disk(files, profile, output, tell)
 
 
 def _check_each(
@@ -106,25 +150,29 @@ def _check_rows(experiment: Experiment) -> None:
     check_tables(load_family(experiment))
 
 
-def _check_disk(
-    experiments: Sequence[Experiment], profile: Profile, output: Path | None, num_copies: int, tell: Tell
-) -> None:
-    """Check that what all runs keep fits onto the disk; a miniature's files, and what is not known, do not count."""
+def _check_disk(files: Sequence[Files], profile: Profile, output: Path | None, tell: Tell) -> None:
+    """Check that what is still to be written fits onto the disk."""
     from dure.outputs import outputs
     from dure.preflight.forecast import check_room
 
+    total = sum(_left_of(each, profile) for each in files)
+    if total:
+        note = Note()
+        check_room(note, total, output or outputs())
+        tell(f"disk: {note.found}")
+
+
+def _left_of(files: Files, profile: Profile) -> int:
+    """Return the bytes still to be written; a miniature's files, and what is not known, do not count."""
     total = 0
-    for experiment in experiments:
+    for experiment in files.experiments:
         if experiment.rehearsal.enabled:
             continue
         try:
-            total += num_copies * foretold(load_family(experiment), profile).disk
+            total += files.num_copies * foretold(load_family(experiment), profile).disk
         except CannotTellError as error:
             logger.info("disk of %s: %s", experiment.name, error.reason)
         except UserError:
             # The run names it, with its place, when it loads the model.
             logger.info("disk of %s: its model cannot be looked at", experiment.name)
-    if total:
-        note = Note()
-        check_room(note, total, output or outputs())
-        tell(f"disk: {note.found}")
+    return max(0, total - files.written())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rich import box
 from rich.cells import cell_len
@@ -17,6 +18,13 @@ from dure.reporting.figures import counted
 GAP = 2
 """Cells between two columns."""
 _WIDEST = 10_000
+_STATES = {
+    "completed": "green",
+    "failed": "red",
+    "diverged": "red",
+    "stopped": "cyan",
+    "interrupted": "magenta",
+}
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,19 @@ class Column:
     def least_width(self) -> int:
         """Cells that it takes at least."""
         return self.width if self.shortest is None else min(self.width, self.shortest)
+
+
+def column(
+    heading: str, cells: Iterable[Any], rank: int = 0, *, is_text: bool = False, shortest: int | None = None
+) -> Column:
+    """Return a column of any cells; a :class:`rich.text.Text` keeps its style. See :class:`Column`."""
+    texts = [cell if isinstance(cell, Text) else Text(str(cell)) for cell in cells]
+    return Column(heading, texts, rank, is_text, shortest)
+
+
+def state_text(state: str) -> Text:
+    """Return how a run or trial ended, in the colour that it has in every table."""
+    return Text(state, style=_STATES.get(state, ""))
 
 
 def fitting(columns: Sequence[Column], width: int) -> list[Column]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from dure.metrics.metric import Metric, undeclared
@@ -117,6 +118,24 @@ def duration(seconds: float | None) -> str:
 def counted(count: int, noun: str) -> str:
     """Return a number of things: ``1 trial``, ``1,200 steps``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def percent(share: float) -> str:
+    """Return a share of the whole: ``12.5 %``."""
+    return f"{100 * share:g} %"
+
+
+def setting_text(value: object) -> str:
+    """Return the value of a setting, short enough for a table."""
+    if value is None:
+        return NOTHING
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def study_title(name: str, parts: Sequence[str], seconds: float, state: str) -> str:
+    """Return the line above a study's tables: its name, what it consists of, how long it took and how it ended."""
+    end = "" if state == "completed" else f" · {state}"
+    return f"{name} · {', '.join(parts)} in {duration(seconds)}{end}"
 
 
 def shown_path(path: Path | str) -> str:

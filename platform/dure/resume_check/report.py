@@ -8,9 +8,10 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from dure.reporting.columns import Column, FittedTable
+from dure.reporting.columns import FittedTable, column
 
 _DIGITS = 12
+_YES, _NO = Text("yes", style="green"), Text("no", style="bold red")
 _KINDS = {"eval_": "validation", "untrained_": "validation before training", "test_": "test"}
 
 
@@ -22,22 +23,12 @@ def resume_table(record: Mapping[str, Any]) -> Group:
     """
     rows = _shortened(record["comparisons"])
     columns = [
-        Column("what", [Text(row["what"]) for row in rows], is_text=True),
-        Column(
-            "equal",
-            [
-                Text("yes" if row["is_equal"] else "no", style="green" if row["is_equal"] else "bold red")
-                for row in rows
-            ],
-            is_text=True,
-        ),
-        Column("compared", [Text(str(row["count"])) for row in rows]),
-        Column("largest difference", [Text(_difference(row)) for row in rows]),
-        Column(
-            "first at step",
-            [Text("" if row["first_step"] is None else str(row["first_step"])) for row in rows],
-        ),
-        Column("SHA-256", [Text(_digests(row)) for row in rows], is_text=True),
+        column("what", (row["what"] for row in rows), is_text=True),
+        column("equal", (_YES if row["is_equal"] else _NO for row in rows), is_text=True),
+        column("compared", (row["count"] for row in rows)),
+        column("largest difference", map(_difference, rows)),
+        column("first at step", ("" if row["first_step"] is None else row["first_step"] for row in rows)),
+        column("SHA-256", map(_digests, rows), is_text=True),
     ]
     cuts = ", ".join(f"{cut['signal']} at step {cut['step']}" for cut in record["cuts"])
     shown: list[RenderableType] = [

@@ -115,6 +115,14 @@ def bytes_in(folder: Path) -> int:
     return sum(sizes.values())
 
 
+def bytes_of_weights(run: RunFolder) -> int:
+    """Return the bytes of a run's checkpoints, epochs and final model."""
+    folders = [*checkpoints(run.checkpoints).values(), run.final_model]
+    return sum(map(bytes_in, folders)) + sum(
+        file.stat().st_size for file in epochs_of(run.checkpoints).values()
+    )
+
+
 def survey(study: Path) -> list[Kept]:
     """Return all checkpoints and epochs of a study's runs."""
     return [each for run in _runs(study) for each in _of_run(run)]

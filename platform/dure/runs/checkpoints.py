@@ -55,10 +55,21 @@ class Choice:
         """Its optimiser step."""
         return int(self.path.name.rpartition("-")[2])
 
-    def is_finished(self) -> bool:
-        """Return whether the run had trained to its end."""
-        control = _state(self.path)["stateful_callbacks"].get("TrainerControl", {})
-        return bool(control.get("args", {}).get("should_training_stop", False))
+    def is_finished(self, total_steps: int) -> bool:
+        """Return whether the run had trained to its end, when that is to be after so many steps."""
+        state = _state(self.path)
+        return _stops(state) and bool(state["max_steps"] >= total_steps)
+
+
+def ended_early(path: Path) -> bool:
+    """Return whether a run had ended with a checkpoint although there was more to train."""
+    state = _state(path)
+    return _stops(state) and bool(state["global_step"] < state["max_steps"])
+
+
+def _stops(state: Mapping[str, Any]) -> bool:
+    control = state["stateful_callbacks"].get("TrainerControl", {})
+    return bool(control.get("args", {}).get("should_training_stop", False))
 
 
 def best_of(metric: Metric, steps: Iterable[int], history: Sequence[Mapping[str, Any]]) -> Best | None:

@@ -64,13 +64,18 @@ class DiskRoom:
         self._paused_at: float | None = None
         self._said_at = 0.0
 
-    def check(self, foretold: Forecast) -> None:
-        """Check before a run that what it will keep fits; what its folder holds already counts for it.
+    def check(self, foretold: Forecast, written: int, *, has_trained: bool = False) -> None:
+        """Check before a run that what it will keep fits.
+
+        Args:
+            foretold: What that is.
+            written: Bytes of it that are there already.
+            has_trained: Whether the final model alone is still to be written.
 
         Raises:
             UserError: It does not fit onto the disk, or into the budget by any means.
         """
-        free, needed = self._free(), foretold.disk - bytes_in(self.folder)
+        free, needed = self._free(), foretold.final_model if has_trained else foretold.disk - written
         if needed > free:
             raise UserError(
                 f"{in_bytes(free)} are free, and the run needs {in_bytes(needed)}: {foretold.num_checkpoints} "

@@ -11,9 +11,7 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from dure.config.loading import load_record
-from dure.config.schema import Experiment
-from dure.errors import UserError
+from dure.errors import RunError, UserError
 from dure.files import read_json, write_json
 
 STUDY_FILE = "study.yaml"
@@ -81,6 +79,7 @@ class RunFolder:
         self.log = path / "run.log"
         self.final_model = path / "final_model"
         self.predictions = path / "predictions.csv"
+        self.dev_losses = path / "dev_losses.json"
         self.checkpoints = path
 
     def epoch_file(self, epoch: int, learning_rate: float) -> Path:
@@ -149,36 +148,15 @@ class StageFolder(RunFolder):
         )
 
 
+def vanished(folder: Path) -> RunError:
+    """Return the error of a run or study whose folder was removed, or moved away, while it went on."""
+    return RunError(
+        f"{folder} was removed while this went on, and its record with it: what is there by now is not whole; remove "
+        "that and run again"
+    )
+
+
 def folder_at(path: Path) -> RunFolder:
     """Return the names in a run's folder, whichever kind of run it is of."""
     kinds: tuple[RunFolder, ...] = (UnifiedFolder(path), StageFolder(path))
     return next((each for each in kinds if each.checkpoints.is_dir()), RunFolder(path))
-
-
-def stored_experiment(path: Path, wanted: Experiment) -> Experiment:
-    """Return the experiment that a folder was started with.
-
-    Raises:
-        UserError: It is not the wanted one: continuing would mix two experiments.
-    """
-    file = RunFolder(path).experiment
-    if not file.is_file():
-        return wanted
-    stored = load_record(file)
-    for key, value in _flat(stored.model_dump(mode="json")).items():
-        now = _flat(wanted.model_dump(mode="json")).get(key)
-        if now != value:
-            raise UserError(
-                f"'{key}' is {now!r} now, and the run was started with {value!r}",
-                where=str(file),
-                hint="resume with the same settings, or start a new run without --resume",
-            )
-    return stored
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        result |= _flat(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
-    return result

@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING
 
 from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment, Profile
+from dure.errors import UserError
 from dure.events import EventLog, RunListener, follow
-from dure.files import write_text
-from dure.runs.folder import RunFolder, RunResult, RunState, stored_experiment
+from dure.files import remove_leftovers, write_text
+from dure.runs import checkpoints
+from dure.runs.folder import RunFolder, RunResult, RunState
+from dure.runs.lock import held
+from dure.runs.resuming import require_continuable, started_with
 
 if TYPE_CHECKING:
     from dure.runtime.relay import Relay
@@ -39,9 +43,9 @@ def train(
     One worker trains in this process and needs no cluster; more workers, or an ``address``, use one.
 
     Args:
-        experiment: What to run.
+        experiment: What to run; of a run that goes on, all that changes numbers as it was, but for more epochs.
         profile: The machine.
-        path: Folder of the run.
+        path: Folder of the run; nobody else works in it meanwhile.
         resume: Continue what the folder holds.
         address: Ray cluster to join.
         followers: Who hears of the run here, in the driver, by its stream.
@@ -54,19 +58,35 @@ def train(
         Stopped: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
     """
     from dure.reporting.tracking import trackers_for
+    from dure.storage.mirror import shared_folder
+    from dure.training.run import RunRequest
+
+    with held(path):
+        shared = shared_folder(profile, path)
+        if resume:
+            finished = _taken_up(experiment, path.resolve(), layout or RunFolder, shared, followers)
+            if finished is not None:
+                return finished
+        request = RunRequest(
+            experiment=experiment,
+            profile=profile,
+            path=path.resolve(),
+            resume=resume,
+            listeners=(*listeners, *trackers_for(experiment)),
+            layout=layout or RunFolder,
+            shared=shared,
+        )
+        return _followed(request, address, followers)
+
+
+def _followed(request: RunRequest, address: str | None, followers: Sequence[RunListener]) -> RunResult:
+    """Run what is asked for, in this process or on a cluster, and let the followers hear of it and of its end."""
     from dure.runtime.fit import fit
     from dure.runtime.scratch import temporary_files
     from dure.signals import Stopped, stoppable
-    from dure.storage.mirror import shared_folder
-    from dure.training.run import RunRequest, one_line
+    from dure.training.run import one_line
 
-    folder = RunFolder(path.resolve())
-    shared = shared_folder(profile, path)
-    if resume:
-        experiment = stored_experiment(path, experiment)
-        finished = _completed_earlier(path, shared, followers)
-        if finished is not None:
-            return finished
+    experiment, profile, folder = request.experiment, request.profile, RunFolder(request.path)
     write_text(folder.experiment, dump_yaml(experiment))
     logger.debug("profile:\n%s", dump_yaml(profile))
     logger.debug("experiment:\n%s", dump_yaml(experiment))
@@ -83,22 +103,13 @@ def train(
         with (
             temporary_files(),
             follow(folder.events, followers, relayed=lambda: _lines(relays)) as look,
-            stoppable(path.resolve(), events.notified) as stop_file,
+            stoppable(request.path, events.notified) as stop_file,
         ):
-            request = RunRequest(
-                experiment=experiment,
-                profile=profile,
-                path=path.resolve(),
-                resume=resume,
-                listeners=(*listeners, *trackers_for(experiment)),
-                layout=layout or RunFolder,
-                stop_file=stop_file,
-                shared=shared,
-            )
+            request = replace(request, stop_file=stop_file)
             if profile.trains_in_process and address is None:
                 result = fit(request)
             else:
-                events.notified(f"{profile.num_workers} worker(s) on a cluster; results in {path}")
+                events.notified(f"{profile.num_workers} worker(s) on a cluster; results in {request.path}")
                 result = _fit_on_cluster(request, address, relays, look, last_word)
     except (Exception, KeyboardInterrupt) as error:
         state: RunState = "failed" if isinstance(error, Exception) else "interrupted"
@@ -110,6 +121,66 @@ def train(
     if result.state == "interrupted":
         raise Stopped
     return result
+
+
+def _taken_up(
+    experiment: Experiment,
+    path: Path,
+    layout: type[RunFolder],
+    shared: SharedFolder | None,
+    followers: Sequence[RunListener],
+) -> RunResult | None:
+    """Set a folder in order for what goes on in it; returns the result of a run that is over and stays so.
+
+    Raises:
+        UserError: The run cannot go on so.
+    """
+    from dure.family.same_rows import require_same_rows
+
+    before = started_with(path)
+    is_longer = require_continuable(path, experiment, may_be_longer=True)
+    require_same_rows(experiment, path)
+    if before is None or not is_longer:
+        remove_leftovers(path)
+        return _completed_earlier(path, shared, followers)
+    require_more_to_train(layout(path))
+    # Before the experiment is written: whoever finds both would take the result for that of the longer run.
+    RunFolder(path).result.unlink(missing_ok=True)
+    remove_leftovers(path)
+    epochs = f"{before.training.epochs} → {experiment.training.epochs} epochs"
+    for follower in followers:
+        follower.notified(
+            f"{experiment.name}: trained longer ({epochs}); its learning-rate schedule ({experiment.training.scheduler}) "
+            "is computed anew over all of them and goes on at its place in there, so a rate that had come down rises "
+            "again: the figures are not those of a run that was that long from the start"
+        )
+    return None
+
+
+def require_more_to_train(folder: RunFolder) -> None:
+    """Check that a run can be trained longer, should it be over.
+
+    Raises:
+        UserError: It cannot.
+    """
+    finished = folder.read_result()
+    if finished is None or finished.state != "completed":
+        return
+    last = checkpoints.last_checkpoint(folder.checkpoints)
+    if last is None:
+        raise UserError(
+            "the run is finished and its checkpoints are gone, so that it cannot be trained longer",
+            where=str(folder.checkpoints),
+            expected="its newest checkpoint",
+            hint="a new run without --resume, with as many epochs from the start",
+        )
+    if checkpoints.ended_early(last):
+        raise UserError(
+            f"the run ended early at {last.name}, since its validations had not improved for too long: more epochs "
+            "change nothing",
+            where=str(folder.path),
+            hint="a new run without --resume, with another training.early_stopping_patience",
+        )
 
 
 def _completed_earlier(

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from functools import wraps
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
+from dure.config.schema import Profile
 from dure.errors import RunError
 from dure.events import RunListener
 from dure.runs.checkpoints import last_checkpoint
 from dure.storage.mirror import Mirror, SharedFolder, shared_folder
 from dure.storage.remote import StorageError
 
-logger = logging.getLogger(__name__)
-
 Tell = Callable[[str], None]
-_Arguments = ParamSpec("_Arguments")
-_Result = TypeVar("_Result")
 
 
 class Mirroring(RunListener):
@@ -86,29 +81,23 @@ def push_end(mirror: Mirror, tell: Tell) -> None:
         )
 
 
-def kept_in_storage(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """Let a function that fills the folder ``path`` on the machine ``profile`` leave all of it in storage, if there is one.
+@contextmanager
+def kept_in_storage(profile: Profile, path: Path, tell: Tell) -> Iterator[None]:
+    """Leave all of the folder ``path``, which the body fills on the machine ``profile``, in storage, if there is one.
 
-    What the user must know, a failure above all, goes to its argument ``tell`` or ``follower``.
+    What the user must know, a failure above all, goes to ``tell``.
     """
-
-    @wraps(function)
-    def kept(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-        given: dict[str, Any] = dict(kwargs)
-        path = given["path"].resolve()
-        shared = shared_folder(given["profile"], path)
-        if shared is None:
-            return function(*args, **kwargs)
-        tell: Tell = given.get("tell") or getattr(given.get("follower"), "notified", None) or logger.warning
-        mirror = shared.mirror(path)
-        # What is in here, the sweep of a unified training for one, finds its place by this.
-        push_start(mirror, tell)
-        try:
-            return function(*args, **kwargs)
-        finally:
-            push_end(mirror, tell)
-
-    return kept
+    shared = shared_folder(profile, path)
+    if shared is None:
+        yield
+        return
+    mirror = shared.mirror(path)
+    # What is in here, the sweep of a unified training for one, finds its place by this.
+    push_start(mirror, tell)
+    try:
+        yield
+    finally:
+        push_end(mirror, tell)
 
 
 def push_start(mirror: Mirror, tell: Tell) -> None:

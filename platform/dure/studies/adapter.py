@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from ray import tune
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
@@ -18,30 +18,28 @@ from dure.config.schema import Profile
 from dure.events import SETTLED, RunListener, StudyListener
 from dure.runs.logs import captured_output
 from dure.runtime.cluster import Cluster, cluster
+from dure.runtime.fit import fit
 from dure.runtime.placement import fitting_trials, trial_bundle
 from dure.secrets import CLOUD_SECRETS
 from dure.signals import Stopped, stoppable
 from dure.storage.mirror import SharedFolder, shared_folder
 from dure.studies.board import Board, trial_name
-from dure.studies.results import StudyResults
 from dure.studies.strategy import Strategy, TrialPlan
-from dure.studies.trial import Listeners, TrialRequests, named_trainable, no_listeners, settled
+from dure.studies.trial import Listeners, Train, TrialRequests, named_trainable, no_listeners, settled
 
 logger = logging.getLogger(__name__)
 
-SUMMARY = Strategy.summary_file
-Results = TypeVar("Results", bound=StudyResults)
-
 
 def run_study(
-    strategy: Strategy[Results],
+    strategy: Strategy[Any],
     *,
     profile: Profile,
     path: Path,
     follower: StudyListener | None = None,
     listeners: Listeners = no_listeners,
     address: str | None = None,
-) -> Results:
+    train: Train = fit,
+) -> Any:
     """Run a study, or what is left of it, and return its record.
 
     A trial that is settled by the result in its folder is not run again; one with a checkpoint continues from it.
@@ -53,9 +51,10 @@ def run_study(
         follower: Who hears of the study, here in the driver.
         listeners: Makes the listeners of a trial, of its experiment, in the process that trains; travels itself.
         address: Ray cluster to join; an own one is started and ended when not given.
+        train: What trains in every trial.
 
     Returns:
-        The strategy's record, as it is in its ``summary_file``.
+        The record of the study's kind, as it is in its file.
 
     Raises:
         UserError: The cluster does not answer, or cannot ever hold a trial.
@@ -66,14 +65,14 @@ def run_study(
     plans = list(strategy.trials())
     shared = shared_folder(profile, path)
     board = Board(strategy, plans, path, follower, shared, limit=profile.max_restarts)
-    follower.started(strategy.name, path, board.statuses())
+    follower.started(strategy.study.name, path, board.statuses())
     try:
         with board.followed(), stoppable(path, board.notify) as board.stop_file:
-            _run_pending(strategy, plans, board, profile, listeners, address, shared)
+            _run_pending(strategy, plans, board, profile, listeners, address, shared, train)
     except Stopped:
         follower.finished(board.results().as_json())
         raise
-    results = strategy.results.model_validate(board.results().model_dump())
+    results = board.results()
     follower.finished(results.as_json())
     return results
 
@@ -86,27 +85,32 @@ def _run_pending(
     listeners: Listeners,
     address: str | None,
     shared: SharedFolder | None,
+    train: Train,
 ) -> None:
     """Run what is not settled, on a cluster, and write the summary whatever happens."""
     path = board.path
     unsettled = [plan.name for plan in plans if board.status(plan.name).state not in SETTLED]
     pending = strategy.pending(unsettled)
+    if len(unsettled) < len(plans):
+        # A session that was killed may have left what it was about to remove.
+        strategy.ended(board.statuses())
     board.forget_results(pending)
     with captured_output(path / strategy.log_file), board.summarised():
         if pending:
             requests = TrialRequests(
-                study=strategy.name,
+                study=strategy.study.name,
                 profile=profile,
                 path=path,
-                experiments={plan.name: plan.experiment for plan in plans if plan.experiment is not None},
+                plans={plan.name: plan for plan in plans},
                 listeners=_of_both(strategy.listeners(), listeners),
                 keeps_predictions=strategy.keeps_predictions,
-                folders={plan.name: plan.folder for plan in plans if plan.folder is not None},
+                keeps_dev_losses=strategy.keeps_dev_losses,
                 stop_file=board.stop_file,
                 session=board.session,
                 shared=shared,
+                train=train,
             )
-            with cluster(address, name=strategy.name, path=path, tell=board.last_word) as ray_cluster:
+            with cluster(address, name=strategy.study.name, path=path, tell=board.last_word) as ray_cluster:
                 if ray_cluster.dashboard_url:
                     board.notify(f"Ray dashboard: {ray_cluster.dashboard_url}")
                 relay = board.relay_from_others()
@@ -121,23 +125,24 @@ def _fit(
     ray_cluster: Cluster,
     board: Board,
 ) -> None:
-    profile = requests.profile
+    profile, name = requests.profile, strategy.study.name
+    settings = strategy.tune_settings(fitting_trials(profile, ray_cluster.nodes))
     nested = not profile.trains_in_process
     function = tune.with_resources(
         tune.with_parameters(settled, requests=requests, run=strategy.trainable()),
         tune.PlacementGroupFactory([trial_bundle(profile)]),
     )
     tuner = tune.Tuner(
-        named_trainable(function, strategy.name, one_trial_each=nested),
-        param_space=strategy.param_space(pending),
+        named_trainable(function, name, one_trial_each=nested),
+        param_space={} if "search_alg" in settings else {"trial": tune.grid_search(list(pending))},
         tune_config=tune.TuneConfig(
             reuse_actors=not nested,
             trial_name_creator=trial_name,
             trial_dirname_creator=trial_name,
-            **strategy.tune_settings(fitting_trials(profile, ray_cluster.nodes)),
+            **settings,
         ),
         run_config=tune.RunConfig(
-            name=f"{strategy.name}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
+            name=f"{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}",
             storage_path=str((requests.path / ".ray_tune").resolve()),
             failure_config=tune.FailureConfig(max_failures=profile.max_restarts),
             callbacks=[board],

@@ -36,7 +36,7 @@ from dure.runtime.relay import Relay
 from dure.signals import Stopped
 from dure.storage.mirror import SharedFolder
 from dure.storage.pushing import StudyMirror
-from dure.studies.results import StudyResults, TrialRecord
+from dure.studies.results import TrialRecord
 from dure.studies.strategy import Strategy, TrialPlan
 from dure.studies.streams import StudyStreams
 
@@ -64,25 +64,22 @@ class Board(tune.Callback):  # type: ignore[misc]
         self.session = uuid.uuid4().hex
         self._limit = limit
         self.strategy = strategy
+        self._kind = strategy.study.kind_of()
         self.path = path
         self.follower = follower
         self.stop_file: Path | None = None
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self._began = time.monotonic()
+        self._ended: float | None = None
         self._finished = False
         self._trials: dict[str, TrialStatus] = {}
         self._heard: set[str] = set()
         self.mirror = None if shared is None else StudyMirror(shared, path, self._running, self.notify)
         for plan in plans:
-            folder = path / (plan.name if plan.folder is None else plan.folder)
-            status = self._from_folder(TrialStatus(name=plan.name, state="pending", path=folder))
+            fresh = TrialStatus(name=plan.name, state="pending", path=plan.path_in(path))
+            status = self._from_folder(fresh)
             # What is not settled is run again.
-            restored = status.state in SETTLED
-            self._trials[plan.name] = (
-                replace(status, restored=True)
-                if restored
-                else TrialStatus(name=plan.name, state="pending", path=folder)
-            )
+            self._trials[plan.name] = replace(status, restored=True) if status.state in SETTLED else fresh
         self._streams = StudyStreams(path, {name: each.path for name, each in self._trials.items()})
 
     def status(self, name: str) -> TrialStatus:
@@ -93,37 +90,35 @@ class Board(tune.Callback):  # type: ignore[misc]
         """Return where all trials stand, in the study's order."""
         return list(self._trials.values())
 
-    def results(self) -> StudyResults:
-        """Return the record of the study as it stands."""
+    def results(self) -> Any:
+        """Return the record of the study as it stands, of its kind."""
         trials = self.statuses()
         completed = all(trial.state in SETTLED for trial in trials) and any(
             trial.state == "completed" for trial in trials
         )
         ended = "completed" if completed else "failed" if self._finished else "interrupted"
         values = {
-            "study": self.strategy.name,
-            "kind": self.strategy.kind,
+            "study": self.strategy.study.name,
+            "kind": self.strategy.study.kind,
             "path": str(self.path),
             "state": ended,
             "started": self.started,
-            "seconds": round(time.monotonic() - self._began, 1),
+            "seconds": round((self._ended or time.monotonic()) - self._began, 1),
             "experiments": [TrialRecord.of(trial) for trial in trials],
             **self.strategy.summary(trials),
         }
-        results: StudyResults = self.strategy.results.model_validate(values)
-        return results
+        return self._kind.results.model_validate(values)
 
     @contextmanager
     def followed(self) -> Iterator[None]:
         """Let the follower hear of everything that the study and its trials say while the body runs."""
-        self._streams.log().write(StudyStart(self.strategy.name, tuple(self._trials)))
+        self._streams.log().write(StudyStart(self.strategy.study.name, tuple(self._trials)))
         with self._streams.followed(self._hear):
             try:
                 yield
             finally:
                 ended = self.results()
-                seconds = round(time.monotonic() - self._began, 1)
-                self._streams.log().write(StudyEnd(ended.study, ended.state, seconds))
+                self._streams.log().write(StudyEnd(ended.study, ended.state, ended.seconds))
 
     def relay_from_others(self) -> Relay | None:
         """Begin to hear of trials on other nodes of the cluster, and return what they send it by, if there are some."""
@@ -155,6 +150,7 @@ class Board(tune.Callback):  # type: ignore[misc]
                     self._trials[name] = self._from_folder(replace(trial, state="interrupted"))
                 elif trial.state == "pending":  # its strategy may have settled it without a run
                     self._trials[name] = self._from_folder(trial)
+            self._ended = time.monotonic()
             self._write()
             if self.mirror is not None:
                 self.mirror.close()
@@ -275,12 +271,12 @@ class Board(tune.Callback):  # type: ignore[misc]
 
     def _write(self) -> None:
         try:
-            self.results().write(self.path / self.strategy.summary_file)
+            self.results().write(self.path / self._kind.results_file)
         except OSError as error:
             if not is_disk_full(error):
                 raise
             # The trials wait for room; the study shall not end for a summary that is written again.
-            self.notify(f"{self.strategy.summary_file} is not written: the disk is full")
+            self.notify(f"{self._kind.results_file} is not written: the disk is full")
 
     def _change(self, trial: str, **values: Any) -> None:
         with self._streams.held():

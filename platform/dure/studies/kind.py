@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from rich.console import RenderableType
 
@@ -14,6 +14,10 @@ from dure.config.schema import Experiment, Profile
 from dure.events import RunListener, StudyListener
 from dure.studies.plan import StudyPlan
 from dure.studies.results import StudyResults
+
+if TYPE_CHECKING:
+    from dure.preflight.before import Files
+    from dure.studies.strategy import Strategy
 
 Plan = TypeVar("Plan", bound=StudyPlan)
 Results = TypeVar("Results", bound=StudyResults)
@@ -95,6 +99,12 @@ class Kind(ABC, Generic[Plan, Results]):
         """Runs of each of :meth:`read` whose files lie on the disk at the end."""
         return 1
 
+    def files(self, path: Path | None) -> Sequence[Files]:
+        """Return what will be written; of a folder that is continued, by which is told what is written already."""
+        from dure.preflight.before import Files
+
+        return [Files(self.read(), self.num_copies, path)]
+
     def checked(self) -> Sequence[Experiment]:
         """Return experiments whose settings are checked, metric and sources above all; cheap."""
         return self.read()
@@ -103,9 +113,9 @@ class Kind(ABC, Generic[Plan, Results]):
         """Return what is kept as ``experiment.yaml``, by folder within the study's; it cannot change later."""
         return {}
 
-    @abstractmethod
     def watched(self) -> Sequence[str]:
         """Return the metrics that the console shows."""
+        return [self.experiments[0].training.best_metric]
 
     def begin(self, session: Session) -> None:
         """Set a folder in order that is continued; its ``study.yaml`` is still that of the session before.
@@ -127,3 +137,30 @@ class Kind(ABC, Generic[Plan, Results]):
     @abstractmethod
     def table(results: Results) -> RenderableType:
         """Return the results for people, also of a study that still runs."""
+
+
+class TrialKind(Kind[Plan, Results]):
+    """A study that runs trials on Ray Tune, and may add to its record what only all of them together say."""
+
+    @abstractmethod
+    def strategy(self, session: Session) -> Strategy[Plan]:
+        """Return which trials to run; called once, when the study runs."""
+
+    def completed(self, results: Results, session: Session) -> Results:
+        """Return the record with what is added when no trial runs any more; its files are written here."""
+        return results
+
+    def run(self, session: Session) -> Results:
+        """Run the trials that are left."""
+        from dure.reporting.tracking import trackers_for
+        from dure.studies.adapter import run_study
+
+        results: Results = run_study(
+            self.strategy(session),
+            profile=session.profile,
+            path=session.path,
+            follower=session.follower,
+            listeners=trackers_for,
+            address=session.address,
+        )
+        return self.completed(results, session)

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dure.config.loading import dump_yaml
 from dure.config.rehearsal import shaped
 from dure.config.schema import Experiment, Profile
-from dure.events import RunListener, StudyListener
-from dure.files import write_text
-from dure.outputs import RUN_RECORD, output_folder
-from dure.runs.folder import STUDY_FILE, stored_experiment
+from dure.files import remove_leftovers, write_text
+from dure.outputs import RUN_RECORD, output_folder, working_folder
+from dure.runs.folder import STUDY_FILE, vanished
+from dure.runs.lock import held
+from dure.runs.resuming import require_continuable
 from dure.storage.pushing import kept_in_storage
 from dure.studies.kind import Kind, Session, Shape, unshaped
 from dure.studies.plan import StudyPlan
@@ -26,6 +27,7 @@ from dure.studies.results import StudyResults
 from dure.studies.study import stored_study
 
 if TYPE_CHECKING:
+    from dure.preflight.before import Files
     from dure.reporting.terminal import Terminal
 
 Plan = TypeVar("Plan", bound=StudyPlan)
@@ -161,52 +163,39 @@ def run(study: StudyPlan, asked: Asked, *, screen: Terminal) -> StudyResults:
     before_run(
         kind.checked(),
         kind.read(),
+        files=_still_written(kind, path),
         profile=machine,
         output=path or asked.output,
         address=asked.address,
-        num_copies=kind.num_copies,
         any_will_do=kind.runs_what_it_can,
         tell=asked.tell,
     )
-    if path is None:
-        path = output_folder(kind.study.name, asked.output, resume=False, profile=machine)
-    claim(path, pid_file=kind.pid_file)
-    results: StudyResults = conduct(
-        kind,
-        profile=machine,
-        path=path,
-        resume=resume,
-        back_to=asked.back_to,
-        address=asked.address,
-        follower=StudyConsole(screen, metrics=kind.watched()),
-        run_followers=(RunConsole(screen),),
-    )
+    with working_folder(kind.study.name, asked.output, continued=path, profile=machine) as folder:
+        claim(folder, pid_file=kind.pid_file)
+        session = Session(
+            machine,
+            folder,
+            resume,
+            asked.back_to,
+            asked.address,
+            StudyConsole(screen, metrics=kind.watched()),
+            (RunConsole(screen),),
+        )
+        results: StudyResults = conduct(kind, session)
     return results
 
 
-@kept_in_storage
-def conduct(
-    kind: Kind[Any, Any],
-    *,
-    profile: Profile,
-    path: Path,
-    resume: bool = False,
-    back_to: Path | None = None,
-    address: str | None = None,
-    follower: StudyListener | None = None,
-    run_followers: Sequence[RunListener] = (),
-) -> Any:
-    """Run a study that is checked in its folder, and leave its results there.
+def _still_written(kind: Kind[Any, Any], path: Path | None) -> Sequence[Files]:
+    """Return what a study will still leave on the disk: nothing when it is finished and as it was."""
+    if path is not None and (path / kind.results_file).is_file():
+        is_as_it_was = stored_study(path, type(kind.study)) == kind.study
+        if is_as_it_was and kind.results.read(path / kind.results_file).state == "completed":
+            return []
+    return kind.files(path)
 
-    Args:
-        kind: The study.
-        profile: The machine.
-        path: The folder.
-        resume: Continue what it holds.
-        back_to: A checkpoint of it to go back to.
-        address: Ray cluster to join.
-        follower: Who hears of the study, here in the driver.
-        run_followers: Who hears of a run that is no trial.
+
+def conduct(kind: Kind[Any, Any], session: Session) -> Any:
+    """Run a study that is checked in its folder, and leave its results there.
 
     Returns:
         The record of the study's kind.
@@ -215,41 +204,44 @@ def conduct(
         UserError: An experiment, the folder or the cluster is wrong, or settings changed that cannot.
         RunError: Ray does not start, or a step failed.
     """
-    from dure.jobs.background_folders import refuse_second
     from dure.reporting.columns import plain_text
 
-    path = path.resolve()
-    refuse_second(path)
-    kept = kind.stored()
-    if resume:
+    session = replace(session, path=session.path.resolve())
+    path = session.path
+    with kept_in_storage(session.profile, path, session.follower.notified), held(path):
+        kept = kind.stored()
+        if session.resume:
+            _require_continuable(kind, path)
+        kind.begin(session)
+        write_text(path / STUDY_FILE, dump_yaml(kind.study))
         for folder, experiment in kept.items():
-            stored_experiment(path / folder, experiment)
-    session = Session(
-        profile, path, resume, back_to, address, follower or StudyListener(), tuple(run_followers)
-    )
-    kind.begin(session)
-    write_text(path / STUDY_FILE, dump_yaml(kind.study))
-    for folder, experiment in kept.items():
-        write_text(path / folder / RUN_RECORD, dump_yaml(experiment))
-    results = kind.run(session)
-    results.write(path / kind.results_file)
-    if kind.text_file is not None:
-        write_text(path / kind.text_file, plain_text(kind.table(results)))
-    return results
+            write_text(path / folder / RUN_RECORD, dump_yaml(experiment))
+        results = kind.run(session)
+        if not (path / STUDY_FILE).is_file():
+            raise vanished(path)
+        results.write(path / kind.results_file)
+        if kind.text_file is not None:
+            write_text(path / kind.text_file, plain_text(kind.table(results)))
+        return results
+
+
+def _require_continuable(kind: Kind[Any, Any], path: Path) -> None:
+    """Check that a folder can go on with a study, and remove what a kill left half written in it.
+
+    Raises:
+        UserError: Settings that change numbers, or rows, are not what they were.
+    """
+    from dure.family.same_rows import require_same_rows
+
+    for folder, experiment in kind.stored().items():
+        require_continuable(path / folder, experiment)
+        require_same_rows(experiment, path / folder)
+    remove_leftovers(path)
 
 
 def run_experiments(
-    study: StudyPlan,
-    experiments: Sequence[Experiment],
-    *,
-    profile: Profile,
-    path: Path,
-    shape: Shape = unshaped,
-    resume: bool = False,
-    address: str | None = None,
-    follower: StudyListener | None = None,
+    study: StudyPlan, experiments: Sequence[Experiment], shape: Shape = unshaped, **session: Any
 ) -> Any:
-    """Run a study of experiments that are at hand, not named in it; see :func:`conduct`."""
+    """Run a study of experiments that are at hand, not named in it; ``session`` is what :class:`Session` takes."""
     study = study.named(experiments).resolved(experiments)
-    kind = study.kind_of()(study, experiments, shape)
-    return conduct(kind, profile=profile, path=path, resume=resume, address=address, follower=follower)
+    return conduct(study.kind_of()(study, experiments, shape), Session(**session))

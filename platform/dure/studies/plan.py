@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from dure.config.loading import checked, load_experiment
 from dure.config.scalars import Name, Text
@@ -138,6 +138,63 @@ class StudyPlan(Section, ABC):
     @abstractmethod
     def kind_of(cls) -> type[Kind[Any, Any]]:
         """Return what runs studies of this kind; imported only now, since plans need no heavy libraries."""
+
+
+class OneExperiment(StudyPlan):
+    """Base of the studies of one experiment."""
+
+    experiment: Text
+    """What is trained, by name or file."""
+
+    @property
+    def sources(self) -> Sequence[str]:
+        """The experiment, by name or file."""
+        return (self.experiment,)
+
+
+class SeveralExperiments(StudyPlan):
+    """Base of the studies that compare experiments."""
+
+    experiments: tuple[Text, ...] = Field(min_length=1)
+    """Experiments by name or file, in the order of the table; in a cross-validation the others are compared with the
+    first."""
+
+    @field_validator("experiments")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(value)) < len(value):
+            raise ValueError("each experiment once, since each has one folder")
+        return value
+
+    @property
+    def sources(self) -> Sequence[str]:
+        """The experiments, by name or file."""
+        return self.experiments
+
+    def resolved(self, experiments: Sequence[Experiment]) -> Self:
+        """Return the study, after a look at the names of its experiments.
+
+        Raises:
+            UserError: Two of them bear one name.
+        """
+        names = [each.name for each in experiments]
+        for name in names:
+            if names.count(name) > 1:
+                raise UserError(
+                    f"two experiments are named '{name}'",
+                    where=f"study {self.name}",
+                    expected="distinct experiment.name, since each has a folder of its own",
+                )
+        return super().resolved(experiments)
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a command that were given: neither None nor empty, nor a flag that was left out."""
+    return {
+        key: value
+        for key, value in options.items()
+        if value is not None and value is not False and value not in ((), [])
+    }
 
 
 def named_after(names: Sequence[str], suffix: str) -> str:

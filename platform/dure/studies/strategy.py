@@ -5,14 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from dure.config.schema import Experiment
 from dure.events import RunListener, TrialStatus
 from dure.runs.folder import RunResult, finite
-from dure.studies.results import StudyResults
+from dure.studies.plan import StudyPlan
 
-Results = TypeVar("Results", bound=StudyResults)
+Plan = TypeVar("Plan", bound=StudyPlan)
 
 
 @dataclass(frozen=True)
@@ -29,42 +30,39 @@ class TrialPlan:
     experiment: Experiment | None = None
     folder: str | None = None
 
+    def path_in(self, study: Path) -> Path:
+        """Return its folder, given that of the study."""
+        return study / (self.folder or self.name)
 
-class Strategy(ABC, Generic[Results]):
+
+class Strategy(ABC, Generic[Plan]):
     """What a study is, apart from how it is run; the adapter does the running.
 
-    The adapter calls :meth:`trials` once before anything starts, :meth:`param_space`, :meth:`tune_settings` and
-    :meth:`listeners` once when Ray runs, :meth:`ended` after every trial, and :meth:`summary` whenever the
-    summary is written: after every trial and at the end.
+    The adapter calls :meth:`trials` once before anything starts, :meth:`pending` once with what is left,
+    :meth:`tune_settings` and :meth:`listeners` once when Ray runs, :meth:`ended` after every trial and at the start
+    of what goes on, and :meth:`summary` whenever the summary is written: after every trial and at the end.
 
     A trial is known by ``config["trial"]``, its name. What it runs is the plan's experiment, or, for a trial
-    that a search algorithm proposes, ``config["experiment"]``: the experiment as JSON. ``config["notice"]``, if there is one, is said
-    to the user when the trial starts.
-    """
+    that a search algorithm proposes, ``config["experiment"]``: the experiment as JSON. ``config["notice"]``, if
+    there is one, is said to the user when the trial starts.
 
-    summary_file: ClassVar[str] = "experiment_summary.json"
-    """Where the summary is written, within the study's folder."""
+    Args:
+        study: The study. Its kind says what record it leaves, and in which file.
+    """
 
     keeps_predictions: ClassVar[bool] = False
     """Whether every trial leaves the predictions of its test rows."""
-
-    results: type[Results]
-    """The record that the study leaves."""
-
-    name: str
-    kind: str
+    keeps_dev_losses: bool = False
+    """Whether every trial leaves the loss of each of its validation rows."""
     log_file: str = "study.log"
     """Where the driver's log is written, within the study's folder."""
+
+    def __init__(self, study: Plan) -> None:
+        self.study = study
 
     @abstractmethod
     def trials(self) -> Sequence[TrialPlan]:
         """Return the trials in their order; the same ones every time it is called."""
-
-    def param_space(self, pending: Sequence[str]) -> dict[str, Any]:
-        """Return what Tune chooses configs from: the trials still to be run; nothing when an algorithm does."""
-        from ray import tune
-
-        return {"trial": tune.grid_search(list(pending))}
 
     def pending(self, unsettled: Sequence[str]) -> Sequence[str]:
         """Return the trials that run in this session, given those that are not settled."""
@@ -80,7 +78,9 @@ class Strategy(ABC, Generic[Results]):
         return run_trial
 
     def tune_settings(self, concurrent_trials: int) -> dict[str, Any]:
-        """Return further arguments of ``tune.TuneConfig``, such as a scheduler or a search algorithm.
+        """Return further arguments of ``tune.TuneConfig``, such as a scheduler.
+
+        With a search algorithm (``search_alg``) that proposes the trials; Tune takes them in their order otherwise.
 
         Args:
             concurrent_trials: How many trials fit side by side.
@@ -92,7 +92,7 @@ class Strategy(ABC, Generic[Results]):
         return ()
 
     def ended(self, trials: Sequence[TrialStatus]) -> None:
-        """A trial ended; the statuses are those of all trials."""
+        """A trial ended, in this session or one before; the statuses are those of all trials."""
 
     def stage(self, config: Mapping[str, Any]) -> str:
         """Return which of its stages the trial of a config is in, for people."""

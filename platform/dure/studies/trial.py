@@ -24,10 +24,13 @@ from dure.storage.mirror import SharedFolder
 from dure.storage.pushing import push_end
 from dure.storage.remote import StorageError
 from dure.studies.divergence import DivergedError
+from dure.studies.strategy import TrialPlan
 from dure.training.run import RunRequest, one_line
 
 logger = logging.getLogger(__name__)
 
+Train = Callable[..., RunResult]
+"""Trains what a request says, as :func:`dure.runtime.fit.fit` does."""
 Listeners = Callable[[Experiment], Sequence[RunListener]]
 """Makes the listeners of a trial; called in the process that trains it."""
 
@@ -45,36 +48,38 @@ class TrialRequests:
         study: Name of the study.
         profile: The machine of every trial.
         path: Folder of the study.
-        experiments: Experiments that are known before the study runs, by the trial's name.
+        plans: The trials that are known before the study runs, by their names.
         listeners: Makes the listeners of a trial, of its experiment.
         keeps_predictions: Whether every trial leaves the predictions of its test rows.
-        folders: Folder of a trial within the study's, where it is not its name.
+        keeps_dev_losses: Whether every trial leaves the loss of each of its validation rows.
         stop_file: As soon as this file is there, trials save a checkpoint and return, and others do not begin.
         session: Names this run of the study among those that went on with it.
         shared: The folder of the study, when it is mirrored in storage.
         relay: Takes what trials say to the driver from other nodes, if there are some.
+        train: What trains in a trial.
     """
 
     study: str
     profile: Profile
     path: Path
-    experiments: Mapping[str, Experiment] = field(default_factory=dict)
+    plans: Mapping[str, TrialPlan] = field(default_factory=dict)
     listeners: Listeners = no_listeners
     keeps_predictions: bool = False
-    folders: Mapping[str, str] = field(default_factory=dict)
+    keeps_dev_losses: bool = False
     stop_file: Path | None = None
     session: str = ""
     shared: SharedFolder | None = None
     relay: Relay | None = None
+    train: Train = fit
 
     def path_of(self, name: str) -> Path:
         """Return the folder of a trial."""
-        return self.path / self.folders.get(name, name)
+        return self.plans.get(name, TrialPlan(name)).path_in(self.path)
 
     def of(self, config: Mapping[str, Any]) -> RunRequest:
         """Return what the trial of a config runs."""
         name = config["trial"]
-        experiment = self.experiments.get(name)
+        experiment = self.plans[name].experiment if name in self.plans else None
         if experiment is None:
             experiment = Experiment.model_validate_json(config["experiment"])
         return RunRequest(
@@ -84,6 +89,7 @@ class TrialRequests:
             resume=True,
             group=self.study,
             keeps_predictions=self.keeps_predictions,
+            keeps_dev_losses=self.keeps_dev_losses,
             stop_file=self.stop_file,
             shared=self.shared,
             listeners=tuple(self.listeners(experiment)),
@@ -143,7 +149,7 @@ def run_trial(config: Mapping[str, Any], requests: TrialRequests) -> None:
     request = requests.of(config)
     folder = request.folder()
     try:
-        fit_trial(request)
+        fit_trial(request, requests.train)
     except DureError as error:
         result = folder.read_result() or RunResult(
             name=request.experiment.name, state="failed", error=one_line(error)
@@ -153,7 +159,7 @@ def run_trial(config: Mapping[str, Any], requests: TrialRequests) -> None:
         folder.write_result(result)
 
 
-def fit_trial(request: RunRequest) -> RunResult:
+def fit_trial(request: RunRequest, train: Train) -> RunResult:
     """Run an experiment within a trial and pass its progress on to Tune.
 
     One worker trains in this process, which goes on to the next trial; more workers get processes of their
@@ -178,7 +184,7 @@ def fit_trial(request: RunRequest) -> RunResult:
         from ray.tune.integration.ray_train import TuneReportCallback
 
         callbacks = [TuneReportCallback()]
-    return fit(replace(request, listeners=(*request.listeners, reporter)), callbacks=callbacks)
+    return train(replace(request, listeners=(*request.listeners, reporter)), callbacks=callbacks)
 
 
 def named_trainable(

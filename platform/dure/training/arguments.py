@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dure.config.schema import Experiment, Profile
+from dure.config.schema import Experiment, Profile, TrainingConfig
 from dure.errors import UserError
 from dure.metrics.metric import Metric
 
@@ -26,10 +26,14 @@ def total_steps(experiment: Experiment, num_rows: int) -> int:
 
 def warmup_steps(experiment: Experiment, num_rows: int) -> int:
     """Return the optimiser steps of the warm-up; a ratio is taken of :func:`total_steps`, rounded up."""
-    training = experiment.training
+    return warmup_of(experiment.training, total_steps(experiment, num_rows))
+
+
+def warmup_of(training: TrainingConfig, num_steps: int) -> int:
+    """Return the optimiser steps of the warm-up of so many steps in all; a ratio of them is rounded up."""
     if training.warmup_steps is not None:
         return training.warmup_steps
-    return math.ceil(total_steps(experiment, num_rows) * training.warmup_ratio)
+    return math.ceil(num_steps * training.warmup_ratio)
 
 
 def worker_batch_size(experiment: Experiment, num_workers: int) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.trainer_callback import ExportableState
@@ -73,6 +74,15 @@ class Loop(SharedOutTraining, Trainer):  # type: ignore[misc]
                 output.metrics[f"{metric_key_prefix}_{name}"] = value
         return output
 
+    def losses_by_row(self: Any) -> list[float]:
+        """Return what each validation row adds to the validation loss, which is the mean of them; in one order."""
+        self.evaluation_loop(self.get_eval_dataloader(), "losses by row", prediction_loss_only=True)
+        losses, items = torch.cat(self._row_losses).double().chunk(2, dim=1)
+        # A loss per item, such as a token, weighs each row by its items; several tasks have items of their own.
+        in_all = items.sum(dim=0)
+        mean = self.parts.objective.mean_losses
+        return [mean(torch.cat([row * len(losses), in_all]))["loss"] for row in losses]
+
     def prediction_step(
         self: Any, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
@@ -86,7 +96,7 @@ class Loop(SharedOutTraining, Trainer):  # type: ignore[misc]
             if targets is not None:
                 losses = self.parts.objective.row_losses(answers, targets)
                 self._row_losses.append(self.accelerator.gather_for_metrics(losses).cpu())
-            if self.parts.validates == "loss":
+            if self.parts.validates == "loss" or prediction_loss_only:
                 return None, None, None
             if self.parts.validates == "text":
                 answers = None  # Logits over a whole vocabulary need not stay while text is generated.
@@ -172,6 +182,20 @@ class Loop(SharedOutTraining, Trainer):  # type: ignore[misc]
             if (chosen := [p for p in group["params"] if factors[id(p)] == factor])
         ]
         return optimizer
+
+    def _load_optimizer_and_scheduler(self: Any, checkpoint: str | None) -> None:
+        """Load both, and take the rate from the schedule: it is another one where the run became longer."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        schedule = self.lr_scheduler
+        if checkpoint is None or not isinstance(schedule, LambdaLR):
+            return
+        rates = [
+            base * factor(schedule.last_epoch)
+            for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+        ]
+        for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        schedule._last_lr = rates
 
     def _get_learning_rate(self: Any) -> float:
         """Return the rate before any factor, which is what records show."""

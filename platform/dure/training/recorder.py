@@ -18,6 +18,7 @@ from dure.events import RunListener, RunProgress
 from dure.files import append_json_line, read_json_lines, write_text
 from dure.runs.checkpoints import checkpoint_name
 from dure.runs.disk import DiskRoom
+from dure.runs.folder import vanished
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +74,13 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         total_steps: int,
         epoch: float,
     ) -> None:
-        """Write one record and tell the listeners; numbers that are not finite are written as null."""
+        """Write one record and tell the listeners; numbers that are not finite are written as null.
+
+        Raises:
+            RunError: The records before it are gone.
+        """
+        if self.is_main and not self.path.is_file():
+            raise vanished(self.path.parent)
         numbers = {
             key: float(value)
             for key, value in metrics.items()

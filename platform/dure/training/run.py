@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -24,7 +25,7 @@ from dure.files import read_json_lines, write_json, write_text
 from dure.modeling.weights import load_weights
 from dure.runs.disk import is_disk_full
 from dure.runs.environment import describe_environment
-from dure.runs.folder import RunFolder, RunResult
+from dure.runs.folder import RunFolder, RunResult, vanished
 from dure.runs.logs import captured_output
 from dure.runs.restarts import Restarts
 from dure.secrets import redacted
@@ -52,6 +53,7 @@ class RunRequest:
         layout: How the run's folder is laid out.
         warm_start: Weights to begin with in place of the experiment's.
         keeps_predictions: Whether the best model's predictions of the test rows are written to ``predictions.csv``.
+        keeps_dev_losses: Whether the best model's loss of every validation row is written to ``dev_losses.json``.
         stop_file: As soon as this file is there, the run saves a checkpoint and ends as ``interrupted``.
         restarts: Counts how often a process of the run died; None where nothing restarts one.
         shared: The folder that is mirrored in storage, which ``path`` is or lies in.
@@ -68,6 +70,7 @@ class RunRequest:
     layout: type[RunFolder] = RunFolder
     warm_start: Path | None = None
     keeps_predictions: bool = False
+    keeps_dev_losses: bool = False
     stop_file: Path | None = None
     restarts: Restarts | None = None
     shared: SharedFolder | None = None
@@ -202,7 +205,8 @@ def _recorded(request: RunRequest, folder: RunFolder, worker: Worker) -> Iterato
         )
         if worker.is_main:
             try:
-                folder.write_result(result)
+                if folder.experiment.is_file():  # else the folder was removed, and is not made anew for this
+                    folder.write_result(result)
             except OSError as failure:  # on a full disk; what is to be told is why the run failed
                 logger.error("the result cannot be written: %s", failure)
             for listener in request.listeners:
@@ -235,9 +239,7 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
     if worker.is_main:
         write_json(
             folder.environment,
-            describe_environment(
-                experiment, profile, data=corpus.fingerprints, num_workers=worker.num_workers
-            ),
+            describe_environment(experiment, profile, data=corpus.hashes, num_workers=worker.num_workers),
         )
     set_seed(experiment.experiment.seed)
     model = family.load_model(corpus.tokenizer, profile)
@@ -259,6 +261,12 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
     outcome = trainer.train(resume=request.resume)
     worker.stop.check(outcome["steps"])
     tested = {} if corpus.test is None else trainer.test(corpus.test)
+    if request.keeps_dev_losses and corpus.dev is not None:
+        losses = trainer.dev_losses()
+        if worker.is_main:
+            write_json(
+                folder.dev_losses, {"losses": [loss if math.isfinite(loss) else None for loss in losses]}
+            )
     if request.keeps_predictions:
         with trainer.whole_model() as model:
             if worker.is_main:
@@ -270,6 +278,8 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
     kept = memory.allocated_mb(profile.device) - device_before
     result = replace(result, metrics={**result.metrics, "unreleased_memory_mb": round(max(0.0, kept), 1)})
     if worker.is_main:
+        if not all(file.is_file() for file in (folder.experiment, folder.environment, folder.metrics)):
+            raise vanished(folder.path)
         room.write_alone("the result", lambda: folder.write_result(result))
         room.keep_to_budget()
         for listener in request.listeners:

@@ -27,6 +27,7 @@ from dure.modeling.precision import Precision, resolve
 from dure.modeling.shards import whole_weights
 from dure.runs import checkpoints
 from dure.runs.agreement import by_main
+from dure.runs.budget import bytes_of_weights
 from dure.runs.disk import DiskRoom
 from dure.runs.folder import RunFolder
 from dure.runs.forecast import forecast, num_parameters
@@ -213,11 +214,14 @@ class ModelTrainer:
         """
         if self.worker.is_main:
             checkpoints.remove_leftovers(self.folder.checkpoints)
-        by_main(lambda: self.room.check(self.foretold))
         choice = (
             by_main(lambda: checkpoints.choose(self.folder.checkpoints, self.metric, self.worker.notify))
             if resume
             else None
+        )
+        has_trained = choice is not None and choice.is_finished(self.total_steps)
+        by_main(
+            lambda: self.room.check(self.foretold, bytes_of_weights(self.folder), has_trained=has_trained)
         )
         self.rhythm.choice = choice
         checkpoint = None if choice is None else choice.path
@@ -244,7 +248,7 @@ class ModelTrainer:
         speed: dict[str, float] = {}
         if checkpoint is not None:
             self.recovery.load(checkpoint)
-        if choice is not None and choice.is_finished():
+        if choice is not None and has_trained:
             self._restore(choice)
         else:
             set_seed(self.experiment.experiment.seed)
@@ -271,6 +275,12 @@ class ModelTrainer:
         with self._out_of_memory_recorded():
             metrics: dict[str, float] = self.hf.evaluate()
         return metrics
+
+    def dev_losses(self) -> list[float]:
+        """Return what each validation row adds to the validation loss of the model as it is, in one order."""
+        with self._out_of_memory_recorded():
+            losses: list[float] = self.hf.losses_by_row()
+        return losses
 
     def test(self, dataset: datasets.Dataset) -> dict[str, float]:
         """Score rows that took no part in training or selection; names begin with ``test_``."""

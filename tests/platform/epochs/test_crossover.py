@@ -94,14 +94,26 @@ def test_a_crossover_that_wins_on_held_out_rows_is_kept_with_its_margins(weights
 def test_a_crossover_that_loses_on_held_out_rows_is_not_kept(weights):
     outcome = run(weights, rows=lambda state: row_losses(state, dict.fromkeys(MODULES, 6.0)))
     assert not outcome.is_crossover
-    assert outcome.kept == "uniform_soup"
+    assert outcome.kept == "ema"
     assert "no crossover is kept" in outcome.verdict()
-    assert outcome.as_dict()["modules"]["a"] == {str(epoch): 0.25 for epoch in EPOCHS}
+    assert outcome.as_dict()["modules"]["a"] == {"ema": 1.0}
+
+
+def test_the_baseline_that_is_kept_is_never_chosen_by_the_rows_that_it_is_reported_on(weights):
+    """By the selection rows 'ema' is the best baseline, whichever one the held-out rows would prefer."""
+    for liked in EPOCHS:
+        outcome = run(
+            weights, rows=lambda state, liked=liked: row_losses(state, dict.fromkeys(MODULES, liked))
+        )
+        assert outcome.kept == "ema"
+        baselines = [each for each in outcome.candidates if each.kind == "baseline"]
+        assert min(baselines, key=lambda each: each.selection).name == "ema"
+    assert "the best baseline by selection" in outcome.verdict()
 
 
 def test_a_crossover_that_is_no_better_than_a_baseline_is_not_kept(weights):
     outcome = run(weights, rows=lambda state: ROWS)
-    assert outcome.kept == "last"
+    assert outcome.kept == "ema"
     assert outcome.margins["last"].value == 0
 
 

@@ -36,13 +36,25 @@ RISING = points([1.0, 0.5, *[0.5 + 0.1 * place for place in range(12)]])
 def test_the_report_names_epochs_votes_and_where_it_was_going():
     text = sweet_spot_text(record(encoder=FLAT, head=RISING, lost=points([0.5, math.nan])))
     encoder, head, lost = (line.split() for line in text.splitlines() if line.startswith(("enc", "hea", "los"))
-                           and "%" in line)  # fmt: skip
+                           and ("%" in line or "diverged" in line))  # fmt: skip
     assert encoder[1:5] == ["14", "50", "%", "0.5000"]
     assert head[1] == "4"
     assert lost[-1] == "diverged"
     assert "head: rising at the end" in text
     assert "  fitting    2, 4, 6, 8" in text
     assert "standard deviation of 5 epochs below 0.01" in text
+
+
+def test_too_few_epochs_are_a_verdict_of_their_own():
+    two = record(encoder=points([0.6, 0.5]), head=points([0.5, 0.6]))
+    assert {row["verdict"] for row in two["modules"].values()} == {"too_few_epochs"}
+    text = sweet_spot_text(two)
+    assert "50 %" not in text
+    assert "unknown" not in text
+    assert (
+        "encoder, head: too few epochs to say anything. A sweet spot needs 5 validated epochs, a trend 8"
+        in text
+    )
 
 
 def test_a_narrow_terminal_keeps_the_epoch_and_the_confidence():

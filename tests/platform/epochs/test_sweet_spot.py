@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from dure.epochs.loss_series import Point, points_of, series_of
 from dure.epochs.sweet_spot import (
-    SweetSpotTracker,
     Thresholds,
     analysis_record,
     candidate_epochs,
@@ -89,12 +88,21 @@ def test_noise_is_not_stable_though_it_has_no_trend():
     assert found.votes["lowest"] == min(points, key=lambda point: point.eval_loss).epoch
 
 
-def test_one_epoch_is_the_best_there_is_with_little_confidence():
+def test_one_epoch_is_the_best_there_is_and_says_nothing():
     found = sweet_spot(series([0.5], train=0.0))
     assert found.epoch == 1
-    assert found.confidence == 0.5
+    assert found.verdict == "too_few_epochs"
+    assert found.confidence is None
     assert found.met == {"low": (1,), "stable": (), "fitting": (1,), "converged": (), "plateau": ()}
-    assert found.trend == "unknown"
+    assert found.trend == "too_few_epochs"
+
+
+@pytest.mark.parametrize(("num_epochs", "verdict"), [(4, "too_few_epochs"), (5, "found")])
+def test_a_sweet_spot_is_found_as_soon_as_one_window_is_full(num_epochs, verdict):
+    found = sweet_spot(series([1.0 - 0.1 * epoch for epoch in range(num_epochs)]))
+    assert found.verdict == verdict
+    assert (found.confidence is None) == (verdict == "too_few_epochs")
+    assert found.trend == "too_few_epochs"
 
 
 def test_a_module_without_a_finite_loss_has_no_sweet_spot():
@@ -158,17 +166,14 @@ losses = st.one_of(st.floats(-1, 1), st.sampled_from([0.0, 0.5, 0.5001, 0.51, ma
     st.sampled_from([Thresholds(), Thresholds(window=2, trend_window=3, max_std=0.3, low_within=0.3)]),
 )
 def test_what_is_named_in_the_end_was_a_candidate_ever_since(epochs, thresholds):
-    tracker = SweetSpotTracker(thresholds)
-    kept: list[frozenset[int]] = []
-    for epoch, (loss, train, is_saved) in enumerate(epochs, start=1):
-        tracker.feed(epoch, {"one": (train, loss)}, is_saved=is_saved)
-        kept.append(tracker.epochs_to_keep())
     points = [Point(epoch, train, loss) for epoch, (loss, train, _) in enumerate(epochs, start=1)]
     saved = {epoch for epoch, (_, _, is_saved) in enumerate(epochs, start=1) if is_saved}
-    assert tracker.sweet_spots() == ({"one": sweet_spot(points, thresholds, saved=saved)} if epochs else {})
-    if epochs:
-        for named in tracker.sweet_spots()["one"].votes.values():
-            assert named is None or all(named in candidates for candidates in kept[named - 1 :])
+    kept = [
+        candidate_epochs(points[:end], thresholds, saved={epoch for epoch in saved if epoch <= end})
+        for end in range(1, len(points) + 1)
+    ]
+    for named in sweet_spot(points, thresholds, saved=saved).votes.values():
+        assert named is None or all(named in candidates for candidates in kept[named - 1 :])
 
 
 def test_few_epochs_are_candidates_at_a_time():
@@ -180,15 +185,6 @@ def test_few_epochs_are_candidates_at_a_time():
         points.append(Point(epoch, loss - 0.003 * epoch, loss))
         most = max(most, len(candidate_epochs(points)))
     assert most <= 8
-
-
-def test_an_epoch_that_comes_again_after_a_resumption_replaces_what_was_known():
-    tracker = SweetSpotTracker()
-    for epoch, loss in ((1, 0.9), (2, 0.1), (3, 0.2)):
-        tracker.feed(epoch, {"one": (None, loss)})
-    tracker.feed(2, {"one": (None, 0.8)})
-    assert tracker.series["one"] == [Point(1, None, 0.9), Point(2, None, 0.8)]
-    assert tracker.saved == {1, 2}
 
 
 def test_the_record_is_json_and_holds_epochs(tmp_path):

@@ -212,3 +212,25 @@ def test_a_full_disk_is_on_the_screen_at_once_while_the_run_waits(tiny, cpu, sma
     assert any(line.startswith("there is room again") for line in notes.lines)
     assert sorted(set(notes.steps)) == list(range(7))
     assert [type(entry.event) for entry in read_events(disk / "run" / "events.jsonl")][-1] is RunResult
+
+
+def test_the_stream_keeps_no_secret_wherever_it_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "v3ry-s3cret")
+    relayed: list[bytes] = []
+    log = EventLog(tmp_path / "events.jsonl", "worker 0", relayed.append)
+    log.notified("postgresql://alice:pa-w0rd@db.lab/sweeps and v3ry-s3cret")
+    log.write(TrialStatus("a", "failed", tmp_path, error="v3ry-s3cret is refused"))
+    for text in ((tmp_path / "events.jsonl").read_text(encoding="utf-8"), b"".join(relayed).decode()):
+        assert "w0rd" not in text
+        assert "s3cret" not in text
+    notice, status = (entry.event for entry in read_events(tmp_path / "events.jsonl"))
+    assert notice == Notice("postgresql://alice:***@db.lab/sweeps and <hidden>")
+    assert isinstance(status, TrialStatus)
+    assert status.error == "<hidden> is refused"
+
+
+def test_a_line_nested_without_end_is_left_out_like_other_broken_ones(tmp_path):
+    file = tmp_path / "events.jsonl"
+    file.write_text('{"event": ' + "[" * 100_000 + "\n", encoding="utf-8")
+    EventLog(file, "driver").notified("after it")
+    assert [entry.event for entry in read_events(file)] == [Notice("after it")]

@@ -95,7 +95,7 @@ def test_a_table_is_encoded_once_for_all_ratios_and_its_fingerprint_stays(tiny, 
     files = sorted((cache_folder() / "encoded").iterdir())
     part, told = loaded(at_ratio(experiment, "1/3"))
     assert sorted((cache_folder() / "encoded").iterdir()) == files
-    assert part.fingerprints == whole.fingerprints
+    assert part.hashes == whole.hashes
     assert f"training on {len(part.train)} of {len(whole.train)} rows" in "\n".join(told)
     assert "(data.train_ratio=1/3), drawn by seed 42" in "\n".join(told)
 
@@ -166,7 +166,7 @@ def test_a_table_that_is_used_whole_is_encoded_once_for_all_folds(tiny, tmp_path
         assert len(list((cache_folder() / "encoded").glob("*.arrow"))) == 3, (
             "train without overlap, dev, train"
         )
-    assert len({corpus.fingerprints["train"] for corpus in corpora}) == 1
+    assert len({corpus.hashes["train"] for corpus in corpora}) == 1
 
 
 def test_a_fold_needs_no_validation_table(tiny, tmp_path):

@@ -190,8 +190,8 @@ def _foretold(checkpoint, final_model):
 def test_a_run_that_cannot_fit_is_refused_before_it_starts(tmp_path):
     room = DiskRoom(tmp_path, StorageConfig(), tell=print)
     with pytest.raises(UserError, match=r"are free, and the run needs [\d.]+ GB"):
-        room.check(_foretold(10**15, 10**15))
+        room.check(_foretold(10**15, 10**15), 0)
     tight = DiskRoom(tmp_path, StorageConfig(max_gb=0.001), tell=print)
-    tight.check(_foretold(300_000, 300_000))
+    tight.check(_foretold(300_000, 300_000), 0)
     with pytest.raises(UserError, match=r"needs 3.0 MB at least, more than storage.max_gb 0.001"):
-        tight.check(_foretold(10**6, 10**6))
+        tight.check(_foretold(10**6, 10**6), 0)

@@ -11,7 +11,8 @@ from dure.errors import UserError
 from dure.events import RunListener, StudyListener
 from dure.files import read_json_lines
 from dure.runs.folder import RunFolder
-from dure.studies.adapter import SUMMARY, run_study
+from dure.studies.adapter import run_study
+from dure.studies.batch.driver import BatchKind
 from dure.studies.batch.plan import BatchStudy, only
 from dure.studies.batch.strategy import Batch
 
@@ -73,7 +74,7 @@ def test_a_failure_stops_nobody_and_the_next_session_only_does_the_rest(tiny, cp
     assert summary.state == "failed"
     assert summary.best in ("first", "last")
     assert "nothing_like_it" in summary.experiments[1].error
-    assert json.loads((tmp_path / SUMMARY).read_text(encoding="utf-8")) == summary.as_json()
+    assert json.loads((tmp_path / BatchKind.results_file).read_text(encoding="utf-8")) == summary.as_json()
     # One process took all three trials, and each left nothing behind in it.
     assert (tmp_path / "first" / "pid").read_text() == (tmp_path / "last" / "pid").read_text()
     assert all(e.metrics.get("unreleased_memory_mb", 0) < 1 for e in summary.experiments)
@@ -136,4 +137,4 @@ def test_only_takes_numbers_and_names():
 
 def test_two_experiments_of_one_name_are_refused(tiny, study):
     with pytest.raises(UserError, match="two experiments"):
-        Batch(study, [tiny("t5"), tiny("t5")])
+        study.resolved([tiny("t5"), tiny("t5")])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -12,12 +11,10 @@ from dure.cli.app import verb
 from dure.cli.printing import print_result, tell
 from dure.config.families import trusting
 
-Run = Annotated[Path, typer.Argument(help="Folder of a finished run.", metavar="RUN")]
-
 
 @verb("crossover", place=80)
 def crossover(
-    run: Run,
+    run: options.Run,
     search: Annotated[
         Literal["both", "greedy", "optuna", "none"],
         typer.Option(help="How to search the epoch of every module."),

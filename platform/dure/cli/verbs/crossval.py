@@ -17,7 +17,7 @@ def crossval(
         typer.Argument(
             help="Experiments by name or YAML file, and settings laid over all of them.",
             metavar="EXPERIMENT… [KEY=VALUE…]",
-            autocompletion=options.experiment_names,
+            autocompletion=options.named("experiment"),
         ),
     ],
     folds: Annotated[

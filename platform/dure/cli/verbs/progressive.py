@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import typer
@@ -107,23 +107,13 @@ def progressive(
     from dure.cli.running import run_study
     from dure.config.loading import checked
     from dure.studies.life_cycle import stored_for
-    from dure.studies.progressive.plan import ProgressiveStudy, Ratios, plan_progressive
+    from dure.studies.progressive.plan import ProgressiveStudy, plan_progressive
 
     own = [] if pretrained is None else [f"model.checkpoint={pretrained}"]
     said = {"experiment": experiment, "overrides": [*own, *(overrides or ())]}
     bare = checked(ProgressiveStudy, said, {}, "dure progressive")
     asked = common.asked()
-    study = plan_progressive(
-        bare,
-        ratios=Ratios(stages.start_ratio, stages.step_size, stages.max_ratio, stages.ratios),
-        candidates=tried.candidates or (),
-        num_candidates=tried.num_candidates,
-        before=stored_for(bare, asked),
-        epochs_per_stage=stages.epochs_per_stage,
-        max_batch_size=stages.batch_size,
-        max_memory_mb=stages.max_memory_mb,
-        reduction=tried.reduction,
-        min_gain=tried.min_gain,
-        on_baseline=tried.on_baseline,
-    )
+    grown = asdict(stages)
+    grown["max_batch_size"] = grown.pop("batch_size")
+    study = plan_progressive(bare, before=stored_for(bare, asked), **grown, **asdict(tried))
     return run_study(study, asked, as_json=common.as_json)

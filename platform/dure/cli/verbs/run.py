@@ -17,7 +17,7 @@ def run(
         typer.Argument(
             help="Study of any kind, or experiment: by name (see `dure list`) or YAML file.",
             metavar="STUDY",
-            autocompletion=options.runnable_names,
+            autocompletion=options.named("study", "experiment"),
         ),
     ],
     overrides: options.Overrides = None,

@@ -20,7 +20,7 @@ def sweep(
         typer.Option(
             help="Search space by name or file; learning_rate (1e-5 to 1e-2) when not given.",
             metavar="NAME",
-            autocompletion=options.space_names,
+            autocompletion=options.named("space"),
         ),
     ] = None,
     sampler: Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,12 +11,10 @@ from dure.cli.app import verb
 from dure.cli.printing import print_result, tell
 from dure.config.families import trusting
 
-Run = Annotated[Path, typer.Argument(help="Folder of a finished run.", metavar="RUN")]
-
 
 @verb("sweet-spot", place=70)
 def sweet_spot(
-    run: Run,
+    run: options.Run,
     window: Annotated[int, typer.Option(min=2, help="Epochs that must be stable and converged.")] = 5,
     max_std: Annotated[
         float, typer.Option(min=0, help="Largest standard deviation of a stable window.")

@@ -17,8 +17,11 @@ def train(
     """Run one experiment."""
     from dure.cli.running import run_experiment
     from dure.config.loading import load_experiment
-    from dure.studies.sweep.driver import winner_overrides
+    from dure.studies.sweep.driver import check_for, winner_overrides
 
     best = [] if from_sweep is None else winner_overrides(from_sweep)
     chosen = load_experiment(experiment, [*best, *(overrides or ())])
-    return run_experiment(chosen, common.asked(), as_json=common.as_json)
+    asked = common.asked()
+    if from_sweep is not None:
+        check_for(from_sweep, asked.shape(chosen), tell=asked.tell)
+    return run_experiment(chosen, asked, as_json=common.as_json)

@@ -10,7 +10,9 @@ _ROWS = 16
 
 @verb("train-local", place=120, background=True)
 def train_local(
-    overrides: options.Overrides = None, preset: unified.Preset = "730m", *, common: unified.Rows
+    overrides: options.Overrides = None, preset: unified.Preset = None, *, common: unified.Rows
 ) -> int:
     """Train one epoch on a few rows and tell what memory it took: no sweep, no crossover."""
-    return unified.run_preset(preset, overrides, common, few=_ROWS, epochs=1, sweep=False, crossover=False)
+    return unified.run_preset(
+        preset, overrides, common, default=unified.PRESET, few=_ROWS, epochs=1, sweep=False, crossover=False
+    )

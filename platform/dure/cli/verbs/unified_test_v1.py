@@ -13,12 +13,17 @@ from dure.cli.app import verb
 @verb("unified-test-v1", place=110, background=True)
 def unified_test_v1(
     overrides: options.Overrides = None,
-    preset: Annotated[Literal["800m", "320m"], typer.Option(help="Size of the older model.")] = "800m",
-    epochs: unified.Epochs = unified.TEST_EPOCHS,
+    preset: Annotated[
+        Literal["800m", "320m"] | None,
+        typer.Option(help="Size of the older model (800m); with --resume that of the folder."),
+    ] = None,
+    epochs: unified.TestEpochs = None,
     resume: unified.ResumeFrom = None,
     *,
     common: unified.Rows,
 ) -> int:
     """Try the unified training with one of the older models."""
     every = ["training.keep_epochs=1", *(overrides or ())]
-    return unified.run_preset(preset, every, common, resume=resume, epochs=epochs)
+    if epochs is None and resume is None:
+        epochs = unified.TEST_EPOCHS
+    return unified.run_preset(preset, every, common, default="800m", resume=resume, epochs=epochs)

@@ -22,7 +22,7 @@ def validate(
             help="Experiment by name (see `dure list`) or YAML file; that of the run of --checkpoint, "
             "or only the environment, when not given.",
             metavar="[EXPERIMENT]",
-            autocompletion=options.experiment_names,
+            autocompletion=options.named("experiment"),
         ),
     ] = None,
     overrides: options.Overrides = None,

@@ -13,14 +13,7 @@ from dure.cli.printing import print_result, tell
 
 @verb("verify-resume", place=140)
 def verify_resume(
-    experiment: Annotated[
-        str,
-        typer.Argument(
-            help="Experiment by name (see `dure list`) or YAML file.",
-            metavar="EXPERIMENT",
-            autocompletion=options.experiment_names,
-        ),
-    ],
+    experiment: options.ExperimentName,
     overrides: options.Overrides = None,
     kills: Annotated[
         int, typer.Option(min=0, help="Times that it is killed, beside one SIGTERM.", metavar="N")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.console import RenderableType
 
@@ -11,10 +11,13 @@ from dure.config.schema import Experiment
 from dure.reporting.summary import summary_table
 from dure.studies.batch.plan import BatchStudy
 from dure.studies.batch.results import BatchResults
-from dure.studies.kind import Kind, Session
+from dure.studies.kind import Session, TrialKind
+
+if TYPE_CHECKING:
+    from dure.studies.batch.strategy import Batch
 
 
-class BatchKind(Kind[BatchStudy, BatchResults]):
+class BatchKind(TrialKind[BatchStudy, BatchResults]):
     """A finished experiment of the folder is not run again; an interrupted one continues from its checkpoint."""
 
     results = BatchResults
@@ -37,21 +40,11 @@ class BatchKind(Kind[BatchStudy, BatchResults]):
         """Return the columns of the table."""
         return self.study.metrics
 
-    def run(self, session: Session) -> BatchResults:
-        """Run the experiments side by side."""
-        from dure.reporting.tracking import trackers_for
-        from dure.studies.adapter import run_study
+    def strategy(self, session: Session) -> Batch:
+        """Return one trial per experiment."""
         from dure.studies.batch.strategy import Batch
 
-        experiments = self.shown()
-        return run_study(
-            Batch(self.study, experiments),
-            profile=session.profile,
-            path=session.path,
-            follower=session.follower,
-            listeners=trackers_for,
-            address=session.address,
-        )
+        return Batch(self.study, self.shown())
 
     @staticmethod
     def table(results: BatchResults) -> RenderableType:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from dure.config.scalars import Text
 from dure.errors import UserError, nearest
-from dure.studies.plan import StudyPlan
+from dure.studies.plan import SeveralExperiments
 
 if TYPE_CHECKING:
     from dure.studies.kind import Kind
 
 
-class BatchStudy(StudyPlan):
+class BatchStudy(SeveralExperiments):
     """Several experiments side by side, compared in one table."""
 
     suffix: ClassVar[str] = "batch"
@@ -23,19 +23,10 @@ class BatchStudy(StudyPlan):
 
     kind: Literal["batch"] = "batch"
     """Kind of the study; a file must name it."""
-    experiments: tuple[Text, ...] = Field(min_length=1)
-    """Experiments by name or file, in the order of the table."""
     metrics: tuple[Text, ...] = Field(
         default=("eval_rouge1", "eval_rouge2", "eval_rougeL", "eval_rouge_sum", "eval_loss"), min_length=1
     )
     """Columns of the table; the first one ranks."""
-
-    @field_validator("experiments")
-    @classmethod
-    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(value)) < len(value):
-            raise ValueError("each experiment once, since each has one folder")
-        return value
 
     def chosen(self, wanted: str | None) -> BatchStudy:
         """Return the batch with those experiments only that ``--only`` asks for; all when not given.
@@ -44,11 +35,6 @@ class BatchStudy(StudyPlan):
             UserError: It names none of them.
         """
         return self if wanted is None else self.with_values(experiments=tuple(only(self.experiments, wanted)))
-
-    @property
-    def sources(self) -> Sequence[str]:
-        """The experiments, by name or file."""
-        return self.experiments
 
     @classmethod
     def kind_of(cls) -> type[Kind[Any, Any]]:

@@ -10,11 +10,10 @@ from dure.errors import UserError, nearest
 from dure.events import TrialStatus
 from dure.metrics.metric import Metric, choosable, definitions, undeclared
 from dure.studies.batch.plan import BatchStudy
-from dure.studies.batch.results import BatchResults
 from dure.studies.strategy import Strategy, TrialPlan
 
 
-class Batch(Strategy[BatchResults]):
+class Batch(Strategy[BatchStudy]):
     """Runs every experiment once.
 
     Args:
@@ -22,23 +21,11 @@ class Batch(Strategy[BatchResults]):
         experiments: Its experiments, resolved, in its order.
 
     Raises:
-        UserError: Two experiments bear the same name, or the first metric cannot rank them.
+        UserError: The first metric cannot rank them.
     """
 
-    kind = "batch"
-    results = BatchResults
-
     def __init__(self, study: BatchStudy, experiments: Sequence[Experiment]) -> None:
-        self.name = study.name
-        self.study = study
-        names = [experiment.name for experiment in experiments]
-        for name in names:
-            if names.count(name) > 1:
-                raise UserError(
-                    f"two experiments are named '{name}'",
-                    where=f"study {study.name}",
-                    expected="distinct experiment.name, since each has a folder of its own",
-                )
+        super().__init__(study)
         self.metrics = column_metrics(study, experiments)
         self._trials = tuple(TrialPlan(experiment.name, experiment) for experiment in experiments)
 

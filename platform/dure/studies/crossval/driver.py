@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -15,15 +14,15 @@ from dure.outputs import RUN_RECORD
 from dure.studies.crossval.plan import CrossvalStudy
 from dure.studies.crossval.report import crossval_table
 from dure.studies.crossval.results import CrossvalResults
-from dure.studies.kind import Kind, Session
+from dure.studies.kind import Session, TrialKind
 
 if TYPE_CHECKING:
-    from dure.studies.crossval.strategy import Scores
+    from dure.studies.crossval.strategy import Crossval
 
 OUT_OF_FOLD = "oof_predictions.csv"
 
 
-class CrossvalKind(Kind[CrossvalStudy, CrossvalResults]):
+class CrossvalKind(TrialKind[CrossvalStudy, CrossvalResults]):
     """Leaves a folder per fold, and for every experiment its predictions out of fold and its confusions."""
 
     results = CrossvalResults
@@ -46,32 +45,15 @@ class CrossvalKind(Kind[CrossvalStudy, CrossvalResults]):
         shown = self.shown()
         return {"." if len(shown) == 1 else each.name: each for each in shown}
 
-    def watched(self) -> Sequence[str]:
-        """Return what the first experiment is judged by."""
-        return [self.experiments[0].training.best_metric]
-
-    def run(self, session: Session) -> CrossvalResults:
-        """Run the folds that are left, and put together what they left."""
-        from dure.reporting.tracking import trackers_for
-        from dure.studies.adapter import run_study
+    def strategy(self, session: Session) -> Crossval:
+        """Return one trial per experiment and fold."""
         from dure.studies.crossval.strategy import Crossval
 
-        experiments = self.shown()
-        strategy = Crossval(
-            self.study,
-            experiments,
-            session.path,
-            judge=partial(_clearly_worse, self.study, experiments[0]),
-        )
-        results = run_study(
-            strategy,
-            profile=session.profile,
-            path=session.path,
-            follower=session.follower,
-            listeners=trackers_for,
-            address=session.address,
-        )
-        return _put_together(self.study, [each.name for each in experiments], session.path, results)
+        return Crossval(self.study, self.shown(), session.path)
+
+    def completed(self, results: CrossvalResults, session: Session) -> CrossvalResults:
+        """Return what the folds say together, and write their predictions."""
+        return _put_together(self.study, [each.name for each in self.shown()], session.path, results)
 
     @staticmethod
     def table(results: CrossvalResults) -> RenderableType:
@@ -109,31 +91,6 @@ def _put_together(
     )
     values = {**results.as_json(), "experiments": found, "comparisons": compared}
     return CrossvalResults.model_validate(values)
-
-
-def _clearly_worse(study: CrossvalStudy, first: Experiment, scores: Scores) -> dict[str, str]:
-    """Return the experiments that are clearly worse than the best on the folds that both have."""
-    from statistics import fmean
-
-    from dure.family import load_family
-    from dure.studies.crossval.comparison import is_clearly_worse
-
-    metric = load_family(first).best_metric
-    scored = {name: each for name, each in scores.items() if each}
-    if len(scored) < 2:
-        return {}
-    best = min(scored, key=lambda name: (-len(scored[name]), metric.cost(fmean(scored[name].values()))))
-    worse = {}
-    for name, each in scored.items():
-        shared = sorted(each.keys() & scored[best].keys())
-        if name != best and is_clearly_worse(
-            [each[number] for number in shared],
-            [scored[best][number] for number in shared],
-            num_folds=study.folds,
-            metric=metric,
-        ):
-            worse[name] = f"clearly worse than {best} on {len(shared)} folds"
-    return worse
 
 
 def fold_runs(path: Path, fold: int | None) -> list[Path]:

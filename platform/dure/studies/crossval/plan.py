@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from dure.config.data import SAMPLE
 from dure.config.loading import checked
-from dure.config.scalars import Bool, Int, Text
+from dure.config.scalars import Bool, Int
 from dure.config.schema import Experiment
 from dure.errors import UserError
-from dure.studies.plan import StudyPlan
+from dure.studies.plan import SeveralExperiments, given
 
 if TYPE_CHECKING:
     from dure.studies.kind import Kind
 
 
-class CrossvalStudy(StudyPlan):
+class CrossvalStudy(SeveralExperiments):
     """Experiments trained once per fold of their training table, each judged on rows that it never saw."""
 
     suffix: ClassVar[str] = "crossval"
@@ -27,8 +27,6 @@ class CrossvalStudy(StudyPlan):
 
     kind: Literal["crossval"] = "crossval"
     """Kind of the study; a file must name it."""
-    experiments: tuple[Text, ...] = Field(min_length=1)
-    """Experiments by name or file, in the order of the table; the first is what the others are compared with."""
     folds: Int = Field(default=5, ge=2)
     """Parts that the training table is cut into; every experiment gets the same ones."""
     seed: Int = Field(default=42, ge=0, lt=2**32)
@@ -36,17 +34,15 @@ class CrossvalStudy(StudyPlan):
     drop_worse: Bool = False
     """Train an experiment on no further folds once it is clearly worse than the best."""
 
-    @field_validator("experiments")
-    @classmethod
-    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(value)) < len(value):
-            raise ValueError("each experiment once, since each has one folder")
-        return value
+    def continued(self, before: Self, where: str) -> Self:
+        """Return the cross-validation as it goes on in a folder, where further experiments may come after its own."""
+        return super().continued(before, where).with_values(experiments=self.experiments)
 
-    @property
-    def sources(self) -> Sequence[str]:
-        """The experiments, by name or file."""
-        return self.experiments
+    def is_same(self, key: str, before: Self) -> bool:
+        """Return whether a key is as before; further experiments may come where each has a folder of its own."""
+        if key != "experiments" or len(before.experiments) == 1:
+            return super().is_same(key, before)
+        return self.experiments[: len(before.experiments)] == before.experiments
 
     def resolved(self, experiments: Sequence[Experiment]) -> Self:
         """Return the cross-validation with its seed.
@@ -54,17 +50,11 @@ class CrossvalStudy(StudyPlan):
         Raises:
             UserError: The experiments do not share their rows, or two bear one name.
         """
-        first, names = experiments[0], [each.name for each in experiments]
-        if len(set(names)) < len(names):
-            raise UserError(
-                f"two experiments bear one name: {', '.join(names)}",
-                where=self.name or "dure crossval",
-                expected="distinct experiment.name, since each has a folder of its own",
-            )
+        first = experiments[0]
+        study = super().resolved(experiments)
         for each in experiments[1:]:
             _check_shared_rows(each, first)
-        given = "seed" in self.model_fields_set
-        return self.with_values(seed=self.seed if given else first.experiment.seed)
+        return study if "seed" in study.model_fields_set else study.with_values(seed=first.experiment.seed)
 
     @classmethod
     def kind_of(cls) -> type[Kind[Any, Any]]:
@@ -74,29 +64,14 @@ class CrossvalStudy(StudyPlan):
         return CrossvalKind
 
 
-def plan_crossval(
-    experiments: Sequence[str],
-    *,
-    overrides: Sequence[str] = (),
-    folds: int | None = None,
-    drop_worse: bool = False,
-) -> CrossvalStudy:
-    """Return the cross-validation that the options describe.
-
-    Args:
-        experiments: What is compared, by name or file.
-        overrides: ``a.b=value`` texts for all of them.
-        folds: Parts that the training table is cut into; 5 when not given.
-        drop_worse: Whether a clearly worse experiment gets no further folds.
+def plan_crossval(experiments: Sequence[str], **options: Any) -> CrossvalStudy:
+    """Return the cross-validation of experiments; ``options`` are keys of :class:`CrossvalStudy`, if they were given.
 
     Raises:
         UserError: One of them is wrong.
     """
-    given = {"overrides": list(overrides) or None, "folds": folds, "drop_worse": drop_worse or None}
-    values = {key: value for key, value in given.items() if value is not None}
-    return checked(
-        CrossvalStudy, {"experiments": list(experiments), **values}, {("folds",): "--folds"}, "dure crossval"
-    )
+    values = {"experiments": list(experiments), **given(options)}
+    return checked(CrossvalStudy, values, {("folds",): "--folds"}, "dure crossval")
 
 
 def _check_shared_rows(experiment: Experiment, first: Experiment) -> None:

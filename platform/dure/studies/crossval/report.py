@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from dure.metrics.metric import Metric, recorded
-from dure.reporting.columns import Column, FittedTable
+from dure.reporting.columns import Column, FittedTable, column, state_text
 from dure.reporting.figures import (
     NOTHING,
     class_figure,
@@ -22,12 +22,12 @@ from dure.reporting.figures import (
     number,
     one_line,
     shown_path,
+    study_title,
 )
 
 _SHORTEST = 16
 _FILE = "crossval_summary.txt"
 _CLASS_FIGURES = ("precision", "recall", "f1")
-_STYLES = {"completed": "green", "failed": "red", "diverged": "red", "stopped": "cyan", "dropped": "cyan"}
 
 Row = Mapping[str, Any]
 
@@ -67,9 +67,7 @@ def _title(summary: Mapping[str, Any]) -> str:
     parts = [counted(summary["num_folds"], "fold")]
     if len(summary["experiments"]) > 1:
         parts.append(counted(len(summary["experiments"]), "experiment"))
-    state = summary["state"]
-    end = "" if state == "completed" else f" · {state}"
-    return f"{summary['study']} · {', '.join(parts)} in {duration(summary['seconds'])}{end}"
+    return study_title(summary["study"], parts, summary["seconds"], summary["state"])
 
 
 def _overview(summary: Mapping[str, Any]) -> list[Column]:
@@ -81,13 +79,13 @@ def _overview(summary: Mapping[str, Any]) -> list[Column]:
         ]
 
     columns = [
-        Column("experiment", [Text(row["name"]) for row in experiments], is_text=True, shortest=_SHORTEST),
-        _column("folds", (_num_completed(row) for row in experiments), rank=2),
-        _column(metric_label(metric), scores(metric)),
+        column("experiment", (row["name"] for row in experiments), is_text=True, shortest=_SHORTEST),
+        column("folds", (_num_completed(row) for row in experiments), rank=2),
+        column(metric_label(metric), scores(metric)),
     ]
     others = [each for each in _metrics(experiments, summary) if each.name != metric.name]
     for place, each in enumerate(others):
-        columns.append(_column(metric_label(each), scores(each), rank=3 + place))
+        columns.append(column(metric_label(each), scores(each), rank=3 + place))
     return columns
 
 
@@ -96,34 +94,32 @@ def _fold_columns(experiment: Row, summary: Mapping[str, Any]) -> list[Column]:
     folds: Sequence[Row] = experiment["folds"]
     overall: Row = experiment.get("overall") or {}
     last = ["mean", "± std", *(["all rows"] if overall else [])]
-    empty = [Text("")] * len(last)
-    columns = [
-        Column("fold", [Text(str(name)) for name in [*(fold["fold"] for fold in folds), *last]], is_text=True)
-    ]
+    empty = [""] * len(last)
+    columns = [column("fold", [*(fold["fold"] for fold in folds), *last], is_text=True)]
     if any(fold["state"] != "completed" for fold in folds):
-        states = [Text(fold["state"], style=_STYLES.get(fold["state"], "")) for fold in folds]
-        columns.append(Column("state", [*states, *empty], rank=1, is_text=True))
+        states = [state_text(fold["state"]) for fold in folds]
+        columns.append(column("state", [*states, *empty], 1, is_text=True))
     metrics = sorted(_metrics([experiment], summary), key=lambda each: each.name != summary["metric"])
     for place, each in enumerate(metrics):
         cells = [metric_figure(each, fold["metrics"].get(each.name)) for fold in folds]
         cells += [metric_figure(each, experiment[over].get(each.name)) for over in ("mean", "std")]
         if overall:
             cells.append(metric_figure(each, overall[each.name]) if each.name in overall else "")
-        columns.append(_column(metric_label(each), cells, rank=3 + place if place else 0))
-    times = [Text(duration(fold["seconds"])) for fold in folds]
-    columns.append(Column("time", [*times, *empty], rank=2))
+        columns.append(column(metric_label(each), cells, rank=3 + place if place else 0))
+    times = [duration(fold["seconds"]) for fold in folds]
+    columns.append(column("time", [*times, *empty], 2))
     return columns
 
 
 def _class_columns(experiment: Row, classes: Sequence[str]) -> list[Column]:
     mean, std = experiment["mean"], experiment["std"]
-    columns = [Column("class", [Text(name) for name in classes], is_text=True)]
+    columns = [column("class", classes, is_text=True)]
     for figure in _CLASS_FIGURES:
         names = [f"{figure}[{label}]" for label in classes]
         cells = (mean_and_std(name, mean.get(name), std.get(name)) for name in names)
-        columns.append(_column(metric_label(figure), cells, rank=0 if figure == "f1" else 1))
+        columns.append(column(metric_label(figure), cells, rank=0 if figure == "f1" else 1))
     supports = (_support(experiment, label) for label in classes)
-    columns.append(_column("rows", supports, rank=2))
+    columns.append(column("rows", supports, rank=2))
     return columns
 
 
@@ -134,24 +130,29 @@ def _comparison_columns(summary: Mapping[str, Any]) -> list[Column]:
     rows = [pair.get("rows") or {} for pair in pairs]
     level = next((one["level"] for one in found if one), 0.95)
     columns = [
-        _column("a", (pair["a"] for pair in pairs), is_text=True),
-        _column("b", (pair["b"] for pair in pairs), is_text=True),
-        _column("folds", (pair["folds"] for pair in pairs), rank=4),
-        _column(f"a - b: {metric_label(metric)}", (metric_change(metric, one.get("value")) for one in found)),
-        _column(f"{100 * level:g} % interval", (_interval(metric, one) for one in found)),
-        _column("p", (_p_value(pair.get("p_holm")) for pair in pairs), rank=1),
+        column("a", (pair["a"] for pair in pairs), is_text=True, shortest=_SHORTEST),
+        column("b", (pair["b"] for pair in pairs), is_text=True, shortest=_SHORTEST),
+        column("folds", (pair["folds"] for pair in pairs), rank=4),
+        column(f"a - b: {metric_label(metric)}", (metric_change(metric, one.get("value")) for one in found)),
+        column(f"{100 * level:g} % interval", (_interval(metric, one) for one in found)),
+        column("p", (_p_value(pair.get("p_holm")) for pair in pairs), rank=1),
     ]
     if any(rows):
         draws = [(row.get("bootstrap") or {}) for row in rows]
         for name in dict.fromkeys(name for draw in draws for name in draw):
             cells = (_interval(name, draw.get(name) or {}) for draw in draws)
-            columns.append(_column(f"rows: {metric_label(name)}", cells, rank=3))
-        columns.append(_column("McNemar p", (_p_value(row.get("mcnemar_holm")) for row in rows), rank=2))
+            columns.append(column(f"rows: {metric_label(name)}", cells, rank=3))
+        columns.append(column("McNemar p", (_p_value(row.get("mcnemar_holm")) for row in rows), rank=2))
     return columns
 
 
 def _notes(summary: Mapping[str, Any]) -> list[str]:
     notes = []
+    if len(summary["experiments"]) > 1:
+        notes.append(
+            "the first experiment is first on these rows, so that its score is a little flattered: what is certain of "
+            "it, the comparisons say"
+        )
     if any(experiment["std"] for experiment in summary["experiments"]):
         notes.append("±: sample standard deviation over folds")
     if any(experiment.get("overall") for experiment in summary["experiments"]):
@@ -227,7 +228,3 @@ def _p_value(value: float | None) -> str:
     if value is None:
         return NOTHING
     return "< 0.001" if value < 1e-3 else f"{value:.3f}"
-
-
-def _column(heading: str, cells: Iterable[Any], rank: int = 0, *, is_text: bool = False) -> Column:
-    return Column(heading, [Text(str(cell)) for cell in cells], rank, is_text, _SHORTEST if is_text else None)

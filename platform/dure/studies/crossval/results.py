@@ -58,9 +58,13 @@ class ExperimentRecord(Record):
     folds: tuple[FoldRecord, ...]
     """Those that have begun."""
     mean: Mapping[str, float]
+    """By metric, over the folds that completed; figures of a class only over folds that have rows of it."""
     std: Mapping[str, float]
+    """Sample standard deviation; lacks what one fold alone has."""
     oof_predictions: str | None = None
+    """File with the predictions of all folds, if they were kept."""
     overall: Mapping[str, float] | None = None
+    """Of a classifier: accuracy, macro and weighted F1 of all rows together."""
     confusion: ConfusionRecord | None = None
     confusion_matrix: str | None = None
     """Picture of the confusions."""
@@ -92,9 +96,13 @@ class ComparisonRecord(Record):
     b: str
     metric: str
     folds: int
+    """How many both have."""
     difference: DifferenceRecord | None
+    """a minus b; None below two folds."""
     p_holm: float | None = None
+    """The p-value, corrected for the number of pairs."""
     rows: RowsRecord | None = None
+    """Of classifiers that predicted the same rows."""
 
 
 class CrossvalResults(StudyResults):
@@ -135,12 +143,7 @@ def crossval_results(name: str, folds: Sequence[Path], output: Path | None = Non
             of a classifier), ``prediction``, ``fold``, and one column per class with its probability.
 
     Returns:
-        ``name``; ``folds``, one by one with ``fold`` (number), ``state``, ``path``, ``seconds``, ``error`` and
-        ``metrics`` (on the held-out rows, by name without ``test_``); ``mean`` and ``std`` by metric over the folds
-        that completed (sample standard deviation; figures of a class only over folds that have rows of it; ``std``
-        lacks what one fold alone has); and when there are predictions, ``oof_predictions`` (their file, if it was
-        written), and of a classifier ``overall`` (accuracy, macro and weighted F1 of all rows together) and
-        ``confusion``: ``classes`` and ``counts``, where row i and column j count the rows of class i taken for j.
+        What :class:`ExperimentRecord` holds, without the keys of which there is nothing.
 
     Raises:
         UserError: A folder is not of a fold, or two of the same one are given.
@@ -184,10 +187,7 @@ def comparisons(
         level: Confidence of the intervals.
 
     Returns:
-        For every pair ``a``, ``b``, ``metric``, ``folds`` (how many both have), and ``difference`` (a minus b) as
-        ``value``, ``low``, ``high``, ``level``, ``p_value``, None below two folds; where both predicted the same
-        rows, ``rows`` with ``bootstrap`` (metric to difference) and ``mcnemar`` (p-value). ``p_holm`` and
-        ``mcnemar_holm`` are corrected for the number of pairs.
+        What :class:`ComparisonRecord` holds, for every pair.
     """
     pairs = [_compared(a, b, metric, num_folds, level) for a, b in combinations(experiments, 2)]
     for pair in pairs:
@@ -206,15 +206,13 @@ def comparisons(
 def _record(path: Path) -> dict[str, Any]:
     folder = RunFolder(path)
     number, result = fold_number(folder), folder.read_result()
-    record: dict[str, Any] = {"fold": number, "path": str(path), "state": "pending", "seconds": 0.0}
-    if result is None:
-        return {**record, "error": None, "metrics": {}}
     return {
-        **record,
-        "state": result.state,
-        "seconds": result.seconds,
-        "error": result.error,
-        "metrics": held_out(result.metrics),
+        "fold": number,
+        "path": str(path),
+        "state": "pending" if result is None else result.state,
+        "seconds": 0.0 if result is None else result.seconds,
+        "error": None if result is None else result.error,
+        "metrics": {} if result is None else held_out(result.metrics),
     }
 
 

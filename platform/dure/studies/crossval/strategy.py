@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
-
-from ray.tune.search import Searcher
+from statistics import fmean
+from typing import Any
 
 from dure.config.data import FoldConfig
 from dure.config.schema import Experiment
@@ -15,18 +14,15 @@ from dure.events import TrialStatus
 from dure.family import load_family
 from dure.metrics.metric import RUN_METRICS, Metric, definitions
 from dure.runs.folder import RunFolder, RunResult, finite
+from dure.studies.crossval.comparison import is_clearly_worse
 from dure.studies.crossval.plan import CrossvalStudy
-from dure.studies.crossval.results import CrossvalResults, held_out, over_folds
+from dure.studies.crossval.results import held_out, over_folds
+from dure.studies.proposing import Proposing
 from dure.studies.results import TrialRecord
 from dure.studies.strategy import Strategy, TrialPlan
 
-Scores = Mapping[str, Mapping[int, float]]
-"""Held-out score by experiment and by fold, of the folds that completed."""
-Judge = Callable[[Scores], Mapping[str, str]]
-"""Says which experiments are clearly worse than the best, each with the reason."""
 
-
-class Crossval(Strategy[CrossvalResults]):
+class Crossval(Strategy[CrossvalStudy]):
     """Trains every experiment once per fold; a failed fold loses no other.
 
     All experiments train on a fold before any trains on the next, so that they can be compared, and one that is
@@ -36,21 +32,13 @@ class Crossval(Strategy[CrossvalResults]):
         study: The study.
         experiments: Its experiments, resolved, in its order.
         path: Folder of the study.
-        judge: Decides what is dropped; asked after every trial when the study drops at all.
     """
 
-    kind = "crossval"
-    results = CrossvalResults
-    summary_file: ClassVar[str] = "crossval_results.json"
     keeps_predictions = True
 
-    def __init__(
-        self, study: CrossvalStudy, experiments: Sequence[Experiment], path: Path, *, judge: Judge
-    ) -> None:
-        self.name = study.name
-        self.study = study
+    def __init__(self, study: CrossvalStudy, experiments: Sequence[Experiment], path: Path) -> None:
+        super().__init__(study)
         self.path = path
-        self._judge = judge
         self._plans: dict[tuple[str, int], TrialPlan] = {}
         self._dropped: dict[str, str] = {}
         metrics = {}
@@ -67,14 +55,10 @@ class Crossval(Strategy[CrossvalResults]):
         """Return the trials, fold by fold."""
         return list(self._plans.values())
 
-    def param_space(self, pending: Sequence[str]) -> dict[str, Any]:
-        """Return nothing: the trials are proposed in their order, without those that are dropped meanwhile."""
-        return {}
-
     def tune_settings(self, concurrent_trials: int) -> dict[str, Any]:
-        """Return what proposes the trials."""
+        """Return what proposes the trials in their order, without those that are dropped meanwhile."""
         return {
-            "search_alg": _InOrder(self._next),
+            "search_alg": Proposing(self._next),
             "num_samples": -1,
             "max_concurrent_trials": concurrent_trials,
         }
@@ -120,7 +104,7 @@ class Crossval(Strategy[CrossvalResults]):
         """Return the held-out score of every completed fold, by experiment."""
         found: dict[str, dict[int, float]] = {name: {} for name in self._metrics}
         for (name, number), plan in self._plans.items():
-            result = RunFolder(self._folder(plan)).read_result()
+            result = RunFolder(plan.path_in(self.path)).read_result()
             if result is None or result.state != "completed":
                 continue
             score = result.metrics.get(self._metrics[name].replace("eval_", "test_", 1))
@@ -128,21 +112,37 @@ class Crossval(Strategy[CrossvalResults]):
                 found[name][number] = float(score)
         return found
 
-    def _folder(self, plan: TrialPlan) -> Path:
-        return self.path / (plan.folder or plan.name)
+    def clearly_worse(self) -> dict[str, str]:
+        """Return the experiments that are clearly worse than the best on the folds that both have, and how."""
+        metric = self._family.best_metric
+        scored = {name: each for name, each in self.scores().items() if each}
+        if len(scored) < 2:
+            return {}
+        best = min(scored, key=lambda name: (-len(scored[name]), metric.cost(fmean(scored[name].values()))))
+        worse = {}
+        for name, each in scored.items():
+            shared = sorted(each.keys() & scored[best].keys())
+            if name != best and is_clearly_worse(
+                [each[number] for number in shared],
+                [scored[best][number] for number in shared],
+                num_folds=self.study.folds,
+                metric=metric,
+            ):
+                worse[name] = f"clearly worse than {best} on {len(shared)} folds"
+        return worse
 
-    def _next(self) -> str | None:
-        return self._left.pop(0) if self._left else None
+    def _next(self, trial_id: str) -> dict[str, Any] | str:
+        return {"trial": self._left.pop(0)} if self._left else Proposing.FINISHED
 
     def _drop(self) -> None:
         """Leave out what is still to be proposed of experiments that are clearly worse."""
         if not self.study.drop_worse:
             return
-        self._dropped |= self._judge(self.scores())
+        self._dropped |= self.clearly_worse()
         for (name, _), plan in self._plans.items():
             if name in self._dropped and plan.name in self._left:
                 self._left.remove(plan.name)
-                folder = RunFolder(self._folder(plan))
+                folder = RunFolder(plan.path_in(self.path))
                 folder.write_result(RunResult(plan.name, "stopped", error=f"dropped: {self._dropped[name]}"))
 
 
@@ -157,31 +157,6 @@ def fold_experiment(study: CrossvalStudy, experiment: Experiment, number: int) -
     return experiment.with_(
         {"experiment.name": f"{experiment.name[:85]}.fold_{number}", "data.fold": fold}, "--folds"
     )
-
-
-class _InOrder(Searcher):  # type: ignore[misc]
-    """Proposes trials one after another as long as there are some left."""
-
-    def __init__(self, following: Callable[[], str | None]) -> None:
-        super().__init__(metric=None, mode=None)
-        self._following = following
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:
-        """Return the config of the next trial, or that there are no more."""
-        name = self._following()
-        return str(Searcher.FINISHED) if name is None else {"trial": name}
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """Learn nothing: the trials are given."""
-
-    def save(self, checkpoint_path: str) -> None:
-        """Leave a file where Tune wants one; a resumed study reads the results in its folders."""
-        Path(checkpoint_path).write_text("", encoding="utf-8")
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Start anew."""
 
 
 def _fold(number: int, trial: TrialStatus) -> dict[str, Any]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.console import RenderableType
 
@@ -18,17 +17,20 @@ from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.files import written_beside
 from dure.runs.folder import RunFolder
-from dure.studies.kind import Kind, Session, Shape, unshaped
+from dure.studies.kind import Session, Shape, TrialKind, unshaped
 from dure.studies.progressive.plan import ProgressiveStudy, candidate_experiments
 from dure.studies.progressive.report import progressive_table
 from dure.studies.progressive.results import ProgressiveResults
 from dure.studies.study import stored_study
 
+if TYPE_CHECKING:
+    from dure.studies.progressive.strategy import Progressive
+
 BASE = "experiment.yaml"
 PLOT = "progressive_training.png"
 
 
-class ProgressiveKind(Kind[ProgressiveStudy, ProgressiveResults]):
+class ProgressiveKind(TrialKind[ProgressiveStudy, ProgressiveResults]):
     """Leaves a folder per stage, the results, their picture, and the model of the winner's best stage."""
 
     results = ProgressiveResults
@@ -52,10 +54,6 @@ class ProgressiveKind(Kind[ProgressiveStudy, ProgressiveResults]):
         """Return the experiment without the settings of a candidate."""
         return {".": self.shape(self.experiments[0])}
 
-    def watched(self) -> Sequence[str]:
-        """Return what stages are compared by."""
-        return [self.experiments[0].training.best_metric]
-
     def begin(self, session: Session) -> None:
         """Move aside what is trained again; what a candidate came to may be decided anew, its stages stay."""
         if not session.resume:
@@ -69,35 +67,23 @@ class ProgressiveKind(Kind[ProgressiveStudy, ProgressiveResults]):
             _move_aside(study, path, study.start_ratio)
         if begins_again or not study.decides_like(before):
             for name in study.names():
-                folder = RunFolder(_candidate_folder(study, path, name))
+                folder = RunFolder(path / study.folder_of(name))
                 folder.result.unlink(missing_ok=True)
                 shutil.rmtree(folder.final_model, ignore_errors=True)
 
-    def run(self, session: Session) -> ProgressiveResults:
-        """Run the stages that are left."""
-        from dure.reporting.tracking import trackers_for
-        from dure.studies.adapter import run_study
-        from dure.studies.progressive.plot import plot_progressive
+    def strategy(self, session: Session) -> Progressive:
+        """Return one trial per candidate."""
         from dure.studies.progressive.strategy import Progressive
 
-        study, path = self.study, session.path
-        strategy = Progressive(
-            study,
-            self.read(),
-            path,
-            log_file=f"logs/progressive_training_{datetime.now():%Y%m%d_%H%M%S}.log",
-            forecaster=_forecaster(self.shape(self.experiments[0])),
-        )
-        results = run_study(
-            strategy,
-            profile=session.profile,
-            path=path,
-            follower=session.follower,
-            listeners=trackers_for,
-            address=session.address,
-        )
+        return Progressive(self.study, self.read(), session.path)
+
+    def completed(self, results: ProgressiveResults, session: Session) -> ProgressiveResults:
+        """Put the model of the best stage into its place, and draw the picture."""
+        from dure.studies.progressive.plot import plot_progressive
+
+        path = session.path
         if results.winner is not None and results.best_stage is not None:
-            folder = _candidate_folder(study, path, results.winner)
+            folder = path / self.study.folder_of(results.winner)
             model = _promoted_model(folder, path, results.best_stage, session.profile)
             results = results.with_values(final_model=str(model))
         if results.stages:
@@ -110,28 +96,6 @@ class ProgressiveKind(Kind[ProgressiveStudy, ProgressiveResults]):
         return progressive_table(results.as_json())
 
 
-def _forecaster(experiment: Experiment) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, Any] | None]:
-    from dure.family import load_family
-    from dure.studies.progressive.forecast import forecast
-
-    metric = load_family(experiment).best_metric
-
-    def ahead(records: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-        scored = [record for record in records if record["score"] is not None]
-        if not scored or scored[-1]["ratio"] == 1 or not scored[-1]["num_dev_rows"]:
-            return None
-        found = forecast(
-            [record["num_rows"] for record in scored],
-            [record["score"] for record in scored],
-            scored[-1]["num_rows_in_all"],
-            metric=metric,
-            num_dev_rows=scored[-1]["num_dev_rows"],
-        )
-        return None if found is None else asdict(found)
-
-    return ahead
-
-
 def _move_aside(study: ProgressiveStudy, path: Path, start: Fraction) -> None:
     """Move stages from a ratio on into a folder of their own, after a look that the one before is finished."""
     from dure.studies.progressive.stage import stage_folders
@@ -139,7 +103,7 @@ def _move_aside(study: ProgressiveStudy, path: Path, start: Fraction) -> None:
     names = study.names()
     stamp = f"replaced_{datetime.now():%Y%m%d_%H%M%S}"
     for name in names:
-        candidate = _candidate_folder(study, path, name)
+        candidate = path / study.folder_of(name)
         folders = stage_folders(study, candidate)
         place = study.ratios.index(start)
         if place and folders[place - 1].read_training_metrics() is None and len(names) == 1:
@@ -153,10 +117,6 @@ def _move_aside(study: ProgressiveStudy, path: Path, start: Fraction) -> None:
             if old.is_dir():
                 (candidate / stamp).mkdir(exist_ok=True)
                 old.rename(candidate / stamp / old.name)
-
-
-def _candidate_folder(study: ProgressiveStudy, path: Path, name: str) -> Path:
-    return path if len(study.candidates) == 1 else path / name
 
 
 def _promoted_model(candidate: Path, path: Path, stage: str, profile: Profile) -> Path:

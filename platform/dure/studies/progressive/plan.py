@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -13,11 +12,11 @@ from pydantic import Field, model_validator
 
 from dure.config.loading import checked, load_space
 from dure.config.ratios import Ratio, as_number, as_ratio, percent_label, schedule
-from dure.config.scalars import Float, Int, Text
+from dure.config.scalars import Float, Int
 from dure.config.schema import Experiment
 from dure.config.tree import given_value
 from dure.errors import UserError
-from dure.studies.plan import StudyPlan
+from dure.studies.plan import OneExperiment, given
 
 if TYPE_CHECKING:
     from dure.studies.kind import Kind
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 OnBaseline = Literal["stop", "warn"]
 
 
-class ProgressiveStudy(StudyPlan):
+class ProgressiveStudy(OneExperiment):
     """One experiment trained on more and more of its data, each stage from the best model of the stage before."""
 
     suffix: ClassVar[str] = "progressive"
@@ -35,8 +34,6 @@ class ProgressiveStudy(StudyPlan):
 
     kind: Literal["progressive"] = "progressive"
     """Kind of the study; a file must name it."""
-    experiment: Text
-    """What is trained, by name or file."""
     ratios: tuple[Ratio, ...] = Field(default=schedule("0.1", "0.1"), min_length=1)
     """Part of the training rows of every stage, rising; each part lies within the next."""
     start_ratio: Ratio | None = None
@@ -70,14 +67,18 @@ class ProgressiveStudy(StudyPlan):
             raise ValueError("candidates holds one twice")
         return self
 
-    @property
-    def sources(self) -> Sequence[str]:
-        """The experiment, by name or file."""
-        return (self.experiment,)
-
     def continued(self, before: Self, where: str) -> Self:
         """Return the training as it goes on in a folder; a start is only for the session that asks for it."""
-        return super().continued(before, where).with_values(start_ratio=self.start_ratio)
+        candidates = max(self.candidates, before.candidates, key=len)
+        return (
+            super().continued(before, where).with_values(start_ratio=self.start_ratio, candidates=candidates)
+        )
+
+    def is_same(self, key: str, before: Self) -> bool:
+        """Return whether a key is as before; further candidates may come where each has a folder of its own."""
+        if key != "candidates" or len(before.candidates) == 1:
+            return super().is_same(key, before)
+        return self.candidates[: len(before.candidates)] == before.candidates
 
     def decides_like(self, other: Self) -> bool:
         """Return whether another study of these stages would come to the same."""
@@ -97,6 +98,10 @@ class ProgressiveStudy(StudyPlan):
             return [self.name]
         return [f"candidate_{place}" for place in range(1, len(self.candidates) + 1)]
 
+    def folder_of(self, name: str) -> str:
+        """Return the folder of a candidate within the study's; a lone one needs none of its own."""
+        return "." if len(self.candidates) == 1 else name
+
 
 def stage_name(number: int, ratio: Fraction) -> str:
     """Return the name of a stage, counted from 1, which is also its folder: ``stage_3_30pct``."""
@@ -108,47 +113,14 @@ _POINTS = 5
 _MAX_CANDIDATES = 1000
 
 
-@dataclass(frozen=True)
-class Ratios:
-    """The parts of the data as the options say them: a start, a step and an end, or all of them.
-
-    Attributes:
-        start: Part of the data of the first stage. In a folder that holds stages of smaller ratios already, those
-            stay before it, and training goes on from the last of them.
-        step: What each stage adds.
-        end: Part of the data of the last stage.
-        listed: Parts of the data of all stages, with commas, in place of these three.
-    """
-
-    start: str | None = None
-    step: str | None = None
-    end: str | None = None
-    listed: str | None = None
-
-    def schedule(self, before: Sequence[Fraction]) -> list[Any] | None:
-        """Return the ratios, given those of the training that is continued; None when they stay as they are.
-
-        Raises:
-            UserError: They are none, or two of the options say the same.
-        """
-        if self.listed is None:
-            if before and not any((self.start, self.step, self.end)):
-                return None
-            return [as_number(ratio) for ratio in _schedule(self.start, self.step, self.end, before)]
-        if any((self.start, self.step, self.end)):
-            raise UserError(
-                "it says all that --start-ratio, --step-size and --max-ratio say",
-                where=f"--ratios {self.listed}",
-                hint="give either",
-            )
-        return [text.strip() for text in self.listed.split(",")]
-
-
 def plan_progressive(
     study: ProgressiveStudy,
     *,
-    ratios: Ratios = Ratios(),
-    candidates: Sequence[str] = (),
+    start_ratio: str | None = None,
+    step_size: str | None = None,
+    max_ratio: str | None = None,
+    ratios: str | None = None,
+    candidates: Sequence[str] | None = None,
     num_candidates: int | None = None,
     before: ProgressiveStudy | None = None,
     **settings: Any,
@@ -157,7 +129,11 @@ def plan_progressive(
 
     Args:
         study: With its experiment.
-        ratios: The parts of the data.
+        start_ratio: Part of the data of the first stage. In a folder that holds stages of smaller ratios already,
+            those stay before it, and training goes on from the last of them.
+        step_size: What each stage adds.
+        max_ratio: Part of the data of the last stage.
+        ratios: Parts of the data of all stages, with commas, in place of these three.
         candidates: Settings to try: ``key=value,value`` (several make every combination), or a search space by
             name or file, of which evenly spaced points are taken.
         num_candidates: Points along every range of such a space.
@@ -171,20 +147,32 @@ def plan_progressive(
         raise UserError(
             f"{num_candidates} points are none", where="--num-candidates", expected="a number from 1"
         )
-    if num_candidates is not None and all("=" in text for text in candidates):
+    if num_candidates is not None and all("=" in text for text in candidates or ()):
         raise UserError("it needs a search space", where="--num-candidates", hint="--candidates SPACE")
     (experiment,) = study.load()
     tried = _candidates(experiment, candidates, num_candidates or _POINTS) if candidates else None
-    given = {
-        "ratios": ratios.schedule(() if before is None else before.ratios),
+    stages = (start_ratio, step_size, max_ratio)
+    if ratios is not None and any(stages):
+        raise UserError(
+            "it says all that --start-ratio, --step-size and --max-ratio say",
+            where=f"--ratios {ratios}",
+            hint="give either",
+        )
+    earlier = () if before is None else before.ratios
+    parts: list[Any] | None = None  # they stay as they are
+    if ratios is not None:
+        parts = [text.strip() for text in ratios.split(",")]
+    elif any(stages) or not earlier:
+        parts = [as_number(ratio) for ratio in _schedule(*stages, earlier)]
+    options = {
+        "ratios": parts,
         "candidates": tried,
-        "start_ratio": ratios.start,
+        "start_ratio": start_ratio,
         **settings,
     }
-    values = {key: value for key, value in given.items() if value is not None}
-    options: dict[tuple[str, ...], str] = {(key,): f"--{key.replace('_', '-')}" for key in given}
-    options |= {("reduction",): "--eta", ("max_batch_size",): "--batch-size"}
-    return checked(ProgressiveStudy, study.said() | values, options, "dure progressive")
+    places: dict[tuple[str, ...], str] = {(key,): f"--{key.replace('_', '-')}" for key in options}
+    places |= {("reduction",): "--eta", ("max_batch_size",): "--batch-size"}
+    return checked(ProgressiveStudy, study.said() | given(options), places, "dure progressive")
 
 
 def candidate_experiments(study: ProgressiveStudy, experiment: Experiment) -> list[Experiment]:
@@ -219,10 +207,10 @@ def _schedule(
     return (*(ratio for ratio in before if ratio < first), *ratios)
 
 
-def _candidates(experiment: Experiment, given: Iterable[str], num_points: int) -> list[dict[str, Any]]:
+def _candidates(experiment: Experiment, texts: Iterable[str], num_points: int) -> list[dict[str, Any]]:
     """Return the settings of every candidate: all combinations of what was given."""
     parts: list[list[dict[str, Any]]] = []
-    for text in given:
+    for text in texts:
         if "=" in text:
             key, _, listed = (piece.strip() for piece in text.partition("="))
             parts.append([{key: value} for value in _values(experiment, key, listed)])

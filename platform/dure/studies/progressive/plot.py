@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dure.metrics.metric import recorded
-from dure.reporting.figures import metric_label, number
+from dure.reporting.figures import metric_label, number, percent, setting_text
 from dure.reporting.plots import BLUE, GREY, PALE, PURPLE, VERMILION, grid, language, picture
 
 if TYPE_CHECKING:
@@ -81,11 +81,17 @@ def plot_progressive(path: Path, summary: Mapping[str, Any]) -> None:
         upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.75, 1))[:, 0]
         axis = upper.subplots()
         _draw_metric(axis, summary, strong, others, words)
-        panels = list(lower.subplots(1, 2 + with_loss, squeeze=False)[0])
-        if with_loss:
-            _draw_losses(panels.pop(0), strong, others, words)
-        _draw_seconds(panels[0], strong, others, words)
-        _draw_memory(panels[1], strong, words)
+        names = [*(["loss"] if with_loss else []), "seconds", "memory"]
+        for name, panel in zip(names, lower.subplots(1, len(names), squeeze=False)[0], strict=True):
+            panel.set_title(words[name], fontsize=9)
+            panel.set_xlabel(words["ratio"])
+            match name:
+                case "loss":
+                    _draw_losses(panel, strong, others)
+                case "seconds":
+                    _draw_seconds(panel, strong, others)
+                case "memory":
+                    _draw_memory(panel, strong)
 
 
 def _strong(summary: Mapping[str, Any], candidates: Sequence[Row]) -> Row:
@@ -101,10 +107,6 @@ def _scored(stages: Iterable[Row], name: str = "score") -> list[tuple[Row, float
     """Return the stages that measured something, with what they measured."""
     pairs = ((stage, stage if name == "score" else stage.get("metrics") or {}) for stage in stages)
     return [(stage, value) for stage, source in pairs if (value := number(source.get(name))) is not None]
-
-
-def _percent(ratio: float) -> str:
-    return f"{100 * ratio:g} %"
 
 
 def _draw_metric(
@@ -152,7 +154,7 @@ def _draw_metric(
     if _is_crowded(ratios):
         axis.set_xscale("log")
         axis.minorticks_off()
-    labels = [f"{_percent(ratio)}\n{num_rows:,}" for num_rows, ratio in ratios.items()]
+    labels = [f"{percent(ratio)}\n{num_rows:,}" for num_rows, ratio in ratios.items()]
     axis.set_xticks(list(ratios), _thinned(labels))
     axis.set_xlabel(words["rows"])
     axis.set_ylabel(metric_label(metric))
@@ -200,7 +202,7 @@ def _draw_forecast(axis: Axes, stages: Sequence[Row], factor: float, words: Mapp
     axis.errorbar(
         [forecast["at_rows"]], [value], yerr=[[value - low], [high - value]],
         color=PURPLE, marker="D", markersize=6, capsize=5, linewidth=1.8, linestyle="none", zorder=5,
-        transform=axis.transData + aside, label=words["forecast"].format(at=_percent(stage["ratio"]), level=_percent(forecast["level"])),
+        transform=axis.transData + aside, label=words["forecast"].format(at=percent(stage["ratio"]), level=percent(forecast["level"])),
     )  # fmt: skip
 
 
@@ -224,16 +226,13 @@ def _label(axis: Axes, ends: Sequence[tuple[float, float | None, str]]) -> None:
 
 def _candidate_label(row: Row) -> str:
     """Return what tells the candidate from the others: its values."""
-    values = {
-        key.rpartition(".")[2]: f"{value:.3g}" if isinstance(value, float) else str(value)
-        for key, value in row["values"].items()
-    }
+    values = {key.rpartition(".")[2]: setting_text(value) for key, value in row["values"].items()}
     if len(values) == 1:
         return next(iter(values.values()))
     return ", ".join(f"{key} {value}" for key, value in values.items()) or str(row["name"])
 
 
-def _draw_losses(axis: Axes, strong: Row, others: Sequence[Row], words: Mapping[str, str]) -> None:
+def _draw_losses(axis: Axes, strong: Row, others: Sequence[Row]) -> None:
     ratios = sorted(set(_ratios(strong, *others).values()))
     for row in (*others, strong):
         points = [(ratios.index(stage["ratio"]), loss) for stage, loss in _scored(row["stages"], "eval_loss")]
@@ -243,13 +242,11 @@ def _draw_losses(axis: Axes, strong: Row, others: Sequence[Row], words: Mapping[
                 look = {"color": GREY, "linewidth": 1, "marker": ".", "markersize": 4}
             axis.plot(*zip(*points, strict=True), **look)
     _mark_ratios(axis, ratios)
-    axis.set_title(words["loss"], fontsize=9)
-    axis.set_xlabel(words["ratio"])
     axis.margins(x=0.08, y=0.12)
     grid(axis)
 
 
-def _draw_seconds(axis: Axes, strong: Row, others: Sequence[Row], words: Mapping[str, str]) -> None:
+def _draw_seconds(axis: Axes, strong: Row, others: Sequence[Row]) -> None:
     """Draw what the winner's stages took, and what the others took at the same ratio on top of it."""
     own, rest = _sums([strong], "seconds"), _sums(others, "seconds")
     ratios = sorted({*own, *rest})
@@ -257,15 +254,11 @@ def _draw_seconds(axis: Axes, strong: Row, others: Sequence[Row], words: Mapping
     _bars(axis, ratios, heights, BLUE)
     if rest:
         _bars(axis, ratios, [rest.get(ratio, 0.0) for ratio in ratios], PALE, heights)
-    axis.set_title(words["seconds"], fontsize=9)
-    axis.set_xlabel(words["ratio"])
 
 
-def _draw_memory(axis: Axes, strong: Row, words: Mapping[str, str]) -> None:
+def _draw_memory(axis: Axes, strong: Row) -> None:
     peaks = _sums([strong], "peak_memory_mb")
     _bars(axis, sorted(peaks), [peaks[ratio] / 1024 for ratio in sorted(peaks)], BLUE)
-    axis.set_title(words["memory"], fontsize=9)
-    axis.set_xlabel(words["ratio"])
 
 
 def _bars(

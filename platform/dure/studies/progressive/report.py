@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from dure.metrics.metric import Metric, recorded
-from dure.reporting.columns import Column, FittedTable
+from dure.reporting.columns import Column, FittedTable, column, state_text
 from dure.reporting.figures import (
     NOTHING,
     Figure,
@@ -21,18 +21,14 @@ from dure.reporting.figures import (
     metric_phrase,
     number,
     one_line,
+    percent,
+    setting_text,
     shown_path,
+    study_title,
 )
 
 _SHORTEST = 16
 _FILE = "progressive_training_summary.txt"
-_STYLES = {
-    "completed": "green",
-    "failed": "red",
-    "diverged": "red",
-    "stopped": "cyan",
-    "interrupted": "magenta",
-}
 _STOPS = {
     "gain": "stopped early: more data no longer pays",
     "baseline": "stopped early: no candidate beat the trivial baseline",
@@ -66,32 +62,28 @@ def _title(summary: Mapping[str, Any], stages: Sequence[Row], candidates: Sequen
     parts = [counted(len(stages), "stage")] if stages else []
     if len(candidates) > 1:
         parts.append(counted(len(candidates), "candidate"))
-    state = summary["state"]
-    return (
-        f"{summary['study']} · {', '.join(parts) or 'no stage yet'} in {duration(summary['seconds'])}"
-        f"{'' if state == 'completed' else f' · {state}'}"
-    )
+    return study_title(summary["study"], parts or ["no stage yet"], summary["seconds"], summary["state"])
 
 
 def _stage_columns(stages: Sequence[Row], metric: Metric) -> list[Column]:
     scores = [number(stage.get("score")) for stage in stages]
     gains = map(metric_change, [metric] * len(scores), scores, [None, *scores])
     columns = [
-        _column("stage", (stage["stage"] for stage in stages)),
-        _column("data", (_percent(stage["ratio"]) for stage in stages), rank=1),
-        _column("rows", (f"{stage['num_rows']:,}" for stage in stages), rank=3),
-        _column(metric_label(metric), (metric_figure(metric, score) for score in scores)),
-        _column("gain", gains, rank=2),
+        column("stage", (stage["stage"] for stage in stages)),
+        column("data", (percent(stage["ratio"]) for stage in stages), rank=1),
+        column("rows", (f"{stage['num_rows']:,}" for stage in stages), rank=3),
+        column(metric_label(metric), (metric_figure(metric, score) for score in scores)),
+        column("gain", gains, rank=2),
     ]
     if metric.name != "eval_loss":
         losses = [(stage.get("metrics") or {}).get("eval_loss") for stage in stages]
         columns.append(
-            _column(metric_label("eval_loss"), (metric_figure("", loss) for loss in losses), rank=5)
+            column(metric_label("eval_loss"), (metric_figure("", loss) for loss in losses), rank=5)
         )
     columns += [
-        _column("batch", map(_batch, stages), rank=6),
-        _column("time", (duration(stage.get("seconds")) for stage in stages), rank=4),
-        _column("peak MB", (_whole(stage.get("peak_memory_mb")) for stage in stages), rank=7),
+        column("batch", map(_batch, stages), rank=6),
+        column("time", (duration(stage.get("seconds")) for stage in stages), rank=4),
+        column("peak MB", (_whole(stage.get("peak_memory_mb")) for stage in stages), rank=7),
     ]
     return columns
 
@@ -104,20 +96,21 @@ def _candidate_columns(summary: Mapping[str, Any], candidates: Sequence[Row]) ->
     for row, last in zip(rows, lasts, strict=True):
         figure, won = metric_figure(metric, last.get("score")), row["name"] == summary.get("winner")
         scores.append(Text(f"* {figure}", style="bold green") if won else Text(figure))
-    names = [Text(row["name"]) for row in rows]
-    columns = [Column("candidate", names, is_text=True, shortest=_SHORTEST)]
+    columns = [column("candidate", (row["name"] for row in rows), is_text=True, shortest=_SHORTEST)]
     for key in dict.fromkeys(key for row in rows for key in row["values"]):
-        columns.append(_column(key.rpartition(".")[2], (_value(row["values"].get(key)) for row in rows), 1))
+        columns.append(
+            column(key.rpartition(".")[2], (setting_text(row["values"].get(key)) for row in rows), 1)
+        )
     columns += [
-        Column("state", [Text(row["state"], style=_STYLES.get(row["state"], "")) for row in rows], 4, True),
-        _column("ended at", (_percent(last["ratio"]) if last else NOTHING for last in lasts), rank=2),
-        Column(metric_label(metric), scores),
-        _column("samples", (_whole(_sum(row["stages"], "samples")) for row in rows), rank=6),
-        _column("time", (duration(_sum(row["stages"], "seconds")) for row in rows), rank=5),
+        column("state", (state_text(row["state"]) for row in rows), 4, is_text=True),
+        column("ended at", (percent(last["ratio"]) if last else NOTHING for last in lasts), rank=2),
+        column(metric_label(metric), scores),
+        column("samples", (_whole(_sum(row["stages"], "samples")) for row in rows), rank=6),
+        column("time", (duration(_sum(row["stages"], "seconds")) for row in rows), rank=5),
     ]
     if any(row.get("reason") for row in rows):
-        reasons = [Text(one_line(row.get("reason"))) for row in rows]
-        columns.append(Column("why", reasons, rank=3, is_text=True, shortest=_SHORTEST))
+        reasons = (one_line(row.get("reason")) for row in rows)
+        columns.append(column("why", reasons, 3, is_text=True, shortest=_SHORTEST))
     return columns
 
 
@@ -142,10 +135,24 @@ def _notes(summary: Mapping[str, Any], stages: Sequence[Row]) -> list[str]:
     best = _best(stages, summary)
     if best is not None and best.get("checkpoint"):
         notes.append(f"best checkpoint: {shown_path(best['checkpoint'])} (stage {best['stage']})")
+    if best is not None and len(stages) > 1:
+        notes.append(_worth(best, metric, len(stages)))
     if summary.get("final_model"):
         notes.append(f"final model: {shown_path(summary['final_model'])}")
     notes.append(f"results: {shown_path(summary['path'])}")
     return notes
+
+
+def _worth(best: Row, metric: Metric, num_stages: int) -> str:
+    """Say what the score of the best stage is worth, which was chosen by the rows that it was measured on."""
+    told = (
+        f"{metric_figure(metric, best['score'])} of stage {best['stage']} is flattered, since it was chosen as the "
+        f"best of {num_stages}"
+    )
+    tested = number(best.get("metrics", {}).get(metric.name.replace("eval_", "test_", 1)))
+    if tested is None:
+        return f"{told}; no test rows say by how much"
+    return f"{told}; on the test rows, which chose nothing, it has {metric_figure(metric, tested)}"
 
 
 def _forecast_notes(metric: Metric, stages: Sequence[Row]) -> list[str]:
@@ -156,8 +163,8 @@ def _forecast_notes(metric: Metric, stages: Sequence[Row]) -> list[str]:
     made: Row = stage["forecast"]
     low, high = metric_figure(metric, made["low"]), metric_figure(metric, made["high"])
     line = (
-        f"forecast made at {_percent(stage['ratio'])} for {made['at_rows']:,} rows: "
-        f"{metric_phrase(metric, made['value'])} ({_percent(made['level'])} interval {low} to {high})"
+        f"forecast made at {percent(stage['ratio'])} for {made['at_rows']:,} rows: "
+        f"{metric_phrase(metric, made['value'])} ({percent(made['level'])} interval {low} to {high})"
     )
     truth = next((number(one.get("score")) for one in stages if one["num_rows"] == made["at_rows"]), None)
     if truth is not None:
@@ -203,25 +210,11 @@ def _batch(stage: Row) -> str:
     return f"{stage['batch_size']} × {stage.get('gradient_accumulation_steps') or 1}"
 
 
-def _percent(ratio: float) -> str:
-    return f"{100 * ratio:g} %"
-
-
 def _whole(value: Figure) -> str:
     found = number(value)
     return NOTHING if found is None else f"{found:,.0f}"
 
 
-def _value(value: Any) -> str:
-    if value is None:
-        return NOTHING
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
 def _sum(stages: Sequence[Row], name: str) -> float | None:
     values = [value for stage in stages if (value := number(stage.get(name))) is not None]
     return sum(values) if values else None
-
-
-def _column(heading: str, cells: Iterable[Any], rank: int = 0) -> Column:
-    return Column(heading, [Text(str(cell)) for cell in cells], rank)

@@ -21,7 +21,7 @@ from dure.runs.folder import RunFolder, RunResult, StageFolder, finite
 from dure.studies.divergence import DivergedError, DivergenceGuard, first_loss
 from dure.studies.progressive.plan import ProgressiveStudy, stage_name
 from dure.studies.progressive.scheduler import DATA_RATIO, INTERRUPTED
-from dure.studies.trial import TrialRequests, fit_trial
+from dure.studies.trial import Train, TrialRequests, fit_trial
 from dure.training.memory import resident_mb
 from dure.training.run import RunRequest, one_line
 
@@ -119,7 +119,7 @@ def run_stage(
     is_trained = folders[place].read_training_metrics() is None
     if is_trained:
         try:
-            is_over = _train_stage(base, study, folders, place)
+            is_over = _train_stage(base, study, folders, place, requests.train)
         except DureError as error:
             RunFolder(base.path).write_result(
                 RunResult(
@@ -148,7 +148,9 @@ def run_stage(
     }
 
 
-def _train_stage(base: RunRequest, study: ProgressiveStudy, folders: list[StageFolder], place: int) -> bool:
+def _train_stage(
+    base: RunRequest, study: ProgressiveStudy, folders: list[StageFolder], place: int, train: Train
+) -> bool:
     """Train one stage, leave its record and say what the user should know; return whether it came to its end."""
     notify = base.event_log("trial").notified
     folder, ratio, number = folders[place], study.ratios[place], place + 1
@@ -179,7 +181,7 @@ def _train_stage(base: RunRequest, study: ProgressiveStudy, folders: list[StageF
     ):
         # It was begun with other settings, such as another number of epochs, and cannot go on with these.
         shutil.rmtree(folder.path)
-    result = fit_trial(request)
+    result = fit_trial(request, train)
     if result.state == "interrupted":
         return False
     num_epochs = len(epochs_of(folder.checkpoints))

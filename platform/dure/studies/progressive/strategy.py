@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
-
-from ray.tune.search import Searcher
+from typing import Any
 
 from dure.config.schema import Experiment
 from dure.events import SETTLED, TrialStatus
@@ -16,9 +16,9 @@ from dure.family import load_family
 from dure.metrics.metric import definitions
 from dure.runs.epochs import epochs_of
 from dure.runs.folder import RunFolder, RunResult, finite
+from dure.studies.progressive.forecast import forecast
 from dure.studies.progressive.plan import ProgressiveStudy
 from dure.studies.progressive.race import Candidate
-from dure.studies.progressive.results import ProgressiveResults
 from dure.studies.progressive.scheduler import DATA_RATIO, ProgressiveRatioScheduler
 from dure.studies.progressive.stage import (
     BASELINE,
@@ -29,14 +29,13 @@ from dure.studies.progressive.stage import (
     run_stage,
     stage_folders,
 )
+from dure.studies.proposing import Proposing
 from dure.studies.strategy import Strategy, TrialPlan
 
 Record = Mapping[str, Any]
-Forecaster = Callable[[Sequence[Record]], Mapping[str, Any] | None]
-"""Makes the forecast for all rows from the records of the stages so far, or None."""
 
 
-class Progressive(Strategy[ProgressiveResults]):
+class Progressive(Strategy[ProgressiveStudy]):
     """Trains candidates on more and more of the data and keeps the best part of them at every ratio.
 
     A session runs all candidates through the scheduler, finished stages too: these only report their record, so
@@ -46,40 +45,24 @@ class Progressive(Strategy[ProgressiveResults]):
         study: The study.
         experiments: The experiment of every candidate, in the order of ``study.candidates``.
         path: Folder of the study.
-        log_file: The driver's log within it.
-        forecaster: Looks ahead from the stages of one candidate.
     """
 
-    kind = "progressive"
-    results = ProgressiveResults
-    summary_file: ClassVar[str] = "progressive_training_results.json"
-
-    def __init__(
-        self,
-        study: ProgressiveStudy,
-        experiments: Sequence[Experiment],
-        path: Path,
-        *,
-        log_file: str,
-        forecaster: Forecaster,
-    ) -> None:
-        self.name = study.name
-        self.study = study
+    def __init__(self, study: ProgressiveStudy, experiments: Sequence[Experiment], path: Path) -> None:
+        super().__init__(study)
         self.path = path
-        self.log_file = log_file
+        self.log_file = f"logs/progressive_training_{datetime.now():%Y%m%d_%H%M%S}.log"
         self._experiments = dict(zip(study.names(), experiments, strict=True))
-        self._forecaster = forecaster
         self._forecasts: dict[tuple[str, int], Mapping[str, Any] | None] = {}
         self._first = experiments[0]
         self._metric = load_family(self._first).best_metric
         self._scheduler: ProgressiveRatioScheduler | None = None
-        self._search: _Candidates | None = None
+        self._trial_ids: dict[str, str] = {}
+        """Tune's id of every candidate that was proposed."""
 
     def trials(self) -> Sequence[TrialPlan]:
         """Return one trial per candidate; the stages of a lone one lie in the study's own folder."""
-        is_alone = len(self._experiments) == 1
         return [
-            TrialPlan(name, experiment, folder="." if is_alone else None)
+            TrialPlan(name, experiment, folder=self.study.folder_of(name))
             for name, experiment in self._experiments.items()
         ]
 
@@ -95,10 +78,6 @@ class Progressive(Strategy[ProgressiveResults]):
         """Return what runs one stage."""
         return partial(run_stage, study=self.study)
 
-    def param_space(self, pending: Sequence[str]) -> dict[str, Any]:
-        """Return nothing: the candidates are proposed one by one."""
-        return {}
-
     def tune_settings(self, concurrent_trials: int) -> dict[str, Any]:
         """Return the scheduler, and what proposes the candidates to it."""
         self._scheduler = ProgressiveRatioScheduler(
@@ -111,9 +90,8 @@ class Progressive(Strategy[ProgressiveResults]):
             min_gain=self.study.min_gain,
             max_running=concurrent_trials,
         )
-        told = dict(zip(self._experiments, self.study.candidates, strict=True))
-        self._search = _Candidates(told, self._scheduler, concurrent_trials)
-        return {"scheduler": self._scheduler, "search_alg": self._search, "num_samples": -1}
+        search = Proposing(partial(self._next, self._scheduler, concurrent_trials))
+        return {"scheduler": self._scheduler, "search_alg": search, "num_samples": -1}
 
     def stage(self, config: Mapping[str, Any]) -> str:
         """Return which stage a config runs: ``stage 3/10``."""
@@ -211,13 +189,32 @@ class Progressive(Strategy[ProgressiveResults]):
         place = best_place(self._metric, [stage["score"] for stage in scored])
         return None if place is None else str(scored[place]["name"])
 
+    def _next(
+        self, scheduler: ProgressiveRatioScheduler, most: int, trial_id: str
+    ) -> dict[str, Any] | str | None:
+        """Return the config of the next candidate, None as long as ``most`` run, or that there are no more.
+
+        Tune would propose a plain list of trials too, but hold the search for finished at once, and then end the
+        process of a lone candidate at every pause, which costs more than a small stage itself.
+        """
+        left = [name for name in self._experiments if name not in self._trial_ids]
+        if not left:
+            return Proposing.FINISHED if scheduler.is_over else None
+        states = [each.state for each in scheduler.race.candidates.values()]
+        if states.count("running") >= most:
+            return None
+        self._trial_ids[left[0]] = trial_id
+        values = self.study.candidates[list(self._experiments).index(left[0])]
+        notice = ", ".join(f"{key}={value}" for key, value in values.items())
+        return {"trial": left[0], **({"notice": notice} if notice else {})}
+
     def _folder(self, name: str) -> Path:
-        return self.path if len(self._experiments) == 1 else self.path / name
+        return self.path / self.study.folder_of(name)
 
     def _candidate(self, name: str) -> Candidate | None:
-        if self._search is None or self._scheduler is None:
+        if self._scheduler is None:
             return None
-        return self._scheduler.race.candidates.get(self._search.trial_ids.get(name, ""))
+        return self._scheduler.race.candidates.get(self._trial_ids.get(name, ""))
 
     def _records(self, name: str) -> list[Record]:
         """Return the records of the finished stages of a candidate, up to the first that is not finished."""
@@ -246,47 +243,18 @@ class Progressive(Strategy[ProgressiveResults]):
         """Return what the first stages of a candidate foretell; each is computed once."""
         key = (name, num_stages)
         if key not in self._forecasts:
-            self._forecasts[key] = self._forecaster(self._records(name)[:num_stages])
+            self._forecasts[key] = self._ahead(self._records(name)[:num_stages])
         return self._forecasts[key]
 
-
-class _Candidates(Searcher):  # type: ignore[misc]
-    """Proposes the candidates in their order, not more at once than fit, and ends when the scheduler is done.
-
-    Tune would propose a plain list of trials too, but hold the search for finished at once, and then end the
-    process of a lone candidate at every pause, which costs more than a small stage itself.
-    """
-
-    def __init__(
-        self, candidates: Mapping[str, Mapping[str, Any]], scheduler: ProgressiveRatioScheduler, most: int
-    ) -> None:
-        super().__init__(metric=None, mode=None)
-        self.trial_ids: dict[str, str] = {}
-        self._candidates = candidates
-        self._scheduler = scheduler
-        self._most = most
-
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """Return the config of the next candidate, None to wait, or that there are no more."""
-        left = [name for name in self._candidates if name not in self.trial_ids]
-        if not left:
-            return str(Searcher.FINISHED) if self._scheduler.is_over else None
-        states = [each.state for each in self._scheduler.race.candidates.values()]
-        if states.count("running") >= self._most:
+    def _ahead(self, records: Sequence[Record]) -> Mapping[str, Any] | None:
+        scored = [record for record in records if record["score"] is not None]
+        if not scored or scored[-1]["ratio"] == 1 or not scored[-1]["num_dev_rows"]:
             return None
-        self.trial_ids[left[0]] = trial_id
-        values = self._candidates[left[0]]
-        notice = ", ".join(f"{key}={value}" for key, value in values.items())
-        return {"trial": left[0], **({"notice": notice} if notice else {})}
-
-    def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """Learn nothing: the candidates are given."""
-
-    def save(self, checkpoint_path: str) -> None:
-        """Leave a file where Tune wants one; a resumed study proposes all candidates again."""
-        Path(checkpoint_path).write_text(self._scheduler.debug_string(), encoding="utf-8")
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Start anew."""
+        found = forecast(
+            [record["num_rows"] for record in scored],
+            [record["score"] for record in scored],
+            scored[-1]["num_rows_in_all"],
+            metric=self._metric,
+            num_dev_rows=scored[-1]["num_dev_rows"],
+        )
+        return None if found is None else asdict(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.console import RenderableType
 
@@ -13,22 +13,28 @@ from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment
 from dure.config.spaces import Integer, LogUniform, SearchSpace
 from dure.errors import UserError
-from dure.files import write_text
+from dure.files import read_json, write_text
 from dure.metrics.metric import recorded
-from dure.studies.kind import Kind, Session
+from dure.runs.folder import RunFolder
+from dure.studies.kind import Session, TrialKind
 from dure.studies.study import stored_study
 from dure.studies.sweep.plan import SweepStudy, judged_by, looked_for, override_text
 from dure.studies.sweep.report import sweep_table
 from dure.studies.sweep.results import SweepRecord, SweepResults, sweep_points
 
+if TYPE_CHECKING:
+    from dure.studies.sweep.strategy import Sweep
+
 WINNER = "winner.yaml"
 RESULTS = "lr_sweep_results"
+REHEARSED = "The winner of a rehearsal: a miniature, at a learning rate of its own. Not for the real model."
+"""First line of its ``winner.yaml``."""
 
 
-class SweepKind(Kind[SweepStudy, SweepResults]):
+class SweepKind(TrialKind[SweepStudy, SweepResults]):
     """Leaves in the folder, beside one folder per trial, all points as JSON and as a picture, and the winner.
 
-    These are ``lr_sweep_results/`` and ``winner.yaml``, the experiment with the best values.
+    These are ``lr_sweep_results/`` and, where there is a winner, ``winner.yaml``: the experiment with its values.
     """
 
     results = SweepResults
@@ -75,24 +81,17 @@ class SweepKind(Kind[SweepStudy, SweepResults]):
                 hint="another --output, or --resume in the folder of that search",
             )
 
-    def run(self, session: Session) -> SweepResults:
-        """Run the sweep, or what is left of it."""
-        from dure.reporting.tracking import trackers_for
-        from dure.studies.adapter import run_study
+    def strategy(self, session: Session) -> Sweep:
+        """Return the search that was opened."""
+        return self._strategy
 
-        results = run_study(
-            self._strategy,
-            profile=session.profile,
-            path=session.path,
-            follower=session.follower,
-            listeners=trackers_for,
-            address=session.address,
-        )
-        rows = {
-            name: self.shape(self._strategy.experiment(values)).training.effective_batch_size
-            for name, values in results.values.items()
-        }
-        return _written(self.study, results, rows, session.path, self._strategy.experiment)
+    def completed(self, results: SweepResults, session: Session) -> SweepResults:
+        """Write points, picture and winner."""
+        wanted = {name: self._strategy.experiment(point) for name, point in results.points().items()}
+        trained = {name: self.shape(experiment) for name, experiment in wanted.items()}
+        # Of a rehearsal the winner is the miniature that trained, marked as such, and never a model of its size.
+        winners = trained if results.is_rehearsal else wanted
+        return _written(self.study, results, trained, winners, session.path)
 
     @staticmethod
     def table(results: SweepResults) -> RenderableType:
@@ -110,14 +109,24 @@ class SweepKind(Kind[SweepStudy, SweepResults]):
 def _written(
     study: SweepStudy,
     results: SweepResults,
-    samples_per_step: Mapping[str, int],
+    trained: Mapping[str, Experiment],
+    winners: Mapping[str, Experiment],
     path: Path,
-    at: Callable[[Mapping[str, Any]], Experiment],
 ) -> SweepResults:
-    """Write points, picture and winner, and return the results with their files."""
-    from dure.studies.sweep.plot import plot_sweep
+    """Write points, picture and winner, and return the results with their verdict and files.
 
-    points = sweep_points(results, samples_per_step)
+    Args:
+        study: The sweep.
+        results: What the trials came to.
+        trained: What every trial trained, by its name.
+        winners: What every trial would be as the winner.
+        path: Folder of the study.
+    """
+    from dure.studies.sweep.plot import plot_sweep
+    from dure.studies.sweep.verdict import sweep_verdict
+
+    points = sweep_points(results, trained)
+    results = results.with_values(verdict=sweep_verdict(results, points, _dev_losses(results)))
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     record = path / RESULTS / f"lr_sweep_{stamp}.json"
     picture = path / RESULTS / f"lr_sweep_plot_{stamp}.png"
@@ -130,11 +139,15 @@ def _written(
             title=results.study,
             metrics=[recorded(results.as_json(), name) for name in results.metrics],
             parameters={key: _is_logarithmic(study.space, key) for key in study.space.ordered()},
-            best=results.best,
+            verdict=results.as_json()["verdict"],
         )
         files["plot"] = str(picture)
-    if results.best_values is not None:
-        write_text(path / WINNER, dump_yaml(at(results.best_values)))
+    winner = None if results.verdict is None else results.verdict.winner
+    if winner is None:
+        (path / WINNER).unlink(missing_ok=True)
+    else:
+        head = f"# {REHEARSED}\n" if results.is_rehearsal else ""
+        write_text(path / WINNER, head + dump_yaml(winners[winner]))
         files["winner"] = str(path / WINNER)
     return results.with_values(**files)
 
@@ -142,19 +155,64 @@ def _written(
 def winner_overrides(path: Path) -> list[str]:
     """Return the best values of a finished or interrupted sweep as ``key=value`` overrides.
 
-    They are what ``dure train E --from-sweep DIR`` lays over the experiment, before the user's own.
+    They are what ``dure train E --from-sweep DIR`` lays over the experiment, before the user's own; none where the
+    sweep names no winner, so that the configured values stay.
+
+    Raises:
+        UserError: The folder holds no sweep, or no trial of it completed.
+    """
+    return [f"{key}={override_text(value)}" for key, value in finished_sweep(path).winning_values().items()]
+
+
+def finished_sweep(path: Path) -> SweepResults:
+    """Return the results of a finished or interrupted sweep of which a trial completed.
 
     Raises:
         UserError: The folder holds no sweep, or no trial of it completed.
     """
     stored_study(path, SweepStudy)
     file = path / SweepKind.results_file
-    best = SweepResults.read(file).best_values if file.is_file() else None
-    if not best:
+    results = SweepResults.read(file) if file.is_file() else None
+    if results is None or results.best is None:
         raise UserError(
             "no trial of this sweep completed", where=str(path), hint=f"dure sweep … --resume --output {path}"
         )
-    return [f"{key}={override_text(value)}" for key, value in best.items()]
+    return results
+
+
+def check_for(path: Path, experiment: Experiment, *, tell: Callable[[str], None]) -> None:
+    """Check that the best values of a sweep may be laid over an experiment, and say what they are worth.
+
+    Args:
+        path: Folder of the sweep.
+        experiment: What is to be trained, as the common options make it.
+        tell: Gets one-line messages.
+
+    Raises:
+        UserError: The sweep was rehearsed and the experiment is not; or as :func:`finished_sweep`.
+    """
+    results = finished_sweep(path)
+    if results.is_rehearsal and not experiment.rehearsal.enabled:
+        raise UserError(
+            "this sweep was a rehearsal: what suits its miniatures of random weights says nothing about the real model",
+            where=f"--from-sweep {path}",
+            expected="a sweep of the model itself",
+            hint="dure sweep without --rehearse; or train with --rehearse too",
+        )
+    if results.verdict is not None:
+        for sentence in results.verdict.sentences:
+            tell(f"sweep: {sentence}")
+
+
+def _dev_losses(results: SweepResults) -> dict[str, list[float]]:
+    """Return the loss of every validation row by trial, of the trials that left them."""
+    files = {trial.name: RunFolder(Path(trial.path)).dev_losses for trial in results.experiments}
+    read = {
+        name: read_json(file, what="record of a trial's validation rows")["losses"]
+        for name, file in files.items()
+        if file.is_file()
+    }
+    return {name: losses for name, losses in read.items() if None not in losses}
 
 
 def judged_ways(study: SweepStudy, experiment: Experiment) -> list[Experiment]:

@@ -18,7 +18,7 @@ from dure.config.spaces import Choice, Integer, SearchSpace
 from dure.errors import UserError, nearest
 from dure.metrics.metric import RUN_METRICS, Direction, Metric, choosable
 from dure.secrets import HIDDEN, without_passwords
-from dure.studies.plan import StudyPlan
+from dure.studies.plan import OneExperiment, given
 
 if TYPE_CHECKING:
     from dure.family import Family
@@ -64,7 +64,7 @@ def _metric(value: Any) -> Any:
 SweptMetric = Annotated[SweepMetric, BeforeValidator(_metric, json_schema_input_type=SweepMetric | str)]
 
 
-class SweepStudy(StudyPlan):
+class SweepStudy(OneExperiment):
     """A search of the values with which one experiment does best."""
 
     suffix: ClassVar[str] = "sweep"
@@ -73,8 +73,6 @@ class SweepStudy(StudyPlan):
 
     kind: Literal["sweep"] = "sweep"
     """Kind of the study; a file must name it."""
-    experiment: Text
-    """What is tried, by name or file."""
     space: Annotated[SearchSpace, BeforeValidator(_space, json_schema_input_type=SearchSpace | str)] = Field(
         default_factory=partial(load_space, DEFAULT_SPACE)
     )
@@ -108,27 +106,23 @@ class SweepStudy(StudyPlan):
             self.space.grid(self.num_trials or _GRID_POINTS)
         return self
 
-    @property
-    def sources(self) -> Sequence[str]:
-        """The experiment, by name or file."""
-        return (self.experiment,)
-
     def continued(self, before: Self, where: str) -> Self:
         """Return the sweep as it goes on in a folder: new points to try first come after those of before."""
-        if self.storage is None and before.storage is not None and HIDDEN in before.storage:
-            raise UserError(
-                "the folder keeps no password of its database",
-                where=before.storage,
-                hint="--storage URL once more, with the password",
-            )
         points = [*before.tries, *(point for point in self.tries if point not in before.tries)]
         storage = before.storage if self.storage is None else self.storage
-        return super().continued(before, where).with_values(tries=tuple(points), storage=storage)
+        study = super().continued(before, where).with_values(tries=tuple(points), storage=storage)
+        if storage is not None and HIDDEN in storage:
+            raise UserError(
+                "the folder keeps no password of its database",
+                where=storage,
+                hint="--storage URL once more, with the password",
+            )
+        return study
 
     def is_same(self, key: str, before: Self) -> bool:
         """Return whether space, metrics or storage are those of before; a metric need not say its direction again."""
         if key == "storage":
-            return self.storage is not None and without_passwords(self.storage) == before.storage
+            return (self.storage and without_passwords(self.storage)) == before.storage
         if key != "metrics" or len(self.metrics) != len(before.metrics):
             return super().is_same(key, before)
         return all(
@@ -225,48 +219,29 @@ def judged_by(experiment: Experiment, metric: Metric) -> Experiment:
 def plan_sweep(
     experiment: str,
     *,
-    overrides: Sequence[str] = (),
     space: str | None = None,
-    sampler: SamplerName | None = None,
-    scheduler: StopperName | None = None,
-    num_trials: int | None = None,
     tries: Sequence[str] = (),
-    metrics: Sequence[str] = (),
-    storage: str | None = None,
     before: SweepStudy | None = None,
+    **options: Any,
 ) -> SweepStudy:
     """Return the sweep that the options describe.
 
     Args:
         experiment: What is tried, by name or file.
-        overrides: ``a.b=value`` texts for it.
         space: Search space by name or file.
-        sampler: Who proposes points.
-        scheduler: Who stops bad trials.
-        num_trials: Points in all.
         tries: Points to try first: ``1e-4``, or ``key=value,key=value``.
-        metrics: What to look for: ``NAME``, ``NAME:min`` or ``NAME:max``; the experiment's own metric when empty.
-        storage: Database for the search.
         before: The sweep that is continued; its space is the one of ``tries``.
+        options: Other keys of :class:`SweepStudy`, if they were given.
 
     Raises:
         UserError: One of them is wrong.
     """
-    given = {
-        "overrides": list(overrides) or None,
-        "space": None if space is None else load_space(space),
-        "sampler": sampler,
-        "scheduler": scheduler,
-        "num_trials": num_trials,
-        "metrics": list(metrics) or None,
-        "storage": storage,
-    }
-    values: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    values = given({"space": None if space is None else load_space(space), **options})
     if tries:
         searched = values.get("space") or (load_space(DEFAULT_SPACE) if before is None else before.space)
         values["tries"] = [parse_point(searched, text) for text in dict.fromkeys(tries)]
-    options: dict[tuple[str, ...], str] = {("num_trials",): "--trials", ("metrics",): "--metric"}
-    return checked(SweepStudy, {"experiment": experiment, **values}, options, "dure sweep")
+    places: dict[tuple[str, ...], str] = {("num_trials",): "--trials", ("metrics",): "--metric"}
+    return checked(SweepStudy, {"experiment": experiment, **values}, places, "dure sweep")
 
 
 def parse_point(space: SearchSpace, text: str) -> dict[str, Any]:

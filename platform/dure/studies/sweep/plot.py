@@ -1,39 +1,57 @@
-"""The picture of a sweep: metric and loss over every parameter, the winner and diverged points marked."""
+"""The picture of a sweep: metric and loss over every parameter, with what of it is signal and what is noise.
+
+A band marks the scores that are not told apart from the best one, and a line the trivial baseline. The axis of a
+metric is never shorter than that band, so that noise does not fill the height of the picture.
+"""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dure.metrics.metric import Metric
 from dure.reporting.figures import metric_label
-from dure.reporting.plots import BLUE, GREEN, GREY, VERMILION, grid, language, picture
+from dure.reporting.plots import BLUE, GREEN, GREY, PALE, PURPLE, VERMILION, grid, language, picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST_COLUMNS = 4
+_LEAST_SHARE = 2.0
+"""Percentage points that the axis of a share shows at least."""
+_LEAST_PART = 0.02
+"""Part of its values that the axis of any other figure shows at least."""
+_LETTERS_PER_INCH = 13
 _WORDS = {
     "ko": {
         "completed": "완료",
         "stopped": "일찍 중단",
         "diverged": "발산",
-        "best": "최적",
+        "never": "학습률 0",
+        "winner": "승자",
         "loss": "검증 손실",
+        "baseline": "기준선",
+        "noise": "최고점과 구별되지 않음",
         "training.learning_rate": "학습률",
     },
     "en": {
         "completed": "completed",
         "stopped": "stopped early",
         "diverged": "diverged",
-        "best": "best",
+        "never": "trained at rate 0",
+        "winner": "winner",
         "loss": "eval loss",
+        "baseline": "trivial baseline",
+        "noise": "not told apart from the best",
         "training.learning_rate": "learning rate",
     },
 }
 
 Point = Mapping[str, Any]
+Verdict = Mapping[str, Any]
+Words = Mapping[str, str]
 
 
 def plot_sweep(
@@ -43,116 +61,140 @@ def plot_sweep(
     title: str,
     metrics: Sequence[Metric],
     parameters: Mapping[str, bool],
-    best: str | None,
+    verdict: Verdict,
 ) -> None:
     """Write the picture as PNG: a column per parameter, a row per metric and one for the loss.
 
     Args:
         path: File to write.
-        points: From :func:`dure.studies.sweep.results.sweep_points`.
-        title: What stands above it.
+        points: From :func:`dure.studies.sweep.results.sweep_points`, as JSON.
+        title: What stands above it, before what the verdict begins with.
         metrics: Metrics to draw.
         parameters: Dotted keys, and whether their scale is logarithmic; the first four are drawn.
-        best: Name of the winning trial.
+        verdict: What the sweep measured, as JSON.
     """
     words = _WORDS[language()]
     columns = dict(list(parameters.items())[:_MOST_COLUMNS])
-    rows: list[Metric | None] = [*(metric for metric in metrics if metric.name != "eval_loss"), None]
-    with picture(path, title=title, width=max(6.5, 4.2 * len(columns)), height=2.9 * len(rows)) as figure:
+    rows: list[Metric] = [
+        *(metric for metric in metrics if metric.name != "eval_loss"),
+        Metric("eval_loss", "min"),
+    ]
+    width = max(6.5, 4.2 * len(columns))
+    said = textwrap.fill(verdict["sentences"][0], round(width * _LETTERS_PER_INCH))
+    with picture(path, title=f"{title}\n{said}", width=width, height=2.9 * len(rows) + 0.4) as figure:
         axes = figure.subplots(len(rows), len(columns), squeeze=False, sharex="col")
         for row, metric in enumerate(rows):
             for column, (key, logarithmic) in enumerate(columns.items()):
                 axis = axes[row][column]
-                _draw(axis, points, key, metric, logarithmic=logarithmic, best=best, words=words)
+                _draw_points(axis, points, key, metric, verdict, words)
+                _draw_levels(axis, points, metric, verdict, words)
+                if logarithmic and _is_numeric(points, key):
+                    axis.set_xscale("log")
                 if column == 0:
-                    axis.set_ylabel(words["loss"] if metric is None else metric_label(metric))
+                    axis.set_ylabel(words["loss"] if metric.name == "eval_loss" else metric_label(metric))
                 if row == len(rows) - 1:
                     axis.set_xlabel(words.get(key, key.rpartition(".")[2].replace("_", " ")))
 
 
-def _draw(
-    axis: Axes,
-    points: Sequence[Point],
-    key: str,
-    metric: Metric | None,
-    *,
-    logarithmic: bool,
-    best: str | None,
-    words: Mapping[str, str],
+def _draw_points(
+    axis: Axes, points: Sequence[Point], key: str, metric: Metric, verdict: Verdict, words: Words
 ) -> None:
     here = [point for point in points if key in point["params"]]
-    numeric = all(_is_number(point["params"][key]) for point in here)
-    places = {
-        str(value): place for place, value in enumerate(dict.fromkeys(str(p["params"][key]) for p in here))
-    }
+    numeric = _is_numeric(points, key)
+    places = {value: place for place, value in enumerate(dict.fromkeys(str(p["params"][key]) for p in here))}
 
     def across(point: Point) -> float:
         value = point["params"][key]
         return float(value) if numeric else float(places[str(value)])
 
-    def draw(
-        names: str, color: str, marker: str, label: str, *, filled: bool = True
-    ) -> list[tuple[float, float]]:
+    def draw(chosen: Sequence[Point], color: str, marker: str, label: str, *, filled: bool) -> None:
         spots = [
-            (across(point), value)
-            for point in here
-            if point["state"] == names and (value := _height(point, metric)) is not None
+            (across(point), height) for point in chosen if (height := _height(point, metric)) is not None
         ]
         if spots:
             across_all, heights = zip(*spots, strict=True)
             axis.scatter(
-                across_all,
-                heights,
-                color=color if filled else "none",
-                edgecolors=color,
-                marker=marker,
-                s=34,
-                label=label,
-                zorder=3,
-            )
-        return spots
+                across_all, heights, color=color if filled else "none", edgecolors=color, marker=marker, s=34,
+                label=label, zorder=3,
+            )  # fmt: skip
 
-    done = draw("completed", BLUE, "o", words["completed"])
-    draw("stopped", GREY, "s", words["stopped"], filled=False)
-    if len(points[0]["params"]) == 1 and numeric and len(done) > 1:
-        axis.plot(*zip(*sorted(done), strict=True), color=BLUE, linewidth=1, alpha=0.5, zorder=2)
+    idle = [point for point in here if point["trial"] in verdict["never_rose"]]
+    done = [point for point in here if point["state"] == "completed" and point not in idle]
+    draw(done, BLUE, "o", words["completed"], filled=True)
+    draw(idle, PURPLE, "v", words["never"], filled=False)
+    draw([p for p in here if p["state"] == "stopped"], GREY, "s", words["stopped"], filled=False)
+    line = sorted((across(point), height) for point in done if (height := _height(point, metric)) is not None)
+    if all(len(point["params"]) == 1 for point in points) and numeric and len(line) > 1:
+        axis.plot(*zip(*line, strict=True), color=BLUE, linewidth=1, alpha=0.5, zorder=2)
     # A diverged point has no height; it stands at the edge of the picture, above the rate that made it diverge.
     for place, point in enumerate(point for point in here if point["state"] == "diverged"):
         axis.plot(
-            [across(point)],
-            [0.96],
-            marker="X",
-            markersize=8,
-            color=VERMILION,
-            linestyle="none",
-            transform=axis.get_xaxis_transform(),
-            label=words["diverged"] if place == 0 else "_",
-            zorder=4,
+            [across(point)], [0.96], marker="X", markersize=8, color=VERMILION, linestyle="none",
+            transform=axis.get_xaxis_transform(), label=words["diverged"] if place == 0 else "_", zorder=4,
             clip_on=False,
-        )
+        )  # fmt: skip
     for point in here:
         height = _height(point, metric)
-        if point["trial"] == best and height is not None:
+        if point["trial"] == verdict["winner"] and height is not None:
             axis.scatter(
-                [across(point)], [height], marker="*", s=210, color=GREEN, edgecolors="black",
-                linewidths=0.6, label=words["best"], zorder=5,
+                [across(point)], [height], marker="*", s=210, color=GREEN, edgecolors="black", linewidths=0.6,
+                label=words["winner"], zorder=5,
             )  # fmt: skip
-    if numeric and logarithmic:
-        axis.set_xscale("log")
-    elif not numeric:
+    if not numeric:
         axis.set_xticks(list(places.values()), list(places))
-    axis.margins(x=0.06, y=0.14)
+
+
+def _draw_levels(axis: Axes, points: Sequence[Point], metric: Metric, verdict: Verdict, words: Words) -> None:
+    """Draw baseline and noise of the metric that ranks, and give any metric an axis of a sensible length."""
+    heights = [height for point in points if (height := _height(point, metric)) is not None]
+    factor = 100 if metric.in_percent else 1
+    if metric.name == verdict["metric"]:
+        if verdict["baseline"] is not None:
+            heights.append(factor * verdict["baseline"])
+            axis.axhline(
+                heights[-1], color=VERMILION, linewidth=1.1, linestyle=(0, (5, 2)), label=words["baseline"]
+            )
+        noise = noise_of(verdict)
+        if noise is not None and verdict["score"] is not None:
+            best, worse = (
+                factor * verdict["score"],
+                factor * (-noise if verdict["direction"] == "max" else noise),
+            )
+            axis.axhspan(best, best + worse, color=PALE, alpha=0.4, linewidth=0, label=words["noise"])
+            heights += [best, best + worse]
+    if heights:
+        axis.set_ylim(*_limits(heights, _LEAST_SHARE if metric.in_percent else 0.0))
+    axis.ticklabel_format(axis="y", useOffset=False)
+    axis.margins(x=0.06)
     grid(axis)
 
 
-def _height(point: Point, metric: Metric | None) -> float | None:
-    """Return what a point reached: a metric as it is shown, or the validation loss for None."""
-    if metric is None:
+def noise_of(verdict: Verdict) -> float | None:
+    """Return how far beneath the best score noise reaches, in its units; None where that is not known.
+
+    Every pair of points has an interval of its own; this is half the widest one.
+    """
+    halves = [(gap["high"] - gap["low"]) / 2 for gap in verdict["gaps"].values() if gap["low"] is not None]
+    return max((half for half in halves if half > 0), default=None)
+
+
+def _limits(heights: Sequence[float], least: float) -> tuple[float, float]:
+    """Return the ends of an axis that holds all heights and is long enough not to show a trifle as a slope."""
+    low, high = min(heights), max(heights)
+    length = max(high - low, least, _LEAST_PART * max(abs(low), abs(high))) or 1.0
+    middle = (low + high) / 2
+    return middle - 0.62 * length, middle + 0.62 * length
+
+
+def _height(point: Point, metric: Metric) -> float | None:
+    """Return what a point reached, as it is shown; of the validation loss, failing that, the training loss."""
+    if metric.name == "eval_loss":
         value = point["eval_loss"] if point["eval_loss"] is not None else point["loss"]
         return None if value is None else float(value)
     value = point["metrics"].get(metric.name)
     return None if value is None else float(value) * (100 if metric.in_percent else 1)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _is_numeric(points: Sequence[Point], key: str) -> bool:
+    values = [point["params"][key] for point in points if key in point["params"]]
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)

@@ -39,7 +39,8 @@ def sweep_table(summary: Mapping[str, Any]) -> FittedTable:
     """
     metrics = [recorded(summary, name) for name in summary["metrics"]]
     rows = _ranked(summary["experiments"], metrics[0])
-    best = {summary["best"], *summary["front"]}
+    verdict = summary.get("verdict")
+    best = _marked(summary)
     places = [
         str(place) if row["state"] == "completed" and _score(row, metrics[0].name) is not None else NOTHING
         for place, row in enumerate(rows, 1)
@@ -62,15 +63,21 @@ def sweep_table(summary: Mapping[str, Any]) -> FittedTable:
     if "eval_loss" not in summary["metrics"]:
         losses = [metric_figure("eval_loss", row["metrics"].get("eval_loss")) for row in rows]
         columns.append(Column(metric_label("eval_loss"), [Text(loss) for loss in losses], rank=6))
+    if verdict is not None:
+        columns.append(Column("it is", [Text(_standing(row["name"], verdict)) for row in rows], 3, True))
     columns.append(Column("time", [Text(duration(row["seconds"])) for row in rows], rank=5))
     title = f"{summary['study']} · {counted(len(rows), 'point')} in {duration(summary['seconds'])}"
     return FittedTable(columns, title, _notes(summary), elsewhere="experiment_summary.txt")
 
 
 def _notes(summary: Mapping[str, Any]) -> list[str]:
-    notes = (
-        ["*: best compromises" if len(summary["metrics"]) > 1 else "*: the winner"] if summary["best"] else []
-    )
+    verdict = summary.get("verdict")
+    notes = [] if verdict is None else list(verdict["sentences"])
+    if _marked(summary):
+        several = len(summary["metrics"]) > 1
+        notes.append(
+            "*: best compromises" if several else "*: the winner" if verdict else "*: the best so far"
+        )
     notes += [
         f"{row['name']} {row['state']}: {one_line(row['error'])}"
         for row in summary["experiments"]
@@ -80,6 +87,33 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
         if summary.get(label):
             notes.append(f"{label}: {shown_path(summary[label])}")
     return notes
+
+
+def _marked(summary: Mapping[str, Any]) -> set[str]:
+    """Return the trials with a star: the winner, or the best so far of a sweep that still runs; all best compromises."""
+    verdict = summary.get("verdict")
+    first = summary["best"] if verdict is None else verdict["winner"]
+    return {name for name in (first, *summary["front"]) if name is not None}
+
+
+def _standing(name: str, verdict: Mapping[str, Any]) -> str:
+    """Return what the verdict says of a point, in a few words."""
+    told = []
+    if name == verdict["winner"]:
+        told.append("the winner")
+    if name in verdict["equals"]:
+        told.append(
+            "not told apart from the best" if verdict["gaps"][name]["value"] else "tied with the best"
+        )
+    elif name in verdict["gaps"]:
+        told.append("worse than the best")
+    if name in verdict["below_baseline"]:
+        told.append("no better than the baseline")
+    if name in verdict["never_rose"]:
+        told.append("trained at rate 0")
+    if name in verdict["in_warmup"]:
+        told.append("ended in its warm-up")
+    return ", ".join(told) or NOTHING
 
 
 def _ranked(rows: Sequence[Row], metric: Metric) -> list[Row]:

@@ -9,11 +9,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from dure.config.schema import Experiment
 from dure.events import TrialState
 from dure.files import read_json_lines
 from dure.metrics.metric import Direction
 from dure.runs.folder import RunFolder
 from dure.studies.results import Definitions, Figure, Record, TrialResults
+from dure.studies.sweep.verdict import SweepVerdict
 
 
 class SweepResults(TrialResults):
@@ -33,11 +35,16 @@ class SweepResults(TrialResults):
     parameters: tuple[str, ...]
     """Dotted keys that were searched."""
     values: Mapping[str, Mapping[str, Any]]
-    """The point of every trial, by its name."""
+    """The values that every trial trained with, by its name; those of its miniature in a rehearsal."""
+    proposed: Mapping[str, Mapping[str, Any]] = {}
+    """The point of the space that every trial is, by its name: what a rehearsal scaled learning rates from. None in a
+    record of an older dure, whose ``values`` they are."""
+    is_rehearsal: bool = False
+    """Whether miniatures trained."""
     best: str | None
-    """The trial that is best by the first metric."""
+    """The trial that is best by the first metric; whether that says anything, the verdict knows."""
     best_values: Mapping[str, Any] | None
-    """Its point."""
+    """The values that it trained with."""
     front: tuple[str, ...]
     """With several metrics, the trials that no other beats; best by the first metric first."""
     record: str | None = None
@@ -45,7 +52,18 @@ class SweepResults(TrialResults):
     plot: str | None = None
     """Their picture."""
     winner: str | None = None
-    """The experiment with the best values."""
+    """The experiment with the winner's values; None without a winner. That of a rehearsal is a rehearsal."""
+    verdict: SweepVerdict | None = None
+    """What the sweep measured; None until the session has ended."""
+
+    def points(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return the point of the space that every trial is, by its name."""
+        return self.proposed or self.values
+
+    def winning_values(self) -> dict[str, Any]:
+        """Return the winner's point of the space, to be laid over an experiment; nothing without a winner."""
+        winner = self.best if self.verdict is None else self.verdict.winner
+        return {} if winner is None else dict(self.points()[winner])
 
 
 class SweepPoint(Record):
@@ -54,6 +72,13 @@ class SweepPoint(Record):
     trial: str
     state: TrialState
     params: Mapping[str, Any]
+    """The values that it trained with."""
+    proposed: Mapping[str, Any]
+    """The point of the space that it is."""
+    peak_rate: float | None
+    """The highest learning rate that was recorded; None where none was."""
+    in_warmup: bool
+    """Whether it ended within its warm-up, so that its learning rate was never reached."""
     metrics: Mapping[str, Figure]
     """The sweep's metrics, at the best validation."""
     loss: float | None
@@ -83,6 +108,8 @@ class SweepRecord(Record):
     best: str | None
     best_values: Mapping[str, Any] | None
     front: tuple[str, ...]
+    is_rehearsal: bool
+    verdict: SweepVerdict | None
     points: tuple[SweepPoint, ...]
 
     @classmethod
@@ -92,28 +119,36 @@ class SweepRecord(Record):
         return cls(points=tuple(points), **about)
 
 
-def sweep_points(results: SweepResults, samples_per_step: Mapping[str, int]) -> list[SweepPoint]:
+def sweep_points(results: SweepResults, experiments: Mapping[str, Experiment]) -> list[SweepPoint]:
     """Return the tried points of a sweep in the order of their trials.
 
     Args:
         results: Of the sweep.
-        samples_per_step: Rows that one optimiser step of a trial sees, by the trial's name.
+        experiments: What every trial trained, by its name.
     """
+    from dure.training.arguments import warmup_of
+
     points = []
     for entry in results.experiments:
         values = results.values.get(entry.name)
         if values is None:
             continue
         records = read_json_lines(RunFolder(Path(entry.path)).metrics)
-        rows = samples_per_step[entry.name]
+        training = experiments[entry.name].training
+        rows = training.effective_batch_size
         train = [record for record in records if record["kind"] == "train"]
         evals = [record for record in records if record["kind"] == "eval" and "eval_loss" in record]
+        steps = max((record["step"] for record in records), default=0)
+        warmup = warmup_of(training, max((record["total_steps"] for record in records), default=0))
         figures = {**entry.metrics, "seconds": entry.seconds}
         points.append(
             SweepPoint(
                 trial=entry.name,
                 state=entry.state,
                 params=values,
+                proposed=results.points()[entry.name],
+                peak_rate=_peak_rate(train, steps, warmup),
+                in_warmup=0 < steps <= warmup,
                 metrics={metric: figures.get(metric) for metric in results.metrics},
                 loss=train[-1].get("loss") if train else None,
                 eval_loss=figures.get("eval_loss", evals[-1]["eval_loss"] if evals else None),
@@ -161,6 +196,12 @@ def stability(losses: Sequence[float | None]) -> float | None:
     changes = [after - before for before, after in pairwise(numbers)]
     mean = statistics.fmean(numbers)
     return statistics.stdev(changes) / abs(mean) if mean else None
+
+
+def _peak_rate(train: Sequence[Mapping[str, Any]], steps: int, warmup: int) -> float | None:
+    """Return the highest recorded rate. The first step of a warm-up is at 0, also where it was not recorded."""
+    rates = [float(rate) for record in train if (rate := record.get("learning_rate")) is not None]
+    return max(rates) if rates else 0.0 if steps == 1 <= warmup else None
 
 
 def _at(record: Mapping[str, Any], samples_per_step: int, names: Sequence[str]) -> dict[str, Any]:

@@ -27,6 +27,8 @@ from dure.studies.sweep.plan import SweepStudy
 
 Outcome = Literal["completed", "stopped", "diverged", "failed", "interrupted"]
 _NAME, _OUTCOME = "trial", "state"
+_TRAINED = "trained"
+"""Beside a point of the storage: the values that its trial trained with, where a rehearsal scaled them."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,11 @@ class SweepSearch(Searcher):  # type: ignore[misc]
             trial.set_user_attr(_NAME, name)
         self._running[trial_id] = trial.number
         try:
-            return self._configured(name, values)
+            config = self._configured(name, values)
+            trained = config.get("trained", values)
+            if trained != values:
+                trial.set_user_attr(_TRAINED, trained)
+            return config
         except UserError:
             self.study.tell(trial.number, state=TrialState.FAIL)
             raise

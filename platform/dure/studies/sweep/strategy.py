@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from dure.studies.divergence import DivergenceGuard
 from dure.studies.strategy import Strategy, TrialPlan
 from dure.studies.sweep.optuna_study import front
 from dure.studies.sweep.plan import SweepStudy, judged_by, looked_for
-from dure.studies.sweep.results import SweepResults, reports_of
+from dure.studies.sweep.results import reports_of
 from dure.studies.sweep.search import SweepSearch, Verdict, trial_name
 from dure.studies.sweep.stoppers import AshaStopper, MedianStopper, Stopper
 
@@ -32,7 +33,7 @@ Hyperparameter Tuning", uses 4 and finds 3 and 4 alike)."""
 SPACE = "the search space"
 
 
-class Sweep(Strategy[SweepResults]):
+class Sweep(Strategy[SweepStudy]):
     """Tries points of a space on one experiment, each from the same weights and in the same data order.
 
     Only the weights of the best trial are kept (of all best compromises, with several metrics): a sweep of
@@ -55,9 +56,6 @@ class Sweep(Strategy[SweepResults]):
         UserError: The space does not fit the experiment, or the search cannot be opened.
     """
 
-    kind = "sweep"
-    results = SweepResults
-
     def __init__(
         self,
         study: SweepStudy,
@@ -68,12 +66,12 @@ class Sweep(Strategy[SweepResults]):
         samples_between_validations: int = 1,
         total_samples: int = 1,
     ) -> None:
-        self.name = study.name
-        self.study = study
+        super().__init__(study)
         self.path = path
         self._samples = (samples_between_validations, total_samples)
         self._shape = shape
         self.metrics = looked_for(study.metrics, load_family(experiment), "metrics:")
+        self.keeps_dev_losses = self.metrics[0].name == "eval_loss"
         self._experiment = judged_by(experiment, self.metrics[0])
         self._check_space()
         self._scheduler = self._stopper()
@@ -100,9 +98,10 @@ class Sweep(Strategy[SweepResults]):
         """
         return self._experiment.with_(values, SPACE)
 
-    def param_space(self, pending: Sequence[str]) -> dict[str, Any]:
-        """Return nothing: the search proposes whole configs."""
-        return {}
+    def trained(self, values: Values) -> dict[str, Any]:
+        """Return the values that a trial at a point of the space trains with, as the common options make them."""
+        shaped = self._shape(self.experiment(values)).model_dump(mode="json")
+        return {key: reduce(lambda section, part: section[part], key.split("."), shaped) for key in values}
 
     def tune_settings(self, concurrent_trials: int) -> dict[str, Any]:
         """Return the search and the scheduler."""
@@ -148,7 +147,8 @@ class Sweep(Strategy[SweepResults]):
 
     def summary(self, trials: Sequence[TrialStatus]) -> Mapping[str, Any]:
         """Return what was searched, the point of every trial, and the best."""
-        values = self.search.points()
+        points = self.search.points()
+        values = {name: self.trained(point) for name, point in points.items()}
         best = self.best_trials(trials)
         return {
             "metrics": [metric.name for metric in self.metrics],
@@ -158,6 +158,8 @@ class Sweep(Strategy[SweepResults]):
             "scheduler": self.study.scheduler,
             "parameters": self.study.space.ordered(),
             "values": values,
+            "proposed": points,
+            "is_rehearsal": self._shape(self._experiment).rehearsal.enabled,
             "best": best[0] if best else None,
             "best_values": values.get(best[0]) if best else None,
             "front": best if len(self.study.metrics) > 1 else [],
@@ -166,9 +168,11 @@ class Sweep(Strategy[SweepResults]):
     def _config(self, name: str, values: Values) -> dict[str, Any]:
         experiment = self._shape(self.experiment(values))
         named = experiment.with_({"experiment.name": f"{experiment.name[:80]}.{name}"})
+        trained = self.trained(values)
         return {
             "trial": name,
-            "notice": ", ".join(f"{key}={_shown(value)}" for key, value in values.items()),
+            "trained": trained,
+            "notice": ", ".join(f"{key}={_shown(value)}" for key, value in trained.items()),
             "experiment": named.model_dump_json(),
         }
 

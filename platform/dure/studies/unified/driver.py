@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import RenderableType
 
@@ -15,14 +15,19 @@ from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.files import read_json, read_json_lines, write_json, write_text
 from dure.runs.epochs import epochs_of
-from dure.runs.folder import STUDY_FILE, UnifiedFolder, stored_experiment
+from dure.runs.folder import STUDY_FILE, UnifiedFolder
+from dure.runs.resuming import require_continuable
 from dure.studies.kind import Kind, Session
 from dure.studies.study import stored_study
+from dure.studies.sweep.driver import SweepKind
 from dure.studies.sweep.plan import SweepStudy
 from dure.studies.sweep.results import SweepResults
 from dure.studies.unified.plan import UnifiedStudy
 from dure.studies.unified.report import unified_table
 from dure.studies.unified.results import UnifiedResults
+
+if TYPE_CHECKING:
+    from dure.preflight.before import Files
 
 Tell = Callable[[str], None]
 
@@ -30,10 +35,13 @@ BASE = "experiment.yaml"
 RESULTS = "unified_results.json"
 SWEEP = "lr_sweep"
 SWEEP_RESULTS = "lr_sweep_results"
+RATE = "training.learning_rate"
 CURVES = "training_curves.png"
 CONTINUED = "continues_after.json"
 """Names the epoch that a folder's unfinished training went back to."""
 OOM = "oom_stats"
+REPLACED = "replaced_"
+"""What the folders begin with that hold what a training left before it became longer."""
 
 
 class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
@@ -45,10 +53,6 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
 
     results = UnifiedResults
     results_file: ClassVar[str] = RESULTS
-
-    def watched(self) -> Sequence[str]:
-        """Return what chooses the best checkpoint."""
-        return [self.experiments[0].training.best_metric]
 
     def begin(self, session: Session) -> None:
         """Look whether there is the checkpoint to go back to."""
@@ -65,20 +69,27 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
         """Run the pipeline, or what is left of it."""
         from dure.epochs.epoch_keeper import EpochKeeper, write_metadata
         from dure.family import load_family
-        from dure.runtime.experiment import train
+        from dure.runtime.experiment import require_more_to_train, train
         from dure.studies.unified.plot import plot_curves
 
         path, tell = session.path, session.follower.notified
         folder, (experiment,) = UnifiedFolder(path), self.shown()
+        swept: SweepResults | None = None
         best: dict[str, Any] = {}
         if self.study.sweep:
-            best = self._sweep(experiment, session)
-            values = ", ".join(f"{key}={value:g}" for key, value in best.items())
-            tell(f"step 1 of 4, sweep: {values} is the best")
+            swept = self._sweep(experiment, session)
+            best = swept.winning_values()
+            for sentence in () if swept.verdict is None else swept.verdict.sentences:
+                tell(f"step 1 of 4, sweep: {sentence}")
             experiment = experiment.with_(best, "the sweep")
-        if session.resume:
-            stored_experiment(path, experiment)
-        write_text(path / BASE, dump_yaml(experiment))
+            rate = experiment.training.learning_rate
+            tell(f"learning rate {rate:g}, {'the winner of the sweep' if best else 'as it is configured'}")
+        if session.resume and require_continuable(path, experiment, may_be_longer=True):
+            require_more_to_train(folder)
+            aside = _aside(folder)
+            tell(f"what was made of the shorter training is in {aside.name}")
+        else:
+            write_text(path / BASE, dump_yaml(experiment))
         if session.back_to is not None:
             _go_back(folder, session.back_to, experiment, tell)
         result = train(
@@ -102,7 +113,8 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
                 "state": result.state,
                 "path": str(path),
                 "learning_rate": experiment.training.learning_rate,
-                "sweep": best or None,
+                "sweep": None if swept is None else best or {RATE: experiment.training.learning_rate},
+                "sweep_verdict": None if swept is None else swept.verdict,
                 "result": result.as_dict(),
                 **(_analyses(folder, session, tell) if is_whole else {}),
             }
@@ -116,8 +128,23 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
         """Return the main run, the sweet spots of its modules and the crossover."""
         return unified_table(results.as_json())
 
-    def _sweep(self, experiment: Experiment, session: Session) -> dict[str, Any]:
-        """Search the learning rate in a folder of its own, unless that is done, and return the winner's values."""
+    def files(self, path: Path | None) -> Sequence[Files]:
+        """Return the files of the main run, and those of a sweep that is not finished."""
+        from dure.preflight.before import Files, files_of_run
+
+        (experiment,), place = self.shown(), None if path is None else path / SWEEP
+        found = files_of_run(experiment, path, apart=[] if place is None else [place])
+        if not self.study.sweep or (place is not None and _is_finished(place)):
+            return found
+        # The weights of the best point so far lie beside those of the one that trains.
+        return [*found, Files([self._swept(experiment)], 2, place)]
+
+    def _swept(self, experiment: Experiment) -> Experiment:
+        """Return what the points of the sweep train."""
+        return experiment.with_({"training.epochs": self.study.sweep_epochs, "training.keep_epochs": None})
+
+    def _sweep(self, experiment: Experiment, session: Session) -> SweepResults:
+        """Search the learning rate in a folder of its own, unless that is done."""
         from dure.studies.life_cycle import run_experiments
         from dure.studies.sweep.driver import RESULTS as POINTS
 
@@ -131,24 +158,49 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
         )
         results: SweepResults = run_experiments(
             stored_study(place, SweepStudy) if started else study,
-            [experiment.with_({"training.epochs": self.study.sweep_epochs, "training.keep_epochs": None})],
+            [self._swept(experiment)],
             profile=session.profile,
             path=place,
             resume=started,
             address=session.address,
             follower=session.follower,
         )
-        if results.best_values is None:
+        if results.best is None:
             raise UserError(
                 "no point of the sweep completed", where=str(place), hint="see its experiment_summary.txt"
             )
         shutil.copytree(place / POINTS, session.path / SWEEP_RESULTS, dirs_exist_ok=True)
-        return dict(results.best_values)
+        return results
+
+
+def _is_finished(sweep: Path) -> bool:
+    file = sweep / SweepKind.results_file
+    return file.is_file() and SweepResults.read(file).state == "completed"
+
+
+def _made_of_all(folder: UnifiedFolder) -> list[Path]:
+    """Return what in a folder was made of the whole training."""
+    from dure.epochs import driver as module_epochs
+
+    return [
+        *folder.checkpoints.glob("crossover_final.*"),
+        *(folder.path / name for name in (RESULTS, CURVES, module_epochs.ANALYSIS)),
+        folder.metadata,
+    ]
+
+
+def _aside(folder: UnifiedFolder) -> Path:
+    """Move aside what was made of the whole training, since that becomes longer, and return where it is."""
+    aside = folder.path / f"{REPLACED}{datetime.now():%Y%m%d_%H%M%S}"
+    aside.mkdir()
+    for path in _made_of_all(folder):
+        if path.exists():
+            path.rename(aside / path.name)
+    return aside
 
 
 def _go_back(folder: UnifiedFolder, file: Path, experiment: Experiment, tell: Tell) -> None:
     """Go back to an epoch, unless the same command did so before and what it began is not finished."""
-    from dure.epochs import driver as module_epochs
     from dure.epochs.epoch_keeper import write_metadata
     from dure.training.rewinding import go_back
 
@@ -160,11 +212,7 @@ def _go_back(folder: UnifiedFolder, file: Path, experiment: Experiment, tell: Te
         folder,
         file,
         experiment,
-        made_of_all=[
-            *folder.checkpoints.glob("crossover_final.*"),
-            *(folder.path / name for name in (RESULTS, CURVES, module_epochs.ANALYSIS)),
-            folder.metadata,
-        ],
+        made_of_all=_made_of_all(folder),
         notify=tell,
     )
     write_metadata(folder)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from dure.config.loading import load_experiment
-from dure.config.scalars import Bool, Int, Text
+from dure.config.scalars import Bool, Int
 from dure.config.schema import Experiment
 from dure.errors import UserError
-from dure.studies.plan import StudyPlan
+from dure.studies.plan import OneExperiment
 
 if TYPE_CHECKING:
     from dure.studies.kind import Kind
 
 
-class UnifiedStudy(StudyPlan):
+class UnifiedStudy(OneExperiment):
     """One experiment through a whole pipeline: learning-rate sweep, training, sweet spots of its modules, crossover."""
 
     suffix: ClassVar[str] = "unified"
@@ -25,8 +24,6 @@ class UnifiedStudy(StudyPlan):
 
     kind: Literal["unified"] = "unified"
     """Kind of the study; a file must name it."""
-    experiment: Text
-    """What is trained, by name or file."""
     epochs: Int | None = Field(default=None, ge=1)
     """Passes over the rows; those of the experiment when not given."""
     batch_size: Int | None = Field(default=None, ge=1)
@@ -39,11 +36,6 @@ class UnifiedStudy(StudyPlan):
     """Passes over the rows with each of them."""
     crossover: Bool = True
     """Find sweet spots and cross over after the training."""
-
-    @property
-    def sources(self) -> Sequence[str]:
-        """The experiment, by name or file."""
-        return (self.experiment,)
 
     def load(self) -> list[Experiment]:
         """Return the experiment, with the study's epochs and batch."""

@@ -29,14 +29,24 @@ def unified_table(results: Mapping[str, Any]) -> Group:
         parts.append(sweet_spot_table(results["sweet_spots"]))
     if results["crossover"] is not None:
         parts.append(crossover_table(results["crossover"]))
+    verdict = results.get("sweep_verdict")
+    if verdict is not None:
+        parts += [Text(f"sweep: {sentence}") for sentence in verdict["sentences"]]
     parts.append(
         Text(
-            f"learning rate {results['learning_rate']:g}"
-            f"{' (winner of the sweep)' if results['sweep'] else ''} · "
+            f"learning rate {results['learning_rate']:g}{_origin(results['sweep'], verdict)} · "
             f"{duration(run['seconds'])} of training · results: {shown_path(results['path'])}"
         )
     )
     return Group(*parts)
+
+
+def _origin(sweep: Mapping[str, Any] | None, verdict: Mapping[str, Any] | None) -> str:
+    """Return where the learning rate is from, in brackets; nothing without a sweep."""
+    if sweep is None:
+        return ""
+    is_won = verdict is None or verdict["winner"] is not None
+    return " (winner of the sweep)" if is_won else " (as configured: the sweep names no winner)"
 
 
 def _memory(metrics: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from dure.studies.results import Figure, Record, StudyResults
+from dure.studies.sweep.verdict import SweepVerdict
 
 
 class RunRecord(Record):
@@ -28,7 +29,10 @@ class UnifiedResults(StudyResults):
     kind: Literal["unified"]
     learning_rate: float
     sweep: Mapping[str, Any] | None
-    """What the sweep found to be the best, by dotted key; None without one."""
+    """What the main run trained with after the sweep, by dotted key: the winner's values, the configured ones where it
+    names no winner; None without a sweep."""
+    sweep_verdict: SweepVerdict | None = None
+    """What the sweep measured; None without one."""
     result: RunRecord
     sweet_spots: Mapping[str, Any] | None = None
     """What ``sweet_spot_analysis/`` holds as JSON."""

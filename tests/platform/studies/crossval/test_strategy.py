@@ -104,9 +104,7 @@ def test_two_experiments_on_three_folds_are_judged_on_rows_that_they_never_saw(t
 
 def test_results_have_one_shape_and_a_table_while_folds_run(tiny, tmp_path):
     experiments = [_named(tiny("bert"), "one"), _named(tiny("bert"), "two")]
-    strategy = Crossval(
-        plan_crossval(["one", "two"], folds=2), experiments, tmp_path, judge=lambda scores: {}
-    )
+    strategy = Crossval(plan_crossval(["one", "two"], folds=2), experiments, tmp_path)
     states = {
         "one.fold_1": "completed",
         "two.fold_1": "running",
@@ -138,13 +136,7 @@ def test_results_have_one_shape_and_a_table_while_folds_run(tiny, tmp_path):
 def test_what_is_clearly_worse_gets_no_further_folds(tiny, tmp_path):
     experiments = [_named(tiny("bert"), "good"), _named(tiny("bert"), "bad")]
     study = plan_crossval(["good", "bad"], folds=5, drop_worse=True)
-    asked = []
-
-    def judge(scores):
-        asked.append(scores)
-        return {"bad": "clearly worse than good on 3 folds"} if len(scores["bad"]) == 3 else {}
-
-    strategy = Crossval(study, experiments, tmp_path, judge=judge)
+    strategy = Crossval(study, experiments, tmp_path)
     plans = {plan.name: plan for plan in strategy.trials()}
     for number in (1, 2, 3):
         for name in ("good", "bad"):
@@ -157,7 +149,7 @@ def test_what_is_clearly_worse_gets_no_further_folds(tiny, tmp_path):
     assert left == ["good.fold_4", "good.fold_5"]
     dropped = RunFolder(tmp_path / plans["bad.fold_4"].folder).read_result()
     assert (dropped.state, dropped.error) == ("stopped", "dropped: clearly worse than good on 3 folds")
-    assert asked[0]["good"] == {1: 0.75, 2: 0.75, 3: 0.75}
+    assert strategy.scores()["good"] == {1: 0.75, 2: 0.75, 3: 0.75}
 
 
 def test_a_plan_that_cannot_be_compared_is_refused(tiny, tmp_path):

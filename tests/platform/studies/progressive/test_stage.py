@@ -26,7 +26,7 @@ def test_a_batch_of_four_grows_as_the_users_own_did(ratio, rows):
 
 @pytest.mark.parametrize("name", ["transfer_bert", "transfer_distilbert", "kobert_emotion"])
 def test_the_default_batches_of_the_shipped_experiments_are_those_of_the_old_system(name):
-    training, most = load_experiment(name).training, ProgressiveStudy(name="grow").max_batch_size
+    training, most = load_experiment(name).training, ProgressiveStudy(experiment=name).max_batch_size
     for percent, rows in ((10, 1), (20, 2), (50, 2), (100, 4)):
         size = batch_size_at(
             Fraction(percent, 100), training.batch_size, training.effective_batch_size, most=most

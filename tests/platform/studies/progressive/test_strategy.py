@@ -199,12 +199,11 @@ def test_the_summary_says_that_no_candidate_beat_the_trivial_baseline(tiny, tmp_
         name="two", experiment="bert", ratios=RATIOS, candidates=({LR: 1e-3}, {LR: 1e-4})
     )
     experiment = tiny("bert", "full")
-    strategy = Progressive(
-        study, [experiment] * 2, tmp_path, log_file="log", forecaster=lambda records: None
-    )  # fmt: skip
+    strategy = Progressive(study, [experiment] * 2, tmp_path)
     record = {
         "name": STAGES[0], "score": 0.4, "checkpoint": "x", "samples": 20,
-        "metrics": {"eval_accuracy": 0.4, "baseline_accuracy": 0.5},
+        "metrics": {"eval_accuracy": 0.4, "baseline_accuracy": 0.5}, "ratio": 0.25, "num_rows": 10,
+        "num_rows_in_all": 40, "num_dev_rows": 6,
     }  # fmt: skip
     for name in study.names():
         write_json(tmp_path / name / STAGES[0] / "training_metrics.json", record)

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import optuna
 import pytest
 
-from dure.config import load_experiment
+from dure.config import load_experiment, rehearsal_of
 from dure.errors import UserError
 from dure.events import RunProgress, StudyListener
 from dure.files import read_json_lines
+from dure.reporting.columns import plain_text
 from dure.runs.folder import RunFolder
 from dure.studies.divergence import DivergedError, DivergenceGuard
 from dure.studies.life_cycle import run_experiments
 from dure.studies.study import stored_study
-from dure.studies.sweep.driver import RESULTS, winner_overrides
+from dure.studies.sweep.driver import RESULTS, WINNER, check_for, winner_overrides
 from dure.studies.sweep.optuna_study import JOURNAL
 from dure.studies.sweep.plan import SweepMetric, SweepStudy, parse_point, plan_sweep
+from dure.studies.sweep.report import sweep_table
 from dure.studies.sweep.results import stability
 from dure.studies.sweep.strategy import Sweep
 
@@ -156,3 +159,54 @@ def test_stability_is_the_jump_of_the_loss_and_not_its_descent():
     assert stability([8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0]) == pytest.approx(0.0)
     assert stability([2.0] * 4 + [1.0, 3.0, 1.0, 3.0]) > 1.0
     assert stability([2.0, None, 2.0, None]) is None
+
+
+def test_a_rehearsed_sweep_says_the_rates_that_trained_and_wins_nothing_for_the_real_model(
+    tiny, cpu, tmp_path
+):
+    real = tiny("bart", "full", best_metric="eval_loss", warmup_ratio=0.0).with_(
+        {"rehearsal.enabled": False, "rehearsal.learning_rate_scale": 50.0, "training.learning_rate": 1e-4}
+    )
+    path = tmp_path / "study"
+    study = plan_sweep("tiny", num_trials=2, tries=("2e-5", "2e-4"))
+    results = run_experiments(study, [real], profile=cpu, path=path, shape=rehearsal_of)
+
+    # Each trial's own record is the reference.
+    for trial in results.experiments:
+        trained = load_experiment(str(RunFolder(Path(trial.path)).experiment)).training.learning_rate
+        assert results.values[trial.name][LR] == pytest.approx(trained)
+        assert results.proposed[trial.name][LR] == pytest.approx(trained / 50)
+        assert f"{trained:.3g}" in plain_text(sweep_table(results.as_json()))
+    record = json.loads(next((path / RESULTS).glob("lr_sweep_2*.json")).read_text(encoding="utf-8"))
+    assert {point["params"][LR] for point in record["points"]} == {1e-3, 1e-2}
+    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path / JOURNAL)))
+    trials = optuna.load_study(study_name=None, storage=storage).trials
+    assert [trial.user_attrs["trained"][LR] for trial in trials] == pytest.approx([1e-3, 1e-2])
+
+    assert results.verdict.is_rehearsal
+    assert results.verdict.rule == "paired losses"
+    winner = (path / WINNER).read_text(encoding="utf-8")
+    assert winner.startswith("# The winner of a rehearsal")
+    assert load_experiment(str(path / WINNER)).rehearsal.enabled
+    with pytest.raises(UserError, match="this sweep was a rehearsal"):
+        check_for(path, real, tell=print)
+    told = []
+    check_for(path, rehearsal_of(real), tell=told.append)
+    assert any("rehearsal" in each for each in told)
+    # Rehearsed again, the point becomes what was trained.
+    again = rehearsal_of(real.with_(results.winning_values()))
+    assert again.training.learning_rate == results.best_values[LR]
+
+
+def test_a_sweep_of_one_step_at_rate_0_has_no_winner_and_the_configured_rate_stays(tiny, cpu, tmp_path):
+    experiment = tiny("bart", "full", best_metric="eval_loss", warmup_steps=100).with_(
+        {"training.max_steps": 1, "training.eval_every": 1}
+    )
+    path = tmp_path / "study"
+    study = plan_sweep("tiny", sampler="grid", num_trials=2)
+    results = run_experiments(study, [experiment], profile=cpu, path=path)
+    assert results.verdict.status == "no_step"
+    assert results.verdict.never_rose == ("trial_000", "trial_001")
+    assert results.winner is None
+    assert not (path / WINNER).exists()
+    assert winner_overrides(path) == []

@@ -1,0 +1,287 @@
+"""Who works in a folder: one process at a time, also where several machines share the storage.
+
+The lock is a file in the folder that names its holder. On one machine a holder that is no more is recognised at once
+by its number and start; from another machine, where processes cannot be looked at, by a heartbeat that stays away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import shlex
+import socket
+import sys
+import threading
+import uuid
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+
+from dure.errors import UserError
+from dure.secrets import redacted
+
+logger = logging.getLogger(__name__)
+
+LOCK = ".dure.lock"
+"""File that names the process that works in a folder; hidden, so that it is never mirrored."""
+BEAT_SECONDS = 10.0
+LEASE_SECONDS = 60.0
+"""A holder on another machine that has shown no sign of life for so long is taken for dead."""
+_LEVELS = 3
+"""So far apart a trial, or a stage of one, and its study lie at most."""
+_DEAD = ("Z", "X")
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process that works in a folder.
+
+    Attributes:
+        host: Name of its machine.
+        space: What its number is unique in: the session of the machine's kernel, and the container.
+        pid: Its number.
+        born: When it began, in the kernel's own count: another process of its number has another.
+        since: When it began to work in the folder, in UTC.
+        command: What it was started with.
+        token: Tells its lock from every other.
+    """
+
+    host: str
+    space: str
+    pid: int
+    born: float
+    since: str
+    command: str
+    token: str
+
+    @property
+    def is_near(self) -> bool:
+        """Whether its process can be looked at from here."""
+        return (self.host, self.space) == (socket.gethostname(), _space())
+
+    @property
+    def is_me(self) -> bool:
+        """Whether it is this process."""
+        return self.is_near and self.pid == os.getpid() and self.born == _born(self.pid)
+
+
+@contextlib.contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Let nobody else work in the folder of a run or study, nor in one in or around it, while the body runs.
+
+    Does nothing where this process holds the folder, or one around it, already. The folder is made if it is not there.
+
+    Raises:
+        UserError: Somebody else works there; names who, where, since when and with which command.
+    """
+    path = path.resolve()
+    if any(each in _leases for each in (path, *path.parents)):
+        yield
+        return
+    _leases[path] = lease = _Lease(path)
+    try:
+        yield
+    finally:
+        del _leases[path]
+        lease.release()
+
+
+def require_free(path: Path) -> None:
+    """Check that no other process works in a folder, or in one in or around it.
+
+    Raises:
+        UserError: One does.
+    """
+    path = path.resolve()
+    above = [each / LOCK for each in (path, *path.parents[:_LEVELS])]
+    below = [file for depth in range(1, _LEVELS + 1) for file in path.glob(f"{'*/' * depth}{LOCK}")]
+    for file in (*above, *below):
+        holder = _holder(file)
+        if holder is not None and not holder.is_me and _is_alive(holder, file):
+            raise _taken(holder, file.parent)
+
+
+class _Lease:
+    """The lock of a folder in the hands of this process, kept alive by a thread."""
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self.file = path / LOCK
+        self.me = _myself()
+        with _alone(path):
+            self._take()
+            try:
+                require_free(path)
+            except UserError:
+                self.file.unlink(missing_ok=True)
+                raise
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._live, name="dure-lock", daemon=True)
+        self._thread.start()
+
+    def release(self) -> None:
+        """Give the folder back."""
+        self._over.set()
+        self._thread.join()
+        holder = _holder(self.file)
+        if holder is not None and holder.token == self.me.token:
+            self.file.unlink(missing_ok=True)
+
+    def _take(self) -> None:
+        while True:
+            try:
+                self._create()
+            except FileExistsError:
+                holder = _holder(self.file)
+                if holder is None:
+                    continue  # it was given back just now
+                if _is_alive(holder, self.file):
+                    raise _taken(holder, self.file.parent) from None
+                self._remove(holder)
+            else:
+                return
+
+    def _create(self) -> None:
+        descriptor = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(asdict(self.me), file, ensure_ascii=False)
+
+    def _remove(self, dead: Holder) -> None:
+        """Remove the lock of a holder that is no more, unless another process did so and holds the folder now."""
+        aside = self.file.with_name(f"{LOCK}.{self.me.token}")
+        with contextlib.suppress(FileNotFoundError):
+            self.file.rename(aside)
+            found = _holder(aside)
+            if found is not None and found.token != dead.token:
+                with contextlib.suppress(FileExistsError):
+                    os.link(aside, self.file)
+            aside.unlink()
+
+    def _live(self) -> None:
+        while not self._over.wait(BEAT_SECONDS):
+            try:
+                self._beat()
+            except OSError as error:  # storage that does not answer may do so the next time
+                logger.warning("the lock %s is not renewed: %s", self.file, error)
+
+    def _beat(self) -> None:
+        holder = _holder(self.file)
+        if holder is None:
+            # Whoever works in a folder that is gone finds that out when it records something.
+            with contextlib.suppress(FileExistsError, FileNotFoundError):
+                self._create()
+        elif holder.token != self.me.token:
+            # This process was suspended, or cut off from storage, for longer than its lease. In order it cannot
+            # end: whatever it wrote now would be among the records of its successor.
+            said = f"{self.file.parent}: {_described(holder)} by now, so this process ends at once\n"
+            os.write(2, said.encode())
+            os._exit(1)
+        else:
+            os.utime(self.file)
+
+
+_leases: dict[Path, _Lease] = {}
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let processes of one machine look at a folder's lock, and take it, one after the other."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # storage without it: a lock is still created once only
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _holder(file: Path) -> Holder | None:
+    """Return who a lock names, or None when there is no lock; somebody unknown when it cannot be read."""
+    try:
+        return Holder(**json.loads(file.read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, TypeError):
+        return Holder("an unknown machine", "", 0, 0.0, "an unknown time", "not known", "")
+
+
+def _is_alive(holder: Holder, file: Path) -> bool:
+    if holder.is_near:
+        return _born(holder.pid) == holder.born
+    beside = file.with_name(f"{LOCK}.{uuid.uuid4().hex}")
+    try:
+        # By one clock, whatever the clocks of the machines say: that of the storage.
+        beside.touch()
+        now = beside.stat().st_mtime
+        beside.unlink()
+        return now - file.stat().st_mtime < LEASE_SECONDS
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+
+
+def _myself() -> Holder:
+    program = Path(sys.argv[0])
+    words = [program.parent.name if program.name == "__main__.py" else program.name, *sys.argv[1:]]
+    return Holder(
+        host=socket.gethostname(),
+        space=_space(),
+        pid=os.getpid(),
+        born=_born(os.getpid()) or 0.0,
+        since=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=redacted(shlex.join(words)),
+        token=uuid.uuid4().hex,
+    )
+
+
+def _space() -> str:
+    """Return in what the numbers of processes are unique; machines of one name may differ in it."""
+    try:
+        session = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        return f"{session} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def _born(pid: int) -> float | None:
+    """Return when a process began, in a count that no change of the clock touches; None of one that is no more."""
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return None if state in _DEAD else float(fields[18])
+    except OSError:
+        if Path("/proc/self/stat").exists():
+            return None
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.NoSuchProcess:
+        return None
+
+
+def _described(holder: Holder) -> str:
+    return f"process {holder.pid} of {holder.host} works in it since {holder.since} ({holder.command})"
+
+
+def _taken(holder: Holder, folder: Path) -> UserError:
+    said = _described(holder)
+    if not holder.is_near:
+        hint = f"end it there; when it is gone, the folder is free within {LEASE_SECONDS:.0f} s of its last sign of life"
+    elif _is_suspended(holder.pid):
+        said = f"{said}; it is suspended"
+        hint = f"`kill -CONT {holder.pid}` lets it go on; after `kill -9 {holder.pid}` the folder is free"
+    else:
+        hint = f"wait for its end, or end it in order with `kill {holder.pid}`; another --output is free"
+    return UserError(said, where=str(folder), expected="a folder that nobody works in", hint=hint)
+
+
+def _is_suspended(pid: int) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    return False

@@ -1,0 +1,274 @@
+"""What a sweep measured, and what it did not: whether a point won, by how much, and what its score is worth.
+
+The rule. Points are ranked that completed, have a score, and whose learning rate rose above 0. The best of them is
+the winner if it is better than the trivial baseline, and told apart from at least one other ranked point; else there
+is no winner, and the configured values stay. Two points are told apart where the interval of their difference does
+not hold 0:
+
+* of a validation loss, the interval of the paired t-test over the losses of the same rows, as trials leave them;
+* of a share, that of Agresti & Caffo (2000), "Simple and effective confidence intervals for proportions and
+  differences of proportions". It is exact for hits. No mean of row scores between 0 and 1 varies more (Bhatia &
+  Davis, 2000), so that it is wide for ROUGE; for F1, which is no mean of rows, it is an approximation;
+* of everything else nothing is known, and only equal scores are not told apart.
+
+The best of many is compared with all others, and which one it is was not known before. So the level of each interval
+is that of Bonferroni over all pairs of points: all intervals together hold at 95 %.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from scipy.stats import norm
+from scipy.stats import t as student_t
+
+from dure.metrics.metric import Direction, Metric, recorded
+from dure.studies.results import Record
+
+if TYPE_CHECKING:
+    from dure.studies.sweep.results import SweepPoint, SweepResults
+
+LEVEL = 0.95
+"""Probability that all intervals of a sweep hold together."""
+
+Status = Literal["winner", "noise", "tie", "baseline", "no_step", "single", "nothing"]
+Rule = Literal["paired losses", "binomial", "unknown"]
+Interval = tuple[float, float]
+
+
+class Gap(Record):
+    """By how much the best point is better than another one, in the units of the metric."""
+
+    value: float
+    low: float | None
+    """Where the interval of the difference begins; None where the noise of the rows is not known."""
+    high: float | None
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether the two points are told apart."""
+        return self.value > 0 if self.low is None else self.low > 0
+
+
+class SweepVerdict(Record):
+    """What a sweep measured; ``verdict`` of its record."""
+
+    status: Status
+    """``winner``; or why there is none: all points differ within the ``noise`` of the rows or ``tie``, the best is no
+    better than the ``baseline``, ``no_step`` was taken above a learning rate of 0, a ``single`` point has nothing to be
+    better than, ``nothing`` completed."""
+    winner: str | None
+    """The trial whose values are to be used; None where the configured ones stay."""
+    best: str | None
+    """The trial with the best score, whether or not that says anything."""
+    metric: str
+    direction: Direction
+    score: float | None
+    """That of the best, on the validation rows that chose it."""
+    test_score: float | None
+    """Its score on the test rows, which chose nothing; None without such rows."""
+    interval: Interval | None
+    """What the validation rows leave of the score of the best, for all ranked points at once."""
+    baseline: float | None
+    """Score of the trivial predictor."""
+    rule: Rule
+    """How the noise of the rows was measured."""
+    num_rows: int | None
+    """Validation rows of a trial."""
+    level: float
+    """Probability that all intervals hold together."""
+    gaps: Mapping[str, Gap]
+    """Every other ranked point to what the best has before it."""
+    equals: tuple[str, ...]
+    """Ranked points that are not told apart from the best."""
+    below_baseline: tuple[str, ...]
+    """Ranked points that are no better than the trivial predictor."""
+    never_rose: tuple[str, ...]
+    """Points whose learning rate never rose above 0; they are not ranked."""
+    in_warmup: tuple[str, ...]
+    """Ranked points that ended within their warm-up, below their learning rate."""
+    is_rehearsal: bool
+    """Whether miniatures trained, with learning rates of their own."""
+    sentences: tuple[str, ...]
+    """The verdict in plain English."""
+
+
+def sweep_verdict(
+    results: SweepResults,
+    points: Sequence[SweepPoint],
+    losses: Mapping[str, Sequence[float]],
+) -> SweepVerdict:
+    """Say what a sweep measured, by its first metric; the rule is that of this module.
+
+    Args:
+        results: Of the sweep.
+        points: Its points.
+        losses: Trial to the loss of every validation row, in one order; of trials that left them.
+    """
+    from dure.studies.sweep.sentences import sentences_of
+
+    metric = recorded(results.as_json(), results.metrics[0])
+    trials = {trial.name: trial for trial in results.experiments}
+    never_rose = tuple(point.trial for point in points if point.peak_rate == 0)
+    scores = {
+        point.trial: float(score)
+        for point in points
+        if point.state == "completed"
+        and point.trial not in never_rose
+        and isinstance(score := point.metrics.get(metric.name), int | float)
+        and math.isfinite(score)
+    }
+    best = metric.best(scores)
+    about = trials[best].metrics if best is not None else {}
+    num_rows = _count(about.get("num_dev_rows"))
+    rule = _rule(metric, scores, losses, num_rows)
+    baseline = _number(about.get(metric.name.replace("eval_", "baseline_", 1)))
+    level = 1 - (1 - LEVEL) / max(1, math.comb(len(scores), 2))
+    gaps = {
+        name: _gap(metric, rule, (scores[best], score), (losses.get(best), losses.get(name)), num_rows, level)
+        for name, score in scores.items()
+        if best is not None and name != best
+    }
+    below = [
+        name for name, score in scores.items() if baseline is not None and not metric.better(score, baseline)
+    ]
+    is_alone = not any(trial.state in ("stopped", "diverged") for trial in results.experiments)
+    status = _status(best, gaps, below=below, never_rose=never_rose, is_alone=is_alone)
+    verdict = SweepVerdict(
+        status=status,
+        winner=best if status == "winner" else None,
+        best=best,
+        metric=metric.name,
+        direction="max" if metric.higher_is_better else "min",
+        score=None if best is None else scores[best],
+        test_score=_number(about.get(metric.name.replace("eval_", "test_", 1))),
+        interval=_interval(rule, best, scores, losses, num_rows),
+        baseline=baseline,
+        rule=rule,
+        num_rows=num_rows,
+        level=LEVEL,
+        gaps=gaps,
+        equals=tuple(name for name, gap in gaps.items() if not gap.is_apart),
+        below_baseline=tuple(below),
+        never_rose=never_rose,
+        in_warmup=tuple(point.trial for point in points if point.in_warmup and point.trial in scores),
+        is_rehearsal=results.is_rehearsal,
+        sentences=(),
+    )
+    return verdict.with_values(sentences=sentences_of(verdict, metric, trials))
+
+
+def difference_of_shares(first: float, second: float, num_rows: int, level: float) -> Interval:
+    """Return the interval of ``first - second``, each a share of as many rows (Agresti & Caffo, 2000).
+
+    A hit and a miss are added to both, so that shares of 0 and 1 have noise too.
+    """
+    rows = num_rows + 2
+    ours, theirs = (num_rows * first + 1) / rows, (num_rows * second + 1) / rows
+    half = float(norm.ppf((1 + level) / 2)) * math.sqrt((ours * (1 - ours) + theirs * (1 - theirs)) / rows)
+    return ours - theirs - half, ours - theirs + half
+
+
+def share_interval(share: float, num_rows: int, level: float) -> Interval:
+    """Return the interval of a share (Wilson, 1927)."""
+    z = float(norm.ppf((1 + level) / 2))
+    centre = (share + z * z / (2 * num_rows)) / (1 + z * z / num_rows)
+    half = (
+        z
+        / (1 + z * z / num_rows)
+        * math.sqrt(share * (1 - share) / num_rows + z * z / (4 * num_rows * num_rows))
+    )
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def mean_interval(values: Sequence[float], level: float) -> Interval:
+    """Return the interval of Student's t of a mean; nothing but the number itself for equal values.
+
+    Args:
+        values: Two or more.
+        level: Probability of the interval.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    error = float(numbers.std(ddof=1)) / math.sqrt(len(numbers))
+    half = float(student_t.ppf((1 + level) / 2, len(numbers) - 1)) * error
+    return float(numbers.mean()) - half, float(numbers.mean()) + half
+
+
+def _status(
+    best: str | None,
+    gaps: Mapping[str, Gap],
+    *,
+    below: Sequence[str],
+    never_rose: Sequence[str],
+    is_alone: bool,
+) -> Status:
+    if best is None:
+        return "no_step" if never_rose else "nothing"
+    if best in below:
+        return "baseline"
+    if not gaps:
+        return "single" if is_alone else "winner"
+    if any(gap.is_apart for gap in gaps.values()):
+        return "winner"
+    return "tie" if all(gap.value == 0 for gap in gaps.values()) else "noise"
+
+
+def _rule(
+    metric: Metric,
+    scores: Mapping[str, float],
+    losses: Mapping[str, Sequence[float]],
+    num_rows: int | None,
+) -> Rule:
+    sizes = {len(losses.get(name, ())) for name in scores}
+    if metric.name == "eval_loss" and len(sizes) == 1 and min(sizes) > 1:
+        return "paired losses"
+    is_share = metric.unit == "share" and all(0 <= score <= 1 for score in scores.values())
+    return "binomial" if is_share and num_rows else "unknown"
+
+
+def _gap(
+    metric: Metric,
+    rule: Rule,
+    scores: tuple[float, float],
+    losses: tuple[Sequence[float] | None, Sequence[float] | None],
+    num_rows: int | None,
+    level: float,
+) -> Gap:
+    value = metric.gain(*scores)
+    low = high = None
+    if value == 0:
+        low = high = 0.0
+    elif rule == "paired losses":
+        low, high = mean_interval(np.subtract(losses[1] or (), losses[0] or ()), level)  # type: ignore[arg-type]
+    elif rule == "binomial" and num_rows:
+        ours, theirs = scores if metric.higher_is_better else scores[::-1]
+        low, high = difference_of_shares(ours, theirs, num_rows, level)
+    return Gap(value=value, low=low, high=high)
+
+
+def _interval(
+    rule: Rule,
+    best: str | None,
+    scores: Mapping[str, float],
+    losses: Mapping[str, Sequence[float]],
+    num_rows: int | None,
+) -> Interval | None:
+    level = 1 - (1 - LEVEL) / max(1, len(scores))
+    if best is None or rule == "unknown":
+        return None
+    if rule == "binomial" and num_rows:
+        return share_interval(scores[best], num_rows, level)
+    return mean_interval(losses[best], level)
+
+
+def _number(value: object) -> float | None:
+    is_number = isinstance(value, int | float) and math.isfinite(value)
+    return float(value) if is_number else None  # type: ignore[arg-type]
+
+
+def _count(value: object) -> int | None:
+    number = _number(value)
+    return int(number) if number else None
