@@ -90,7 +90,7 @@ class Emotion(Transfer):
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the encoder with a head over the emotions."""
         task = classification(self.classes, multi_label=self.options.multi_label)
-        return load_model(task, self.experiment, profile, tokenizer, self.tell)
+        return load_model(task, self.experiment, profile, tokenizer, self.notify)
 
     def clean(self, text: str) -> str:
         """Return a text as the model reads it, before any prefix."""

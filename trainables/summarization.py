@@ -81,7 +81,7 @@ class Summarization(Family):
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the model, which generates as the experiment says."""
-        return load_model(SEQ2SEQ, self.experiment, profile, tokenizer, self.tell)
+        return load_model(SEQ2SEQ, self.experiment, profile, tokenizer, self.notify)
 
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Features:
         """Encode inputs with their prefix and, when the rows have them, targets; keep the target's text.

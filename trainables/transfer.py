@@ -76,7 +76,7 @@ class Transfer(Family):
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the encoder with a head over the classes."""
-        return load_model(classification(self.classes), self.experiment, profile, tokenizer, self.tell)
+        return load_model(classification(self.classes), self.experiment, profile, tokenizer, self.notify)
 
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Features:
         """Encode texts and, when the rows have them, the ids of their classes."""
@@ -133,7 +133,7 @@ class Transfer(Family):
             for place, name in enumerate(classes)
         )
         kinds = " (yes / no)" if len(weights) > 1 else ""
-        self.tell(f"class weights{kinds}: {shown}")
+        self.notify(f"class weights{kinds}: {shown}")
 
     def metric_notes(self) -> dict[str, str | float]:
         """Return the weights of the classes, when they are weighed."""

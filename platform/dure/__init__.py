@@ -17,8 +17,8 @@ if TYPE_CHECKING:
         read_results,
         run,
         score,
-        shaped,
         train,
+        with_options,
     )
     from dure.notebook import create_trainer, load_datasets, load_model_and_tokenizer
 
@@ -33,8 +33,8 @@ __all__ = [
     "read_results",
     "run",
     "score",
-    "shaped",
     "train",
+    "with_options",
 ]
 
 

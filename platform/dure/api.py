@@ -9,9 +9,10 @@ from typing import Any
 from dure.config import library
 from dure.config.families import trusting
 from dure.config.loading import load_experiment, load_profile, load_space
-from dure.config.rehearsal import shaped
+from dure.config.rehearsal import with_options
 from dure.config.schema import Profile
-from dure.outputs import bring, output_folder
+from dure.events import Notify
+from dure.outputs import output_folder, pull
 from dure.runtime.experiment import train
 from dure.runtime.placement import choose_profile
 from dure.studies.plan import StudyPlan
@@ -20,7 +21,6 @@ from dure.studies.study import load_study, read_results
 
 __all__ = [
     "READERS",
-    "bring",
     "catalogue",
     "choose_profile",
     "load_config",
@@ -29,11 +29,12 @@ __all__ = [
     "load_study",
     "output_folder",
     "predict",
+    "pull",
     "read_results",
     "run",
     "score",
-    "shaped",
     "train",
+    "with_options",
 ]
 
 load_config = load_experiment
@@ -44,7 +45,6 @@ READERS: dict[library.Kind, Callable[[str], Any]] = {
     "profile": load_profile,
 }
 """How a YAML file of each kind is read, by its name or path."""
-Tell = Callable[[str], None]
 
 
 def run(
@@ -89,7 +89,7 @@ def run(
             rehearse=rehearse,
             one_epoch=one_epoch,
             samples=samples,
-            tell=screen.say,
+            notify=screen.say,
         )
         return life_cycle.run(plan.with_overrides(overrides), asked, screen=screen)
 
@@ -104,7 +104,7 @@ def predict(
     fold: int | None = None,
     profile: Profile,
     progress: Callable[[int, int], None],
-    tell: Tell,
+    notify: Notify,
     trust_code: bool = False,
 ) -> dict[str, Any]:
     """Predict a table with the final model of a run, or with all folds of a cross-validation.
@@ -118,7 +118,7 @@ def predict(
         fold: Take the model of this fold only.
         profile: The machine.
         progress: Gets rows done and rows in all.
-        tell: Gets one-line messages.
+        notify: Gets one-line messages.
         trust_code: Import the family that the run's folder names also when it did not come with dure.
 
     Raises:
@@ -136,7 +136,7 @@ def predict(
             force=force,
             profile=profile,
             progress=progress,
-            tell=tell,
+            notify=notify,
         )
 
 

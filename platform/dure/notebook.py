@@ -6,8 +6,9 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dure.api import Tell, choose_profile, output_folder
+from dure.api import choose_profile, output_folder
 from dure.config.schema import Experiment, Profile
+from dure.events import Notify
 
 if TYPE_CHECKING:
     import datasets
@@ -19,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_model_and_tokenizer(
-    config: Experiment, *, profile: Profile | None = None, tell: Tell = logger.info
+    config: Experiment, *, profile: Profile | None = None, notify: Notify = logger.info
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load the model of an experiment, ready to train, with its tokenizer.
 
@@ -27,7 +28,7 @@ def load_model_and_tokenizer(
         config: The experiment; its training table says what a family must know of the data, such as the
             classes, and a rehearsal trains its tokenizer on it.
         profile: The machine; recognised when not given.
-        tell: Gets one-line messages.
+        notify: Gets one-line messages.
 
     Raises:
         UserError: The checkpoint cannot be loaded, or a setting does not fit it.
@@ -35,15 +36,15 @@ def load_model_and_tokenizer(
     from dure.family import load_family
     from dure.family.corpus import read_split, texts_of
 
-    family = load_family(config, tell)
+    family = load_family(config, notify)
     train = read_split(family, "train", config.data.train)
     family.survey({"train": train})
     tokenizer = family.load_tokenizer(lambda: texts_of(family, train))
-    return family.load_model(tokenizer, profile or choose_profile(None, tell)), tokenizer
+    return family.load_model(tokenizer, profile or choose_profile(None, notify)), tokenizer
 
 
 def load_datasets(
-    config: Experiment, tokenizer: PreTrainedTokenizerBase, *, tell: Tell = logger.info
+    config: Experiment, tokenizer: PreTrainedTokenizerBase, *, notify: Notify = logger.info
 ) -> tuple[datasets.Dataset, datasets.Dataset | None]:
     """Read, check and encode the training and validation rows of an experiment.
 
@@ -53,7 +54,7 @@ def load_datasets(
     from dure.family import load_family
     from dure.family.corpus import load_corpus
 
-    corpus = load_corpus(load_family(config, tell), tokenizer=tokenizer, tell=tell)
+    corpus = load_corpus(load_family(config, notify), tokenizer=tokenizer, notify=notify)
     return corpus.train, corpus.dev
 
 
@@ -92,15 +93,15 @@ def create_trainer(
     from dure.training.trainer import ModelTrainer
     from dure.training.worker import Worker
 
-    tell = (logger or logging.getLogger(__name__)).info
+    notify = (logger or logging.getLogger(__name__)).info
     return ModelTrainer(
-        load_family(config, tell),
+        load_family(config, notify),
         model,
         tokenizer,
         train_dataset,
         eval_dataset,
-        profile=profile or choose_profile(None, tell),
+        profile=profile or choose_profile(None, notify),
         folder=RunFolder(output_folder(config.name, output, resume=False)),
         listeners=[WandbTracker(config.wandb)] if use_wandb else [],
-        worker=Worker(notify=tell),
+        worker=Worker(notify=notify),
     )

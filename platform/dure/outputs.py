@@ -70,7 +70,7 @@ def output_folder(
     if profile is not None and not resume:
         _require_empty_storage(profile, output)
     if profile is not None and resume and output is not None:
-        bring(profile, output)
+        pull(profile, output)
     if resume:
         folders = [*parent.glob("*/")] if output is None else [output]
         started = [folder for folder in folders if (folder / record).is_file()]
@@ -195,7 +195,7 @@ def refuse_links(folder: Path) -> None:
         folders[:] = [name for name in folders if not name.startswith(".") and name not in _OF_TRACKERS]
 
 
-def bring(profile: Profile, folder: Path) -> None:
+def pull(profile: Profile, folder: Path) -> None:
     """Bring what storage holds of the folder of a run or study and this machine does not, if there is storage.
 
     Raises:

@@ -18,16 +18,16 @@ STOPPING = (
 _ASKED, _OVER = b"a", b"o"
 
 
-class Stopped(KeyboardInterrupt):
+class Interrupted(KeyboardInterrupt):
     """A run or study ended in order because a stop was asked for; ``--resume`` continues it."""
 
 
 class _Place:
     """Where a signal leaves its request; a thread does the writing, since a handler must not wait for anything."""
 
-    def __init__(self, file: Path, tell: Callable[[str], None]) -> None:
+    def __init__(self, file: Path, notify: Callable[[str], None]) -> None:
         self._file = file
-        self._tell = tell
+        self._tell = notify
         self._is_asked = False
         self._reading, self._writing = os.pipe()
         self._thread = threading.Thread(target=self._wait, name="dure-stop", daemon=True)
@@ -77,7 +77,7 @@ def install() -> None:
 
 
 @contextmanager
-def stoppable(folder: Path, tell: Callable[[str], None]) -> Iterator[Path]:
+def stoppable(folder: Path, notify: Callable[[str], None]) -> Iterator[Path]:
     """Let the first signal be a request that whatever trains below looks for, and give the file that it is in.
 
     A request of an earlier session is removed first, and this one's at the end. Outside of this a signal raises
@@ -85,13 +85,13 @@ def stoppable(folder: Path, tell: Callable[[str], None]) -> Iterator[Path]:
 
     Args:
         folder: Folder of the run or study, reachable from every process that trains.
-        tell: Gets a line when a stop was asked for, in a thread of its own.
+        notify: Gets a line when a stop was asked for, in a thread of its own.
     """
     global _place
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / STOP_FILE
     file.unlink(missing_ok=True)
-    outer, _place = _place, (own := _Place(file, tell))
+    outer, _place = _place, (own := _Place(file, notify))
     try:
         yield file
     finally:

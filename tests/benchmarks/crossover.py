@@ -18,7 +18,7 @@ import torch
 from dure import api
 from dure.config import load_experiment, load_profile
 from dure.epochs.driver import EMA_FILE, cross_over
-from dure.epochs.epoch_keeper import EpochKeeper
+from dure.epochs.needed_epochs import NeededEpochs
 from dure.modeling.weights import STATE
 from dure.runs.epochs import RAW, epochs_of
 from dure.runs.folder import UnifiedFolder
@@ -67,7 +67,7 @@ def main() -> None:
                 experiment,
                 profile=profile,
                 path=path,
-                listeners=[EpochKeeper({})],
+                listeners=[NeededEpochs({})],
                 layout=UnifiedFolder,
             )
             _split_average(UnifiedFolder(path).checkpoints)
@@ -76,7 +76,7 @@ def main() -> None:
                 profile=profile,
                 searches=("greedy", "optuna"),
                 max_evaluations=arguments.evaluations,
-                tell=lambda line: None,
+                notify=lambda line: None,
             )
             row = {
                 "seed": seed,

@@ -88,7 +88,7 @@ def without_dropout(folder: Path) -> Path:
     """Write the model that all ways begin with, and its tokenizer, into a folder and return it."""
     experiment = load_experiment("red_heart_tiny", [f"data.max_train_rows={ROWS}"])
     family = load_family(experiment)
-    tokenizer = load_corpus(family, tell=print).tokenizer
+    tokenizer = load_corpus(family, notify=print).tokenizer
     model = family.load_model(tokenizer, load_profile("cpu"))
     model.config.dropout = 0.0
     model.save_pretrained(folder)
@@ -144,7 +144,7 @@ def _one_step(config: dict[str, Any]) -> None:
     context = train.get_context()
     request: RunRequest = config["request"]
     family = load_family(request.experiment)
-    corpus = load_corpus(family, tell=print)
+    corpus = load_corpus(family, notify=print)
     set_seed(request.experiment.experiment.seed)
     began = time.monotonic()
     model = family.load_model(corpus.tokenizer, request.profile)

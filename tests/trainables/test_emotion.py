@@ -78,7 +78,7 @@ def test_the_labels_of_a_cell_are_told_apart_saved_scored_and_predicted_joined(
         tmp_path / "out.csv",
         profile=cpu,
         progress=lambda done, all: None,
-        tell=silent,
+        notify=silent,
     )
     assert outcome["rows"] == 2
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
@@ -98,7 +98,7 @@ def test_labels_from_the_threshold_on_are_given_and_there_may_be_none(on_tables)
 def test_the_validation_loss_is_the_plain_mean_over_answers(on_tables, cpu, tmp_path) -> None:
     objective = {"label_smoothing": 0.3, "class_weights": "balanced"}
     family = load_family(on_tables(MULTI, objective=objective, eval_batch_size=1))
-    corpus = load_corpus(family, tell=silent)
+    corpus = load_corpus(family, notify=silent)
     model = family.load_model(corpus.tokenizer, cpu)
     trainer = ModelTrainer(
         family, model, corpus.tokenizer, corpus.train, corpus.dev, profile=cpu, folder=RunFolder(tmp_path)
@@ -115,7 +115,7 @@ def test_the_validation_loss_is_the_plain_mean_over_answers(on_tables, cpu, tmp_
 
 def test_balanced_weights_of_many_labels_are_of_their_yes_and_no(on_tables, cpu) -> None:
     family = load_family(on_tables(MULTI, objective={"class_weights": "balanced"}))
-    corpus = load_corpus(family, tell=silent)
+    corpus = load_corpus(family, notify=silent)
     model = family.load_model(corpus.tokenizer, cpu)
     weights = family.objective(model, corpus.train).class_weights
     yes = numpy.array([12, 18, 12])  # of 24 rows, by the cells above
@@ -129,7 +129,7 @@ def test_balanced_weights_of_many_labels_are_of_their_yes_and_no(on_tables, cpu)
 def test_balanced_weights_are_told_once_and_stand_in_the_record(on_tables, cpu) -> None:
     told: list[str] = []
     family = load_family(on_tables({}, dev=("0 2",), objective={"class_weights": "balanced"}), told.append)
-    corpus = load_corpus(family, tell=silent)
+    corpus = load_corpus(family, notify=silent)
     family.objective(family.load_model(corpus.tokenizer, cpu), corpus.train)
     (line,) = [line for line in told if line.startswith("class weights")]
     counts = numpy.bincount(corpus.train["labels"][:])
@@ -142,13 +142,13 @@ def test_balanced_weights_are_told_once_and_stand_in_the_record(on_tables, cpu) 
 def test_a_label_that_training_lacks_is_refused_with_its_row(on_tables) -> None:
     family = load_family(on_tables(MULTI, dev=("2", "0 7")))
     with pytest.raises(UserError, match="no class '7'") as caught:
-        load_corpus(family, tell=silent)
+        load_corpus(family, notify=silent)
     assert "row 2" in caught.value.where
 
 
 def test_a_cell_is_one_label_unless_several_are_meant(on_tables) -> None:
     family = load_family(on_tables({}, dev=("0 2",)))
-    load_corpus(family, tell=silent)
+    load_corpus(family, notify=silent)
     assert family.classes == ("0", "0 2", "10 2", "2  10 2")
 
 
@@ -162,10 +162,10 @@ def test_options_of_several_labels_are_refused_where_a_text_has_one(tiny, option
 def test_cleaned_text_is_what_the_model_reads_and_what_the_cache_keeps_apart(on_tables) -> None:
     plain, clean = (load_family(on_tables(MULTI | task)) for task in ({}, {"cleaning": {}}))
     assert plain.encoding_key() != clean.encoding_key()
-    corpus = load_corpus(plain, tell=silent)
+    corpus = load_corpus(plain, notify=silent)
     read = corpus.tokenizer
     rows = {"text": ["<b>오늘</b> 가 ㅋㅋㅋㅋ"]}
-    load_corpus(clean, tell=silent, tokenizer=read)
+    load_corpus(clean, notify=silent, tokenizer=read)
     assert clean.encode(rows, read)["input_ids"] == [read("오늘 가 ㅋㅋ")["input_ids"]]
     assert plain.encode(rows, read)["input_ids"] == [read(rows["text"][0])["input_ids"]]
 
@@ -198,7 +198,7 @@ def test_kote_runs_by_config_alone(shared_data, cpu, tmp_path) -> None:
         ],
     )
     family = load_family(rehearsal_of(experiment))
-    load_corpus(family, tell=silent)
+    load_corpus(family, notify=silent)
     assert family.classes == tuple(map(str, range(44)))
     assert steps_on(experiment, cpu, tmp_path / "run").metrics["steps"] == 2
     named = load_family(

@@ -53,6 +53,6 @@ def test_a_run_of_ours_keeps_the_contract(case, tiny, cpu, tmp_path) -> None:
 def test_the_trivial_predictor_has_the_metric_that_chooses(case, tiny) -> None:
     architecture, kind, more = CASES[case]
     family = load_family(tiny(architecture, kind, **more))
-    corpus = load_corpus(family, tell=lambda message: None)
+    corpus = load_corpus(family, notify=lambda message: None)
     figures = family.baseline(corpus.tokenizer, corpus.train, corpus.dev)
     assert family.experiment.training.best_metric in figures

@@ -13,7 +13,7 @@ def test_the_baseline_is_the_first_utterance_scored_by_the_rouge_of_the_experime
     experiment = tiny("t5", "full")
     data = experiment.data.model_copy(update={"max_dev_rows": None})
     family = load_family(experiment.model_copy(update={"data": data}))
-    corpus = load_corpus(family, tell=lambda message: None)
+    corpus = load_corpus(family, notify=lambda message: None)
     rows = family.sample("dev")
     assert len(corpus.dev) == len(rows)
     leads = [row["text"].split("\n")[0] for row in rows]
@@ -40,6 +40,6 @@ def test_the_baseline_is_the_first_utterance_scored_by_the_rouge_of_the_experime
 )
 def test_the_lead_is_the_first_line_or_the_first_sentence_of_a_single_line(text, lead, tiny):
     family = load_family(tiny("t5", "full"))
-    corpus = load_corpus(family, tell=lambda message: None)
+    corpus = load_corpus(family, notify=lambda message: None)
     rows = family.encode({"text": [text], "target": ["요약"]}, corpus.tokenizer)
     assert rows["lead"] == [lead]

@@ -65,7 +65,7 @@ def on_tables(experiment: Experiment, folder: Path, dev_labels=("2", "10", "9"))
 
 def loaded(experiment: Experiment, profile):
     family = load_family(experiment)
-    corpus = load_corpus(family, tell=silent)
+    corpus = load_corpus(family, notify=silent)
     return family, corpus, family.load_model(corpus.tokenizer, profile)
 
 
@@ -89,7 +89,7 @@ def test_labels_are_stripped_ordered_by_value_saved_and_predicted_as_they_were(t
         tmp_path / "out.csv",
         profile=cpu,
         progress=lambda done, all: None,
-        tell=silent,
+        notify=silent,
     )
     with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -104,14 +104,14 @@ def test_labels_are_stripped_ordered_by_value_saved_and_predicted_as_they_were(t
 def test_classes_do_not_depend_on_the_order_or_number_of_rows_that_are_trained_on(tiny, tmp_path) -> None:
     experiment = on_tables(tiny("bert", "full"), tmp_path)
     family = load_family(changed(experiment, data=experiment.data.model_dump() | {"max_train_rows": 2}))
-    assert len(load_corpus(family, tell=silent).train) == 2
+    assert len(load_corpus(family, notify=silent).train) == 2
     assert family.classes == ("2", "9", "10")
 
 
 def test_a_class_that_training_lacks_is_refused_with_its_row(tiny, tmp_path) -> None:
     family = load_family(on_tables(tiny("bert", "full"), tmp_path, dev_labels=("2", "3", "슬픔")))
     with pytest.raises(UserError) as caught:
-        load_corpus(family, tell=silent)
+        load_corpus(family, notify=silent)
     assert "no class '3' (and 1 more)" in caught.value.problem
     assert "dev.csv" in caught.value.where
     assert "row 2" in caught.value.where
@@ -124,12 +124,12 @@ def test_one_class_alone_is_refused(tiny, tmp_path) -> None:
         changed(tiny("bert", "full"), data={"train": str(tmp_path / "train.csv"), "dev": None})
     )
     with pytest.raises(UserError, match="every row is of the class 'x'"):
-        load_corpus(family, tell=silent)
+        load_corpus(family, notify=silent)
 
 
 def test_the_labels_take_no_part_in_the_tokenizer(tiny) -> None:
     family = load_family(tiny("bert", "full"))
-    corpus = load_corpus(family, tell=silent)
+    corpus = load_corpus(family, notify=silent)
     texts = {row["text"] for row in family.sample("train")}
     assert not any("불만" in text for text in texts)
     assert "불만" not in corpus.tokenizer.get_vocab()
@@ -215,7 +215,7 @@ def test_encoders_of_today_are_rehearsed_to_a_model_that_loads_again(
 def headless(tiny, tmp_path):
     """An experiment on a saved BERT that has neither head nor pooler, with a tokenizer of the sample corpus."""
     family = load_family(tiny("bert", "lora"))
-    tokenizer = load_corpus(family, tell=silent).tokenizer
+    tokenizer = load_corpus(family, notify=silent).tokenizer
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
     config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=80, **sizes)
@@ -232,7 +232,7 @@ def headless(tiny, tmp_path):
 def test_under_lora_all_that_the_checkpoint_lacks_is_told_trained_and_saved(headless, cpu, tmp_path) -> None:
     told: list[str] = []
     family = load_family(headless, told.append)
-    corpus = load_corpus(family, tell=silent)
+    corpus = load_corpus(family, notify=silent)
     model = family.load_model(corpus.tokenizer, cpu)
     assert any("lacks 4 weights, which start at random" in line for line in told)
     trained = {name for name, p in model.named_parameters() if p.requires_grad}
@@ -266,7 +266,7 @@ def test_a_head_over_other_classes_is_replaced_and_told(headless, cpu, tmp_path)
     model.save_pretrained(folder)
     told: list[str] = []
     family = load_family(headless, told.append)
-    corpus = load_corpus(family, tell=silent)
+    corpus = load_corpus(family, notify=silent)
     assert family.load_model(corpus.tokenizer, cpu).config.num_labels == 5
     assert any("classifier.bias" in line for line in told)
 
@@ -300,8 +300,8 @@ def test_a_checkpoint_that_is_no_text_encoder_is_refused(headless, cpu) -> None:
 
 def test_the_functions_of_the_python_interface_train_a_classifier(tiny, cpu, tmp_path) -> None:
     config = tiny("distilbert", "lora")
-    model, tokenizer = notebook.load_model_and_tokenizer(config, profile=cpu, tell=silent)
-    train, dev = notebook.load_datasets(config, tokenizer, tell=silent)
+    model, tokenizer = notebook.load_model_and_tokenizer(config, profile=cpu, notify=silent)
+    train, dev = notebook.load_datasets(config, tokenizer, notify=silent)
     trainer = notebook.create_trainer(
         config, model, tokenizer, train, dev, profile=cpu, output=tmp_path / "run"
     )

@@ -86,8 +86,8 @@ class RedHeart(Family):
     options: RedHeartOptions
     metrics = (*METRICS, *(Metric(f"eval_loss_{task}", "min") for task in TASKS))
 
-    def __init__(self, experiment: Experiment, *tell: Callable[[str], None]) -> None:
-        super().__init__(experiment, *tell)
+    def __init__(self, experiment: Experiment, *notify: Callable[[str], None]) -> None:
+        super().__init__(experiment, *notify)
         if experiment.lora is not None:
             raise UserError("Red Heart trains all its weights", where="lora", expected="null")
         self.roles = roles_of(self.options.emotions, self.options.bentham)
@@ -112,7 +112,7 @@ class RedHeart(Family):
                 )
             for task, number in held.items():
                 if number < table.num_rows:
-                    self.tell(
+                    self.notify(
                         f"{table.source}: {table.num_rows - number:,} of {table.num_rows:,} rows have no "
                         f"{TARGET_ROLES[task]}; they teach the {task} head nothing"
                     )
@@ -126,7 +126,7 @@ class RedHeart(Family):
                 )
             for role in ("emotions", "surd_metrics"):
                 if role in table.dataset.column_names and (uneven := uneven_sums(table.dataset[role][:])):
-                    self.tell(
+                    self.notify(
                         f"{table.source}: {uneven:,} of {table.num_rows:,} rows have {role} that miss 1 as "
                         f"their sum by more than {WHOLE}; they are taken as shares of their sum"
                     )
@@ -158,12 +158,12 @@ class RedHeart(Family):
             "pad_token_id": tokenizer.pad_token_id,
         }
         if len(tokenizer) > changes["vocab_size"]:
-            self.tell(f"the tokenizer has {len(tokenizer):,} tokens, more than {changes['vocab_size']:,}")
+            self.notify(f"the tokenizer has {len(tokenizer):,} tokens, more than {changes['vocab_size']:,}")
             changes["vocab_size"] = len(tokenizer)
         model = RedHeartModel(RedHeartConfig(**changes))
         model.name_or_path = checkpoint
         if source is not None:
-            self.tell(take_embedding(model, *source))
+            self.notify(take_embedding(model, *source))
         return model
 
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Features:

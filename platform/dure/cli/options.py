@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dure.cli.printing import tell
+from dure.cli.printing import notify
 from dure.config.families import family_module
 from dure.config.library import Kind, available
 
@@ -155,7 +155,7 @@ class Where:
 
         known = {each.name for each in fields(Asked)}
         said = {each.name: getattr(self, each.name) for each in fields(self) if each.name in known}
-        return Asked(**{**said, "tell": tell, **more})
+        return Asked(**{**said, "notify": notify, **more})
 
 
 @dataclass(frozen=True)

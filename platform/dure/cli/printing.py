@@ -23,7 +23,7 @@ Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 
-def tell(message: str) -> None:
+def notify(message: str) -> None:
     """Show one line of progress."""
     print(redacted(message), file=sys.stderr, flush=True)
 

@@ -53,7 +53,7 @@ def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> in
         profile=machine,
         output=continued or asked.output,
         address=asked.address,
-        tell=asked.tell,
+        notify=asked.notify,
     )
     with working_folder(chosen.name, asked.output, continued=continued, profile=machine) as path:
         claim(path)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dure.cli import options
-from dure.cli.printing import tell
+from dure.cli.printing import notify
 from dure.config.library import available
 from dure.errors import UserError, nearest
 
@@ -91,7 +91,7 @@ def run_preset(
     """
     from dure.cli.running import run_study
     from dure.config.loading import checked
-    from dure.outputs import bring
+    from dure.outputs import pull
     from dure.studies.unified.plan import UnifiedStudy
 
     is_epoch = resume is not None and resume.suffix == ".pt"
@@ -100,14 +100,14 @@ def run_preset(
     found = _preset(preset or default)
     if folder is not None:
         if asked.machine is not None:
-            bring(asked.machine, folder)
+            pull(asked.machine, folder)
         found = _continued(folder, preset, str(resume))
     given = {key: value for key, value in settings.items() if value is not None}
     if common.batch_size is not None:
         given["batch_size"] = common.batch_size
     places: dict[tuple[str, ...], str] = {(key,): f"--{key.replace('_', '-')}" for key in given}
     if (samples := common.samples) is not None:
-        tell(
+        notify(
             f"{samples} samples: at most {samples} training and {samples} validation rows; where the old system took "
             f"it for epochs, training.epochs={samples} says that"
         )

@@ -43,7 +43,7 @@ def rehearsal_of(experiment: Experiment) -> Experiment:
     )
 
 
-def shaped(
+def with_options(
     experiment: Experiment, *, rehearse: bool = False, one_epoch: bool = False, samples: int | None = None
 ) -> Experiment:
     """Return the experiment as the common options shape it.

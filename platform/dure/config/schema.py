@@ -23,7 +23,7 @@ SCHEDULER_OPTIONS: dict[str, tuple[str, ...]] = {
 
 
 class ExperimentInfo(Section):
-    """Who the experiment is."""
+    """Name, description, tags and seed of the experiment."""
 
     name: Name
     """Name of the experiment; also the name of its folder and of its W&B run."""
@@ -270,7 +270,7 @@ class Experiment(Section):
     family: Text
     """Model family by dotted module name, such as ``trainables.summarization``."""
     experiment: ExperimentInfo
-    """Who the experiment is."""
+    """Name, description, tags and seed of the experiment."""
     model: ModelConfig
     """Which weights it starts from."""
     tokenizer: TokenizerConfig = TokenizerConfig()

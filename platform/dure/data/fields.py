@@ -148,7 +148,7 @@ def fields_of(
 
 
 def roles_to_predict(
-    roles: Sequence[Role], given: ColumnNames, columns: Sequence[str], tell: Callable[[str], None]
+    roles: Sequence[Role], given: ColumnNames, columns: Sequence[str], notify: Callable[[str], None]
 ) -> list[Role]:
     """Return the roles with the column of each id, by whatever name the table has it.
 
@@ -167,7 +167,9 @@ def roles_to_predict(
         if role.is_id and isinstance(column, str) and column not in columns and not role.required:
             like = next((name for name in columns if name not in read and _is_like_an_id(name)), None)
             if like is not None:
-                tell(f"column '{like}' is taken as the {role.name} of the rows (data.columns.{role.name}=…)")
+                notify(
+                    f"column '{like}' is taken as the {role.name} of the rows (data.columns.{role.name}=…)"
+                )
                 found.append(dataclasses.replace(role, column=like, may_repeat=True))
                 continue
         found.append(

@@ -20,6 +20,7 @@ from dure.epochs import recipes
 from dure.epochs.mixing import EMA, EpochWeights, Recipe, State
 from dure.epochs.module_search import greedy_search, optuna_search
 from dure.errors import UserError
+from dure.events import Notify
 from dure.files import write_json, written_beside
 from dure.metrics.bootstrap import Margin, paired_margin
 from dure.metrics.metric import Direction, Metric
@@ -155,7 +156,7 @@ def crossover(
     max_evaluations: int = 100,
     level: float = 0.95,
     seed: int = 0,
-    tell: Callable[[str], None] = logger.info,
+    notify: Notify = logger.info,
 ) -> Outcome:
     """Try the ways to build a model from its epochs, and say which one is to be kept.
 
@@ -179,7 +180,7 @@ def crossover(
         max_evaluations: Models that each search may score.
         level: Probability of the intervals.
         seed: Decides what is drawn.
-        tell: Gets a line for every candidate.
+        notify: Gets a line for every candidate.
 
     Raises:
         UserError: A sweet spot or the best epoch is none of the epochs, or a module has no sweet spot; or no baseline
@@ -188,7 +189,7 @@ def crossover(
     _check_epochs(weights, spots, best)
     epochs, modules = weights.epochs, weights.modules
     spots = {module: spots[module] for module in modules}
-    found = _Candidates(weights, score, selection_metric, tell)
+    found = _Candidates(weights, score, selection_metric, notify)
     ranked = sorted(epochs, key=lambda epoch: found.cost(recipes.whole(modules, epoch)))
     _add_baselines(found, ranked, ranked[0] if best is None else best)
 
@@ -226,15 +227,13 @@ def crossover(
 class _Candidates:
     """The recipes that were tried, each scored once on the selection rows."""
 
-    def __init__(
-        self, weights: EpochWeights, score: Score, metric: Metric, tell: Callable[[str], None]
-    ) -> None:
+    def __init__(self, weights: EpochWeights, score: Score, metric: Metric, notify: Notify) -> None:
         self.weights = weights
         self.candidates: list[Candidate] = []
         self.scores: dict[str, float] = {}
         self._score = score
         self._metric = metric
-        self._tell = tell
+        self._tell = notify
 
     def add(self, name: str, kind: Literal["baseline", "crossover"], recipe: Recipe) -> None:
         """Score a recipe and say how it does."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +21,7 @@ from dure.epochs.loss_series import Point, series_of
 from dure.epochs.mixing import EMA, EpochWeights, Source, State, tied_names
 from dure.epochs.sweet_spot import Thresholds, analysis_record, sweet_spots
 from dure.errors import UserError
+from dure.events import Notify
 from dure.family import Family, load_family
 from dure.family.corpus import load_corpus
 from dure.family.saved_model import read_model
@@ -34,13 +34,12 @@ if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Tell = Callable[[str], None]
 
 ANALYSIS = "sweet_spot_analysis"
 EMA_FILE = "ema.pt"
 
 
-def find_sweet_spots(run: Path, *, thresholds: Thresholds, tell: Tell) -> dict[str, Any]:
+def find_sweet_spots(run: Path, *, thresholds: Thresholds, notify: Notify) -> dict[str, Any]:
     """Say of every module of a run at which epoch it was at its best, and write report and picture.
 
     ``sweet_spot_analysis/`` of the run's folder gets ``sweet_spot_analysis_<time>.json``,
@@ -49,7 +48,7 @@ def find_sweet_spots(run: Path, *, thresholds: Thresholds, tell: Tell) -> dict[s
     Args:
         run: Folder of a finished run, or of a stage of a progressive training.
         thresholds: Where the criteria draw their lines.
-        tell: Gets one-line messages.
+        notify: Gets one-line messages.
 
     Returns:
         The analysis with the ``files`` it is in. Where the run kept weights of epochs, only these are named.
@@ -60,7 +59,7 @@ def find_sweet_spots(run: Path, *, thresholds: Thresholds, tell: Tell) -> dict[s
     from dure.epochs.sweet_spot_plot import plot_sweet_spots
     from dure.epochs.sweet_spot_table import sweet_spot_text
 
-    folder, family = _finished(run, tell)
+    folder, family = _finished(run, notify)
     model, _ = read_model(family, folder.final_model)
     record = _analysis(run, family, model, sorted(epochs_of(folder.checkpoints)), thresholds)
     stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
@@ -81,7 +80,7 @@ def cross_over(
     profile: Profile,
     searches: tuple[Literal["greedy", "optuna"], ...],
     max_evaluations: int,
-    tell: Tell,
+    notify: Notify,
 ) -> dict[str, Any]:
     """Build the final model of a run from the epochs of its modules, if that is better than every baseline.
 
@@ -94,7 +93,7 @@ def cross_over(
         profile: The machine.
         searches: Searches to make.
         max_evaluations: Models that each search may score.
-        tell: Gets one-line messages.
+        notify: Gets one-line messages.
 
     Returns:
         What ``crossover_final.json`` holds, with the ``path`` of the model.
@@ -102,7 +101,7 @@ def cross_over(
     Raises:
         UserError: The folder holds no finished run, it kept no weights of epochs, or there are no rows to judge by.
     """
-    folder, family = _finished(run, tell)
+    folder, family = _finished(run, notify)
     files = epochs_of(folder.checkpoints)
     if not files:
         raise UserError(
@@ -111,8 +110,8 @@ def cross_over(
             expected="files epoch_<n>.pt, as a stage of dure progressive has them",
         )
     _, tokenizer = read_model(family, folder.final_model)
-    corpus = load_corpus(family, tell=tell, tokenizer=tokenizer)
-    splits = _splits(corpus.dev, corpus.test, family.experiment.experiment.seed, run, tell)
+    corpus = load_corpus(family, notify=notify, tokenizer=tokenizer)
+    splits = _splits(corpus.dev, corpus.test, family.experiment.experiment.seed, run, notify)
     # As the run did it, so that what it did not train is the same.
     set_seed(family.experiment.experiment.seed)
     model = family.load_model(tokenizer, profile)
@@ -138,7 +137,7 @@ def cross_over(
         searches=searches,
         max_evaluations=max_evaluations,
         seed=family.experiment.experiment.seed,
-        tell=tell,
+        notify=notify,
     )
     about = {"score": "loss", "selection": splits.selected_by, "held_out": splits.held_out_by}
     path = save_crossover(outcome, weights, folder.checkpoints, about=about)
@@ -193,7 +192,7 @@ class _Judge:
         return [self.objective.mean_losses(torch.cat([row * len(losses), in_all]))["loss"] for row in losses]
 
 
-def _finished(run: Path, tell: Tell) -> tuple[RunFolder, Family]:
+def _finished(run: Path, notify: Notify) -> tuple[RunFolder, Family]:
     """Return names and family of a finished run.
 
     Raises:
@@ -208,7 +207,7 @@ def _finished(run: Path, tell: Tell) -> tuple[RunFolder, Family]:
             expected="a folder with experiment.yaml and final_model/",
             hint=f"one within it: {', '.join(stages)}" if stages else None,
         )
-    return folder, load_family(load_record(folder.experiment), tell)
+    return folder, load_family(load_record(folder.experiment), notify)
 
 
 def _analysis(
@@ -232,7 +231,7 @@ def _best_epoch(folder: RunFolder, family: Family, saved: list[int]) -> int | No
 
 
 def _splits(
-    dev: datasets.Dataset | None, test: datasets.Dataset | None, seed: int, run: Path, tell: Tell
+    dev: datasets.Dataset | None, test: datasets.Dataset | None, seed: int, run: Path, notify: Notify
 ) -> _Splits:
     if dev is None:
         raise UserError(
@@ -248,7 +247,7 @@ def _splits(
         )
     order = np.random.default_rng(seed).permutation(len(dev))
     first, second = np.sort(order[: len(dev) // 2]), np.sort(order[len(dev) // 2 :])
-    tell("the run has no test rows: one half of the validation rows selects, the other is held out")
+    notify("the run has no test rows: one half of the validation rows selects, the other is held out")
     return _Splits(
         dev.select(first),
         dev.select(second),

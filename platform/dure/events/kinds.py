@@ -9,6 +9,9 @@ from typing import Any, ClassVar, Literal
 
 from dure.runs.folder import RunResult
 
+Notify = Callable[[str], None]
+"""Passes one line on that the user should see."""
+
 
 @dataclass(frozen=True)
 class RunStart:
@@ -89,7 +92,7 @@ class RunListener:
     on_every_worker: ClassVar[bool] = False
     """Whether the workers beside the main one call it too."""
 
-    def started(self, start: RunStart, notify: Callable[[str], None]) -> None:
+    def started(self, start: RunStart, notify: Notify) -> None:
         """Training is about to begin; ``notify`` passes a line for the user on to everyone who listens."""
 
     def epochs_to_keep(self) -> set[int]:

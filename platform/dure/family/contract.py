@@ -22,6 +22,7 @@ from dure.config.section import Section
 from dure.data.tables import Role as Role
 from dure.data.tables import Table
 from dure.errors import UserError, nearest
+from dure.events import Notify
 from dure.metrics.metric import Metric, choosable, known
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Family(ABC):
     The figures of single classes are declared once, as ``eval_f1[class]``.
     """
 
-    def __init__(self, experiment: Experiment, tell: Callable[[str], None] = logger.info) -> None:
+    def __init__(self, experiment: Experiment, notify: Notify = logger.info) -> None:
         if experiment.objective.class_weights is not None and not self.takes_class_weights:
             raise UserError(
                 f"{experiment.family} has no classes to weigh",
@@ -80,7 +81,7 @@ class Family(ABC):
                 expected="null",
             )
         self.experiment = experiment
-        self.tell = tell
+        self.notify = notify
         self.options = checked(self.options_section, dict(experiment.task), {}, "task")
 
     def metric(self, name: str) -> Metric | None:
@@ -255,7 +256,7 @@ class Family(ABC):
         return {}
 
 
-def load_family(experiment: Experiment, tell: Callable[[str], None] = logger.info) -> Family:
+def load_family(experiment: Experiment, notify: Notify = logger.info) -> Family:
     """Import the family of an experiment and make it.
 
     Raises:
@@ -297,7 +298,7 @@ def load_family(experiment: Experiment, tell: Callable[[str], None] = logger.inf
             expected="exactly one subclass of Family",
             hint=f"{families[0].__name__} lacks {', '.join(lacking)}" if lacking else None,
         )
-    family = found[0](experiment, tell)
+    family = found[0](experiment, notify)
     _check_metrics(family, name)
     return family
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from dure.data.ratios import joined_classes, nested_rows
 from dure.data.sources import files_of
 from dure.data.tables import Table, read_table, select_rows, table_from_rows
 from dure.errors import UserError
+from dure.events import Notify
 from dure.family import Family
 from dure.files import make_folder
 
@@ -169,7 +170,7 @@ def _tables(family: Family) -> dict[str, Table]:
 
 
 def load_corpus(
-    family: Family, *, tell: Callable[[str], None], tokenizer: PreTrainedTokenizerBase | None = None
+    family: Family, *, notify: Notify, tokenizer: PreTrainedTokenizerBase | None = None
 ) -> Corpus:
     """Read, check and encode the training and validation rows of an experiment.
 
@@ -186,31 +187,31 @@ def load_corpus(
     """
     check_sources(family.experiment)
     if family.experiment.data.fold is not None:
-        return _corpus_of_fold(family, family.experiment.data.fold, tokenizer, tell)
+        return _corpus_of_fold(family, family.experiment.data.fold, tokenizer, notify)
     data, seed = family.experiment.data, family.experiment.experiment.seed
     tables = _tables(family)
     for table in tables.values():
         for message in table.messages():
-            tell(message)
+            notify(message)
     family.survey(tables)
     for message in notes_on_texts(tables, family.roles):
-        tell(message)
+        notify(message)
     hashes = {split: table.content_hash() for split, table in tables.items()}
     held_out = {split: table for split, table in tables.items() if split != "train"}
     train = tables["train"]
     for table in held_out.values():
-        train = _without_overlap(family, train, table, tell)
-    train = _selected(train, _at_most(train, _all_rows(train), data.max_train_rows, seed, "training", tell))
+        train = _without_overlap(family, train, table, notify)
+    train = _selected(train, _at_most(train, _all_rows(train), data.max_train_rows, seed, "training", notify))
 
     tokenizer = tokenizer or family.load_tokenizer(lambda: texts_of(family, train))
-    rows = encode_split(family, tokenizer, train, tell=tell).dataset
-    encoded = {"train": _part_of(family, train, rows, tell)}
+    rows = encode_split(family, tokenizer, train, notify=notify).dataset
+    encoded = {"train": _part_of(family, train, rows, notify)}
     tested = None
     for split, table in held_out.items():
-        if split == "dev" or _has_targets(family, table, tell):
-            numbers = _at_most(table, _all_rows(table), data.max_dev_rows, seed, split, tell)
+        if split == "dev" or _has_targets(family, table, notify):
+            numbers = _at_most(table, _all_rows(table), data.max_dev_rows, seed, split, notify)
             drawn = _selected(table, numbers)
-            encoded[split] = encode_split(family, tokenizer, drawn, tell=tell).dataset
+            encoded[split] = encode_split(family, tokenizer, drawn, notify=notify).dataset
             if split == "test":
                 tested = Tested(drawn, numbers)
     return Corpus(
@@ -228,7 +229,7 @@ def _corpus_of_fold(
     family: Family,
     config: FoldConfig,
     tokenizer: PreTrainedTokenizerBase | None,
-    tell: Callable[[str], None],
+    notify: Notify,
 ) -> Corpus:
     """Cut the training table, so that one part trains, one selects and the fold is reported on.
 
@@ -238,37 +239,37 @@ def _corpus_of_fold(
     data, seed = family.experiment.data, family.experiment.experiment.seed
     table = read_split(family, "train", data.train)
     for message in table.messages():
-        tell(message)
+        notify(message)
     for split, source in (("dev", data.dev), ("test", data.test)):
         if source not in (None, SAMPLE):
-            tell(
+            notify(
                 f"data.{split}={source_name(source)} takes no part: fold {config.number} of {config.of} of {table.source} "
                 f"{'selects' if split == 'dev' else 'is reported on'}"
             )
     family.survey({"train": table})
     for message in notes_on_texts({"train": table}, family.roles):
-        tell(message)
+        notify(message)
     fold = cut_fold(table, family.roles, config)
     for message in fold.messages:
-        tell(message)
-    tell(
+        notify(message)
+    notify(
         f"fold {config.number} of {config.of}: {len(fold.train):,} rows of {table.source} train, {len(fold.dev):,} "
         f"select the best checkpoint, {len(fold.test):,} are held out and reported on"
     )
-    train = _at_most(table, fold.train, data.max_train_rows, seed, "training", tell)
-    dev = _at_most(table, fold.dev, data.max_dev_rows, seed, "dev", tell)
-    test = _at_most(table, fold.test, data.max_dev_rows, seed, "test", tell)
+    train = _at_most(table, fold.train, data.max_train_rows, seed, "training", notify)
+    dev = _at_most(table, fold.dev, data.max_dev_rows, seed, "dev", notify)
+    test = _at_most(table, fold.test, data.max_dev_rows, seed, "test", notify)
     used = np.sort(np.concatenate([train, dev, test]))
     training = table.select(train)
     tokenizer = tokenizer or family.load_tokenizer(lambda: texts_of(family, training))
-    encoded = encode_split(family, tokenizer, _selected(table, used), tell=tell).dataset
+    encoded = encode_split(family, tokenizer, _selected(table, used), notify=notify).dataset
     rows = {
         split: encoded.select(np.searchsorted(used, part))
         for split, part in (("train", train), ("dev", dev), ("test", test))
     }
     return Corpus(
         tokenizer,
-        _part_of(family, training, rows["train"], tell),
+        _part_of(family, training, rows["train"], notify),
         rows["dev"],
         rows["test"],
         {"train": table.content_hash()},
@@ -283,7 +284,7 @@ def _test_source(family: Family) -> Source | None:
     return SAMPLE if data.test is None and data.train == SAMPLE else data.test
 
 
-def _has_targets(family: Family, table: Table, tell: Callable[[str], None]) -> bool:
+def _has_targets(family: Family, table: Table, notify: Notify) -> bool:
     """Whether a test table has what a score needs; one to be predicted only has not."""
     for role in family.roles:
         if not role.required or role.is_input:
@@ -292,7 +293,7 @@ def _has_targets(family: Family, table: Table, tell: Callable[[str], None]) -> b
             return False
         empty = sum(not text.strip() for text in table.dataset[role.name])
         if empty:
-            tell(
+            notify(
                 f"{table.source}: {empty:,} of {table.num_rows:,} rows have no {role.name}, so it is not scored"
             )
             return False
@@ -309,7 +310,7 @@ def texts_of(family: Family, table: Table) -> Iterator[str]:
 
 
 def encode_split(
-    family: Family, tokenizer: PreTrainedTokenizerBase, table: Table, *, tell: Callable[[str], None]
+    family: Family, tokenizer: PreTrainedTokenizerBase, table: Table, *, notify: Notify
 ) -> Encoded:
     """Encode the rows of a table, or take them from the cache.
 
@@ -328,7 +329,7 @@ def encode_split(
         place=table.place,
     )
     for message in encoded.messages(table.place):
-        tell(message)
+        notify(message)
     return encoded
 
 
@@ -342,12 +343,12 @@ def _at_most(
     limit: int | None,
     seed: int,
     what: str,
-    tell: Callable[[str], None],
+    notify: Notify,
 ) -> NDArray[np.int64]:
     """Return at most ``limit`` of these rows of a table, in its order."""
     if limit is None or limit >= len(rows):
         return rows
-    tell(f"{what} on {limit:,} of {len(rows):,} rows of {table.source}, drawn by seed {seed}")
+    notify(f"{what} on {limit:,} of {len(rows):,} rows of {table.source}, drawn by seed {seed}")
     return rows[select_rows(_selected(table, rows), limit, seed)]
 
 
@@ -356,9 +357,7 @@ def _selected(table: Table, rows: NDArray[np.int64]) -> Table:
     return table if len(rows) == table.num_rows else table.select(rows)
 
 
-def _part_of(
-    family: Family, table: Table, rows: datasets.Dataset, tell: Callable[[str], None]
-) -> datasets.Dataset:
+def _part_of(family: Family, table: Table, rows: datasets.Dataset, notify: Notify) -> datasets.Dataset:
     """Return the part of the encoded rows of a table that ``data.train_ratio`` says, of every class alike."""
     ratio, seed = family.experiment.data.train_ratio, family.experiment.experiment.seed
     if ratio == 1:
@@ -367,14 +366,14 @@ def _part_of(
         role.name for role in family.roles if role.is_class and role.name in table.dataset.column_names
     ]
     part = nested_rows(table.num_rows, ratio, seed, joined_classes(table.dataset, classes))
-    tell(
+    notify(
         f"training on {len(part):,} of {table.num_rows:,} rows of {table.source} "
         f"(data.train_ratio={as_number(ratio)}), drawn by seed {seed}"
     )
     return rows.select(part)
 
 
-def _without_overlap(family: Family, train: Table, dev: Table, tell: Callable[[str], None]) -> Table:
+def _without_overlap(family: Family, train: Table, dev: Table, notify: Notify) -> Table:
     """Return the training rows whose text validation does not have."""
     inputs = [role.name for role in family.roles if role.is_input]
     shared = overlap(train, dev, inputs)
@@ -387,10 +386,10 @@ def _without_overlap(family: Family, train: Table, dev: Table, tell: Callable[[s
         case "error":
             raise UserError(what, where=first, hint="remove them, or set data.on_overlap=drop")
         case "warn":
-            tell(f"{what}; they are kept (data.on_overlap=warn), so validation flatters; first: {first}")
+            notify(f"{what}; they are kept (data.on_overlap=warn), so validation flatters; first: {first}")
             return train
         case "drop":
-            tell(f"{what}; they are left out (data.on_overlap=drop); first: {first}")
+            notify(f"{what}; they are left out (data.on_overlap=drop); first: {first}")
     if len(shared) == train.num_rows:
         raise UserError(
             "every training row has a text that stands in the validation table too",

@@ -18,6 +18,7 @@ from dure.data.sources import files_of
 from dure.data.tables import Role, Table, columns_of, read_table
 from dure.data.writing import check_output, write_rows
 from dure.errors import UserError
+from dure.events import Notify
 from dure.family import Family, load_family
 from dure.family.corpus import Corpus, Tested, cache_folder, encode_split
 from dure.family.saved_model import read_model
@@ -82,7 +83,7 @@ def predict_file(
     force: bool = False,
     profile: Profile,
     progress: Callable[[int, int], None],
-    tell: Callable[[str], None],
+    notify: Notify,
 ) -> dict[str, Any]:
     """Predict the rows of a table with the final models of runs, and write them in the table's order.
 
@@ -95,7 +96,7 @@ def predict_file(
         force: Whether a file that is there is replaced.
         profile: The machine.
         progress: Gets rows done and rows in all, over all models.
-        tell: Gets one-line messages.
+        notify: Gets one-line messages.
 
     Returns:
         ``rows`` (predicted ones), ``skipped``, ``output`` and ``models``.
@@ -123,7 +124,7 @@ def predict_file(
 
         # What is told of the table is told once.
         roles, table, family, predictions = _predicted(
-            run, source, overrides, profile, advance, tell if place == 0 else lambda message: None
+            run, source, overrides, profile, advance, notify if place == 0 else lambda message: None
         )
         parts.append(predictions)
     predictions = parts[0] if len(parts) == 1 else family.combine(parts)
@@ -171,13 +172,13 @@ def _predicted(
     overrides: Sequence[str],
     profile: Profile,
     advance: Callable[[int, int], None],
-    tell: Callable[[str], None],
+    notify: Notify,
 ) -> tuple[Sequence[Role], Table, Family, list[dict[str, Any]]]:
     folder = RunFolder(run)
     experiment = load_record(folder.experiment, overrides)
-    family = load_family(experiment, tell)
+    family = load_family(experiment, notify)
     data = experiment.data
-    roles = roles_to_predict(family.roles, data.columns, columns_of(source, data), tell)
+    roles = roles_to_predict(family.roles, data.columns, columns_of(source, data), notify)
     table = read_table(
         source,
         roles,
@@ -187,10 +188,10 @@ def _predicted(
         cache_folder=cache_folder(),
     )
     for message in table.messages():
-        tell(message)
+        notify(message)
     model, tokenizer = read_model(family, folder.final_model)
     model.to(torch.device(profile.device))
-    encoded = encode_split(family, tokenizer, table, tell=tell).dataset
+    encoded = encode_split(family, tokenizer, table, notify=notify).dataset
     done = 0
 
     def count(rows: int) -> None:

@@ -90,7 +90,7 @@ class _Made:
 
 def _made(experiment: Experiment, profile: Profile) -> _Made:
     family = load_family(experiment, lambda message: None)
-    corpus = load_corpus(family, tell=lambda message: None)
+    corpus = load_corpus(family, notify=lambda message: None)
     model = family.load_model(corpus.tokenizer, profile)
     batches = family.batches(corpus.tokenizer, model)
     batch = batches.collate([corpus.train[row] for row in range(_NUM_ROWS)])

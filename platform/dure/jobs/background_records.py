@@ -27,7 +27,7 @@ CLOCK_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Keeper:
+class ClusterKeeper:
     """The process that holds the cluster of background jobs.
 
     Attributes:
@@ -102,10 +102,10 @@ class Records:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
-    def keeper(self) -> Keeper | None:
+    def keeper(self) -> ClusterKeeper | None:
         """Return the keeper, or None when it does not live."""
         found = _read(self.keeper_file)
-        keeper = None if found is None or "pid" not in found else Keeper(**found)
+        keeper = None if found is None or "pid" not in found else ClusterKeeper(**found)
         return keeper if keeper is not None and keeper.lives else None
 
     def write(self, job: Job) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from dure.errors import RunError, UserError, nearest
+from dure.events import Notify
 from dure.jobs.job_server import JobServer
 from dure.jobs.upload import Upload, check_size, megabytes, plan_upload
 from dure.secrets import CLOUD_SECRETS, SECRETS, is_secret, redacted
@@ -33,8 +34,6 @@ _INTERRUPTED_CODE = 130
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_TO_RECONNECT = 2.0
 _NUM_RECONNECTIONS = 5
-
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -197,7 +196,7 @@ def prepare(
     outputs: Path | None = None,
     max_file_mb: float | None = None,
     pass_env: Sequence[str] = (),
-    tell: Tell,
+    notify: Notify,
 ) -> Submission:
     """Make a job of a command, and check that it can be sent.
 
@@ -210,7 +209,7 @@ def prepare(
             not given, elsewhere what the file says.
         max_file_mb: Leave larger files behind.
         pass_env: Environment variables to hand on.
-        tell: Gets lines on what goes along and what does not.
+        notify: Gets lines on what goes along and what does not.
 
     Raises:
         UserError: The folder, the file, a variable or the size is wrong.
@@ -219,18 +218,18 @@ def prepare(
     upload = plan_upload(working_dir, excludes=settings.pop("excludes", None) or (), max_file_mb=max_file_mb)
     check_size(upload)
     for name, size in sorted(upload.left_out.items()):
-        tell(f"left behind: {name} ({megabytes(size)}); --max-file-mb takes larger files along")
+        notify(f"left behind: {name} ({megabytes(size)}); --max-file-mb takes larger files along")
     environment = {
         "RAY_JOB_STOP_WAIT_TIME_S": str(SECONDS_TO_STOP),
         **{str(name): str(value) for name, value in (settings.get("env_vars") or {}).items()},
-        **_handed_on(pass_env, tell),
+        **_handed_on(pass_env, notify),
     }
     if outputs is None and is_here and "DURE_OUTPUTS" not in environment:
         outputs = upload.folder / "outputs"
     if outputs is not None:
         environment["DURE_OUTPUTS"] = str(outputs.expanduser().absolute())
     if "DURE_OUTPUTS" not in environment:
-        tell(
+        notify(
             "results go to ~/dure/outputs of the node that runs the command; --outputs names a shared folder"
         )
     # The module and not the program: it is in the folder that is sent, whatever the nodes' PATH has.
@@ -248,14 +247,14 @@ def prepare(
     )
 
 
-def submit(server: JobServer, submission: Submission, *, tell: Tell) -> str:
+def submit(server: JobServer, submission: Submission, *, notify: Notify) -> str:
     """Send a job, and return its name.
 
     Raises:
         UserError: The cluster lets us not in, or refuses the environment.
         RunError: It fails to take the job.
     """
-    tell(
+    notify(
         f"sending {len(submission.upload.files):,} files, {megabytes(submission.upload.num_bytes)}, to {server.url}"
     )
     passed = [value for name, value in submission.runtime_env["env_vars"].items() if name in os.environ]
@@ -296,17 +295,17 @@ def _read_runtime_env(file: Path | None, working_dir: Path) -> dict[str, Any]:
     return {**settings, **({"py_modules": modules} if modules else {})}
 
 
-def _handed_on(names: Sequence[str], tell: Tell) -> dict[str, str]:
+def _handed_on(names: Sequence[str], notify: Notify) -> dict[str, str]:
     """Return the variables that are handed on; Ray shows them to everybody who may see its jobs."""
     for name in names:
         if name not in os.environ:
             raise UserError("this variable is not set here", where=f"--pass-env {name}")
     secret = [name for name in names if is_secret(name)]
     if secret:
-        tell(f"{', '.join(secret)}: whoever may list the jobs of this cluster can read it there")
+        notify(f"{', '.join(secret)}: whoever may list the jobs of this cluster can read it there")
     missing = [name for name in (*SECRETS, *CLOUD_SECRETS) if os.environ.get(name) and name not in names]
     if missing:
-        tell(
+        notify(
             f"{', '.join(missing)} stays here: set it on the nodes (a Kubernetes Secret, their environment), or "
             "--pass-env NAME, which whoever may list the cluster's jobs can read"
         )

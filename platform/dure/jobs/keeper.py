@@ -19,7 +19,7 @@ import psutil
 
 from dure.errors import DureError, RunError
 from dure.files import parse_json, write_json
-from dure.jobs.background_records import Keeper, Records
+from dure.jobs.background_records import ClusterKeeper, Records
 from dure.jobs.job_server import JobServer, find_server
 from dure.jobs.jobs import ENDED, jobs, stop
 from dure.runtime.cluster import SAFE_PATH, object_store_bytes
@@ -35,7 +35,7 @@ _TOKEN = "RAY_AUTH_TOKEN"
 _RAY = "from ray.scripts.scripts import main; main()"
 
 
-def start_keeper(records: Records) -> Keeper:
+def start_keeper(records: Records) -> ClusterKeeper:
     """Start a keeper that outlives this process, and return it once its cluster takes jobs.
 
     Raises:
@@ -69,7 +69,7 @@ def start_keeper(records: Records) -> Keeper:
 def clear_up(records: Records) -> None:
     """Remove what a keeper that was killed left on the disk; its guard ended its processes."""
     try:
-        left = Keeper(**parse_json(records.keeper_file.read_bytes()))
+        left = ClusterKeeper(**parse_json(records.keeper_file.read_bytes()))
     except (OSError, ValueError, TypeError):
         return
     shutil.rmtree(left.temporary, ignore_errors=True)
@@ -96,7 +96,7 @@ def keep(path: str) -> None:
         session = str(Path(temporary, "session_latest").resolve())
         guard.watch_session(session)
         me = psutil.Process()
-        keeper = Keeper(me.pid, me.create_time(), server.url, session, str(temporary))
+        keeper = ClusterKeeper(me.pid, me.create_time(), server.url, session, str(temporary))
         write_json(records.keeper_file, asdict(keeper))
         _watch(records, head, server, told_to_end)
         head.terminate()

@@ -115,7 +115,7 @@ def _tokens(
 
 
 def check_complete(
-    experiment: Experiment, untaught: Sequence[str], model: PreTrainedModel, tell: Callable[[str], None]
+    experiment: Experiment, untaught: Sequence[str], model: PreTrainedModel, notify: Callable[[str], None]
 ) -> None:
     """Check that a checkpoint lacks no weights but those of a head, or of the pooler before it.
 
@@ -137,7 +137,7 @@ def check_complete(
             expected="a checkpoint that was saved whole, of this very architecture",
         )
     if untaught:
-        tell(
+        notify(
             f"{experiment.model.checkpoint} lacks {len(untaught)} weights, which start at random: "
             f"{', '.join(untaught[:3])}{' …' if len(untaught) > 3 else ''}"
         )

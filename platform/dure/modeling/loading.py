@@ -73,7 +73,7 @@ def load_model(
     experiment: Experiment,
     profile: Profile,
     tokenizer: PreTrainedTokenizerBase,
-    tell: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> PreTrainedModel | AdaptedModel:
     """Load a model ready to train: new tokens have rows, adapters are in place.
 
@@ -81,9 +81,9 @@ def load_model(
     that matches no layer. It generates as the experiment says. Of a classifier everything that starts at random is
     trained, under LoRA too: the head, and what else the checkpoint lacks.
     """
-    loaded = load_pretrained(task, experiment, profile, tokenizer, tell)
+    loaded = load_pretrained(task, experiment, profile, tokenizer, notify)
     model = loaded.model
-    check_complete(experiment, loaded.untaught, model, tell)
+    check_complete(experiment, loaded.untaught, model, notify)
     check_limits(experiment, model, tokenizer)
     if model.can_generate():
         set_generation(model, experiment, tokenizer)
@@ -123,7 +123,7 @@ def load_pretrained(
     experiment: Experiment,
     profile: Profile,
     tokenizer: PreTrainedTokenizerBase,
-    tell: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> Loaded:
     """Load the plain model of an experiment, with rows for new tokens.
 
@@ -134,7 +134,7 @@ def load_pretrained(
         experiment: What to load.
         profile: Decides precision and whether 4-bit loading is possible.
         tokenizer: What :func:`load_tokenizer` returned.
-        tell: Gets one line for everything that is not done as the experiment says.
+        notify: Gets one line for everything that is not done as the experiment says.
 
     Raises:
         UserError: The checkpoint cannot be found, reached or read; it is no model for the task; the precision
@@ -142,7 +142,7 @@ def load_pretrained(
     """
     settings = experiment.model
     if settings.use_unsloth:
-        tell(f"use_unsloth: this {task.kind} is not loaded by Unsloth; dure's own path is used")
+        notify(f"use_unsloth: this {task.kind} is not loaded by Unsloth; dure's own path is used")
     if experiment.rehearsal.enabled:
         new_tokens = list(experiment.tokenizer.all_special_tokens)
         miniature = build_miniature(experiment, tokenizer, task)
@@ -152,12 +152,12 @@ def load_pretrained(
             # Its configuration too: mT5's says in memory that nothing is tied, and encoder and decoder would begin
             # with random embeddings of their own.
             config = AutoConfig.from_pretrained(folder)
-            model, untaught = _load(task, experiment, profile, folder, config, tell)
+            model, untaught = _load(task, experiment, profile, folder, config, notify)
     else:
         known = _checkpoint_tokenizer(settings).get_vocab()
         new_tokens = [token for token in experiment.tokenizer.all_special_tokens if token not in known]
         config = _checkpoint_config(settings, task)
-        model, untaught = _load(task, experiment, profile, settings.checkpoint, config, tell)
+        model, untaught = _load(task, experiment, profile, settings.checkpoint, config, notify)
     model.name_or_path = settings.checkpoint
     return Loaded(model, resize_embeddings(model, tokenizer, new_tokens), untaught)
 
@@ -176,10 +176,10 @@ def _load(
     profile: Profile,
     source: str,
     config: PretrainedConfig,
-    tell: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> tuple[PreTrainedModel, list[str]]:
     """Return the model, and the names of the weights that the checkpoint lacks."""
-    precision = resolve(experiment.training.precision, profile, config.model_type, tell)
+    precision = resolve(experiment.training.precision, profile, config.model_type, notify)
     frozen = experiment.lora is not None
     dtype = weights_dtype(precision, frozen=frozen)
     # With settings of its own the loader does not read the checkpoint's, which may even be broken.
@@ -195,7 +195,7 @@ def _load(
             device = "cpu" if profile.device == "cpu" else torch.cuda.current_device()
             options["device_map"] = {"": device}
         else:
-            tell(f"no 4-bit weights on {profile.name}: LoRA on {precision} weights instead")
+            notify(f"no 4-bit weights on {profile.name}: LoRA on {precision} weights instead")
     if task.config_changes:
         # The head of a checkpoint that knew another number of classes is replaced, and told below.
         options["ignore_mismatched_sizes"] = True

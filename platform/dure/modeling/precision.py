@@ -26,7 +26,7 @@ def resolve(
     asked: Literal["auto", "fp32", "bf16", "fp16"],
     profile: Profile,
     model_type: str,
-    tell: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> Precision:
     """Return the format to compute in.
 
@@ -38,7 +38,7 @@ def resolve(
     overflows = model_type in OVERFLOWS_IN_FP16
     if asked == "auto":
         if profile.precision == "fp16" and overflows:
-            tell(f"{model_type} overflows in fp16 and {profile.name} has no bf16: computing in fp32")
+            notify(f"{model_type} overflows in fp16 and {profile.name} has no bf16: computing in fp32")
             return "fp32"
         return profile.precision
     if asked == "fp16" and overflows:

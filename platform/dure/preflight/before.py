@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
+from dure.events import Notify
 from dure.family import load_family
 from dure.preflight.checks import CannotTellError, Note
 from dure.preflight.settings import batch, best_metric, foretold, sources
@@ -21,7 +22,6 @@ from dure.runs.folder import RunFolder
 from dure.runs.resuming import started_with
 
 logger = logging.getLogger(__name__)
-Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def before_run(
     files: Sequence[Files],
     profile: Profile,
     output: Path | None,
-    tell: Tell,
+    notify: Notify,
     address: str | None = None,
     any_will_do: bool = False,
 ) -> None:
@@ -103,7 +103,7 @@ def before_run(
         files: What is still to be written.
         profile: The machine.
         output: Folder that is written to, if it is known.
-        tell: Gets a line on what the disk will have to hold.
+        notify: Gets a line on what the disk will have to hold.
         address: Ray cluster that will run them, whose nodes fetch checkpoints for themselves.
         any_will_do: Whether checkpoints may be missing and rows wrong as long as those of one experiment are right.
 
@@ -116,7 +116,7 @@ def before_run(
     if address is None:
         _check_each(read, _check_checkpoint, any_will_do=any_will_do)
     _check_each(read, _check_rows, any_will_do=any_will_do)
-    _check_disk(files, profile, output, tell)
+    _check_disk(files, profile, output, notify)
 
 
 def _check_each(
@@ -150,7 +150,7 @@ def _check_rows(experiment: Experiment) -> None:
     check_tables(load_family(experiment))
 
 
-def _check_disk(files: Sequence[Files], profile: Profile, output: Path | None, tell: Tell) -> None:
+def _check_disk(files: Sequence[Files], profile: Profile, output: Path | None, notify: Notify) -> None:
     """Check that what is still to be written fits onto the disk."""
     from dure.outputs import outputs
     from dure.preflight.forecast import check_room
@@ -159,7 +159,7 @@ def _check_disk(files: Sequence[Files], profile: Profile, output: Path | None, t
     if total:
         note = Note()
         check_room(note, total, output or outputs())
-        tell(f"disk: {note.found}")
+        notify(f"disk: {note.found}")
 
 
 def _left_of(files: Files, profile: Profile) -> int:

@@ -13,7 +13,6 @@ logger = logging.getLogger(__name__)
 
 Area = Literal["environment", "config", "data", "checkpoints"]
 State = Literal["ok", "failed", "skipped"]
-Tell = Callable[[str], None]
 Value = TypeVar("Value")
 
 AREAS: tuple[Area, ...] = ("environment", "config", "data", "checkpoints")

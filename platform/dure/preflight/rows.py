@@ -80,7 +80,7 @@ def _table(
 def _targets(note: Note, family: Family, tables: dict[str, Table]) -> bool:
     """Let the family look at the tables, and count the classes."""
     told: list[str] = []
-    family.tell = told.append
+    family.notify = told.append
     family.survey(tables)
     parts = []
     for role in family.roles:
@@ -143,7 +143,7 @@ def _encoding(note: Note, family: Family) -> PreTrainedTokenizerBase:
     told: list[str] = []
     try:
         with offline():
-            corpus = load_corpus(family, tell=told.append)
+            corpus = load_corpus(family, notify=told.append)
     except UserError as error:
         if only_on_the_hub(error, family.experiment.model):
             raise elsewhere(family.experiment.model) from None

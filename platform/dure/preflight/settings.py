@@ -77,7 +77,7 @@ def _facts(family: Family) -> ModelFacts:
         # A model from random weights is as large as the vocabulary of its rows.
         try:
             with offline():
-                tokenizer = load_corpus(family, tell=logger.info).tokenizer
+                tokenizer = load_corpus(family, notify=logger.info).tokenizer
         except UserError as error:
             if only_on_the_hub(error, family.experiment.model):
                 raise elsewhere(family.experiment.model) from None

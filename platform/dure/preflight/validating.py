@@ -16,9 +16,10 @@ from dure.config.loading import load_experiment, load_profile, load_record
 from dure.config.rehearsal import rehearsal_of
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
+from dure.events import Notify
 from dure.family import Family, load_family
 from dure.preflight import environment
-from dure.preflight.checks import Check, Checklist, Note, Tell
+from dure.preflight.checks import Check, Checklist, Note
 from dure.preflight.forecast import check_disk, check_memory
 from dure.preflight.model import ModelFacts, model_facts
 from dure.preflight.settings import batch, best_metric, foretold
@@ -42,7 +43,7 @@ def validate(
     rehearse: bool = False,
     trust_code: bool = False,
     readers: Readers,
-    tell: Tell,
+    notify: Notify,
 ) -> list[Check]:
     """Check environment, configuration, rows and checkpoints; nothing is trained, and nothing is downloaded.
 
@@ -56,13 +57,13 @@ def validate(
         rehearse: Check the rehearsal of the experiment.
         trust_code: Import the family that the folder of ``checkpoint`` names also when it did not come with dure.
         readers: How a file of each kind is read.
-        tell: Gets a line on what is looked at.
+        notify: Gets a line on what is looked at.
 
     Returns:
         What became of every check, area by area. Mistakes in what was given are failed checks, and raise nothing.
     """
     checklist = Checklist()
-    tell("environment: packages and device")
+    notify("environment: packages and device")
     environment.check_installation(checklist)
     with _quiet("transformers" not in checklist.missing):
         source: str | Path | None = experiment
@@ -71,7 +72,9 @@ def validate(
         if source is None:
             checklist.run("config", "library", partial(_library, readers=readers))
         with trusting(trust_code or experiment is not None):
-            _check_all(checklist, source, overrides, profile, checkpoint, output or _OUTPUTS, rehearse, tell)
+            _check_all(
+                checklist, source, overrides, profile, checkpoint, output or _OUTPUTS, rehearse, notify
+            )
     return checklist.in_order()
 
 
@@ -114,7 +117,7 @@ def _check_all(
     checkpoint: Path | None,
     output: Path,
     rehearse: bool,
-    tell: Tell,
+    notify: Notify,
 ) -> None:
     """Make all checks but those of the installation; ``source`` names the experiment."""
     chosen: Experiment | None = None
@@ -129,11 +132,11 @@ def _check_all(
     if chosen is not None:
         family = checklist.run("config", "family", partial(_family, experiment=chosen))
     if family is not None:
-        facts = _check_experiment(checklist, family, machine, output, tell)
+        facts = _check_experiment(checklist, family, machine, output, notify)
     if checkpoint is not None and {"torch", "safetensors", "transformers"} & set(checklist.missing):
         checklist.skip("checkpoints", checkpoint.name, "it needs packages that cannot be imported")
     elif checkpoint is not None:
-        tell(f"checkpoints: {checkpoint}")
+        notify(f"checkpoints: {checkpoint}")
         from dure.preflight.checkpoints import Wanted, check_checkpoints
 
         check_checkpoints(checklist, checkpoint, Wanted(family, facts))
@@ -189,7 +192,7 @@ def _family(note: Note, experiment: Experiment) -> Family:
 
 
 def _check_experiment(
-    checklist: Checklist, family: Family, profile: Profile | None, output: Path, tell: Tell
+    checklist: Checklist, family: Family, profile: Profile | None, output: Path, notify: Notify
 ) -> ModelFacts | None:
     """Check what an experiment says beyond its sections, its rows, its model, and what that will take."""
     from dure.preflight.rows import check_rows
@@ -198,7 +201,7 @@ def _check_experiment(
     checklist.run("config", "best metric", partial(best_metric, family=family))
     if profile is not None:
         checklist.run("config", "batch", partial(batch, experiment=experiment, profile=profile))
-    tell("data: tables, and how they are encoded")
+    notify("data: tables, and how they are encoded")
     tokenizer = check_rows(checklist, family)
     facts = checklist.run("config", "model", partial(model_facts, family=family, tokenizer=tokenizer))
     if facts is None or profile is None:

@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dure.events import RunListener, RunProgress, RunStart, StudyListener, TrialStatus
+from dure.events import Notify, RunListener, RunProgress, RunStart, StudyListener, TrialStatus
 from dure.reporting.columns import GAP, Column, fitting
 from dure.reporting.figures import (
     DEFAULT_METRICS,
@@ -193,7 +193,7 @@ class RunConsole(RunListener):
         self._seen = 0.0
         self._printed: float | None = None
 
-    def started(self, start: RunStart, notify: Callable[[str], None]) -> None:
+    def started(self, start: RunStart, notify: Notify) -> None:
         """Say what runs and where its results will be."""
         self._start, self._latest, self._train = start, None, {}
         resumed = f" from step {start.resumed_step}" if start.resumed_step else ""

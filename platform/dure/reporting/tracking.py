@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dure.config.schema import Experiment, WandbConfig
-from dure.events import RunListener, RunProgress, RunStart
+from dure.events import Notify, RunListener, RunProgress, RunStart
 from dure.files import write_text
 from dure.reporting.figures import UNTRAINED
 from dure.runs.folder import RunResult
@@ -45,11 +45,11 @@ class WandbTracker(RunListener):
 
     def __init__(self, config: WandbConfig) -> None:
         self._config = config
-        self._notify: Callable[[str], None] | None = None
+        self._notify: Notify | None = None
         self._run: Any = None
         self._is_online = False
 
-    def started(self, start: RunStart, notify: Callable[[str], None]) -> None:
+    def started(self, start: RunStart, notify: Notify) -> None:
         """Open the W&B run, or go on in the one that this folder already has."""
         self._notify = notify
         self._guarded(lambda: self._open(start, notify))
@@ -103,7 +103,7 @@ class WandbTracker(RunListener):
             if self._notify is not None:
                 self._notify(f"W&B failed and is off from here, the run goes on: {_reason(error)}")
 
-    def _open(self, start: RunStart, notify: Callable[[str], None]) -> None:
+    def _open(self, start: RunStart, notify: Notify) -> None:
         mode, why = _mode()
         if mode == "disabled":
             return

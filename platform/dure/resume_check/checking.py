@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,9 @@ from typing import Any
 from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
+from dure.events import Notify
 from dure.files import write_json, write_text
 from dure.resume_check.sessions import drawn_cuts, run_session
-
-Tell = Callable[[str], None]
 
 TOLERANCE = 1e-3
 """Largest relative difference that passes where kernels add in no fixed order."""
@@ -52,7 +50,7 @@ def shortened(experiment: Experiment, num_steps: int) -> Experiment:
 
 
 def verify_resume(
-    experiment: Experiment, *, profile: Profile, path: Path, num_kills: int = 3, seed: int = 0, tell: Tell
+    experiment: Experiment, *, profile: Profile, path: Path, num_kills: int = 3, seed: int = 0, notify: Notify
 ) -> dict[str, Any]:
     """Train undisturbed, train again with cuts, compare, and say where exactness cannot be promised.
 
@@ -62,7 +60,7 @@ def verify_resume(
         path: Folder that keeps both runs, the log of their sessions and ``verify_resume.json``.
         num_kills: Times that the second training is killed, beside one ``SIGTERM``.
         seed: Draws the steps of the cuts.
-        tell: Gets one-line messages.
+        notify: Gets one-line messages.
 
     Returns:
         ``is_identical``, ``is_exact_promised``, ``tolerance``, ``passed``, ``cuts``, ``comparisons`` (one entry per
@@ -86,16 +84,16 @@ def verify_resume(
     write_text(files["profile"], dump_yaml(profile))
     log, whole, cut_run = path / "sessions.log", path / "undisturbed", path / "cut"
 
-    tell(f"undisturbed: {num_steps} steps (its progress is in {log})")
+    notify(f"undisturbed: {num_steps} steps (its progress is in {log})")
     run_session(files["experiment"], files["profile"], whole, log, None)
     cuts = drawn_cuts(num_steps, num_kills, seed)
     for number, cut in enumerate(cuts, 1):
-        tell(f"session {number} of {len(cuts) + 1}: {cut.number.name} at step {cut.step}")
+        notify(f"session {number} of {len(cuts) + 1}: {cut.number.name} at step {cut.step}")
         if run_session(files["experiment"], files["profile"], cut_run, log, cut):
-            tell(f"it came to its end before step {cut.step}")
+            notify(f"it came to its end before step {cut.step}")
             break
     else:
-        tell(f"session {len(cuts) + 1} of {len(cuts) + 1}: to the end")
+        notify(f"session {len(cuts) + 1} of {len(cuts) + 1}: to the end")
         run_session(files["experiment"], files["profile"], cut_run, log, None)
 
     found = compare_runs(whole, cut_run)

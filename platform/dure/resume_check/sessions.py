@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     from dure import api
     from dure.reporting.console import RunConsole, terminal
-    from dure.signals import Stopped, install
+    from dure.signals import Interrupted, install
 
     experiment, profile, folder, *cut = sys.argv[1:] if arguments is None else arguments
     listeners: list[RunListener] = []
@@ -161,6 +161,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 followers=[RunConsole(screen)],
                 listeners=listeners,
             )
-    except Stopped:
+    except Interrupted:
         sys.exit(_INTERRUPTED)
     sys.exit(0 if result.state == "completed" else 1)

@@ -128,7 +128,7 @@ def survey(study: Path) -> list[Kept]:
     return [each for run in _runs(study) for each in _of_run(run)]
 
 
-def collect(study: Path, num_bytes: int, tell: Callable[[str], None]) -> int:
+def collect(study: Path, num_bytes: int, notify: Callable[[str], None]) -> int:
     """Delete what :func:`plan` says, log each deletion with its reason, tell their number, and return freed bytes."""
     freed = count = 0
     # What turns out to be protected after all is put aside, and the plan made anew.
@@ -144,7 +144,7 @@ def collect(study: Path, num_bytes: int, tell: Callable[[str], None]) -> int:
                 freed += deletion.kept.size
                 count += 1
     if count:
-        tell(
+        notify(
             f"storage.max_gb is reached: {in_bytes(freed)} of {count} checkpoints and epochs that are no longer "
             "needed were deleted; the log says which and why"
         )

@@ -110,7 +110,7 @@ def last_checkpoint(folder: Path) -> Path | None:
     return next(reversed(checkpoints(folder).values()), None)
 
 
-def choose(folder: Path, metric: Metric, tell: Callable[[str], None]) -> Choice | None:
+def choose(folder: Path, metric: Metric, notify: Callable[[str], None]) -> Choice | None:
     """Return the checkpoint that a run goes on from, after its files were compared with its manifest.
 
     That is the newest one that is whole and whose best one is. Where there is none, it is the newest whole one, and
@@ -121,7 +121,7 @@ def choose(folder: Path, metric: Metric, tell: Callable[[str], None]) -> Choice 
     Args:
         folder: Where the checkpoints are.
         metric: By what they are compared.
-        tell: Gets one line for what is not as it should be.
+        notify: Gets one line for what is not as it should be.
     """
     inspected = _Inspected(checkpoints(folder))
     step = newest = None
@@ -135,7 +135,7 @@ def choose(folder: Path, metric: Metric, tell: Callable[[str], None]) -> Choice 
     is_complete = step is not None
     step = step or newest
     if step is None:
-        inspected.set_aside(None, tell)
+        inspected.set_aside(None, notify)
         return None
     state = inspected.state(step)
     best = Best(state["best_global_step"], state["best_metric"]) if state.get("best_global_step") else None
@@ -143,9 +143,9 @@ def choose(folder: Path, metric: Metric, tell: Callable[[str], None]) -> Choice 
     if not is_complete:
         whole = [each for each in inspected.found if each <= step and inspected.fault(each) is None]
         other = best_of(metric, whole, state.get("log_history", []))
-    inspected.set_aside(step, tell)
+    inspected.set_aside(step, notify)
     if best is not None and not is_complete:
-        tell(f"the best, {checkpoint_name(best.step)}, is lost: {_next_best(other, metric)}")
+        notify(f"the best, {checkpoint_name(best.step)}, is lost: {_next_best(other, metric)}")
     return Choice(inspected.found[step], other)
 
 
@@ -154,7 +154,7 @@ def best_whole(
     best: Best,
     history: Sequence[Mapping[str, Any]],
     metric: Metric,
-    tell: Callable[[str], None],
+    notify: Callable[[str], None],
 ) -> Best:
     """Return the best checkpoint of a run that has trained, or the best whole one by the records, which is told.
 
@@ -172,7 +172,7 @@ def best_whole(
             f"the best checkpoint, {folder / name}, is broken ({fault}), and no other that was validated is whole: "
             "its weights are lost, and no others are taken for them; run again"
         )
-    tell(f"the best checkpoint, {name}, is broken ({fault}): {_next_best(other, metric)}")
+    notify(f"the best checkpoint, {name}, is broken ({fault}): {_next_best(other, metric)}")
     return other
 
 
@@ -202,7 +202,7 @@ class _Inspected:
         """Return the state of the trainer in a whole checkpoint."""
         return _state(self.found[step])
 
-    def set_aside(self, taken: int | None, tell: Callable[[str], None]) -> None:
+    def set_aside(self, taken: int | None, notify: Callable[[str], None]) -> None:
         """Rename what is broken or newer than what is taken, and tell it in one line."""
         said = []
         for step, path in self.found.items():
@@ -215,9 +215,9 @@ class _Inspected:
                 said.append(f"{path.name} is set aside as {aside.name}: {fault}")
         if said:
             then = "the run begins anew" if taken is None else f"going on from {checkpoint_name(taken)}"
-            tell(f"{'; '.join(said)}; {then}")
+            notify(f"{'; '.join(said)}; {then}")
         if taken is not None and not has_manifest(self.found[taken]):
-            tell(
+            notify(
                 f"{checkpoint_name(taken)} has no {MANIFEST}, as an older dure wrote it: it is taken as it is, "
                 "not compared with what was written"
             )

@@ -38,7 +38,7 @@ class DiskRoom:
     Args:
         folder: Folder of the run.
         storage: The machine's budget and patience.
-        tell: Gets one line when the run pauses, once a minute while it does, and when it goes on.
+        notify: Gets one line when the run pauses, once a minute while it does, and when it goes on.
         can_repeat: Whether a write that was cut can be done again; not where workers write parts in step.
         check_stop: Raises what ends the run when a stop was asked for; collective, called while it waits.
     """
@@ -51,14 +51,14 @@ class DiskRoom:
         folder: Path,
         storage: StorageConfig,
         *,
-        tell: Callable[[str], None],
+        notify: Callable[[str], None],
         can_repeat: bool = True,
         check_stop: Callable[[], None] = lambda: None,
     ) -> None:
         self.folder = folder
         self.storage = storage
         self.study = study_of(folder)
-        self._tell = tell
+        self._tell = notify
         self._can_repeat = can_repeat
         self._check_stop = check_stop
         self._paused_at: float | None = None

@@ -10,7 +10,7 @@ import signal
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 
 from dure.errors import RunError, UserError
+from dure.events import Notify
 from dure.runtime.guard import MARK, Guard, end_processes
 from dure.runtime.lost import head_at, parts_here, watched
 from dure.runtime.scratch import temporary_files
@@ -74,7 +75,7 @@ def cluster(
     name: str | None = None,
     log_level: int = logging.ERROR,
     path: Path | None = None,
-    tell: Callable[[str], None] = logger.error,
+    notify: Notify = logger.error,
 ) -> Iterator[Cluster]:
     """Connect to the cluster at ``address``, or start an own one here and end it afterwards.
 
@@ -90,7 +91,7 @@ def cluster(
             submitted with.
         log_level: Least level of Ray's messages that are shown.
         path: Folder of the run or study that needs the cluster.
-        tell: Gets what happened when the cluster is ended from outside; this process ends then.
+        notify: Gets what happened when the cluster is ended from outside; this process ends then.
 
     Raises:
         UserError: No cluster answers at ``address``, or this process is connected to one already.
@@ -127,7 +128,7 @@ def cluster(
         gcs_address = str(ray.get_runtime_context().gcs_address)
         os.environ["RAY_ADDRESS"] = gcs_address
         dashboard = context.dashboard_url
-        with watched(parts_here() if address is None else head_at(gcs_address), path, tell):
+        with watched(parts_here() if address is None else head_at(gcs_address), path, notify):
             yield Cluster(
                 address=gcs_address,
                 dashboard_url=f"http://{dashboard}" if dashboard else None,

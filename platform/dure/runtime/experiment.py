@@ -55,7 +55,7 @@ def train(
     Raises:
         UserError: The experiment, its data or the cluster is wrong.
         RunError: Training failed.
-        Stopped: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
+        Interrupted: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
     """
     from dure.reporting.tracking import trackers_for
     from dure.storage.mirror import shared_folder
@@ -83,7 +83,7 @@ def _followed(request: RunRequest, address: str | None, followers: Sequence[RunL
     """Run what is asked for, in this process or on a cluster, and let the followers hear of it and of its end."""
     from dure.runtime.fit import fit
     from dure.runtime.scratch import temporary_files
-    from dure.signals import Stopped, stoppable
+    from dure.signals import Interrupted, stoppable
     from dure.training.run import one_line
 
     experiment, profile, folder = request.experiment, request.profile, RunFolder(request.path)
@@ -119,7 +119,7 @@ def _followed(request: RunRequest, address: str | None, followers: Sequence[RunL
     for follower in followers:
         follower.finished(result)
     if result.state == "interrupted":
-        raise Stopped
+        raise Interrupted
     return result
 
 
@@ -231,7 +231,7 @@ def _fit_on_cluster(
     experiment, profile = request.experiment, request.profile
     with (
         captured_output(request.path / "driver.log"),
-        cluster(address, name=experiment.name, path=request.path, tell=last_word) as ray_cluster,
+        cluster(address, name=experiment.name, path=request.path, notify=last_word) as ray_cluster,
     ):
         require_room(profile, ray_cluster.nodes, experiment.training.batch_size)
         if relay := Relay.to_here():

@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from dure.errors import RunError
+from dure.events import Notify
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_OUT_OF_REACH = 45.0
@@ -74,13 +75,13 @@ def head_at(address: str, *, seconds: float = _SECONDS_OUT_OF_REACH) -> Look:
 
 
 @contextmanager
-def watched(look: Look, path: Path | None, tell: Callable[[str], None]) -> Iterator[None]:
+def watched(look: Look, path: Path | None, notify: Notify) -> Iterator[None]:
     """End this process with words and code 1 when its cluster is gone while the body runs.
 
     Args:
         look: Looks whether it is.
         path: Folder of the run or study.
-        tell: Shows a line to the user.
+        notify: Shows a line to the user.
 
     Raises:
         RunError: The body failed because the cluster was gone.
@@ -91,7 +92,7 @@ def watched(look: Look, path: Path | None, tell: Callable[[str], None]) -> Itera
         while not over.wait(_SECONDS_BETWEEN_LOOKS):
             gone = look()
             if gone is not None:
-                tell(f"dure: {last_words(gone, path)}")
+                notify(f"dure: {last_words(gone, path)}")
                 # Ray's threads hold the process until they are told otherwise; the guard clears up.
                 os._exit(RunError.exit_code)
 

@@ -12,7 +12,7 @@ from typing import Self
 import ray
 from ray.util.metrics import Counter, Gauge
 
-from dure.events import RunListener, RunProgress, RunStart
+from dure.events import Notify, RunListener, RunProgress, RunStart
 from dure.runs.folder import RunResult, StageFolder
 from dure.training import memory
 from dure.training.run import RunRequest
@@ -80,7 +80,7 @@ class RayMetrics(RunListener):
         self._values: dict[tuple[str, str], float] = {("dure_stage_ratio", ""): ratio}
         self._step = 0
         self._seconds: float | None = None
-        self._notify: Callable[[str], None] = logger.info
+        self._notify: Notify = logger.info
         self._export: _Export | None = None
 
     @classmethod
@@ -98,7 +98,7 @@ class RayMetrics(RunListener):
             device=request.profile.device,
         )
 
-    def started(self, start: RunStart, notify: Callable[[str], None]) -> None:
+    def started(self, start: RunStart, notify: Notify) -> None:
         """Begin to export, when this process is connected to Ray."""
         self._step, self._notify = start.resumed_step, notify
         if ray.is_initialized():

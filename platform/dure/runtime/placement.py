@@ -10,12 +10,13 @@ can split up what is free into parts too small for one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from dure.config.library import available
 from dure.config.loading import load_profile
 from dure.config.schema import Profile
 from dure.errors import UserError
+from dure.events import Notify
 
 Resources = Mapping[str, float]
 """Amounts by Ray's names (``CPU``, ``GPU``)."""
@@ -192,12 +193,12 @@ def require_device(profile: Profile) -> None:
         )
 
 
-def choose_profile(name: str | None, tell: Callable[[str], None], *, address: str | None = None) -> Profile:
+def choose_profile(name: str | None, notify: Notify, *, address: str | None = None) -> Profile:
     """Return the profile of a name, or recognise the machine and tell the choice.
 
     Args:
         name: Name or file of a profile.
-        tell: Gets the choice in a line.
+        notify: Gets the choice in a line.
         address: Ray cluster that will run things; without one this machine must have the profile's device.
 
     Raises:
@@ -216,5 +217,5 @@ def choose_profile(name: str | None, tell: Callable[[str], None], *, address: st
             require_device(chosen)
         return chosen
     profile, why = recognised_profile()
-    tell(why)
+    notify(why)
     return profile

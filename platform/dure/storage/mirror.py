@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from dure.config.schema import Profile
+from dure.events import Notify
 from dure.files import parse_json, write_json, written_beside
 from dure.runs.checkpoints import STATE_FILE
 from dure.runs.folder import RunFolder
@@ -124,14 +125,14 @@ class Mirror:
         finally:
             self._write_index()
 
-    def pull(self, tell: Callable[[str], None] = logger.info, *, removed_too: bool = False) -> int | None:
+    def pull(self, notify: Notify = logger.info, *, removed_too: bool = False) -> int | None:
         """Bring what is missing here, and return the step of the newest checkpoint that was brought.
 
         When storage holds a newer checkpoint of a run than this folder, another machine went on with it: its records
         take the place of these, and so does what changed in storage but not here.
 
         Args:
-            tell: Gets a line for each checkpoint that is broken in storage, and so is not taken.
+            notify: Gets a line for each checkpoint that is broken in storage, and so is not taken.
             removed_too: Whether what was here and in storage, and was removed here, comes back too; the next push
                 takes it away in storage otherwise.
 
@@ -162,7 +163,7 @@ class Mirror:
                 for root in sorted(whole, key=_age)
                 if not (self.folder / root).exists()
                 and (removed_too or _seal(root) not in self._known)
-                and self._bring_sealed(root, whole[root], tell)
+                and self._bring_sealed(root, whole[root], notify)
             ]
             for name in _finishing(old):
                 self._bring(name)
@@ -239,7 +240,7 @@ class Mirror:
             return
         self._learn(name)
 
-    def _bring_sealed(self, root: str, names: list[str], tell: Callable[[str], None]) -> bool:
+    def _bring_sealed(self, root: str, names: list[str], notify: Notify) -> bool:
         """Bring a folder of weights, which gets its name when it is whole and as its manifest says."""
         try:
             with written_beside(self.folder / root) as beside:
@@ -249,7 +250,7 @@ class Mirror:
                     raise _BrokenError(described(found))
         except (FileNotFoundError, _BrokenError) as error:
             why = str(error) if isinstance(error, _BrokenError) else "it was removed meanwhile"
-            tell(f"{root} in {self.storage.shown} is not taken: {why}")
+            notify(f"{root} in {self.storage.shown} is not taken: {why}")
             return False
         for name in names:
             self._learn(name)

@@ -10,12 +10,10 @@ from typing import Any
 
 from dure.config.schema import Profile
 from dure.errors import RunError
-from dure.events import RunListener
+from dure.events import Notify, RunListener
 from dure.runs.checkpoints import last_checkpoint
 from dure.storage.mirror import Mirror, SharedFolder, shared_folder
 from dure.storage.remote import StorageError
-
-Tell = Callable[[str], None]
 
 
 class Mirroring(RunListener):
@@ -23,13 +21,15 @@ class Mirroring(RunListener):
 
     Args:
         mirror: The folder and its copy.
-        tell: Gets one-line messages for the user.
+        notify: Gets one-line messages for the user.
         apart: Returns the folders in it that somebody else pushes just now.
     """
 
-    def __init__(self, mirror: Mirror, tell: Tell, *, apart: Callable[[], Collection[str]] = tuple) -> None:
+    def __init__(
+        self, mirror: Mirror, notify: Notify, *, apart: Callable[[], Collection[str]] = tuple
+    ) -> None:
         self._mirror = mirror
-        self._tell = tell
+        self._tell = notify
         self._apart = apart
         self._is_behind = False
         self._wanted = threading.Event()
@@ -70,22 +70,22 @@ class Mirroring(RunListener):
                 self._is_behind = False
 
 
-def push_end(mirror: Mirror, tell: Tell) -> None:
+def push_end(mirror: Mirror, notify: Notify) -> None:
     """Push a folder that is complete, and tell when that is not possible."""
     try:
         mirror.push()
     except (StorageError, OSError) as error:
-        tell(
+        notify(
             f"the end of this run is NOT in {mirror.storage.shown} ({error}); nothing is lost: it is whole "
             f"in {mirror.folder}, and the same command with --resume sends what is missing"
         )
 
 
 @contextmanager
-def kept_in_storage(profile: Profile, path: Path, tell: Tell) -> Iterator[None]:
+def kept_in_storage(profile: Profile, path: Path, notify: Notify) -> Iterator[None]:
     """Leave all of the folder ``path``, which the body fills on the machine ``profile``, in storage, if there is one.
 
-    What the user must know, a failure above all, goes to ``tell``.
+    What the user must know, a failure above all, goes to ``notify``.
     """
     shared = shared_folder(profile, path)
     if shared is None:
@@ -93,30 +93,30 @@ def kept_in_storage(profile: Profile, path: Path, tell: Tell) -> Iterator[None]:
         return
     mirror = shared.mirror(path)
     # What is in here, the sweep of a unified training for one, finds its place by this.
-    push_start(mirror, tell)
+    push_start(mirror, notify)
     try:
         yield
     finally:
-        push_end(mirror, tell)
+        push_end(mirror, notify)
 
 
-def push_start(mirror: Mirror, tell: Tell) -> None:
+def push_start(mirror: Mirror, notify: Notify) -> None:
     """Push a folder before something goes on in it, so that what was removed here does not come back from storage."""
     try:
         mirror.push()
     except StorageError as error:
-        tell(f"{error}; the work goes on, and the next push sends what is missing")
+        notify(f"{error}; the work goes on, and the next push sends what is missing")
 
 
 @contextmanager
-def mirrored(mirror: Mirror, checkpoints: Path, *, resume: bool, tell: Tell) -> Iterator[Mirroring]:
+def mirrored(mirror: Mirror, checkpoints: Path, *, resume: bool, notify: Notify) -> Iterator[Mirroring]:
     """Give the listener that mirrors a run; before, bring what another machine did of it, and after, send the rest.
 
     Args:
         mirror: The run's folder and its copy.
         checkpoints: Where the run's checkpoints are.
         resume: Whether the run goes on with what there is.
-        tell: Gets one-line messages for the user.
+        notify: Gets one-line messages for the user.
 
     Raises:
         RunError: Storage does not answer, and there is no checkpoint here to go on from: it would be from the
@@ -124,15 +124,15 @@ def mirrored(mirror: Mirror, checkpoints: Path, *, resume: bool, tell: Tell) -> 
     """
     try:
         if resume:
-            step = mirror.pull(tell)
+            step = mirror.pull(notify)
             if step is not None:
-                tell(f"checkpoint-{step} comes from {mirror.storage.shown}")
+                notify(f"checkpoint-{step} comes from {mirror.storage.shown}")
         mirror.forget_result()
     except StorageError as error:
         if resume and last_checkpoint(checkpoints) is None:
             raise RunError(f"{error}, so it is not known what to resume") from None
-        tell(f"{error}; the run goes on with what is here, and the next push sends what is missing")
-    listener = Mirroring(mirror, tell)
+        notify(f"{error}; the run goes on with what is here, and the next push sends what is missing")
+    listener = Mirroring(mirror, notify)
     try:
         yield listener
     finally:
@@ -148,16 +148,16 @@ class StudyMirror:
         shared: The folder of the study, or one that it lies in, and its place in storage.
         path: Folder of the study.
         running: Returns the folders of trials that run, as they lie in the study's.
-        tell: Gets one-line messages for the user.
+        notify: Gets one-line messages for the user.
     """
 
     def __init__(
-        self, shared: SharedFolder, path: Path, running: Callable[[], Collection[str]], tell: Tell
+        self, shared: SharedFolder, path: Path, running: Callable[[], Collection[str]], notify: Notify
     ) -> None:
         self._shared = shared
         self._path = path
         self._running = running
-        self._tell = tell
+        self._tell = notify
         self._pushing: Mirroring | None = None
 
     def open(self) -> None:
@@ -176,7 +176,7 @@ class StudyMirror:
             self._pushing.close()
             self._pushing = None
 
-    def bring(self, trial: Path) -> None:
+    def pull(self, trial: Path) -> None:
         """Bring what a trial left on another machine.
 
         Raises:

@@ -117,7 +117,7 @@ class Storage:
             StorageError: It cannot be read.
         """
 
-        def bring(files: FileSystem, root: str) -> None:
+        def download(files: FileSystem, root: str) -> None:
             with (
                 written_beside(target) as beside,
                 files.open_input_stream(f"{root}/{name}") as stream,
@@ -125,7 +125,7 @@ class Storage:
             ):
                 shutil.copyfileobj(stream, file, _CHUNK_BYTES)
 
-        self._attempted(f"read {name} from", bring)
+        self._attempted(f"read {name} from", download)
 
     def delete(self, name: str) -> None:
         """Remove a file; one that is not there is as good as removed.

@@ -21,7 +21,7 @@ from dure.runtime.cluster import Cluster, cluster
 from dure.runtime.fit import fit
 from dure.runtime.placement import fitting_trials, trial_bundle
 from dure.secrets import CLOUD_SECRETS
-from dure.signals import Stopped, stoppable
+from dure.signals import Interrupted, stoppable
 from dure.storage.mirror import SharedFolder, shared_folder
 from dure.studies.board import Board, trial_name
 from dure.studies.strategy import Strategy, TrialPlan
@@ -59,7 +59,7 @@ def run_study(
     Raises:
         UserError: The cluster does not answer, or cannot ever hold a trial.
         RunError: Ray does not start.
-        Stopped: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
+        Interrupted: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
     """
     follower = follower or StudyListener()
     plans = list(strategy.trials())
@@ -69,7 +69,7 @@ def run_study(
     try:
         with board.followed(), stoppable(path, board.notify) as board.stop_file:
             _run_pending(strategy, plans, board, profile, listeners, address, shared, train)
-    except Stopped:
+    except Interrupted:
         follower.finished(board.results().as_json())
         raise
     results = board.results()
@@ -110,7 +110,7 @@ def _run_pending(
                 shared=shared,
                 train=train,
             )
-            with cluster(address, name=strategy.study.name, path=path, tell=board.last_word) as ray_cluster:
+            with cluster(address, name=strategy.study.name, path=path, notify=board.last_word) as ray_cluster:
                 if ray_cluster.dashboard_url:
                     board.notify(f"Ray dashboard: {ray_cluster.dashboard_url}")
                 relay = board.relay_from_others()

@@ -33,7 +33,7 @@ from dure.runs.restarts import Restarts
 from dure.runtime.deaths import Death, death_of
 from dure.runtime.fit import died_too_often, restart_line
 from dure.runtime.relay import Relay
-from dure.signals import Stopped
+from dure.signals import Interrupted
 from dure.storage.mirror import SharedFolder
 from dure.storage.pushing import StudyMirror
 from dure.studies.results import TrialRecord
@@ -166,11 +166,11 @@ class Board(tune.Callback):  # type: ignore[misc]
         """End the study once a stop was asked for and something is left to do.
 
         Raises:
-            Stopped: So it is.
+            Interrupted: A stop was asked for.
         """
         left = any(trial.state not in SETTLED for trial in self._trials.values())
         if left and self.stop_file is not None and self.stop_file.exists():
-            raise Stopped
+            raise Interrupted
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """End the study when a stop was asked for and every trial has saved its checkpoint and returned.
@@ -302,7 +302,7 @@ class Board(tune.Callback):  # type: ignore[misc]
         """Return the result of a trial, from storage when the trial ran on another machine."""
         result = folder.read_result()
         if result is None and self.mirror is not None:
-            self.mirror.bring(folder.path)
+            self.mirror.pull(folder.path)
             result = folder.read_result()
         return result
 
@@ -310,7 +310,7 @@ class Board(tune.Callback):  # type: ignore[misc]
         """Bring what a trial has left so far, when it runs on another machine."""
         node = (trial.last_result or {}).get("node_ip")
         if self.mirror is not None and node not in (None, ray.util.get_node_ip_address()):
-            self.mirror.bring(self._trials[trial_name(trial)].path)
+            self.mirror.pull(self._trials[trial_name(trial)].path)
 
     def _running(self) -> list[str]:
         """Return the folders of trials that run, as they lie in the study's."""

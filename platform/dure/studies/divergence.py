@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import ClassVar
 
 from dure.errors import RunError
-from dure.events import RunListener, RunProgress, RunStart
+from dure.events import Notify, RunListener, RunProgress, RunStart
 from dure.files import read_json_lines
 from dure.runs.folder import RunFolder
 
@@ -42,7 +41,7 @@ class DivergenceGuard(RunListener):
         self._first = first_loss
         self._above = 0
 
-    def started(self, start: RunStart, notify: Callable[[str], None]) -> None:
+    def started(self, start: RunStart, notify: Notify) -> None:
         """Forget the run before, since a process trains many; a run that continues had its first loss."""
         self._first, self._above = self._given, 0
         if self._first is None and start.resumed_step:

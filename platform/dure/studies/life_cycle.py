@@ -6,15 +6,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dure.config.loading import dump_yaml
-from dure.config.rehearsal import shaped
+from dure.config.rehearsal import with_options
 from dure.config.schema import Experiment, Profile
+from dure.events import Notify
 from dure.files import remove_leftovers, write_text
 from dure.outputs import RUN_RECORD, output_folder, working_folder
 from dure.runs.folder import STUDY_FILE, vanished
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from dure.reporting.terminal import Terminal
 
 Plan = TypeVar("Plan", bound=StudyPlan)
-Tell = Callable[[str], None]
 
 
 def _silent(message: str) -> None:
@@ -52,7 +52,7 @@ class Asked:
         one_epoch: One pass over the data.
         samples: Use at most so many training rows, and validation rows.
         dry_run: Only resolve; neither the machine nor tables have to be here.
-        tell: Gets one-line messages before the study starts.
+        notify: Gets one-line messages before the study starts.
     """
 
     profile: str | None = None
@@ -64,19 +64,19 @@ class Asked:
     one_epoch: bool = False
     samples: int | None = None
     dry_run: bool = False
-    tell: Tell = _silent
+    notify: Notify = _silent
 
     @property
     def shape(self) -> Shape:
         """What the options make of an experiment."""
-        return partial(shaped, rehearse=self.rehearse, one_epoch=self.one_epoch, samples=self.samples)
+        return partial(with_options, rehearse=self.rehearse, one_epoch=self.one_epoch, samples=self.samples)
 
     @cached_property
     def machine(self) -> Profile | None:
         """The machine; None of a dry run."""
         from dure.runtime.placement import choose_profile
 
-        return None if self.dry_run else choose_profile(self.profile, self.tell, address=self.address)
+        return None if self.dry_run else choose_profile(self.profile, self.notify, address=self.address)
 
 
 def continued_folder(plan: type[StudyPlan], name: str, asked: Asked) -> Path | None:
@@ -151,7 +151,7 @@ def run(study: StudyPlan, asked: Asked, *, screen: Terminal) -> StudyResults:
     Raises:
         UserError: Something that was given is wrong; nothing has started.
         RunError: Ray does not start, or a step failed.
-        Stopped: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
+        Interrupted: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
     """
     from dure.jobs.background_folders import claim
     from dure.preflight.before import before_run
@@ -168,7 +168,7 @@ def run(study: StudyPlan, asked: Asked, *, screen: Terminal) -> StudyResults:
         output=path or asked.output,
         address=asked.address,
         any_will_do=kind.runs_what_it_can,
-        tell=asked.tell,
+        notify=asked.notify,
     )
     with working_folder(kind.study.name, asked.output, continued=path, profile=machine) as folder:
         claim(folder, pid_file=kind.pid_file)

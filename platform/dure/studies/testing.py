@@ -26,7 +26,7 @@ from dure.events import RunProgress, StudyListener, TrialStatus
 from dure.files import append_json_line, read_json_lines, write_text
 from dure.reporting.columns import plain_text
 from dure.runs.folder import RunFolder, RunResult
-from dure.signals import STOP_FILE, Stopped
+from dure.signals import STOP_FILE, Interrupted
 from dure.studies.adapter import run_study
 from dure.studies.board import Board
 from dure.studies.strategy import Strategy
@@ -175,7 +175,7 @@ def _session(
         record = run_study(
             strategy, profile=profile, path=path, follower=_Begun(begun), address=address, train=train
         )
-    except Stopped:
+    except Interrupted:
         _require(stops, "the study stopped, and nobody had asked for it")
     else:
         kind = strategy.study.kind_of()

@@ -31,7 +31,7 @@ class Averaging(TrainerCallback):  # type: ignore[misc]
             self.average.update()
 
 
-class Rhythm(TrainerCallback):  # type: ignore[misc]
+class EvalSchedule(TrainerCallback):  # type: ignore[misc]
     """Keeps the records of a resumed run those of an undisturbed one."""
 
     choice: checkpoints.Choice | None = None

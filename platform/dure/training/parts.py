@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 from dure.config.schema import Experiment, Profile
 from dure.data.batching import LengthGroupedSampler
 from dure.data.collating import Batches
+from dure.events import Notify
 from dure.family import Family
 from dure.metrics.metric import Metric
 from dure.modeling.depth import distances_from_head
@@ -23,7 +24,7 @@ from dure.runs.folder import RunFolder
 from dure.training.arguments import worker_batch_size
 from dure.training.oom import FittingRows
 from dure.training.recovery import Recovery
-from dure.training.stopping import Stopping
+from dure.training.stopping import StopCallback
 from dure.training.worker import Worker
 from dure.training.zero import Written
 
@@ -48,7 +49,7 @@ class Retention:
     metric: Metric
     room: DiskRoom
     foretold_bytes: int
-    notify: Callable[[str], None]
+    notify: Notify
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class Parts:
     validates: Literal["logits", "text", "loss"]
     recovery: Recovery
     retention: Retention
-    stopping: Stopping
+    stopping: StopCallback
     sampler: LengthGroupedSampler | None = None
     r_drop: float = 0.0
     average: WeightAverage | None = None
@@ -152,8 +153,8 @@ def rate_factors_of(experiment: Experiment, model: PreTrainedModel) -> dict[str,
     return {name: decay**distance for name, distance in distances_from_head(model).items()}
 
 
-def stopping_of(experiment: Experiment, worker: Worker) -> Stopping:
+def stopping_of(experiment: Experiment, worker: Worker) -> StopCallback:
     """Return what ends training when a stop is asked for."""
     training = experiment.training
     by_epoch = training.eval_every == "epoch" or training.keep_epochs is not None
-    return Stopping(worker.stop, by_epoch=by_epoch)
+    return StopCallback(worker.stop, by_epoch=by_epoch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from transformers import EarlyStoppingCallback, TrainerState
 
 from dure.config.schema import Experiment
 from dure.errors import UserError
+from dure.events import Notify
 from dure.family import load_family
 from dure.files import read_json, read_json_lines, write_json, written_beside
 from dure.modeling.weights import STATE
@@ -32,7 +33,7 @@ def go_back(
     experiment: Experiment,
     *,
     made_of_all: Iterable[Path] = (),
-    notify: Callable[[str], None],
+    notify: Notify,
 ) -> None:
     """Let a run's folder be as it was after an epoch, so that resuming it goes on there; nothing is deleted.
 

@@ -32,7 +32,7 @@ from dure.secrets import redacted
 from dure.storage.mirror import SharedFolder
 from dure.storage.pushing import mirrored
 from dure.training import memory
-from dure.training.stopping import StopAsked, StopRequest
+from dure.training.stopping import StopRequest, StopRequested
 from dure.training.trainer import ModelTrainer
 from dure.training.worker import Worker
 
@@ -115,7 +115,7 @@ def run(request: RunRequest, *, rank: int = 0, num_workers: int = 1) -> RunResul
     ):
         try:
             return _train(request, folder, worker, usage)
-        except StopAsked as asked:
+        except StopRequested as asked:
             # As of any error, the frames hold the model.
             traceback.clear_frames(asked.__traceback__)
             memory.release()
@@ -172,7 +172,7 @@ def _in_storage(request: RunRequest, folder: RunFolder, worker: Worker) -> Itera
         if worker.is_main:
             mirror = request.shared.mirror(request.path)
             listener = stack.enter_context(
-                mirrored(mirror, folder.checkpoints, resume=request.resume, tell=worker.notify)
+                mirrored(mirror, folder.checkpoints, resume=request.resume, notify=worker.notify)
             )
             request = replace(request, listeners=(*request.listeners, listener))
         if torch.distributed.is_initialized():
@@ -232,7 +232,7 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
         write_text(folder.experiment, dump_yaml(experiment))
     set_seed(experiment.experiment.seed)
     family = load_family(experiment, worker.notify)
-    corpus = load_corpus(family, tell=worker.notify)
+    corpus = load_corpus(family, notify=worker.notify)
     worker.stop.check()
     if request.keeps_predictions:
         tested_rows(corpus)  # Rather now than after hours of training.

@@ -135,7 +135,7 @@ def export_weights(weights: Path, experiment: Experiment, profile: Profile, fold
         UserError: The experiment's data or checkpoint is gone, or the weights are of another model.
     """
     family = load_family(experiment)
-    tokenizer = load_corpus(family, tell=logger.info).tokenizer
+    tokenizer = load_corpus(family, notify=logger.info).tokenizer
     set_seed(experiment.experiment.seed)
     model = family.load_model(tokenizer, profile)
     load_weights(model, weights)

@@ -9,7 +9,7 @@ import torch
 from transformers import TrainerCallback
 
 
-class StopAsked(Exception):  # noqa: N818 - nothing is wrong
+class StopRequested(Exception):  # noqa: N818 - nothing is wrong
     """A run ends here because a stop was asked for.
 
     Attributes:
@@ -45,10 +45,10 @@ class StopRequest:
         """Look where nothing has to be saved.
 
         Raises:
-            StopAsked: A stop was asked for.
+            StopRequested: A stop was asked for.
         """
         if self.is_asked():
-            raise StopAsked(step)
+            raise StopRequested(step)
 
     @staticmethod
     def _agreed(seen: bool) -> bool:
@@ -60,7 +60,7 @@ class StopRequest:
         return bool(flag.item())
 
 
-class Stopping(TrainerCallback):  # type: ignore[misc]
+class StopCallback(TrainerCallback):  # type: ignore[misc]
     """Ends training after the next checkpoint once a stop was asked for, and has one made when none is due.
 
     What is due at a step comes first: a resumed run would not make up for a validation that was left out.
@@ -89,6 +89,6 @@ class Stopping(TrainerCallback):  # type: ignore[misc]
         """End here, outside of the trainer's own way to its end, which would validate and load the best weights.
 
         Raises:
-            StopAsked: A stop was asked for.
+            StopRequested: A stop was asked for.
         """
         self.request.check(state.global_step)

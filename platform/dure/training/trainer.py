@@ -33,7 +33,7 @@ from dure.runs.folder import RunFolder
 from dure.runs.forecast import forecast, num_parameters
 from dure.training import zero
 from dure.training.arguments import total_steps, training_arguments
-from dure.training.callbacks import Rhythm
+from dure.training.callbacks import EvalSchedule
 from dure.training.hf import Loop
 from dure.training.oom import is_out_of_memory
 from dure.training.parts import (
@@ -96,7 +96,7 @@ class ModelTrainer:
         self.room = DiskRoom(
             folder.path,
             profile.storage,
-            tell=worker.notify,
+            notify=worker.notify,
             can_repeat=profile.deepspeed is None,
             check_stop=lambda: worker.stop.check(checkpoints.last_step(folder.checkpoints)),
         )
@@ -109,7 +109,7 @@ class ModelTrainer:
         if deepspeed is None and not getattr(model, "is_quantized", False):
             model.to(args.device)
         self.foretold = forecast(self.experiment, *num_parameters(model), precision)
-        self.rhythm = Rhythm()
+        self.rhythm = EvalSchedule()
         batches = family.batches(tokenizer, model)
         self.recovery = recovery_of(family, batches, model, profile, folder, worker, precision)
         self.hf = Loop(
@@ -210,7 +210,7 @@ class ModelTrainer:
             UserError: What the run will keep does not fit onto the disk.
             RunError: The loss became NaN or infinite, memory did not suffice in the end, or the best checkpoint
                 broke and there is none in its place.
-            StopAsked: A stop was asked for, and a checkpoint was saved.
+            StopRequested: A stop was asked for, and a checkpoint was saved.
         """
         if self.worker.is_main:
             checkpoints.remove_leftovers(self.folder.checkpoints)
@@ -325,7 +325,7 @@ class ModelTrainer:
             yield None
             return
         with zero.continuation(
-            checkpoint, self.hf.written, is_main=self.worker.is_main, tell=self.worker.notify
+            checkpoint, self.hf.written, is_main=self.worker.is_main, notify=self.worker.notify
         ) as self.hf.continues:
             yield str(self.hf.continues.path)
 

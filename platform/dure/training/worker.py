@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from dure.events import Notify
 from dure.training.stopping import StopRequest
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class Worker:
     rank: int = 0
     num_workers: int = 1
     stop: StopRequest = field(default_factory=_nobody_asks)
-    notify: Callable[[str], None] = logger.info
+    notify: Notify = logger.info
 
     @property
     def is_main(self) -> bool:

@@ -11,7 +11,7 @@ import argparse
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ import torch
 from dure.config.deepspeed import deepspeed_settings
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
+from dure.events import Notify
 from dure.files import read_json, write_json
 from dure.modeling.ema import WeightAverage
 from dure.modeling.precision import Precision
@@ -124,7 +125,7 @@ class Continuation:
 
 @contextmanager
 def continuation(
-    checkpoint: Path, now: Written | None, *, is_main: bool, tell: Callable[[str], None]
+    checkpoint: Path, now: Written | None, *, is_main: bool, notify: Notify
 ) -> Iterator[Continuation]:
     """Give what a run goes on with; a folder that was made for it is removed at the end.
 
@@ -132,11 +133,11 @@ def continuation(
         checkpoint: A whole checkpoint.
         now: How weights are shared out now; None without DeepSpeed.
         is_main: Whether this is the main worker, which makes the folder.
-        tell: Gets one line when something else than the run's own parts is used.
+        notify: Gets one line when something else than the run's own parts is used.
     """
     then = Written.read(checkpoint)
     if then is None and not (checkpoint / _OPTIMIZER_FILE).is_file():
-        tell(
+        notify(
             f"{checkpoint.name} holds the weights of an epoch and no optimizer: the learning-rate schedule goes on at "
             "its step, the moments of the optimizer begin anew"
         )
@@ -146,13 +147,13 @@ def continuation(
         yield Continuation(checkpoint)
         return
     if then is None or now is None or not then.joins(now):
-        tell(
+        notify(
             f"{checkpoint.name} was written {_described(then)} and goes on {_described(now)}: its weights and the "
             "learning-rate schedule go on, the moments of the optimizer begin anew"
         )
         yield Continuation(checkpoint, weights_only=True)
         return
-    tell(
+    notify(
         f"{checkpoint.name} was written {_described(then)} and goes on {_described(now)}: its parts are joined"
     )
     folder = checkpoint.parent / f".{checkpoint.name}.universal"

@@ -54,7 +54,7 @@ def stage(request, tiny, cpu, tmp_path_factory):
 
 
 def test_the_sweet_spots_of_a_run_are_written_as_record_report_and_picture(stage):
-    record = find_sweet_spots(stage, thresholds=Thresholds(), tell=quiet)
+    record = find_sweet_spots(stage, thresholds=Thresholds(), notify=quiet)
     losses = {
         round(row["epoch"]): row["eval_loss"] for row in read_json_lines(stage / "metrics.jsonl")
         if "eval_loss" in row
@@ -71,7 +71,7 @@ def test_the_sweet_spots_of_a_run_are_written_as_record_report_and_picture(stage
 
 
 def test_the_scores_of_a_crossover_are_those_of_the_run_and_its_model_loads(stage, cpu):
-    record = cross_over(stage, profile=cpu, searches=("greedy",), max_evaluations=8, tell=quiet)
+    record = cross_over(stage, profile=cpu, searches=("greedy",), max_evaluations=8, notify=quiet)
     losses = {
         round(row["epoch"]): row["eval_loss"] for row in read_json_lines(stage / "metrics.jsonl")
         if "eval_loss" in row
@@ -89,7 +89,7 @@ def test_the_scores_of_a_crossover_are_those_of_the_run_and_its_model_loads(stag
 
     family = load_family(load_experiment(str(stage / "experiment.yaml")))
     _, tokenizer = family.load_exported(stage / "final_model")
-    load_corpus(family, tell=quiet, tokenizer=tokenizer)
+    load_corpus(family, notify=quiet, tokenizer=tokenizer)
     model = family.load_model(tokenizer, cpu)
     state = torch.load(record["path"], weights_only=True)
     unexpected = model.load_state_dict(state, strict=False).unexpected_keys
@@ -99,11 +99,11 @@ def test_the_scores_of_a_crossover_are_those_of_the_run_and_its_model_loads(stag
 
 def test_a_folder_that_is_no_run_or_kept_no_epochs_is_told(tmp_path, stage, cpu):
     with pytest.raises(UserError, match="no folder of a finished run"):
-        find_sweet_spots(tmp_path, thresholds=Thresholds(), tell=quiet)
+        find_sweet_spots(tmp_path, thresholds=Thresholds(), notify=quiet)
     (tmp_path / "experiment.yaml").write_bytes((stage / "experiment.yaml").read_bytes())
     (tmp_path / "final_model").mkdir()
     with pytest.raises(UserError, match="no weights of single epochs"):
-        cross_over(tmp_path, profile=cpu, searches=(), max_evaluations=1, tell=quiet)
+        cross_over(tmp_path, profile=cpu, searches=(), max_evaluations=1, notify=quiet)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_a_folder_that_is_no_run_or_kept_no_epochs_is_told(tmp_path, stage, cpu)
 )
 def test_everything_that_is_trained_belongs_to_a_module(architecture, kind, tiny, cpu):
     family = load_family(tiny(architecture, kind))
-    model = family.load_model(load_corpus(family, tell=quiet).tokenizer, cpu)
+    model = family.load_model(load_corpus(family, notify=quiet).tokenizer, cpu)
     prefixes = tuple(prefix for prefixes in family.modules(model).values() for prefix in prefixes)
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert [name for name in trained if not name.startswith(prefixes)] == []

@@ -81,7 +81,7 @@ class Continuing(Family):
         ]
 
     def load_model(self, tokenizer, profile):
-        model = load_model(CAUSAL, self.experiment, profile, tokenizer, self.tell)
+        model = load_model(CAUSAL, self.experiment, profile, tokenizer, self.notify)
         model.generation_config.update(max_length=None, max_new_tokens=4, pad_token_id=tokenizer.pad_token_id)
         return model
 

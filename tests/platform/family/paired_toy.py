@@ -77,7 +77,7 @@ class Preferring(Family):
 
     def load_model(self, tokenizer, profile):
         return load_model(
-            classification(["score"], multi_label=True), self.experiment, profile, tokenizer, self.tell
+            classification(["score"], multi_label=True), self.experiment, profile, tokenizer, self.notify
         )
 
     def encode(self, rows, tokenizer):

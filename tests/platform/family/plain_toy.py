@@ -24,7 +24,7 @@ class Questions(Family):
         return [{"text": text + " 까요?" * (n % 2), "label": "ny"[n % 2]} for n, text in enumerate(texts)]
 
     def load_model(self, tokenizer, profile):
-        return load_model(classification(["no", "yes"]), self.experiment, profile, tokenizer, self.tell)
+        return load_model(classification(["no", "yes"]), self.experiment, profile, tokenizer, self.notify)
 
     def encode(self, rows, tokenizer):
         ids, cut = token_ids(tokenizer, self.experiment.tokenizer.encoder_max_len, text=list(rows["text"]))

@@ -60,7 +60,7 @@ def on_duplicates(experiment: Experiment, folder: Path) -> Experiment:
 
 def loaded(experiment: Experiment) -> tuple[Corpus, list[str]]:
     told: list[str] = []
-    return load_corpus(load_family(experiment, told.append), tell=told.append), told
+    return load_corpus(load_family(experiment, told.append), notify=told.append), told
 
 
 def test_duplicated_texts_are_never_both_in_a_stage_and_in_validation(tiny, tmp_path):
@@ -162,7 +162,7 @@ def test_a_table_that_is_used_whole_is_encoded_once_for_all_folds(tiny, tmp_path
     corpora = []
     for number in range(1, 5):
         family = load_family(with_fold(experiment, number))
-        corpora.append(load_corpus(family, tell=lambda message: None, tokenizer=tokenizer))
+        corpora.append(load_corpus(family, notify=lambda message: None, tokenizer=tokenizer))
         assert len(list((cache_folder() / "encoded").glob("*.arrow"))) == 3, (
             "train without overlap, dev, train"
         )

@@ -17,7 +17,7 @@ import pytest
 from dure.errors import UserError
 from dure.jobs import background_environment as environment
 from dure.jobs import background_folders as folders
-from dure.jobs.background_records import Keeper, Records, records
+from dure.jobs.background_records import ClusterKeeper, Records, records
 from dure.jobs.jobs import Job
 from dure.jobs.starting import start
 
@@ -54,7 +54,9 @@ def sleeper(**more: str) -> Iterator[subprocess.Popen]:
 
 def write_keeper(kept: Records, pid: int) -> None:
     created = psutil.Process(pid).create_time()
-    kept.keeper_file.write_text(json.dumps(Keeper(pid, created, "http://127.0.0.1:1", "s", "t").__dict__))
+    kept.keeper_file.write_text(
+        json.dumps(ClusterKeeper(pid, created, "http://127.0.0.1:1", "s", "t").__dict__)
+    )
 
 
 def of_job(kept: Records) -> dict[str, str]:

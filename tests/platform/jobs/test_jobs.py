@@ -316,7 +316,9 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 
 def prepared(project, *, is_here=True, **options):
     told: list[str] = []
-    made = jobs.prepare(["batch", "seven"], is_here=is_here, working_dir=project, tell=told.append, **options)
+    made = jobs.prepare(
+        ["batch", "seven"], is_here=is_here, working_dir=project, notify=told.append, **options
+    )
     assert made.entrypoint.endswith("-m dure batch seven")
     return made.runtime_env, "\n".join(told)
 

@@ -146,7 +146,7 @@ def test_a_checkpoint_is_recognised_by_its_files_and_trains(folder, reference, t
     )
     BertModel(config).save_pretrained(folder)
     family = load_family(experiment)
-    corpus = load_corpus(family, tell=lambda message: None)
+    corpus = load_corpus(family, notify=lambda message: None)
     assert family.load_model(corpus.tokenizer, cpu).config.num_labels == 5
 
 

@@ -51,7 +51,7 @@ def look():
 
     def checks(*arguments, **options) -> dict[str, Check]:
         options.setdefault("profile", "cpu")
-        found = validate(*arguments, **options, readers=READERS, tell=lambda message: None)
+        found = validate(*arguments, **options, readers=READERS, notify=lambda message: None)
         named = {check.name: check for check in found}
         assert len(named) == len(found), "names are distinct"
         return named

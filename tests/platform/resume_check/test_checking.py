@@ -51,7 +51,7 @@ def test_more_cuts_than_steps_are_refused(tiny, cpu, tmp_path):
             profile=cpu,
             path=tmp_path,
             num_kills=4,
-            tell=lambda line: None,
+            notify=lambda line: None,
         )
 
 

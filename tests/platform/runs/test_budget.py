@@ -176,7 +176,7 @@ def test_a_spent_budget_deletes_first_and_pauses_when_nothing_more_may_go(tmp_pa
     own = _run(tmp_path / "own", 2, best=2, state=None, model=False)
     room_for = bytes_in(tmp_path) + RESERVE_BYTES
     told, written = [], []
-    enough = DiskRoom(own.path, StorageConfig(max_gb=(room_for - 1000) / 1e9), tell=told.append)
+    enough = DiskRoom(own.path, StorageConfig(max_gb=(room_for - 1000) / 1e9), notify=told.append)
     enough.write("it", 0, [lambda: written.append(1)])
     assert written == [1]
     assert _names(tmp_path) == ["done/checkpoint-4", "own/checkpoint-2"]
@@ -184,7 +184,7 @@ def test_a_spent_budget_deletes_first_and_pauses_when_nothing_more_may_go(tmp_pa
         "storage.max_gb is reached: 0.0 MB of 1 checkpoints and epochs that are no longer needed were deleted; "
         "the log says which and why"
     ]
-    spent = DiskRoom(own.path, StorageConfig(max_gb=1e-6, pause_minutes=0.001), tell=told.append)
+    spent = DiskRoom(own.path, StorageConfig(max_gb=1e-6, pause_minutes=0.001), notify=told.append)
     with pytest.raises(RunError, match=r"taken in .* by what may not be deleted"):
         spent.write("it", 0, [lambda: written.append(2)])
     assert written == [1]

@@ -21,7 +21,7 @@ from dure.runs.folder import RunFolder
 from dure.runs.forecast import Forecast
 from dure.runs.manifest import faults
 from dure.training.run import RunRequest, run
-from dure.training.stopping import StopAsked
+from dure.training.stopping import StopRequested
 from tests.platform.small_disk import MEGABYTE, fill
 
 
@@ -138,7 +138,7 @@ def test_what_another_process_takes_in_the_middle_of_writing_leaves_no_part_and_
     tmp_path, small_disk, hurried
 ):
     disk, told = small_disk(40), []
-    room = DiskRoom(disk, StorageConfig(), tell=told.append)
+    room = DiskRoom(disk, StorageConfig(), notify=told.append)
     part = disk / "part"
     filler = []
 
@@ -155,7 +155,7 @@ def test_what_another_process_takes_in_the_middle_of_writing_leaves_no_part_and_
 
 
 def test_a_step_that_fails_otherwise_is_not_repeated(tmp_path):
-    room = DiskRoom(tmp_path, StorageConfig(), tell=print)
+    room = DiskRoom(tmp_path, StorageConfig(), notify=print)
     with pytest.raises(ZeroDivisionError):
         room.write("it", 0, [lambda: 1 / 0])
 
@@ -164,7 +164,7 @@ def test_a_pause_says_once_a_minute_what_is_lacking_and_ends_in_time(tmp_path, m
     told, clock = [], [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
-    room = DiskRoom(tmp_path, StorageConfig(pause_minutes=5), tell=told.append)
+    room = DiskRoom(tmp_path, StorageConfig(pause_minutes=5), notify=told.append)
     with pytest.raises(RunError, match="after 5 minutes"):
         room.write("it", 10**18, [lambda: None])
     assert len(told) == 5
@@ -175,10 +175,10 @@ def test_a_stop_that_is_asked_for_ends_a_pause(tmp_path):
     told = []
 
     def stop():
-        raise StopAsked
+        raise StopRequested
 
-    room = DiskRoom(tmp_path, StorageConfig(), tell=told.append, check_stop=stop)
-    with pytest.raises(StopAsked):
+    room = DiskRoom(tmp_path, StorageConfig(), notify=told.append, check_stop=stop)
+    with pytest.raises(StopRequested):
         room.write("it", 10**18, [lambda: None])
     assert told[0].startswith("paused: ")
 
@@ -188,10 +188,10 @@ def _foretold(checkpoint, final_model):
 
 
 def test_a_run_that_cannot_fit_is_refused_before_it_starts(tmp_path):
-    room = DiskRoom(tmp_path, StorageConfig(), tell=print)
+    room = DiskRoom(tmp_path, StorageConfig(), notify=print)
     with pytest.raises(UserError, match=r"are free, and the run needs [\d.]+ GB"):
         room.check(_foretold(10**15, 10**15), 0)
-    tight = DiskRoom(tmp_path, StorageConfig(max_gb=0.001), tell=print)
+    tight = DiskRoom(tmp_path, StorageConfig(max_gb=0.001), notify=print)
     tight.check(_foretold(300_000, 300_000), 0)
     with pytest.raises(UserError, match=r"needs 3.0 MB at least, more than storage.max_gb 0.001"):
         tight.check(_foretold(10**6, 10**6), 0)

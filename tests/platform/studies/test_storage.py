@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from dure.api import bring
+from dure.api import pull
 from dure.config.schema import Experiment
 from dure.config.storage import StorageConfig
 from dure.events import StudyListener
@@ -57,7 +57,7 @@ def test_a_batch_goes_on_from_storage_on_a_machine_that_has_nothing_of_it(tiny, 
         notes = _Notes()
         path = tmp_path / machine / "outputs" / "two" / "1"
         if resume:
-            bring(profile, path)
+            pull(profile, path)
         return (
             run_experiments(study, experiments, profile=profile, path=path, resume=resume, follower=notes),
             notes,

@@ -37,7 +37,7 @@ def main() -> None:
     """Train, and print how it ended."""
     folder = Path(sys.argv[1])
     family = load_family(load_experiment(str(folder / "experiment.yaml")))
-    corpus = load_corpus(family, tell=lambda message: None)
+    corpus = load_corpus(family, notify=lambda message: None)
     profile = load_profile("cpu")
     model = family.load_model(corpus.tokenizer, profile)
     model.dropout = Wide()

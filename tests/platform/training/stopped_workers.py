@@ -17,7 +17,7 @@ from dure.family import load_family
 from dure.family.corpus import load_corpus
 from dure.runs.folder import RunFolder
 from dure.signals import STOP_FILE
-from dure.training.stopping import StopAsked, StopRequest
+from dure.training.stopping import StopRequest, StopRequested
 from dure.training.trainer import ModelTrainer
 from dure.training.worker import Worker
 
@@ -37,7 +37,7 @@ class Asking(TrainerCallback):
 def train(experiment, folder: Path, *, rank: int, num_workers: int, asks_at: int | None = None) -> int:
     """Train or continue, with chance, and return the step of the stop, or that of the end."""
     family = load_family(experiment)
-    corpus = load_corpus(family, tell=lambda message: None)
+    corpus = load_corpus(family, notify=lambda message: None)
     profile = load_profile("cpu").model_copy(update={"num_workers": num_workers})
     model = family.load_model(corpus.tokenizer, profile)
     file = folder / STOP_FILE
@@ -49,7 +49,7 @@ def train(experiment, folder: Path, *, rank: int, num_workers: int, asks_at: int
         trainer.hf.add_callback(Asking(file, asks_at))
     try:
         return int(trainer.train(resume=True)["steps"])
-    except StopAsked as stop:
+    except StopRequested as stop:
         return stop.step
 
 

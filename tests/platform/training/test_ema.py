@@ -56,7 +56,7 @@ def same(one, other) -> bool:
 
 def made(experiment, cpu, folder):
     family = load_family(experiment)
-    corpus = load_corpus(family, tell=lambda message: None)
+    corpus = load_corpus(family, notify=lambda message: None)
     model = family.load_model(corpus.tokenizer, cpu)
     return ModelTrainer(
         family, model, corpus.tokenizer, corpus.train, corpus.dev, profile=cpu, folder=RunFolder(folder)

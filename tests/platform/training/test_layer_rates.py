@@ -34,7 +34,7 @@ class Rates(TrainerCallback):
 
 def trained(experiment, cpu, folder):
     family = load_family(experiment)
-    corpus = load_corpus(family, tell=lambda message: None)
+    corpus = load_corpus(family, notify=lambda message: None)
     model = family.load_model(corpus.tokenizer, cpu)
     trainer = ModelTrainer(
         family, model, corpus.tokenizer, corpus.train, None, profile=cpu, folder=RunFolder(folder)

@@ -67,7 +67,7 @@ def without_dropout(model: torch.nn.Module) -> None:
 
 def first_gradients(experiment: Experiment, profile, folder: Path):
     family = load_family(experiment)
-    corpus = load_corpus(family, tell=lambda message: None)
+    corpus = load_corpus(family, notify=lambda message: None)
     model = family.load_model(corpus.tokenizer, profile)
     without_dropout(model)
     trainer = ModelTrainer(
@@ -135,7 +135,7 @@ def test_weights_are_those_of_the_rows_that_are_trained_on(uneven, cpu, part) ->
         experiment.model_dump() | {"data": experiment.data.model_dump() | part}
     )
     family = load_family(experiment)
-    corpus = load_corpus(family, tell=lambda message: None)
+    corpus = load_corpus(family, notify=lambda message: None)
     model = family.load_model(corpus.tokenizer, cpu)
     weights = family.objective(model, corpus.train).class_weights
     counts = torch.bincount(torch.tensor(corpus.train["labels"][:]), minlength=3)
@@ -179,7 +179,7 @@ def test_two_workers_step_as_one_does(uneven, cpu, tmp_path) -> None:
         update={"rehearsal": experiment.rehearsal.model_copy(update={"enabled": False})}
     )
     family = load_family(uneven())
-    corpus = load_corpus(family, tell=lambda message: None)
+    corpus = load_corpus(family, notify=lambda message: None)
     model = family.load_model(corpus.tokenizer, cpu)
     model.config.hidden_dropout_prob = model.config.attention_probs_dropout_prob = 0.0
     family.export(model, corpus.tokenizer, tmp_path / "checkpoint")

@@ -26,7 +26,7 @@ class EveryHalf(torch.nn.Module):
 
 def trainer_of(experiment, cpu, folder, change=lambda model: None):
     family = load_family(experiment)
-    corpus = load_corpus(family, tell=lambda message: None)
+    corpus = load_corpus(family, notify=lambda message: None)
     model = family.load_model(corpus.tokenizer, cpu)
     change(model)
     return ModelTrainer(

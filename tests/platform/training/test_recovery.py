@@ -71,7 +71,7 @@ def without_dropout(model):
 
 def made(experiment, cpu, folder, *changes, told=None):
     family = load_family(experiment)
-    corpus = load_corpus(family, tell=lambda message: None)
+    corpus = load_corpus(family, notify=lambda message: None)
     model = family.load_model(corpus.tokenizer, cpu)
     for change in changes:
         change(model)

@@ -33,7 +33,7 @@ class EveryHalf(torch.nn.Module):
 def train(experiment, folder: Path, *, rank: int, num_workers: int, fails: tuple[int, ...] = ()) -> dict:
     """Train without chance and in fp64, and let memory not suffice in these passes of the second worker."""
     family = load_family(experiment)
-    corpus = load_corpus(family, tell=lambda message: None)
+    corpus = load_corpus(family, notify=lambda message: None)
     profile = load_profile("cpu").model_copy(update={"num_workers": num_workers})
     model = family.load_model(corpus.tokenizer, profile)
     for module in model.modules():

@@ -29,8 +29,8 @@ def silent(message: str) -> None:
     pass
 
 
-def family_of(*overrides: str, tell=silent):
-    return load_family(load_experiment("red_heart_tiny", overrides), tell)
+def family_of(*overrides: str, notify=silent):
+    return load_family(load_experiment("red_heart_tiny", overrides), notify)
 
 
 @pytest.fixture(scope="module")
@@ -88,12 +88,12 @@ def test_a_corpus_without_targets_is_refused_and_missing_ones_are_told(tmp_path)
     table = tmp_path / "t.jsonl"
     table.write_text("".join(f'{{"text": "t{row}"}}\n' for row in range(20)), encoding="utf-8")
     with pytest.raises(UserError, match="no row has a target"):
-        load_corpus(family_of(f"data.train={table}"), tell=silent)
+        load_corpus(family_of(f"data.train={table}"), notify=silent)
     table.write_text(
         "".join(f'{{"text": "t{row}", "emotions": "joy"}}\n' for row in range(20)), encoding="utf-8"
     )
     told: list[str] = []
-    load_corpus(family_of(f"data.train={table}", tell=told.append), tell=silent)
+    load_corpus(family_of(f"data.train={table}", notify=told.append), notify=silent)
     assert any("20 of 20 rows have no regret_factor" in line for line in told)
 
 
@@ -123,7 +123,7 @@ def test_figures_are_those_of_the_rows_that_have_a_target() -> None:
 
 def test_predictions_lie_where_they_must_and_an_ensemble_is_their_mean(cpu) -> None:
     family = family_of("data.max_train_rows=40", "data.max_dev_rows=8", "training.eval_batch_size=3")
-    corpus = load_corpus(family, tell=silent)
+    corpus = load_corpus(family, notify=silent)
     model = family.load_model(corpus.tokenizer, cpu)
     done: list[int] = []
     rows = predict_rows(family, model, corpus.tokenizer, corpus.dev, progress=done.append)
@@ -142,7 +142,7 @@ def test_predictions_lie_where_they_must_and_an_ensemble_is_their_mean(cpu) -> N
 
 def test_every_task_has_a_loss_and_a_baseline(cpu) -> None:
     family = family_of("data.max_train_rows=80", "data.max_dev_rows=20")
-    corpus = load_corpus(family, tell=silent)
+    corpus = load_corpus(family, notify=silent)
     figures = family.baseline(corpus.tokenizer, corpus.train, corpus.dev)
     losses = [figures[f"eval_loss_{task}"] for task in TASKS]
     assert figures["eval_loss"] == pytest.approx(sum(losses))

@@ -8,7 +8,7 @@ import typer
 
 from dure.cli import options
 from dure.cli.app import verb
-from dure.cli.printing import print_result, tell
+from dure.cli.printing import notify, print_result
 from dure.config.families import trusting
 
 
@@ -40,9 +40,9 @@ def crossover(
     with trusting(trust_code):
         record = module_epochs.cross_over(
             run,
-            profile=api.choose_profile(profile, tell),
+            profile=api.choose_profile(profile, notify),
             searches=searches[search],
             max_evaluations=evaluations,
-            tell=tell,
+            notify=notify,
         )
     print_result(record, crossover_table(record), as_json=as_json)

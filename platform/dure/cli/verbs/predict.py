@@ -9,7 +9,7 @@ import typer
 
 from dure.cli import options
 from dure.cli.app import verb
-from dure.cli.printing import print_result, tell
+from dure.cli.printing import notify, print_result
 
 
 @verb("predict", place=190)
@@ -47,9 +47,9 @@ def predict(
             overrides=overrides or (),
             force=force,
             fold=fold,
-            profile=api.choose_profile(profile, tell),
+            profile=api.choose_profile(profile, notify),
             progress=progress,
-            tell=tell,
+            notify=notify,
             trust_code=trust_code,
         )
     text = f"{outcome['rows']:,} predictions in {outcome['output']}"

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dure.cli import options
 from dure.cli.app import VERBS, verb
 from dure.cli.background import INTERRUPTED_CODE, show
-from dure.cli.printing import print_result, tell
+from dure.cli.printing import notify, print_result
 from dure.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from dure.jobs.job_server import JobServer
 
 
 @verb("submit", place=150)
@@ -67,21 +70,26 @@ def submit(
         outputs=outputs,
         max_file_mb=max_file_mb,
         pass_env=pass_env or (),
-        tell=tell,
+        notify=notify,
     )
-    job_id = remote.submit(server, prepared, tell=tell)
+    job_id = remote.submit(server, prepared, notify=notify)
     at = "" if address is None else f" --address {address}"
-    tell(f"job {job_id}\n  follow: dure logs {job_id} --follow{at}\n  stop:   dure stop {job_id}{at}")
+    ways = f"\n  follow: dure logs {job_id} --follow{at}\n  stop:   dure stop {job_id}{at}"
+    notify(f"job {job_id}{ways}")
     if not wait:
-        job = remote.job(server, job_id)
-        print_result(job.as_record(), job_id, as_json=as_json)
+        print_result(remote.job(server, job_id).as_record(), job_id, as_json=as_json)
         return 0
+    return _follow(server, job_id, ways, as_json=as_json)
+
+
+def _follow(server: JobServer, job_id: str, ways: str, *, as_json: bool) -> int:
+    """Show what a job prints to its end, and return the exit code; Ctrl-C leaves the job alone."""
+    from dure.jobs import jobs as remote
+
     try:
         job = remote.follow(server, job_id, show)
     except KeyboardInterrupt:
-        tell(
-            f"job {job_id} goes on\n  follow: dure logs {job_id} --follow{at}\n  stop:   dure stop {job_id}{at}"
-        )
+        notify(f"job {job_id} goes on{ways}")
         sys.exit(INTERRUPTED_CODE)
     print_result(job.as_record(), f"job {job_id} {job.state} after {job.seconds:,.0f} s", as_json=as_json)
     return 0 if job.state == "succeeded" else 1

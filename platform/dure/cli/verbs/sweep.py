@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 import typer
@@ -11,10 +12,10 @@ from dure.cli.app import verb
 from dure.studies.sweep.plan import SamplerName, StopperName
 
 
-@verb("sweep", place=40, background=True)
-def sweep(
-    experiment: options.ExperimentName,
-    overrides: options.Overrides = None,
+@dataclass(frozen=True)
+class Search:
+    """Options that say what is searched, by whom, and for what."""
+
     space: Annotated[
         str | None,
         typer.Option(
@@ -22,24 +23,24 @@ def sweep(
             metavar="NAME",
             autocompletion=options.named("space"),
         ),
-    ] = None,
+    ] = (None,)
     sampler: Annotated[
         SamplerName | None, typer.Option(help="Who proposes the points; tpe when not given.")
-    ] = None,
+    ] = (None,)
     trials: Annotated[
         int | None,
         typer.Option(
             help="Points in all (20); of a grid, evenly spaced points along every range (5).", metavar="N"
         ),
-    ] = None,
+    ] = (None,)
     tries: Annotated[
         list[str] | None,
         typer.Option("--try", help="Point to try first: 1e-4, or KEY=VALUE,KEY=VALUE.", metavar="POINT"),
-    ] = None,
+    ] = (None,)
     scheduler: Annotated[
         StopperName | None,
         typer.Option(help="Who stops bad trials, by the samples that they saw; none when not given."),
-    ] = None,
+    ] = (None,)
     metric: Annotated[
         list[str] | None,
         typer.Option(
@@ -47,15 +48,22 @@ def sweep(
             "best compromises. NAME:min or NAME:max for a figure whose direction is not declared.",
             metavar="NAME",
         ),
-    ] = None,
+    ] = (None,)
     storage: Annotated[
         str | None,
         typer.Option(
             help="Database that keeps the search, as Optuna takes it; a file of the study when not given.",
             metavar="URL",
         ),
-    ] = None,
+    ] = (None,)
+
+
+@verb("sweep", place=40, background=True)
+def sweep(
+    experiment: options.ExperimentName,
+    overrides: options.Overrides = None,
     *,
+    search: Search,
     common: options.Training,
 ) -> int:
     """Search the learning rate, or any other settings, with which an experiment does best."""
@@ -64,16 +72,14 @@ def sweep(
     from dure.studies.sweep.plan import plan_sweep
 
     asked = common.asked()
+    given = asdict(search)
     study = plan_sweep(
         experiment,
         overrides=overrides or (),
-        space=space,
-        sampler=sampler,
-        scheduler=scheduler,
-        num_trials=trials,
-        tries=tries or (),
-        metrics=metric or (),
-        storage=storage,
+        num_trials=given.pop("trials"),
+        tries=given.pop("tries") or (),
+        metrics=given.pop("metric") or (),
+        **given,
         before=stored_for(plan_sweep(experiment, overrides=overrides or ()), asked),
     )
     return run_study(study, asked, as_json=common.as_json)

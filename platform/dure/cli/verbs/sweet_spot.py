@@ -8,7 +8,7 @@ import typer
 
 from dure.cli import options
 from dure.cli.app import verb
-from dure.cli.printing import print_result, tell
+from dure.cli.printing import notify, print_result
 from dure.config.families import trusting
 
 
@@ -31,5 +31,5 @@ def sweet_spot(
 
     thresholds = Thresholds(window=window, max_std=max_std, max_gap=max_gap, max_change=max_change)
     with trusting(trust_code):
-        record = module_epochs.find_sweet_spots(run, thresholds=thresholds, tell=tell)
+        record = module_epochs.find_sweet_spots(run, thresholds=thresholds, notify=notify)
     print_result(record, sweet_spot_table(record), as_json=as_json)

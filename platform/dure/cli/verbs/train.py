@@ -23,5 +23,5 @@ def train(
     chosen = load_experiment(experiment, [*best, *(overrides or ())])
     asked = common.asked()
     if from_sweep is not None:
-        check_for(from_sweep, asked.shape(chosen), tell=asked.tell)
+        check_for(from_sweep, asked.shape(chosen), notify=asked.notify)
     return run_experiment(chosen, asked, as_json=common.as_json)

@@ -9,7 +9,7 @@ import typer
 
 from dure.cli import options
 from dure.cli.app import verb
-from dure.cli.printing import print_result, tell
+from dure.cli.printing import notify, print_result
 
 _WRONG_CODE = 2
 
@@ -52,7 +52,7 @@ def validate(
         rehearse=rehearse,
         trust_code=trust_code,
         readers=READERS,
-        tell=tell,
+        notify=notify,
     )
     record = as_record(checks)
     print_result(record, validation_table(record), as_json=as_json)

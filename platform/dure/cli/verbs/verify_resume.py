@@ -8,7 +8,7 @@ import typer
 
 from dure.cli import options
 from dure.cli.app import verb
-from dure.cli.printing import print_result, tell
+from dure.cli.printing import notify, print_result
 
 
 @verb("verify-resume", place=140)
@@ -34,10 +34,12 @@ def verify_resume(
     from dure.resume_check.checking import shortened
     from dure.resume_check.report import resume_table
 
-    chosen = shortened(api.shaped(api.load_experiment(experiment, overrides or ()), rehearse=rehearse), steps)
+    chosen = shortened(
+        api.with_options(api.load_experiment(experiment, overrides or ()), rehearse=rehearse), steps
+    )
     check_settings([chosen])
-    machine = api.choose_profile(profile, tell)
+    machine = api.choose_profile(profile, notify)
     path = api.output_folder(f"{chosen.name}-verify-resume", output, resume=False)
-    record = verify(chosen, profile=machine, path=path.resolve(), num_kills=kills, seed=seed, tell=tell)
+    record = verify(chosen, profile=machine, path=path.resolve(), num_kills=kills, seed=seed, notify=notify)
     print_result(record, resume_table(record), as_json=as_json)
     return 0 if record["passed"] else 1

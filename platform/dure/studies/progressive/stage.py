@@ -12,6 +12,7 @@ from typing import Any
 from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment
 from dure.errors import DureError, UserError
+from dure.events import Notify
 from dure.family import load_family
 from dure.files import read_json_lines, write_json
 from dure.metrics.metric import Metric
@@ -188,55 +189,60 @@ def _train_stage(
     best_epoch = round(float(result.metrics["best_step"]) / float(result.metrics["steps"]) * num_epochs)
     best = mark_best(folder.checkpoints, best_epoch)
     folder.write_result(replace(result, best_checkpoint=str(best.relative_to(folder.path))))
-    peak = float(result.metrics["peak_memory_mb"])
     notify(_summary(base.experiment, number, len(folders), result))
     metric = load_family(base.experiment).best_metric
-    baseline = _baseline(metric, result.metrics)
-    if place == 0 and baseline is not None and not beats_baseline(metric, result.metrics):
-        notify(
-            f"no better than a model that learns nothing ({metric.name} {baseline:.4f})"
-            + (
-                "; going on (--on-baseline warn)"
-                if study.on_baseline == "warn"
-                else "; it is stopped (more --epochs-per-stage or rows may help, --on-baseline warn goes on)"
-            )
-        )
+    if place == 0:
+        _warn_of_baseline(metric, result, study, notify)
+    peak = float(result.metrics["peak_memory_mb"])
     if study.max_memory_mb is not None and peak > study.max_memory_mb:
         limit = max(workers, batch_size // 2)
-        rows = "1 row" if limit == 1 else f"{limit} rows"
-        notify(
-            f"stage {number} took {peak:,.0f} MB, more than --max-memory-mb {study.max_memory_mb:,}; "
-            + (
-                f"the next stage takes at most {rows} at a time"
-                if limit < batch_size
-                else f"it took {rows} at a time already, the fewest that are possible"
-            )
-        )
-    write_json(
-        folder.training_metrics,
-        {
-            "stage": number,
-            "name": folder.path.name,
-            "ratio": float(ratio),
-            "num_rows": result.metrics["num_train_rows"],
-            "num_rows_in_all": result.metrics["num_rows_in_all"],
-            "num_dev_rows": result.metrics["num_dev_rows"],
-            "score": result.metrics.get(metric.name),
-            "metrics": finite(result.metrics),
-            "best_epoch": best_epoch,
-            "checkpoint": str(best.relative_to(base.path)),
-            "warm_start": None if warm_start is None else str(warm_start.relative_to(base.path)),
-            "seconds": result.seconds,
-            "peak_memory_mb": peak,
-            "cpu_percent": result.metrics["cpu_percent"],
-            "batch_size": batch_size,
-            "gradient_accumulation_steps": request.experiment.training.gradient_accumulation_steps,
-            "batch_limit": limit,
-            "samples": int(result.metrics["num_train_rows"]) * num_epochs,
-            "records": read_json_lines(folder.metrics),
-        },
-    )
+        notify(_too_much_memory(number, peak, study.max_memory_mb, limit, is_less=limit < batch_size))
+    record = {
+        "stage": number,
+        "name": folder.path.name,
+        "ratio": float(ratio),
+        "num_rows": result.metrics["num_train_rows"],
+        "num_rows_in_all": result.metrics["num_rows_in_all"],
+        "num_dev_rows": result.metrics["num_dev_rows"],
+        "score": result.metrics.get(metric.name),
+        "metrics": finite(result.metrics),
+        "best_epoch": best_epoch,
+        "checkpoint": str(best.relative_to(base.path)),
+        "warm_start": None if warm_start is None else str(warm_start.relative_to(base.path)),
+        "seconds": result.seconds,
+        "peak_memory_mb": peak,
+        "cpu_percent": result.metrics["cpu_percent"],
+        "batch_size": batch_size,
+        "gradient_accumulation_steps": request.experiment.training.gradient_accumulation_steps,
+        "batch_limit": limit,
+        "samples": int(result.metrics["num_train_rows"]) * num_epochs,
+        "records": read_json_lines(folder.metrics),
+    }
+    write_json(folder.training_metrics, record)
     return True
+
+
+def _warn_of_baseline(metric: Metric, result: RunResult, study: ProgressiveStudy, notify: Notify) -> None:
+    """Say so when the first stage is no better than the trivial predictor."""
+    baseline = _baseline(metric, result.metrics)
+    if baseline is None or beats_baseline(metric, result.metrics):
+        return
+    goes_on = "; going on (--on-baseline warn)"
+    is_stopped = "; it is stopped (more --epochs-per-stage or rows may help, --on-baseline warn goes on)"
+    notify(
+        f"no better than a model that learns nothing ({metric.name} {baseline:.4f})"
+        + (goes_on if study.on_baseline == "warn" else is_stopped)
+    )
+
+
+def _too_much_memory(number: int, peak: float, most: int, limit: int, *, is_less: bool) -> str:
+    """Return the warning of a stage that took more memory than it may, and what the next one takes."""
+    rows = "1 row" if limit == 1 else f"{limit} rows"
+    return f"stage {number} took {peak:,.0f} MB, more than --max-memory-mb {most:,}; " + (
+        f"the next stage takes at most {rows} at a time"
+        if is_less
+        else f"it took {rows} at a time already, the fewest that are possible"
+    )
 
 
 def _baseline(metric: Metric, metrics: Mapping[str, Any]) -> float | None:

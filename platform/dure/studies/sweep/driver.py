@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -13,6 +13,7 @@ from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment
 from dure.config.spaces import Integer, LogUniform, SearchSpace
 from dure.errors import UserError
+from dure.events import Notify
 from dure.files import read_json, write_text
 from dure.metrics.metric import recorded
 from dure.runs.folder import RunFolder
@@ -180,13 +181,13 @@ def finished_sweep(path: Path) -> SweepResults:
     return results
 
 
-def check_for(path: Path, experiment: Experiment, *, tell: Callable[[str], None]) -> None:
+def check_for(path: Path, experiment: Experiment, *, notify: Notify) -> None:
     """Check that the best values of a sweep may be laid over an experiment, and say what they are worth.
 
     Args:
         path: Folder of the sweep.
         experiment: What is to be trained, as the common options make it.
-        tell: Gets one-line messages.
+        notify: Gets one-line messages.
 
     Raises:
         UserError: The sweep was rehearsed and the experiment is not; or as :func:`finished_sweep`.
@@ -201,7 +202,7 @@ def check_for(path: Path, experiment: Experiment, *, tell: Callable[[str], None]
         )
     if results.verdict is not None:
         for sentence in results.verdict.sentences:
-            tell(f"sweep: {sentence}")
+            notify(f"sweep: {sentence}")
 
 
 def _dev_losses(results: SweepResults) -> dict[str, list[float]]:

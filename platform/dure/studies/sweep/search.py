@@ -21,7 +21,7 @@ from ray.tune.search import Searcher
 from dure.config.spaces import Values
 from dure.errors import UserError
 from dure.metrics.metric import Metric
-from dure.signals import STOP_FILE, Stopped
+from dure.signals import STOP_FILE, Interrupted
 from dure.studies.sweep.optuna_study import drawing, open_study, proposed, queued
 from dure.studies.sweep.plan import SweepStudy
 
@@ -121,7 +121,7 @@ class SweepSearch(Searcher):  # type: ignore[misc]
         Nothing is proposed once a stop was asked for: what others are about to reach would not be known to it.
 
         Raises:
-            Stopped: A stop was asked for, and no trial runs. Tune would wait for a point.
+            Interrupted: A stop was asked for, and no trial runs. Tune would wait for a point.
             UserError: The experiment is impossible at the point.
         """
         if not self._resumed and self._is_spent():
@@ -129,7 +129,7 @@ class SweepSearch(Searcher):  # type: ignore[misc]
         if (self.path / STOP_FILE).exists():
             if self._running:
                 return None
-            raise Stopped
+            raise Interrupted
         names = self.trials()
         place = next(place for place in count() if trial_name(place) not in names)
         with drawing(self.study, self.sweep, place):
@@ -152,7 +152,7 @@ class SweepSearch(Searcher):  # type: ignore[misc]
                 trial.set_user_attr(_TRAINED, trained)
             return config
         except UserError:
-            self.study.tell(trial.number, state=TrialState.FAIL)
+            self.study.notify(trial.number, state=TrialState.FAIL)
             raise
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -223,7 +223,7 @@ class SweepSearch(Searcher):  # type: ignore[misc]
                 # Killed while it got its values. One that has some would draw the others otherwise than at one
                 # go, so another takes its place; a queued one has them from its queue.
                 if trial.params and "fixed_params" not in trial.system_attrs:
-                    self.study.tell(trial.number, state=TrialState.FAIL)
+                    self.study.notify(trial.number, state=TrialState.FAIL)
             elif trial.state == TrialState.RUNNING and name is not None:
                 verdict = None if self._judge is None else self._judge(name)
                 if verdict is not None and verdict.state != "interrupted":
@@ -256,16 +256,16 @@ class SweepSearch(Searcher):  # type: ignore[misc]
         live.set_user_attr(_OUTCOME, state)
         match state:
             case "completed":
-                self.study.tell(number, [float(value) for value in values])  # type: ignore[arg-type]
+                self.study.notify(number, [float(value) for value in values])  # type: ignore[arg-type]
             case "diverged":
-                self.study.tell(
+                self.study.notify(
                     number,
                     [metric.score(math.inf) for metric in self.metrics],
                 )
             case "stopped":
-                self.study.tell(number, state=TrialState.PRUNED)
+                self.study.notify(number, state=TrialState.PRUNED)
             case "failed":
-                self.study.tell(number, state=TrialState.FAIL)
+                self.study.notify(number, state=TrialState.FAIL)
             case "interrupted":
                 pass  # stays RUNNING, and is continued by the next session
 

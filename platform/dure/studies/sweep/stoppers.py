@@ -25,7 +25,7 @@ class PastTrial:
     trial_id: str
 
 
-class Stopper(TrialScheduler):  # type: ignore[misc]
+class EarlyStopper(TrialScheduler):  # type: ignore[misc]
     """A scheduler of Tune that is told what was reported before it was made.
 
     Tune's own begin every session with nothing to compare with, and a resumed sweep would let trials run on that
@@ -66,7 +66,7 @@ class Stopper(TrialScheduler):  # type: ignore[misc]
         """Keep reports on which everything is decided."""
 
 
-class AshaStopper(Stopper, ASHAScheduler):  # type: ignore[misc]
+class AshaStopper(EarlyStopper, ASHAScheduler):  # type: ignore[misc]
     """ASHA whose rungs hold the trials of earlier sessions."""
 
     def _take(self, trial: Trial | PastTrial, reports: Reports) -> None:
@@ -74,7 +74,7 @@ class AshaStopper(Stopper, ASHAScheduler):  # type: ignore[misc]
             ASHAScheduler.on_trial_result(self, None, trial, dict(report))
 
 
-class MedianStopper(Stopper, MedianStoppingRule):  # type: ignore[misc]
+class MedianStopper(EarlyStopper, MedianStoppingRule):  # type: ignore[misc]
     """The median rule whose means hold the trials of earlier sessions.
 
     Unlike Tune's, which fails on the next trial when one ended on a report without the metric, and counts twice

@@ -25,7 +25,7 @@ from dure.studies.sweep.optuna_study import front
 from dure.studies.sweep.plan import SweepStudy, judged_by, looked_for
 from dure.studies.sweep.results import reports_of
 from dure.studies.sweep.search import SweepSearch, Verdict, trial_name
-from dure.studies.sweep.stoppers import AshaStopper, MedianStopper, Stopper
+from dure.studies.sweep.stoppers import AshaStopper, EarlyStopper, MedianStopper
 
 _REDUCTION = 3
 """ASHA keeps the best third of the trials at every rung (Li et al. 2020, "A System for Massively Parallel
@@ -215,7 +215,7 @@ class Sweep(Strategy[SweepStudy]):
                 point = {**first, key: value}
                 self.experiment({k: v for k, v in point.items() if space.is_active(k, point)} | {key: value})
 
-    def _stopper(self) -> Stopper | None:
+    def _stopper(self) -> EarlyStopper | None:
         if self.study.scheduler == "none":
             return None
         metric = self.metrics[0]

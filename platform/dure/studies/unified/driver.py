@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -13,6 +13,7 @@ from rich.console import RenderableType
 from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment
 from dure.errors import UserError
+from dure.events import Notify
 from dure.files import read_json, read_json_lines, write_json, write_text
 from dure.runs.epochs import epochs_of
 from dure.runs.folder import STUDY_FILE, UnifiedFolder
@@ -29,7 +30,6 @@ from dure.studies.unified.results import UnifiedResults
 if TYPE_CHECKING:
     from dure.preflight.before import Files
 
-Tell = Callable[[str], None]
 
 BASE = "experiment.yaml"
 RESULTS = "unified_results.json"
@@ -67,12 +67,12 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
 
     def run(self, session: Session) -> UnifiedResults:
         """Run the pipeline, or what is left of it."""
-        from dure.epochs.epoch_keeper import EpochKeeper, write_metadata
+        from dure.epochs.needed_epochs import NeededEpochs, write_metadata
         from dure.family import load_family
         from dure.runtime.experiment import require_more_to_train, train
         from dure.studies.unified.plot import plot_curves
 
-        path, tell = session.path, session.follower.notified
+        path, notify = session.path, session.follower.notified
         folder, (experiment,) = UnifiedFolder(path), self.shown()
         swept: SweepResults | None = None
         best: dict[str, Any] = {}
@@ -80,18 +80,18 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
             swept = self._sweep(experiment, session)
             best = swept.winning_values()
             for sentence in () if swept.verdict is None else swept.verdict.sentences:
-                tell(f"step 1 of 4, sweep: {sentence}")
+                notify(f"step 1 of 4, sweep: {sentence}")
             experiment = experiment.with_(best, "the sweep")
             rate = experiment.training.learning_rate
-            tell(f"learning rate {rate:g}, {'the winner of the sweep' if best else 'as it is configured'}")
+            notify(f"learning rate {rate:g}, {'the winner of the sweep' if best else 'as it is configured'}")
         if session.resume and require_continuable(path, experiment, may_be_longer=True):
             require_more_to_train(folder)
             aside = _aside(folder)
-            tell(f"what was made of the shorter training is in {aside.name}")
+            notify(f"what was made of the shorter training is in {aside.name}")
         else:
             write_text(path / BASE, dump_yaml(experiment))
         if session.back_to is not None:
-            _go_back(folder, session.back_to, experiment, tell)
+            _go_back(folder, session.back_to, experiment, notify)
         result = train(
             experiment,
             profile=session.profile,
@@ -99,7 +99,7 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
             resume=session.resume and folder.metrics.is_file(),
             address=session.address,
             followers=session.run_followers,
-            listeners=[EpochKeeper(load_family(experiment).module_losses())],
+            listeners=[NeededEpochs(load_family(experiment).module_losses())],
             layout=UnifiedFolder,
         )
         write_metadata(folder)
@@ -116,7 +116,7 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
                 "sweep": None if swept is None else best or {RATE: experiment.training.learning_rate},
                 "sweep_verdict": None if swept is None else swept.verdict,
                 "result": result.as_dict(),
-                **(_analyses(folder, session, tell) if is_whole else {}),
+                **(_analyses(folder, session, notify) if is_whole else {}),
             }
         )
         if result.state == "completed":
@@ -199,27 +199,27 @@ def _aside(folder: UnifiedFolder) -> Path:
     return aside
 
 
-def _go_back(folder: UnifiedFolder, file: Path, experiment: Experiment, tell: Tell) -> None:
+def _go_back(folder: UnifiedFolder, file: Path, experiment: Experiment, notify: Notify) -> None:
     """Go back to an epoch, unless the same command did so before and what it began is not finished."""
-    from dure.epochs.epoch_keeper import write_metadata
+    from dure.epochs.needed_epochs import write_metadata
     from dure.training.rewinding import go_back
 
     mark = folder.path / CONTINUED
     if mark.is_file() and read_json(mark, what="record of a unified training")["file"] == file.name:
-        tell(f"what went on after {file.name} is not finished and is continued")
+        notify(f"what went on after {file.name} is not finished and is continued")
         return
     go_back(
         folder,
         file,
         experiment,
         made_of_all=_made_of_all(folder),
-        notify=tell,
+        notify=notify,
     )
     write_metadata(folder)
     write_json(mark, {"file": file.name})
 
 
-def _analyses(folder: UnifiedFolder, session: Session, tell: Tell) -> dict[str, Any]:
+def _analyses(folder: UnifiedFolder, session: Session, notify: Notify) -> dict[str, Any]:
     """Find sweet spots and cross over, unless that is done."""
     from dure.epochs import driver as module_epochs
     from dure.epochs.sweet_spot import Thresholds
@@ -228,15 +228,19 @@ def _analyses(folder: UnifiedFolder, session: Session, tell: Tell) -> dict[str, 
     if made:
         spots = read_json(made[-1], what="record of a unified training")
     else:
-        tell("step 3 of 4: sweet spots of the modules")
-        spots = module_epochs.find_sweet_spots(folder.path, thresholds=Thresholds(), tell=tell)
+        notify("step 3 of 4: sweet spots of the modules")
+        spots = module_epochs.find_sweet_spots(folder.path, thresholds=Thresholds(), notify=notify)
     record = folder.checkpoints / "crossover_final.json"
     if record.is_file() and record.with_suffix(".pth").is_file():
         crossed = read_json(record, what="record of a unified training")
     else:
-        tell("step 4 of 4: crossover")
+        notify("step 4 of 4: crossover")
         crossed = module_epochs.cross_over(
-            folder.path, profile=session.profile, searches=("greedy", "optuna"), max_evaluations=40, tell=tell
+            folder.path,
+            profile=session.profile,
+            searches=("greedy", "optuna"),
+            max_evaluations=40,
+            notify=notify,
         )
     return {"sweet_spots": spots, "crossover": crossed}
 

@@ -87,7 +87,7 @@ def test_two_experiments_on_three_folds_are_judged_on_rows_that_they_never_saw(t
     assert {file: file.stat().st_mtime_ns for file in before} == before
 
     # The ensemble predicts the mean of its folds.
-    ask = {"profile": cpu, "progress": lambda done, total: None, "tell": lambda line: None}
+    ask = {"profile": cpu, "progress": lambda done, total: None, "notify": lambda line: None}
     outcome = api.predict(path / "one", table, tmp_path / "all.csv", **ask)
     assert len(outcome["models"]) == FOLDS
     parts = []

@@ -15,7 +15,7 @@ from dure.config.spaces import SearchSpace
 from dure.errors import UserError
 from dure.metrics.metric import Metric
 from dure.runtime.cluster import cluster
-from dure.signals import STOP_FILE, Stopped
+from dure.signals import STOP_FILE, Interrupted
 from dure.studies.sweep.optuna_study import JOURNAL, drawing, front, open_study
 from dure.studies.sweep.plan import SweepMetric, SweepStudy
 from dure.studies.sweep.search import SweepSearch, Verdict
@@ -291,7 +291,7 @@ def test_nothing_is_proposed_once_a_stop_was_asked_for(tmp_path):
     (tmp_path / STOP_FILE).touch()
     assert search.suggest("a1") is None
     search.on_trial_complete("a0", {"eval_loss": 1.0, "samples": 64})
-    with pytest.raises(Stopped):
+    with pytest.raises(Interrupted):
         search.suggest("a1")
     assert len(plain(tmp_path).trials) == 1
     (tmp_path / STOP_FILE).unlink()

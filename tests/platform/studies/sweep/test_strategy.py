@@ -189,9 +189,9 @@ def test_a_rehearsed_sweep_says_the_rates_that_trained_and_wins_nothing_for_the_
     assert winner.startswith("# The winner of a rehearsal")
     assert load_experiment(str(path / WINNER)).rehearsal.enabled
     with pytest.raises(UserError, match="this sweep was a rehearsal"):
-        check_for(path, real, tell=print)
+        check_for(path, real, notify=print)
     told = []
-    check_for(path, rehearsal_of(real), tell=told.append)
+    check_for(path, rehearsal_of(real), notify=told.append)
     assert any("rehearsal" in each for each in told)
     # Rehearsed again, the point becomes what was trained.
     again = rehearsal_of(real.with_(results.winning_values()))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from dure.epochs.loss_series import Point, series_of
 from dure.epochs.sweet_spot import Thresholds, candidate_epochs
 from dure.errors import UserError
-from dure.events import RunListener, RunProgress, RunStart
+from dure.events import Notify, RunListener, RunProgress, RunStart
 from dure.files import read_json_lines, write_json
 from dure.runs.budget import record_needed
 from dure.runs.epochs import epochs_of
@@ -18,7 +18,7 @@ WHOLE = "model"
 """Stands for every module that is judged by the whole validation loss."""
 
 
-class EpochKeeper(RunListener):
+class NeededEpochs(RunListener):
     """Says while a model trains which epochs may yet be a module's sweet spot, and keeps ``metadata.json``.
 
     It reads the run's own records, so that a resumed run goes on with what it knew.
@@ -31,7 +31,7 @@ class EpochKeeper(RunListener):
         self._losses = dict(losses)
         self._path: Path | None = None
 
-    def started(self, start: RunStart, notify: Callable[[str], None]) -> None:
+    def started(self, start: RunStart, notify: Notify) -> None:
         """Note where the run is."""
         self._path = start.path
 
