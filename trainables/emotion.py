@@ -16,16 +16,16 @@ from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBas
 from dure.config.scalars import Bool, Float, Text
 from dure.config.schema import Experiment, Profile
 from dure.config.section import Section
-from dure.data.classes import check_classes, classes_of
 from dure.data.cleaning import CleaningConfig, cleaned
 from dure.data.collating import LabelRows, PaddedRows, multi_hot
-from dure.data.labels import ClassIndex, labels_in
+from dure.data.labels import ClassIndex, check_classes, classes_of, labels_in
 from dure.data.tables import Table
 from dure.family import Features, Rows
+from dure.metrics.classification import multilabel_report, trivial_multilabel
 from dure.metrics.metric import Metric
-from dure.metrics.multilabel import multilabel_report, trivial_multilabel
-from dure.modeling.classifier import load_classifier
+from dure.modeling.loading import load_model
 from dure.modeling.objectives import LabelCrossEntropy, Objective, balanced_weights
+from dure.modeling.task import classification
 from trainables.samples.emotions import Feeling, emotion_corpus
 from trainables.transfer import CLASS_METRICS, Transfer, classes_of_model
 
@@ -89,14 +89,8 @@ class Emotion(Transfer):
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the encoder with a head over the emotions."""
-        return load_classifier(
-            self.experiment,
-            profile,
-            tokenizer,
-            self.classes,
-            self.tell,
-            multi_label=self.options.multi_label,
-        )
+        task = classification(self.classes, multi_label=self.options.multi_label)
+        return load_model(task, self.experiment, profile, tokenizer, self.tell)
 
     def clean(self, text: str) -> str:
         """Return a text as the model reads it, before any prefix."""

@@ -31,8 +31,7 @@ from dure.family import Family, Features, Rows
 from dure.metrics.metric import Metric
 from dure.metrics.rouge import rouge
 from dure.metrics.tokenizers import TokenizerName, get_tokenizer
-from dure.modeling.generation import set_generation
-from dure.modeling.loading import load_model
+from dure.modeling.loading import load_model, set_generation
 from dure.modeling.objectives import TokenCrossEntropy
 from dure.modeling.task import SEQ2SEQ
 from trainables.samples.dialogues import Dialogue, dialogue_corpus

@@ -21,16 +21,17 @@ from transformers import (
 )
 
 from dure.config.schema import Profile
-from dure.data.classes import check_classes, classes_of
 from dure.data.collating import Batch, ClassRows, PaddedRows
 from dure.data.encoding import token_ids
-from dure.data.labels import ClassIndex
+from dure.data.labels import ClassIndex, check_classes, classes_of
 from dure.data.tables import Role, Table
 from dure.family import Family, Features, Rows
 from dure.metrics.classification import classification_report, trivial_classification
 from dure.metrics.metric import Metric
-from dure.modeling.classifier import classifier_modules, load_classifier
+from dure.modeling.classifier import classifier_modules
+from dure.modeling.loading import load_model
 from dure.modeling.objectives import ClassCrossEntropy, Objective, balanced_weights
+from dure.modeling.task import classification
 from dure.runs.folder import PROBABILITY
 from trainables.samples.reviews import Review, review_corpus
 
@@ -75,7 +76,7 @@ class Transfer(Family):
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the encoder with a head over the classes."""
-        return load_classifier(self.experiment, profile, tokenizer, self.classes, self.tell)
+        return load_model(classification(self.classes), self.experiment, profile, tokenizer, self.tell)
 
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Features:
         """Encode texts and, when the rows have them, the ids of their classes."""

@@ -157,7 +157,7 @@ def score(
 
     ``overrides`` are ``data.key=value`` texts of how both tables are read.
     """
-    from dure.config.reading import reading_of
+    from dure.config.loading import reading_of
     from dure.family.corpus import cache_folder
     from dure.metrics.scoring import score_files
 

@@ -212,10 +212,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 def read_json(path: Path, *, what: str, hint: str | None = None) -> dict[str, Any]:
     """Read a file that holds one JSON object.
 
-    Args:
-        path: The file.
-        what: What it should be, in words.
-        hint: What to do when it is not.
+    ``what`` says what it should be, and ``hint`` what to do when it is not.
 
     Raises:
         UserError: It is no JSON object.

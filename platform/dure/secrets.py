@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 SECRETS = ("WANDB_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 """Environment variables that runs read and nobody else should."""
@@ -43,11 +43,6 @@ def is_secret(name: str) -> bool:
     return name in (*SECRETS, *CLOUD_SECRETS, *_OTHERS) or _LOOKS_SECRET.search(name.upper()) is not None
 
 
-def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without the variables that hold secrets."""
-    return {name: value for name, value in environment.items() if not is_secret(name)}
-
-
 def without_passwords(text: str) -> str:
     """Return a text in which no URL shows a password, a token or a key."""
     if "://" not in text:
@@ -58,12 +53,7 @@ def without_passwords(text: str) -> str:
 
 
 def redacted(text: str, more: Iterable[str] = ()) -> str:
-    """Return a text without the values of this environment's secrets, and without passwords in URLs.
-
-    Args:
-        text: What is to be shown.
-        more: Further values that must not be shown.
-    """
+    """Return a text without the values of this environment's secrets, and without passwords in URLs."""
     values = {value for name, value in os.environ.items() if is_secret(name)} | set(more)
     for value in sorted(values, key=len, reverse=True):
         if len(value) >= _SHORTEST:

@@ -22,7 +22,7 @@ from dure.runs.lock import LOCK
 from .conftest import TINY, call, environment
 
 LONG = ("train", "transfer_bert", "--rehearse", "--profile", "cpu", "--json", *TINY, "rehearsal.max_steps=100000",
-        "rehearsal.num_evaluations=50000")  # fmt: skip
+        "rehearsal.num_evaluations=50000", "training.epochs=100000", "training.early_stopping_patience=100000")  # fmt: skip
 
 
 def begin(*words: object, cwd: Path) -> subprocess.Popen[str]:

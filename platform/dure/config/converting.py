@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
+from dure.config.aliases import successor
 from dure.config.scalars import NAME_PATTERN
 from dure.config.schema import Experiment
 from dure.config.sections import dotted_keys, has_key, in_order
-from dure.config.successors import successor
 from dure.config.tree import MAX_BYTES, plain, read_yaml
 from dure.errors import UserError
 
@@ -85,9 +85,7 @@ def _nodes(value: Any) -> Iterator[Any]:
 def convert(old: Mapping[str, Any], name: str) -> Converted:
     """Return an old configuration in dure's keys.
 
-    Args:
-        old: What :func:`read_old` gave.
-        name: Name of the experiment, should the file give it none.
+    ``name`` is the experiment's, should the file give it none.
     """
     result = Converted()
     leaves = sorted(_leaves(old), key=_rank)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,14 +10,26 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from dure.config import library
+from dure.config.data import ReadingConfig
 from dure.config.deepspeed import deepspeed_settings
 from dure.config.problems import user_error
 from dure.config.schema import Experiment, Profile
 from dure.config.spaces import SearchSpace
-from dure.config.tree import Dumper, Places, Tree, places, plain, read_extended, read_yaml, with_overrides
-from dure.errors import UserError
+from dure.config.tree import (
+    COMMAND_LINE,
+    Dumper,
+    Places,
+    Tree,
+    places,
+    plain,
+    read_extended,
+    read_yaml,
+    with_overrides,
+)
+from dure.errors import UserError, nearest
 
 Model = TypeVar("Model", bound=BaseModel)
+_COLUMNS = "data.columns"
 
 
 def load_experiment(name_or_path: str, overrides: Iterable[str] = ()) -> Experiment:
@@ -84,11 +96,7 @@ def load_profile(name_or_path: str) -> Profile:
 def checked(model: type[Model], values: Mapping[str, Any], places: Places, source: str) -> Model:
     """Build a typed section from plain values.
 
-    Args:
-        model: The section.
-        values: What the user gave.
-        places: Where each key was set, as far as known.
-        source: The place of everything else.
+    ``places`` says where each key was set, as far as known; ``source`` is the place of everything else.
 
     Raises:
         UserError: Unknown keys, wrong types or impossible values: every one with its place and remedy.
@@ -102,6 +110,43 @@ def checked(model: type[Model], values: Mapping[str, Any], places: Places, sourc
 def checked_tree(model: type[Model], tree: Tree, source: str) -> Model:
     """Build a typed section from a tree that was read, as :func:`checked` does."""
     return checked(model, plain(tree), places(tree), source)
+
+
+def reading_of(overrides: Iterable[str]) -> ReadingConfig:
+    """Return how tables are read, from ``data.key=value`` texts over the defaults.
+
+    Raises:
+        UserError: A text is no such setting, or its value is impossible.
+    """
+    given = list(overrides)
+    check_reading(given)
+    section = with_overrides({}, given).get("data")
+    tree = section.value if section is not None else {}
+    return checked_tree(ReadingConfig, tree, f"{COMMAND_LINE} (data)")
+
+
+def check_reading(overrides: Sequence[str], *, with_columns: bool = False) -> None:
+    """Check that overrides set nothing but how a table is read.
+
+    With ``with_columns``, ``data.columns.ROLE`` may be set too.
+
+    Raises:
+        UserError: One sets something else.
+    """
+    known = [f"data.{name}" for name in ReadingConfig.model_fields]
+    if with_columns:
+        known.append(f"{_COLUMNS}.ROLE")
+    for override in overrides:
+        key = override.partition("=")[0]
+        if key in known or (with_columns and (key == _COLUMNS or key.startswith(f"{_COLUMNS}."))):
+            continue
+        like = nearest(key, known)
+        raise UserError(
+            f"'{key}' does not say how a table is read",
+            where=COMMAND_LINE,
+            expected=f"one of {', '.join(known)}",
+            hint=f"{like}=…" if like else None,
+        )
 
 
 def dump_yaml(section: BaseModel) -> str:

@@ -15,8 +15,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from dure.config.aliases import Successor, successor
 from dure.config.sections import dotted_keys, section_at
-from dure.config.successors import Successor, successor
 from dure.config.tree import COMMAND_LINE, Dumper, Places
 from dure.errors import UserError, nearest
 

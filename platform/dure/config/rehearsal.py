@@ -48,11 +48,7 @@ def shaped(
 ) -> Experiment:
     """Return the experiment as the common options shape it.
 
-    Args:
-        experiment: As its YAML and the overrides say it.
-        rehearse: A miniature model on few rows for few steps.
-        one_epoch: One pass over the data.
-        samples: Use at most so many training rows, and validation rows.
+    ``samples`` limits training rows, and validation rows.
 
     Raises:
         UserError: ``samples`` is not positive.

@@ -8,6 +8,7 @@ from typing import Any, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dure.config.problems import user_error
+from dure.config.sections import inner_section
 from dure.config.tree import INSTEAD
 
 
@@ -31,10 +32,7 @@ class Section(BaseModel):
         places: dict[tuple[str, ...], str] = {}
         for key, value in changes.items():
             *sections, last = key.split(".")
-            section = tree
-            for part in sections:
-                inner = section.get(part)
-                section[part] = section = inner if isinstance(inner, dict) else {}
+            section = inner_section(tree, sections)
             section[last] = value
             other = INSTEAD.get(last)
             if other in section and value is not None and ".".join((*sections, other)) not in changes:

@@ -25,23 +25,20 @@ def section_at(model: type[BaseModel], path: Sequence[str | int]) -> type[BaseMo
     return section
 
 
-def dotted_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Return every key that holds a value, such as ``training.learning_rate``."""
+def dotted_keys(model: type[BaseModel], prefix: str = "", *, with_sections: bool = False) -> Iterator[str]:
+    """Return every key that holds a value, such as ``training.learning_rate``; and those of sections, if wanted."""
     for name, field in model.model_fields.items():
         section = section_in(field.annotation)
-        if section is None:
+        if section is None or with_sections:
             yield prefix + name
-        else:
-            yield from dotted_keys(section, f"{prefix}{name}.")
+        if section is not None:
+            yield from dotted_keys(section, f"{prefix}{name}.", with_sections=with_sections)
 
 
 def has_key(model: type[BaseModel], path: Sequence[str], *, whole: bool = False) -> bool:
     """Return whether a path names a value of a section.
 
-    Args:
-        model: The section.
-        path: Keys, the outermost first.
-        whole: Whether the path must lead to the value itself, and not to a key of a mapping that is one.
+    Where ``whole``, it must lead to the value itself, and not to a key of a mapping that is one.
     """
     section: type[BaseModel] | None = model
     for place, part in enumerate(path):
@@ -55,23 +52,19 @@ def has_key(model: type[BaseModel], path: Sequence[str], *, whole: bool = False)
     return False
 
 
-def in_order(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values by dotted key as sections within sections, in the order of the fields."""
-    order = {key: place for place, key in enumerate(_all_keys(model))}
-    tree: dict[str, Any] = {}
-    for key in sorted(values, key=lambda key: order.get(key, order.get(key.rpartition(".")[0], len(order)))):
-        *sections, last = key.split(".")
-        inner = tree
-        for part in sections:
-            below = inner.get(part)
-            inner[part] = inner = below if isinstance(below, dict) else {}
-        inner[last] = values[key]
+def inner_section(tree: dict[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    """Return the section of a tree that a path leads to, which is made where there is none."""
+    for part in path:
+        below = tree.get(part)
+        tree[part] = tree = below if isinstance(below, dict) else {}
     return tree
 
 
-def _all_keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    for name, field in model.model_fields.items():
-        yield prefix + name
-        section = section_in(field.annotation)
-        if section is not None:
-            yield from _all_keys(section, f"{prefix}{name}.")
+def in_order(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values by dotted key as sections within sections, in the order of the fields."""
+    order = {key: place for place, key in enumerate(dotted_keys(model, with_sections=True))}
+    tree: dict[str, Any] = {}
+    for key in sorted(values, key=lambda key: order.get(key, order.get(key.rpartition(".")[0], len(order)))):
+        *sections, last = key.split(".")
+        inner_section(tree, sections)[last] = values[key]
+    return tree

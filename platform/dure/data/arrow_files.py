@@ -51,8 +51,7 @@ def key_of(*parts: Any) -> str:
 def load_entry(path: Path) -> tuple[datasets.Dataset, dict[str, Any]] | None:
     """Open an entry memory-mapped, or return None when it is missing, or is not what was written.
 
-    Args:
-        path: ``<folder>/<key>.arrow``.
+    ``path`` is ``<folder>/<key>.arrow``.
     """
     import datasets
     import pyarrow
@@ -167,9 +166,7 @@ class _Kept:
 def evict(cache: Path, limit: float) -> None:
     """Remove from a cache what was not used for 90 days, and above a limit what was not used for longest.
 
-    Args:
-        cache: Folder of the cache.
-        limit: Bytes that its entries may take. What was used within the last hour stays even above that.
+    ``limit`` is in bytes; what was used within the last hour stays even above it.
     """
     now = time.time()
     kept = sorted(_kept(cache), key=lambda each: each.used)

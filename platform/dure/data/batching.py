@@ -88,11 +88,3 @@ def length_order(lengths: Lengths) -> list[int]:
     """Return the rows from the longest to the shortest; equal ones keep their order."""
     order: list[int] = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable").tolist()
     return order
-
-
-def padding_fraction(lengths: Lengths, order: Sequence[int], batch_size: int) -> float:
-    """Return which part of all computed positions is padding, with each batch padded to its longest row."""
-    in_order = np.asarray(lengths, dtype=np.int64)[np.asarray(order, dtype=np.int64)]
-    batches = (in_order[start : start + batch_size] for start in range(0, len(in_order), batch_size))
-    computed = sum(int(batch.max()) * len(batch) for batch in batches)
-    return 1.0 - int(in_order.sum()) / computed if computed else 0.0

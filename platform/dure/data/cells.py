@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,13 +62,7 @@ class Number(str):
 
 
 def text_of(value: Any, column: str, *, nested: bool = False) -> str | RowProblem | None:
-    """Return a cell's value as text: None for null and NaN, a problem for what is no text and no number.
-
-    Args:
-        value: The value.
-        column: Its column, for the problem.
-        nested: Whether a list or an object is no problem but becomes JSON text.
-    """
+    """Return a cell's value as text: None for null and NaN, a problem for what is no text and no number."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, bool):
@@ -94,6 +88,19 @@ def text_of(value: Any, column: str, *, nested: bool = False) -> str | RowProble
             f"column '{column}' holds half of a surrogate pair (such as \\ud83d), which is no character",
         )
     return text
+
+
+def record_of(
+    number: int, line: int | None, values: Mapping[str, Any], nested: Collection[str] = ()
+) -> Record:
+    """Return the record of a row of values by column; lists and objects become JSON text in ``nested`` columns only."""
+    cells: dict[str, str | None] = {}
+    for column, value in values.items():
+        cell = text_of(value, column, nested=column in nested)
+        if isinstance(cell, RowProblem):
+            return Record(number, line, {}, cell)
+        cells[column] = cell
+    return Record(number, line, cells)
 
 
 def _json_of(value: Any) -> str:

@@ -38,11 +38,7 @@ def shown_place(place: int, files: Sequence[str]) -> str:
 class Checks:
     """What every row of a table goes through, and what became of the rows.
 
-    Args:
-        fields: What is read of a row.
-        files: Names of the table's files.
-        on_bad_row: Whether a bad row is an error or is skipped.
-        keeps_left_out: Whether ids of rows that are skipped are kept, to be written beside no prediction.
+    Where ``keeps_left_out``, ids of rows that are skipped are kept, to be written beside no prediction.
 
     Attributes:
         num_seen: Rows checked so far.

@@ -189,10 +189,7 @@ class LabelRows(PaddedRows):
 def padded(rows: Sequence[Sequence[int]], value: int, *, multiple_of: int = 1) -> torch.Tensor:
     """Return rows of ids as one tensor of shape (rows, longest), filled up at the right with ``value``.
 
-    Args:
-        rows: Ids of every row.
-        value: What the filling is.
-        multiple_of: Round the length up to a multiple, which tensor cores like.
+    The length is rounded up to a multiple, which tensor cores like.
     """
     longest = max(len(row) for row in rows)
     longest = -(-longest // multiple_of) * multiple_of

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dure.data.cells import LONGEST_CELL, Record, RowProblem, text_of
+from dure.data.cells import LONGEST_CELL, Record, record_of
 from dure.errors import UserError
 from dure.files import in_bytes
 
@@ -51,7 +51,7 @@ class _ColumnarSource(ABC):
             for batch in self._batches(present):
                 for row in self._rows(batch, number):
                     number += 1
-                    yield self._record(number, row)
+                    yield record_of(number, None, row, self._nested)
         except (pyarrow.ArrowException, OSError, MemoryError) as error:
             raise self._corrupt(error) from None
         finally:
@@ -64,15 +64,6 @@ class _ColumnarSource(ABC):
     @abstractmethod
     def _batches(self, columns: list[str]) -> Iterator[Any]:
         """Give the file's rows with these columns."""
-
-    def _record(self, number: int, row: Mapping[str, Any]) -> Record:
-        cells: dict[str, str | None] = {}
-        for column, value in row.items():
-            cell = text_of(value, column, nested=column in self._nested)
-            if isinstance(cell, RowProblem):
-                return Record(number, None, {}, cell)
-            cells[column] = cell
-        return Record(number, None, cells)
 
     def _rows(self, batch: Any, before: int) -> Iterator[dict[str, Any]]:
         """Give the rows of a batch; ``before`` is the number of rows before them.
@@ -174,26 +165,33 @@ class ArrowSource(_ColumnarSource):
             yield batch.select(columns)
 
 
-def _unpacked_bytes(column: Any) -> int:
-    """Return how many bytes a column has when every row has its own text."""
+def _text_lengths(column: Any) -> Any:
+    """Return the lengths of the different texts of a packed column, in bytes; None of any other column."""
     import pyarrow
     import pyarrow.compute
 
     types = pyarrow.types
     if not types.is_dictionary(column.type) or not types.is_string(column.type.value_type):
+        return None
+    return pyarrow.compute.binary_length(column.dictionary)
+
+
+def _unpacked_bytes(column: Any) -> int:
+    """Return how many bytes a column has when every row has its own text."""
+    import pyarrow.compute
+
+    lengths = _text_lengths(column)
+    if lengths is None:
         return int(column.nbytes)
-    lengths = pyarrow.compute.binary_length(column.dictionary)
     return int(pyarrow.compute.sum(lengths.take(column.indices)).as_py() or 0)
 
 
 def _has_long_texts(column: Any) -> bool:
     """Return whether a batch of rows that all have the longest text of a dictionary is a large one."""
-    import pyarrow
     import pyarrow.compute
 
-    if not pyarrow.types.is_dictionary(column.type) or not pyarrow.types.is_string(column.type.value_type):
-        return False
-    longest = pyarrow.compute.max(pyarrow.compute.binary_length(column.dictionary)).as_py() or 0
+    lengths = _text_lengths(column)
+    longest = 0 if lengths is None else pyarrow.compute.max(lengths).as_py() or 0
     return bool(longest * _BATCH_ROWS > _BATCH_BYTES)
 
 

@@ -5,16 +5,22 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
 from dure.data.cells import LONGEST_CELL, REPEATED_NAMES, Record, RowProblem, repeats
 from dure.data.decoding import text_lines
-from dure.data.quoting import SEPARATOR_NAMES, recognise_quoting, separator_of
 from dure.errors import UserError
 
 _SAID_SEPARATOR = re.compile(r"sep=(.)")
+_OTHER_SEPARATORS = (";", "\t", ",", "|")
+_QUOTED = re.compile(r'"[^"]*"')
+_WHOLE = re.compile(r'"(?:[^"]|"")*"')
+_MANY_WRONG = 0.05
+"""Part of the lines with another number of cells from which on a broken quote is the likelier reason."""
+
+_SEPARATOR_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 
 
 class DelimitedSource:
@@ -32,31 +38,32 @@ class DelimitedSource:
         self.notes: list[str] = []
         self._delimiter, skipped = self._separator()
         self._is_quoted = self._quotes_are_meant(quoting)
-        self._lines = _CountedLines(text_lines(path, encoding), skipped)
         csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
+        self._num_skipped = skipped
         self._reader = csv.reader(
-            self._lines,
+            islice(text_lines(path, encoding), skipped, None),
             delimiter=self._delimiter,
             strict=True,
             quoting=csv.QUOTE_MINIMAL if self._is_quoted else csv.QUOTE_NONE,
         )
-        first = self._next_row(0)
+        self._rows = self._numbered_rows(0 if header else 1)
+        first = next(self._rows, None)
         if first is None:
             expected = "a line of column names and rows" if header else "rows"
             raise UserError("the file is empty", where=str(path), expected=expected)
-        self._first = None if header else first
-        self.columns = first[1] if header else [str(place) for place in range(len(first[1]))]
+        if header:
+            self.columns = first[2]
+        else:
+            self.columns = [str(place) for place in range(len(first[2]))]
+            self._rows = chain([first], self._rows)
 
     def records(self, columns: Sequence[str]) -> Iterator[Record]:
         """Give the rows with the cells of ``columns``."""
         places = {column: self.columns.index(column) for column in columns if column in self.columns}
-        number, row = 0, self._first
-        while row is not None or (row := self._next_row(number + 1)) is not None:
-            number += 1
-            line, cells = row
-            row = None
+        for number, line, cells in self._rows:
             if len(cells) != len(self.columns):
-                yield Record(number, line, {}, self._wrong_size(len(cells)))
+                text = f"the row has {len(cells)} cells, but the table has {len(self.columns)} columns"
+                yield Record(number, line, {}, RowProblem("wrong number of cells", text))
             elif self._has_header and repeats(self.columns, cells):
                 yield Record(number, line, {}, REPEATED_NAMES)
             else:
@@ -68,40 +75,42 @@ class DelimitedSource:
         suffix = self._path.suffix.lower()
         if said := _SAID_SEPARATOR.fullmatch(first.strip("\r\n")):  # as Excel writes it
             return said[1], 1
-        separator = separator_of(suffix, first, header=self._has_header)
+        separator = _separator_of(suffix, first, header=self._has_header)
         if separator != ("," if suffix == ".csv" else "\t"):
-            self.notes.append(f"its cells are separated by {SEPARATOR_NAMES[separator]}")
+            self.notes.append(f"its cells are separated by {_SEPARATOR_NAMES[separator]}")
         return separator, 0
 
     def _quotes_are_meant(self, quoting: Literal["auto", "minimal", "none"]) -> bool:
         if quoting != "auto" or self._delimiter != "\t":
             return quoting != "none"
         lines, again = (text_lines(self._path, self._encoding) for _ in range(2))
-        found = recognise_quoting(lines, again, self._delimiter)
-        if found.occurs and found.is_meant:
+        found = _recognise_quoting(lines, again, self._delimiter)
+        if found:
             self.notes.append("cells in quotes are taken out of them (data.quoting=none leaves quotes)")
-        elif found.occurs:
+        elif found is False:
             self.notes.append('read without quoting: " is a letter like any other (data.quoting=minimal)')
-        return found.is_meant
+        return bool(found)
 
-    def _wrong_size(self, size: int) -> RowProblem:
-        text = f"the row has {size} cells, but the table has {len(self.columns)} columns"
-        return RowProblem("wrong number of cells", text)
-
-    def _next_row(self, number: int) -> tuple[int, list[str]] | None:
-        """Return the next row that is not blank with its first line, or None at the end."""
+    def _numbered_rows(self, first_number: int) -> Iterator[tuple[int, int, list[str]]]:
+        """Give every row that is not blank with its number and its first line; 0 is that of the column names."""
+        number = first_number
         while True:
-            first_line = self._lines.number + 1
+            first_line = self._num_lines() + 1
             try:
                 cells = next(self._reader)
             except StopIteration:
-                return None
+                return
             except csv.Error as error:
                 if "field limit" in str(error):
                     raise self._long_cell(number, first_line) from None
                 raise self._broken_quote(number, first_line) from None
             if cells:
-                return first_line, cells
+                yield number, first_line, cells
+                number += 1
+
+    def _num_lines(self) -> int:
+        """Return how many lines of the file were read."""
+        return self._num_skipped + self._reader.line_num
 
     def _place(self, number: int, first_line: int) -> str:
         row = f"row {number} (line {first_line})" if number else f"the column names (line {first_line})"
@@ -117,7 +126,7 @@ class DelimitedSource:
 
     def _broken_quote(self, number: int, first_line: int) -> UserError:
         # Read once more, since what is remembered of every row would be the whole file where a quote stays open.
-        lines = islice(text_lines(self._path, self._encoding), first_line - 1, self._lines.number)
+        lines = islice(text_lines(self._path, self._encoding), first_line - 1, self._num_lines())
         opened, closed = _quote_lines(lines, first_line, self._delimiter)
         problem = f'the quote (") that opens in line {opened} '
         if closed is None:
@@ -131,22 +140,6 @@ class DelimitedSource:
             hint=f"look at the cell that opens in line {opened}: it is cut off, or a quote is missing there; "
             "data.quoting=none takes quotes as letters",
         )
-
-
-class _CountedLines:
-    """Lines for the CSV reader, and how many of them it has taken."""
-
-    def __init__(self, lines: Iterator[str], num_skipped: int) -> None:
-        self._lines = islice(lines, num_skipped, None)
-        self.number = num_skipped
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = next(self._lines)
-        self.number += 1
-        return line
 
 
 def _quote_lines(record: Iterable[str], first_line: int, delimiter: str) -> tuple[int, int | None]:
@@ -169,3 +162,67 @@ def _quote_lines(record: Iterable[str], first_line: int, delimiter: str) -> tupl
             at_start = not quoted and character in (delimiter, "\r", "\n")
             place += 1
     return opened, None
+
+
+def _separator_of(suffix: str, first_line: str, *, header: bool) -> str:
+    """Return what separates the cells of a table: what its suffix says, or what stands between its column names.
+
+    Without column names the first line is a row of texts, which may hold any sign, and tells nothing.
+    """
+    usual = "," if suffix == ".csv" else "\t"
+    names = _QUOTED.sub("", first_line)
+    if usual in names or not header:
+        return usual
+    often = max(_OTHER_SEPARATORS, key=names.count)
+    return often if often in names else usual
+
+
+def _recognise_quoting(lines: Iterator[str], more_lines: Iterable[str], separator: str) -> bool | None:
+    """Return whether quotes mean something in a table with tabs, which are mostly written without; None without any.
+
+    A quote is a letter where every line has as many cells as the first one, unless all quotes are as a writer sets
+    them: around cells that hold quotes, doubled. Else it is what gives fewer rows of a wrong size.
+
+    ``more_lines`` are the same lines, to be read a second time.
+    """
+    num_lines, wrong, num_cells = 0, 0, 0
+    bare = around = needless = 0
+    header_is_quoted = False
+    for line in lines:
+        cells = line.rstrip("\r\n").split(separator)
+        if cells == [""]:
+            continue
+        num_lines += 1
+        if num_lines == 1:
+            num_cells = len(cells)
+            header_is_quoted = all(_WHOLE.fullmatch(cell) for cell in cells)
+        wrong += len(cells) != num_cells
+        if '"' in line:
+            for cell in cells:
+                if '"' not in cell:
+                    continue
+                is_whole = _WHOLE.fullmatch(cell) is not None
+                bare += not is_whole
+                around += is_whole
+                needless += is_whole and '"' not in cell[1:-1]
+    if not bare and not around:
+        return None
+    if not wrong:
+        return not bare and (header_is_quoted or not needless)
+    wrong_when_meant = _wrong_rows(more_lines, separator)
+    if wrong_when_meant is None:
+        return wrong > _MANY_WRONG * num_lines
+    return wrong_when_meant < wrong
+
+
+def _wrong_rows(lines: Iterable[str], separator: str) -> int | None:
+    """Return how many rows are of another size than the first when quotes are meant, or None when one is broken."""
+    wrong, num_cells = 0, None
+    try:
+        for cells in csv.reader(lines, delimiter=separator, strict=True):
+            if cells:
+                num_cells = len(cells) if num_cells is None else num_cells
+                wrong += len(cells) != num_cells
+    except csv.Error:
+        return None
+    return wrong

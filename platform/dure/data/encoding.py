@@ -63,11 +63,7 @@ class Encoded:
         return len(self.dataset)
 
     def messages(self, place: Callable[[int], str] = lambda row: f"row {row + 1}") -> list[str]:
-        """Return what the user should know about the encoded rows, a line each.
-
-        Args:
-            place: Says where a row, counted from 0, stands.
-        """
+        """Return what the user should know about the encoded rows, a line each."""
         cached = ", from the cache" if self.from_cache else ""
         part = self.num_truncated / self.num_rows
         lines = [
@@ -95,13 +91,11 @@ def encode_table(
     cache_folder: Path,
     max_unknown_rate: float,
     source: str,
-    keep: Sequence[str] = (),
-    progress: Callable[[int], None] | None = None,
     place: Callable[[int], str] = lambda row: f"row {row + 1}",
 ) -> Encoded:
     """Encode a table batch by batch into the cache, or open what was encoded before; memory stays flat.
 
-    Rows are encoded again when any of these changed: the table, the tokenizer, ``key``, ``keep``, or the source
+    Rows are encoded again when any of these changed: the table, the tokenizer, ``key``, or the source
     file of ``encode`` (and of the class that it is a method of). So give ``encode`` as the family's own method,
     or as a ``functools.partial`` of it: a lambda would hide its file. Whole numbers inside lists are kept
     in 32 bits.
@@ -115,8 +109,6 @@ def encode_table(
         cache_folder: Where encoded tables are kept.
         max_unknown_rate: Largest part of unknown tokens.
         source: Name of the table for messages and errors.
-        keep: Columns of ``dataset`` that the result has beside the features.
-        progress: Called with the number of rows done; not called when the cache has them.
         place: Says where a row, counted from 0, stands.
 
     Raises:
@@ -124,13 +116,13 @@ def encode_table(
     """
     code, tokens = code_fingerprint(encode), tokenizer_fingerprint(tokenizer)
     versions = [_VERSION, datasets.__version__.split(".")[0]]
-    entry_key = key_of("encoded", versions, fingerprint, code, tokens, dict(key), list(keep))
+    entry_key = key_of("encoded", versions, fingerprint, code, tokens, dict(key))
     path = cache_folder / "encoded" / f"{entry_key}.arrow"
     entry = load_entry(path)
     from_cache = entry is not None
     if entry is None:
         counts = _Counts(tokenizer)
-        _encode_into(path, dataset, _naming_rows(encode, source, place), counts, keep, progress)
+        _encode_into(path, dataset, _naming_rows(encode, source, place), counts)
         entry = load_entry(path)
     if entry is None:
         raise OSError(f"the cache entry {path} vanished or changed while it was written")
@@ -290,8 +282,6 @@ def _encode_into(
     dataset: datasets.Dataset,
     encode: Callable[[dict[str, list[str]], int], dict[str, list[Any]]],
     counts: _Counts,
-    keep: Sequence[str],
-    progress: Callable[[int], None] | None,
 ) -> None:
     schema: pyarrow.Schema | None = None
     with written_entry(path, counts.facts) as append:
@@ -299,15 +289,13 @@ def _encode_into(
             rows = dataset[start : start + BATCH_ROWS]
             num_rows = len(next(iter(rows.values())))
             features = encode(rows, start)
-            _check_features(features, num_rows, keep)
+            _check_features(features, num_rows)
             counts.add(rows, features)
-            table = pyarrow.table({**features, **{column: rows[column] for column in keep}})
+            table = pyarrow.table(features)
             if schema is None:
                 schema = pyarrow.schema([(field.name, _narrow(field.type)) for field in table.schema])
             for batch in table.cast(schema).combine_chunks().to_batches():
                 append(batch)
-            if progress is not None:
-                progress(start + num_rows)
 
 
 def _naming_rows(
@@ -333,7 +321,7 @@ def _naming_rows(
     return encode_batch
 
 
-def _check_features(features: Mapping[str, Sequence[Any]], num_rows: int, keep: Sequence[str]) -> None:
+def _check_features(features: Mapping[str, Sequence[Any]], num_rows: int) -> None:
     """Raise ValueError when a family's ``encode`` breaks its contract."""
     for name in ("input_ids", "truncated"):
         if name not in features:
@@ -341,8 +329,6 @@ def _check_features(features: Mapping[str, Sequence[Any]], num_rows: int, keep: 
     for name, values in features.items():
         if len(values) != num_rows:
             raise ValueError(f"encode gave {len(values)} values of '{name}' for {num_rows} rows")
-        if name in keep:
-            raise ValueError(f"encode gave '{name}', which is also a column to keep")
 
 
 def _narrow(kind: pyarrow.DataType) -> pyarrow.DataType:

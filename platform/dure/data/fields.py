@@ -5,15 +5,20 @@ from __future__ import annotations
 import dataclasses
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from dure.config.data import ReadingConfig
+from dure.data.canonical import folded
 from dure.errors import UserError, nearest
 
 _LONG_NAME = 40
 _MANY_WORDS = 5
 _SENTENCE = re.compile(r"[.?!。…]\s*$|^[-+]?[0-9]+(\.[0-9]+)?$")
+_ID_NAMES = re.compile(
+    r"id|fname|no\.?|num|idx|index|key|[ug]?uid|row|unnamed: 0|번호|순번|연번|일련번호|식별자|아이디"
+)
+_ID_ENDINGS = re.compile(r"[a-z가-힣][ _-](id|no|idx|index|key)$|(번호|아이디|id)$")
 
 ColumnNames = Mapping[str, str | Sequence[str]]
 """Role → column, or several whose texts are joined."""
@@ -108,12 +113,6 @@ def fields_of(
 ) -> list[Field]:
     """Return what is read of a table.
 
-    Args:
-        roles: What the family reads.
-        columns: Role → column, where it is not the role's own.
-        reading: How tables are read.
-        for_prediction: Whether only inputs and ids are.
-
     Raises:
         UserError: A column is named for no role, or serves two, or several serve what is no text.
     """
@@ -148,6 +147,35 @@ def fields_of(
     return fields
 
 
+def roles_to_predict(
+    roles: Sequence[Role], given: ColumnNames, columns: Sequence[str], tell: Callable[[str], None]
+) -> list[Role]:
+    """Return the roles with the column of each id, by whatever name the table has it.
+
+    An id whose column the table lacks is read from the column that is called like one; its values may repeat then.
+    """
+    names = {role.name: given.get(role.name, role.column) for role in roles}
+    read = {
+        column
+        for role in roles
+        if not role.is_id
+        for column in ([names[role.name]] if isinstance(names[role.name], str) else names[role.name])
+    }
+    found = []
+    for role in roles:
+        column = names[role.name]
+        if role.is_id and isinstance(column, str) and column not in columns and not role.required:
+            like = next((name for name in columns if name not in read and _is_like_an_id(name)), None)
+            if like is not None:
+                tell(f"column '{like}' is taken as the {role.name} of the rows (data.columns.{role.name}=…)")
+                found.append(dataclasses.replace(role, column=like, may_repeat=True))
+                continue
+        found.append(
+            dataclasses.replace(role, column=column) if role.is_id and isinstance(column, str) else role
+        )
+    return found
+
+
 def fields_of_rows(
     roles: Sequence[Role], held: Sequence[Mapping[str, str]], reading: ReadingConfig
 ) -> list[Field]:
@@ -173,12 +201,6 @@ def present_fields(
     fields: Sequence[Field], columns: Sequence[str], source: str, *, header: bool
 ) -> list[Field]:
     """Check the columns that a file has; an id column that is there must be filled, even an optional one.
-
-    Args:
-        fields: What is read.
-        columns: The file's columns.
-        source: The file.
-        header: Whether its first line gave their names.
 
     Raises:
         UserError: A column is missing, or there twice.
@@ -276,3 +298,8 @@ def _missing_column(
 def _is_like_a_cell(name: str) -> bool:
     """Return whether a column name looks more like a cell: a sentence or a number."""
     return len(name) > _LONG_NAME or len(name.split()) >= _MANY_WORDS or bool(_SENTENCE.search(name))
+
+
+def _is_like_an_id(name: str) -> bool:
+    form = folded(name)
+    return bool(_ID_NAMES.fullmatch(form) or _ID_ENDINGS.search(form))

@@ -44,10 +44,7 @@ def cut_fold(table: Table, roles: Sequence[Role], fold: FoldConfig) -> Fold:
     No text stands in two of them. The held-out rows depend on the table, ``fold.of`` and ``fold.seed`` only, so that
     experiments of all kinds can be compared on them.
 
-    Args:
-        table: The table, whole.
-        roles: What the family reads: its inputs are the text of a row, its classes the stratum.
-        fold: Which fold of how many.
+    Of the roles, inputs are the text of a row and classes its stratum.
 
     Raises:
         UserError: The table has too few different texts.

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from dure.data.cells import Record
 from dure.data.columnar import ArrowSource, ParquetSource
 from dure.data.delimited import DelimitedSource
-from dure.data.json_files import JsonArraySource, JsonLinesSource, is_array
+from dure.data.json_files import is_array, json_array, json_lines
 from dure.data.sources import ARROW
 from dure.data.workbook import WorkbookSource
 from dure.errors import UserError
@@ -66,9 +66,9 @@ def open_source(path: Path, opening: Opening) -> TableSource:
         )
     match suffix:
         case ".json" if is_array(path, opening.encoding):
-            return JsonArraySource(path, opening.encoding, opening.nested)
+            return json_array(path, opening.encoding, opening.nested)
         case ".json" | ".jsonl" | ".ndjson":
-            return JsonLinesSource(path, opening.encoding, opening.nested)
+            return json_lines(path, opening.encoding, opening.nested)
         case ".parquet":
             return ParquetSource(path, opening.nested)
         case _ if suffix == ARROW:

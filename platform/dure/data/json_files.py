@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dure.data.cells import LONGEST_CELL, Number, Record, RowProblem, kind_of, text_of
+from dure.data.cells import LONGEST_CELL, Number, Record, RowProblem, kind_of, record_of
 from dure.data.decoding import text_lines
 from dure.errors import UserError
 
@@ -18,75 +18,67 @@ _LONGEST_VALUE = 4 * LONGEST_CELL
 """Characters of one row of an array."""
 _REMEDY = "pandas writes such a file by df.to_json(FILE, orient='records', lines=True, force_ascii=False)"
 
+_Row = tuple[int, dict[str, Any] | RowProblem]
+"""Line where an object begins, and the object."""
 
-class JsonLinesSource:
-    """One JSON object a line; the keys of the first are the columns."""
 
-    def __init__(self, path: Path, encoding: str, nested: Collection[str] = ()) -> None:
-        self._nested = nested
+class JsonSource:
+    """Rows of JSON objects; the keys of the first are the columns."""
+
+    def __init__(
+        self, first: tuple[int, dict[str, Any]], rows: Iterator[_Row], nested: Collection[str]
+    ) -> None:
+        self.columns = list(first[1])
         self.notes: list[str] = []
-        numbered = enumerate(text_lines(path, encoding), start=1)
-        self._lines = ((number, line) for number, line in numbered if line.strip())
-        first = next(self._lines, None)
-        if first is None:
-            raise UserError("the file is empty", where=str(path), expected="one JSON object a line")
-        parsed = _parse_json_line(first[1])
-        if isinstance(parsed, RowProblem):
-            is_document = path.suffix.lower() == ".json"
-            is_list = first[1].lstrip().startswith("[")
-            raise UserError(
-                parsed.text,
-                where=f"{path}, row 1 (line {first[0]})",
-                expected="an array of JSON objects, or one object a line"
-                if is_document
-                else "one JSON object a line (JSON lines, not one JSON document)",
-                hint="an array of objects is read from a file that is called .json" if is_list else _REMEDY,
-            )
-        self._first = first
-        self.columns = list(parsed)
+        self._rows = chain([first], rows)
+        self._nested = nested
 
     def records(self, columns: Sequence[str]) -> Iterator[Record]:
         """Give the rows with the cells of ``columns``."""
-        yield self._record(1, *self._first, columns)
-        for number, (line_number, line) in enumerate(self._lines, start=2):
-            yield self._record(number, line_number, line, columns)
-
-    def _record(self, number: int, line_number: int, line: str, columns: Sequence[str]) -> Record:
-        parsed = _parse_json_line(line)
-        if isinstance(parsed, RowProblem):
-            return Record(number, line_number, {}, parsed)
-        return _record(number, line_number, parsed, columns, self._nested)
-
-
-class JsonArraySource:
-    """One array of JSON objects; the keys of the first are the columns, and one object is in memory at a time."""
-
-    def __init__(self, path: Path, encoding: str, nested: Collection[str] = ()) -> None:
-        self._nested = nested
-        self.notes: list[str] = []
-        self._values = _array_values(path, encoding)
-        first = next(self._values, None)
-        if first is None:
-            raise UserError("there are no rows", where=str(path), expected="at least one row")
-        line, value = first
-        if not isinstance(value, dict):
-            raise UserError(
-                f"it is no JSON object but {kind_of(value)}",
-                where=f"{path}, row 1 (line {line})",
-                expected="an array of JSON objects",
-                hint=_REMEDY,
-            )
-        self._first = (line, value)
-        self.columns = list(value)
-
-    def records(self, columns: Sequence[str]) -> Iterator[Record]:
-        """Give the rows with the cells of ``columns``."""
-        for number, (line, value) in enumerate(chain([self._first], self._values), start=1):
-            if isinstance(value, dict):
-                yield _record(number, line, value, columns, self._nested)
+        for number, (line, row) in enumerate(self._rows, start=1):
+            if isinstance(row, RowProblem):
+                yield Record(number, line, {}, row)
             else:
-                text = f"the row is no JSON object but {kind_of(value)}"
-                yield Record(number, line, {}, RowProblem("JSON that is no object", text))
+                wanted = {column: row[column] for column in columns if column in row}
+                yield record_of(number, line, wanted, self._nested)
+
+
+def json_lines(path: Path, encoding: str, nested: Collection[str]) -> JsonSource:
+    """Open one JSON object a line."""
+    numbered = enumerate(text_lines(path, encoding), start=1)
+    lines = ((number, line) for number, line in numbered if line.strip())
+    first = next(lines, None)
+    if first is None:
+        raise UserError("the file is empty", where=str(path), expected="one JSON object a line")
+    row = _parse_json_line(first[1])
+    if isinstance(row, RowProblem):
+        is_document = path.suffix.lower() == ".json"
+        is_list = first[1].lstrip().startswith("[")
+        raise UserError(
+            row.text,
+            where=f"{path}, row 1 (line {first[0]})",
+            expected="an array of JSON objects, or one object a line"
+            if is_document
+            else "one JSON object a line (JSON lines, not one JSON document)",
+            hint="an array of objects is read from a file that is called .json" if is_list else _REMEDY,
+        )
+    return JsonSource((first[0], row), ((number, _parse_json_line(line)) for number, line in lines), nested)
+
+
+def json_array(path: Path, encoding: str, nested: Collection[str]) -> JsonSource:
+    """Open one array of JSON objects, of which one is in memory at a time."""
+    values = _array_values(path, encoding)
+    line, row = next(values, (0, None))
+    if not line:
+        raise UserError("there are no rows", where=str(path), expected="at least one row")
+    if not isinstance(row, dict):
+        raise UserError(
+            f"it is no JSON object but {kind_of(row)}",
+            where=f"{path}, row 1 (line {line})",
+            expected="an array of JSON objects",
+            hint=_REMEDY,
+        )
+    return JsonSource((line, row), ((line, _object(value, "the row")) for line, value in values), nested)
 
 
 def is_array(path: Path, encoding: str) -> bool:
@@ -199,19 +191,6 @@ class _Window:
         return added > 0
 
 
-def _record(
-    number: int, line: int, values: dict[str, Any], columns: Sequence[str], nested: Collection[str]
-) -> Record:
-    cells: dict[str, str | None] = {}
-    for column in columns:
-        if column in values:
-            cell = text_of(values[column], column, nested=column in nested)
-            if isinstance(cell, RowProblem):
-                return Record(number, line, {}, cell)
-            cells[column] = cell
-    return Record(number, line, cells)
-
-
 class _DoubledKeyError(ValueError):
     """A JSON object names a key twice."""
 
@@ -235,6 +214,10 @@ def _parse_json_line(line: str) -> dict[str, Any] | RowProblem:
         return RowProblem("malformed JSON", text)
     except RecursionError:
         return RowProblem("malformed JSON", "the line is no row: its JSON is nested too deeply")
-    if not isinstance(value, dict):
-        return RowProblem("JSON that is no object", f"the line is no JSON object but {kind_of(value)}")
-    return value
+    return _object(value, "the line")
+
+
+def _object(value: Any, what: str) -> dict[str, Any] | RowProblem:
+    if isinstance(value, dict):
+        return value
+    return RowProblem("JSON that is no object", f"{what} is no JSON object but {kind_of(value)}")

@@ -6,13 +6,18 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from dure.data.canonical import canonical, is_blank, visible
+from dure.errors import UserError
+
+if TYPE_CHECKING:
+    from dure.data.tables import Table
 
 _NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
 """A plain number; ``007`` is a code, which is compared as it is spelled."""
 _WHOLE = re.compile(r"[+]?(-?[0-9]+)\.0+|[+]([0-9]+)")
+_NAMED_CLASSES = 12
 _TRUTH = {"true": "1", "false": "0"}
 
 Form = Literal["spelling", "numbers", "truth"]
@@ -21,10 +26,6 @@ Form = Literal["spelling", "numbers", "truth"]
 
 def labels_in(cell: str, separator: str | None = None) -> tuple[str, ...]:
     """Return the labels of one cell as they are spelled, without what cannot be seen and the space around them.
-
-    Args:
-        cell: What a table says.
-        separator: What stands between labels; a cell is one label when it is not given.
 
     Returns:
         Each label once, in their order; none of an empty cell.
@@ -70,9 +71,6 @@ class ClassIndex:
 
     The names decide what the labels are: where all are numbers, ``1.0`` means ``1``; where all are truth values,
     ``true`` means ``1`` too. Elsewhere labels are compared as they are spelled, in canonical form.
-
-    Args:
-        names: Names of the classes.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -98,9 +96,6 @@ def class_names(labels: Iterable[str]) -> tuple[str, ...]:
     """Return the classes among labels: numbers by value, else by spelling.
 
     A class that is spelled in several ways bears the shortest of them, of equal ones the first by order.
-
-    Args:
-        labels: The labels of one column.
     """
     found = {*labels}
     form = form_of(map(canonical, found))
@@ -111,12 +106,7 @@ def class_names(labels: Iterable[str]) -> tuple[str, ...]:
 
 
 def label_counts(cells: Iterable[str], separator: str | None = None) -> Counter[str]:
-    """Count the rows of every class, by the names of :func:`class_names`; a row without one counts as ``""``.
-
-    Args:
-        cells: A column of classes.
-        separator: What stands between the labels of one cell, should there be several.
-    """
+    """Count the rows of every class, by the names of :func:`class_names`; a row without one counts as ``""``."""
     counts = Counter(cells)
     found = {cell: labels_in(cell, separator) for cell in counts}
     names = class_names(label for labels in found.values() for label in labels)
@@ -126,6 +116,50 @@ def label_counts(cells: Iterable[str], separator: str | None = None) -> Counter[
         for name in dict.fromkeys(names[index[label]] for label in found[cell]) or ("",):
             totals[name] += number
     return totals
+
+
+def classes_of(table: Table, role: str, separator: str | None = None) -> tuple[str, ...]:
+    """Return the classes of a table, as :func:`class_names` of its labels.
+
+    Raises:
+        UserError: There are fewer than two.
+    """
+    classes = class_names(
+        label for cell in table.dataset.unique(role) for label in labels_in(cell, separator)
+    )
+    if len(classes) < 2:
+        raise UserError(
+            f"every row is of the class '{classes[0]}'" if classes else "no row has a class",
+            where=f"{table.source}, role '{role}'",
+            expected="at least two classes",
+            hint=f"data.columns.{role}=COLUMN names the column to read",
+        )
+    return classes
+
+
+def check_classes(table: Table, role: str, classes: Sequence[str], separator: str | None = None) -> None:
+    """Refuse a table with a class that is none of ``classes``; rows without a class pass.
+
+    Raises:
+        UserError: A row is of another class.
+    """
+    if role not in table.dataset.column_names:
+        return
+    index = ClassIndex(classes)
+    found = {label for cell in table.dataset.unique(role) for label in labels_in(cell, separator)}
+    strange = sorted((label for label in found if index.find(label) is None), key=order_of)
+    if not strange:
+        return
+    cells = table.dataset[role]
+    row = next(place for place, cell in enumerate(cells) if strange[0] in labels_in(cell, separator))
+    named = ", ".join(classes[:_NAMED_CLASSES]) + (", …" if len(classes) > _NAMED_CLASSES else "")
+    others = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
+    raise UserError(
+        f"the training table has no class '{strange[0]}'{others}",
+        where=f"{table.source}, role '{role}', {table.place(row)}",
+        expected=f"one of {named}",
+        hint="correct or remove such rows, or train on a table that has the class",
+    )
 
 
 def _as_truth(label: str) -> str:

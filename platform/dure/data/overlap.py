@@ -57,9 +57,7 @@ def conflicting_texts(
 def notes_on_texts(tables: Mapping[str, Table], roles: Sequence[Role]) -> list[str]:
     """Return what the user should know about equal texts in the tables of an experiment, a line each.
 
-    Args:
-        tables: Split (``train``, ``dev``, ``test``) to its table.
-        roles: What the family reads.
+    ``tables`` has every split (``train``, ``dev``, ``test``) that there is.
     """
     inputs = [role.name for role in roles if role.is_input]
     classes = [role.name for role in roles if role.is_class]

@@ -49,15 +49,6 @@ def files_of(source: str | Path | Sequence[str]) -> list[Path]:
     return files
 
 
-def check_is_table(source: str | Path | Sequence[str]) -> None:
-    """Check that a source names files whose suffixes name formats that can be read.
-
-    Raises:
-        UserError: It does not.
-    """
-    files_of(source)
-
-
 def shown_source(source: str | Path | Sequence[str], files: Sequence[Path]) -> str:
     """Return the name of a table in messages: its file, or what the user typed and how many files that is."""
     if len(files) == 1:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dure.data.cells import REPEATED_NAMES, Record, RowProblem, repeats, text_of
+from dure.data.cells import REPEATED_NAMES, Record, record_of, repeats
 from dure.errors import UserError
 
 _MOST_BYTES = 1 << 30
@@ -22,7 +23,6 @@ class WorkbookSource:
 
     def __init__(self, path: Path, *, header: bool) -> None:
         openpyxl = _openpyxl(path)
-        self._path = path
         self._has_header = header
         self.notes: list[str] = []
         try:
@@ -37,8 +37,11 @@ class WorkbookSource:
                 )
             self._book = openpyxl.load_workbook(path, read_only=True, data_only=True)
             sheets = self._book.worksheets
-            self._rows = enumerate(sheets[0].iter_rows(values_only=True), start=1) if sheets else iter(())
-            first = self._next_row()
+            rows = enumerate(sheets[0].iter_rows(values_only=True), start=1) if sheets else iter(())
+            self._rows: Iterator[tuple[int, tuple[Any, ...]]] = (
+                row for row in rows if any(value is not None for value in row[1])
+            )
+            first = next(self._rows, None)
         except UserError:
             raise
         except Exception as error:  # a damaged workbook raises whatever its parts are read by
@@ -52,53 +55,32 @@ class WorkbookSource:
             raise UserError("the file is empty", where=str(path), expected="a row of column names and rows")
         if len(sheets) > 1:
             self.notes.append(f"only its first sheet, '{sheets[0].title}', is read of {len(sheets)}")
-        self._first = None if header else first
         if header:
             self.columns = [_name(cell) for cell in first[1]]
             while self.columns and not self.columns[-1]:
                 self.columns.pop()
         else:
+            self._rows = chain([first], self._rows)
             self.columns = [str(place) for place in range(len(first[1]))]
 
     def records(self, columns: Sequence[str]) -> Iterator[Record]:
         """Give the rows with the cells of ``columns``; rows without a value are none."""
         places = {column: self.columns.index(column) for column in columns if column in self.columns}
-        number, row = 0, self._first
-        while row is not None or (row := self._next_row()) is not None:
-            number += 1
-            line, values = row
-            row = None
+        for number, (line, values) in enumerate(self._rows, start=1):
             texts = [None if value is None else _name(value) for value in values[: len(self.columns)]]
             if self._has_header and repeats(self.columns, texts) and len(texts) == len(self.columns):
                 yield Record(number, line, {}, REPEATED_NAMES)
             else:
-                yield self._record(number, line, values, places)
+                cells = {
+                    column: _value(values[place]) if place < len(values) else None
+                    for column, place in places.items()
+                }
+                yield record_of(number, line, cells)
         self._book.close()
-
-    def _record(self, number: int, line: int, values: Sequence[Any], places: dict[str, int]) -> Record:
-        cells: dict[str, str | None] = {}
-        for column, place in places.items():
-            cell = text_of(_value(values[place]) if place < len(values) else None, column)
-            if isinstance(cell, RowProblem):
-                return Record(number, line, {}, cell)
-            cells[column] = cell
-        return Record(number, line, cells)
-
-    def _next_row(self) -> tuple[int, tuple[Any, ...]] | None:
-        for line, values in self._rows:
-            if any(value is not None for value in values):
-                return line, values
-        return None
 
 
 def write_workbook(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], *, where: str) -> None:
     """Write a table as the only sheet of a workbook; texts stay texts, also those that begin like a formula.
-
-    Args:
-        path: File to write.
-        header: The column names.
-        rows: The cells.
-        where: Who asked for it.
 
     Raises:
         UserError: openpyxl is missing, or a text is longer than a cell of Excel holds.

@@ -46,13 +46,7 @@ def check_output(path: Path, *, force: bool) -> None:
 
 
 def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a table in the format that its suffix names, whole or not at all; None becomes an empty cell.
-
-    Args:
-        path: File to write; :func:`check_output` says what it may be called.
-        header: The column names.
-        rows: The cells.
-    """
+    """Write a table in the format that its suffix names, whole or not at all; None becomes an empty cell."""
     with written_beside(path) as beside:
         if path.suffix.lower() == ".xlsx":
             write_workbook(beside, header, rows, where=f"--output {path}")
@@ -72,10 +66,7 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
 def place_files(files: Mapping[str, Path], folder: Path, *, force: bool) -> dict[str, Path]:
     """Move files into a folder, all of them or none.
 
-    Args:
-        files: Name → file, elsewhere.
-        folder: Where to; made when it is not there.
-        force: Whether files that are there, and say something else, are replaced.
+    With ``force`` files that are there, and say something else, are replaced.
 
     Returns:
         Name → file in the folder.

@@ -20,7 +20,7 @@ from dure.data.encoding import Encoded, encode_table
 from dure.data.folds import cut_fold
 from dure.data.overlap import notes_on_texts, overlap
 from dure.data.ratios import joined_classes, nested_rows
-from dure.data.sources import check_is_table
+from dure.data.sources import files_of
 from dure.data.tables import Table, read_table, select_rows, table_from_rows
 from dure.errors import UserError
 from dure.family import Family
@@ -99,7 +99,7 @@ def check_sources(experiment: Experiment) -> None:
     for split, source in (("train", data.train), *held_out):
         if source is not None and source != SAMPLE:
             try:
-                check_is_table(source)
+                files_of(source)
             except UserError as error:
                 where = f"data.{split}={source_name(source)}"
                 if not isinstance(source, str) and error.where is not None:

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from dure.config.loading import load_record
-from dure.config.reading import check_reading
+from dure.config.loading import check_reading, load_record
 from dure.config.schema import Profile
 from dure.data.batching import length_order
 from dure.data.collating import Batch, moved
-from dure.data.identity import roles_to_predict
+from dure.data.fields import roles_to_predict
 from dure.data.sources import files_of
 from dure.data.tables import Role, Table, columns_of, read_table
 from dure.data.writing import check_output, write_rows

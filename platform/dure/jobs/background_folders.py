@@ -25,17 +25,17 @@ def claim(path: Path, *, pid_file: str = PID) -> None:
 
     In a background job this writes the pid file, and tells the terminal that waits for the job where it works.
 
-    Args:
-        path: The folder.
-        pid_file: Name of the file in it that gets the number of this process.
+    The file gets the number of this process.
 
     Raises:
         UserError: Another process works there.
     """
     path = path.resolve()
     refuse_second(path)
-    job = _own_job()
-    if job is None:
+    job = os.environ.get(JOB)
+    if (
+        job is None or cluster_of_job() is None
+    ):  # the workers of a job have its environment, and are not its command
         return
     write_text(path / pid_file, f"{os.getpid()}\n")
     atexit.register(_forget, path / pid_file, os.getpid())
@@ -124,8 +124,3 @@ def _forget(file: Path, pid: int) -> None:
     with contextlib.suppress(OSError, ValueError):
         if int(file.read_text(encoding="utf-8")) == pid:
             file.unlink()
-
-
-def _own_job() -> str | None:
-    """Return the background job whose command this process is; the job's workers are not."""
-    return os.environ.get(JOB) if cluster_of_job() is not None else None

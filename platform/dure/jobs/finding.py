@@ -16,8 +16,7 @@ from dure.secrets import redacted
 def all_jobs(address: str | None = None) -> list[Job]:
     """Return the jobs that can be seen from here, the latest last.
 
-    Args:
-        address: Only those of this cluster; those of the default one and all background jobs when not given.
+    Without an address those of the default cluster, and all background jobs.
 
     Raises:
         UserError: The cluster that is named does not answer.

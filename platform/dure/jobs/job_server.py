@@ -61,11 +61,7 @@ class JobServer:
     ) -> Any:
         """Send a request and return the JSON object that comes back, or None when there is no such thing.
 
-        Args:
-            path: From the root, such as ``/api/jobs/``.
-            value: JSON to send.
-            method: GET, or POST with a value, when not given.
-            seconds: Time to answer.
+        With a value, which is sent as JSON, the method is POST when none is given.
 
         Raises:
             UserError: Nothing answers, something else answers, or a token is missing or wrong.

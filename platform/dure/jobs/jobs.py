@@ -106,10 +106,7 @@ def no_job(job_id: str, known: Sequence[Job], where: str) -> UserError:
 def follow(server: JobServer, job_id: str, write: Callable[[str], None]) -> Job:
     """Hand on what a job prints until it has ended, and return how it ended; what it printed before comes first.
 
-    Args:
-        server: Where the job is.
-        job_id: The job.
-        write: Gets pieces of text, without secrets.
+    ``write`` gets pieces of text, without secrets.
 
     Raises:
         UserError: There is no such job.
@@ -261,7 +258,8 @@ def submit(server: JobServer, submission: Submission, *, tell: Tell) -> str:
     tell(
         f"sending {len(submission.upload.files):,} files, {megabytes(submission.upload.num_bytes)}, to {server.url}"
     )
-    command = redacted(shlex.join(submission.words), _values_passed(submission.runtime_env))
+    passed = [value for name, value in submission.runtime_env["env_vars"].items() if name in os.environ]
+    command = redacted(shlex.join(submission.words), passed)
     with _answers(server):
         return str(
             _client(server).submit_job(
@@ -271,10 +269,6 @@ def submit(server: JobServer, submission: Submission, *, tell: Tell) -> str:
                 metadata={COMMAND: command},
             )
         )
-
-
-def _values_passed(runtime_env: Mapping[str, Any]) -> list[str]:
-    return [value for name, value in runtime_env["env_vars"].items() if name in os.environ]
 
 
 def _read_runtime_env(file: Path | None, working_dir: Path) -> dict[str, Any]:

@@ -43,8 +43,7 @@ class Started:
 def start(words: Sequence[str]) -> Started:
     """Start a command as a job, and return once it works in its folder or has ended.
 
-    Args:
-        words: The command's words, from the verb on.
+    ``words`` are the command's, from the verb on.
 
     Raises:
         UserError: Another one works in the folder that they name.

@@ -17,11 +17,7 @@ _SHORTEST_COMMAND = 20
 
 
 def jobs_table(jobs: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """Return jobs as a table that fits itself to the terminal.
-
-    Args:
-        jobs: What :meth:`dure.jobs.jobs.Job.as_record` returns.
-    """
+    """Return jobs as a table that fits itself to the terminal."""
     if not jobs:
         return "no jobs"
     columns = [

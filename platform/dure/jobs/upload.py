@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dure.errors import UserError
 
@@ -44,10 +44,7 @@ class Upload:
 def plan_upload(folder: Path, *, excludes: Sequence[str] = (), max_file_mb: float | None = None) -> Upload:
     """Find out what of a folder is to be sent, by the rules by which Ray will pack it.
 
-    Args:
-        folder: The folder.
-        excludes: Patterns of what is not sent, beside :data:`EXCLUDES`.
-        max_file_mb: Leave files above this out.
+    What matches ``excludes`` or :data:`EXCLUDES` is not sent, nor what is larger than ``max_file_mb``.
 
     Raises:
         UserError: There is no such folder, or it cannot be read.
@@ -71,7 +68,8 @@ def plan_upload(folder: Path, *, excludes: Sequence[str] = (), max_file_mb: floa
             [packaging._get_excludes(folder, [*get_runtime_env_default_excludes(), *patterns])],
             add,
             include_gitignore=True,
-            logger=_Quiet(),
+            # Ray logs while it looks through a folder, once for every ignore file.
+            logger=logging.Logger("upload", logging.CRITICAL),
         )
     except OSError as error:
         raise UserError(
@@ -128,12 +126,3 @@ def megabytes(num_bytes: int) -> str:
 def _only(name: str) -> str:
     """Return the pattern of one file."""
     return "/" + re.sub(r"([\\*?\[\]!# ])", r"\\\1", name)
-
-
-class _Quiet:
-    """Takes what Ray logs while it looks through a folder, once for every ignore file."""
-
-    def info(self, *arguments: Any) -> None:
-        """Drop it."""
-
-    warning = error = info

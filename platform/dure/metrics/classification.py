@@ -1,4 +1,4 @@
-"""Accuracy and per-class precision, recall and F1 of predicted classes."""
+"""Accuracy and per-class precision, recall and F1 of predicted classes: one for each row, or any number of them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,6 @@ def classification_report(
     labels: Sequence[str] | Sequence[int], predictions: Sequence[str] | Sequence[int]
 ) -> dict[str, Any]:
     """Compare predicted classes with the true ones.
-
-    Args:
-        labels: The true class of every row.
-        predictions: The predicted class of every row.
 
     Returns:
         ``accuracy``, ``macro_f1`` (every class counts alike, those only predicted too), ``weighted_f1``
@@ -43,15 +39,7 @@ def classification_report(
         "macro_f1": float(f1.mean()),
         "weighted_f1": float((f1 * support).sum() / support.sum()),
         "num_rows": len(labels),
-        "per_class": {
-            str(name): {
-                "precision": float(precision[row]),
-                "recall": float(recall[row]),
-                "f1": float(f1[row]),
-                "support": int(support[row]),
-            }
-            for row, name in enumerate(classes)
-        },
+        "per_class": _per_class(classes, precision, recall, f1, support),
     }
 
 
@@ -64,10 +52,7 @@ def trivial_classification(
     training rows as probability, by Laplace's rule: each class counts one row more than it has, so that a class
     without training rows, as a small part of a table may leave one, costs much but not infinitely much.
 
-    Args:
-        train: Class id of every training row.
-        dev: Class id of every validation row.
-        num_classes: Number of classes; ids lie below it.
+    ``train`` and ``dev`` have the class id of every row; ids lie below ``num_classes``.
 
     Returns:
         ``eval_accuracy``, ``eval_macro_f1``, ``eval_weighted_f1`` and ``eval_loss`` (mean cross entropy in nats).
@@ -81,4 +66,82 @@ def trivial_classification(
     return {
         **{f"eval_{name}": report[name] for name in ("accuracy", "macro_f1", "weighted_f1")},
         "eval_loss": float(-np.log(shares[dev]).mean()),
+    }
+
+
+def multilabel_report(
+    truth: NDArray[np.bool_], predicted: NDArray[np.bool_], names: Sequence[str]
+) -> dict[str, Any]:
+    """Compare the labels that rows were given with those that they have.
+
+    Both tables say which labels every row has: shape (rows, labels).
+
+    Returns:
+        ``subset_accuracy`` (the part of rows whose labels are all right), ``micro_f1`` (over all rows and labels
+        together), ``macro_f1`` (every label counts alike, without those that no row has and none was given),
+        ``num_rows``, and ``per_class``: ``precision``, ``recall``, ``f1`` and ``support`` by name. What would
+        divide by zero is 0.
+
+    Raises:
+        UserError: There is no row.
+    """
+    if not len(truth):
+        raise UserError("there is no prediction to score")
+    hits, given, real = (each.sum(axis=0) for each in (truth & predicted, predicted, truth))
+    f1 = _ratio(2 * hits, given + real)
+    occurs = (given + real) > 0
+    precision, recall = _ratio(hits, given), _ratio(hits, real)
+    return {
+        "subset_accuracy": float((truth == predicted).all(axis=1).mean()),
+        "micro_f1": float(_ratio(2 * hits.sum(), given.sum() + real.sum())),
+        "macro_f1": float(f1[occurs].mean()) if occurs.any() else 0.0,
+        "num_rows": len(truth),
+        "per_class": _per_class(names, precision, recall, f1, real),
+    }
+
+
+def trivial_multilabel(
+    train: NDArray[np.bool_], dev: NDArray[np.bool_], threshold: float
+) -> dict[str, float]:
+    """Score a classifier that never reads a text, as validation names its figures.
+
+    It gives every label its share of the training rows as probability, by Laplace's rule: each answer, yes and
+    no, counts one row more than it has.
+
+    Both tables have shape (rows, labels); from ``threshold`` on a probability gives a row a label.
+
+    Returns:
+        ``eval_subset_accuracy``, ``eval_micro_f1``, ``eval_macro_f1`` and ``eval_loss`` (mean binary cross
+        entropy of an answer, in nats).
+
+    Raises:
+        UserError: There is no validation row.
+    """
+    shares = (train.sum(axis=0) + 1) / (len(train) + 2)
+    predicted = np.broadcast_to(shares >= threshold, dev.shape)
+    report = multilabel_report(dev, predicted, [str(place) for place in range(dev.shape[1])])
+    return {
+        **{f"eval_{name}": report[name] for name in ("subset_accuracy", "micro_f1", "macro_f1")},
+        "eval_loss": float(-np.log(np.where(dev, shares, 1 - shares)).mean()),
+    }
+
+
+def _ratio(above: NDArray[np.int64], below: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return a quotient that is 0 where it would divide by zero."""
+    quotient: NDArray[np.float64] = above / np.maximum(below, 1)
+    return quotient
+
+
+def _per_class(
+    names: Sequence[str] | Sequence[int],
+    precision: NDArray[np.float64],
+    recall: NDArray[np.float64],
+    f1: NDArray[np.float64],
+    support: NDArray[np.int64],
+) -> dict[str, dict[str, float]]:
+    """Return the figures of every class by its name; all arrays have shape (classes,)."""
+    figures = zip(precision.tolist(), recall.tolist(), f1.tolist(), support.tolist(), strict=True)
+    keys = ("precision", "recall", "f1", "support")
+    return {
+        str(name): dict(zip(keys, values, strict=True)) for name, values in zip(names, figures, strict=True)
     }

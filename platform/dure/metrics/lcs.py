@@ -42,9 +42,7 @@ def num_limbs(length: int) -> int:
 def lcs_positions(references: Sequence[Sequence[int]], candidates: Sequence[Sequence[int]]) -> Bits:
     """Mark in every reference the positions that its LCS with its candidate keeps.
 
-    Args:
-        references: Token numbers (not negative) of each pair's reference.
-        candidates: Token numbers of each pair's candidate, as many as references.
+    Tokens are numbers that are not negative; every reference pairs up with a candidate.
 
     Returns:
         Bits of shape (pairs, words of the longest reference); ``unpack`` makes booleans of them.

@@ -92,18 +92,7 @@ def score_files(
                 where=str(references),
                 hint="fill one of these cells, or leave the row out of both tables",
             )
-    figures = _figures(task, texts, groups, tokenizer, special_tokens, multi_reference)
-    return {"task": task, **figures, **({"num_skipped": num_skipped} if num_skipped else {})}
-
-
-def _figures(
-    task: Task,
-    texts: Sequence[str],
-    groups: Sequence[Sequence[str]],
-    tokenizer: TokenizerName,
-    special_tokens: Sequence[str],
-    multi_reference: MultiReference,
-) -> dict[str, Any]:
+    figures: dict[str, Any]
     match task:
         case "summarization":
             result = rouge(
@@ -113,10 +102,12 @@ def _figures(
                 special_tokens=special_tokens,
                 multi_reference=multi_reference,
             )
-            return result.as_dict()
+            figures = result.as_dict()
         case "classification":
-            return _classification([group[0] for group in groups], texts)
-    raise UserError(f"there is no task {task!r}", expected="summarization, classification")
+            figures = _classification([group[0] for group in groups], texts)
+        case _:
+            raise UserError(f"there is no task {task!r}", expected="summarization, classification")
+    return {"task": task, **figures, **({"num_skipped": num_skipped} if num_skipped else {})}
 
 
 def _check_columns(reference_columns: Sequence[str], task: Task) -> None:

@@ -11,13 +11,13 @@ import os
 import re
 import sys
 import unicodedata
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 from dure.errors import UserError, nearest
 
@@ -33,136 +33,53 @@ lines of 56 characters, one thread: 0.3 ms a line from kiwi, 2 µs from the cach
 _TEXTS_PER_TASK = 32
 
 
-class RougeTokenizer(ABC):
+@dataclass(frozen=True)
+class RougeTokenizer:
     """Cuts texts into ROUGE tokens.
 
     No token may cross a newline: the tokens of a text are those of its lines, one after another.
     So ROUGE-L and ROUGE-Lsum share one tokenisation.
+
+    Attributes:
+        name: Its name.
+        version: What decides the tokens beside the name: the library and model that cut them, or the revision of this
+            module's rule, which is raised whenever the tokens change.
+        tokenize: Returns the tokens of a text in order; none for a blank text.
     """
 
-    name: ClassVar[TokenizerName]
-
-    @property
-    @abstractmethod
-    def version(self) -> str:
-        """What decides the tokens beside the name: the library and model that cut them."""
-
-    @abstractmethod
-    def tokenize(self, text: str) -> list[str]:
-        """Return the tokens of ``text`` in order; none for a blank text."""
+    name: TokenizerName
+    version: str
+    tokenize: Callable[[str], list[str]]
 
     def tokenize_all(self, texts: Sequence[str]) -> list[list[str]]:
-        """Return the tokens of every text, as ``tokenize`` gives them."""
-        return [self.tokenize(text) for text in texts]
-
-
-class DefaultTokenizer(RougeTokenizer):
-    """``rouge_score``'s own rule without the stemmer, for English: lower case, runs of ``[a-z0-9]``."""
-
-    name = "default"
-
-    @property
-    def version(self) -> str:
-        """The release of ``rouge_score``."""
-        return f"rouge_score {version('rouge_score')}"
-
-    def tokenize(self, text: str) -> list[str]:
-        """Return what ``rouge_score`` would, Unicode form and markers untouched."""
-        from rouge_score.tokenize import tokenize
-
-        tokens: list[str] = tokenize(text, None)
-        return tokens
-
-
-class _MarkerTokenizer(RougeTokenizer):
-    """Base of the tokenisers that compose Unicode (NFC) and keep markers whole."""
-
-    def __init__(self, special_tokens: Sequence[str] = ()) -> None:
-        self._markers = _marker_pattern(special_tokens)
-
-    @property
-    def version(self) -> str:
-        """The revision of this module's rule; to be raised whenever the tokens change."""
-        return "dure 1"
-
-
-class WhitespaceTokenizer(RougeTokenizer):
-    """Words between blanks as ``str.split`` cuts them, of the composed text (NFC): ``#Person1#은`` is one word."""
-
-    name = "whitespace"
-
-    @property
-    def version(self) -> str:
-        """The rule; in ``dure 1`` markers were cut from the particles behind them."""
-        return "str.split, dure 2"
-
-    def tokenize(self, text: str) -> list[str]:
-        """Return the words of ``text``."""
-        return unicodedata.normalize("NFC", text).split()
-
-
-class MarkedWhitespaceTokenizer(_MarkerTokenizer):
-    """Words between blanks, punctuation included; a marker is cut from the particle behind it."""
-
-    name = "whitespace_markers"
-
-    def tokenize(self, text: str) -> list[str]:
-        """Return the words and markers of ``text``."""
-        return _cut_between(self._markers, text, str.split)
-
-
-class CharacterTokenizer(_MarkerTokenizer):
-    """Single characters without the blanks: one Hangul syllable is one token."""
-
-    name = "character"
-
-    def tokenize(self, text: str) -> list[str]:
-        """Return the characters and markers of ``text``."""
-        return _cut_between(self._markers, text, lambda piece: list("".join(piece.split())))
-
-
-class MorphemeTokenizer(_MarkerTokenizer):
-    """Morphemes in the form kiwipiepy gives them (``먹었다`` → ``먹 었 다``), the measure for Korean.
-
-    Markers are handed to kiwi as ready-made proper nouns and not cut out before it looks: the
-    particle behind one is then read with its noun. Cut out, ``#Person2#는`` loses its topic
-    particle (``는`` alone is analysed as ``늘 + ᆫ``).
-    """
-
-    name = "morpheme"
-
-    @property
-    def version(self) -> str:
-        """The releases of kiwipiepy and of its language model."""
-        return f"kiwipiepy {version('kiwipiepy')} / model {version('kiwipiepy_model')}"
-
-    def tokenize(self, text: str) -> list[str]:
-        """Return the morphemes of ``text``, line by line."""
-        lines = unicodedata.normalize("NFC", text).split("\n")
-        return [token for line in lines for token in _morphemes(line, self._markers)]
-
-    def tokenize_all(self, texts: Sequence[str]) -> list[list[str]]:
-        """Return the morphemes of every text, on ``OMP_NUM_THREADS`` threads (or all cores).
+        """Return the tokens of every text; morphemes on ``OMP_NUM_THREADS`` threads (or all cores).
 
         kiwi's own batch call is not used: with markers it calls back into Python for every text and
         is slower than one thread without it (measured: 2,150 lines/s against 4,600).
         """
-        threads = _num_threads()
+        threads = _num_threads() if self.name == "morpheme" else 1
         if threads == 1 or len(texts) <= _TEXTS_PER_TASK:
-            return super().tokenize_all(texts)
+            return list(map(self.tokenize, texts))
         _kiwi()  # loaded here once, and not by every thread at the same time
-        tasks = [texts[start : start + _TEXTS_PER_TASK] for start in range(0, len(texts), _TEXTS_PER_TASK)]
         with ThreadPoolExecutor(threads) as pool:
-            return [tokens for done in pool.map(super().tokenize_all, tasks) for tokens in done]
+            tasks = [
+                texts[start : start + _TEXTS_PER_TASK] for start in range(0, len(texts), _TEXTS_PER_TASK)
+            ]
+            done = pool.map(lambda task: list(map(self.tokenize, task)), tasks)
+            return [tokens for task in done for tokens in task]
 
 
 def get_tokenizer(name: str, special_tokens: Sequence[str] = ()) -> RougeTokenizer:
     """Return the tokeniser called ``name``.
 
-    Args:
-        name: One of :data:`TokenizerName`.
-        special_tokens: Further texts to keep whole beside ``#Person1#`` and its like, for example
-            ``<대화시작>``. ``default`` and ``whitespace`` keep none.
+    - ``morpheme``: morphemes in the form kiwipiepy gives them (``먹었다`` → ``먹 었 다``), the measure for Korean;
+    - ``whitespace``: words between blanks as ``str.split`` cuts them: ``#Person1#은`` is one word;
+    - ``whitespace_markers``: the same, but a marker is cut from the particle behind it;
+    - ``character``: single characters without the blanks: one Hangul syllable is one token;
+    - ``default``: ``rouge_score``'s own rule without the stemmer, for English: lower case, runs of ``[a-z0-9]``.
+
+    All but ``default`` compose Unicode (NFC) first. ``special_tokens`` are kept whole beside ``#Person1#`` and its
+    like, but by ``default`` and ``whitespace``.
 
     Raises:
         UserError: There is no such tokeniser, what it needs is not installed, or a special token is blank or holds a
@@ -176,20 +93,52 @@ def get_tokenizer(name: str, special_tokens: Sequence[str] = ()) -> RougeTokeniz
                     expected=", ".join(each for each in get_args(TokenizerName) if each != name),
                     hint="pip install kiwipiepy, to measure by morphemes",
                 )
-            return MorphemeTokenizer(special_tokens)
+            cutter = f"kiwipiepy {version('kiwipiepy')} / model {version('kiwipiepy_model')}"
+            return RougeTokenizer(
+                "morpheme", cutter, partial(_all_morphemes, _marker_pattern(special_tokens))
+            )
         case "whitespace":
-            return WhitespaceTokenizer()
+            # In `dure 1` markers were cut from the particles behind them.
+            return RougeTokenizer("whitespace", "str.split, dure 2", _words)
         case "whitespace_markers":
-            return MarkedWhitespaceTokenizer(special_tokens)
+            rule = partial(_cut_between, _marker_pattern(special_tokens), str.split)
+            return RougeTokenizer("whitespace_markers", "dure 1", rule)
         case "character":
-            return CharacterTokenizer(special_tokens)
+            rule = partial(_cut_between, _marker_pattern(special_tokens), _characters)
+            return RougeTokenizer("character", "dure 1", rule)
         case "default":
-            return DefaultTokenizer()
+            return RougeTokenizer("default", f"rouge_score {version('rouge_score')}", _rouge_score_tokens)
     names = get_args(TokenizerName)
     like = nearest(name, names)
     raise UserError(
         f"there is no ROUGE tokeniser {name!r}", expected=", ".join(names), hint=like and f"tokenizer={like}"
     )
+
+
+def _rouge_score_tokens(text: str) -> list[str]:
+    from rouge_score.tokenize import tokenize
+
+    tokens: list[str] = tokenize(text, None)
+    return tokens
+
+
+def _words(text: str) -> list[str]:
+    return unicodedata.normalize("NFC", text).split()
+
+
+def _characters(text: str) -> list[str]:
+    return list("".join(text.split()))
+
+
+def _all_morphemes(markers: re.Pattern[str], text: str) -> list[str]:
+    """Return the morphemes of a text, line by line.
+
+    Markers are handed to kiwi as ready-made proper nouns and not cut out before it looks: the
+    particle behind one is then read with its noun. Cut out, ``#Person2#는`` loses its topic
+    particle (``는`` alone is analysed as ``늘 + ᆫ``).
+    """
+    lines = unicodedata.normalize("NFC", text).split("\n")
+    return [token for line in lines for token in _morphemes(line, markers)]
 
 
 def _marker_pattern(special_tokens: Sequence[str]) -> re.Pattern[str]:
@@ -205,7 +154,7 @@ def _marker_pattern(special_tokens: Sequence[str]) -> re.Pattern[str]:
     return re.compile("(" + "|".join([*map(re.escape, named), MARKER]) + ")")
 
 
-def _cut_between(markers: re.Pattern[str], text: str, cut: Callable[[str], list[str]]) -> list[str]:
+def _cut_between(markers: re.Pattern[str], cut: Callable[[str], list[str]], text: str) -> list[str]:
     """Return the tokens of ``text``: markers whole, what lies between them as ``cut`` gives it."""
     pieces = markers.split(unicodedata.normalize("NFC", text))
     tokens = cut(pieces[0])

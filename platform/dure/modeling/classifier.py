@@ -1,55 +1,19 @@
-"""Loading an encoder with a classification head: its classes named, the new head trained whole."""
+"""The head of a classifier: what it is made of, and that it is trained whole."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from peft import PeftModel
 from torch import nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-from dure.config.schema import Experiment, Profile
-from dure.modeling.limits import check_complete, check_limits
-from dure.modeling.loading import load_pretrained
-from dure.modeling.lora import AdaptedModel, apply_lora
-from dure.modeling.task import classification
+from transformers import PreTrainedModel
 
 
-def load_classifier(
-    experiment: Experiment,
-    profile: Profile,
-    tokenizer: PreTrainedTokenizerBase,
-    classes: Sequence[str],
-    tell: Callable[[str], None],
-    *,
-    multi_label: bool = False,
-) -> PreTrainedModel | AdaptedModel:
-    """Load an encoder with a head over ``classes``, ready to train.
-
-    Everything that starts at random is trained, under LoRA too: the head, and what else the checkpoint lacks.
-
-    Args:
-        experiment: What to load.
-        profile: Decides precision and whether 4-bit loading is possible.
-        tokenizer: What ``load_tokenizer`` returned.
-        classes: Names in the order of their ids; saved in the configuration.
-        tell: Gets one line for everything that is not done as the experiment says.
-        multi_label: Whether a text may be of any number of classes; saved in the configuration too.
-
-    Raises:
-        UserError: As ``load_pretrained``; or the model cannot do what the experiment asks of it.
-    """
-    task = classification(classes, multi_label=multi_label)
-    loaded = load_pretrained(task, experiment, profile, tokenizer, tell)
-    model = loaded.model
-    check_complete(experiment, loaded.untaught, model, tell)
-    check_limits(experiment, model, tokenizer)
-    if experiment.lora is None:
-        return model
+def starting_at_random(model: PreTrainedModel, untaught: Sequence[str]) -> list[str]:
+    """Return the modules of a classifier that start at random: the head, and those of ``untaught`` weights."""
     heads = [name for name, module in model.named_children() if _is_head(model, module)]
-    others = {name.rpartition(".")[0] for name in loaded.untaught if name.partition(".")[0] not in heads}
-    whole = [*heads, *sorted(others)]
-    return apply_lora(model, experiment.lora, task.adapted_class, loaded.new_row_ids, trained_whole=whole)
+    others = {name.rpartition(".")[0] for name in untaught if name.partition(".")[0] not in heads}
+    return [*heads, *sorted(others)]
 
 
 def classifier_modules(model: PreTrainedModel | PeftModel) -> dict[str, tuple[str, ...]]:

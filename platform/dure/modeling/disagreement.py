@@ -13,9 +13,7 @@ from torch.nn import functional
 def of_classes(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """Return the divergence of distributions over classes.
 
-    Args:
-        first: Logits of shape (…, classes).
-        second: Logits of the same shape.
+    Logits are of shape (…, classes), and the result of shape (…).
 
     Returns:
         Shape (…).

@@ -74,8 +74,7 @@ class WeightAverage:
     def in_place_of_weights(self, *, keep: bool) -> Iterator[None]:
         """Let the model hold the average inside a ``with``, whole and to be saved; collective.
 
-        Args:
-            keep: Whether this worker wants it; to the others the model is of no use inside.
+        Only a worker that wants to ``keep`` it has any use of the model inside.
         """
         if not any(is_shared_out(p) for p in self._trained.values()):
             with self.applied():

@@ -22,6 +22,11 @@ SECONDS = 3.0
 TOKEN_HINT = "a private or gated model needs HF_TOKEN in the environment or in .env"
 
 
+def is_hub_name(checkpoint: str) -> bool:
+    """Return whether a checkpoint is named as the hub names models, ``model`` or ``owner/model``."""
+    return not checkpoint.startswith((".", "/")) and checkpoint.count("/") <= 1
+
+
 @cache
 def go_on_without_hub() -> None:
     """Take models from this machine for the rest of this process when the hub does not answer; asks it once.
@@ -48,7 +53,7 @@ def require_checkpoint(settings: ModelConfig) -> None:
         UserError: Neither.
     """
     named = settings.checkpoint
-    if Path(named).exists() or named.startswith((".", "/")) or named.count("/") > 1:
+    if Path(named).exists() or not is_hub_name(named):
         return
     if "/" not in named and settings.architecture is None:
         return  # it may be a word of the family's own, as Red Heart's for random weights

@@ -21,10 +21,7 @@ POSITION_NAMES = ("position_embeddings", "embed_positions", "wpe")
 def check_limits(experiment: Experiment, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Check that a model can do what an experiment asks of it.
 
-    Args:
-        experiment: What is asked.
-        model: The plain model; it may be on the meta device.
-        tokenizer: Its tokenizer, special tokens added.
+    The plain model may be on the meta device; its tokenizer has the special tokens.
 
     Raises:
         UserError: Inputs, targets or generated texts may be longer than its positions, there are more beams than
@@ -47,9 +44,7 @@ def num_positions(model: nn.Module, part: str = "") -> int | None:
     Counted in the tables themselves, since some reserve rows: RoBERTa and its kin those up to the padding's, BART two
     that its configuration does not count.
 
-    Args:
-        model: The model.
-        part: ``encoder`` or ``decoder`` of a model that has both.
+    ``part`` is ``encoder`` or ``decoder`` of a model that has both.
     """
     counts = []
     for name, module in model.named_modules():
@@ -124,11 +119,7 @@ def check_complete(
 ) -> None:
     """Check that a checkpoint lacks no weights but those of a head, or of the pooler before it.
 
-    Args:
-        experiment: Names the checkpoint.
-        untaught: Weights that start at random.
-        model: The loaded model.
-        tell: Gets a line on weights that may be missing.
+    ``untaught`` are the weights that start at random.
 
     Raises:
         UserError: Others are missing, so that the model would write or classify at random.
@@ -156,11 +147,6 @@ def replaced_output(model: PreTrainedModel, source: str, revision: str) -> set[s
     """Return the output matrix when a checkpoint that says it has one of its own lacks it, and the input's took its place.
 
     That is how T5 and mT5 load such a file, whatever their configuration says.
-
-    Args:
-        model: The loaded model.
-        source: Folder, or name on the hub.
-        revision: Branch, tag or commit there.
     """
     said, _ = PretrainedConfig.get_config_dict(source, revision=revision)
     output = model.get_output_embeddings()

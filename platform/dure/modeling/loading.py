@@ -24,14 +24,14 @@ from transformers import (
 
 from dure.config.schema import Experiment, ModelConfig, Profile, QuantizationConfig
 from dure.errors import UserError
-from dure.modeling.generation import set_generation
-from dure.modeling.hub import TOKEN_HINT, go_on_without_hub
+from dure.modeling.classifier import starting_at_random
+from dure.modeling.hub import TOKEN_HINT, go_on_without_hub, is_hub_name
 from dure.modeling.limits import check_complete, check_limits, replaced_output
 from dure.modeling.lora import AdaptedModel, apply_lora
 from dure.modeling.precision import resolve, weights_dtype
 from dure.modeling.rehearsal import build_miniature, train_tokenizer
 from dure.modeling.sentencepiece_vocab import find_sentencepiece_vocab, load_sentencepiece_vocab
-from dure.modeling.task import Task
+from dure.modeling.task import HEADS, Task
 from dure.modeling.tokens import add_special_tokens, close_with_eos, resize_embeddings, state_real_tying
 from dure.modeling.weights import check_finite
 
@@ -39,9 +39,7 @@ from dure.modeling.weights import check_finite
 def load_tokenizer(experiment: Experiment, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
     """Load the checkpoint's tokenizer, or train the rehearsal's, with the experiment's special tokens whole.
 
-    Args:
-        experiment: What to load.
-        texts: Gives all training text; only called for a rehearsal.
+    ``texts`` gives all training text; it is only called for a rehearsal.
 
     Raises:
         UserError: There is no such checkpoint, or it cannot be reached.
@@ -80,16 +78,44 @@ def load_model(
     """Load a model ready to train: new tokens have rows, adapters are in place.
 
     Arguments and errors are those of :func:`load_pretrained`; what the model cannot do is one too, and a LoRA target
-    that matches no layer. It generates as the experiment says.
+    that matches no layer. It generates as the experiment says. Of a classifier everything that starts at random is
+    trained, under LoRA too: the head, and what else the checkpoint lacks.
     """
     loaded = load_pretrained(task, experiment, profile, tokenizer, tell)
-    check_complete(experiment, loaded.untaught, loaded.model, tell)
-    check_limits(experiment, loaded.model, tokenizer)
-    if loaded.model.can_generate():
-        set_generation(loaded.model, experiment, tokenizer)
+    model = loaded.model
+    check_complete(experiment, loaded.untaught, model, tell)
+    check_limits(experiment, model, tokenizer)
+    if model.can_generate():
+        set_generation(model, experiment, tokenizer)
     if experiment.lora is None:
-        return loaded.model
-    return apply_lora(loaded.model, experiment.lora, task.adapted_class, loaded.new_row_ids)
+        return model
+    whole = starting_at_random(model, loaded.untaught) if task.has_head else ()
+    return apply_lora(model, experiment.lora, task.adapted_class, loaded.new_row_ids, trained_whole=whole)
+
+
+def set_generation(
+    model: PreTrainedModel, experiment: Experiment, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Replace the generation settings of a model by those of an experiment, whole.
+
+    What a checkpoint brings would change predictions (``do_sample``, forced tokens, penalties), beat the experiment's
+    lengths (``max_new_tokens``), or be refused when the model is saved (``temperature`` without sampling).
+
+    A text ends where the tokenizer ends a target, and begins as in training: with the configuration's first token.
+    """
+    said = experiment.generation
+    with_beams = {"length_penalty": said.length_penalty, "early_stopping": True} if said.num_beams > 1 else {}
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        num_beams=said.num_beams,
+        max_length=said.max_length,
+        min_length=said.min_length,
+        no_repeat_ngram_size=said.no_repeat_ngram_size,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None),
+        **with_beams,
+    )
 
 
 def load_pretrained(
@@ -163,7 +189,9 @@ def _load(
     quantization = experiment.model.quantization
     if quantization is not None:
         if profile.quantization and importlib.util.find_spec("bitsandbytes"):
-            options["quantization_config"] = _bitsandbytes(quantization, dtype, task.in_full)
+            options["quantization_config"] = _bitsandbytes(
+                quantization, dtype, HEADS if task.has_head else ()
+            )
             device = "cpu" if profile.device == "cpu" else torch.cuda.current_device()
             options["device_map"] = {"": device}
         else:
@@ -256,8 +284,7 @@ def _check_folder(settings: ModelConfig) -> None:
                 expected="a folder saved with save_pretrained, or a name on the model hub",
             )
         return
-    # A name on the hub is `model` or `owner/model`.
-    if settings.checkpoint.startswith((".", "/")) or settings.checkpoint.count("/") > 1:
+    if not is_hub_name(settings.checkpoint):
         raise UserError(
             f"there is no folder '{settings.checkpoint}'",
             where="model.checkpoint",

@@ -29,10 +29,7 @@ class Objective(ABC):
     ) -> torch.Tensor:
         """Return the loss of a micro-batch as its part of the step's loss, a scalar.
 
-        Args:
-            outputs: Model output with ``logits``.
-            labels: Targets of the micro-batch.
-            num_items_in_batch: Items of the optimiser step; those of ``labels`` when not given.
+        ``num_items_in_batch`` is of the optimiser step; of ``labels`` when not given.
         """
         items = self.count(labels) if num_items_in_batch is None else num_items_in_batch
         return self.total(outputs["logits"].float(), labels) / items
@@ -44,14 +41,7 @@ class Objective(ABC):
         labels: Any,
         num_items_in_batch: torch.Tensor | float | None = None,
     ) -> torch.Tensor:
-        """Return how far two outputs for the same rows lie apart, a scalar: a mean over the items of the loss.
-
-        Args:
-            first: Model output with ``logits``.
-            second: The same of another pass.
-            labels: Targets of the micro-batch.
-            num_items_in_batch: Items of the optimiser step; those of ``labels`` when not given.
-        """
+        """Return how far two outputs for the same rows lie apart, a scalar: a mean over the items of the loss."""
         items = self.count(labels) if num_items_in_batch is None else num_items_in_batch
         return self.disagreement(first["logits"].float(), second["logits"].float(), labels) / items
 
@@ -106,8 +96,7 @@ class Objective(ABC):
 class TokenCrossEntropy(Objective):
     """Cross entropy over target tokens: logits of shape (rows, length, vocabulary), labels (rows, length).
 
-    Args:
-        label_smoothing: Part of every target that is spread over the whole vocabulary.
+    ``label_smoothing`` is the part of every target that is spread over the whole vocabulary.
     """
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
@@ -143,7 +132,17 @@ class TokenCrossEntropy(Objective):
         return torch.stack([losses.view_as(labels).sum(dim=1), (labels != IGNORED).sum(dim=1).float()], dim=1)
 
 
-class ClassCrossEntropy(Objective):
+class _Weighted(Objective):
+    """Cross entropy with smoothed targets, to which classes may have weights."""
+
+    def __init__(
+        self, label_smoothing: float = 0.0, class_weights: NDArray[np.float64] | None = None
+    ) -> None:
+        self.label_smoothing = label_smoothing
+        self.class_weights = None if class_weights is None else torch.tensor(class_weights).float()
+
+
+class ClassCrossEntropy(_Weighted):
     """Cross entropy over one class per row: logits of shape (rows, classes), labels (rows,).
 
     With smoothing e, weights w and k classes a row of class y costs
@@ -154,12 +153,6 @@ class ClassCrossEntropy(Objective):
         label_smoothing: Part of every target that is spread over all classes (Szegedy et al. 2016, section 7).
         class_weights: Shape (classes,); all are 1 when not given.
     """
-
-    def __init__(
-        self, label_smoothing: float = 0.0, class_weights: NDArray[np.float64] | None = None
-    ) -> None:
-        self.label_smoothing = label_smoothing
-        self.class_weights = None if class_weights is None else torch.tensor(class_weights).float()
 
     def count(self, labels: torch.Tensor) -> torch.Tensor:
         """Return the sum of the weights of the rows' classes."""
@@ -190,7 +183,7 @@ class ClassCrossEntropy(Objective):
         return torch.stack([losses, torch.ones_like(losses)], dim=1)
 
 
-class LabelCrossEntropy(Objective):
+class LabelCrossEntropy(_Weighted):
     """Binary cross entropy over many labels per row: logits and labels (0 or 1) of shape (rows, labels).
 
     Every label is a question with two classes, treated as :class:`ClassCrossEntropy` treats its one question: a
@@ -201,12 +194,6 @@ class LabelCrossEntropy(Objective):
         label_smoothing: Part of every target that is spread over yes and no.
         class_weights: Shape (2, labels), the weights u of no and v of yes; all are 1 when not given.
     """
-
-    def __init__(
-        self, label_smoothing: float = 0.0, class_weights: NDArray[np.float64] | None = None
-    ) -> None:
-        self.label_smoothing = label_smoothing
-        self.class_weights = None if class_weights is None else torch.tensor(class_weights).float()
 
     def count(self, labels: torch.Tensor) -> torch.Tensor:
         """Return the sum of the weights of all answers."""
@@ -250,8 +237,7 @@ def balanced_weights(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     n is the number of rows, n_c that of class c, and k the number of classes that have rows. So all classes weigh
     alike in a pass over the rows, and a row weighs 1 on average. A class without rows weighs nothing.
 
-    Args:
-        counts: Rows of every class, along the first axis; each further place is a question of its own.
+    Counts are along the first axis; each further place is a question of its own. Weights have their shape.
 
     Returns:
         Weights in the shape of ``counts``.

@@ -97,7 +97,8 @@ def build_miniature(
     name = model_type(experiment)
     config = _folder_config(experiment) or AutoConfig.for_model(name, **USUAL.get(name, {}))
     if not task.fits(config):
-        raise UserError(f"'{name}' is no {task.kind}", where=_source(experiment), expected=task.expected)
+        where = "model.architecture" if _folder_config(experiment) is None else "model.checkpoint"
+        raise UserError(f"'{name}' is no {task.kind}", where=where, expected=task.expected)
     lengths = experiment.tokenizer
     length = max(lengths.encoder_max_len, lengths.decoder_max_len, experiment.generation.max_length)
     # RoBERTa counts positions from behind the padding's id, BART from 2.
@@ -158,11 +159,6 @@ def _tokens(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> dic
             "forced_bos_token_id": None,
         }
     return changes
-
-
-def _source(experiment: Experiment) -> str:
-    """Return the key that says the architecture."""
-    return "model.architecture" if _folder_config(experiment) is None else "model.checkpoint"
 
 
 def _unshrinkable(experiment: Experiment, config: PretrainedConfig, error: Exception) -> UserError:

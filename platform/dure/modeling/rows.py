@@ -27,9 +27,7 @@ class NewRows(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # peft has no t
     It is a tuner layer of peft, though one without a base layer: so peft saves, loads, freezes and disables it
     with the adapters.
 
-    Args:
-        row_ids: Ids of the rows.
-        matrix: The embedding matrix, of which the scale of a row is taken.
+    The scale of a row is taken from the matrix.
     """
 
     adapter_layer_names = ("lora_rows",)

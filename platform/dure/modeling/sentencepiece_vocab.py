@@ -42,10 +42,6 @@ def find_sentencepiece_vocab(checkpoint: str, revision: str) -> Path | None:
 
     A folder that a fast tokenizer was saved to is of another kind.
 
-    Args:
-        checkpoint: A folder, or a name on the model hub.
-        revision: Branch, tag or commit on the hub.
-
     Raises:
         OSError: There is no such repository, or it may not be read.
     """

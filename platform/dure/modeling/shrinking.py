@@ -57,10 +57,7 @@ def shrink(config: PretrainedConfig, mini: RehearsalConfig, positions: int) -> P
     Fields are found under the names that transformers' architectures use for them. What depends on a size follows
     it: the width of heads and of the embedding, what is said for every layer, the groups of heads that share keys.
 
-    Args:
-        config: Of any architecture; it is changed.
-        mini: The sizes.
-        positions: Longest text in tokens, with what the architecture reserves in front.
+    ``positions`` are of the longest text in tokens, with what the architecture reserves in front.
 
     Raises:
         UserError: The heads of these sizes are too odd to be rotated.

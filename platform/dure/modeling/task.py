@@ -32,7 +32,7 @@ class Task:
         takes_encoder_decoders: Whether the model may be an encoder–decoder.
         takes_encoders: Whether it may be one that was trained to fill in masked tokens.
         config_changes: What the task sets in the configuration, such as its classes.
-        in_full: Names of modules that are never loaded in 4 bits.
+        has_head: Whether it puts a head on the checkpoint that is trained whole, and never loaded in 4 bits.
     """
 
     auto_class: Any
@@ -42,7 +42,7 @@ class Task:
     takes_encoder_decoders: bool = True
     takes_encoders: bool = True
     config_changes: Mapping[str, Any] = field(default_factory=dict)
-    in_full: Sequence[str] = ()
+    has_head: bool = False
 
     def fits(self, config: PretrainedConfig) -> bool:
         """Whether a model of this configuration can do the task."""
@@ -84,5 +84,5 @@ def classification(classes: Sequence[str], *, multi_label: bool = False) -> Task
             "label2id": {name: place for place, name in enumerate(classes)},
             "problem_type": f"{'multi' if multi_label else 'single'}_label_classification",
         },
-        in_full=HEADS,
+        has_head=True,
     )

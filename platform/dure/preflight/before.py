@@ -67,9 +67,7 @@ def files_of_run(experiment: Experiment, folder: Path | None, *, apart: Sequence
 def check_settings(experiments: Sequence[Experiment], *, with_tables: bool = True) -> None:
     """Check what can be known of experiments without reading a table, beyond what their sections say.
 
-    Args:
-        experiments: Resolved experiments.
-        with_tables: Whether their tables must be there.
+    Where ``with_tables``, their tables must be there.
 
     Raises:
         UserError: A family, one of its options, the metric that chooses the best checkpoint, a table, or the

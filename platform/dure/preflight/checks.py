@@ -49,9 +49,7 @@ class Note:
 class CannotTellError(Exception):
     """A check cannot be made here, which is no failure.
 
-    Args:
-        reason: Why not.
-        remedy: What would make it possible.
+    ``remedy`` would make it possible.
     """
 
     def __init__(self, reason: str, remedy: str = "") -> None:
@@ -75,10 +73,7 @@ class Checklist:
     def run(self, area: Area, name: str, look: Callable[[Note], Value]) -> Value | None:
         """Make a check and return what it gives, or None when it failed or was skipped.
 
-        Args:
-            area: What it belongs to.
-            name: Its name.
-            look: Writes down what it finds; it fails by raising, and is skipped by raising ``CannotTellError``.
+        ``look`` writes down what it finds; it fails by raising, and is skipped by raising ``CannotTellError``.
         """
         note = Note()
         value = None

@@ -76,11 +76,7 @@ def check_disk(note: Note, foretold: Forecast, folder: Path) -> None:
 def check_room(note: Note, needed: int, folder: Path, detail: str = "") -> None:
     """Check that so many bytes fit onto the disk of a folder.
 
-    Args:
-        note: Gets what was found.
-        needed: Bytes.
-        folder: Where they will be written; it need not be there yet.
-        detail: What makes them up.
+    The folder need not be there yet; ``detail`` says what makes the bytes up.
     """
     free = shutil.disk_usage(existing(folder)).free
     note.found = f"{amount(needed)} of {amount(free)} free{f' ({detail})' if detail else ''}"

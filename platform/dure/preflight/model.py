@@ -60,8 +60,9 @@ def offline() -> Iterator[None]:
 
 def only_on_the_hub(error: UserError, settings: ModelConfig) -> bool:
     """Return whether loading failed only because the checkpoint is on the hub and not on this machine."""
-    named = settings.checkpoint
-    is_name = not named.startswith((".", "/")) and named.count("/") <= 1 and not Path(named).exists()
+    from dure.modeling.hub import is_hub_name
+
+    is_name = is_hub_name(settings.checkpoint) and not Path(settings.checkpoint).exists()
     return is_name and isinstance(error.__cause__, OSError)
 
 

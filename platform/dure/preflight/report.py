@@ -19,11 +19,7 @@ Row = Mapping[str, Any]
 
 
 def validation_table(record: Mapping[str, Any]) -> Group:
-    """Return the checks as a table that fits itself to the terminal, and beneath it every failure in full.
-
-    Args:
-        record: What :func:`dure.preflight.as_record` returns.
-    """
+    """Return the checks as a table that fits itself to the terminal, and beneath it every failure in full."""
     rows: Sequence[Row] = record["checks"]
     areas = [row["area"] for row in rows]
     columns = [

@@ -29,7 +29,7 @@ def check_rows(checklist: Checklist, family: Family) -> PreTrainedTokenizerBase 
             checklist.skip("data", name, "the sources are wrong, see above")
         return None
     # A reader that leaves out bad rows finds all of them, where the experiment's own stops at the first.
-    lenient = _skipping(family)
+    lenient = load_family(family.experiment.with_({"data.on_bad_row": "skip"}))
     tables: dict[str, Table] = {}
     is_read = True
     for split, source in sources.items():
@@ -49,11 +49,6 @@ def check_rows(checklist: Checklist, family: Family) -> PreTrainedTokenizerBase 
         checklist.skip("data", "encoding", "a table is wrong, see above")
         return None
     return checklist.run("data", "encoding", partial(_encoding, family=family))
-
-
-def _skipping(family: Family) -> Family:
-    """Return the family with its experiment set to leave out bad rows."""
-    return load_family(family.experiment.with_({"data.on_bad_row": "skip"}))
 
 
 def _table(

@@ -51,11 +51,6 @@ def batch(note: Note, experiment: Experiment, profile: Profile) -> None:
 def foretold(family: Family, profile: Profile, facts: ModelFacts | None = None) -> Forecast:
     """Return what a run will take of memory and disk.
 
-    Args:
-        family: With its experiment.
-        profile: The machine.
-        facts: Sizes of the model, when they are known already.
-
     Raises:
         UserError: The model is none of the family, or its checkpoint is wrong.
         CannotTellError: The checkpoint is not on this machine.

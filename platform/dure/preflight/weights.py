@@ -107,12 +107,7 @@ def check_same_model(
 ) -> None:
     """Check that the tensors of a file are those of a model.
 
-    Args:
-        shapes: Name → shape in the file.
-        wanted: Name → shape of the model.
-        tied: Names that stand for one tensor, by each of them; one of them in the file is enough.
-        path: The file.
-        of: The model in words.
+    Of names that are ``tied``, each with all that stand for its tensor, one in the file is enough.
 
     Raises:
         UserError: They are those of another model.

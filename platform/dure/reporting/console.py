@@ -42,9 +42,7 @@ _SHORTEST_BAR = 8
 def terminal(file: TextIO | None = None) -> Iterator[Terminal]:
     """Open the terminal for one command, and leave it as it was whatever happens.
 
-    Args:
-        file: Stream to write to; stderr as it is now when not given, so open it before the process's output
-            is captured.
+    Without a file it is stderr as it is now, so open it before the process's output is captured.
     """
     screen = Terminal(file)
     try:
@@ -96,15 +94,12 @@ class StudyConsole(StudyListener):
         self._metrics = tuple(metrics)
         self._terminal = screen or Terminal()
         self._clock = clock
-        self._name = ""
-        self._path = Path()
         self._trials: dict[str, TrialStatus] = {}
         self._seen: dict[str, float] = {}
         self._printed: dict[str, float] = {}
 
     def started(self, name: str, path: Path, trials: Sequence[TrialStatus]) -> None:
         """Say what runs and where its results will be."""
-        self._name, self._path = name, path
         self._trials = {trial.name: trial for trial in trials}
         self._seen = dict.fromkeys(self._trials, self._clock())
         kept = sum(trial.restored for trial in trials)

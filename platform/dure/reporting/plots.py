@@ -46,11 +46,7 @@ def language() -> str:
 def picture(path: Path, *, title: str, width: float, height: float) -> Iterator[Figure]:
     """Give a figure to draw into, then write it as PNG with its title, and one legend for all its axes.
 
-    Args:
-        path: File to write; left as it was when the drawing fails.
-        title: What stands above the picture.
-        width: In inches.
-        height: In inches.
+    Width and height are in inches; the file is left as it was when the drawing fails.
     """
     import matplotlib
 

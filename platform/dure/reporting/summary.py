@@ -53,11 +53,7 @@ def summary_table(summary: Mapping[str, Any]) -> FittedTable:
 
 
 def result_report(result: Mapping[str, Any]) -> Group:
-    """Return all that a terminal shows of one run: its figures, and those of its classes when it has any.
-
-    Args:
-        result: As for :func:`result_table`.
-    """
+    """Return all that a terminal shows of one run: its figures, and those of its classes when it has any."""
     classes = class_table(result)
     tables: list[RenderableType] = [result_table(result)]
     if classes is not None:
@@ -66,11 +62,7 @@ def result_report(result: Mapping[str, Any]) -> Group:
 
 
 def class_table(result: Mapping[str, Any]) -> FittedTable | None:
-    """Return the validation figures of every class, or None when there are no classes.
-
-    Args:
-        result: As for :func:`result_table`.
-    """
+    """Return the validation figures of every class, or None when there are no classes."""
     classes: dict[str, dict[str, Figure]] = {}
     for key, value in result["metrics"].items():
         found = class_figure(key)
@@ -123,11 +115,7 @@ def result_table(result: Mapping[str, Any]) -> FittedTable:
 
 
 def score_table(scores: Mapping[str, Any]) -> FittedTable:
-    """Return the scores of a table of predictions: ROUGE, or the classes' figures.
-
-    Args:
-        scores: What :func:`dure.metrics.scoring.score_files` returns.
-    """
+    """Return the scores of a table of predictions: ROUGE, or the classes' figures."""
     if scores["task"] == "classification":
         notes = [metric_phrase(key, scores[key]) for key in ("accuracy", "macro_f1", "weighted_f1")]
         return _class_figures(scores["per_class"], counted(scores["num_rows"], "row"), notes)

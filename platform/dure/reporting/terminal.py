@@ -60,8 +60,7 @@ class Terminal:
     def show(self, render: Callable[[int, int], RenderableType]) -> None:
         """Show a block until :meth:`clear`, drawn anew twice a second; does nothing without a terminal.
 
-        Args:
-            render: Returns the block for a width and a height in cells.
+        ``render`` returns the block for a width and a height in cells.
         """
         if not self.live:
             return
@@ -115,14 +114,12 @@ class _Tolerant(io.TextIOBase):
         return self._stream.isatty()
 
     def write(self, text: str) -> int:
-        self._unless_lost(lambda: self._stream.write(self._encodable(text)))
+        encodable = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
+        self._unless_lost(lambda: self._stream.write(encodable))
         return len(text)
 
     def flush(self) -> None:
         self._unless_lost(self._stream.flush)
-
-    def _encodable(self, text: str) -> str:
-        return text.encode(self.encoding, "backslashreplace").decode(self.encoding)
 
     def _unless_lost(self, use: Callable[[], object]) -> None:
         if self._lost:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,9 +41,6 @@ class WandbTracker(RunListener):
     is lost while the run goes on. Whatever fails in W&B
     is told once, and from then on the tracker is silent. ``WANDB_MODE`` is respected. What it tells names
     no run, so that a study with many runs can show each line once.
-
-    Args:
-        config: Project and entity.
     """
 
     def __init__(self, config: WandbConfig) -> None:
@@ -138,7 +135,8 @@ class WandbTracker(RunListener):
             id=_run_id(start.path),
             name=start.name,
             group=start.group,
-            tags=_tags(start.tags),
+            # As W&B takes them: of at most 64 characters, none empty, none twice.
+            tags=list(dict.fromkeys(tag[:_MAX_TAG_LENGTH] for tag in start.tags if tag)),
             config=dict(start.experiment),
             resume="allow",
             # Leaves `wandb.run` and other runs of this process alone.
@@ -203,16 +201,11 @@ def _run_id(folder: Path) -> str:
     return fresh
 
 
-def _tags(tags: tuple[str, ...]) -> list[str]:
-    """Return the tags as W&B takes them: at most 64 characters, none empty, none twice."""
-    return list(dict.fromkeys(tag[:_MAX_TAG_LENGTH] for tag in tags if tag))
-
-
-def _reason(error: BaseException, environment: Mapping[str, str] = os.environ) -> str:
+def _reason(error: BaseException) -> str:
     """Return an error as one short line without the API key."""
     lines = str(error).strip().splitlines()
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    key = environment.get("WANDB_API_KEY")
+    key = os.environ.get("WANDB_API_KEY")
     if key:
         text = text.replace(key, "***")
     return text if len(text) <= _MAX_REASON_LENGTH else text[: _MAX_REASON_LENGTH - 1] + "…"

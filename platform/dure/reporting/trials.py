@@ -38,11 +38,7 @@ def trial_table(
     What does not fit is left out whole: columns from the least important one, and rows of trials that are
     not running, which are then counted.
 
-    Args:
-        trials: The trials in the order of the study.
-        metrics: Metrics to show beside the training loss.
-        waited: Seconds since each trial was last heard of, by name; they count as run.
-        height: Lines that there are.
+    ``waited`` are seconds since each trial was last heard of; they count as run. ``height`` is in lines.
     """
     rows = _most_urgent(trials, max(1, height - _HEAD_LINES))
     hidden = len(trials) - len(rows)

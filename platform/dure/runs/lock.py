@@ -100,11 +100,21 @@ def require_free(path: Path) -> None:
     """
     path = path.resolve()
     above = [each / LOCK for each in (path, *path.parents[:_LEVELS])]
-    below = [file for depth in range(1, _LEVELS + 1) for file in path.glob(f"{'*/' * depth}{LOCK}")]
-    for file in (*above, *below):
+    for file in (*above, *_below(path)):
         holder = _holder(file)
         if holder is not None and not holder.is_me and _is_alive(holder, file):
             raise _taken(holder, file.parent)
+
+
+def _below(path: Path) -> Iterator[Path]:
+    """Give the locks in a folder; what vanishes while it is read, since somebody works there, is passed over."""
+    for place, folders, files in os.walk(path):
+        depth = len(Path(place).relative_to(path).parts)
+        if depth and LOCK in files:
+            yield Path(place, LOCK)
+        folders[:] = [
+            each for each in folders if depth < _LEVELS and not each.startswith((".", "checkpoint-"))
+        ]
 
 
 class _Lease:

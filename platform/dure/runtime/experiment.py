@@ -64,7 +64,7 @@ def train(
     with held(path):
         shared = shared_folder(profile, path)
         if resume:
-            finished = _taken_up(experiment, path.resolve(), layout or RunFolder, shared, followers)
+            finished = _taken_up(experiment, path, layout or RunFolder, shared, followers)
             if finished is not None:
                 return finished
         request = RunRequest(

@@ -8,12 +8,11 @@ import pytest
 import yaml
 from transformers import Seq2SeqTrainingArguments
 
-from dure.config.aliases import ALIASES, UNSAID
+from dure.config.aliases import ALIASES, UNSAID, successor
 from dure.config.converting import convert, read_old
 from dure.config.loading import checked, load_experiment
 from dure.config.schema import Experiment
 from dure.config.sections import dotted_keys, has_key
-from dure.config.successors import successor
 from dure.errors import UserError
 
 OWN = {key.rpartition(".")[2] for key in dotted_keys(Experiment)}

@@ -76,11 +76,9 @@ TEXTS = ["점심 은 김치찌개 로 하자", "저녁 먹었어", "저녁 은 �
 
 
 def test_rows_are_encoded_in_order_and_kept_memory_mapped(encode):
-    encoded = encode(TEXTS, keep=("id", "target"))
+    encoded = encode(TEXTS)
     assert encoded.dataset["input_ids"][:] == [[3, 5, 6, 7, 8, 1], [4, 9, 1], [4, 5, 6, 7, 8, 1]]
     assert encoded.dataset["length"][:] == [6, 3, 6]
-    assert encoded.dataset["id"][:] == ["r0", "r1", "r2"]
-    assert encoded.dataset["target"][:] == ["점심"] * 3
     assert encoded.dataset.cache_files[0]["filename"].endswith(".arrow")
     assert str(encoded.dataset.features["input_ids"].feature.dtype) == "int32"
 
@@ -97,11 +95,11 @@ def test_truncation_and_unknown_tokens_are_counted_and_told(encode):
 
 
 def test_the_second_time_nothing_is_encoded(encode):
-    family, progress = Family(), []
-    first = encode(TEXTS, family=family, progress=progress.append)
-    assert (family.num_calls, progress) == (1, [3])
-    again = encode(TEXTS, family=family, tokenizer=make_tokenizer(), progress=progress.append)
-    assert (family.num_calls, progress) == (1, [3])
+    family = Family()
+    first = encode(TEXTS, family=family)
+    assert family.num_calls == 1
+    again = encode(TEXTS, family=family, tokenizer=make_tokenizer())
+    assert family.num_calls == 1
     assert (first.from_cache, again.from_cache) == (False, True)
     assert again.dataset.to_list() == first.dataset.to_list()
     assert again.num_truncated == first.num_truncated
@@ -114,21 +112,19 @@ def test_the_second_time_nothing_is_encoded(encode):
         {"texts": [*TEXTS, "점심"]},
         {"tokenizer": make_tokenizer(words=WORDS[::-1])},
         {"key": {"max_length": 7}},
-        {"keep": ("id",)},
     ],
-    ids=["rows", "tokenizer", "settings", "kept columns"],
+    ids=["rows", "tokenizer", "settings"],
 )
 def test_what_changes_the_features_is_encoded_anew(encode, change):
     encode(TEXTS)
     assert not encode(**{"texts": TEXTS, **change}).from_cache
 
 
-def test_many_rows_go_through_in_batches_with_progress(encode):
-    progress = []
-    texts = ["점심 은"] * 2500
-    encoded = encode(texts, keep=("id",), progress=progress.append)
-    assert progress == [1000, 2000, 2500]
-    assert encoded.dataset["id"][:] == [f"r{place}" for place in range(2500)]
+def test_many_rows_go_through_in_batches_and_keep_their_order(encode):
+    family = Family()
+    encoded = encode(["점심 은", "저녁 먹었어 점심 은"] * 1250, family=family)
+    assert family.num_calls == 3
+    assert encoded.dataset["length"][:] == [3, 5] * 1250
 
 
 def test_the_wrong_tokenizer_is_an_error_with_an_example_also_from_the_cache(encode):
@@ -171,7 +167,6 @@ def test_a_failing_encode_leaves_no_cache_entry(encode, tmp_path):
     [
         ({"input_ids": [[1]]}, "no 'truncated'"),
         ({"input_ids": [[1]], "truncated": [False, False]}, "2 values of 'truncated' for 1 rows"),
-        ({"input_ids": [[1]], "truncated": [False], "id": ["x"]}, "'id', which is also a column to keep"),
     ],
 )
 def test_a_family_that_breaks_the_contract_is_told_how(encode, features, problem):
@@ -180,7 +175,7 @@ def test_a_family_that_breaks_the_contract_is_told_how(encode, features, problem
             return features
 
     with pytest.raises(ValueError, match=problem):
-        encode(["점심"], family=Wrong(), keep=("id",))
+        encode(["점심"], family=Wrong())
 
 
 def test_lists_of_lists_empty_lists_and_decimals_are_kept(encode):
@@ -247,17 +242,15 @@ def encode(rows):
         (folder / f"begun-{time.time_ns()}").touch()
         while len(list(folder.glob("begun-*"))) < together:
             time.sleep(0.01)
+    samples.append(int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]))
     ids = [list(range(3, 13)) for _ in rows["text"]]
     return {"input_ids": ids, "length": [10] * len(ids), "truncated": [False] * len(ids)}
-
-def sample(done):
-    samples.append(int(Path("/proc/self/status").read_text().split("RssAnon:")[1].split()[0]))
 
 for num_rows in map(int, sys.argv[4:]):
     samples.clear()
     rows = datasets.Dataset(pyarrow.table({"text": [f"점심 {row}" for row in range(num_rows)]}))
     encoded = encode_table(rows, str(num_rows), encode, key={}, tokenizer=tokenizer, cache_folder=folder,
-        max_unknown_rate=1, source="", progress=sample)
+        max_unknown_rate=1, source="")
     assert not encoded.from_cache
     assert encoded.num_rows == num_rows
     assert encoded.dataset[num_rows - 1]["input_ids"] == list(range(3, 13))

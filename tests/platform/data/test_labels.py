@@ -6,8 +6,7 @@ import unicodedata
 
 import pytest
 
-from dure.data.classes import check_classes, classes_of
-from dure.data.labels import ClassIndex, class_names, label_counts, labels_in
+from dure.data.labels import ClassIndex, check_classes, class_names, classes_of, label_counts, labels_in
 from dure.data.ratios import class_codes
 from dure.data.tables import Role, table_from_rows
 from dure.errors import UserError

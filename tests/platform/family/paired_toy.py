@@ -8,9 +8,10 @@ from dure.data.collating import PaddedRows, padded
 from dure.data.tables import Role
 from dure.family import Family
 from dure.metrics.metric import Metric
-from dure.modeling.classifier import load_classifier
 from dure.modeling.disagreement import of_coins
+from dure.modeling.loading import load_model
 from dure.modeling.objectives import Objective
+from dure.modeling.task import classification
 
 
 class Pairs(PaddedRows):
@@ -75,7 +76,9 @@ class Preferring(Family):
         ]
 
     def load_model(self, tokenizer, profile):
-        return load_classifier(self.experiment, profile, tokenizer, ["score"], self.tell, multi_label=True)
+        return load_model(
+            classification(["score"], multi_label=True), self.experiment, profile, tokenizer, self.tell
+        )
 
     def encode(self, rows, tokenizer):
         ids = {name: tokenizer(texts)["input_ids"] for name, texts in rows.items()}

@@ -8,8 +8,9 @@ from dure.data.encoding import token_ids
 from dure.data.tables import Role
 from dure.family import Family
 from dure.metrics.metric import Metric
-from dure.modeling.classifier import load_classifier
+from dure.modeling.loading import load_model
 from dure.modeling.objectives import ClassCrossEntropy
+from dure.modeling.task import classification
 
 
 class Questions(Family):
@@ -23,7 +24,7 @@ class Questions(Family):
         return [{"text": text + " 까요?" * (n % 2), "label": "ny"[n % 2]} for n, text in enumerate(texts)]
 
     def load_model(self, tokenizer, profile):
-        return load_classifier(self.experiment, profile, tokenizer, ["no", "yes"], self.tell)
+        return load_model(classification(["no", "yes"]), self.experiment, profile, tokenizer, self.tell)
 
     def encode(self, rows, tokenizer):
         ids, cut = token_ids(tokenizer, self.experiment.tokenizer.encoder_max_len, text=list(rows["text"]))

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_score
 
 from dure.errors import UserError
-from dure.metrics.multilabel import multilabel_report, trivial_multilabel
+from dure.metrics.classification import multilabel_report, trivial_multilabel
 
 NAMES = ("기쁨", "슬픔", "분노", "없음")
 

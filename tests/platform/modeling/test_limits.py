@@ -15,11 +15,10 @@ from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassificati
 
 from dure.errors import UserError
 from dure.family import load_family
-from dure.modeling.classifier import load_classifier
 from dure.modeling.export import export
 from dure.modeling.limits import num_positions
 from dure.modeling.loading import load_model, load_tokenizer
-from dure.modeling.task import SEQ2SEQ
+from dure.modeling.task import SEQ2SEQ, classification
 from dure.preflight.checks import Note
 from dure.preflight.model import model_facts
 from tests.platform.modeling.tiny_models import CPU, POSITIONS, TARGETS, TEXTS, experiment_of
@@ -287,11 +286,11 @@ def test_an_encoder_may_lack_its_head_and_its_pooler_and_nothing_else(
     transformers.BertModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
     experiment = experiment_of("bert", tmp_path)
     told: list[str] = []
-    load_classifier(experiment, CPU, tokenizer, ("a", "b"), told.append)
+    load_model(classification(("a", "b")), experiment, CPU, tokenizer, told.append)
     assert "lacks 4 weights" in told[0]
     without(tmp_path, "encoder.layer.0.output.dense.weight")
     with pytest.raises(UserError, match=r"lacks 1 weights.*output\.dense"):
-        load_classifier(experiment, CPU, tokenizer, ("a", "b"), told.append)
+        load_model(classification(("a", "b")), experiment, CPU, tokenizer, told.append)
 
 
 @pytest.mark.parametrize("number_bytes", [4, 10**15], ids=["loaded", "too large to load"])

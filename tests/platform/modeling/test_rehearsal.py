@@ -12,7 +12,6 @@ from transformers import AutoTokenizer
 
 from dure.config.schema import Experiment
 from dure.errors import UserError
-from dure.modeling.classifier import load_classifier
 from dure.modeling.loading import load_model, load_tokenizer
 from dure.modeling.rehearsal import build_miniature, train_tokenizer
 from dure.modeling.task import CAUSAL, SEQ2SEQ, classification
@@ -216,7 +215,7 @@ def test_a_frozen_encoder_learns_through_adapters_and_its_head(kind: str, target
         lora={"rank": 8, "alpha": 16, "targets": targets},
     )
     tokenizer = load_tokenizer(experiment, all_texts)
-    model = load_classifier(experiment, CPU, tokenizer, PLACES, print)
+    model = load_model(classification(PLACES), experiment, CPU, tokenizer, print)
     inputs = tokenizer([text for text, _ in DIALOGUES], padding=True, return_tensors="pt")
     labels = torch.tensor([place for _ in PEOPLE for place in range(len(PLACES))])
     trained = [name for name, p in model.named_parameters() if p.requires_grad]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import pytest
 from pydantic import Field
@@ -19,6 +19,7 @@ from dure.studies.life_cycle import Asked, preview
 from dure.studies.progressive.driver import ProgressiveKind
 from dure.studies.progressive.plan import ProgressiveStudy
 from dure.studies.progressive.strategy import Progressive
+from dure.studies.proposing import Proposing
 from dure.studies.sweep.plan import plan_sweep
 from dure.studies.sweep.strategy import Sweep
 from dure.studies.testing import check_strategy
@@ -102,3 +103,22 @@ def test_trials_that_change_are_found(tiny, tmp_path) -> None:
     base = tiny("bert", "full")
     with pytest.raises(AssertionError, match="does not return the same"):
         check_strategy(lambda path: Backwards(SeedsStudy(name="toy", experiment="e"), base), tmp_path)
+
+
+class Forgetful(Seeds):
+    """Breaks a promise: what a session proposed and did not finish is not proposed again by the next."""
+
+    proposed: ClassVar[list[str]] = []
+
+    def tune_settings(self, concurrent_trials):
+        return {"search_alg": Proposing(self.following), "num_samples": -1}
+
+    def following(self, trial_id):
+        self.proposed.append(trial_id)
+        return {"trial": self.plans[len(self.proposed) - 1].name}
+
+
+def test_a_search_that_forgets_what_was_not_finished_is_found(tiny, tmp_path) -> None:
+    base = tiny("bert", "full")
+    with pytest.raises(AssertionError, match="a restored search proposes"):
+        check_strategy(lambda path: Forgetful(SeedsStudy(name="toy", experiment="e"), base), tmp_path)
