@@ -23,24 +23,24 @@ class Search:
             metavar="NAME",
             autocompletion=options.named("space"),
         ),
-    ] = (None,)
+    ] = None
     sampler: Annotated[
         SamplerName | None, typer.Option(help="Who proposes the points; tpe when not given.")
-    ] = (None,)
+    ] = None
     trials: Annotated[
         int | None,
         typer.Option(
             help="Points in all (20); of a grid, evenly spaced points along every range (5).", metavar="N"
         ),
-    ] = (None,)
+    ] = None
     tries: Annotated[
         list[str] | None,
         typer.Option("--try", help="Point to try first: 1e-4, or KEY=VALUE,KEY=VALUE.", metavar="POINT"),
-    ] = (None,)
+    ] = None
     scheduler: Annotated[
         StopperName | None,
         typer.Option(help="Who stops bad trials, by the samples that they saw; none when not given."),
-    ] = (None,)
+    ] = None
     metric: Annotated[
         list[str] | None,
         typer.Option(
@@ -48,14 +48,14 @@ class Search:
             "best compromises. NAME:min or NAME:max for a figure whose direction is not declared.",
             metavar="NAME",
         ),
-    ] = (None,)
+    ] = None
     storage: Annotated[
         str | None,
         typer.Option(
             help="Database that keeps the search, as Optuna takes it; a file of the study when not given.",
             metavar="URL",
         ),
-    ] = (None,)
+    ] = None
 
 
 @verb("sweep", place=40, background=True)
