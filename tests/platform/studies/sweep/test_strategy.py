@@ -199,8 +199,8 @@ def test_a_rehearsed_sweep_says_the_rates_that_trained_and_wins_nothing_for_the_
 
 
 def test_a_sweep_of_one_step_at_rate_0_has_no_winner_and_the_configured_rate_stays(tiny, cpu, tmp_path):
-    experiment = tiny("bart", "full", best_metric="eval_loss", warmup_ratio=0.0, warmup_steps=100).with_(
-        {"training.max_steps": 1, "training.eval_every": 1}
+    experiment = tiny("bart", "full", best_metric="eval_loss").with_(
+        {"training.warmup_steps": 100, "training.max_steps": 1, "training.eval_every": 1}
     )
     path = tmp_path / "study"
     study = plan_sweep("tiny", sampler="grid", num_trials=2)
