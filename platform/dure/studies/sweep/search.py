@@ -152,7 +152,7 @@ class SweepSearch(Searcher):  # type: ignore[misc]
                 trial.set_user_attr(_TRAINED, trained)
             return config
         except UserError:
-            self.study.notify(trial.number, state=TrialState.FAIL)
+            self.study.tell(trial.number, state=TrialState.FAIL)
             raise
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -223,7 +223,7 @@ class SweepSearch(Searcher):  # type: ignore[misc]
                 # Killed while it got its values. One that has some would draw the others otherwise than at one
                 # go, so another takes its place; a queued one has them from its queue.
                 if trial.params and "fixed_params" not in trial.system_attrs:
-                    self.study.notify(trial.number, state=TrialState.FAIL)
+                    self.study.tell(trial.number, state=TrialState.FAIL)
             elif trial.state == TrialState.RUNNING and name is not None:
                 verdict = None if self._judge is None else self._judge(name)
                 if verdict is not None and verdict.state != "interrupted":
@@ -256,16 +256,16 @@ class SweepSearch(Searcher):  # type: ignore[misc]
         live.set_user_attr(_OUTCOME, state)
         match state:
             case "completed":
-                self.study.notify(number, [float(value) for value in values])  # type: ignore[arg-type]
+                self.study.tell(number, [float(value) for value in values])  # type: ignore[arg-type]
             case "diverged":
-                self.study.notify(
+                self.study.tell(
                     number,
                     [metric.score(math.inf) for metric in self.metrics],
                 )
             case "stopped":
-                self.study.notify(number, state=TrialState.PRUNED)
+                self.study.tell(number, state=TrialState.PRUNED)
             case "failed":
-                self.study.notify(number, state=TrialState.FAIL)
+                self.study.tell(number, state=TrialState.FAIL)
             case "interrupted":
                 pass  # stays RUNNING, and is continued by the next session
 
