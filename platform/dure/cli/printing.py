@@ -70,6 +70,11 @@ def print_json(value: Any) -> None:
     print(text, file=file)
 
 
+def print_text(text: str) -> None:
+    """Print text as it is, at once, such as what a job has printed."""
+    print(text, end="", flush=True, file=_results or sys.stdout)
+
+
 def print_result(value: Any, shown: RenderableType, *, as_json: bool) -> None:
     """Print a result for people, or as one JSON object."""
     if as_json:

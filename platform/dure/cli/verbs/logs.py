@@ -8,6 +8,7 @@ import typer
 
 from dure.cli import options
 from dure.cli.app import verb
+from dure.cli.printing import print_text
 
 
 @verb("logs", place=170)
@@ -20,7 +21,7 @@ def logs(
     from dure.jobs.finding import follow_job, job_log
 
     if not follow:
-        print(job_log(job, address), end="")
+        print_text(job_log(job, address))
         return 0
-    ended = follow_job(job, address, lambda text: print(text, end="", flush=True))
+    ended = follow_job(job, address, print_text)
     return 0 if ended.state == "succeeded" else 1
