@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING
 
 from dure.config.schema import Profile
 from dure.errors import UserError
+from dure.events import RunStart
+from dure.events.stream import read_events
 from dure.files import make_folder
+from dure.runs.folder import RunFolder
 from dure.runs.lock import LOCK, held, require_free
 
 if TYPE_CHECKING:
@@ -21,6 +24,20 @@ if TYPE_CHECKING:
 
 RUN_RECORD = "experiment.yaml"
 """What is written first into the folder of a run."""
+
+_RECORDS = frozenset(
+    {
+        RUN_RECORD,
+        "environment.json",
+        "events.jsonl",
+        "result.json",
+        "run.log",
+        "dure.pid",
+        LOCK,
+        ".mirror.json",
+    }
+)
+"""What a run that fails before it trains leaves in its folder."""
 
 _OF_TRACKERS = ("wandb", "mlruns")
 
@@ -57,7 +74,8 @@ def output_folder(
         profile: The machine; with ``storage.url``, what there is to continue may be in storage.
 
     Raises:
-        UserError: There is nothing to resume; or a new run would land in a folder that holds something, or
+        UserError: There is nothing to resume; or a new run would land in a folder that holds more than the records of
+            a run that failed before it trained, or
             in one that cannot be written to; or another process works there; or storage does not answer.
     """
     from dure.runtime.cluster import works_in_copy
@@ -67,6 +85,9 @@ def output_folder(
         output = outputs() / output
     if output is not None:
         require_free(output)
+        if not resume and _only_failed(output):
+            with held(output):
+                _empty(output, profile)
     if profile is not None and not resume:
         _require_empty_storage(profile, output)
     if profile is not None and resume and output is not None:
@@ -118,8 +139,8 @@ def working_folder(
 ) -> Iterator[Path]:
     """Give the folder of a run or study, in which nobody else works while the body runs.
 
-    A new one is taken back when the body finds a mistake of the user before anything was trained: the corrected command
-    may have the same folder.
+    A new one is taken back when the body finds a mistake of the user before a run began. A run that fails by a mistake
+    leaves its records. The corrected command may have the same folder either way.
 
     Args:
         name: Name of the experiment or study.
@@ -152,8 +173,23 @@ def working_folder(
 
 
 def _is_untouched(folder: Path) -> bool:
-    """Return whether nothing in a new folder was trained, or found out by a trial."""
-    return not any(folder.rglob("metrics.jsonl")) and not any(folder.glob("*/**/result.json"))
+    """Return whether no run in a new folder trained, or came to a result."""
+    return not any(folder.rglob("metrics.jsonl")) and not any(folder.rglob("result.json"))
+
+
+def _only_failed(folder: Path) -> bool:
+    """Return whether a folder holds the records of a run that failed before it trained, and nothing else."""
+    if not folder.is_dir() or not all(each.name in _RECORDS and each.is_file() for each in folder.iterdir()):
+        return False
+    run = RunFolder(folder)
+    try:
+        result = run.read_result()
+    except UserError:
+        return False
+    has_started = run.events.is_file() and any(
+        isinstance(entry.event, RunStart) for entry in read_events(run.events)
+    )
+    return result is not None and result.state == "failed" and not has_started
 
 
 def _empty(folder: Path, profile: Profile | None) -> None:

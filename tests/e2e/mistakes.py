@@ -267,7 +267,6 @@ FOUND_BY_THE_RUN: dict[str, Row] = {
     "fp16 on T5": (
         f"train eenzeenee_t5 --rehearse {' '.join(TINY)} training.precision=fp16 --profile cpu", "training.precision", "t5",
     ),
-    "hub out of reach": ("train kobart_baseline --profile cpu", "model.checkpoint", "--rehearse"),
     "no model in the folder": ("train kobart_baseline --profile cpu model.checkpoint=sub", "model.checkpoint", "config.json"),
 }  # fmt: skip
 
@@ -410,6 +409,7 @@ ENVIRONMENT: dict[str, Row] = {
     "sample where nobody can write": ("sample -o /proc/dure", "--output /proc/dure", "can be written to"),
     "predictions below a file": ("predict RUN reviews.csv -o good.csv/o.csv --profile cpu", "--output good.csv", "can be written to"),
     "device that is not here": (f"{TRAIN} --profile m4", "profile m4", "mps"),
+    "hub out of reach": ("train kobart_baseline --profile cpu", "model.checkpoint", "--rehearse"),
     "nobody at the address": (f"{TRAIN} --address 127.0.0.1:1", "--address 127.0.0.1:1", "ray status"),
     "address that is none": (f"{TRAIN} --address localhost", "--address localhost", "ray status"),
     "empty address": (f"{TRAIN} --address=", "--address", "host:port or auto"),

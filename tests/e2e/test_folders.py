@@ -14,9 +14,12 @@ from pathlib import Path
 import pytest
 
 from dure.errors import UserError
+from dure.events import RunStart
+from dure.events.stream import EventLog
 from dure.files import read_json_lines
 from dure.outputs import output_folder, working_folder
 from dure.runs.checkpoints import last_checkpoint
+from dure.runs.folder import RunFolder, RunResult
 from dure.runs.lock import LOCK
 
 from .conftest import TINY, call, environment
@@ -139,6 +142,30 @@ def test_a_command_that_is_refused_leaves_its_folder_to_the_corrected_one(tmp_pa
     assert call(*words, "--output", "run").code == 0
 
 
+def test_a_run_that_fails_by_a_mistake_is_recorded_until_the_corrected_command_takes_its_folder(tmp_path):
+    rows = [f'{{"text": "좋은 글 {n}", "label": "{n % 2}"}}' for n in range(8)]
+    Path("same.jsonl").write_text("\n".join(rows), encoding="utf-8")
+    words = ("train", "transfer_bert", "--rehearse", "--profile", "cpu", "--json", *TINY, "--output", "run")
+    assert call(*words, "data.train=same.jsonl", "data.dev=same.jsonl").code == 2
+    assert '"failed"' in Path("run/result.json").read_text(encoding="utf-8")
+    assert call(*words).code == 0
+    assert '"completed"' in Path("run/result.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("more", ["metrics.jsonl", "notes.txt", "started"])
+def test_a_failed_run_that_trained_or_has_other_files_beside_it_is_not_replaced(more, tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    folder.write_result(RunResult("x", "failed", error="memory ran out"))
+    if more == "started":
+        EventLog(folder.events, "worker 0").started(RunStart("x", folder.path, {}, (), None, 5), print)
+    else:
+        (folder.path / more).touch()
+    with pytest.raises(UserError, match="not empty"):
+        output_folder("x", folder.path, resume=False)
+    assert folder.result.is_file()
+
+
 def _mistaken(folder: Path, *files: str) -> None:
     """Work in a folder, leave files, and find a mistake."""
     with working_folder("x", folder):
@@ -155,15 +182,17 @@ def test_what_was_trained_stays_when_a_mistake_is_found_late(tmp_path):
         ("own", []),
         ("kept", ["metrics.jsonl"]),
         ("study", ["trial/result.json"]),
+        ("failed", ["result.json"]),
     ):
         folder = tmp_path / name
         with pytest.raises(UserError):
-            _mistaken(folder, "experiment.yaml", "result.json", *leaves)
+            _mistaken(folder, "experiment.yaml", *leaves)
         assert not (folder / LOCK).exists()
     assert not (tmp_path / "taken_back").exists()
     assert list((tmp_path / "own").iterdir()) == []
     assert (tmp_path / "kept" / "metrics.jsonl").exists()
     assert (tmp_path / "study" / "trial" / "result.json").exists()
+    assert (tmp_path / "failed" / "result.json").exists()
     with working_folder("x", tmp_path / "own"):
         pass
 
