@@ -39,7 +39,7 @@ try:
         say("asked")
         if sys.argv[2] == "twice":
             time.sleep(60)
-        raise signals.Stopped
+        raise signals.Interrupted
 except KeyboardInterrupt as end:
     say(f"{type(end).__name__} {file.exists()}")
 if sys.argv[2] == "after":
@@ -77,7 +77,7 @@ def test_outside_there_is_nothing_to_keep_and_one_signal_ends_at_once(tmp_path):
     assert _line(process) == "ready"
     process.send_signal(signal.SIGTERM)
     lines = [_line(process) for _ in range(4)]
-    assert lines[2:] == ["Stopped False", "outside"]
+    assert lines[2:] == ["Interrupted False", "outside"]
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) != 0
 
@@ -88,5 +88,5 @@ def test_a_forked_process_leaves_ctrl_c_to_the_first(tmp_path):
     assert _line(process) == "child 7"
     process.send_signal(signal.SIGINT)
     assert {_line(process).partition(":")[0], _line(process).partition(":")[0]} == {"stopping", "asked"}
-    assert _line(process) == "Stopped False"
+    assert _line(process) == "Interrupted False"
     assert process.wait(timeout=20) == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -146,13 +146,19 @@ def check_tables(family: Family) -> None:
         cut_fold(tables["train"], family.roles, fold)
 
 
-def row_hashes(family: Family) -> dict[str, str]:
-    """Return the hash of the rows of every split that is read from a table.
+def row_hashes(family: Family, splits: Collection[str]) -> dict[str, str]:
+    """Return the hash of the rows of those of the splits that have a table.
 
     Raises:
         UserError: A table is not what the family needs.
     """
-    return {split: table.content_hash() for split, table in _tables(family).items()}
+    data = family.experiment.data
+    sources = {"train": data.train, "dev": data.dev, "test": _test_source(family)}
+    return {
+        split: read_split(family, split, source).content_hash()
+        for split, source in sources.items()
+        if split in splits and source is not None
+    }
 
 
 def _tables(family: Family) -> dict[str, Table]:

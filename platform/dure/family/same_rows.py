@@ -28,9 +28,10 @@ def require_same_rows(experiment: Experiment, path: Path) -> None:
     """
     records = [file for depth in range(_LEVELS + 1) for file in path.glob(f"{'*/' * depth}environment.json")]
     found = {file: _hashes(file) for file in records}
-    if not any(found.values()):
+    splits = {split for before in found.values() for split in before}
+    if not splits:
         return
-    now = row_hashes(load_family(experiment))
+    now = row_hashes(load_family(experiment), splits)
     for file, before in found.items():
         for split, content in before.items():
             if now.get(split) != content:

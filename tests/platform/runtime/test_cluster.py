@@ -30,7 +30,7 @@ import psutil
 from dure.runtime.cluster import cluster
 
 sys.argv = ["/bin/dure", "sweep", "kobart_baseline", "--trials", "3"]
-with cluster(path=Path("outputs/x"), tell=lambda line: print(line, flush=True)) as own:
+with cluster(path=Path("outputs/x"), notify=lambda line: print(line, flush=True)) as own:
     print(os.environ["TMPDIR"], flush=True)
     (part,) = [each for each in psutil.Process().children() if each.name().startswith(PART)]
     part.kill()
