@@ -87,7 +87,8 @@ def test_every_format_gives_the_text_back_that_was_written(tmp_path, name, texts
     assert rows_of(table) == [
         {"id": row["fname"], "text": row["dialogue"], "target": row["summary"]} for row in rows
     ]
-    assert table.messages() == []
+    # Of a table with tabs it is told what quotes in it were taken for.
+    assert [each for each in table.messages() if "data.quoting" not in each] == []
 
 
 def test_rows_are_memory_mapped(read):

@@ -76,7 +76,7 @@ def _read(series: dict[str, str], trial: str) -> dict[tuple[str, str], float]:
 
 def test_a_batch_shows_its_numbers_to_prometheus_and_its_names_to_the_dashboard(tiny, cpu, tmp_path):
     experiment = _named(tiny("bert"), "first")
-    study = BatchStudy(kind="batch", name="seen", experiments=("first",))
+    study = BatchStudy(kind="batch", name="seen", experiments=("first",), metrics=("eval_accuracy",))
     summary = run_study(
         Batch(study, [experiment]), profile=cpu, path=tmp_path, listeners=lambda experiment: [_Look(tmp_path)]
     )
