@@ -44,6 +44,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self.is_main = is_main
         self.seconds_before = 0.0
         self._began = time.monotonic()
+        self._has_begun = False
 
     @property
     def seconds(self) -> float:
@@ -64,6 +65,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         if self.is_main:
             text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
             self.room.write_alone("the records", lambda: write_text(self.path, text))
+        self._has_begun = True
 
     def record(
         self,
@@ -79,7 +81,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         Raises:
             RunError: The records before it are gone.
         """
-        if self.is_main and not self.path.is_file():
+        if self._has_begun and self.is_main and not self.path.is_file():
             raise vanished(self.path.parent)
         numbers = {
             key: float(value)
