@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import optuna
@@ -43,7 +43,9 @@ def open_study(sweep: SweepStudy, path: Path, metrics: Sequence[Metric]) -> optu
     """
     # In a database that several sweeps share, the folder tells sweeps of one experiment apart.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    directions = ["maximize" if metric.higher_is_better else "minimize" for metric in metrics]
+    directions: list[Literal["minimize", "maximize"]] = [
+        "maximize" if metric.higher_is_better else "minimize" for metric in metrics
+    ]
     try:
         storage = _storage(sweep, path)
         with warnings.catch_warnings():
