@@ -96,7 +96,7 @@ def test_a_full_disk_is_heard_of_at_once_from_a_trial_of_a_batch(tiny, cpu, tmp_
         listeners=lambda experiment: [Filling(disk, note)],
     )
     assert words.seconds() < SECONDS
-    assert summary["state"] == "completed"
+    assert summary.state == "completed"
     paused = [line for line in words.lines if "paused: " in line]
     assert [line.startswith(f"{experiment.name}: paused: ") for line in paused] == [True]
     assert any(line.startswith(f"{experiment.name}: there is room again") for line in words.lines)
