@@ -27,8 +27,38 @@ HEAVY = tuple(
 """Where files take half a minute and more."""
 
 
+LIGHT = (
+    "plan",
+    "report",
+    "results",
+    "plot",
+    "race",
+    "forecast",
+    "comparison",
+    "verdict",
+    "confusion",
+    "study",
+)
+"""What of a kind of study needs neither Ray nor a model, by the names of its tests."""
+TRAINING = tuple(
+    REPOSITORY / "tests/platform" / name
+    for name in ("training", "family", "jobs", "events", "epochs/test_driver.py", "preflight", "resume_check")
+)
+"""Where most tests train a model or start a process, too."""
+
+
+def is_heavy(file):
+    """Return whether the tests of a file start Ray, a process or a training."""
+    if file.is_relative_to(REPOSITORY / "tests/platform/studies"):
+        return file.stem.removeprefix("test_") not in LIGHT
+    return any(file.is_relative_to(folder) for folder in (*HEAVY, *TRAINING))
+
+
 def pytest_collection_modifyitems(items):
-    """Begin with the heavy files, so that light ones fill up the end where two processes share the suite."""
+    """Mark what is heavy, and begin with the heaviest, so that light files fill up the end of two processes."""
+    for item in items:
+        if is_heavy(item.path):
+            item.add_marker(pytest.mark.heavy)
     items.sort(key=lambda item: not any(item.path.is_relative_to(folder) for folder in HEAVY))
 
 

@@ -197,6 +197,7 @@ def test_what_was_trained_stays_when_a_mistake_is_found_late(tmp_path):
         pass
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_killed_before_it_cleaned_up_does_so_when_it_goes_on(tmp_path):
     words = ("sweep", "transfer_bert", "--rehearse", "--profile", "cpu", "--trials", "2", "--sampler", "random",
              "--output", "out", "--json", *TINY)  # fmt: skip

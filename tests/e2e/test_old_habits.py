@@ -61,7 +61,12 @@ def test_dotenv_never_overrides_the_environment(keys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("flag", "shown"), [("--debug", "DEBUG dure."), ("--verbose", "INFO dure."), ("", "")]
+    ("flag", "shown"),
+    [
+        pytest.param("--debug", "DEBUG dure.", marks=pytest.mark.slow),
+        ("--verbose", "INFO dure."),
+        pytest.param("", "", marks=pytest.mark.slow),
+    ],
 )
 def test_debug_and_verbose_show_detailed_logs_while_a_run_goes_on(flag, shown, tmp_path):
     command = ("train", "transfer_bert", "--rehearse", "--profile", "cpu", "--output", "run", *TINY)

@@ -31,7 +31,7 @@ CASES = {
     "emotions-lora": ("bert", "lora", EMOTIONS),
     "red_heart": ("red_heart", "full", RED_HEART),
 }  # fmt: skip
-RUN_BY_DEFAULT = {"t5-lora", "bart-full", "bart-qlora", "bert-full", "emotions-lora", "red_heart"}
+RUN_BY_DEFAULT = {"bart-qlora", "bert-full", "red_heart"}
 """The cases whose runs are in the default suite; their likes are in the slow one."""
 
 

@@ -161,6 +161,7 @@ def test_stability_is_the_jump_of_the_loss_and_not_its_descent():
     assert stability([2.0, None, 2.0, None]) is None
 
 
+@pytest.mark.slow
 def test_a_rehearsed_sweep_says_the_rates_that_trained_and_wins_nothing_for_the_real_model(
     tiny, cpu, tmp_path
 ):
@@ -198,6 +199,7 @@ def test_a_rehearsed_sweep_says_the_rates_that_trained_and_wins_nothing_for_the_
     assert again.training.learning_rate == results.best_values[LR]
 
 
+@pytest.mark.slow
 def test_a_sweep_of_one_step_at_rate_0_has_no_winner_and_the_configured_rate_stays(tiny, cpu, tmp_path):
     experiment = tiny("bart", "full", best_metric="eval_loss").with_(
         {"training.warmup_steps": 100, "training.max_steps": 1, "training.eval_every": 1}
