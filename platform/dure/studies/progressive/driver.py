@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rich.console import RenderableType
 
-from dure.config.loading import load_experiment
+from dure.config.loading import load_record
 from dure.config.ratios import as_number
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
@@ -135,7 +135,7 @@ def _promoted_model(candidate: Path, path: Path, stage: str, profile: Profile) -
             made.rename(beside)
     elif not target.is_dir():
         weights = candidate / stage / "checkpoints" / BEST
-        export_weights(weights, load_experiment(str(made.with_name(BASE))), profile, target)
+        export_weights(weights, load_record(made.with_name(BASE)), profile, target)
     return target
 
 
