@@ -177,11 +177,7 @@ def _train_stage(
         events=base.folder().events,
         warm_start=warm_start,
     )
-    if folder.experiment.is_file() and folder.experiment.read_text(encoding="utf-8") != dump_yaml(
-        request.experiment
-    ):
-        # It was begun with other settings, such as another number of epochs, and cannot go on with these.
-        shutil.rmtree(folder.path)
+    _drop_if_begun_otherwise(folder, request.experiment)
     result = fit_trial(request, train)
     if result.state == "interrupted":
         return False
@@ -220,6 +216,13 @@ def _train_stage(
     }
     write_json(folder.training_metrics, record)
     return True
+
+
+def _drop_if_begun_otherwise(folder: StageFolder, experiment: Experiment) -> None:
+    """Remove a stage that was begun with other settings, such as another number of epochs: it cannot go on with these."""
+    file = folder.experiment
+    if file.is_file() and file.read_text(encoding="utf-8") != dump_yaml(experiment):
+        shutil.rmtree(folder.path)
 
 
 def _warn_of_baseline(metric: Metric, result: RunResult, study: ProgressiveStudy, notify: Notify) -> None:
