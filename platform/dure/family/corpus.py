@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -41,7 +41,7 @@ class Corpus:
         train: Encoded training rows: the part of them that ``data.train_ratio`` says.
         dev: Encoded validation rows, none of which shares a text with training.
         test: Encoded rows that a result is reported on, when they have targets; apart from training too.
-        hashes: Split to hash of the rows of its table, as :func:`row_hashes` gives them.
+        hashes: Split to hash of the rows of its table.
         num_rows_in_all: Training rows of which ``data.train_ratio`` takes a part.
         tested: The rows of ``test`` as they stand in their table, when there are some.
     """
@@ -146,27 +146,12 @@ def check_tables(family: Family) -> None:
         cut_fold(tables["train"], family.roles, fold)
 
 
-def row_hashes(family: Family, splits: Collection[str]) -> dict[str, str]:
-    """Return the hash of the rows of those of the splits that have a table.
-
-    Raises:
-        UserError: A table is not what the family needs.
-    """
-    data = family.experiment.data
-    sources = {"train": data.train, "dev": data.dev, "test": _test_source(family)}
-    return {
-        split: read_split(family, split, source).content_hash()
-        for split, source in sources.items()
-        if split in splits and source is not None
-    }
-
-
 def _tables(family: Family) -> dict[str, Table]:
     check_sources(family.experiment)
     data = family.experiment.data
     tables = {"train": read_split(family, "train", data.train)}
     if data.fold is None:
-        held_out = {"dev": data.dev, "test": _test_source(family)}
+        held_out = {"dev": data.dev, "test": test_source(family)}
         tables |= {
             split: read_split(family, split, source)
             for split, source in held_out.items()
@@ -284,7 +269,7 @@ def _corpus_of_fold(
     )
 
 
-def _test_source(family: Family) -> Source | None:
+def test_source(family: Family) -> Source | None:
     """Return the test table; the embedded corpus brings its own."""
     data = family.experiment.data
     return SAMPLE if data.test is None and data.train == SAMPLE else data.test

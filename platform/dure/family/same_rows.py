@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from dure.config.data import source_name
 from dure.config.schema import Experiment
 from dure.errors import UserError
-from dure.family.contract import load_family
-from dure.family.corpus import row_hashes
+from dure.family.contract import Family, load_family
+from dure.family.corpus import read_split, test_source
 from dure.files import read_json
 
 _LEVELS = 2
@@ -31,7 +31,7 @@ def require_same_rows(experiment: Experiment, path: Path) -> None:
     splits = {split for before in found.values() for split in before}
     if not splits:
         return
-    now = row_hashes(load_family(experiment), splits)
+    now = _row_hashes(load_family(experiment), splits)
     for file, before in found.items():
         for split, content in before.items():
             if now.get(split) != content:
@@ -42,6 +42,21 @@ def require_same_rows(experiment: Experiment, path: Path) -> None:
                     expected="the same rows in the same order; their file may be another one",
                     hint="put the table back as it was, or start a new run without --resume",
                 )
+
+
+def _row_hashes(family: Family, splits: Collection[str]) -> dict[str, str]:
+    """Return the hash of the rows of those of the splits that have a table.
+
+    Raises:
+        UserError: A table is not what the family needs.
+    """
+    data = family.experiment.data
+    sources = {"train": data.train, "dev": data.dev, "test": test_source(family)}
+    return {
+        split: read_split(family, split, source).content_hash()
+        for split, source in sources.items()
+        if split in splits and source is not None
+    }
 
 
 def _hashes(file: Path) -> Mapping[str, str]:

@@ -155,28 +155,9 @@ def _train_stage(
     """Train one stage, leave its record and say what the user should know; return whether it came to its end."""
     notify = base.event_log("trial").notified
     folder, ratio, number = folders[place], study.ratios[place], place + 1
-    training, workers = base.experiment.training, base.profile.num_workers
     before = folders[place - 1].read_training_metrics() if place else None
     limit = None if before is None else before["batch_limit"]
-    batch_size = batch_size_at(
-        ratio,
-        training.batch_size,
-        training.effective_batch_size,
-        most=study.max_batch_size,
-        num_workers=workers,
-        limit=limit,
-    )
-    warm_start = folders[place - 1].checkpoints / BEST if place else None
-    guard = DivergenceGuard(first_loss(folders[0]) if place else None)
-    request = replace(
-        base,
-        listeners=(guard, *base.listeners),
-        experiment=stage_experiment(base.experiment, study, number, ratio, batch_size),
-        path=folder.path,
-        layout=StageFolder,
-        events=base.folder().events,
-        warm_start=warm_start,
-    )
+    request, batch_size = _request_of_stage(base, study, folders, place, limit)
     _drop_if_begun_otherwise(folder, request.experiment)
     result = fit_trial(request, train)
     if result.state == "interrupted":
@@ -191,7 +172,7 @@ def _train_stage(
         _warn_of_baseline(metric, result, study, notify)
     peak = float(result.metrics["peak_memory_mb"])
     if study.max_memory_mb is not None and peak > study.max_memory_mb:
-        limit = max(workers, batch_size // 2)
+        limit = max(base.profile.num_workers, batch_size // 2)
         notify(_too_much_memory(number, peak, study.max_memory_mb, limit, is_less=limit < batch_size))
     record = {
         "stage": number,
@@ -204,7 +185,7 @@ def _train_stage(
         "metrics": finite(result.metrics),
         "best_epoch": best_epoch,
         "checkpoint": str(best.relative_to(base.path)),
-        "warm_start": None if warm_start is None else str(warm_start.relative_to(base.path)),
+        "warm_start": None if request.warm_start is None else str(request.warm_start.relative_to(base.path)),
         "seconds": result.seconds,
         "peak_memory_mb": peak,
         "cpu_percent": result.metrics["cpu_percent"],
@@ -216,6 +197,32 @@ def _train_stage(
     }
     write_json(folder.training_metrics, record)
     return True
+
+
+def _request_of_stage(
+    base: RunRequest, study: ProgressiveStudy, folders: list[StageFolder], place: int, limit: int | None
+) -> tuple[RunRequest, int]:
+    """Return the run of a stage, from the best model of the stage before, and its rows of one forward pass."""
+    folder, ratio, training = folders[place], study.ratios[place], base.experiment.training
+    batch_size = batch_size_at(
+        ratio,
+        training.batch_size,
+        training.effective_batch_size,
+        most=study.max_batch_size,
+        num_workers=base.profile.num_workers,
+        limit=limit,
+    )
+    guard = DivergenceGuard(first_loss(folders[0]) if place else None)
+    request = replace(
+        base,
+        listeners=(guard, *base.listeners),
+        experiment=stage_experiment(base.experiment, study, place + 1, ratio, batch_size),
+        path=folder.path,
+        layout=StageFolder,
+        events=base.folder().events,
+        warm_start=folders[place - 1].checkpoints / BEST if place else None,
+    )
+    return request, batch_size
 
 
 def _drop_if_begun_otherwise(folder: StageFolder, experiment: Experiment) -> None:
