@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -39,6 +39,7 @@ def fill(folder: Path, leaving: int) -> Path:
     filler = folder / "filler"
     stats = os.statvfs(folder)
     free = stats.f_bavail * stats.f_frsize
-    with filler.open("wb") as file:
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        # Another process may have taken some of it meanwhile: then this one takes what is left, and a write less.
         file.write(b"\0" * max(0, free - leaving))
     return filler

@@ -28,8 +28,8 @@ class Restarts:
     path: Path
     session: str
 
-    def add(self, reason: str, *, counts: bool = True) -> int:
-        """Note a restart and return how many count in this session by now.
+    def add(self, reason: str, *, counts: bool = True) -> None:
+        """Note a restart.
 
         Args:
             reason: Why it was necessary, in a few words.
@@ -44,7 +44,6 @@ class Restarts:
                 "reason": reason,
             },
         )
-        return self.num_counted
 
     @property
     def num_counted(self) -> int:

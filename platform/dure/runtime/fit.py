@@ -8,6 +8,7 @@ import traceback
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -166,8 +167,10 @@ def _fit_on_workers(request: RunRequest, callbacks: Sequence[Any]) -> RunResult:
                     return _not_begun(request)
                 continue
             death = _death_in(error)
-            number = restarts.add(death.reason, counts=death.counts)
-            if number <= limit:
+            request.room("driver").write_alone(
+                "the death of a worker", partial(restarts.add, death.reason, counts=death.counts)
+            )
+            if (number := restarts.num_counted) <= limit:
                 last = last_checkpoint(folder.checkpoints)
                 again = restart_line(death, number, limit, None if last is None else last.name)
                 notify(f"a worker died {again}")
@@ -200,7 +203,7 @@ def _trainer(request: RunRequest, num_workers: int, callbacks: Sequence[Any]) ->
 def _not_begun(request: RunRequest) -> RunResult:
     """Return the result of a run of which a stop was asked while it waited for its workers, and write it."""
     result = RunResult(request.experiment.name, "interrupted")
-    request.folder().write_result(result)
+    request.room("driver").write_alone("the result", lambda: request.folder().write_result(result))
     return result
 
 
@@ -209,7 +212,8 @@ def _given_up(request: RunRequest, restarts: Restarts) -> RunError:
     folder = request.folder()
     checkpoint = last_checkpoint(folder.checkpoints)
     error = RunError(died_too_often(restarts, None if checkpoint is None else checkpoint.name))
-    folder.write_result(RunResult(request.experiment.name, "failed", error=str(error)))
+    result = RunResult(request.experiment.name, "failed", error=str(error))
+    request.room("driver").write_alone("the result", lambda: folder.write_result(result))
     return error
 
 

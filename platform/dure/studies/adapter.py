@@ -64,7 +64,9 @@ def run_study(
     follower = follower or StudyListener()
     plans = list(strategy.trials())
     shared = shared_folder(profile, path)
-    board = Board(strategy, plans, path, follower, shared, limit=profile.max_restarts)
+    board = Board(
+        strategy, plans, path, follower, shared, limit=profile.max_restarts, storage=profile.storage
+    )
     follower.started(strategy.study.name, path, board.statuses())
     try:
         with board.followed(), stoppable(path, board.notify) as board.stop_file:

@@ -16,6 +16,7 @@ import ray
 from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 
+from dure.config.storage import StorageConfig
 from dure.events import (
     SETTLED,
     Entry,
@@ -27,7 +28,7 @@ from dure.events import (
     TrialStatus,
 )
 from dure.runs.checkpoints import last_checkpoint
-from dure.runs.disk import is_disk_full
+from dure.runs.disk import DiskRoom, is_disk_full
 from dure.runs.folder import RunFolder, RunResult, finite, folder_at
 from dure.runs.restarts import Restarts
 from dure.runtime.deaths import Death, death_of
@@ -60,9 +61,13 @@ class Board(tune.Callback):  # type: ignore[misc]
         shared: SharedFolder | None,
         *,
         limit: int,
+        storage: StorageConfig | None = None,
     ) -> None:
         self.session = uuid.uuid4().hex
         self._limit = limit
+        self._room = DiskRoom(
+            path, storage or StorageConfig(), notify=self.notify, check_stop=self.stop_if_asked
+        )
         self.strategy = strategy
         self._kind = strategy.study.kind_of()
         self.path = path
@@ -238,7 +243,8 @@ class Board(tune.Callback):  # type: ignore[misc]
         folder = RunFolder(self._trials[name].path)
         if self._result(folder) is None:
             self._bring(trial)
-            folder.write_result(self.strategy.stopped(self._trials[name]))
+            stopped = self.strategy.stopped(self._trials[name])
+            self._room.write_alone("a trial's result", lambda: folder.write_result(stopped))
         self._end(trial, "its process ended without a result")
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -252,9 +258,8 @@ class Board(tune.Callback):  # type: ignore[misc]
         name = trial_name(trial)
         _, restarts = self._died(trial)
         reason = died_too_often(restarts, _last_checkpoint_name(restarts.path))
-        RunFolder(restarts.path).write_result(
-            RunResult(name, "failed", metrics=finite(self._trials[name].metrics), error=reason)
-        )
+        failed = RunResult(name, "failed", metrics=finite(self._trials[name].metrics), error=reason)
+        self._room.write_alone("a trial's result", lambda: RunFolder(restarts.path).write_result(failed))
         self._end(trial, reason)
 
     def _died(self, trial: Any) -> tuple[Death, Restarts]:
@@ -266,7 +271,9 @@ class Board(tune.Callback):  # type: ignore[misc]
             f"{type(error).__name__}: {error}"[:200]
         )
         restarts = Restarts(self._trials[trial_name(trial)].path, self.session)
-        restarts.add(death.reason, counts=death.counts)
+        self._room.write_alone(
+            "the death of a trial", lambda: restarts.add(death.reason, counts=death.counts)
+        )
         return death, restarts
 
     def _write(self) -> None:

@@ -15,7 +15,8 @@ from ray.tune.trainable.function_trainable import wrap_function
 
 from dure.config.schema import Experiment, Profile
 from dure.errors import DureError
-from dure.events import RunListener, RunProgress
+from dure.events import EventLog, RunListener, RunProgress
+from dure.runs.disk import DiskRoom
 from dure.runs.folder import RunFolder, RunResult
 from dure.runs.restarts import Restarts
 from dure.runtime.fit import TrainReporter, fit, report_of, run_name
@@ -134,7 +135,7 @@ def settled(
         last = run(config, requests=requests)
     except Exception as error:
         logger.exception("the trial failed")
-        RunFolder(path).write_result(RunResult(config["trial"], "failed", error=one_line(error)))
+        write_where_room(path, RunResult(config["trial"], "failed", error=one_line(error)), requests)
     if mirror is not None:
         push_end(mirror, logger.warning)
     if last is not None:
@@ -156,7 +157,18 @@ def run_trial(config: Mapping[str, Any], requests: TrialRequests) -> None:
         )
         if isinstance(error, DivergedError):
             result = replace(result, state="diverged")
-        folder.write_result(result)
+        write_where_room(folder.path, result, requests)
+
+
+def write_where_room(path: Path, result: RunResult, requests: TrialRequests) -> None:
+    """Write a trial's result, and wait for room where the disk is full: without one the trial would be run again.
+
+    Raises:
+        RunError: It stayed full for as long as the machine's profile waits.
+    """
+    folder = RunFolder(path)
+    room = DiskRoom(path, requests.profile.storage, notify=EventLog(folder.events, "worker 0").notified)
+    room.write_alone("the result", lambda: folder.write_result(result))
 
 
 def fit_trial(request: RunRequest, train: Train) -> RunResult:

@@ -23,7 +23,7 @@ from dure.family.corpus import Corpus, load_corpus
 from dure.family.predicting import tested_rows, write_predictions
 from dure.files import read_json_lines, write_json, write_text
 from dure.modeling.weights import load_weights
-from dure.runs.disk import is_disk_full
+from dure.runs.disk import DiskRoom, is_disk_full
 from dure.runs.environment import describe_environment
 from dure.runs.folder import RunFolder, RunResult, vanished
 from dure.runs.logs import captured_output
@@ -84,6 +84,10 @@ class RunRequest:
     def event_log(self, origin: str) -> EventLog:
         """Return what adds to the run's stream."""
         return EventLog(self.events or self.folder().events, origin, self.relay)
+
+    def room(self, origin: str) -> DiskRoom:
+        """Return what waits for room on the run's disk, and says so in its stream."""
+        return DiskRoom(self.path, self.profile.storage, notify=self.event_log(origin).notified)
 
 
 def run(request: RunRequest, *, rank: int = 0, num_workers: int = 1) -> RunResult:
