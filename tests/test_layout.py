@@ -31,6 +31,7 @@ ROOMS = (
     "preflight",
     "epochs",
     "studies",
+    "archive",
     "api",
     "resume_check",
     "testing",

@@ -6,13 +6,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dure.archive.cleaning import Cleaning
+from dure.archive.comparison import Comparison
+from dure.archive.listing import Listing
 from dure.config import library
 from dure.config.families import trusting
 from dure.config.loading import load_experiment, load_profile, load_space
 from dure.config.rehearsal import with_options
 from dure.config.schema import Profile
 from dure.events import Notify
-from dure.outputs import output_folder, pull
+from dure.outputs import output_folder, outputs, pull
 from dure.runtime.experiment import train
 from dure.runtime.placement import choose_profile
 from dure.studies.plan import StudyPlan
@@ -23,6 +26,9 @@ __all__ = [
     "READERS",
     "catalogue",
     "choose_profile",
+    "clean",
+    "compare",
+    "list_runs",
     "load_config",
     "load_experiment",
     "load_profile",
@@ -174,6 +180,62 @@ def score(
         reading=reading_of(overrides),
         cache_folder=cache_folder(),
     )
+
+
+def compare(
+    *runs: str | Path, metric: str | None = None, output: str | Path | None = None, force: bool = False
+) -> Comparison:
+    """Compare runs and studies, as ``dure compare`` does; see :mod:`dure.archive.comparing`.
+
+    Args:
+        runs: Folders of runs and studies, or patterns of such.
+        metric: What they are compared by; what chose the best checkpoints when not given.
+        output: Folder to write ``comparison.json``, ``.txt`` and ``.png`` into.
+        force: Whether such files that are there are replaced.
+
+    Raises:
+        UserError: There are no two settings to compare, the metric is not known, or a file would be lost.
+    """
+    from dure.archive.comparing import compare as compared
+
+    comparison, settings = compared(runs, metric=metric)
+    if output is not None:
+        from dure.archive.written import write_comparison
+
+        write_comparison(comparison, settings, Path(output), force=force)
+    return comparison
+
+
+def list_runs(*folders: str | Path, state: str | None = None, sort: str = "date") -> Listing:
+    """List the runs and studies in folders, as ``dure runs`` does; see :mod:`dure.archive.listing`.
+
+    Args:
+        folders: Where to look; the outputs when none is given. Of a study its runs are listed.
+        state: Only those in this state.
+        sort: ``date``, ``name``, ``state``, ``score``, ``seconds`` or ``size``.
+
+    Raises:
+        UserError: A folder is not there, or there is no such state or order.
+    """
+    from dure.archive.listing import listing
+
+    return listing([Path(folder) for folder in folders] or [outputs()], state=state, sort=sort)
+
+
+def clean(*folders: str | Path, remove: bool = False) -> Cleaning:
+    """Find what may go from outputs and cache, as ``dure clean`` does, and remove it if that is wanted.
+
+    Args:
+        folders: Where runs and studies lie; the outputs when none is given.
+        remove: Whether it goes.
+
+    Raises:
+        UserError: A folder is not there, or somebody began to work in one.
+    """
+    from dure.archive.cleaning import clean as cleaned
+    from dure.family.corpus import cache_folder
+
+    return cleaned([Path(folder) for folder in folders] or [outputs()], cache_folder(), remove=remove)
 
 
 def catalogue() -> dict[str, dict[str, str]]:
