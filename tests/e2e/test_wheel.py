@@ -111,6 +111,7 @@ def test_the_installed_program_lists_what_was_shipped(dure):
     assert set(json.loads(listed.stdout)["experiments"]) >= names
 
 
+@pytest.mark.slow
 def test_the_installed_program_rehearses(dure):
     done = dure("train", "eenzeenee_t5", "--rehearse", "--json", *TINY)
     assert done.returncode == 0, done.stderr
