@@ -9,8 +9,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
-from scipy.stats import t as student_t
 
 from dure.metrics.metric import Metric
 
@@ -63,6 +61,8 @@ def compare(
     Raises:
         ValueError: The scores do not pair up, there are fewer than two, or one is no number.
     """
+    from scipy.stats import t as student_t
+
     differences = _differences(scores_a, scores_b)
     seen, folds = len(differences), num_folds or len(differences)
     if folds < seen:
@@ -168,6 +168,8 @@ def mcnemar(labels: Sequence[str], predictions_a: Sequence[str], predictions_b: 
     Raises:
         ValueError: The rows do not pair up, or there is none.
     """
+    from scipy.stats import binomtest
+
     _check_pairs(labels, predictions_a, predictions_b)
     only_a = only_b = 0
     for label, a, b in zip(labels, predictions_a, predictions_b, strict=True):
