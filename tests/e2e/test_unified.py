@@ -15,14 +15,14 @@ from .conftest import call
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, ray_address):
+def finished(tmp_path_factory):
     """A finished pipeline, run as a user would."""
     path = tmp_path_factory.mktemp("unified") / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DURE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         outcome = call(
             *("unified-test", "--preset", "tiny", "--samples", "32", "--output", path, "--json"),
-            *("--address", ray_address, "task.sample_label_noise=0.2"),
+            "task.sample_label_noise=0.2",
         )
     assert outcome.code == 0, outcome.err
     return path, json.loads(outcome.out)

@@ -83,6 +83,7 @@ class HearsStudy(StudyListener):
         self.words.hear(message)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_heard_of_at_once_from_a_trial_of_a_batch(
     tiny, cpu, tmp_path, small_disk, ray_address
 ):

@@ -74,6 +74,7 @@ def _read(series: dict[str, str], trial: str) -> dict[tuple[str, str], float]:
     return values
 
 
+@pytest.mark.slow
 def test_a_batch_shows_its_numbers_to_prometheus_and_its_names_to_the_dashboard(
     tiny, cpu, tmp_path, ray_address
 ):

@@ -60,10 +60,8 @@ def seeds_of(base):
     return lambda path: Seeds(SeedsStudy(name="toy", experiment="e"), base)
 
 
-@pytest.mark.parametrize(
-    "made",
-    [seeds_of, *(pytest.param(each, marks=pytest.mark.slow) for each in (batch_of, sweep_of, crossval_of, progressive_of))],
-)  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize("made", [seeds_of, batch_of, sweep_of, crossval_of, progressive_of])
 def test_a_strategy_keeps_the_contract(made, tiny, tmp_path, ray_address) -> None:
     check_strategy(made(tiny("bert", "full")), tmp_path, address=ray_address)
 

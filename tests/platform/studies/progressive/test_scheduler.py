@@ -223,6 +223,7 @@ def test_more_trials_than_fit_run_one_after_the_other_without_a_deadlock(ray_clu
     assert _winner(scheduler, results) == "c1"
 
 
+@pytest.mark.slow
 def test_max_running_holds_from_the_first_trial_on_and_nobody_waits_for_those_that_never_come(
     ray_cluster, tmp_path
 ):
