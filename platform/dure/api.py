@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dure.archive.cleaning import Cleaning
-from dure.archive.comparison import Comparison
-from dure.archive.listing import Listing
 from dure.config import library
 from dure.config.families import trusting
 from dure.config.loading import load_experiment, load_profile, load_space
@@ -21,6 +18,11 @@ from dure.runtime.placement import choose_profile
 from dure.studies.plan import StudyPlan
 from dure.studies.results import StudyResults
 from dure.studies.study import load_study, read_results
+
+if TYPE_CHECKING:
+    from dure.archive.cleaning import Cleaning
+    from dure.archive.comparison import Comparison
+    from dure.archive.listing import Listing
 
 __all__ = [
     "READERS",
