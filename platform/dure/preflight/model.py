@@ -89,6 +89,7 @@ def model_facts(note: Note, family: Family, tokenizer: PreTrainedTokenizerBase |
     from dure.modeling.limits import check_limits
 
     experiment = family.experiment
+    family.register_models()
     with offline():
         config = None if experiment.rehearsal.enabled else _known_config(experiment.model)
         if config is not None:
