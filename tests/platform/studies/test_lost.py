@@ -71,7 +71,7 @@ def test_a_search_that_cannot_be_told_ends_the_sweep_and_the_next_session_tells_
 @pytest.mark.slow
 def test_a_study_whose_folder_vanishes_fails_in_words(tiny, cpu, tmp_path, ray_address):
     experiment, path = tiny("bert", "full"), tmp_path / "study"
-    study = BatchStudy(name="gone", experiments=(experiment.name,))
+    study = BatchStudy(name="gone", experiments=(experiment.name,), metrics=("eval_loss",))
     with pytest.raises(RunError, match="was removed while this went on"):
         run_experiments(
             study, [experiment], profile=cpu, path=path, follower=Removes(path), address=ray_address
@@ -80,7 +80,9 @@ def test_a_study_whose_folder_vanishes_fails_in_words(tiny, cpu, tmp_path, ray_a
 
 def test_a_process_that_dies_behind_its_result_costs_nothing(tiny, tmp_path):
     experiment, path = tiny("bert", "full"), tmp_path / "study"
-    strategy = Batch(BatchStudy(name="one", experiments=(experiment.name,)), [experiment])
+    strategy = Batch(
+        BatchStudy(name="one", experiments=(experiment.name,), metrics=("eval_loss",)), [experiment]
+    )
     board = Board(strategy, strategy.trials(), path, StudyListener(), None, limit=0)
     folder = board.status(experiment.name).path
     folder.mkdir(parents=True)
@@ -93,7 +95,9 @@ def test_a_process_that_dies_behind_its_result_costs_nothing(tiny, tmp_path):
 
 def test_what_a_callback_raises_ends_the_study_at_the_end_of_the_step(tiny, tmp_path):
     experiment, path = tiny("bert", "full"), tmp_path / "study"
-    strategy = Batch(BatchStudy(name="one", experiments=(experiment.name,)), [experiment])
+    strategy = Batch(
+        BatchStudy(name="one", experiments=(experiment.name,), metrics=("eval_loss",)), [experiment]
+    )
     board = Board(strategy, strategy.trials(), path, StudyListener(), None, limit=0)
     trial = died_trial(experiment.name, tmp_path)
     (tmp_path / "study").write_text("a file where the folder was", encoding="utf-8")
