@@ -23,16 +23,16 @@ def best_metric(note: Note, family: Family) -> None:
 
 def sources(note: Note, family: Family) -> dict[str, Source]:
     """Return the table that each split is read from, when all are there and belong together."""
-    from dure.config.data import SAMPLE
     from dure.family.corpus import check_sources
+    from dure.family.splits import sources_of
 
     check_sources(family.experiment)
-    data = family.experiment.data
-    found: dict[str, Source] = {"train": data.train}
-    if data.fold is None:
-        test = SAMPLE if data.test is None and data.train == SAMPLE else data.test
-        found |= {split: source for split, source in (("dev", data.dev), ("test", test)) if source}
-    note.found = ", ".join(f"{split}: {source_name(source)}" for split, source in found.items())
+    found = sources_of(family)
+    parts = [
+        f"{split}: {getattr(family.experiment.data, split)} of train"
+        for split in family.experiment.data.parts
+    ]
+    note.found = ", ".join((*(f"{split}: {source_name(source)}" for split, source in found.items()), *parts))
     return found
 
 

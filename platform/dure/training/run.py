@@ -243,7 +243,13 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
     if worker.is_main:
         write_json(
             folder.environment,
-            describe_environment(experiment, profile, data=corpus.hashes, num_workers=worker.num_workers),
+            describe_environment(
+                experiment,
+                profile,
+                data=corpus.hashes,
+                split=corpus.split,
+                num_workers=worker.num_workers,
+            ),
         )
     set_seed(experiment.experiment.seed)
     model = family.load_model(corpus.tokenizer, profile)
