@@ -81,7 +81,11 @@ class Emotion(Transfer):
         self.classes = classes_of(tables["train"], "label", self.separator)
         for split, table in tables.items():
             if split != "train":
-                check_classes(table, "label", self.classes, self.separator)
+                self.check_targets(table)
+
+    def check_targets(self, table: Table) -> None:
+        """Refuse a table with a class that the model does not know."""
+        check_classes(table, "label", self.classes, self.separator)
 
     def load_tokenizer(self, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
         """Load the checkpoint's tokenizer, or train the rehearsal's on cleaned texts."""

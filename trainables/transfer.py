@@ -72,7 +72,11 @@ class Transfer(Family):
         self.classes = classes_of(tables["train"], "label")
         for split, table in tables.items():
             if split != "train":
-                check_classes(table, "label", self.classes)
+                self.check_targets(table)
+
+    def check_targets(self, table: Table) -> None:
+        """Refuse a table with a class that the model does not know."""
+        check_classes(table, "label", self.classes)
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the encoder with a head over the classes."""

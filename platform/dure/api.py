@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from dure.config.families import trusting
 from dure.config.loading import load_experiment, load_profile, load_space
 from dure.config.rehearsal import with_options
 from dure.config.schema import Profile
+from dure.errors import UserError
 from dure.events import Notify
 from dure.outputs import output_folder, pull
 from dure.runtime.experiment import train
@@ -37,6 +39,8 @@ __all__ = [
     "with_options",
 ]
 
+logger = logging.getLogger(__name__)
+
 load_config = load_experiment
 READERS: dict[library.Kind, Callable[[str], Any]] = {
     "experiment": load_experiment,
@@ -45,6 +49,11 @@ READERS: dict[library.Kind, Callable[[str], Any]] = {
     "profile": load_profile,
 }
 """How a YAML file of each kind is read, by its name or path."""
+
+
+def machine(profile: str | Profile | None, notify: Notify = logger.info) -> Profile:
+    """Return the machine: a profile as it is, one by name or file, or the one that this machine is recognised as."""
+    return profile if isinstance(profile, Profile) else choose_profile(profile, notify)
 
 
 def run(
@@ -95,48 +104,98 @@ def run(
 
 
 def predict(
-    run: Path,
-    source: str | Path,
-    output: Path,
+    run: str | Path,
+    source: str | Path | Sequence[str | Mapping[str, str]],
+    output: str | Path | None = None,
     *,
     overrides: Sequence[str] = (),
     force: bool = False,
     fold: int | None = None,
-    profile: Profile,
-    progress: Callable[[int, int], None],
-    notify: Notify,
+    profile: str | Profile | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    notify: Notify = logger.info,
     trust_code: bool = False,
-) -> dict[str, Any]:
-    """Predict a table with the final model of a run, or with all folds of a cross-validation.
+) -> Any:
+    """Predict texts, or a table, with the final model of a run or with all folds of a cross-validation.
 
     Args:
         run: Folder of a run or of an experiment's cross-validation.
-        source: Table to predict.
-        output: File to write: .csv, .tsv, .jsonl or .xlsx.
+        source: Texts, ``["문장", …]``, or mappings from role to text; or the table to predict.
+        output: File to write: .csv, .tsv, .jsonl or .xlsx; only for a table, which needs one.
         overrides: ``data.key=value`` texts of how the table is read.
         force: Whether a file that is there is replaced.
         fold: Take the model of this fold only.
-        profile: The machine.
+        profile: The machine, by name or file; recognised when not given.
         progress: Gets rows done and rows in all.
         notify: Gets one-line messages.
         trust_code: Import the family that the run's folder names also when it did not come with dure.
 
+    Returns:
+        For texts what is predicted of each, a dictionary by column; for a table ``rows``, ``skipped``, ``output`` and
+        ``models``.
+
     Raises:
         UserError: See ``dure.family.predicting``; or there is no such fold.
     """
-    from dure.family.predicting import predict_file
+    from dure.family.predicting import predict_file, predict_texts
     from dure.studies.crossval.driver import fold_runs
 
     with trusting(trust_code):
-        return predict_file(
-            fold_runs(run, fold),
-            str(source),
-            output,
-            overrides=overrides,
-            force=force,
-            profile=profile,
-            progress=progress,
-            notify=notify,
+        runs = fold_runs(Path(run), fold)
+        heard: Any = {"profile": machine(profile, notify), "progress": progress, "notify": notify}
+        if not isinstance(source, str | Path):
+            return predict_texts(runs, source, **heard)
+        if output is None:
+            raise UserError(
+                "no file is named that the predictions of a table go into",
+                where="--output",
+                expected="a .csv, .tsv, .jsonl or .xlsx",
+                hint=f"dure predict {run} {source} -o predictions.csv",
+            )
+        return predict_file(runs, str(source), Path(output), overrides=overrides, force=force, **heard)
+
+
+def evaluate(
+    run: str | Path,
+    table: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    fold: int | None = None,
+    profile: str | Profile | None = None,
+    notify: Notify = logger.info,
+    trust_code: bool = False,
+) -> dict[str, Any]:
+    """Score the final model of a run on a table with targets; see ``dure.training.evaluating``.
+
+    Args:
+        run: Folder of a run; of a cross-validation with ``fold``.
+        table: The table.
+        overrides: ``data.key=value`` texts of how it is read, over what the run was trained with.
+        fold: Take the model of this fold.
+        profile: The machine, by name or file; recognised when not given.
+        notify: Gets one-line messages.
+        trust_code: Import the family that the run's folder names also when it did not come with dure.
+
+    Returns:
+        ``metrics`` by name, and what they are of: ``run``, ``model``, ``table``, ``rows``, ``data`` (hash of the rows),
+        ``notes`` (such as the tokeniser of ROUGE).
+
+    Raises:
+        UserError: The folder holds no finished run, or the table is not what the family needs.
+    """
+    from dure.studies.crossval.driver import fold_runs
+    from dure.training.evaluating import evaluate_table
+
+    with trusting(trust_code):
+        runs = fold_runs(Path(run), fold)
+        if len(runs) > 1:
+            raise UserError(
+                f"this is a cross-validation of {len(runs)} folds, each with a model of its own",
+                where=str(run),
+                hint="--fold 1 evaluates that of one fold",
+            )
+        return evaluate_table(
+            runs[0], str(table), overrides=overrides, profile=machine(profile, notify), notify=notify
         )
 
 

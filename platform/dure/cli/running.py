@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dure.cli.printing import print_json, print_result, print_yaml
+from dure.cli.printing import notify, print_json, print_result, print_yaml
 from dure.errors import RunError
 
 if TYPE_CHECKING:
     from dure.config.schema import Experiment
     from dure.studies.life_cycle import Asked
     from dure.studies.plan import StudyPlan
+
+
+def say_next(*commands: str) -> None:
+    """Say what a user might do next, as commands."""
+    for place, command in enumerate(commands):
+        notify(f"{'next: ' if place == 0 else '      '}{command}")
 
 
 def run_study(study: StudyPlan, asked: Asked, *, as_json: bool) -> int:
@@ -24,7 +30,9 @@ def run_study(study: StudyPlan, asked: Asked, *, as_json: bool) -> int:
         return 0
     with terminal() as screen:
         results = life_cycle.run(study, asked, screen=screen)
-    print_result(results.as_json(), study.kind_of().table(results), as_json=as_json)
+    kind = study.kind_of()
+    print_result(results.as_json(), kind.table(results), as_json=as_json)
+    say_next(*kind.next_commands(results))
     return 0 if results.state == "completed" else 1
 
 
@@ -34,6 +42,7 @@ def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> in
     from dure.outputs import output_folder, working_folder
     from dure.preflight.before import before_run, check_settings, files_of_run
     from dure.reporting.console import RunConsole, terminal
+    from dure.reporting.figures import shown_path
     from dure.reporting.summary import result_report
     from dure.runs.folder import RunFolder
     from dure.runtime.experiment import train
@@ -74,4 +83,9 @@ def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> in
             raise
     values = {**result.as_dict(), "path": str(path)}
     print_result(values, result_report(values), as_json=as_json)
+    if result.state == "completed":
+        say_next(
+            f'dure predict {shown_path(path)} --text "…"',
+            f"dure evaluate {shown_path(path)} TABLE",
+        )
     return 0 if result.state == "completed" else 1

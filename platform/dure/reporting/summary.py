@@ -61,6 +61,25 @@ def result_report(result: Mapping[str, Any]) -> Group:
     return Group(*tables)
 
 
+def evaluation_report(found: Mapping[str, Any]) -> Group:
+    """Return what a terminal shows of a model's scores on a table; ``found`` is what ``dure evaluate`` found."""
+    metrics: Mapping[str, Figure] = found["metrics"]
+    keys = [key for key in metrics if class_figure(key) is None and not is_speed(key)]
+    defined = {key: recorded(found, key) for key in keys}
+    columns = [
+        Column("metric", [Text(metric_label(defined[key])) for key in keys], is_text=True),
+        Column("value", [Text(metric_figure(defined[key], metrics[key])) for key in keys]),
+    ]
+    notes = [
+        f"model: {shown_path(found['model'])}",
+        f"rows: {found['rows']:,} of {found['table']}, SHA-256 {found['data'][:12]}…",
+        *(f"{key.replace('_', ' ')}: {value}" for key, value in found["notes"].items() if "[" not in key),
+    ]
+    tables: list[RenderableType] = [FittedTable(columns, f"{found['experiment']} on {found['table']}", notes)]
+    classes = class_table(found)
+    return Group(*tables, *([] if classes is None else [Text(), classes]))
+
+
 def class_table(result: Mapping[str, Any]) -> FittedTable | None:
     """Return the validation figures of every class, or None when there are no classes."""
     classes: dict[str, dict[str, Figure]] = {}

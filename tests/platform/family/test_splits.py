@@ -45,7 +45,8 @@ def test_parts_hold_every_row_once_and_no_text_on_two_sides(rows, dev, test, see
     found = cut_parts(table, ROLES, {"dev": dev, "test": test}, seed)
     assert sorted(np.concatenate([*found.values()]).tolist()) == list(range(len(rows)))
     sides = [set(groups[numbers].tolist()) for numbers in found.values()]
-    assert all(sides) and sum(map(len, sides)) == len(set().union(*sides))
+    assert all(sides)
+    assert sum(map(len, sides)) == len(set().union(*sides))
     again = cut_parts(table, ROLES, {"dev": dev, "test": test}, seed)
     assert all(np.array_equal(found[split], again[split]) for split in found)
 
@@ -81,7 +82,7 @@ def test_a_part_is_a_percentage_and_everything_else_a_file(said, kept):
     "said", [{"dev": "150%"}, {"dev": "0%"}, {"test": "100%"}, {"dev": "60%", "test": "40%"}]
 )
 def test_a_part_leaves_rows_to_train(said):
-    with pytest.raises(ValueError, match="part below 100 %|no row trains"):
+    with pytest.raises(ValueError, match=r"part below 100 %|no row trains"):
         DataConfig(**said)
 
 
@@ -102,9 +103,11 @@ def test_runs_of_all_seeds_have_one_split_which_the_record_names_and_a_resumptio
     runs = [base, base.with_({"experiment.seed": 7})]
     told: list[str] = []
     found = [load_corpus(load_family(each), notify=told.append) for each in runs]
-    assert found[0].split == found[1].split and found[0].hashes == found[1].hashes
+    assert found[0].split == found[1].split
+    assert found[0].hashes == found[1].hashes
     sizes = {split: len(getattr(found[0], split)) for split in ("train", "dev", "test")}
-    assert found[0].split["rows"] == sizes and sum(sizes.values()) == 200
+    assert found[0].split["rows"] == sizes
+    assert sum(sizes.values()) == 200
     assert any("no text on two sides" in line for line in told)
 
     write_json(tmp_path / "run" / "environment.json", {"data": found[0].hashes, "split": found[0].split})
