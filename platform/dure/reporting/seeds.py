@@ -32,7 +32,12 @@ def seeds_table(record: Mapping[str, Any]) -> FittedTable:
     ]
     label = metric_label(metrics[0]).removesuffix(" %")
     title = f"{record['study']} · mean ± standard deviation over seeds, ranked by {label}"
-    return FittedTable(columns, title, elsewhere="experiment_summary.txt")
+    notes = [row["sentence"] for row in record["comparisons"]]
+    baselines = [row["baseline"] for row in rows if row["baseline"] is not None]
+    if baselines:
+        beaten = "" if record["best"] else ", which no setting is better than"
+        notes.append(f"trivial baseline: {metric_figure(metrics[0], baselines[0])}{beaten}")
+    return FittedTable(columns, title, notes, elsewhere="experiment_summary.txt")
 
 
 def _mean(metric: Metric, row: Mapping[str, Any]) -> Text:

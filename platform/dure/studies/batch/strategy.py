@@ -10,7 +10,7 @@ from dure.errors import UserError, nearest
 from dure.events import TrialStatus
 from dure.metrics.metric import Metric, choosable, definitions, undeclared
 from dure.studies.batch.plan import BatchStudy
-from dure.studies.batch.seeds import best_setting, settings_of
+from dure.studies.batch.seeds import best_setting, comparisons_of, settings_of
 from dure.studies.strategy import Strategy, TrialPlan
 
 
@@ -42,7 +42,12 @@ class Batch(Strategy[BatchStudy]):
         shared = {"metrics": list(self.study.metrics), "definitions": definitions(self.metrics)}
         if self.study.seeds is not None:
             settings = settings_of(self.study, self.experiments, trials, self.metrics)
-            return {**shared, "best": best_setting(settings, metric), "settings": settings}
+            return {
+                **shared,
+                "best": best_setting(settings, metric),
+                "settings": settings,
+                "comparisons": comparisons_of(settings, trials, metric),
+            }
         scores = {
             trial.name: value
             for trial in trials
