@@ -13,6 +13,7 @@ ENGINE = ROOT / "platform" / "dure"
 ROOMS = (
     "secrets",
     "errors",
+    "logging",
     "signals",
     "files",
     "config",
@@ -31,6 +32,7 @@ ROOMS = (
     "preflight",
     "epochs",
     "studies",
+    "running",
     "api",
     "resume_check",
     "testing",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -24,6 +23,7 @@ from transformers import (
 from dure.config.schema import Experiment, Profile
 from dure.config.section import Section
 from dure.data.collating import Batch, TextPairs
+from dure.data.dialogues import lead
 from dure.data.encoding import token_ids
 from dure.data.tables import Role
 from dure.errors import UserError
@@ -37,7 +37,6 @@ from dure.modeling.task import SEQ2SEQ
 from trainables.samples.dialogues import Dialogue, dialogue_corpus
 
 _ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_sum")
-_SENTENCE_END = re.compile(r"(?<=[.!?。])\s")
 
 
 class SummarizationOptions(Section):
@@ -99,7 +98,7 @@ class Summarization(Family):
             features |= {
                 "labels": labels,
                 "reference": list(rows["target"]),
-                "lead": [_lead(text) for text in rows["text"]],
+                "lead": [lead(text) for text in rows["text"]],
                 "truncated": [either or other for either, other in zip(cut, cut_labels, strict=True)],
             }
         if "id" in rows:
@@ -202,13 +201,6 @@ class Summarization(Family):
         dropped = set(tokenizer.all_special_ids) - kept
         rows = [[int(token) for token in row if token >= 0 and int(token) not in dropped] for row in ids]
         return [text.strip() for text in tokenizer.batch_decode(rows, skip_special_tokens=False)]
-
-
-def _lead(text: str) -> str:
-    """Return the first line, which is a dialogue's first utterance; of a text in one line the first sentence."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    lead = lines[0] if len(lines) > 1 else _SENTENCE_END.split(text.strip(), maxsplit=1)[0]
-    return lead.strip()
 
 
 @cache

@@ -10,30 +10,44 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dure.api import (
+        batch,
+        crossval,
+        evaluate,
         load_config,
         load_profile,
         load_study,
         predict,
+        progressive,
         read_results,
         run,
         score,
+        sweep,
         train,
+        unified,
+        validate,
         with_options,
     )
     from dure.notebook import create_trainer, load_datasets, load_model_and_tokenizer
 
 __all__ = [
+    "batch",
     "create_trainer",
+    "crossval",
+    "evaluate",
     "load_config",
     "load_datasets",
     "load_model_and_tokenizer",
     "load_profile",
     "load_study",
     "predict",
+    "progressive",
     "read_results",
     "run",
     "score",
+    "sweep",
     "train",
+    "unified",
+    "validate",
     "with_options",
 ]
 

@@ -15,27 +15,33 @@ from dure.config.schema import Profile
 from dure.errors import UserError
 from dure.events import Notify
 from dure.outputs import output_folder, pull
-from dure.runtime.experiment import train
+from dure.running import TrainedRun, batch, crossval, progressive, run, sweep, train, unified
 from dure.runtime.placement import choose_profile
-from dure.studies.plan import StudyPlan
-from dure.studies.results import StudyResults
 from dure.studies.study import load_study, read_results
 
 __all__ = [
     "READERS",
+    "TrainedRun",
+    "batch",
     "catalogue",
     "choose_profile",
+    "crossval",
+    "evaluate",
     "load_config",
     "load_experiment",
     "load_profile",
     "load_study",
     "output_folder",
     "predict",
+    "progressive",
     "pull",
     "read_results",
     "run",
     "score",
+    "sweep",
     "train",
+    "unified",
+    "validate",
     "with_options",
 ]
 
@@ -54,53 +60,6 @@ READERS: dict[library.Kind, Callable[[str], Any]] = {
 def machine(profile: str | Profile | None, notify: Notify = logger.info) -> Profile:
     """Return the machine: a profile as it is, one by name or file, or the one that this machine is recognised as."""
     return profile if isinstance(profile, Profile) else choose_profile(profile, notify)
-
-
-def run(
-    study: str | StudyPlan,
-    overrides: Sequence[str] = (),
-    *,
-    profile: str | None = None,
-    address: str | None = None,
-    output: Path | None = None,
-    resume: bool = False,
-    rehearse: bool = False,
-    one_epoch: bool = False,
-    samples: int | None = None,
-) -> StudyResults:
-    """Run a study of any kind, as ``dure run`` does, and return its record.
-
-    Args:
-        study: A study, or its name or file.
-        overrides: ``a.b=value`` texts, laid over its experiments after its own.
-        profile: Machine profile by name or file; recognised when not given.
-        address: Ray cluster to join.
-        output: Folder of the study.
-        resume: Continue in ``output``, or in the newest folder of the study's name.
-        rehearse: A miniature model on few rows for few steps.
-        one_epoch: One pass over the data.
-        samples: Use at most so many training rows, and validation rows.
-
-    Raises:
-        UserError: Something that was given is wrong; nothing has started.
-        RunError: Ray does not start, or a step failed.
-    """
-    from dure.reporting.console import terminal
-    from dure.studies import life_cycle
-
-    plan = load_study(study) if isinstance(study, str) else study
-    with terminal() as screen:
-        asked = life_cycle.Asked(
-            profile=profile,
-            address=address,
-            output=output,
-            resume=resume,
-            rehearse=rehearse,
-            one_epoch=one_epoch,
-            samples=samples,
-            notify=screen.say,
-        )
-        return life_cycle.run(plan.with_overrides(overrides), asked, screen=screen)
 
 
 def predict(
@@ -233,6 +192,48 @@ def score(
         reading=reading_of(overrides),
         cache_folder=cache_folder(),
     )
+
+
+def validate(
+    experiment: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    profile: str | None = None,
+    checkpoint: str | Path | None = None,
+    output: str | Path | None = None,
+    rehearse: bool = False,
+    trust_code: bool = False,
+    notify: Notify = logger.info,
+) -> dict[str, Any]:
+    """Check environment, configuration, rows and checkpoints, as ``dure validate`` does; nothing is trained.
+
+    Args:
+        experiment: Name or file; only the environment is checked when neither it nor a checkpoint is given.
+        overrides: ``a.b=value`` texts for it.
+        profile: Machine profile by name or file; recognised when not given.
+        checkpoint: Folder of a run, a checkpoint or a model, or a file of weights.
+        output: Folder that a run would write to.
+        rehearse: Check the rehearsal of the experiment.
+        trust_code: Import the family that the folder of ``checkpoint`` names also when it did not come with dure.
+        notify: Gets a line on what is looked at.
+
+    Returns:
+        ``num_ok``, ``num_failed``, ``num_skipped`` and ``checks``; a mistake is a failed check, and raises nothing.
+    """
+    from dure import preflight
+
+    checks = preflight.validate(
+        None if experiment is None else str(experiment),
+        overrides,
+        profile=profile,
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+        output=None if output is None else Path(output),
+        rehearse=rehearse,
+        trust_code=trust_code,
+        readers=READERS,
+        notify=notify,
+    )
+    return preflight.as_record(checks)
 
 
 def catalogue() -> dict[str, dict[str, str]]:

@@ -37,7 +37,7 @@ def settings(incomplete: str) -> list[str]:
     if "=" in incomplete:
         return []
     depth = incomplete.count(".") + 1
-    found = {}
+    found: dict[str, None] = {}
     for key in dotted_keys(Experiment, with_sections=True):
         parts = key.split(".")
         if len(parts) == depth and key.startswith(incomplete):

@@ -77,7 +77,9 @@ def evaluation_report(found: Mapping[str, Any]) -> Group:
     ]
     tables: list[RenderableType] = [FittedTable(columns, f"{found['experiment']} on {found['table']}", notes)]
     classes = class_table(found)
-    return Group(*tables, *([] if classes is None else [Text(), classes]))
+    if classes is not None:
+        tables += [Text(), classes]
+    return Group(*tables)
 
 
 def class_table(result: Mapping[str, Any]) -> FittedTable | None:

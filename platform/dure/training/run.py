@@ -114,7 +114,7 @@ def run(request: RunRequest, *, rank: int = 0, num_workers: int = 1) -> RunResul
     with (
         captured_output(log),
         _in_storage(request, folder, worker) as request,
-        _recorded(request, folder, worker),
+        recorded(request, folder, worker),
         memory.Usage(request.profile.device) as usage,
     ):
         try:
@@ -185,7 +185,7 @@ def _in_storage(request: RunRequest, folder: RunFolder, worker: Worker) -> Itera
 
 
 @contextmanager
-def _recorded(request: RunRequest, folder: RunFolder, worker: Worker) -> Iterator[None]:
+def recorded(request: RunRequest, folder: RunFolder, worker: Worker) -> Iterator[None]:
     """Write and pass on a failed result when the body raises, then let the error go on."""
     if worker.is_main:
         folder.result.unlink(missing_ok=True)
@@ -268,6 +268,31 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
         group=request.group,
         worker=worker,
     )
+    result, _ = trained(request, trainer, corpus, usage)
+    room = trainer.room
+    del model, trainer
+    memory.release()
+    kept = memory.allocated_mb(profile.device) - device_before
+    result = replace(result, metrics={**result.metrics, "unreleased_memory_mb": round(max(0.0, kept), 1)})
+    if worker.is_main:
+        settle(request, result, room)
+    return result
+
+
+def trained(
+    request: RunRequest, trainer: ModelTrainer, corpus: Corpus, usage: memory.Usage
+) -> tuple[RunResult, dict[str, Any]]:
+    """Train to the end, and leave what is asked for beside the model.
+
+    Returns:
+        The result, which is not written yet, and what :meth:`ModelTrainer.train` returned.
+
+    Raises:
+        UserError: As ``ModelTrainer.train``.
+        RunError: As ``ModelTrainer.train``.
+        StopRequested: A stop was asked for, and a checkpoint was saved.
+    """
+    folder, worker, family = trainer.folder, trainer.worker, trainer.family
     outcome = trainer.train(resume=request.resume)
     worker.stop.check(outcome["steps"])
     tested = {} if corpus.test is None else trainer.test(corpus.test)
@@ -281,20 +306,22 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
         with trainer.whole_model() as model:
             if worker.is_main:
                 write_predictions(folder.predictions, family, model, corpus)
-    result = _completed(request, family, corpus, outcome | {"tested": tested}, usage)
-    room = trainer.room
-    del model, trainer
-    memory.release()
-    kept = memory.allocated_mb(profile.device) - device_before
-    result = replace(result, metrics={**result.metrics, "unreleased_memory_mb": round(max(0.0, kept), 1)})
-    if worker.is_main:
-        if not all(file.is_file() for file in (folder.experiment, folder.environment, folder.metrics)):
-            raise vanished(folder.path)
-        room.write_alone("the result", lambda: folder.write_result(result))
-        room.keep_to_budget()
-        for listener in request.listeners:
-            listener.finished(result)
-    return result
+    return _completed(request, family, corpus, outcome | {"tested": tested}, usage), outcome
+
+
+def settle(request: RunRequest, result: RunResult, room: DiskRoom) -> None:
+    """Write the result of a run that came to its end, and pass it on.
+
+    Raises:
+        RunError: The folder of the run was removed meanwhile.
+    """
+    folder = request.folder()
+    if not all(file.is_file() for file in (folder.experiment, folder.environment, folder.metrics)):
+        raise vanished(folder.path)
+    room.write_alone("the result", lambda: folder.write_result(result))
+    room.keep_to_budget()
+    for listener in request.listeners:
+        listener.finished(result)
 
 
 def _completed(
