@@ -181,7 +181,8 @@ def create_trainer(
     """
     heard = logger or logging.getLogger(__name__)
     if use_wandb is not None:
-        config = config.with_({"wandb.enabled": use_wandb}, "use_wandb")
+        others = [name for name in config.tracking if name != "wandb"]
+        config = config.with_({"wandb.enabled": use_wandb, "tracking": others}, "use_wandb")
     chosen = machine(profile, heard.info)
     given = resume if resume is not None else output
     path = output_folder(config.name, None if given is None else Path(given), resume=resume is not None)

@@ -17,6 +17,7 @@ from dure.events import Notify
 from dure.family import load_family
 from dure.preflight.checks import CannotTellError, Note
 from dure.preflight.settings import batch, best_metric, foretold, sources
+from dure.reporting.tracking import check_trackers
 from dure.runs.budget import bytes_in
 from dure.runs.folder import RunFolder
 from dure.runs.resuming import started_with
@@ -79,6 +80,7 @@ def check_settings(experiments: Sequence[Experiment], *, with_tables: bool = Tru
         cache_folder()
     for experiment in experiments:
         family = load_family(experiment)
+        check_trackers(experiment)
         best_metric(Note(), family)
         if with_tables:
             sources(Note(), family)

@@ -18,7 +18,7 @@ from dure.config.schema import Experiment, Profile
 
 _PACKAGES = (
     "dure", "torch", "transformers", "ray", "peft", "accelerate", "bitsandbytes", "deepspeed", "datasets",
-    "tokenizers", "kiwipiepy", "rouge-score", "optuna", "wandb", "numpy",
+    "tokenizers", "kiwipiepy", "rouge-score", "optuna", "wandb", "tensorboard", "mlflow-skinny", "numpy",
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from dure.errors import UserError
 from dure.runs.folder import RunFolder
 
 FREE = (
-    *("experiment.description", "experiment.tags", "wandb.*", "model.use_unsloth"),
+    *("experiment.description", "experiment.tags", "tracking", "wandb.*", "mlflow.*", "model.use_unsloth"),
     *("training.num_data_workers", "training.log_every", "training.save_total_limit", "training.on_oom"),
 )
 """Settings that change no number of a run; ``on_oom`` only decides whether there are any after memory ran out."""

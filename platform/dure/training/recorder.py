@@ -161,3 +161,16 @@ def check_last_loss(file: Path, experiment: Experiment) -> None:
             f"the training loss became NaN or infinite; lower training.learning_rate "
             f"({experiment.training.learning_rate:g}) or set training.precision=fp32"
         )
+
+
+def mean_training_loss(file: Path) -> float | None:
+    """Return the training loss as a mean over all steps, of the records of a run; None before the first.
+
+    A record holds the mean since the one before.
+    """
+    total, done = 0.0, 0
+    for record in read_json_lines(file):
+        if record["kind"] == "train" and record.get("loss") is not None and record["step"] > done:
+            total += float(record["loss"]) * (record["step"] - done)
+            done = record["step"]
+    return total / done if done else None

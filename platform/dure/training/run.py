@@ -336,6 +336,8 @@ def _completed(
             **outcome["untrained_metrics"],
             **outcome["tested"],
             **outcome["speed"],
+            **({} if outcome["train_loss"] is None else {"train_loss": outcome["train_loss"]}),
+            "train_runtime": round(outcome["seconds"], 3),
             **_baseline(family, corpus),
             **family.metric_notes(),
             **({} if request.experiment.training.ema is None else {"final_weights": "ema"}),
