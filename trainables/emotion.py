@@ -15,7 +15,6 @@ from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBas
 
 from dure.config.scalars import Bool, Float, Text
 from dure.config.schema import Experiment, Profile
-from dure.config.section import Section
 from dure.data.cleaning import CleaningConfig, cleaned
 from dure.data.collating import LabelRows, PaddedRows, multi_hot
 from dure.data.labels import ClassIndex, check_classes, classes_of, labels_in
@@ -27,12 +26,12 @@ from dure.modeling.loading import load_model
 from dure.modeling.objectives import LabelCrossEntropy, Objective, balanced_weights
 from dure.modeling.task import classification
 from trainables.samples.emotions import Feeling, emotion_corpus
-from trainables.transfer import CLASS_METRICS, Transfer, classes_of_model
+from trainables.transfer import CLASS_METRICS, Transfer, TransferOptions, classes_of_model
 
 _OVERALL = ("subset_accuracy", "micro_f1", "macro_f1")
 
 
-class EmotionOptions(Section):
+class EmotionOptions(TransferOptions):
     """What ``task:`` of an emotion experiment may say."""
 
     multi_label: Bool = False
@@ -49,6 +48,8 @@ class EmotionOptions(Section):
         alone = sorted({"label_separator", "threshold"} & self.model_fields_set)
         if alone and not self.multi_label:
             raise ValueError(f"{alone[0]} is for multi_label: true, where a text may have several labels")
+        if self.multi_label and self.metrics:
+            raise ValueError("metrics are for one label in a text, and not for multi_label: true")
         return self
 
 

@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from dure.config.scalars import Text
 from dure.config.schema import Experiment, Profile
 from dure.config.section import Section
 from dure.data.collating import Batch, TextPairs
@@ -28,6 +29,7 @@ from dure.data.encoding import token_ids
 from dure.data.tables import Role
 from dure.errors import UserError
 from dure.family import Family, Features, Rows
+from dure.metrics.library_metric import LibraryMetrics
 from dure.metrics.metric import Metric
 from dure.metrics.rouge import rouge
 from dure.metrics.tokenizers import TokenizerName, get_tokenizer
@@ -45,6 +47,8 @@ class SummarizationOptions(Section):
     rouge_tokenizer: TokenizerName = "morpheme"
     """How ROUGE cuts text: ``morpheme`` for Korean, ``default`` for English, ``whitespace`` as ``str.split``,
     ``whitespace_markers`` with markers cut from the particles behind them, or ``character``."""
+    metrics: tuple[Text, ...] = ()
+    """Further metrics of the ``evaluate`` library at validation, by the folder of their script or by name."""
 
 
 class Summarization(Family):
@@ -58,7 +62,7 @@ class Summarization(Family):
         Role("target", "summary"),
     )
     predicts = validates = "text"
-    metrics = (
+    metrics: tuple[Metric, ...] = (
         *(Metric(f"eval_{name}", "max", "percent" if name == "rouge_sum" else "share") for name in _ROUGE),
         Metric("eval_num_empty_predictions", "min", "count"),
         Metric("eval_mean_generated_tokens", None),
@@ -72,6 +76,8 @@ class Summarization(Family):
             raise UserError(
                 error.problem, where="task.rouge_tokenizer", expected=error.expected, hint=error.hint
             ) from None
+        self.library = LibraryMetrics(self.options.metrics, "task.metrics")
+        self.metrics = (*self.metrics, *self.library.declared())
 
     def sample(self, split: str) -> list[dict[str, str]]:
         """Return the embedded Korean dialogues with their summaries."""
@@ -135,7 +141,10 @@ class Summarization(Family):
 
         def score(prediction: EvalPrediction) -> dict[str, float]:
             ids = prediction.predictions
-            scores = self._scores(self._decoded(tokenizer, ids), references)
+            texts = self._decoded(tokenizer, ids)
+            scores = self._scores(texts, references) | self.library.scores(
+                texts, [[reference] for reference in references]
+            )
             generated = (numpy.asarray(ids) != tokenizer.pad_token_id) & (numpy.asarray(ids) >= 0)
             return {
                 **scores,

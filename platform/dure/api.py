@@ -159,38 +159,26 @@ def evaluate(
 
 
 def score(
-    predictions: Path,
-    references: Path,
-    *,
-    id_column: str = "fname",
-    prediction_column: str = "summary",
-    reference_columns: Sequence[str] = ("summary",),
-    tokenizer: Any = "morpheme",
-    special_tokens: Sequence[str] = (),
-    task: Any = "summarization",
-    multi_reference: Any = "best",
-    overrides: Sequence[str] = (),
+    predictions: str | Path, references: str | Path, *, overrides: Sequence[str] = (), **options: Any
 ) -> dict[str, Any]:
-    """Score a table of predictions against a table of references; see ``dure.metrics.scoring``.
+    """Score a table of predictions against a table of references, as ``dure score`` does.
 
-    ``overrides`` are ``data.key=value`` texts of how both tables are read.
+    Args:
+        predictions: Table of predictions.
+        references: Table of what is true.
+        overrides: ``data.key=value`` texts of how both tables are read.
+        options: What :func:`dure.metrics.scoring.score_files` takes: columns, tokenizer, task, metrics.
     """
     from dure.config.loading import reading_of
     from dure.family.corpus import cache_folder
     from dure.metrics.scoring import score_files
 
     return score_files(
-        predictions,
-        references,
-        id_column=id_column,
-        prediction_column=prediction_column,
-        reference_columns=reference_columns,
-        tokenizer=tokenizer,
-        special_tokens=special_tokens,
-        task=task,
-        multi_reference=multi_reference,
+        Path(predictions),
+        Path(references),
         reading=reading_of(overrides),
         cache_folder=cache_folder(),
+        **options,
     )
 
 

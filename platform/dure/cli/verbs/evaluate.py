@@ -8,7 +8,7 @@ import typer
 
 from dure.cli import options
 from dure.cli.app import verb
-from dure.cli.printing import notify, print_result
+from dure.cli.printing import print_result
 
 
 @verb("evaluate", place=195)
@@ -25,15 +25,17 @@ def evaluate(
 ) -> None:
     """Score the final model of a run on a table, with the metrics of its validation."""
     from dure import api
+    from dure.reporting.console import progress_bar
     from dure.reporting.summary import evaluation_report
 
-    found = api.evaluate(
-        run,
-        table,
-        overrides=overrides or (),
-        fold=fold,
-        profile=profile,
-        notify=notify,
-        trust_code=trust_code,
-    )
+    with progress_bar("evaluating") as progress:
+        found = api.evaluate(
+            run,
+            table,
+            overrides=overrides or (),
+            fold=fold,
+            profile=profile,
+            notify=progress.say,
+            trust_code=trust_code,
+        )
     print_result(found, evaluation_report(found), as_json=as_json)

@@ -10,7 +10,7 @@ import typer
 
 from dure.cli import options
 from dure.cli.app import verb
-from dure.cli.printing import notify, print_result, print_text
+from dure.cli.printing import print_result, print_text
 from dure.errors import UserError
 from dure.runs.folder import PROBABILITY
 
@@ -70,7 +70,7 @@ def predict(
             fold=fold,
             profile=profile,
             progress=progress,
-            notify=notify,
+            notify=progress.say,
             trust_code=trust_code,
         )
     if isinstance(source, list):
