@@ -32,6 +32,7 @@ from dure.secrets import redacted
 from dure.storage.mirror import SharedFolder
 from dure.storage.pushing import mirrored
 from dure.training import memory
+from dure.training.recorder import last_scores
 from dure.training.stopping import StopRequest, StopRequested
 from dure.training.trainer import ModelTrainer
 from dure.training.worker import Worker
@@ -195,8 +196,9 @@ def recorded(request: RunRequest, folder: RunFolder, worker: Worker) -> Iterator
         # Tune stops a trial by ending its thread at a report. The driver knows the figures and writes the
         # result; what happens here is what a tracker and the next trial in this process need.
         if worker.is_main:
+            ended = RunResult(request.experiment.name, "stopped", last_scores(folder.metrics))
             for listener in request.listeners:
-                listener.finished(RunResult(name=request.experiment.name, state="stopped"))
+                listener.finished(ended)
         traceback.clear_frames(stop.__traceback__)
         memory.release()
         raise
