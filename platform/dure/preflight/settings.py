@@ -10,6 +10,7 @@ from dure.errors import UserError
 from dure.family import Family
 from dure.preflight.checks import CannotTellError, Note
 from dure.preflight.model import ModelFacts, elsewhere, model_facts, offline, only_on_the_hub
+from dure.reporting.tracking import check_trackers
 from dure.runs.forecast import Forecast, forecast
 
 logger = logging.getLogger(__name__)
@@ -19,6 +20,12 @@ def best_metric(note: Note, family: Family) -> None:
     """Check that the family has the metric that chooses the best checkpoint, and knows which way it is better."""
     metric = family.best_metric
     note.found = f"{metric.name}, {metric.sentence}"
+
+
+def tracking(note: Note, experiment: Experiment) -> None:
+    """Check that the packages of the trackers are here."""
+    check_trackers(experiment)
+    note.found = ", ".join(experiment.trackers)
 
 
 def sources(note: Note, family: Family) -> dict[str, Source]:
