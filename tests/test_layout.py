@@ -16,6 +16,7 @@ ROOMS = (
     "logging",
     "signals",
     "files",
+    "imports",
     "config",
     "data",
     "metrics",

@@ -96,22 +96,25 @@ def predict(
     Raises:
         UserError: See ``dure.family.predicting``; or there is no such fold.
     """
-    from dure.family.predicting import predict_file, predict_texts
+    from dure.family.predicting import check_files, predict_file, predict_texts
     from dure.studies.crossval.driver import fold_runs
 
     with trusting(trust_code):
         runs = fold_runs(Path(run), fold)
+        if isinstance(source, str | Path):
+            if output is None:
+                raise UserError(
+                    "no file is named that the predictions of a table go into",
+                    where="--output",
+                    expected="a .csv, .tsv, .jsonl or .xlsx",
+                    hint=f"dure predict {run} {source} -o predictions.csv",
+                )
+            # What is wrong with the files is told before torch looks for the machine.
+            check_files(runs, str(source), Path(output), overrides=overrides, force=force)
         heard: Any = {"profile": machine(profile, notify), "progress": progress, "notify": notify}
         if not isinstance(source, str | Path):
             return predict_texts(runs, source, **heard)
-        if output is None:
-            raise UserError(
-                "no file is named that the predictions of a table go into",
-                where="--output",
-                expected="a .csv, .tsv, .jsonl or .xlsx",
-                hint=f"dure predict {run} {source} -o predictions.csv",
-            )
-        return predict_file(runs, str(source), Path(output), overrides=overrides, force=force, **heard)
+        return predict_file(runs, str(source), Path(str(output)), overrides=overrides, force=force, **heard)
 
 
 def evaluate(

@@ -6,8 +6,6 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from dure.data.encoding import token_ids
 from dure.errors import UserError
 
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
 _SENTENCE_END = re.compile(r"(?<=[.!?。])\s")
 
 
-class DialogueSummarizationDataset(torch.utils.data.Dataset[dict[str, Any]]):
+class DialogueSummarizationDataset:
     """Encoded dialogues with their summaries, as :func:`dure.create_trainer` takes them.
 
     Row ``n`` holds ``input_ids`` (n_tokens,), ``attention_mask``, ``labels`` (n_target_tokens,), ``length`` (tokens of

@@ -143,6 +143,13 @@ class Family(ABC):
         prefix = self.experiment.tokenizer.input_prefix
         return load_tokenizer(self.experiment, lambda: (prefix + text for text in texts()))
 
+    def register_models(self) -> None:  # noqa: B027  # most families have models of transformers' own
+        """Make a model class of the family's own known to transformers (``AutoConfig.register``).
+
+        Called before a checkpoint is looked at without loading it. A family imports such a class, as torch and
+        transformers themselves, within its methods: whoever only reads its options and metrics waits for neither.
+        """
+
     @abstractmethod
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the model ready to train: special tokens added, adapters in place, on the CPU."""
@@ -198,6 +205,22 @@ class Family(ABC):
             batch: The batch, whose rows may lack targets.
             tokenizer: What the rows were encoded by.
         """
+
+    def row_scores(
+        self, predictions: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[str]]
+    ) -> Mapping[str, Sequence[float]]:
+        """Return what every row adds to those metrics that are means over rows, for comparisons of models.
+
+        The loss of every row is known without the family; here there is nothing else.
+
+        Args:
+            predictions: What :meth:`predictions` gave for the rows.
+            rows: Role → one text per row: what is true of them.
+
+        Returns:
+            Name of a metric, as :meth:`compute_metrics` gives it → one score per row, whose mean is the metric.
+        """
+        return {}
 
     def combine(self, predictions: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
         """Put the predictions of several models on the same rows together, as an ensemble.

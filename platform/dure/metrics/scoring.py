@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from dure.config.data import USUAL, ReadingConfig
 from dure.data.canonical import canonical, is_blank, visible
-from dure.data.collating import multi_hot
 from dure.data.labels import ClassIndex, class_names, form_of, key_of_label, labels_in
 from dure.data.tables import Role, columns_of, read_table
 from dure.errors import UserError
@@ -19,7 +20,7 @@ from dure.metrics.rouge import MultiReference, rouge
 from dure.metrics.score_columns import find_columns
 from dure.metrics.tokenizers import TokenizerName
 
-Task = Literal["summarization", "classification"]
+Task = Literal["generation", "classification"]
 
 _ID = "id of a row"
 """Role of the ids; the others bear the names of columns, of which one may be called ``id``."""
@@ -54,9 +55,9 @@ def score_files(
         prediction_column: The predicted summary or class; found by its name when not given.
         reference_columns: The true ones, found by name when not given. A summary may have several, and a row may leave
             some of them empty; a class has one.
-        tokenizer: ROUGE tokeniser; for ``summarization`` only, as are the next and the last.
+        tokenizer: ROUGE tokeniser; for ``generation`` only, as are the next and the last.
         special_tokens: Texts ROUGE keeps whole beside ``#Person1#`` and its like.
-        task: ``summarization`` (ROUGE) or ``classification``; by the name of the column when not given.
+        task: ``generation`` (ROUGE) or ``classification``; by the name of the column when not given.
         multi_reference: With several references, the best or their mean.
         label_separator: What stands between several classes in a cell; ``|`` where that occurs.
         metrics: Further ones of the ``evaluate`` library, by folder or name.
@@ -80,7 +81,7 @@ def score_files(
         prediction_column=prediction_column,
         reference_columns=reference_columns,
     )
-    task = task or ("classification" if columns.are_classes else "summarization")
+    task = task or ("classification" if columns.are_classes else "generation")
     _check_columns(columns.references, task)
     how: Any = {"reading": reading, "cache_folder": cache_folder}
     predicted = _read(
@@ -112,7 +113,7 @@ def score_files(
     }
     more = {"num_skipped": num_skipped} if num_skipped else {}
     match task:
-        case "summarization":
+        case "generation":
             result = rouge(
                 texts,
                 groups,
@@ -126,7 +127,7 @@ def score_files(
                 [each[0] if each else "" for each in groups], texts, label_separator, library
             )
         case _:
-            raise UserError(f"there is no task {task!r}", expected="summarization, classification")
+            raise UserError(f"there is no task {task!r}", expected="generation, classification")
     return {"task": task, **found, **figures, **more}
 
 
@@ -186,9 +187,10 @@ def _several_labels(labels: Sequence[str], predictions: Sequence[str], separator
     sides = [[labels_in(cell, separator) for cell in side] for side in (labels, predictions)]
     names = class_names(label for side in sides for cell in side for label in cell)
     index = ClassIndex(names)
-    truth, predicted = (
-        multi_hot([[index[label] for label in cell] for cell in side], len(names)) > 0 for side in sides
-    )
+    truth, predicted = np.zeros((2, len(labels), len(names)), dtype=bool)
+    for table, side in ((truth, sides[0]), (predicted, sides[1])):
+        for row, cell in enumerate(side):
+            table[row, [index[label] for label in cell]] = True
     return {"label_separator": separator, **multilabel_report(truth, predicted, names)}
 
 

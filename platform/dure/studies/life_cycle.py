@@ -156,10 +156,11 @@ def run(study: StudyPlan, asked: Asked, *, screen: Terminal) -> StudyResults:
         Interrupted: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
     """
     from dure.jobs.background_folders import claim
-    from dure.preflight.before import before_run
+    from dure.preflight.before import before_run, check_settings
     from dure.reporting.console import RunConsole, StudyConsole
 
     kind, path = prepare(study, asked)
+    check_settings(kind.checked())  # To recognise the machine takes torch, and seconds.
     machine, resume = asked.machine, path is not None
     assert machine is not None, "a dry run is not run"
     before_run(
@@ -211,14 +212,18 @@ def run_experiment(
         Interrupted: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
     """
     from dure.jobs.background_folders import claim
-    from dure.preflight.before import before_run, files_of_run
+    from dure.preflight.before import before_run, check_settings, files_of_run
     from dure.reporting.console import RunConsole
     from dure.runtime.experiment import train
 
-    chosen, machine = asked.shape(experiment), asked.machine
+    chosen = asked.shape(experiment)
+    check_settings([chosen])  # To recognise the machine takes torch, and seconds.
+    machine = asked.machine
     assert machine is not None, "a dry run is not run"
     continued = (
-        output_folder(chosen.name, asked.output, resume=True, profile=machine) if asked.resume else None
+        output_folder(chosen.name, asked.output, resume=True, profile=machine, notify=asked.notify)
+        if asked.resume
+        else None
     )
     before_run(
         [chosen],

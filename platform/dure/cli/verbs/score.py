@@ -38,7 +38,7 @@ def score(
         Literal["best", "mean"], typer.Option(help="With several references: the best by F1, or their mean.")
     ] = "best",
     task: Annotated[
-        Literal["summarization", "classification"] | None,
+        Literal["generation", "classification"] | None,
         typer.Option(help="ROUGE, or accuracy and F1 of classes; by the name of the column when not given."),
     ] = None,
     label_separator: Annotated[
