@@ -58,6 +58,7 @@ class Transfer(Family):
     options_section: ClassVar[type[Section]] = TransferOptions
     options: TransferOptions
     takes_class_weights = True
+    converts: ClassVar[tuple[str, ...]] = ()
     metrics: tuple[Metric, ...] = (
         *(Metric(f"eval_{name}", "max", "share") for name in ("accuracy", "macro_f1", "weighted_f1")),
         *CLASS_METRICS,
