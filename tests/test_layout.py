@@ -13,6 +13,7 @@ ENGINE = ROOT / "platform" / "dure"
 ROOMS = (
     "secrets",
     "errors",
+    "logging",
     "signals",
     "files",
     "imports",
@@ -33,6 +34,7 @@ ROOMS = (
     "epochs",
     "studies",
     "archive",
+    "running",
     "api",
     "resume_check",
     "testing",

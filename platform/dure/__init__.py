@@ -10,25 +10,35 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dure.api import (
+        batch,
         clean,
         compare,
+        crossval,
+        evaluate,
         list_runs,
         load_config,
         load_profile,
         load_study,
         predict,
+        progressive,
         read_results,
         run,
         score,
+        sweep,
         train,
+        unified,
+        validate,
         with_options,
     )
     from dure.notebook import create_trainer, load_datasets, load_model_and_tokenizer
 
 __all__ = [
+    "batch",
     "clean",
     "compare",
     "create_trainer",
+    "crossval",
+    "evaluate",
     "list_runs",
     "load_config",
     "load_datasets",
@@ -36,10 +46,14 @@ __all__ = [
     "load_profile",
     "load_study",
     "predict",
+    "progressive",
     "read_results",
     "run",
     "score",
+    "sweep",
     "train",
+    "unified",
+    "validate",
     "with_options",
 ]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +12,11 @@ from dure.config.families import trusting
 from dure.config.loading import load_experiment, load_profile, load_space
 from dure.config.rehearsal import with_options
 from dure.config.schema import Profile
+from dure.errors import UserError
 from dure.events import Notify
 from dure.outputs import output_folder, outputs, pull
-from dure.runtime.experiment import train
+from dure.running import TrainedRun, batch, crossval, progressive, run, sweep, train, unified
 from dure.runtime.placement import choose_profile
-from dure.studies.plan import StudyPlan
-from dure.studies.results import StudyResults
 from dure.studies.study import load_study, read_results
 
 if TYPE_CHECKING:
@@ -26,10 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "READERS",
+    "TrainedRun",
+    "batch",
     "catalogue",
     "choose_profile",
     "clean",
     "compare",
+    "crossval",
+    "evaluate",
     "list_runs",
     "load_config",
     "load_experiment",
@@ -37,13 +41,19 @@ __all__ = [
     "load_study",
     "output_folder",
     "predict",
+    "progressive",
     "pull",
     "read_results",
     "run",
     "score",
+    "sweep",
     "train",
+    "unified",
+    "validate",
     "with_options",
 ]
+
+logger = logging.getLogger(__name__)
 
 load_config = load_experiment
 READERS: dict[library.Kind, Callable[[str], Any]] = {
@@ -55,132 +65,131 @@ READERS: dict[library.Kind, Callable[[str], Any]] = {
 """How a YAML file of each kind is read, by its name or path."""
 
 
-def run(
-    study: str | StudyPlan,
-    overrides: Sequence[str] = (),
-    *,
-    profile: str | None = None,
-    address: str | None = None,
-    output: Path | None = None,
-    resume: bool = False,
-    rehearse: bool = False,
-    one_epoch: bool = False,
-    samples: int | None = None,
-) -> StudyResults:
-    """Run a study of any kind, as ``dure run`` does, and return its record.
-
-    Args:
-        study: A study, or its name or file.
-        overrides: ``a.b=value`` texts, laid over its experiments after its own.
-        profile: Machine profile by name or file; recognised when not given.
-        address: Ray cluster to join.
-        output: Folder of the study.
-        resume: Continue in ``output``, or in the newest folder of the study's name.
-        rehearse: A miniature model on few rows for few steps.
-        one_epoch: One pass over the data.
-        samples: Use at most so many training rows, and validation rows.
-
-    Raises:
-        UserError: Something that was given is wrong; nothing has started.
-        RunError: Ray does not start, or a step failed.
-    """
-    from dure.reporting.console import terminal
-    from dure.studies import life_cycle
-
-    plan = load_study(study) if isinstance(study, str) else study
-    with terminal() as screen:
-        asked = life_cycle.Asked(
-            profile=profile,
-            address=address,
-            output=output,
-            resume=resume,
-            rehearse=rehearse,
-            one_epoch=one_epoch,
-            samples=samples,
-            notify=screen.say,
-        )
-        return life_cycle.run(plan.with_overrides(overrides), asked, screen=screen)
+def machine(profile: str | Profile | None, notify: Notify = logger.info) -> Profile:
+    """Return the machine: a profile as it is, one by name or file, or the one that this machine is recognised as."""
+    return profile if isinstance(profile, Profile) else choose_profile(profile, notify)
 
 
 def predict(
-    run: Path,
-    source: str | Path,
-    output: Path,
+    run: str | Path,
+    source: str | Path | Sequence[str | Mapping[str, str]],
+    output: str | Path | None = None,
     *,
     overrides: Sequence[str] = (),
     force: bool = False,
     fold: int | None = None,
-    profile: Profile,
-    progress: Callable[[int, int], None],
-    notify: Notify,
+    profile: str | Profile | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    notify: Notify = logger.info,
     trust_code: bool = False,
-) -> dict[str, Any]:
-    """Predict a table with the final model of a run, or with all folds of a cross-validation.
+) -> Any:
+    """Predict texts, or a table, with the final model of a run or with all folds of a cross-validation.
 
     Args:
         run: Folder of a run or of an experiment's cross-validation.
-        source: Table to predict.
-        output: File to write: .csv, .tsv, .jsonl or .xlsx.
+        source: Texts, ``["문장", …]``, or mappings from role to text; or the table to predict.
+        output: File to write: .csv, .tsv, .jsonl or .xlsx; only for a table, which needs one.
         overrides: ``data.key=value`` texts of how the table is read.
         force: Whether a file that is there is replaced.
         fold: Take the model of this fold only.
-        profile: The machine.
+        profile: The machine, by name or file; recognised when not given.
         progress: Gets rows done and rows in all.
         notify: Gets one-line messages.
         trust_code: Import the family that the run's folder names also when it did not come with dure.
 
+    Returns:
+        For texts what is predicted of each, a dictionary by column; for a table ``rows``, ``skipped``, ``output`` and
+        ``models``.
+
     Raises:
         UserError: See ``dure.family.predicting``; or there is no such fold.
     """
-    from dure.family.predicting import predict_file
+    from dure.family.predicting import check_files, predict_file, predict_texts
     from dure.studies.crossval.driver import fold_runs
 
     with trusting(trust_code):
-        return predict_file(
-            fold_runs(run, fold),
-            str(source),
-            output,
-            overrides=overrides,
-            force=force,
-            profile=profile,
-            progress=progress,
-            notify=notify,
+        runs = fold_runs(Path(run), fold)
+        if isinstance(source, str | Path):
+            if output is None:
+                raise UserError(
+                    "no file is named that the predictions of a table go into",
+                    where="--output",
+                    expected="a .csv, .tsv, .jsonl or .xlsx",
+                    hint=f"dure predict {run} {source} -o predictions.csv",
+                )
+            # What is wrong with the files is told before torch looks for the machine.
+            check_files(runs, str(source), Path(output), overrides=overrides, force=force)
+        heard: Any = {"profile": machine(profile, notify), "progress": progress, "notify": notify}
+        if not isinstance(source, str | Path):
+            return predict_texts(runs, source, **heard)
+        return predict_file(runs, str(source), Path(str(output)), overrides=overrides, force=force, **heard)
+
+
+def evaluate(
+    run: str | Path,
+    table: str | Path,
+    *,
+    overrides: Sequence[str] = (),
+    fold: int | None = None,
+    profile: str | Profile | None = None,
+    notify: Notify = logger.info,
+    trust_code: bool = False,
+) -> dict[str, Any]:
+    """Score the final model of a run on a table with targets; see ``dure.training.evaluating``.
+
+    Args:
+        run: Folder of a run; of a cross-validation with ``fold``.
+        table: The table.
+        overrides: ``data.key=value`` texts of how it is read, over what the run was trained with.
+        fold: Take the model of this fold.
+        profile: The machine, by name or file; recognised when not given.
+        notify: Gets one-line messages.
+        trust_code: Import the family that the run's folder names also when it did not come with dure.
+
+    Returns:
+        ``metrics`` by name, and what they are of: ``run``, ``model``, ``table``, ``rows``, ``data`` (hash of the rows),
+        ``notes`` (such as the tokeniser of ROUGE).
+
+    Raises:
+        UserError: The folder holds no finished run, or the table is not what the family needs.
+    """
+    from dure.studies.crossval.driver import fold_runs
+    from dure.training.evaluating import evaluate_table
+
+    with trusting(trust_code):
+        runs = fold_runs(Path(run), fold)
+        if len(runs) > 1:
+            raise UserError(
+                f"this is a cross-validation of {len(runs)} folds, each with a model of its own",
+                where=str(run),
+                hint="--fold 1 evaluates that of one fold",
+            )
+        return evaluate_table(
+            runs[0], str(table), overrides=overrides, profile=machine(profile, notify), notify=notify
         )
 
 
 def score(
-    predictions: Path,
-    references: Path,
-    *,
-    id_column: str = "fname",
-    prediction_column: str = "summary",
-    reference_columns: Sequence[str] = ("summary",),
-    tokenizer: Any = "morpheme",
-    special_tokens: Sequence[str] = (),
-    task: Any = "generation",
-    multi_reference: Any = "best",
-    overrides: Sequence[str] = (),
+    predictions: str | Path, references: str | Path, *, overrides: Sequence[str] = (), **options: Any
 ) -> dict[str, Any]:
-    """Score a table of predictions against a table of references; see ``dure.metrics.scoring``.
+    """Score a table of predictions against a table of references, as ``dure score`` does.
 
-    ``overrides`` are ``data.key=value`` texts of how both tables are read.
+    Args:
+        predictions: Table of predictions.
+        references: Table of what is true.
+        overrides: ``data.key=value`` texts of how both tables are read.
+        options: What :func:`dure.metrics.scoring.score_files` takes: columns, tokenizer, task, metrics.
     """
     from dure.config.loading import reading_of
     from dure.family.corpus import cache_folder
     from dure.metrics.scoring import score_files
 
     return score_files(
-        predictions,
-        references,
-        id_column=id_column,
-        prediction_column=prediction_column,
-        reference_columns=reference_columns,
-        tokenizer=tokenizer,
-        special_tokens=special_tokens,
-        task=task,
-        multi_reference=multi_reference,
+        Path(predictions),
+        Path(references),
         reading=reading_of(overrides),
         cache_folder=cache_folder(),
+        **options,
     )
 
 
@@ -238,6 +247,48 @@ def clean(*folders: str | Path, remove: bool = False) -> Cleaning:
     from dure.family.corpus import cache_folder
 
     return cleaned([Path(folder) for folder in folders] or [outputs()], cache_folder(), remove=remove)
+
+
+def validate(
+    experiment: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    profile: str | None = None,
+    checkpoint: str | Path | None = None,
+    output: str | Path | None = None,
+    rehearse: bool = False,
+    trust_code: bool = False,
+    notify: Notify = logger.info,
+) -> dict[str, Any]:
+    """Check environment, configuration, rows and checkpoints, as ``dure validate`` does; nothing is trained.
+
+    Args:
+        experiment: Name or file; only the environment is checked when neither it nor a checkpoint is given.
+        overrides: ``a.b=value`` texts for it.
+        profile: Machine profile by name or file; recognised when not given.
+        checkpoint: Folder of a run, a checkpoint or a model, or a file of weights.
+        output: Folder that a run would write to.
+        rehearse: Check the rehearsal of the experiment.
+        trust_code: Import the family that the folder of ``checkpoint`` names also when it did not come with dure.
+        notify: Gets a line on what is looked at.
+
+    Returns:
+        ``num_ok``, ``num_failed``, ``num_skipped`` and ``checks``; a mistake is a failed check, and raises nothing.
+    """
+    from dure import preflight
+
+    checks = preflight.validate(
+        None if experiment is None else str(experiment),
+        overrides,
+        profile=profile,
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+        output=None if output is None else Path(output),
+        rehearse=rehearse,
+        trust_code=trust_code,
+        readers=READERS,
+        notify=notify,
+    )
+    return preflight.as_record(checks)
 
 
 def catalogue() -> dict[str, dict[str, str]]:

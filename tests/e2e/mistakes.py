@@ -244,6 +244,11 @@ DATA: dict[str, Row] = {
     # tables of other verbs
     "prediction of another table": ("predict RUN good.csv -o o.csv --profile cpu", "good.csv", "data.columns.text="),
     "prediction of no table": ("predict RUN goood.csv -o o.csv --profile cpu", "goood.csv", "is good.csv meant?"),
+    "evaluation without targets": ("evaluate RUN plain.csv --profile cpu", "plain.csv", "data.columns."),
+    "evaluation of no table": ("evaluate RUN goood.csv --profile cpu", "goood.csv", "is good.csv meant?"),
+    "part that is all": (f"{CLASSIFY} data.train=reviews.csv data.dev=100%", "'data.dev'", "such as 10%"),
+    "parts that are all": (f"{CLASSIFY} data.train=reviews.csv data.dev=50% data.test=50%", "'data'", "no row trains"),
+    "score by no metric": (f"{SCORE} --metric no_such_metric", "--metric", "spaces/evaluate-metric/"),
     "score without files": ("score none.csv good.csv", "none.csv", "no such file"),
     "score of other ids": ("score good_dev.csv good.csv", "good.csv", "ids are not in"),
     "score without the id": ("score plain.csv good.csv", "plain.csv", "--id-column"),
@@ -393,6 +398,8 @@ OPTIONS: dict[str, Row] = {
     # where it goes
     "output is a file": (f"{TRAIN} --output good.csv", "--output good.csv", "a new or an empty folder"),
     "output is not empty": (f"{TRAIN} --output .", "--output .", "--resume"),
+    "prediction of nothing": ("predict RUN --profile cpu", "dure predict", "--text"),
+    "prediction to nowhere": ("predict RUN reviews.csv --profile cpu", "--output", "-o predictions.csv"),
     "predictions into a folder": ("predict RUN reviews.csv -o . --profile cpu", "--output .", "a file to write"),
     "predictions over their table": ("predict RUN reviews.csv -o reviews.csv --profile cpu", "--output reviews.csv", "another file"),
     "predictions over another file": ("predict RUN reviews.csv -o good.csv --profile cpu", "--output good.csv", "--force"),

@@ -12,8 +12,9 @@ from itertools import takewhile
 from typing import Any
 
 from dure.archive.left import LeftRun
+from dure.config.tree import flat
 from dure.reporting.figures import setting_text
-from dure.runs.resuming import FREE, PLACES, flat
+from dure.runs.resuming import FREE, PLACES
 
 _REPEATED = ("experiment.name", "experiment.seed", "data.fold.number")
 """Settings in which the runs of one setting differ."""

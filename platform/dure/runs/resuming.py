@@ -9,11 +9,12 @@ from typing import Any
 
 from dure.config.loading import load_record
 from dure.config.schema import Experiment
+from dure.config.tree import flat
 from dure.errors import UserError
 from dure.runs.folder import RunFolder
 
 FREE = (
-    *("experiment.description", "experiment.tags", "wandb.*", "model.use_unsloth"),
+    *("experiment.description", "experiment.tags", "tracking", "wandb.*", "mlflow.*", "model.use_unsloth"),
     *("training.num_data_workers", "training.log_every", "training.save_total_limit", "training.on_oom"),
 )
 """Settings that change no number of a run; ``on_oom`` only decides whether there are any after memory ran out."""
@@ -94,12 +95,3 @@ def _changed(
         where=str(file),
         hint=hint,
     )
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the settings of an experiment as plain data by dotted key."""
-    result: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        result |= flat(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
-    return result

@@ -138,6 +138,11 @@ class Kind(ABC, Generic[Plan, Results]):
     def table(results: Results) -> RenderableType:
         """Return the results for people, also of a study that still runs."""
 
+    @staticmethod
+    def next_commands(results: Results) -> Sequence[str]:
+        """Return what a user might do with the results, as commands; here nothing."""
+        return ()
+
 
 class TrialKind(Kind[Plan, Results]):
     """A study that runs trials on Ray Tune, and may add to its record what only all of them together say."""

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from dure.config.schema import Experiment, Profile
 from dure.events import Notify
 from dure.files import remove_leftovers, write_text
 from dure.outputs import RUN_RECORD, output_folder, working_folder
-from dure.runs.folder import STUDY_FILE, vanished
+from dure.runs.folder import STUDY_FILE, RunResult, vanished
 from dure.runs.lock import held
 from dure.runs.resuming import require_continuable
 from dure.storage.pushing import kept_in_storage
@@ -43,7 +43,7 @@ class Asked:
     """What the common options say, beside the study itself.
 
     Attributes:
-        profile: Machine profile by name or file; recognised when not given.
+        profile: Machine profile, or its name or file; recognised when not given.
         address: Ray cluster to join.
         output: Folder of the study.
         resume: Continue in ``output``, or in the newest folder of the study's name.
@@ -55,7 +55,7 @@ class Asked:
         notify: Gets one-line messages before the study starts.
     """
 
-    profile: str | None = None
+    profile: str | Profile | None = None
     address: str | None = None
     output: Path | None = None
     resume: bool = False
@@ -76,6 +76,8 @@ class Asked:
         """The machine; None of a dry run."""
         from dure.runtime.placement import choose_profile
 
+        if isinstance(self.profile, Profile):
+            return self.profile
         return None if self.dry_run else choose_profile(self.profile, self.notify, address=self.address)
 
 
@@ -186,6 +188,66 @@ def run(study: StudyPlan, asked: Asked, *, screen: Terminal) -> StudyResults:
         )
         results: StudyResults = conduct(kind, session)
     return results
+
+
+def run_experiment(
+    experiment: Experiment,
+    asked: Asked,
+    *,
+    screen: Terminal,
+    claimed: Callable[[Path], None] = lambda folder: None,
+) -> tuple[RunResult, Path]:
+    """Run one experiment from its checks to its result.
+
+    Args:
+        experiment: As its YAML and the overrides say it.
+        asked: The common options; not a dry run.
+        screen: Where progress is shown.
+        claimed: Gets the folder as soon as it is this run's.
+
+    Returns:
+        The result and the folder of the run.
+
+    Raises:
+        UserError: Something that was given is wrong; nothing has started.
+        RunError: Training failed; the folder says why.
+        Interrupted: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
+    """
+    from dure.jobs.background_folders import claim
+    from dure.preflight.before import before_run, check_settings, files_of_run
+    from dure.reporting.console import RunConsole
+    from dure.runtime.experiment import train
+
+    chosen = asked.shape(experiment)
+    check_settings([chosen])  # To recognise the machine takes torch, and seconds.
+    machine = asked.machine
+    assert machine is not None, "a dry run is not run"
+    continued = (
+        output_folder(chosen.name, asked.output, resume=True, profile=machine, notify=asked.notify)
+        if asked.resume
+        else None
+    )
+    before_run(
+        [chosen],
+        [chosen],
+        files=files_of_run(chosen, continued),
+        profile=machine,
+        output=continued or asked.output,
+        address=asked.address,
+        notify=asked.notify,
+    )
+    with working_folder(chosen.name, asked.output, continued=continued, profile=machine) as path:
+        claimed(path)
+        claim(path)
+        result = train(
+            chosen,
+            profile=machine,
+            path=path,
+            resume=asked.resume,
+            address=asked.address,
+            followers=[RunConsole(screen)],
+        )
+    return result, path
 
 
 def _still_written(kind: Kind[Any, Any], path: Path | None) -> Sequence[Files]:

@@ -87,7 +87,8 @@ def is_study(name_or_path: str) -> bool:
             )
         return name_or_path in studies
     file, keys = library.find("experiment", name_or_path), _keys() | set(Experiment.model_fields)
-    return "kind" in read_extended(file, "experiment", keys)
+    # A study whose file forgot its kind is told so, and not what an experiment lacks.
+    return not {"kind", "experiments"}.isdisjoint(read_extended(file, "experiment", keys))
 
 
 def stored_study(folder: Path, plan: type[Plan]) -> Plan:

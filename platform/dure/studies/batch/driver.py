@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from dure.config.schema import Experiment
+from dure.reporting.figures import shown_path
+from dure.reporting.seeds import seeds_table
 from dure.reporting.summary import summary_table
 from dure.studies.batch.plan import BatchStudy
 from dure.studies.batch.results import BatchResults
@@ -29,8 +32,21 @@ class BatchKind(TrialKind[BatchStudy, BatchResults]):
         """Return the experiments, after a look at what ranks them."""
         from dure.studies.batch.strategy import column_metrics
 
-        column_metrics(self.study, self.shown())
+        column_metrics(self.study, self.read())
         return self.shown()
+
+    def shown(self) -> Sequence[Experiment]:
+        """Return every run: the experiments, each by all of its seeds."""
+        return [run for each in self.read() for run in self.study.runs_of(each)]
+
+    def read(self) -> Sequence[Experiment]:
+        """Return every experiment once: its seeds share their rows."""
+        return [self.shape(each) for each in self.experiments]
+
+    @property
+    def num_copies(self) -> int:
+        """Runs of each experiment."""
+        return self.study.seeds or 1
 
     def stored(self) -> Mapping[str, Experiment]:
         """Return every experiment, in its own folder."""
@@ -41,12 +57,22 @@ class BatchKind(TrialKind[BatchStudy, BatchResults]):
         return self.study.metrics
 
     def strategy(self, session: Session) -> Batch:
-        """Return one trial per experiment."""
+        """Return one trial per experiment and seed."""
         from dure.studies.batch.strategy import Batch
 
-        return Batch(self.study, self.shown())
+        return Batch(self.study, self.read())
 
     @staticmethod
     def table(results: BatchResults) -> RenderableType:
-        """Return the experiments, best first."""
-        return summary_table(results.as_json())
+        """Return the experiments, best first; with several seeds also their means."""
+        record = results.as_json()
+        if not results.settings:
+            return summary_table(record)
+        return Group(seeds_table(record), Text(), summary_table(record))
+
+    @staticmethod
+    def next_commands(results: BatchResults) -> Sequence[str]:
+        """Return how the model of the best run predicts."""
+        settings = {each.name: each.runs[0] for each in results.settings}
+        best = settings.get(results.best or "", results.best)
+        return () if best is None else (f'dure predict {shown_path(results.path)}/{best} --text "…"',)

@@ -11,6 +11,7 @@ from rich.console import RenderableType
 from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.outputs import RUN_RECORD
+from dure.reporting.figures import shown_path
 from dure.studies.crossval.plan import CrossvalStudy
 from dure.studies.crossval.report import crossval_table
 from dure.studies.crossval.results import CrossvalResults
@@ -59,6 +60,12 @@ class CrossvalKind(TrialKind[CrossvalStudy, CrossvalResults]):
     def table(results: CrossvalResults) -> RenderableType:
         """Return the folds, the classes and the comparisons."""
         return crossval_table(results.as_json())
+
+    @staticmethod
+    def next_commands(results: CrossvalResults) -> Sequence[str]:
+        """Return how the folds of the first experiment predict together."""
+        first = next((each.name for each in results.experiments), None)
+        return () if first is None else (f'dure predict {shown_path(results.path)}/{first} --text "…"',)
 
 
 def _put_together(

@@ -16,6 +16,7 @@ from dure.config.ratios import as_number
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.files import written_beside
+from dure.reporting.figures import shown_path
 from dure.runs.folder import RunFolder
 from dure.studies.kind import Session, Shape, TrialKind, unshaped
 from dure.studies.progressive.plan import ProgressiveStudy, candidate_experiments
@@ -94,6 +95,12 @@ class ProgressiveKind(TrialKind[ProgressiveStudy, ProgressiveResults]):
     def table(results: ProgressiveResults) -> RenderableType:
         """Return the winner stage by stage, and where the other candidates ended."""
         return progressive_table(results.as_json())
+
+    @staticmethod
+    def next_commands(results: ProgressiveResults) -> Sequence[str]:
+        """Return how the final model predicts."""
+        made = results.final_model
+        return () if made is None else (f'dure predict {shown_path(Path(made).parent)} --text "…"',)
 
 
 def _move_aside(study: ProgressiveStudy, path: Path, start: Fraction) -> None:

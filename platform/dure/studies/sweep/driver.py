@@ -16,6 +16,7 @@ from dure.errors import UserError
 from dure.events import Notify
 from dure.files import read_json, write_text
 from dure.metrics.metric import recorded
+from dure.reporting.figures import shown_path
 from dure.runs.folder import RunFolder
 from dure.studies.kind import Session, TrialKind
 from dure.studies.study import stored_study
@@ -98,6 +99,12 @@ class SweepKind(TrialKind[SweepStudy, SweepResults]):
     def table(results: SweepResults) -> RenderableType:
         """Return the points, best first."""
         return sweep_table(results.as_json())
+
+    @staticmethod
+    def next_commands(results: SweepResults) -> Sequence[str]:
+        """Return how the winner is trained."""
+        winner = results.winner
+        return () if winner is None else (f"dure train {shown_path(winner)}",)
 
     def _base(self) -> Experiment:
         """Return what is tried, judged by the first metric."""
@@ -233,11 +240,11 @@ def judged_ways(study: SweepStudy, experiment: Experiment) -> list[Experiment]:
 def _samples(experiment: Experiment) -> tuple[int, int]:
     """Return the training rows between two validations, and those of a whole trial."""
     from dure.family import load_family
-    from dure.family.corpus import read_split
+    from dure.family.corpus import read_splits
     from dure.training.arguments import steps_per_epoch, total_steps
 
     training, data = experiment.training, experiment.data
-    rows = len(read_split(load_family(experiment), "train", data.train).dataset)
+    rows = read_splits(load_family(experiment)).tables["train"].num_rows
     rows = max(1, round(min(rows, data.max_train_rows or rows) * data.train_ratio))
     steps = steps_per_epoch(experiment, rows) if training.eval_every == "epoch" else training.eval_every
     return steps * training.effective_batch_size, total_steps(
