@@ -24,6 +24,7 @@ ROOMS = (
     "storage",
     "reporting",
     "family",
+    "pages",
     "training",
     "runtime",
     "outputs",

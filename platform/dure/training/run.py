@@ -22,6 +22,7 @@ from dure.family import Family, load_family
 from dure.family.corpus import Corpus, load_corpus
 from dure.family.predicting import tested_rows, write_predictions
 from dure.files import read_json_lines, write_json, write_text
+from dure.metrics.metric import RUN_METRICS, definitions
 from dure.modeling.weights import load_weights
 from dure.runs.disk import DiskRoom, is_disk_full
 from dure.runs.environment import describe_environment
@@ -243,7 +244,13 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
     if worker.is_main:
         write_json(
             folder.environment,
-            describe_environment(experiment, profile, data=corpus.hashes, num_workers=worker.num_workers),
+            describe_environment(
+                experiment,
+                profile,
+                data=corpus.hashes,
+                num_workers=worker.num_workers,
+                metrics=definitions((*RUN_METRICS, *family.metrics, family.best_metric)),
+            ),
         )
     set_seed(experiment.experiment.seed)
     model = family.load_model(corpus.tokenizer, profile)

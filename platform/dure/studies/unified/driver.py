@@ -14,7 +14,8 @@ from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.events import Notify
-from dure.files import read_json, read_json_lines, write_json, write_text
+from dure.files import read_json, write_json, write_text
+from dure.reporting.curves import CURVES
 from dure.runs.epochs import epochs_of
 from dure.runs.folder import STUDY_FILE, UnifiedFolder
 from dure.runs.resuming import require_continuable
@@ -36,7 +37,6 @@ RESULTS = "unified_results.json"
 SWEEP = "lr_sweep"
 SWEEP_RESULTS = "lr_sweep_results"
 RATE = "training.learning_rate"
-CURVES = "training_curves.png"
 CONTINUED = "continues_after.json"
 """Names the epoch that a folder's unfinished training went back to."""
 OOM = "oom_stats"
@@ -69,8 +69,8 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
         """Run the pipeline, or what is left of it."""
         from dure.epochs.needed_epochs import NeededEpochs, write_metadata
         from dure.family import load_family
+        from dure.reporting.curves import RunCurves, plot_run
         from dure.runtime.experiment import require_more_to_train, train
-        from dure.studies.unified.plot import plot_curves
 
         path, notify = session.path, session.follower.notified
         folder, (experiment,) = UnifiedFolder(path), self.shown()
@@ -104,7 +104,7 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
         )
         write_metadata(folder)
         _note_oom(folder, int(result.metrics.get("num_oom", 0)))
-        plot_curves(path / CURVES, read_json_lines(folder.metrics), title=experiment.name)
+        plot_run(path / CURVES, RunCurves.of(path, experiment.name))
         is_whole = self.study.crossover and result.state == "completed"
         results = UnifiedResults.model_validate(
             {
