@@ -117,11 +117,19 @@ def read_results(folder: Path) -> StudyResults:
     Raises:
         UserError: The folder holds no study or no results, or its files are broken.
     """
-    file = folder / STUDY_FILE
-    tree = read_yaml(file) if file.is_file() else {}
-    kind: Any = _kind_in(tree, str(file)).kind_of()
+    kind: Any = stored_kind(folder).kind_of()
     results: StudyResults = kind.results.read(folder / kind.results_file)
     return results
+
+
+def stored_kind(folder: Path) -> type[StudyPlan]:
+    """Return which kind of study a folder holds.
+
+    Raises:
+        UserError: It holds none.
+    """
+    file = folder / STUDY_FILE
+    return _kind_in(read_yaml(file) if file.is_file() else {}, str(file))
 
 
 def _kind_in(tree: Tree, source: str) -> type[StudyPlan]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import RenderableType
 
@@ -14,7 +15,9 @@ from dure.studies.batch.results import BatchResults
 from dure.studies.kind import Session, TrialKind
 
 if TYPE_CHECKING:
+    from dure.reporting.page import Section
     from dure.studies.batch.strategy import Batch
+    from dure.studies.viewing import View
 
 
 class BatchKind(TrialKind[BatchStudy, BatchResults]):
@@ -50,3 +53,17 @@ class BatchKind(TrialKind[BatchStudy, BatchResults]):
     def table(results: BatchResults) -> RenderableType:
         """Return the experiments, best first."""
         return summary_table(results.as_json())
+
+    @classmethod
+    def facts(cls, results: BatchResults, path: Path) -> Mapping[str, Any]:
+        """Return the verdict, and what the tables have beside the record."""
+        from dure.studies.batch.view import batch_facts
+
+        return batch_facts(results)
+
+    @classmethod
+    def view(cls, view: View[BatchResults]) -> Sequence[Section]:
+        """Return tables and pictures."""
+        from dure.studies.batch.view import batch_view
+
+        return batch_view(view)

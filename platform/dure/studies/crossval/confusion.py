@@ -17,6 +17,8 @@ from dure.reporting.plots import hangul_font, language, picture
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from dure.reporting.inline import Drawing
+
 _WORDS = {
     "ko": {"true": "실제", "predicted": "예측", "share": "실제 클래스 중 비율 (%)"},
     "en": {"true": "true class", "predicted": "predicted class", "share": "share of the true class (%)"},
@@ -32,11 +34,11 @@ _DARK = 0.55
 """Share from which on white letters are read better than black ones."""
 
 
-def plot_confusion(path: Path, confusion: Mapping[str, Any], *, title: str) -> None:
-    """Write a confusion matrix as PNG: true classes downwards, each cell with its count and percent of the row.
+def plot_confusion(target: Path | Drawing, confusion: Mapping[str, Any], *, title: str) -> None:
+    """Draw a confusion matrix: true classes downwards, each cell with its count and percent of the row.
 
     Args:
-        path: File to write.
+        target: File to write as PNG, or the drawing of a page.
         confusion: ``classes`` and ``counts``, as :func:`dure.studies.crossval.results.crossval_results` gives them.
         title: What stands above it.
     """
@@ -46,7 +48,7 @@ def plot_confusion(path: Path, confusion: Mapping[str, Any], *, title: str) -> N
     longest = max(map(cell_len, names))
     room = 0.07 * longest + 1.0
     side = min(max(_INCHES * len(names), _LEAST), _MOST)
-    with picture(path, title=title, width=side + room + 0.9, height=side + room + 0.3) as figure:
+    with picture(target, title=title, width=side + room + 0.9, height=side + room + 0.3) as figure:
         axis = figure.subplots()
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         # Equal aspects push the labels out of a constrained layout; the size above makes cells nearly square.

@@ -14,6 +14,8 @@ from dure.reporting.plots import BLUE, GREY, PALE, PURPLE, VERMILION, grid, lang
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from dure.reporting.inline import Drawing
+
 _WORDS = {
     "ko": {
         "rows": "학습 데이터 (비율, 행 수)",
@@ -62,11 +64,11 @@ _ASIDE = 0.13
 Row = Mapping[str, Any]
 
 
-def plot_progressive(path: Path, summary: Mapping[str, Any]) -> None:
-    """Write the picture as PNG: the metric over the rows above; loss, time and memory of each stage beneath.
+def plot_progressive(target: Path | Drawing, summary: Mapping[str, Any]) -> None:
+    """Draw the picture: the metric over the rows above; loss, time and memory of each stage beneath.
 
     Args:
-        path: File to write.
+        target: File to write as PNG, or the drawing of a page.
         summary: What ``progressive_training_results.json`` holds, of a finished study or of one that runs.
     """
     words = _WORDS[language()]
@@ -77,7 +79,7 @@ def plot_progressive(path: Path, summary: Mapping[str, Any]) -> None:
     with_loss = metric != "eval_loss" and any(
         _scored(row["stages"], "eval_loss") for row in (strong, *others)
     )
-    with picture(path, title=summary["study"], width=7.2, height=6.2) as figure:
+    with picture(target, title=summary["study"], width=7.2, height=6.2) as figure:
         upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.75, 1))[:, 0]
         axis = upper.subplots()
         _draw_metric(axis, summary, strong, others, words)

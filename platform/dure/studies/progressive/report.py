@@ -58,6 +58,21 @@ def progressive_table(summary: Mapping[str, Any]) -> Group:
     return Group(*parts, Text(), *map(Text, _notes(summary, stages)))
 
 
+def verdict_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Return why a progressive study ended early, its forecast beside what came, and what its best score is worth.
+
+    Args:
+        summary: As for :func:`progressive_table`.
+    """
+    metric, stages = _metric(summary), summary["stages"]
+    lines = [_STOPS[summary["stopped"]]] if summary["stopped"] else []
+    lines += _forecast_notes(metric, stages)
+    best = _best(stages, summary)
+    if best is not None and len(stages) > 1:
+        lines.append(_worth(best, metric, len(stages)))
+    return [f"{line[0].upper()}{line[1:]}." for line in lines]
+
+
 def _title(summary: Mapping[str, Any], stages: Sequence[Row], candidates: Sequence[Row]) -> str:
     parts = [counted(len(stages), "stage")] if stages else []
     if len(candidates) > 1:

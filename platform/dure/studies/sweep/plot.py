@@ -18,6 +18,8 @@ from dure.reporting.plots import BLUE, GREEN, GREY, PALE, PURPLE, VERMILION, gri
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from dure.reporting.inline import Drawing
+
 _MOST_COLUMNS = 4
 _LEAST_SHARE = 2.0
 """Percentage points that the axis of a share shows at least."""
@@ -55,7 +57,7 @@ Words = Mapping[str, str]
 
 
 def plot_sweep(
-    path: Path,
+    target: Path | Drawing,
     points: Sequence[Point],
     *,
     title: str,
@@ -63,10 +65,10 @@ def plot_sweep(
     parameters: Mapping[str, bool],
     verdict: Verdict,
 ) -> None:
-    """Write the picture as PNG: a column per parameter, a row per metric and one for the loss.
+    """Draw the picture: a column per parameter, a row per metric and one for the loss.
 
     Args:
-        path: File to write.
+        target: File to write as PNG, or the drawing of a page.
         points: From :func:`dure.studies.sweep.results.sweep_points`, as JSON.
         title: What stands above it, before what the verdict begins with.
         metrics: Metrics to draw.
@@ -81,7 +83,7 @@ def plot_sweep(
     ]
     width = max(6.5, 4.2 * len(columns))
     said = textwrap.fill(verdict["sentences"][0], round(width * _LETTERS_PER_INCH))
-    with picture(path, title=f"{title}\n{said}", width=width, height=2.9 * len(rows) + 0.4) as figure:
+    with picture(target, title=f"{title}\n{said}", width=width, height=2.9 * len(rows) + 0.4) as figure:
         axes = figure.subplots(len(rows), len(columns), squeeze=False, sharex="col")
         for row, metric in enumerate(rows):
             for column, (key, logarithmic) in enumerate(columns.items()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -30,6 +30,8 @@ from dure.studies.unified.results import UnifiedResults
 
 if TYPE_CHECKING:
     from dure.preflight.before import Files
+    from dure.reporting.page import Section
+    from dure.studies.viewing import View
 
 
 BASE = "experiment.yaml"
@@ -127,6 +129,25 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
     def table(results: UnifiedResults) -> RenderableType:
         """Return the main run, the sweet spots of its modules and the crossover."""
         return unified_table(results.as_json())
+
+    @classmethod
+    def run_folders(cls, results: UnifiedResults, path: Path) -> Mapping[str, Path]:
+        """Return the folder of the main run, which is the study's."""
+        return {results.result.name: path}
+
+    @classmethod
+    def facts(cls, results: UnifiedResults, path: Path) -> Mapping[str, Any]:
+        """Return the verdict, and what the tables have beside the record."""
+        from dure.studies.unified.view import unified_facts
+
+        return unified_facts(results, path)
+
+    @classmethod
+    def view(cls, view: View[UnifiedResults]) -> Sequence[Section]:
+        """Return tables and pictures."""
+        from dure.studies.unified.view import unified_view
+
+        return unified_view(view)
 
     def files(self, path: Path | None) -> Sequence[Files]:
         """Return the files of the main run, and those of a sweep that is not finished."""
