@@ -34,6 +34,7 @@ def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> in
     from dure.outputs import output_folder, working_folder
     from dure.preflight.before import before_run, check_settings, files_of_run
     from dure.reporting.console import RunConsole, terminal
+    from dure.reporting.plots import figures_beside
     from dure.reporting.summary import result_report
     from dure.runs.folder import RunFolder
     from dure.runtime.experiment import train
@@ -58,7 +59,7 @@ def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> in
     with working_folder(chosen.name, asked.output, continued=continued, profile=machine) as path:
         claim(path)
         try:
-            with terminal() as screen:
+            with terminal() as screen, figures_beside(asked.figures):
                 result = train(
                     chosen,
                     profile=machine,

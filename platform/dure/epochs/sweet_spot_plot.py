@@ -69,7 +69,7 @@ def plot_sweet_spots(target: Path | Drawing, record: Mapping[str, Any]) -> None:
         target: File to write as PNG, or the drawing of a page.
         record: What ``dure.epochs.sweet_spot.analysis_record`` returns.
     """
-    words = _WORDS[language()]
+    words = _WORDS[language(target)]
     modules: Mapping[str, Row] = record["modules"]
     columns = min(_ABREAST, max(1, len(modules)))
     rows = max(1, math.ceil(len(modules) / columns))

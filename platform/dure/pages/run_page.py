@@ -68,7 +68,7 @@ def run_page(path: Path) -> Page:
         Section("Verdict", [points_of(facts, "sentences")]),
         *run_sections(runs, facts, result),
         examples_section(runs),
-        trouble_section(runs),
+        trouble_section(runs, [(result, ())]),
         machine_section(runs),
         lineage_section(runs, command_block(facts)),
     ]

@@ -102,19 +102,20 @@ def _text(table: Source, row: int, name: str) -> Inline:
     )
 
 
-def trouble_section(runs: Runs) -> Section:
-    """Return which runs failed and why, how often a process died, and what was told on the way."""
+def trouble_section(runs: Runs, trials: Sequence[tuple[Source, tuple[Key, ...]]]) -> Section:
+    """Return which runs failed and why, how often a process died, and what was told on the way.
+
+    Args:
+        runs: The runs of the page.
+        trials: Where records say ``name``, ``state`` and ``error`` of each.
+    """
     blocks: list[Block] = []
-    failed = [name for name in runs.folders if runs.result(name).get("error")]
-    if failed:
-        rows = [
-            [
-                _name(runs, name),
-                runs.result(name).mark("state"),
-                runs.result(name).mark("error", written="line"),
-            ]
-            for name in failed
-        ]
+    rows: list[list[Inline]] = [
+        [record.mark(*at, "name"), record.mark(*at, "state"), record.mark(*at, "error", written="line")]
+        for record, at in trials
+        if record.get(*at, "error")
+    ]
+    if rows:
         blocks.append(
             Table(
                 "What ended before its time", [text_head("run"), text_head("state"), text_head("why")], rows
@@ -288,12 +289,14 @@ def _weights(runs: Runs) -> Inline:
     name = next(iter(runs.folders))
     result = runs.result(name)
     return sentence(
-        "Weights{}: {}, the best of {} steps by {}; final model with manifest {}.",
+        "Weights{}: {}, the best of {} steps by {}; final model{}.",
         _of_first(runs, name),
         result.mark("best_checkpoint"),
         result.mark("metrics", "steps", written="count"),
         runs.experiment(name).mark("training", "best_metric", written="metric"),
-        runs.facts.mark("hashes", name, "final_model", written="hash"),
+        ""
+        if runs.facts.get("hashes", name, "final_model") is None
+        else sentence(" with manifest {}", runs.facts.mark("hashes", name, "final_model", written="hash")),
     )
 
 

@@ -117,7 +117,7 @@ def plot_run(target: Path | Drawing, run: RunCurves) -> None:
         target: File to write as PNG, or the drawing of a page.
         run: The run.
     """
-    words = _WORDS[language()]
+    words = _WORDS[language(target)]
     names = run.validated()
     losses = [name for name in names if name.startswith("eval_loss")]
     shares = [name for name in names if undeclared(name).in_percent]
@@ -144,7 +144,7 @@ def plot_runs(target: Path | Drawing, runs: Sequence[RunCurves], metric: Metric,
         metric: The score.
         title: What stands above the picture.
     """
-    words = _WORDS[language()]
+    words = _WORDS[language(target)]
     most = _MOST_POINTS // max(_MOST_LINES, len(runs))
 
     def panel(title: str, name: str, factor: float = 1.0) -> tuple[str, list[Curve]]:

@@ -49,9 +49,10 @@ def hangul_font() -> str | None:
     return next((name for name in _HANGUL_FONTS if name in known), None)
 
 
-def language() -> str:
-    """Return the language of labels: ``ko``, or ``en`` on a machine that cannot draw Korean letters."""
-    return "en" if hangul_font() is None else "ko"
+def language(target: Path | Drawing | None = None) -> str:
+    """Return the language of labels: ``ko``, or ``en`` on a page and on a machine that cannot draw Korean letters."""
+    is_inline = target is not None and not isinstance(target, Path)
+    return "en" if is_inline or hangul_font() is None else "ko"
 
 
 @contextmanager

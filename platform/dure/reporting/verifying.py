@@ -18,6 +18,7 @@ import xxhash
 
 from dure.errors import UserError
 from dure.files import parse_json
+from dure.reporting.figures import counted
 from dure.reporting.marks import FORMATS, Computation, Sources, keys_of
 from dure.reporting.page import SEAL
 
@@ -223,3 +224,16 @@ def _changed_words(reader: _Reader) -> Iterator[Change]:
         if element.attributes[SEAL] != _seal(element):
             what = "a picture" if element.tag == _PICTURE else "words"
             yield Change(element.where, f"{what} that were changed after the report was written", "")
+
+
+def verification_text(found: Verification) -> str:
+    """Return what became of a report, for people: a line for everything that was changed."""
+    lines = [
+        f"{change.where}: the report says {change.shown!r}, its record {change.recorded!r}"
+        if change.recorded
+        else f"{change.where}: {change.shown}"
+        for change in found.changes
+    ]
+    checked = f"{counted(found.numbers, 'number')} recomputed from {counted(found.records, 'record')}"
+    verdict = "all are true" if found.is_true else f"{counted(len(found.changes), 'difference')}"
+    return "\n".join([*lines, f"{found.report}: {checked}; {verdict}"])

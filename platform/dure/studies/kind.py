@@ -44,6 +44,7 @@ class Session:
         address: Ray cluster to join.
         follower: Who hears of the study, here in the driver.
         run_followers: Who hears of a run that is no trial.
+        words: The common options that decide results, as a command has them.
     """
 
     profile: Profile
@@ -53,6 +54,7 @@ class Session:
     address: str | None = None
     follower: StudyListener = field(default_factory=StudyListener)
     run_followers: Sequence[RunListener] = ()
+    words: tuple[str, ...] = ()
 
 
 class Kind(ABC, Generic[Plan, Results]):

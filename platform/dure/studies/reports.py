@@ -22,11 +22,11 @@ from dure.pages.shared_sections import (
 )
 from dure.reporting.curves import CURVES, RunCurves, plot_runs
 from dure.reporting.inline import Drawing
-from dure.reporting.marks import Computation, Sources, sentence
+from dure.reporting.marks import Computation, Source, Sources, sentence
 from dure.reporting.page import REPORT, Page, Picture, Section
 from dure.runs.folder import STUDY_FILE
 from dure.studies.results import StudyResults
-from dure.studies.study import read_results, stored_kind
+from dure.studies.study import options_line, read_results, stored_kind
 from dure.studies.viewing import View
 
 STUDY = "study"
@@ -75,7 +75,7 @@ def study_page(path: Path) -> Page:
         *kind.view(view),
         _curves(view),
         examples_section(runs),
-        trouble_section(runs),
+        trouble_section(runs, _trials(view)),
         machine_section(runs),
         lineage_section(runs, command_block(facts)),
     ]
@@ -123,6 +123,14 @@ def _curves(view: View[StudyResults]) -> Section | None:
     return Section("Curves", [Picture(caption, drawing)])
 
 
+def _trials(view: View[StudyResults]) -> list[tuple[Source, tuple[str | int, ...]]]:
+    """Return where the record of a study says how each of its trials ended."""
+    key = "trials" if view.record.get("trials") is not None else "experiments"
+    if view.record.get("result") is not None:
+        return [(view.record, ("result",))]
+    return [(view.record, (key, place)) for place in range(len(view.record.get(key) or ()))]
+
+
 def _drawn(runs: Mapping[str, Path]) -> list[RunCurves]:
     read = [RunCurves.of(path, name) for name, path in runs.items()]
     return [each for each in read if each.records]
@@ -143,8 +151,8 @@ def _is_rehearsal(path: Path) -> bool:
 def _command(results: StudyResults, runs: Mapping[str, Path], path: Path) -> str:
     """Return what runs the same study again, from the folder that it was started in."""
     words = [f"dure run {Path(results.path) / STUDY_FILE}"]
+    if options := options_line(path):
+        words.append(options)
     first = next(iter(runs.values()), path)
-    if _is_rehearsal(first):
-        words.append("--rehearse")
     profile = environment_of(first).get("profile", {}).get("name")
     return " ".join([*words, *([f"--profile {profile}"] if profile else [])])

@@ -49,6 +49,16 @@ class BatchKind(TrialKind[BatchStudy, BatchResults]):
 
         return Batch(self.study, self.shown())
 
+    def completed(self, results: BatchResults, session: Session) -> BatchResults:
+        """Draw the curves of every experiment into its folder."""
+        from dure.reporting.curves import CURVES, RunCurves, plot_run
+
+        for name, folder in self.run_folders(results, session.path).items():
+            curves = RunCurves.of(folder, name)
+            if curves.records:
+                plot_run(folder / CURVES, curves)
+        return results
+
     @staticmethod
     def table(results: BatchResults) -> RenderableType:
         """Return the experiments, best first."""

@@ -43,8 +43,8 @@ def plot_confusion(target: Path | Drawing, confusion: Mapping[str, Any], *, titl
         title: What stands above it.
     """
     counts = np.asarray(confusion["counts"], dtype=np.int64)
-    names = _drawable(confusion["classes"])
-    words = _WORDS[language()]
+    names = _drawable(confusion["classes"], is_inline=not isinstance(target, Path))
+    words = _WORDS[language(target)]
     longest = max(map(cell_len, names))
     room = 0.07 * longest + 1.0
     side = min(max(_INCHES * len(names), _LEAST), _MOST)
@@ -98,9 +98,9 @@ def _write_cells(axis: Axes, counts: Any, shares: Any) -> None:
         )
 
 
-def _drawable(classes: Sequence[str]) -> list[str]:
+def _drawable(classes: Sequence[str], *, is_inline: bool) -> list[str]:
     """Return the names to write: cut where they are long, and numbered where this machine lacks their letters."""
-    lacks_hangul = hangul_font() is None
+    lacks_hangul = not is_inline and hangul_font() is None
     names = []
     for place, name in enumerate(classes, 1):
         if lacks_hangul and not name.isascii():

@@ -81,6 +81,8 @@ def _compared(pair: ComparisonRecord, metric: Metric) -> str:
     by = "" if p is None else f", p {p_value(p) if p < 1e-3 else '= ' + p_value(p)} by Holm"
     how = f"{counted(pair.folds, 'fold')}, corrected resampled t-test{by}"
     points = " points" if metric.in_percent else ""
+    if found.low == found.high == 0:
+        return f"{pair.a} and {pair.b} have the same {label} on every one of {counted(pair.folds, 'fold')}."
     if p is None or p >= 1 - found.level or found.value == 0:
         return (
             f"{pair.a} and {pair.b} cannot be told apart by {label}: {signed_figure(metric, found.value)}{points}, {ends} "

@@ -54,8 +54,8 @@ _LABEL_GAP = 0.045
 """Height of a line of small text, as a share of the axis."""
 _MOST_TICKS = 10
 _LEAST_GAP = 0.05
-_EDGE = 0.96
-"""Height of what has none of its own."""
+_EDGE = 1.03
+"""Height of what has none of its own: above the axes, where no score is."""
 _NEAR = 0.02
 """Between a mark and its name, as a share of the axis."""
 _ASIDE = 0.13
@@ -71,7 +71,7 @@ def plot_progressive(target: Path | Drawing, summary: Mapping[str, Any]) -> None
         target: File to write as PNG, or the drawing of a page.
         summary: What ``progressive_training_results.json`` holds, of a finished study or of one that runs.
     """
-    words = _WORDS[language()]
+    words = _WORDS[language(target)]
     candidates: Sequence[Row] = summary.get("candidates") or []
     strong = _strong(summary, candidates)
     others = [row for row in candidates if row["name"] != strong["name"]]
@@ -130,15 +130,13 @@ def _draw_metric(
                 look: dict[str, Any] = {"marker": "s", "color": GREY, "markerfacecolor": "white", "zorder": 3}
                 axis.plot(*points[-1], markersize=7, linestyle="none", label=words["stopped"], **look)
         if row["state"] in _FAILED and ratios:
-            # What failed before it measured anything has no height; it stands at the upper edge.
-            where = points[-1] if points else (min(ratios), _EDGE)
+            # Failing is no score: it stands above the axes, over the rows that were last seen.
+            where = points[-1][0] if points else min(ratios)
             axis.plot(
-                *([each] for each in where), marker="X", markersize=8, color=VERMILION, linestyle="none",
-                transform=axis.transData if points else axis.get_xaxis_transform(), label=words["failed"],
-                zorder=3, clip_on=False,
+                [where], [_EDGE], marker="X", markersize=8, color=VERMILION, linestyle="none",
+                transform=axis.get_xaxis_transform(), label=words["failed"], zorder=3, clip_on=False,
             )  # fmt: skip
-            if not points:
-                ends.append((where[0], None, _candidate_label(row)))
+            ends.append((where, None, _candidate_label(row)))
 
     measured = [(stage["num_rows"], factor * score) for stage, score in _scored(strong["stages"])]
     if measured:

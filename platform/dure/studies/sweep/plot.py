@@ -75,7 +75,7 @@ def plot_sweep(
         parameters: Dotted keys, and whether their scale is logarithmic; the first four are drawn.
         verdict: What the sweep measured, as JSON.
     """
-    words = _WORDS[language()]
+    words = _WORDS[language(target)]
     columns = dict(list(parameters.items())[:_MOST_COLUMNS])
     rows: list[Metric] = [
         *(metric for metric in metrics if metric.name != "eval_loss"),
@@ -128,10 +128,10 @@ def _draw_points(
     line = sorted((across(point), height) for point in done if (height := _height(point, metric)) is not None)
     if all(len(point["params"]) == 1 for point in points) and numeric and len(line) > 1:
         axis.plot(*zip(*line, strict=True), color=BLUE, linewidth=1, alpha=0.5, zorder=2)
-    # A diverged point has no height; it stands at the edge of the picture, above the rate that made it diverge.
+    # A diverged point has no score; it stands above the axes, over the rate that made it diverge.
     for place, point in enumerate(point for point in here if point["state"] == "diverged"):
         axis.plot(
-            [across(point)], [0.96], marker="X", markersize=8, color=VERMILION, linestyle="none",
+            [across(point)], [1.03], marker="X", markersize=8, color=VERMILION, linestyle="none",
             transform=axis.get_xaxis_transform(), label=words["diverged"] if place == 0 else "_", zorder=4,
             clip_on=False,
         )  # fmt: skip
