@@ -47,8 +47,8 @@ def run_facts(path: Path) -> dict[str, Any]:
     """
     folder = RunFolder(path)
     result = folder.read_result()
-    environment, experiment = environment_of(path), experiment_of(path)
-    metric = best_metric(environment, experiment)
+    experiment = experiment_of(path)
+    metric = best_metric(path)
     figures = {} if result is None else result.metrics
     state = "not finished" if result is None else result.state
     seconds = None if result is None else result.seconds
@@ -64,7 +64,7 @@ def run_facts(path: Path) -> dict[str, Any]:
             else f"{name}: {state}. {one_line(error)}",
             *run_sentences(metric, figures),
         ],
-        "gains": gains_of(environment, figures),
+        "gains": gains_of(figures),
         "command": _command(path),
         **facts_of_runs(path, {name: path}),
     }
@@ -110,7 +110,7 @@ def _beside_baseline(metric: Metric, score: float, baseline: float) -> str:
     return f"{told}: the model is {change.lstrip('+-')}{unit} {verdict}."
 
 
-def gains_of(environment: Mapping[str, Any], figures: Mapping[str, Figure]) -> dict[str, dict[str, float]]:
+def gains_of(figures: Mapping[str, Figure]) -> dict[str, dict[str, float]]:
     """Return by how much every validation figure is above the trivial baseline, and above the untrained model."""
     found: dict[str, dict[str, float]] = {}
     for key, value in figures.items():
@@ -156,10 +156,11 @@ def experiment_of(path: Path) -> dict[str, Any]:
     return dict(plain(read_yaml(file))) if file.is_file() else {}
 
 
-def best_metric(environment: Mapping[str, Any], experiment: Mapping[str, Any]) -> Metric:
+def best_metric(path: Path) -> Metric:
     """Return what a run's best checkpoint was chosen by, as its record defines it."""
-    name = str(experiment.get("training", {}).get("best_metric", "eval_loss"))
-    return recorded({"definitions": environment.get("metrics")}, name)
+    name = str(experiment_of(path).get("training", {}).get("best_metric", "eval_loss"))
+    result = RunFolder(path).read_result()
+    return recorded({"definitions": {} if result is None else result.definitions}, name)
 
 
 def _groups(environments: Mapping[str, Mapping[str, Any]], key: Any) -> list[list[str]]:
@@ -178,7 +179,7 @@ def _groups(environments: Mapping[str, Mapping[str, Any]], key: Any) -> list[lis
 
 
 def _machine(environment: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    apart = {"data", "seed", "metrics"}
+    apart = {"data", "seed"}
     return {key: value for key, value in environment.items() if key not in apart} or None
 
 

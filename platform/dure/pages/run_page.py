@@ -91,11 +91,11 @@ def run_sections(runs: Runs, facts: Source, result: Source, *keys: str) -> list[
         keys: Where in there.
     """
     name, path = next(iter(runs.folders.items()))
-    definitions = {"definitions": runs.environment(name).get("metrics")}
+    definitions = {"definitions": runs.result(name).get("definitions") or {}}
     sections = [Section("Figures", _figures(facts, result, definitions, keys))]
     curves = RunCurves.of(path, name)
     if curves.records:
-        metric = best_metric(runs.environment(name).data, runs.experiment(name).data)
+        metric = best_metric(path)
         drawing = Drawing(_told_curves(curves, metric))
         plot_run(drawing, curves)
         caption = (

@@ -23,12 +23,7 @@ _PACKAGES = (
 
 
 def describe_environment(
-    experiment: Experiment,
-    profile: Profile,
-    *,
-    data: Mapping[str, str],
-    num_workers: int,
-    metrics: Mapping[str, Any],
+    experiment: Experiment, profile: Profile, *, data: Mapping[str, str], num_workers: int
 ) -> dict[str, Any]:
     """Return what somebody needs to know to run it again.
 
@@ -37,7 +32,6 @@ def describe_environment(
         profile: The machine's profile.
         data: Split to content hash of its table.
         num_workers: Processes that train together.
-        metrics: Direction and unit of all that the run measures, by name, so that a reader needs no family's code.
     """
     return {
         "python": sys.version.split()[0],
@@ -52,7 +46,6 @@ def describe_environment(
         "memory_mb": psutil.virtual_memory().total // (1024 * 1024),
         "seed": experiment.experiment.seed,
         "data": dict(data),
-        "metrics": dict(metrics),
     }
 
 

@@ -14,8 +14,8 @@ from dure.config.schema import Experiment, Profile
 from dure.errors import RunError, UserError
 from dure.events import EventLog, RunListener, follow
 from dure.files import remove_leftovers, write_text
-from dure.runs import checkpoints
 from dure.reporting.page import REPORT
+from dure.runs import checkpoints
 from dure.runs.folder import STUDY_FILE, RunFolder, RunResult, RunState
 from dure.runs.lock import held
 from dure.runs.resuming import require_continuable, started_with

@@ -198,7 +198,8 @@ def test_the_held_out_rows_of_every_fold_are_predicted_by_its_best_model(tiny, c
         accuracy = sum(row["predicted_label"] == row["label"].strip() for row in kept) / len(kept)
         assert accuracy == pytest.approx(result.metrics["test_accuracy"])
         assert list(kept[0]) == [
-            "row", "text", "label", "predicted_label", "probability_기쁨", "probability_슬픔"
+            "row", "text", "label", "predicted_label", "probability_기쁨", "probability_슬픔",
+            "score_accuracy", "score_loss",
         ]  # fmt: skip
         for row in kept:
             assert row["text"] == texts[int(row["row"])]
@@ -213,20 +214,13 @@ def test_the_held_out_rows_of_every_fold_are_predicted_by_its_best_model(tiny, c
     assert together["confusion"]["classes"] == ["기쁨", "슬픔"]
 
 
-def test_generated_text_is_kept_when_it_is_asked_for(tiny, cpu, tmp_path):
-    experiment = tiny("t5", "lora", max_steps=1)
-    run(RunRequest(experiment, cpu, tmp_path / "a", keeps_predictions=True))
-    kept = _predictions(tmp_path / "a")
+def test_a_run_keeps_the_text_that_it_generated_for_test_rows_and_what_each_is_worth(tiny, cpu, tmp_path):
+    result = run(RunRequest(tiny("t5", "lora", max_steps=1), cpu, tmp_path / "run"))
+    kept = _predictions(tmp_path / "run")
     assert len(kept) == 6
-    assert list(kept[0]) == ["row", "text", "target", "predicted_summary"]
-    run(RunRequest(experiment, cpu, tmp_path / "b"))
-    assert not (tmp_path / "b" / "predictions.csv").exists()
-
-
-def test_predictions_without_test_rows_are_refused_before_training(tiny, cpu, tmp_path):
-    rows = "text,label\n" + "\n".join(f"글 {number},{number % 2}" for number in range(12))
-    (tmp_path / "train.csv").write_text(rows, encoding="utf-8")
-    experiment = _with(tiny("bert", "full"), "data", train=str(tmp_path / "train.csv"), dev=None)
-    with pytest.raises(UserError, match=r"data\.test: there are no rows to predict"):
-        run(RunRequest(experiment, cpu, tmp_path / "run", keeps_predictions=True))
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    scores = [f"score_{name}" for name in ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_sum", "loss")]
+    assert list(kept[0]) == ["row", "id", "text", "target", "predicted_summary", *scores]
+    for name in ("rouge1", "rouge_sum", "loss"):
+        mean = sum(float(row[f"score_{name}"]) for row in kept) / len(kept)
+        assert mean == pytest.approx(result.metrics[f"test_{name}"], abs=1e-6)
+    assert result.definitions["eval_rouge1"] == {"direction": "max", "unit": "share"}

@@ -9,7 +9,7 @@ from typing import Any
 from dure.epochs.crossover_table import epochs_of_modules
 from dure.epochs.sweet_spot_plot import plot_sweet_spots
 from dure.metrics.metric import Metric
-from dure.pages.run_facts import best_metric, environment_of, experiment_of, gains_of, run_sentences
+from dure.pages.run_facts import best_metric, gains_of, run_sentences
 from dure.pages.run_page import run_sections
 from dure.pages.shared_sections import text_head
 from dure.reporting.inline import Drawing
@@ -26,7 +26,7 @@ _NUMBER = Metric("", None)
 
 def unified_facts(results: UnifiedResults, path: Path) -> dict[str, Any]:
     """Return the verdict of a unified training: what the main run reached, and whether crossing over helped."""
-    metric = best_metric(environment_of(path), experiment_of(path))
+    metric = best_metric(path)
     told = [f"The main run {results.result.state}.", *run_sentences(metric, results.result.metrics)]
     if results.crossover is not None:
         told.append(f"Crossover: {results.crossover['verdict']}.")
@@ -35,7 +35,7 @@ def unified_facts(results: UnifiedResults, path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {
         "metric": metric.name,
         "sentences": told,
-        "gains": gains_of(environment_of(path), results.result.metrics),
+        "gains": gains_of(results.result.metrics),
     }
     if results.crossover is not None:
         candidates = results.crossover["candidates"]
