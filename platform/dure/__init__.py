@@ -15,9 +15,11 @@ if TYPE_CHECKING:
         load_study,
         predict,
         read_results,
+        report,
         run,
         score,
         train,
+        verify_report,
         with_options,
     )
     from dure.notebook import create_trainer, load_datasets, load_model_and_tokenizer
@@ -31,9 +33,11 @@ __all__ = [
     "load_study",
     "predict",
     "read_results",
+    "report",
     "run",
     "score",
     "train",
+    "verify_report",
     "with_options",
 ]
 

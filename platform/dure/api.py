@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dure.config import library
 from dure.config.families import trusting
 from dure.config.loading import load_experiment, load_profile, load_space
 from dure.config.rehearsal import with_options
 from dure.config.schema import Profile
+from dure.errors import UserError
 from dure.events import Notify
 from dure.outputs import output_folder, pull
 from dure.runtime.experiment import train
@@ -18,6 +20,9 @@ from dure.runtime.placement import choose_profile
 from dure.studies.plan import StudyPlan
 from dure.studies.results import StudyResults
 from dure.studies.study import load_study, read_results
+
+if TYPE_CHECKING:
+    from dure.reporting.verifying import Verification
 
 __all__ = [
     "READERS",
@@ -31,9 +36,11 @@ __all__ = [
     "predict",
     "pull",
     "read_results",
+    "report",
     "run",
     "score",
     "train",
+    "verify_report",
     "with_options",
 ]
 
@@ -174,6 +181,54 @@ def score(
         reading=reading_of(overrides),
         cache_folder=cache_folder(),
     )
+
+
+def report(
+    paths: str | Path | Sequence[str | Path], output: str | Path | None = None, *, force: bool = False
+) -> Path:
+    """Write what runs and studies came to as one self-contained page, and return its file.
+
+    Args:
+        paths: Folders of runs or studies.
+        output: File to write; ``report.html`` in the folder, or in the working folder for several.
+        force: Whether a file that is there is replaced, if no earlier page of dure.
+
+    Raises:
+        UserError: A folder holds neither a run nor a study, a record is broken, or the file is somebody else's.
+    """
+    from dure.files import write_text
+    from dure.reporting.marks import Sources
+    from dure.reporting.page import REPORT
+    from dure.reporting.verifying import require_replaceable
+    from dure.studies.reports import COMPUTATIONS, page_at, page_of_several
+
+    folders = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    if not folders:
+        raise UserError("no folder is given", where="report", expected="folders of runs or studies")
+    is_alone = len(folders) == 1
+    file = Path(output) if output is not None else (folders[0] if is_alone else Path()) / REPORT
+    require_replaceable(file, force=force)
+    base = folders[0] if is_alone else Path(os.path.commonpath([each.resolve() for each in folders]))
+    sources = Sources(base, COMPUTATIONS)
+    page = page_at(folders[0], sources) if is_alone else page_of_several(folders, sources)
+    write_text(file, page.html(file.parent))
+    return file
+
+
+def verify_report(path: str | Path, *, root: str | Path | None = None) -> Verification:
+    """Recompute every number of a page from the records that it names.
+
+    Args:
+        path: The page.
+        root: Where its runs lie by now, in place of where they lay when it was written.
+
+    Raises:
+        UserError: It is no page of dure, or a record that it names is not there.
+    """
+    from dure.reporting.verifying import verify
+    from dure.studies.reports import COMPUTATIONS
+
+    return verify(Path(path), COMPUTATIONS, root=None if root is None else Path(root))
 
 
 def catalogue() -> dict[str, dict[str, str]]:

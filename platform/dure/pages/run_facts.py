@@ -200,13 +200,13 @@ def _notices(base: Path) -> Iterator[dict[str, str]]:
 
 
 def _command(path: Path) -> str:
-    """Return what trains the same again, from the folder that the run was started in."""
+    """Return what trains the same again: the record of the run where it lay when it was started."""
     file = RunFolder(path).events
     entries = read_events(file) if file.is_file() else []
     started = [entry.event for entry in entries if isinstance(entry.event, RunStart)]
-    place = started[0].path if started else path
+    place = f"{started[0].path}/" if started else ""
     profile = environment_of(path).get("profile", {}).get("name")
-    return f"dure train {place / 'experiment.yaml'}" + (f" --profile {profile}" if profile else "")
+    return f"dure train {place}experiment.yaml" + (f" --profile {profile}" if profile else "")
 
 
 def _examples(runs: Mapping[str, Path]) -> dict[str, Any] | None:

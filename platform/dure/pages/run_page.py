@@ -59,6 +59,15 @@ def run_page(path: Path) -> Page:
         UserError: A record of it is broken.
     """
     sources = Sources(path, COMPUTATIONS)
+    return page_of_run(path, sources)
+
+
+def page_of_run(path: Path, sources: Sources) -> Page:
+    """Return the page of a run with records that others may share.
+
+    Raises:
+        UserError: A record of it is broken.
+    """
     facts = sources.computed(RUN, path)
     runs = Runs({facts.get("name"): path}, facts, sources)
     result = sources.file(RunFolder(path).result)

@@ -24,7 +24,9 @@ from dure.reporting.page import SEAL
 
 _VOID = {"meta", "br", "hr", "img", "link", "input"}
 _PICTURE = "figure"
-_UNSEALED = "0" * 16
+_HEAD_LETTERS = 65_536
+RECORDS = "dure-records"
+"""Name of the element that lists the records of a page."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class _Reader(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         found = dict(attrs)
-        self._in_records = found.get("id") == "dure-records"
+        self._in_records = found.get("id") == RECORDS
         inner = self._innermost()
         if inner is not None and any(name == _PICTURE for name, _ in self._open):
             inner.words.append(self.get_starttag_text() or "")
@@ -224,6 +226,26 @@ def _changed_words(reader: _Reader) -> Iterator[Change]:
         if element.attributes[SEAL] != _seal(element):
             what = "a picture" if element.tag == _PICTURE else "words"
             yield Change(element.where, f"{what} that were changed after the report was written", "")
+
+
+def require_replaceable(file: Path, *, force: bool) -> None:
+    """Check that a page may be written: there is nothing, or an earlier page of dure.
+
+    Raises:
+        UserError: The file is a folder, or somebody else's and ``force`` is not given.
+    """
+    if file.is_dir():
+        raise UserError("this is a folder", where=f"--output {file}", expected="a file, such as report.html")
+    if force or not file.exists():
+        return
+    with file.open(encoding="utf-8", errors="replace") as stream:
+        is_page = RECORDS in stream.read(_HEAD_LETTERS)
+    if not is_page:
+        raise UserError(
+            "there is a file that dure did not write",
+            where=f"--output {file}",
+            hint="another file, or --force",
+        )
 
 
 def verification_text(found: Verification) -> str:

@@ -251,7 +251,9 @@ def _report(path: Path, notify: Notify) -> None:
         leave_study_report(path)
     except Exception as error:
         logger.exception("no page is written")
-        notify(f"{REPORT} is not written, and all else is: {one_line(str(error))}; dure report {path} tries again")
+        notify(
+            f"{REPORT} is not written, and all else is: {one_line(str(error))}; dure report {path} tries again"
+        )
 
 
 def _require_continuable(kind: Kind[Any, Any], path: Path) -> None:

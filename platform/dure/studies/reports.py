@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup, escape
+
+from dure.errors import UserError
 from dure.files import write_text
 from dure.metrics.metric import Metric, recorded, undeclared
+from dure.outputs import RUN_RECORD
 from dure.pages.run_facts import environment_of, experiment_of, facts_of_runs
 from dure.pages.run_page import COMPUTATIONS as OF_RUNS
-from dure.pages.run_page import REHEARSED
+from dure.pages.run_page import REHEARSED, page_of_run
 from dure.pages.shared_sections import (
     Runs,
     command_block,
@@ -65,7 +69,15 @@ def study_page(path: Path) -> Page:
     Raises:
         UserError: It holds no study, or a record is broken.
     """
-    sources = Sources(path, COMPUTATIONS)
+    return page_of_study(path, Sources(path, COMPUTATIONS))
+
+
+def page_of_study(path: Path, sources: Sources) -> Page:
+    """Return the page of a study with records that others may share.
+
+    Raises:
+        UserError: It holds no study, or a record is broken.
+    """
     kind, results = stored_kind(path).kind_of(), read_results(path)
     record, facts = sources.file(path / kind.results_file), sources.computed(STUDY, path)
     runs = Runs(dict(kind.run_folders(results, path)), facts, sources)
@@ -92,6 +104,48 @@ def study_page(path: Path) -> Page:
         sections=[section for section in sections if section is not None],
         sources=sources,
         notes=[REHEARSED] if is_rehearsal else (),
+    )
+
+
+def page_of_several(paths: Sequence[Path], sources: Sources, compared: Sequence[Section] = ()) -> Page:
+    """Return one page of several runs and studies: what was compared first, then each with all that its page has.
+
+    Args:
+        paths: Their folders.
+        sources: The records.
+        compared: What they are beside each other.
+
+    Raises:
+        UserError: A folder holds neither, or a record is broken.
+    """
+    pages = [page_at(path, sources) for path in paths]
+    notes = list(dict.fromkeys(note for page in pages for note in page.notes))
+    sections = list(compared)
+    for page in pages:
+        verdict, *others = page.sections
+        parts = [
+            part for section in others for part in (Section(section.title, section.blocks), *section.parts)
+        ]
+        sections.append(Section(page.title, verdict.blocks, parts))
+    lead = sentence("{}", Markup(" · ").join(escape(page.title) for page in pages))
+    return Page("Runs side by side", lead, sections, sources, notes)
+
+
+def page_at(path: Path, sources: Sources) -> Page:
+    """Return the page of whatever a folder holds.
+
+    Raises:
+        UserError: It holds neither a study nor a run, or a record is broken.
+    """
+    if (path / STUDY_FILE).is_file():
+        return page_of_study(path, sources)
+    if (path / RUN_RECORD).is_file():
+        return page_of_run(path, sources)
+    raise UserError(
+        "there is no run and no study",
+        where=str(path),
+        expected=f"a folder with {STUDY_FILE} or {RUN_RECORD}, as dure leaves one",
+        hint="dure runs shows where they lie",
     )
 
 

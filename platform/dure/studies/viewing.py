@@ -55,9 +55,7 @@ def moved(recorded: str, results: StudyResults, path: Path) -> Path:
     return path / os.path.relpath(recorded, results.path)
 
 
-def trial_table(
-    view: View[Any], metrics: Sequence[tuple[Metric, Inline]], order: Sequence[int]
-) -> Table:
+def trial_table(view: View[Any], metrics: Sequence[tuple[Metric, Inline]], order: Sequence[int]) -> Table:
     """Return the trials of a study with their state, figures and time.
 
     Args:

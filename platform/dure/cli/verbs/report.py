@@ -13,7 +13,7 @@ from dure.cli.app import verb
 from dure.cli.printing import notify, print_result
 
 
-@verb("report", place=140)
+@verb("report", place=135)
 def report(
     paths: Annotated[list[Path], typer.Argument(help="Folders of runs or studies.", metavar="PATH…")],
     output: Annotated[

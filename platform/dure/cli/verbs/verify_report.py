@@ -12,7 +12,7 @@ from dure.cli.app import verb
 from dure.cli.printing import print_result
 
 
-@verb("verify-report", place=145)
+@verb("verify-report", place=148)
 def verify_report(
     report: Annotated[Path, typer.Argument(help="A page that dure report wrote.", metavar="REPORT")],
     root: Annotated[
