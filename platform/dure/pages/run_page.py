@@ -27,7 +27,7 @@ from dure.reporting.page import REPORT, Block, Head, Inline, Page, Pairs, Pictur
 from dure.runs.folder import RunFolder
 
 RUN = "run"
-COMPUTATIONS: Mapping[str, Computation] = {RUN: run_facts}
+COMPUTATIONS: Mapping[str, Computation] = {RUN: lambda folders: run_facts(folders[0])}
 """What the pages of runs compute."""
 REHEARSED = (
     "This was a rehearsal: a miniature with random weights trained on few rows. Its scores say that everything works, "

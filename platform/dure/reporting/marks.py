@@ -35,10 +35,12 @@ from dure.reporting.figures import (
 )
 
 Key = str | int
-Computation = Callable[[Path], Mapping[str, Any]]
-"""Makes from the records of a folder what stands in none of them as it is."""
+Computation = Callable[[Sequence[Path]], Mapping[str, Any]]
+"""Makes from the records of folders what stands in none of them as it is."""
 Format = Callable[[Any, str], str]
 
+_APART = " and "
+"""Between the folders that something is computed from."""
 LONGEST_TEXT = 4000
 """Letters of a text that are shown; what is longer is cut."""
 _UNITS: tuple[Unit, ...] = ("share", "percent", "number", "count")
@@ -180,16 +182,17 @@ class Sources:
 
     @property
     def names(self) -> list[str]:
-        """What each record is, by its number: the path of a file, or ``what of folder`` of what is computed."""
+        """What each record is, by its number: the path of a file, or ``what of folder and folder`` of what is computed."""
         return list(self._found)
 
     def file(self, path: Path) -> Source:
         """Return the record in a file; an empty one when the file is not there."""
         return self._source(_relative(path.resolve(), self.base))
 
-    def computed(self, what: str, folder: Path) -> Source:
-        """Return what is computed from a folder."""
-        return self._source(f"{what} of {_relative(folder.resolve(), self.base)}")
+    def computed(self, what: str, *folders: Path) -> Source:
+        """Return what is computed from folders."""
+        named = _APART.join(_relative(folder.resolve(), self.base) for folder in folders)
+        return self._source(f"{what} of {named}")
 
     def named(self, name: str) -> Source:
         """Return a record by its name among :attr:`names`.
@@ -214,10 +217,11 @@ class Sources:
         return self._found[name]
 
     def _read(self, name: str) -> Any:
-        what, of, folder = name.partition(" of ")
+        what, of, folders = name.partition(" of ")
         if of and what in self._computations:
             # As it stands in JSON, which knows neither tuples nor numbers as keys.
-            return json.loads(json.dumps(self._computations[what](self.base / folder), ensure_ascii=False))
+            found = self._computations[what]([self.base / folder for folder in folders.split(_APART)])
+            return json.loads(json.dumps(found, ensure_ascii=False))
         path = self.base / name
         return read_record(path) if path.is_file() else {}
 

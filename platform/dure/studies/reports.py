@@ -12,7 +12,7 @@ from dure.errors import UserError
 from dure.files import write_text
 from dure.metrics.metric import Metric, recorded, undeclared
 from dure.outputs import RUN_RECORD
-from dure.pages.run_facts import environment_of, experiment_of, facts_of_runs
+from dure.pages.run_facts import best_metric, environment_of, experiment_of, facts_of_runs, run_facts
 from dure.pages.run_page import COMPUTATIONS as OF_RUNS
 from dure.pages.run_page import REHEARSED, page_of_run
 from dure.pages.shared_sections import (
@@ -29,11 +29,12 @@ from dure.reporting.inline import Drawing
 from dure.reporting.marks import Computation, Source, Sources, sentence
 from dure.reporting.page import REPORT, Page, Picture, Section
 from dure.runs.folder import STUDY_FILE
+from dure.studies.pairs import paired_sentences
 from dure.studies.results import StudyResults
 from dure.studies.study import options_line, read_results, stored_kind
 from dure.studies.viewing import View
 
-STUDY = "study"
+STUDY, SEVERAL = "study", "beside"
 
 
 def study_facts(path: Path) -> dict[str, Any]:
@@ -56,7 +57,31 @@ def study_facts(path: Path) -> dict[str, Any]:
     }
 
 
-COMPUTATIONS: Mapping[str, Computation] = {**OF_RUNS, STUDY: study_facts}
+def facts_of_several(paths: Sequence[Path]) -> dict[str, Any]:
+    """Return what runs and studies are beside each other: each first, and the runs among them row by row.
+
+    Args:
+        paths: Their folders.
+    """
+    pages = {path: study_facts(path) if (path / STUDY_FILE).is_file() else run_facts(path) for path in paths}
+    runs = {
+        f"{facts['name']} ({path.name})": path
+        for path, facts in pages.items()
+        if not (path / STUDY_FILE).is_file()
+    }
+    told = [str(facts["sentences"][0]) for facts in pages.values() if facts["sentences"]]
+    if len(runs) > 1:
+        told += paired_sentences(runs, best_metric(next(iter(runs.values())))) or [
+            "The runs cannot be compared row by row: they were not scored on the same test rows."
+        ]
+    return {"sentences": told}
+
+
+COMPUTATIONS: Mapping[str, Computation] = {
+    **OF_RUNS,
+    STUDY: lambda folders: study_facts(folders[0]),
+    SEVERAL: facts_of_several,
+}
 """What the pages of runs and studies compute."""
 
 
@@ -107,20 +132,19 @@ def page_of_study(path: Path, sources: Sources) -> Page:
     )
 
 
-def page_of_several(paths: Sequence[Path], sources: Sources, compared: Sequence[Section] = ()) -> Page:
+def page_of_several(paths: Sequence[Path], sources: Sources) -> Page:
     """Return one page of several runs and studies: what was compared first, then each with all that its page has.
 
     Args:
         paths: Their folders.
         sources: The records.
-        compared: What they are beside each other.
 
     Raises:
         UserError: A folder holds neither, or a record is broken.
     """
     pages = [page_at(path, sources) for path in paths]
     notes = list(dict.fromkeys(note for page in pages for note in page.notes))
-    sections = list(compared)
+    sections = [Section("Verdict", [points_of(sources.computed(SEVERAL, *paths), "sentences")])]
     for page in pages:
         verdict, *others = page.sections
         parts = [

@@ -69,7 +69,7 @@ class BatchKind(TrialKind[BatchStudy, BatchResults]):
         """Return the verdict, and what the tables have beside the record."""
         from dure.studies.batch.view import batch_facts
 
-        return batch_facts(results)
+        return batch_facts(results, path)
 
     @classmethod
     def view(cls, view: View[BatchResults]) -> Sequence[Section]:

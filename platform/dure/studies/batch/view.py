@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from dure.metrics.metric import Metric, recorded
@@ -11,12 +12,13 @@ from dure.reporting.figures import BASELINE, UNTRAINED, counted, metric_phrase, 
 from dure.reporting.marks import sentence
 from dure.reporting.page import Head, Inline, Section, Table
 from dure.studies.batch.results import BatchResults
+from dure.studies.pairs import paired_sentences
 from dure.studies.results import TrialRecord
-from dure.studies.viewing import View, failures
+from dure.studies.viewing import View, failures, folders_of
 
 
-def batch_facts(results: BatchResults) -> dict[str, Any]:
-    """Return verdict and gains of a batch, of which nothing but its record is needed."""
+def batch_facts(results: BatchResults, path: Path) -> dict[str, Any]:
+    """Return verdict and gains of a batch."""
     metric = recorded(results.as_json(), results.metrics[0])
     trials = {trial.name: trial for trial in results.experiments}
     scores = _scores(results, metric)
@@ -38,6 +40,8 @@ def batch_facts(results: BatchResults) -> dict[str, Any]:
     else:
         told.append(f"No experiment completed with a {metric.name}.")
     told += _beside_baseline(metric, scores, trials)
+    folders = folders_of(results.experiments, results, path)
+    told += paired_sentences({name: folders[name] for name in metric.ranked(scores)}, metric)
     told += failures({trial.name: trial.state for trial in results.experiments})
     gains = {name: _gains(trial, results.metrics) for name, trial in trials.items()}
     return {"metric": metric.name, "sentences": told, "gains": gains}
