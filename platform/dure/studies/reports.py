@@ -119,13 +119,7 @@ def page_of_study(path: Path, sources: Sources) -> Page:
     is_rehearsal = any(_is_rehearsal(each) for each in runs.folders.values())
     return Page(
         title=record.mark("study"),
-        lead=sentence(
-            "{} · {} · begun {} · {} in this session",
-            facts.mark("words"),
-            record.mark("state"),
-            record.mark("started", written="date"),
-            record.mark("seconds", written="duration"),
-        ),
+        lead=_lead(facts, record),
         sections=[section for section in sections if section is not None],
         sources=sources,
         notes=[REHEARSED] if is_rehearsal else (),
@@ -186,6 +180,17 @@ def leave_study_report(path: Path) -> None:
     if curves and not (path / CURVES).is_file():
         plot_runs(path / CURVES, curves, _metric(facts, results), title=results.study)
     write_text(path / REPORT, study_page(path).html(path))
+
+
+def _lead(facts: Source, record: Source) -> Markup:
+    lead = sentence("{} · {}", facts.mark("words"), record.mark("state"))
+    if record.get("started") is not None:
+        lead += sentence(
+            " · begun {} (UTC) · {} in this session",
+            record.mark("started", written="date"),
+            record.mark("seconds", written="duration"),
+        )
+    return lead
 
 
 def _curves(view: View[StudyResults]) -> Section | None:

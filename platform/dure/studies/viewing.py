@@ -50,6 +50,11 @@ def folders_of(trials: Sequence[TrialRecord], results: StudyResults, path: Path)
     return {trial.name: moved(trial.path, results, path) for trial in trials}
 
 
+def best_first(folders: Mapping[str, Path], best: str | None) -> dict[str, Path]:
+    """Return folders of runs, that of the best one first."""
+    return dict(sorted(folders.items(), key=lambda each: each[0] != best))
+
+
 def moved(recorded: str, results: StudyResults, path: Path) -> Path:
     """Return where a folder lies that a record names, given where the study lies by now."""
     return path / os.path.relpath(recorded, results.path)

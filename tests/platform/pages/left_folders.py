@@ -153,6 +153,7 @@ def left_batch(folder: Path) -> None:
     scores = {"one": 0.8125, "two": 0.7731, "three": None}
     trials = [trial(folder, name, left_run(folder / name, name, score, error=None if score else f"boom {HOSTILE}"))
               for name, score in scores.items()]  # fmt: skip
+    predictions(folder / "two" / "predictions.csv", shift=1)
     Restarts(folder / "three", "s").add("killed by signal 9")
     BatchResults.model_validate(
         {**about(folder, "b", "batch"), "metrics": ["eval_accuracy"], "definitions": DEFINITIONS, "best": "one",

@@ -155,6 +155,7 @@ def test_tables_and_pictures_can_be_heard(left, kind):
 def test_a_batch_says_who_is_best_what_failed_and_what_repeats_it(left):
     html = page_of(left / "batch")
     assert "one has the best score of 2 experiments: accuracy 81.25 % on the validation rows." in html
+    assert "On the test rows: one and two cannot be told apart by accuracy: 0.00 points, 95 % between" in html
     assert "Failed: three." in html
     assert "killed by signal 9" in html
     assert f"dure run {left / 'batch' / 'study.yaml'} --profile cpu" in html

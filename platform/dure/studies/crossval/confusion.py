@@ -20,8 +20,13 @@ if TYPE_CHECKING:
     from dure.reporting.inline import Drawing
 
 _WORDS = {
-    "ko": {"true": "실제", "predicted": "예측", "share": "실제 클래스 중 비율 (%)"},
-    "en": {"true": "true class", "predicted": "predicted class", "share": "share of the true class (%)"},
+    "ko": {"true": "실제", "predicted": "예측", "share": "실제 클래스 중 비율 (%)", "key": "{}"},
+    "en": {
+        "true": "true class",
+        "predicted": "predicted class",
+        "share": "share of the true class (%)",
+        "key": "{} (this machine has no Korean letters: numbers are rows of {}.csv)",
+    },
 }
 _MOST_WRITTEN = 16
 """Classes up to which the cells have numbers."""
@@ -32,6 +37,8 @@ _INCHES = 0.62
 _LEAST, _MOST = 3.2, 14.0
 _DARK = 0.55
 """Share from which on white letters are read better than black ones."""
+_ON_DARK, _ON_PALE = "#fefefe", "#111111"
+"""Letters on cells, which have one colour on light and on dark pages, unlike all others."""
 
 
 def plot_confusion(target: Path | Drawing, confusion: Mapping[str, Any], *, title: str) -> None:
@@ -60,7 +67,9 @@ def plot_confusion(target: Path | Drawing, confusion: Mapping[str, Any], *, titl
             range(len(names)), names, rotation=45 if slant else 0, ha="right" if slant else "center"
         )
         axis.set_yticks(range(len(names)), names)
-        axis.set_xlabel(words["predicted"])
+        has_key = isinstance(target, Path) and names != _drawable(confusion["classes"], is_inline=True)
+        label = words["key"] if has_key else "{}"
+        axis.set_xlabel(label.format(words["predicted"], target.stem if isinstance(target, Path) else ""))
         axis.set_ylabel(words["true"])
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
@@ -94,7 +103,7 @@ def _write_cells(axis: Axes, counts: Any, shares: Any) -> None:
             ha="center",
             va="center",
             fontsize=8,
-            color="white" if share >= _DARK else "black",
+            color=_ON_DARK if share >= _DARK else _ON_PALE,
         )
 
 

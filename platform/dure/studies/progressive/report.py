@@ -15,6 +15,7 @@ from dure.reporting.figures import (
     Figure,
     counted,
     duration,
+    memory,
     metric_change,
     metric_figure,
     metric_label,
@@ -98,7 +99,7 @@ def _stage_columns(stages: Sequence[Row], metric: Metric) -> list[Column]:
     columns += [
         column("batch", map(_batch, stages), rank=6),
         column("time", (duration(stage.get("seconds")) for stage in stages), rank=4),
-        column("peak MB", (_whole(stage.get("peak_memory_mb")) for stage in stages), rank=7),
+        column("peak memory", (memory(number(stage.get("peak_memory_mb"))) for stage in stages), rank=7),
     ]
     return columns
 

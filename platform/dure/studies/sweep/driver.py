@@ -102,6 +102,13 @@ class SweepKind(TrialKind[SweepStudy, SweepResults]):
         return sweep_table(results.as_json())
 
     @classmethod
+    def run_folders(cls, results: SweepResults, path: Path) -> Mapping[str, Path]:
+        """Return the folders of the trials, that of the best one first."""
+        from dure.studies.viewing import best_first, folders_of
+
+        return best_first(folders_of(results.experiments, results, path), results.best)
+
+    @classmethod
     def facts(cls, results: SweepResults, path: Path) -> Mapping[str, Any]:
         """Return the verdict, and what the tables have beside the record."""
         from dure.studies.sweep.view import sweep_facts

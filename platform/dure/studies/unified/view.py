@@ -13,7 +13,7 @@ from dure.pages.run_facts import best_metric, gains_of, run_sentences
 from dure.pages.run_page import run_sections
 from dure.pages.shared_sections import text_head
 from dure.reporting.inline import Drawing
-from dure.reporting.page import Block, Head, Inline, Paragraph, Picture, Points, Section, Table
+from dure.reporting.page import Block, Folded, Head, Inline, Paragraph, Picture, Points, Section, Table
 from dure.studies.sweep.driver import SweepKind
 from dure.studies.sweep.results import SweepResults
 from dure.studies.sweep.view import sweep_picture
@@ -109,16 +109,19 @@ def _crossover(view: View[UnifiedResults]) -> list[Block]:
                 record.change(*margin, "value", metric=_NUMBER) if has_margin else "–",
                 record.change(*margin, "low", metric=_NUMBER) if has_margin else "–",
                 record.change(*margin, "high", metric=_NUMBER) if has_margin else "–",
-                view.facts.mark("epochs", row["name"]),
             ]
         )
     heads = [text_head("candidate"), text_head("kind"), Head("on selection rows"), Head("on held-out rows")]
-    heads += [
-        Head("margin of the best crossover"),
-        Head("from"),
-        Head("to"),
-        text_head("epochs of its modules"),
-    ]
+    heads += [Head("margin of the best crossover"), Head("from"), Head("to")]
     kept = frozenset(at for at, row in enumerate(crossed["candidates"]) if row["name"] == crossed["kept"])
     table = Table("Candidates; the one that is kept stands out", heads, rows, kept)
-    return [Paragraph(record.mark("crossover", "verdict")), table]
+    made_of: list[list[Inline]] = [
+        [record.mark(*at, place, "name"), view.facts.mark("epochs", row["name"])]
+        for place, row in enumerate(crossed["candidates"])
+    ]
+    epochs = Table("Epochs of the modules", [text_head("candidate"), text_head("epochs")], made_of)
+    return [
+        Paragraph(record.mark("crossover", "verdict")),
+        table,
+        Folded("Which epochs every candidate is made of", [epochs]),
+    ]
