@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 SKY, ORANGE = "#56B4E9", "#E69F00"
 GREY, PALE = "#7F7F7F", "#C8C8C8"
-SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, GREY, "#000000")
+SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, "#000000", GREY)
 """Colours of lines that are told apart by nothing else."""
 
 FigureFormat = Literal["pdf", "svg"]

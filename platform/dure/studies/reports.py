@@ -177,7 +177,8 @@ def leave_study_report(path: Path) -> None:
     kind, results = stored_kind(path).kind_of(), read_results(path)
     runs, facts = kind.run_folders(results, path), kind.facts(results, path)
     curves = _drawn(runs)
-    if curves and not (path / CURVES).is_file():
+    # The curves of a study whose folder is that of a run are the run's own.
+    if curves and path.resolve() not in [folder.resolve() for folder in runs.values()]:
         plot_runs(path / CURVES, curves, _metric(facts, results), title=results.study)
     write_text(path / REPORT, study_page(path).html(path))
 
