@@ -12,7 +12,7 @@ from dure.config.schema import Experiment
 from dure.epochs.loss_series import Point
 from dure.epochs.sweet_spot import analysis_record, sweet_spots
 from dure.events import EventLog, Notice, RunStart
-from dure.files import append_json_line, write_json, write_text
+from dure.files import write_json, write_text
 from dure.metrics.metric import Metric
 from dure.runs.folder import RunFolder, RunResult
 from dure.runs.restarts import Restarts
@@ -72,15 +72,16 @@ def left_run(
     run = RunFolder(folder)
     write_text(run.experiment, dump_yaml(of or experiment("mine")))
     write_json(run.environment, environment())
+    records = []
     for step in range(points):
         share = (step + 1) / points
         at = {"step": 90 * share, "total_steps": 90, "epoch": 3 * share, "seconds": step + 1.0}
-        append_json_line(
-            run.metrics, {"kind": "train", **at, "loss": 1.5 - share / 2, "learning_rate": 3e-5 * (1 - share)}
-        )
+        records.append({"kind": "train", **at, "loss": 1.5 - share / 2, "learning_rate": 3e-5 * (1 - share)})
         if step % 4 == 3 and score is not None:
-            values = {"eval_accuracy": score * share, "eval_loss": 1.5 - share / 3}
-            append_json_line(run.metrics, {"kind": "eval", **at, **values})
+            records.append(
+                {"kind": "eval", **at, "eval_accuracy": score * share, "eval_loss": 1.5 - share / 3}
+            )
+    run.metrics.write_text("".join(f"{json.dumps(record)}\n" for record in records), encoding="utf-8")
     events = EventLog(run.events, "worker 0")
     events.write(RunStart("mine", folder, {}, (), None, 90))
     events.write(Notice(f"training on 2,400 rows of {HOSTILE}"))
@@ -311,7 +312,3 @@ STUDIES = {
     "progressive": left_progressive,
     "unified": left_unified,
 }
-
-
-def as_text(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
