@@ -22,7 +22,7 @@ from dure.reporting.page import (
     Section,
     Table,
 )
-from dure.runs.folder import PREDICTED, PROBABILITY, ROW, RunFolder
+from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE, RunFolder
 
 _FOLD_FROM = 160
 """Letters from which a text is folded."""
@@ -75,7 +75,7 @@ def examples_section(runs: Runs) -> Section | None:
     if not chosen or not chosen["rows"]:
         return None
     table = runs.sources.file(RunFolder(runs.folders[chosen["run"]]).predictions)
-    names = [name for name in chosen["columns"] if name != ROW and not name.startswith(PROBABILITY)]
+    names = [name for name in chosen["columns"] if name != ROW and not name.startswith((PROBABILITY, SCORE))]
     parts = [_example(table, row, names) for row in chosen["rows"]]
     return Section("Examples", [Paragraph(runs.facts.mark("examples", "told"))], parts)
 
@@ -312,7 +312,7 @@ def _trail(runs: Runs) -> Block:
         [_name(runs, name), *(runs.facts.mark("hashes", name, file, written="hash") for file in files)]
         for name in hashes
     ]
-    return foldable(Table("Records of every run (XXH3)", [text_head("run"), *map(text_head, files)], rows))
+    return foldable(Table("Records of every run (XXH3)", [text_head("run"), *map(Head, files)], rows))
 
 
 def command_block(facts: Source) -> Command:

@@ -28,7 +28,7 @@ def paired_sentences(runs: Mapping[str, Path], metric: Metric) -> list[str]:
 
     Args:
         runs: Folder of every run by its name; the first one is compared with the others.
-        metric: What they are compared by; where it is no mean over rows, the loss is.
+        metric: What they are compared by; where it is no mean over rows, the first score of theirs that is.
 
     Returns:
         A sentence for every run that was scored on the same test rows; corrected for their number (Holm).
@@ -68,9 +68,9 @@ def _scores(run: Path, metric: Metric) -> tuple[str, Scores, str] | None:
         reader = csv.DictReader(stream)
         columns = [name for name in reader.fieldnames or () if name.startswith(SCORE)]
         wanted = f"{SCORE}{metric.name.removeprefix('eval_')}"
-        column = wanted if wanted in columns else f"{SCORE}loss"
-        if column not in columns:
+        if not columns:
             return None
+        column = wanted if wanted in columns else columns[0]
         scores = {int(row[ROW]): float(row[column] or math.nan) for row in reader}
     return column.removeprefix(SCORE), scores, rows_hash
 
