@@ -136,6 +136,13 @@ class Family(ABC):
         prefix = self.experiment.tokenizer.input_prefix
         return load_tokenizer(self.experiment, lambda: (prefix + text for text in texts()))
 
+    def register_models(self) -> None:  # noqa: B027  # most families have models of transformers' own
+        """Make a model class of the family's own known to transformers (``AutoConfig.register``).
+
+        Called before a checkpoint is looked at without loading it. A family imports such a class, as torch and
+        transformers themselves, within its methods: whoever only reads its options and metrics waits for neither.
+        """
+
     @abstractmethod
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the model ready to train: special tokens added, adapters in place, on the CPU."""

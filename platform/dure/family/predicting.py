@@ -9,14 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
 from dure.config.loading import check_reading, load_record
 from dure.config.schema import Profile
-from dure.data.batching import length_order
-from dure.data.collating import Batch, moved
 from dure.data.fields import roles_to_predict
 from dure.data.sources import files_of
 from dure.data.tables import Role, Table, columns_of, read_table
@@ -25,12 +19,15 @@ from dure.errors import UserError
 from dure.events import Notify
 from dure.family import Family, load_family
 from dure.family.corpus import Tested, cache_folder, encode_split
-from dure.family.saved_model import read_model
 from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE, RunFolder
 
 if TYPE_CHECKING:
     import datasets
+    import torch
+    from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from dure.data.collating import Batch
 
 
 @dataclass(frozen=True)
@@ -66,6 +63,11 @@ def predict_rows(
         dataset: Encoded rows, with or without targets.
         progress: Gets the number of rows done, batch by batch.
     """
+    import torch
+
+    from dure.data.batching import length_order
+    from dure.data.collating import moved
+
     training = family.experiment.training
     batch_size = training.eval_batch_size or training.batch_size
     order = length_order(dataset["length"])
@@ -101,6 +103,9 @@ def read_answers(
         collate: Makes a batch of rows.
         answers: Logits, or generated ids that are filled up with negative numbers; rows are their first dimension.
     """
+    import numpy as np
+    import torch
+
     training = family.experiment.training
     batch_size = training.eval_batch_size or training.batch_size
     if family.predicts == "text":
@@ -153,17 +158,7 @@ def predict_file(
         UserError: A folder holds no finished run, the table is not what the family needs, the output cannot be
             written or is there, or the family's predictions cannot be put together.
     """
-    check_reading(overrides, with_columns=True)
-    for run in runs:
-        _check_is_finished(run)
-    files = files_of(source)
-    if output.exists() and any(output.samefile(file) for file in files):
-        raise UserError(
-            "this is the table to predict, which would be lost",
-            where=f"--output {output}",
-            hint="another file",
-        )
-    check_output(output, force=force)
+    check_files(runs, source, output, overrides=overrides, force=force)
     parts = []
     for place, run in enumerate(runs):
 
@@ -184,6 +179,27 @@ def predict_file(
         "output": str(output),
         "models": [str(RunFolder(run).final_model) for run in runs],
     }
+
+
+def check_files(
+    runs: Sequence[Path], source: str, output: Path, *, overrides: Sequence[str] = (), force: bool = False
+) -> None:
+    """Check what :func:`predict_file` is given as far as that is known without a model, and without importing torch.
+
+    Raises:
+        UserError: A folder holds no finished run, there is no such table, or the output cannot be written or is there.
+    """
+    check_reading(overrides, with_columns=True)
+    for run in runs:
+        _check_is_finished(run)
+    files = files_of(source)
+    if output.exists() and any(output.samefile(file) for file in files):
+        raise UserError(
+            "this is the table to predict, which would be lost",
+            where=f"--output {output}",
+            hint="another file",
+        )
+    check_output(output, force=force)
 
 
 def _with_left_out(
@@ -222,6 +238,10 @@ def _predicted(
     advance: Callable[[int, int], None],
     notify: Notify,
 ) -> tuple[Sequence[Role], Table, Family, list[dict[str, Any]]]:
+    import torch
+
+    from dure.family.saved_model import read_model
+
     folder = RunFolder(run)
     experiment = load_record(folder.experiment, overrides)
     family = load_family(experiment, notify)

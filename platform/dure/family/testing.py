@@ -288,7 +288,7 @@ def _check_run(made: _Made, profile: Profile, folder: Path) -> None:
 
 def _check_row_scores(made: _Made, folder: RunFolder, result: RunResult) -> None:
     """Check that what rows add to metrics has these as its mean, with what was predicted beside it."""
-    if made.corpus.tested is None:
+    if made.corpus.tested is None or made.corpus.test is None:
         return
     with folder.predictions.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

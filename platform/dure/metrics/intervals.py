@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-from scipy.stats import norm
-
 Interval = tuple[float, float]
 
 
@@ -20,6 +18,8 @@ def share_interval(share: float, num_rows: int, level: float) -> Interval:
         num_rows: Rows that it is a share of.
         level: Probability of the interval.
     """
+    from scipy.stats import norm
+
     z = float(norm.ppf((1 + level) / 2))
     centre = (share + z * z / (2 * num_rows)) / (1 + z * z / num_rows)
     half = (

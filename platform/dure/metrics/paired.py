@@ -23,8 +23,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest, norm
-from scipy.stats import t as student_t
 
 from dure.metrics.metric import Metric
 
@@ -187,6 +185,8 @@ def permutation_test(differences: ArrayLike, *, seed: int = 0) -> float:
         differences: One per row, shape (rows,).
         seed: Decides the draws.
     """
+    from scipy.stats import binomtest
+
     values = np.asarray(differences, dtype=np.float64)
     values = values[values != 0]
     if not len(values):
@@ -218,6 +218,8 @@ def bootstrap_interval(values: ArrayLike, *, level: float = LEVEL, seed: int = 0
         level: Confidence of the interval.
         seed: Decides the draws.
     """
+    from scipy.stats import norm
+
     sample = np.asarray(values, dtype=np.float64)
     mean = float(sample.mean())
     centred = sample - mean
@@ -251,6 +253,8 @@ def _over_seeds_and_rows(gains: Floats, level: float) -> tuple[float, float, flo
     Hillis (2007), equations for one factor of readers and one of cases: what seeds and rows do together is in the mean
     square of the seeds already, so only what rows do beyond it is added.
     """
+    from scipy.stats import t as student_t
+
     seeds, rows = gains.shape
     mean = float(gains.mean())
     by_seed, by_row = gains.mean(axis=1), gains.mean(axis=0)

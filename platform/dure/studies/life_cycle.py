@@ -169,10 +169,11 @@ def run(study: StudyPlan, asked: Asked, *, screen: Terminal) -> StudyResults:
         Interrupted: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
     """
     from dure.jobs.background_folders import claim
-    from dure.preflight.before import before_run
+    from dure.preflight.before import before_run, check_settings
     from dure.reporting.console import RunConsole, StudyConsole
 
     kind, path = prepare(study, asked)
+    check_settings(kind.checked())  # To recognise the machine takes torch, and seconds.
     machine, resume = asked.machine, path is not None
     assert machine is not None, "a dry run is not run"
     before_run(

@@ -21,7 +21,8 @@ from dure.events import EventLog, RunListener
 from dure.family import Family, load_family
 from dure.family.corpus import Corpus, load_corpus
 from dure.family.predicting import Reported, predict_rows, read_answers, write_predictions
-from dure.files import read_json_lines, write_json, write_text
+from dure.files import json_lines, write_json, write_text
+from dure.imports import spare_imported
 from dure.metrics.metric import definitions
 from dure.modeling.weights import load_weights
 from dure.runs.disk import DiskRoom, is_disk_full
@@ -107,6 +108,7 @@ def run(request: RunRequest, *, rank: int = 0, num_workers: int = 1) -> RunResul
         UserError: The experiment, its data or its checkpoint is wrong.
         RunError: Training failed; the result on disk says so.
     """
+    spare_imported()
     folder = request.folder()
     folder.path.mkdir(parents=True, exist_ok=True)
     if rank == 0:
@@ -143,12 +145,12 @@ def _worker(request: RunRequest, rank: int, num_workers: int) -> Worker:
 
 def _interrupted(request: RunRequest, folder: RunFolder, worker: Worker, step: int) -> RunResult:
     """Write and pass on the result of a run that a stop was asked of."""
-    records = read_json_lines(folder.metrics)
+    seconds = [float(each["seconds"]) for each in json_lines(folder.metrics)]
     result = RunResult(
         name=request.experiment.name,
         state="interrupted",
         metrics={"steps": step},
-        seconds=float(records[-1]["seconds"]) if records else 0.0,
+        seconds=seconds[-1] if seconds else 0.0,
     )
     if worker.is_main:
         try:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from dure.config.data import FoldConfig
 from dure.config.loading import load_experiment
@@ -17,6 +19,7 @@ from dure.files import read_json_lines
 from dure.modeling.objectives import TokenCrossEntropy
 from dure.runs.folder import RunFolder
 from dure.runs.logs import captured_output
+from dure.runs.manifest import write_manifest
 from dure.studies.crossval.results import crossval_results
 from dure.training import memory
 from dure.training.run import RunRequest, run
@@ -123,8 +126,6 @@ def test_an_unknown_best_metric_is_refused_before_training(tiny, cpu, tmp_path):
 def test_a_run_that_was_killed_before_its_model_was_saved_only_saves_it(tiny, cpu, tmp_path):
     experiment = tiny("t5", "lora")
     whole = run(RunRequest(experiment, cpu, tmp_path))
-    import shutil
-
     shutil.rmtree(tmp_path / "final_model")
     (tmp_path / "result.json").unlink()
     notes = _Notes()
@@ -133,6 +134,25 @@ def test_a_run_that_was_killed_before_its_model_was_saved_only_saves_it(tiny, cp
     for name in ("eval_loss", "eval_rouge1", "test_loss", "test_rouge1", "best_step", "steps"):
         assert again.metrics[name] == whole.metrics[name]
     assert (tmp_path / "final_model" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("steps", [2, 4])
+def test_a_checkpoint_whose_weights_are_not_finite_is_refused(steps, tiny, cpu, tmp_path):
+    experiment = tiny("bert", "full", max_steps=2, eval_every=2, save_total_limit=9)
+    run(RunRequest(experiment, cpu, tmp_path))
+    (tmp_path / "result.json").unlink()
+    shutil.rmtree(tmp_path / "final_model")
+    last = tmp_path / "checkpoint-2"
+    weights = load_file(last / "model.safetensors")
+    next(iter(weights.values())).view(-1)[0] = float("nan")
+    save_file(weights, last / "model.safetensors", metadata={"format": "pt"})
+    write_manifest(last)
+    longer = _with(experiment, "training", max_steps=steps)
+    with pytest.raises(UserError, match="not finite") as refused:
+        run(RunRequest(longer, cpu, tmp_path, resume=True))
+    assert refused.value.where == str(last)
+    assert "move checkpoint-2 out" in refused.value.hint
+    assert not (tmp_path / "final_model").exists()
 
 
 def test_live_tensors_are_what_counts_as_allocated():

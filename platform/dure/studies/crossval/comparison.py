@@ -8,7 +8,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import t as student_t
 
 from dure.metrics.metric import Metric
 from dure.metrics.paired import Difference, permutation_test
@@ -42,6 +41,8 @@ def compare(
     Raises:
         ValueError: The scores do not pair up, there are fewer than two, or one is no number.
     """
+    from scipy.stats import t as student_t
+
     differences = _differences(scores_a, scores_b)
     seen, folds = len(differences), num_folds or len(differences)
     if folds < seen:

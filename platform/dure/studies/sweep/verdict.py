@@ -22,8 +22,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from scipy.stats import norm
-from scipy.stats import t as student_t
 
 from dure.metrics.intervals import Interval, share_interval
 from dure.metrics.metric import Direction, Metric, recorded
@@ -167,6 +165,8 @@ def difference_of_shares(first: float, second: float, num_rows: int, level: floa
 
     A hit and a miss are added to both, so that shares of 0 and 1 have noise too.
     """
+    from scipy.stats import norm
+
     rows = num_rows + 2
     ours, theirs = (num_rows * first + 1) / rows, (num_rows * second + 1) / rows
     half = float(norm.ppf((1 + level) / 2)) * math.sqrt((ours * (1 - ours) + theirs * (1 - theirs)) / rows)
@@ -180,6 +180,8 @@ def mean_interval(values: Sequence[float], level: float) -> Interval:
         values: Two or more.
         level: Probability of the interval.
     """
+    from scipy.stats import t as student_t
+
     numbers = np.asarray(values, dtype=np.float64)
     error = float(numbers.std(ddof=1)) / math.sqrt(len(numbers))
     half = float(student_t.ppf((1 + level) / 2, len(numbers) - 1)) * error
