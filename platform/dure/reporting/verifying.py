@@ -84,7 +84,6 @@ class _Element:
     tag: str
     attributes: Mapping[str, str | None]
     where: str
-    place: int
     words: list[str] = field(default_factory=list)
 
 
@@ -111,10 +110,13 @@ class _Reader(HTMLParser):
             self._heading = []
         element = None
         if "data-at" in found:
-            element = _Element(tag, found, self._where, len(self.marks))
+            element = _Element(tag, found, self._where)
+            # That a number stands here is sealed; which one it is, its record says.
+            if inner is not None:
+                inner.words.append(f" {found['data-at']} ")
             self.marks.append(element)
         elif SEAL in found:
-            element = _Element(tag, found, self._where, len(self.seals))
+            element = _Element(tag, found, self._where)
             self.seals.append(element)
         if tag not in _VOID:
             self._open.append((tag, element))
@@ -134,9 +136,8 @@ class _Reader(HTMLParser):
             inner = self._innermost()
             if inner is not None:
                 inner.where = self._where
-        while self._open and (closed := self._open.pop()[0]) != tag:
-            if closed not in _VOID and tag not in {name for name, _ in self._open}:
-                break
+        while self._open and self._open.pop()[0] != tag:
+            continue
         self._in_records = False
 
     def handle_data(self, data: str) -> None:
@@ -224,8 +225,8 @@ def _changed_numbers(reader: _Reader, sources: Sources, names: list[str]) -> Ite
 def _changed_words(reader: _Reader) -> Iterator[Change]:
     for element in reader.seals:
         if element.attributes[SEAL] != _seal(element):
-            what = "a picture" if element.tag == _PICTURE else "words"
-            yield Change(element.where, f"{what} that were changed after the report was written", "")
+            what = "a picture that was" if element.tag == _PICTURE else "words that were"
+            yield Change(element.where, f"{what} changed after the report was written", "")
 
 
 def require_replaceable(file: Path, *, force: bool) -> None:
