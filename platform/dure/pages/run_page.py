@@ -73,9 +73,11 @@ def page_of_run(path: Path, sources: Sources) -> Page:
     result = sources.file(RunFolder(path).result)
     experiment = sources.file(RunFolder(path).experiment)
     is_rehearsal = bool(experiment.get("rehearsal", "enabled"))
+    curves = RunCurves.of(path, facts.get("name"))
     sections = [
         Section("Verdict", [points_of(facts, "sentences")]),
-        *run_sections(runs, facts, result),
+        figures_section(runs, facts, result),
+        curves_section(curves, best_metric(path)) if curves.records else None,
         examples_section(runs),
         trouble_section(runs, [(result, ())]),
         machine_section(runs),
@@ -90,8 +92,8 @@ def page_of_run(path: Path, sources: Sources) -> Page:
     )
 
 
-def run_sections(runs: Runs, facts: Source, result: Source, *keys: str) -> list[Section]:
-    """Return figures and curves of a run.
+def figures_section(runs: Runs, facts: Source, result: Source, *keys: str) -> Section:
+    """Return the figures of a run, of its classes, and what it took.
 
     Args:
         runs: Holds it.
@@ -99,19 +101,16 @@ def run_sections(runs: Runs, facts: Source, result: Source, *keys: str) -> list[
         result: The record that holds its result.
         keys: Where in there.
     """
-    name, path = next(iter(runs.folders.items()))
-    definitions = {"definitions": runs.result(name).get("definitions") or {}}
-    sections = [Section("Figures", _figures(facts, result, definitions, keys))]
-    curves = RunCurves.of(path, name)
-    if curves.records:
-        metric = best_metric(path)
-        drawing = Drawing(_told_curves(curves, metric))
-        plot_run(drawing, curves)
-        caption = (
-            "Losses, scores and learning rate over the epochs; the dashed lines are the trivial baseline."
-        )
-        sections.append(Section("Curves", [Picture(caption, drawing)]))
-    return sections
+    definitions = {"definitions": runs.result(next(iter(runs.folders))).get("definitions") or {}}
+    return Section("Figures", _figures(facts, result, definitions, keys))
+
+
+def curves_section(curves: RunCurves, metric: Metric) -> Section:
+    """Return the curves of one run, with words on what its metric did for whoever cannot see them."""
+    drawing = Drawing(_told_curves(curves, metric))
+    plot_run(drawing, curves)
+    caption = "Losses, scores and learning rate over the epochs; the dashed lines are the trivial baseline."
+    return Section("Curves", [Picture(caption, drawing)])
 
 
 def _figures(

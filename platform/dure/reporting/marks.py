@@ -74,6 +74,7 @@ FORMATS: Mapping[str, Format] = {
     "text": lambda value, key: _shortened(value),
     "line": lambda value, key: one_line(str(value)),
     "beginning": lambda value, key: str(value)[:80],
+    "words": lambda value, key: str(value).replace("_", " "),
     "setting": lambda value, key: setting_text(value),
     "duration": lambda value, key: duration(value),
     "memory": lambda value, key: memory(value),

@@ -14,7 +14,7 @@ from dure.metrics.metric import Metric, recorded, undeclared
 from dure.outputs import RUN_RECORD
 from dure.pages.run_facts import best_metric, environment_of, experiment_of, facts_of_runs, run_facts
 from dure.pages.run_page import COMPUTATIONS as OF_RUNS
-from dure.pages.run_page import REHEARSED, page_of_run
+from dure.pages.run_page import REHEARSED, curves_section, page_of_run
 from dure.pages.shared_sections import (
     Runs,
     command_block,
@@ -198,6 +198,8 @@ def _curves(view: View[StudyResults]) -> Section | None:
     curves = _drawn(view.runs.folders)
     if not curves:
         return None
+    if len(curves) == 1:
+        return curves_section(curves[0], best_metric(next(iter(view.runs.folders.values()))))
     metric = _metric(view.facts.data, view.results)
     drawing = Drawing(
         f"Curves of {len(curves)} runs: losses, {metric.name} and learning rate over the epochs."

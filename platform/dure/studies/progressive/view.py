@@ -90,6 +90,11 @@ def _told(results: ProgressiveResults) -> str:
 def _stages(view: View[ProgressiveResults]) -> Block:
     record, results = view.record, view.results
     metric = recorded(results.as_json(), results.metric)
+    has_loss = results.metric != "eval_loss"
+
+    def losses(place: int) -> list[Inline]:
+        return [record.mark("stages", place, "metrics", "eval_loss", written="number")] if has_loss else []
+
     rows: list[list[Inline]] = []
     for place, stage in enumerate(results.stages):
         at = ("stages", place)
@@ -100,7 +105,7 @@ def _stages(view: View[ProgressiveResults]) -> Block:
                 record.mark(*at, "num_rows", written="count"),
                 record.figure(*at, "score", metric=metric),
                 view.facts.change("gains", stage.name, metric=metric),
-                record.mark(*at, "metrics", "eval_loss", written="number"),
+                *losses(place),
                 record.mark(*at, "batch_size"),
                 record.mark(*at, "gradient_accumulation_steps"),
                 record.mark(*at, "seconds", written="duration"),
@@ -108,7 +113,8 @@ def _stages(view: View[ProgressiveResults]) -> Block:
             ]
         )
     heads = [text_head("stage"), Head("data"), Head("rows"), Head(view.label(metric, "metric"))]
-    heads += [Head(name) for name in ("over the stage before", "eval loss", "batch", "accumulated")]
+    names = ["over the stage before", *(["eval loss"] if has_loss else []), "batch", "accumulated"]
+    heads += map(Head, names)
     strong = frozenset(at for at, stage in enumerate(results.stages) if stage.name == results.best_stage)
     return Table("Stages of the winner", [*heads, Head("time"), Head("peak memory")], rows, strong)
 

@@ -85,7 +85,8 @@ def _points(view: View[SweepResults]) -> Block:
         Head(sentence("{}", record.mark("parameters", place))) for place in range(len(results.parameters))
     ]
     heads += [Head(view.label(metric, "metrics", place)) for place, metric in enumerate(metrics)]
-    heads += [Head("eval loss"), text_head("it is"), Head("time")]
+    heads += [] if "eval_loss" in results.metrics else [Head("eval loss")]
+    heads += [text_head("it is"), Head("time")]
     rows = [_row(view, place) for place in order]
     strong = frozenset(at for at, place in enumerate(order) if results.experiments[place].name == winner)
     return foldable(Table("Points, best first", heads, rows, strong))
@@ -102,8 +103,9 @@ def _row(view: View[SweepResults], place: int) -> list[Inline]:
             cells.append(record.mark(*at, "seconds", written="number"))
         else:
             cells.append(record.figure(*at, "metrics", metric_name, metric=metric))
+    if "eval_loss" not in results.metrics:
+        cells.append(record.mark(*at, "metrics", "eval_loss", written="number"))
     cells += [
-        record.mark(*at, "metrics", "eval_loss", written="number"),
         view.facts.mark("standing", name) if view.facts.get("standing", name) else NOTHING,
         record.mark(*at, "seconds", written="duration"),
     ]

@@ -10,7 +10,7 @@ from dure.epochs.crossover_table import epochs_of_modules
 from dure.epochs.sweet_spot_plot import plot_sweet_spots
 from dure.metrics.metric import Metric
 from dure.pages.run_facts import best_metric, gains_of, run_sentences
-from dure.pages.run_page import run_sections
+from dure.pages.run_page import figures_section
 from dure.pages.shared_sections import text_head
 from dure.reporting.inline import Drawing
 from dure.reporting.page import Block, Folded, Head, Inline, Paragraph, Picture, Points, Section, Table
@@ -45,7 +45,7 @@ def unified_facts(results: UnifiedResults, path: Path) -> dict[str, Any]:
 
 def unified_view(view: View[UnifiedResults]) -> Sequence[Section]:
     """Return the main run, sweep, modules and crossover."""
-    sections = run_sections(view.runs, view.facts, view.record, "result")[:1]
+    sections = [figures_section(view.runs, view.facts, view.record, "result")]
     sweep = view.path / SWEEP / SweepKind.results_file
     if view.results.sweep_verdict is not None and sweep.is_file():
         drawn = sweep_picture(SweepResults.read(sweep), view.path / SWEEP)
@@ -76,7 +76,7 @@ def _modules(view: View[UnifiedResults]) -> list[Block]:
                 "too few epochs" if few else record.mark(*at, "confidence", written="ratio"),
                 record.mark(*at, "eval_loss", written="number"),
                 record.mark(*at, "train_loss", written="number"),
-                record.mark(*at, "trend"),
+                record.mark(*at, "trend", written="words"),
             ]
         )
     heads = [text_head("module"), Head("sweet spot (epoch)"), Head("voters that agree")]
