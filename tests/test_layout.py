@@ -33,6 +33,7 @@ ROOMS = (
     "preflight",
     "epochs",
     "studies",
+    "archive",
     "api",
     "resume_check",
     "testing",

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dure.api import (
+        clean,
+        compare,
+        list_runs,
         load_config,
         load_profile,
         load_study,
@@ -25,7 +28,10 @@ if TYPE_CHECKING:
     from dure.notebook import create_trainer, load_datasets, load_model_and_tokenizer
 
 __all__ = [
+    "clean",
+    "compare",
     "create_trainer",
+    "list_runs",
     "load_config",
     "load_datasets",
     "load_model_and_tokenizer",

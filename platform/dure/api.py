@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dure.archive.cleaning import Cleaning
+from dure.archive.comparison import Comparison
+from dure.archive.listing import Listing
 from dure.config import library
 from dure.config.families import trusting
 from dure.config.loading import load_experiment, load_profile, load_space
@@ -14,7 +17,7 @@ from dure.config.rehearsal import with_options
 from dure.config.schema import Profile
 from dure.errors import UserError
 from dure.events import Notify
-from dure.outputs import output_folder, pull
+from dure.outputs import output_folder, outputs, pull
 from dure.runtime.experiment import train
 from dure.runtime.placement import choose_profile
 from dure.studies.plan import StudyPlan
@@ -28,6 +31,9 @@ __all__ = [
     "READERS",
     "catalogue",
     "choose_profile",
+    "clean",
+    "compare",
+    "list_runs",
     "load_config",
     "load_experiment",
     "load_profile",
@@ -196,11 +202,12 @@ def report(
     Raises:
         UserError: A folder holds neither a run nor a study, a record is broken, or the file is somebody else's.
     """
+    from dure.archive.side_by_side import COMPUTATIONS, side_by_side
     from dure.files import write_text
     from dure.reporting.marks import Sources
     from dure.reporting.page import REPORT
     from dure.reporting.verifying import require_replaceable
-    from dure.studies.reports import COMPUTATIONS, page_at, page_of_several
+    from dure.studies.reports import page_at
 
     folders = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     if not folders:
@@ -210,7 +217,7 @@ def report(
     require_replaceable(file, force=force)
     base = folders[0] if is_alone else Path(os.path.commonpath([each.resolve() for each in folders]))
     sources = Sources(base, COMPUTATIONS)
-    page = page_at(folders[0], sources) if is_alone else page_of_several(folders, sources)
+    page = page_at(folders[0], sources) if is_alone else side_by_side(folders, sources)
     write_text(file, page.html(file.parent))
     return file
 
@@ -225,10 +232,66 @@ def verify_report(path: str | Path, *, root: str | Path | None = None) -> Verifi
     Raises:
         UserError: It is no page of dure, or a record that it names is not there.
     """
+    from dure.archive.side_by_side import COMPUTATIONS
     from dure.reporting.verifying import verify
-    from dure.studies.reports import COMPUTATIONS
 
     return verify(Path(path), COMPUTATIONS, root=None if root is None else Path(root))
+
+
+def compare(
+    *runs: str | Path, metric: str | None = None, output: str | Path | None = None, force: bool = False
+) -> Comparison:
+    """Compare runs and studies, as ``dure compare`` does; see :mod:`dure.archive.comparing`.
+
+    Args:
+        runs: Folders of runs and studies, or patterns of such.
+        metric: What they are compared by; what chose the best checkpoints when not given.
+        output: Folder to write ``comparison.json``, ``.txt`` and ``.png`` into.
+        force: Whether such files that are there are replaced.
+
+    Raises:
+        UserError: There are no two settings to compare, the metric is not known, or a file would be lost.
+    """
+    from dure.archive.comparing import compare as compared
+
+    comparison, settings = compared(runs, metric=metric)
+    if output is not None:
+        from dure.archive.written import write_comparison
+
+        write_comparison(comparison, settings, Path(output), force=force)
+    return comparison
+
+
+def list_runs(*folders: str | Path, state: str | None = None, sort: str = "date") -> Listing:
+    """List the runs and studies in folders, as ``dure runs`` does; see :mod:`dure.archive.listing`.
+
+    Args:
+        folders: Where to look; the outputs when none is given. Of a study its runs are listed.
+        state: Only those in this state.
+        sort: ``date``, ``name``, ``state``, ``score``, ``seconds`` or ``size``.
+
+    Raises:
+        UserError: A folder is not there, or there is no such state or order.
+    """
+    from dure.archive.listing import listing
+
+    return listing([Path(folder) for folder in folders] or [outputs()], state=state, sort=sort)
+
+
+def clean(*folders: str | Path, remove: bool = False) -> Cleaning:
+    """Find what may go from outputs and cache, as ``dure clean`` does, and remove it if that is wanted.
+
+    Args:
+        folders: Where runs and studies lie; the outputs when none is given.
+        remove: Whether it goes.
+
+    Raises:
+        UserError: A folder is not there, or somebody began to work in one.
+    """
+    from dure.archive.cleaning import clean as cleaned
+    from dure.family.corpus import cache_folder
+
+    return cleaned([Path(folder) for folder in folders] or [outputs()], cache_folder(), remove=remove)
 
 
 def catalogue() -> dict[str, dict[str, str]]:

@@ -47,7 +47,7 @@ def require_continuable(path: Path, wanted: Experiment, *, may_be_longer: bool =
     if before is None:
         return False
     file = RunFolder(path).experiment
-    old, new = (_flat(each.model_dump(mode="json")) for each in (before, wanted))
+    old, new = (flat(each.model_dump(mode="json")) for each in (before, wanted))
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key) and not _is_free(key, old, new)]
     if may_be_longer and changed and set(changed) <= set(LENGTH):
         if _is_longer(old, new):
@@ -96,9 +96,10 @@ def _changed(
     )
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the settings of an experiment as plain data by dotted key."""
     result: dict[str, Any] = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"
-        result |= _flat(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
+        result |= flat(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
     return result

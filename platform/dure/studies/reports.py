@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from dure.errors import UserError
 from dure.files import write_text
 from dure.metrics.metric import Metric, recorded, undeclared
 from dure.outputs import RUN_RECORD
-from dure.pages.run_facts import best_metric, environment_of, experiment_of, facts_of_runs, run_facts
+from dure.pages.run_facts import best_metric, environment_of, experiment_of, facts_of_runs
 from dure.pages.run_page import COMPUTATIONS as OF_RUNS
 from dure.pages.run_page import REHEARSED, curves_section, page_of_run
 from dure.pages.shared_sections import (
@@ -29,12 +29,11 @@ from dure.reporting.inline import Drawing
 from dure.reporting.marks import Computation, Source, Sources, sentence
 from dure.reporting.page import REPORT, Page, Picture, Section
 from dure.runs.folder import STUDY_FILE
-from dure.studies.pairs import paired_sentences
 from dure.studies.results import StudyResults
 from dure.studies.study import options_line, read_results, stored_kind
 from dure.studies.viewing import View
 
-STUDY, SEVERAL = "study", "beside"
+STUDY = "study"
 
 
 def study_facts(path: Path) -> dict[str, Any]:
@@ -57,30 +56,9 @@ def study_facts(path: Path) -> dict[str, Any]:
     }
 
 
-def facts_of_several(paths: Sequence[Path]) -> dict[str, Any]:
-    """Return what runs and studies are beside each other: each first, and the runs among them row by row.
-
-    Args:
-        paths: Their folders.
-    """
-    pages = {path: study_facts(path) if (path / STUDY_FILE).is_file() else run_facts(path) for path in paths}
-    runs = {
-        f"{facts['name']} ({path.name})": path
-        for path, facts in pages.items()
-        if not (path / STUDY_FILE).is_file()
-    }
-    told = [str(facts["sentences"][0]) for facts in pages.values() if facts["sentences"]]
-    if len(runs) > 1:
-        told += paired_sentences(runs, best_metric(next(iter(runs.values())))) or [
-            "The runs cannot be compared row by row: they were not scored on the same test rows."
-        ]
-    return {"sentences": told}
-
-
 COMPUTATIONS: Mapping[str, Computation] = {
     **OF_RUNS,
     STUDY: lambda folders: study_facts(folders[0]),
-    SEVERAL: facts_of_several,
 }
 """What the pages of runs and studies compute."""
 
@@ -124,29 +102,6 @@ def page_of_study(path: Path, sources: Sources) -> Page:
         sources=sources,
         notes=[REHEARSED] if is_rehearsal else (),
     )
-
-
-def page_of_several(paths: Sequence[Path], sources: Sources) -> Page:
-    """Return one page of several runs and studies: what was compared first, then each with all that its page has.
-
-    Args:
-        paths: Their folders.
-        sources: The records.
-
-    Raises:
-        UserError: A folder holds neither, or a record is broken.
-    """
-    pages = [page_at(path, sources) for path in paths]
-    notes = list(dict.fromkeys(note for page in pages for note in page.notes))
-    sections = [Section("Verdict", [points_of(sources.computed(SEVERAL, *paths), "sentences")])]
-    for page in pages:
-        verdict, *others = page.sections
-        parts = [
-            part for section in others for part in (Section(section.title, section.blocks), *section.parts)
-        ]
-        sections.append(Section(page.title, verdict.blocks, parts))
-    lead = sentence("{}", Markup(" · ").join(escape(page.title) for page in pages))
-    return Page("Runs side by side", lead, sections, sources, notes)
 
 
 def page_at(path: Path, sources: Sources) -> Page:

@@ -347,6 +347,7 @@ def _completed(
         best_checkpoint=outcome["best_checkpoint"],
         final_model_path=request.folder().final_model.name,
         seconds=round(outcome["seconds"], 3),
+        best_metric=family.best_metric.name,
         definitions=definitions([*family.metrics, family.best_metric]),
     )
 

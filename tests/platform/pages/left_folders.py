@@ -85,11 +85,18 @@ def left_run(
     events = EventLog(run.events, "worker 0")
     events.write(RunStart("mine", folder, {}, (), None, 90))
     events.write(Notice(f"training on 2,400 rows of {HOSTILE}"))
+    is_whole = score is not None
     result = RunResult(
-        name, "failed" if score is None else "completed", {} if score is None else metrics(score),
-        None if score is None else "checkpoint-60", None if score is None else "final_model", 3661.25, error,
-        {} if score is None else DEFINITIONS,
-    )  # fmt: skip
+        name,
+        "completed" if is_whole else "failed",
+        metrics(score) if is_whole else {},
+        "checkpoint-60" if is_whole else None,
+        "final_model" if is_whole else None,
+        3661.25,
+        error,
+        best_metric=ACCURACY.name,
+        definitions=DEFINITIONS if is_whole else {},
+    )
     run.write_result(result)
     if score is not None:
         predictions(run.predictions)
