@@ -16,7 +16,7 @@ from dure.pages.run_page import leave_run_report
 from dure.reporting.verifying import verification_text
 from dure.studies.reports import leave_study_report
 
-from .left_folders import HOSTILE, STUDIES, left_batch, left_run, left_sweep
+from .left_folders import HOSTILE, STUDIES, experiment, left_batch, left_run, left_sweep, predictions
 
 PLAIN = {"F1", "XXH3", "UTC"}
 """Words of the page itself that have a digit, or could have one."""
@@ -178,10 +178,25 @@ def test_a_page_elsewhere_leads_back_to_its_runs(left, tmp_path):
     assert dure.verify_report(again).is_true
 
 
-def test_several_are_one_page_that_is_true(left, tmp_path):
-    file = dure.report([left / "run", left / "sweep"], tmp_path / "both.html")
-    assert dure.verify_report(file).is_true
-    assert dure.verify_report(shutil.copyfile(file, left / "moved.html"), root=left).is_true
+def test_several_are_compared_first_and_the_page_is_true(left, tmp_path):
+    for name, seed, rate, shift in (("one", 1, 3e-5, 0), ("two", 1, 1e-4, 1)):
+        training = {"best_metric": "eval_accuracy", "learning_rate": rate, "epochs": 3}
+        settings = experiment(name, experiment={"name": name, "seed": seed}, training=training)
+        left_run(tmp_path / "runs" / name, name, of=settings)
+        predictions(tmp_path / "runs" / name / "predictions.csv", 60, shift)
+    file = dure.report(
+        [tmp_path / "runs" / "one", tmp_path / "runs" / "two"], tmp_path / "runs" / "both.html"
+    )
+    html = file.read_text("utf-8")
+    assert "cannot be told apart" in html
+    for heading in ("Scores", "Row by row", "Where they differ most"):
+        assert f">{heading}</h2>" in html
+    assert "Settings in which they differ" in html
+    assert ">training.learning_rate</th>" in html
+    moved = (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    assert dure.verify_report(moved / "both.html").is_true
+    alone = dure.report([left / "run", left / "sweep"], tmp_path / "both.html")
+    assert dure.verify_report(alone).is_true
 
 
 def test_a_study_of_a_hundred_trials_is_small_and_quick(tmp_path):
