@@ -7,9 +7,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dure.archive.cleaning import Cleaning
-from dure.archive.comparison import Comparison
-from dure.archive.listing import Listing
 from dure.config import library
 from dure.config.families import trusting
 from dure.config.loading import load_experiment, load_profile, load_space
@@ -25,6 +22,9 @@ from dure.studies.results import StudyResults
 from dure.studies.study import load_study, read_results
 
 if TYPE_CHECKING:
+    from dure.archive.cleaning import Cleaning
+    from dure.archive.comparison import Comparison
+    from dure.archive.listing import Listing
     from dure.reporting.verifying import Verification
 
 __all__ = [

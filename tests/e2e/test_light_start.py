@@ -49,6 +49,8 @@ def run(code: str, *words: str) -> tuple[int, str, list[str]]:
         ["train", "kobert_emotion", "--dry-run"],
         ["train", "red_heart_tiny", "--dry-run"],
         ["run", "seven", "--dry-run"],
+        ["runs", "tests"],
+        ["clean", "tests"],
         ["sweep", "kobart_baseline", "--dry-run"],
     ],
     ids=" ".join,

@@ -8,7 +8,7 @@ from typing import Literal
 
 from dure.archive.listing import entries_in, listed
 from dure.data.arrow_files import forget, spare_entries
-from dure.runs.budget import delete, survey
+from dure.runs.budget import delete, study_of, survey
 from dure.runs.lock import held
 from dure.runs.manifest import has_manifest
 from dure.studies.results import Record
@@ -51,7 +51,8 @@ def clean(folders: Sequence[Path], cache: Path, *, remove: bool) -> Cleaning:
     entries = dict.fromkeys(path for folder in folders for path in entries_in(folder))
     found: list[Removable] = []
     for path in entries:
-        if listed(path).state == "completed":
+        # A trial may be finished and its study still need it.
+        if {listed(path).state, listed(study_of(path)).state} == {"completed"}:
             found += _of_runs(path, remove=remove)
     for entry in spare_entries(cache):
         found.append(

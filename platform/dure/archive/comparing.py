@@ -38,19 +38,19 @@ _MOST_IN_PAIRS = 12
 """Settings up to which every two are compared row by row; of more, each with the best one."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Scored:
     """A setting with what its runs left of the metric.
 
     Attributes:
         setting: The setting.
         metric: What is compared, by its name without ``eval_``.
-        row_metric: What rows are scored by.
+        row_metric: What rows are scored by, once that is known of all; nothing where no rows can be compared.
     """
 
     setting: Setting
     metric: Metric
-    row_metric: str
+    row_metric: str = ""
 
     @cached_property
     def rows(self) -> dict[int, RowScores]:
@@ -158,9 +158,10 @@ def compare(named: Sequence[str | Path], *, metric: str | None = None) -> tuple[
             hint="name a further run; dure runs shows them",
         )
     compared = _metric(runs, metric)
-    scored = [Scored(setting, compared, "") for setting in settings]
+    scored = [Scored(setting, compared) for setting in settings]
     row_metric = _row_metric(scored, compared)
-    scored = [replace(each, row_metric=row_metric) for each in scored]
+    for each in scored:
+        each.row_metric = row_metric
     by_rows = runs[0].metric(row_metric) if row_metric else None
     by_rows = None if by_rows is None else replace(by_rows, name=row_metric)
     groups = _groups(scored)

@@ -99,6 +99,7 @@ def test_only_checkpoints_beside_the_best_of_finished_work_may_go(tmp_path):
     needed = study(tmp_path / "study", end="interrupted")
     checkpoint(needed / "one", 2, 4), checkpoint(needed / "one", 4, 4)
     (done / "notes.txt").write_text("mine", encoding="utf-8")
+    assert clean(needed).removable == clean(needed / "one").removable == ()
     shown = clean(tmp_path)
     assert {each.path for each in shown.removable} == {str(spare), str(last)}
     assert shown.num_bytes == sum(each.num_bytes for each in shown.removable) > 2000
