@@ -11,9 +11,13 @@ from markupsafe import Markup, escape
 from dure.archive.comparing import compare
 from dure.errors import UserError
 from dure.metrics.metric import Metric
+from dure.pages.run_facts import best_metric
 from dure.pages.shared_sections import points_of, text_head
+from dure.reporting.curves import RunCurves, plot_runs
+from dure.reporting.inline import Drawing
 from dure.reporting.marks import Computation, Source, Sources, listed, sentence
-from dure.reporting.page import Block, Head, Inline, Page, Pairs, Section, Table
+from dure.reporting.page import Block, Head, Inline, Page, Pairs, Picture, Section, Table
+from dure.runs.folder import STUDY_FILE
 from dure.studies.reports import COMPUTATIONS as OF_EACH
 from dure.studies.reports import page_at
 
@@ -55,6 +59,7 @@ def side_by_side(paths: Sequence[Path], sources: Sources) -> Page:
     sections = [Section("Verdict", [points_of(facts, "sentences")])]
     if facts.get("settings"):
         sections += _compared(facts)
+    sections += _curves([path for path in paths if not (path / STUDY_FILE).is_file()])
     for page in pages:
         verdict, *others = page.sections
         parts = [
@@ -64,6 +69,16 @@ def side_by_side(paths: Sequence[Path], sources: Sources) -> Page:
     lead = sentence("{}", Markup(" · ").join(escape(page.title) for page in pages))
     notes = list(dict.fromkeys(note for page in pages for note in page.notes))
     return Page("Runs side by side", lead, sections, sources, notes)
+
+
+def _curves(runs: Sequence[Path]) -> list[Section]:
+    """Return the curves of runs in one picture; nothing of fewer than two."""
+    drawn = [curves for path in runs if (curves := RunCurves.of(path, path.name)).records]
+    if len(drawn) < 2:
+        return []
+    drawing = Drawing(f"Curves of {', '.join(each.name for each in drawn)} over the epochs.")
+    plot_runs(drawing, drawn, best_metric(runs[0]), title="")
+    return [Section("Curves", [Picture("Every run; dashed: the trivial baseline.", drawing)])]
 
 
 def _compared(facts: Source) -> list[Section]:
@@ -79,6 +94,7 @@ def _compared(facts: Source) -> list[Section]:
 
 def _scores(facts: Source, metric: Metric) -> Block:
     rows: list[list[Inline]] = []
+    has_how = any(setting["signature"]["how"] for setting in facts.get("settings"))
     for place, setting in enumerate(facts.get("settings")):
         at = ("settings", place)
         rows.append(
@@ -96,13 +112,21 @@ def _scores(facts: Source, metric: Metric) -> Block:
                     facts.mark(*at, "signature", "split"),
                     facts.mark(*at, "signature", "rows", written="hash"),
                 ),
-                listed([facts.mark(*at, "signature", "how", key) for key in setting["signature"]["how"]]),
+                *(
+                    [
+                        listed(
+                            [facts.mark(*at, "signature", "how", key) for key in setting["signature"]["how"]]
+                        )
+                    ]
+                    if has_how
+                    else []
+                ),
             ]
         )
     unit = " %" if metric.in_percent else ""
     heads = [text_head("setting"), Head(sentence("{}{}", facts.mark("metric", written="metric"), unit))]
     heads += [Head(name) for name in ("deviation over seeds", "seeds", "trivial baseline", "time", "memory")]
-    heads += [text_head("measured on"), text_head("measured by")]
+    heads += [text_head("measured on"), *([text_head("measured by")] if has_how else [])]
     return Table("Scores; those on other rows, or by another tokeniser, are not ranked together", heads, rows)
 
 

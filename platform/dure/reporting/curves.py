@@ -32,7 +32,7 @@ _WORDS = {
         "rate": "학습률",
         "epoch": "에포크",
         "baseline": "단순 기준선",
-        "others": "나머지 {}개",
+        "others": "나머지",
     },
     "en": {
         "loss": "training loss",
@@ -41,7 +41,7 @@ _WORDS = {
         "rate": "learning rate",
         "epoch": "epoch",
         "baseline": "trivial baseline",
-        "others": "{} others",
+        "others": "others",
     },
 }
 
@@ -204,7 +204,7 @@ def _lines(axis: Axes, curves: Sequence[Curve], words: Words) -> None:
         if place >= told_apart:
             is_last = place == len(drawn) - 1
             color = GREY
-            label = words["others"].format(len(drawn) - told_apart) if is_last else "_"
+            label = words["others"] if is_last else "_"
         is_marked = place < told_apart and len(curve.points) < 12
         look: dict[str, Any] = {"marker": "o" if is_marked else None, "markersize": 3}
         axis.plot(
