@@ -26,6 +26,7 @@ ROOMS = (
     "storage",
     "reporting",
     "family",
+    "pages",
     "training",
     "runtime",
     "outputs",

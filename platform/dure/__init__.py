@@ -22,12 +22,14 @@ if TYPE_CHECKING:
         predict,
         progressive,
         read_results,
+        report,
         run,
         score,
         sweep,
         train,
         unified,
         validate,
+        verify_report,
         with_options,
     )
     from dure.notebook import create_trainer, load_datasets, load_model_and_tokenizer
@@ -48,12 +50,14 @@ __all__ = [
     "predict",
     "progressive",
     "read_results",
+    "report",
     "run",
     "score",
     "sweep",
     "train",
     "unified",
     "validate",
+    "verify_report",
     "with_options",
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from dure.archive.cleaning import Cleaning
     from dure.archive.comparison import Comparison
     from dure.archive.listing import Listing
+    from dure.reporting.verifying import Verification
 
 __all__ = [
     "READERS",
@@ -44,12 +46,14 @@ __all__ = [
     "progressive",
     "pull",
     "read_results",
+    "report",
     "run",
     "score",
     "sweep",
     "train",
     "unified",
     "validate",
+    "verify_report",
     "with_options",
 ]
 
@@ -191,6 +195,55 @@ def score(
         cache_folder=cache_folder(),
         **options,
     )
+
+
+def report(
+    paths: str | Path | Sequence[str | Path], output: str | Path | None = None, *, force: bool = False
+) -> Path:
+    """Write what runs and studies came to as one self-contained page, and return its file.
+
+    Args:
+        paths: Folders of runs or studies.
+        output: File to write; ``report.html`` in the folder, or in the working folder for several.
+        force: Whether a file that is there is replaced, if no earlier page of dure.
+
+    Raises:
+        UserError: A folder holds neither a run nor a study, a record is broken, or the file is somebody else's.
+    """
+    from dure.archive.side_by_side import COMPUTATIONS, side_by_side
+    from dure.files import write_text
+    from dure.reporting.marks import Sources
+    from dure.reporting.page import REPORT
+    from dure.reporting.verifying import require_replaceable
+    from dure.studies.reports import page_at
+
+    folders = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    if not folders:
+        raise UserError("no folder is given", where="report", expected="folders of runs or studies")
+    is_alone = len(folders) == 1
+    file = Path(output) if output is not None else (folders[0] if is_alone else Path()) / REPORT
+    require_replaceable(file, force=force)
+    base = folders[0] if is_alone else Path(os.path.commonpath([each.resolve() for each in folders]))
+    sources = Sources(base, COMPUTATIONS)
+    page = page_at(folders[0], sources) if is_alone else side_by_side(folders, sources)
+    write_text(file, page.html(file.parent))
+    return file
+
+
+def verify_report(path: str | Path, *, root: str | Path | None = None) -> Verification:
+    """Recompute every number of a page from the records that it names.
+
+    Args:
+        path: The page.
+        root: Where its runs lie by now, in place of where they lay when it was written.
+
+    Raises:
+        UserError: It is no page of dure, or a record that it names is not there.
+    """
+    from dure.archive.side_by_side import COMPUTATIONS
+    from dure.reporting.verifying import verify
+
+    return verify(Path(path), COMPUTATIONS, root=None if root is None else Path(root))
 
 
 def compare(

@@ -431,6 +431,13 @@ ENVIRONMENT: dict[str, Row] = {
     ),
 }  # fmt: skip
 
+ENVIRONMENT |= {
+    "page of nothing": ("report nowhere", "nowhere", "study.yaml or experiment.yaml"),
+    "page that is none": ("verify-report key.yaml", "key.yaml", "dure report"),
+    "page that is not there": ("verify-report nowhere.html", "nowhere.html", "a report.html"),
+    "format of pictures that is none": (f"{TRAIN} --figures gif", "--figures", "'pdf', 'svg'"),
+}
+
 HUGE = (
     "red_heart_tiny --profile cpu training.keep_epochs=1 training.epochs=1e9 training.keep_epochs_limit=1e9"
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -157,6 +157,10 @@ OneEpoch = Annotated[bool, typer.Option("--one-epoch", "-1", help="One pass over
 Samples = Annotated[
     int | None, typer.Option("--samples", help="Use at most N training and N validation rows.", metavar="N")
 ]
+Figures = Annotated[
+    Literal["pdf", "svg"] | None,
+    typer.Option("--figures", help="Draw every picture in this format too, beside its PNG."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would run, resolved, and stop.")]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")
@@ -183,6 +187,7 @@ class Where:
     profile: ProfileOption = None
     address: Address = None
     output: Output = None
+    figures: Figures = None
     dry_run: DryRun = False
     as_json: Json = False
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -17,7 +18,9 @@ from dure.studies.batch.results import BatchResults
 from dure.studies.kind import Session, TrialKind
 
 if TYPE_CHECKING:
+    from dure.reporting.page import Section
     from dure.studies.batch.strategy import Batch
+    from dure.studies.viewing import View
 
 
 class BatchKind(TrialKind[BatchStudy, BatchResults]):
@@ -62,6 +65,16 @@ class BatchKind(TrialKind[BatchStudy, BatchResults]):
 
         return Batch(self.study, self.read())
 
+    def completed(self, results: BatchResults, session: Session) -> BatchResults:
+        """Draw the curves of every experiment into its folder."""
+        from dure.reporting.curves import CURVES, RunCurves, plot_run
+
+        for name, folder in self.run_folders(results, session.path).items():
+            curves = RunCurves.of(folder, name)
+            if curves.records:
+                plot_run(folder / CURVES, curves)
+        return results
+
     @staticmethod
     def table(results: BatchResults) -> RenderableType:
         """Return the experiments, best first; with several seeds also their means."""
@@ -76,3 +89,24 @@ class BatchKind(TrialKind[BatchStudy, BatchResults]):
         settings = {each.name: each.runs[0] for each in results.settings}
         best = settings.get(results.best or "", results.best)
         return () if best is None else (f'dure predict {shown_path(results.path)}/{best} --text "…"',)
+
+    @classmethod
+    def run_folders(cls, results: BatchResults, path: Path) -> Mapping[str, Path]:
+        """Return the folders of the trials, that of the best one first."""
+        from dure.studies.viewing import best_first, folders_of
+
+        return best_first(folders_of(results.experiments, results, path), results.best)
+
+    @classmethod
+    def facts(cls, results: BatchResults, path: Path) -> Mapping[str, Any]:
+        """Return the verdict, and what the tables have beside the record."""
+        from dure.studies.batch.view import batch_facts
+
+        return batch_facts(results, path)
+
+    @classmethod
+    def view(cls, view: View[BatchResults]) -> Sequence[Section]:
+        """Return tables and pictures."""
+        from dure.studies.batch.view import batch_view
+
+        return batch_view(view)

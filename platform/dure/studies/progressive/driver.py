@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import RenderableType
 
@@ -25,7 +25,9 @@ from dure.studies.progressive.results import ProgressiveResults
 from dure.studies.study import stored_study
 
 if TYPE_CHECKING:
+    from dure.reporting.page import Section
     from dure.studies.progressive.strategy import Progressive
+    from dure.studies.viewing import View
 
 BASE = "experiment.yaml"
 PLOT = "progressive_training.png"
@@ -101,6 +103,27 @@ class ProgressiveKind(TrialKind[ProgressiveStudy, ProgressiveResults]):
         """Return how the final model predicts."""
         made = results.final_model
         return () if made is None else (f'dure predict {shown_path(Path(made).parent)} --text "…"',)
+
+    @classmethod
+    def run_folders(cls, results: ProgressiveResults, path: Path) -> Mapping[str, Path]:
+        """Return the folders of the winner's stages, and where the other candidates ended."""
+        from dure.studies.progressive.view import progressive_folders
+
+        return progressive_folders(results, path)
+
+    @classmethod
+    def facts(cls, results: ProgressiveResults, path: Path) -> Mapping[str, Any]:
+        """Return the verdict, and what the tables have beside the record."""
+        from dure.studies.progressive.view import progressive_facts
+
+        return progressive_facts(results)
+
+    @classmethod
+    def view(cls, view: View[ProgressiveResults]) -> Sequence[Section]:
+        """Return tables and pictures."""
+        from dure.studies.progressive.view import progressive_view
+
+        return progressive_view(view)
 
 
 def _move_aside(study: ProgressiveStudy, path: Path, start: Fraction) -> None:

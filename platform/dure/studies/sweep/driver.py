@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import RenderableType
 
@@ -25,7 +25,9 @@ from dure.studies.sweep.report import sweep_table
 from dure.studies.sweep.results import SweepRecord, SweepResults, sweep_points
 
 if TYPE_CHECKING:
+    from dure.reporting.page import Section
     from dure.studies.sweep.strategy import Sweep
+    from dure.studies.viewing import View
 
 WINNER = "winner.yaml"
 RESULTS = "lr_sweep_results"
@@ -106,6 +108,27 @@ class SweepKind(TrialKind[SweepStudy, SweepResults]):
         winner = results.winner
         return () if winner is None else (f"dure train {shown_path(winner)}",)
 
+    @classmethod
+    def run_folders(cls, results: SweepResults, path: Path) -> Mapping[str, Path]:
+        """Return the folders of the trials, that of the best one first."""
+        from dure.studies.viewing import best_first, folders_of
+
+        return best_first(folders_of(results.experiments, results, path), results.best)
+
+    @classmethod
+    def facts(cls, results: SweepResults, path: Path) -> Mapping[str, Any]:
+        """Return the verdict, and what the tables have beside the record."""
+        from dure.studies.sweep.view import sweep_facts
+
+        return sweep_facts(results)
+
+    @classmethod
+    def view(cls, view: View[SweepResults]) -> Sequence[Section]:
+        """Return tables and pictures."""
+        from dure.studies.sweep.view import sweep_view
+
+        return sweep_view(view)
+
     def _base(self) -> Experiment:
         """Return what is tried, judged by the first metric."""
         from dure.family import load_family
@@ -146,7 +169,7 @@ def _written(
             [point.as_json() for point in points],
             title=results.study,
             metrics=[recorded(results.as_json(), name) for name in results.metrics],
-            parameters={key: _is_logarithmic(study.space, key) for key in study.space.ordered()},
+            parameters={key: is_logarithmic(study.space, key) for key in study.space.ordered()},
             verdict=results.as_json()["verdict"],
         )
         files["plot"] = str(picture)
@@ -252,6 +275,7 @@ def _samples(experiment: Experiment) -> tuple[int, int]:
     ) * training.effective_batch_size
 
 
-def _is_logarithmic(space: SearchSpace, key: str) -> bool:
+def is_logarithmic(space: SearchSpace, key: str) -> bool:
+    """Return whether a parameter of a space is drawn on a logarithmic scale."""
     parameter = space.parameters[key]
     return isinstance(parameter, LogUniform) or (isinstance(parameter, Integer) and parameter.log)
