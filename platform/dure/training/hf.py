@@ -16,6 +16,7 @@ from transformers.trainer_callback import ExportableState
 
 from dure.family.predicting import generated
 from dure.files import flush
+from dure.modeling.output_layer import deferred
 from dure.modeling.r_drop import r_drop_loss
 from dure.runs import checkpoints
 from dure.runs.agreement import by_main
@@ -92,7 +93,9 @@ class Loop(SharedOutTraining, Trainer):  # type: ignore[misc]
         answers = None
         with torch.no_grad(), self.compute_loss_context_manager():
             if targets is not None or self.parts.validates == "logits":
-                answers = model(**self.batches.inputs(batch))["logits"].float()
+                read = self.batches.inputs(batch)
+                outputs = self._outputs(model, read, self.parts.validates != "logits")
+                answers = outputs["logits"].float()
             if targets is not None:
                 losses = self.parts.objective.row_losses(answers, targets)
                 self._row_losses.append(self.accelerator.gather_for_metrics(losses).cpu())
@@ -158,7 +161,8 @@ class Loop(SharedOutTraining, Trainer):  # type: ignore[misc]
         """Return the loss of a micro-batch, with R-Drop when it is on."""
         batches, objective, r_drop = self.batches, self.parts.objective, self.parts.r_drop
         targets = batches.targets(inputs)
-        outputs = model(**batches.inputs(batches.twice(inputs) if r_drop else inputs))
+        read = batches.inputs(batches.twice(inputs) if r_drop else inputs)
+        outputs = self._outputs(model, read, needs_loss_only=not return_outputs)
         if r_drop:
             loss = r_drop_loss(objective, r_drop, outputs, targets, num_items_in_batch)
         else:
@@ -167,6 +171,17 @@ class Loop(SharedOutTraining, Trainer):  # type: ignore[misc]
             # The items are those of all workers, over which gradients are averaged.
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    def _outputs(self: Any, model: Any, inputs: dict[str, Any], needs_loss_only: bool) -> Any:
+        """Run the model; where only the loss is needed of its logits, they need not exist all at once.
+
+        Under ZeRO 3 the output layer is whole only while the model runs, so that they must.
+        """
+        defers = self.parts.objective.takes_projected and needs_loss_only
+        if defers and not is_deepspeed_zero3_enabled():
+            with deferred(self.model):
+                return model(**inputs)
+        return model(**inputs)
 
     def create_optimizer(self: Any, model: Any = None) -> torch.optim.Optimizer:
         """Make the optimizer, whose groups are parted by the factors on their rates; the largest comes first."""
