@@ -16,6 +16,7 @@ from transformers.trainer_callback import ExportableState
 
 from dure.family.predicting import generated
 from dure.files import flush
+from dure.modeling.decoding import encoded
 from dure.modeling.output_layer import deferred
 from dure.modeling.r_drop import r_drop_loss
 from dure.runs import checkpoints
@@ -90,11 +91,13 @@ class Loop(SharedOutTraining, Trainer):  # type: ignore[misc]
         """Return no loss (it is kept by row), and the answers and targets of a batch unless it is the loss alone."""
         batch = self._prepare_inputs(inputs)
         targets = self.batches.targets(batch)
-        answers = None
+        answers, shared = None, {}
         with torch.no_grad(), self.compute_loss_context_manager():
             if targets is not None or self.parts.validates == "logits":
                 read = self.batches.inputs(batch)
-                outputs = self._outputs(model, read, self.parts.validates != "logits")
+                if self.parts.validates == "text" and not prediction_loss_only:
+                    shared = self._encoded(batch)
+                outputs = self._outputs(model, read | shared, self.parts.validates != "logits")
                 answers = outputs["logits"].float()
             if targets is not None:
                 losses = self.parts.objective.row_losses(answers, targets)
@@ -104,7 +107,7 @@ class Loop(SharedOutTraining, Trainer):  # type: ignore[misc]
             if self.parts.validates == "text":
                 answers = None  # Logits over a whole vocabulary need not stay while text is generated.
                 prompts = self.batches.prompts(batch)
-                answers = generated(self.model, prompts, synced_gpus=is_deepspeed_zero3_enabled())
+                answers = generated(self.model, prompts, synced_gpus=is_deepspeed_zero3_enabled(), **shared)
         return None, answers, targets
 
     def log(self: Any, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -171,6 +174,13 @@ class Loop(SharedOutTraining, Trainer):  # type: ignore[misc]
             # The items are those of all workers, over which gradients are averaged.
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    def _encoded(self: Any, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return what the encoder makes of a batch, which loss and generated text are both computed from."""
+        if not self.model.config.is_encoder_decoder or is_deepspeed_zero3_enabled():
+            return {}
+        with self.accelerator.autocast():
+            return {"encoder_outputs": encoded(self.model, self.batches.prompts(batch))}
 
     def _outputs(self: Any, model: Any, inputs: dict[str, Any], needs_loss_only: bool) -> Any:
         """Run the model; where only the loss is needed of its logits, they need not exist all at once.
