@@ -189,6 +189,19 @@ class Emotion(Transfer):
         given, expected = (multi_hot(rows["labels"][:], len(self.classes)) for rows in (train, dev))
         return trivial_multilabel(given, expected, self.options.threshold)
 
+    def row_scores(
+        self, predictions: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[str]]
+    ) -> dict[str, list[float]]:
+        """Return whether the emotion of every row is right, or whether all of them are."""
+        if self.separator is None:
+            return super().row_scores(predictions, rows)
+        index = ClassIndex(self.classes)
+        given, true = (
+            [{index[label] for label in labels_in(cell, self.separator)} for cell in cells]
+            for cells in ([row["label"] for row in predictions], rows["label"])
+        )
+        return {"subset_accuracy": [float(one == other) for one, other in zip(given, true, strict=True)]}
+
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the probability of every emotion: of one among all, or of each by itself."""
         return super().probabilities(logits) if self.separator is None else logits.sigmoid()

@@ -18,7 +18,7 @@ from dure.data.tables import Role
 from dure.errors import UserError
 from dure.family import Family, Features, Rows
 from dure.metrics.metric import Metric
-from dure.metrics.rouge import rouge
+from dure.metrics.rouge import rouge, rouge_pairs
 from dure.metrics.tokenizers import TokenizerName, get_tokenizer
 from trainables.samples.dialogues import Dialogue, dialogue_corpus
 
@@ -167,6 +167,23 @@ class Summarization(Family):
     ) -> list[dict[str, Any]]:
         """Return the summary of every row."""
         return [{"summary": text} for text in self._decoded(tokenizer, answers.numpy())]
+
+    def row_scores(
+        self, predictions: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[str]]
+    ) -> dict[str, list[float]]:
+        """Return the ROUGE of every summary."""
+        scores = rouge_pairs(
+            [row["summary"] for row in predictions],
+            list(rows["target"]),
+            tokenizer=self.options.rouge_tokenizer,
+            special_tokens=self.experiment.tokenizer.all_special_tokens,
+        )
+        found = {
+            name: [float(getattr(score, name).f1) for score in scores]
+            for name in _ROUGE
+            if name != "rouge_sum"
+        }
+        return {**found, "rouge_sum": [score.rouge_sum for score in scores]}
 
     def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load what :meth:`export` saved; it generates as the experiment says, whatever was done to the folder since."""

@@ -185,6 +185,17 @@ class Transfer(Family):
             for shares in self.probabilities(answers).tolist()
         ]
 
+    def row_scores(
+        self, predictions: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[str]]
+    ) -> dict[str, list[float]]:
+        """Return whether the class of every row is right."""
+        index = ClassIndex(self.classes)
+        hits = [
+            float(index[row["label"]] == index[label])
+            for row, label in zip(predictions, rows["label"], strict=True)
+        ]
+        return {"accuracy": hits}
+
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the probability of every class, in the shape of ``logits``: (rows, classes)."""
         return logits.softmax(dim=-1)

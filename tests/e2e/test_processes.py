@@ -11,7 +11,7 @@ from functools import partial
 import psutil
 import pytest
 
-from .conftest import TINY, environment, program
+from .conftest import TINY, call, environment, program
 
 
 def test_a_batch_prints_one_json_object_and_tells_its_progress(tmp_path):
@@ -31,8 +31,7 @@ def test_a_batch_prints_one_json_object_and_tells_its_progress(tmp_path):
     assert "kobart_baseline" in table
 
     # Finished experiments are not run again, and need no Ray.
-    again = program("batch", "seven", "--only", "4,5", "--rehearse", "--output", "study", "--resume", *TINY,
-                    cwd=tmp_path)  # fmt: skip
+    again = call("batch", "seven", "--only", "4,5", "--rehearse", "--output", "study", "--resume", *TINY)
     assert again.code == 0, again.err
     assert "2 of them finished earlier" in again.err
     assert "kobart_baseline" in again.out

@@ -30,13 +30,14 @@ def test_an_experiment_runs_as_train_would(tmp_path):
     assert shown[0] == shown[1] != ""
 
 
-def test_a_sweep_in_a_file_of_ones_own_runs_is_continued_and_read_back(tmp_path):
+def test_a_sweep_in_a_file_of_ones_own_runs_is_continued_and_read_back(tmp_path, ray_address):
     mine = {
         "kind": "sweep", "experiment": "transfer_bert", "sampler": "random", "num_trials": 1,
         "overrides": {"training": {"best_metric": "eval_loss", "higher_is_better": False}, "wandb.enabled": False},
     }  # fmt: skip
     Path("mine.yaml").write_text(yaml.safe_dump(mine), encoding="utf-8")
-    words = ("run", "mine.yaml", "--rehearse", "--profile", "cpu", "--output", "out", "--json", *SMALL)
+    words = ("run", "mine.yaml", "--rehearse", "--profile", "cpu", "--output", "out", "--json",
+             "--address", ray_address, *SMALL)  # fmt: skip
     first = call(*words)
     assert first.code == 0, first.err
     record = dure.read_results(Path("out"))

@@ -47,7 +47,9 @@ def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> in
         print_yaml(None, [chosen], as_json=as_json)
         return 0
     continued = (
-        output_folder(chosen.name, asked.output, resume=True, profile=machine) if asked.resume else None
+        output_folder(chosen.name, asked.output, resume=True, profile=machine, notify=asked.notify)
+        if asked.resume
+        else None
     )
     before_run(
         [chosen],

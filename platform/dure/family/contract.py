@@ -199,6 +199,22 @@ class Family(ABC):
             tokenizer: What the rows were encoded by.
         """
 
+    def row_scores(
+        self, predictions: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[str]]
+    ) -> Mapping[str, Sequence[float]]:
+        """Return what every row adds to those metrics that are means over rows, for comparisons of models.
+
+        The loss of every row is known without the family; here there is nothing else.
+
+        Args:
+            predictions: What :meth:`predictions` gave for the rows.
+            rows: Role → one text per row: what is true of them.
+
+        Returns:
+            Name of a metric, as :meth:`compute_metrics` gives it → one score per row, whose mean is the metric.
+        """
+        return {}
+
     def combine(self, predictions: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
         """Put the predictions of several models on the same rows together, as an ensemble.
 

@@ -123,6 +123,24 @@ def model_facts(note: Note, family: Family, tokenizer: PreTrainedTokenizerBase |
     return facts
 
 
+def require_limits(family: Family) -> None:
+    """Check what a checkpoint can do by its configuration, where that is on this machine, and without its weights.
+
+    Raises:
+        UserError: As :func:`dure.modeling.limits.check_limits`; or its configuration or tokenizer cannot be read.
+    """
+    import torch
+
+    from dure.modeling.limits import check_limits
+
+    with offline():
+        config = _known_config(family.experiment.model)
+    if config is not None:
+        with torch.device("meta"):
+            empty = _from_config(config)
+        check_limits(family.experiment, empty, family.load_tokenizer(lambda: iter(())))
+
+
 def _known_config(settings: ModelConfig) -> PretrainedConfig | None:
     """Return the configuration of a checkpoint that is a folder, or in the cache of the hub."""
     from transformers import AutoConfig
