@@ -139,7 +139,7 @@ class BeamSearch:
         """Return the rows whose result may still change, by their places in the batch."""
         if all_over:
             return self.state["place"].new_zeros(0)
-        goes_on = self.state["may_improve"][:, 0]
+        goes_on: torch.Tensor = self.state["may_improve"][:, 0]
         if self.config.early_stopping is True:
             goes_on = goes_on & ~self.state["is_finished"].all(dim=1)
         return goes_on.nonzero().squeeze(1)
