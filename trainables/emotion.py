@@ -58,6 +58,7 @@ class Emotion(Transfer):
 
     options_section = EmotionOptions
     options: EmotionOptions
+    converts = ("emotion",)
 
     def __init__(self, experiment: Experiment, *args: Any) -> None:
         super().__init__(experiment, *args)

@@ -53,6 +53,7 @@ class Summarization(Family):
         Role("target", "summary"),
     )
     predicts = validates = "text"
+    converts = ()
     metrics = (
         *(Metric(f"eval_{name}", "max", "percent" if name == "rouge_sum" else "share") for name in _ROUGE),
         Metric("eval_num_empty_predictions", "min", "count"),

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy
 
@@ -46,6 +46,7 @@ class Transfer(Family):
         Role("label", "label", is_class=True),
     )
     takes_class_weights = True
+    converts: ClassVar[tuple[str, ...]] = ()
     metrics: tuple[Metric, ...] = (
         *(Metric(f"eval_{name}", "max", "share") for name in ("accuracy", "macro_f1", "weighted_f1")),
         *CLASS_METRICS,

@@ -95,7 +95,9 @@ def continued_folder(plan: type[StudyPlan], name: str, asked: Asked) -> Path | N
         resume = resume or (asked.output / STUDY_FILE).is_file()
     if not resume:
         return None
-    return output_folder(name, asked.output, resume=True, record=STUDY_FILE, profile=asked.machine)
+    return output_folder(
+        name, asked.output, resume=True, record=STUDY_FILE, profile=asked.machine, notify=asked.notify
+    )
 
 
 def stored_for(study: Plan, asked: Asked) -> Plan | None:
@@ -217,7 +219,12 @@ def conduct(kind: Kind[Any, Any], session: Session) -> Any:
         write_text(path / STUDY_FILE, dump_yaml(kind.study))
         for folder, experiment in kept.items():
             write_text(path / folder / RUN_RECORD, dump_yaml(experiment))
-        results = kind.run(session)
+        try:
+            results = kind.run(session)
+        except Exception as error:
+            if not (path / STUDY_FILE).is_file():
+                raise vanished(path) from error
+            raise
         if not (path / STUDY_FILE).is_file():
             raise vanished(path)
         results.write(path / kind.results_file)
