@@ -44,13 +44,13 @@ def trained(tiny, cpu, tmp_path_factory):
     }
     base = tiny("bert", "full").with_(
         {
-            "training.learning_rate": 2e-3,
+            "training.learning_rate": 3e-3,
             "training.batch_size": 16,
             "data.dev": None,
             "data.on_overlap": "warn",
         }
     )
-    base = base.with_({"training.max_steps": 30, "data.max_train_rows": None, "data.max_dev_rows": None})
+    base = base.with_({"data.max_train_rows": None, "data.max_dev_rows": None})
     asked = {
         "clean": ("clean", "few", 8, range(1, 6)),
         "noisy": ("noisy", "few", 8, range(1, 6)),
