@@ -109,7 +109,9 @@ class BeamSearch:
             cur_len=self.length, decoder_prompt_len=self.prompt, do_sample=False, beams_to_keep=self.kept,
             num_beams=self.beams, batch_size=rows,
         )  # fmt: skip
-        hits = self.stopping(top[:, :, : self.length + 1].flatten(0, 1), None).view(rows, self.kept)
+        hits: torch.Tensor = self.stopping(top[:, :, : self.length + 1].flatten(0, 1), None).view(
+            rows, self.kept
+        )
         state["running"], state["running_scores"], state["running_from"] = (
             model._get_running_beams_for_next_iteration(
                 topk_log_probs=top_scores, topk_running_sequences=top, topk_running_beam_indices=top_from,
