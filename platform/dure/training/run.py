@@ -21,7 +21,7 @@ from dure.events import EventLog, RunListener
 from dure.family import Family, load_family
 from dure.family.corpus import Corpus, load_corpus
 from dure.family.predicting import tested_rows, write_predictions
-from dure.files import read_json_lines, write_json, write_text
+from dure.files import json_lines, write_json, write_text
 from dure.modeling.weights import load_weights
 from dure.runs.disk import DiskRoom, is_disk_full
 from dure.runs.environment import describe_environment
@@ -141,12 +141,12 @@ def _worker(request: RunRequest, rank: int, num_workers: int) -> Worker:
 
 def _interrupted(request: RunRequest, folder: RunFolder, worker: Worker, step: int) -> RunResult:
     """Write and pass on the result of a run that a stop was asked of."""
-    records = read_json_lines(folder.metrics)
+    seconds = [float(each["seconds"]) for each in json_lines(folder.metrics)]
     result = RunResult(
         name=request.experiment.name,
         state="interrupted",
         metrics={"steps": step},
-        seconds=float(records[-1]["seconds"]) if records else 0.0,
+        seconds=seconds[-1] if seconds else 0.0,
     )
     if worker.is_main:
         try:
