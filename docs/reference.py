@@ -1,4 +1,4 @@
-"""The configuration reference, made of the JSON Schemas that `dure schema` prints."""
+"""The reference of commands and configuration, made of what `dure --help` and `dure schema` print."""
 
 from __future__ import annotations
 
@@ -7,21 +7,56 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import typer
+
+from dure.cli.app import app, load_verbs
 from dure.cli.json_schema import json_schema
 from dure.files import write_text
 
 Schema = Mapping[str, Any]
 
+_ESCAPED = str.maketrans({"|": "\\|", "<": "&lt;", "*": "\\*", "_": "\\_"})
 _KINDS = {"experiment": "Experiments", "study": "Studies", "space": "Search spaces", "profile": "Profiles"}
 
 
 def write_reference(folder: Path) -> None:
-    """Write one page for every kind of YAML file, and leave what has not changed untouched."""
+    """Write a page of all commands and one for every kind of YAML file; what has not changed is left untouched."""
     folder.mkdir(exist_ok=True)
-    for kind, title in _KINDS.items():
-        text, page = "\n".join(_page(kind, title)) + "\n", folder / f"{kind}.md"
+    pages = {kind: _page(kind, title) for kind, title in _KINDS.items()} | {"commands": _commands()}
+    for name, lines in pages.items():
+        text, page = "\n".join(lines) + "\n", folder / f"{name}.md"
         if not page.is_file() or page.read_text(encoding="utf-8") != text:
             write_text(page, text)
+
+
+def _commands() -> Iterator[str]:
+    """Yield a section for every verb, in the order of `dure --help`."""
+    load_verbs()
+    group: Any = typer.main.get_command(app)
+    context = group.make_context("dure", ["--help"], resilient_parsing=True)
+    yield "# Commands\n\nEvery command with all of its options, as `dure VERB --help` has them."
+    yield from _options(group, context)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        own = command.make_context(name, [], parent=context, resilient_parsing=True)
+        usage = " ".join(own.get_usage().removeprefix("Usage: ").split())
+        yield f"\n## {name}\n\n{_plain(command.help or '')}\n\n```text\n{usage}\n```"
+        yield from _options(command, own)
+
+
+def _options(command: Any, context: Any) -> Iterator[str]:
+    records = [parameter.get_help_record(context) for parameter in command.get_params(context)]
+    rows = [
+        f"| `{' '.join(name.split()).replace('|', chr(92) + '|')}` | {_plain(said)} |"
+        for name, said in filter(None, records)
+    ]
+    yield "\n| option | what it does |\n|---|---|"
+    yield from rows
+
+
+def _plain(text: str) -> str:
+    """Return a text in one line that Markdown takes as it stands."""
+    return " ".join(text.replace("\b", "").split()).translate(_ESCAPED)
 
 
 def _page(kind: Any, title: str) -> Iterator[str]:
