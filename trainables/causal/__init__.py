@@ -1,0 +1,1 @@
+"""Instruction fine-tuning of decoder-only models."""
