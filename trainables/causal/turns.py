@@ -14,6 +14,8 @@ from dure.errors import UserError
 Speaker = Literal["system", "user", "assistant"]
 Layout = Literal["dialogues", "pairs", "messages", "conversations", "instruction"]
 
+CHATS: tuple[Layout, ...] = ("messages", "conversations")
+"""Layouts whose rows are whole conversations."""
 TEXT = "{text}"
 """Where a prompt has the text of its row."""
 _SPEAKERS: Mapping[str, Speaker] = {
@@ -134,7 +136,7 @@ def roles_of(layout: Layout) -> tuple[Role, ...]:
     """
     text, target = _NEEDED[layout][0], _NEEDED[layout][-1]
     number = Role("id", "fname" if layout == "dialogues" else "id", required=False, is_id=True)
-    if layout in ("messages", "conversations"):
+    if layout in CHATS:
         return (
             number,
             Role("text", text, is_input=True, reader=ConversationReader("prompt")),
@@ -160,7 +162,7 @@ class Framing:
 
     def turns(self, layout: Layout, row: Mapping[str, str]) -> Turns:
         """Return the turns that a row asks the model with, of which the user's is the last."""
-        if layout in ("messages", "conversations"):
+        if layout in CHATS:
             turns = tuple(Turn(speaker, content) for speaker, content in json.loads(row["text"]))
         else:
             before, _, after = self.prompt.partition(TEXT)
