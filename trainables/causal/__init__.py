@@ -13,7 +13,6 @@ import torch
 from pydantic import Field, field_validator
 from transformers import (
     AutoModelForCausalLM,
-    AutoTokenizer,
     EvalPrediction,
     GenerationConfig,
     PreTrainedModel,
@@ -41,7 +40,7 @@ from trainables._summaries import (
     notes_on_rouge,
     scores,
 )
-from trainables.causal.chat import Chat, Learned, set_template, template_in
+from trainables.causal.chat import Chat, Learned, saved_tokenizer, set_template, template_in
 from trainables.causal.likelihood import TargetLosses, plain, score_targets
 from trainables.causal.packing import Conversations, way_to_pack
 from trainables.causal.turns import CHATS, TEXT, Framing, Layout, parsed, recognised, roles_of
@@ -252,7 +251,7 @@ class Causal(Family):
         model = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, generation_config=GenerationConfig()
         )
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = saved_tokenizer(folder)
         set_generation(model, self.experiment, tokenizer)
         return self._ready(model, tokenizer), tokenizer
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from dure.errors import UserError
@@ -107,6 +107,17 @@ def template_in(file: Path) -> str:
             where="task.chat_template",
             expected="tokenizer, plain, or a file with a Jinja template",
         ) from None
+
+
+def saved_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that was saved with a model, as it was.
+
+    transformers takes that of some model types, such as qwen2, for the one of their first checkpoints, and reads the
+    vocabulary alone.
+    """
+    kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
+    tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(folder, local_files_only=True)
+    return tokenizer
 
 
 class Chat:
