@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +21,6 @@ METRICS = (
     Metric("eval_mean_generated_tokens", None),
 )
 """Figures of generated texts."""
-
-_SENTENCE_END = re.compile(r"(?<=[.!?。])\s")
 
 
 def check_rouge_tokenizer(name: TokenizerName) -> None:
@@ -78,10 +75,3 @@ def decoded(tokenizer: PreTrainedTokenizerBase, ids: Any, settings: TokenizerCon
     dropped = set(tokenizer.all_special_ids) - kept
     rows = [[int(token) for token in row if token >= 0 and int(token) not in dropped] for row in ids]
     return [text.strip() for text in tokenizer.batch_decode(rows, skip_special_tokens=False)]
-
-
-def lead_of(text: str) -> str:
-    """Return the first line, which is a dialogue's first utterance; of a text in one line the first sentence."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    lead = lines[0] if len(lines) > 1 else _SENTENCE_END.split(text.strip(), maxsplit=1)[0]
-    return lead.strip()

@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
+from dure.config.scalars import Text
 from dure.config.schema import Experiment, Profile
 from dure.config.section import Section
+from dure.data.dialogues import lead
 from dure.data.encoding import token_ids
 from dure.data.tables import Role
 from dure.family import Family, Features, Rows
+from dure.metrics.library_metric import LibraryMetrics
+from dure.metrics.metric import Metric
 from dure.metrics.tokenizers import TokenizerName
 from trainables._summaries import (
     METRICS,
     ROUGE,
     check_rouge_tokenizer,
     decoded,
-    lead_of,
     notes_on_rouge,
     row_scores,
     scores,
@@ -43,6 +46,8 @@ class SummarizationOptions(Section):
     rouge_tokenizer: TokenizerName = "morpheme"
     """How ROUGE cuts text: ``morpheme`` for Korean, ``default`` for English, ``whitespace`` as ``str.split``,
     ``whitespace_markers`` with markers cut from the particles behind them, or ``character``."""
+    metrics: tuple[Text, ...] = ()
+    """Further metrics of the ``evaluate`` library at validation, by the folder of their script or by name."""
 
 
 class Summarization(Family):
@@ -57,11 +62,13 @@ class Summarization(Family):
     )
     predicts = validates = "text"
     converts = ()
-    metrics = METRICS
+    metrics: tuple[Metric, ...] = METRICS
 
     def __init__(self, experiment: Experiment, *args: Any) -> None:
         super().__init__(experiment, *args)
         check_rouge_tokenizer(self.options.rouge_tokenizer)
+        self.library = LibraryMetrics(self.options.metrics, "task.metrics")
+        self.metrics = (*self.metrics, *self.library.declared())
 
     def sample(self, split: str) -> list[dict[str, str]]:
         """Return the embedded Korean dialogues with their summaries."""
@@ -91,7 +98,7 @@ class Summarization(Family):
             features |= {
                 "labels": labels,
                 "reference": list(rows["target"]),
-                "lead": [lead_of(text) for text in rows["text"]],
+                "lead": [lead(text) for text in rows["text"]],
                 "truncated": [either or other for either, other in zip(cut, cut_labels, strict=True)],
             }
         if "id" in rows:
@@ -113,11 +120,13 @@ class Summarization(Family):
         import torch
 
         from dure.data.collating import TextPairs
+        from dure.modeling.costs import target_cost
 
         return TextPairs(
             int(tokenizer.pad_token_id or 0),
             lambda labels: model.prepare_decoder_input_ids_from_labels(labels=labels),
             multiple_of=8 if torch.cuda.is_available() else 1,
+            target_cost=target_cost(model),
         )
 
     def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> TokenCrossEntropy:
@@ -138,6 +147,7 @@ class Summarization(Family):
             generated = (numpy.asarray(ids) != tokenizer.pad_token_id) & (numpy.asarray(ids) >= 0)
             return {
                 **self._scores(texts, references),
+                **self.library.scores(texts, [[reference] for reference in references]),
                 "mean_generated_tokens": float(generated.sum(axis=1).mean()),
             }
 

@@ -14,6 +14,7 @@ from dure.config.data import SAMPLE
 from dure.config.scalars import Bool, Int, Text
 from dure.config.schema import Experiment, Profile
 from dure.config.section import Section
+from dure.data.dialogues import lead
 from dure.data.tables import Table, columns_of
 from dure.errors import UserError
 from dure.family import Family, Features, Rows
@@ -24,7 +25,6 @@ from trainables._summaries import (
     ROUGE,
     check_rouge_tokenizer,
     decoded,
-    lead_of,
     notes_on_rouge,
     row_scores,
     scores,
@@ -193,7 +193,7 @@ class Causal(Family):
                 "learned": [row.learned for row in encoded],
                 "answer_is_cut": [row.is_answer_cut for row in encoded],
                 "reference": answers,
-                "lead": [lead_of(turns[-1].text) for turns in asked],
+                "lead": [lead(turns[-1].text) for turns in asked],
             }
         if "id" in rows:
             features["id"] = list(rows["id"])
