@@ -16,12 +16,19 @@ from dure.config.section import Section
 from dure.data.dialogues import lead
 from dure.data.encoding import token_ids
 from dure.data.tables import Role
-from dure.errors import UserError
 from dure.family import Family, Features, Rows
 from dure.metrics.library_metric import LibraryMetrics
 from dure.metrics.metric import Metric
-from dure.metrics.rouge import rouge, rouge_pairs
-from dure.metrics.tokenizers import TokenizerName, get_tokenizer
+from dure.metrics.tokenizers import TokenizerName
+from trainables._summaries import (
+    METRICS,
+    ROUGE,
+    check_rouge_tokenizer,
+    decoded,
+    notes_on_rouge,
+    row_scores,
+    scores,
+)
 from trainables.samples.dialogues import Dialogue, dialogue_corpus
 
 if TYPE_CHECKING:
@@ -31,8 +38,6 @@ if TYPE_CHECKING:
 
     from dure.data.collating import Batch, TextPairs
     from dure.modeling.objectives import TokenCrossEntropy
-
-_ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_sum")
 
 
 class SummarizationOptions(Section):
@@ -57,26 +62,17 @@ class Summarization(Family):
     )
     predicts = validates = "text"
     converts = ()
-    metrics: tuple[Metric, ...] = (
-        *(Metric(f"eval_{name}", "max", "percent" if name == "rouge_sum" else "share") for name in _ROUGE),
-        Metric("eval_num_empty_predictions", "min", "count"),
-        Metric("eval_mean_generated_tokens", None),
-    )
+    metrics: tuple[Metric, ...] = METRICS
 
     def __init__(self, experiment: Experiment, *args: Any) -> None:
         super().__init__(experiment, *args)
-        try:
-            get_tokenizer(self.options.rouge_tokenizer)
-        except UserError as error:
-            raise UserError(
-                error.problem, where="task.rouge_tokenizer", expected=error.expected, hint=error.hint
-            ) from None
+        check_rouge_tokenizer(self.options.rouge_tokenizer)
         self.library = LibraryMetrics(self.options.metrics, "task.metrics")
         self.metrics = (*self.metrics, *self.library.declared())
 
     def sample(self, split: str) -> list[dict[str, str]]:
         """Return the embedded Korean dialogues with their summaries."""
-        rows = (asdict(dialogue) for dialogue in _dialogues()[split])
+        rows = (asdict(dialogue) for dialogue in dialogues()[split])
         return [{"id": row["fname"], "text": row["dialogue"], "target": row["summary"]} for row in rows]
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
@@ -147,13 +143,11 @@ class Summarization(Family):
 
         def score(prediction: EvalPrediction) -> dict[str, float]:
             ids = prediction.predictions
-            texts = self._decoded(tokenizer, ids)
-            scores = self._scores(texts, references) | self.library.scores(
-                texts, [[reference] for reference in references]
-            )
+            texts = decoded(tokenizer, ids, self.experiment.tokenizer)
             generated = (numpy.asarray(ids) != tokenizer.pad_token_id) & (numpy.asarray(ids) >= 0)
             return {
-                **scores,
+                **self._scores(texts, references),
+                **self.library.scores(texts, [[reference] for reference in references]),
                 "mean_generated_tokens": float(generated.sum(axis=1).mean()),
             }
 
@@ -163,36 +157,25 @@ class Summarization(Family):
         self, tokenizer: PreTrainedTokenizerBase, train: datasets.Dataset, dev: datasets.Dataset
     ) -> dict[str, float]:
         """Score the lead of every text as its summary."""
-        scores = self._scores(dev["lead"][:], dev["reference"][:])
-        return {f"eval_{name}": scores[name] for name in _ROUGE}
+        trivial = self._scores(dev["lead"][:], dev["reference"][:])
+        return {f"eval_{name}": trivial[name] for name in ROUGE}
 
     def metric_notes(self) -> dict[str, str | float]:
         """Return the tokeniser of ROUGE and its version."""
-        tokenizer = get_tokenizer(self.options.rouge_tokenizer)
-        return {"rouge_tokenizer": tokenizer.name, "rouge_tokenizer_version": tokenizer.version}
+        return notes_on_rouge(self.options.rouge_tokenizer)
 
     def predictions(
         self, answers: torch.Tensor, batch: Batch, tokenizer: PreTrainedTokenizerBase
     ) -> list[dict[str, Any]]:
         """Return the summary of every row."""
-        return [{"summary": text} for text in self._decoded(tokenizer, answers.numpy())]
+        return [{"summary": text} for text in decoded(tokenizer, answers.numpy(), self.experiment.tokenizer)]
 
     def row_scores(
         self, predictions: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[str]]
     ) -> dict[str, list[float]]:
         """Return the ROUGE of every summary."""
-        scores = rouge_pairs(
-            [row["summary"] for row in predictions],
-            list(rows["target"]),
-            tokenizer=self.options.rouge_tokenizer,
-            special_tokens=self.experiment.tokenizer.all_special_tokens,
-        )
-        found = {
-            name: [float(getattr(score, name).f1) for score in scores]
-            for name in _ROUGE
-            if name != "rouge_sum"
-        }
-        return {**found, "rouge_sum": [score.rouge_sum for score in scores]}
+        texts, markers = [row["summary"] for row in predictions], self.experiment.tokenizer.all_special_tokens
+        return row_scores(texts, list(rows["target"]), self.options.rouge_tokenizer, markers)
 
     def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load what :meth:`export` saved; it generates as the experiment says, whatever was done to the folder since."""
@@ -223,23 +206,11 @@ class Summarization(Family):
         return {"encoder": (encoder, *beside[False]), "decoder": (decoder, *beside[True])}
 
     def _scores(self, texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-        scores = rouge(
-            texts,
-            references,
-            tokenizer=self.options.rouge_tokenizer,
-            special_tokens=self.experiment.tokenizer.all_special_tokens,
-        ).as_dict()
-        return {name: float(scores[name]) for name in (*_ROUGE, "num_empty_predictions")}
-
-    def _decoded(self, tokenizer: PreTrainedTokenizerBase, ids: Any) -> list[str]:
-        """Turn generated ids into text that keeps the experiment's special tokens and drops all others."""
-        kept = set(tokenizer.convert_tokens_to_ids(list(self.experiment.tokenizer.all_special_tokens)))
-        dropped = set(tokenizer.all_special_ids) - kept
-        rows = [[int(token) for token in row if token >= 0 and int(token) not in dropped] for row in ids]
-        return [text.strip() for text in tokenizer.batch_decode(rows, skip_special_tokens=False)]
+        markers = self.experiment.tokenizer.all_special_tokens
+        return scores(texts, references, self.options.rouge_tokenizer, markers)
 
 
 @cache
-def _dialogues() -> dict[str, list[Dialogue]]:
+def dialogues() -> dict[str, list[Dialogue]]:
     """Write the embedded corpus once in a process, which may run many experiments on it."""
     return dialogue_corpus()
