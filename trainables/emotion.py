@@ -57,6 +57,7 @@ class Emotion(Transfer):
 
     options_section = EmotionOptions
     options: EmotionOptions
+    takes_pairs = False
 
     def __init__(self, experiment: Experiment, *args: Any) -> None:
         super().__init__(experiment, *args)

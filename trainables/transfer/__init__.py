@@ -1,13 +1,13 @@
-"""Text classification with encoders: BERT, DistilBERT and their like, fully, with LoRA or with QLoRA."""
+"""Encoders that read a text or a pair of texts and say a class or a number: fully, with LoRA or with QLoRA."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import datasets
 import numpy
@@ -20,11 +20,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from dure.config.schema import Profile
-from dure.data.collating import Batch, ClassRows, PaddedRows
+from dure.config.schema import Experiment, Profile
+from dure.config.section import Section
+from dure.data.collating import Batch, PaddedRows
 from dure.data.encoding import token_ids
 from dure.data.labels import ClassIndex, check_classes, classes_of
 from dure.data.tables import Role, Table
+from dure.errors import UserError
 from dure.family import Family, Features, Rows
 from dure.metrics.classification import classification_report, trivial_classification
 from dure.metrics.metric import Metric
@@ -34,6 +36,9 @@ from dure.modeling.objectives import ClassCrossEntropy, Objective, balanced_weig
 from dure.modeling.task import classification
 from dure.runs.folder import PROBABILITY
 from trainables.samples.reviews import Review, review_corpus
+from trainables.samples.sentence_pairs import SentencePair, sentence_pair_corpus
+from trainables.transfer import numbers
+from trainables.transfer.pairs import TYPES, TypedClassRows, has_types, is_parted, pair_ids
 
 _FIGURES = ("precision", "recall", "f1", "support")
 CLASS_METRICS = (
@@ -43,10 +48,24 @@ CLASS_METRICS = (
 """Figures of every class of a classifier."""
 
 
-class Transfer(Family):
-    """Reads a text and says which class it is of; the classes are those of the training table."""
+class TransferOptions(Section):
+    """What ``task:`` of a transfer experiment may say."""
 
-    roles = (
+    target: Literal["class", "number"] = "class"
+    """What the labels are: names of classes, or numbers that are learned by squared error."""
+
+
+class Transfer(Family):
+    """Reads a text, or two with ``data.columns.text_pair``, and says its class or number.
+
+    The classes are those of the training table.
+    """
+
+    options_section: ClassVar[type[Section]] = TransferOptions
+    takes_pairs: ClassVar[bool] = True
+    """Whether ``data.columns.text_pair`` may name the column of a second text."""
+
+    roles: tuple[Role, ...] = (
         Role("id", "id", required=False, is_id=True),
         Role("text", "text", is_input=True),
         Role("label", "label", is_class=True),
@@ -63,28 +82,84 @@ class Transfer(Family):
     class_weights: Mapping[str, float] = MappingProxyType({})
     """Weight of every class, such as ``class_weight[joy]``; known from :meth:`objective` on."""
 
+    def __init__(self, experiment: Experiment, *args: Any) -> None:
+        super().__init__(experiment, *args)
+        self.is_number = isinstance(self.options, TransferOptions) and self.options.target == "number"
+        self.is_pair = self.takes_pairs and "text_pair" in experiment.data.columns
+        if self.is_pair:
+            # Only where it is named, and then of every table: a pair of which one text is lacking is another task.
+            self.roles = (*self.roles, Role("text_pair", "text_pair", is_input=True))
+        if self.is_number:
+            _refuse_of_classes(experiment)
+            self.metrics = numbers.METRICS
+            self.roles = tuple(
+                replace(role, is_class=False, reader=numbers.NumberReader()) if role.name == "label" else role
+                for role in self.roles
+            )
+
     def sample(self, split: str) -> list[dict[str, str]]:
-        """Return the embedded Korean reviews with what they are: praise, complaint, question …."""
+        """Return embedded Korean reviews with their kinds, or pairs of sentences with what one says of the other."""
+        if self.is_pair:
+            return [pair.cells("similarity" if self.is_number else "relation") for pair in _pairs()[split]]
+        if self.is_number:
+            raise UserError(
+                "the embedded reviews have classes, and no numbers",
+                where="data.train=sample",
+                expected="a table with a column of numbers",
+                hint="data.columns.text_pair=text_pair rehearses on embedded pairs, whose similarity is a number",
+            )
         return [dict(asdict(review)) for review in _reviews()[split]]
 
+    def load_tokenizer(self, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
+        """Load the checkpoint's tokenizer, or train the rehearsal's; tell where it would run two texts together."""
+        tokenizer = super().load_tokenizer(texts)
+        if self.is_pair and not is_parted(tokenizer):
+            self.notify(
+                f"the tokenizer of {self.experiment.model.checkpoint} puts nothing between the two texts of a pair, so "
+                "the model cannot tell where one ends; an encoder such as BERT or RoBERTa has a token for that"
+            )
+        return tokenizer
+
     def survey(self, tables: Mapping[str, Table]) -> None:
-        """Take the classes from the training table; the other tables may have no class beside them."""
+        """Take the classes from the training table, or tell its numbers; other tables may have none beside them."""
+        if self.is_number:
+            self._survey_numbers(tables["train"])
+            return
         self.classes = classes_of(tables["train"], "label")
         for split, table in tables.items():
             if split != "train":
                 check_classes(table, "label", self.classes)
 
+    def _survey_numbers(self, table: Table) -> None:
+        """Tell the range of the training numbers, and that nothing is drawn by them."""
+        self.notify(f"{table.source}: {numbers.told_of(table.dataset['label'][:])}")
+        data = self.experiment.data
+        if data.fold is not None or data.train_ratio < 1:
+            drawn = "folds are cut" if data.fold is not None else "the part that trains is drawn"
+            self.notify(f"{drawn} at random: numbers have no classes of which each could have its share")
+
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
-        """Load the encoder with a head over the classes."""
-        return load_model(classification(self.classes), self.experiment, profile, tokenizer, self.notify)
+        """Load the encoder with a head over the classes, or of one number."""
+        task = classification(self.classes)
+        if self.is_number:
+            task = classification(["number"])
+            task = replace(task, config_changes={**task.config_changes, "problem_type": "regression"})
+        return load_model(task, self.experiment, profile, tokenizer, self.notify)
 
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Features:
-        """Encode texts and, when the rows have them, the ids of their classes."""
+        """Encode texts or pairs and, when the rows have them, the ids of their classes or their numbers."""
         settings = self.experiment.tokenizer
         texts = [settings.input_prefix + text for text in rows["text"]]
-        inputs, cut = token_ids(tokenizer, settings.encoder_max_len, text=texts)
-        features: Features = {"input_ids": inputs, "length": [len(row) for row in inputs], "truncated": cut}
-        if "label" in rows:
+        if self.is_pair:
+            inputs, types, cut = pair_ids(tokenizer, settings.encoder_max_len, texts, rows["text_pair"])
+            features: Features = {"input_ids": inputs, TYPES: types}
+        else:
+            inputs, cut = token_ids(tokenizer, settings.encoder_max_len, text=texts)
+            features = {"input_ids": inputs}
+        features |= {"length": [len(row) for row in inputs], "truncated": cut}
+        if "label" in rows and self.is_number:
+            features["labels"] = [float(label) for label in rows["label"]]
+        elif "label" in rows:
             index = ClassIndex(self.classes)
             features["labels"] = [index[label] for label in rows["label"]]
         if "id" in rows:
@@ -92,10 +167,12 @@ class Transfer(Family):
         return features
 
     def encoding_key(self) -> Mapping[str, Any]:
-        """Return length, prefix and classes."""
+        """Return length, prefix, classes, and whether texts are pairs and labels are numbers."""
         settings = self.experiment.tokenizer
         return {
-            "family": "transfer-1",
+            "family": "transfer-2",
+            "is_pair": self.is_pair,
+            "is_number": self.is_number,
             "encoder_max_len": settings.encoder_max_len,
             "input_prefix": settings.input_prefix,
             "classes": list(self.classes),
@@ -104,10 +181,13 @@ class Transfer(Family):
     def batches(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PaddedRows:
         """Pad to the longest row of the batch."""
         multiple = 8 if torch.cuda.is_available() else 1
-        return ClassRows(int(tokenizer.pad_token_id or 0), multiple_of=multiple)
+        rows = numbers.NumberRows if self.is_number else TypedClassRows
+        return rows(int(tokenizer.pad_token_id or 0), typed=has_types(model), multiple_of=multiple)
 
     def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> Objective:
-        """Cross entropy over the classes of the rows, balanced when the experiment says so."""
+        """Cross entropy over the classes of the rows, balanced when the experiment says so; or squared error."""
+        if self.is_number:
+            return numbers.SquaredError()
         settings = self.experiment.objective
         weights = None
         if settings.class_weights == "balanced":
@@ -142,7 +222,9 @@ class Transfer(Family):
     def compute_metrics(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: datasets.Dataset
     ) -> Callable[[EvalPrediction], dict[str, float]]:
-        """Score the likeliest classes: accuracy and F1 over all, and the figures of every class."""
+        """Score the likeliest classes, over all and the figures of every one; or how numbers go with the true ones."""
+        if self.is_number:
+            return lambda answers: numbers.number_report(answers.label_ids, answers.predictions.squeeze(-1))
         classes = classes_of_model(model)
 
         def score(prediction: EvalPrediction) -> dict[str, float]:
@@ -166,14 +248,19 @@ class Transfer(Family):
     def baseline(
         self, tokenizer: PreTrainedTokenizerBase, train: datasets.Dataset, dev: datasets.Dataset
     ) -> dict[str, float]:
-        """Score the most frequent class, and as probabilities the shares of the classes."""
+        """Score the most frequent class, and as probabilities the shares of the classes; or the mean number."""
+        if self.is_number:
+            given, expected = (numpy.asarray(rows["labels"][:], dtype="float64") for rows in (train, dev))
+            return numbers.trivial_numbers(given, expected)
         train_labels, dev_labels = (numpy.asarray(rows["labels"][:], dtype="int64") for rows in (train, dev))
         return trivial_classification(train_labels, dev_labels, len(self.classes))
 
     def predictions(
         self, answers: torch.Tensor, batch: Batch, tokenizer: PreTrainedTokenizerBase
     ) -> list[dict[str, Any]]:
-        """Return the label of every row and the probability of each class."""
+        """Return the label of every row and the probability of each class; or its number."""
+        if self.is_number:
+            return [{"label": round(number, 6)} for number in answers.squeeze(-1).tolist()]
         return [
             {
                 "label": self.label_of(shares, self.classes),
@@ -191,7 +278,10 @@ class Transfer(Family):
         return classes[max(range(len(classes)), key=probabilities.__getitem__)]
 
     def combine(self, predictions: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-        """Take the mean of the models' probabilities, and predict by it."""
+        """Take the mean of the models' probabilities, and predict by it; or that of their numbers."""
+        if self.is_number:
+            each = zip(*predictions, strict=True)
+            return [{"label": round(sum(row["label"] for row in rows) / len(rows), 6)} for rows in each]
         keys = [key for key in predictions[0][0] if key.startswith(PROBABILITY)]
         classes = [key.removeprefix(PROBABILITY) for key in keys]
         together = []
@@ -205,8 +295,17 @@ class Transfer(Family):
             )
         return together
 
+    def export(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+        """Save the model, with a tokenizer that gives pairs the token types that it reads, and no others."""
+        if self.is_pair:
+            others = [name for name in tokenizer.model_input_names if name != TYPES]
+            tokenizer.model_input_names = [*others, TYPES] if has_types(model) else others
+            # What is saved are the attributes that it was made with.
+            tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names
+        super().export(model, tokenizer, folder)
+
     def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """Load the model in fp32, its tokenizer and the names of its classes."""
+        """Load the model in fp32, its tokenizer and the names of its classes, if it has some."""
         model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
         self.classes = tuple(classes_of_model(model))
         return model.eval(), AutoTokenizer.from_pretrained(folder)
@@ -214,6 +313,31 @@ class Transfer(Family):
     def modules(self, model: PreTrainedModel) -> dict[str, tuple[str, ...]]:
         """Return encoder and head with the prefixes of their parameters."""
         return classifier_modules(model)
+
+
+def _refuse_of_classes(experiment: Experiment) -> None:
+    """Refuse the settings that only classes have.
+
+    Raises:
+        UserError: There is one.
+    """
+    objective = experiment.objective
+    for name, value, usual in (
+        ("label_smoothing", objective.label_smoothing, 0.0),
+        ("class_weights", objective.class_weights, None),
+    ):
+        if value != usual:
+            raise UserError(
+                "task.target is number, and there are no classes",
+                where=f"objective.{name}={value}",
+                expected="null" if usual is None else f"{usual:g}",
+            )
+
+
+@cache
+def _pairs() -> dict[str, list[SentencePair]]:
+    """Write the embedded pairs once in a process."""
+    return sentence_pair_corpus()
 
 
 @cache
