@@ -83,6 +83,8 @@ def tiny():
         "deberta-v2": ["query_proj", "value_proj"],
         "modernbert": ["Wqkv"],
     }
+    decoders = ("llama", "qwen2", "qwen3", "gemma3_text", "exaone4")
+    targets |= {name: ["q_proj", "v_proj"] for name in decoders}
     classifiers = ("bert", "distilbert", "electra", "roberta", "deberta-v2", "modernbert")
 
     def make(
@@ -94,12 +96,12 @@ def tiny():
         objective: dict | None = None,
         **training,
     ) -> Experiment:
+        named = dict.fromkeys(classifiers, "transfer") | dict.fromkeys(decoders, "causal")
         lora = {"rank": 4, "alpha": 8, "targets": targets.get(architecture, ["q", "v"])}
         return rehearsal_of(
             Experiment.model_validate(
                 {
-                    "family": family
-                    or f"trainables.{'transfer' if architecture in classifiers else 'summarization'}",
+                    "family": family or f"trainables.{named.get(architecture, 'summarization')}",
                     "experiment": {"name": f"tiny_{architecture}_{kind}"},
                     "model": {
                         "checkpoint": "nowhere/nothing",

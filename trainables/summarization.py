@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -26,18 +25,21 @@ from dure.config.section import Section
 from dure.data.collating import Batch, TextPairs
 from dure.data.encoding import token_ids
 from dure.data.tables import Role
-from dure.errors import UserError
 from dure.family import Family, Features, Rows
-from dure.metrics.metric import Metric
-from dure.metrics.rouge import rouge
-from dure.metrics.tokenizers import TokenizerName, get_tokenizer
+from dure.metrics.tokenizers import TokenizerName
 from dure.modeling.loading import load_model, set_generation
 from dure.modeling.objectives import TokenCrossEntropy
 from dure.modeling.task import SEQ2SEQ
+from trainables._summaries import (
+    METRICS,
+    ROUGE,
+    check_rouge_tokenizer,
+    decoded,
+    lead_of,
+    notes_on_rouge,
+    scores,
+)
 from trainables.samples.dialogues import Dialogue, dialogue_corpus
-
-_ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_sum")
-_SENTENCE_END = re.compile(r"(?<=[.!?。])\s")
 
 
 class SummarizationOptions(Section):
@@ -59,24 +61,15 @@ class Summarization(Family):
         Role("target", "summary"),
     )
     predicts = validates = "text"
-    metrics = (
-        *(Metric(f"eval_{name}", "max", "percent" if name == "rouge_sum" else "share") for name in _ROUGE),
-        Metric("eval_num_empty_predictions", "min", "count"),
-        Metric("eval_mean_generated_tokens", None),
-    )
+    metrics = METRICS
 
     def __init__(self, experiment: Experiment, *args: Any) -> None:
         super().__init__(experiment, *args)
-        try:
-            get_tokenizer(self.options.rouge_tokenizer)
-        except UserError as error:
-            raise UserError(
-                error.problem, where="task.rouge_tokenizer", expected=error.expected, hint=error.hint
-            ) from None
+        check_rouge_tokenizer(self.options.rouge_tokenizer)
 
     def sample(self, split: str) -> list[dict[str, str]]:
         """Return the embedded Korean dialogues with their summaries."""
-        rows = (asdict(dialogue) for dialogue in _dialogues()[split])
+        rows = (asdict(dialogue) for dialogue in dialogues()[split])
         return [{"id": row["fname"], "text": row["dialogue"], "target": row["summary"]} for row in rows]
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
@@ -99,7 +92,7 @@ class Summarization(Family):
             features |= {
                 "labels": labels,
                 "reference": list(rows["target"]),
-                "lead": [_lead(text) for text in rows["text"]],
+                "lead": [lead_of(text) for text in rows["text"]],
                 "truncated": [either or other for either, other in zip(cut, cut_labels, strict=True)],
             }
         if "id" in rows:
@@ -136,10 +129,10 @@ class Summarization(Family):
 
         def score(prediction: EvalPrediction) -> dict[str, float]:
             ids = prediction.predictions
-            scores = self._scores(self._decoded(tokenizer, ids), references)
+            texts = decoded(tokenizer, ids, self.experiment.tokenizer)
             generated = (numpy.asarray(ids) != tokenizer.pad_token_id) & (numpy.asarray(ids) >= 0)
             return {
-                **scores,
+                **self._scores(texts, references),
                 "mean_generated_tokens": float(generated.sum(axis=1).mean()),
             }
 
@@ -149,19 +142,18 @@ class Summarization(Family):
         self, tokenizer: PreTrainedTokenizerBase, train: datasets.Dataset, dev: datasets.Dataset
     ) -> dict[str, float]:
         """Score the lead of every text as its summary."""
-        scores = self._scores(dev["lead"][:], dev["reference"][:])
-        return {f"eval_{name}": scores[name] for name in _ROUGE}
+        trivial = self._scores(dev["lead"][:], dev["reference"][:])
+        return {f"eval_{name}": trivial[name] for name in ROUGE}
 
     def metric_notes(self) -> dict[str, str | float]:
         """Return the tokeniser of ROUGE and its version."""
-        tokenizer = get_tokenizer(self.options.rouge_tokenizer)
-        return {"rouge_tokenizer": tokenizer.name, "rouge_tokenizer_version": tokenizer.version}
+        return notes_on_rouge(self.options.rouge_tokenizer)
 
     def predictions(
         self, answers: torch.Tensor, batch: Batch, tokenizer: PreTrainedTokenizerBase
     ) -> list[dict[str, Any]]:
         """Return the summary of every row."""
-        return [{"summary": text} for text in self._decoded(tokenizer, answers.numpy())]
+        return [{"summary": text} for text in decoded(tokenizer, answers.numpy(), self.experiment.tokenizer)]
 
     def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load what :meth:`export` saved; it generates as the experiment says, whatever was done to the folder since."""
@@ -188,30 +180,10 @@ class Summarization(Family):
         return {"encoder": (encoder, *beside[False]), "decoder": (decoder, *beside[True])}
 
     def _scores(self, texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-        scores = rouge(
-            texts,
-            references,
-            tokenizer=self.options.rouge_tokenizer,
-            special_tokens=self.experiment.tokenizer.all_special_tokens,
-        ).as_dict()
-        return {name: float(scores[name]) for name in (*_ROUGE, "num_empty_predictions")}
-
-    def _decoded(self, tokenizer: PreTrainedTokenizerBase, ids: Any) -> list[str]:
-        """Turn generated ids into text that keeps the experiment's special tokens and drops all others."""
-        kept = set(tokenizer.convert_tokens_to_ids(list(self.experiment.tokenizer.all_special_tokens)))
-        dropped = set(tokenizer.all_special_ids) - kept
-        rows = [[int(token) for token in row if token >= 0 and int(token) not in dropped] for row in ids]
-        return [text.strip() for text in tokenizer.batch_decode(rows, skip_special_tokens=False)]
-
-
-def _lead(text: str) -> str:
-    """Return the first line, which is a dialogue's first utterance; of a text in one line the first sentence."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    lead = lines[0] if len(lines) > 1 else _SENTENCE_END.split(text.strip(), maxsplit=1)[0]
-    return lead.strip()
+        return scores(texts, references, self.options.rouge_tokenizer, self.experiment.tokenizer)
 
 
 @cache
-def _dialogues() -> dict[str, list[Dialogue]]:
+def dialogues() -> dict[str, list[Dialogue]]:
     """Write the embedded corpus once in a process, which may run many experiments on it."""
     return dialogue_corpus()

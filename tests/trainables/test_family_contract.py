@@ -20,18 +20,25 @@ RED_HEART = {
     "objective": {"label_smoothing": 0.1, "r_drop": 0.5},
     "best_metric": "eval_emotion_macro_f1",
 }
+CHATS = {"task": {"rows": "messages", "rouge_tokenizer": "character"}}
+LOSS = {"task": {"validate": "loss", "packing": False}, "best_metric": "eval_loss"}
 EMOTIONS = EMOTION | {"task": {"multi_label": True, "threshold": 0.3}}
 CASES = {
     **{f"{architecture}-{kind}": (architecture, kind, {})
        for architecture in ("mt5", "t5", "bart") for kind in ("full", "lora", "qlora")},
     **{f"{architecture}-{kind}": (architecture, kind, {})
        for architecture in ("bert", "distilbert") for kind in ("full", "lora")},
+    "llama-full": ("llama", "full", {}),
+    "qwen3-lora": ("qwen3", "lora", CHATS),
+    "gemma3-qlora": ("gemma3_text", "qlora", {}),
+    "qwen2-full-loss": ("qwen2", "full", LOSS),
+    "exaone4-lora": ("exaone4", "lora", {"objective": {"label_smoothing": 0.1}}),
     "bert-qlora": ("bert", "qlora", {}),
     "emotion-full": ("bert", "full", EMOTION),
     "emotions-lora": ("bert", "lora", EMOTIONS),
     "red_heart": ("red_heart", "full", RED_HEART),
 }  # fmt: skip
-RUN_BY_DEFAULT = {"bart-qlora", "bert-full", "red_heart"}
+RUN_BY_DEFAULT = {"bart-qlora", "bert-full", "red_heart", "qwen3-lora"}
 """The cases whose runs are in the default suite; their likes are in the slow one."""
 
 
@@ -49,7 +56,9 @@ def test_a_run_of_ours_keeps_the_contract(case, tiny, cpu, tmp_path) -> None:
     check_family(tiny(architecture, kind, **more), tmp_path, profile=cpu)
 
 
-@pytest.mark.parametrize("case", ["t5-full", "bert-full", "emotion-full", "emotions-lora", "red_heart"])
+@pytest.mark.parametrize(
+    "case", ["t5-full", "llama-full", "bert-full", "emotion-full", "emotions-lora", "red_heart"]
+)
 def test_the_trivial_predictor_has_the_metric_that_chooses(case, tiny) -> None:
     architecture, kind, more = CASES[case]
     family = load_family(tiny(architecture, kind, **more))

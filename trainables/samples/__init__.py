@@ -11,6 +11,7 @@ CORPORA = {
     "reviews": "reviews with classes",
     "emotions": "texts with emotions",
     "dilemmas": "dilemmas with many targets",
+    "chats": "conversations about the dialogues",
 }
 """Corpora by name, each in a few words."""
 
@@ -42,6 +43,8 @@ def write_sample(name: str, folder: Path, *, label_noise: float = 0.0) -> dict[s
     match name:
         case "dialogues":
             from trainables.samples.dialogues import write_dialogues as write
+        case "chats":
+            from trainables.samples.chats import write_chats as write
         case "reviews":
             from trainables.samples.reviews import write_reviews as write
         case _:

@@ -149,7 +149,8 @@ class Checks:
             if field.reader is None or not texts[place]:
                 continue
             try:
-                texts[place] = field.reader.read(canonical(texts[place]))
+                cell = texts[place] if field.reader.keeps_spaces else canonical(texts[place])
+                texts[place] = field.reader.read(cell)
             except UserError as error:
                 kind = f"column '{field.column}' holds what cannot be used"
                 return RowProblem(kind, f"column '{field.column}' {error.problem}", error.expected)

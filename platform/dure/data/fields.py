@@ -7,6 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from dure.config.data import ReadingConfig
 from dure.data.canonical import folded
@@ -29,6 +30,9 @@ class CellReader(ABC):
 
     A reader is a frozen dataclass: its ``repr`` and its source file are part of the key of the table's cache.
     """
+
+    keeps_spaces: ClassVar[bool] = False
+    """Whether it gets a cell as it stands, and not with single spaces and without what cannot be seen."""
 
     @abstractmethod
     def read(self, text: str) -> str:

@@ -36,10 +36,13 @@ from dure.modeling.tokens import add_special_tokens, close_with_eos, resize_embe
 from dure.modeling.weights import check_finite
 
 
-def load_tokenizer(experiment: Experiment, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    experiment: Experiment, texts: Callable[[], Iterator[str]], *, closes_texts: bool = True
+) -> PreTrainedTokenizerBase:
     """Load the checkpoint's tokenizer, or train the rehearsal's, with the experiment's special tokens whole.
 
-    ``texts`` gives all training text; it is only called for a rehearsal.
+    ``texts`` gives all training text; it is only called for a rehearsal. Where ``closes_texts``, it ends every text:
+    as a target wants it, and a prompt that is to be continued does not.
 
     Raises:
         UserError: There is no such checkpoint, or it cannot be reached.
@@ -48,7 +51,8 @@ def load_tokenizer(experiment: Experiment, texts: Callable[[], Iterator[str]]) -
         tokenizer = train_tokenizer(texts(), experiment)
     else:
         tokenizer = _checkpoint_tokenizer(experiment.model)
-        close_with_eos(tokenizer)
+        if closes_texts:
+            close_with_eos(tokenizer)
     add_special_tokens(tokenizer, experiment.tokenizer.all_special_tokens)
     return tokenizer
 

@@ -1,0 +1,118 @@
+"""Tables in every layout reach the model, and what is wrong with them is told."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from dure.errors import UserError
+from dure.family import load_family
+from dure.family.corpus import load_corpus
+from trainables.samples.chats import chat_rows, write_chats
+
+SAID = [
+    ("사과를 주세요.", "네, 여기."),
+    ("배를 주세요.", "없습니다."),
+    ("감은요?", "내일 옵니다."),
+    ("귤은?", "다 팔렸어요."),
+]
+
+
+def tables_of(layout):
+    """Give rows of a layout, which all say the same."""
+    usual = [[{"role": "user", "content": one}, {"role": "assistant", "content": two}] for one, two in SAID]
+    older = [[{"from": "human", "value": one}, {"from": "gpt", "value": two}] for one, two in SAID]
+    return {
+        "messages": [{"messages": each} for each in usual],
+        "conversations": [{"conversations": each} for each in older],
+        "instruction": [{"instruction": one, "output": two} for one, two in SAID],
+        "pairs": [{"text": one, "target": two} for one, two in SAID],
+        "dialogues": [
+            {"fname": str(n), "dialogue": one, "summary": two} for n, (one, two) in enumerate(SAID)
+        ],
+    }[layout]
+
+
+def written(path, rows):
+    path.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def family_of(tiny, folder, rows, notify=lambda line: None, **task):
+    train, dev = written(folder / "train.jsonl", rows[:3]), written(folder / "dev.jsonl", rows[3:])
+    experiment = tiny("llama", "full", task={"rouge_tokenizer": "character", **task})
+    return load_family(experiment.with_({"data.train": train, "data.dev": dev}), notify)
+
+
+@pytest.mark.parametrize("layout", ["messages", "conversations", "instruction", "pairs", "dialogues"])
+def test_every_layout_is_recognised_told_and_says_the_same(layout, tiny, tmp_path):
+    told = []
+    family = family_of(tiny, tmp_path, tables_of(layout), told.append)
+    corpus = load_corpus(family, notify=lambda line: None)
+    assert family.layout == layout
+    assert any(f"read as {layout}" in line for line in told)
+    assert corpus.train["reference"][:] == [answer for _, answer in SAID[:3]]
+    decoded = corpus.tokenizer.decode(corpus.train[0]["input_ids"])
+    assert decoded.startswith("<s>")
+    assert decoded.endswith("</s>")
+
+
+def test_a_conversation_without_an_answer_is_an_error_that_names_the_row(tiny, tmp_path):
+    rows = tables_of("messages")
+    rows[1]["messages"].pop()
+    with pytest.raises(UserError, match="end without an answer, the first of them row 2"):
+        load_corpus(family_of(tiny, tmp_path, rows), notify=lambda line: None)
+
+
+def test_a_turn_of_nobody_is_an_error_that_names_the_row(tiny, tmp_path):
+    rows = tables_of("messages")
+    rows[2]["messages"][0]["role"] = "tool"
+    with pytest.raises(UserError, match="turn 1 of 'tool'") as caught:
+        load_corpus(family_of(tiny, tmp_path, rows), notify=lambda line: None)
+    assert "train.jsonl, row 3" in str(caught.value.where)
+
+
+def test_spaces_of_a_conversation_stay(tiny, tmp_path):
+    rows = tables_of("messages")
+    rows[0]["messages"][0]["content"] = "if a:\n    b  = 1"
+    family = family_of(tiny, tmp_path, rows)
+    told = load_corpus(family, notify=lambda line: None)
+    assert told.train["lead"][0] == "if a:"
+    from dure.family.corpus import read_split
+
+    assert json.loads(read_split(family, "train", family.experiment.data.train).dataset["text"][0])[0][1] == (
+        "if a:\n    b  = 1"
+    )
+
+
+def test_nothing_is_put_around_whole_conversations(tiny, tmp_path):
+    with pytest.raises(UserError, match="bring whole prompts"):
+        family_of(tiny, tmp_path, tables_of("messages"), prompt="요약: {text}")
+
+
+def test_a_prompt_without_the_text_is_refused(tiny):
+    with pytest.raises((UserError, ValidationError), match="text"):
+        load_family(tiny("llama", "full", task={"prompt": "요약"}))
+
+
+def test_answers_that_are_cut_are_told(tiny):
+    told = []
+    experiment = tiny("llama", "full").with_({"tokenizer.decoder_max_len": 5})
+    family = load_family(experiment, told.append)
+    corpus = load_corpus(family, notify=lambda line: None)
+    family.objective(None, corpus.train)
+    assert any("40 of 40 answers are longer than tokenizer.decoder_max_len=5" in line for line in told)
+
+
+def test_the_sample_of_chats_ends_in_the_summary_of_its_dialogue(tmp_path):
+    rows = [json.loads(row.messages) for row in chat_rows("dev")]
+    assert len(rows) == 200
+    assert all(row[-1]["role"] == "assistant" for row in rows)
+    assert {len([m for m in row if m["role"] == "assistant"]) for row in rows} == {1, 2}
+    paths = write_chats(tmp_path)
+    test = [json.loads(line) for line in paths["test"].read_text("utf-8").splitlines()]
+    truth = [json.loads(line) for line in paths["test_reference"].read_text("utf-8").splitlines()]
+    assert [row["id"] for row in test] == [row["id"] for row in truth]
+    assert all(row["messages"][-1]["role"] == "user" for row in test)

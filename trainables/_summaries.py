@@ -1,0 +1,75 @@
+"""What all families that write texts have in common: how a text is read off ids, scored, and what a trivial one scores."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from dure.config.schema import TokenizerConfig
+from dure.errors import UserError
+from dure.metrics.metric import Metric
+from dure.metrics.rouge import rouge
+from dure.metrics.tokenizers import TokenizerName, get_tokenizer
+
+ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_sum")
+METRICS = (
+    *(Metric(f"eval_{name}", "max", "percent" if name == "rouge_sum" else "share") for name in ROUGE),
+    Metric("eval_num_empty_predictions", "min", "count"),
+    Metric("eval_mean_generated_tokens", None),
+)
+"""Figures of generated texts."""
+
+_SENTENCE_END = re.compile(r"(?<=[.!?。])\s")
+
+
+def check_rouge_tokenizer(name: TokenizerName) -> None:
+    """Check that what ROUGE is to cut texts with is installed.
+
+    Raises:
+        UserError: It is not.
+    """
+    try:
+        get_tokenizer(name)
+    except UserError as error:
+        raise UserError(
+            error.problem, where="task.rouge_tokenizer", expected=error.expected, hint=error.hint
+        ) from None
+
+
+def notes_on_rouge(name: TokenizerName) -> dict[str, str | float]:
+    """Return the tokeniser of ROUGE and its version."""
+    tokenizer = get_tokenizer(name)
+    return {"rouge_tokenizer": tokenizer.name, "rouge_tokenizer_version": tokenizer.version}
+
+
+def scores(
+    texts: Sequence[str], references: Sequence[str], name: TokenizerName, settings: TokenizerConfig
+) -> dict[str, float]:
+    """Return ROUGE of texts, and how many are empty.
+
+    Args:
+        texts: What was written.
+        references: What was to be.
+        name: How ROUGE cuts texts.
+        settings: Know the special tokens, which stay whole.
+    """
+    found = rouge(texts, references, tokenizer=name, special_tokens=settings.all_special_tokens).as_dict()
+    return {name: float(found[name]) for name in (*ROUGE, "num_empty_predictions")}
+
+
+def decoded(tokenizer: PreTrainedTokenizerBase, ids: Any, settings: TokenizerConfig) -> list[str]:
+    """Turn rows of generated ids into texts that keep the experiment's special tokens and drop all others."""
+    kept = set(tokenizer.convert_tokens_to_ids(list(settings.all_special_tokens)))
+    dropped = set(tokenizer.all_special_ids) - kept
+    rows = [[int(token) for token in row if token >= 0 and int(token) not in dropped] for row in ids]
+    return [text.strip() for text in tokenizer.batch_decode(rows, skip_special_tokens=False)]
+
+
+def lead_of(text: str) -> str:
+    """Return the first line, which is a dialogue's first utterance; of a text in one line the first sentence."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    lead = lines[0] if len(lines) > 1 else _SENTENCE_END.split(text.strip(), maxsplit=1)[0]
+    return lead.strip()

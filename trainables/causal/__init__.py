@@ -1,0 +1,318 @@
+"""Instruction fine-tuning of decoder-only models: Llama, Qwen, Gemma, EXAONE …, fully, with LoRA or with QLoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import numpy
+import torch
+from pydantic import Field, field_validator
+from transformers import (
+    AutoModelForCausalLM,
+    EvalPrediction,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from dure.config.data import SAMPLE
+from dure.config.scalars import Bool, Text
+from dure.config.schema import Experiment, Profile
+from dure.config.section import Section
+from dure.data.collating import Batch
+from dure.data.tables import Table, columns_of
+from dure.errors import UserError
+from dure.family import Family, Features, Rows
+from dure.metrics.metric import Metric
+from dure.metrics.tokenizers import TokenizerName
+from dure.modeling.loading import load_model, load_tokenizer, set_generation
+from dure.modeling.task import CAUSAL
+from trainables._summaries import (
+    METRICS,
+    ROUGE,
+    check_rouge_tokenizer,
+    decoded,
+    lead_of,
+    notes_on_rouge,
+    scores,
+)
+from trainables.causal.chat import Chat, Learned, saved_tokenizer, set_template, template_in
+from trainables.causal.likelihood import TargetLosses, plain, score_targets
+from trainables.causal.packing import Conversations, way_to_pack
+from trainables.causal.turns import CHATS, TEXT, Framing, Layout, parsed, recognised, roles_of
+from trainables.samples.chats import chat_rows
+from trainables.summarization import dialogues
+
+_PERPLEXITY = Metric("eval_perplexity", "min")
+
+
+class CausalOptions(Section):
+    """What ``task:`` of an instruction fine-tuning may say."""
+
+    rows: Literal["auto"] | Layout = "auto"
+    """How tables hold conversations; ``auto`` recognises it by the columns of the training table."""
+    prompt: str = TEXT
+    """The turn of the user, with ``{text}`` where the text of a row stands; rows of messages bring their own."""
+    system: Text | None = None
+    """System text of rows that bring none."""
+    chat_template: Text = "tokenizer"
+    """The template: ``tokenizer`` for the tokenizer's own, ``plain`` for none, or a Jinja file."""
+    template_options: dict[str, Any] = Field(default_factory=dict)
+    """What the template takes beside the conversation, such as ``enable_thinking: false``."""
+    loss: Learned = "answers"
+    """Which tokens are learned: those of all ``answers``, of the ``last`` one, or ``all`` text."""
+    packing: Bool = True
+    """Whether short rows of a batch share one sequence, as far as the architecture keeps them apart."""
+    validates: Literal["text", "loss"] = Field(default="text", alias="validate")
+    """What validation computes: generated ``text`` and its ROUGE beside the loss, or the ``loss`` alone."""
+    rouge_tokenizer: TokenizerName = "morpheme"
+    """How ROUGE cuts text: ``morpheme`` for Korean, ``default`` for English, ``whitespace`` as ``str.split``,
+    ``whitespace_markers`` with markers cut from the particles behind them, or ``character``."""
+
+    @field_validator("prompt")
+    @classmethod
+    def _has_one_text(cls, value: str) -> str:
+        if value.count(TEXT) != 1:
+            raise ValueError(f"a text with {TEXT} in it, once")
+        return value
+
+
+class Causal(Family):
+    """Reads a conversation and says what comes next."""
+
+    options_section = CausalOptions
+    options: CausalOptions
+    predicts = "text"
+    metrics: tuple[Metric, ...]
+
+    def __init__(self, experiment: Experiment, *args: Any) -> None:
+        super().__init__(experiment, *args)
+        if self.options.validates == "text":
+            check_rouge_tokenizer(self.options.rouge_tokenizer)
+        self.validates = self.options.validates
+        self.metrics = (*METRICS, _PERPLEXITY) if self.validates == "text" else (_PERPLEXITY,)
+        self.layout = self._layout()
+        self.roles = roles_of(self.layout)
+        for key, value in (
+            ("tokenizer.input_prefix", experiment.tokenizer.input_prefix),
+            ("task.prompt", self._prompt),
+        ):
+            if self.layout in CHATS and value:
+                raise UserError(
+                    f"rows of {self.layout} bring whole prompts, which nothing is put around",
+                    where=key,
+                    hint="task.system says something in front of all of them",
+                )
+        prefix = experiment.tokenizer.input_prefix
+        self.framing = Framing(prefix + self.options.prompt, self.options.system)
+
+    def sample(self, split: str) -> list[dict[str, str]]:
+        """Return the embedded Korean dialogues with their summaries, or conversations about them."""
+        if self.layout in CHATS:
+            return [{"id": row.id, "text": row.messages} for row in chat_rows(split)]
+        rows = (asdict(dialogue) for dialogue in dialogues()[split])
+        return [{"id": row["fname"], "text": row["dialogue"], "target": row["summary"]} for row in rows]
+
+    def survey(self, tables: Mapping[str, Table]) -> None:
+        """Tell how rows are read, and refuse conversations without an answer."""
+        if self.options.rows == "auto" and self.experiment.data.train != SAMPLE:
+            read = " + ".join(role.column for role in self.roles if not role.is_id and role.of is None)
+            self.notify(
+                f"{tables['train'].source}: rows are read as {self.layout} ({read}); task.rows says otherwise"
+            )
+        for split, table in tables.items():
+            if split == "test" or self.layout not in CHATS:
+                continue
+            lacking = [row for row, answer in enumerate(table.dataset["target"][:]) if not answer]
+            if lacking:
+                raise UserError(
+                    f"{len(lacking):,} rows end without an answer, the first of them {table.place(lacking[0])}",
+                    where=table.source,
+                    expected="conversations whose last turn is the assistant's",
+                )
+
+    def load_tokenizer(self, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
+        """Load the checkpoint's tokenizer, or train the rehearsal's, with a chat template and something to pad with."""
+        tokenizer = load_tokenizer(self.experiment, lambda: self._words(texts()), closes_texts=False)
+        set_template(
+            tokenizer,
+            self.options.chat_template,
+            stands_in=self.experiment.rehearsal.enabled,
+            notify=self.notify,
+        )
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+            self.notify(
+                f"the tokenizer has no token to pad with: {tokenizer.pad_token} does, which is masked"
+            )
+        return tokenizer
+
+    def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
+        """Load the model, which generates as the experiment says and scores targets."""
+        model = load_model(CAUSAL, self.experiment, profile, tokenizer, self.notify)
+        return self._ready(model, tokenizer)
+
+    def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Features:
+        """Encode conversations by the chat template; keep the answer's text, and the lead of what is answered."""
+        number = len(rows["text"])
+        each = [{role: texts[row] for role, texts in rows.items()} for row in range(number)]
+        asked = [self.framing.turns(self.layout, row) for row in each]
+        answers = list(rows["target"]) if "target" in rows else None
+        encoded = self._chat(tokenizer).encode(asked, answers)
+        features: Features = {
+            "input_ids": [row.ids for row in encoded],
+            "length": [len(row.ids) for row in encoded],
+            "prompt_length": [row.prompt_length for row in encoded],
+            "truncated": [row.is_cut for row in encoded],
+        }
+        if answers is not None:
+            features |= {
+                "learned": [row.learned for row in encoded],
+                "answer_is_cut": [row.is_answer_cut for row in encoded],
+                "reference": answers,
+                "lead": [lead_of(turns[-1].text) for turns in asked],
+            }
+        if "id" in rows:
+            features["id"] = list(rows["id"])
+        return features
+
+    def encoding_key(self) -> Mapping[str, Any]:
+        """Return all settings of the tokenizer and the task, the checkpoint that brings a template, or its text."""
+        source, model = self.options.chat_template, self.experiment.model
+        template = source if source in ("tokenizer", "plain") else template_in(Path(source))
+        return {
+            **super().encoding_key(),
+            "family": "causal-1",
+            "layout": self.layout,
+            "template": [template, model.checkpoint, model.revision],
+        }
+
+    def batches(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Conversations:
+        """Pack rows, when the experiment wants it and the architecture keeps them apart, else pad them."""
+        way, bool_mask = way_to_pack(model) if self.options.packing else ("padded", True)
+        multiple = 8 if torch.cuda.is_available() else 1
+        return Conversations(int(tokenizer.pad_token_id or 0), way, bool_mask=bool_mask, multiple_of=multiple)
+
+    def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> TargetLosses:
+        """Cross entropy over the tokens that are learned."""
+        cut = sum(train["answer_is_cut"][:])
+        if cut:
+            self.notify(
+                f"{cut:,} of {len(train):,} answers are longer than tokenizer.decoder_max_len="
+                f"{self.experiment.tokenizer.decoder_max_len} tokens: they are learned up to there, and not to end there"
+            )
+        return TargetLosses(self.experiment.objective.label_smoothing)
+
+    def compute_metrics(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: datasets.Dataset
+    ) -> Callable[[EvalPrediction], dict[str, float]]:
+        """Score generated answers with ROUGE against the references as they stand in the table."""
+        references = list(dataset["reference"])
+        chat = self._chat(tokenizer)
+
+        def score(prediction: EvalPrediction) -> dict[str, float]:
+            rows = [_until_end(row, chat.end_ids) for row in numpy.asarray(prediction.predictions)]
+            generated = [sum(token >= 0 for token in row) for row in rows]
+            return {
+                **self._scores(decoded(tokenizer, rows, self.experiment.tokenizer), references),
+                "mean_generated_tokens": float(numpy.mean(generated)),
+            }
+
+        return score
+
+    def baseline(
+        self, tokenizer: PreTrainedTokenizerBase, train: datasets.Dataset, dev: datasets.Dataset
+    ) -> dict[str, float]:
+        """Score the lead of what is answered as the answer."""
+        if self.validates == "loss":
+            return {}
+        trivial = self._scores(dev["lead"][:], dev["reference"][:])
+        return {f"eval_{name}": trivial[name] for name in ROUGE}
+
+    def metric_notes(self) -> dict[str, str | float]:
+        """Return the tokeniser of ROUGE and its version."""
+        return notes_on_rouge(self.options.rouge_tokenizer) if self.validates == "text" else {}
+
+    def predictions(
+        self, answers: torch.Tensor, batch: Batch, tokenizer: PreTrainedTokenizerBase
+    ) -> list[dict[str, Any]]:
+        """Return the answer to every row, under the name of the column that has such answers."""
+        ends = self._chat(tokenizer).end_ids
+        rows = [_until_end(row, ends) for row in answers.numpy()]
+        name = "answer" if self.layout in CHATS else next(r.column for r in self.roles if r.name == "target")
+        return [{name: text} for text in decoded(tokenizer, rows, self.experiment.tokenizer)]
+
+    def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Load what :meth:`export` saved; it generates as the experiment says, whatever was done to the folder since."""
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, generation_config=GenerationConfig()
+        )
+        tokenizer = saved_tokenizer(folder)
+        set_generation(model, self.experiment, tokenizer)
+        return self._ready(model, tokenizer), tokenizer
+
+    def _ready(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        """Let a model end texts as the chat template does, count lengths from the prompt's end, and score targets."""
+        said = self.experiment.generation
+        plain(model).generation_config.update(
+            max_length=None,
+            max_new_tokens=said.max_length,
+            min_length=None,
+            min_new_tokens=said.min_length or None,
+            eos_token_id=self._chat(tokenizer).end_ids,
+        )
+        score_targets(model, smoothed=self.experiment.objective.label_smoothing > 0)
+        return model
+
+    def _chat(self, tokenizer: PreTrainedTokenizerBase) -> Chat:
+        settings = self.experiment.tokenizer
+        return Chat(
+            tokenizer,
+            learned=self.options.loss,
+            max_prompt=settings.encoder_max_len,
+            max_answer=settings.decoder_max_len,
+            options=self.options.template_options,
+        )
+
+    def _layout(self) -> Layout:
+        """Return how the tables hold conversations, by the columns that are named, or those of the training table."""
+        data = self.experiment.data
+        if self.options.rows != "auto":
+            return self.options.rows
+        named = data.columns.get("text")
+        if data.train == SAMPLE or named is not None:
+            return "dialogues" if named is None else recognised([str(named)]) or "pairs"
+        try:
+            return recognised(columns_of(data.train, data)) or "pairs"
+        except UserError:
+            # Told where tables are read; a run that came here without its training table predicts dialogues.
+            return "dialogues"
+
+    @property
+    def _prompt(self) -> str:
+        """What the experiment puts around the text of a row; empty when that is nothing."""
+        return self.options.prompt if self.options.prompt != TEXT else ""
+
+    def _words(self, texts: Iterator[str]) -> Iterator[str]:
+        """Give all that is said, which a rehearsal's tokenizer learns of."""
+        yield from filter(
+            None, (self.options.system, self.experiment.tokenizer.input_prefix, self.options.prompt)
+        )
+        for text in texts:
+            if self.layout in CHATS:
+                yield from (content for _, content in parsed(text))
+            else:
+                yield text
+
+    def _scores(self, texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+        return scores(texts, references, self.options.rouge_tokenizer, self.experiment.tokenizer)
+
+
+def _until_end(ids: Any, ends: Sequence[int]) -> list[int]:
+    """Return generated ids before the first that ends a text; what follows is padding."""
+    row = [int(token) for token in ids]
+    return row[: next((place for place, token in enumerate(row) if token in ends or token < 0), len(row))]
