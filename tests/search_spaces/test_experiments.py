@@ -77,6 +77,7 @@ PAIRS: dict[str, tuple[Any, ...]] = {
     "klue_sts": ("klue/roberta-base", ("sentence1", "sentence2", "label"), "number", "eval_pearson"),
 }
 
+PREFERENCES = ("preference_qwen",)
 RED_HEARTS = ("red_heart_730m", "red_heart_800m", "red_heart_320m", "red_heart_tiny")
 # epochs, accumulation, warm-up ratio, smoothing, class weights, patience, data workers
 EMOTIONS: dict[str, tuple[Any, ...]] = {
@@ -166,6 +167,15 @@ def test_an_experiment_on_pairs_reads_the_columns_of_klue(name: str) -> None:
     assert load_family(experiment).best_metric.higher_is_better
 
 
+@pytest.mark.parametrize("name", PREFERENCES)
+def test_preferences_are_learned_with_adapters_and_chosen_by_reward_accuracy(name: str) -> None:
+    experiment = load_experiment(name)
+    assert (experiment.family, experiment.task["method"]) == ("trainables.preference", "dpo")
+    assert experiment.lora is not None
+    assert load_family(experiment).best_metric == Metric("eval_reward_accuracy", "max", "share")
+    assert experiment.training.effective_batch_size == 32
+
+
 @pytest.mark.parametrize("name", EMOTIONS)
 def test_an_emotion_experiment_holds_the_numbers_of_its_table(name: str) -> None:
     experiment = load_experiment(name)
@@ -227,7 +237,9 @@ def test_every_shipped_file_is_offered_by_name_and_loads() -> None:
     experiments = {file.stem for file in (FOLDER / "experiments").glob("[!_]*.yaml")}
     studies = {file.stem for file in (FOLDER / "studies").glob("[!_]*.yaml")}
     assert (
-        experiments == set(available("experiment")) == {*TABLE, *CLASSIFIERS, *PAIRS, *EMOTIONS, *RED_HEARTS}
+        experiments
+        == set(available("experiment"))
+        == {*TABLE, *CLASSIFIERS, *PAIRS, *PREFERENCES, *EMOTIONS, *RED_HEARTS}
     )
     assert studies == set(available("study"))
     for name in studies:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,9 @@ HEADS = {
     "modernbert": {"head", "classifier"},
 }
 """What of each stands beside its encoder, and is trained whole under LoRA."""
+
+BY_DEFAULT = {("electra", "full"), ("roberta", "full"), ("deberta-v2", "qlora"), ("modernbert", "qlora")}
+"""What the default suite trains; the others are in the slow one."""
 
 
 def silent(message: str) -> None:
@@ -101,8 +105,13 @@ def steps(family, corpus, model, number: int = 4) -> list[float]:
     return losses
 
 
-@pytest.mark.parametrize("kind", ["full", "qlora"])
-@pytest.mark.parametrize("architecture", TARGETS)
+@pytest.mark.parametrize(
+    ("architecture", "kind"),
+    [
+        each if each in BY_DEFAULT else pytest.param(*each, marks=pytest.mark.slow)
+        for each in product(TARGETS, ("full", "qlora"))
+    ],
+)
 def test_an_encoder_as_it_was_pretrained_trains_and_is_saved(
     architecture, kind, tiny, cpu, folders, tmp_path
 ) -> None:
@@ -133,7 +142,14 @@ def test_an_encoder_as_it_was_pretrained_trains_and_is_saved(
         torch.testing.assert_close(again(**batch).logits, model(**batch).logits, atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("architecture", ["electra", "roberta", "deberta-v2", "modernbert"])
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        "electra",
+        "modernbert",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("roberta", "deberta-v2")),
+    ],
+)
 def test_an_encoder_as_it_was_pretrained_learns_emotions(architecture, tiny, cpu, folders) -> None:
     more = {"family": "trainables.emotion", "task": {"multi_label": True}, "best_metric": "eval_macro_f1"}
     family = load_family(on_folder(tiny, folders, architecture, "lora", **more))
