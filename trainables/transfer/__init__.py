@@ -7,22 +7,12 @@ from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import datasets
 import numpy
-import torch
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    EvalPrediction,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
 
 from dure.config.schema import Experiment, Profile
 from dure.config.section import Section
-from dure.data.collating import Batch, PaddedRows
 from dure.data.encoding import token_ids
 from dure.data.labels import ClassIndex, check_classes, classes_of
 from dure.data.tables import Role, Table
@@ -30,15 +20,19 @@ from dure.errors import UserError
 from dure.family import Family, Features, Rows
 from dure.metrics.classification import classification_report, trivial_classification
 from dure.metrics.metric import Metric
-from dure.modeling.classifier import classifier_modules
-from dure.modeling.loading import load_model
-from dure.modeling.objectives import ClassCrossEntropy, Objective, balanced_weights
-from dure.modeling.task import classification
 from dure.runs.folder import PROBABILITY
 from trainables.samples.reviews import Review, review_corpus
 from trainables.samples.sentence_pairs import SentencePair, sentence_pair_corpus
 from trainables.transfer import numbers
-from trainables.transfer.pairs import TYPES, TypedClassRows, has_types, is_parted, pair_ids
+from trainables.transfer.pairs import TYPES, is_parted, pair_ids
+
+if TYPE_CHECKING:
+    import datasets
+    import torch
+    from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
+
+    from dure.data.collating import Batch, PaddedRows
+    from dure.modeling.objectives import Objective
 
 _FIGURES = ("precision", "recall", "f1", "support")
 CLASS_METRICS = (
@@ -140,6 +134,9 @@ class Transfer(Family):
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the encoder with a head over the classes, or of one number."""
+        from dure.modeling.loading import load_model
+        from dure.modeling.task import classification
+
         task = classification(self.classes)
         if self.is_number:
             task = classification(["number"])
@@ -180,14 +177,22 @@ class Transfer(Family):
 
     def batches(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PaddedRows:
         """Pad to the longest row of the batch."""
+        import torch
+
+        from trainables.transfer.rows import NumberRows, TypedClassRows, has_types
+
         multiple = 8 if torch.cuda.is_available() else 1
-        rows = numbers.NumberRows if self.is_number else TypedClassRows
+        rows = NumberRows if self.is_number else TypedClassRows
         return rows(int(tokenizer.pad_token_id or 0), typed=has_types(model), multiple_of=multiple)
 
     def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> Objective:
         """Cross entropy over the classes of the rows, balanced when the experiment says so; or squared error."""
         if self.is_number:
-            return numbers.SquaredError()
+            from trainables.transfer.squared_error import SquaredError
+
+            return SquaredError()
+        from dure.modeling.objectives import ClassCrossEntropy, balanced_weights
+
         settings = self.experiment.objective
         weights = None
         if settings.class_weights == "balanced":
@@ -269,6 +274,16 @@ class Transfer(Family):
             for shares in self.probabilities(answers).tolist()
         ]
 
+    def row_scores(
+        self, predictions: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[str]]
+    ) -> dict[str, list[float]]:
+        """Return whether the class of every row is right, or the squared error of its number."""
+        pairs = zip(predictions, rows["label"], strict=True)
+        if self.is_number:
+            return {"mse": [(row["label"] - float(label)) ** 2 for row, label in pairs]}
+        index = ClassIndex(self.classes)
+        return {"accuracy": [float(index[row["label"]] == index[label]) for row, label in pairs]}
+
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the probability of every class, in the shape of ``logits``: (rows, classes)."""
         return logits.softmax(dim=-1)
@@ -298,6 +313,8 @@ class Transfer(Family):
     def export(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         """Save the model, with a tokenizer that gives pairs the token types that it reads, and no others."""
         if self.is_pair:
+            from trainables.transfer.rows import has_types
+
             others = [name for name in tokenizer.model_input_names if name != TYPES]
             tokenizer.model_input_names = [*others, TYPES] if has_types(model) else others
             # What is saved are the attributes that it was made with.
@@ -306,12 +323,17 @@ class Transfer(Family):
 
     def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load the model in fp32, its tokenizer and the names of its classes, if it has some."""
+        import torch
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
         model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
         self.classes = tuple(classes_of_model(model))
         return model.eval(), AutoTokenizer.from_pretrained(folder)
 
     def modules(self, model: PreTrainedModel) -> dict[str, tuple[str, ...]]:
         """Return encoder and head with the prefixes of their parameters."""
+        from dure.modeling.classifier import classifier_modules
+
         return classifier_modules(model)
 
 

@@ -1,4 +1,4 @@
-"""Numbers as targets: read from a table, learned by squared error, judged by correlation."""
+"""Numbers as targets: read from a table, and judged by correlation and squared error."""
 
 from __future__ import annotations
 
@@ -7,17 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
-from dure.data.collating import Batch
 from dure.data.fields import CellReader
 from dure.errors import UserError
 from dure.metrics.metric import Metric
-from dure.modeling.disagreement import of_values
-from dure.modeling.objectives import Objective
-from trainables.transfer.pairs import TypedRows
 
 METRICS = (Metric("eval_pearson", "max"), Metric("eval_spearman", "max"), Metric("eval_mse", "min"))
 """Figures of predicted numbers."""
@@ -43,35 +37,6 @@ class NumberReader(CellReader):
                 f"holds '{text.strip()[:40]}'", expected="a number, such as 3.5 (task.target: number)"
             )
         return text.strip()
-
-
-class NumberRows(TypedRows):
-    """Padded rows whose label is a number."""
-
-    def labels(self, values: Sequence[float]) -> Batch:
-        """Return labels of shape (rows,)."""
-        return {"labels": torch.tensor(values, dtype=torch.float32)}
-
-
-class SquaredError(Objective):
-    """Squared error of one number per row: logits of shape (rows, 1), labels (rows,), in the units of the table."""
-
-    def count(self, labels: torch.Tensor) -> torch.Tensor:
-        """Return the number of rows."""
-        return torch.tensor(float(len(labels)))
-
-    def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return the squared errors summed over rows."""
-        return functional.mse_loss(logits.squeeze(-1), labels, reduction="sum")
-
-    def disagreement(self, first: torch.Tensor, second: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return the squared differences of two predictions, summed over rows."""
-        return of_values(first, second).sum()
-
-    def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return the squared error of every row, and 1."""
-        losses = functional.mse_loss(logits.float().squeeze(-1), labels.float(), reduction="none")
-        return torch.stack([losses, torch.ones_like(losses)], dim=1)
 
 
 def number_report(truth: Sequence[float] | Floats, predicted: Sequence[float] | Floats) -> dict[str, float]:

@@ -23,7 +23,8 @@ from dure.family.testing import check_family
 from dure.metrics.metric import Metric
 from dure.runs.folder import RunFolder
 from dure.training.run import RunRequest, run
-from trainables.transfer.numbers import NumberReader, SquaredError, number_report, trivial_numbers
+from trainables.transfer.numbers import NumberReader, number_report, trivial_numbers
+from trainables.transfer.squared_error import SquaredError
 
 SCORES = ("0.0", "2.5", " 5 ", "-1e1")
 ROWS = [
