@@ -46,7 +46,7 @@ def notes_on_rouge(name: TokenizerName) -> dict[str, str | float]:
 
 
 def scores(
-    texts: Sequence[str], references: Sequence[str], name: TokenizerName, settings: TokenizerConfig
+    texts: Sequence[str], references: Sequence[str], name: TokenizerName, markers: Sequence[str]
 ) -> dict[str, float]:
     """Return ROUGE of texts, and how many are empty.
 
@@ -54,9 +54,9 @@ def scores(
         texts: What was written.
         references: What was to be.
         name: How ROUGE cuts texts.
-        settings: Know the special tokens, which stay whole.
+        markers: Words such as ``#Person1#`` that it takes as one.
     """
-    found = rouge(texts, references, tokenizer=name, special_tokens=settings.all_special_tokens).as_dict()
+    found = rouge(texts, references, tokenizer=name, special_tokens=markers).as_dict()
     return {name: float(found[name]) for name in (*ROUGE, "num_empty_predictions")}
 
 

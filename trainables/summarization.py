@@ -180,7 +180,8 @@ class Summarization(Family):
         return {"encoder": (encoder, *beside[False]), "decoder": (decoder, *beside[True])}
 
     def _scores(self, texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-        return scores(texts, references, self.options.rouge_tokenizer, self.experiment.tokenizer)
+        markers = self.experiment.tokenizer.all_special_tokens
+        return scores(texts, references, self.options.rouge_tokenizer, markers)
 
 
 @cache

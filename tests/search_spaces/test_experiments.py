@@ -66,6 +66,11 @@ EXTRA_SPECIAL_TOKENS = {
 }
 
 
+CAUSAL = {
+    "causal_qwen": ("Qwen/Qwen3-4B-Instruct-2507", "qwen3"),
+    "causal_gemma": ("google/gemma-3-1b-it", "gemma3_text"),
+    "causal_exaone": ("LGAI-EXAONE/EXAONE-4.0-1.2B", "exaone4"),
+}
 CLASSIFIERS = {
     "transfer_distilbert": ("distilbert-base-uncased", "distilbert", 5e-5),
     "transfer_bert": ("klue/bert-base", "bert", 3e-5),
@@ -146,6 +151,23 @@ def test_special_tokens_are_the_common_ones_and_the_experiments_own(name: str) -
 
 def test_the_batch_runs_the_seven_in_the_order_of_the_table() -> None:
     assert load_study("seven").sources == tuple(TABLE)
+
+
+def test_ten_are_the_seven_and_three_decoder_only_models_on_the_same_rows_by_the_same_metric() -> None:
+    assert load_study("ten").sources == (*TABLE, *CAUSAL)
+    seven = load_experiment("kobart_baseline")
+    for name, (checkpoint, architecture) in CAUSAL.items():
+        experiment = load_experiment(name)
+        family = load_family(experiment)
+        assert (experiment.model.checkpoint, experiment.model.architecture) == (checkpoint, architecture)
+        assert experiment.data == seven.data
+        assert experiment.training.best_metric == seven.training.best_metric
+        assert list(family.options.rouge_markers) == SPECIAL_TOKENS
+        assert family.options.rouge_tokenizer == load_family(seven).options.rouge_tokenizer
+        assert [role.column for role in family.roles] == [role.column for role in load_family(seven).roles]
+        assert experiment.training.effective_batch_size == 16
+        assert experiment.model.quantization is not None
+        assert experiment.lora is not None
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)

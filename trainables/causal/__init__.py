@@ -73,6 +73,9 @@ class CausalOptions(Section):
     """How ROUGE cuts text: ``morpheme`` for Korean, ``default`` for English, ``whitespace`` as ``str.split``,
     ``whitespace_markers`` with markers cut from the particles behind them, or ``character``."""
 
+    rouge_markers: tuple[Text, ...] = ()
+    """Words that ROUGE takes as one, such as ``#Person1#``, beside the tokenizer's special tokens."""
+
     @field_validator("prompt")
     @classmethod
     def _has_one_text(cls, value: str) -> str:
@@ -205,6 +208,16 @@ class Causal(Family):
                 f"{cut:,} of {len(train):,} answers are longer than tokenizer.decoder_max_len="
                 f"{self.experiment.tokenizer.decoder_max_len} tokens: they are learned up to there, and not to end there"
             )
+        training = self.experiment.training
+        tokens, learned = (
+            numpy.mean(train["length"][:]),
+            numpy.mean([_size(row) for row in train["learned"][:]]),
+        )
+        rows = training.effective_batch_size
+        self.notify(
+            f"a step sees {rows} rows, packed or not: about {rows * tokens:,.0f} tokens, of which "
+            f"{rows * learned:,.0f} are learned, each with the same weight"
+        )
         return TargetLosses(self.experiment.objective.label_smoothing)
 
     def compute_metrics(
@@ -309,7 +322,12 @@ class Causal(Family):
                 yield text
 
     def _scores(self, texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-        return scores(texts, references, self.options.rouge_tokenizer, self.experiment.tokenizer)
+        markers = (*self.experiment.tokenizer.all_special_tokens, *self.options.rouge_markers)
+        return scores(texts, references, self.options.rouge_tokenizer, markers)
+
+
+def _size(learned: Sequence[Sequence[int]]) -> int:
+    return sum(end - begin for begin, end in learned)
 
 
 def _until_end(ids: Any, ends: Sequence[int]) -> list[int]:

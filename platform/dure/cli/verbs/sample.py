@@ -20,8 +20,8 @@ def sample(
     corpus: Annotated[
         str,
         typer.Argument(
-            help="Dialogues with summaries, reviews with classes, texts with emotions, or dilemmas with many targets.",
-            metavar="[dialogues|reviews|emotions|dilemmas]",
+            help="Dialogues with summaries, reviews with classes, texts with emotions, dilemmas with many targets, or chats.",
+            metavar="[dialogues|reviews|emotions|dilemmas|chats]",
             autocompletion=options.corpus_names,
         ),
     ] = "dialogues",
@@ -34,7 +34,7 @@ def sample(
     force: options.Force = False,
     as_json: options.Json = False,
 ) -> None:
-    """Write an embedded Korean sample corpus: as CSV, and the dilemmas as JSON lines."""
+    """Write an embedded Korean sample corpus: as CSV, dilemmas and chats as JSON lines."""
     from dure.data.writing import place_files
 
     write_sample = family_module("trainables.samples").write_sample
