@@ -82,6 +82,7 @@ PAIRS: dict[str, tuple[Any, ...]] = {
     "klue_sts": ("klue/roberta-base", ("sentence1", "sentence2", "label"), "number", "eval_pearson"),
 }
 
+DECODERS = ("causal_qwen", "causal_gemma", "causal_exaone")
 PREFERENCES = ("preference_qwen",)
 RED_HEARTS = ("red_heart_730m", "red_heart_800m", "red_heart_320m", "red_heart_tiny")
 # epochs, accumulation, warm-up ratio, smoothing, class weights, patience, data workers
@@ -261,7 +262,7 @@ def test_every_shipped_file_is_offered_by_name_and_loads() -> None:
     assert (
         experiments
         == set(available("experiment"))
-        == {*TABLE, *CLASSIFIERS, *PAIRS, *PREFERENCES, *EMOTIONS, *RED_HEARTS}
+        == {*TABLE, *CLASSIFIERS, *PAIRS, *DECODERS, *PREFERENCES, *EMOTIONS, *RED_HEARTS}
     )
     assert studies == set(available("study"))
     for name in studies:
