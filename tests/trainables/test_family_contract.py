@@ -21,6 +21,10 @@ RED_HEART = {
     "best_metric": "eval_emotion_macro_f1",
 }
 CHATS = {"task": {"rows": "messages", "rouge_tokenizer": "character"}}
+PACKS = {
+    "task": {"batch_counts": "tokens", "pack_tokens": 300, "rouge_tokenizer": "character"},
+    "batch_size": 2,
+}
 LOSS = {"task": {"validate": "loss", "packing": False}, "best_metric": "eval_loss"}
 EMOTIONS = EMOTION | {"task": {"multi_label": True, "threshold": 0.3}}
 CASES = {
@@ -32,6 +36,7 @@ CASES = {
     "qwen3-lora": ("qwen3", "lora", CHATS),
     "gemma3-qlora": ("gemma3_text", "qlora", {}),
     "qwen2-full-loss": ("qwen2", "full", LOSS),
+    "llama-packs": ("llama", "full", PACKS),
     "exaone4-lora": ("exaone4", "lora", {"objective": {"label_smoothing": 0.1}}),
     "bert-qlora": ("bert", "qlora", {}),
     "emotion-full": ("bert", "full", EMOTION),

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import datasets
 import numpy
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from transformers import (
     AutoModelForCausalLM,
     EvalPrediction,
@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from dure.config.data import SAMPLE
-from dure.config.scalars import Bool, Text
+from dure.config.scalars import Bool, Int, Text
 from dure.config.schema import Experiment, Profile
 from dure.config.section import Section
 from dure.data.collating import Batch
@@ -42,7 +42,7 @@ from trainables._summaries import (
 )
 from trainables.causal.chat import Chat, Learned, saved_tokenizer, set_template, template_in
 from trainables.causal.likelihood import TargetLosses, plain, score_targets
-from trainables.causal.packing import Conversations, way_to_pack
+from trainables.causal.packing import Conversations, packs_of, way_to_pack
 from trainables.causal.turns import CHATS, TEXT, Framing, Layout, parsed, recognised, roles_of
 from trainables.samples.chats import chat_rows
 from trainables.summarization import dialogues
@@ -67,6 +67,10 @@ class CausalOptions(Section):
     """Which tokens are learned: those of all ``answers``, of the ``last`` one, or ``all`` text."""
     packing: Bool = True
     """Whether short rows of a batch share one sequence, as far as the architecture keeps them apart."""
+    batch_counts: Literal["rows", "tokens"] = "rows"
+    """Whether ``training.batch_size`` counts rows, or packs of up to ``pack_tokens`` tokens."""
+    pack_tokens: Int = Field(default=2048, ge=8)
+    """Most tokens of a pack; a longer row is one by itself."""
     validates: Literal["text", "loss"] = Field(default="text", alias="validate")
     """What validation computes: generated ``text`` and its ROUGE beside the loss, or the ``loss`` alone."""
     rouge_tokenizer: TokenizerName = "morpheme"
@@ -75,6 +79,12 @@ class CausalOptions(Section):
 
     rouge_markers: tuple[Text, ...] = ()
     """Words that ROUGE takes as one, such as ``#Person1#``, beside the tokenizer's special tokens."""
+
+    @model_validator(mode="after")
+    def _packs_are_packed(self) -> Self:
+        if self.batch_counts == "tokens" and not self.packing:
+            raise ValueError("batch_counts is tokens, which come in packs: packing must be true")
+        return self
 
     @field_validator("prompt")
     @classmethod
@@ -126,6 +136,10 @@ class Causal(Family):
             read = " + ".join(role.column for role in self.roles if not role.is_id and role.of is None)
             self.notify(
                 f"{tables['train'].source}: rows are read as {self.layout} ({read}); task.rows says otherwise"
+            )
+        if self.experiment.generation.no_repeat_ngram_size:
+            self.notify(
+                "generation.no_repeat_ngram_size forbids what stands in the prompt too, such as names"
             )
         for split, table in tables.items():
             if split == "test" or self.layout not in CHATS:
@@ -202,23 +216,26 @@ class Causal(Family):
 
     def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> TargetLosses:
         """Cross entropy over the tokens that are learned."""
-        cut = sum(train["answer_is_cut"][:])
-        if cut:
+        return TargetLosses(self.experiment.objective.label_smoothing)
+
+    def training_rows(self, train: datasets.Dataset) -> datasets.Dataset:
+        """Pack rows when the batch counts tokens, and tell what a step sees and which answers are cut."""
+        tokenizer, training = self.experiment.tokenizer, self.experiment.training
+        if cut := sum(train["answer_is_cut"][:]):
             self.notify(
                 f"{cut:,} of {len(train):,} answers are longer than tokenizer.decoder_max_len="
-                f"{self.experiment.tokenizer.decoder_max_len} tokens: they are learned up to there, and not to end there"
+                f"{tokenizer.decoder_max_len} tokens: they are learned up to there, and not to end there"
             )
-        training = self.experiment.training
-        tokens, learned = (
-            numpy.mean(train["length"][:]),
-            numpy.mean([_size(row) for row in train["learned"][:]]),
-        )
-        rows = training.effective_batch_size
+        packs = packs_of(train, self.options.pack_tokens) if self.options.batch_counts == "tokens" else train
+        of_step = training.effective_batch_size
+        rows = of_step * len(train) / len(packs)
+        learned = numpy.mean([sum(end - begin for begin, end in row) for row in train["learned"][:]])
+        counted = f"{of_step} packs of up to {self.options.pack_tokens:,} tokens: about {rows:.0f} rows"
         self.notify(
-            f"a step sees {rows} rows, packed or not: about {rows * tokens:,.0f} tokens, of which "
-            f"{rows * learned:,.0f} are learned, each with the same weight"
+            f"a step sees {f'{of_step} rows' if packs is train else counted}, about "
+            f"{rows * numpy.mean(train['length'][:]):,.0f} tokens, of which {rows * learned:,.0f} are learned"
         )
-        return TargetLosses(self.experiment.objective.label_smoothing)
+        return packs
 
     def compute_metrics(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: datasets.Dataset
@@ -324,10 +341,6 @@ class Causal(Family):
     def _scores(self, texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         markers = (*self.experiment.tokenizer.all_special_tokens, *self.options.rouge_markers)
         return scores(texts, references, self.options.rouge_tokenizer, markers)
-
-
-def _size(learned: Sequence[Sequence[int]]) -> int:
-    return sum(end - begin for begin, end in learned)
 
 
 def _until_end(ids: Any, ends: Sequence[int]) -> list[int]:

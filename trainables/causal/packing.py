@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import datasets
 import numpy as np
 import torch
 from peft import PeftModel
@@ -51,10 +52,21 @@ class Conversations(Batches):
         self.bool_mask, self.multiple_of = bool_mask, multiple_of
 
     def collate(self, rows: Sequence[Row]) -> Batch:
-        """Return one batch; prompts are of shape (rows, longest), inputs of shape (sequences, longest)."""
+        """Return one batch; prompts are of shape (rows, longest), inputs of shape (sequences, longest).
+
+        Rows may be packs (:func:`packs_of`): each is a sequence then.
+        """
+        held = _Held(rows)
+        if "members" in rows[0]:
+            numbers = iter(range(sum(len(pack["members"]) for pack in rows)))
+            bins = [[next(numbers) for _ in pack["members"]] for pack in rows]
+            rows = [row for pack in rows for row in pack["members"]]
         texts = [row["input_ids"] for row in rows]
-        length = -(-max(map(len, texts)) // self.multiple_of) * self.multiple_of
-        bins = [[row] for row in range(len(rows))] if self.way == "padded" else packed(texts, length)
+        if "members" not in held.rows[0]:
+            longest = max(map(len, texts))
+            bins = [[row] for row in range(len(rows))] if self.way == "padded" else packed(texts, longest)
+        length = max(sum(len(texts[row]) for row in members) for members in bins)
+        length = -(-length // self.multiple_of) * self.multiple_of
         ids = np.full((len(bins), length), self.pad_token_id)
         positions = np.zeros_like(ids)
         number = np.full_like(ids, -1)
@@ -82,7 +94,7 @@ class Conversations(Batches):
             # Padded at the left: turned around, padded, and turned around again.
             "prompt_ids": padded(prompts, self.pad_token_id).flip(1),
             "prompt_mask": padded([[1] * len(prompt) for prompt in prompts], 0).flip(1),
-            "held": _Held(rows),
+            "held": held,
         }
 
     def _kept_apart(self, positions: torch.Tensor, number: torch.Tensor) -> Batch:
@@ -103,8 +115,8 @@ class Conversations(Batches):
         return {"position_ids": positions, "attention_mask": mask}
 
     def num_rows(self, batch: Batch) -> int:
-        """Return the number of rows."""
-        return len(batch["prompt_ids"])
+        """Return the number of rows, or of packs."""
+        return len(batch["held"].rows)
 
     def split(self, batch: Batch) -> tuple[Batch, Batch] | None:
         """Make a batch of each half of the rows."""
@@ -141,6 +153,27 @@ def packed(texts: Sequence[Sequence[int]], length: int) -> list[list[int]]:
         bins[place].append(row)
         rooms[place] -= len(texts[row])
     return bins
+
+
+def packs_of(train: datasets.Dataset, tokens: int) -> datasets.Dataset:
+    """Return the rows of a table in packs of at most so many tokens, or one row that is longer.
+
+    Returns:
+        ``members``, the rows of a pack, and their ``length`` together.
+    """
+    rows = train.select_columns(["input_ids", "prompt_length", "learned"])
+    lengths = train["length"][:]
+    short = [row for row, length in enumerate(lengths) if length <= tokens]
+    bins = [[row] for row, length in enumerate(lengths) if length > tokens]
+    bins += [
+        [short[row] for row in members] for members in packed([range(lengths[row]) for row in short], tokens)
+    ]
+    return datasets.Dataset.from_list(
+        [
+            {"members": [rows[row] for row in members], "length": sum(lengths[row] for row in members)}
+            for members in bins
+        ]
+    )
 
 
 def way_to_pack(model: PreTrainedModel | PeftModel) -> tuple[Way, bool]:

@@ -158,6 +158,13 @@ class Family(ABC):
     def batches(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Batches:
         """Return how encoded rows become batches, and how a batch is halved when memory does not suffice."""
 
+    def training_rows(self, train: datasets.Dataset) -> datasets.Dataset:
+        """Return encoded rows as training takes them, such as several in one; here as they are.
+
+        ``training.batch_size`` counts what is returned, which has a ``length`` to be grouped by.
+        """
+        return train
+
     def compute_metrics(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: datasets.Dataset
     ) -> Callable[[EvalPrediction], dict[str, float]]:

@@ -91,6 +91,7 @@ class ModelTrainer:
         self.group = group
         self.worker = worker = worker or Worker()
         self.eval_dataset = None if eval_dataset is None else _longest_first(eval_dataset)
+        train_dataset = family.training_rows(train_dataset)
         self.total_steps = total_steps(self.experiment, len(train_dataset))
         training = self.experiment.training
         self.room = DiskRoom(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datasets
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -12,7 +13,7 @@ from dure.errors import UserError
 from dure.modeling.rehearsal import USUAL
 from dure.modeling.shrinking import shrink
 from trainables.causal.likelihood import TargetLosses, score_targets
-from trainables.causal.packing import Conversations, packed, way_to_pack
+from trainables.causal.packing import Conversations, packed, packs_of, way_to_pack
 
 VOCABULARY = 300
 LENGTHS = (40, 11, 23, 9, 31, 8, 17, 26)
@@ -86,6 +87,28 @@ def test_one_pass_of_32_rows_is_32_passes_of_one_row(name):
     assert_same(step(model, Conversations(0, "positions"), rows_of(lengths), num_passes=32), whole)
     # A last batch of fewer rows and tokens weighs what its tokens weigh.
     assert_same(step(model, Conversations(0, "positions"), rows_of(lengths), num_passes=5), whole)
+
+
+def test_a_pack_has_the_loss_and_the_gradients_of_its_rows():
+    rows = rows_of((*LENGTHS, 70, 5))
+    table = datasets.Dataset.from_list([row | {"length": len(row["input_ids"])} for row in rows])
+    packs = packs_of(table, 60)
+    assert sum(len(members) for members in packs["members"]) == len(rows)
+    assert all(pack["length"] <= 60 or len(pack["members"]) == 1 for pack in packs)
+    model, batches = model_of("qwen3"), Conversations(0, "positions")
+    alone = step(model, Conversations(0), rows, num_passes=len(rows))
+    batch = batches.collate([*packs])
+    objective = TargetLosses()
+    model.zero_grad()
+    items = objective.count(batches.targets(batch))
+    total = 0.0
+    for piece in pieces(batches, batch, 2):
+        loss = objective(model(**batches.inputs(piece)), batches.targets(piece), items)
+        loss.backward()
+        total += float(loss)
+    assert total == pytest.approx(alone[0], rel=1e-6)
+    for name, parameter in model.named_parameters():
+        assert float((parameter.grad - alone[2][name]).abs().max()) <= 1e-6, name
 
 
 def test_windows_are_those_of_a_row_alone():

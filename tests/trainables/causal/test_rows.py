@@ -102,7 +102,7 @@ def test_answers_that_are_cut_are_told(tiny):
     experiment = tiny("llama", "full").with_({"tokenizer.decoder_max_len": 5})
     family = load_family(experiment, told.append)
     corpus = load_corpus(family, notify=lambda line: None)
-    family.objective(None, corpus.train)
+    family.training_rows(corpus.train)
     assert any("40 of 40 answers are longer than tokenizer.decoder_max_len=5" in line for line in told)
 
 
