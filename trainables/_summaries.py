@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from dure.config.schema import TokenizerConfig
 from dure.errors import UserError
 from dure.metrics.metric import Metric
 from dure.metrics.rouge import rouge
 from dure.metrics.tokenizers import TokenizerName, get_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_sum")
 METRICS = (

@@ -6,30 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy
-import torch
-from transformers import (
-    AutoModelForSeq2SeqLM,
-    AutoTokenizer,
-    EvalPrediction,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
 
 from dure.config.schema import Experiment, Profile
 from dure.config.section import Section
-from dure.data.collating import Batch, TextPairs
 from dure.data.encoding import token_ids
 from dure.data.tables import Role
 from dure.family import Family, Features, Rows
+from dure.metrics.rouge import rouge_pairs
 from dure.metrics.tokenizers import TokenizerName
-from dure.modeling.loading import load_model, set_generation
-from dure.modeling.objectives import TokenCrossEntropy
-from dure.modeling.task import SEQ2SEQ
 from trainables._summaries import (
     METRICS,
     ROUGE,
@@ -40,6 +27,14 @@ from trainables._summaries import (
     scores,
 )
 from trainables.samples.dialogues import Dialogue, dialogue_corpus
+
+if TYPE_CHECKING:
+    import datasets
+    import torch
+    from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
+
+    from dure.data.collating import Batch, TextPairs
+    from dure.modeling.objectives import TokenCrossEntropy
 
 
 class SummarizationOptions(Section):
@@ -61,6 +56,7 @@ class Summarization(Family):
         Role("target", "summary"),
     )
     predicts = validates = "text"
+    converts = ()
     metrics = METRICS
 
     def __init__(self, experiment: Experiment, *args: Any) -> None:
@@ -74,6 +70,9 @@ class Summarization(Family):
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the model, which generates as the experiment says."""
+        from dure.modeling.loading import load_model
+        from dure.modeling.task import SEQ2SEQ
+
         return load_model(SEQ2SEQ, self.experiment, profile, tokenizer, self.notify)
 
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Features:
@@ -111,6 +110,10 @@ class Summarization(Family):
 
     def batches(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> TextPairs:
         """Pad to the longest row of the batch."""
+        import torch
+
+        from dure.data.collating import TextPairs
+
         return TextPairs(
             int(tokenizer.pad_token_id or 0),
             lambda labels: model.prepare_decoder_input_ids_from_labels(labels=labels),
@@ -119,6 +122,8 @@ class Summarization(Family):
 
     def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> TokenCrossEntropy:
         """Cross entropy over the tokens of the summaries."""
+        from dure.modeling.objectives import TokenCrossEntropy
+
         return TokenCrossEntropy(self.experiment.objective.label_smoothing)
 
     def compute_metrics(
@@ -155,8 +160,27 @@ class Summarization(Family):
         """Return the summary of every row."""
         return [{"summary": text} for text in decoded(tokenizer, answers.numpy(), self.experiment.tokenizer)]
 
+    def row_scores(
+        self, predictions: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[str]]
+    ) -> dict[str, list[float]]:
+        """Return the ROUGE of every summary."""
+        pairs = rouge_pairs(
+            [row["summary"] for row in predictions],
+            list(rows["target"]),
+            tokenizer=self.options.rouge_tokenizer,
+            special_tokens=self.experiment.tokenizer.all_special_tokens,
+        )
+        found = {
+            name: [float(getattr(score, name).f1) for score in pairs] for name in ROUGE if name != "rouge_sum"
+        }
+        return {**found, "rouge_sum": [score.rouge_sum for score in pairs]}
+
     def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load what :meth:`export` saved; it generates as the experiment says, whatever was done to the folder since."""
+        from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
+
+        from dure.modeling.loading import set_generation
+
         model = AutoModelForSeq2SeqLM.from_pretrained(
             folder, local_files_only=True, generation_config=GenerationConfig()
         )

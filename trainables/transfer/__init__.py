@@ -56,6 +56,7 @@ class Transfer(Family):
     """
 
     options_section: ClassVar[type[Section]] = TransferOptions
+    converts: ClassVar[tuple[str, ...]] = ()
     takes_pairs: ClassVar[bool] = True
     """Whether ``data.columns.text_pair`` may name the column of a second text."""
 

@@ -24,6 +24,8 @@ PREDICTED = "predicted_"
 """What the columns of ``predictions.csv`` begin with that hold predictions, but for probabilities."""
 PROBABILITY = "probability_"
 """What the columns of predictions begin with that hold the probability of a class."""
+SCORE = "score_"
+"""What the columns of ``predictions.csv`` begin with that hold what a row adds to a metric, which is their mean."""
 
 RunState = Literal["completed", "stopped", "diverged", "failed", "interrupted"]
 
@@ -41,6 +43,7 @@ class RunResult:
         final_model_path: Folder of the final model, relative to the run's folder.
         seconds: Wall time of training and validation, over all resumptions.
         error: What went wrong, in one line, when it failed.
+        definitions: Direction and unit of the metrics of its family, by name.
     """
 
     name: str
@@ -50,6 +53,7 @@ class RunResult:
     final_model_path: str | None = None
     seconds: float = 0.0
     error: str | None = None
+    definitions: dict[str, dict[str, str | None]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as JSON-ready data."""
