@@ -38,7 +38,16 @@ from trainables.samples.preferences import preference_corpus
 
 Method = Literal["dpo", "simpo"]
 
-_OF_TEXTS = ("rows", "packing", "loss", "validates", "rouge_tokenizer")
+_OF_TEXTS = (
+    "rows",
+    "packing",
+    "batch_counts",
+    "pack_tokens",
+    "loss",
+    "validates",
+    "rouge_tokenizer",
+    "rouge_markers",
+)
 """Options of instruction fine-tuning that pairs have no use for."""
 
 
@@ -223,6 +232,10 @@ class Preference(Causal):
             others = chat.encode(asked, rows["rejected"])
             features |= {
                 "learned": [row.learned for row in better],
+                "answer_is_cut": [
+                    one.is_answer_cut or other.is_answer_cut
+                    for one, other in zip(better, others, strict=True)
+                ],
                 "rejected_ids": [row.ids for row in others],
                 "rejected_learned": [row.learned for row in others],
                 "length": [
@@ -264,6 +277,16 @@ class Preference(Causal):
         """The loss of pairs."""
         said = self.options
         return PairLosses(said.method, said.beta, said.margin, self.experiment.objective.label_smoothing)
+
+    def training_rows(self, train: datasets.Dataset) -> datasets.Dataset:
+        """Return the pairs as they are, and tell of how many an answer is cut."""
+        cut = sum(train["answer_is_cut"][:])
+        if cut:
+            self.notify(
+                f"{cut:,} of {len(train):,} pairs have an answer of more than tokenizer.decoder_max_len="
+                f"{self.experiment.tokenizer.decoder_max_len} tokens, which is compared up to there"
+            )
+        return train
 
     def baseline(
         self, tokenizer: PreTrainedTokenizerBase, train: datasets.Dataset, dev: datasets.Dataset

@@ -12,6 +12,7 @@ from dure.errors import UserError
 from dure.family import load_family
 from dure.family.corpus import load_corpus
 from dure.family.testing import check_family
+from dure.training.run import RunRequest, run
 from trainables.samples.preferences import preference_corpus
 
 
@@ -47,6 +48,18 @@ def test_pairs_keep_the_contract(architecture, kind, task, tiny, cpu, tmp_path) 
 @pytest.mark.slow
 def test_a_run_on_pairs_keeps_the_contract(tiny, cpu, tmp_path) -> None:
     check_family(preferring(tiny, "lora"), tmp_path, profile=cpu)
+
+
+def test_a_run_reports_accuracy_and_margin_beside_chance_and_tells_cut_answers(tiny, cpu, tmp_path) -> None:
+    experiment = preferring(tiny, "lora").with_(
+        {"training.max_steps": 2, "training.eval_every": 1, "tokenizer.decoder_max_len": 16}
+    )
+    metrics = run(RunRequest(experiment, cpu, tmp_path)).metrics
+    assert 0 <= metrics["eval_reward_accuracy"] <= 1
+    assert metrics["untrained_loss"] == pytest.approx(metrics["baseline_loss"], abs=1e-4)
+    assert {"test_reward_accuracy", "eval_reward_margin", "baseline_reward_accuracy"} <= {*metrics}
+    told = (tmp_path / "run.log").read_text(encoding="utf-8")
+    assert "pairs have an answer of more than tokenizer.decoder_max_len=16" in told
 
 
 def test_the_reference_is_the_model_at_its_beginning_whatever_is_learned(tiny, cpu) -> None:
