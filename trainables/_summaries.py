@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dure.config.schema import TokenizerConfig
 from dure.errors import UserError
 from dure.metrics.metric import Metric
-from dure.metrics.rouge import rouge
+from dure.metrics.rouge import rouge, rouge_pairs
 from dure.metrics.tokenizers import TokenizerName, get_tokenizer
 
 if TYPE_CHECKING:
@@ -59,6 +59,17 @@ def scores(
     """
     found = rouge(texts, references, tokenizer=name, special_tokens=markers).as_dict()
     return {name: float(found[name]) for name in (*ROUGE, "num_empty_predictions")}
+
+
+def row_scores(
+    texts: Sequence[str], references: Sequence[str], name: TokenizerName, markers: Sequence[str]
+) -> dict[str, list[float]]:
+    """Return ROUGE of every text; arguments are those of :func:`scores`."""
+    found = rouge_pairs(texts, references, tokenizer=name, special_tokens=markers)
+    each = {
+        name: [float(getattr(score, name).f1) for score in found] for name in ROUGE if name != "rouge_sum"
+    }
+    return {**each, "rouge_sum": [score.rouge_sum for score in found]}
 
 
 def decoded(tokenizer: PreTrainedTokenizerBase, ids: Any, settings: TokenizerConfig) -> list[str]:

@@ -15,7 +15,6 @@ from dure.config.section import Section
 from dure.data.encoding import token_ids
 from dure.data.tables import Role
 from dure.family import Family, Features, Rows
-from dure.metrics.rouge import rouge_pairs
 from dure.metrics.tokenizers import TokenizerName
 from trainables._summaries import (
     METRICS,
@@ -24,6 +23,7 @@ from trainables._summaries import (
     decoded,
     lead_of,
     notes_on_rouge,
+    row_scores,
     scores,
 )
 from trainables.samples.dialogues import Dialogue, dialogue_corpus
@@ -164,16 +164,8 @@ class Summarization(Family):
         self, predictions: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[str]]
     ) -> dict[str, list[float]]:
         """Return the ROUGE of every summary."""
-        pairs = rouge_pairs(
-            [row["summary"] for row in predictions],
-            list(rows["target"]),
-            tokenizer=self.options.rouge_tokenizer,
-            special_tokens=self.experiment.tokenizer.all_special_tokens,
-        )
-        found = {
-            name: [float(getattr(score, name).f1) for score in pairs] for name in ROUGE if name != "rouge_sum"
-        }
-        return {**found, "rouge_sum": [score.rouge_sum for score in pairs]}
+        texts, markers = [row["summary"] for row in predictions], self.experiment.tokenizer.all_special_tokens
+        return row_scores(texts, list(rows["target"]), self.options.rouge_tokenizer, markers)
 
     def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load what :meth:`export` saved; it generates as the experiment says, whatever was done to the folder since."""

@@ -31,7 +31,7 @@ from dure.training.trainer import ModelTrainer
 from tests.benchmarks.small_encoder import DATA
 from trainables.causal.likelihood import plain
 
-ROWS, BATCH, STEPS = 600, 8, 60
+ROWS, BATCH, STEPS = 160, 8, 20
 
 
 def experiment(steps: int = STEPS, **task: Any) -> Experiment:
@@ -42,7 +42,7 @@ def experiment(steps: int = STEPS, **task: Any) -> Experiment:
         "model": {"checkpoint": "scratch", "architecture": "llama"},
         "data": {
             **{split: str(DATA / "dialogsum" / f"{split}.csv") for split in ("train", "dev")},
-            "max_train_rows": 12_000,
+            "max_train_rows": 2_000,
             "max_dev_rows": 500,
         },
         "tokenizer": {"encoder_max_len": 384, "decoder_max_len": 96},
@@ -62,7 +62,7 @@ def experiment(steps: int = STEPS, **task: Any) -> Experiment:
             "num_layers": 4,
             "vocab_size": 4000,
             "max_steps": steps,
-            "max_train_rows": 12_000,
+            "max_train_rows": 2_000,
             "max_dev_rows": 500,
             "max_encoder_len": 384,
             "max_decoder_len": 96,

@@ -1,11 +1,12 @@
 """The inputs of the twelve traps through TRL's SFTTrainer: how the last column of traps.md was measured.
 
 TRL is no dependency: `pip install --no-deps --target DIR trl`, then
-`PYTHONPATH=DIR python -m tests.benchmarks.traps_elsewhere`. Every trap prints one line.
+`PYTHONPATH=DIR python -m tests.benchmarks.traps_elsewhere [NUMBER …]`. Every trap prints one line.
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -154,6 +155,8 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     print(f"trl {trl.__version__}")
     for name, case in CASES.items():
+        if sys.argv[1:] and not any(name.startswith(f"{number} ") for number in sys.argv[1:]):
+            continue
         try:
             print(f"{name}: {case()}", flush=True)
         except Exception as error:  # whatever it says is the result

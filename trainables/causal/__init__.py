@@ -5,32 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-import datasets
 import numpy
-import torch
 from pydantic import Field, field_validator, model_validator
-from transformers import (
-    AutoModelForCausalLM,
-    EvalPrediction,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
 
 from dure.config.data import SAMPLE
 from dure.config.scalars import Bool, Int, Text
 from dure.config.schema import Experiment, Profile
 from dure.config.section import Section
-from dure.data.collating import Batch
 from dure.data.tables import Table, columns_of
 from dure.errors import UserError
 from dure.family import Family, Features, Rows
 from dure.metrics.metric import Metric
 from dure.metrics.tokenizers import TokenizerName
-from dure.modeling.loading import load_model, load_tokenizer, set_generation
-from dure.modeling.task import CAUSAL
 from trainables._summaries import (
     METRICS,
     ROUGE,
@@ -38,14 +26,22 @@ from trainables._summaries import (
     decoded,
     lead_of,
     notes_on_rouge,
+    row_scores,
     scores,
 )
-from trainables.causal.chat import Chat, Learned, saved_tokenizer, set_template, template_in
-from trainables.causal.likelihood import TargetLosses, plain, score_targets
-from trainables.causal.packing import Conversations, packs_of, way_to_pack
-from trainables.causal.turns import CHATS, TEXT, Framing, Layout, parsed, recognised, roles_of
+from trainables.causal.turns import CHATS, TEXT, Framing, Layout, Learned, parsed, recognised, roles_of
 from trainables.samples.chats import chat_rows
 from trainables.summarization import dialogues
+
+if TYPE_CHECKING:
+    import datasets
+    import torch
+    from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
+
+    from dure.data.collating import Batch
+    from trainables.causal.chat import Chat
+    from trainables.causal.likelihood import TargetLosses
+    from trainables.causal.packing import Conversations
 
 _PERPLEXITY = Metric("eval_perplexity", "min")
 
@@ -154,6 +150,9 @@ class Causal(Family):
 
     def load_tokenizer(self, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
         """Load the checkpoint's tokenizer, or train the rehearsal's, with a chat template and something to pad with."""
+        from dure.modeling.loading import load_tokenizer
+        from trainables.causal.chat import set_template
+
         tokenizer = load_tokenizer(self.experiment, lambda: self._words(texts()), closes_texts=False)
         set_template(
             tokenizer,
@@ -170,6 +169,9 @@ class Causal(Family):
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the model, which generates as the experiment says and scores targets."""
+        from dure.modeling.loading import load_model
+        from dure.modeling.task import CAUSAL
+
         model = load_model(CAUSAL, self.experiment, profile, tokenizer, self.notify)
         return self._ready(model, tokenizer)
 
@@ -199,6 +201,8 @@ class Causal(Family):
 
     def encoding_key(self) -> Mapping[str, Any]:
         """Return all settings of the tokenizer and the task, the checkpoint that brings a template, or its text."""
+        from trainables.causal.chat import template_in
+
         source, model = self.options.chat_template, self.experiment.model
         template = source if source in ("tokenizer", "plain") else template_in(Path(source))
         return {
@@ -210,16 +214,24 @@ class Causal(Family):
 
     def batches(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Conversations:
         """Pack rows, when the experiment wants it and the architecture keeps them apart, else pad them."""
+        import torch
+
+        from trainables.causal.packing import Conversations, way_to_pack
+
         way, bool_mask = way_to_pack(model) if self.options.packing else ("padded", True)
         multiple = 8 if torch.cuda.is_available() else 1
         return Conversations(int(tokenizer.pad_token_id or 0), way, bool_mask=bool_mask, multiple_of=multiple)
 
     def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> TargetLosses:
         """Cross entropy over the tokens that are learned."""
+        from trainables.causal.likelihood import TargetLosses
+
         return TargetLosses(self.experiment.objective.label_smoothing)
 
     def training_rows(self, train: datasets.Dataset) -> datasets.Dataset:
         """Pack rows when the batch counts tokens, and tell what a step sees and which answers are cut."""
+        from trainables.causal.packing import packs_of
+
         tokenizer, training = self.experiment.tokenizer, self.experiment.training
         if cut := sum(train["answer_is_cut"][:]):
             self.notify(
@@ -273,11 +285,24 @@ class Causal(Family):
         """Return the answer to every row, under the name of the column that has such answers."""
         ends = self._chat(tokenizer).end_ids
         rows = [_until_end(row, ends) for row in answers.numpy()]
-        name = "answer" if self.layout in CHATS else next(r.column for r in self.roles if r.name == "target")
-        return [{name: text} for text in decoded(tokenizer, rows, self.experiment.tokenizer)]
+        return [{self._answer: text} for text in decoded(tokenizer, rows, self.experiment.tokenizer)]
+
+    def row_scores(
+        self, predictions: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[str]]
+    ) -> dict[str, list[float]]:
+        """Return the ROUGE of every answer."""
+        if self.validates == "loss":
+            return {}
+        texts = [row[self._answer] for row in predictions]
+        return row_scores(texts, list(rows["target"]), self.options.rouge_tokenizer, self._markers)
 
     def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load what :meth:`export` saved; it generates as the experiment says, whatever was done to the folder since."""
+        from transformers import AutoModelForCausalLM, GenerationConfig
+
+        from dure.modeling.loading import set_generation
+        from trainables.causal.chat import saved_tokenizer
+
         model = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, generation_config=GenerationConfig()
         )
@@ -287,6 +312,8 @@ class Causal(Family):
 
     def _ready(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         """Let a model end texts as the chat template does, count lengths from the prompt's end, and score targets."""
+        from trainables.causal.likelihood import plain, score_targets
+
         said = self.experiment.generation
         plain(model).generation_config.update(
             max_length=None,
@@ -299,6 +326,8 @@ class Causal(Family):
         return model
 
     def _chat(self, tokenizer: PreTrainedTokenizerBase) -> Chat:
+        from trainables.causal.chat import Chat
+
         settings = self.experiment.tokenizer
         return Chat(
             tokenizer,
@@ -323,6 +352,16 @@ class Causal(Family):
             return "dialogues"
 
     @property
+    def _answer(self) -> str:
+        """Name of the column of predictions: that of the targets, where these have one of their own."""
+        return "answer" if self.layout in CHATS else next(r.column for r in self.roles if r.name == "target")
+
+    @property
+    def _markers(self) -> tuple[str, ...]:
+        """What ROUGE takes as one word."""
+        return (*self.experiment.tokenizer.all_special_tokens, *self.options.rouge_markers)
+
+    @property
     def _prompt(self) -> str:
         """What the experiment puts around the text of a row; empty when that is nothing."""
         return self.options.prompt if self.options.prompt != TEXT else ""
@@ -339,8 +378,7 @@ class Causal(Family):
                 yield text
 
     def _scores(self, texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-        markers = (*self.experiment.tokenizer.all_special_tokens, *self.options.rouge_markers)
-        return scores(texts, references, self.options.rouge_tokenizer, markers)
+        return scores(texts, references, self.options.rouge_tokenizer, self._markers)
 
 
 def _until_end(ids: Any, ends: Sequence[int]) -> list[int]:

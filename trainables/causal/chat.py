@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -15,14 +15,13 @@ from transformers.utils.chat_template_utils import render_jinja_template
 
 from dure.errors import UserError
 from dure.events import Notify
-from trainables.causal.turns import Turn, Turns
+from trainables.causal.turns import Learned, Turn, Turns
 
 PLAIN = (
     "{{ bos_token }}{% for message in messages %}{{ message['content'] }}"
     "{{ eos_token if message['role'] == 'assistant' else '\n' }}{% endfor %}"
 )
 """The template of a model that knows none: everything that is said one after another, each answer ended."""
-Learned = Literal["answers", "last", "all"]
 
 _MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _ASKED, _ANSWERED = "무엇?", "무엇!"

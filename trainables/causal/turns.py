@@ -14,6 +14,8 @@ from dure.errors import UserError
 Speaker = Literal["system", "user", "assistant"]
 Layout = Literal["dialogues", "pairs", "messages", "conversations", "instruction"]
 
+Learned = Literal["answers", "last", "all"]
+
 CHATS: tuple[Layout, ...] = ("messages", "conversations")
 """Layouts whose rows are whole conversations."""
 TEXT = "{text}"
