@@ -303,12 +303,6 @@ class Preference(Causal):
         rows = [_until_end(row, ends) for row in answers.numpy()]
         return [{"answer": text} for text in decoded(tokenizer, rows, self.experiment.tokenizer)]
 
-    def row_scores(
-        self, predictions: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[str]]
-    ) -> dict[str, list[float]]:
-        """Return nothing: what pairs add to the metrics are rewards, which no written answer tells."""
-        return {}
-
     def _layout(self) -> Layout:
         return "pairs"
 
