@@ -22,7 +22,7 @@ COLUMNS = ("id", "prompt", "chosen", "rejected")
 def tables(tmp_path):
     """Wrong persons and outcomes of a corpus larger than a rehearsal's, as CSV; the test table has both answers."""
     files = {}
-    for split, rows in preference_corpus(num_train=6000, num_dev=200, num_test=400).items():
+    for split, rows in preference_corpus(num_train=12000, num_dev=200, num_test=400).items():
         files[f"data.{split}"] = str(tmp_path / f"{split}.csv")
         with (tmp_path / f"{split}.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
@@ -46,9 +46,9 @@ def test_reward_accuracy_rises_from_chance_to_nine_of_ten_held_out_pairs(tables,
             "training.epochs": 20,
             "training.learning_rate": 1e-5,
             "rehearsal.hidden_size": 64,
-            "rehearsal.max_steps": 700,
-            "rehearsal.num_evaluations": 7,
-            "rehearsal.max_train_rows": 6000,
+            "rehearsal.max_steps": 900,
+            "rehearsal.num_evaluations": 9,
+            "rehearsal.max_train_rows": 12000,
             "rehearsal.max_dev_rows": 400,
             "wandb.enabled": False,
         }
