@@ -19,7 +19,7 @@ from dure.family import Features, Rows
 from dure.metrics.classification import multilabel_report, trivial_multilabel
 from dure.metrics.metric import Metric
 from trainables.samples.emotions import Feeling, emotion_corpus
-from trainables.transfer import CLASS_METRICS, Transfer, TransferOptions, classes_of_model
+from trainables.transfer import CLASS_METRICS, ClassOptions, Transfer, classes_of_model
 
 if TYPE_CHECKING:
     import datasets
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _OVERALL = ("subset_accuracy", "micro_f1", "macro_f1")
 
 
-class EmotionOptions(TransferOptions):
+class EmotionOptions(ClassOptions):
     """What ``task:`` of an emotion experiment may say."""
 
     multi_label: Bool = False
@@ -60,6 +60,7 @@ class Emotion(Transfer):
     options_section = EmotionOptions
     options: EmotionOptions
     converts = ("emotion",)
+    takes_pairs = False
 
     def __init__(self, experiment: Experiment, *args: Any) -> None:
         super().__init__(experiment, *args)

@@ -76,6 +76,14 @@ CLASSIFIERS = {
     "transfer_bert": ("klue/bert-base", "bert", 3e-5),
 }
 
+# checkpoint, columns of a pair, what the labels are, best metric
+PAIRS: dict[str, tuple[Any, ...]] = {
+    "klue_nli": ("klue/roberta-base", ("premise", "hypothesis", "gold_label"), None, "eval_accuracy"),
+    "klue_sts": ("klue/roberta-base", ("sentence1", "sentence2", "label"), "number", "eval_pearson"),
+}
+
+DECODERS = ("causal_qwen", "causal_gemma", "causal_exaone")
+PREFERENCES = ("preference_qwen",)
 RED_HEARTS = ("red_heart_730m", "red_heart_800m", "red_heart_320m", "red_heart_tiny")
 # epochs, accumulation, warm-up ratio, smoothing, class weights, patience, data workers
 EMOTIONS: dict[str, tuple[Any, ...]] = {
@@ -173,6 +181,24 @@ def test_a_classifier_is_fully_fine_tuned_and_chosen_by_macro_f1(name: str) -> N
     assert experiment.lora is None
 
 
+@pytest.mark.parametrize("name", PAIRS)
+def test_an_experiment_on_pairs_reads_the_columns_of_klue(name: str) -> None:
+    experiment = load_experiment(name)
+    columns = tuple(experiment.data.columns[role] for role in ("text", "text_pair", "label"))
+    target = experiment.task.get("target")
+    assert (experiment.model.checkpoint, columns, target, experiment.training.best_metric) == PAIRS[name]
+    assert load_family(experiment).best_metric.higher_is_better
+
+
+@pytest.mark.parametrize("name", PREFERENCES)
+def test_preferences_are_learned_with_adapters_and_chosen_by_reward_accuracy(name: str) -> None:
+    experiment = load_experiment(name)
+    assert (experiment.family, experiment.task["method"]) == ("trainables.preference", "dpo")
+    assert experiment.lora is not None
+    assert load_family(experiment).best_metric == Metric("eval_reward_accuracy", "max", "share")
+    assert experiment.training.effective_batch_size == 32
+
+
 @pytest.mark.parametrize("name", EMOTIONS)
 def test_an_emotion_experiment_holds_the_numbers_of_its_table(name: str) -> None:
     experiment = load_experiment(name)
@@ -233,7 +259,11 @@ def test_the_unified_training_has_every_number_of_its_guide(preset: str) -> None
 def test_every_shipped_file_is_offered_by_name_and_loads() -> None:
     experiments = {file.stem for file in (FOLDER / "experiments").glob("[!_]*.yaml")}
     studies = {file.stem for file in (FOLDER / "studies").glob("[!_]*.yaml")}
-    assert experiments == set(available("experiment")) == {*TABLE, *CLASSIFIERS, *EMOTIONS, *RED_HEARTS}
+    assert (
+        experiments
+        == set(available("experiment"))
+        == {*TABLE, *CLASSIFIERS, *PAIRS, *DECODERS, *PREFERENCES, *EMOTIONS, *RED_HEARTS}
+    )
     assert studies == set(available("study"))
     for name in studies:
         study = load_study(name)

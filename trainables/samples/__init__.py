@@ -12,6 +12,7 @@ CORPORA = {
     "emotions": "texts with emotions",
     "dilemmas": "dilemmas with many targets",
     "chats": "conversations about the dialogues",
+    "preferences": "dialogues with a right and a wrong summary",
 }
 """Corpora by name, each in a few words."""
 
@@ -45,6 +46,8 @@ def write_sample(name: str, folder: Path, *, label_noise: float = 0.0) -> dict[s
             from trainables.samples.dialogues import write_dialogues as write
         case "chats":
             from trainables.samples.chats import write_chats as write
+        case "preferences":
+            from trainables.samples.preferences import write_preferences as write
         case "reviews":
             from trainables.samples.reviews import write_reviews as write
         case _:

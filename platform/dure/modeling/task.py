@@ -16,8 +16,11 @@ from transformers import (
 
 from dure.modeling.lora import AdaptedClassifier, AdaptedDecoder, AdaptedModel, AdaptedSeq2Seq
 
-HEADS = ("classifier", "pre_classifier", "score", "classification_head")
-"""What transformers calls the head of a classifier; kept out of 4 bits, since it starts at random."""
+HEADS = ("classifier", "pre_classifier", "score", "classification_head", "pooler.dense", "head.dense")
+"""What transformers calls the head of a classifier; kept out of 4 bits, since it is trained whole.
+
+DeBERTa's has a pooler, which BERT's masked language model lacks too, and ModernBERT's a layer called head.
+"""
 
 
 @dataclass(frozen=True)

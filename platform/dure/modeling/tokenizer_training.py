@@ -105,6 +105,7 @@ def train(plan: Plan, texts: Sequence[str], size: int) -> PreTrainedTokenizerFas
     if ends:
         tokenizer.post_processor = processors.TemplateProcessing(
             single=" ".join(filter(None, (plan.begin, "$A", plan.end))),
+            pair=" ".join(filter(None, (plan.begin, "$A", plan.end, "$B:1", plan.end and f"{plan.end}:1"))),
             special_tokens=[(token, tokenizer.token_to_id(token)) for token in ends],
         )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **plan.control_tokens)

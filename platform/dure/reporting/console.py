@@ -154,7 +154,7 @@ class StudyConsole(StudyListener):
     def finished(self, summary: Mapping[str, Any]) -> None:
         """Take the table away and say how many trials did what, and where the results are."""
         self._terminal.clear()
-        states = [str(row["state"]) for row in summary["experiments"]]
+        states = [trial.state for trial in self._trials.values()]
         counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
         self._terminal.say(
             f"{summary['study']}: {counts or 'no trials'} in {duration(summary['seconds'])}; "

@@ -134,6 +134,16 @@ def test_trials_finished_earlier_are_counted_at_the_start() -> None:
     assert file.getvalue() == "seven: 1 trial, 1 of them finished earlier; results in outputs/seven/now\n"
 
 
+def test_the_trials_of_a_study_are_counted_whatever_its_record_groups_them_by() -> None:
+    file = io.StringIO()
+    console = StudyConsole(Terminal(file))
+    console.started("folds", STUDY, [TrialStatus(f"kobart.fold_{n}", "completed", STUDY) for n in (1, 2)])
+    folds = [{"state": "completed"}, {"state": "completed"}]
+    console.finished(SUMMARY | {"study": "folds", "experiments": [{"name": "kobart", "folds": folds}]})
+
+    assert "folds: 2 completed in" in file.getvalue()
+
+
 @pytest.mark.parametrize("width", [120, 72, 40, 20, 8])
 def test_the_live_table_fits_any_terminal_and_never_cuts_a_number(
     width: int, monkeypatch: pytest.MonkeyPatch

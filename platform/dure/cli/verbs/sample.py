@@ -20,8 +20,8 @@ def sample(
     corpus: Annotated[
         str,
         typer.Argument(
-            help="Dialogues with summaries, reviews with classes, texts with emotions, dilemmas with many targets, or chats.",
-            metavar="[dialogues|reviews|emotions|dilemmas|chats]",
+            help="Dialogues with summaries, reviews with classes, texts with emotions, dilemmas with many targets, chats, or preferences.",
+            metavar="[dialogues|reviews|emotions|dilemmas|chats|preferences]",
             autocompletion=options.corpus_names,
         ),
     ] = "dialogues",

@@ -1,15 +1,16 @@
-"""Text classification with encoders: BERT, DistilBERT and their like, fully, with LoRA or with QLoRA."""
+"""Encoders that read a text or a pair of texts and say a class or a number: fully, with LoRA or with QLoRA."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy
+from pydantic import model_validator
 
 from dure.config.scalars import Text
 from dure.config.schema import Experiment, Profile
@@ -17,12 +18,16 @@ from dure.config.section import Section
 from dure.data.encoding import token_ids
 from dure.data.labels import ClassIndex, check_classes, classes_of
 from dure.data.tables import Role, Table
+from dure.errors import UserError
 from dure.family import Family, Features, Rows
 from dure.metrics.classification import classification_report, trivial_classification
 from dure.metrics.library_metric import LibraryMetrics
 from dure.metrics.metric import Metric
 from dure.runs.folder import PROBABILITY
 from trainables.samples.reviews import Review, review_corpus
+from trainables.samples.sentence_pairs import SentencePair, sentence_pair_corpus
+from trainables.transfer import numbers
+from trainables.transfer.pairs import TYPES, is_parted, pair_ids
 
 if TYPE_CHECKING:
     import datasets
@@ -40,25 +45,44 @@ CLASS_METRICS = (
 """Figures of every class of a classifier."""
 
 
-class TransferOptions(Section):
-    """What ``task:`` of a classifier may say."""
+class ClassOptions(Section):
+    """What ``task:`` of any family of classes may say."""
 
     metrics: tuple[Text, ...] = ()
     """Further metrics of the ``evaluate`` library at validation, by the folder of their script or by name."""
 
 
-class Transfer(Family):
-    """Reads a text and says which class it is of; the classes are those of the training table."""
+class TransferOptions(ClassOptions):
+    """What ``task:`` of a transfer experiment may say."""
 
-    roles = (
+    target: Literal["class", "number"] = "class"
+    """What the labels are: names of classes, or numbers that are learned by squared error."""
+
+    @model_validator(mode="after")
+    def _metrics_are_of_classes(self) -> Self:
+        if self.target == "number" and self.metrics:
+            raise ValueError("metrics are for classes, and not for target: number")
+        return self
+
+
+class Transfer(Family):
+    """Reads a text, or two with ``data.columns.text_pair``, and says its class or number.
+
+    The classes are those of the training table.
+    """
+
+    options_section: ClassVar[type[Section]] = TransferOptions
+    options: ClassOptions
+    converts: ClassVar[tuple[str, ...]] = ()
+    takes_pairs: ClassVar[bool] = True
+    """Whether ``data.columns.text_pair`` may name the column of a second text."""
+
+    roles: tuple[Role, ...] = (
         Role("id", "id", required=False, is_id=True),
         Role("text", "text", is_input=True),
         Role("label", "label", is_class=True),
     )
-    options_section: ClassVar[type[Section]] = TransferOptions
-    options: TransferOptions
     takes_class_weights = True
-    converts: ClassVar[tuple[str, ...]] = ()
     metrics: tuple[Metric, ...] = (
         *(Metric(f"eval_{name}", "max", "share") for name in ("accuracy", "macro_f1", "weighted_f1")),
         *CLASS_METRICS,
@@ -72,15 +96,49 @@ class Transfer(Family):
 
     def __init__(self, experiment: Experiment, *args: Any) -> None:
         super().__init__(experiment, *args)
+        self.is_number = isinstance(self.options, TransferOptions) and self.options.target == "number"
+        self.is_pair = self.takes_pairs and "text_pair" in experiment.data.columns
+        if self.is_pair:
+            # Only where it is named, and then of every table: a pair of which one text is lacking is another task.
+            self.roles = (*self.roles, Role("text_pair", "text_pair", is_input=True))
+        if self.is_number:
+            _refuse_of_classes(experiment)
+            self.metrics = numbers.METRICS
+            self.roles = tuple(
+                replace(role, is_class=False, reader=numbers.NumberReader()) if role.name == "label" else role
+                for role in self.roles
+            )
         self.library = LibraryMetrics(self.options.metrics, "task.metrics")
         self.metrics = (*self.metrics, *self.library.declared())
 
     def sample(self, split: str) -> list[dict[str, str]]:
-        """Return the embedded Korean reviews with what they are: praise, complaint, question …."""
+        """Return embedded Korean reviews with their kinds, or pairs of sentences with what one says of the other."""
+        if self.is_pair:
+            return [pair.cells("similarity" if self.is_number else "relation") for pair in _pairs()[split]]
+        if self.is_number:
+            raise UserError(
+                "the embedded reviews have classes, and no numbers",
+                where="data.train=sample",
+                expected="a table with a column of numbers",
+                hint="data.columns.text_pair=text_pair rehearses on embedded pairs, whose similarity is a number",
+            )
         return [dict(asdict(review)) for review in _reviews()[split]]
 
+    def load_tokenizer(self, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
+        """Load the checkpoint's tokenizer, or train the rehearsal's; tell where it would run two texts together."""
+        tokenizer = super().load_tokenizer(texts)
+        if self.is_pair and not is_parted(tokenizer):
+            self.notify(
+                f"the tokenizer of {self.experiment.model.checkpoint} puts nothing between the two texts of a pair, so "
+                "the model cannot tell where one ends; an encoder such as BERT or RoBERTa has a token for that"
+            )
+        return tokenizer
+
     def survey(self, tables: Mapping[str, Table]) -> None:
-        """Take the classes from the training table; the other tables may have no class beside them."""
+        """Take the classes from the training table, or tell its numbers; other tables may have none beside them."""
+        if self.is_number:
+            self._survey_numbers(tables["train"])
+            return
         self.classes = classes_of(tables["train"], "label")
         for split, table in tables.items():
             if split != "train":
@@ -88,22 +146,43 @@ class Transfer(Family):
 
     def check_targets(self, table: Table) -> None:
         """Refuse a table with a class that the model does not know."""
+        if self.is_number:
+            return
         check_classes(table, "label", self.classes)
 
+    def _survey_numbers(self, table: Table) -> None:
+        """Tell the range of the training numbers, and that nothing is drawn by them."""
+        self.notify(f"{table.source}: {numbers.told_of(table.dataset['label'][:])}")
+        data = self.experiment.data
+        if data.fold is not None or data.train_ratio < 1:
+            drawn = "folds are cut" if data.fold is not None else "the part that trains is drawn"
+            self.notify(f"{drawn} at random: numbers have no classes of which each could have its share")
+
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
-        """Load the encoder with a head over the classes."""
+        """Load the encoder with a head over the classes, or of one number."""
         from dure.modeling.loading import load_model
         from dure.modeling.task import classification
 
-        return load_model(classification(self.classes), self.experiment, profile, tokenizer, self.notify)
+        task = classification(self.classes)
+        if self.is_number:
+            task = classification(["number"])
+            task = replace(task, config_changes={**task.config_changes, "problem_type": "regression"})
+        return load_model(task, self.experiment, profile, tokenizer, self.notify)
 
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Features:
-        """Encode texts and, when the rows have them, the ids of their classes."""
+        """Encode texts or pairs and, when the rows have them, the ids of their classes or their numbers."""
         settings = self.experiment.tokenizer
         texts = [settings.input_prefix + text for text in rows["text"]]
-        inputs, cut = token_ids(tokenizer, settings.encoder_max_len, text=texts)
-        features: Features = {"input_ids": inputs, "length": [len(row) for row in inputs], "truncated": cut}
-        if "label" in rows:
+        if self.is_pair:
+            inputs, types, cut = pair_ids(tokenizer, settings.encoder_max_len, texts, rows["text_pair"])
+            features: Features = {"input_ids": inputs, TYPES: types}
+        else:
+            inputs, cut = token_ids(tokenizer, settings.encoder_max_len, text=texts)
+            features = {"input_ids": inputs}
+        features |= {"length": [len(row) for row in inputs], "truncated": cut}
+        if "label" in rows and self.is_number:
+            features["labels"] = [float(label) for label in rows["label"]]
+        elif "label" in rows:
             index = ClassIndex(self.classes)
             features["labels"] = [index[label] for label in rows["label"]]
         if "id" in rows:
@@ -111,10 +190,12 @@ class Transfer(Family):
         return features
 
     def encoding_key(self) -> Mapping[str, Any]:
-        """Return length, prefix and classes."""
+        """Return length, prefix, classes, and whether texts are pairs and labels are numbers."""
         settings = self.experiment.tokenizer
         return {
-            "family": "transfer-1",
+            "family": "transfer-2",
+            "is_pair": self.is_pair,
+            "is_number": self.is_number,
             "encoder_max_len": settings.encoder_max_len,
             "input_prefix": settings.input_prefix,
             "classes": list(self.classes),
@@ -124,13 +205,18 @@ class Transfer(Family):
         """Pad to the longest row of the batch."""
         import torch
 
-        from dure.data.collating import ClassRows
+        from trainables.transfer.rows import NumberRows, TypedClassRows, has_types
 
         multiple = 8 if torch.cuda.is_available() else 1
-        return ClassRows(int(tokenizer.pad_token_id or 0), multiple_of=multiple)
+        rows = NumberRows if self.is_number else TypedClassRows
+        return rows(int(tokenizer.pad_token_id or 0), typed=has_types(model), multiple_of=multiple)
 
     def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> Objective:
-        """Cross entropy over the classes of the rows, balanced when the experiment says so."""
+        """Cross entropy over the classes of the rows, balanced when the experiment says so; or squared error."""
+        if self.is_number:
+            from trainables.transfer.squared_error import SquaredError
+
+            return SquaredError()
         from dure.modeling.objectives import ClassCrossEntropy, balanced_weights
 
         settings = self.experiment.objective
@@ -167,7 +253,9 @@ class Transfer(Family):
     def compute_metrics(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: datasets.Dataset
     ) -> Callable[[EvalPrediction], dict[str, float]]:
-        """Score the likeliest classes: accuracy and F1 over all, and the figures of every class."""
+        """Score the likeliest classes, over all and the figures of every one; or how numbers go with the true ones."""
+        if self.is_number:
+            return lambda answers: numbers.number_report(answers.label_ids, answers.predictions.squeeze(-1))
         classes = classes_of_model(model)
 
         def score(prediction: EvalPrediction) -> dict[str, float]:
@@ -191,14 +279,19 @@ class Transfer(Family):
     def baseline(
         self, tokenizer: PreTrainedTokenizerBase, train: datasets.Dataset, dev: datasets.Dataset
     ) -> dict[str, float]:
-        """Score the most frequent class, and as probabilities the shares of the classes."""
+        """Score the most frequent class, and as probabilities the shares of the classes; or the mean number."""
+        if self.is_number:
+            given, expected = (numpy.asarray(rows["labels"][:], dtype="float64") for rows in (train, dev))
+            return numbers.trivial_numbers(given, expected)
         train_labels, dev_labels = (numpy.asarray(rows["labels"][:], dtype="int64") for rows in (train, dev))
         return trivial_classification(train_labels, dev_labels, len(self.classes))
 
     def predictions(
         self, answers: torch.Tensor, batch: Batch, tokenizer: PreTrainedTokenizerBase
     ) -> list[dict[str, Any]]:
-        """Return the label of every row and the probability of each class."""
+        """Return the label of every row and the probability of each class; or its number."""
+        if self.is_number:
+            return [{"label": round(number, 6)} for number in answers.squeeze(-1).tolist()]
         return [
             {
                 "label": self.label_of(shares, self.classes),
@@ -210,13 +303,12 @@ class Transfer(Family):
     def row_scores(
         self, predictions: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[str]]
     ) -> dict[str, list[float]]:
-        """Return whether the class of every row is right."""
+        """Return whether the class of every row is right, or the squared error of its number."""
+        pairs = zip(predictions, rows["label"], strict=True)
+        if self.is_number:
+            return {"mse": [(row["label"] - float(label)) ** 2 for row, label in pairs]}
         index = ClassIndex(self.classes)
-        hits = [
-            float(index[row["label"]] == index[label])
-            for row, label in zip(predictions, rows["label"], strict=True)
-        ]
-        return {"accuracy": hits}
+        return {"accuracy": [float(index[row["label"]] == index[label]) for row, label in pairs]}
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the probability of every class, in the shape of ``logits``: (rows, classes)."""
@@ -227,7 +319,10 @@ class Transfer(Family):
         return classes[max(range(len(classes)), key=probabilities.__getitem__)]
 
     def combine(self, predictions: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-        """Take the mean of the models' probabilities, and predict by it."""
+        """Take the mean of the models' probabilities, and predict by it; or that of their numbers."""
+        if self.is_number:
+            each = zip(*predictions, strict=True)
+            return [{"label": round(sum(row["label"] for row in rows) / len(rows), 6)} for rows in each]
         keys = [key for key in predictions[0][0] if key.startswith(PROBABILITY)]
         classes = [key.removeprefix(PROBABILITY) for key in keys]
         together = []
@@ -241,8 +336,19 @@ class Transfer(Family):
             )
         return together
 
+    def export(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+        """Save the model, with a tokenizer that gives pairs the token types that it reads, and no others."""
+        if self.is_pair:
+            from trainables.transfer.rows import has_types
+
+            others = [name for name in tokenizer.model_input_names if name != TYPES]
+            tokenizer.model_input_names = [*others, TYPES] if has_types(model) else others
+            # What is saved are the attributes that it was made with.
+            tokenizer.init_kwargs["model_input_names"] = tokenizer.model_input_names
+        super().export(model, tokenizer, folder)
+
     def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-        """Load the model in fp32, its tokenizer and the names of its classes."""
+        """Load the model in fp32, its tokenizer and the names of its classes, if it has some."""
         import torch
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -255,6 +361,31 @@ class Transfer(Family):
         from dure.modeling.classifier import classifier_modules
 
         return classifier_modules(model)
+
+
+def _refuse_of_classes(experiment: Experiment) -> None:
+    """Refuse the settings that only classes have.
+
+    Raises:
+        UserError: There is one.
+    """
+    objective = experiment.objective
+    for name, value, usual in (
+        ("label_smoothing", objective.label_smoothing, 0.0),
+        ("class_weights", objective.class_weights, None),
+    ):
+        if value != usual:
+            raise UserError(
+                "task.target is number, and there are no classes",
+                where=f"objective.{name}={value}",
+                expected="null" if usual is None else f"{usual:g}",
+            )
+
+
+@cache
+def _pairs() -> dict[str, list[SentencePair]]:
+    """Write the embedded pairs once in a process."""
+    return sentence_pair_corpus()
 
 
 @cache

@@ -1,0 +1,146 @@
+"""Preference learning: pairs stay whole, the reference is computed once and is the model at its beginning, pairs are learned."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+import torch
+from torch.nn import functional
+
+from dure.errors import UserError
+from dure.family import load_family
+from dure.family.corpus import load_corpus
+from dure.family.testing import check_family
+from dure.training.run import RunRequest, run
+from trainables.samples.preferences import preference_corpus
+
+
+def silent(message: str) -> None:
+    pass
+
+
+def preferring(tiny, kind="full", architecture="llama", **task):
+    return tiny(
+        architecture, kind, family="trainables.preference", task=task, best_metric="eval_reward_accuracy"
+    )
+
+
+def log_p(model, ids, begin) -> float:
+    """What a model gives the tokens of an answer, by its plain logits."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([ids])).logits[0].double()
+    return float(functional.log_softmax(logits, dim=-1)[range(begin - 1, len(ids) - 1), ids[begin:]].sum())
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kind", "task"),
+    [
+        pytest.param("llama", "full", {}, marks=pytest.mark.slow),
+        ("qwen3", "qlora", {}),
+        ("llama", "lora", {"method": "simpo", "beta": 2.0, "margin": 0.5}),
+    ],
+)
+def test_pairs_keep_the_contract(architecture, kind, task, tiny, cpu, tmp_path) -> None:
+    check_family(preferring(tiny, kind, architecture, **task), tmp_path, profile=cpu, runs=False)
+
+
+@pytest.mark.slow
+def test_a_run_on_pairs_keeps_the_contract(tiny, cpu, tmp_path) -> None:
+    check_family(preferring(tiny, "lora"), tmp_path, profile=cpu)
+
+
+def test_a_run_reports_accuracy_and_margin_beside_chance_and_tells_cut_answers(tiny, cpu, tmp_path) -> None:
+    experiment = preferring(tiny, "lora").with_(
+        {"training.max_steps": 2, "training.eval_every": 1, "tokenizer.decoder_max_len": 16}
+    )
+    metrics = run(RunRequest(experiment, cpu, tmp_path)).metrics
+    assert 0 <= metrics["eval_reward_accuracy"] <= 1
+    assert metrics["untrained_loss"] == pytest.approx(metrics["baseline_loss"], abs=1e-4)
+    assert {"test_reward_accuracy", "eval_reward_margin", "baseline_reward_accuracy"} <= {*metrics}
+    told = (tmp_path / "run.log").read_text(encoding="utf-8")
+    assert "pairs have an answer of more than tokenizer.decoder_max_len=16" in told
+
+
+def test_the_reference_is_the_model_at_its_beginning_whatever_is_learned(tiny, cpu) -> None:
+    family = load_family(preferring(tiny, "lora"))
+    corpus = load_corpus(family, notify=silent)
+    model = family.load_model(corpus.tokenizer, cpu).eval()
+    batches = family.batches(corpus.tokenizer, model)
+    batch = batches.collate([corpus.train[row] for row in range(4)])
+    objective = family.objective(model, corpus.train)
+    # At the beginning both are the same model: no reward, and log 2 as loss.
+    start = objective(model(**batches.inputs(batch)), batches.targets(batch))
+    assert float(start.detach()) == pytest.approx(0.693147, abs=1e-5)
+    torch.autograd.backward(start)
+    optimizer = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad], lr=1e-2)
+    optimizer.step()
+    assert float(objective(model(**batches.inputs(batch)), batches.targets(batch)).detach()) < 0.69
+    for place in range(4):
+        row = corpus.train[place]
+        answers = (row["input_ids"], row["rejected_ids"])
+        with model.disable_adapter():
+            off = [log_p(model, ids, row["prompt_length"]) for ids in answers]
+        on = [log_p(model, ids, row["prompt_length"]) for ids in answers]
+        assert row["reference"] == pytest.approx(off, abs=1e-3)
+        assert row["reference"] != pytest.approx(on, abs=1e-3)
+
+
+def test_the_loss_of_a_batch_is_that_of_plain_logits(tiny, cpu) -> None:
+    family = load_family(preferring(tiny, beta=0.5))
+    corpus = load_corpus(family, notify=silent)
+    model = family.load_model(corpus.tokenizer, cpu).eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.02 * torch.randn_like(weight))
+    batches = family.batches(corpus.tokenizer, model)
+    rows = [corpus.train[row] for row in range(3)]
+    batch = batches.collate(rows)
+    found = family.objective(model, corpus.train)(model(**batches.inputs(batch)), batches.targets(batch))
+    expected = 0.0
+    for row in rows:
+        sides = [log_p(model, row[name], row["prompt_length"]) for name in ("input_ids", "rejected_ids")]
+        ahead = (sides[0] - row["reference"][0]) - (sides[1] - row["reference"][1])
+        expected -= float(functional.logsigmoid(torch.tensor(0.5 * ahead, dtype=torch.float64))) / 3
+    assert float(found.detach()) == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_reference_is_computed_once_and_found_again_for_any_beta(tiny, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("DURE_CACHE", str(tmp_path))
+    told: list[str] = []
+    first = load_corpus(load_family(preferring(tiny), told.append), notify=silent)
+    assert sum("reference model is loaded" in line for line in told) == 1
+    again = load_corpus(load_family(preferring(tiny, beta=0.7), told.append), notify=silent)
+    assert sum("reference model is loaded" in line for line in told) == 1
+    assert again.dev["reference"][:] == first.dev["reference"][:]
+    other = preferring(tiny).with_({"experiment.seed": 7})
+    drawn = load_corpus(load_family(other, told.append), notify=silent)
+    assert sum("reference model is loaded" in line for line in told) == 2
+    assert drawn.dev["reference"][:] != first.dev["reference"][:]
+    simpo = load_corpus(load_family(preferring(tiny, method="simpo"), told.append), notify=silent)
+    assert sum("reference model is loaded" in line for line in told) == 2
+    assert "reference" not in simpo.train.column_names
+
+
+def test_the_same_answer_twice_is_told_and_options_of_single_answers_are_refused(tiny, tmp_path) -> None:
+    with (tmp_path / "train.csv").open("w", encoding="utf-8", newline="") as file:
+        rows = [("가나다", "라", "마"), ("바사아", "자", " 자 ")]
+        csv.writer(file).writerows([("prompt", "chosen", "rejected"), *rows])
+    told: list[str] = []
+    data = {"data.train": str(tmp_path / "train.csv"), "data.dev": None}
+    load_corpus(load_family(preferring(tiny, method="simpo").with_(data), told.append), notify=silent)
+    assert any("1 pairs have the same answer twice" in line and "row 2" in line for line in told)
+    for option in ({"packing": False}, {"validate": "text"}, {"margin": 1.0}):
+        with pytest.raises(UserError, match=r"not for pairs|DPO has none"):
+            load_family(preferring(tiny, **option))
+
+
+def test_the_sample_corpus_has_one_right_summary_and_the_same_for_one_seed() -> None:
+    sizes = {"num_train": 60, "num_dev": 6, "num_test": 6}
+    corpus = preference_corpus(**sizes)
+    rows = [row for split in corpus.values() for row in split]
+    assert len({row.chosen for row in rows}) == len({row.prompt for row in rows}) == len(rows)
+    assert all(row.chosen != row.rejected for row in rows)
+    assert {row.wrong for row in corpus["dev"]} == {"person", "thing", "outcome"}
+    assert preference_corpus(**sizes) == corpus
+    assert preference_corpus(seed=7, **sizes) != corpus

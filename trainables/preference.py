@@ -1,0 +1,348 @@
+"""Preferences: a decoder-only model that learns which of two answers is the better one, by DPO or SimPO."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from functools import cache
+from math import log
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import datasets
+import numpy as np
+import torch
+from peft import PeftModel
+from pydantic import Field, model_validator
+from torch.nn.functional import logsigmoid, softplus
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from dure.config.scalars import Float
+from dure.config.schema import Experiment, Profile
+from dure.data.batching import length_order
+from dure.data.collating import Batch, Row, moved
+from dure.data.tables import Role, Table
+from dure.family import Features, Rows
+from dure.files import hash_of
+from dure.metrics.metric import Metric
+from dure.modeling.disagreement import of_coins
+from dure.modeling.objectives import IGNORED, Objective
+from dure.runtime.placement import recognised_profile
+from trainables._summaries import decoded
+from trainables.causal import Causal, CausalOptions, _until_end
+from trainables.causal.packing import Conversations
+from trainables.causal.turns import Layout
+from trainables.samples.preferences import Preference as SampleRow
+from trainables.samples.preferences import preference_corpus
+
+Method = Literal["dpo", "simpo"]
+
+_OF_TEXTS = (
+    "rows",
+    "packing",
+    "batch_counts",
+    "pack_tokens",
+    "loss",
+    "validates",
+    "rouge_tokenizer",
+    "rouge_markers",
+)
+"""Options of instruction fine-tuning that pairs have no use for."""
+
+
+class PreferenceOptions(CausalOptions):
+    """What ``task:`` of preference learning may say: how prompts are rendered, as in causal, and how pairs are learned."""
+
+    method: Method = "dpo"
+    """``dpo`` (Rafailov et al. 2023) keeps near the model that training begins with; ``simpo`` needs no reference."""
+    beta: Annotated[Float, Field(gt=0.0)] = 0.1
+    """Scale of rewards: what a difference of log-probabilities counts."""
+    margin: Annotated[Float, Field(ge=0.0)] = 0.0
+    """By how much SimPO wants the better answer's reward ahead (its gamma)."""
+    validates: Literal["text", "loss"] = Field(default="loss", alias="validate")
+    """Pairs are validated by their loss, the accuracy and the margin of rewards."""
+
+    @model_validator(mode="after")
+    def _fits_pairs(self) -> Self:
+        given = [name for name in _OF_TEXTS if name in self.model_fields_set]
+        if given:
+            raise ValueError(
+                f"{given[0].replace('validates', 'validate')} is for single answers, and not for pairs"
+            )
+        if self.margin and self.method == "dpo":
+            raise ValueError("margin is SimPO's; DPO has none")
+        return self
+
+
+class Pairs(Conversations):
+    """Of n pairs the n better answers, then the n others, each after its prompt and padded; pairs are never parted."""
+
+    def collate(self, rows: Sequence[Row]) -> Batch:
+        """Return one batch: 2n sequences, or n prompts where the rows have no answers."""
+        better = list(rows)
+        if "rejected_ids" not in rows[0]:
+            return super().collate(better)
+        others = [
+            {
+                "input_ids": row["rejected_ids"],
+                "prompt_length": row["prompt_length"],
+                "learned": row["rejected_learned"],
+            }
+            for row in rows
+        ]
+        batch = super().collate([*better, *others])
+        batch["held"] = type(batch["held"])(better)
+        if "reference" in rows[0]:
+            batch["reference"] = torch.tensor([row["reference"] for row in rows], dtype=torch.float32)
+        return batch
+
+    def num_rows(self, batch: Batch) -> int:
+        """Return the number of pairs."""
+        return len(batch["held"].rows)
+
+    def prompts(self, batch: Batch) -> Batch:
+        """Return each prompt once, padded at the left."""
+        return {name: value[: self.num_rows(batch)] for name, value in super().prompts(batch).items()}
+
+    def targets(self, batch: Batch) -> Any:
+        """Return the target ids of all answers, shape (2n, tokens), and what the reference gives them, shape (n, 2)."""
+        if "targets" not in batch:
+            return None
+        return {"ids": batch["targets"], "reference": batch.get("reference")}
+
+
+class PairLosses(Objective):
+    """The logistic loss of rewards, -log sigmoid(reward of the better - reward of the other - margin), mean over pairs.
+
+    With log p summed over an answer's tokens, its reward is beta * (log p - log p of the reference) in DPO (Rafailov et
+    al. 2023, arXiv 2305.18290, equation 7), and beta / tokens * log p in SimPO (Meng et al. 2024, arXiv 2405.14734,
+    equation 6). With smoothing e a pair counts with 1 - e as it is and with e turned around (Mitchell 2023, cDPO).
+
+    Logits are losses of target tokens, shape (2n, tokens, 2), as :func:`trainables.causal.likelihood.score_targets` has
+    them; labels are from :class:`Pairs`.
+    """
+
+    def __init__(
+        self, method: Method, beta: float, margin: float = 0.0, label_smoothing: float = 0.0
+    ) -> None:
+        self.method, self.beta, self.margin, self.label_smoothing = method, beta, margin, label_smoothing
+
+    def count(self, labels: Any) -> torch.Tensor:
+        """Return the number of pairs."""
+        return torch.tensor(len(labels["ids"]) / 2)
+
+    def total(self, logits: torch.Tensor, labels: Any) -> torch.Tensor:
+        """Return the loss summed over pairs."""
+        ahead = self.ahead(logits, labels) - self.margin
+        smooth = self.label_smoothing
+        return -((1 - smooth) * logsigmoid(ahead) + smooth * logsigmoid(-ahead)).sum()
+
+    def disagreement(self, first: torch.Tensor, second: torch.Tensor, labels: Any) -> torch.Tensor:
+        """Return the divergence of the probabilities of the better answer, summed over pairs."""
+        return of_coins(self.ahead(first, labels), self.ahead(second, labels)).sum()
+
+    def row_losses(self, logits: torch.Tensor, labels: Any) -> torch.Tensor:
+        """Return of every pair the loss, whether the better answer is ahead (half of it for a tie), by how much; and 1s."""
+        ahead = self.ahead(logits.float(), labels)
+        right = (ahead > 0).float() + (ahead == 0).float() / 2
+        return torch.stack(
+            [-logsigmoid(ahead - self.margin), right, ahead, *torch.ones(3, len(ahead)).to(ahead)], dim=1
+        )
+
+    def mean_losses(self, sums: torch.Tensor) -> dict[str, float]:
+        """Return the means over pairs: the loss, the reward accuracy and the reward margin."""
+        loss, right, ahead, pairs, *_ = sums.tolist()
+        return {"loss": loss / pairs, "reward_accuracy": right / pairs, "reward_margin": ahead / pairs}
+
+    def ahead(self, logits: torch.Tensor, labels: Any) -> torch.Tensor:
+        """Return by how much the better answer's reward is larger, shape (n,)."""
+        rewards = -logits[..., 0].sum(dim=1)
+        if self.method == "simpo":
+            rewards = rewards / (labels["ids"] != IGNORED).sum(dim=1).clamp(min=1)
+        better, other = rewards.chunk(2)
+        ahead = better - other
+        if self.method == "dpo":
+            reference = labels["reference"]
+            ahead = ahead - (reference[:, 0] - reference[:, 1])
+        return self.beta * ahead
+
+
+class Preference(Causal):
+    """Learns from pairs of answers to a prompt which is the better one, and answers prompts."""
+
+    options_section = PreferenceOptions
+    options: PreferenceOptions
+
+    def __init__(self, experiment: Experiment, *args: Any) -> None:
+        super().__init__(experiment, *args)
+        self.roles = (
+            Role("id", "id", required=False, is_id=True),
+            Role("text", "prompt", is_input=True),
+            Role("chosen", "chosen"),
+            Role("rejected", "rejected"),
+        )
+        self.metrics = (
+            Metric("eval_reward_accuracy", "max", "share"),
+            Metric("eval_reward_margin", "max"),
+        )
+        self._reference: PreTrainedModel | None = None
+
+    def sample(self, split: str) -> list[dict[str, str]]:
+        """Return the embedded Korean dialogues, each with its summary and one that tells something wrong."""
+        rows = map(asdict, _preferences()[split])
+        return [
+            {"text": row.pop("prompt"), **{name: row[name] for name in ("id", "chosen", "rejected")}}
+            for row in rows
+        ]
+
+    def survey(self, tables: Mapping[str, Table]) -> None:
+        """Tell pairs of which neither answer is the better one."""
+        for table in tables.values():
+            if {"chosen", "rejected"} <= {*table.dataset.column_names}:
+                pairs = zip(table.dataset["chosen"][:], table.dataset["rejected"][:], strict=True)
+                same = [row for row, (one, other) in enumerate(pairs) if one.strip() == other.strip()]
+                if same:
+                    self.notify(
+                        f"{table.source}: {len(same):,} pairs have the same answer twice, which teaches nothing; "
+                        f"the first is {table.place(same[0])}"
+                    )
+
+    def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
+        """Load the model, which answers as the experiment says and scores answers; the reference has done its part."""
+        self._reference = None
+        return super().load_model(tokenizer, profile)
+
+    def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Features:
+        """Encode prompts with both answers, and keep what the reference model gives these when DPO asks for it.
+
+        So the reference is computed once for each row, and found again in the cache with it.
+        """
+        asked = [self.framing.turns(self.layout, {"text": text}) for text in rows["text"]]
+        chat = self._chat(tokenizer)
+        is_paired = {"chosen", "rejected"} <= {*rows}
+        better = chat.encode(asked, rows["chosen"] if is_paired else None)
+        features: Features = {
+            "input_ids": [row.ids for row in better],
+            "length": [len(row.ids) for row in better],
+            "prompt_length": [row.prompt_length for row in better],
+            "truncated": [row.is_cut for row in better],
+        }
+        if is_paired:
+            others = chat.encode(asked, rows["rejected"])
+            features |= {
+                "learned": [row.learned for row in better],
+                "answer_is_cut": [
+                    one.is_answer_cut or other.is_answer_cut
+                    for one, other in zip(better, others, strict=True)
+                ],
+                "rejected_ids": [row.ids for row in others],
+                "rejected_learned": [row.learned for row in others],
+                "length": [
+                    max(len(one.ids), len(other.ids)) for one, other in zip(better, others, strict=True)
+                ],
+                "truncated": [one.is_cut or other.is_cut for one, other in zip(better, others, strict=True)],
+            }
+            if self.options.method == "dpo":
+                features["reference"] = self._references(features, tokenizer)
+        if "id" in rows:
+            features["id"] = list(rows["id"])
+        return features
+
+    def encoding_key(self) -> Mapping[str, Any]:
+        """Return what decides the ids, and with DPO what decides the reference; beta and the margin are no part of it."""
+        experiment = self.experiment
+        key = {**super().encoding_key(), "family": "preference-1"}
+        key["task"] = {
+            name: value for name, value in experiment.task.items() if name not in ("beta", "margin")
+        }
+        if self.options.method == "simpo":
+            return key
+        return key | {
+            "model": experiment.model.model_dump(mode="json"),
+            "weights": _weights_of(experiment.model.checkpoint),
+            "precision": experiment.training.precision,
+            "seed": experiment.experiment.seed,
+            "rehearsal": experiment.rehearsal.model_dump(mode="json")
+            if experiment.rehearsal.enabled
+            else None,
+        }
+
+    def batches(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Pairs:
+        """Put both answers of a pair into one batch."""
+        multiple = 8 if torch.cuda.is_available() else 1
+        return Pairs(int(tokenizer.pad_token_id or 0), multiple_of=multiple)
+
+    def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> Any:
+        """The loss of pairs."""
+        said = self.options
+        return PairLosses(said.method, said.beta, said.margin, self.experiment.objective.label_smoothing)
+
+    def training_rows(self, train: datasets.Dataset) -> datasets.Dataset:
+        """Return the pairs as they are, and tell of how many an answer is cut."""
+        cut = sum(train["answer_is_cut"][:])
+        if cut:
+            self.notify(
+                f"{cut:,} of {len(train):,} pairs have an answer of more than tokenizer.decoder_max_len="
+                f"{self.experiment.tokenizer.decoder_max_len} tokens, which is compared up to there"
+            )
+        return train
+
+    def baseline(
+        self, tokenizer: PreTrainedTokenizerBase, train: datasets.Dataset, dev: datasets.Dataset
+    ) -> dict[str, float]:
+        """Score a model that gives both answers of every pair the same reward."""
+        loss = float(softplus(torch.tensor(self.options.margin))) if self.options.margin else log(2)
+        return {"eval_reward_accuracy": 0.5, "eval_reward_margin": 0.0, "eval_loss": loss}
+
+    def predictions(
+        self, answers: torch.Tensor, batch: Batch, tokenizer: PreTrainedTokenizerBase
+    ) -> list[dict[str, Any]]:
+        """Return the answer to every prompt."""
+        ends = self._chat(tokenizer).end_ids
+        rows = [_until_end(row, ends) for row in answers.numpy()]
+        return [{"answer": text} for text in decoded(tokenizer, rows, self.experiment.tokenizer)]
+
+    def _layout(self) -> Layout:
+        return "pairs"
+
+    @torch.no_grad()
+    def _references(self, features: Features, tokenizer: PreTrainedTokenizerBase) -> list[list[float]]:
+        """Return log p of both answers of every pair by the model that training begins with, its adapters off."""
+        if self._reference is None:
+            profile, _ = recognised_profile()
+            self.notify(
+                "the reference model is loaded: what it gives the answers is computed once, and kept in the cache"
+            )
+            self._reference = super().load_model(tokenizer, profile).eval()
+            if not getattr(self._reference, "is_quantized", False):
+                self._reference.to(torch.device(profile.device))
+        model = self._reference
+        batches = self.batches(tokenizer, model)
+        training = self.experiment.training
+        at_once = training.eval_batch_size or training.batch_size
+        found = np.zeros((len(features["length"]), 2), dtype=np.float32)
+        order = length_order(features["length"])
+        with model.disable_adapter() if isinstance(model, PeftModel) else nullcontext():
+            for start in range(0, len(order), at_once):
+                rows = order[start : start + at_once]
+                batch = batches.collate(
+                    [{name: values[row] for name, values in features.items()} for row in rows]
+                )
+                outputs = model(**batches.inputs(moved(batch, model.device)))
+                found[rows] = -outputs["logits"][..., 0].float().sum(dim=1).reshape(2, -1).T.cpu().numpy()
+        return found.tolist()
+
+
+@cache
+def _preferences() -> dict[str, list[SampleRow]]:
+    """Write the embedded corpus once in a process."""
+    return preference_corpus()
+
+
+@cache
+def _weights_of(checkpoint: str) -> list[str]:
+    """Return the hashes of the weights in a checkpoint's folder; none for one of the hub, which its revision names."""
+    folder = Path(checkpoint)
+    files = [*folder.glob("*.safetensors"), *folder.glob("*.bin")] if folder.is_dir() else []
+    return [hash_of(file) for file in sorted(files)]

@@ -1,0 +1,133 @@
+"""The sample corpus of preferences: a dialogue, its summary, and one that tells a person, a thing or the outcome wrong.
+
+Both summaries are written by the grammar of the dialogues, so that neither is worse as a text: which is right, only the
+dialogue says.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dure.errors import UserError
+from trainables.samples.corpus_files import write_corpus
+from trainables.samples.korean import Noun
+from trainables.samples.scenario import Ending
+from trainables.samples.story import Story, draw_story, summarise
+from trainables.samples.telling import tell
+
+MAX_PREFERENCES = 20_000
+"""The most rows of one corpus: far below the number of stories, so that drawing new ones stays fast."""
+
+
+@dataclass(frozen=True)
+class Preference:
+    """One row of the corpus.
+
+    Attributes:
+        id: The row's id, such as ``train_0``.
+        prompt: A dialogue, one turn per line.
+        chosen: Its summary.
+        rejected: A summary that tells one thing wrong.
+        wrong: What that is: ``person``, ``thing`` or ``outcome``.
+    """
+
+    id: str
+    prompt: str
+    chosen: str
+    rejected: str
+    wrong: str
+
+
+def preference_corpus(
+    *, seed: int = 42, num_train: int = 2600, num_dev: int = 200, num_test: int = 200
+) -> dict[str, list[Preference]]:
+    """Write the corpus: all dialogues and all summaries that are right are different, within and among splits.
+
+    Args:
+        seed: The same seed gives the same corpus, in every process and on every machine.
+        num_train: Number of training rows.
+        num_dev: Number of rows to validate on.
+        num_test: Number of rows to test on.
+
+    Returns:
+        The splits ``train``, ``dev`` and ``test``; each mistake in a third of the rows.
+
+    Raises:
+        UserError: A number is negative, or they are more than :data:`MAX_PREFERENCES` together.
+    """
+    sizes = {"train": num_train, "dev": num_dev, "test": num_test}
+    if min(sizes.values()) < 0 or sum(sizes.values()) > MAX_PREFERENCES:
+        raise UserError(
+            f"the sizes are {sizes}",
+            where="sample corpus",
+            expected=f"numbers from 0 on, together at most {MAX_PREFERENCES}",
+        )
+    rng = random.Random(seed)
+    seen: set[str] = set()
+    return {split: _split(rng, split, size, seen) for split, size in sizes.items()}
+
+
+def write_preferences(
+    folder: Path, *, seed: int = 42, num_train: int = 2600, num_dev: int = 200, num_test: int = 200
+) -> dict[str, Path]:
+    """Write the corpus as CSV files with the columns id, prompt, chosen, rejected; ``test.csv`` has no chosen one.
+
+    Returns:
+        The paths by name: ``train``, ``dev``, ``test`` and ``test_reference`` (id, chosen).
+
+    Raises:
+        UserError: The folder cannot be written to; and see :func:`preference_corpus`.
+    """
+    corpus = preference_corpus(seed=seed, num_train=num_train, num_dev=num_dev, num_test=num_test)
+    columns = ("id", "prompt", "chosen", "rejected")
+    return write_corpus(folder, corpus, columns, id_column="id", truth="chosen")
+
+
+def _split(rng: random.Random, split: str, size: int, seen: set[str]) -> list[Preference]:
+    rows: list[Preference] = []
+    mistakes = list(_MISTAKES)
+    while len(rows) < size:
+        wrong = mistakes[len(rows) % len(mistakes)]
+        story = draw_story(rng)
+        prompt, chosen = tell(story), summarise(story)
+        rejected = summarise(_MISTAKES[wrong](rng, story))
+        # A summary need not name what was changed.
+        if rejected == chosen or prompt in seen or chosen in seen:
+            continue
+        seen.update((prompt, chosen))
+        rows.append(Preference(f"{split}_{len(rows)}", prompt, chosen, rejected, wrong))
+    return rows
+
+
+def _other_person(rng: random.Random, story: Story) -> Story:
+    """The one who asks and the one who is asked change their places."""
+    return replace(story, layout=replace(story.layout, asker_first=not story.layout.asker_first))
+
+
+def _other_thing(rng: random.Random, story: Story) -> Story:
+    """One thing, place or time is another one of its kind; who speaks keeps the name."""
+    pools = {
+        name: pool
+        for names, pool in story.scenario.slots.items()
+        for name in names.replace("<", " ").split()
+        if name != "name"
+    }
+    name = rng.choice(sorted(pools))
+    others = [noun for noun in pools[name] if noun != story.facts[name]]
+    return replace(story, facts=story.facts | {name: Noun(rng.choice(others))}) if others else story
+
+
+def _other_outcome(rng: random.Random, story: Story) -> Story:
+    """The request ends otherwise."""
+    endings = [ending for ending in Ending if ending is not story.ending]
+    return replace(story, ending=rng.choice(endings), third=False)
+
+
+_MISTAKES: dict[str, Callable[[random.Random, Story], Story]] = {
+    "person": _other_person,
+    "thing": _other_thing,
+    "outcome": _other_outcome,
+}

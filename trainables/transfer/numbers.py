@@ -1,0 +1,102 @@
+"""Numbers as targets: read from a table, and judged by correlation and squared error."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dure.data.fields import CellReader
+from dure.errors import UserError
+from dure.metrics.metric import Metric
+
+METRICS = (Metric("eval_pearson", "max"), Metric("eval_spearman", "max"), Metric("eval_mse", "min"))
+"""Figures of predicted numbers."""
+
+_USUAL_SPREAD = (0.03, 30.0)
+"""Standard deviations of targets that a head, which begins near 0, comes to at usual learning rates."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class NumberReader(CellReader):
+    """Reads one finite number."""
+
+    def read(self, text: str) -> str:
+        """Return the number as it is written, without space around it."""
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise UserError(
+                f"holds '{text.strip()[:40]}'", expected="a number, such as 3.5 (task.target: number)"
+            )
+        return text.strip()
+
+
+def number_report(truth: Sequence[float] | Floats, predicted: Sequence[float] | Floats) -> dict[str, float]:
+    """Compare predicted numbers with the true ones.
+
+    Returns:
+        ``pearson`` (product-moment correlation), ``spearman`` (that of the ranks, equal numbers sharing the mean of
+        theirs) and ``mse`` (mean squared error). Where one side is constant nothing correlates with it: both are 0.
+
+    Raises:
+        UserError: There is no row, or the two do not pair up.
+    """
+    from scipy.stats import rankdata
+
+    true, guessed = (np.asarray(side, dtype=np.float64) for side in (truth, predicted))
+    if len(true) != len(guessed):
+        raise UserError(f"{len(guessed)} predictions do not pair up with {len(true)} numbers")
+    if not len(true):
+        raise UserError("there is no prediction to score")
+    return {
+        "pearson": _correlation(true, guessed),
+        "spearman": _correlation(rankdata(true), rankdata(guessed)),
+        "mse": float(np.square(true - guessed).mean()),
+    }
+
+
+def _correlation(first: Floats, second: Floats) -> float:
+    """Return the product-moment correlation (Pearson 1895); 0 where a side is constant."""
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return 0.0
+    a, b = first - first.mean(), second - second.mean()
+    # Each side by itself, so that no square of a very small or large number is lost.
+    return float(np.clip(a / np.linalg.norm(a) @ (b / np.linalg.norm(b)), -1.0, 1.0))
+
+
+def trivial_numbers(train: Floats, dev: Floats) -> dict[str, float]:
+    """Score the mean of the training rows as the prediction of every row, as validation names the figures.
+
+    Among constants it has the least squared error on the rows that it is of.
+    """
+    report = number_report(dev, np.full(len(dev), train.mean()))
+    return {**{f"eval_{name}": value for name, value in report.items()}, "eval_loss": report["mse"]}
+
+
+def told_of(cells: Sequence[str]) -> str:
+    """Return what the user should know about the numbers of a training table, in one line.
+
+    Raises:
+        UserError: All are the same, so that there is nothing to learn.
+    """
+    values = np.array(cells, dtype=np.float64)
+    if np.ptp(values) == 0:
+        raise UserError(
+            f"every row has the number {values[0]:g}",
+            where="data.train, role 'label'",
+            expected="at least two different numbers",
+            hint="data.columns.label=COLUMN names the column to read",
+        )
+    spread = float(values.std())
+    line = f"numbers from {values.min():g} to {values.max():g}, mean {values.mean():.4g}, standard deviation {spread:.3g}"
+    if not _USUAL_SPREAD[0] <= spread <= _USUAL_SPREAD[1]:
+        line += "; a head begins near 0 and learns numbers about 1 apart best: rescale the column"
+    return line

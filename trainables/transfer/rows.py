@@ -1,0 +1,53 @@
+"""Batches of texts and of pairs, which are told apart where the model has token types for that."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedModel
+
+from dure.data.collating import Batch, ClassRows, PaddedRows, Row, padded
+from trainables.transfer.pairs import TYPES
+
+
+class TypedRows(PaddedRows):
+    """Padded rows, with the token types of pairs for a model that reads them.
+
+    Args:
+        pad_token_id: Fills inputs.
+        typed: Whether the model reads token types; see :func:`has_types`.
+        multiple_of: Lengths are rounded up to a multiple of it.
+    """
+
+    def __init__(self, pad_token_id: int, *, typed: bool, multiple_of: int = 1) -> None:
+        super().__init__(pad_token_id, multiple_of=multiple_of)
+        self.typed = typed
+
+    def collate(self, rows: Sequence[Row]) -> Batch:
+        """Return one batch; ``token_type_ids`` of pairs are of shape (rows, longest)."""
+        batch = super().collate(rows)
+        if self.typed and TYPES in rows[0]:
+            batch[TYPES] = padded([row[TYPES] for row in rows], 0, multiple_of=self.multiple_of)
+        return batch
+
+
+class TypedClassRows(TypedRows, ClassRows):
+    """Such rows whose label is the id of a class."""
+
+
+class NumberRows(TypedRows):
+    """Padded rows whose label is a number."""
+
+    def labels(self, values: Sequence[float]) -> Batch:
+        """Return labels of shape (rows,)."""
+        return {"labels": torch.tensor(values, dtype=torch.float32)}
+
+
+def has_types(model: PreTrainedModel) -> bool:
+    """Return whether a model tells a second text by its token type.
+
+    RoBERTa has a single type, whatever its tokenizer says (KLUE's is BERT's, which says 1 for the second text);
+    DistilBERT and ModernBERT take none, DeBERTa ignores them.
+    """
+    return (getattr(model.config, "type_vocab_size", None) or 0) > 1
