@@ -118,11 +118,13 @@ class Summarization(Family):
         import torch
 
         from dure.data.collating import TextPairs
+        from dure.modeling.costs import target_cost
 
         return TextPairs(
             int(tokenizer.pad_token_id or 0),
             lambda labels: model.prepare_decoder_input_ids_from_labels(labels=labels),
             multiple_of=8 if torch.cuda.is_available() else 1,
+            target_cost=target_cost(model),
         )
 
     def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> TokenCrossEntropy:

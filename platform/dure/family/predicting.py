@@ -123,7 +123,9 @@ def generated(model: PreTrainedModel, prompts: Batch, **options: Any) -> torch.T
 
     A decoder-only model gives the prompt back with what it generates; that is cut off.
     """
-    ids: torch.Tensor = model.generate(**prompts, **options)
+    from dure.modeling.decoding import generate
+
+    ids = generate(model, prompts, **options)
     return ids if model.config.is_encoder_decoder else ids[:, prompts["input_ids"].shape[1] :]
 
 

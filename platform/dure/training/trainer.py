@@ -141,7 +141,7 @@ class ModelTrainer:
                 self.worker.notify,
             ),
             stopping=stopping_of(experiment, self.worker),
-            sampler=sampler_of(experiment, train_dataset),
+            sampler=sampler_of(experiment, train_dataset, self.recovery.batches),
             r_drop=experiment.objective.r_drop,
             average=average,
             rate_factors=rate_factors_of(experiment, self.model),
