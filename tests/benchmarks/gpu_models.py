@@ -10,6 +10,7 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
+from torch import nn
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
@@ -23,6 +24,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from dure.modeling.tokens import state_real_tying
 from tests.benchmarks.throughput import DECODER_MAX_LEN, ENCODER_MAX_LEN, VOCABULARY, rows, tokenizer
 from trainables.red_heart.model import PRESETS, RedHeartConfig, RedHeartModel
 
@@ -41,6 +43,7 @@ class Kind:
         num_rows: Rows to train on.
         experiment: What the experiment says of family, task and metric.
         is_full_length: Whether all rows are of the greatest length, in place of DialogSum's.
+        is_untied: Whether the output layer has weights of its own, whatever the configuration says.
     """
 
     model_class: type[PreTrainedModel]
@@ -49,6 +52,7 @@ class Kind:
     num_rows: int
     experiment: Mapping[str, Any]
     is_full_length: bool = False
+    is_untied: bool = False
 
     @property
     def is_seq2seq(self) -> bool:
@@ -67,7 +71,12 @@ class Kind:
         """Build the model with random weights on a device."""
         torch.manual_seed(42)
         with torch.device(device):
-            return self.model_class(self.config)
+            model = self.model_class(self.config)
+        if self.is_untied:
+            output = model.get_output_embeddings()
+            output.weight = nn.Parameter(output.weight.detach().clone())
+            state_real_tying(model)
+        return model
 
     def save(self, folder: Path, device: str) -> None:
         """Save the model in bf16 with a tokenizer, as a checkpoint to adapt."""
@@ -127,8 +136,9 @@ def _mt5(small: bool) -> Kind:
             "num_heads": 4,
             "vocab_size": VOCABULARY,
         }
-    config = MT5Config(**sizes, decoder_start_token_id=0, tie_word_embeddings=False)
-    return Kind(MT5ForConditionalGeneration, config, *_rows(small, 16), _SUMMARIES)
+    config = MT5Config(**sizes, decoder_start_token_id=0)
+    # Built from a configuration mT5 is tied, which its checkpoints are not.
+    return Kind(MT5ForConditionalGeneration, config, *_rows(small, 16), _SUMMARIES, is_untied=True)
 
 
 def _kobart(small: bool) -> Kind:

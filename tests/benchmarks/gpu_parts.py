@@ -17,7 +17,6 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
@@ -27,10 +26,8 @@ from statistics import median
 from typing import Any
 
 import torch
-from torch.nn import functional
 
-from dure.modeling.objectives import TokenCrossEntropy
-from dure.modeling.output_layer import deferred
+from dure.errors import RunError
 from dure.training.memory import release
 from dure.training.oom import forget, is_out_of_memory
 from tests.benchmarks.gpu import SHARES
@@ -40,15 +37,16 @@ from tests.benchmarks.gpu_training import (
     adapted,
     dure_trainer,
     hf_trainer,
+    layer_alone,
     measured,
     packing_trainer,
     synchronize,
     useful_flops,
 )
-from tests.benchmarks.output_layer import Head
 
 Row = dict[str, Any]
 _MB = 2**20
+_NO_MEMORY = "out of memory"
 _CARD_OF_8_GB = 7.5e9
 """Bytes that the allocator may take of a card of 8 GB; the rest is the driver's."""
 
@@ -117,7 +115,8 @@ def in_turn(
     """
     found: dict[str, list[Measured]] = {name: [] for name in ways}
     failed: dict[str, str] = {}
-    longest, broken = 0.0, None
+    longest = 0.0
+    broken: Exception | None = None
     for repeat in range(1 if bench.is_small else repeats):
         for place, (name, train) in enumerate(ways.items()):
             runs_left = (repeats - repeat) * len(ways) - place
@@ -128,9 +127,9 @@ def in_turn(
                 found[name].append(train(0.02 if bench.is_small else min(10.0, 0.5 * bench.left / runs_left)))
             except Exception as error:  # whatever one way does not manage, the others may
                 failed[name] = _first_line(error)
-                if not is_out_of_memory(error):
+                if failed[name] != _NO_MEMORY:
                     traceback.print_exc()
-                    broken = broken or RuntimeError(f"{name}: {failed[name]}")
+                    broken = RuntimeError(f"{name}: {failed[name]}")
                 forget(error.__traceback__)
             longest = max(longest, time.monotonic() - began)
             yield _row(bench, name, found, failed, flops)
@@ -141,8 +140,9 @@ def in_turn(
 
 
 def _first_line(error: BaseException) -> str:
-    if is_out_of_memory(error):
-        return "out of memory"
+    # dure's trainer tries again, and gives up in words of its own.
+    if is_out_of_memory(error) or (isinstance(error, RunError) and _NO_MEMORY in str(error)):
+        return _NO_MEMORY
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
 
 
@@ -176,11 +176,10 @@ def against_hf(name: str, bench: Bench) -> Iterator[Row]:
     """Train one model by dure and by a plain Hugging Face loop."""
     kind = bench.kind(name)
     flops = useful_flops(kind, bench.device, 2 if bench.is_small else 8)
+    makers = {"dure": dure_trainer, "Hugging Face": hf_trainer}
     ways = {
-        "dure": lambda seconds: measured(partial(dure_trainer, kind, bench.device), bench.device, seconds),
-        "Hugging Face": lambda seconds: measured(
-            partial(hf_trainer, kind, bench.device), bench.device, seconds
-        ),
+        name: partial(measured, partial(make, kind, bench.device), bench.device)
+        for name, make in makers.items()
     }
     for row in in_turn(bench, ways, flops=flops):
         yield row | {"batch_size": kind.batch_size}
@@ -195,51 +194,13 @@ def output_layer(bench: Bench) -> Iterator[Row]:
         made.hf.parts.objective.takes_projected = False
         return made
 
-    ways = {
-        "mT5-base, in chunks": partial(dure_trainer, kind, bench.device),
-        "mT5-base, whole": whole,
-    }
+    ways = {"mT5-base, in chunks": partial(dure_trainer, kind, bench.device), "mT5-base, whole": whole}
     yield from in_turn(
         bench, {name: partial(measured, make, bench.device) for name, make in ways.items()}, repeats=1
     )
     sizes = (64, 32, 500) if bench.is_small else (2048, 768, 250_112)
     for way in ("in chunks", "whole", "linear_cross_entropy"):
-        yield {"case": f"alone, {way}"} | _layer_alone(way, bench.device, *sizes)
-
-
-def _layer_alone(way: str, device: str, tokens: int, width: int, vocabulary: int) -> Row:
-    """Compute the loss of an output layer and its gradients, in bf16; return time, memory and the loss."""
-    if way == "linear_cross_entropy" and not hasattr(functional, way):
-        return {"note": f"torch {torch.__version__} has no such function"}
-    release()
-    torch.manual_seed(0)
-    head = Head(width, vocabulary, is_trained=True).to(device)
-    hidden = torch.randn(1, tokens, width, device=device, requires_grad=True)
-    labels = torch.randint(0, vocabulary, (1, tokens), device=device)
-    seconds, loss = 0.0, float("nan")
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    for _ in range(3):  # the last counts
-        synchronize(device)
-        began = time.perf_counter()
-        with torch.autocast(device, torch.bfloat16):
-            if way == "linear_cross_entropy":
-                options = torch.nn.LinearCrossEntropyOptions()
-                value = functional.linear_cross_entropy(
-                    hidden[0].bfloat16(), head.lm_head.weight.bfloat16(), labels[0], options=options
-                )
-            else:
-                with deferred(head) if way == "in chunks" else nullcontext():
-                    outputs = head(hidden)
-                value = TokenCrossEntropy()(outputs, labels)
-        value.backward()
-        synchronize(device)
-        seconds, loss = time.perf_counter() - began, float(value.detach())
-        head.lm_head.weight.grad = hidden.grad = None
-    row: Row = {"milliseconds": seconds * 1000, "loss": loss, "note": f"loss {loss:.4f}"}
-    if device == "cuda":
-        row["allocated_mb"] = torch.cuda.max_memory_allocated() / _MB
-    return row
+        yield {"case": f"alone, {way}"} | layer_alone(way, bench.device, *sizes)
 
 
 def compiled(bench: Bench) -> Iterator[Row]:
@@ -283,16 +244,16 @@ def batch_sizes(bench: Bench) -> Iterator[Row]:
         kind = bench.kind("mT5-base").at_full_length(size)
         make = partial(dure_trainer, kind, bench.device, sections={"training": {"on_oom": "error"}})
         began = time.monotonic()
-        (row,) = [
-            *in_turn(
-                bench, {f"{size} rows": lambda _, make=make: measured(make, bench.device, 1.0)}, repeats=1
-            )
-        ][-1:]
+        (*_, row) = in_turn(bench, {f"{size} rows": partial(_for_a_second, make, bench.device)}, repeats=1)
         longest = time.monotonic() - began
         yield row
         if "tokens_per_second" not in row:
             return
         size *= 2
+
+
+def _for_a_second(make: Callable[[Path], Any], device: str, seconds: float) -> Measured:
+    return measured(make, device, min(1.0, seconds))
 
 
 def four_bit(bench: Bench) -> Iterator[Row]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import (
     DataCollatorForSeq2Seq,
@@ -23,10 +25,13 @@ from transformers import (
 
 from dure.config.schema import Experiment, Profile
 from dure.family import load_family
+from dure.modeling.objectives import TokenCrossEntropy
+from dure.modeling.output_layer import deferred
 from dure.runs.folder import RunFolder
 from dure.training.memory import release
 from dure.training.trainer import ModelTrainer
 from tests.benchmarks.gpu_models import Kind
+from tests.benchmarks.output_layer import Head
 from tests.benchmarks.throughput import tokenizer
 from trainables.red_heart.model import RedHeartModel
 
@@ -268,6 +273,41 @@ def useful_flops(kind: Kind, device: str, num_rows: int) -> float:
             model(**inputs).logits.float().sum().backward()
         flops += counter.get_total_flops()
     return flops / tokens
+
+
+def layer_alone(way: str, device: str, tokens: int, width: int, vocabulary: int) -> dict[str, Any]:
+    """Compute the loss of an output layer and its gradients, in bf16; return time, memory and the loss."""
+    if way == "linear_cross_entropy" and not hasattr(functional, way):
+        return {"note": f"torch {torch.__version__} has no such function"}
+    release()
+    torch.manual_seed(0)
+    head = Head(width, vocabulary, is_trained=True).to(device)
+    hidden = torch.randn(1, tokens, width, device=device, requires_grad=True)
+    labels = torch.randint(0, vocabulary, (1, tokens), device=device)
+    seconds, loss = 0.0, float("nan")
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    for _ in range(3):  # the last counts
+        synchronize(device)
+        began = time.perf_counter()
+        with torch.autocast(device, torch.bfloat16):
+            if way == "linear_cross_entropy":
+                options = torch.nn.LinearCrossEntropyOptions()
+                value = functional.linear_cross_entropy(
+                    hidden[0].bfloat16(), head.lm_head.weight.bfloat16(), labels[0], options=options
+                )
+            else:
+                with deferred(head) if way == "in chunks" else nullcontext():
+                    outputs = head(hidden)
+                value = TokenCrossEntropy()(outputs, labels)
+        value.backward()
+        synchronize(device)
+        seconds, loss = time.perf_counter() - began, float(value.detach())
+        head.lm_head.weight.grad = hidden.grad = None
+    row: dict[str, Any] = {"milliseconds": seconds * 1000, "loss": loss, "note": f"loss {loss:.4f}"}
+    if device == "cuda":
+        row["allocated_mb"] = torch.cuda.max_memory_allocated() / _MB
+    return row
 
 
 def synchronize(device: str) -> None:
