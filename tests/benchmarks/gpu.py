@@ -59,7 +59,7 @@ SHARES = {
 }
 """The parts in their order, and what each gets of the time, in relation; what one leaves, the following share."""
 FULL_SECONDS, QUICK_SECONDS = 460, 150
-_SECONDS_TO_START, _GRACE = 60, 15
+_SECONDS_TO_START, _GRACE = 120, 15
 """What a process may take until its first word, and a part beyond its time, before it is ended."""
 COLUMNS = {
     "tokens_per_second": ("tokens/s", 0),
@@ -202,7 +202,8 @@ def shown(found: Found, seconds: float) -> Table:
         figures = ("–" if row.get(key) is None else f"{row[key]:,.{COLUMNS[key][1]}f}" for key in columns)
         table.add_row(row["part"], row["case"], *figures, row.get("note", ""))
     for part, reason in found.skipped.items():
-        table.add_row(part, "skipped", *("" for _ in columns), reason)
+        is_begun = any(row["part"] == part for row in rows)
+        table.add_row(part, "not finished" if is_begun else "skipped", *("" for _ in columns), reason)
     return table
 
 

@@ -20,6 +20,7 @@ from tests.benchmarks.gpu_training import useful_flops
 ABSENT = ("ray", "optuna", "deepspeed", "bitsandbytes", "wandb", "kiwipiepy")
 
 
+@pytest.mark.heavy
 def test_it_runs_in_miniature_without_anything_optional(tmp_path) -> None:
     blocked = f"import sys\nsys.modules.update(dict.fromkeys({ABSENT}))\n"
     (tmp_path / "sitecustomize.py").write_text(blocked, encoding="utf-8")
