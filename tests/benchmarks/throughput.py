@@ -40,9 +40,12 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
 )
+from transformers.trainer_pt_utils import LengthGroupedSampler as HuggingFaceSampler
 
 from dure.config import load_profile
 from dure.config.schema import Experiment
+from dure.data.batching import LengthGroupedSampler, Targets
+from dure.modeling.costs import target_cost
 from dure.runs.folder import RunFolder
 from dure.training.trainer import ModelTrainer
 from trainables.summarization import Summarization
@@ -175,14 +178,45 @@ def samples_per_second(way: str, dataset: datasets.Dataset) -> float:
         return len(dataset) / (time.process_time() - start)
 
 
+def positions(dataset: datasets.Dataset) -> dict[str, tuple[int, int]]:
+    """Return the positions of inputs and of targets that ways compute in an epoch, padding included."""
+    inputs = np.array(dataset["length"][:])
+    targets = np.array([len(row) for row in dataset["labels"][:]])
+    grouped = HuggingFaceSampler(
+        BATCH_SIZE, lengths=inputs.tolist(), generator=torch.Generator().manual_seed(42)
+    )
+    orders = {
+        "Hugging Face grouped": list(grouped),
+        "bare sorted loop": np.argsort(inputs).tolist(),
+        "dure, by inputs alone": list(LengthGroupedSampler(inputs, BATCH_SIZE, 42)),
+        "dure": list(LengthGroupedSampler(inputs, BATCH_SIZE, 42, Targets(targets, target_cost(model())))),
+    }
+    batches = {
+        way: [order[start : start + BATCH_SIZE] for start in range(0, len(order), BATCH_SIZE)]
+        for way, order in orders.items()
+    }
+    return {
+        way: tuple(
+            sum(int(lengths[batch].max()) * len(batch) for batch in each) for lengths in (inputs, targets)
+        )
+        for way, each in batches.items()
+    }
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure all ways in turn and print table and JSON."""
     parser = argparse.ArgumentParser(description="Training throughput of five ways to pad")
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS[2:]))
+    parser.add_argument("--positions", action="store_true", help="count padded positions, and train nothing")
     options = parser.parse_args(arguments)
     dataset = rows(options.rows)
+    if options.positions:
+        print(
+            json.dumps({"benchmark": "positions", "rows": options.rows, "ways": positions(dataset)}, indent=2)
+        )
+        return
     speeds: dict[str, list[float]] = {way: [] for way in options.ways}
     for repeat in range(options.repeats):
         for way in options.ways:

@@ -64,6 +64,10 @@ class Family(ABC):
     validates: ClassVar[Literal["logits", "text", "loss"]] = "logits"
     """What validation computes for :meth:`compute_metrics` beside the loss; with ``loss`` there is nothing more."""
 
+    converts: ClassVar[tuple[str, ...] | None] = None
+    """Words by which a file of an older system says that it is of this family; none where it takes what no other does,
+    and None where it takes no such file."""
+
     takes_class_weights: ClassVar[bool] = False
     """Whether :meth:`objective` honours ``objective.class_weights``; a family that cannot refuses the option."""
 
@@ -121,6 +125,13 @@ class Family(ABC):
 
         Raises:
             UserError: A table is not what the family needs.
+        """
+
+    def check_targets(self, table: Table) -> None:  # noqa: B027  # most families have no closed set of targets
+        """Look at a table that a model which :meth:`load_exported` gave is to be scored on.
+
+        Raises:
+            UserError: It has a target that the model does not know, such as another class.
         """
 
     def load_tokenizer(self, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
@@ -285,7 +296,17 @@ def load_family(experiment: Experiment, notify: Notify = logger.info) -> Family:
     Raises:
         UserError: The module cannot be imported, or does not define exactly one family.
     """
-    name = experiment.family
+    family = family_class(experiment.family)(experiment, notify)
+    _check_metrics(family, experiment.family)
+    return family
+
+
+def family_class(name: str) -> type[Family]:
+    """Import the family of a module by its dotted name.
+
+    Raises:
+        UserError: The module cannot be imported, or does not define exactly one family.
+    """
     if name.startswith("."):
         raise UserError(
             f"'{name}' is no module name",
@@ -321,9 +342,7 @@ def load_family(experiment: Experiment, notify: Notify = logger.info) -> Family:
             expected="exactly one subclass of Family",
             hint=f"{families[0].__name__} lacks {', '.join(lacking)}" if lacking else None,
         )
-    family = found[0](experiment, notify)
-    _check_metrics(family, name)
-    return family
+    return found[0]
 
 
 def directed(metric: Metric, higher_is_better: bool | None) -> Metric:

@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from dure.config.loading import check_reading, load_record
 from dure.config.schema import Profile
 from dure.data.fields import roles_to_predict
 from dure.data.sources import files_of
-from dure.data.tables import Role, Table, columns_of, read_table
+from dure.data.tables import Role, Table, columns_of, read_table, table_from_rows
 from dure.data.writing import check_output, write_rows
 from dure.errors import UserError
 from dure.events import Notify
@@ -163,15 +164,10 @@ def predict_file(
     check_files(runs, source, output, overrides=overrides, force=force)
     parts = []
     for place, run in enumerate(runs):
-
-        def advance(rows: int, total: int, before: int = place) -> None:
-            progress(before * total + rows, len(runs) * total)
-
-        # What is told of the table is told once.
-        roles, table, family, predictions = _predicted(
-            run, source, overrides, profile, advance, notify if place == 0 else lambda message: None
-        )
-        parts.append(predictions)
+        heard = notify if place == 0 else _silent
+        family, roles, table = _read(run, source, overrides, heard)
+        advance = partial(_advance, progress, place, len(runs), table.num_rows)
+        parts.append(_predictions(family, run, table, profile, advance, heard))
     predictions = parts[0] if len(parts) == 1 else family.combine(parts)
     ids = {role.name: role.column for role in roles if role.is_id and role.name in table.dataset.column_names}
     write_rows(output, [*ids.values(), *predictions[0]], _with_left_out(table, list(ids), predictions))
@@ -232,20 +228,82 @@ def _check_is_finished(run: Path) -> None:
         )
 
 
-def _predicted(
-    run: Path,
-    source: str,
-    overrides: Sequence[str],
+def predict_texts(
+    runs: Sequence[Path],
+    texts: Sequence[str | Mapping[str, str]],
+    *,
     profile: Profile,
-    advance: Callable[[int, int], None],
+    progress: Callable[[int, int], None],
     notify: Notify,
-) -> tuple[Sequence[Role], Table, Family, list[dict[str, Any]]]:
-    import torch
+) -> list[dict[str, Any]]:
+    """Predict texts with the final models of runs, and return what is predicted of each, in their order.
 
-    from dure.family.saved_model import read_model
+    Args:
+        runs: Folders of runs of one family; several predict together.
+        texts: One text for every row; or for families that read several, a mapping from role to text.
+        profile: The machine.
+        progress: Gets rows done and rows in all, over all models.
+        notify: Gets one-line messages.
 
-    folder = RunFolder(run)
-    experiment = load_record(folder.experiment, overrides)
+    Raises:
+        UserError: A folder holds no finished run, there is no text, or the family reads several texts in a row.
+    """
+    for run in runs:
+        _check_is_finished(run)
+    if not texts:
+        raise UserError("there is no text to predict", where="--text", expected="a text at least")
+    parts = []
+    for place, run in enumerate(runs):
+        family = load_family(load_record(RunFolder(run).experiment), notify)
+        table = _table_of_texts(family, texts)
+        advance = partial(_advance, progress, place, len(runs), table.num_rows)
+        parts.append(_predictions(family, run, table, profile, advance, notify if place == 0 else _silent))
+    return parts[0] if len(parts) == 1 else family.combine(parts)
+
+
+def _table_of_texts(family: Family, texts: Sequence[str | Mapping[str, str]]) -> Table:
+    """Return texts as a table.
+
+    Raises:
+        UserError: A row lacks a text that the family reads, or holds nothing.
+    """
+    inputs = [role for role in family.roles if role.is_input]
+    needed = [role.name for role in inputs if role.required]
+    rows = []
+    for number, text in enumerate(texts, start=1):
+        if isinstance(text, str) and len(needed) > 1:
+            raise UserError(
+                f"a row of {family.experiment.family} has {len(needed)} texts: {', '.join(needed)}",
+                where=f"text {number}",
+                expected="a table, or from Python a mapping with these keys for every row",
+                hint="dure predict RUN TABLE -o FILE",
+            )
+        row = {(needed or [inputs[0].name])[0]: text} if isinstance(text, str) else dict(text)
+        if strange := sorted(row.keys() - {role.name for role in inputs}):
+            raise UserError(
+                f"'{strange[0]}' is no text that {family.experiment.family} reads",
+                where=f"text {number}",
+                expected=f"keys {', '.join(role.name for role in inputs)}",
+            )
+        rows.append(row)
+    return table_from_rows(rows, "the texts", inputs, cache_folder(), family.experiment.data)
+
+
+def _silent(message: str) -> None:
+    """Tell nobody: what is told of the rows is told once."""
+
+
+def _advance(
+    progress: Callable[[int, int], None], place: int, num_models: int, num_rows: int, rows: int
+) -> None:
+    progress(place * num_rows + rows, num_models * num_rows)
+
+
+def _read(
+    run: Path, source: str, overrides: Sequence[str], notify: Notify
+) -> tuple[Family, Sequence[Role], Table]:
+    """Read a table to predict as the family of a run wants it."""
+    experiment = load_record(RunFolder(run).experiment, overrides)
     family = load_family(experiment, notify)
     data = experiment.data
     roles = roles_to_predict(family.roles, data.columns, columns_of(source, data), notify)
@@ -259,7 +317,18 @@ def _predicted(
     )
     for message in table.messages():
         notify(message)
-    model, tokenizer = read_model(family, folder.final_model)
+    return family, roles, table
+
+
+def _predictions(
+    family: Family, run: Path, table: Table, profile: Profile, advance: Callable[[int], None], notify: Notify
+) -> list[dict[str, Any]]:
+    """Predict the rows of a table with the final model of a run; ``advance`` gets the rows done so far."""
+    import torch
+
+    from dure.family.saved_model import read_model
+
+    model, tokenizer = read_model(family, RunFolder(run).final_model)
     model.to(torch.device(profile.device))
     encoded = encode_split(family, tokenizer, table, notify=notify).dataset
     done = 0
@@ -267,9 +336,9 @@ def _predicted(
     def count(rows: int) -> None:
         nonlocal done
         done += rows
-        advance(done, len(encoded))
+        advance(done)
 
-    return roles, table, family, predict_rows(family, model, tokenizer, encoded, progress=count)
+    return predict_rows(family, model, tokenizer, encoded, progress=count)
 
 
 def _is_id(name: str, roles: Sequence[Role]) -> bool:

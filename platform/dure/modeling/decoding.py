@@ -18,6 +18,8 @@ from transformers.generation import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
+from dure.modeling.beams import BeamSearch
+
 _ROW_BY_ROW = (
     ForcedBOSTokenLogitsProcessor,
     ForcedEOSTokenLogitsProcessor,
@@ -46,13 +48,40 @@ def generate(model: PreTrainedModel, prompts: dict[str, Any], **options: Any) ->
         options: More for ``model.generate``, such as ``encoder_outputs``.
     """
     config = model.generation_config
-    is_greedy = (
-        model.config.is_encoder_decoder and (config.num_beams or 1) == 1 and not (config.do_sample or False)
+    is_plain = (
+        model.config.is_encoder_decoder and not config.do_sample and (config.num_return_sequences or 1) == 1
     )
-    if is_greedy and not options.get("synced_gpus"):
-        options["custom_generate"] = _greedy
+    if is_plain and not options.get("synced_gpus"):
+        options["custom_generate"] = _by_rows
     ids: torch.Tensor = model.generate(**prompts, **options)
     return ids
+
+
+def _by_rows(
+    model: Any,
+    input_ids: torch.Tensor,
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: StoppingCriteriaList,
+    generation_config: Any,
+    **kwargs: Any,
+) -> torch.Tensor:
+    """Generate greedily or with beams, as transformers does where rows cannot leave."""
+    beams = generation_config.num_beams or 1
+    can_leave = all(isinstance(each, _ROW_BY_ROW) for each in logits_processor) and kwargs.get("use_cache")
+    if not can_leave:
+        theirs = model._sample if beams == 1 else model._beam_search
+        ids: torch.Tensor = theirs(
+            input_ids,
+            logits_processor=logits_processor,
+            stopping_criteria=stopping_criteria,
+            generation_config=generation_config,
+            **kwargs,
+        )
+        return ids
+    if beams > 1:
+        search = BeamSearch(model, input_ids, generation_config, stopping_criteria)
+        return search.search(input_ids, logits_processor, kwargs, _of_rows)
+    return _greedy(model, input_ids, logits_processor, stopping_criteria, generation_config, kwargs)
 
 
 def _greedy(
@@ -61,18 +90,9 @@ def _greedy(
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config: Any,
-    **kwargs: Any,
+    kwargs: dict[str, Any],
 ) -> torch.Tensor:
     """Take the likeliest token of every row, as transformers' ``_sample`` does, until the row has ended."""
-    if not all(isinstance(each, _ROW_BY_ROW) for each in logits_processor) or not kwargs.get("use_cache"):
-        ids: torch.Tensor = model._sample(
-            input_ids,
-            logits_processor=logits_processor,
-            stopping_criteria=stopping_criteria,
-            generation_config=generation_config,
-            **kwargs,
-        )
-        return ids
     places = torch.arange(len(input_ids), device=input_ids.device)
     ended: list[tuple[torch.Tensor, torch.Tensor]] = []
     outputs = model._prefill(input_ids, generation_config, kwargs, is_first_iteration=True)

@@ -135,13 +135,13 @@ class TokenCrossEntropy(Objective):
     ) -> torch.Tensor:
         """Return the divergence of the distributions over the vocabulary, summed over real tokens."""
         is_real = labels != IGNORED
-        if isinstance(first, Projected) and isinstance(second, Projected):
-            return sum_over_tokens(
-                lambda one, other, _: of_classes(one, other).sum(),
-                [at(first, is_real), at(second, is_real)],
-                labels[is_real],
-            )
-        return of_classes(first[is_real], second[is_real]).sum()
+        if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+            return of_classes(first[is_real], second[is_real]).sum()
+        return sum_over_tokens(
+            lambda one, other, _: of_classes(one, other).sum(),
+            [at(each, is_real) for each in (first, second) if isinstance(each, Projected)],
+            labels[is_real],
+        )
 
     def row_losses(self, logits: torch.Tensor | Projected, labels: torch.Tensor) -> torch.Tensor:
         """Return for every row the summed plain cross entropy, and the number of real tokens."""

@@ -162,7 +162,8 @@ def deferred(model: nn.Module, tokens_at_once: int | None = None) -> Iterator[No
         model: The model, not wrapped for several workers. One without an output layer stays as it is.
         tokens_at_once: Tokens of a chunk; when not given, as many as make logits of a size that suits the device.
     """
-    module = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    known: Any = model
+    module = known.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     if module is None:
         yield
         return
@@ -207,8 +208,8 @@ def sum_over_tokens(term: Term, logits: Sequence[Projected], labels: torch.Tenso
     total = hidden[0].new_zeros((), dtype=torch.float32)
     for rows in slices:
         total += made.add(rows, labels[rows])
-    loss: torch.Tensor = _WithGradients.apply(total, [*made.sums.values()], *made.sums)
-    return loss
+    apply: Callable[..., torch.Tensor] = _WithGradients.apply
+    return apply(total, [*made.sums.values()], *made.sums)
 
 
 def each_token(term: Term, logits: Projected, labels: torch.Tensor) -> torch.Tensor:
@@ -362,7 +363,7 @@ class _WithGradients(torch.autograd.Function):
         return value.clone()
 
     @staticmethod
-    def backward(ctx: Any, of_value: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, of_value: torch.Tensor) -> Any:
         """Give the gradients away; a second time there are none."""
         gradients, ctx.gradients = ctx.gradients, None
         return None, None, *(gradient.mul_(of_value.to(gradient.dtype)) for gradient in gradients)

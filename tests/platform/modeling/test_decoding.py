@@ -18,6 +18,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "limited": {"min_length": 6, "max_length": 20},
     "no_repeat": {"no_repeat_ngram_size": 2, "repetition_penalty": 1.3},
     "beams": {"num_beams": 3, "length_penalty": 0.7, "no_repeat_ngram_size": 3, "early_stopping": True},
+    "beams_to_the_end": {"num_beams": 4, "early_stopping": False, "min_length": 5, "length_penalty": 1.5},
+    "beams_exhausted": {"num_beams": 2, "early_stopping": "never", "length_penalty": -0.5},
     "looks_at_inputs": {"encoder_no_repeat_ngram_size": 2},
 }
 
@@ -53,6 +55,24 @@ def test_ids_are_those_of_transformers(kind: str, settings: str) -> None:
         shared = generate(model, prompts, encoder_outputs=encoded(model, prompts))
     assert torch.equal(found, expected)
     assert torch.equal(shared, expected)
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_rows_whose_beams_are_settled_are_not_computed(early: bool) -> None:
+    ends = {"eos_token_id": [1, *range(10, 30)]}
+    model = model_of("t5", {"num_beams": 3, "early_stopping": early, **ends})
+    prompts = prompts_of(model, rows=20)
+    computed = []
+    model.get_decoder().register_forward_hook(
+        lambda module, args, kwargs, output: computed.append(len(output.last_hidden_state)), with_kwargs=True
+    )
+    with torch.no_grad():
+        expected = model.generate(**prompts)
+        theirs, computed[:] = sum(computed), []
+        found = generate(model, prompts)
+    assert torch.equal(found, expected)
+    assert computed == sorted(computed, reverse=True)
+    assert sum(computed) < theirs
 
 
 def test_rows_that_have_ended_are_not_computed() -> None:
