@@ -122,7 +122,10 @@ class Worker:
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            self._lines.put(line)
+            if line.startswith("{"):
+                self._lines.put(line)
+            else:  # what packages print while they are imported
+                sys.stderr.write(line)
         self._lines.put(None)
 
     def next(self, seconds: float) -> dict[str, Any] | None:
