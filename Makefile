@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 # deepspeed compiles its kernels when they are first needed, never at installation.
 export DS_BUILD_OPS := 0
 
-.PHONY: setup run check test test-slow lint bench faults clean
+.PHONY: setup run check test test-slow lint docs bench faults clean
 
 setup: $(INSTALLED)
 
@@ -37,6 +37,10 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Strict: a broken link or an unknown reference is an error. Begins at docs/_build/index.html.
+docs: setup
+	$(BIN)/python -m sphinx -W --keep-going -n -q docs docs/_build
+
 bench: setup
 	$(BIN)/python -m tests.benchmarks.start
 	$(BIN)/python -m tests.benchmarks.output_layer
@@ -52,4 +56,4 @@ faults: setup
 	$(BIN)/python -m tests.faults
 
 clean:
-	rm -rf $(VENV) outputs .pytest_cache .mypy_cache .ruff_cache dist
+	rm -rf $(VENV) outputs docs/_build docs/reference .pytest_cache .mypy_cache .ruff_cache dist

@@ -19,6 +19,9 @@ from types import ModuleType
 _YOUNG, _OLD = 100_000, 50
 """New containers before the young are collected (Python: 700), and collections before older ones are (10)."""
 
+_usual: list[int] = []
+"""Thresholds of the collector before they were raised."""
+
 
 class _WithoutBitsandbytes(MetaPathFinder):
     """Hides bitsandbytes from peft while that is imported; peft looks for it again when it puts in adapters.
@@ -41,14 +44,19 @@ class _WithoutBitsandbytes(MetaPathFinder):
 def import_fast() -> None:
     """Let the imports that follow in this process be fast; called before anything heavy is imported.
 
-    Garbage is collected less often from here on, and what lives at the end of the process is not looked through.
+    Garbage is collected less often until :func:`collect_as_usual`, and what lives at the end of the process is not looked
+    through.
     """
+    _usual[:] = gc.get_threshold()
     gc.set_threshold(_YOUNG, _OLD, _OLD)
     atexit.register(gc.freeze)
     sys.meta_path.insert(0, _WithoutBitsandbytes())
 
 
-@cache
-def spare_imported() -> None:
-    """Let no later collection look through what is imported by now, which is hundreds of thousands of objects."""
-    gc.freeze()
+def collect_as_usual() -> None:
+    """Collect garbage as often as before :func:`import_fast`; called before a training begins.
+
+    Where tensors hang in circles, rare collections would let memory grow.
+    """
+    if _usual:
+        gc.set_threshold(*_usual)

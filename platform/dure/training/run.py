@@ -22,7 +22,7 @@ from dure.family import Family, load_family
 from dure.family.corpus import Corpus, load_corpus
 from dure.family.predicting import Reported, predict_rows, read_answers, write_predictions
 from dure.files import json_lines, write_json, write_text
-from dure.imports import spare_imported
+from dure.imports import collect_as_usual
 from dure.metrics.metric import definitions
 from dure.modeling.weights import load_weights
 from dure.runs.disk import DiskRoom, is_disk_full
@@ -109,7 +109,7 @@ def run(request: RunRequest, *, rank: int = 0, num_workers: int = 1) -> RunResul
         UserError: The experiment, its data or its checkpoint is wrong.
         RunError: Training failed; the result on disk says so.
     """
-    spare_imported()
+    collect_as_usual()
     folder = request.folder()
     folder.path.mkdir(parents=True, exist_ok=True)
     if rank == 0:

@@ -50,7 +50,7 @@ def trained(tiny, cpu, tmp_path_factory):
             "data.on_overlap": "warn",
         }
     )
-    base = base.with_({"rehearsal.max_steps": 24, "data.max_train_rows": None, "data.max_dev_rows": None})
+    base = base.with_({"data.max_train_rows": None, "data.max_dev_rows": None})
     asked = {
         "clean": ("clean", "few", 8, range(1, 6)),
         "noisy": ("noisy", "few", 8, range(1, 6)),
