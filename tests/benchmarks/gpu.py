@@ -18,7 +18,8 @@ there.
 * ``compile``, ``packing``: with and without.
 * ``batch sizes``: rows of full length, 1, 2, 4 … at once, until memory or time is over.
 * ``4-bit``: LoRA on 4-bit weights and on bf16.
-* ``offload``: the 730M model with its optimizer in the computer's memory, the card held to 8 GB.
+* ``offload``: the 730M model with its optimizer in the computer's memory, the card held to 8 GB. DeepSpeed compiles that
+  optimizer when it is first used; where this takes longer than the part, ``--parts offload`` gives it all the time.
 
 The parts run in a process beside this one. Each has a share of the time and ends with it; when one fails or takes the
 process down, another process goes on with the next, and what was measured stays. The table goes to stderr, the JSON to
@@ -183,6 +184,9 @@ def follow(worker: Worker, parts: Sequence[str], found: Found) -> list[str]:
     except queue.Empty:
         worker.process.kill()
         reason = "stopped: it did not end within its time"
+    except BaseException:
+        worker.process.kill()
+        raise
     code = worker.end()
     reason = reason or f"its process ended with code {code}"
     if part:

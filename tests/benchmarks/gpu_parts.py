@@ -176,7 +176,7 @@ def against_hf(name: str, bench: Bench) -> Iterator[Row]:
     """Train one model by dure and by a plain Hugging Face loop."""
     kind = bench.kind(name)
     flops = useful_flops(kind, bench.device, 2 if bench.is_small else 8)
-    makers = {"dure": dure_trainer, "Hugging Face": hf_trainer}
+    makers: dict[str, Callable[..., Any]] = {"dure": dure_trainer, "Hugging Face": hf_trainer}
     ways = {
         name: partial(measured, partial(make, kind, bench.device), bench.device)
         for name, make in makers.items()
@@ -191,10 +191,14 @@ def output_layer(bench: Bench) -> Iterator[Row]:
 
     def whole(folder: Path) -> Any:
         made = dure_trainer(kind, bench.device, folder)
-        made.hf.parts.objective.takes_projected = False
+        objective: Any = made.hf.parts.objective
+        objective.takes_projected = False
         return made
 
-    ways = {"mT5-base, in chunks": partial(dure_trainer, kind, bench.device), "mT5-base, whole": whole}
+    ways: dict[str, Callable[[Path], Any]] = {
+        "mT5-base, in chunks": partial(dure_trainer, kind, bench.device),
+        "mT5-base, whole": whole,
+    }
     yield from in_turn(
         bench, {name: partial(measured, make, bench.device) for name, make in ways.items()}, repeats=1
     )
