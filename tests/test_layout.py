@@ -30,6 +30,7 @@ ROOMS = (
     "jobs",
     "preflight",
     "epochs",
+    "exports",
     "studies",
     "api",
     "resume_check",

@@ -59,6 +59,7 @@ class Summarization(Family):
         Role("target", "summary"),
     )
     predicts = validates = "text"
+    exports = ("transformers", "adapter", "onnx", "ctranslate2")
     metrics = (
         *(Metric(f"eval_{name}", "max", "percent" if name == "rouge_sum" else "share") for name in _ROUGE),
         Metric("eval_num_empty_predictions", "min", "count"),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from dure.config.loading import check_reading, load_record
+from dure.config.loading import check_reading
 from dure.config.schema import Profile
 from dure.data.batching import length_order
 from dure.data.collating import Batch, moved
@@ -19,9 +19,9 @@ from dure.data.tables import Role, Table, columns_of, read_table
 from dure.data.writing import check_output, write_rows
 from dure.errors import UserError
 from dure.events import Notify
-from dure.family import Family, load_family
+from dure.family import Family
 from dure.family.corpus import Corpus, Tested, cache_folder, encode_split
-from dure.family.saved_model import read_model
+from dure.family.run_weights import RunWeights, weights_at
 from dure.runs.folder import PREDICTED, PROBABILITY, ROW, RunFolder
 
 if TYPE_CHECKING:
@@ -85,10 +85,11 @@ def predict_file(
     progress: Callable[[int, int], None],
     notify: Notify,
 ) -> dict[str, Any]:
-    """Predict the rows of a table with the final models of runs, and write them in the table's order.
+    """Predict the rows of a table with the models of runs, and write them in the table's order.
 
     Args:
-        runs: Folders of runs of one family; several, such as the folds of a cross-validation, predict together.
+        runs: Folders of runs of one family, or files of their weights; several, such as the folds of a
+            cross-validation, predict together.
         source: Table with the family's input columns, and ids if it has them.
         output: File to write: the id column under its own name, then the family's predictions. Rows that are skipped
             stand there with their ids and without a prediction.
@@ -106,8 +107,7 @@ def predict_file(
             written or is there, or the family's predictions cannot be put together.
     """
     check_reading(overrides, with_columns=True)
-    for run in runs:
-        _check_is_finished(run)
+    origins = [weights_at(run) for run in runs]
     files = files_of(source)
     if output.exists() and any(output.samefile(file) for file in files):
         raise UserError(
@@ -117,14 +117,14 @@ def predict_file(
         )
     check_output(output, force=force)
     parts = []
-    for place, run in enumerate(runs):
+    for place, origin in enumerate(origins):
 
         def advance(rows: int, total: int, before: int = place) -> None:
             progress(before * total + rows, len(runs) * total)
 
         # What is told of the table is told once.
         roles, table, family, predictions = _predicted(
-            run, source, overrides, profile, advance, notify if place == 0 else lambda message: None
+            origin, source, overrides, profile, advance, notify if place == 0 else lambda message: None
         )
         parts.append(predictions)
     predictions = parts[0] if len(parts) == 1 else family.combine(parts)
@@ -134,7 +134,7 @@ def predict_file(
         "rows": len(predictions),
         "skipped": len(table.left_out),
         "output": str(output),
-        "models": [str(RunFolder(run).final_model) for run in runs],
+        "models": [str(each.file or RunFolder(each.run).final_model) for each in origins],
     }
 
 
@@ -154,30 +154,16 @@ def _with_left_out(
         yield [*(each.ids.get(role, "") for role in ids), *nothing]
 
 
-def _check_is_finished(run: Path) -> None:
-    folder = RunFolder(run)
-    if not folder.experiment.is_file() or not folder.final_model.is_dir():
-        inside = sorted(path.parent.name for path in run.glob("*/final_model")) if run.is_dir() else []
-        raise UserError(
-            "this is no folder of a finished run",
-            where=str(run),
-            expected="a folder with experiment.yaml and final_model/",
-            hint=f"one of its experiments: {', '.join(inside)}" if inside else None,
-        )
-
-
 def _predicted(
-    run: Path,
+    origin: RunWeights,
     source: str,
     overrides: Sequence[str],
     profile: Profile,
     advance: Callable[[int, int], None],
     notify: Notify,
 ) -> tuple[Sequence[Role], Table, Family, list[dict[str, Any]]]:
-    folder = RunFolder(run)
-    experiment = load_record(folder.experiment, overrides)
-    family = load_family(experiment, notify)
-    data = experiment.data
+    family = origin.family(notify, overrides)
+    data = family.experiment.data
     roles = roles_to_predict(family.roles, data.columns, columns_of(source, data), notify)
     table = read_table(
         source,
@@ -189,7 +175,9 @@ def _predicted(
     )
     for message in table.messages():
         notify(message)
-    model, tokenizer = read_model(family, folder.final_model)
+    if origin.file is not None:
+        notify(f"predicting with {origin.words}")
+    model, tokenizer = origin.read(family, profile, notify)
     model.to(torch.device(profile.device))
     encoded = encode_split(family, tokenizer, table, notify=notify).dataset
     done = 0

@@ -18,6 +18,8 @@ STUDY_FILE = "study.yaml"
 """What a study is, in its folder."""
 EVENTS_FILE = "events.jsonl"
 """What a run or study said while it went on, in its folder."""
+CROSSOVER_FILE = "crossover_final.pth"
+"""Weights that won a crossover: those of the modules' best epochs, or of the baseline that beat them."""
 ROW = "row"
 """Column of ``predictions.csv``: number of the row in the checked table that it comes from, from 0."""
 PREDICTED = "predicted_"
@@ -119,6 +121,7 @@ class UnifiedFolder(RunFolder):
         self.log = path / "logs" / f"training_{self._stamp}.log"
         self.checkpoints = path / "checkpoints_final"
         self.metadata = self.checkpoints / "metadata.json"
+        self.crossover = self.checkpoints / CROSSOVER_FILE
 
     def epoch_file(self, epoch: int, learning_rate: float) -> Path:
         """Return the file of an epoch, such as ``checkpoint_epoch_0002_lr_0.000100_20261120_093000.pt``."""

@@ -11,6 +11,8 @@ from typing import Self
 
 import psutil
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
 
 _MB = 1024 * 1024
 _SECONDS_BETWEEN_LOOKS = 0.1
@@ -28,11 +30,14 @@ def release() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
+_WITHOUT_DATA = (FakeTensor, FunctionalTensor)
+
+
 def allocated_mb(device: str) -> float:
     """Return the memory that live tensors hold on a device, in MiB.
 
     On CUDA and MPS the allocator says; on the CPU the storages of all tensors that Python can reach are
-    added up, each once.
+    added up, each once. Those of a traced model hold nothing.
     """
     if device == "cuda":
         return float(torch.cuda.memory_allocated()) / _MB
@@ -41,7 +46,8 @@ def allocated_mb(device: str) -> float:
     storages = {}
     for candidate in gc.get_objects():
         # Some lazy module objects import things when asked for their class; the type is always safe.
-        if issubclass(type(candidate), torch.Tensor) and candidate.device.type == "cpu":
+        kind = type(candidate)
+        if issubclass(kind, torch.Tensor) and not issubclass(kind, _WITHOUT_DATA) and candidate.is_cpu:
             storage = candidate.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
     return float(sum(storages.values())) / _MB
