@@ -205,6 +205,11 @@ class OnnxEncoderDecoder(nn.Module, GenerationMixin):  # type: ignore[misc]  # t
         """Return what reads the text."""
         return self.encoder
 
+    @contextmanager
+    def _optimize_model_for_decode(self) -> Iterator[None]:
+        """Leave the graphs as they are."""
+        yield
+
     def can_generate(self) -> bool:
         """Return that it writes text."""
         return True

@@ -43,6 +43,7 @@ class RunResult:
         final_model_path: Folder of the final model, relative to the run's folder.
         seconds: Wall time of training and validation, over all resumptions.
         error: What went wrong, in one line, when it failed.
+        forecast: What was foretold at the start of memory, time and cost, to be held against what came.
     """
 
     name: str
@@ -52,6 +53,7 @@ class RunResult:
     final_model_path: str | None = None
     seconds: float = 0.0
     error: str | None = None
+    forecast: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as JSON-ready data."""
