@@ -43,7 +43,7 @@ def model_card(
         else f"Fine-tuned from `{experiment.model.checkpoint}`.",
         f"Made of {record.source}, by dure {record.dure_version}, as {record.format}"
         f"{f' in {record.quantization}' if record.quantization else ''} ({in_bytes(record.size_bytes)}). "
-        f"{_USE[record.format]} `dure predict` and `dure serve` take the folder too.",
+        f"{_USE[record.format]}",
         "## Agreement with the original",
         f"{agreement.sentence}. It predicted {record.rows_per_second:g} rows a second on a CPU, the original "
         f"{record.original_rows_per_second:g}.",

@@ -115,17 +115,22 @@ def trace_step(
                     return r_drop_loss(objective, r_drop, outputs, targets, items)
                 return objective(outputs, targets, items)
 
-        def step() -> None:
-            for _ in range(2 if accumulates else 1):
-                loss().backward()  # type: ignore[no-untyped-call]
+        def put_gradients() -> None:
+            for parameter in trained:
+                parameter.grad = torch.empty_like(parameter)
+
+        put_gradients()
+        optimizer.step()  # From here on it has its state.
+        optimizer.zero_grad()
+        if accumulates:
+            put_gradients()
+        held = [*fake.parameters(), *fake.buffers(), *inputs.values(), *_tensors(targets)]
+        held += [each.grad for each in trained if each.grad is not None]
+        with Operators([*held, *_tensors(list(optimizer.state.values()))]) as found:
+            loss().backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             optimizer.zero_grad()
-
-        step()  # From here on the optimizer has its state.
-        held = [*fake.parameters(), *fake.buffers(), *inputs.values(), *_tensors(targets)]
-        with Operators([*held, *_tensors(list(optimizer.state.values()))]) as found:
-            step()
     own = _bytes(fake.parameters()) + _bytes(fake.buffers())
     trained_bytes = _bytes(trained)
     average = sum(4 * each.numel() for each in trained) if averages else 0
@@ -135,7 +140,7 @@ def trace_step(
         moments=2 * trained_bytes,
         average=average,
         peak=found.peak - packed + average,
-        flops=found.flops // (2 if accumulates else 1),
+        flops=found.flops,
     )
 
 
