@@ -150,6 +150,18 @@ def cpu():
     return load_profile("cpu")
 
 
+@pytest.fixture(scope="session")
+def ray_address(tmp_path_factory):
+    """One Ray for the studies of many tests, which join it; a start of their own costs each of them ten seconds."""
+    from tests.platform.studies.two_nodes import several_nodes
+
+    with pytest.MonkeyPatch.context() as patch:
+        # What its processes inherit.
+        patch.setenv("DURE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        with several_nodes({"CPU": 2}, include_dashboard=True) as nodes:
+            yield nodes.address
+
+
 @pytest.fixture
 def shared_data():
     """Real public data beside the repository; tests that need it are skipped where it is not."""

@@ -15,6 +15,7 @@ ROOMS = (
     "errors",
     "signals",
     "files",
+    "imports",
     "config",
     "data",
     "metrics",

@@ -5,29 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache
-from typing import Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-import datasets
 import numpy
-import torch
 from pydantic import Field, model_validator
-from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
 from dure.config.scalars import Bool, Float, Text
 from dure.config.schema import Experiment, Profile
 from dure.config.section import Section
 from dure.data.cleaning import CleaningConfig, cleaned
-from dure.data.collating import LabelRows, PaddedRows, multi_hot
 from dure.data.labels import ClassIndex, check_classes, classes_of, labels_in
 from dure.data.tables import Table
 from dure.family import Features, Rows
 from dure.metrics.classification import multilabel_report, trivial_multilabel
 from dure.metrics.metric import Metric
-from dure.modeling.loading import load_model
-from dure.modeling.objectives import LabelCrossEntropy, Objective, balanced_weights
-from dure.modeling.task import classification
 from trainables.samples.emotions import Feeling, emotion_corpus
 from trainables.transfer import CLASS_METRICS, Transfer, classes_of_model
+
+if TYPE_CHECKING:
+    import datasets
+    import torch
+    from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
+
+    from dure.data.collating import PaddedRows
+    from dure.modeling.objectives import Objective
 
 _OVERALL = ("subset_accuracy", "micro_f1", "macro_f1")
 
@@ -57,6 +58,7 @@ class Emotion(Transfer):
 
     options_section = EmotionOptions
     options: EmotionOptions
+    converts = ("emotion",)
 
     def __init__(self, experiment: Experiment, *args: Any) -> None:
         super().__init__(experiment, *args)
@@ -89,6 +91,9 @@ class Emotion(Transfer):
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the encoder with a head over the emotions."""
+        from dure.modeling.loading import load_model
+        from dure.modeling.task import classification
+
         task = classification(self.classes, multi_label=self.options.multi_label)
         return load_model(task, self.experiment, profile, tokenizer, self.notify)
 
@@ -125,6 +130,10 @@ class Emotion(Transfer):
         """Pad to the longest row of the batch."""
         if self.separator is None:
             return super().batches(tokenizer, model)
+        import torch
+
+        from dure.data.collating import LabelRows
+
         multiple = 8 if torch.cuda.is_available() else 1
         return LabelRows(int(tokenizer.pad_token_id or 0), model.config.num_labels, multiple_of=multiple)
 
@@ -132,6 +141,9 @@ class Emotion(Transfer):
         """Cross entropy over emotions, or of yes and no for each; balanced when the experiment says so."""
         if self.separator is None:
             return super().objective(model, train)
+        from dure.data.collating import multi_hot
+        from dure.modeling.objectives import LabelCrossEntropy, balanced_weights
+
         settings = self.experiment.objective
         weights = None
         if settings.class_weights == "balanced":
@@ -148,6 +160,8 @@ class Emotion(Transfer):
         """Score the likeliest emotions, or all from the threshold on, over all and the figures of every one."""
         if self.separator is None:
             return super().compute_metrics(model, tokenizer, dataset)
+        import torch
+
         classes = classes_of_model(model)
 
         def score(prediction: EvalPrediction) -> dict[str, float]:
@@ -171,8 +185,23 @@ class Emotion(Transfer):
         """Score the most frequent emotion, or all as frequent as the threshold; as probabilities their shares."""
         if self.separator is None:
             return super().baseline(tokenizer, train, dev)
+        from dure.data.collating import multi_hot
+
         given, expected = (multi_hot(rows["labels"][:], len(self.classes)) for rows in (train, dev))
         return trivial_multilabel(given, expected, self.options.threshold)
+
+    def row_scores(
+        self, predictions: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[str]]
+    ) -> dict[str, list[float]]:
+        """Return whether the emotion of every row is right, or whether all of them are."""
+        if self.separator is None:
+            return super().row_scores(predictions, rows)
+        index = ClassIndex(self.classes)
+        given, true = (
+            [{index[label] for label in labels_in(cell, self.separator)} for cell in cells]
+            for cells in ([row["label"] for row in predictions], rows["label"])
+        )
+        return {"subset_accuracy": [float(one == other) for one, other in zip(given, true, strict=True)]}
 
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the probability of every emotion: of one among all, or of each by itself."""

@@ -7,34 +7,28 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy
-import torch
-from transformers import (
-    AutoModelForSeq2SeqLM,
-    AutoTokenizer,
-    EvalPrediction,
-    GenerationConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
 
 from dure.config.schema import Experiment, Profile
 from dure.config.section import Section
-from dure.data.collating import Batch, TextPairs
 from dure.data.encoding import token_ids
 from dure.data.tables import Role
 from dure.errors import UserError
 from dure.family import Family, Features, Rows
 from dure.metrics.metric import Metric
-from dure.metrics.rouge import rouge
+from dure.metrics.rouge import rouge, rouge_pairs
 from dure.metrics.tokenizers import TokenizerName, get_tokenizer
-from dure.modeling.loading import load_model, set_generation
-from dure.modeling.objectives import TokenCrossEntropy
-from dure.modeling.task import SEQ2SEQ
 from trainables.samples.dialogues import Dialogue, dialogue_corpus
+
+if TYPE_CHECKING:
+    import datasets
+    import torch
+    from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
+
+    from dure.data.collating import Batch, TextPairs
+    from dure.modeling.objectives import TokenCrossEntropy
 
 _ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_sum")
 _SENTENCE_END = re.compile(r"(?<=[.!?。])\s")
@@ -59,6 +53,7 @@ class Summarization(Family):
         Role("target", "summary"),
     )
     predicts = validates = "text"
+    converts = ()
     exports = ("transformers", "adapter", "onnx", "ctranslate2")
     metrics = (
         *(Metric(f"eval_{name}", "max", "percent" if name == "rouge_sum" else "share") for name in _ROUGE),
@@ -82,6 +77,9 @@ class Summarization(Family):
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the model, which generates as the experiment says."""
+        from dure.modeling.loading import load_model
+        from dure.modeling.task import SEQ2SEQ
+
         return load_model(SEQ2SEQ, self.experiment, profile, tokenizer, self.notify)
 
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Features:
@@ -119,6 +117,10 @@ class Summarization(Family):
 
     def batches(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> TextPairs:
         """Pad to the longest row of the batch."""
+        import torch
+
+        from dure.data.collating import TextPairs
+
         return TextPairs(
             int(tokenizer.pad_token_id or 0),
             lambda labels: model.prepare_decoder_input_ids_from_labels(labels=labels),
@@ -127,6 +129,8 @@ class Summarization(Family):
 
     def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> TokenCrossEntropy:
         """Cross entropy over the tokens of the summaries."""
+        from dure.modeling.objectives import TokenCrossEntropy
+
         return TokenCrossEntropy(self.experiment.objective.label_smoothing)
 
     def compute_metrics(
@@ -164,8 +168,29 @@ class Summarization(Family):
         """Return the summary of every row."""
         return [{"summary": text} for text in self._decoded(tokenizer, answers.numpy())]
 
+    def row_scores(
+        self, predictions: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[str]]
+    ) -> dict[str, list[float]]:
+        """Return the ROUGE of every summary."""
+        scores = rouge_pairs(
+            [row["summary"] for row in predictions],
+            list(rows["target"]),
+            tokenizer=self.options.rouge_tokenizer,
+            special_tokens=self.experiment.tokenizer.all_special_tokens,
+        )
+        found = {
+            name: [float(getattr(score, name).f1) for score in scores]
+            for name in _ROUGE
+            if name != "rouge_sum"
+        }
+        return {**found, "rouge_sum": [score.rouge_sum for score in scores]}
+
     def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load what :meth:`export` saved; it generates as the experiment says, whatever was done to the folder since."""
+        from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
+
+        from dure.modeling.loading import set_generation
+
         model = AutoModelForSeq2SeqLM.from_pretrained(
             folder, local_files_only=True, generation_config=GenerationConfig()
         )

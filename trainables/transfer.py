@@ -7,33 +7,27 @@ from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import datasets
 import numpy
-import torch
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    EvalPrediction,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
 
 from dure.config.schema import Profile
-from dure.data.collating import Batch, ClassRows, PaddedRows
 from dure.data.encoding import token_ids
 from dure.data.labels import ClassIndex, check_classes, classes_of
 from dure.data.tables import Role, Table
 from dure.family import Family, Features, Rows
 from dure.metrics.classification import classification_report, trivial_classification
 from dure.metrics.metric import Metric
-from dure.modeling.classifier import classifier_modules
-from dure.modeling.loading import load_model
-from dure.modeling.objectives import ClassCrossEntropy, Objective, balanced_weights
-from dure.modeling.task import classification
 from dure.runs.folder import PROBABILITY
 from trainables.samples.reviews import Review, review_corpus
+
+if TYPE_CHECKING:
+    import datasets
+    import torch
+    from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
+
+    from dure.data.collating import Batch, PaddedRows
+    from dure.modeling.objectives import Objective
 
 _FIGURES = ("precision", "recall", "f1", "support")
 CLASS_METRICS = (
@@ -52,6 +46,7 @@ class Transfer(Family):
         Role("label", "label", is_class=True),
     )
     takes_class_weights = True
+    converts: ClassVar[tuple[str, ...]] = ()
     exports = ("transformers", "adapter", "onnx")
     metrics: tuple[Metric, ...] = (
         *(Metric(f"eval_{name}", "max", "share") for name in ("accuracy", "macro_f1", "weighted_f1")),
@@ -77,6 +72,9 @@ class Transfer(Family):
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the encoder with a head over the classes."""
+        from dure.modeling.loading import load_model
+        from dure.modeling.task import classification
+
         return load_model(classification(self.classes), self.experiment, profile, tokenizer, self.notify)
 
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Features:
@@ -104,11 +102,17 @@ class Transfer(Family):
 
     def batches(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PaddedRows:
         """Pad to the longest row of the batch."""
+        import torch
+
+        from dure.data.collating import ClassRows
+
         multiple = 8 if torch.cuda.is_available() else 1
         return ClassRows(int(tokenizer.pad_token_id or 0), multiple_of=multiple)
 
     def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> Objective:
         """Cross entropy over the classes of the rows, balanced when the experiment says so."""
+        from dure.modeling.objectives import ClassCrossEntropy, balanced_weights
+
         settings = self.experiment.objective
         weights = None
         if settings.class_weights == "balanced":
@@ -183,6 +187,17 @@ class Transfer(Family):
             for shares in self.probabilities(answers).tolist()
         ]
 
+    def row_scores(
+        self, predictions: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[str]]
+    ) -> dict[str, list[float]]:
+        """Return whether the class of every row is right."""
+        index = ClassIndex(self.classes)
+        hits = [
+            float(index[row["label"]] == index[label])
+            for row, label in zip(predictions, rows["label"], strict=True)
+        ]
+        return {"accuracy": hits}
+
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Return the probability of every class, in the shape of ``logits``: (rows, classes)."""
         return logits.softmax(dim=-1)
@@ -208,12 +223,17 @@ class Transfer(Family):
 
     def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load the model in fp32, its tokenizer and the names of its classes."""
+        import torch
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
         model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
         self.classes = tuple(classes_of_model(model))
         return model.eval(), AutoTokenizer.from_pretrained(folder)
 
     def modules(self, model: PreTrainedModel) -> dict[str, tuple[str, ...]]:
         """Return encoder and head with the prefixes of their parameters."""
+        from dure.modeling.classifier import classifier_modules
+
         return classifier_modules(model)
 
 

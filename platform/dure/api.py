@@ -189,7 +189,7 @@ def score(
     reference_columns: Sequence[str] = ("summary",),
     tokenizer: Any = "morpheme",
     special_tokens: Sequence[str] = (),
-    task: Any = "summarization",
+    task: Any = "generation",
     multi_reference: Any = "best",
     overrides: Sequence[str] = (),
 ) -> dict[str, Any]:

@@ -184,29 +184,38 @@ def _end_of_whole_lines(file: io.FileIO) -> int:
     return 0
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Read the records of a JSON-lines file, which need not be there; a last line torn by a kill is left out.
+def json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a JSON-lines file, which need not be there; a last line torn by a kill is left out.
+
+    One is held at a time, however long the file is.
 
     Raises:
         UserError: A line before the last is no JSON object; names file and line.
     """
     if not path.exists():
-        return []
+        return
+    torn: tuple[int, ValueError] | None = None
     # Cut as bytes: a kill may tear a character, and JSON text may hold what else counts as the end of a line.
-    lines = path.read_bytes().removesuffix(b"\n").split(b"\n")
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            records.append(_json_object(line))
-        except ValueError as error:
-            if number != len(lines):
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if torn is not None:
                 raise UserError(
-                    f"this is no record ({error})",
-                    where=f"{path}, line {number}",
+                    f"this is no record ({torn[1]})",
+                    where=f"{path}, line {torn[0]}",
                     expected="one JSON object a line",
                     hint="remove that line; the others are of use without it",
-                ) from None
-    return records
+                )
+            try:
+                record = _json_object(line.removesuffix(b"\n"))
+            except ValueError as error:
+                torn = number, error
+            else:
+                yield record
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read all records of :func:`json_lines`."""
+    return list(json_lines(path))
 
 
 def read_json(path: Path, *, what: str, hint: str | None = None) -> dict[str, Any]:

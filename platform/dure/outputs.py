@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from dure.config.schema import Profile
 from dure.errors import UserError
-from dure.events import RunStart
+from dure.events import Notify, RunStart
 from dure.events.stream import read_events
 from dure.files import make_folder
 from dure.runs.folder import RunFolder
@@ -21,6 +22,8 @@ from dure.runs.lock import LOCK, held, require_free
 
 if TYPE_CHECKING:
     from dure.storage.mirror import Mirror
+
+logger = logging.getLogger(__name__)
 
 RUN_RECORD = "experiment.yaml"
 """What is written first into the folder of a run."""
@@ -62,6 +65,7 @@ def output_folder(
     resume: bool,
     record: str = RUN_RECORD,
     profile: Profile | None = None,
+    notify: Notify = logger.info,
 ) -> Path:
     """Return the folder of a run or study: a new one, or with ``resume`` the one to continue.
 
@@ -72,6 +76,7 @@ def output_folder(
         resume: Continue there; without ``output``, in the folder of that name that was worked in last.
         record: The file that is written first, and so tells a folder that can be continued.
         profile: The machine; with ``storage.url``, what there is to continue may be in storage.
+        notify: Gets a line when something comes from there.
 
     Raises:
         UserError: There is nothing to resume; or a new run would land in a folder that holds more than the records of
@@ -91,7 +96,7 @@ def output_folder(
     if profile is not None and not resume:
         _require_empty_storage(profile, output)
     if profile is not None and resume and output is not None:
-        pull(profile, output)
+        pull(profile, output, notify)
     if resume:
         folders = [*parent.glob("*/")] if output is None else [output]
         started = [folder for folder in folders if (folder / record).is_file()]
@@ -231,15 +236,19 @@ def refuse_links(folder: Path) -> None:
         folders[:] = [name for name in folders if not name.startswith(".") and name not in _OF_TRACKERS]
 
 
-def pull(profile: Profile, folder: Path) -> None:
+def pull(profile: Profile, folder: Path, notify: Notify = logger.info) -> None:
     """Bring what storage holds of the folder of a run or study and this machine does not, if there is storage.
+
+    ``notify`` gets a line on the newest checkpoint that comes from there, and one for each that is broken there.
 
     Raises:
         UserError: Storage does not answer.
     """
     mirror = _mirror(profile, folder)
     if mirror is not None and mirror.storage.sizes():
-        mirror.pull(removed_too=True)
+        step = mirror.pull(notify, removed_too=True)
+        if step is not None:
+            notify(f"checkpoint-{step} comes from {mirror.storage.shown}")
 
 
 def _require_empty_storage(profile: Profile, output: Path | None) -> None:

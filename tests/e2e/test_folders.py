@@ -42,6 +42,7 @@ def begin(*words: object, cwd: Path) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.mark.slow
 def test_a_second_command_is_refused_while_the_first_lives_and_goes_on_when_it_was_killed(tmp_path):
     first = begin(*LONG, "--output", "run", cwd=tmp_path)
     try:

@@ -64,7 +64,7 @@ def test_dotenv_never_overrides_the_environment(keys, monkeypatch):
     ("flag", "shown"),
     [
         pytest.param("--debug", "DEBUG dure.", marks=pytest.mark.slow),
-        ("--verbose", "INFO dure."),
+        pytest.param("--verbose", "INFO dure.", marks=pytest.mark.slow),
         pytest.param("", "", marks=pytest.mark.slow),
     ],
 )

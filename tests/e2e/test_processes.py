@@ -11,30 +11,28 @@ from functools import partial
 import psutil
 import pytest
 
-from .conftest import TINY, environment, program
+from .conftest import TINY, call, environment, program
 
 
 def test_a_batch_prints_one_json_object_and_tells_its_progress(tmp_path):
-    outcome = program("batch", "seven", "--only", "4,5", "--rehearse", "--json", "--output", "study", *TINY,
+    outcome = program("batch", "seven", "--only", "5", "--rehearse", "--json", "--output", "study", *TINY,
                       cwd=tmp_path)  # fmt: skip
     assert outcome.code == 0, outcome.err
     summary = outcome.value
     assert [(each["name"], each["state"]) for each in summary["experiments"]] == [
-        ("eenzeenee_t5", "completed"),
         ("kobart_baseline", "completed"),
     ]
-    assert "seven: 2 trials; results in study" in outcome.err
-    assert "seven: 2 completed in" in outcome.err.splitlines()[-1]
+    assert "seven: 1 trial; results in study" in outcome.err
+    assert "seven: 1 completed in" in outcome.err.splitlines()[-1]
     for noise in ("Traceback", "ray-project", "it/s]", "Warning", "INFO"):
         assert noise not in outcome.err
     table = (tmp_path / "study" / "experiment_summary.txt").read_text(encoding="utf-8")
     assert "kobart_baseline" in table
 
     # Finished experiments are not run again, and need no Ray.
-    again = program("batch", "seven", "--only", "4,5", "--rehearse", "--output", "study", "--resume", *TINY,
-                    cwd=tmp_path)  # fmt: skip
+    again = call("batch", "seven", "--only", "5", "--rehearse", "--output", "study", "--resume", *TINY)
     assert again.code == 0, again.err
-    assert "2 of them finished earlier" in again.err
+    assert "finished earlier" in again.err
     assert "kobart_baseline" in again.out
 
 

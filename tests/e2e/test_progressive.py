@@ -111,9 +111,9 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(place):
+def whole(place, ray_address):
     """A training that nothing disturbed: its folder."""
-    outcome = program(*SHORT, "--output", "whole", "--json", cwd=place)
+    outcome = call(*SHORT, "--output", place / "whole", "--json", "--address", ray_address)
     assert outcome.code == 0, outcome.err
     assert outcome.value == json.loads((place / "whole" / RESULTS).read_text(encoding="utf-8"))
     return place / "whole"

@@ -95,8 +95,11 @@ def test_folders_of_the_user_hide_nothing_of_dure_and_are_hidden_by_nothing(dure
     listed = json.loads(dure("list", "--json").stdout)
     assert {"lab", "rtx3090"} <= set(listed["profiles"])
     assert {"mine", "transfer_bert"} <= set(listed["experiments"])
-    done = dure("train", "mine", "--rehearse", "--json", "--profile", "lab", *TINY)
+    done = dure("train", "mine", "--rehearse", "--json", "--profile", "lab", "--verbose", *TINY)
     assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["state"] == "completed"
+    assert "INFO dure." in done.stderr
+    assert "DEBUG dure." not in done.stderr
     (folder / "trainables" / "transfer.py").write_text(OWN_FAMILY, encoding="utf-8")
     refused = dure("train", "transfer_bert", "--dry-run")
     assert refused.returncode == 2
@@ -111,6 +114,7 @@ def test_the_installed_program_lists_what_was_shipped(dure):
     assert set(json.loads(listed.stdout)["experiments"]) >= names
 
 
+@pytest.mark.slow
 def test_the_installed_program_rehearses(dure):
     done = dure("train", "eenzeenee_t5", "--rehearse", "--json", *TINY)
     assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from safetensors.torch import save_file
 
 from dure import files
 from dure.errors import UserError
-from dure.files import read_json, read_json_lines, written_beside
+from dure.files import json_lines, read_json, read_json_lines, written_beside
 from dure.runs.manifest import write_manifest
 
 DEEP = "[" * 100_000
@@ -66,3 +67,17 @@ def test_a_record_that_is_too_large_is_named_and_not_read(tmp_path, monkeypatch)
         read_json(file, what="result")
     with pytest.raises(UserError, match="line 1"):
         read_json_lines(file)
+
+
+def test_records_are_read_one_at_a_time_however_many_they_are(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(f'{{"step": {step}, "loss_of_a_module": 0.125}}\n' for step in range(200_000))
+    tracemalloc.start()
+    try:
+        total = sum(record["step"] for record in json_lines(path))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert total == 199_999 * 100_000
+    assert peak < 1_000_000

@@ -5,46 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import datasets
 import numpy as np
-import torch
 from pydantic import Field, model_validator
-from transformers import (
-    EvalPrediction,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-    set_seed,
-)
 
 from dure.config.scalars import Float, Text
 from dure.config.schema import Experiment, Profile
 from dure.config.section import Section
-from dure.data.collating import Batch, PaddedRows
 from dure.data.encoding import token_ids
 from dure.data.tables import Table
 from dure.errors import UserError
 from dure.family import Family, Features, Rows
 from dure.metrics.metric import Metric
-from dure.modeling.objectives import Objective
-from dure.modeling.tokens import add_special_tokens
 from trainables.red_heart.data import TARGET_ROLES, WHOLE, roles_of, targets_of, uneven_sums
-from trainables.red_heart.losses import RedHeartObjective
-from trainables.red_heart.model import (
-    BENTHAM,
-    EMOTIONS,
-    PRESETS,
-    SURD,
-    TASKS,
-    RedHeartConfig,
-    RedHeartModel,
-    predicted_values,
-)
 from trainables.red_heart.scores import FIGURES, METRICS, scores_of, trivial_logits
-from trainables.red_heart.tokenizer import folder_tokenizer, take_embedding, train_tokenizer
+from trainables.red_heart.tasks import BENTHAM, EMOTIONS, SURD, TASKS
 from trainables.samples.dilemmas import Dilemma, dilemma_corpus
+
+if TYPE_CHECKING:
+    import datasets
+    import torch
+    from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
+
+    from dure.data.collating import Batch
+    from dure.modeling.objectives import Objective
+    from trainables.red_heart.batches import TargetRows
+    from trainables.red_heart.losses import RedHeartObjective
 
 SCRATCH = "scratch"
 """What ``model.checkpoint`` says for a model from random weights."""
@@ -132,8 +119,15 @@ class RedHeart(Family):
                         f"their sum by more than {WHOLE}; they are taken as shares of their sum"
                     )
 
+    def register_models(self) -> None:
+        """Import the model, which registers itself."""
+        import trainables.red_heart.model  # noqa: F401  # what is wanted is the import
+
     def load_tokenizer(self, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
         """Train a tokenizer on the texts, or load that of ``model.checkpoint`` or ``task.embedding_from``."""
+        from dure.modeling.tokens import add_special_tokens
+        from trainables.red_heart.tokenizer import folder_tokenizer, train_tokenizer
+
         source = self._source()
         if source is None:
             mini = self.experiment.rehearsal
@@ -147,6 +141,11 @@ class RedHeart(Family):
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Build the preset from random weights drawn by the seed, or load ``model.checkpoint``."""
+        from transformers import set_seed
+
+        from trainables.red_heart.model import RedHeartConfig, RedHeartModel
+        from trainables.red_heart.tokenizer import take_embedding
+
         set_seed(self.experiment.experiment.seed)
         checkpoint = self.experiment.model.checkpoint
         source = self._source()
@@ -192,6 +191,10 @@ class RedHeart(Family):
 
     def batches(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> TargetRows:
         """Pad to the longest row of the batch."""
+        import torch
+
+        from trainables.red_heart.batches import TargetRows
+
         multiple = 8 if torch.cuda.is_available() else 1
         return TargetRows(int(tokenizer.pad_token_id or 0), multiple_of=multiple)
 
@@ -215,6 +218,8 @@ class RedHeart(Family):
         self, tokenizer: PreTrainedTokenizerBase, train: datasets.Dataset, dev: datasets.Dataset
     ) -> dict[str, float]:
         """Score the same answer to every text: shares of the emotions, means, and the median regret."""
+        import torch
+
         targets = np.asarray(dev["labels"][:], dtype="float32")
         constant = trivial_logits(np.asarray(train["labels"][:], dtype="float32"), self._sizes())
         logits = np.tile(constant, (len(targets), 1)).astype("float32")
@@ -231,6 +236,8 @@ class RedHeart(Family):
         self, answers: torch.Tensor, batch: Batch, tokenizer: PreTrainedTokenizerBase
     ) -> list[dict[str, Any]]:
         """Return the likeliest emotion of every row, the probability of each, and every value."""
+        from trainables.red_heart.model import predicted_values
+
         values = {task: tensor.tolist() for task, tensor in predicted_values(answers, self._sizes()).items()}
         names = self._names()
         return [
@@ -252,6 +259,11 @@ class RedHeart(Family):
 
     def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load the model in fp32 and its tokenizer."""
+        import torch
+        from transformers import PreTrainedTokenizerFast
+
+        from trainables.red_heart.model import RedHeartModel
+
         model = RedHeartModel.from_pretrained(folder, dtype=torch.float32)
         return model.eval(), PreTrainedTokenizerFast.from_pretrained(folder)
 
@@ -275,12 +287,16 @@ class RedHeart(Family):
         return {task: len(names) for task, names in self._names().items()}
 
     def _objective(self, label_smoothing: float) -> RedHeartObjective:
+        from trainables.red_heart.losses import RedHeartObjective
+
         weights = dict.fromkeys(TASKS, 1.0)
         weights.update(self.options.weights.items())
         return RedHeartObjective(self._sizes(), weights, label_smoothing)
 
     def _config_changes(self) -> dict[str, Any]:
         """Return the preset with its vocabulary said."""
+        from trainables.red_heart.model import PRESETS, RedHeartConfig
+
         changes = PRESETS["tiny" if self.experiment.rehearsal.enabled else self.options.preset]
         return {"vocab_size": RedHeartConfig().vocab_size, **changes}
 
@@ -299,6 +315,10 @@ class RedHeart(Family):
 
     def _continued(self, folder: Path, num_tokens: int) -> PreTrainedModel:
         """Load a Red Heart model to train it further; its sizes are its own."""
+        import torch
+
+        from trainables.red_heart.model import RedHeartConfig, RedHeartModel
+
         try:
             config = RedHeartConfig.from_pretrained(folder)
             model = RedHeartModel.from_pretrained(folder, config=config, dtype=torch.float32)
@@ -318,14 +338,6 @@ class RedHeart(Family):
         if num_tokens > config.vocab_size:
             model.resize_token_embeddings(num_tokens)
         return model
-
-
-class TargetRows(PaddedRows):
-    """Padded rows whose labels are the values of all tasks."""
-
-    def labels(self, values: Sequence[Sequence[float]]) -> Batch:
-        """Return labels of shape (rows, values of all tasks); NaN where one is missing."""
-        return {"labels": torch.tensor(values, dtype=torch.float32)}
 
 
 @cache

@@ -19,7 +19,7 @@ from dure.data.canonical import folded
 from dure.data.fields import CellReader
 from dure.data.tables import Role
 from dure.errors import UserError, nearest
-from trainables.red_heart.model import SURD, TASKS
+from trainables.red_heart.tasks import SURD, TASKS
 
 LABELS = ("AUTHOR", "EVERYBODY", "INFO", "NOBODY", "OTHER")
 """Who is in the wrong; no head predicts it, but every split has its share of each."""

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from dure.modeling.disagreement import of_classes, of_coins, of_values
 from dure.modeling.objectives import Objective
-from trainables.red_heart.model import TASKS, task_slices
+from trainables.red_heart.tasks import TASKS, task_slices
 
 REGRET_BETA = 0.1
 """Errors of regret below this count by their square, larger ones by their size (Huber 1964)."""

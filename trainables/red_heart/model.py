@@ -14,17 +14,7 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import ModelOutput
 
-TASKS = ("emotion", "bentham", "regret", "surd")
-"""The tasks in the order in which their values stand in ``logits`` and in labels."""
-EMOTIONS = ("joy", "sadness", "anger", "fear", "surprise", "disgust", "neutral")
-"""Names of the emotion classes, in the order in which a list of seven numbers gives them."""
-BENTHAM = (
-    *("intensity", "duration", "certainty", "propinquity", "fecundity", "purity", "extent"),
-    *("external_cost", "redistribution", "self_damage"),
-)
-"""Names of the values of pleasure and pain: Bentham's seven (1789, chapter IV), and three more."""
-SURD = ("synergy", "unique", "redundant", "deterministic")
-"""Names of the four parts."""
+from trainables.red_heart.tasks import BENTHAM, EMOTIONS, SURD, TASKS, task_slices
 
 
 class RedHeartConfig(PretrainedConfig):  # type: ignore[misc]
@@ -114,15 +104,6 @@ Of the 730M parameters 513M are the backbone's, since all tasks learn it; 4 x 52
 its own, so that a task can look at single tokens again before it pools them; 4 x 1.6M are the heads', which only have
 to read values off one vector.
 """
-
-
-def task_slices(sizes: Mapping[str, int]) -> dict[str, slice]:
-    """Return where the values of each task stand among those of all, from ``RedHeartConfig.task_sizes``."""
-    slices, start = {}, 0
-    for task, size in sizes.items():
-        slices[task] = slice(start, start + size)
-        start += size
-    return slices
 
 
 def predicted_values(logits: torch.Tensor, sizes: Mapping[str, int]) -> dict[str, torch.Tensor]:

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from dure.metrics.classification import classification_report
 from dure.metrics.metric import Direction, Metric
-from trainables.red_heart.model import TASKS, predicted_values, task_slices
+from trainables.red_heart.tasks import TASKS, task_slices
 
 Floats = NDArray[np.floating[Any]]
 
@@ -56,6 +55,10 @@ def scores_of(logits: Floats, targets: Floats, names: Mapping[str, Sequence[str]
     Returns:
         Figures by name: those of :data:`FIGURES`, and ``mae[intensity]`` or ``f1[joy]`` of single ones.
     """
+    import torch
+
+    from trainables.red_heart.model import predicted_values
+
     sizes = {task: len(names[task]) for task in TASKS}
     values = {
         task: tensor.numpy() for task, tensor in predicted_values(torch.as_tensor(logits), sizes).items()

@@ -14,6 +14,7 @@ from dure.cli.app import app, load_verbs
 from dure.cli.dotenv import FILE as DOTENV
 from dure.cli.dotenv import load_dotenv
 from dure.errors import DureError, nearest
+from dure.imports import import_fast
 from dure.secrets import redacted
 from dure.signals import install
 
@@ -29,6 +30,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     from dure.jobs.background_environment import enter
 
     enter()
+    import_fast()
     load_verbs()
     words = sys.argv[1:] if arguments is None else arguments
     end = words.index("--") if "--" in words else len(words)

@@ -9,13 +9,14 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
-from typing import Any, ParamSpec, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TextIO, TypeVar
 
-from rich.console import Console, RenderableType
-
-from dure.config.loading import dump_yaml
-from dure.config.section import Section
 from dure.secrets import redacted, without_passwords
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from dure.config.section import Section
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,8 @@ def print_text(text: str) -> None:
 
 def print_result(value: Any, shown: RenderableType, *, as_json: bool) -> None:
     """Print a result for people, or as one JSON object."""
+    from rich.console import Console
+
     if as_json:
         print_json(value)
     else:
@@ -92,6 +95,8 @@ def print_yaml(study: Section | None, experiments: Sequence[Section], *, as_json
 
     Without a study it is one experiment.
     """
+    from dure.config.loading import dump_yaml
+
     if as_json:
         values = [section.model_dump(mode="json") for section in experiments]
         print_json(

@@ -38,13 +38,18 @@ def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> in
     from dure.runs.folder import RunFolder
     from dure.runtime.experiment import train
 
-    chosen, machine = asked.shape(experiment), asked.machine
+    chosen = asked.shape(experiment)
+    check_settings(
+        [chosen], with_tables=not asked.dry_run
+    )  # To recognise the machine takes torch, and seconds.
+    machine = asked.machine
     if machine is None:
-        check_settings([chosen], with_tables=False)
         print_yaml(None, [chosen], as_json=as_json)
         return 0
     continued = (
-        output_folder(chosen.name, asked.output, resume=True, profile=machine) if asked.resume else None
+        output_folder(chosen.name, asked.output, resume=True, profile=machine, notify=asked.notify)
+        if asked.resume
+        else None
     )
     before_run(
         [chosen],

@@ -100,7 +100,7 @@ def run_preset(
     found = _preset(preset or default)
     if folder is not None:
         if asked.machine is not None:
-            pull(asked.machine, folder)
+            pull(asked.machine, folder, asked.notify)
         found = _continued(folder, preset, str(resume))
     given = {key: value for key, value in settings.items() if value is not None}
     if common.batch_size is not None:

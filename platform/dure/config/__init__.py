@@ -1,10 +1,28 @@
-"""What to run and where: typed sections, read from YAML and checked before anything starts."""
+"""What to run and where: typed sections, read from YAML and checked before anything starts.
 
-from dure.config.library import available
-from dure.config.loading import dump_yaml, load_experiment, load_profile
-from dure.config.rehearsal import rehearsal_of
-from dure.config.schema import Experiment, Profile
+What is named here is imported when it is first used: whoever only asks for names of files waits for no pydantic.
+"""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dure.config.library import available
+    from dure.config.loading import dump_yaml, load_experiment, load_profile
+    from dure.config.rehearsal import rehearsal_of
+    from dure.config.schema import Experiment, Profile
+
+_PLACES = {
+    "Experiment": "schema",
+    "Profile": "schema",
+    "available": "library",
+    "dump_yaml": "loading",
+    "load_experiment": "loading",
+    "load_profile": "loading",
+    "rehearsal_of": "rehearsal",
+}
 __all__ = [
     "Experiment",
     "Profile",
@@ -14,3 +32,9 @@ __all__ = [
     "load_profile",
     "rehearsal_of",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PLACES:
+        return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

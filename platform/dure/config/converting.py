@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -18,6 +18,8 @@ from dure.config.tree import MAX_BYTES, plain, read_yaml
 from dure.errors import UserError
 
 KeyPath = tuple[str, ...]
+FamilyOf = Callable[[Literal["logits", "text"], str], str]
+"""Names the family of a file by what its models predict and everything that it says."""
 MAX_NODES = 10_000
 """Most keys and values of a file, counted after its aliases were followed."""
 
@@ -82,10 +84,13 @@ def _nodes(value: Any) -> Iterator[Any]:
             yield from _nodes(inner)
 
 
-def convert(old: Mapping[str, Any], name: str) -> Converted:
+def convert(old: Mapping[str, Any], name: str, family_of: FamilyOf) -> Converted:
     """Return an old configuration in dure's keys.
 
-    ``name`` is the experiment's, should the file give it none.
+    Args:
+        old: What the file says.
+        name: The experiment's, should the file give it none.
+        family_of: Names the family of a file; see :func:`dure.family.family_of_old`.
     """
     result = Converted()
     leaves = sorted(_leaves(old), key=_rank)
@@ -93,7 +98,7 @@ def convert(old: Mapping[str, Any], name: str) -> Converted:
         _convert_key(result, path, value)
     _keep_one_warmup(result)
     _complete_lora(result, dict(leaves))
-    _choose_family(result)
+    _choose_family(result, family_of)
     given = str(result.values.setdefault("experiment.name", name))
     result.values["experiment.name"] = _as_name(given)
     if result.sources.setdefault("experiment.name", "assumed") == "assumed" or _as_name(given) != given:
@@ -215,22 +220,21 @@ def _kind(result: Converted) -> str:
     )
 
 
-def _choose_family(result: Converted) -> None:
+def _choose_family(result: Converted, family_of: FamilyOf) -> None:
     """Say which family the experiment is of, which old files never do."""
     writes = any(
         key in result.values
         for key in ("data.columns.target", "tokenizer.decoder_max_len", "generation.num_beams")
     )
     reads = "data.columns.label" in result.values or "objective.class_weights" in result.values
-    family = "summarization"
-    if reads or (_kind(result) == "bert" and not writes):
-        everything = " ".join(map(str, result.values.values())).lower()
-        family = "emotion" if "emotion" in everything else "transfer"
+    is_classifier = reads or (_kind(result) == "bert" and not writes)
+    family = family_of("logits" if is_classifier else "text", " ".join(map(str, result.values.values())))
+    if is_classifier:
         result.values.setdefault("training.best_metric", "eval_macro_f1")
         length = result.values.pop("generation.max_length", None)
         if length is not None:
             result.put("tokenizer.encoder_max_len", length, result.sources["generation.max_length"])
-    result.assume("family", f"trainables.{family}", f"family: trainables.{family}, by the model and the keys")
+    result.assume("family", family, f"family: {family}, by the model and the keys")
 
 
 def _name_tables(result: Converted) -> None:

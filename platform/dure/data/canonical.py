@@ -30,7 +30,7 @@ def visible(text: str) -> str:
 
     The joiner inside an emoji, selectors of a sign's variant, and white space stay.
     """
-    return composed(text if text.isascii() and text.isprintable() else _INVISIBLE.sub("", text))
+    return text if text.isascii() and text.isprintable() else composed(_INVISIBLE.sub("", text))
 
 
 def canonical(text: str) -> str:
@@ -46,4 +46,7 @@ def folded(text: str) -> str:
 
 def is_blank(text: str) -> bool:
     """Return whether there is nothing to see in a text."""
+    # Nearly every text begins with a sign of ASCII or a syllable of Hangul, which can be seen.
+    if "!" <= text[:1] <= "~" or "가" <= text[:1] <= "힣":
+        return False
     return _NOTHING_ALONE.fullmatch(text) is not None

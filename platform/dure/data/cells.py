@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from dure.data.canonical import canonical
@@ -49,12 +50,15 @@ REPEATED_NAMES = RowProblem(
 """Why a row that repeats the column names cannot be used."""
 
 
+_canonical_name = lru_cache(canonical)
+
+
 def repeats(columns: Sequence[str], cells: Sequence[str | None]) -> bool:
     """Return whether a row says nothing but the column names."""
-    return all(
-        cell is not None and (cell == column or canonical(cell) == canonical(column))
-        for column, cell in zip(columns, cells, strict=False)
-    )
+    for column, cell in zip(columns, cells, strict=False):
+        if cell is None or (cell != column and canonical(cell) != _canonical_name(column)):
+            return False
+    return True
 
 
 class Number(str):

@@ -9,10 +9,10 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import datasets
 import numpy as np
 import pyarrow
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from dure.data.arrow_files import BATCH_ROWS, key_of, load_entry, written_entry
 from dure.errors import UserError
 
 if TYPE_CHECKING:
+    import datasets
     from transformers import PreTrainedTokenizerBase
 
 Encode = Callable[[dict[str, list[str]]], dict[str, list[Any]]]
@@ -115,7 +116,7 @@ def encode_table(
         UserError: More of the tokens are unknown than ``max_unknown_rate``, or a row cannot be encoded.
     """
     code, tokens = code_fingerprint(encode), tokenizer_fingerprint(tokenizer)
-    versions = [_VERSION, datasets.__version__.split(".")[0]]
+    versions = [_VERSION, version("datasets").split(".")[0]]
     entry_key = key_of("encoded", versions, fingerprint, code, tokens, dict(key))
     path = cache_folder / "encoded" / f"{entry_key}.arrow"
     entry = load_entry(path)

@@ -27,11 +27,12 @@ class IdIndex:
         number = int.from_bytes(digest, "little")
         if number in self._recent:
             return self._recent[number]
-        key = np.uint64(number)
-        for hashes, rows in self._sorted:
-            place = int(np.searchsorted(hashes, key))
-            if place < len(hashes) and hashes[place] == key:
-                return int(rows[place])
+        if self._sorted:
+            key = np.uint64(number)
+            for hashes, rows in self._sorted:
+                place = int(np.searchsorted(hashes, key))
+                if place < len(hashes) and hashes[place] == key:
+                    return int(rows[place])
         self._recent[number] = row
         if len(self._recent) == _RECENT:
             self._settle()

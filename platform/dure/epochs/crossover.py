@@ -22,8 +22,8 @@ from dure.epochs.module_search import greedy_search, optuna_search
 from dure.errors import UserError
 from dure.events import Notify
 from dure.files import write_json, written_beside
-from dure.metrics.bootstrap import Margin, paired_margin
 from dure.metrics.metric import Direction, Metric
+from dure.metrics.paired import PairedDifference, paired_difference
 from dure.runs.folder import CROSSOVER_FILE
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class Outcome:
     candidates: tuple[Candidate, ...]
     winner: str
     kept: str
-    margins: dict[str, Margin | None]
+    margins: dict[str, PairedDifference | None]
     selection_better: Direction | None
     rows_better: Direction | None
     num_evaluations: int
@@ -341,11 +341,11 @@ def _decided(
             where=str(weights.files[weights.epochs[-1]]),
             hint="did the training diverge? Its metrics.jsonl tells",
         )
-    margins: dict[str, Margin | None] = {}
+    margins: dict[str, PairedDifference | None] = {}
     for candidate in baselines:
         both = means[winner.name] + means[candidate.name]
         margins[candidate.name] = (
-            paired_margin(
+            paired_difference(
                 scores[winner.name], scores[candidate.name], metric=rows_metric, level=level, seed=seed
             )
             if math.isfinite(both)

@@ -25,7 +25,7 @@ from dure.events import Notify
 from dure.family import Family, load_family
 from dure.family.corpus import load_corpus
 from dure.family.saved_model import read_model
-from dure.files import read_json_lines, write_json, write_text
+from dure.files import json_lines, write_json, write_text
 from dure.metrics.metric import Metric
 from dure.runs.epochs import epochs_of
 from dure.runs.folder import RunFolder, folder_at
@@ -222,7 +222,7 @@ def _best_epoch(folder: RunFolder, family: Family, saved: list[int]) -> int | No
     metric = family.best_metric
     values = {
         round(record["epoch"]): record[metric.name]
-        for record in read_json_lines(folder.metrics)
+        for record in json_lines(folder.metrics)
         if record.get(metric.name) is not None
         and math.isclose(record["epoch"], round(record["epoch"]), abs_tol=0.02)
         and round(record["epoch"]) in saved

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from dure.errors import UserError
-from dure.files import read_json_lines
+from dure.files import json_lines
 from dure.runs.folder import RunFolder
 
 LOSS = "eval_loss"
@@ -30,6 +31,18 @@ class Point(NamedTuple):
     epoch: int
     train_loss: float | None
     eval_loss: float
+
+
+@dataclass
+class _Mean:
+    """The sum of an epoch's losses and their number: the records of a long run are many."""
+
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, loss: float) -> None:
+        self.total += loss
+        self.count += 1
 
 
 Series = Sequence[Point]
@@ -84,15 +97,18 @@ def series_of(
     """
     path = RunFolder(folder).metrics
     evals: dict[int, Mapping[str, Any]] = {}
-    trains: dict[int, list[Mapping[str, Any]]] = {}
-    for number, record in enumerate(read_json_lines(path), start=1):
+    trains: dict[int, dict[str, _Mean]] = {}
+    for number, record in enumerate(json_lines(path), start=1):
         kind, epoch = record.get("kind"), record.get("epoch")
         if not isinstance(kind, str) or isinstance(epoch, bool) or not isinstance(epoch, int | float):
             raise UserError(
                 "this is no record of a run: it lacks its kind or its epoch", where=f"{path}, record {number}"
             )
         if kind == "train":
-            trains.setdefault(max(1, math.ceil(epoch - _END_OF_EPOCH)), []).append(record)
+            means = trains.setdefault(max(1, math.ceil(epoch - _END_OF_EPOCH)), {})
+            for name, value in record.items():
+                if name.startswith("loss") and value is not None:
+                    means.setdefault(name, _Mean()).add(value)
         elif round(epoch) > 0 and abs(epoch - round(epoch)) <= _END_OF_EPOCH:
             # A test comes after the last epoch, without the losses of validation.
             evals[round(epoch)] = {**evals.get(round(epoch), {}), **record}
@@ -112,17 +128,13 @@ def series_of(
 
 
 def _one_series(
-    evals: Mapping[int, Mapping[str, Any]], trains: Mapping[int, Sequence[Mapping[str, Any]]], name: str
+    evals: Mapping[int, Mapping[str, Any]], trains: Mapping[int, Mapping[str, _Mean]], name: str
 ) -> list[Point]:
     records = []
     for epoch, record in evals.items():
-        losses = [
-            value
-            for each in trains.get(epoch, ())
-            if (value := each.get(name.removeprefix("eval_"))) is not None
-        ]
+        train = trains.get(epoch, {}).get(name.removeprefix("eval_"))
         # A record without the loss says nothing of it; null is a loss that was not finite.
         if name in record:
-            train = sum(losses) / len(losses) if losses else None
-            records.append({"epoch": epoch, "train_loss": train, "eval_loss": record[name]})
+            mean = None if train is None else train.total / train.count
+            records.append({"epoch": epoch, "train_loss": mean, "eval_loss": record[name]})
     return points_of(records)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dure.epochs.loss_series import Point, series_of
 from dure.epochs.sweet_spot import Thresholds, candidate_epochs
 from dure.errors import UserError
 from dure.events import Notify, RunListener, RunProgress, RunStart
-from dure.files import read_json_lines, write_json
+from dure.files import json_lines, write_json
 from dure.runs.budget import record_needed
 from dure.runs.epochs import epochs_of
 from dure.runs.folder import UnifiedFolder
@@ -61,20 +62,26 @@ class NeededEpochs(RunListener):
 
 def write_metadata(folder: UnifiedFolder) -> None:
     """Write ``metadata.json``: epoch, step, learning rate, metrics and file of every epoch whose weights are kept."""
-    records = read_json_lines(folder.metrics)
+    kept = epochs_of(folder.checkpoints)
+    found: dict[float, dict[str, Any]] = {}
+    last: dict[float, dict[str, Any]] = {}
+    for row in json_lines(folder.metrics):
+        if row["kind"] == "eval":
+            found.setdefault(round(row["epoch"], 2), row)
+        elif row["kind"] == "train":
+            last |= {epoch: row for epoch in kept if row["epoch"] <= epoch + 1e-6}
     entries = []
-    for epoch, file in epochs_of(folder.checkpoints).items():
-        found = [row for row in records if row["kind"] == "eval" and round(row["epoch"], 2) == epoch]
-        steps = [row for row in records if row["kind"] == "train" and row["epoch"] <= epoch + 1e-6]
-        if not found:
+    for epoch, file in kept.items():
+        if epoch not in found:
             continue
-        metrics = {key: value for key, value in found[0].items() if key.startswith("eval_")}
+        metrics = {key: value for key, value in found[epoch].items() if key.startswith("eval_")}
+        step = last.get(epoch, {})
         entries.append(
             {
                 "epoch": epoch,
-                "step": found[0]["step"],
-                "learning_rate": steps[-1].get("learning_rate") if steps else None,
-                "metrics": {"loss": steps[-1].get("loss") if steps else None, **metrics},
+                "step": found[epoch]["step"],
+                "learning_rate": step.get("learning_rate"),
+                "metrics": {"loss": step.get("loss"), **metrics},
                 "file": file.name,
             }
         )

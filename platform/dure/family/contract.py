@@ -68,6 +68,10 @@ class Family(ABC):
     validates: ClassVar[Literal["logits", "text", "loss"]] = "logits"
     """What validation computes for :meth:`compute_metrics` beside the loss; with ``loss`` there is nothing more."""
 
+    converts: ClassVar[tuple[str, ...] | None] = None
+    """Words by which a file of an older system says that it is of this family; none where it takes what no other does,
+    and None where it takes no such file."""
+
     takes_class_weights: ClassVar[bool] = False
     """Whether :meth:`objective` honours ``objective.class_weights``; a family that cannot refuses the option."""
 
@@ -147,6 +151,13 @@ class Family(ABC):
         prefix = self.experiment.tokenizer.input_prefix
         return load_tokenizer(self.experiment, lambda: (prefix + text for text in texts()))
 
+    def register_models(self) -> None:  # noqa: B027  # most families have models of transformers' own
+        """Make a model class of the family's own known to transformers (``AutoConfig.register``).
+
+        Called before a checkpoint is looked at without loading it. A family imports such a class, as torch and
+        transformers themselves, within its methods: whoever only reads its options and metrics waits for neither.
+        """
+
     @abstractmethod
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the model ready to train: special tokens added, adapters in place, on the CPU."""
@@ -202,6 +213,22 @@ class Family(ABC):
             batch: The batch, whose rows may lack targets.
             tokenizer: What the rows were encoded by.
         """
+
+    def row_scores(
+        self, predictions: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[str]]
+    ) -> Mapping[str, Sequence[float]]:
+        """Return what every row adds to those metrics that are means over rows, for comparisons of models.
+
+        The loss of every row is known without the family; here there is nothing else.
+
+        Args:
+            predictions: What :meth:`predictions` gave for the rows.
+            rows: Role → one text per row: what is true of them.
+
+        Returns:
+            Name of a metric, as :meth:`compute_metrics` gives it → one score per row, whose mean is the metric.
+        """
+        return {}
 
     def combine(self, predictions: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
         """Put the predictions of several models on the same rows together, as an ensemble.
@@ -273,7 +300,17 @@ def load_family(experiment: Experiment, notify: Notify = logger.info) -> Family:
     Raises:
         UserError: The module cannot be imported, or does not define exactly one family.
     """
-    name = experiment.family
+    family = family_class(experiment.family)(experiment, notify)
+    _check_metrics(family, experiment.family)
+    return family
+
+
+def family_class(name: str) -> type[Family]:
+    """Import the family of a module by its dotted name.
+
+    Raises:
+        UserError: The module cannot be imported, or does not define exactly one family.
+    """
     if name.startswith("."):
         raise UserError(
             f"'{name}' is no module name",
@@ -309,9 +346,7 @@ def load_family(experiment: Experiment, notify: Notify = logger.info) -> Family:
             expected="exactly one subclass of Family",
             hint=f"{families[0].__name__} lacks {', '.join(lacking)}" if lacking else None,
         )
-    family = found[0](experiment, notify)
-    _check_metrics(family, name)
-    return family
+    return found[0]
 
 
 def directed(metric: Metric, higher_is_better: bool | None) -> Metric:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from dure.config.loading import check_reading
 from dure.config.schema import Profile
-from dure.data.batching import length_order
-from dure.data.collating import Batch, moved
 from dure.data.fields import roles_to_predict
 from dure.data.sources import files_of
 from dure.data.tables import Role, Table, columns_of, read_table
@@ -20,13 +18,33 @@ from dure.data.writing import check_output, write_rows
 from dure.errors import UserError
 from dure.events import Notify
 from dure.family import Family
-from dure.family.corpus import Corpus, Tested, cache_folder, encode_split
+from dure.family.corpus import Tested, cache_folder, encode_split
 from dure.family.run_weights import RunWeights, weights_at
-from dure.runs.folder import PREDICTED, PROBABILITY, ROW, RunFolder
+from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE, RunFolder
 
 if TYPE_CHECKING:
     import datasets
+    import torch
+    from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from dure.data.collating import Batch
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What a model makes of the rows that its result is reported on.
+
+    Attributes:
+        metrics: Figures over all rows; names begin with ``test_``.
+        answers: What the family ``validates``, row by row in the order of the rows: logits, or generated ids; None of a
+            family that validates by the loss alone.
+        losses: What each row adds to the loss, which is the mean of them; None when the rows have no targets.
+    """
+
+    metrics: Mapping[str, float]
+    answers: NDArray[Any] | None
+    losses: Sequence[float] | None
 
 
 def predict_rows(
@@ -46,6 +64,11 @@ def predict_rows(
         dataset: Encoded rows, with or without targets.
         progress: Gets the number of rows done, batch by batch.
     """
+    import torch
+
+    from dure.data.batching import length_order
+    from dure.data.collating import moved
+
     training = family.experiment.training
     batch_size = training.eval_batch_size or training.batch_size
     order = length_order(dataset["length"])
@@ -63,6 +86,37 @@ def predict_rows(
         found |= dict(zip(rows, family.predictions(answers.cpu(), batch, tokenizer), strict=True))
         progress(len(rows))
     return [found[row] for row in range(len(dataset))]
+
+
+def read_answers(
+    family: Family,
+    tokenizer: PreTrainedTokenizerBase,
+    dataset: datasets.Dataset,
+    collate: Callable[[list[dict[str, Any]]], Batch],
+    answers: NDArray[Any],
+) -> list[dict[str, Any]]:
+    """Return what answers that are there already say, for every row of an encoded dataset.
+
+    Args:
+        family: What the answers are of; it predicts what it validates.
+        tokenizer: What the rows were encoded by.
+        dataset: The rows.
+        collate: Makes a batch of rows.
+        answers: Logits, or generated ids that are filled up with negative numbers; rows are their first dimension.
+    """
+    import numpy as np
+    import torch
+
+    training = family.experiment.training
+    batch_size = training.eval_batch_size or training.batch_size
+    if family.predicts == "text":
+        answers = np.where(answers < 0, int(tokenizer.pad_token_id or 0), answers)
+    found = []
+    for start in range(0, len(dataset), batch_size):
+        rows = range(start, min(start + batch_size, len(dataset)))
+        batch = collate([dataset[row] for row in rows])
+        found += family.predictions(torch.from_numpy(answers[rows.start : rows.stop]), batch, tokenizer)
+    return found
 
 
 def generated(model: PreTrainedModel, prompts: Batch, **options: Any) -> torch.Tensor:
@@ -106,16 +160,8 @@ def predict_file(
         UserError: A folder holds no finished run, the table is not what the family needs, the output cannot be
             written or is there, or the family's predictions cannot be put together.
     """
-    check_reading(overrides, with_columns=True)
+    check_files(runs, source, output, overrides=overrides, force=force)
     origins = [weights_at(run) for run in runs]
-    files = files_of(source)
-    if output.exists() and any(output.samefile(file) for file in files):
-        raise UserError(
-            "this is the table to predict, which would be lost",
-            where=f"--output {output}",
-            hint="another file",
-        )
-    check_output(output, force=force)
     parts = []
     for place, origin in enumerate(origins):
 
@@ -136,6 +182,27 @@ def predict_file(
         "output": str(output),
         "models": [str(each.file or RunFolder(each.run).final_model) for each in origins],
     }
+
+
+def check_files(
+    runs: Sequence[Path], source: str, output: Path, *, overrides: Sequence[str] = (), force: bool = False
+) -> None:
+    """Check what :func:`predict_file` is given as far as that is known without a model, and without importing torch.
+
+    Raises:
+        UserError: A folder holds no finished run, there is no such table, or the output cannot be written or is there.
+    """
+    check_reading(overrides, with_columns=True)
+    for run in runs:
+        weights_at(run)
+    files = files_of(source)
+    if output.exists() and any(output.samefile(file) for file in files):
+        raise UserError(
+            "this is the table to predict, which would be lost",
+            where=f"--output {output}",
+            hint="another file",
+        )
+    check_output(output, force=force)
 
 
 def _with_left_out(
@@ -162,6 +229,8 @@ def _predicted(
     advance: Callable[[int, int], None],
     notify: Notify,
 ) -> tuple[Sequence[Role], Table, Family, list[dict[str, Any]]]:
+    import torch
+
     family = origin.family(notify, overrides)
     data = family.experiment.data
     roles = roles_to_predict(family.roles, data.columns, columns_of(source, data), notify)
@@ -195,44 +264,35 @@ def _is_id(name: str, roles: Sequence[Role]) -> bool:
     return any(role.is_id for role in roles if role.name == name)
 
 
-def tested_rows(corpus: Corpus) -> Tested:
-    """Return the rows of a corpus that a result is reported on.
+def write_predictions(
+    path: Path,
+    family: Family,
+    tested: Tested,
+    predictions: Sequence[Mapping[str, Any]],
+    losses: Sequence[float] | None,
+) -> None:
+    """Write what a model makes of the rows that its result is reported on, as CSV with what is true of them.
 
-    Raises:
-        UserError: There are none.
-    """
-    if corpus.tested is None:
-        raise UserError(
-            "there are no rows to predict after training",
-            where="data.test",
-            expected="a table with targets, or data.fold",
-        )
-    return corpus.tested
-
-
-def write_predictions(path: Path, family: Family, model: PreTrainedModel, corpus: Corpus) -> None:
-    """Predict the rows that a result is reported on, and write them as CSV with what is true of them.
-
-    The columns are ``row`` (number in the checked table, from 0), the roles of the family that the table has, but for
-    ids, and what the family predicts: ``probability_…`` as it is, everything else as ``predicted_…``.
+    The columns are ``row`` (number in the checked table, from 0), the roles of the family that the table has, what the
+    family predicts (``probability_…`` as it is, everything else as ``predicted_…``), and what every row adds to metrics
+    that are means over rows (``score_…``; empty where that is not finite).
 
     Args:
         path: File to write, whole or not at all.
         family: The model's family.
-        model: The model, on its device.
-        corpus: Has the rows.
-
-    Raises:
-        UserError: There are no such rows.
+        tested: The rows.
+        predictions: What the family says of them; nothing where it validates by the loss alone.
+        losses: What each row adds to the loss.
     """
-    tested = tested_rows(corpus)
-    predictions = predict_rows(family, model, corpus.tokenizer, corpus.test)
     dataset = tested.table.dataset
-    roles = [role.name for role in family.roles if role.name in dataset.column_names and not role.is_id]
-    names = [name if name.startswith(PROBABILITY) else f"{PREDICTED}{name}" for name in predictions[0]]
-    columns = [tested.numbers.tolist(), *(dataset[role][:] for role in roles)]
-    write_rows(
-        path,
-        [ROW, *roles, *names],
-        ([*cells, *prediction.values()] for *cells, prediction in zip(*columns, predictions, strict=True)),
-    )
+    rows = {role.name: dataset[role.name][:] for role in family.roles if role.name in dataset.column_names}
+    columns: dict[str, Sequence[Any]] = {ROW: tested.numbers.tolist(), **rows}
+    for name in predictions[0] if predictions else ():
+        heading = name if name.startswith(PROBABILITY) else f"{PREDICTED}{name}"
+        columns[heading] = [prediction[name] for prediction in predictions]
+    scores = dict(family.row_scores(predictions, rows)) if predictions else {}
+    if losses is not None:
+        scores["loss"] = losses
+    for name, values in scores.items():
+        columns[f"{SCORE}{name}"] = [value if math.isfinite(value) else None for value in values]
+    write_rows(path, list(columns), zip(*columns.values(), strict=True))

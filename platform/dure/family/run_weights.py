@@ -7,18 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transformers import set_seed
-
 from dure.config.loading import load_record
 from dure.config.schema import Profile
 from dure.errors import UserError
 from dure.events import Notify
 from dure.family.contract import Family, load_family
-from dure.family.corpus import load_corpus
-from dure.family.saved_model import read_model
 from dure.files import read_json
-from dure.modeling.rows import ADAPTER
-from dure.modeling.weights import LOST, load_weights
 from dure.runs.checkpoints import AVERAGE_FILE
 from dure.runs.folder import RunFolder, UnifiedFolder, folder_at
 from dure.runs.manifest import check_whole
@@ -66,6 +60,12 @@ class RunWeights:
         Raises:
             UserError: What is needed is not there, broken, or of another model.
         """
+        from transformers import set_seed
+
+        from dure.family.corpus import load_corpus
+        from dure.family.saved_model import read_model
+        from dure.modeling.weights import load_weights
+
         final = RunFolder(self.run).final_model
         has_adapters = family.experiment.lora is not None
         if self.file is None and not (adapted and has_adapters):
@@ -116,6 +116,9 @@ def weights_at(path: Path) -> RunWeights:
 
 def _load_best(model: PreTrainedModel, run: Path) -> None:
     """Put the adapters of a run's best checkpoint into a model, or their average."""
+    from dure.modeling.rows import ADAPTER
+    from dure.modeling.weights import LOST, load_weights
+
     result = RunFolder(run).read_result()
     name = None if result is None else result.best_checkpoint
     checkpoint = folder_at(run).checkpoints / (name or "checkpoint")

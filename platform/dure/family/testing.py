@@ -11,6 +11,7 @@ broken raises an ``AssertionError`` that names it.
 
 from __future__ import annotations
 
+import csv
 import math
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,7 +33,7 @@ from dure.files import read_json_lines
 from dure.metrics.metric import choosable
 from dure.modeling.objectives import Objective
 from dure.runs.checkpoints import checkpoints
-from dure.runs.folder import RunFolder, RunResult
+from dure.runs.folder import SCORE, RunFolder, RunResult
 from dure.training.run import RunRequest, run
 
 _NUM_ROWS = 5
@@ -269,6 +270,7 @@ def _check_run(made: _Made, profile: Profile, folder: Path) -> None:
     _require(
         len(baseline) == len(_baseline(made)), "baseline() is not what stands beside the result of a run"
     )
+    _check_row_scores(made, RunFolder(folder / "whole"), whole)
     cut = RunFolder(shutil.copytree(folder / "whole", folder / "cut"))
     kept = checkpoints(cut.checkpoints)
     _require(
@@ -282,6 +284,27 @@ def _check_run(made: _Made, profile: Profile, folder: Path) -> None:
     _require(_figures(resumed) == _figures(whole), "a resumed run ends with other figures")
     records = [list(_records(RunFolder(folder / name))) for name in ("whole", "cut")]
     _require(records[0] == records[1], "a resumed run has other records")
+
+
+def _check_row_scores(made: _Made, folder: RunFolder, result: RunResult) -> None:
+    """Check that what rows add to metrics has these as its mean, with what was predicted beside it."""
+    if made.corpus.tested is None or made.corpus.test is None:
+        return
+    with folder.predictions.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    _require(len(rows) == len(made.corpus.test), "a run does not predict all of its test rows")
+    for column in (name for name in rows[0] if name.startswith(SCORE)):
+        name = column.removeprefix(SCORE)
+        metric, figure = made.family.metric(f"eval_{name}"), result.metrics.get(f"test_{name}")
+        is_compared = metric is not None and metric.direction is not None
+        _require(is_compared, f"row_scores() gives {name}, of which no direction is declared")
+        scores = [float(row[column]) for row in rows if row[column]]
+        _require(
+            len(scores) == len(rows)
+            and isinstance(figure, float)
+            and math.isclose(math.fsum(scores) / len(scores), figure, rel_tol=1e-5, abs_tol=1e-6),
+            f"the mean of {column} is not test_{name}, {figure}",
+        )
 
 
 def _figures(result: RunResult) -> dict[str, Any]:

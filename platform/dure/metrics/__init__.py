@@ -1,1 +1,1 @@
-"""What a model's output is worth: Korean-aware ROUGE, classification figures, and scoring of files."""
+"""What a model's output is worth: Korean-aware ROUGE, classification figures, paired comparisons, and scoring of files."""

@@ -16,7 +16,7 @@ from dure.metrics.classification import classification_report
 from dure.metrics.rouge import MultiReference, rouge
 from dure.metrics.tokenizers import TokenizerName
 
-Task = Literal["summarization", "classification"]
+Task = Literal["generation", "classification"]
 
 _ID = "id of a row"
 """Role of the ids; the others bear the names of columns, of which one may be called ``id``."""
@@ -32,7 +32,7 @@ def score_files(
     reference_columns: Sequence[str] = ("summary",),
     tokenizer: TokenizerName = "morpheme",
     special_tokens: Sequence[str] = (),
-    task: Task = "summarization",
+    task: Task = "generation",
     multi_reference: MultiReference = "best",
     reading: ReadingConfig = USUAL,
     cache_folder: Path,
@@ -43,12 +43,12 @@ def score_files(
         predictions: Table with ``id_column`` and ``prediction_column``. An empty prediction scores 0.
         references: Table with ``id_column`` and ``reference_columns``, rows in any order.
         id_column: The column that says which rows belong together, in both files.
-        prediction_column: The predicted summary or class.
-        reference_columns: The true ones. A summary may have several, and a row may leave some of them
+        prediction_column: The predicted text or class.
+        reference_columns: The true ones. A text may have several, and a row may leave some of them
             empty; a class has one.
-        tokenizer: ROUGE tokeniser; for ``summarization`` only, as are the next and the last.
+        tokenizer: ROUGE tokeniser; for ``generation`` only, as are the next and the last.
         special_tokens: Texts ROUGE keeps whole beside ``#Person1#`` and its like.
-        task: ``summarization`` (ROUGE) or ``classification``.
+        task: ``generation`` (ROUGE) or ``classification``.
         multi_reference: With several references, the best or their mean.
         reading: How the tables are read. Where bad rows are skipped, their partners in the other table are too.
         cache_folder: Where checked tables are kept.
@@ -94,7 +94,7 @@ def score_files(
             )
     figures: dict[str, Any]
     match task:
-        case "summarization":
+        case "generation":
             result = rouge(
                 texts,
                 groups,
@@ -106,7 +106,7 @@ def score_files(
         case "classification":
             figures = _classification([group[0] for group in groups], texts)
         case _:
-            raise UserError(f"there is no task {task!r}", expected="summarization, classification")
+            raise UserError(f"there is no task {task!r}", expected="generation, classification")
     return {"task": task, **figures, **({"num_skipped": num_skipped} if num_skipped else {})}
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import peft
 import torch
+from peft.tuners.lora import model as peft_lora
 from peft.utils import ModulesToSaveWrapper
 from rapidfuzz import fuzz, process
 from torch import nn
@@ -104,7 +106,7 @@ def apply_lora(
         target_modules=list(targets),
         base_model_name_or_path=model.name_or_path,
     )
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _bitsandbytes_if_needed(model):
         # It warns that merging adapters of tied layers needs care; dure.modeling.export takes it.
         warnings.filterwarnings("ignore", message=r".*tie_word_embeddings=True.*")
         build: Callable[..., AdaptedModel] = adapted_class
@@ -117,6 +119,20 @@ def apply_lora(
             model.set_submodule(name, model.get_input_embeddings())
     train_rows(model, new_row_ids)
     return adapted
+
+
+@contextmanager
+def _bitsandbytes_if_needed(model: PreTrainedModel) -> Iterator[None]:
+    """Keep peft from importing bitsandbytes, which takes a second, where no layer is in 4 bits."""
+    names = () if getattr(model, "is_quantized", False) else ("is_bnb_available", "is_bnb_4bit_available")
+    looks = {name: getattr(peft_lora, name) for name in names}
+    for name in looks:
+        setattr(peft_lora, name, lambda: False)
+    try:
+        yield
+    finally:
+        for name, look in looks.items():
+            setattr(peft_lora, name, look)
 
 
 def _matches(name: str, target: str) -> bool:

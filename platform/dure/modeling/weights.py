@@ -88,7 +88,9 @@ def check_torch_file(path: Path) -> None:
         )
 
 
-def check_finite(weights: Mapping[str, torch.Tensor], where: str) -> None:
+def check_finite(
+    weights: Mapping[str, torch.Tensor], where: str, hint: str = "an earlier checkpoint"
+) -> None:
     """Check that weights are numbers: with NaN among them a model predicts the same of everything, and nobody is told.
 
     Raises:
@@ -99,7 +101,7 @@ def check_finite(weights: Mapping[str, torch.Tensor], where: str) -> None:
             raise UserError(
                 f"'{name}' holds numbers that are not finite: the training had diverged, or the file is damaged",
                 where=where,
-                hint="an earlier checkpoint",
+                hint=hint,
             )
 
 

@@ -136,11 +136,16 @@ def _check_each(
 
 
 def _check_checkpoint(experiment: Experiment) -> None:
-    """Check that the checkpoint is at hand, here or on a hub that answers; a rehearsal needs none."""
+    """Check that the checkpoint is at hand, here or on a hub that answers, and can do what is asked of it.
+
+    A rehearsal needs none.
+    """
     from dure.modeling.hub import require_checkpoint
+    from dure.preflight.model import require_limits
 
     if not experiment.rehearsal.enabled:
         require_checkpoint(experiment.model)
+        require_limits(load_family(experiment))
 
 
 def _check_rows(experiment: Experiment) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from dure.errors import UserError, nearest
 from dure.family import Family
 from dure.family.saved_model import read_model
-from dure.files import parse_json, read_json_lines
+from dure.files import json_lines, parse_json
 from dure.modeling.weights import LOST, check_torch_file
 from dure.preflight.checks import Checklist, Note
 from dure.preflight.model import ModelFacts, Shape
@@ -94,8 +94,7 @@ def _result(note: Note, folder: RunFolder) -> None:
 
 
 def _metrics(note: Note, folder: RunFolder) -> None:
-    records = read_json_lines(folder.metrics)
-    note.found = f"{len(records):,} records"
+    note.found = f"{sum(1 for _ in json_lines(folder.metrics)):,} records"
 
 
 def _check_one(note: Note, path: Path, wanted: Wanted) -> None:

@@ -89,6 +89,7 @@ def model_facts(note: Note, family: Family, tokenizer: PreTrainedTokenizerBase |
     from dure.modeling.limits import check_limits
 
     experiment = family.experiment
+    family.register_models()
     with offline():
         config = None if experiment.rehearsal.enabled else _known_config(experiment.model)
         if config is not None:
@@ -120,6 +121,24 @@ def model_facts(note: Note, family: Family, tokenizer: PreTrainedTokenizerBase |
     )
     note.found = f"{facts.num_parameters:,} parameters, {trained} ({how})"
     return facts
+
+
+def require_limits(family: Family) -> None:
+    """Check what a checkpoint can do by its configuration, where that is on this machine, and without its weights.
+
+    Raises:
+        UserError: As :func:`dure.modeling.limits.check_limits`; or its configuration or tokenizer cannot be read.
+    """
+    import torch
+
+    from dure.modeling.limits import check_limits
+
+    with offline():
+        config = _known_config(family.experiment.model)
+    if config is not None:
+        with torch.device("meta"):
+            empty = _from_config(config)
+        check_limits(family.experiment, empty, family.load_tokenizer(lambda: iter(())))
 
 
 def _known_config(settings: ModelConfig) -> PretrainedConfig | None:

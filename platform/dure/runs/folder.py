@@ -26,6 +26,8 @@ PREDICTED = "predicted_"
 """What the columns of ``predictions.csv`` begin with that hold predictions, but for probabilities."""
 PROBABILITY = "probability_"
 """What the columns of predictions begin with that hold the probability of a class."""
+SCORE = "score_"
+"""What the columns of ``predictions.csv`` begin with that hold what a row adds to a metric, which is their mean."""
 
 RunState = Literal["completed", "stopped", "diverged", "failed", "interrupted"]
 
@@ -43,6 +45,7 @@ class RunResult:
         final_model_path: Folder of the final model, relative to the run's folder.
         seconds: Wall time of training and validation, over all resumptions.
         error: What went wrong, in one line, when it failed.
+        definitions: Direction and unit of the metrics of its family, by name.
         forecast: What was foretold at the start of memory, time and cost, to be held against what came.
     """
 
@@ -53,6 +56,7 @@ class RunResult:
     final_model_path: str | None = None
     seconds: float = 0.0
     error: str | None = None
+    definitions: dict[str, dict[str, str | None]] = field(default_factory=dict)
     forecast: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:

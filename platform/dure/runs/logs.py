@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import logging
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from dure.secrets import redacted
 
@@ -21,6 +23,19 @@ class _Redacting(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record."""
         return redacted(super().format(record))
+
+
+class _Unfailing(io.FileIO):
+    """Leaves out what a full disk does not take: a log is never why a run fails."""
+
+    def write(self, data: Any, /) -> int:
+        """Write, or say so and do not."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            return len(data)
 
 
 @contextmanager
@@ -39,7 +54,8 @@ def captured_output(path: Path) -> Iterator[None]:
     os.dup2(target, 1)
     os.dup2(target, 2)
     root = logging.getLogger()
-    handler = logging.FileHandler(path, encoding="utf-8")
+    file = io.TextIOWrapper(io.BufferedWriter(_Unfailing(path, "a")), encoding="utf-8", line_buffering=True)
+    handler = logging.StreamHandler(file)
     handler.setFormatter(_Redacting(_FORMAT, datefmt="%Y-%m-%d %H:%M:%S"))
     root.addHandler(handler)
     others = [each for each in root.handlers if each is not handler]
@@ -49,11 +65,7 @@ def captured_output(path: Path) -> Iterator[None]:
     root.setLevel(logging.INFO)
     terminal = _terminal_too(saved[1]) if others and level <= logging.INFO else None
     try:
-        with (
-            path.open("a", encoding="utf-8", buffering=1) as file,
-            redirect_stdout(file),
-            redirect_stderr(file),
-        ):
+        with redirect_stdout(file), redirect_stderr(file):
             yield
     finally:
         root.setLevel(level)
@@ -64,6 +76,7 @@ def captured_output(path: Path) -> Iterator[None]:
         for other in others:
             root.addHandler(other)
         handler.close()
+        file.close()
         os.dup2(saved[0], 1)
         os.dup2(saved[1], 2)
         for descriptor in (*saved, target):

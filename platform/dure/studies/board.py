@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,19 @@ from dure.studies.streams import StudyStreams
 logger = logging.getLogger(__name__)
 
 
+def _kept(callback: Callable[..., None]) -> Callable[..., None]:
+    """Keep what a callback of the board raises, which Tune would take for the death of a trial, to the step's end."""
+
+    @wraps(callback)
+    def called(self: Board, *args: Any, **info: Any) -> None:
+        try:
+            callback(self, *args, **info)
+        except Exception as error:
+            self.failure = self.failure or error
+
+    return called
+
+
 def trial_name(trial: Any) -> str:
     """Return the name of one of Tune's trials, by which dure knows it."""
     return str(trial.config["trial"])
@@ -76,6 +90,7 @@ class Board(tune.Callback):  # type: ignore[misc]
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self._began = time.monotonic()
         self._ended: float | None = None
+        self.failure: Exception | None = None
         self._finished = False
         self._trials: dict[str, TrialStatus] = {}
         self._heard: set[str] = set()
@@ -178,10 +193,13 @@ class Board(tune.Callback):  # type: ignore[misc]
             raise Interrupted
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """End the study when a stop was asked for and every trial has saved its checkpoint and returned.
+        """End the study when its search failed, or a stop was asked for and every trial has saved and returned.
 
         The others, waiting or paused, are left as they are, so that nothing is decided about them.
         """
+        self.strategy.check()
+        if self.failure is not None:
+            raise self.failure
         if not any(trial.status == Trial.RUNNING for trial in trials):
             self.stop_if_asked()
 
@@ -193,6 +211,7 @@ class Board(tune.Callback):  # type: ignore[misc]
             self.notify(trial.config["notice"], trial=name)
         self._change(name, state="running", stage=self.strategy.stage(trial.config))
 
+    @_kept
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
@@ -236,6 +255,7 @@ class Board(tune.Callback):  # type: ignore[misc]
             metrics={**self._trials[trial].metrics, **numbers},
         )
 
+    @_kept
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial returned, and its result says how it went; or the study's scheduler stopped it."""
         self._streams.look(self._hear)
@@ -259,7 +279,11 @@ class Board(tune.Callback):  # type: ignore[misc]
         _, restarts = self._died(trial)
         reason = died_too_often(restarts, _last_checkpoint_name(restarts.path))
         failed = RunResult(name, "failed", metrics=finite(self._trials[name].metrics), error=reason)
-        self._room.write_alone("a trial's result", lambda: RunFolder(restarts.path).write_result(failed))
+        folder = RunFolder(restarts.path)
+        before = self._result(folder)
+        # It may have died behind its result.
+        if before is None or before.state not in SETTLED:
+            self._room.write_alone("a trial's result", lambda: folder.write_result(failed))
         self._end(trial, reason)
 
     def _died(self, trial: Any) -> tuple[Death, Restarts]:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from dure.errors import RunError
 from dure.events import Notify, RunListener, RunProgress, RunStart
-from dure.files import read_json_lines
+from dure.files import json_lines
 from dure.runs.folder import RunFolder
 
 EXPLODED = 3.0
@@ -22,7 +22,7 @@ class DivergedError(RunError):
 
 def first_loss(folder: RunFolder) -> float | None:
     """Return the first training loss that a run recorded, or None when it recorded none."""
-    losses = (record.get("loss") for record in read_json_lines(folder.metrics) if record["kind"] == "train")
+    losses = (record.get("loss") for record in json_lines(folder.metrics) if record["kind"] == "train")
     return next((loss for loss in losses if loss is not None), None)
 
 

@@ -95,7 +95,9 @@ def continued_folder(plan: type[StudyPlan], name: str, asked: Asked) -> Path | N
         resume = resume or (asked.output / STUDY_FILE).is_file()
     if not resume:
         return None
-    return output_folder(name, asked.output, resume=True, record=STUDY_FILE, profile=asked.machine)
+    return output_folder(
+        name, asked.output, resume=True, record=STUDY_FILE, profile=asked.machine, notify=asked.notify
+    )
 
 
 def stored_for(study: Plan, asked: Asked) -> Plan | None:
@@ -154,10 +156,11 @@ def run(study: StudyPlan, asked: Asked, *, screen: Terminal) -> StudyResults:
         Interrupted: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
     """
     from dure.jobs.background_folders import claim
-    from dure.preflight.before import before_run
+    from dure.preflight.before import before_run, check_settings
     from dure.reporting.console import RunConsole, StudyConsole
 
     kind, path = prepare(study, asked)
+    check_settings(kind.checked())  # To recognise the machine takes torch, and seconds.
     machine, resume = asked.machine, path is not None
     assert machine is not None, "a dry run is not run"
     before_run(
@@ -216,7 +219,12 @@ def conduct(kind: Kind[Any, Any], session: Session) -> Any:
         write_text(path / STUDY_FILE, dump_yaml(kind.study))
         for folder, experiment in kept.items():
             write_text(path / folder / RUN_RECORD, dump_yaml(experiment))
-        results = kind.run(session)
+        try:
+            results = kind.run(session)
+        except Exception as error:
+            if not (path / STUDY_FILE).is_file():
+                raise vanished(path) from error
+            raise
         if not (path / STUDY_FILE).is_file():
             raise vanished(path)
         results.write(path / kind.results_file)

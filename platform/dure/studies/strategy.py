@@ -94,6 +94,13 @@ class Strategy(ABC, Generic[Plan]):
     def ended(self, trials: Sequence[TrialStatus]) -> None:
         """A trial ended, in this session or one before; the statuses are those of all trials."""
 
+    def check(self) -> None:
+        """Raise what went wrong in the search where Tune lets nothing through; called after every step of Tune.
+
+        Raises:
+            RunError: The search cannot go on.
+        """
+
     def stage(self, config: Mapping[str, Any]) -> str:
         """Return which of its stages the trial of a config is in, for people."""
         return ""

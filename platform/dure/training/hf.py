@@ -77,6 +77,13 @@ class Loop(SharedOutTraining, Trainer):  # type: ignore[misc]
     def losses_by_row(self: Any) -> list[float]:
         """Return what each validation row adds to the validation loss, which is the mean of them; in one order."""
         self.evaluation_loop(self.get_eval_dataloader(), "losses by row", prediction_loss_only=True)
+        losses: list[float] = self.last_row_losses()
+        return losses
+
+    def last_row_losses(self: Any) -> list[float]:
+        """Return the same of the rows that were evaluated last, in their order; nothing of rows without targets."""
+        if not self._row_losses:
+            return []
         losses, items = torch.cat(self._row_losses).double().chunk(2, dim=1)
         # A loss per item, such as a token, weighs each row by its items; several tasks have items of their own.
         in_all = items.sum(dim=0)

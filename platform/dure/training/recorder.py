@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 from dure.config.schema import Experiment
 from dure.errors import RunError
 from dure.events import RunListener, RunProgress
-from dure.files import append_json_line, read_json_lines, write_text
+from dure.files import append_json_line, json_lines, written_beside
 from dure.runs.checkpoints import checkpoint_name
 from dure.runs.disk import DiskRoom
 from dure.runs.folder import vanished
@@ -57,15 +57,21 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 
     def begin(self, resumed_step: int) -> None:
         """Start the clock; records after ``resumed_step`` are dropped, since those steps come again."""
-        kept = [record for record in read_json_lines(self.path) if record["step"] <= resumed_step]
-        if resumed_step == 0:
-            kept = []
-        self.seconds_before = float(kept[-1]["seconds"]) if kept else 0.0
+        self.seconds_before = max((float(each["seconds"]) for each in self._kept(resumed_step)), default=0.0)
         self._began = time.monotonic()
         if self.is_main:
-            text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
-            self.room.write_alone("the records", lambda: write_text(self.path, text))
+            self.room.write_alone("the records", lambda: self._keep(resumed_step))
         self._has_begun = True
+
+    def _kept(self, resumed_step: int) -> Iterator[dict[str, Any]]:
+        """Yield the records up to a step."""
+        if resumed_step:
+            yield from (record for record in json_lines(self.path) if record["step"] <= resumed_step)
+
+    def _keep(self, resumed_step: int) -> None:
+        """Leave no other records."""
+        with written_beside(self.path) as beside, beside.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(json.dumps(each, ensure_ascii=False) + "\n" for each in self._kept(resumed_step))
 
     def record(
         self,
@@ -139,7 +145,7 @@ def recorded_metrics(file: Path, best_step: int | None) -> tuple[dict[str, float
     """
     metrics: dict[str, float] = {}
     untrained: dict[str, float] = {}
-    for record in read_json_lines(file):
+    for record in json_lines(file):
         values = {key: value for key, value in record.items() if value is not None}
         if record["kind"] == "eval" and record["step"] == best_step and record["step"]:
             # Also a test is recorded at this step, by a session that was killed before its result was.
@@ -155,8 +161,11 @@ def check_last_loss(file: Path, experiment: Experiment) -> None:
     Raises:
         RunError: It is not, so that the model is worth nothing.
     """
-    losses = [each["loss"] for each in read_json_lines(file) if each["kind"] == "train" and "loss" in each]
-    if losses and losses[-1] is None:
+    last: float | None = 0.0
+    for each in json_lines(file):
+        if each["kind"] == "train" and "loss" in each:
+            last = each["loss"]
+    if last is None:
         raise RunError(
             f"the training loss became NaN or infinite; lower training.learning_rate "
             f"({experiment.training.learning_rate:g}) or set training.precision=fp32"

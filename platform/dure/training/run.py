@@ -20,8 +20,10 @@ from dure.errors import DureError, RunError
 from dure.events import EventLog, RunListener
 from dure.family import Family, load_family
 from dure.family.corpus import Corpus, load_corpus
-from dure.family.predicting import tested_rows, write_predictions
-from dure.files import read_json_lines, write_json, write_text
+from dure.family.predicting import Reported, predict_rows, read_answers, write_predictions
+from dure.files import json_lines, write_json, write_text
+from dure.imports import spare_imported
+from dure.metrics.metric import definitions
 from dure.modeling.weights import load_weights
 from dure.runs.disk import DiskRoom, is_disk_full
 from dure.runs.environment import describe_environment
@@ -53,7 +55,8 @@ class RunRequest:
         listeners: Who is called in the process that trains; they travel there.
         layout: How the run's folder is laid out.
         warm_start: Weights to begin with in place of the experiment's.
-        keeps_predictions: Whether the best model's predictions of the test rows are written to ``predictions.csv``.
+        keeps_predictions: Whether the test rows are predicted even where validation does not do that, so that it takes
+            time of its own; else ``predictions.csv`` has what validation gives.
         keeps_dev_losses: Whether the best model's loss of every validation row is written to ``dev_losses.json``.
         stop_file: As soon as this file is there, the run saves a checkpoint and ends as ``interrupted``.
         restarts: Counts how often a process of the run died; None where nothing restarts one.
@@ -106,6 +109,7 @@ def run(request: RunRequest, *, rank: int = 0, num_workers: int = 1) -> RunResul
         UserError: The experiment, its data or its checkpoint is wrong.
         RunError: Training failed; the result on disk says so.
     """
+    spare_imported()
     folder = request.folder()
     folder.path.mkdir(parents=True, exist_ok=True)
     if rank == 0:
@@ -142,12 +146,12 @@ def _worker(request: RunRequest, rank: int, num_workers: int) -> Worker:
 
 def _interrupted(request: RunRequest, folder: RunFolder, worker: Worker, step: int) -> RunResult:
     """Write and pass on the result of a run that a stop was asked of."""
-    records = read_json_lines(folder.metrics)
+    seconds = [float(each["seconds"]) for each in json_lines(folder.metrics)]
     result = RunResult(
         name=request.experiment.name,
         state="interrupted",
         metrics={"steps": step},
-        seconds=float(records[-1]["seconds"]) if records else 0.0,
+        seconds=seconds[-1] if seconds else 0.0,
     )
     if worker.is_main:
         try:
@@ -239,8 +243,6 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
     family = load_family(experiment, worker.notify)
     corpus = load_corpus(family, notify=worker.notify)
     worker.stop.check()
-    if request.keeps_predictions:
-        tested_rows(corpus)  # Rather now than after hours of training.
     if worker.is_main:
         write_json(
             folder.environment,
@@ -266,17 +268,16 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
     )
     outcome = trainer.train(resume=request.resume)
     worker.stop.check(outcome["steps"])
-    tested = {} if corpus.test is None else trainer.test(corpus.test)
+    reported = None if corpus.test is None else trainer.test(corpus.test)
     if request.keeps_dev_losses and corpus.dev is not None:
         losses = trainer.dev_losses()
         if worker.is_main:
             write_json(
                 folder.dev_losses, {"losses": [loss if math.isfinite(loss) else None for loss in losses]}
             )
-    if request.keeps_predictions:
-        with trainer.whole_model() as model:
-            if worker.is_main:
-                write_predictions(folder.predictions, family, model, corpus)
+    if reported is not None:
+        _keep_predictions(request, folder, worker, trainer, corpus, reported)
+    tested = {} if reported is None else reported.metrics
     result = _completed(request, family, corpus, outcome | {"tested": tested}, usage)
     room = trainer.room
     del model, trainer
@@ -316,6 +317,33 @@ def _forecast(
     return ahead
 
 
+def _keep_predictions(
+    request: RunRequest,
+    folder: RunFolder,
+    worker: Worker,
+    trainer: ModelTrainer,
+    corpus: Corpus,
+    reported: Reported,
+) -> None:
+    """Write what the model makes of every test row; all workers call it."""
+    family, tokenizer = trainer.family, corpus.tokenizer
+    predictions: list[dict[str, Any]] = []
+    if reported.answers is not None and family.validates == family.predicts:
+        if worker.is_main:
+            collate = trainer.hf.batches.collate
+            predictions = read_answers(family, tokenizer, corpus.test, collate, reported.answers)
+    elif request.keeps_predictions:
+        with trainer.whole_model() as model:
+            if worker.is_main:
+                predictions = predict_rows(family, model, tokenizer, corpus.test)
+    if worker.is_main and corpus.tested is not None:
+        tested = corpus.tested
+        trainer.room.write_alone(
+            "the predictions",
+            lambda: write_predictions(folder.predictions, family, tested, predictions, reported.losses),
+        )
+
+
 def _completed(
     request: RunRequest, family: Family, corpus: Corpus, outcome: Mapping[str, Any], usage: memory.Usage
 ) -> RunResult:
@@ -344,6 +372,7 @@ def _completed(
         best_checkpoint=outcome["best_checkpoint"],
         final_model_path=request.folder().final_model.name,
         seconds=round(outcome["seconds"], 3),
+        definitions=definitions([*family.metrics, family.best_metric]),
     )
 
 

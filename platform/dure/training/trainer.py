@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from transformers import (
     EarlyStoppingCallback,
     TrainerCallback,
@@ -21,6 +22,7 @@ from dure.data.batching import length_order
 from dure.errors import UserError
 from dure.events import RunListener, RunStart
 from dure.family import Family
+from dure.family.predicting import Reported
 from dure.family.saved_model import write_model
 from dure.modeling.ema import WeightAverage
 from dure.modeling.precision import Precision, resolve
@@ -282,12 +284,14 @@ class ModelTrainer:
             losses: list[float] = self.hf.losses_by_row()
         return losses
 
-    def test(self, dataset: datasets.Dataset) -> dict[str, float]:
-        """Score rows that took no part in training or selection; names begin with ``test_``."""
-        dataset = _longest_first(dataset)
-        self.hf.compute_metrics = self._scorer(dataset)
+    def test(self, dataset: datasets.Dataset) -> Reported:
+        """Score rows that took no part in training or selection."""
+        order = length_order(dataset["length"])
+        longest_first = dataset.select(order)
+        self.hf.compute_metrics = self._scorer(longest_first)
         with self._out_of_memory_recorded():
-            metrics: dict[str, float] = self.hf.predict(dataset, metric_key_prefix="test").metrics
+            output = self.hf.predict(longest_first, metric_key_prefix="test")
+        metrics: dict[str, float] = output.metrics
         self.hf.compute_metrics = self.compute_metrics
         self.recorder.record(
             "eval",
@@ -296,7 +300,13 @@ class ModelTrainer:
             total_steps=self.total_steps,
             epoch=float(self.hf.state.epoch or 0.0),
         )
-        return {name: float(value) for name, value in metrics.items()}
+        back = np.argsort(order)
+        losses = self.hf.last_row_losses()
+        return Reported(
+            {name: float(value) for name, value in metrics.items()},
+            None if output.predictions is None else np.asarray(output.predictions)[back],
+            [losses[place] for place in back] if losses else None,
+        )
 
     @contextmanager
     def whole_model(self) -> Iterator[PreTrainedModel]:

@@ -26,7 +26,7 @@ from dure.events import Notify
 from dure.files import read_json, write_json
 from dure.modeling.ema import WeightAverage
 from dure.modeling.precision import Precision
-from dure.modeling.weights import load_weights, save_weights, write_weights
+from dure.modeling.weights import check_finite, load_weights, save_weights, write_weights
 from dure.runs.checkpoints import STATE_FILE, checkpoint_name
 
 WEIGHTS_FILE = "weights.pt"
@@ -282,12 +282,18 @@ class SharedOutTraining:
             self.written.write(folder)
 
     def _load_from_checkpoint(self: Any, folder: str, model: Any = None) -> None:
-        """Load the weights of a checkpoint into the model, however either is shared out."""
+        """Load the weights of a checkpoint into the model, however either is shared out.
+
+        Raises:
+            UserError: They are not finite.
+        """
         path = Path(folder) / WEIGHTS_FILE
         if path.is_file():
             load_weights(self.model, path)
         else:
             super()._load_from_checkpoint(folder, model)  # type: ignore[misc]
+            hint = f"move {path.parent.name} out of the run's folder, and --resume takes the checkpoint before it"
+            check_finite(dict(self.model.named_parameters()), str(path.parent), hint)
 
     def _load_best_model(self: Any) -> None:
         """Load the weights of the best checkpoint, which other workers may have written."""

@@ -14,6 +14,7 @@ from dure.config.loading import checked, load_experiment
 from dure.config.schema import Experiment
 from dure.config.sections import dotted_keys, has_key
 from dure.errors import UserError
+from dure.family import family_of_old
 
 OWN = {key.rpartition(".")[2] for key in dotted_keys(Experiment)}
 
@@ -135,7 +136,7 @@ general: {data_path: ../data/}
 
 
 def test_an_old_file_becomes_the_experiment_that_it_was():
-    converted = convert(yaml.safe_load(OLD_LAYOUT), "file")
+    converted = convert(yaml.safe_load(OLD_LAYOUT), "file", family_of_old)
     made = checked(Experiment, converted.tree(), {}, "old.yaml")
     ours = load_experiment("mt5_xlsum_ultimate")
     assert made.family == ours.family
@@ -181,7 +182,7 @@ def test_flat_arguments_of_a_classifier_become_one():
         "max_steps": -1,
         "run_name": "kobert emotion!",
     }
-    converted = convert(old, "args")
+    converted = convert(old, "args", family_of_old)
     made = checked(Experiment, converted.tree(), {}, "args.json")
     assert made.family == "trainables.emotion"
     assert made.name == "kobert_emotion_"
@@ -195,7 +196,7 @@ def test_flat_arguments_of_a_classifier_become_one():
 
 def test_lora_that_was_switched_off_stays_off():
     old = {"model_name": "t5-small", "qlora": {"use_qlora": False, "use_unsloth": False, "lora_rank": 8}}
-    converted = convert(old, "x")
+    converted = convert(old, "x", family_of_old)
     made = checked(Experiment, converted.tree(), {}, "x")
     assert made.lora is None
     assert made.model.quantization is None
@@ -203,7 +204,7 @@ def test_lora_that_was_switched_off_stays_off():
 
 
 def test_no_precision_at_all_is_fp32_as_it_was():
-    made = convert({"model_name": "t5-small", "fp16": False}, "x").tree()
+    made = convert({"model_name": "t5-small", "fp16": False}, "x", family_of_old).tree()
     assert made["training"]["precision"] == "fp32"
 
 

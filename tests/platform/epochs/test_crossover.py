@@ -13,7 +13,6 @@ from dure.epochs.crossover import crossover, save_crossover
 from dure.epochs.mixing import EpochWeights
 from dure.epochs.module_search import greedy_search, optuna_search
 from dure.errors import UserError
-from dure.metrics.bootstrap import paired_margin
 from dure.metrics.metric import Metric
 from dure.modeling.weights import save_weights
 
@@ -228,32 +227,3 @@ def test_a_search_begins_at_its_start_and_ends_with_its_budget(search):
     assert len(asked) == 7
     assert best == asked[-1]
     assert search({"a": 1}, [1], lambda choice: 0.0, max_evaluations=5) == {"a": 1}
-
-
-def test_the_interval_is_that_of_the_normal_distribution_for_many_rows():
-    rng = np.random.default_rng(0)
-    hard = rng.normal(0, 10, 2000)
-    gains = rng.normal(0.1, 1, 2000)
-    margin = paired_margin(hard, hard + gains, metric=LOSS)
-    half = 1.96 * gains.std() / math.sqrt(2000)
-    assert margin.value == pytest.approx(gains.mean())
-    assert (margin.low, margin.high) == pytest.approx((gains.mean() - half, gains.mean() + half), abs=0.01)
-    assert margin.is_certain
-    assert paired_margin(hard, hard + gains, metric=HITS).high < 0
-    assert paired_margin([1.0], [1.0], metric=HITS).value == 0
-
-
-def test_the_interval_holds_the_truth_as_often_as_it_says():
-    rng = np.random.default_rng(1)
-    held = 0
-    for seed in range(200):
-        margin = paired_margin(rng.normal(0.3, 1, 60), np.zeros(60), metric=HITS, level=0.9, seed=seed,
-                               num_resamples=400)  # fmt: skip
-        held += margin.low <= 0.3 <= margin.high
-    assert 0.84 <= held / 200 <= 0.96
-
-
-@pytest.mark.parametrize(("first", "second"), [([1.0], [1.0, 2.0]), ([], []), ([math.nan], [1.0])])
-def test_rows_that_cannot_be_paired_are_refused(first, second):
-    with pytest.raises(ValueError, match=r"paired|finite"):
-        paired_margin(first, second, metric=LOSS)

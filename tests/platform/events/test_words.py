@@ -83,7 +83,10 @@ class HearsStudy(StudyListener):
         self.words.hear(message)
 
 
-def test_a_full_disk_is_heard_of_at_once_from_a_trial_of_a_batch(tiny, cpu, tmp_path, small_disk):
+@pytest.mark.slow
+def test_a_full_disk_is_heard_of_at_once_from_a_trial_of_a_batch(
+    tiny, cpu, tmp_path, small_disk, ray_address
+):
     disk, note = small_disk(60), tmp_path / "full"
     experiment = tiny("t5", "lora")
     words = Words(disk, note)
@@ -94,6 +97,7 @@ def test_a_full_disk_is_heard_of_at_once_from_a_trial_of_a_batch(tiny, cpu, tmp_
         path=disk / "study",
         follower=HearsStudy(words),
         listeners=lambda experiment: [Filling(disk, note)],
+        address=ray_address,
     )
     assert words.seconds() < SECONDS
     assert summary.state == "completed"

@@ -69,7 +69,7 @@ def test_files_are_joined_by_id_whatever_their_order(table):
     )
     result = score(predictions, references)
     expected = rouge(["나는 갔다", "밥을\n먹었다"], ["너는 갔다", "밥을\n먹는다"]).as_dict()
-    assert result == {"task": "summarization", **expected}
+    assert result == {"task": "generation", **expected}
 
 
 def test_several_reference_columns_may_be_empty_in_places(table):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from dure.modeling.export import export
 from dure.modeling.limits import num_positions
 from dure.modeling.loading import load_model, load_tokenizer
 from dure.modeling.task import SEQ2SEQ, classification
+from dure.preflight.before import before_run
 from dure.preflight.checks import Note
 from dure.preflight.model import model_facts
 from tests.platform.modeling.tiny_models import CPU, POSITIONS, TARGETS, TEXTS, experiment_of
@@ -305,3 +307,20 @@ def test_validation_finds_what_the_start_of_a_run_refuses(
     with pytest.raises(UserError) as validated:
         model_facts(Note(), load_family(experiment), tokenizer)
     assert str(validated.value) == str(started.value)
+
+
+def test_a_run_or_study_finds_them_before_it_begins_and_without_the_weights(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    shutil.copytree(checkpoints["bart"], tmp_path / "bart")
+    (tmp_path / "bart" / "model.safetensors").unlink()
+    sound = experiment_of("bart", tmp_path / "bart")
+    asks = sound.with_({"generation.max_length": 65})
+    check = partial(before_run, files=[], profile=CPU, output=tmp_path / "out", notify=print)
+    with pytest.raises(UserError) as started:
+        check([sound, asks], [sound, asks])
+    assert started.value.where == "generation.max_length"
+    check([sound], [sound])
+    # The nodes of a cluster fetch it for themselves.
+    check([asks], [asks], address="127.0.0.1:1")
+    assert not (tmp_path / "out").exists()

@@ -199,7 +199,7 @@ def test_scores_name_precision_recall_and_tokeniser() -> None:
     names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
     figures = {f"{name}{part}": 0.5 for name in names for part in ("", "_precision", "_recall")}
     scores = {
-        "task": "summarization",
+        "task": "generation",
         **figures,
         "rouge_sum": 1.5,
         "num_pairs": 1200,

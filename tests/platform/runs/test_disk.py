@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import threading
 import time
 
@@ -19,6 +20,7 @@ from dure.runs import checkpoints
 from dure.runs.disk import DiskRoom, is_disk_full
 from dure.runs.folder import RunFolder
 from dure.runs.forecast import Forecast
+from dure.runs.logs import captured_output
 from dure.runs.manifest import faults
 from dure.training.run import RunRequest, run
 from dure.training.stopping import StopRequested
@@ -195,3 +197,21 @@ def test_a_run_that_cannot_fit_is_refused_before_it_starts(tmp_path):
     tight.check(_foretold(300_000, 300_000), 0)
     with pytest.raises(UserError, match=r"needs 3.0 MB at least, more than storage.max_gb 0.001"):
         tight.check(_foretold(10**6, 10**6), 0)
+
+
+def test_a_log_on_a_full_disk_ends_nothing_and_goes_on_once_there_is_room(small_disk):
+    log = small_disk(2) / "run.log"
+    with captured_output(log):
+        print("before")
+        filler = fill(log.parent, 0)
+        for number in range(300):
+            print(f"{number}: what a library prints")
+            logging.getLogger("dure").info("and what is logged")
+        filler.unlink()
+        print("after")
+        filler = fill(log.parent, 0)
+        print("the last line of a run that was stopped" * 200)
+    filler.unlink()
+    lines = log.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "before"
+    assert any(line.endswith("after") for line in lines)

@@ -23,8 +23,8 @@ def _numbers(path):
 
 
 @pytest.fixture(scope="module")
-def ray_cluster():
-    with cluster() as started:
+def ray_cluster(ray_address):
+    with cluster(ray_address) as started:
         yield started
 
 
@@ -35,8 +35,17 @@ WITHOUT_DROPOUT = {
 """Dropout's random numbers cannot be the same ones in one process and in two."""
 
 
-@pytest.mark.parametrize("architecture", ["t5", pytest.param("bert", marks=pytest.mark.slow)])
-def test_local_mode_one_worker_and_two_gloo_workers_agree(architecture, tiny, cpu, tmp_path, ray_cluster):
+@pytest.mark.slow
+def test_one_worker_process_gives_the_numbers_of_local_mode(tiny, cpu, tmp_path, ray_cluster):
+    experiment = tiny("t5", "lora")
+    local = fit(RunRequest(experiment, cpu, tmp_path / "local"))
+    worker = fit(RunRequest(experiment, cpu, tmp_path / "worker"), in_process=False)
+    assert local.state == worker.state == "completed"
+    assert _numbers(tmp_path / "worker") == _numbers(tmp_path / "local")
+
+
+@pytest.mark.parametrize("architecture", ["bert", pytest.param("t5", marks=pytest.mark.slow)])
+def test_local_mode_and_two_gloo_workers_agree(architecture, tiny, cpu, tmp_path, ray_cluster):
     WITHOUT_DROPOUT[architecture].save_pretrained(tmp_path / "checkpoint")
     experiment = tiny(architecture, "lora")
     experiment = experiment.model_copy(
@@ -44,10 +53,8 @@ def test_local_mode_one_worker_and_two_gloo_workers_agree(architecture, tiny, cp
     )
     two = cpu.model_copy(update={"num_workers": 2})
     local = fit(RunRequest(experiment, cpu, tmp_path / "local"))
-    worker = fit(RunRequest(experiment, cpu, tmp_path / "worker"), in_process=False)
     pair = fit(RunRequest(experiment, two, tmp_path / "pair"))
-    assert local.state == worker.state == pair.state == "completed"
-    assert _numbers(tmp_path / "worker") == _numbers(tmp_path / "local")
+    assert local.state == pair.state == "completed"
     # Two workers with half the rows each: the same numbers but for the order of additions.
     ones, twos = _numbers(tmp_path / "local"), _numbers(tmp_path / "pair")
     assert len(ones) == len(twos)
@@ -59,6 +66,7 @@ def test_local_mode_one_worker_and_two_gloo_workers_agree(architecture, tiny, cp
     assert pair.metrics["num_dev_rows"] == 6
 
 
+@pytest.mark.slow
 def test_an_error_of_a_worker_arrives_as_it_was_raised(tiny, cpu, tmp_path, ray_cluster):
     experiment = tiny("t5", "lora")
     wrong = experiment.model_copy(

@@ -74,14 +74,21 @@ def _read(series: dict[str, str], trial: str) -> dict[tuple[str, str], float]:
     return values
 
 
-def test_a_batch_shows_its_numbers_to_prometheus_and_its_names_to_the_dashboard(tiny, cpu, tmp_path):
-    experiment = _named(tiny("bert"), "first")
-    study = BatchStudy(kind="batch", name="seen", experiments=("first",), metrics=("eval_accuracy",))
+@pytest.mark.slow
+def test_a_batch_shows_its_numbers_to_prometheus_and_its_names_to_the_dashboard(
+    tiny, cpu, tmp_path, ray_address
+):
+    experiment = _named(tiny("bert"), "watched")
+    study = BatchStudy(kind="batch", name="seen", experiments=("watched",), metrics=("eval_accuracy",))
     summary = run_study(
-        Batch(study, [experiment]), profile=cpu, path=tmp_path, listeners=lambda experiment: [_Look(tmp_path)]
+        Batch(study, [experiment]),
+        profile=cpu,
+        path=tmp_path,
+        listeners=lambda experiment: [_Look(tmp_path)],
+        address=ray_address,
     )
     assert summary.state == "completed", summary
-    seen = json.loads((tmp_path / "seen-first.json").read_text(encoding="utf-8"))
+    seen = json.loads((tmp_path / "seen-watched.json").read_text(encoding="utf-8"))
     values = _read(seen["series"], experiment.name)
     records = read_json_lines(RunFolder(tmp_path / experiment.name).metrics)
     last = next(record for record in reversed(records) if record["kind"] == "train")

@@ -287,6 +287,7 @@ def test_ray_places_what_the_model_places(tmp_path):
             run = partial(
                 held,
                 notes=notes,
+                together=side_by_side,
                 workers=[] if each.trains_in_process else [worker_resources(each)] * each.num_workers,
             )
             results = tune.Tuner(
@@ -299,8 +300,8 @@ def test_ray_places_what_the_model_places(tmp_path):
     assert found == [(2, 2), (3, 3), (1, 1), (2, 2), (1, 1)]
 
 
-def held(config, *, notes, workers):
-    """A trial that waits for its workers, holds them for a while, and notes when."""
+def held(config, *, notes, together, workers):
+    """A trial that waits for its workers, holds them until as many as fit have theirs, and notes when."""
     import ray
     from ray.util import placement_group, remove_placement_group
 
@@ -308,12 +309,16 @@ def held(config, *, notes, workers):
     if group is not None:
         ray.get(group.ready(), timeout=60)
     began = time.time()
-    time.sleep(1.5)
-    append_json_line(notes, [began, time.time()])
+    all_began = notes.with_suffix(".began")
+    append_json_line(all_began, {"began": began})
+    while len(read_json_lines(all_began)) < together and time.time() - began < 30:
+        time.sleep(0.1)
+    time.sleep(1.0)
+    append_json_line(notes, {"began": began, "ended": time.time()})
     if group is not None:
         remove_placement_group(group)
 
 
 def most_at_once(notes) -> int:
-    spans = read_json_lines(notes)
+    spans = [(each["began"], each["ended"]) for each in read_json_lines(notes)]
     return max(sum(began <= at < ended for began, ended in spans) for at, _ in spans)

@@ -53,7 +53,9 @@ def study():
     return BatchStudy(kind="batch", name="three", experiments=("first", "broken", "last"))
 
 
-def test_a_failure_stops_nobody_and_the_next_session_only_does_the_rest(tiny, cpu, study, tmp_path):
+def test_a_failure_stops_nobody_and_the_next_session_only_does_the_rest(
+    tiny, cpu, study, tmp_path, ray_address
+):
     first = tiny("t5", "lora")
     experiments = [
         _named(first, "first"),
@@ -68,6 +70,7 @@ def test_a_failure_stops_nobody_and_the_next_session_only_does_the_rest(tiny, cp
         path=tmp_path,
         follower=notes,
         listeners=lambda experiment: [_ProcessNote()],
+        address=ray_address,
     )
     states = {entry.name: entry.state for entry in summary.experiments}
     assert states == {"first": "completed", "broken": "failed", "last": "completed"}
@@ -87,7 +90,13 @@ def test_a_failure_stops_nobody_and_the_next_session_only_does_the_rest(tiny, cp
     before = (tmp_path / "first" / "result.json").stat().st_mtime_ns
     experiments[1] = _named(first, "broken")
     again = _Notes()
-    summary = run_study(Batch(study, experiments), profile=one_at_a_time, path=tmp_path, follower=again)
+    summary = run_study(
+        Batch(study, experiments),
+        profile=one_at_a_time,
+        path=tmp_path,
+        follower=again,
+        address=ray_address,
+    )
     assert summary.state == "completed"
     assert (tmp_path / "first" / "result.json").stat().st_mtime_ns == before
     assert {name for name, _ in again.states} == {"broken"}

@@ -50,7 +50,7 @@ def died_trial(name: str, folder: Path) -> SimpleNamespace:
     """A trial as Tune shows it whose process died."""
     file = folder / "error.pkl"
     file.write_bytes(cloudpickle.dumps(RuntimeError("its process was killed")))
-    return SimpleNamespace(config={"trial": name}, pickled_error_file=str(file))
+    return SimpleNamespace(config={"trial": name}, pickled_error_file=str(file), last_result=None)
 
 
 def test_deaths_of_trials_on_a_full_disk_are_counted_and_their_results_written(

@@ -24,16 +24,8 @@ from dure.studies.sweep.plan import plan_sweep
 from dure.studies.sweep.strategy import Sweep
 from dure.studies.testing import check_strategy
 from tests.platform.studies.toy_study import Seeds, SeedsStudy
-from tests.platform.studies.two_nodes import several_nodes
 
 RATES = (1e-5, 1e-4, 1e-3)
-
-
-@pytest.fixture(scope="module")
-def address():
-    """One local Ray for all of them."""
-    with several_nodes({"CPU": 2}) as nodes:
-        yield nodes.address
 
 
 def batch_of(base):
@@ -68,12 +60,10 @@ def seeds_of(base):
     return lambda path: Seeds(SeedsStudy(name="toy", experiment="e"), base)
 
 
-@pytest.mark.parametrize(
-    "made",
-    [seeds_of, *(pytest.param(each, marks=pytest.mark.slow) for each in (batch_of, sweep_of, crossval_of, progressive_of))],
-)  # fmt: skip
-def test_a_strategy_keeps_the_contract(made, tiny, tmp_path, address) -> None:
-    check_strategy(made(tiny("bert", "full")), tmp_path, address=address)
+@pytest.mark.slow
+@pytest.mark.parametrize("made", [seeds_of, batch_of, sweep_of, crossval_of, progressive_of])
+def test_a_strategy_keeps_the_contract(made, tiny, tmp_path, ray_address) -> None:
+    check_strategy(made(tiny("bert", "full")), tmp_path, address=ray_address)
 
 
 def test_a_new_kind_of_study_is_one_file_and_its_place_in_the_union(tiny, tmp_path, monkeypatch) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from dure.config.data import FoldConfig
 from dure.config.loading import load_experiment
@@ -17,6 +19,7 @@ from dure.files import read_json_lines
 from dure.modeling.objectives import TokenCrossEntropy
 from dure.runs.folder import RunFolder
 from dure.runs.logs import captured_output
+from dure.runs.manifest import write_manifest
 from dure.studies.crossval.results import crossval_results
 from dure.training import memory
 from dure.training.run import RunRequest, run
@@ -123,8 +126,6 @@ def test_an_unknown_best_metric_is_refused_before_training(tiny, cpu, tmp_path):
 def test_a_run_that_was_killed_before_its_model_was_saved_only_saves_it(tiny, cpu, tmp_path):
     experiment = tiny("t5", "lora")
     whole = run(RunRequest(experiment, cpu, tmp_path))
-    import shutil
-
     shutil.rmtree(tmp_path / "final_model")
     (tmp_path / "result.json").unlink()
     notes = _Notes()
@@ -133,6 +134,25 @@ def test_a_run_that_was_killed_before_its_model_was_saved_only_saves_it(tiny, cp
     for name in ("eval_loss", "eval_rouge1", "test_loss", "test_rouge1", "best_step", "steps"):
         assert again.metrics[name] == whole.metrics[name]
     assert (tmp_path / "final_model" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("steps", [2, 4])
+def test_a_checkpoint_whose_weights_are_not_finite_is_refused(steps, tiny, cpu, tmp_path):
+    experiment = tiny("bert", "full", max_steps=2, eval_every=2, save_total_limit=9)
+    run(RunRequest(experiment, cpu, tmp_path))
+    (tmp_path / "result.json").unlink()
+    shutil.rmtree(tmp_path / "final_model")
+    last = tmp_path / "checkpoint-2"
+    weights = load_file(last / "model.safetensors")
+    next(iter(weights.values())).view(-1)[0] = float("nan")
+    save_file(weights, last / "model.safetensors", metadata={"format": "pt"})
+    write_manifest(last)
+    longer = _with(experiment, "training", max_steps=steps)
+    with pytest.raises(UserError, match="not finite") as refused:
+        run(RunRequest(longer, cpu, tmp_path, resume=True))
+    assert refused.value.where == str(last)
+    assert "move checkpoint-2 out" in refused.value.hint
+    assert not (tmp_path / "final_model").exists()
 
 
 def test_live_tensors_are_what_counts_as_allocated():
@@ -198,7 +218,8 @@ def test_the_held_out_rows_of_every_fold_are_predicted_by_its_best_model(tiny, c
         accuracy = sum(row["predicted_label"] == row["label"].strip() for row in kept) / len(kept)
         assert accuracy == pytest.approx(result.metrics["test_accuracy"])
         assert list(kept[0]) == [
-            "row", "text", "label", "predicted_label", "probability_기쁨", "probability_슬픔"
+            "row", "text", "label", "predicted_label", "probability_기쁨", "probability_슬픔",
+            "score_accuracy", "score_loss",
         ]  # fmt: skip
         for row in kept:
             assert row["text"] == texts[int(row["row"])]
@@ -213,20 +234,13 @@ def test_the_held_out_rows_of_every_fold_are_predicted_by_its_best_model(tiny, c
     assert together["confusion"]["classes"] == ["기쁨", "슬픔"]
 
 
-def test_generated_text_is_kept_when_it_is_asked_for(tiny, cpu, tmp_path):
-    experiment = tiny("t5", "lora", max_steps=1)
-    run(RunRequest(experiment, cpu, tmp_path / "a", keeps_predictions=True))
-    kept = _predictions(tmp_path / "a")
+def test_a_run_keeps_the_text_that_it_generated_for_test_rows_and_what_each_is_worth(tiny, cpu, tmp_path):
+    result = run(RunRequest(tiny("t5", "lora", max_steps=1), cpu, tmp_path / "run"))
+    kept = _predictions(tmp_path / "run")
     assert len(kept) == 6
-    assert list(kept[0]) == ["row", "text", "target", "predicted_summary"]
-    run(RunRequest(experiment, cpu, tmp_path / "b"))
-    assert not (tmp_path / "b" / "predictions.csv").exists()
-
-
-def test_predictions_without_test_rows_are_refused_before_training(tiny, cpu, tmp_path):
-    rows = "text,label\n" + "\n".join(f"글 {number},{number % 2}" for number in range(12))
-    (tmp_path / "train.csv").write_text(rows, encoding="utf-8")
-    experiment = _with(tiny("bert", "full"), "data", train=str(tmp_path / "train.csv"), dev=None)
-    with pytest.raises(UserError, match=r"data\.test: there are no rows to predict"):
-        run(RunRequest(experiment, cpu, tmp_path / "run", keeps_predictions=True))
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    scores = [f"score_{name}" for name in ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_sum", "loss")]
+    assert list(kept[0]) == ["row", "id", "text", "target", "predicted_summary", *scores]
+    for name in ("rouge1", "rouge_sum", "loss"):
+        mean = sum(float(row[f"score_{name}"]) for row in kept) / len(kept)
+        assert mean == pytest.approx(result.metrics[f"test_{name}"], abs=1e-6)
+    assert result.definitions["eval_rouge1"] == {"direction": "max", "unit": "share"}

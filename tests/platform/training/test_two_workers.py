@@ -35,6 +35,7 @@ def experiment(tiny):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_two_workers_end_where_one_does_whoever_runs_out_of_memory(script, experiment, tmp_path) -> None:
     (tmp_path / "experiment.yaml").write_text(dump_yaml(experiment), encoding="utf-8")
     with socket.socket() as free:

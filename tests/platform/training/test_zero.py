@@ -37,8 +37,11 @@ WORKER = """
 import os, pickle, sys
 import torch.distributed
 from datetime import timedelta
+import deepspeed.ops
 from dure.training.run import run
 
+# Kernels for inference, which training never calls, and which take half a minute to compile.
+deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 rank, num_workers = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=120))
 for path in sys.argv[1:]:

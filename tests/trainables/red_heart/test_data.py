@@ -15,7 +15,7 @@ from dure.config.data import ReadingConfig
 from dure.data.tables import read_table
 from dure.errors import UserError
 from trainables.red_heart.data import SharesReader, roles_of, targets_of, uneven_sums
-from trainables.red_heart.model import BENTHAM, EMOTIONS
+from trainables.red_heart.tasks import BENTHAM, EMOTIONS
 
 ROLES = roles_of(EMOTIONS, BENTHAM)
 SIZES = {"emotion": 7, "bentham": 10, "regret": 1, "surd": 4}

@@ -17,8 +17,8 @@ from dure.family import load_family
 from dure.family.corpus import load_corpus, read_split
 from dure.family.predicting import predict_rows
 from trainables.red_heart.data import LABELS
-from trainables.red_heart.model import BENTHAM, EMOTIONS, TASKS
 from trainables.red_heart.scores import scores_of
+from trainables.red_heart.tasks import BENTHAM, EMOTIONS, TASKS
 from trainables.red_heart.tokenizer import train_tokenizer
 from trainables.samples.dilemmas import TARGETS, dilemma_corpus, write_dilemmas
 

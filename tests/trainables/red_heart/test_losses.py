@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from trainables.red_heart.losses import REGRET_BETA, RedHeartObjective
-from trainables.red_heart.model import TASKS, task_slices
+from trainables.red_heart.tasks import TASKS, task_slices
 
 SIZES = {"emotion": 7, "bentham": 10, "regret": 1, "surd": 4}
 ONES = dict.fromkeys(TASKS, 1.0)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import AutoModel
 
-from trainables.red_heart.model import PRESETS, TASKS, RedHeartConfig, RedHeartModel
+from trainables.red_heart.model import PRESETS, RedHeartConfig, RedHeartModel
+from trainables.red_heart.tasks import TASKS
 
 # Parameters in millions; how they are divided is said beside PRESETS.
 SIZES = {"730m": 730, "800m": 800, "320m": 320}

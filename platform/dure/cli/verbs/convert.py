@@ -27,6 +27,7 @@ def convert(
     from dure.config.converting import convert, read_old
     from dure.config.library import shown
     from dure.errors import UserError
+    from dure.family import family_of_old
     from dure.files import write_text
 
     if output.suffix not in (".yaml", ".yml"):
@@ -38,7 +39,7 @@ def convert(
             expected="a new file",
             hint="another name" if output.samefile(old) else "another name, or --force",
         )
-    converted = convert(read_old(old), old.stem)
+    converted = convert(read_old(old), old.stem, family_of_old)
     text = _checked(converted, overrides or (), shown(old))
     said = [f"# {' '.join(note.split())}" for note in converted.notes]
     header = [f"# Converted from {old.name} by `dure convert`.", *(["# To know:", *said] if said else [])]

@@ -33,10 +33,14 @@ def predict(
     as_json: options.Json = False,
 ) -> None:
     """Predict a table with the best checkpoint of a run, or with those of all folds together."""
-    from transformers.utils import logging
-
     from dure import api
+    from dure.family.predicting import check_files
     from dure.reporting.console import progress_bar
+    from dure.studies.crossval.driver import fold_runs
+
+    check_files(fold_runs(run, fold), source, output, overrides=overrides or (), force=force)
+    machine = api.choose_profile(profile, notify)
+    from transformers.utils import logging
 
     logging.disable_progress_bar()  # the bar of a library would break into dure's own
     with progress_bar("predicting") as progress:
@@ -47,7 +51,7 @@ def predict(
             overrides=overrides or (),
             force=force,
             fold=fold,
-            profile=api.choose_profile(profile, notify),
+            profile=machine,
             progress=progress,
             notify=notify,
             trust_code=trust_code,

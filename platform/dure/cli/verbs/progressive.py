@@ -9,7 +9,7 @@ import typer
 
 from dure.cli import options
 from dure.cli.app import verb
-from dure.studies.progressive.plan import OnBaseline
+from dure.studies.choices import OnBaseline
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,8 @@ def score(
         Literal["best", "mean"], typer.Option(help="With several references: the best by F1, or their mean.")
     ] = "best",
     task: Annotated[
-        Literal["summarization", "classification"], typer.Option(help="ROUGE, or accuracy and F1 of classes.")
-    ] = "summarization",
+        Literal["generation", "classification"], typer.Option(help="ROUGE, or accuracy and F1 of classes.")
+    ] = "generation",
     as_json: options.Json = False,
 ) -> None:
     """Score predictions against references: ROUGE, or accuracy and F1."""

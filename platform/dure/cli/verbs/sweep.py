@@ -9,7 +9,7 @@ import typer
 
 from dure.cli import options
 from dure.cli.app import verb
-from dure.studies.sweep.plan import SamplerName, StopperName
+from dure.studies.choices import SamplerName, StopperName
 
 
 @dataclass(frozen=True)

@@ -4,41 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
-from scipy.stats import t as student_t
 
 from dure.metrics.metric import Metric
+from dure.metrics.paired import Difference, permutation_test
 
 LEAST_FOLDS = 3
 """Nothing is dropped on fewer folds: two differences say next to nothing about their spread."""
 
 Floats = NDArray[np.float64]
 Share = Literal["accuracy", "macro_f1", "weighted_f1"]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """By how much the first of two is above the second.
-
-    Attributes:
-        value: The difference, in the units of the metric.
-        low: Where its interval begins.
-        high: Where it ends.
-        level: Confidence of the interval.
-        p_value: Probability of a difference at least as large between equals; None where no test belongs to the
-            interval.
-    """
-
-    value: float
-    low: float
-    high: float
-    level: float
-    p_value: float | None = None
 
 
 def compare(
@@ -63,6 +41,8 @@ def compare(
     Raises:
         ValueError: The scores do not pair up, there are fewer than two, or one is no number.
     """
+    from scipy.stats import t as student_t
+
     differences = _differences(scores_a, scores_b)
     seen, folds = len(differences), num_folds or len(differences)
     if folds < seen:
@@ -151,7 +131,7 @@ def paired_bootstrap(
         return first - second
 
     low, high = np.quantile(difference(draws), [(1 - level) / 2, (1 + level) / 2])
-    return Difference(float(difference(counts[None])[0]), float(low), float(high), level)
+    return Difference(float(difference(counts[None])[0]), float(low), float(high), level, None)
 
 
 def mcnemar(labels: Sequence[str], predictions_a: Sequence[str], predictions_b: Sequence[str]) -> float:
@@ -169,21 +149,8 @@ def mcnemar(labels: Sequence[str], predictions_a: Sequence[str], predictions_b: 
         ValueError: The rows do not pair up, or there is none.
     """
     _check_pairs(labels, predictions_a, predictions_b)
-    only_a = only_b = 0
-    for label, a, b in zip(labels, predictions_a, predictions_b, strict=True):
-        only_a += a == label != b
-        only_b += b == label != a
-    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number, in their order (Holm 1979, the step-down procedure)."""
-    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
-    corrected, largest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        corrected[place] = largest
-    return corrected
+    hits_a, hits_b = (np.asarray(labels) == np.asarray(made) for made in (predictions_a, predictions_b))
+    return permutation_test(hits_a.astype(np.float64) - hits_b)
 
 
 def _differences(scores_a: Sequence[float], scores_b: Sequence[float]) -> Floats:

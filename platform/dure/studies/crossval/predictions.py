@@ -14,7 +14,7 @@ from dure.config.loading import load_record
 from dure.data.labels import ClassIndex
 from dure.errors import UserError
 from dure.files import write_text
-from dure.runs.folder import PREDICTED, PROBABILITY, RunFolder
+from dure.runs.folder import PREDICTED, PROBABILITY, SCORE, RunFolder
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,9 @@ def read_predictions(folds: Iterable[Path]) -> Predictions | None:
         rows=[row for row, _, _ in rows],
         folds=[fold for _, fold, _ in rows],
         columns={
-            name: column for name, column in columns.items() if not name.startswith((PREDICTED, PROBABILITY))
+            name: column
+            for name, column in columns.items()
+            if not name.startswith((PREDICTED, PROBABILITY, SCORE))
         },
         predicted=_with_prefix(columns, PREDICTED),
         probabilities=_with_prefix(columns, PROBABILITY),

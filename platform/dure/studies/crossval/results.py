@@ -15,8 +15,9 @@ from dure.errors import UserError
 from dure.events import TrialState
 from dure.metrics.classification import classification_report
 from dure.metrics.metric import Direction
+from dure.metrics.paired import holm
 from dure.runs.folder import RunFolder
-from dure.studies.crossval.comparison import Share, compare, holm, mcnemar, paired_bootstrap
+from dure.studies.crossval.comparison import Share, compare, mcnemar, paired_bootstrap
 from dure.studies.crossval.predictions import (
     Predictions,
     fold_number,

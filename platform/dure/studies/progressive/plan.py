@@ -16,12 +16,11 @@ from dure.config.scalars import Float, Int
 from dure.config.schema import Experiment
 from dure.config.tree import given_value
 from dure.errors import UserError
+from dure.studies.choices import OnBaseline
 from dure.studies.plan import OneExperiment, given
 
 if TYPE_CHECKING:
     from dure.studies.kind import Kind
-
-OnBaseline = Literal["stop", "warn"]
 
 
 class ProgressiveStudy(OneExperiment):

@@ -18,14 +18,12 @@ from dure.config.spaces import Choice, Integer, SearchSpace
 from dure.errors import UserError, nearest
 from dure.metrics.metric import RUN_METRICS, Direction, Metric, choosable
 from dure.secrets import HIDDEN, without_passwords
+from dure.studies.choices import SamplerName, StopperName
 from dure.studies.plan import OneExperiment, given
 
 if TYPE_CHECKING:
     from dure.family import Family
     from dure.studies.kind import Kind
-
-SamplerName = Literal["tpe", "grid", "random", "qmc", "cmaes", "gp"]
-StopperName = Literal["none", "asha", "median"]
 
 _LEARNING_RATE = "training.learning_rate"
 DEFAULT_SPACE = "learning_rate"

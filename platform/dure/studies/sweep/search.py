@@ -8,7 +8,8 @@ a scheduler stopped from one that finished. Hence this one, over Optuna's ask an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -19,10 +20,11 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from dure.config.spaces import Values
-from dure.errors import UserError
+from dure.errors import RunError, UserError
 from dure.metrics.metric import Metric
+from dure.secrets import redacted, without_passwords
 from dure.signals import STOP_FILE, Interrupted
-from dure.studies.sweep.optuna_study import drawing, open_study, proposed, queued
+from dure.studies.sweep.optuna_study import JOURNAL, drawing, open_study, proposed, queued
 from dure.studies.sweep.plan import SweepStudy
 
 Outcome = Literal["completed", "stopped", "diverged", "failed", "interrupted"]
@@ -61,6 +63,9 @@ class SweepSearch(Searcher):  # type: ignore[misc]
     well, and that is another every time. A kill in the milliseconds in which a point is being written can cost
     ``qmc`` that place of its sequence, and ``cmaes`` the random numbers of that point.
 
+    Tune takes what is raised while a trial reports or ends for the death of the trial. So an error of the storage is
+    kept as ``failure``, and nothing more is proposed; how the trials ended stands in their folders.
+
     Usable by itself with any trainable that reports the metrics, and ``samples`` for the curve of a trial.
 
     Args:
@@ -88,6 +93,8 @@ class SweepSearch(Searcher):  # type: ignore[misc]
         self._judge = judge
         self._running: dict[str, int] = {}
         self._best: dict[int, Mapping[str, Any]] = {}
+        self.failure: RunError | None = None
+        self._seen: list[FrozenTrial] = []
         self.study = open_study(sweep, path, self.metrics)
         self._reconcile()
         self._resumed = [trial.number for trial in self._trials() if trial.state == TrialState.RUNNING]
@@ -122,8 +129,13 @@ class SweepSearch(Searcher):  # type: ignore[misc]
 
         Raises:
             Interrupted: A stop was asked for, and no trial runs. Tune would wait for a point.
+            RunError: The storage failed, and no trial runs.
             UserError: The experiment is impossible at the point.
         """
+        if self.failure is not None:
+            if self._running:
+                return None
+            raise self.failure
         if not self._resumed and self._is_spent():
             return str(Searcher.FINISHED)
         if (self.path / STOP_FILE).exists():
@@ -157,6 +169,10 @@ class SweepSearch(Searcher):  # type: ignore[misc]
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep the metrics of the best validation, and the curve of the first metric."""
+        with self._kept("what a trial reported"):
+            self._report(trial_id, result)
+
+    def _report(self, trial_id: str, result: Mapping[str, Any]) -> None:
         number = self._running.get(trial_id)
         value = self._number(result)
         if number is None or value is None:
@@ -175,9 +191,14 @@ class SweepSearch(Searcher):  # type: ignore[misc]
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Tell Optuna how a trial ended."""
+        with self._kept("how a trial ended"):
+            self._complete(trial_id, result, error=error)
+        self._running.pop(trial_id, None)
+
+    def _complete(self, trial_id: str, result: Mapping[str, Any] | None, *, error: bool) -> None:
         # Tune does not pass the result on which a scheduler stopped it to on_trial_result.
         if result is not None:
-            self.on_trial_result(trial_id, result)
+            self._report(trial_id, result)
         number = self._running.pop(trial_id, None)
         if number is None:
             return
@@ -187,6 +208,21 @@ class SweepSearch(Searcher):  # type: ignore[misc]
         else:
             verdict = self._judge(name) or Verdict("failed" if error else "stopped", {})
         self._tell(number, verdict)
+
+    @contextmanager
+    def _kept(self, what: str) -> Iterator[None]:
+        """Keep the first error of the storage."""
+        try:
+            yield
+        except Exception as error:
+            said = redacted(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            place = (
+                self.path / JOURNAL if self.sweep.storage is None else without_passwords(self.sweep.storage)
+            )
+            self.failure = self.failure or RunError(
+                f"{place}: the search cannot keep {what} ({said}). What the trials came to is in their folders: once "
+                "its storage is back, --resume tells the search and goes on"
+            )
 
     def save(self, checkpoint_path: str) -> None:
         """Leave a file where Tune wants one; the search itself is in its storage already."""
@@ -205,8 +241,11 @@ class SweepSearch(Searcher):  # type: ignore[misc]
         }
 
     def _trials(self) -> list[FrozenTrial]:
-        trials: list[FrozenTrial] = self.study.get_trials(deepcopy=False)
-        return trials
+        """Return the trials of the storage; those that it last told of once it fails."""
+        if self.failure is None:
+            with self._kept("its trials"):
+                self._seen = self.study.get_trials(deepcopy=False)
+        return self._seen
 
     def _is_spent(self) -> bool:
         states = {name: trial.state for name, trial in self.trials().items()}

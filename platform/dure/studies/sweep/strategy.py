@@ -123,6 +123,11 @@ class Sweep(Strategy[SweepStudy]):
             if trial.state in SETTLED and trial.name not in kept:
                 checkpoints.remove_weights(trial.path)
 
+    def check(self) -> None:
+        """Raise what the search's storage failed with."""
+        if self.search.failure is not None:
+            raise self.search.failure
+
     def best_trials(self, trials: Sequence[TrialStatus]) -> list[str]:
         """Return the best trials, the one that is best by the first metric first.
 

@@ -22,8 +22,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from scipy.stats import norm
-from scipy.stats import t as student_t
 
 from dure.metrics.metric import Direction, Metric, recorded
 from dure.studies.results import Record
@@ -167,6 +165,8 @@ def difference_of_shares(first: float, second: float, num_rows: int, level: floa
 
     A hit and a miss are added to both, so that shares of 0 and 1 have noise too.
     """
+    from scipy.stats import norm
+
     rows = num_rows + 2
     ours, theirs = (num_rows * first + 1) / rows, (num_rows * second + 1) / rows
     half = float(norm.ppf((1 + level) / 2)) * math.sqrt((ours * (1 - ours) + theirs * (1 - theirs)) / rows)
@@ -175,6 +175,8 @@ def difference_of_shares(first: float, second: float, num_rows: int, level: floa
 
 def share_interval(share: float, num_rows: int, level: float) -> Interval:
     """Return the interval of a share (Wilson, 1927)."""
+    from scipy.stats import norm
+
     z = float(norm.ppf((1 + level) / 2))
     centre = (share + z * z / (2 * num_rows)) / (1 + z * z / num_rows)
     half = (
@@ -192,6 +194,8 @@ def mean_interval(values: Sequence[float], level: float) -> Interval:
         values: Two or more.
         level: Probability of the interval.
     """
+    from scipy.stats import t as student_t
+
     numbers = np.asarray(values, dtype=np.float64)
     error = float(numbers.std(ddof=1)) / math.sqrt(len(numbers))
     half = float(student_t.ppf((1 + level) / 2, len(numbers) - 1)) * error

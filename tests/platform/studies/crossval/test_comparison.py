@@ -13,7 +13,7 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, f1_score
 
 from dure.metrics.metric import Metric
-from dure.studies.crossval.comparison import compare, holm, is_clearly_worse, mcnemar, paired_bootstrap
+from dure.studies.crossval.comparison import compare, is_clearly_worse, mcnemar, paired_bootstrap
 
 SHARE, LOSS = Metric("accuracy", "max", "share"), Metric("loss", "min")
 
@@ -165,21 +165,6 @@ def test_mcnemar_is_the_sign_test_on_the_rows_where_one_alone_is_right():
 
 def test_mcnemar_calls_equals_different_in_five_of_a_hundred_at_most():
     assert np.mean([mcnemar(*predicted(seed)) < 0.05 for seed in range(500)]) <= 0.07
-
-
-def test_holm_is_the_step_down_by_hand():
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.9]) == [0.9]
-    assert holm([]) == []
-
-
-@given(values=st.lists(st.floats(0, 1), min_size=1, max_size=8))
-def test_holm_only_raises_and_keeps_the_order(values):
-    corrected = holm(values)
-    assert all(value <= after <= 1 for value, after in zip(values, corrected, strict=True))
-    for one in range(len(values)):
-        for other in range(len(values)):
-            assert values[one] > values[other] or corrected[one] <= corrected[other]
 
 
 def test_rows_that_do_not_pair_up_are_refused():

@@ -20,7 +20,7 @@ from dure.studies.life_cycle import run_experiments
 from dure.studies.study import read_results, stored_study
 from trainables.samples.reviews import review_corpus
 
-FOLDS = 3
+FOLDS = 2
 
 
 def _named(experiment, name, **data):
@@ -43,7 +43,9 @@ def table(tmp_path):
     return file
 
 
-def test_two_experiments_on_three_folds_are_judged_on_rows_that_they_never_saw(tiny, cpu, table, tmp_path):
+def test_two_experiments_on_two_folds_are_judged_on_rows_that_they_never_saw(
+    tiny, cpu, table, tmp_path, ray_address
+):
     base = tiny("bert", "full", max_steps=2, best_metric="eval_accuracy")
     experiments = [
         _named(base, "one", train=str(table), max_dev_rows=None),
@@ -51,7 +53,7 @@ def test_two_experiments_on_three_folds_are_judged_on_rows_that_they_never_saw(t
     ]
     study = plan_crossval(["one", "two"], folds=FOLDS)
     path = tmp_path / "study"
-    record = run_experiments(study, experiments, profile=cpu, path=path)
+    record = run_experiments(study, experiments, profile=cpu, path=path, address=ray_address)
     results = record.as_json()
 
     assert results["state"] == "completed", results["trials"]

@@ -23,8 +23,8 @@ QUALITY = [0.5, 0.9, 0.2]
 
 
 @pytest.fixture(scope="module")
-def ray_cluster():
-    with cluster() as started:
+def ray_cluster(ray_address):
+    with cluster(ray_address) as started:
         yield started
 
 
@@ -202,6 +202,7 @@ def test_those_that_fail_return_or_have_no_metric_are_out_and_the_others_go_on(r
     assert _winner(scheduler, results) == "c4"
 
 
+@pytest.mark.slow
 def test_a_trial_that_tune_starts_again_keeps_its_place_and_one_that_left_takes_none(ray_cluster, tmp_path):
     scheduler = _scheduler(reduction=3)
     behaviour = {"c1": {"0.1": "stops"}, "c0": {"0.3": "fails once"}}
@@ -222,6 +223,7 @@ def test_more_trials_than_fit_run_one_after_the_other_without_a_deadlock(ray_clu
     assert _winner(scheduler, results) == "c1"
 
 
+@pytest.mark.slow
 def test_max_running_holds_from_the_first_trial_on_and_nobody_waits_for_those_that_never_come(
     ray_cluster, tmp_path
 ):
@@ -282,7 +284,7 @@ def _resumed(path, scheduler, resources, *, train=_train, **settings):
 @pytest.mark.parametrize(
     ("way", "number", "at_once"),
     [
-        ("snapshot", 4, False),
+        pytest.param("snapshot", 4, False, marks=pytest.mark.slow),
         ("file", 4, True),
         pytest.param("file", 3, False, marks=pytest.mark.slow),
         pytest.param("file", 5, True, marks=pytest.mark.slow),

@@ -55,7 +55,7 @@ def times(path):
     }
 
 
-def test_three_candidates_on_growing_data(by_loss, cpu, tmp_path):
+def test_three_candidates_on_growing_data(by_loss, cpu, tmp_path, ray_address):
     study = ProgressiveStudy(
         name="three",
         experiment="by_loss",
@@ -65,7 +65,7 @@ def test_three_candidates_on_growing_data(by_loss, cpu, tmp_path):
     )
     path, notes = tmp_path / "study", _Notes()
     one = cpu.model_copy(update={"max_concurrent_trials": 1})
-    record = run_experiments(study, [by_loss], profile=one, path=path, follower=notes)
+    record = run_experiments(study, [by_loss], profile=one, path=path, follower=notes, address=ray_address)
     results = record.as_json()
 
     # One diverges, one is beaten at the first ratio, and the third, alone, goes on to all of the data.

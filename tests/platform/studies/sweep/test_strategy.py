@@ -44,13 +44,15 @@ def wide(tmp_path):
     return str(file)
 
 
-def test_a_sweep_of_a_tiny_model_from_first_points_to_more_trials(tiny, cpu, wide, tmp_path):
+def test_a_sweep_of_a_tiny_model_from_first_points_to_more_trials(tiny, cpu, wide, tmp_path, ray_address):
     experiment = tiny("bart", "full", best_metric="eval_loss", warmup_ratio=0.0, max_steps=6)
     path = tmp_path / "study"
     study = plan_sweep("tiny", space=wide, num_trials=3, tries=("1e-4", "1e-2", "1"))
     notes = _Notes()
     one = cpu.model_copy(update={"max_concurrent_trials": 1})
-    results = run_experiments(study, [experiment], profile=one, path=path, follower=notes)
+    results = run_experiments(
+        study, [experiment], profile=one, path=path, follower=notes, address=ray_address
+    )
     summary = results.as_json()
 
     assert summary["state"] == "completed", summary
@@ -95,7 +97,7 @@ def test_a_sweep_of_a_tiny_model_from_first_points_to_more_trials(tiny, cpu, wid
     more = plan_sweep("tiny", num_trials=4, tries=("5e-3",), before=begun).continued(begun, str(path))
     again = _Notes()
     summary = run_experiments(
-        more, [experiment], profile=one, path=path, resume=True, follower=again
+        more, [experiment], profile=one, path=path, resume=True, follower=again, address=ray_address
     ).as_json()
     assert {name for name, _ in again.states} == {"trial_003"}
     assert summary["values"]["trial_003"] == {LR: 5e-3}

@@ -1,0 +1,33 @@
+"""Which family a configuration of an older system is of."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Literal
+
+from dure.config.families import own_families
+from dure.errors import UserError
+from dure.family.contract import family_class
+
+
+def family_of_old(predicts: Literal["logits", "text"], text: str) -> str:
+    """Return which of dure's own families a file of an older system is of.
+
+    Args:
+        predicts: What its models do, as ``Family.predicts`` has it.
+        text: Everything that the file says.
+    """
+    declared = {}
+    for name in own_families():
+        with suppress(UserError):  # a package of several, which are named by their own modules
+            declared[name] = family_class(name)
+    candidates = {
+        name: each.converts
+        for name, each in declared.items()
+        if each.predicts == predicts and each.converts is not None
+    }
+    plain = next(name for name, words in candidates.items() if not words)
+    said = text.casefold()
+    return next(
+        (name for name, words in candidates.items() if words and any(word in said for word in words)), plain
+    )

@@ -1,0 +1,63 @@
+"""What a comparison of two models says, in a sentence."""
+
+from __future__ import annotations
+
+from dure.metrics.metric import Metric
+from dure.metrics.paired import PairedDifference
+from dure.reporting.figures import counted, metric_figure, metric_label
+
+_SMALLEST_P = 1e-4
+
+
+def difference_sentence(first: str, second: str, difference: PairedDifference, metric: Metric) -> str:
+    """Return who is better, by how much and how sure that is; of a tie, that it is one.
+
+    Args:
+        first: Name of the model that the difference is positive for where it is better.
+        second: Name of the other.
+        difference: The comparison; corrected, when it is one of several.
+        metric: What the rows were scored by.
+    """
+    by_what = _quantity(metric)
+    seeds = f" and {counted(difference.num_seeds, 'seed')}" if difference.num_seeds > 1 else ""
+    rows = f"{counted(difference.num_rows, 'row')}{seeds}"
+    match difference.verdict:
+        case "equal":
+            return f"{first} and {second} have the same {by_what} on every one of {rows}."
+        case "tie":
+            low, high = (signed_figure(metric, end) for end in (difference.low, difference.high))
+            return (
+                f"{first} and {second} cannot be told apart by {by_what}: {signed_figure(metric, difference.value)}"
+                f"{_points(metric)}, {difference.level * 100:g} % between {low} and {high} "
+                f"({p_value_text(difference)}, {rows})."
+            )
+    better, worse, ends = first, second, (difference.low, difference.high)
+    if difference.verdict == "worse":
+        better, worse, ends = second, first, (-difference.high, -difference.low)
+    low, high = (metric_figure(metric, end) for end in ends)
+    return (
+        f"{better} is better than {worse} by {metric_figure(metric, abs(difference.value))}{_points(metric)} of "
+        f"{by_what}, {difference.level * 100:g} % between {low} and {high} ({p_value_text(difference)}, {rows})."
+    )
+
+
+def signed_figure(metric: Metric, value: float) -> str:
+    """Return a difference of a metric with its sign, in percentage points where the metric is shown in percent."""
+    return f"{'-' if value < 0 else '+' if value > 0 else ''}{metric_figure(metric, abs(value))}"
+
+
+def p_value_text(difference: PairedDifference) -> str:
+    """Return the p-value of a comparison, and whether it is corrected for the number of comparisons."""
+    p_value = difference.p_value if difference.p_holm is None else difference.p_holm
+    if p_value is None:
+        return "not tested"
+    figure = f"p < {_SMALLEST_P:g}" if p_value < _SMALLEST_P else f"p = {p_value:.2g}"
+    return figure if difference.p_holm is None else f"{figure} by Holm"
+
+
+def _quantity(metric: Metric) -> str:
+    return metric_label(metric).removesuffix(" %")
+
+
+def _points(metric: Metric) -> str:
+    return " points" if metric.in_percent else ""

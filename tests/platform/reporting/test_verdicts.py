@@ -1,0 +1,48 @@
+"""The sentences of comparisons say who is better, or that nobody is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from dure.metrics.metric import Metric
+from dure.metrics.paired import PairedDifference
+from dure.reporting.verdicts import difference_sentence
+
+ROUGE, LOSS = Metric("test_rouge1", "max", "share"), Metric("test_loss", "min")
+FOUND = PairedDifference(
+    value=0.012, low=0.004, high=0.021, level=0.95, p_value=0.001, p_holm=0.006,
+    num_rows=600, num_seeds=5, wins=300, ties=100, losses=200,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("found", "metric", "sentence"),
+    [
+        (
+            FOUND,
+            ROUGE,
+            "A is better than B by 1.20 points of test ROUGE-1, 95 % between 0.40 and 2.10 "
+            "(p = 0.006 by Holm, 600 rows and 5 seeds).",
+        ),
+        (
+            replace(FOUND, value=-0.012, low=-0.021, high=-0.004, p_value=1e-7, p_holm=None, num_seeds=1),
+            LOSS,
+            "B is better than A by 0.0120 of test loss, 95 % between 0.0040 and 0.0210 (p < 0.0001, 600 rows).",
+        ),
+        (
+            replace(FOUND, low=-0.001, p_holm=0.07),
+            ROUGE,
+            "A and B cannot be told apart by test ROUGE-1: +1.20 points, 95 % between -0.10 and +2.10 "
+            "(p = 0.07 by Holm, 600 rows and 5 seeds).",
+        ),
+        (
+            replace(FOUND, value=0, low=0, high=0, p_value=1, wins=0, losses=0, ties=600, num_seeds=1),
+            ROUGE,
+            "A and B have the same test ROUGE-1 on every one of 600 rows.",
+        ),
+    ],
+)
+def test_a_sentence_says_who_is_better_by_how_much_and_how_sure_that_is(found, metric, sentence):
+    assert difference_sentence("A", "B", found, metric) == sentence
