@@ -217,7 +217,7 @@ def _generation(family: Family, model: PreTrainedModel, lengths: Any, precision:
 
 def _base(model: PreTrainedModel) -> int:
     """Return what the process holds beside the model: Python and its libraries."""
-    loaded = sum(p.numel() * p.element_size() for p in model.parameters() if not p.is_meta)
+    loaded = sum(int(p.numel() * p.element_size()) for p in model.parameters() if not p.is_meta)
     return max(0, int(resident_mb() * _MIB) - loaded)
 
 

@@ -12,13 +12,16 @@ import yaml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from dure.config import load_profile
+from dure.config.loading import load_record
 from dure.config.schema import Experiment
 from dure.errors import RunError, UserError
 from dure.exports.agreement import compare
 from dure.exports.exporting import Asked, export_run
 from dure.exports.folder import read_export
+from dure.family import load_family
 from dure.family.run_weights import weights_at
 from dure.modeling.weights import STATE
+from dure.preflight.foreseeing import foresee
 from dure.runs.folder import StageFolder
 from dure.training.run import RunRequest, run
 
@@ -140,7 +143,8 @@ def test_ctranslate2_writes_the_same_texts(bart, tmp_path):
     assert export(bart, tmp_path / "out", Asked("ctranslate2")).agreement["share"] == 1
 
 
-def test_an_adapter_with_new_tokens_loads_by_peft_alone(bart, tiny, tmp_path):
+@pytest.mark.slow
+def test_an_adapter_with_new_tokens_loads_by_peft_alone(bart, tiny, tmp_path, monkeypatch):
     checkpoint = tmp_path / "checkpoint"
     shutil.copytree(bart / "final_model", checkpoint)
     values = tiny("bart", "lora").model_dump(mode="json")
@@ -151,6 +155,16 @@ def test_an_adapter_with_new_tokens_loads_by_peft_alone(bart, tiny, tmp_path):
     record = export(path, tmp_path / "out", Asked("adapter"))
     assert record.agreement["share"] == 1
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+    # The run foretold itself, and without any weights the same is foretold.
+    said = json.loads((path / "result.json").read_text())["forecast"]
+    assert said["proven"]
+    assert "forecast: " in (path / "events.jsonl").read_text(encoding="utf-8")
+    (checkpoint / "model.safetensors").unlink()
+    monkeypatch.setenv("DURE_CACHE", str(tmp_path / "cache"))
+    ahead = foresee(load_family(load_record(path / "experiment.yaml")), load_profile("cpu")).forecast
+    for name in ("weights", "gradients", "moments", "activations"):
+        assert round(ahead.parts[name] / 1024**2, 1) == said["memory_parts_mb"][name]
+    assert (ahead.pace, said["pace"]) == ("by earlier runs here", "no run was measured here yet")
     with pytest.raises(UserError, match="rehearsal's miniature"):
         export(bart, tmp_path / "other", Asked("adapter"))
 
