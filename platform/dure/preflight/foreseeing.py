@@ -16,6 +16,7 @@ from dure.errors import UserError
 from dure.family import Family
 from dure.family.corpus import Corpus, load_corpus
 from dure.modeling.loading import structure_only
+from dure.preflight.environment import amount
 from dure.preflight.model import elsewhere, offline, only_on_the_hub
 from dure.training.forecasting import RunForecast, forecast_run, smaller_batches
 
@@ -83,7 +84,7 @@ def what_fits(foreseen: Foreseen, profile: Profile, free: int) -> list[str]:
     for words, changed in _changes(experiment, profile):
         if stays > free and changed.model == experiment.model:
             continue  # No batch is small enough for weights that do not fit themselves.
-        if _most(foreseen, changed, profile) <= free:
+        if _memory(foreseen, changed, profile)[1] <= free:
             found.append(words)
             if "batch_size" in words:
                 break  # Smaller ones only take longer.
@@ -94,8 +95,11 @@ def what_fits(foreseen: Foreseen, profile: Profile, free: int) -> list[str]:
             continue
         # One card is this one; several are others, of which nothing is known but what the profile says.
         room = free if other.num_workers == 1 else (other.memory_mb or 0) * 1024**2
-        if _most(foreseen, experiment, other) <= room:
+        least, most = _memory(foreseen, experiment, other)
+        if most <= room:
             found.append(f"--profile {name}")
+        elif least <= room:
+            found.append(f"--profile {name}, which may fit ({amount(least)} to {amount(most)})")
     return found
 
 
@@ -117,8 +121,8 @@ def _changes(experiment: Experiment, profile: Profile) -> Iterator[tuple[str, Ex
             yield f"{words} training.gradient_checkpointing=true", smaller.with_(checkpointing)
 
 
-def _most(foreseen: Foreseen, experiment: Experiment, profile: Profile) -> int:
-    """Return the most bytes that an experiment of the same rows takes."""
+def _memory(foreseen: Foreseen, experiment: Experiment, profile: Profile) -> tuple[int, int]:
+    """Return the least and the most bytes that an experiment of the same rows takes."""
     family = copy.copy(foreseen.family)
     family.experiment = experiment
-    return _forecast(family, foreseen.corpus, profile).memory[1]
+    return _forecast(family, foreseen.corpus, profile).memory
