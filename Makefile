@@ -38,8 +38,11 @@ lint: setup
 	$(BIN)/mypy
 
 bench: setup
-	$(BIN)/python -m tests.benchmarks.rouge
+	$(BIN)/python -m tests.benchmarks.start
+	$(BIN)/python -m tests.benchmarks.output_layer
+	$(BIN)/python -m tests.benchmarks.validation
 	$(BIN)/python -m tests.benchmarks.throughput
+	$(BIN)/python -m tests.benchmarks.rouge
 	$(BIN)/python -m tests.benchmarks.trial_overhead
 	$(BIN)/python -m tests.benchmarks.nsmc
 	$(BIN)/python -m tests.benchmarks.search

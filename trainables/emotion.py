@@ -12,7 +12,6 @@ from pydantic import Field, model_validator
 
 from dure.config.scalars import Bool, Float, Text
 from dure.config.schema import Experiment, Profile
-from dure.config.section import Section
 from dure.data.cleaning import CleaningConfig, cleaned
 from dure.data.labels import ClassIndex, check_classes, classes_of, labels_in
 from dure.data.tables import Table
@@ -20,7 +19,7 @@ from dure.family import Features, Rows
 from dure.metrics.classification import multilabel_report, trivial_multilabel
 from dure.metrics.metric import Metric
 from trainables.samples.emotions import Feeling, emotion_corpus
-from trainables.transfer import CLASS_METRICS, Transfer, classes_of_model
+from trainables.transfer import CLASS_METRICS, Transfer, TransferOptions, classes_of_model
 
 if TYPE_CHECKING:
     import datasets
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 _OVERALL = ("subset_accuracy", "micro_f1", "macro_f1")
 
 
-class EmotionOptions(Section):
+class EmotionOptions(TransferOptions):
     """What ``task:`` of an emotion experiment may say."""
 
     multi_label: Bool = False
@@ -50,6 +49,8 @@ class EmotionOptions(Section):
         alone = sorted({"label_separator", "threshold"} & self.model_fields_set)
         if alone and not self.multi_label:
             raise ValueError(f"{alone[0]} is for multi_label: true, where a text may have several labels")
+        if self.multi_label and self.metrics:
+            raise ValueError("metrics are for one label in a text, and not for multi_label: true")
         return self
 
 
@@ -83,7 +84,11 @@ class Emotion(Transfer):
         self.classes = classes_of(tables["train"], "label", self.separator)
         for split, table in tables.items():
             if split != "train":
-                check_classes(table, "label", self.classes, self.separator)
+                self.check_targets(table)
+
+    def check_targets(self, table: Table) -> None:
+        """Refuse a table with a class that the model does not know."""
+        check_classes(table, "label", self.classes, self.separator)
 
     def load_tokenizer(self, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
         """Load the checkpoint's tokenizer, or train the rehearsal's on cleaned texts."""

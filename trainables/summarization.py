@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
@@ -11,12 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy
 
+from dure.config.scalars import Text
 from dure.config.schema import Experiment, Profile
 from dure.config.section import Section
+from dure.data.dialogues import lead
 from dure.data.encoding import token_ids
 from dure.data.tables import Role
 from dure.errors import UserError
 from dure.family import Family, Features, Rows
+from dure.metrics.library_metric import LibraryMetrics
 from dure.metrics.metric import Metric
 from dure.metrics.rouge import rouge, rouge_pairs
 from dure.metrics.tokenizers import TokenizerName, get_tokenizer
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from dure.modeling.objectives import TokenCrossEntropy
 
 _ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum", "rouge_sum")
-_SENTENCE_END = re.compile(r"(?<=[.!?。])\s")
 
 
 class SummarizationOptions(Section):
@@ -40,6 +41,8 @@ class SummarizationOptions(Section):
     rouge_tokenizer: TokenizerName = "morpheme"
     """How ROUGE cuts text: ``morpheme`` for Korean, ``default`` for English, ``whitespace`` as ``str.split``,
     ``whitespace_markers`` with markers cut from the particles behind them, or ``character``."""
+    metrics: tuple[Text, ...] = ()
+    """Further metrics of the ``evaluate`` library at validation, by the folder of their script or by name."""
 
 
 class Summarization(Family):
@@ -55,7 +58,7 @@ class Summarization(Family):
     predicts = validates = "text"
     converts = ()
     exports = ("transformers", "adapter", "onnx", "ctranslate2")
-    metrics = (
+    metrics: tuple[Metric, ...] = (
         *(Metric(f"eval_{name}", "max", "percent" if name == "rouge_sum" else "share") for name in _ROUGE),
         Metric("eval_num_empty_predictions", "min", "count"),
         Metric("eval_mean_generated_tokens", None),
@@ -69,6 +72,8 @@ class Summarization(Family):
             raise UserError(
                 error.problem, where="task.rouge_tokenizer", expected=error.expected, hint=error.hint
             ) from None
+        self.library = LibraryMetrics(self.options.metrics, "task.metrics")
+        self.metrics = (*self.metrics, *self.library.declared())
 
     def sample(self, split: str) -> list[dict[str, str]]:
         """Return the embedded Korean dialogues with their summaries."""
@@ -98,7 +103,7 @@ class Summarization(Family):
             features |= {
                 "labels": labels,
                 "reference": list(rows["target"]),
-                "lead": [_lead(text) for text in rows["text"]],
+                "lead": [lead(text) for text in rows["text"]],
                 "truncated": [either or other for either, other in zip(cut, cut_labels, strict=True)],
             }
         if "id" in rows:
@@ -120,11 +125,13 @@ class Summarization(Family):
         import torch
 
         from dure.data.collating import TextPairs
+        from dure.modeling.costs import target_cost
 
         return TextPairs(
             int(tokenizer.pad_token_id or 0),
             lambda labels: model.prepare_decoder_input_ids_from_labels(labels=labels),
             multiple_of=8 if torch.cuda.is_available() else 1,
+            target_cost=target_cost(model),
         )
 
     def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> TokenCrossEntropy:
@@ -141,7 +148,10 @@ class Summarization(Family):
 
         def score(prediction: EvalPrediction) -> dict[str, float]:
             ids = prediction.predictions
-            scores = self._scores(self._decoded(tokenizer, ids), references)
+            texts = self._decoded(tokenizer, ids)
+            scores = self._scores(texts, references) | self.library.scores(
+                texts, [[reference] for reference in references]
+            )
             generated = (numpy.asarray(ids) != tokenizer.pad_token_id) & (numpy.asarray(ids) >= 0)
             return {
                 **scores,
@@ -228,13 +238,6 @@ class Summarization(Family):
         dropped = set(tokenizer.all_special_ids) - kept
         rows = [[int(token) for token in row if token >= 0 and int(token) not in dropped] for row in ids]
         return [text.strip() for text in tokenizer.batch_decode(rows, skip_special_tokens=False)]
-
-
-def _lead(text: str) -> str:
-    """Return the first line, which is a dialogue's first utterance; of a text in one line the first sentence."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    lead = lines[0] if len(lines) > 1 else _SENTENCE_END.split(text.strip(), maxsplit=1)[0]
-    return lead.strip()
 
 
 @cache

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy
 
-from dure.config.schema import Profile
+from dure.config.scalars import Text
+from dure.config.schema import Experiment, Profile
+from dure.config.section import Section
 from dure.data.encoding import token_ids
 from dure.data.labels import ClassIndex, check_classes, classes_of
 from dure.data.tables import Role, Table
 from dure.family import Family, Features, Rows
 from dure.metrics.classification import classification_report, trivial_classification
+from dure.metrics.library_metric import LibraryMetrics
 from dure.metrics.metric import Metric
 from dure.runs.folder import PROBABILITY
 from trainables.samples.reviews import Review, review_corpus
@@ -37,6 +40,13 @@ CLASS_METRICS = (
 """Figures of every class of a classifier."""
 
 
+class TransferOptions(Section):
+    """What ``task:`` of a classifier may say."""
+
+    metrics: tuple[Text, ...] = ()
+    """Further metrics of the ``evaluate`` library at validation, by the folder of their script or by name."""
+
+
 class Transfer(Family):
     """Reads a text and says which class it is of; the classes are those of the training table."""
 
@@ -45,6 +55,8 @@ class Transfer(Family):
         Role("text", "text", is_input=True),
         Role("label", "label", is_class=True),
     )
+    options_section: ClassVar[type[Section]] = TransferOptions
+    options: TransferOptions
     takes_class_weights = True
     converts: ClassVar[tuple[str, ...]] = ()
     exports = ("transformers", "adapter", "onnx")
@@ -59,6 +71,11 @@ class Transfer(Family):
     class_weights: Mapping[str, float] = MappingProxyType({})
     """Weight of every class, such as ``class_weight[joy]``; known from :meth:`objective` on."""
 
+    def __init__(self, experiment: Experiment, *args: Any) -> None:
+        super().__init__(experiment, *args)
+        self.library = LibraryMetrics(self.options.metrics, "task.metrics")
+        self.metrics = (*self.metrics, *self.library.declared())
+
     def sample(self, split: str) -> list[dict[str, str]]:
         """Return the embedded Korean reviews with what they are: praise, complaint, question …."""
         return [dict(asdict(review)) for review in _reviews()[split]]
@@ -68,7 +85,11 @@ class Transfer(Family):
         self.classes = classes_of(tables["train"], "label")
         for split, table in tables.items():
             if split != "train":
-                check_classes(table, "label", self.classes)
+                self.check_targets(table)
+
+    def check_targets(self, table: Table) -> None:
+        """Refuse a table with a class that the model does not know."""
+        check_classes(table, "label", self.classes)
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the encoder with a head over the classes."""
@@ -152,13 +173,13 @@ class Transfer(Family):
 
         def score(prediction: EvalPrediction) -> dict[str, float]:
             chosen = numpy.asarray(prediction.predictions).argmax(axis=-1)
-            report = classification_report(
-                [classes[label] for label in numpy.asarray(prediction.label_ids)],
-                [classes[label] for label in chosen],
-            )
+            true = [classes[label] for label in numpy.asarray(prediction.label_ids)]
+            said = [classes[label] for label in chosen]
+            report = classification_report(true, said)
             absent = dict.fromkeys(_FIGURES, 0)
             return {
                 **{name: report[name] for name in ("accuracy", "macro_f1", "weighted_f1")},
+                **self.library.scores(said, [[label] for label in true], classes),
                 **{
                     f"{figure}[{name}]": float(report["per_class"].get(name, absent)[figure])
                     for name in classes

@@ -81,3 +81,7 @@ def nearest(word: str, candidates: Sequence[str]) -> str | None:
 def _words(text: str) -> str:
     """Return the words of a name in alphabetical order."""
     return " ".join(sorted(re.split(r"[\s_.\-]+", text)))
+
+
+class FrozenError(UserError, AttributeError):
+    """A value of a configuration was assigned to; what is loaded never changes."""

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dure.api import choose_profile, output_folder
+from dure.api import choose_profile, machine, output_folder
+from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment, Profile
 from dure.events import Notify
+from dure.family import load_family
+from dure.family.corpus import Corpus
+from dure.family.given_rows import encoded_rows, hash_of
+from dure.files import write_json, write_text
+from dure.reporting.console import RunConsole
+from dure.reporting.tracking import trackers_for
+from dure.runs.environment import describe_environment
+from dure.runs.lock import held
+from dure.runs.logs import captured_output
+from dure.runs.resuming import require_continuable
+from dure.training import memory
+from dure.training.run import RunRequest, recorded, settle, trained
+from dure.training.trainer import ModelTrainer
+from dure.training.worker import Worker
 
 if TYPE_CHECKING:
     import datasets
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from dure.training.trainer import ModelTrainer
+    from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +48,6 @@ def load_model_and_tokenizer(
     Raises:
         UserError: The checkpoint cannot be loaded, or a setting does not fit it.
     """
-    from dure.family import load_family
     from dure.family.corpus import read_split, texts_of
 
     family = load_family(config, notify)
@@ -51,57 +65,143 @@ def load_datasets(
     Raises:
         UserError: A table is wrong, or the tokenizer is for it.
     """
-    from dure.family import load_family
     from dure.family.corpus import load_corpus
 
     corpus = load_corpus(load_family(config, notify), tokenizer=tokenizer, notify=notify)
     return corpus.train, corpus.dev
 
 
+class InteractiveTrainer:
+    """Trains one model, and leaves what a run of the command line leaves.
+
+    Args:
+        request: The run.
+        corpus: Its rows.
+        model: From :func:`load_model_and_tokenizer`, or any model of the experiment's family.
+        worker: Hears what is told.
+
+    Attributes:
+        loop: What trains: the model, its rows and the Hugging Face trainer (``loop.hf``).
+        path: Folder of the run.
+    """
+
+    def __init__(self, request: RunRequest, corpus: Corpus, model: PreTrainedModel, worker: Worker) -> None:
+        self._request = request
+        self._corpus = corpus
+        self.path = request.path
+        self.loop = ModelTrainer(
+            load_family(request.experiment, worker.notify),
+            model,
+            corpus.tokenizer,
+            corpus.train,
+            corpus.dev,
+            profile=request.profile,
+            folder=request.folder(),
+            listeners=request.listeners,
+            worker=worker,
+        )
+
+    @property
+    def compute_metrics(self) -> Callable[[EvalPrediction], dict[str, float]] | None:
+        """What scores the answers to the validation rows; None when there are none, or only their loss counts."""
+        return self.loop.compute_metrics
+
+    def evaluate(self) -> dict[str, float]:
+        """Validate the model as it is and return its metrics by name (``eval_…``).
+
+        Raises:
+            UserError: There are no validation rows.
+        """
+        return self.loop.evaluate()
+
+    def train(self, *, resume: bool = False) -> dict[str, Any]:
+        """Train to the end and leave the whole record in the folder: settings, environment, events, log and result.
+
+        Args:
+            resume: Continue what the folder holds.
+
+        Returns:
+            What :meth:`ModelTrainer.train` returns.
+
+        Raises:
+            UserError: As :meth:`ModelTrainer.train`; or another process works in the folder.
+            RunError: Training failed; the folder says why.
+        """
+        request = replace(self._request, resume=resume or self._request.resume)
+        experiment, profile, folder = request.experiment, request.profile, request.folder()
+        with (
+            held(folder.path),
+            captured_output(folder.log),
+            recorded(request, folder, self.loop.worker),
+            memory.Usage(profile.device) as usage,
+        ):
+            write_text(folder.experiment, dump_yaml(experiment))
+            environment = describe_environment(experiment, profile, data=self._corpus.hashes, num_workers=1)
+            write_json(folder.environment, environment)
+            self._request = replace(request, resume=False)
+            result, outcome = trained(request, self.loop, self._corpus, usage)
+            settle(request, result, self.loop.room)
+        return outcome
+
+
 def create_trainer(
     config: Experiment,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    train_dataset: datasets.Dataset,
-    eval_dataset: datasets.Dataset | None = None,
-    use_wandb: bool = False,
-    logger: logging.Logger | None = None,
+    train_dataset: Any,
+    eval_dataset: Any = None,
+    use_wandb: bool | None = None,
+    logger: Any = None,
     *,
-    profile: Profile | None = None,
-    output: Path | None = None,
-) -> ModelTrainer:
+    profile: str | Profile | None = None,
+    output: str | Path | None = None,
+    resume: str | Path | None = None,
+) -> InteractiveTrainer:
     """Make the trainer of a loaded model, in this process and without Ray.
 
     Args:
-        config: The experiment.
+        config: The experiment; its ``tracking`` and ``wandb`` sections say where its numbers go.
         model: From :func:`load_model_and_tokenizer`, or any model of the experiment's family.
         tokenizer: Its tokenizer.
-        train_dataset: Encoded rows, from :func:`load_datasets`.
+        train_dataset: Encoded rows: from :func:`load_datasets`, or any map-style dataset (with ``len`` and ``[row]``)
+            whose rows are mappings of what the family's ``encode`` gives, padded or not.
         eval_dataset: Encoded rows that select the best checkpoint.
-        use_wandb: Track with W&B, as the experiment's ``wandb`` section says; offline without key or network.
-        logger: Gets one-line messages.
-        profile: The machine; recognised when not given.
+        use_wandb: Track with W&B or not, whatever the experiment says; offline without key or network.
+        logger: Gets one-line messages by its ``info``; a :class:`dure.logging.Logger` as well.
+        profile: The machine, by name or file; recognised when not given.
         output: Folder of the run; ``outputs/<name>/<timestamp>`` when not given.
+        resume: Folder of the run to continue.
 
     Returns:
         A trainer with ``train()`` → ``{"final_model_path", "eval_metrics", …}``, ``evaluate()`` and
         ``compute_metrics``.
-    """
-    from dure.family import load_family
-    from dure.reporting.tracking import WandbTracker
-    from dure.runs.folder import RunFolder
-    from dure.training.trainer import ModelTrainer
-    from dure.training.worker import Worker
 
-    notify = (logger or logging.getLogger(__name__)).info
-    return ModelTrainer(
-        load_family(config, notify),
-        model,
-        tokenizer,
-        train_dataset,
-        eval_dataset,
-        profile=profile or choose_profile(None, notify),
-        folder=RunFolder(output_folder(config.name, output, resume=False)),
-        listeners=[WandbTracker(config.wandb)] if use_wandb else [],
-        worker=Worker(notify=notify),
+    Raises:
+        UserError: A row is not what the family needs, or the run of ``resume`` was another.
+    """
+    heard = logger or logging.getLogger(__name__)
+    if use_wandb is not None:
+        others = [name for name in config.tracking if name != "wandb"]
+        config = config.with_({"wandb.enabled": use_wandb, "tracking": others}, "use_wandb")
+    chosen = machine(profile, heard.info)
+    given = resume if resume is not None else output
+    path = output_folder(config.name, None if given is None else Path(given), resume=resume is not None)
+    if resume is not None:
+        require_continuable(path, config, may_be_longer=True)
+    family = load_family(config, heard.info)
+    train, dev = (
+        None if rows is None else encoded_rows(family, tokenizer, rows, name)
+        for name, rows in (("train_dataset", train_dataset), ("eval_dataset", eval_dataset))
     )
+    assert train is not None
+    request = RunRequest(config, chosen, path.resolve(), resume=resume is not None)
+    console = RunConsole()
+
+    def notify(message: str) -> None:
+        heard.info(message)
+        console.notified(message)
+
+    listeners = (request.event_log("worker 0"), console, *trackers_for(config))
+    hashes = {split: hash_of(rows) for split, rows in (("train", train), ("dev", dev)) if rows is not None}
+    corpus = Corpus(tokenizer, train, dev, None, hashes, len(train))
+    return InteractiveTrainer(replace(request, listeners=listeners), corpus, model, Worker(notify=notify))

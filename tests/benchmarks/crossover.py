@@ -15,13 +15,13 @@ from statistics import fmean
 
 import torch
 
-from dure import api
 from dure.config import load_experiment, load_profile
 from dure.epochs.driver import EMA_FILE, cross_over
 from dure.epochs.needed_epochs import NeededEpochs
 from dure.modeling.weights import STATE
 from dure.runs.epochs import RAW, epochs_of
 from dure.runs.folder import UnifiedFolder
+from dure.runtime.experiment import train
 
 EMA_DECAY = 0.995
 """An average over about two epochs of a hundred steps."""
@@ -63,7 +63,7 @@ def main() -> None:
             )
             path = Path(folder) / str(seed)
             path.mkdir()
-            result = api.train(
+            result = train(
                 experiment,
                 profile=profile,
                 path=path,

@@ -244,6 +244,11 @@ DATA: dict[str, Row] = {
     # tables of other verbs
     "prediction of another table": ("predict RUN good.csv -o o.csv --profile cpu", "good.csv", "data.columns.text="),
     "prediction of no table": ("predict RUN goood.csv -o o.csv --profile cpu", "goood.csv", "is good.csv meant?"),
+    "evaluation without targets": ("evaluate RUN plain.csv --profile cpu", "plain.csv", "data.columns."),
+    "evaluation of no table": ("evaluate RUN goood.csv --profile cpu", "goood.csv", "is good.csv meant?"),
+    "part that is all": (f"{CLASSIFY} data.train=reviews.csv data.dev=100%", "'data.dev'", "such as 10%"),
+    "parts that are all": (f"{CLASSIFY} data.train=reviews.csv data.dev=50% data.test=50%", "'data'", "no row trains"),
+    "score by no metric": (f"{SCORE} --metric no_such_metric", "--metric", "spaces/evaluate-metric/"),
     "score without files": ("score none.csv good.csv", "none.csv", "no such file"),
     "score of other ids": ("score good_dev.csv good.csv", "good.csv", "ids are not in"),
     "score without the id": ("score plain.csv good.csv", "plain.csv", "--id-column"),
@@ -343,6 +348,10 @@ OPTIONS: dict[str, Row] = {
     "unknown option": ("train x --rehears", "--rehears", "try: --rehearse"),
     "missing argument": ("train", "EXPERIMENT", "dure train --help"),
     "missing option": ("sample", "--output", "dure sample"),
+    "nothing to compare": ("compare none", "none", "dure runs"),
+    "unknown order of runs": ("runs . --sort sise", "--sort", "try: size"),
+    "unknown state of runs": ("runs . --state broken", "--state", "completed"),
+    "no folder to clean": ("clean none", "none", "a folder of outputs"),
     "too many arguments": ("list extra", "extra", "dure list --help"),
     "no number": (f"{TRAIN} --samples many", "--samples", "dure train --help"),
     "unknown tokenizer": ("score a b --tokenizer x", "--tokenizer", "morpheme"),
@@ -398,6 +407,8 @@ OPTIONS: dict[str, Row] = {
     # where it goes
     "output is a file": (f"{TRAIN} --output good.csv", "--output good.csv", "a new or an empty folder"),
     "output is not empty": (f"{TRAIN} --output .", "--output .", "--resume"),
+    "prediction of nothing": ("predict RUN --profile cpu", "dure predict", "--text"),
+    "prediction to nowhere": ("predict RUN reviews.csv --profile cpu", "--output", "-o predictions.csv"),
     "predictions into a folder": ("predict RUN reviews.csv -o . --profile cpu", "--output .", "a file to write"),
     "predictions over their table": ("predict RUN reviews.csv -o reviews.csv --profile cpu", "--output reviews.csv", "another file"),
     "predictions over another file": ("predict RUN reviews.csv -o good.csv --profile cpu", "--output good.csv", "--force"),
@@ -428,6 +439,13 @@ ENVIRONMENT: dict[str, Row] = {
         "sqlite:///",
     ),
 }  # fmt: skip
+
+ENVIRONMENT |= {
+    "page of nothing": ("report nowhere", "nowhere", "study.yaml or experiment.yaml"),
+    "page that is none": ("verify-report key.yaml", "key.yaml", "dure report"),
+    "page that is not there": ("verify-report nowhere.html", "nowhere.html", "a report.html"),
+    "format of pictures that is none": (f"{TRAIN} --figures gif", "--figures", "'pdf', 'svg'"),
+}
 
 HUGE = (
     "red_heart_tiny --profile cpu training.keep_epochs=1 training.epochs=1e9 training.keep_epochs_limit=1e9"

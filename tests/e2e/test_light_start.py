@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +50,8 @@ def run(code: str, *words: str) -> tuple[int, str, list[str]]:
         ["train", "kobert_emotion", "--dry-run"],
         ["train", "red_heart_tiny", "--dry-run"],
         ["run", "seven", "--dry-run"],
+        ["runs", str(Path(__file__).parent)],
+        ["clean", str(Path(__file__).parent)],
         ["sweep", "kobart_baseline", "--dry-run"],
     ],
     ids=" ".join,

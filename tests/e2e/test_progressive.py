@@ -127,7 +127,8 @@ def continued(place):
 def test_the_folder_is_laid_out_as_promised(whole, tmp_path):
     assert {path.name for path in whole.iterdir()} == {
         ".ray_tune", "experiment.yaml", "final_model", "logs", "progressive_training.png", RESULTS,
-        "progressive_training_summary.txt", "result.json", "study.yaml", "events.jsonl", *STAGES,
+        "progressive_training_summary.txt", "result.json", "study.yaml", "events.jsonl", "report.html",
+        "training_curves.png", *STAGES,
     }  # fmt: skip
     [log] = (whole / "logs").iterdir()
     assert log.match("progressive_training_????????_??????.log")
@@ -135,7 +136,7 @@ def test_the_folder_is_laid_out_as_promised(whole, tmp_path):
         folder = whole / stage
         assert {path.name for path in folder.iterdir()} == {
             "checkpoints", "logs", "training_metrics.json",
-            "environment.json", "experiment.yaml", "metrics.jsonl", "result.json",
+            "environment.json", "experiment.yaml", "metrics.jsonl", "predictions.csv", "result.json",
         }  # fmt: skip
         assert {path.name for path in (folder / "checkpoints").iterdir()} == {
             "best_model.pt", *(f"epoch_{epoch}.pt" for epoch in range(1, 7)),

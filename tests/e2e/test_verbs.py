@@ -87,7 +87,7 @@ def test_a_run_prints_one_json_object_and_leaves_its_record(trained):
     assert {key: result[key] for key in result if key != "path"} == json.loads(
         (folder / "result.json").read_text(encoding="utf-8")
     )
-    for name in ("experiment.yaml", "environment.json", "metrics.jsonl", "run.log"):
+    for name in ("experiment.yaml", "environment.json", "metrics.jsonl", "run.log", "training_curves.png"):
         assert (folder / name).stat().st_size > 0
 
 
@@ -98,6 +98,19 @@ def test_a_run_tells_its_progress_and_where_its_results_are_without_noise_of_lib
     assert outcome.err.splitlines()[-1].startswith("kobart_baseline: completed in")
     for noise in ("ray-project", "it/s]", "Warning", "INFO"):
         assert noise not in outcome.err
+
+
+def test_a_run_leaves_its_page_and_a_changed_digit_of_it_is_named(trained, tmp_path):
+    _, folder = trained
+    assert "numbers recomputed" in call("verify-report", folder / "report.html").out
+    written = call("report", folder, "--output", "page.html", "--json").value
+    assert written["bytes"] == (tmp_path / "page.html").stat().st_size < 1_000_000
+    html = (tmp_path / "page.html").read_text(encoding="utf-8")
+    (tmp_path / "page.html").write_text(html.replace(">4</data>", ">5</data>"), encoding="utf-8")
+    outcome = call("verify-report", "page.html", "--json")
+    assert outcome.code == 1
+    assert outcome.value["state"] == "changed"
+    assert {change["shown"]: change["recorded"] for change in outcome.value["changes"]}["5"] == "4"
 
 
 def test_a_finished_run_is_not_run_again(trained):

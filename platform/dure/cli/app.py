@@ -9,6 +9,7 @@ import logging
 import os
 import pkgutil
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, get_type_hints
@@ -160,4 +161,10 @@ def common(
             logging.getLogger(name).setLevel(logging.DEBUG)
     if verbose or debug:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "info")
+    else:
+        # Bars and warnings of libraries would break into what dure shows.
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+        if imported := sys.modules.get("transformers.utils.logging"):
+            imported.disable_progress_bar()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

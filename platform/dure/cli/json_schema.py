@@ -8,6 +8,7 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema
 
 from dure.config.library import Kind
+from dure.config.loading import checked
 from dure.config.ratios import as_number
 from dure.config.scalars import NUMBER_PATTERN
 from dure.config.schema import Experiment, Profile
@@ -56,6 +57,43 @@ def json_schema(kind: Kind) -> Schema:
     for schema in schemas:
         definitions |= schema.pop("$defs", {})
     return root | {"oneOf": schemas, "$defs": definitions}
+
+
+def family_schema(name: str) -> Schema:
+    """Return what a family takes: the JSON Schema of its ``task:``, its columns and its metrics.
+
+    Args:
+        name: The family by dotted module name, as ``family:`` of an experiment has it.
+
+    Raises:
+        UserError: There is no such family.
+    """
+    from dure.family import load_family
+
+    bare = {"family": name, "experiment": {"name": "schema"}, "model": {"checkpoint": "none"}}
+    family = load_family(checked(Experiment, bare, {}, "--family"))
+    options = _as_written(type(family).options_section.model_json_schema(schema_generator=_Generator))
+    columns = {
+        role.name: {
+            "column": role.column,
+            "needed": "always"
+            if role.is_input and role.required
+            else "for training"
+            if role.required
+            else "no",
+            "kind": "id"
+            if role.is_id
+            else "class"
+            if role.is_class
+            else "input"
+            if role.is_input
+            else "target",
+        }
+        for role in family.roles
+    }
+    metrics = {metric.name: metric.definition() for metric in family.metrics}
+    about = " ".join((type(family).__doc__ or "").split())
+    return {"family": name, "description": about, "task": options, "columns": columns, "metrics": metrics}
 
 
 def _of_file(section: type[Section], *also_required: str) -> Schema:

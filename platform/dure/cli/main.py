@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dure.cli.app import app, load_verbs
+from dure.cli.app import VERBS, app, load_verbs
 from dure.cli.dotenv import FILE as DOTENV
 from dure.cli.dotenv import load_dotenv
 from dure.errors import DureError, nearest
@@ -22,7 +22,8 @@ FLAGS = ("--debug", "--verbose", "-v", "--background")
 """Flags of the program itself that are accepted anywhere, since people put them last; after -- they are a job's."""
 
 _INTERRUPTED_CODE = 130
-_INTERRUPTED = "interrupted\n  try: --resume continues a run or a batch where it was"
+_INTERRUPTED = "interrupted"
+_RESUMABLE = "\n  try: --resume continues it where it was"
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -55,7 +56,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except DureError as error:
         _fail(error, str(error), error.exit_code, words)
     except KeyboardInterrupt:
-        _fail(None, _INTERRUPTED, _INTERRUPTED_CODE, words)
+        _interrupted(words)
     except BrokenPipeError:
         # Whoever read our output has gone, as `head` does; Python must not flush into it once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -63,13 +64,19 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except Exception as error:
         _end_of(error, words)
     if result == _INTERRUPTED_CODE:  # The parser turns Ctrl-C into the code that it would exit with.
-        _fail(None, _INTERRUPTED, _INTERRUPTED_CODE, words)
+        _interrupted(words)
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _interrupted(words: list[str]) -> NoReturn:
+    """End as the user asked; only verbs that work in a folder of their own can go on there."""
+    named = next((VERBS[word] for word in words if word in VERBS), None)
+    _fail(None, _INTERRUPTED + (_RESUMABLE if named and named.background else ""), _INTERRUPTED_CODE, words)
 
 
 def _end_of(error: Exception, words: list[str]) -> NoReturn:
     if type(error).__name__ == "Abort":
-        _fail(None, _INTERRUPTED, _INTERRUPTED_CODE, words)
+        _interrupted(words)
     # The parser's own errors know their message, and where in the command it was.
     show: Any = getattr(error, "format_message", None)
     if show is not None:

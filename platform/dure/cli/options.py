@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from dure.cli.printing import notify
-from dure.config.families import family_module
+from dure.config.families import family_module, own_families
 from dure.config.library import Kind, available
 
 if TYPE_CHECKING:
@@ -24,6 +24,41 @@ def named(*kinds: Kind) -> Callable[[str], list[str]]:
         return [name for kind in kinds for name in available(kind) if name.startswith(incomplete)]
 
     return complete
+
+
+def settings(incomplete: str) -> list[str]:
+    """Complete the dotted key of a setting in the shell, section by section: ``tr`` → ``training.`` → ``training.epochs=``.
+
+    What an experiment's family takes under ``task.`` is not known here.
+    """
+    from dure.config.schema import Experiment
+    from dure.config.sections import dotted_keys, section_at
+
+    if "=" in incomplete:
+        return []
+    depth = incomplete.count(".") + 1
+    found: dict[str, None] = {}
+    for key in dotted_keys(Experiment, with_sections=True):
+        parts = key.split(".")
+        if len(parts) == depth and key.startswith(incomplete):
+            found[key + ("=" if section_at(Experiment, parts) is None else ".")] = None
+    return list(found)
+
+
+def named_or_setting(*kinds: Kind) -> Callable[[str], list[str]]:
+    """Return what completes names of things, and beside them dotted keys of settings."""
+    names = named(*kinds)
+    return lambda incomplete: [*names(incomplete), *settings(incomplete)]
+
+
+def parted(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the names and the settings among the words of a command."""
+    return [word for word in words if "=" not in word], [word for word in words if "=" in word]
+
+
+def family_names(incomplete: str) -> list[str]:
+    """Complete the name of one of dure's own families in the shell."""
+    return [name for name in own_families() if name.startswith(incomplete)]
 
 
 def corpus_names(incomplete: str) -> list[str]:
@@ -48,7 +83,9 @@ StudyName = Annotated[
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="KEY=VALUE", help="Settings laid over the YAML, such as training.learning_rate=3e-5."
+        metavar="KEY=VALUE",
+        help="Settings laid over the YAML, such as training.learning_rate=3e-5.",
+        autocompletion=settings,
     ),
 ]
 Reading = Annotated[
@@ -120,6 +157,10 @@ OneEpoch = Annotated[bool, typer.Option("--one-epoch", "-1", help="One pass over
 Samples = Annotated[
     int | None, typer.Option("--samples", help="Use at most N training and N validation rows.", metavar="N")
 ]
+Figures = Annotated[
+    Literal["pdf", "svg"] | None,
+    typer.Option("--figures", help="Draw every picture in this format too, beside its PNG."),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would run, resolved, and stop.")]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")
@@ -146,6 +187,7 @@ class Where:
     profile: ProfileOption = None
     address: Address = None
     output: Output = None
+    figures: Figures = None
     dry_run: DryRun = False
     as_json: Json = False
 

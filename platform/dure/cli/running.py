@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dure.cli.printing import print_json, print_result, print_yaml
+from dure.cli.printing import notify, print_json, print_result, print_yaml
 from dure.errors import RunError
 
 if TYPE_CHECKING:
     from dure.config.schema import Experiment
     from dure.studies.life_cycle import Asked
     from dure.studies.plan import StudyPlan
+
+
+def say_next(*commands: str) -> None:
+    """Say what a user might do next, as commands."""
+    for place, command in enumerate(commands):
+        notify(f"{'next: ' if place == 0 else '      '}{command}")
 
 
 def run_study(study: StudyPlan, asked: Asked, *, as_json: bool) -> int:
@@ -24,59 +31,40 @@ def run_study(study: StudyPlan, asked: Asked, *, as_json: bool) -> int:
         return 0
     with terminal() as screen:
         results = life_cycle.run(study, asked, screen=screen)
-    print_result(results.as_json(), study.kind_of().table(results), as_json=as_json)
+    of_kind = study.kind_of()
+    print_result(results.as_json(), of_kind.table(results), as_json=as_json)
+    say_next(*of_kind.next_commands(results))
     return 0 if results.state == "completed" else 1
 
 
 def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> int:
     """Run one experiment and print its result, or with ``--dry-run`` what would run; returns the exit code."""
-    from dure.jobs.background_folders import claim
-    from dure.outputs import output_folder, working_folder
-    from dure.preflight.before import before_run, check_settings, files_of_run
-    from dure.reporting.console import RunConsole, terminal
+    from dure.preflight.before import check_settings
+    from dure.reporting.console import terminal
+    from dure.reporting.figures import shown_path
     from dure.reporting.summary import result_report
     from dure.runs.folder import RunFolder
-    from dure.runtime.experiment import train
+    from dure.studies import life_cycle
 
-    chosen = asked.shape(experiment)
-    check_settings(
-        [chosen], with_tables=not asked.dry_run
-    )  # To recognise the machine takes torch, and seconds.
-    machine = asked.machine
-    if machine is None:
+    if asked.dry_run:
+        chosen = asked.shape(experiment)
+        check_settings([chosen], with_tables=False)
         print_yaml(None, [chosen], as_json=as_json)
         return 0
-    continued = (
-        output_folder(chosen.name, asked.output, resume=True, profile=machine, notify=asked.notify)
-        if asked.resume
-        else None
-    )
-    before_run(
-        [chosen],
-        [chosen],
-        files=files_of_run(chosen, continued),
-        profile=machine,
-        output=continued or asked.output,
-        address=asked.address,
-        notify=asked.notify,
-    )
-    with working_folder(chosen.name, asked.output, continued=continued, profile=machine) as path:
-        claim(path)
-        try:
-            with terminal() as screen:
-                result = train(
-                    chosen,
-                    profile=machine,
-                    path=path,
-                    resume=asked.resume,
-                    address=asked.address,
-                    followers=[RunConsole(screen)],
-                )
-        except RunError:
-            failed = RunFolder(path).read_result()
-            if as_json and failed is not None:
-                print_json({**failed.as_dict(), "path": str(path)})
-            raise
+    folders: list[Path] = []
+    try:
+        with terminal() as screen:
+            result, path = life_cycle.run_experiment(experiment, asked, screen=screen, claimed=folders.append)
+    except RunError:
+        failed = RunFolder(folders[0]).read_result() if folders else None
+        if as_json and failed is not None:
+            print_json({**failed.as_dict(), "path": str(folders[0])})
+        raise
     values = {**result.as_dict(), "path": str(path)}
     print_result(values, result_report(values), as_json=as_json)
+    if result.state == "completed":
+        say_next(
+            f'dure predict {shown_path(path)} --text "…"',
+            f"dure evaluate {shown_path(path)} TABLE",
+        )
     return 0 if result.state == "completed" else 1

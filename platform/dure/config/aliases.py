@@ -75,7 +75,8 @@ data.max_dev_rows | max_eval_samples max_val_samples
 data.train_ratio | data_ratio
 experiment.name | run_name wandb.name wandb.run_name experiment_name
 experiment.tags | wandb.tags
-wandb.enabled | use_wandb report_to
+wandb.enabled | use_wandb
+tracking | report_to
 wandb.project | wandb_project project
 wandb.entity | wandb_entity
 """
@@ -83,7 +84,7 @@ wandb.entity | wandb_entity
 
 
 _GONE = """
-dure sends to W&B only; `wandb` has its settings | trackio_space_id trackio_bucket_id trackio_static_space_id
+dure sends to W&B, TensorBoard and MLflow, as `tracking` says | trackio_space_id trackio_bucket_id trackio_static_space_id
 models stay in the run's folder; storage.url of a profile mirrors it | wandb.log_model
 --output DIR says where a run goes | output_dir overwrite_output_dir logging_dir model_path output_path result_path
     save_dir
@@ -149,7 +150,7 @@ _NOTES = {
         "epoch, or a number of steps; without a validation table (data.dev: null) nothing is validated",
     ),
     "max_length": "of generated text; the input's is tokenizer.encoder_max_len",
-    "report_to": "W&B or nothing",
+    "report_to": "W&B, TensorBoard, MLflow or nothing",
 }
 """What differs, by new key or by old."""
 
@@ -177,6 +178,7 @@ _FORMATS = {
 }
 _SCHEDULES = "linear cosine cosine_with_restarts polynomial constant constant_with_warmup"
 _VALIDATED = {"epoch": "epoch", "steps": UNSAID}
+_TRACKERS = ("wandb", "tensorboard", "mlflow")
 _VALUES: dict[str, Mapping[str, Any]] = {
     "training.max_steps": {"-1": UNSAID, "0": UNSAID},
     "training.scheduler": {name: name for name in _SCHEDULES.split()},
@@ -188,7 +190,7 @@ _VALUES: dict[str, Mapping[str, Any]] = {
     "training.group_by_length": {"group_by_length": True, "random": False},
     "objective.class_weights": {"true": "balanced", "balanced": "balanced", "false": UNSAID},
     "model.quantization": {"true": {"type": "nf4", "double": True}, "false": None},
-    "report_to": {"wandb": True, "all": True, "none": False},
+    "report_to": {**{name: [name] for name in _TRACKERS}, "all": [*_TRACKERS], "none": []},
 }
 """Old value (in lower case) to new one, by old key or by new."""
 _OPEN = ("max_steps", "metric_for_best_model", "best_model_metric", "bf16", "fp16")
@@ -275,4 +277,6 @@ def successor(path: Sequence[str], value: Any) -> Successor | None:
         return Successor(None, None, alias.note or f"{alias.key} knows only {allowed}")
     if known[0] is UNSAID:
         return Successor(None, None, f"{alias.key} is so by itself")
+    if isinstance(known[0], list):
+        return Successor(alias.key, [*dict.fromkeys(each for some in known for each in some)], alias.note)
     return Successor(alias.key, known[0], alias.note)

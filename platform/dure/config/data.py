@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from dure.config.ratios import Ratio
+from dure.config.ratios import Ratio, as_number, as_ratio
 from dure.config.scalars import Bool, Int, Text
 from dure.config.section import Section
 
@@ -33,6 +34,34 @@ Columns = ColumnName | Annotated[list[ColumnName], Field(min_length=1)]
 def source_name(source: str | Sequence[str]) -> str:
     """Return a source in words."""
     return source if isinstance(source, str) else ", ".join(source)
+
+
+_EXAMPLE = "10%"
+_PART = re.compile(r"\s*[0-9.]+(e[-+]?[0-9]+)?\s*%\s*", re.IGNORECASE)
+
+
+def _part_or_source(value: Any) -> Any:
+    """Bring a part of the training table to percent, and leave names of files as they are."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        raise ValueError(f"a file, or a part of the training table in percent, such as {_EXAMPLE}")
+    if not (isinstance(value, str) and _PART.fullmatch(value)):
+        return value
+    try:
+        part = as_ratio(value)
+    except ValueError:
+        part = Fraction(1)
+    if part == 1:
+        raise ValueError(f"a part below 100 % of the training table, such as {_EXAMPLE}, or a file")
+    return f"{as_number(100 * part)}%"
+
+
+PartOrSource = Annotated[Source, BeforeValidator(_part_or_source, json_schema_input_type=str | list[str])]
+"""A table, or a part of the training table that is held out: ``10%``."""
+
+
+def part_of(source: Source | None) -> Fraction | None:
+    """Return the part of the training table that a split is, or None where it has a table of its own."""
+    return as_ratio(source) if isinstance(source, str) and _PART.fullmatch(source) else None
 
 
 class FoldConfig(Section):
@@ -96,10 +125,13 @@ class DataConfig(ReadingConfig):
 
     train: Source = SAMPLE
     """Training table (.csv, .tsv, .txt, .json, .jsonl, .parquet, .xlsx), or ``sample`` for the family's embedded corpus."""
-    dev: Source | None = SAMPLE
-    """Validation table: selects the best checkpoint; shares no text with training."""
-    test: Source | None = None
-    """Table to predict; its targets, when it has them, take no part in any selection."""
+    dev: PartOrSource | None = SAMPLE
+    """Validation table, or a part of the training table (``10%``): selects the best checkpoint; shares no text with
+    training."""
+    test: PartOrSource | None = None
+    """Table to report on, or a part of the training table (``10%``); its targets take no part in any selection."""
+    split_seed: Int = Field(default=42, ge=0, lt=2**32)
+    """What such parts are drawn by; apart from ``experiment.seed``, so that all seeds have the same split."""
     columns: dict[str, Columns] = Field(default_factory=dict)
     """Role of the family (``id``, ``text``, ``target`` …) to column name of the tables; a text may be of several columns."""
     on_overlap: Literal["error", "drop", "warn"] = "drop"
@@ -112,3 +144,15 @@ class DataConfig(ReadingConfig):
     """Use only this many validation rows, drawn by the seed."""
     fold: FoldConfig | None = None
     """Hold out one fold of the training table and report on it; ``dev`` and ``test`` take no part then."""
+
+    @property
+    def parts(self) -> Mapping[str, Fraction]:
+        """The splits that are parts of the training table; none where a fold decides."""
+        found = {"dev": part_of(self.dev), "test": part_of(self.test)}
+        return {} if self.fold is not None else {split: part for split, part in found.items() if part}
+
+    @model_validator(mode="after")
+    def _some_rows_train(self) -> Self:
+        if sum(self.parts.values()) >= 1:
+            raise ValueError("dev and test together are the whole training table, so that no row trains")
+        return self

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from dure.config.data import DataConfig
-from dure.config.scalars import Bool, Float, Int, Name, Text
+from dure.config.scalars import Address, Bool, Float, Int, Name, Text
 from dure.config.section import Section
 from dure.config.storage import StorageConfig
 
@@ -264,6 +264,18 @@ class WandbConfig(Section):
     """W&B user or team."""
 
 
+class MlflowConfig(Section):
+    """Tracking with MLflow."""
+
+    uri: Address | None = None
+    """Tracking server (``http://host:5000``) or store; ``MLFLOW_TRACKING_URI``, else the folder ``mlruns`` beside the run."""
+    experiment: Text = "dure"
+    """MLflow experiment that the runs are in."""
+
+
+TrackerName = Literal["wandb", "tensorboard", "mlflow"]
+
+
 class Experiment(Section):
     """One experiment: everything that decides its result, and nothing about the machine."""
 
@@ -285,8 +297,12 @@ class Experiment(Section):
     """Low-rank adapters; full fine-tuning when it is not given."""
     generation: GenerationConfig = GenerationConfig()
     """How text is generated."""
+    tracking: tuple[TrackerName, ...] = ()
+    """Where the numbers go beside the run's own folder; ``wandb.enabled: true`` adds ``wandb``."""
     wandb: WandbConfig = WandbConfig()
     """Tracking with Weights & Biases."""
+    mlflow: MlflowConfig = MlflowConfig()
+    """Tracking with MLflow."""
     rehearsal: RehearsalConfig = RehearsalConfig()
     """What ``--rehearse`` makes of it."""
     task: dict[str, Any] = Field(default_factory=dict)
@@ -304,6 +320,11 @@ class Experiment(Section):
     def name(self) -> str:
         """Name of the experiment."""
         return self.experiment.name
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """Names of the trackers, each once."""
+        return tuple(dict.fromkeys((*self.tracking, *(("wandb",) if self.wandb.enabled else ()))))
 
 
 class Profile(Section):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Self
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dure.config.problems import user_error
-from dure.config.sections import inner_section
-from dure.config.tree import INSTEAD
+from dure.config.sections import inner_section, place_in
+from dure.config.tree import INSTEAD, flat, plain, with_overrides
+from dure.errors import FrozenError
 
 
 class Section(BaseModel):
@@ -17,17 +19,35 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
-    def with_(self, changes: Mapping[str, Any], source: str | None = None) -> Self:
+    def __setattr__(self, name: str, value: Any) -> NoReturn:
+        """Refuse an assignment, and say what does the same.
+
+        Raises:
+            FrozenError: Always.
+        """
+        key = f"{_place_of(type(self))}{name}"
+        said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        raise FrozenError(
+            "values of a configuration never change once it is loaded",
+            where=key,
+            expected="another configuration, made of this one",
+            hint=f'load it with "{key}={said}", or config = config.with_("{key}={said}")',
+        )
+
+    def with_(self, changes: Mapping[str, Any] | str | Sequence[str], source: str | None = None) -> Self:
         """Return the section with other values, checked like those of a file.
 
         Args:
-            changes: Dotted key to value: ``{"training.epochs": 2}``. A key of an optional section that is not there
-                makes the section.
+            changes: Dotted key to value: ``{"training.epochs": 2}``; or as on the command line:
+                ``"training.epochs=2"``, or several of these. A key of an optional section that is not there makes the
+                section.
             source: The place that errors name, such as the option that the values are of.
 
         Raises:
             UserError: There is no such key, or the section is impossible with these values; it names the key.
         """
+        if not isinstance(changes, Mapping):
+            changes = flat(plain(with_overrides({}, [changes] if isinstance(changes, str) else changes)))
         tree: dict[str, Any] = self.model_dump(mode="json")
         places: dict[tuple[str, ...], str] = {}
         for key, value in changes.items():
@@ -42,3 +62,11 @@ class Section(BaseModel):
             return type(self).model_validate(tree)
         except ValidationError as error:
             raise user_error(error, type(self), tree, places, source or ", ".join(changes)) from None
+
+
+def _place_of(section: type[Section]) -> str:
+    """Return where a section stands in an experiment, as the beginning of a dotted key."""
+    from dure.config.schema import Experiment
+
+    place = None if section is Experiment else place_in(Experiment, section)
+    return "" if place is None else f"{place}."

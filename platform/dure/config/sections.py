@@ -25,6 +25,14 @@ def section_at(model: type[BaseModel], path: Sequence[str | int]) -> type[BaseMo
     return section
 
 
+def place_in(model: type[BaseModel], section: type[BaseModel]) -> str | None:
+    """Return the dotted key at which a section of a model is of this very type; None where none is."""
+    for key in dotted_keys(model, with_sections=True):
+        if section_at(model, key.split(".")) is section:
+            return key
+    return None
+
+
 def dotted_keys(model: type[BaseModel], prefix: str = "", *, with_sections: bool = False) -> Iterator[str]:
     """Return every key that holds a value, such as ``training.learning_rate``; and those of sections, if wanted."""
     for name, field in model.model_fields.items():

@@ -112,7 +112,7 @@ class SearchSpace(Section):
     @model_validator(mode="after")
     def _every_trial_starts_alike(self) -> Self:
         for key in self.parameters:
-            if key.startswith(("experiment.", "rehearsal.", "wandb.")) or "." not in key:
+            if key.startswith(("experiment.", "rehearsal.", "wandb.", "mlflow.")) or "." not in key:
                 raise ValueError(
                     f"'{key}' cannot be searched; all trials share name, seed, data order and starting weights"
                 )

@@ -385,3 +385,12 @@ def places(tree: Tree, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], st
         if isinstance(entry.value, dict):
             result |= places(entry.value, (*prefix, key))
     return result
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return sections within sections as values by dotted key; an empty section is a value."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        found |= flat(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
+    return found

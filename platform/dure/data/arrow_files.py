@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ MAX_GB = "DURE_CACHE_MAX_GB"
 """Environment variable: gigabytes (10⁹ bytes) that the entries of a cache may take."""
 _MAX_GB = 50.0
 _OLD_SECONDS = 90 * 86_400.0
+_UNUSED_SECONDS = 7 * 86_400.0
 _IN_USE_SECONDS = 3600.0
 """An entry that was used so recently may be about to be opened by a worker."""
 _ATTEMPTS = 3
@@ -155,12 +156,57 @@ def max_bytes() -> float:
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """An entry on the disk, or a file that belongs to none."""
+class Kept:
+    """An entry on the disk, or a file that belongs to none.
+
+    Attributes:
+        used: When it was last used.
+        written: When its rows were written.
+        num_bytes: What it takes.
+        files: Its files, the record first.
+        is_entry: Whether there is a record.
+        reason: Why it may go, when it may.
+    """
 
     used: float
+    written: float
     num_bytes: int
     files: tuple[Path, ...]
+    is_entry: bool
+    reason: str = ""
+
+
+def spare_entries(cache: Path) -> list[Kept]:
+    """Return the entries of a cache that may go: never used again after they were written, or above its budget.
+
+    Raises:
+        UserError: ``DURE_CACHE_MAX_GB`` is no number above 0.
+    """
+    now, limit = time.time(), max_bytes()
+    kept = sorted(_kept(cache), key=lambda each: each.used)
+    total = sum(each.num_bytes for each in kept)
+    found = []
+    for each in kept:
+        idle = now - each.used
+        if not each.is_entry or idle <= _IN_USE_SECONDS:
+            continue
+        if total > limit:
+            reason = (
+                f"the cache takes more than {limit / 1e9:g} GB ({MAX_GB}), and this was not used for longest"
+            )
+        elif idle > _UNUSED_SECONDS and each.used - each.written <= _IN_USE_SECONDS:
+            reason = f"never used again since it was written {idle / 86_400:.0f} days ago"
+        else:
+            continue
+        found.append(replace(each, reason=reason))
+        total -= each.num_bytes
+    return found
+
+
+def forget(kept: Kept) -> None:
+    """Remove an entry; rows that another process has open stay readable there."""
+    for file in kept.files:
+        file.unlink(missing_ok=True)
 
 
 def evict(cache: Path, limit: float) -> None:
@@ -174,12 +220,11 @@ def evict(cache: Path, limit: float) -> None:
     for each in kept:
         age = now - each.used
         if age > _OLD_SECONDS or (total > limit and age > _IN_USE_SECONDS):
-            for file in each.files:
-                file.unlink(missing_ok=True)
+            forget(each)
             total -= each.num_bytes
 
 
-def _kept(cache: Path) -> Iterator[_Kept]:
+def _kept(cache: Path) -> Iterator[Kept]:
     for kind in KINDS:
         named: set[Path] = set()
         files = [path for path in (cache / kind).glob("*") if path.is_file()]
@@ -193,8 +238,10 @@ def _kept(cache: Path) -> Iterator[_Kept]:
             with contextlib.suppress(OSError):  # another process may remove the same
                 size = sum(path.stat().st_size for path in (record, *rows))
                 # The record goes first: without it there is no entry.
-                yield _Kept(record.stat().st_mtime, size, (record, *rows))
+                used = record.stat().st_mtime
+                written = max((path.stat().st_mtime for path in rows), default=used)
+                yield Kept(used, written, size, (record, *rows), is_entry=True)
         for stray in set(files) - named:
             with contextlib.suppress(OSError):
                 facts = stray.stat()
-                yield _Kept(facts.st_mtime, facts.st_size, (stray,))
+                yield Kept(facts.st_mtime, facts.st_mtime, facts.st_size, (stray,), is_entry=False)

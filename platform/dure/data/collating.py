@@ -9,13 +9,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.compute
 import torch
 from numpy.typing import NDArray
 
+from dure.data.batching import Targets
 from dure.errors import UserError
+
+if TYPE_CHECKING:
+    import datasets
 
 Row = Mapping[str, Any]
 """An encoded row: feature → value."""
@@ -66,6 +71,10 @@ class Batches(ABC):
     def prompts(self, batch: Batch) -> Batch:
         """Return the arguments of the model's ``generate``; a decoder-only model wants them padded at the left."""
         return {name: batch[name] for name in ("input_ids", "attention_mask")}
+
+    def targets_of(self, rows: datasets.Dataset) -> Targets | None:
+        """Return how long the target of every row is, where a model writes it token by token; None elsewhere."""
+        return None
 
     def targets(self, batch: Batch) -> Any:
         """Return what the objective compares the logits with, or None when the rows have no targets."""
@@ -141,6 +150,7 @@ class TextPairs(PaddedRows):
         decoder_input_ids: Turns labels into the decoder's input; the model's own
             ``prepare_decoder_input_ids_from_labels``.
         multiple_of: Lengths are rounded up to a multiple of it.
+        target_cost: What a position of a target costs to compute, where one of an input costs 1.
     """
 
     def __init__(
@@ -149,9 +159,16 @@ class TextPairs(PaddedRows):
         decoder_input_ids: Callable[[torch.Tensor], torch.Tensor],
         *,
         multiple_of: int = 1,
+        target_cost: float = 1.0,
     ) -> None:
         super().__init__(pad_token_id, multiple_of=multiple_of)
         self.decoder_input_ids = decoder_input_ids
+        self.target_cost = target_cost
+
+    def targets_of(self, rows: datasets.Dataset) -> Targets:
+        """Return the lengths of the labels."""
+        labels = rows.select_columns("labels").with_format("arrow")[:]["labels"]
+        return Targets(pyarrow.compute.list_value_length(labels).to_numpy(), self.target_cost)
 
     def labels(self, values: Sequence[Sequence[int]]) -> Batch:
         """Return labels and the decoder's input, of shape (rows, longest)."""

@@ -165,7 +165,7 @@ def roles_to_predict(
     for role in roles:
         column = names[role.name]
         if role.is_id and isinstance(column, str) and column not in columns and not role.required:
-            like = next((name for name in columns if name not in read and _is_like_an_id(name)), None)
+            like = next((name for name in columns if name not in read and is_like_an_id(name)), None)
             if like is not None:
                 notify(
                     f"column '{like}' is taken as the {role.name} of the rows (data.columns.{role.name}=…)"
@@ -302,6 +302,7 @@ def _is_like_a_cell(name: str) -> bool:
     return len(name) > _LONG_NAME or len(name.split()) >= _MANY_WORDS or bool(_SENTENCE.search(name))
 
 
-def _is_like_an_id(name: str) -> bool:
+def is_like_an_id(name: str) -> bool:
+    """Return whether a column is called as ids are."""
     form = folded(name)
     return bool(_ID_NAMES.fullmatch(form) or _ID_ENDINGS.search(form))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -83,6 +83,51 @@ def cut_fold(table: Table, roles: Sequence[Role], fold: FoldConfig) -> Fold:
             table, columns, codes, strata, fold.of, is_combined=any(role.separator for role in roles)
         ),
     )
+
+
+def cut_parts(
+    table: Table, roles: Sequence[Role], parts: Mapping[str, Fraction], seed: int
+) -> dict[str, Integers]:
+    """Hold parts of a table out, every class alike and with no text on two sides.
+
+    The parts depend on the table, ``parts`` and ``seed`` only. A part is as near to its ratio of the rows as texts
+    that must stay together let it be.
+
+    Args:
+        table: The table.
+        roles: What its columns are: inputs are the text of a row, classes its stratum.
+        parts: Name to part of the rows; together below 1.
+        seed: What they are drawn by.
+
+    Returns:
+        Row numbers from 0, ascending: of every part by its name, and of the rest as ``train``.
+
+    Raises:
+        UserError: The table has too few different texts.
+    """
+    groups = text_groups(table, [role.name for role in roles if role.is_input])
+    columns = [role.name for role in roles if role.is_class and role.name in table.dataset.column_names]
+    classes = joined_classes(table.dataset, columns)
+    codes = np.zeros(table.num_rows, dtype=np.int64) if classes is None else classes
+    strata, sizes = _majority(groups, codes), np.bincount(groups)
+    rest = np.arange(len(sizes))
+    left = Fraction(1)
+    found: dict[str, Integers] = {}
+    # The rows that are reported on come first, so that they stay the same whatever else is held out.
+    for place, name in enumerate(sorted(parts, reverse=True)):
+        rng = np.random.default_rng([seed, place])
+        is_taken = _drawn(sizes[rest], strata[rest], parts[name] / left, rng)
+        found[name] = np.flatnonzero(np.isin(groups, rest[is_taken]))
+        rest, left = rest[~is_taken], left - parts[name]
+    found = {"train": np.flatnonzero(np.isin(groups, rest)), **found}
+    if not all(len(rows) for rows in found.values()):
+        raise UserError(
+            f"{len(sizes):,} different texts cannot be cut into {len(found)} parts",
+            where=table.source,
+            expected="a text at least for every part, and one to train on",
+            hint="a larger table, or data.dev and data.test in files of their own",
+        )
+    return found
 
 
 def fold_numbers(groups: Integers, classes: Integers | None, num_folds: int, seed: int) -> Integers:

@@ -37,7 +37,7 @@ def crossover_table(record: Mapping[str, Any]) -> FittedTable:
         column(f"held-out {_arrow(record['rows_better'])}", (_figure(row["held_out"]) for row in rows)),
         column("margin", (_margin(margins.get(row["name"])) for row in rows), 1),
         column("interval", (_interval(margins.get(row["name"])) for row in rows), 2),
-        column("epochs", (_epochs(row["modules"]) for row in rows), 3, is_text=True, shortest=12),
+        column("epochs", (epochs_of_modules(row["modules"]) for row in rows), 3, is_text=True, shortest=12),
     ]
     return FittedTable(columns, record["verdict"], _notes(record), elsewhere="crossover_final.json")
 
@@ -62,7 +62,7 @@ def _interval(margin: Row | None) -> str:
     return NOTHING if margin is None else f"{margin['low']:+.4g} to {margin['high']:+.4g}"
 
 
-def _epochs(modules: Mapping[str, Mapping[str, float]]) -> str:
+def epochs_of_modules(modules: Mapping[str, Mapping[str, float]]) -> str:
     """Return the epochs of modules, once where all have the same: ``encoder 4, head 6+8``."""
     texts = {module: _sources(shares) for module, shares in modules.items()}
     alike = set(texts.values())

@@ -13,6 +13,8 @@ from dure.reporting.plots import BLUE, GREEN, GREY, PALE, PURPLE, VERMILION, gri
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from dure.reporting.inline import Drawing
+
 _WORDS = {
     "ko": {
         "title": "모듈별 최적 에포크 (Sweet Spot)",
@@ -60,19 +62,19 @@ _MARK_ROOM = 0.055
 Row = Mapping[str, Any]
 
 
-def plot_sweet_spots(path: Path, record: Mapping[str, Any]) -> None:
-    """Write the picture as PNG: a panel per module.
+def plot_sweet_spots(target: Path | Drawing, record: Mapping[str, Any]) -> None:
+    """Draw the picture: a panel per module.
 
     Args:
-        path: File to write.
+        target: File to write as PNG, or the drawing of a page.
         record: What ``dure.epochs.sweet_spot.analysis_record`` returns.
     """
-    words = _WORDS[language()]
+    words = _WORDS[language(target)]
     modules: Mapping[str, Row] = record["modules"]
     columns = min(_ABREAST, max(1, len(modules)))
     rows = max(1, math.ceil(len(modules) / columns))
     width, height = max(7.2, 3.6 * columns), 2.7 * rows + 1.1
-    with picture(path, title=words["title"], width=width, height=height) as figure:
+    with picture(target, title=words["title"], width=width, height=height) as figure:
         panels = figure.subplots(rows, columns, squeeze=False).flat
         for place, axis in enumerate(panels):
             if place >= len(modules):

@@ -138,6 +138,13 @@ class Family(ABC):
             UserError: A table is not what the family needs.
         """
 
+    def check_targets(self, table: Table) -> None:  # noqa: B027  # most families have no closed set of targets
+        """Look at a table that a model which :meth:`load_exported` gave is to be scored on.
+
+        Raises:
+            UserError: It has a target that the model does not know, such as another class.
+        """
+
     def load_tokenizer(self, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
         """Load the checkpoint's tokenizer with the experiment's special tokens, or train the rehearsal's.
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from dure.data.tables import Table, read_table, select_rows, table_from_rows
 from dure.errors import UserError
 from dure.events import Notify
 from dure.family import Family
+from dure.family.splits import Splits, cut, sources_of
 from dure.files import make_folder
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Corpus:
         hashes: Split to hash of the rows of its table.
         num_rows_in_all: Training rows of which ``data.train_ratio`` takes a part.
         tested: The rows of ``test`` as they stand in their table, when there are some.
+        split: How the training table was cut into these; None when each has a table of its own, or a fold decides.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -53,6 +55,7 @@ class Corpus:
     hashes: dict[str, str]
     num_rows_in_all: int
     tested: Tested | None = None
+    split: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Tested:
     Attributes:
         table: The rows, in the order of the encoded ones.
         numbers: Number of each row in the checked table that it comes from, from 0: the training table when a fold
-            of it is held out, else the test table.
+            or a part of it is held out, else the test table.
     """
 
     table: Table
@@ -88,14 +91,16 @@ def check_sources(experiment: Experiment) -> None:
         UserError: Real rows would be validated on the embedded corpus, or a table is not there.
     """
     data = experiment.data
-    held_out = () if data.fold is not None else (("dev", data.dev), ("test", data.test))
+    given = () if data.fold is not None else (("dev", data.dev), ("test", data.test))
+    held_out = [(split, source) for split, source in given if split not in data.parts]
     for split, source in held_out:
         if source == SAMPLE and data.train != SAMPLE:
             raise UserError(
                 f"it is the embedded sample corpus, while data.train is {source_name(data.train)}",
                 where=f"data.{split}",
                 expected="tables of the same corpus",
-                hint=f"data.{split}=FILE, or data.{split}=null to do without",
+                hint=f"data.{split}=10% holds a part of the training rows out; or data.{split}=FILE, or "
+                f"data.{split}=null to do without",
             )
     for split, source in (("train", data.train), *held_out):
         if source is not None and source != SAMPLE:
@@ -139,25 +144,22 @@ def check_tables(family: Family) -> None:
     Raises:
         UserError: A table is not what the family needs, or cannot be cut into the folds.
     """
-    tables = _tables(family)
-    family.survey(tables)
+    splits = read_splits(family)
+    family.survey(splits.surveyed())
     fold = family.experiment.data.fold
     if fold is not None:
-        cut_fold(tables["train"], family.roles, fold)
+        cut_fold(splits.whole, family.roles, fold)
 
 
-def _tables(family: Family) -> dict[str, Table]:
+def read_splits(family: Family) -> Splits:
+    """Read the tables of an experiment, and cut what is held out of the training table.
+
+    Raises:
+        UserError: A table is not what the family needs, or cannot be cut so.
+    """
     check_sources(family.experiment)
-    data = family.experiment.data
-    tables = {"train": read_split(family, "train", data.train)}
-    if data.fold is None:
-        held_out = {"dev": data.dev, "test": test_source(family)}
-        tables |= {
-            split: read_split(family, split, source)
-            for split, source in held_out.items()
-            if source is not None
-        }
-    return tables
+    sources = sources_of(family)
+    return cut(family, {split: read_split(family, split, source) for split, source in sources.items()})
 
 
 def load_corpus(
@@ -170,22 +172,25 @@ def load_corpus(
     that. The tokenizer and the cache see the rows before the ratio: so a rehearsal has one vocabulary at every
     ratio, as a warm start needs, and a table is encoded once for all its ratios.
 
+    Where ``data.dev`` or ``data.test`` is a part of the training table, that is cut first.
+
     With ``data.fold`` the training table alone gives all rows: the fold's are ``test``, a part of the others is
     ``dev``, and no text is in two of the three. The limits and the ratio then draw from these parts.
 
     Raises:
         UserError: A table, or the tokenizer for it, is wrong; or no training row is left.
     """
-    check_sources(family.experiment)
     if family.experiment.data.fold is not None:
+        check_sources(family.experiment)
         return _corpus_of_fold(family, family.experiment.data.fold, tokenizer, notify)
     data, seed = family.experiment.data, family.experiment.experiment.seed
-    tables = _tables(family)
-    for table in tables.values():
-        for message in table.messages():
-            notify(message)
-    family.survey(tables)
-    for message in notes_on_texts(tables, family.roles):
+    splits = read_splits(family)
+    tables, surveyed = splits.tables, splits.surveyed()
+    told = [message for table in surveyed.values() for message in table.messages()]
+    for message in (*told, *splits.messages()):
+        notify(message)
+    family.survey(surveyed)
+    for message in notes_on_texts(surveyed, family.roles):
         notify(message)
     hashes = {split: table.content_hash() for split, table in tables.items()}
     held_out = {split: table for split, table in tables.items() if split != "train"}
@@ -204,7 +209,7 @@ def load_corpus(
             drawn = _selected(table, numbers)
             encoded[split] = encode_split(family, tokenizer, drawn, notify=notify).dataset
             if split == "test":
-                tested = Tested(drawn, numbers)
+                tested = Tested(drawn, splits.rows[split][numbers] if split in splits.rows else numbers)
     return Corpus(
         tokenizer,
         encoded["train"],
@@ -213,6 +218,7 @@ def load_corpus(
         hashes,
         train.num_rows,
         tested,
+        splits.record,
     )
 
 
@@ -267,12 +273,6 @@ def _corpus_of_fold(
         len(train),
         Tested(table.select(test), test),
     )
-
-
-def test_source(family: Family) -> Source | None:
-    """Return the test table; the embedded corpus brings its own."""
-    data = family.experiment.data
-    return SAMPLE if data.test is None and data.train == SAMPLE else data.test
 
 
 def _has_targets(family: Family, table: Table, notify: Notify) -> bool:

@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +14,13 @@ from dure.config.loading import check_reading
 from dure.config.schema import Profile
 from dure.data.fields import roles_to_predict
 from dure.data.sources import files_of
-from dure.data.tables import Role, Table, columns_of, read_table
+from dure.data.tables import Role, Table, columns_of, read_table, table_from_rows
 from dure.data.writing import check_output, write_rows
 from dure.errors import UserError
 from dure.events import Notify
 from dure.family import Family
 from dure.family.corpus import Tested, cache_folder, encode_split
-from dure.family.run_weights import RunWeights, weights_at
+from dure.family.run_weights import weights_at
 from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE, RunFolder
 
 if TYPE_CHECKING:
@@ -124,7 +125,9 @@ def generated(model: PreTrainedModel, prompts: Batch, **options: Any) -> torch.T
 
     A decoder-only model gives the prompt back with what it generates; that is cut off.
     """
-    ids: torch.Tensor = model.generate(**prompts, **options)
+    from dure.modeling.decoding import generate
+
+    ids = generate(model, prompts, **options)
     return ids if model.config.is_encoder_decoder else ids[:, prompts["input_ids"].shape[1] :]
 
 
@@ -139,11 +142,10 @@ def predict_file(
     progress: Callable[[int, int], None],
     notify: Notify,
 ) -> dict[str, Any]:
-    """Predict the rows of a table with the models of runs, and write them in the table's order.
+    """Predict the rows of a table with the final models of runs, and write them in the table's order.
 
     Args:
-        runs: Folders of runs of one family, or files of their weights; several, such as the folds of a
-            cross-validation, predict together.
+        runs: Folders of runs of one family; several, such as the folds of a cross-validation, predict together.
         source: Table with the family's input columns, and ids if it has them.
         output: File to write: the id column under its own name, then the family's predictions. Rows that are skipped
             stand there with their ids and without a prediction.
@@ -161,18 +163,12 @@ def predict_file(
             written or is there, or the family's predictions cannot be put together.
     """
     check_files(runs, source, output, overrides=overrides, force=force)
-    origins = [weights_at(run) for run in runs]
     parts = []
-    for place, origin in enumerate(origins):
-
-        def advance(rows: int, total: int, before: int = place) -> None:
-            progress(before * total + rows, len(runs) * total)
-
-        # What is told of the table is told once.
-        roles, table, family, predictions = _predicted(
-            origin, source, overrides, profile, advance, notify if place == 0 else lambda message: None
-        )
-        parts.append(predictions)
+    for place, run in enumerate(runs):
+        heard = notify if place == 0 else _silent
+        family, roles, table = _read(run, source, overrides, heard)
+        advance = partial(_advance, progress, place, len(runs), table.num_rows)
+        parts.append(_predictions(family, run, table, profile, advance, heard))
     predictions = parts[0] if len(parts) == 1 else family.combine(parts)
     ids = {role.name: role.column for role in roles if role.is_id and role.name in table.dataset.column_names}
     write_rows(output, [*ids.values(), *predictions[0]], _with_left_out(table, list(ids), predictions))
@@ -180,7 +176,7 @@ def predict_file(
         "rows": len(predictions),
         "skipped": len(table.left_out),
         "output": str(output),
-        "models": [str(each.file or RunFolder(each.run).final_model) for each in origins],
+        "models": [str(each.file or RunFolder(each.run).final_model) for each in map(weights_at, runs)],
     }
 
 
@@ -221,17 +217,82 @@ def _with_left_out(
         yield [*(each.ids.get(role, "") for role in ids), *nothing]
 
 
-def _predicted(
-    origin: RunWeights,
-    source: str,
-    overrides: Sequence[str],
+def predict_texts(
+    runs: Sequence[Path],
+    texts: Sequence[str | Mapping[str, str]],
+    *,
     profile: Profile,
-    advance: Callable[[int, int], None],
+    progress: Callable[[int, int], None],
     notify: Notify,
-) -> tuple[Sequence[Role], Table, Family, list[dict[str, Any]]]:
-    import torch
+) -> list[dict[str, Any]]:
+    """Predict texts with the final models of runs, and return what is predicted of each, in their order.
 
-    family = origin.family(notify, overrides)
+    Args:
+        runs: Folders of runs of one family; several predict together.
+        texts: One text for every row; or for families that read several, a mapping from role to text.
+        profile: The machine.
+        progress: Gets rows done and rows in all, over all models.
+        notify: Gets one-line messages.
+
+    Raises:
+        UserError: A folder holds no finished run, there is no text, or the family reads several texts in a row.
+    """
+    for run in runs:
+        weights_at(run)
+    if not texts:
+        raise UserError("there is no text to predict", where="--text", expected="a text at least")
+    parts = []
+    for place, run in enumerate(runs):
+        family = weights_at(run).family(notify)
+        table = _table_of_texts(family, texts)
+        advance = partial(_advance, progress, place, len(runs), table.num_rows)
+        parts.append(_predictions(family, run, table, profile, advance, notify if place == 0 else _silent))
+    return parts[0] if len(parts) == 1 else family.combine(parts)
+
+
+def _table_of_texts(family: Family, texts: Sequence[str | Mapping[str, str]]) -> Table:
+    """Return texts as a table.
+
+    Raises:
+        UserError: A row lacks a text that the family reads, or holds nothing.
+    """
+    inputs = [role for role in family.roles if role.is_input]
+    needed = [role.name for role in inputs if role.required]
+    rows = []
+    for number, text in enumerate(texts, start=1):
+        if isinstance(text, str) and len(needed) > 1:
+            raise UserError(
+                f"a row of {family.experiment.family} has {len(needed)} texts: {', '.join(needed)}",
+                where=f"text {number}",
+                expected="a table, or from Python a mapping with these keys for every row",
+                hint="dure predict RUN TABLE -o FILE",
+            )
+        row = {(needed or [inputs[0].name])[0]: text} if isinstance(text, str) else dict(text)
+        if strange := sorted(row.keys() - {role.name for role in inputs}):
+            raise UserError(
+                f"'{strange[0]}' is no text that {family.experiment.family} reads",
+                where=f"text {number}",
+                expected=f"keys {', '.join(role.name for role in inputs)}",
+            )
+        rows.append(row)
+    return table_from_rows(rows, "the texts", inputs, cache_folder(), family.experiment.data)
+
+
+def _silent(message: str) -> None:
+    """Tell nobody: what is told of the rows is told once."""
+
+
+def _advance(
+    progress: Callable[[int, int], None], place: int, num_models: int, num_rows: int, rows: int
+) -> None:
+    progress(place * num_rows + rows, num_models * num_rows)
+
+
+def _read(
+    run: Path, source: str, overrides: Sequence[str], notify: Notify
+) -> tuple[Family, Sequence[Role], Table]:
+    """Read a table to predict as the family of a run wants it."""
+    family = weights_at(run).family(notify, overrides)
     data = family.experiment.data
     roles = roles_to_predict(family.roles, data.columns, columns_of(source, data), notify)
     table = read_table(
@@ -244,6 +305,16 @@ def _predicted(
     )
     for message in table.messages():
         notify(message)
+    return family, roles, table
+
+
+def _predictions(
+    family: Family, run: Path, table: Table, profile: Profile, advance: Callable[[int], None], notify: Notify
+) -> list[dict[str, Any]]:
+    """Predict the rows of a table with the final model of a run; ``advance`` gets the rows done so far."""
+    import torch
+
+    origin = weights_at(run)
     if origin.file is not None:
         notify(f"predicting with {origin.words}")
     model, tokenizer = origin.read(family, profile, notify)
@@ -254,9 +325,9 @@ def _predicted(
     def count(rows: int) -> None:
         nonlocal done
         done += rows
-        advance(done, len(encoded))
+        advance(done)
 
-    return roles, table, family, predict_rows(family, model, tokenizer, encoded, progress=count)
+    return predict_rows(family, model, tokenizer, encoded, progress=count)
 
 
 def _is_id(name: str, roles: Sequence[Role]) -> bool:

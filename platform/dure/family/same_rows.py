@@ -9,7 +9,7 @@ from dure.config.data import source_name
 from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.family.contract import Family, load_family
-from dure.family.corpus import read_split, test_source
+from dure.family.corpus import read_splits
 from dure.files import read_json
 
 _LEVELS = 2
@@ -50,13 +50,8 @@ def _row_hashes(family: Family, splits: Collection[str]) -> dict[str, str]:
     Raises:
         UserError: A table is not what the family needs.
     """
-    data = family.experiment.data
-    sources = {"train": data.train, "dev": data.dev, "test": test_source(family)}
-    return {
-        split: read_split(family, split, source).content_hash()
-        for split, source in sources.items()
-        if split in splits and source is not None
-    }
+    tables = read_splits(family).tables
+    return {split: table.content_hash() for split, table in tables.items() if split in splits}
 
 
 def _hashes(file: Path) -> Mapping[str, str]:

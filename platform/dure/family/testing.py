@@ -292,7 +292,7 @@ def _check_row_scores(made: _Made, folder: RunFolder, result: RunResult) -> None
         return
     with folder.predictions.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    _require(len(rows) == len(made.corpus.test), "a run does not predict all of its test rows")
+    _require(len(rows) == made.corpus.tested.table.num_rows, "a run does not predict all of its test rows")
     for column in (name for name in rows[0] if name.startswith(SCORE)):
         name = column.removeprefix(SCORE)
         metric, figure = made.family.metric(f"eval_{name}"), result.metrics.get(f"test_{name}")

@@ -99,6 +99,8 @@ class Metric:
 
 RUN_METRICS = (
     Metric("eval_loss", "min"),
+    Metric("train_loss", "min"),
+    Metric("train_runtime", "min"),
     Metric("seconds", "min"),
     Metric("eval_runtime", "min"),
     Metric("eval_samples_per_second", "max"),

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from dure.config.data import USUAL, ReadingConfig
 from dure.data.canonical import canonical, is_blank, visible
-from dure.data.labels import ClassIndex, class_names, form_of, key_of_label
-from dure.data.tables import Role, read_table
+from dure.data.labels import ClassIndex, class_names, form_of, key_of_label, labels_in
+from dure.data.tables import Role, columns_of, read_table
 from dure.errors import UserError
-from dure.metrics.classification import classification_report
+from dure.metrics.classification import classification_report, multilabel_report
+from dure.metrics.library_metric import LibraryMetrics
 from dure.metrics.rouge import MultiReference, rouge
+from dure.metrics.score_columns import find_columns
 from dure.metrics.tokenizers import TokenizerName
 
 Task = Literal["generation", "classification"]
@@ -21,35 +25,42 @@ Task = Literal["generation", "classification"]
 _ID = "id of a row"
 """Role of the ids; the others bear the names of columns, of which one may be called ``id``."""
 _NAMED_IDS = 5
+_SEPARATOR = "|"
+"""What stands between the labels of a cell where the user does not say."""
 
 
 def score_files(
     predictions: Path,
     references: Path,
     *,
-    id_column: str = "fname",
-    prediction_column: str = "summary",
-    reference_columns: Sequence[str] = ("summary",),
+    id_column: str | None = None,
+    prediction_column: str | None = None,
+    reference_columns: Sequence[str] | None = None,
     tokenizer: TokenizerName = "morpheme",
     special_tokens: Sequence[str] = (),
-    task: Task = "generation",
+    task: Task | None = None,
     multi_reference: MultiReference = "best",
+    label_separator: str | None = None,
+    metrics: Sequence[str] = (),
     reading: ReadingConfig = USUAL,
     cache_folder: Path,
 ) -> dict[str, Any]:
     """Join two tables by id and score the predictions.
 
     Args:
-        predictions: Table with ``id_column`` and ``prediction_column``. An empty prediction scores 0.
-        references: Table with ``id_column`` and ``reference_columns``, rows in any order.
-        id_column: The column that says which rows belong together, in both files.
-        prediction_column: The predicted text or class.
-        reference_columns: The true ones. A text may have several, and a row may leave some of them
-            empty; a class has one.
+        predictions: Table of predictions. An empty prediction scores 0.
+        references: Table of what is true, rows in any order where there are ids.
+        id_column: The column that says which rows belong together, in both files; found by its name when not given,
+            and where there is none, rows are paired by their order.
+        prediction_column: The predicted summary or class; found by its name when not given.
+        reference_columns: The true ones, found by name when not given. A summary may have several, and a row may leave
+            some of them empty; a class has one.
         tokenizer: ROUGE tokeniser; for ``generation`` only, as are the next and the last.
         special_tokens: Texts ROUGE keeps whole beside ``#Person1#`` and its like.
-        task: ``generation`` (ROUGE) or ``classification``.
+        task: ``generation`` (ROUGE) or ``classification``; by the name of the column when not given.
         multi_reference: With several references, the best or their mean.
+        label_separator: What stands between several classes in a cell; ``|`` where that occurs.
+        metrics: Further ones of the ``evaluate`` library, by folder or name.
         reading: How the tables are read. Where bad rows are skipped, their partners in the other table are too.
         cache_folder: Where checked tables are kept.
 
@@ -62,37 +73,45 @@ def score_files(
     Raises:
         UserError: A file, column or row is wrong, or an id stands in one file only.
     """
-    _check_columns(reference_columns, task)
+    library = LibraryMetrics(metrics, "--metric")
+    columns = find_columns(
+        columns_of(predictions, reading),
+        columns_of(references, reading),
+        id_column=id_column,
+        prediction_column=prediction_column,
+        reference_columns=reference_columns,
+    )
+    task = task or ("classification" if columns.are_classes else "generation")
+    _check_columns(columns.references, task)
+    how: Any = {"reading": reading, "cache_folder": cache_folder}
     predicted = _read(
-        predictions,
-        id_column,
-        [prediction_column],
-        "--prediction-column",
-        reading=reading,
-        cache_folder=cache_folder,
-        may_be_empty=True,
+        predictions, columns.id, [columns.prediction], "--prediction-column", may_be_empty=True, **how
     )
     expected = _read(
         references,
-        id_column,
-        reference_columns,
+        columns.id,
+        columns.references,
         "--reference-columns",
-        reading=reading,
-        cache_folder=cache_folder,
-        may_be_empty=len(reference_columns) > 1,
+        may_be_empty=len(columns.references) > 1 or label_separator is not None,
+        **how,
     )
+    if columns.id is None:
+        _check_order(predicted, expected)
     num_skipped = _join(predicted, expected)
 
     texts = [visible(cells[0]) for cells in predicted.rows.values()]
     groups = [[visible(cell) for cell in expected.rows[key] if not is_blank(cell)] for key in predicted.rows]
     for key, group in zip(predicted.rows, groups, strict=True):
-        if not group:
+        if not group and label_separator is None:
             raise UserError(
-                f"{id_column} {predicted.ids[key]!r} has no reference in {', '.join(reference_columns)}",
+                f"{columns.id} {predicted.ids[key]!r} has no reference in {', '.join(columns.references)}",
                 where=str(references),
                 hint="fill one of these cells, or leave the row out of both tables",
             )
-    figures: dict[str, Any]
+    found = {
+        "columns": {"id": columns.id, "prediction": columns.prediction, "references": [*columns.references]}
+    }
+    more = {"num_skipped": num_skipped} if num_skipped else {}
     match task:
         case "generation":
             result = rouge(
@@ -102,12 +121,30 @@ def score_files(
                 special_tokens=special_tokens,
                 multi_reference=multi_reference,
             )
-            figures = result.as_dict()
+            figures = {**result.as_dict(), **_library(library.scores(texts, groups))}
         case "classification":
-            figures = _classification([group[0] for group in groups], texts)
+            figures = _classification(
+                [each[0] if each else "" for each in groups], texts, label_separator, library
+            )
         case _:
             raise UserError(f"there is no task {task!r}", expected="generation, classification")
-    return {"task": task, **figures, **({"num_skipped": num_skipped} if num_skipped else {})}
+    return {"task": task, **found, **figures, **more}
+
+
+def _check_order(predicted: _Side, expected: _Side) -> None:
+    """Check that rows without ids can be paired by their order.
+
+    Raises:
+        UserError: They are not as many, or some were left out.
+    """
+    sizes = (len(predicted.rows), len(expected.rows))
+    if sizes[0] != sizes[1] or predicted.num_skipped or expected.num_skipped:
+        raise UserError(
+            f"no column is an id of both tables, and by their order {sizes[0]:,} rows and {sizes[1]:,} do not pair up",
+            where=str(predicted.path),
+            expected="the same column of ids in both, or all rows of both in one order",
+            hint="--id-column COLUMN",
+        )
 
 
 def _check_columns(reference_columns: Sequence[str], task: Task) -> None:
@@ -124,13 +161,37 @@ def _check_columns(reference_columns: Sequence[str], task: Task) -> None:
         )
 
 
-def _classification(labels: Sequence[str], predictions: Sequence[str]) -> dict[str, Any]:
+def _classification(
+    labels: Sequence[str], predictions: Sequence[str], separator: str | None, library: LibraryMetrics
+) -> dict[str, Any]:
     """Compare classes by what their spellings mean, under the shortest of them."""
+    if separator is None and any(_SEPARATOR in cell for side in (labels, predictions) for cell in side):
+        separator = _SEPARATOR
+    if separator is not None:
+        return _several_labels(labels, predictions, separator)
     spelled = [[canonical(label) for label in side] for side in (labels, predictions)]
     names = class_names(label for side in spelled for label in side)
     index = ClassIndex(names)
     true, predicted = ([names[index[label]] for label in side] for side in spelled)
-    return classification_report(true, predicted)
+    more = library.scores(predicted, [[each] for each in true], names)
+    return {**classification_report(true, predicted), **_library(more)}
+
+
+def _library(scores: Mapping[str, float]) -> dict[str, Any]:
+    """Return the figures of further metrics under a key of their own, apart from dure's."""
+    return {"library": dict(scores)} if scores else {}
+
+
+def _several_labels(labels: Sequence[str], predictions: Sequence[str], separator: str) -> dict[str, Any]:
+    """Compare any number of classes for every row."""
+    sides = [[labels_in(cell, separator) for cell in side] for side in (labels, predictions)]
+    names = class_names(label for side in sides for cell in side for label in cell)
+    index = ClassIndex(names)
+    truth, predicted = np.zeros((2, len(labels), len(names)), dtype=bool)
+    for table, side in ((truth, sides[0]), (predicted, sides[1])):
+        for row, cell in enumerate(side):
+            table[row, [index[label] for label in cell]] = True
+    return {"label_separator": separator, **multilabel_report(truth, predicted, names)}
 
 
 @dataclass
@@ -152,7 +213,7 @@ class _Side:
 
 def _read(
     path: Path,
-    id_column: str,
+    id_column: str | None,
     columns: Sequence[str],
     option: str,
     *,
@@ -161,17 +222,19 @@ def _read(
     may_be_empty: bool,
 ) -> _Side:
     """Return the cells of ``columns``, which ``option`` names, by id, in the file's order."""
+    ids = [] if id_column is None else [Role(_ID, id_column, is_id=True, option="--id-column")]
     roles = [
-        Role(_ID, id_column, is_id=True, option="--id-column"),
+        *ids,
         *(Role(column, column, may_be_empty=may_be_empty, option=option) for column in columns),
     ]
     columns_by_role = {role.name: role.column for role in roles}
     table = read_table(path, roles, columns_by_role, reading=reading, cache_folder=cache_folder)
     rows = table.dataset.to_dict()
-    keys = [canonical(key) for key in rows[_ID]]
+    shown = rows[_ID] if ids else [str(place) for place in range(1, table.num_rows + 1)]
+    keys = [canonical(key) for key in shown]
     cells = {key: [rows[column][place] for column in columns] for place, key in enumerate(keys)}
     num_skipped = sum(skipped.count for skipped in table.skipped)
-    return _Side(path, cells, dict(zip(keys, rows[_ID], strict=True)), num_skipped)
+    return _Side(path, cells, dict(zip(keys, shown, strict=True)), num_skipped)
 
 
 def _join(predicted: _Side, expected: _Side) -> int:

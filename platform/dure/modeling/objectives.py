@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from dure.modeling.disagreement import of_classes, of_coins
+from dure.modeling.output_layer import Projected, at, each_token, sum_over_tokens
 
 IGNORED = -100
 """The label of padding."""
@@ -23,6 +25,9 @@ class Objective(ABC):
     micro-batches and workers, and hands the sum to each call. ``labels`` are what the family's batches give as
     targets (``Batches.targets``): a tensor, or whatever its objective knows to take.
     """
+
+    takes_projected: ClassVar[bool] = False
+    """Whether logits may come as ``dure.modeling.output_layer.Projected``, so that they never exist all at once."""
 
     def __call__(
         self, outputs: Any, labels: Any, num_items_in_batch: torch.Tensor | float | None = None
@@ -96,8 +101,11 @@ class Objective(ABC):
 class TokenCrossEntropy(Objective):
     """Cross entropy over target tokens: logits of shape (rows, length, vocabulary), labels (rows, length).
 
-    ``label_smoothing`` is the part of every target that is spread over the whole vocabulary.
+    ``label_smoothing`` is the part of every target that is spread over the whole vocabulary. Padding is not computed
+    where the logits come projected.
     """
+
+    takes_projected = True
 
     def __init__(self, label_smoothing: float = 0.0) -> None:
         self.label_smoothing = label_smoothing
@@ -106,8 +114,14 @@ class TokenCrossEntropy(Objective):
         """Return the number of real tokens, at least 1."""
         return (labels != IGNORED).sum().clamp(min=1)
 
-    def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def total(self, logits: torch.Tensor | Projected, labels: torch.Tensor) -> torch.Tensor:
         """Return the cross entropy summed over real tokens."""
+        if isinstance(logits, Projected):
+            is_real = labels != IGNORED
+            return sum_over_tokens(self._summed, [at(logits, is_real)], labels[is_real])
+        return self._summed(logits, labels)
+
+    def _summed(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return functional.cross_entropy(
             logits.view(-1, logits.shape[-1]),
             labels.reshape(-1),
@@ -116,20 +130,30 @@ class TokenCrossEntropy(Objective):
             reduction="sum",
         )
 
-    def disagreement(self, first: torch.Tensor, second: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def disagreement(
+        self, first: torch.Tensor | Projected, second: torch.Tensor | Projected, labels: torch.Tensor
+    ) -> torch.Tensor:
         """Return the divergence of the distributions over the vocabulary, summed over real tokens."""
         is_real = labels != IGNORED
-        return of_classes(first[is_real], second[is_real]).sum()
-
-    def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return for every row the summed plain cross entropy, and the number of real tokens."""
-        losses = functional.cross_entropy(
-            logits.float().view(-1, logits.shape[-1]),
-            labels.reshape(-1),
-            ignore_index=IGNORED,
-            reduction="none",
+        if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
+            return of_classes(first[is_real], second[is_real]).sum()
+        return sum_over_tokens(
+            lambda one, other, _: of_classes(one, other).sum(),
+            [at(each, is_real) for each in (first, second) if isinstance(each, Projected)],
+            labels[is_real],
         )
-        return torch.stack([losses.view_as(labels).sum(dim=1), (labels != IGNORED).sum(dim=1).float()], dim=1)
+
+    def row_losses(self, logits: torch.Tensor | Projected, labels: torch.Tensor) -> torch.Tensor:
+        """Return for every row the summed plain cross entropy, and the number of real tokens."""
+        is_real = labels != IGNORED
+        plain = partial(functional.cross_entropy, reduction="none")
+        if isinstance(logits, Projected):
+            losses = each_token(plain, at(logits, is_real), labels[is_real])
+        else:
+            losses = plain(logits.float()[is_real], labels[is_real])
+        whole = losses.new_zeros(labels.shape)
+        whole[is_real] = losses
+        return torch.stack([whole.sum(dim=1), is_real.sum(dim=1).float()], dim=1)
 
 
 class _Weighted(Objective):

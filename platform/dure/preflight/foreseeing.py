@@ -125,4 +125,8 @@ def _memory(foreseen: Foreseen, experiment: Experiment, profile: Profile) -> tup
     """Return the least and the most bytes that an experiment of the same rows takes."""
     family = copy.copy(foreseen.family)
     family.experiment = experiment
-    return _forecast(family, foreseen.corpus, profile).memory
+    changed = _forecast(family, foreseen.corpus, profile)
+    # What this process has taken up meanwhile is none of the experiment's.
+    grown = changed.parts["libraries"] - foreseen.forecast.parts["libraries"]
+    least, most = changed.memory
+    return least - grown, most - grown

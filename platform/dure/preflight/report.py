@@ -14,6 +14,7 @@ from dure.reporting.figures import counted
 _STYLES = {"ok": "green", "failed": "bold red", "skipped": "yellow"}
 _SHORTEST_SENTENCE = 40
 _LONGEST_SENTENCE = 150
+"""Cells at which what was found goes on in another line, in windows that are wider than the table."""
 
 Row = Mapping[str, Any]
 
@@ -31,7 +32,11 @@ def validation_table(record: Mapping[str, Any]) -> Group:
         Column("check", [Text(row["name"]) for row in rows], is_text=True),
         Column("state", [Text(row["state"], style=_STYLES[row["state"]]) for row in rows], is_text=True),
         Column(
-            "found", [Text(_cut(row["found"])) for row in rows], is_text=True, shortest=_SHORTEST_SENTENCE
+            "found",
+            [Text(row["found"]) for row in rows],
+            is_text=True,
+            shortest=_SHORTEST_SENTENCE,
+            wraps_at=_LONGEST_SENTENCE,
         ),
     ]
     shown: list[RenderableType] = [FittedTable(columns, _title(record))]
@@ -56,8 +61,3 @@ def _title(record: Mapping[str, Any]) -> str:
         f"{record[f'num_{state}']} {state}" for state in ("failed", "skipped") if record[f"num_{state}"]
     ]
     return ", ".join(parts)
-
-
-def _cut(text: str) -> str:
-    """Shorten what would make the table wider than any window; failures stand beneath it in full."""
-    return text if len(text) <= _LONGEST_SENTENCE else f"{text[: _LONGEST_SENTENCE - 1]}…"

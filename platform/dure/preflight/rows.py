@@ -100,6 +100,7 @@ def _split(note: Note, family: Family, tables: dict[str, Table]) -> None:
     """Check that rows that train and rows that judge share no text."""
     from dure.data.folds import cut_fold
     from dure.data.overlap import overlap
+    from dure.family.splits import cut
 
     data, train = family.experiment.data, tables["train"]
     if data.fold is not None:
@@ -112,12 +113,16 @@ def _split(note: Note, family: Family, tables: dict[str, Table]) -> None:
             )
         )
         return
+    splits = cut(family, tables)
+    tables, train = dict(splits.tables), splits.tables["train"]
     inputs = [role.name for role in family.roles if role.is_input]
     shared = {
         split: len(overlap(train, table, inputs)) for split, table in tables.items() if split != "train"
     }
     if not any(shared.values()):
-        note.found = f"no training text stands in {' or '.join(shared) or 'another table'}"
+        note.found = "; ".join(splits.messages()) or (
+            f"no training text stands in {' or '.join(shared) or 'another table'}"
+        )
         return
     found = "; ".join(
         f"{number:,} of {train.num_rows:,} training rows have a text that stands in {split} too"

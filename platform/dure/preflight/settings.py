@@ -10,6 +10,7 @@ from dure.errors import UserError
 from dure.family import Family
 from dure.preflight.checks import CannotTellError, Note
 from dure.preflight.model import ModelFacts, elsewhere, model_facts, offline, only_on_the_hub
+from dure.reporting.tracking import check_trackers
 from dure.runs.forecast import Forecast, forecast
 
 logger = logging.getLogger(__name__)
@@ -21,18 +22,24 @@ def best_metric(note: Note, family: Family) -> None:
     note.found = f"{metric.name}, {metric.sentence}"
 
 
+def tracking(note: Note, experiment: Experiment) -> None:
+    """Check that the packages of the trackers are here."""
+    check_trackers(experiment)
+    note.found = ", ".join(experiment.trackers)
+
+
 def sources(note: Note, family: Family) -> dict[str, Source]:
     """Return the table that each split is read from, when all are there and belong together."""
-    from dure.config.data import SAMPLE
     from dure.family.corpus import check_sources
+    from dure.family.splits import sources_of
 
     check_sources(family.experiment)
-    data = family.experiment.data
-    found: dict[str, Source] = {"train": data.train}
-    if data.fold is None:
-        test = SAMPLE if data.test is None and data.train == SAMPLE else data.test
-        found |= {split: source for split, source in (("dev", data.dev), ("test", test)) if source}
-    note.found = ", ".join(f"{split}: {source_name(source)}" for split, source in found.items())
+    found = sources_of(family)
+    parts = [
+        f"{split}: {getattr(family.experiment.data, split)} of train"
+        for split in family.experiment.data.parts
+    ]
+    note.found = ", ".join((*(f"{split}: {source_name(source)}" for split, source in found.items()), *parts))
     return found
 
 

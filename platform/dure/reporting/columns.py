@@ -37,6 +37,7 @@ class Column:
         rank: How soon it is left out: the highest rank goes first, rank 0 always stays.
         is_text: Whether it is aligned to the left; numbers go to the right.
         shortest: Cells to which its texts may be cut; None when they must stay whole.
+        wraps_at: Cells at which its texts go on in another line, in place of being cut; None when they do not.
     """
 
     heading: str
@@ -44,11 +45,13 @@ class Column:
     rank: int = 0
     is_text: bool = False
     shortest: int | None = None
+    wraps_at: int | None = None
 
     @property
     def width(self) -> int:
         """Cells that it takes when nothing is cut; a Korean letter takes two."""
-        return max([cell_len(self.heading), *(text.cell_len for text in self.cells)])
+        widest = max([cell_len(self.heading), *(text.cell_len for text in self.cells)])
+        return widest if self.wraps_at is None else min(widest, self.wraps_at)
 
     @property
     def least_width(self) -> int:
@@ -128,8 +131,8 @@ def _table(columns: Sequence[Column], width: int) -> Table:
         table.add_column(
             column.heading,
             justify="left" if column.is_text else "right",
-            no_wrap=True,
-            overflow="ellipsis",
+            no_wrap=column.wraps_at is None,
+            overflow="ellipsis" if column.wraps_at is None else "fold",
             width=room,
         )
     for row in zip(*(column.cells for column in columns), strict=True):

@@ -51,28 +51,49 @@ def terminal(file: TextIO | None = None) -> Iterator[Terminal]:
         screen.clear()
 
 
+class Progress:
+    """How far a command is: called with what is done and how much there is, and told what the user should know.
+
+    Lines go through :meth:`say`: whatever else writes to the terminal breaks the bar.
+
+    Args:
+        screen: Where it is shown.
+        title: What the command does.
+    """
+
+    def __init__(self, screen: Terminal, title: str) -> None:
+        self._screen = screen
+        self._title = title
+        self._done, self._total = 0, 0
+        self._begun = self._printed = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Move the bar, or print a line now and then where there is no terminal."""
+        self._done, self._total = done, total
+        now = time.monotonic()
+        if not self._screen.live and (now - self._printed >= PROGRESS_SECONDS or done == total):
+            self._printed = now
+            self._screen.say(f"{self._title}: {done}/{total} · {duration(now - self._begun)}")
+
+    def say(self, message: str) -> None:
+        """Print a line above the bar."""
+        self._screen.say(message)
+
+    def render(self, width: int, height: int) -> RenderableType:
+        """Return the bar; as long as it is not known how much there is, it pulses."""
+        spent = time.monotonic() - self._begun
+        left = spent / self._done * (self._total - self._done) if self._done else None
+        texts = [(1, _of(self._done, self._total)), (3, duration(spent)), (2, _left(left))]
+        return _bar(self._title, self._done, self._total, texts, width)
+
+
 @contextmanager
-def progress_bar(title: str, *, file: TextIO | None = None) -> Iterator[Callable[[int, int], None]]:
-    """Show how far a command is; the function that it gives takes what is done and how much there is."""
-    done, total, begun, printed = 0, 0, time.monotonic(), time.monotonic()
+def progress_bar(title: str, *, file: TextIO | None = None) -> Iterator[Progress]:
+    """Show how far a command is while the body runs."""
     with terminal(file) as screen:
-
-        def advance(now_done: int, now_total: int) -> None:
-            nonlocal done, total, printed
-            done, total = now_done, now_total
-            now = time.monotonic()
-            if not screen.live and (now - printed >= PROGRESS_SECONDS or done == total):
-                printed = now
-                screen.say(f"{title}: {done}/{total} · {duration(now - begun)}")
-
-        def render(width: int, height: int) -> RenderableType:
-            spent = time.monotonic() - begun
-            left = spent / done * (total - done) if done else None
-            texts = [(1, f"{done}/{total}"), (3, duration(spent)), (2, _left(left))]
-            return _bar(title, done, total, texts, width)
-
-        screen.show(render)
-        yield advance
+        progress = Progress(screen, title)
+        screen.show(progress.render)
+        yield progress
 
 
 class StudyConsole(StudyListener):
@@ -259,7 +280,7 @@ class RunConsole(RunListener):
             return Text()
         rate = self._train.get("learning_rate")
         texts = [
-            (1, f"{latest.step}/{latest.total_steps}"),
+            (1, _of(latest.step, latest.total_steps)),
             (5, f"epoch {latest.epoch:.2f}"),
             (2, f"loss {metric_figure('loss', self._train['loss'])}" if "loss" in self._train else ""),
             (6, f"lr {rate:.1e}" if rate is not None else ""),
@@ -279,9 +300,14 @@ def _bar(title: str, done: int, total: int, texts: Sequence[tuple[int, str]], wi
     grid.add_column(ratio=1, min_width=_SHORTEST_BAR)
     for column in others:
         grid.add_column(no_wrap=True, justify="right", width=column.width)
-    bar = ProgressBar(total=max(1, total), completed=done)
+    bar = ProgressBar(total=total or None, completed=done)
     grid.add_row(*first.cells, bar, *(cell for column in others for cell in column.cells))
     return grid
+
+
+def _of(done: int, total: int) -> str:
+    """Return how far something is; nothing while there is nothing to count."""
+    return f"{done}/{total}" if total else str(done or "")
 
 
 def _left(seconds: float | None) -> str:

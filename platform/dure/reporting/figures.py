@@ -115,6 +115,11 @@ def duration(seconds: float | None) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def memory(megabytes: float | None) -> str:
+    """Return an amount of memory as all tables and pictures have it, in GB of 1024 MB: ``1.28 GB``."""
+    return NOTHING if megabytes is None else f"{megabytes / 1024:.2f} GB"
+
+
 def counted(count: int, noun: str) -> str:
     """Return a number of things: ``1 trial``, ``1,200 steps``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

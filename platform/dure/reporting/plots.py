@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dure.files import written_beside
 
@@ -14,11 +16,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from dure.reporting.inline import Drawing
+
 # Okabe and Ito (2008), "Color Universal Design": told apart by all kinds of colour vision, and in grey by marker.
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+SKY, ORANGE = "#56B4E9", "#E69F00"
 GREY, PALE = "#7F7F7F", "#C8C8C8"
+SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, "#000000", GREY)
+"""Colours of lines that are told apart by nothing else."""
+
+FigureFormat = Literal["pdf", "svg"]
 
 _MOST_ABREAST = 4
+_LONGEST_ROW = 96
+"""Letters that the names of a legend may have side by side."""
 _HANGUL_FONTS = (
     "NanumGothic",
     "Noto Sans CJK KR",
@@ -27,6 +38,7 @@ _HANGUL_FONTS = (
     "AppleGothic",
     "Malgun Gothic",
 )
+_beside: ContextVar[FigureFormat | None] = ContextVar("beside", default=None)
 
 
 def hangul_font() -> str | None:
@@ -37,45 +49,104 @@ def hangul_font() -> str | None:
     return next((name for name in _HANGUL_FONTS if name in known), None)
 
 
-def language() -> str:
-    """Return the language of labels: ``ko``, or ``en`` on a machine that cannot draw Korean letters."""
-    return "en" if hangul_font() is None else "ko"
+def language(target: Path | Drawing | None = None) -> str:
+    """Return the language of labels: ``ko``, or ``en`` on a page and on a machine that cannot draw Korean letters."""
+    is_inline = target is not None and not isinstance(target, Path)
+    return "en" if is_inline or hangul_font() is None else "ko"
 
 
 @contextmanager
-def picture(path: Path, *, title: str, width: float, height: float) -> Iterator[Figure]:
-    """Give a figure to draw into, then write it as PNG with its title, and one legend for all its axes.
+def figures_beside(figures: FigureFormat | None) -> Iterator[None]:
+    """Let every picture that is drawn in the body also be written in another format, beside its PNG."""
+    token = _beside.set(figures)
+    try:
+        yield
+    finally:
+        _beside.reset(token)
 
-    Width and height are in inches; the file is left as it was when the drawing fails.
+
+@contextmanager
+def picture(
+    target: Path | Drawing, *, title: str, width: float, height: float, shared_legend: bool = True
+) -> Iterator[Figure]:
+    """Give a figure to draw into, then write it with its title.
+
+    A file gets PNG, and the format of :func:`figures_beside` beside it; it is left as it was when the drawing fails.
+
+    Args:
+        target: File to write, or the drawing of a page, whose caption stands beside it.
+        title: What stands above the picture.
+        width: In inches.
+        height: In inches.
+        shared_legend: Whether one legend beneath is for all axes; else each axis has its own.
     """
     import matplotlib
 
-    font = hangul_font()
-    settings: dict[str, Any] = {"font.size": 9, "axes.unicode_minus": False}
-    if font is not None:
-        settings["font.family"] = [font, "DejaVu Sans"]
-    # Figures made by hand and not by pyplot: no window system is asked for, and none of the user's state is touched.
-    with matplotlib.rc_context(settings):
+    with matplotlib.rc_context(_settings(is_inline=not isinstance(target, Path))):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
+        # Made by hand and not by pyplot: no window system is asked for, and none of the user's state is touched.
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
-        handles = {
-            label: handle
-            for axis in figure.axes
-            for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
-        }
-        if handles:
-            columns = len(handles) if len(handles) <= _MOST_ABREAST else math.ceil(len(handles) / 2)
-            figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)
-        figure.suptitle(title)
-        with written_beside(path) as beside, beside.open("wb") as file:
-            figure.savefig(file, format="png", dpi=150)
+        if shared_legend:
+            _add_legend(figure)
+        if isinstance(target, Path):
+            figure.suptitle(title)
+            _write(figure, target)
+            return
+        with warnings.catch_warnings():
+            # The reader's fonts have the letters that this machine's may lack.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            target.take(figure, title)
+
+
+def _settings(*, is_inline: bool) -> dict[str, Any]:
+    settings: dict[str, Any] = {"font.size": 9, "axes.unicode_minus": False}
+    font = hangul_font()
+    if font is not None:
+        settings["font.family"] = [font, "DejaVu Sans"]
+    if is_inline or _beside.get() == "svg":
+        settings |= {"svg.hashsalt": "dure"}
+    if is_inline:
+        settings |= {"svg.fonttype": "none", "legend.framealpha": 0.0}
+    return settings
+
+
+def _add_legend(figure: Figure) -> None:
+    handles: Mapping[str, Any] = {
+        label: handle
+        for axis in figure.axes
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    if not handles:
+        return
+    columns = len(handles) if len(handles) <= _MOST_ABREAST else math.ceil(len(handles) / 2)
+    longest = max(map(len, handles))
+    columns = max(1, min(columns, _LONGEST_ROW // max(1, longest + 4)))
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=columns)
+
+
+def _write(figure: Figure, path: Path) -> None:
+    with written_beside(path) as beside, beside.open("wb") as file:
+        figure.savefig(file, format="png", dpi=150)
+    other = _beside.get()
+    if other is not None:
+        undated = {"CreationDate": None} if other == "pdf" else {"Date": None}
+        with written_beside(path.with_suffix(f".{other}")) as beside, beside.open("wb") as file:
+            figure.savefig(file, format=other, metadata=undated)
 
 
 def grid(axis: Axes) -> None:
     """Draw the lines by which heights are read, behind everything else."""
     axis.grid(alpha=0.3, linewidth=0.6)
     axis.set_axisbelow(True)
+
+
+def whole_epochs(axis: Axes, last: float) -> None:
+    """Mark whole epochs on the horizontal axis, which ends with the epoch that training ended in."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_xlim(0, 1.02 * max(1, math.ceil(last - 1e-6)))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

@@ -30,6 +30,7 @@ from dure.reporting.figures import (
 
 _SHORTEST_NAME = 24
 _SHORTEST_SENTENCE = 20
+_LONGEST_SENTENCE = 150
 _TOKENIZER = "rouge_tokenizer"
 _STATE_STYLES = {"completed": "green", "failed": "red", "interrupted": "magenta"}
 
@@ -56,6 +57,27 @@ def result_report(result: Mapping[str, Any]) -> Group:
     """Return all that a terminal shows of one run: its figures, and those of its classes when it has any."""
     classes = class_table(result)
     tables: list[RenderableType] = [result_table(result)]
+    if classes is not None:
+        tables += [Text(), classes]
+    return Group(*tables)
+
+
+def evaluation_report(found: Mapping[str, Any]) -> Group:
+    """Return what a terminal shows of a model's scores on a table; ``found`` is what ``dure evaluate`` found."""
+    metrics: Mapping[str, Figure] = found["metrics"]
+    keys = [key for key in metrics if class_figure(key) is None and not is_speed(key)]
+    defined = {key: recorded(found, key) for key in keys}
+    columns = [
+        Column("metric", [Text(metric_label(defined[key])) for key in keys], is_text=True),
+        Column("value", [Text(metric_figure(defined[key], metrics[key])) for key in keys]),
+    ]
+    notes = [
+        f"model: {shown_path(found['model'])}",
+        f"rows: {found['rows']:,} of {found['table']}, SHA-256 {found['data'][:12]}…",
+        *(f"{key.replace('_', ' ')}: {value}" for key, value in found["notes"].items() if "[" not in key),
+    ]
+    tables: list[RenderableType] = [FittedTable(columns, f"{found['experiment']} on {found['table']}", notes)]
+    classes = class_table(found)
     if classes is not None:
         tables += [Text(), classes]
     return Group(*tables)
@@ -116,9 +138,14 @@ def result_table(result: Mapping[str, Any]) -> FittedTable:
 
 def score_table(scores: Mapping[str, Any]) -> FittedTable:
     """Return the scores of a table of predictions: ROUGE, or the classes' figures."""
+    known = scores["columns"]
+    joined = "paired by their order" if known["id"] is None else f"joined by {known['id']}"
+    compared = [f"{known['prediction']} against {', '.join(known['references'])}, {joined}"]
+    compared += [f"{name}: {value:.4f}" for name, value in scores.get("library", {}).items()]
     if scores["task"] == "classification":
-        notes = [metric_phrase(key, scores[key]) for key in ("accuracy", "macro_f1", "weighted_f1")]
-        return _class_figures(scores["per_class"], counted(scores["num_rows"], "row"), notes)
+        overall = ("accuracy", "macro_f1", "weighted_f1", "subset_accuracy", "micro_f1")
+        notes = [metric_phrase(key, scores[key]) for key in overall if key in scores]
+        return _class_figures(scores["per_class"], counted(scores["num_rows"], "row"), [*notes, *compared])
     names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
     columns = [Column("", [Text(_bare_label(name)) for name in names], is_text=True)]
     for heading, suffix in (("F1 %", ""), ("precision %", "_precision"), ("recall %", "_recall")):
@@ -129,6 +156,7 @@ def score_table(scores: Mapping[str, Any]) -> FittedTable:
         f"{metric_phrase('rouge_sum', scores['rouge_sum'])} (F1 of ROUGE-1, 2 and L)",
         f"ROUGE tokeniser: {scores['tokenizer']} ({scores['tokenizer_version']})",
         *([f"{counted(empty, 'prediction')} without a token, scored 0"] if empty else []),
+        *compared,
     ]
     return FittedTable(columns, counted(scores["num_pairs"], "pair"), notes)
 
@@ -158,7 +186,11 @@ def catalogue_table(catalogue: Mapping[str, Mapping[str, str]]) -> FittedTable:
             Column("", [Text(kind, style="bold") for kind, _, _ in rows], is_text=True),
             Column("name", [Text(name) for _, name, _ in rows], is_text=True),
             Column(
-                "", [Text(sentence) for _, _, sentence in rows], is_text=True, shortest=_SHORTEST_SENTENCE
+                "",
+                [Text(sentence) for _, _, sentence in rows],
+                is_text=True,
+                shortest=_SHORTEST_SENTENCE,
+                wraps_at=_LONGEST_SENTENCE,
             ),
         ]
     )

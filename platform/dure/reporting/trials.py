@@ -70,7 +70,9 @@ def _columns(
         return duration(None if seconds is None else max(0.0, seconds - unheard(trial)))
 
     def state(trial: TrialStatus) -> Text:
-        shown = trial.stage if trial.stage and trial.state == "running" else trial.state
+        shown: str = trial.state
+        if trial.state == "running":
+            shown = trial.stage or ("running" if trial.step or trial.total_steps else "loading")
         return Text(shown, style="dim" if trial.restored else _STYLES[trial.state])
 
     return [

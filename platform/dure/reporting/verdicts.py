@@ -21,6 +21,8 @@ def difference_sentence(first: str, second: str, difference: PairedDifference, m
     by_what = _quantity(metric)
     seeds = f" and {counted(difference.num_seeds, 'seed')}" if difference.num_seeds > 1 else ""
     rows = f"{counted(difference.num_rows, 'row')}{seeds}"
+    if difference.num_rows == 1 and seeds:  # a score for each seed, such as a mean over rows
+        rows = counted(difference.num_seeds, "seed")
     match difference.verdict:
         case "equal":
             return f"{first} and {second} have the same {by_what} on every one of {rows}."

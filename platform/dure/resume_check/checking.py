@@ -44,6 +44,7 @@ def shortened(experiment: Experiment, num_steps: int) -> Experiment:
             "data.max_train_rows": min(rows, data.max_train_rows or rows),
             "data.max_dev_rows": min(_DEV_ROWS, data.max_dev_rows or _DEV_ROWS),
             "wandb.enabled": False,
+            "tracking": [],
         },
         "--steps",
     )

@@ -144,6 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     from dure import api
     from dure.reporting.console import RunConsole, terminal
+    from dure.runtime.experiment import train
     from dure.signals import Interrupted, install
 
     experiment, profile, folder, *cut = sys.argv[1:] if arguments is None else arguments
@@ -153,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     install()
     try:
         with terminal() as screen:
-            result: RunResult = api.train(
+            result: RunResult = train(
                 api.load_experiment(experiment),
                 profile=api.load_profile(profile),
                 path=Path(folder),

@@ -125,7 +125,7 @@ def bytes_of_weights(run: RunFolder) -> int:
 
 def survey(study: Path) -> list[Kept]:
     """Return all checkpoints and epochs of a study's runs."""
-    return [each for run in _runs(study) for each in _of_run(run)]
+    return [each for run in runs_in(study) for each in _of_run(run)]
 
 
 def collect(study: Path, num_bytes: int, notify: Callable[[str], None]) -> int:
@@ -139,7 +139,7 @@ def collect(study: Path, num_bytes: int, notify: Callable[[str], None]) -> int:
             model = deletion.kept.model
             if model is not None and faults(model):
                 logger.warning("%s stays, since the final model of its run is broken", deletion.kept.path)
-            elif _delete(deletion.kept):
+            elif delete(deletion.kept):
                 logger.info("deleted %s to keep to storage.max_gb: %s", deletion.kept.path, deletion.reason)
                 freed += deletion.kept.size
                 count += 1
@@ -162,7 +162,8 @@ def _files(folder: Path) -> Iterator[Path]:
             yield Path(place) / name
 
 
-def _runs(study: Path) -> Iterator[RunFolder]:
+def runs_in(study: Path) -> Iterator[RunFolder]:
+    """Give the runs of a study, or the run of a folder; also what has no more than the record of an experiment."""
     for place, folders, names in os.walk(study):
         if _RUN_FILE in names:
             yield folder_at(Path(place))
@@ -238,7 +239,7 @@ def _needed(folder: Path) -> set[int] | None:
         return None
 
 
-def _delete(kept: Kept) -> bool:
+def delete(kept: Kept) -> bool:
     """Delete it, and return whether it was still there: another run of the study may have been first."""
     try:
         if kept.kind == "epoch":

@@ -18,12 +18,17 @@ from dure.config.schema import Experiment, Profile
 
 _PACKAGES = (
     "dure", "torch", "transformers", "ray", "peft", "accelerate", "bitsandbytes", "deepspeed", "datasets",
-    "tokenizers", "kiwipiepy", "rouge-score", "optuna", "wandb", "numpy",
+    "tokenizers", "kiwipiepy", "rouge-score", "optuna", "wandb", "tensorboard", "mlflow-skinny", "numpy",
 )  # fmt: skip
 
 
 def describe_environment(
-    experiment: Experiment, profile: Profile, *, data: Mapping[str, str], num_workers: int
+    experiment: Experiment,
+    profile: Profile,
+    *,
+    data: Mapping[str, str],
+    split: Mapping[str, Any] | None = None,
+    num_workers: int,
 ) -> dict[str, Any]:
     """Return what somebody needs to know to run it again.
 
@@ -31,6 +36,7 @@ def describe_environment(
         experiment: What runs.
         profile: The machine's profile.
         data: Split to content hash of its table.
+        split: How the training table was cut into them, when it was.
         num_workers: Processes that train together.
     """
     return {
@@ -46,6 +52,7 @@ def describe_environment(
         "memory_mb": psutil.virtual_memory().total // (1024 * 1024),
         "seed": experiment.experiment.seed,
         "data": dict(data),
+        **({"split": dict(split)} if split else {}),
     }
 
 

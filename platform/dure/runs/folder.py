@@ -45,6 +45,7 @@ class RunResult:
         final_model_path: Folder of the final model, relative to the run's folder.
         seconds: Wall time of training and validation, over all resumptions.
         error: What went wrong, in one line, when it failed.
+        best_metric: What chose the best checkpoint.
         definitions: Direction and unit of the metrics of its family, by name.
         forecast: What was foretold at the start of memory, time and cost, to be held against what came.
     """
@@ -56,6 +57,7 @@ class RunResult:
     final_model_path: str | None = None
     seconds: float = 0.0
     error: str | None = None
+    best_metric: str | None = None
     definitions: dict[str, dict[str, str | None]] = field(default_factory=dict)
     forecast: dict[str, Any] | None = None
 

@@ -106,6 +106,13 @@ def require_free(path: Path) -> None:
             raise _taken(holder, file.parent)
 
 
+def is_held(path: Path) -> bool:
+    """Return whether a process works in the folder of a run or study."""
+    file = path / LOCK
+    holder = _holder(file) if file.is_file() else None
+    return holder is not None and _is_alive(holder, file)
+
+
 def _below(path: Path) -> Iterator[Path]:
     """Give the locks in a folder; what vanishes while it is read, since somebody works there, is passed over."""
     for place, folders, files in os.walk(path):

@@ -48,18 +48,19 @@ class Restarts:
     @property
     def num_counted(self) -> int:
         """Restarts of this session that count against the limit."""
-        return sum(each["counts"] and each["session"] == self.session for each in self._read())
+        return sum(each["counts"] and each["session"] == self.session for each in self.entries())
 
     @property
     def num(self) -> int:
         """Restarts in all, over all sessions."""
-        return len(self._read())
+        return len(self.entries())
 
     @property
     def last_reason(self) -> str:
         """Why the last one was necessary; empty when there was none."""
-        lines = self._read()
+        lines = self.entries()
         return str(lines[-1]["reason"]) if lines else ""
 
-    def _read(self) -> list[dict[str, Any]]:
+    def entries(self) -> list[dict[str, Any]]:
+        """Return all of them, first one first: when, in which session, why, and whether it counts."""
         return read_json_lines(self.path / _FILE)

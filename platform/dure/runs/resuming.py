@@ -9,11 +9,12 @@ from typing import Any
 
 from dure.config.loading import load_record
 from dure.config.schema import Experiment
+from dure.config.tree import flat
 from dure.errors import UserError
 from dure.runs.folder import RunFolder
 
 FREE = (
-    *("experiment.description", "experiment.tags", "wandb.*", "model.use_unsloth"),
+    *("experiment.description", "experiment.tags", "tracking", "wandb.*", "mlflow.*", "model.use_unsloth"),
     *("training.num_data_workers", "training.log_every", "training.save_total_limit", "training.on_oom"),
 )
 """Settings that change no number of a run; ``on_oom`` only decides whether there are any after memory ran out."""
@@ -47,7 +48,7 @@ def require_continuable(path: Path, wanted: Experiment, *, may_be_longer: bool =
     if before is None:
         return False
     file = RunFolder(path).experiment
-    old, new = (_flat(each.model_dump(mode="json")) for each in (before, wanted))
+    old, new = (flat(each.model_dump(mode="json")) for each in (before, wanted))
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key) and not _is_free(key, old, new)]
     if may_be_longer and changed and set(changed) <= set(LENGTH):
         if _is_longer(old, new):
@@ -94,11 +95,3 @@ def _changed(
         where=str(file),
         hint=hint,
     )
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        result |= _flat(value, f"{name}.") if isinstance(value, dict) and value else {name: value}
-    return result

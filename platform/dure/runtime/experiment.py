@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment, Profile
-from dure.errors import UserError
+from dure.errors import RunError, UserError
 from dure.events import EventLog, RunListener, follow
 from dure.files import remove_leftovers, write_text
+from dure.reporting.page import REPORT
 from dure.runs import checkpoints
-from dure.runs.folder import RunFolder, RunResult, RunState
+from dure.runs.folder import STUDY_FILE, RunFolder, RunResult, RunState
 from dure.runs.lock import held
 from dure.runs.resuming import require_continuable, started_with
 
@@ -76,7 +77,35 @@ def train(
             layout=layout or RunFolder,
             shared=shared,
         )
-        return _followed(request, address, followers)
+        try:
+            result = _followed(request, address, followers)
+        except RunError:
+            _report(path, shared, followers)
+            raise
+        _report(path, shared, followers)
+        return result
+
+
+def _report(path: Path, shared: SharedFolder | None, followers: Sequence[RunListener]) -> None:
+    """Write curves and page of a run that trained; a run that is over does not fail for them.
+
+    That of a study has a page for all of it.
+    """
+    from dure.pages.run_page import leave_run_report
+    from dure.training.run import one_line
+
+    if (path / STUDY_FILE).is_file() or not RunFolder(path).metrics.is_file():
+        return
+    try:
+        leave_run_report(path)
+        if shared is not None:
+            shared.mirror(path.resolve()).push()
+    except Exception as error:
+        logger.exception("no page is written")
+        for follower in followers:
+            follower.notified(
+                f"{REPORT} is not written, and all else is: {one_line(error)}; dure report {path} tries again"
+            )
 
 
 def _followed(request: RunRequest, address: str | None, followers: Sequence[RunListener]) -> RunResult:

@@ -112,6 +112,7 @@ def _run_pending(
                 shared=shared,
                 train=train,
             )
+            board.notify("Ray is starting" if address is None else f"joining the cluster at {address}")
             with cluster(address, name=strategy.study.name, path=path, notify=board.last_word) as ray_cluster:
                 if ray_cluster.dashboard_url:
                     board.notify(f"Ray dashboard: {ray_cluster.dashboard_url}")
@@ -160,6 +161,9 @@ def _fit(
         # Records of training hold no validation metric, which a scheduler would otherwise insist on.
         TUNE_DISABLE_STRICT_METRIC_CHECKING="1",
     ):
+        board.notify(
+            "Ray is up; the processes of the first trials start and import, which takes some seconds"
+        )
         tuner.fit()
 
 

@@ -6,18 +6,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from rich.console import RenderableType
 
 from dure.config.schema import Experiment, Profile
 from dure.events import RunListener, StudyListener
 from dure.studies.plan import StudyPlan
-from dure.studies.results import StudyResults
+from dure.studies.results import StudyResults, TrialRecord
 
 if TYPE_CHECKING:
     from dure.preflight.before import Files
+    from dure.reporting.page import Section
     from dure.studies.strategy import Strategy
+    from dure.studies.viewing import View
 
 Plan = TypeVar("Plan", bound=StudyPlan)
 Results = TypeVar("Results", bound=StudyResults)
@@ -42,6 +44,7 @@ class Session:
         address: Ray cluster to join.
         follower: Who hears of the study, here in the driver.
         run_followers: Who hears of a run that is no trial.
+        words: The common options that decide results, as a command has them.
     """
 
     profile: Profile
@@ -51,6 +54,7 @@ class Session:
     address: str | None = None
     follower: StudyListener = field(default_factory=StudyListener)
     run_followers: Sequence[RunListener] = ()
+    words: tuple[str, ...] = ()
 
 
 class Kind(ABC, Generic[Plan, Results]):
@@ -58,8 +62,8 @@ class Kind(ABC, Generic[Plan, Results]):
 
     Made when the plan is resolved and the experiments are loaded. Then, in this order: :meth:`shown` for a dry run,
     :meth:`checked` and :meth:`read` before anything starts, :meth:`stored` when a folder is continued and once more
-    before :meth:`begin` and :meth:`run`, each called once; the folder is claimed by then. :meth:`table` is
-    asked of results, also of those that were read from a folder.
+    before :meth:`begin` and :meth:`run`, each called once; the folder is claimed by then. :meth:`table`,
+    :meth:`run_folders`, :meth:`facts` and :meth:`view` are asked of results, also of those that were read from a folder.
 
     Args:
         study: The plan, resolved.
@@ -137,6 +141,52 @@ class Kind(ABC, Generic[Plan, Results]):
     @abstractmethod
     def table(results: Results) -> RenderableType:
         """Return the results for people, also of a study that still runs."""
+
+    @staticmethod
+    def next_commands(results: Results) -> Sequence[str]:
+        """Return what a user might do with the results, as commands; here nothing."""
+        return ()
+
+    @classmethod
+    def run_folders(cls, results: Results, path: Path) -> Mapping[str, Path]:
+        """Return the folder of every run by its name, the most important one first; here the trials.
+
+        Args:
+            results: What the study came to.
+            path: Its folder, wherever that lies by now.
+        """
+        from dure.studies.viewing import folders_of
+
+        trials: Sequence[TrialRecord] = getattr(results, "experiments", ())
+        return folders_of(trials, results, path)
+
+    @classmethod
+    def facts(cls, results: Results, path: Path) -> Mapping[str, Any]:
+        """Return what the page says beside the record, computed from the study's files; again when it is verified.
+
+        ``sentences`` is the verdict, ``metric`` what the curves are drawn of. Of a study that still runs, what is
+        known so far.
+
+        Args:
+            results: What the study came to.
+            path: Its folder, wherever that lies by now.
+        """
+        from dure.studies.viewing import failures
+
+        trials: Sequence[TrialRecord] = getattr(results, "experiments", ())
+        return {
+            "metric": "eval_loss",
+            "sentences": failures({trial.name: trial.state for trial in trials}),
+        }
+
+    @classmethod
+    def view(cls, view: View[Results]) -> Sequence[Section]:
+        """Return what the page shows after the verdict: the table and the pictures of this kind; here the trials."""
+        from dure.reporting.page import Section
+        from dure.studies.viewing import trial_table
+
+        trials: Sequence[TrialRecord] = getattr(view.results, "experiments", ())
+        return [Section("Trials", [trial_table(view, [], range(len(trials)))])] if trials else []
 
 
 class TrialKind(Kind[Plan, Results]):

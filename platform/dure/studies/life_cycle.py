@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -18,18 +19,23 @@ from dure.config.schema import Experiment, Profile
 from dure.events import Notify
 from dure.files import remove_leftovers, write_text
 from dure.outputs import RUN_RECORD, output_folder, working_folder
-from dure.runs.folder import STUDY_FILE, vanished
+from dure.reporting.figures import one_line
+from dure.reporting.page import REPORT
+from dure.reporting.plots import FigureFormat, figures_beside
+from dure.runs.folder import STUDY_FILE, RunResult, vanished
 from dure.runs.lock import held
 from dure.runs.resuming import require_continuable
 from dure.storage.pushing import kept_in_storage
 from dure.studies.kind import Kind, Session, Shape, unshaped
 from dure.studies.plan import StudyPlan
 from dure.studies.results import StudyResults
-from dure.studies.study import stored_study
+from dure.studies.study import stored_study, with_options_line
 
 if TYPE_CHECKING:
     from dure.preflight.before import Files
     from dure.reporting.terminal import Terminal
+
+logger = logging.getLogger(__name__)
 
 Plan = TypeVar("Plan", bound=StudyPlan)
 
@@ -43,7 +49,7 @@ class Asked:
     """What the common options say, beside the study itself.
 
     Attributes:
-        profile: Machine profile by name or file; recognised when not given.
+        profile: Machine profile, or its name or file; recognised when not given.
         address: Ray cluster to join.
         output: Folder of the study.
         resume: Continue in ``output``, or in the newest folder of the study's name.
@@ -51,11 +57,12 @@ class Asked:
         rehearse: A miniature model on few rows for few steps.
         one_epoch: One pass over the data.
         samples: Use at most so many training rows, and validation rows.
+        figures: Format in which every picture is drawn beside its PNG.
         dry_run: Only resolve; neither the machine nor tables have to be here.
         notify: Gets one-line messages before the study starts.
     """
 
-    profile: str | None = None
+    profile: str | Profile | None = None
     address: str | None = None
     output: Path | None = None
     resume: bool = False
@@ -63,6 +70,7 @@ class Asked:
     rehearse: bool = False
     one_epoch: bool = False
     samples: int | None = None
+    figures: FigureFormat | None = None
     dry_run: bool = False
     notify: Notify = _silent
 
@@ -71,11 +79,20 @@ class Asked:
         """What the options make of an experiment."""
         return partial(with_options, rehearse=self.rehearse, one_epoch=self.one_epoch, samples=self.samples)
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The options that decide results, as a command has them."""
+        flags = {"--rehearse": self.rehearse, "--one-epoch": self.one_epoch}
+        rows = () if self.samples is None else (f"--samples {self.samples}",)
+        return (*(flag for flag, given in flags.items() if given), *rows)
+
     @cached_property
     def machine(self) -> Profile | None:
         """The machine; None of a dry run."""
         from dure.runtime.placement import choose_profile
 
+        if isinstance(self.profile, Profile):
+            return self.profile
         return None if self.dry_run else choose_profile(self.profile, self.notify, address=self.address)
 
 
@@ -183,9 +200,72 @@ def run(study: StudyPlan, asked: Asked, *, screen: Terminal) -> StudyResults:
             asked.address,
             StudyConsole(screen, metrics=kind.watched()),
             (RunConsole(screen),),
+            asked.words,
         )
-        results: StudyResults = conduct(kind, session)
+        with figures_beside(asked.figures):
+            results: StudyResults = conduct(kind, session)
     return results
+
+
+def run_experiment(
+    experiment: Experiment,
+    asked: Asked,
+    *,
+    screen: Terminal,
+    claimed: Callable[[Path], None] = lambda folder: None,
+) -> tuple[RunResult, Path]:
+    """Run one experiment from its checks to its result.
+
+    Args:
+        experiment: As its YAML and the overrides say it.
+        asked: The common options; not a dry run.
+        screen: Where progress is shown.
+        claimed: Gets the folder as soon as it is this run's.
+
+    Returns:
+        The result and the folder of the run.
+
+    Raises:
+        UserError: Something that was given is wrong; nothing has started.
+        RunError: Training failed; the folder says why.
+        Interrupted: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
+    """
+    from dure.jobs.background_folders import claim
+    from dure.preflight.before import before_run, check_settings, files_of_run
+    from dure.reporting.console import RunConsole
+    from dure.runtime.experiment import train
+
+    chosen = asked.shape(experiment)
+    check_settings([chosen])  # To recognise the machine takes torch, and seconds.
+    machine = asked.machine
+    assert machine is not None, "a dry run is not run"
+    continued = (
+        output_folder(chosen.name, asked.output, resume=True, profile=machine, notify=asked.notify)
+        if asked.resume
+        else None
+    )
+    before_run(
+        [chosen],
+        [chosen],
+        files=files_of_run(chosen, continued),
+        profile=machine,
+        output=continued or asked.output,
+        address=asked.address,
+        notify=asked.notify,
+    )
+    with working_folder(chosen.name, asked.output, continued=continued, profile=machine) as path:
+        claimed(path)
+        claim(path)
+        with figures_beside(asked.figures):
+            result = train(
+                chosen,
+                profile=machine,
+                path=path,
+                resume=asked.resume,
+                address=asked.address,
+                followers=[RunConsole(screen)],
+            )
+    return result, path
 
 
 def _still_written(kind: Kind[Any, Any], path: Path | None) -> Sequence[Files]:
@@ -216,7 +296,7 @@ def conduct(kind: Kind[Any, Any], session: Session) -> Any:
         if session.resume:
             _require_continuable(kind, path)
         kind.begin(session)
-        write_text(path / STUDY_FILE, dump_yaml(kind.study))
+        write_text(path / STUDY_FILE, with_options_line(dump_yaml(kind.study), session.words))
         for folder, experiment in kept.items():
             write_text(path / folder / RUN_RECORD, dump_yaml(experiment))
         try:
@@ -230,7 +310,21 @@ def conduct(kind: Kind[Any, Any], session: Session) -> Any:
         results.write(path / kind.results_file)
         if kind.text_file is not None:
             write_text(path / kind.text_file, plain_text(kind.table(results)))
+        _report(path, session.follower.notified)
         return results
+
+
+def _report(path: Path, notify: Notify) -> None:
+    """Write the page of a study; a study that is over does not fail for it."""
+    from dure.studies.reports import leave_study_report
+
+    try:
+        leave_study_report(path)
+    except Exception as error:
+        logger.exception("no page is written")
+        notify(
+            f"{REPORT} is not written, and all else is: {one_line(str(error))}; dure report {path} tries again"
+        )
 
 
 def _require_continuable(kind: Kind[Any, Any], path: Path) -> None:

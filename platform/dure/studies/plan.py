@@ -14,6 +14,7 @@ from dure.config.loading import checked, load_experiment
 from dure.config.scalars import Name, Text
 from dure.config.schema import Experiment
 from dure.config.section import Section
+from dure.config.tree import flat
 from dure.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,15 +27,7 @@ def _as_texts(value: Any) -> Any:
     """Turn ``{training: {epochs: 3}}`` into ``training.epochs=3``; a list is left as it is."""
     if not isinstance(value, Mapping):
         return value
-    return [f"{key}={json.dumps(inner, ensure_ascii=False)}" for key, inner in _flat(value).items()]
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        found |= _flat(value, f"{name}.") if isinstance(value, Mapping) and value else {name: value}
-    return found
+    return [f"{key}={json.dumps(inner, ensure_ascii=False)}" for key, inner in flat(value).items()]
 
 
 Overrides = Annotated[

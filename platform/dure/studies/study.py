@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -24,6 +25,8 @@ from dure.studies.sweep.plan import SweepStudy
 from dure.studies.unified.plan import UnifiedStudy
 
 Plan = TypeVar("Plan", bound=StudyPlan)
+
+_OPTIONS = "# run with: "
 
 Study = Annotated[
     BatchStudy | SweepStudy | ProgressiveStudy | CrossvalStudy | UnifiedStudy, Field(discriminator="kind")
@@ -87,7 +90,8 @@ def is_study(name_or_path: str) -> bool:
             )
         return name_or_path in studies
     file, keys = library.find("experiment", name_or_path), _keys() | set(Experiment.model_fields)
-    return "kind" in read_extended(file, "experiment", keys)
+    # A study whose file forgot its kind is told so, and not what an experiment lacks.
+    return not {"kind", "experiments"}.isdisjoint(read_extended(file, "experiment", keys))
 
 
 def stored_study(folder: Path, plan: type[Plan]) -> Plan:
@@ -111,17 +115,37 @@ def stored_study(folder: Path, plan: type[Plan]) -> Plan:
     return checked_tree(plan, tree, str(file))
 
 
+def with_options_line(study: str, words: Sequence[str]) -> str:
+    """Return the YAML of a study beneath the common options that it runs with, so that it can be repeated."""
+    return f"{_OPTIONS}{' '.join(words)}\n{study}" if words else study
+
+
+def options_line(folder: Path) -> str:
+    """Return the common options that the study of a folder was run with, as a command has them."""
+    file = folder / STUDY_FILE
+    first = file.read_text(encoding="utf-8").partition("\n")[0] if file.is_file() else ""
+    return first.removeprefix(_OPTIONS) if first.startswith(_OPTIONS) else ""
+
+
 def read_results(folder: Path) -> StudyResults:
     """Return what the study of a folder came to, so far if it still runs.
 
     Raises:
         UserError: The folder holds no study or no results, or its files are broken.
     """
-    file = folder / STUDY_FILE
-    tree = read_yaml(file) if file.is_file() else {}
-    kind: Any = _kind_in(tree, str(file)).kind_of()
+    kind: Any = stored_kind(folder).kind_of()
     results: StudyResults = kind.results.read(folder / kind.results_file)
     return results
+
+
+def stored_kind(folder: Path) -> type[StudyPlan]:
+    """Return which kind of study a folder holds.
+
+    Raises:
+        UserError: It holds none.
+    """
+    file = folder / STUDY_FILE
+    return _kind_in(read_yaml(file) if file.is_file() else {}, str(file))
 
 
 def _kind_in(tree: Tree, source: str) -> type[StudyPlan]:

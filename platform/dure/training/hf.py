@@ -16,6 +16,8 @@ from transformers.trainer_callback import ExportableState
 
 from dure.family.predicting import generated
 from dure.files import flush
+from dure.modeling.decoding import encoded
+from dure.modeling.output_layer import deferred
 from dure.modeling.r_drop import r_drop_loss
 from dure.runs import checkpoints
 from dure.runs.agreement import by_main
@@ -96,10 +98,14 @@ class Loop(SharedOutTraining, Trainer):  # type: ignore[misc]
         """Return no loss (it is kept by row), and the answers and targets of a batch unless it is the loss alone."""
         batch = self._prepare_inputs(inputs)
         targets = self.batches.targets(batch)
-        answers = None
+        answers, shared = None, {}
         with torch.no_grad(), self.compute_loss_context_manager():
             if targets is not None or self.parts.validates == "logits":
-                answers = model(**self.batches.inputs(batch))["logits"].float()
+                read = self.batches.inputs(batch)
+                if self.parts.validates == "text" and not prediction_loss_only:
+                    shared = self._encoded(batch)
+                outputs = self._outputs(model, read | shared, self.parts.validates != "logits")
+                answers = outputs["logits"].float()
             if targets is not None:
                 losses = self.parts.objective.row_losses(answers, targets)
                 self._row_losses.append(self.accelerator.gather_for_metrics(losses).cpu())
@@ -108,7 +114,7 @@ class Loop(SharedOutTraining, Trainer):  # type: ignore[misc]
             if self.parts.validates == "text":
                 answers = None  # Logits over a whole vocabulary need not stay while text is generated.
                 prompts = self.batches.prompts(batch)
-                answers = generated(self.model, prompts, synced_gpus=is_deepspeed_zero3_enabled())
+                answers = generated(self.model, prompts, synced_gpus=is_deepspeed_zero3_enabled(), **shared)
         return None, answers, targets
 
     def log(self: Any, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -165,7 +171,8 @@ class Loop(SharedOutTraining, Trainer):  # type: ignore[misc]
         """Return the loss of a micro-batch, with R-Drop when it is on."""
         batches, objective, r_drop = self.batches, self.parts.objective, self.parts.r_drop
         targets = batches.targets(inputs)
-        outputs = model(**batches.inputs(batches.twice(inputs) if r_drop else inputs))
+        read = batches.inputs(batches.twice(inputs) if r_drop else inputs)
+        outputs = self._outputs(model, read, needs_loss_only=not return_outputs)
         if r_drop:
             loss = r_drop_loss(objective, r_drop, outputs, targets, num_items_in_batch)
         else:
@@ -174,6 +181,24 @@ class Loop(SharedOutTraining, Trainer):  # type: ignore[misc]
             # The items are those of all workers, over which gradients are averaged.
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
+
+    def _encoded(self: Any, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return what the encoder makes of a batch, which loss and generated text are both computed from."""
+        if not self.model.config.is_encoder_decoder or is_deepspeed_zero3_enabled():
+            return {}
+        with self.accelerator.autocast():
+            return {"encoder_outputs": encoded(self.model, self.batches.prompts(batch))}
+
+    def _outputs(self: Any, model: Any, inputs: dict[str, Any], needs_loss_only: bool) -> Any:
+        """Run the model; where only the loss is needed of its logits, they need not exist all at once.
+
+        Under ZeRO 3 the output layer is whole only while the model runs, so that they must.
+        """
+        defers = self.parts.objective.takes_projected and needs_loss_only
+        if defers and not is_deepspeed_zero3_enabled():
+            with deferred(self.model):
+                return model(**inputs)
+        return model(**inputs)
 
     def create_optimizer(self: Any, model: Any = None) -> torch.optim.Optimizer:
         """Make the optimizer, whose groups are parted by the factors on their rates; the largest comes first."""

@@ -136,13 +136,17 @@ def recovery_of(
     return recovery
 
 
-def sampler_of(experiment: Experiment, train_dataset: datasets.Dataset) -> LengthGroupedSampler | None:
+def sampler_of(
+    experiment: Experiment, train_dataset: datasets.Dataset, batches: Batches
+) -> LengthGroupedSampler | None:
     """Return the order of the training rows that groups similar lengths, when the experiment wants that."""
     training = experiment.training
     if not training.group_by_length:
         return None
     lengths = numpy.asarray(train_dataset["length"])
-    return LengthGroupedSampler(lengths, training.effective_batch_size, experiment.experiment.seed)
+    return LengthGroupedSampler(
+        lengths, training.effective_batch_size, experiment.experiment.seed, batches.targets_of(train_dataset)
+    )
 
 
 def rate_factors_of(experiment: Experiment, model: PreTrainedModel) -> dict[str, float] | None:

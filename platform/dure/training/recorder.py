@@ -170,3 +170,27 @@ def check_last_loss(file: Path, experiment: Experiment) -> None:
             f"the training loss became NaN or infinite; lower training.learning_rate "
             f"({experiment.training.learning_rate:g}) or set training.precision=fp32"
         )
+
+
+def last_scores(file: Path) -> dict[str, float | int | str]:
+    """Return the last validation of a run so far, by name; nothing before the first."""
+    scores: dict[str, float | int | str] = {}
+    for record in json_lines(file):
+        if record["kind"] == "eval" and record["step"]:
+            scores |= {
+                key: value for key, value in record.items() if key.startswith("eval_") and value is not None
+            }
+    return scores
+
+
+def mean_training_loss(file: Path) -> float | None:
+    """Return the training loss as a mean over all steps, of the records of a run; None before the first.
+
+    A record holds the mean since the one before.
+    """
+    total, done = 0.0, 0
+    for record in json_lines(file):
+        if record["kind"] == "train" and record.get("loss") is not None and record["step"] > done:
+            total += float(record["loss"]) * (record["step"] - done)
+            done = record["step"]
+    return total / done if done else None

@@ -35,6 +35,7 @@ from dure.storage.mirror import SharedFolder
 from dure.storage.pushing import mirrored
 from dure.training import memory
 from dure.training.forecasting import RunForecast, forecast_run
+from dure.training.recorder import last_scores
 from dure.training.stopping import StopRequest, StopRequested
 from dure.training.trainer import ModelTrainer
 from dure.training.worker import Worker
@@ -119,7 +120,7 @@ def run(request: RunRequest, *, rank: int = 0, num_workers: int = 1) -> RunResul
     with (
         captured_output(log),
         _in_storage(request, folder, worker) as request,
-        _recorded(request, folder, worker),
+        recorded(request, folder, worker),
         memory.Usage(request.profile.device) as usage,
     ):
         try:
@@ -190,7 +191,7 @@ def _in_storage(request: RunRequest, folder: RunFolder, worker: Worker) -> Itera
 
 
 @contextmanager
-def _recorded(request: RunRequest, folder: RunFolder, worker: Worker) -> Iterator[None]:
+def recorded(request: RunRequest, folder: RunFolder, worker: Worker) -> Iterator[None]:
     """Write and pass on a failed result when the body raises, then let the error go on."""
     if worker.is_main:
         folder.result.unlink(missing_ok=True)
@@ -200,8 +201,9 @@ def _recorded(request: RunRequest, folder: RunFolder, worker: Worker) -> Iterato
         # Tune stops a trial by ending its thread at a report. The driver knows the figures and writes the
         # result; what happens here is what a tracker and the next trial in this process need.
         if worker.is_main:
+            ended = RunResult(request.experiment.name, "stopped", last_scores(folder.metrics))
             for listener in request.listeners:
-                listener.finished(RunResult(name=request.experiment.name, state="stopped"))
+                listener.finished(ended)
         traceback.clear_frames(stop.__traceback__)
         memory.release()
         raise
@@ -246,7 +248,13 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
     if worker.is_main:
         write_json(
             folder.environment,
-            describe_environment(experiment, profile, data=corpus.hashes, num_workers=worker.num_workers),
+            describe_environment(
+                experiment,
+                profile,
+                data=corpus.hashes,
+                split=corpus.split,
+                num_workers=worker.num_workers,
+            ),
         )
     set_seed(experiment.experiment.seed)
     model = family.load_model(corpus.tokenizer, profile)
@@ -266,6 +274,35 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
         group=request.group,
         worker=worker,
     )
+    result, _ = trained(request, trainer, corpus, usage)
+    room = trainer.room
+    del model, trainer
+    memory.release()
+    kept = memory.allocated_mb(profile.device) - device_before
+    result = replace(result, metrics={**result.metrics, "unreleased_memory_mb": round(max(0.0, kept), 1)})
+    if ahead is not None:
+        result = replace(result, forecast=ahead.as_dict())
+        if worker.is_main and not request.resume:
+            ahead.remember(result.seconds, int(result.metrics["steps"]))
+    if worker.is_main:
+        settle(request, result, room)
+    return result
+
+
+def trained(
+    request: RunRequest, trainer: ModelTrainer, corpus: Corpus, usage: memory.Usage
+) -> tuple[RunResult, dict[str, Any]]:
+    """Train to the end, and leave what is asked for beside the model.
+
+    Returns:
+        The result, which is not written yet, and what :meth:`ModelTrainer.train` returned.
+
+    Raises:
+        UserError: As ``ModelTrainer.train``.
+        RunError: As ``ModelTrainer.train``.
+        StopRequested: A stop was asked for, and a checkpoint was saved.
+    """
+    folder, worker, family = trainer.folder, trainer.worker, trainer.family
     outcome = trainer.train(resume=request.resume)
     worker.stop.check(outcome["steps"])
     reported = None if corpus.test is None else trainer.test(corpus.test)
@@ -278,24 +315,22 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
     if reported is not None:
         _keep_predictions(request, folder, worker, trainer, corpus, reported)
     tested = {} if reported is None else reported.metrics
-    result = _completed(request, family, corpus, outcome | {"tested": tested}, usage)
-    room = trainer.room
-    del model, trainer
-    memory.release()
-    kept = memory.allocated_mb(profile.device) - device_before
-    result = replace(result, metrics={**result.metrics, "unreleased_memory_mb": round(max(0.0, kept), 1)})
-    if ahead is not None:
-        result = replace(result, forecast=ahead.as_dict())
-        if worker.is_main and not request.resume:
-            ahead.remember(result.seconds, int(result.metrics["steps"]))
-    if worker.is_main:
-        if not all(file.is_file() for file in (folder.experiment, folder.environment, folder.metrics)):
-            raise vanished(folder.path)
-        room.write_alone("the result", lambda: folder.write_result(result))
-        room.keep_to_budget()
-        for listener in request.listeners:
-            listener.finished(result)
-    return result
+    return _completed(request, family, corpus, outcome | {"tested": tested}, usage), outcome
+
+
+def settle(request: RunRequest, result: RunResult, room: DiskRoom) -> None:
+    """Write the result of a run that came to its end, and pass it on.
+
+    Raises:
+        RunError: The folder of the run was removed meanwhile.
+    """
+    folder = request.folder()
+    if not all(file.is_file() for file in (folder.experiment, folder.environment, folder.metrics)):
+        raise vanished(folder.path)
+    room.write_alone("the result", lambda: folder.write_result(result))
+    room.keep_to_budget()
+    for listener in request.listeners:
+        listener.finished(result)
 
 
 def _forecast(
@@ -356,6 +391,8 @@ def _completed(
             **outcome["untrained_metrics"],
             **outcome["tested"],
             **outcome["speed"],
+            **({} if outcome["train_loss"] is None else {"train_loss": outcome["train_loss"]}),
+            "train_runtime": round(outcome["seconds"], 3),
             **_baseline(family, corpus),
             **family.metric_notes(),
             **({} if request.experiment.training.ema is None else {"final_weights": "ema"}),
@@ -372,6 +409,7 @@ def _completed(
         best_checkpoint=outcome["best_checkpoint"],
         final_model_path=request.folder().final_model.name,
         seconds=round(outcome["seconds"], 3),
+        best_metric=family.best_metric.name,
         definitions=definitions([*family.metrics, family.best_metric]),
     )
 

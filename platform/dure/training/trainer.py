@@ -46,7 +46,12 @@ from dure.training.parts import (
     sampler_of,
     stopping_of,
 )
-from dure.training.recorder import Recorder, check_last_loss, recorded_metrics
+from dure.training.recorder import (
+    Recorder,
+    check_last_loss,
+    mean_training_loss,
+    recorded_metrics,
+)
 from dure.training.snapshots import EpochSnapshots
 from dure.training.worker import Worker
 
@@ -141,7 +146,7 @@ class ModelTrainer:
                 self.worker.notify,
             ),
             stopping=stopping_of(experiment, self.worker),
-            sampler=sampler_of(experiment, train_dataset),
+            sampler=sampler_of(experiment, train_dataset, self.recovery.batches),
             r_drop=experiment.objective.r_drop,
             average=average,
             rate_factors=rate_factors_of(experiment, self.model),
@@ -205,7 +210,7 @@ class ModelTrainer:
 
         Returns:
             ``final_model_path``, ``best_checkpoint`` (None without validation), ``eval_metrics`` (of the best
-            checkpoint, by name), ``untrained_metrics``, ``speed`` (of this session's training, validations
+            checkpoint, by name), ``untrained_metrics``, ``train_loss`` (its mean over all steps), ``speed`` (of this session's training, validations
             included), ``num_oom`` (times that memory did not suffice) and ``seconds``.
 
         Raises:
@@ -371,6 +376,7 @@ class ModelTrainer:
             "num_oom": self.recovery.num_oom,
             "eval_metrics": metrics,
             "untrained_metrics": untrained,
+            "train_loss": mean_training_loss(self.folder.metrics),
             "seconds": self.recorder.seconds,
         }
 

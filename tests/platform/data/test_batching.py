@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers.trainer_pt_utils import LengthGroupedSampler as TransformersSampler
 
-from dure.data.batching import LengthGroupedSampler, length_order
+from dure.data.batching import LengthGroupedSampler, Targets, length_order
 
 lengths_of_rows = st.lists(st.integers(0, 600), max_size=200)
 
@@ -33,9 +33,13 @@ def steps(order, group_size):
 
 
 @settings(max_examples=150, deadline=None)
-@given(lengths=lengths_of_rows, group=st.integers(1, 70), seed=st.integers(0, 99), epoch=st.integers(0, 5))
-def test_every_row_comes_exactly_once(lengths, group, seed, epoch):
-    sampler = LengthGroupedSampler(lengths, group, seed)
+@given(
+    lengths=lengths_of_rows, group=st.integers(1, 70), seed=st.integers(0, 99), epoch=st.integers(0, 5),
+    cost=st.none() | st.floats(0, 20),
+)  # fmt: skip
+def test_every_row_comes_exactly_once(lengths, group, seed, epoch, cost):
+    targets = None if cost is None else Targets([length % 37 for length in lengths], cost)
+    sampler = LengthGroupedSampler(lengths, group, seed, targets)
     sampler.set_epoch(epoch)
     order = list(sampler)
     assert sorted(order) == list(range(len(lengths))) == list(range(len(sampler)))
@@ -143,6 +147,38 @@ def test_it_pads_less_than_transformers_and_mixes_the_rows_as_well(num_rows, gro
     assert padding < padding_fraction(lengths, theirs[1], micro_batch)
     assert padding < 0.03 < 0.3 < padding_fraction(lengths, list(range(num_rows)), micro_batch)
     assert kept_pairs(*ours, group) < 1.15 * kept_pairs(*theirs, group)
+
+
+def dialogue_targets(lengths: np.ndarray) -> np.ndarray:
+    """Lengths of summaries that grow with those of their dialogues, and scatter."""
+    scatter = np.random.default_rng(4).lognormal(0, 0.6, len(lengths))
+    return (6 + 0.16 * lengths * scatter).astype(np.int64).clip(4, 128)
+
+
+@pytest.mark.parametrize("num_rows", [2_000, 12_460])
+@pytest.mark.parametrize(("group", "micro_batch"), [(8, 8), (24, 8), (32, 8), (64, 8)])
+def test_with_targets_it_pads_less_in_all_and_still_mixes_the_rows(num_rows, group, micro_batch):
+    lengths = dialogue_lengths(num_rows)
+    targets, cost = dialogue_targets(lengths), 1.5
+    orders = {}
+    for name, known in (("inputs", None), ("both", Targets(targets, cost))):
+        sampler = LengthGroupedSampler(lengths, group, 0, known)
+        orders[name] = [list(sampler)]
+        sampler.set_epoch(1)
+        orders[name].append(list(sampler))
+
+    def computed(order):
+        share = padding_fraction(lengths, order, micro_batch), padding_fraction(targets, order, micro_batch)
+        return lengths.sum() / (1 - share[0]) + cost * targets.sum() / (1 - share[1])
+
+    assert computed(orders["both"][1]) < 0.97 * computed(orders["inputs"][1])
+    assert kept_pairs(*orders["both"], group) < max(1.25 * kept_pairs(*orders["inputs"], group), 0.12)
+
+
+def test_targets_that_cost_nothing_change_no_order():
+    lengths = dialogue_lengths(500)
+    plain = list(LengthGroupedSampler(lengths, 16, 0))
+    assert list(LengthGroupedSampler(lengths, 16, 0, Targets(dialogue_targets(lengths), 0.0))) == plain
 
 
 def test_steps_come_in_no_order_of_length():

@@ -69,7 +69,8 @@ def test_files_are_joined_by_id_whatever_their_order(table):
     )
     result = score(predictions, references)
     expected = rouge(["나는 갔다", "밥을\n먹었다"], ["너는 갔다", "밥을\n먹는다"]).as_dict()
-    assert result == {"task": "generation", **expected}
+    columns = {"id": "fname", "prediction": "summary", "references": ["summary"]}
+    assert result == {"task": "generation", "columns": columns, **expected}
 
 
 def test_several_reference_columns_may_be_empty_in_places(table):
@@ -111,7 +112,7 @@ def test_classes_are_scored_from_files(table):
 def test_a_missing_column_is_named_with_the_nearest_one(table):
     path = table("p.csv", ["fname", "sumary"], ["a", "가"])
     with pytest.raises(UserError) as caught:
-        score(path, path)
+        score(path, path, prediction_column="summary")
     assert "no column 'summary'" in str(caught.value)
     assert "p.csv" in str(caught.value)
     assert "--prediction-column=sumary" in str(caught.value)

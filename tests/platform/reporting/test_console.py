@@ -13,8 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
 
 from dure.events import RunProgress, RunStart, TrialStatus
+from dure.reporting.columns import Column, FittedTable, column
 from dure.reporting.console import RunConsole, StudyConsole, progress_bar, terminal
 from dure.reporting.terminal import Terminal
 from dure.runs.folder import RunResult
@@ -263,6 +267,28 @@ def test_the_progress_of_a_command_is_a_bar_or_a_line_at_the_end() -> None:
 
     assert plain.getvalue() == "predicting: 500/500 · 0:00\n"
     assert screen.getvalue().count("\x1b[?25h") == 1
+
+
+def test_a_bar_whose_end_is_not_known_pulses_and_lines_stand_above_it() -> None:
+    screen = Screen()
+    with progress_bar("predicting", file=screen) as progress:
+        wait_for(lambda: any("predicting" in block for block in screen.blocks()))
+        progress.say("a line for the user")
+    assert "0/0" not in screen.getvalue()
+    assert "a line for the user" in screen.getvalue()
+
+
+def test_sentences_of_a_table_go_on_in_another_line_and_lose_nothing() -> None:
+    sentence = "한글로 쓴 문장도 " * 20
+    file = io.StringIO()
+    Console(file=file, width=80).print(FittedTable([column("name", ["one"]), wrapped(sentence)]))
+    lines = file.getvalue().splitlines()
+    assert max(map(cell_len, lines)) <= 80
+    assert "".join(file.getvalue().split()).count("문장도") == 20
+
+
+def wrapped(sentence: str) -> Column:
+    return Column("found", [Text(sentence)], is_text=True, shortest=20, wraps_at=150)
 
 
 def test_an_error_takes_the_live_block_away() -> None:

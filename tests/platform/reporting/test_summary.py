@@ -206,6 +206,7 @@ def test_scores_name_precision_recall_and_tokeniser() -> None:
         "num_empty_predictions": 1,
         "tokenizer": "morpheme",
         "tokenizer_version": "kiwipiepy 0.24",
+        "columns": {"id": "fname", "prediction": "summary", "references": ["summary"]},
     }
 
     assert printed(score_table(scores), 80).splitlines() == [
@@ -221,11 +222,14 @@ def test_scores_name_precision_recall_and_tokeniser() -> None:
         "ROUGE sum 150.00 % (F1 of ROUGE-1, 2 and L)",
         "ROUGE tokeniser: morpheme (kiwipiepy 0.24)",
         "1 prediction without a token, scored 0",
+        "summary against summary, joined by fname",
     ]
 
 
 def test_scores_of_classes_are_shown_per_class() -> None:
-    scores = {"task": "classification", **classification_report(["기쁨", "슬픔"], ["기쁨", "기쁨"])}
+    columns = {"id": None, "prediction": "label", "references": ["label"]}
+    report = classification_report(["기쁨", "슬픔"], ["기쁨", "기쁨"])
+    scores = {"task": "classification", "columns": columns, **report, "library": {"same": 0.5}}
 
     assert printed(score_table(scores), 80).splitlines() == [
         "2 rows",
@@ -238,6 +242,8 @@ def test_scores_of_classes_are_shown_per_class() -> None:
         "accuracy 50.00 %",
         "macro F1 33.33 %",
         "weighted F1 33.33 %",
+        "label against label, paired by their order",
+        "same: 0.5000",
     ]
 
 

@@ -12,19 +12,29 @@ from dure.cli.app import verb
 
 @verb("batch", place=30, background=True)
 def batch(
-    study: options.StudyName,
-    overrides: options.Overrides = None,
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            help="A study by name or YAML file, or experiments; and settings laid over all of them.",
+            metavar="STUDY|EXPERIMENT… [KEY=VALUE…]",
+            autocompletion=options.named_or_setting("study", "experiment"),
+        ),
+    ],
     only: Annotated[
         str | None,
         typer.Option("--only", help="Only these experiments, by number or name: 1,4.", metavar="LIST"),
     ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(help="Run every experiment with so many seeds, and compare the means.", metavar="N"),
+    ] = None,
     *,
     common: options.Training,
 ) -> int:
-    """Run the experiments of a study side by side and compare them."""
+    """Run experiments side by side and compare them."""
     from dure.cli.running import run_study
-    from dure.studies.batch.plan import BatchStudy
-    from dure.studies.study import load_study_of
+    from dure.studies.batch.plan import plan_batch
 
-    chosen = load_study_of(BatchStudy, study).with_overrides(overrides or ()).chosen(only)
-    return run_study(chosen, common.asked(), as_json=common.as_json)
+    names, overrides = options.parted(words)
+    study = plan_batch(names, overrides=overrides, only=only, seeds=seeds)
+    return run_study(study, common.asked(), as_json=common.as_json)

@@ -17,7 +17,7 @@ def crossval(
         typer.Argument(
             help="Experiments by name or YAML file, and settings laid over all of them.",
             metavar="EXPERIMENT… [KEY=VALUE…]",
-            autocompletion=options.named("experiment"),
+            autocompletion=options.named_or_setting("experiment"),
         ),
     ],
     folds: Annotated[
@@ -35,9 +35,8 @@ def crossval(
     from dure.errors import UserError
     from dure.studies.crossval.plan import plan_crossval
 
-    names = [word for word in words if "=" not in word]
+    names, overrides = options.parted(words)
     if not names:
         raise UserError("no experiment is named", where="dure crossval", hint="dure list shows their names")
-    overrides = [word for word in words if "=" in word]
     study = plan_crossval(names, overrides=overrides, folds=folds, drop_worse=drop_worse)
     return run_study(study, common.asked(), as_json=common.as_json)

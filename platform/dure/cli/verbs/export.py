@@ -14,7 +14,7 @@ from dure.config.families import trusting
 from dure.family.contract import ExportFormat
 
 
-@verb("export", place=192)
+@verb("export", place=197)
 def export(
     run: Annotated[
         Path,

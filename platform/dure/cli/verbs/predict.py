@@ -1,15 +1,20 @@
-"""Predict a table."""
+"""Predict texts or a table."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from dure.cli import options
 from dure.cli.app import verb
-from dure.cli.printing import notify, print_result
+from dure.cli.printing import print_result, print_text
+from dure.errors import UserError
+from dure.runs.folder import PROBABILITY
+
+_STDIN = "-"
 
 
 @verb("predict", place=190)
@@ -17,12 +22,29 @@ def predict(
     run: Annotated[
         Path, typer.Argument(help="Folder of a finished run, or of a cross-validation.", metavar="RUN")
     ],
-    source: Annotated[str, typer.Argument(help="Table to predict.", metavar="INPUT")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Table to predict, or - for a text on every line of standard input; and how the table is read, such as "
+            "data.encoding=cp949.",
+            metavar="[INPUT] [KEY=VALUE…]",
+        ),
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--text", help="Text to predict, in place of a table; several times for several.", metavar="TEXT"
+        ),
+    ] = None,
     output: Annotated[
-        Path,
-        typer.Option("--output", "-o", help="File to write: .csv, .tsv, .jsonl or .xlsx.", metavar="FILE"),
-    ],
-    overrides: options.Reading = None,
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="File for the predictions of a table: .csv, .tsv, .jsonl or .xlsx.",
+            metavar="FILE",
+        ),
+    ] = None,
     fold: Annotated[
         int | None,
         typer.Option(help="Fold whose model predicts; all together when not given.", metavar="N"),
@@ -32,31 +54,76 @@ def predict(
     trust_code: options.TrustCode = False,
     as_json: options.Json = False,
 ) -> None:
-    """Predict a table with the best checkpoint of a run, or with those of all folds together."""
+    """Predict texts, or a table, with the best checkpoint of a run or with those of all folds together."""
     from dure import api
-    from dure.family.predicting import check_files
     from dure.reporting.console import progress_bar
-    from dure.studies.crossval.driver import fold_runs
 
-    check_files(fold_runs(run, fold), source, output, overrides=overrides or (), force=force)
-    machine = api.choose_profile(profile, notify)
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # the bar of a library would break into dure's own
+    tables, overrides = options.parted(words or ())
+    source = _source(tables, text or [], overrides, output)
     with progress_bar("predicting") as progress:
         outcome = api.predict(
             run,
             source,
             output,
-            overrides=overrides or (),
+            overrides=overrides,
             force=force,
             fold=fold,
-            profile=machine,
+            profile=profile,
             progress=progress,
-            notify=notify,
+            notify=progress.say,
             trust_code=trust_code,
         )
-    text = f"{outcome['rows']:,} predictions in {outcome['output']}"
+    if isinstance(source, list):
+        _print_texts(source, outcome, in_lines=not text, as_json=as_json)
+        return
+    line = f"{outcome['rows']:,} predictions in {outcome['output']}"
     if outcome["skipped"]:
-        text += f", and {outcome['skipped']:,} without one (rows that were skipped)"
-    print_result(outcome, text, as_json=as_json)
+        line += f", and {outcome['skipped']:,} without one (rows that were skipped)"
+    print_result(outcome, line, as_json=as_json)
+
+
+def _source(
+    tables: list[str], texts: list[str], overrides: list[str], output: Path | None
+) -> str | list[str]:
+    """Return the table to predict, or the texts.
+
+    Raises:
+        UserError: There is neither, or both; or options are given that belong to the other.
+    """
+    if len(tables) + bool(texts) != 1:
+        raise UserError(
+            "both a table and texts are given" if tables and texts else f"{len(tables)} inputs are given",
+            where="dure predict",
+            expected="a table, - for standard input, or --text",
+            hint='dure predict RUN --text "…", or dure predict RUN TABLE -o FILE',
+        )
+    if tables and tables[0] != _STDIN:
+        return tables[0]
+    if output is not None or overrides:
+        raise UserError(
+            "this is for tables, and texts are printed",
+            where=f"--output {output}" if output is not None else overrides[0],
+            hint="leave it out; > FILE keeps what is printed",
+        )
+    if texts:
+        return texts
+    lines = sys.stdin.read().splitlines()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            raise UserError(
+                "the line is empty", where=f"standard input, line {number}", expected="a text on every line"
+            )
+    return lines
+
+
+def _print_texts(texts: list[str], outcome: list[dict[str, Any]], *, in_lines: bool, as_json: bool) -> None:
+    """Print what is predicted of texts: a table, or of lines of standard input a line for each."""
+    from dure.reporting.predictions import predictions_table
+
+    if in_lines and not as_json:
+        for row in outcome:
+            said = (str(value) for name, value in row.items() if not name.startswith(PROBABILITY))
+            print_text("\t".join(" ".join(value.split()) for value in said) + "\n")
+        return
+    rows = [{"text": text, **row} for text, row in zip(texts, outcome, strict=True)]
+    print_result({"predictions": rows}, predictions_table(rows), as_json=as_json)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from dure.cli import options
 from dure.cli.app import verb
 from dure.cli.printing import print_json
 
@@ -16,8 +17,16 @@ def schema(
         Literal["experiment", "study", "space", "profile"],
         typer.Argument(help="Of what.", metavar="KIND"),
     ] = "experiment",
+    family: Annotated[
+        str | None,
+        typer.Option(
+            help="Print what task: takes, which columns are read and which metrics there are with this family.",
+            metavar="MODULE",
+            autocompletion=options.family_names,
+        ),
+    ] = None,
 ) -> None:
-    """Print the JSON Schema of an experiment, a study, a search space or a profile."""
-    from dure.cli.json_schema import json_schema
+    """Print the JSON Schema of an experiment, a study, a search space or a profile; or what a family takes."""
+    from dure.cli.json_schema import family_schema, json_schema
 
-    print_json(json_schema(kind))
+    print_json(json_schema(kind) if family is None else family_schema(family))

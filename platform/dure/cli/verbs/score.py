@@ -17,11 +17,17 @@ def score(
     predictions: Annotated[Path, typer.Argument(help="Table of predictions.", metavar="PREDICTIONS")],
     references: Annotated[Path, typer.Argument(help="Table of references.", metavar="REFERENCES")],
     overrides: options.Reading = None,
-    id_column: Annotated[str, typer.Option(help="Column that joins the two.")] = "fname",
-    prediction_column: Annotated[str, typer.Option(help="Column of the predictions.")] = "summary",
+    id_column: Annotated[
+        str | None,
+        typer.Option(help="Column that joins the two; found by its name, else rows pair by their order."),
+    ] = None,
+    prediction_column: Annotated[
+        str | None, typer.Option(help="Column of the predictions; found by its name when not given.")
+    ] = None,
     reference_columns: Annotated[
-        str, typer.Option(help="Columns of the references, with commas.")
-    ] = "summary",
+        str | None,
+        typer.Option(help="Columns of the references, with commas; found by their names when not given."),
+    ] = None,
     tokenizer: Annotated[
         Literal["morpheme", "whitespace", "whitespace_markers", "character", "default"],
         typer.Option(
@@ -32,8 +38,22 @@ def score(
         Literal["best", "mean"], typer.Option(help="With several references: the best by F1, or their mean.")
     ] = "best",
     task: Annotated[
-        Literal["generation", "classification"], typer.Option(help="ROUGE, or accuracy and F1 of classes.")
-    ] = "generation",
+        Literal["generation", "classification"] | None,
+        typer.Option(help="ROUGE, or accuracy and F1 of classes; by the name of the column when not given."),
+    ] = None,
+    label_separator: Annotated[
+        str | None,
+        typer.Option(
+            help="What stands between several classes in a cell; | where that occurs.", metavar="TEXT"
+        ),
+    ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Further metric of the evaluate library, by the folder of its script or by name; its code is run.",
+            metavar="METRIC",
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Score predictions against references: ROUGE, or accuracy and F1."""
@@ -45,10 +65,14 @@ def score(
         references,
         id_column=id_column,
         prediction_column=prediction_column,
-        reference_columns=[column.strip() for column in reference_columns.split(",") if column.strip()],
+        reference_columns=None
+        if reference_columns is None
+        else [column.strip() for column in reference_columns.split(",") if column.strip()],
         tokenizer=tokenizer,
         task=task,
         multi_reference=multi_reference,
+        label_separator=label_separator,
+        metrics=metric or (),
         overrides=overrides or (),
     )
     print_result(scores, score_table(scores), as_json=as_json)

@@ -21,6 +21,7 @@ def sweet_spot(
     ] = 0.01,
     max_gap: Annotated[float, typer.Option(min=0, help="Largest validation loss above training loss.")] = 0.1,
     max_change: Annotated[float, typer.Option(min=0, help="Largest change over a converged window.")] = 0.01,
+    figures: options.Figures = None,
     trust_code: options.TrustCode = False,
     as_json: options.Json = False,
 ) -> None:
@@ -28,8 +29,9 @@ def sweet_spot(
     from dure.epochs import driver as module_epochs
     from dure.epochs.sweet_spot import Thresholds
     from dure.epochs.sweet_spot_table import sweet_spot_table
+    from dure.reporting.plots import figures_beside
 
     thresholds = Thresholds(window=window, max_std=max_std, max_gap=max_gap, max_change=max_change)
-    with trusting(trust_code):
+    with trusting(trust_code), figures_beside(figures):
         record = module_epochs.find_sweet_spots(run, thresholds=thresholds, notify=notify)
     print_result(record, sweet_spot_table(record), as_json=as_json)

@@ -39,11 +39,10 @@ def validate(
     as_json: options.Json = False,
 ) -> int:
     """Check environment, configuration, data and checkpoints, without training."""
-    from dure.api import READERS
-    from dure.preflight import as_record, validate
+    from dure import api
     from dure.preflight.report import validation_table
 
-    checks = validate(
+    record = api.validate(
         experiment,
         overrides or (),
         profile=profile,
@@ -51,9 +50,7 @@ def validate(
         output=output,
         rehearse=rehearse,
         trust_code=trust_code,
-        readers=READERS,
         notify=notify,
     )
-    record = as_record(checks)
     print_result(record, validation_table(record), as_json=as_json)
     return _WRONG_CODE if record["num_failed"] else 0

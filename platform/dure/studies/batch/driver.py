@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from dure.config.schema import Experiment
+from dure.reporting.figures import shown_path
+from dure.reporting.seeds import seeds_table
 from dure.reporting.summary import summary_table
 from dure.studies.batch.plan import BatchStudy
 from dure.studies.batch.results import BatchResults
 from dure.studies.kind import Session, TrialKind
 
 if TYPE_CHECKING:
+    from dure.reporting.page import Section
     from dure.studies.batch.strategy import Batch
+    from dure.studies.viewing import View
 
 
 class BatchKind(TrialKind[BatchStudy, BatchResults]):
@@ -29,8 +35,21 @@ class BatchKind(TrialKind[BatchStudy, BatchResults]):
         """Return the experiments, after a look at what ranks them."""
         from dure.studies.batch.strategy import column_metrics
 
-        column_metrics(self.study, self.shown())
+        column_metrics(self.study, self.read())
         return self.shown()
+
+    def shown(self) -> Sequence[Experiment]:
+        """Return every run: the experiments, each by all of its seeds."""
+        return [run for each in self.read() for run in self.study.runs_of(each)]
+
+    def read(self) -> Sequence[Experiment]:
+        """Return every experiment once: its seeds share their rows."""
+        return [self.shape(each) for each in self.experiments]
+
+    @property
+    def num_copies(self) -> int:
+        """Runs of each experiment."""
+        return self.study.seeds or 1
 
     def stored(self) -> Mapping[str, Experiment]:
         """Return every experiment, in its own folder."""
@@ -41,12 +60,53 @@ class BatchKind(TrialKind[BatchStudy, BatchResults]):
         return self.study.metrics
 
     def strategy(self, session: Session) -> Batch:
-        """Return one trial per experiment."""
+        """Return one trial per experiment and seed."""
         from dure.studies.batch.strategy import Batch
 
-        return Batch(self.study, self.shown())
+        return Batch(self.study, self.read())
+
+    def completed(self, results: BatchResults, session: Session) -> BatchResults:
+        """Draw the curves of every experiment into its folder."""
+        from dure.reporting.curves import CURVES, RunCurves, plot_run
+
+        for name, folder in self.run_folders(results, session.path).items():
+            curves = RunCurves.of(folder, name)
+            if curves.records:
+                plot_run(folder / CURVES, curves)
+        return results
 
     @staticmethod
     def table(results: BatchResults) -> RenderableType:
-        """Return the experiments, best first."""
-        return summary_table(results.as_json())
+        """Return the experiments, best first; with several seeds also their means."""
+        record = results.as_json()
+        if not results.settings:
+            return summary_table(record)
+        return Group(seeds_table(record), Text(), summary_table(record))
+
+    @staticmethod
+    def next_commands(results: BatchResults) -> Sequence[str]:
+        """Return how the model of the best run predicts."""
+        settings = {each.name: each.runs[0] for each in results.settings}
+        best = settings.get(results.best or "", results.best)
+        return () if best is None else (f'dure predict {shown_path(results.path)}/{best} --text "…"',)
+
+    @classmethod
+    def run_folders(cls, results: BatchResults, path: Path) -> Mapping[str, Path]:
+        """Return the folders of the trials, that of the best one first."""
+        from dure.studies.viewing import best_first, folders_of
+
+        return best_first(folders_of(results.experiments, results, path), results.best)
+
+    @classmethod
+    def facts(cls, results: BatchResults, path: Path) -> Mapping[str, Any]:
+        """Return the verdict, and what the tables have beside the record."""
+        from dure.studies.batch.view import batch_facts
+
+        return batch_facts(results, path)
+
+    @classmethod
+    def view(cls, view: View[BatchResults]) -> Sequence[Section]:
+        """Return tables and pictures."""
+        from dure.studies.batch.view import batch_view
+
+        return batch_view(view)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
-from dure.config.scalars import Text
+from dure.config.loading import checked
+from dure.config.scalars import Int, Text
+from dure.config.schema import Experiment
 from dure.errors import UserError, nearest
 from dure.studies.plan import SeveralExperiments
 
@@ -27,6 +29,39 @@ class BatchStudy(SeveralExperiments):
         default=("eval_rouge1", "eval_rouge2", "eval_rougeL", "eval_rouge_sum", "eval_loss"), min_length=1
     )
     """Columns of the table; the first one ranks."""
+    seeds: Int | None = Field(default=None, ge=2, le=1000)
+    """Runs of every experiment, each by another seed from its own on; means are compared then."""
+
+    def runs_of(self, experiment: Experiment) -> tuple[Experiment, ...]:
+        """Return the runs of one experiment: itself, or one for each seed, which is named after it."""
+        if self.seeds is None:
+            return (experiment,)
+        first = experiment.experiment.seed
+        return tuple(
+            experiment.with_(
+                {"experiment.seed": seed, "experiment.name": f"{experiment.name}-seed{seed}"}, "--seeds"
+            )
+            for seed in range(first, first + self.seeds)
+        )
+
+    def resolved(self, experiments: Sequence[Experiment]) -> Self:
+        """Return the batch with the columns that its experiments have, when it says none and lacks its first one.
+
+        Raises:
+            UserError: Two of the experiments bear one name, or a family is wrong.
+        """
+        from dure.family import load_family
+        from dure.metrics.metric import choosable
+
+        study = super().resolved(experiments)
+        if "metrics" in self.model_fields_set:
+            return study
+        families = [load_family(each) for each in experiments]
+        if any(family.metric(self.metrics[0]) is not None for family in families):
+            return study
+        best = [family.best_metric.name for family in families]
+        others = [name for family in families for name in choosable(family.metrics) if name != "eval_loss"]
+        return study.with_values(metrics=tuple(dict.fromkeys((*best, *others, "eval_loss"))))
 
     def chosen(self, wanted: str | None) -> BatchStudy:
         """Return the batch with those experiments only that ``--only`` asks for; all when not given.
@@ -34,7 +69,9 @@ class BatchStudy(SeveralExperiments):
         Raises:
             UserError: It names none of them.
         """
-        return self if wanted is None else self.with_values(experiments=tuple(only(self.experiments, wanted)))
+        return (
+            self if wanted is None else self.with_values(experiments=tuple(only_of(self.experiments, wanted)))
+        )
 
     @classmethod
     def kind_of(cls) -> type[Kind[Any, Any]]:
@@ -44,7 +81,44 @@ class BatchStudy(SeveralExperiments):
         return BatchKind
 
 
-def only(names: Sequence[str], wanted: str) -> list[str]:
+def plan_batch(
+    names: Sequence[str], *, overrides: Sequence[str] = (), only: str | None = None, seeds: int | None = None
+) -> BatchStudy:
+    """Return the batch of a study, or of experiments that are named one by one.
+
+    Args:
+        names: A study by name or file, or experiments by name or file.
+        overrides: ``a.b=value`` texts for all experiments.
+        only: Numbers or names of those that run, with commas.
+        seeds: Runs of every experiment, each by another seed.
+
+    Raises:
+        UserError: Nothing is named, one of the names is not known, or several studies are named.
+    """
+    from dure.studies.study import is_study, load_study_of
+
+    if not names:
+        raise UserError(
+            "no study and no experiment is named", where="dure batch", hint="dure list shows them"
+        )
+    if len(names) == 1 and is_study(names[0]):
+        study = load_study_of(BatchStudy, names[0])
+    else:
+        for name in names:
+            if is_study(name):
+                raise UserError(
+                    f"'{name}' is a study, which runs by itself",
+                    where="dure batch",
+                    expected="one study, or experiments",
+                    hint=f"dure batch {name}",
+                )
+        study = checked(BatchStudy, {"experiments": list(names)}, {}, "dure batch")
+    if seeds is not None:
+        study = checked(BatchStudy, study.said() | {"seeds": seeds}, {("seeds",): "--seeds"}, "dure batch")
+    return study.with_overrides(overrides).chosen(only)
+
+
+def only_of(names: Sequence[str], wanted: str) -> list[str]:
     """Return those of ``names`` that ``--only`` asks for, by number from 1 or by name, in their own order.
 
     Raises:

@@ -10,11 +10,12 @@ from dure.errors import UserError, nearest
 from dure.events import TrialStatus
 from dure.metrics.metric import Metric, choosable, definitions, undeclared
 from dure.studies.batch.plan import BatchStudy
+from dure.studies.batch.seeds import best_setting, comparisons_of, settings_of
 from dure.studies.strategy import Strategy, TrialPlan
 
 
 class Batch(Strategy[BatchStudy]):
-    """Runs every experiment once.
+    """Runs every experiment once, or once for each of several seeds.
 
     Args:
         study: The study as its YAML says it.
@@ -27,25 +28,32 @@ class Batch(Strategy[BatchStudy]):
     def __init__(self, study: BatchStudy, experiments: Sequence[Experiment]) -> None:
         super().__init__(study)
         self.metrics = column_metrics(study, experiments)
-        self._trials = tuple(TrialPlan(experiment.name, experiment) for experiment in experiments)
+        self.experiments = tuple(experiments)
+        runs = [run for experiment in experiments for run in study.runs_of(experiment)]
+        self._trials = tuple(TrialPlan(run.name, run) for run in runs)
 
     def trials(self) -> Sequence[TrialPlan]:
-        """Return one trial per experiment."""
+        """Return one trial per experiment and seed."""
         return self._trials
 
     def summary(self, trials: Sequence[TrialStatus]) -> Mapping[str, Any]:
         """Return the columns of the table and the best experiment by the first of them."""
         metric = self.metrics[0]
+        shared = {"metrics": list(self.study.metrics), "definitions": definitions(self.metrics)}
+        if self.study.seeds is not None:
+            settings = settings_of(self.study, self.experiments, trials, self.metrics)
+            return {
+                **shared,
+                "best": best_setting(settings, metric),
+                "settings": settings,
+                "comparisons": comparisons_of(settings, trials, metric),
+            }
         scores = {
             trial.name: value
             for trial in trials
             if trial.state == "completed" and isinstance(value := trial.metrics.get(metric.name), int | float)
         }
-        return {
-            "metrics": list(self.study.metrics),
-            "definitions": definitions(self.metrics),
-            "best": metric.best(scores),
-        }
+        return {**shared, "best": metric.best(scores)}
 
 
 def column_metrics(study: BatchStudy, experiments: Sequence[Experiment]) -> tuple[Metric, ...]:

@@ -17,9 +17,16 @@ from dure.reporting.plots import hangul_font, language, picture
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from dure.reporting.inline import Drawing
+
 _WORDS = {
-    "ko": {"true": "실제", "predicted": "예측", "share": "실제 클래스 중 비율 (%)"},
-    "en": {"true": "true class", "predicted": "predicted class", "share": "share of the true class (%)"},
+    "ko": {"true": "실제", "predicted": "예측", "share": "실제 클래스 중 비율 (%)", "key": "{}"},
+    "en": {
+        "true": "true class",
+        "predicted": "predicted class",
+        "share": "share of the true class (%)",
+        "key": "{} (this machine has no Korean letters: numbers are rows of {}.csv)",
+    },
 }
 _MOST_WRITTEN = 16
 """Classes up to which the cells have numbers."""
@@ -30,23 +37,25 @@ _INCHES = 0.62
 _LEAST, _MOST = 3.2, 14.0
 _DARK = 0.55
 """Share from which on white letters are read better than black ones."""
+_ON_DARK, _ON_PALE = "#fefefe", "#111111"
+"""Letters on cells, which have one colour on light and on dark pages, unlike all others."""
 
 
-def plot_confusion(path: Path, confusion: Mapping[str, Any], *, title: str) -> None:
-    """Write a confusion matrix as PNG: true classes downwards, each cell with its count and percent of the row.
+def plot_confusion(target: Path | Drawing, confusion: Mapping[str, Any], *, title: str) -> None:
+    """Draw a confusion matrix: true classes downwards, each cell with its count and percent of the row.
 
     Args:
-        path: File to write.
+        target: File to write as PNG, or the drawing of a page.
         confusion: ``classes`` and ``counts``, as :func:`dure.studies.crossval.results.crossval_results` gives them.
         title: What stands above it.
     """
     counts = np.asarray(confusion["counts"], dtype=np.int64)
-    names = _drawable(confusion["classes"])
-    words = _WORDS[language()]
+    names = _drawable(confusion["classes"], is_inline=not isinstance(target, Path))
+    words = _WORDS[language(target)]
     longest = max(map(cell_len, names))
     room = 0.07 * longest + 1.0
     side = min(max(_INCHES * len(names), _LEAST), _MOST)
-    with picture(path, title=title, width=side + room + 0.9, height=side + room + 0.3) as figure:
+    with picture(target, title=title, width=side + room + 0.9, height=side + room + 0.3) as figure:
         axis = figure.subplots()
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         # Equal aspects push the labels out of a constrained layout; the size above makes cells nearly square.
@@ -58,7 +67,9 @@ def plot_confusion(path: Path, confusion: Mapping[str, Any], *, title: str) -> N
             range(len(names)), names, rotation=45 if slant else 0, ha="right" if slant else "center"
         )
         axis.set_yticks(range(len(names)), names)
-        axis.set_xlabel(words["predicted"])
+        has_key = isinstance(target, Path) and names != _drawable(confusion["classes"], is_inline=True)
+        label = words["key"] if has_key else "{}"
+        axis.set_xlabel(label.format(words["predicted"], target.stem if isinstance(target, Path) else ""))
         axis.set_ylabel(words["true"])
         axis.tick_params(length=0)
         axis.spines[:].set_visible(False)
@@ -92,13 +103,13 @@ def _write_cells(axis: Axes, counts: Any, shares: Any) -> None:
             ha="center",
             va="center",
             fontsize=8,
-            color="white" if share >= _DARK else "black",
+            color=_ON_DARK if share >= _DARK else _ON_PALE,
         )
 
 
-def _drawable(classes: Sequence[str]) -> list[str]:
+def _drawable(classes: Sequence[str], *, is_inline: bool) -> list[str]:
     """Return the names to write: cut where they are long, and numbered where this machine lacks their letters."""
-    lacks_hangul = hangul_font() is None
+    lacks_hangul = not is_inline and hangul_font() is None
     names = []
     for place, name in enumerate(classes, 1):
         if lacks_hangul and not name.isascii():

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import RenderableType
 
 from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.outputs import RUN_RECORD
+from dure.reporting.figures import shown_path
 from dure.studies.crossval.plan import CrossvalStudy
 from dure.studies.crossval.report import crossval_table
 from dure.studies.crossval.results import CrossvalResults
 from dure.studies.kind import Session, TrialKind
 
 if TYPE_CHECKING:
+    from dure.reporting.page import Section
     from dure.studies.crossval.strategy import Crossval
+    from dure.studies.viewing import View
 
 OUT_OF_FOLD = "oof_predictions.csv"
 
@@ -59,6 +62,33 @@ class CrossvalKind(TrialKind[CrossvalStudy, CrossvalResults]):
     def table(results: CrossvalResults) -> RenderableType:
         """Return the folds, the classes and the comparisons."""
         return crossval_table(results.as_json())
+
+    @staticmethod
+    def next_commands(results: CrossvalResults) -> Sequence[str]:
+        """Return how the folds of the first experiment predict together."""
+        first = next((each.name for each in results.experiments), None)
+        return () if first is None else (f'dure predict {shown_path(results.path)}/{first} --text "…"',)
+
+    @classmethod
+    def run_folders(cls, results: CrossvalResults, path: Path) -> Mapping[str, Path]:
+        """Return the folders of all folds, those of the best experiment first."""
+        from dure.studies.crossval.view import crossval_folders
+
+        return crossval_folders(results, path)
+
+    @classmethod
+    def facts(cls, results: CrossvalResults, path: Path) -> Mapping[str, Any]:
+        """Return the verdict, and what the tables have beside the record."""
+        from dure.studies.crossval.view import crossval_facts
+
+        return crossval_facts(results)
+
+    @classmethod
+    def view(cls, view: View[CrossvalResults]) -> Sequence[Section]:
+        """Return tables and pictures."""
+        from dure.studies.crossval.view import crossval_view
+
+        return crossval_view(view)
 
 
 def _put_together(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import RenderableType
 
@@ -16,6 +16,7 @@ from dure.config.ratios import as_number
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.files import written_beside
+from dure.reporting.figures import shown_path
 from dure.runs.folder import RunFolder
 from dure.studies.kind import Session, Shape, TrialKind, unshaped
 from dure.studies.progressive.plan import ProgressiveStudy, candidate_experiments
@@ -24,7 +25,9 @@ from dure.studies.progressive.results import ProgressiveResults
 from dure.studies.study import stored_study
 
 if TYPE_CHECKING:
+    from dure.reporting.page import Section
     from dure.studies.progressive.strategy import Progressive
+    from dure.studies.viewing import View
 
 BASE = "experiment.yaml"
 PLOT = "progressive_training.png"
@@ -94,6 +97,33 @@ class ProgressiveKind(TrialKind[ProgressiveStudy, ProgressiveResults]):
     def table(results: ProgressiveResults) -> RenderableType:
         """Return the winner stage by stage, and where the other candidates ended."""
         return progressive_table(results.as_json())
+
+    @staticmethod
+    def next_commands(results: ProgressiveResults) -> Sequence[str]:
+        """Return how the final model predicts."""
+        made = results.final_model
+        return () if made is None else (f'dure predict {shown_path(Path(made).parent)} --text "…"',)
+
+    @classmethod
+    def run_folders(cls, results: ProgressiveResults, path: Path) -> Mapping[str, Path]:
+        """Return the folders of the winner's stages, and where the other candidates ended."""
+        from dure.studies.progressive.view import progressive_folders
+
+        return progressive_folders(results, path)
+
+    @classmethod
+    def facts(cls, results: ProgressiveResults, path: Path) -> Mapping[str, Any]:
+        """Return the verdict, and what the tables have beside the record."""
+        from dure.studies.progressive.view import progressive_facts
+
+        return progressive_facts(results)
+
+    @classmethod
+    def view(cls, view: View[ProgressiveResults]) -> Sequence[Section]:
+        """Return tables and pictures."""
+        from dure.studies.progressive.view import progressive_view
+
+        return progressive_view(view)
 
 
 def _move_aside(study: ProgressiveStudy, path: Path, start: Fraction) -> None:

@@ -14,6 +14,8 @@ from dure.reporting.plots import BLUE, GREY, PALE, PURPLE, VERMILION, grid, lang
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from dure.reporting.inline import Drawing
+
 _WORDS = {
     "ko": {
         "rows": "학습 데이터 (비율, 행 수)",
@@ -52,8 +54,8 @@ _LABEL_GAP = 0.045
 """Height of a line of small text, as a share of the axis."""
 _MOST_TICKS = 10
 _LEAST_GAP = 0.05
-_EDGE = 0.96
-"""Height of what has none of its own."""
+_EDGE = 1.03
+"""Height of what has none of its own: above the axes, where no score is."""
 _NEAR = 0.02
 """Between a mark and its name, as a share of the axis."""
 _ASIDE = 0.13
@@ -62,14 +64,14 @@ _ASIDE = 0.13
 Row = Mapping[str, Any]
 
 
-def plot_progressive(path: Path, summary: Mapping[str, Any]) -> None:
-    """Write the picture as PNG: the metric over the rows above; loss, time and memory of each stage beneath.
+def plot_progressive(target: Path | Drawing, summary: Mapping[str, Any]) -> None:
+    """Draw the picture: the metric over the rows above; loss, time and memory of each stage beneath.
 
     Args:
-        path: File to write.
+        target: File to write as PNG, or the drawing of a page.
         summary: What ``progressive_training_results.json`` holds, of a finished study or of one that runs.
     """
-    words = _WORDS[language()]
+    words = _WORDS[language(target)]
     candidates: Sequence[Row] = summary.get("candidates") or []
     strong = _strong(summary, candidates)
     others = [row for row in candidates if row["name"] != strong["name"]]
@@ -77,7 +79,7 @@ def plot_progressive(path: Path, summary: Mapping[str, Any]) -> None:
     with_loss = metric != "eval_loss" and any(
         _scored(row["stages"], "eval_loss") for row in (strong, *others)
     )
-    with picture(path, title=summary["study"], width=7.2, height=6.2) as figure:
+    with picture(target, title=summary["study"], width=7.2, height=6.2) as figure:
         upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.75, 1))[:, 0]
         axis = upper.subplots()
         _draw_metric(axis, summary, strong, others, words)
@@ -128,15 +130,13 @@ def _draw_metric(
                 look: dict[str, Any] = {"marker": "s", "color": GREY, "markerfacecolor": "white", "zorder": 3}
                 axis.plot(*points[-1], markersize=7, linestyle="none", label=words["stopped"], **look)
         if row["state"] in _FAILED and ratios:
-            # What failed before it measured anything has no height; it stands at the upper edge.
-            where = points[-1] if points else (min(ratios), _EDGE)
+            # Failing is no score: it stands above the axes, over the rows that were last seen.
+            where = points[-1][0] if points else min(ratios)
             axis.plot(
-                *([each] for each in where), marker="X", markersize=8, color=VERMILION, linestyle="none",
-                transform=axis.transData if points else axis.get_xaxis_transform(), label=words["failed"],
-                zorder=3, clip_on=False,
+                [where], [_EDGE], marker="X", markersize=8, color=VERMILION, linestyle="none",
+                transform=axis.get_xaxis_transform(), label=words["failed"], zorder=3, clip_on=False,
             )  # fmt: skip
-            if not points:
-                ends.append((where[0], None, _candidate_label(row)))
+            ends.append((where, None, _candidate_label(row)))
 
     measured = [(stage["num_rows"], factor * score) for stage, score in _scored(strong["stages"])]
     if measured:

@@ -15,6 +15,7 @@ from dure.reporting.figures import (
     Figure,
     counted,
     duration,
+    memory,
     metric_change,
     metric_figure,
     metric_label,
@@ -58,6 +59,21 @@ def progressive_table(summary: Mapping[str, Any]) -> Group:
     return Group(*parts, Text(), *map(Text, _notes(summary, stages)))
 
 
+def verdict_lines(summary: Mapping[str, Any]) -> list[str]:
+    """Return why a progressive study ended early, its forecast beside what came, and what its best score is worth.
+
+    Args:
+        summary: As for :func:`progressive_table`.
+    """
+    metric, stages = _metric(summary), summary["stages"]
+    lines = [_STOPS[summary["stopped"]]] if summary["stopped"] else []
+    lines += _forecast_notes(metric, stages)
+    best = _best(stages, summary)
+    if best is not None and len(stages) > 1:
+        lines.append(_worth(best, metric, len(stages)))
+    return [f"{line[0].upper()}{line[1:]}." for line in lines]
+
+
 def _title(summary: Mapping[str, Any], stages: Sequence[Row], candidates: Sequence[Row]) -> str:
     parts = [counted(len(stages), "stage")] if stages else []
     if len(candidates) > 1:
@@ -83,7 +99,7 @@ def _stage_columns(stages: Sequence[Row], metric: Metric) -> list[Column]:
     columns += [
         column("batch", map(_batch, stages), rank=6),
         column("time", (duration(stage.get("seconds")) for stage in stages), rank=4),
-        column("peak MB", (_whole(stage.get("peak_memory_mb")) for stage in stages), rank=7),
+        column("peak memory", (memory(number(stage.get("peak_memory_mb"))) for stage in stages), rank=7),
     ]
     return columns
 

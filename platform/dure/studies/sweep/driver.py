@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import RenderableType
 
@@ -16,6 +16,7 @@ from dure.errors import UserError
 from dure.events import Notify
 from dure.files import read_json, write_text
 from dure.metrics.metric import recorded
+from dure.reporting.figures import shown_path
 from dure.runs.folder import RunFolder
 from dure.studies.kind import Session, TrialKind
 from dure.studies.study import stored_study
@@ -24,7 +25,9 @@ from dure.studies.sweep.report import sweep_table
 from dure.studies.sweep.results import SweepRecord, SweepResults, sweep_points
 
 if TYPE_CHECKING:
+    from dure.reporting.page import Section
     from dure.studies.sweep.strategy import Sweep
+    from dure.studies.viewing import View
 
 WINNER = "winner.yaml"
 RESULTS = "lr_sweep_results"
@@ -99,6 +102,33 @@ class SweepKind(TrialKind[SweepStudy, SweepResults]):
         """Return the points, best first."""
         return sweep_table(results.as_json())
 
+    @staticmethod
+    def next_commands(results: SweepResults) -> Sequence[str]:
+        """Return how the winner is trained."""
+        winner = results.winner
+        return () if winner is None else (f"dure train {shown_path(winner)}",)
+
+    @classmethod
+    def run_folders(cls, results: SweepResults, path: Path) -> Mapping[str, Path]:
+        """Return the folders of the trials, that of the best one first."""
+        from dure.studies.viewing import best_first, folders_of
+
+        return best_first(folders_of(results.experiments, results, path), results.best)
+
+    @classmethod
+    def facts(cls, results: SweepResults, path: Path) -> Mapping[str, Any]:
+        """Return the verdict, and what the tables have beside the record."""
+        from dure.studies.sweep.view import sweep_facts
+
+        return sweep_facts(results)
+
+    @classmethod
+    def view(cls, view: View[SweepResults]) -> Sequence[Section]:
+        """Return tables and pictures."""
+        from dure.studies.sweep.view import sweep_view
+
+        return sweep_view(view)
+
     def _base(self) -> Experiment:
         """Return what is tried, judged by the first metric."""
         from dure.family import load_family
@@ -139,7 +169,7 @@ def _written(
             [point.as_json() for point in points],
             title=results.study,
             metrics=[recorded(results.as_json(), name) for name in results.metrics],
-            parameters={key: _is_logarithmic(study.space, key) for key in study.space.ordered()},
+            parameters={key: is_logarithmic(study.space, key) for key in study.space.ordered()},
             verdict=results.as_json()["verdict"],
         )
         files["plot"] = str(picture)
@@ -233,11 +263,11 @@ def judged_ways(study: SweepStudy, experiment: Experiment) -> list[Experiment]:
 def _samples(experiment: Experiment) -> tuple[int, int]:
     """Return the training rows between two validations, and those of a whole trial."""
     from dure.family import load_family
-    from dure.family.corpus import read_split
+    from dure.family.corpus import read_splits
     from dure.training.arguments import steps_per_epoch, total_steps
 
     training, data = experiment.training, experiment.data
-    rows = len(read_split(load_family(experiment), "train", data.train).dataset)
+    rows = read_splits(load_family(experiment)).tables["train"].num_rows
     rows = max(1, round(min(rows, data.max_train_rows or rows) * data.train_ratio))
     steps = steps_per_epoch(experiment, rows) if training.eval_every == "epoch" else training.eval_every
     return steps * training.effective_batch_size, total_steps(
@@ -245,6 +275,7 @@ def _samples(experiment: Experiment) -> tuple[int, int]:
     ) * training.effective_batch_size
 
 
-def _is_logarithmic(space: SearchSpace, key: str) -> bool:
+def is_logarithmic(space: SearchSpace, key: str) -> bool:
+    """Return whether a parameter of a space is drawn on a logarithmic scale."""
     parameter = space.parameters[key]
     return isinstance(parameter, LogUniform) or (isinstance(parameter, Integer) and parameter.log)

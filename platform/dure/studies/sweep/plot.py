@@ -18,6 +18,8 @@ from dure.reporting.plots import BLUE, GREEN, GREY, PALE, PURPLE, VERMILION, gri
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from dure.reporting.inline import Drawing
+
 _MOST_COLUMNS = 4
 _LEAST_SHARE = 2.0
 """Percentage points that the axis of a share shows at least."""
@@ -55,7 +57,7 @@ Words = Mapping[str, str]
 
 
 def plot_sweep(
-    path: Path,
+    target: Path | Drawing,
     points: Sequence[Point],
     *,
     title: str,
@@ -63,17 +65,17 @@ def plot_sweep(
     parameters: Mapping[str, bool],
     verdict: Verdict,
 ) -> None:
-    """Write the picture as PNG: a column per parameter, a row per metric and one for the loss.
+    """Draw the picture: a column per parameter, a row per metric and one for the loss.
 
     Args:
-        path: File to write.
+        target: File to write as PNG, or the drawing of a page.
         points: From :func:`dure.studies.sweep.results.sweep_points`, as JSON.
         title: What stands above it, before what the verdict begins with.
         metrics: Metrics to draw.
         parameters: Dotted keys, and whether their scale is logarithmic; the first four are drawn.
         verdict: What the sweep measured, as JSON.
     """
-    words = _WORDS[language()]
+    words = _WORDS[language(target)]
     columns = dict(list(parameters.items())[:_MOST_COLUMNS])
     rows: list[Metric] = [
         *(metric for metric in metrics if metric.name != "eval_loss"),
@@ -81,7 +83,7 @@ def plot_sweep(
     ]
     width = max(6.5, 4.2 * len(columns))
     said = textwrap.fill(verdict["sentences"][0], round(width * _LETTERS_PER_INCH))
-    with picture(path, title=f"{title}\n{said}", width=width, height=2.9 * len(rows) + 0.4) as figure:
+    with picture(target, title=f"{title}\n{said}", width=width, height=2.9 * len(rows) + 0.4) as figure:
         axes = figure.subplots(len(rows), len(columns), squeeze=False, sharex="col")
         for row, metric in enumerate(rows):
             for column, (key, logarithmic) in enumerate(columns.items()):
@@ -126,10 +128,10 @@ def _draw_points(
     line = sorted((across(point), height) for point in done if (height := _height(point, metric)) is not None)
     if all(len(point["params"]) == 1 for point in points) and numeric and len(line) > 1:
         axis.plot(*zip(*line, strict=True), color=BLUE, linewidth=1, alpha=0.5, zorder=2)
-    # A diverged point has no height; it stands at the edge of the picture, above the rate that made it diverge.
+    # A diverged point has no score; it stands above the axes, over the rate that made it diverge.
     for place, point in enumerate(point for point in here if point["state"] == "diverged"):
         axis.plot(
-            [across(point)], [0.96], marker="X", markersize=8, color=VERMILION, linestyle="none",
+            [across(point)], [1.03], marker="X", markersize=8, color=VERMILION, linestyle="none",
             transform=axis.get_xaxis_transform(), label=words["diverged"] if place == 0 else "_", zorder=4,
             clip_on=False,
         )  # fmt: skip

@@ -64,7 +64,7 @@ def sweep_table(summary: Mapping[str, Any]) -> FittedTable:
         losses = [metric_figure("eval_loss", row["metrics"].get("eval_loss")) for row in rows]
         columns.append(Column(metric_label("eval_loss"), [Text(loss) for loss in losses], rank=6))
     if verdict is not None:
-        columns.append(Column("it is", [Text(_standing(row["name"], verdict)) for row in rows], 3, True))
+        columns.append(Column("it is", [Text(standing(row["name"], verdict)) for row in rows], 3, True))
     columns.append(Column("time", [Text(duration(row["seconds"])) for row in rows], rank=5))
     title = f"{summary['study']} · {counted(len(rows), 'point')} in {duration(summary['seconds'])}"
     return FittedTable(columns, title, _notes(summary), elsewhere="experiment_summary.txt")
@@ -96,7 +96,7 @@ def _marked(summary: Mapping[str, Any]) -> set[str]:
     return {name for name in (first, *summary["front"]) if name is not None}
 
 
-def _standing(name: str, verdict: Mapping[str, Any]) -> str:
+def standing(name: str, verdict: Mapping[str, Any]) -> str:
     """Return what the verdict says of a point, in a few words."""
     told = []
     if name == verdict["winner"]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from dure.metrics.intervals import Interval, share_interval
 from dure.metrics.metric import Direction, Metric, recorded
 from dure.studies.results import Record
 
@@ -34,7 +35,6 @@ LEVEL = 0.95
 
 Status = Literal["winner", "noise", "tie", "baseline", "no_step", "single", "nothing"]
 Rule = Literal["paired losses", "binomial", "unknown"]
-Interval = tuple[float, float]
 
 
 class Gap(Record):
@@ -171,20 +171,6 @@ def difference_of_shares(first: float, second: float, num_rows: int, level: floa
     ours, theirs = (num_rows * first + 1) / rows, (num_rows * second + 1) / rows
     half = float(norm.ppf((1 + level) / 2)) * math.sqrt((ours * (1 - ours) + theirs * (1 - theirs)) / rows)
     return ours - theirs - half, ours - theirs + half
-
-
-def share_interval(share: float, num_rows: int, level: float) -> Interval:
-    """Return the interval of a share (Wilson, 1927)."""
-    from scipy.stats import norm
-
-    z = float(norm.ppf((1 + level) / 2))
-    centre = (share + z * z / (2 * num_rows)) / (1 + z * z / num_rows)
-    half = (
-        z
-        / (1 + z * z / num_rows)
-        * math.sqrt(share * (1 - share) / num_rows + z * z / (4 * num_rows * num_rows))
-    )
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def mean_interval(values: Sequence[float], level: float) -> Interval:

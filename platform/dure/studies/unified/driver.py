@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,7 +14,8 @@ from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.events import Notify
-from dure.files import read_json, read_json_lines, write_json, write_text
+from dure.files import read_json, write_json, write_text
+from dure.reporting.curves import CURVES
 from dure.runs.epochs import epochs_of
 from dure.runs.folder import STUDY_FILE, UnifiedFolder
 from dure.runs.resuming import require_continuable
@@ -29,6 +30,8 @@ from dure.studies.unified.results import UnifiedResults
 
 if TYPE_CHECKING:
     from dure.preflight.before import Files
+    from dure.reporting.page import Section
+    from dure.studies.viewing import View
 
 
 BASE = "experiment.yaml"
@@ -36,7 +39,6 @@ RESULTS = "unified_results.json"
 SWEEP = "lr_sweep"
 SWEEP_RESULTS = "lr_sweep_results"
 RATE = "training.learning_rate"
-CURVES = "training_curves.png"
 CONTINUED = "continues_after.json"
 """Names the epoch that a folder's unfinished training went back to."""
 OOM = "oom_stats"
@@ -69,8 +71,8 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
         """Run the pipeline, or what is left of it."""
         from dure.epochs.needed_epochs import NeededEpochs, write_metadata
         from dure.family import load_family
+        from dure.reporting.curves import RunCurves, plot_run
         from dure.runtime.experiment import require_more_to_train, train
-        from dure.studies.unified.plot import plot_curves
 
         path, notify = session.path, session.follower.notified
         folder, (experiment,) = UnifiedFolder(path), self.shown()
@@ -104,7 +106,7 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
         )
         write_metadata(folder)
         _note_oom(folder, int(result.metrics.get("num_oom", 0)))
-        plot_curves(path / CURVES, read_json_lines(folder.metrics), title=experiment.name)
+        plot_run(path / CURVES, RunCurves.of(path, experiment.name))
         is_whole = self.study.crossover and result.state == "completed"
         results = UnifiedResults.model_validate(
             {
@@ -127,6 +129,25 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
     def table(results: UnifiedResults) -> RenderableType:
         """Return the main run, the sweet spots of its modules and the crossover."""
         return unified_table(results.as_json())
+
+    @classmethod
+    def run_folders(cls, results: UnifiedResults, path: Path) -> Mapping[str, Path]:
+        """Return the folder of the main run, which is the study's."""
+        return {results.result.name: path}
+
+    @classmethod
+    def facts(cls, results: UnifiedResults, path: Path) -> Mapping[str, Any]:
+        """Return the verdict, and what the tables have beside the record."""
+        from dure.studies.unified.view import unified_facts
+
+        return unified_facts(results, path)
+
+    @classmethod
+    def view(cls, view: View[UnifiedResults]) -> Sequence[Section]:
+        """Return tables and pictures."""
+        from dure.studies.unified.view import unified_view
+
+        return unified_view(view)
 
     def files(self, path: Path | None) -> Sequence[Files]:
         """Return the files of the main run, and those of a sweep that is not finished."""

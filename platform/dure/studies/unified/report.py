@@ -10,7 +10,7 @@ from rich.text import Text
 
 from dure.epochs.crossover_table import crossover_table
 from dure.epochs.sweet_spot_table import sweet_spot_table
-from dure.reporting.figures import duration, shown_path
+from dure.reporting.figures import duration, memory, shown_path
 from dure.reporting.summary import result_report
 
 
@@ -51,8 +51,8 @@ def _origin(sweep: Mapping[str, Any] | None, verdict: Mapping[str, Any] | None) 
 
 def _memory(metrics: Mapping[str, Any]) -> str:
     """Return in one line what a training took of the machine, which is what one on a few rows is for."""
-    parts = [f"{float(metrics.get('peak_memory_mb', 0)):,.0f} MiB at the most"]
-    parts.append(f"{float(metrics.get('unreleased_memory_mb', 0)):,.0f} MiB not given back")
+    parts = [f"{memory(float(metrics.get('peak_memory_mb', 0)))} at the most"]
+    parts.append(f"{memory(float(metrics.get('unreleased_memory_mb', 0)))} not given back")
     parts.append(f"{int(metrics.get('num_oom', 0))} times out of memory")
     parts.append(f"CPU {float(metrics.get('cpu_percent', 0)):.0f} %")
     return f"memory: {', '.join(parts)}"

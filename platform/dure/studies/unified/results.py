@@ -19,6 +19,10 @@ class RunRecord(Record):
     final_model_path: str | None
     seconds: float
     error: str | None
+    best_metric: str | None = None
+    """What chose the best checkpoint."""
+    definitions: Mapping[str, Mapping[str, str | None]] = {}
+    """Direction and unit of every metric of its family, by name."""
 
 
 class UnifiedResults(StudyResults):

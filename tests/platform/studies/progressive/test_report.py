@@ -26,12 +26,12 @@ def test_the_text_tells_every_stage_the_forecast_beside_the_truth_and_where_all_
     assert text_of(one_candidate()).splitlines() == [
         "transfer_bert · 4 stages in 5:12",
         "",
-        "stage   data   rows  accuracy %   gain  eval loss   batch  time  peak MB",
-        "────────────────────────────────────────────────────────────────────────",
-        "    1   10 %    260       61.00      –     0.6400  2 × 16  1:02    1,312",
-        "    2   20 %    520       70.00  +9.00     0.5500   4 × 8  2:04    1,824",
-        "    3   50 %  1,300       75.49  +5.49     0.4951   6 × 5  3:06    2,336",
-        "    4  100 %  2,600       77.91  +2.42     0.4709   8 × 4  4:08    2,848",
+        "stage   data   rows  accuracy %   gain  eval loss   batch  time  peak memory",
+        "────────────────────────────────────────────────────────────────────────────",
+        "    1   10 %    260       61.00      –     0.6400  2 × 16  1:02      1.28 GB",
+        "    2   20 %    520       70.00  +9.00     0.5500   4 × 8  2:04      1.78 GB",
+        "    3   50 %  1,300       75.49  +5.49     0.4951   6 × 5  3:06      2.28 GB",
+        "    4  100 %  2,600       77.91  +2.42     0.4709   8 × 4  4:08      2.78 GB",
         "",
         "forecast made at 50 % for 2,600 rows: accuracy 78.52 % (90 % interval 74.01 to 81.49); "
         "measured: accuracy 77.91 %, within it",
@@ -66,7 +66,7 @@ def test_a_narrow_terminal_gets_fewer_columns_but_whole_numbers():
     text = printed(several_candidates(), 50)
 
     assert "* 78.00" in text
-    assert "peak MB" not in text
+    assert "peak memory" not in text
     assert "more columns in a wider window and in" in text
     assert max(map(len, text.splitlines())) <= 50
 

@@ -13,7 +13,7 @@ from dure.files import read_json_lines
 from dure.runs.folder import RunFolder
 from dure.studies.adapter import run_study
 from dure.studies.batch.driver import BatchKind
-from dure.studies.batch.plan import BatchStudy, only
+from dure.studies.batch.plan import BatchStudy, only_of
 from dure.studies.batch.strategy import Batch
 
 
@@ -138,10 +138,10 @@ def test_a_trial_of_two_workers_reports_through_tune(tiny, cpu, tmp_path):
 
 def test_only_takes_numbers_and_names():
     names = ["a", "b", "c"]
-    assert only(names, "3,a") == ["a", "c"]
+    assert only_of(names, "3,a") == ["a", "c"]
     for wrong in ("0", "4", "x", ""):
         with pytest.raises(UserError, match="--only"):
-            only(names, wrong)
+            only_of(names, wrong)
 
 
 def test_two_experiments_of_one_name_are_refused(tiny, study):

@@ -1,0 +1,374 @@
+"""Comparing runs: their settings, their scores where these may be compared at all, and row by row."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, reduce
+from itertools import combinations
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dure.archive import verdict
+from dure.archive.comparison import (
+    Comparison,
+    ExampleRecord,
+    GroupRecord,
+    PairRecord,
+    SettingRecord,
+    Signature,
+)
+from dure.archive.left import LeftRun, completed_runs
+from dure.archive.row_scores import RowScores, read_rows, read_scores
+from dure.archive.settings import Setting, settings_of
+from dure.errors import UserError, nearest
+from dure.metrics.metric import Metric
+from dure.metrics.paired import PairedDifference, corrected, paired_difference
+from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE
+
+_EXAMPLES = 10
+_LONGEST_TEXT = 300
+_FINAL_WEIGHTS = "final_weights"
+"""The one word among the figures of a run that does not say how a metric was computed."""
+_MOST_IN_PAIRS = 12
+"""Settings up to which every two are compared row by row; of more, each with the best one."""
+
+
+@dataclass
+class Scored:
+    """A setting with what its runs left of the metric.
+
+    Attributes:
+        setting: The setting.
+        metric: What is compared, by its name without ``eval_``.
+        row_metric: What rows are scored by, once that is known of all; nothing where no rows can be compared.
+    """
+
+    setting: Setting
+    metric: Metric
+    row_metric: str = ""
+
+    @cached_property
+    def rows(self) -> dict[int, RowScores]:
+        """The test rows by seed; of seeds that left some."""
+        found = {
+            seed: read_scores([run.folder.predictions for run in runs])
+            for seed, runs in self.setting.by_seed.items()
+        }
+        return {seed: rows for seed, rows in found.items() if rows is not None}
+
+    @cached_property
+    def is_tested(self) -> bool:
+        """Whether its runs were all reported on test rows."""
+        return all(run.figure(f"test_{self.metric.name}") is not None for run in self.setting.runs)
+
+    @cached_property
+    def by_seed(self) -> dict[int, float]:
+        """Score of every seed; over folds that of all rows together where the metric is a mean over rows."""
+        scores = {}
+        for seed, runs in self.setting.by_seed.items():
+            rows = self.rows.get(seed)
+            if self.is_tested and len(runs) > 1 and rows is not None and self.metric.name in rows.scores:
+                scores[seed] = float(rows.scores[self.metric.name].mean())
+                continue
+            name = f"{'test' if self.is_tested else 'eval'}_{self.metric.name}"
+            figures = [figure for run in runs if (figure := run.figure(name)) is not None]
+            if len(figures) == len(runs):
+                scores[seed] = statistics.fmean(figures)
+        return scores
+
+    @property
+    def score(self) -> float | None:
+        """Mean over its seeds."""
+        return statistics.fmean(self.by_seed.values()) if self.by_seed else None
+
+    @cached_property
+    def signature(self) -> Signature:
+        """What its scores were measured on, and how."""
+        runs = self.setting.runs
+        how = _how(runs[0], self.metric)
+        if self.is_tested and len(self.rows) == len(self.setting.by_seed):
+            hashes = dict.fromkeys(rows.content_hash for rows in self.rows.values())
+            num_rows = max(len(rows.rows) for rows in self.rows.values())
+            return Signature(split="test", rows="+".join(hashes), num_rows=num_rows, how=how)
+        split: Literal["test", "dev"] = "test" if self.is_tested else "dev"
+        tables = dict.fromkeys(run.hashes.get(split, run.hashes.get("train", "")) for run in runs)
+        count = runs[0].figure("num_dev_rows") if split == "dev" else None
+        return Signature(
+            split=split, rows="+".join(tables), num_rows=None if count is None else int(count), how=how
+        )
+
+    @property
+    def baseline(self) -> float | None:
+        """Score of the trivial predictor on the validation rows."""
+        return _mean([run.figure(f"baseline_{self.metric.name}") for run in self.setting.runs])
+
+    @property
+    def beats_baseline(self) -> bool | None:
+        """Whether it is better than the trivial predictor on the validation rows."""
+        ours = _mean([run.figure(f"eval_{self.metric.name}") for run in self.setting.runs])
+        return None if ours is None or self.baseline is None else self.metric.better(ours, self.baseline)
+
+    def record(self) -> SettingRecord:
+        """Return it as a record."""
+        runs = self.setting.runs
+        memory = [figure for run in runs if (figure := run.figure("peak_memory_mb")) is not None]
+        scores = list(self.by_seed.values())
+        return SettingRecord(
+            name=self.setting.name,
+            runs=tuple(str(run.path) for run in runs),
+            seeds=tuple(self.setting.by_seed),
+            values=dict(self.setting.values),
+            score=self.score,
+            deviation=statistics.stdev(scores) if len(scores) > 1 else None,
+            by_seed=self.by_seed,
+            signature=self.signature,
+            baseline=self.baseline,
+            beats_baseline=self.beats_baseline,
+            seconds=statistics.fmean(run.result.seconds for run in runs),
+            peak_memory_mb=max(memory, default=None),
+        )
+
+
+def compare(named: Sequence[str | Path], *, metric: str | None = None) -> tuple[Comparison, list[Setting]]:
+    """Compare the completed runs in folders of runs and studies.
+
+    Args:
+        named: Folders, and patterns of folders.
+        metric: What they are compared by, with or without ``eval_`` or ``test_``; what chose the best checkpoints when
+            not given.
+
+    Returns:
+        The comparison, and the settings that its picture draws.
+
+    Raises:
+        UserError: There are no two settings to compare, or the metric is not known of them.
+    """
+    runs, notes = completed_runs(named)
+    settings = settings_of(runs)
+    if len(settings) < 2:
+        what = "one setting" if settings else "no run that completed"
+        raise UserError(
+            f"there is {what} in {', '.join(map(str, named))}",
+            expected="two runs, or studies, that differ in more than their seed",
+            hint="name a further run; dure runs shows them",
+        )
+    compared = _metric(runs, metric)
+    scored = [Scored(setting, compared) for setting in settings]
+    row_metric = _row_metric(scored, compared)
+    for each in scored:
+        each.row_metric = row_metric
+    by_rows = runs[0].metric(row_metric) if row_metric else None
+    by_rows = None if by_rows is None else replace(by_rows, name=row_metric)
+    groups = _groups(scored)
+    pairs = [pair for group in groups for pair in _pairs(group)]
+    records = [_group_record(group, pairs) for group in groups]
+    largest = max(groups, key=len)
+    comparison = Comparison(
+        metric=compared.name,
+        direction="max" if compared.higher_is_better else "min",
+        unit=compared.unit,
+        settings=tuple(each.record() for group in groups for each in group),
+        groups=tuple(records),
+        pairs=tuple(pairs),
+        examples=tuple(_examples(largest)),
+        sentences=(),
+        notes=(
+            *notes,
+            *verdict.notes_on([[each.record() for each in group] for group in groups], compared, by_rows),
+        ),
+    )
+    told = verdict.sentences(comparison, compared, by_rows)
+    return comparison.with_values(sentences=told), settings
+
+
+def _metric(runs: Sequence[LeftRun], asked: str | None) -> Metric:
+    """Return what is compared, by its bare name.
+
+    Raises:
+        UserError: No run has it, it has no direction, or it is not said and runs do not agree.
+    """
+    known = sorted(
+        {_bare(name) for run in runs for name in run.result.metrics if name.startswith(("eval_", "test_"))}
+    )
+    if asked is None:
+        chosen = dict.fromkeys(_bare(run.result.best_metric) for run in runs if run.result.best_metric)
+        if len(chosen) != 1:
+            said = (
+                f"runs were chosen by {', '.join(chosen)}" if chosen else "no run says what it was chosen by"
+            )
+            raise UserError(said, where="--metric", expected=f"one of {', '.join(known)}")
+        asked = next(iter(chosen))
+    name = _bare(asked)
+    if name not in known:
+        raise UserError(
+            f"no run has a score '{asked}'",
+            where="--metric",
+            expected=f"one of {', '.join(known)}",
+            hint=nearest(name, known),
+        )
+    defined = [metric for run in runs if (metric := run.metric(name)).direction is not None]
+    if not defined:
+        raise UserError(
+            f"no run says which way '{name}' is better",
+            where="--metric",
+            expected="a metric with a direction, of runs of this version of dure",
+            hint="--metric loss",
+        )
+    return replace(defined[0], name=name)
+
+
+def _bare(name: str) -> str:
+    return name.removeprefix("eval_").removeprefix("test_")
+
+
+def _row_metric(scored: Sequence[Scored], metric: Metric) -> str:
+    """Return what rows are compared by: the metric where it is a mean over rows, else the first that is, or nothing."""
+    tables = [set(rows.scores) for each in scored for rows in each.rows.values()]
+    if not tables:
+        return ""
+    shared = [
+        name
+        for name in next(iter(scored_rows.scores for each in scored for scored_rows in each.rows.values()))
+        if all(name in table for table in tables)
+    ]
+    return metric.name if metric.name in shared else next(iter(shared), "")
+
+
+def _how(run: LeftRun, metric: Metric) -> dict[str, str]:
+    """Return how a metric was computed: a note called after some of the metrics, as ``rouge_tokenizer``, is of these."""
+    names = [_bare(name) for name in run.result.definitions]
+    found = {}
+    for key, value in run.result.metrics.items():
+        if isinstance(value, str) and key != _FINAL_WEIGHTS:
+            word = key.partition("_")[0]
+            is_of_some = any(name.startswith(word) for name in names)
+            if not is_of_some or metric.name.startswith(word):
+                found[key] = value
+    return found
+
+
+def _groups(scored: Sequence[Scored]) -> list[list[Scored]]:
+    found: dict[str, list[Scored]] = {}
+    for each in scored:
+        found.setdefault(each.signature.model_dump_json(), []).append(each)
+    return [sorted(group, key=lambda each: each.metric.cost(each.score)) for group in found.values()]
+
+
+def _pairs(group: Sequence[Scored]) -> list[PairRecord]:
+    """Compare the settings of a group row by row, best first; those whose rows can be paired."""
+    able = [each for each in group if each.row_metric and len(each.rows) == len(each.setting.by_seed)]
+    if len(able) <= _MOST_IN_PAIRS:
+        two = list(combinations(able, 2))
+    else:
+        two = [(able[0], other) for other in able[1:]]
+    in_all = len(able) * (len(able) - 1) // 2
+    found = [(a, b, difference) for a, b in two if (difference := _difference(a, b)) is not None]
+    together = corrected([difference for _, _, difference in found], num_comparisons=max(in_all, len(found)))
+    return [_pair_record(a, b, each) for (a, b, _), each in zip(found, together, strict=True)]
+
+
+def _difference(a: Scored, b: Scored) -> PairedDifference | None:
+    """Compare two settings on the rows that all seeds of both scored, seed by seed; None where there is no such row."""
+    shared = sorted(a.rows.keys() & b.rows.keys())
+    seeds = [(seed, seed) for seed in shared] or list(zip(sorted(a.rows), sorted(b.rows), strict=False))
+    tables = [(a.rows[one], b.rows[other]) for one, other in seeds]
+    rows = reduce(np.intersect1d, (table.rows for pair in tables for table in pair))
+    first, second = (np.stack([pair[side].of(a.row_metric, rows) for pair in tables]) for side in (0, 1))
+    are_known = np.isfinite(first).all(axis=0) & np.isfinite(second).all(axis=0)
+    if not are_known.any():
+        return None
+    metric = a.setting.runs[0].metric(a.row_metric)
+    return paired_difference(first[:, are_known], second[:, are_known], metric=metric)
+
+
+def _pair_record(a: Scored, b: Scored, found: PairedDifference) -> PairRecord:
+    return PairRecord(
+        a=a.setting.name,
+        b=b.setting.name,
+        metric=a.row_metric,
+        unit=a.setting.runs[0].metric(a.row_metric).unit,
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        level=found.level,
+        p_value=1.0 if found.p_value is None else found.p_value,
+        p_holm=1.0 if found.p_holm is None else found.p_holm,
+        num_rows=found.num_rows,
+        num_seeds=found.num_seeds,
+        wins=found.wins,
+        ties=found.ties,
+        losses=found.losses,
+        verdict=found.verdict,
+    )
+
+
+def _group_record(group: Sequence[Scored], pairs: Sequence[PairRecord]) -> GroupRecord:
+    first = group[0]
+    has_best = first.score is not None and first.beats_baseline is not False
+    best = first.setting.name if has_best else None
+    alike = {
+        pair.b if pair.a == best else pair.a
+        for pair in pairs
+        if best in (pair.a, pair.b) and pair.verdict in ("tie", "equal")
+    }
+    names = tuple(each.setting.name for each in group)
+    return GroupRecord(settings=names, best=best, ties=tuple(name for name in names if name in alike))
+
+
+def _examples(group: Sequence[Scored]) -> list[ExampleRecord]:
+    """Return the rows on which the settings differ most, as far as the settings scored the same ones."""
+    able = [each for each in group if each.row_metric and each.rows]
+    if len(able) < 2:
+        return []
+    rows = reduce(np.intersect1d, (table.rows for each in able for table in each.rows.values()))
+    means = np.stack([_mean_rows(each, rows) for each in able])
+    spread = np.nan_to_num(means.max(axis=0) - means.min(axis=0), nan=-1.0)
+    chosen = [place for place in np.argsort(-spread, kind="stable")[:_EXAMPLES].tolist() if spread[place] > 0]
+    wanted = {int(rows[place]) for place in chosen}
+    texts = {
+        each.setting.name: read_rows(
+            [run.folder.predictions for run in next(iter(each.setting.by_seed.values()))], wanted
+        )
+        for each in able
+    }
+    first = texts[able[0].setting.name]
+    return [
+        ExampleRecord(
+            row=int(rows[place]),
+            columns={
+                name: _cut(cell)
+                for name, cell in first[int(rows[place])].items()
+                if name != ROW and not name.startswith((PREDICTED, PROBABILITY, SCORE))
+            },
+            scores={each.setting.name: float(means[number, place]) for number, each in enumerate(able)},
+            predictions={name: _predicted(table[int(rows[place])]) for name, table in texts.items()},
+        )
+        for place in chosen
+    ]
+
+
+def _mean_rows(scored: Scored, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    means: NDArray[np.float64] = np.mean(
+        [table.of(scored.row_metric, rows) for table in scored.rows.values()], axis=0
+    )
+    return means
+
+
+def _predicted(row: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name.removeprefix(PREDICTED): _cut(cell) for name, cell in row.items() if name.startswith(PREDICTED)
+    }
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 1]}…"
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known and len(known) == len(values) else None

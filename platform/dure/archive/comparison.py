@@ -1,0 +1,119 @@
+"""What a comparison of runs came to, as a typed record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from dure.metrics.metric import Unit
+from dure.metrics.paired import Verdict
+from dure.studies.results import Record
+
+Value = bool | int | float | str | list[object] | dict[str, object] | None
+
+
+class Signature(Record):
+    """What a score was measured on, and how: scores are ranked together only where all of it is equal."""
+
+    split: Literal["test", "dev"]
+    """``dev`` where a run was reported on no test rows: the rows that chose its checkpoint, which flatter it."""
+    rows: str
+    """Hash of the rows: of those of the table that were scored, or of the whole table where only that is known."""
+    num_rows: int | None
+    """How many, where the runs say it."""
+    how: Mapping[str, str]
+    """How the metric was computed, such as ROUGE's tokeniser and its version."""
+
+
+class SettingRecord(Record):
+    """Runs that differ only in seed, or in the fold that they held out."""
+
+    name: str
+    runs: tuple[str, ...]
+    """Their folders."""
+    seeds: tuple[int, ...]
+    values: Mapping[str, Value]
+    """The settings in which the compared ones differ."""
+    score: float | None
+    """Mean over seeds; None where the metric was not measured."""
+    deviation: float | None
+    """Sample standard deviation over seeds; None of one seed."""
+    by_seed: Mapping[int, float]
+    signature: Signature
+    baseline: float | None
+    """Score of the trivial predictor on the validation rows."""
+    beats_baseline: bool | None
+    """Whether it is better than that on the validation rows; None where one of the two is not known."""
+    seconds: float
+    """Mean wall time of a run."""
+    peak_memory_mb: float | None
+    """Largest of its runs."""
+
+
+class PairRecord(Record):
+    """Two settings on the same test rows."""
+
+    a: str
+    b: str
+    metric: str
+    """What rows were scored by: the metric, or another where that is no mean over rows."""
+    unit: Unit
+    value: float
+    """By how much a is better than b."""
+    low: float
+    high: float
+    level: float
+    p_value: float
+    p_holm: float
+    """Corrected for the number of pairs."""
+    num_rows: int
+    num_seeds: int
+    wins: int
+    """Rows on which a is better."""
+    ties: int
+    losses: int
+    verdict: Verdict
+    """Of a."""
+
+
+class ExampleRecord(Record):
+    """A row on which settings differ much; long texts are cut."""
+
+    row: int
+    """Its number in the table, from 0."""
+    columns: Mapping[str, str]
+    """What stands in the table: ids, inputs and targets."""
+    scores: Mapping[str, float]
+    """Setting → its score of the row, a mean over seeds."""
+    predictions: Mapping[str, Mapping[str, str]]
+    """Setting → what its first seed predicted, by column."""
+
+
+class GroupRecord(Record):
+    """Settings whose scores may be ranked together."""
+
+    settings: tuple[str, ...]
+    """Best first; those without a score last."""
+    best: str | None
+    """The one with the best score; None where there is no score, or it is no better than the trivial predictor."""
+    ties: tuple[str, ...]
+    """Those that are not told apart from the best."""
+
+
+class Comparison(Record):
+    """Runs compared; ``comparison.json``."""
+
+    about: ClassVar[str] = "record of a comparison"
+
+    metric: str
+    """Name without ``eval_`` or ``test_``."""
+    direction: Literal["min", "max"]
+    unit: Unit
+    settings: tuple[SettingRecord, ...]
+    groups: tuple[GroupRecord, ...]
+    pairs: tuple[PairRecord, ...]
+    examples: tuple[ExampleRecord, ...]
+    sentences: tuple[str, ...]
+    """The verdict in plain English."""
+    notes: tuple[str, ...]
+    """What is to be known: runs that were left out, and why scores are not ranked together."""

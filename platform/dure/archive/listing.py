@@ -1,0 +1,216 @@
+"""What lies in the outputs: runs and studies, each with how it stands, its best score and what it takes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
+
+from dure.errors import UserError, nearest
+from dure.files import parse_json
+from dure.metrics.metric import Metric, recorded
+from dure.runs.budget import bytes_in, runs_in
+from dure.runs.folder import EVENTS_FILE, STUDY_FILE, RunFolder
+from dure.runs.lock import is_held
+from dure.studies.results import Record
+
+SortKey = Literal["date", "name", "state", "score", "seconds", "size"]
+State = Literal["running", "completed", "stopped", "diverged", "failed", "interrupted"]
+
+_RUN = "experiment.yaml"
+_KIND = re.compile(r"^kind:\s*(\w+)", re.MULTILINE)
+_ENDED = b'"study_finished"'
+
+
+class Listed(Record):
+    """A run or a study in the outputs."""
+
+    name: str
+    kind: str
+    """``run``, or the kind of the study."""
+    state: State
+    """``interrupted`` where nobody works and it has not ended."""
+    date: str
+    """When it was begun, or continued, in local time."""
+    num_runs: int
+    metric: str | None
+    """What chose the best checkpoints."""
+    unit: Literal["share", "percent", "number", "count"]
+    score: float | None
+    """The best of its completed runs."""
+    direction: Literal["min", "max"] | None
+    seconds: float
+    """Wall time of its runs together."""
+    num_bytes: int
+    path: str
+
+
+class Listing(Record):
+    """What lies in some folders."""
+
+    about: ClassVar[str] = "list of runs and studies"
+
+    entries: tuple[Listed, ...]
+
+
+def listing(folders: Sequence[Path], *, state: str | None = None, sort: str = "date") -> Listing:
+    """List the runs and studies in folders; of a folder that is a study itself, its runs.
+
+    Args:
+        folders: Where to look, at any depth.
+        state: Only those in this state.
+        sort: By ``date`` (the newest first), ``name``, ``state``, ``score`` (the best first, metric by metric),
+            ``seconds`` or ``size`` (the largest first).
+
+    Raises:
+        UserError: A folder is not there, or there is no such state or order.
+    """
+    for value, kind, option in ((state, State, "--state"), (sort, SortKey, "--sort")):
+        if value is not None and value not in get_args(kind):
+            names = get_args(kind)
+            raise UserError(
+                f"there is no '{value}'",
+                where=option,
+                expected=", ".join(names),
+                hint=nearest(value, list(names)),
+            )
+    paths = dict.fromkeys(path for folder in folders for path in entries_in(folder))
+    found = [listed(path) for path in paths]
+    kept = [each for each in found if state in (None, each.state)]
+    return Listing(entries=tuple(sorted(kept, key=lambda each: _order(each, sort))))
+
+
+def entries_in(folder: Path) -> Iterator[Path]:
+    """Give the folders of the runs and studies in a folder, or those of the runs of a study.
+
+    Raises:
+        UserError: There is no such folder.
+    """
+    if not folder.is_dir():
+        raise UserError(
+            "there is no such folder", where=str(folder), expected="a folder of outputs, a study or a run"
+        )
+    if (folder / STUDY_FILE).is_file():
+        yield from (run.path for run in runs_in(folder) if _is_run(run))
+        return
+    for place, names, files in os.walk(folder):
+        if STUDY_FILE in files or (_RUN in files and _is_run(RunFolder(Path(place)))):
+            yield Path(place)
+            names.clear()
+        names[:] = sorted(name for name in names if not name.startswith("."))
+
+
+def listed(path: Path) -> Listed:
+    """Return how the run or study of a folder stands."""
+    is_study = (path / STUDY_FILE).is_file()
+    runs = [run for run in runs_in(path) if _is_run(run)]
+    results = [_result(run) for run in runs]
+    metric, score = _best(results)
+    record = path / (STUDY_FILE if is_study else _RUN)
+    begun = record.stat().st_mtime
+    single = results[0] if results else {}
+    return Listed(
+        name=path.name if is_study or not single.get("name") else str(single["name"]),
+        kind=_kind(record) if is_study else "run",
+        state=_state(path, is_study, single),
+        date=datetime.fromtimestamp(begun).isoformat(sep=" ", timespec="minutes"),
+        num_runs=len(runs),
+        metric=None if metric is None else metric.name,
+        unit="number" if metric is None else metric.unit,
+        score=score,
+        direction=None if metric is None else metric.direction,
+        seconds=math.fsum(_number(result.get("seconds")) or 0.0 for result in results),
+        num_bytes=bytes_in(path),
+        path=str(path),
+    )
+
+
+def _is_run(run: RunFolder) -> bool:
+    """Return whether a run was begun there; a study keeps experiments in folders around its runs."""
+    return run.environment.is_file() or (
+        run.result.is_file() and not any(run.path.glob("*/environment.json"))
+    )
+
+
+def _result(run: RunFolder) -> Mapping[str, Any]:
+    """Return what ``result.json`` holds; nothing where there is none, or where it cannot be read."""
+    try:
+        found = parse_json(run.result.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _best(results: Sequence[Mapping[str, Any]]) -> tuple[Metric | None, float | None]:
+    """Return the best score of completed runs, by what chose the checkpoints of the first of them."""
+    completed = [
+        result for result in results if result.get("state") == "completed" and result.get("best_metric")
+    ]
+    if not completed:
+        return None, None
+    metric = recorded({"definitions": completed[0].get("definitions")}, str(completed[0]["best_metric"]))
+    if metric.direction is None:
+        return None, None
+    scores = {
+        place: _number(result.get("metrics", {}).get(metric.name))
+        for place, result in enumerate(completed)
+        if result["best_metric"] == metric.name
+    }
+    best = metric.best(scores)
+    return metric, None if best is None else scores[best]
+
+
+def _state(path: Path, is_study: bool, result: Mapping[str, Any]) -> State:
+    if is_held(path) or any(is_held(parent) for parent in path.parents[:2]):
+        return "running"
+    said = _end_of_study(path) if is_study else result.get("state")
+    known: tuple[State, ...] = get_args(State)
+    return next((state for state in known if state == said), "interrupted")
+
+
+def _end_of_study(path: Path) -> str | None:
+    """Return how the last session of a study ended, by its stream; None while it has not."""
+    try:
+        stream = (path / EVENTS_FILE).read_bytes()
+    except OSError:
+        return None
+    place = stream.rfind(_ENDED)
+    if place < 0 or b'"study_started"' in stream[place:]:
+        return None
+    line = stream[stream.rfind(b"\n", 0, place) + 1 :].partition(b"\n")[0]
+    try:
+        return str(json.loads(line)["state"])
+    except (ValueError, KeyError):
+        return None
+
+
+def _kind(record: Path) -> str:
+    found = _KIND.search(record.read_text(encoding="utf-8", errors="replace"))
+    return "study" if found is None else found[1]
+
+
+def _number(value: object) -> float | None:
+    is_number = isinstance(value, int | float) and math.isfinite(value)
+    return float(value) if is_number else None  # type: ignore[arg-type]
+
+
+def _order(each: Listed, sort: str) -> tuple[Any, ...]:
+    match sort:
+        case "name":
+            return (each.name, each.path)
+        case "state":
+            return (get_args(State).index(each.state), each.path)
+        case "seconds":
+            return (-each.seconds, each.path)
+        case "size":
+            return (-each.num_bytes, each.path)
+        case "score":
+            if each.metric is None or each.score is None:
+                return ("\uffff", math.inf, each.path)
+            return (each.metric, Metric(each.metric, each.direction).cost(each.score), each.path)
+    return (-datetime.fromisoformat(each.date).timestamp(), each.path)

@@ -1,0 +1,113 @@
+"""What runs predicted for their test rows, and what each row adds to their metrics; ``predictions.csv`` of a run."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dure.errors import UserError
+from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE
+
+Number = TypeVar("Number", int, float)
+_LONGEST_CELL = 2**31 - 1
+_OTHERS = (PREDICTED, PROBABILITY, SCORE)
+
+
+@dataclass(frozen=True)
+class RowScores:
+    """The test rows of a run, or of the folds of several runs together, ascending by their number.
+
+    Attributes:
+        rows: Number of every row in its table.
+        contents: A hash of what stands in every row.
+        scores: Metric → what every row adds to it; NaN where that is not finite.
+    """
+
+    rows: NDArray[np.int64]
+    contents: tuple[bytes, ...]
+    scores: Mapping[str, NDArray[np.float64]]
+
+    @property
+    def content_hash(self) -> str:
+        """A SHA-256 over the numbers and the contents of all rows."""
+        digest = hashlib.sha256(self.rows.tobytes())
+        for content in self.contents:
+            digest.update(content)
+        return digest.hexdigest()
+
+    def of(self, metric: str, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the scores of some of its rows."""
+        return self.scores[metric][np.searchsorted(self.rows, rows)]
+
+
+def read_scores(files: Sequence[Path]) -> RowScores | None:
+    """Read the rows of the runs of one seed; None when one of them left none.
+
+    Raises:
+        UserError: A file is not what dure writes, or a row is in two of them.
+    """
+    if not files or not all(file.is_file() for file in files):
+        return None
+    numbers: list[int] = []
+    contents: list[bytes] = []
+    columns: dict[str, list[float]] = {}
+    for file in files:
+        for row in _rows(file):
+            numbers.append(_number(row[ROW], int, file))
+            cells = [cell for name, cell in row.items() if name != ROW and not name.startswith(_OTHERS)]
+            contents.append(hashlib.blake2b(repr(cells).encode("utf-8", "replace"), digest_size=16).digest())
+            for name, cell in row.items():
+                if name.startswith(SCORE):
+                    score = _number(cell, float, file) if cell else float("nan")
+                    columns.setdefault(name.removeprefix(SCORE), []).append(score)
+    order = np.argsort(numbers, kind="stable")
+    rows = np.asarray(numbers, dtype=np.int64)[order]
+    if (np.diff(rows) == 0).any():
+        raise UserError("a row is held out by two folds", where=str(files[0].parent.parent))
+    return RowScores(
+        rows,
+        tuple(contents[place] for place in order),
+        {
+            name: np.asarray(scores, dtype=np.float64)[order]
+            for name, scores in columns.items()
+            if len(scores) == len(rows)
+        },
+    )
+
+
+def read_rows(files: Iterable[Path], wanted: set[int]) -> dict[int, dict[str, str]]:
+    """Return some of the rows as they stand in the files, by their number: column → cell."""
+    return {int(row[ROW]): row for file in files for row in _rows(file) if int(row[ROW]) in wanted}
+
+
+def _rows(file: Path) -> Iterator[dict[str, str]]:
+    csv.field_size_limit(_LONGEST_CELL)
+    with file.open(encoding="utf-8", newline="") as stream:
+        lines = csv.reader(stream)
+        header = next(lines, [])
+        for number, cells in enumerate(lines, start=1):
+            if len(cells) != len(header) or ROW not in header:
+                raise _broken(file, f"row {number} has {len(cells)} cells for {len(header)} columns")
+            yield dict(zip(header, cells, strict=True))
+
+
+def _number(cell: str, kind: Callable[[str], Number], file: Path) -> Number:
+    try:
+        return kind(cell)
+    except ValueError:
+        raise _broken(file, f"{cell!r} is no number") from None
+
+
+def _broken(file: Path, problem: str) -> UserError:
+    return UserError(
+        f"these are no predictions of a run: {problem}",
+        where=str(file),
+        hint="remove it, and the run is compared by its scores alone",
+    )

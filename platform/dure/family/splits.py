@@ -1,0 +1,120 @@
+"""The tables of an experiment by split: read each, or cut from the training table."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dure.config.data import SAMPLE, DataConfig, Source
+from dure.config.ratios import as_number
+from dure.data.folds import cut_parts
+from dure.data.ratios import joined_classes
+from dure.data.tables import Table
+from dure.family.contract import Family
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The tables of an experiment, none of whose parts of the training table share a text.
+
+    Attributes:
+        tables: Split to its table; ``train`` is what is left of the training table.
+        whole: The training table before parts of it were held out.
+        rows: Split to the numbers of its rows in ``whole``, of those that are cut from it; empty when none is.
+        data: What the experiment says of its rows.
+        class_roles: Roles of the table that are classes.
+    """
+
+    tables: Mapping[str, Table]
+    whole: Table
+    rows: Mapping[str, NDArray[np.int64]]
+    data: DataConfig
+    class_roles: tuple[str, ...]
+
+    def surveyed(self) -> dict[str, Table]:
+        """Return the tables that a family surveys: the training table whole, so that a split hides no class."""
+        own = {split: table for split, table in self.tables.items() if split not in self.rows}
+        return {**own, "train": self.whole}
+
+    @cached_property
+    def record(self) -> dict[str, Any] | None:
+        """What says how the training table was cut, with a hash of it; None when it was not."""
+        if not self.rows:
+            return None
+        digest = hashlib.sha256()
+        for split in sorted(self.rows):
+            digest.update(f"{split}:{','.join(map(str, self.rows[split].tolist()))};".encode())
+        parts = {split: as_number(part) for split, part in self.data.parts.items()}
+        sizes = {split: len(rows) for split, rows in self.rows.items()}
+        table = self.whole.content_hash()
+        return {
+            "table": table,
+            "parts": parts,
+            "seed": self.data.split_seed,
+            "rows": sizes,
+            "hash": digest.hexdigest(),
+        }
+
+    def messages(self) -> list[str]:
+        """Return what the user should know about the cut, a line each."""
+        if not self.rows:
+            return []
+        purpose = {"dev": "select the best checkpoint", "test": "are reported on"}
+        parts = "".join(
+            f"{len(self.rows[split]):,} {purpose[split]} (data.{split}={100 * float(part):g}%), "
+            for split, part in self.data.parts.items()
+        )
+        lines = [
+            f"{self.whole.source}: {parts}{len(self.rows['train']):,} train; drawn by seed {self.data.split_seed}, classes "
+            "alike, no text on two sides"
+        ]
+        classes = joined_classes(self.whole.dataset, self.class_roles)
+        if classes is not None:
+            lacking = len(np.setdiff1d(classes, classes[self.rows["train"]]))
+            if lacking:
+                lines.append(
+                    f"{self.whole.source}: {lacking:,} of {len(np.unique(classes)):,} classes have too few different texts "
+                    "to be among the rows that train"
+                )
+        return lines
+
+
+def cut(family: Family, tables: Mapping[str, Table]) -> Splits:
+    """Hold the parts of the training table out that ``data.dev`` and ``data.test`` ask for.
+
+    Args:
+        family: Says what the columns are.
+        tables: The tables that were read, by split; ``train`` among them.
+
+    Raises:
+        UserError: The training table has too few different texts.
+    """
+    data, whole = family.experiment.data, tables["train"]
+    present = whole.dataset.column_names
+    classes = tuple(role.name for role in family.roles if role.is_class and role.name in present)
+    rows = cut_parts(whole, family.roles, data.parts, data.split_seed) if data.parts else {}
+    parts = {split: whole.select(numbers) for split, numbers in rows.items()}
+    return Splits({**tables, **parts}, whole, rows, data, classes)
+
+
+def sources_of(family: Family) -> dict[str, Source]:
+    """Return what is read for an experiment, by split: not the parts that are cut from the training table."""
+    data = family.experiment.data
+    if data.fold is not None:
+        return {"train": data.train}
+    given = {"train": data.train, "dev": data.dev, "test": test_source(family)}
+    return {
+        split: source for split, source in given.items() if source is not None and split not in data.parts
+    }
+
+
+def test_source(family: Family) -> Source | None:
+    """Return the test table; the embedded corpus brings its own."""
+    data = family.experiment.data
+    return SAMPLE if data.test is None and data.train == SAMPLE else data.test

@@ -1,0 +1,109 @@
+"""Metrics of the ``evaluate`` library, by the folder of their script or by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dure.errors import UserError
+from dure.metrics.metric import Metric
+
+_MAIN = ("score", "value")
+"""Keys by which metrics call their one figure when it does not bear their own name."""
+
+
+class LibraryMetrics:
+    """Some metrics of the library, loaded once; their scripts are code of whoever wrote them.
+
+    Args:
+        names: Folder or name of each.
+        where: Option or key that names them, for errors.
+
+    Raises:
+        UserError: One is no metric, or has to come from a hub that does not answer.
+    """
+
+    def __init__(self, names: Sequence[str], where: str) -> None:
+        self._where = where
+        self._loaded = {_stem(name): _load(name, where) for name in names}
+
+    def declared(self) -> tuple[Metric, ...]:
+        """Return the main figure of each as validation names it; which way it is better is not known."""
+        return tuple(Metric(f"eval_{stem}", None) for stem in self._loaded)
+
+    def scores(
+        self, predictions: Sequence[str], references: Sequence[Sequence[str]], classes: Sequence[str] = ()
+    ) -> dict[str, float]:
+        """Return the figures of all: the main one by the metric's name, others as ``name_figure``.
+
+        Args:
+            predictions: One text or class for every row.
+            references: What is true of every row: one, or of texts several.
+            classes: Names of the classes; metrics that want numbers get their places.
+
+        Raises:
+            UserError: A metric cannot score these.
+        """
+        found: dict[str, float] = {}
+        for stem, metric in self._loaded.items():
+            given: Sequence[Any] = predictions
+            single = all(len(each) == 1 for each in references)
+            true: Sequence[Any] = [each[0] for each in references] if single else [*map(list, references)]
+            if classes and _wants_numbers(metric):
+                places = {name: place for place, name in enumerate(classes)}
+                given, true = [places[each] for each in given], [places[each] for each in true]
+            try:
+                figures = metric.compute(predictions=given, references=true)
+            except Exception as error:  # the script of a metric may raise anything
+                raise UserError(
+                    f"the metric '{stem}' cannot score these ({type(error).__name__}: "
+                    f"{' '.join(str(error).split())[:160]})",
+                    where=self._where,
+                    expected="a metric of such predictions with its default arguments",
+                ) from error
+            found |= _figures(stem, figures)
+        return found
+
+
+def _load(name: str, where: str) -> Any:
+    import evaluate
+
+    folder = Path(name).expanduser()
+    try:
+        return evaluate.load(str(folder) if folder.exists() else name)
+    except Exception as error:  # whatever a script, a missing package of it or the hub raises
+        said = " ".join(str(error).split())[:160]
+        if folder.exists():
+            raise UserError(
+                f"this is no metric of the evaluate library ({type(error).__name__}: {said})",
+                where=f"{where} {name}",
+                expected="a folder with a script of its own name, such as exact_match/exact_match.py",
+            ) from error
+        raise UserError(
+            f"the metric '{name}' is not on this machine, and the hub does not give it ({type(error).__name__})",
+            where=where,
+            expected="the folder of its script, or a name that this machine has loaded before",
+            hint=f"git clone https://huggingface.co/spaces/evaluate-metric/{_stem(name)}, and name that folder",
+        ) from error
+
+
+def _stem(name: str) -> str:
+    return Path(name).stem
+
+
+def _wants_numbers(metric: Any) -> bool:
+    features = metric.features[0] if isinstance(metric.features, list) else metric.features
+    dtype = str(getattr(features.get("predictions"), "dtype", ""))
+    return dtype.startswith(("int", "uint", "float"))
+
+
+def _figures(stem: str, figures: Any) -> dict[str, float]:
+    """Return the numbers among what a metric gives."""
+    numbers = {
+        key: float(value)
+        for key, value in dict(figures or {}).items()
+        if hasattr(value, "__float__") and not isinstance(value, str)
+    }
+    main = next((key for key in (stem, *_MAIN) if key in numbers), next(iter(numbers), None))
+    return {stem if key == main else f"{stem}_{key}": value for key, value in numbers.items()}

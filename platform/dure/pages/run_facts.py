@@ -1,0 +1,237 @@
+"""What the page of a run says that stands in none of its records as it is; recomputed when the page is verified."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dure.config.tree import plain, read_yaml
+from dure.events import Notice, RunStart
+from dure.events.stream import read_events
+from dure.files import hash_of, read_json
+from dure.metrics.intervals import share_interval
+from dure.metrics.metric import Metric, recorded
+from dure.reporting.figures import (
+    BASELINE,
+    UNTRAINED,
+    Figure,
+    counted,
+    duration,
+    metric_change,
+    metric_figure,
+    metric_phrase,
+    number,
+    one_line,
+)
+from dure.runs.folder import PREDICTED, RunFolder
+from dure.runs.manifest import MANIFEST
+from dure.runs.restarts import Restarts
+
+LEVEL = 0.95
+_MOST_EXAMPLES = 10
+_MOST_NOTICES = 200
+_RECORDS = ("experiment.yaml", "environment.json", "metrics.jsonl", "result.json", "predictions.csv")
+
+
+def run_facts(path: Path) -> dict[str, Any]:
+    """Return what the page of one run is made of, beside its records.
+
+    Args:
+        path: Folder of the run.
+
+    Raises:
+        UserError: A record is broken.
+    """
+    folder = RunFolder(path)
+    result = folder.read_result()
+    experiment = experiment_of(path)
+    metric = best_metric(path)
+    figures = {} if result is None else result.metrics
+    state = "not finished" if result is None else result.state
+    seconds = None if result is None else result.seconds
+    name = experiment.get("experiment", {}).get("name", path.name)
+    error = None if result is None else result.error
+    return {
+        "name": name,
+        "state": state,
+        "metric": metric.name,
+        "sentences": [
+            f"{name}: {state} in {duration(seconds)}."
+            if not error
+            else f"{name}: {state}. {one_line(error)}",
+            *run_sentences(metric, figures),
+        ],
+        "gains": gains_of(figures),
+        "command": _command(path),
+        **facts_of_runs(path, {name: path}),
+    }
+
+
+def run_sentences(metric: Metric, figures: Mapping[str, Figure]) -> list[str]:
+    """Return what the figures of a run are worth: against the trivial baseline, on how many rows, on test rows.
+
+    Args:
+        metric: What its best checkpoint was chosen by.
+        figures: What ``result.json`` has as ``metrics``.
+    """
+    score = number(figures.get(metric.name))
+    if score is None:
+        return [f"It has no {metric_phrase(metric, None).partition(' –')[0]}: nothing was validated."]
+    rows = int(number(figures.get("num_dev_rows")) or 0)
+    told = [
+        f"{metric_phrase(metric, score)} on {counted(rows, 'validation row')}, which chose the checkpoint."
+    ]
+    if metric.unit == "share" and 0 <= score <= 1 and rows:
+        low, high = (metric_figure(metric, end) for end in share_interval(score, rows, LEVEL))
+        told[0] = f"{told[0][:-1]}; so many rows leave {100 * LEVEL:g} % between {low} and {high}."
+    baseline = number(figures.get(metric.name.replace("eval_", BASELINE, 1)))
+    if baseline is not None:
+        told.append(_beside_baseline(metric, score, baseline))
+    tested = number(figures.get(metric.name.replace("eval_", "test_", 1)))
+    if tested is None:
+        told.append("No test rows say what the score is worth that the validation rows chose.")
+    else:
+        told.append(f"On the test rows, which chose nothing: {metric_phrase(metric, tested)}.")
+    return told
+
+
+def _beside_baseline(metric: Metric, score: float, baseline: float) -> str:
+    change = metric_change(metric, score, baseline)
+    unit = " percentage points" if metric.in_percent else ""
+    told = f"The trivial baseline has {metric_phrase(metric, baseline)}"
+    if metric.direction is None:
+        return f"{told}: a difference of {change}{unit}."
+    if score == baseline:
+        return f"{told} as well: nothing was learned that it does not know."
+    verdict = "better" if metric.better(score, baseline) else "worse, so nothing useful was learned"
+    return f"{told}: the model is {change.lstrip('+-')}{unit} {verdict}."
+
+
+def gains_of(figures: Mapping[str, Figure]) -> dict[str, dict[str, float]]:
+    """Return by how much every validation figure is above the trivial baseline, and above the untrained model."""
+    found: dict[str, dict[str, float]] = {}
+    for key, value in figures.items():
+        score = number(value) if key.startswith("eval_") else None
+        for what, prefix in (("baseline", BASELINE), ("untrained", UNTRAINED)):
+            before = number(figures.get(key.replace("eval_", prefix, 1)))
+            if score is not None and before is not None:
+                found.setdefault(key, {})[what] = score - before
+    return found
+
+
+def facts_of_runs(base: Path, runs: Mapping[str, Path]) -> dict[str, Any]:
+    """Return what the pages of runs and of studies have in common.
+
+    Args:
+        base: Folder of the run or study.
+        runs: Folder of every run by its name.
+    """
+    environments = {name: environment_of(path) for name, path in runs.items()}
+    return {
+        "runs": {name: os.path.relpath(path, base) for name, path in runs.items()},
+        "machines": _groups(environments, _machine),
+        "data": _groups(environments, lambda each: each.get("data")),
+        "seeds": _groups(environments, lambda each: each.get("seed")),
+        "hashes": {name: _hashes(path) for name, path in runs.items()},
+        "restarts": [
+            {"run": name, **entry} for name, path in runs.items() for entry in Restarts(path, "").entries()
+        ],
+        "notices": [*_notices(base)],
+        "examples": _examples(runs),
+    }
+
+
+def environment_of(path: Path) -> dict[str, Any]:
+    """Return what a run ran on; nothing of one that ended before it was known."""
+    file = RunFolder(path).environment
+    return read_json(file, what="record of a run's machine") if file.is_file() else {}
+
+
+def experiment_of(path: Path) -> dict[str, Any]:
+    """Return the resolved experiment of a run as plain data."""
+    file = RunFolder(path).experiment
+    return dict(plain(read_yaml(file))) if file.is_file() else {}
+
+
+def best_metric(path: Path) -> Metric:
+    """Return what a run's best checkpoint was chosen by, as its record defines it."""
+    name = str(experiment_of(path).get("training", {}).get("best_metric", "eval_loss"))
+    result = RunFolder(path).read_result()
+    return recorded({"definitions": {} if result is None else result.definitions}, name)
+
+
+def _groups(environments: Mapping[str, Mapping[str, Any]], key: Any) -> list[list[str]]:
+    """Return the names of runs whose environment says the same, the first group first."""
+    groups: list[tuple[Any, list[str]]] = []
+    for name, environment in environments.items():
+        value = key(environment)
+        if value is None:
+            continue
+        group = next((names for known, names in groups if known == value), None)
+        if group is None:
+            groups.append((value, [name]))
+        else:
+            group.append(name)
+    return [names for _, names in groups]
+
+
+def _machine(environment: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    apart = {"data", "seed"}
+    return {key: value for key, value in environment.items() if key not in apart} or None
+
+
+def _hashes(path: Path) -> dict[str, str]:
+    """Return the XXH3 of every record that a run left, and that of its final weights."""
+    found = {name: hash_of(path / name) for name in _RECORDS if (path / name).is_file()}
+    manifest = RunFolder(path).final_model / MANIFEST
+    return {**found, "final_model": hash_of(manifest)} if manifest.is_file() else found
+
+
+def _notices(base: Path) -> Iterator[dict[str, str]]:
+    file = RunFolder(base).events
+    entries = read_events(file) if file.is_file() else []
+    told = [entry for entry in entries if isinstance(entry.event, Notice)]
+    for entry in told[:_MOST_NOTICES]:
+        if isinstance(entry.event, Notice):
+            yield {"at": entry.at.isoformat(timespec="seconds"), "message": entry.event.message}
+
+
+def _command(path: Path) -> str:
+    """Return what trains the same again: the record of the run where it lay when it was started."""
+    file = RunFolder(path).events
+    entries = read_events(file) if file.is_file() else []
+    started = [entry.event for entry in entries if isinstance(entry.event, RunStart)]
+    place = f"{started[0].path}/" if started else ""
+    profile = environment_of(path).get("profile", {}).get("name")
+    return f"dure train {place}experiment.yaml" + (f" --profile {profile}" if profile else "")
+
+
+def _examples(runs: Mapping[str, Path]) -> dict[str, Any] | None:
+    """Return which rows of which run's predictions are shown: up to half of them wrong, where that can be said."""
+    for name, path in runs.items():
+        file = RunFolder(path).predictions
+        if not file.is_file():
+            continue
+        with file.open(encoding="utf-8", newline="") as stream:
+            reader = csv.DictReader(stream)
+            columns = list(reader.fieldnames or ())
+            targets = [column.removeprefix(PREDICTED) for column in columns if column.startswith(PREDICTED)]
+            known = [target for target in targets if target in columns]
+            rows = [all(row[each] == row[f"{PREDICTED}{each}"] for each in known) for row in reader]
+        chosen = _chosen(rows)
+        told = f"{len(chosen)} of {counted(len(rows), 'row')} that {name} is reported on"
+        if known:
+            told += f"; it is right on {sum(rows):,} of them, and up to half of those shown are wrong"
+        return {"run": name, "columns": columns, "rows": chosen, "told": f"{told}."}
+    return None
+
+
+def _chosen(is_right: Sequence[bool]) -> list[int]:
+    wrong = [row for row, right in enumerate(is_right) if not right]
+    right = [row for row, right in enumerate(is_right) if right]
+    half = _MOST_EXAMPLES // 2
+    num_wrong = min(len(wrong), max(half, _MOST_EXAMPLES - len(right)))
+    return sorted([*wrong[:num_wrong], *right[: _MOST_EXAMPLES - num_wrong]])

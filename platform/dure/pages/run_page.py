@@ -1,0 +1,217 @@
+"""The page of one run: what it reached and what that is worth, its curves, its examples, and where all comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from dure.files import write_text
+from dure.metrics.metric import Metric, recorded, undeclared
+from dure.pages.run_facts import best_metric, run_facts
+from dure.pages.shared_sections import (
+    Runs,
+    command_block,
+    examples_section,
+    foldable,
+    lineage_section,
+    machine_section,
+    points_of,
+    text_head,
+    trouble_section,
+)
+from dure.reporting.curves import CURVES, RunCurves, plot_run
+from dure.reporting.figures import BASELINE, UNTRAINED, class_figure, is_speed
+from dure.reporting.inline import Drawing
+from dure.reporting.marks import Computation, Source, Sources, sentence
+from dure.reporting.page import REPORT, Block, Head, Inline, Page, Pairs, Picture, Section, Table
+from dure.runs.folder import RunFolder
+
+RUN = "run"
+COMPUTATIONS: Mapping[str, Computation] = {RUN: lambda folders: run_facts(folders[0])}
+"""What the pages of runs compute."""
+REHEARSED = (
+    "This was a rehearsal: a miniature with random weights trained on few rows. Its scores say that everything works, "
+    "and nothing about the real model."
+)
+
+
+def leave_run_report(path: Path) -> None:
+    """Write the curves of a run and its page into its folder.
+
+    Raises:
+        UserError: A record of it is broken.
+        OSError: They cannot be written.
+    """
+    curves = RunCurves.of(path, path.name)
+    facts = run_page(path)
+    if curves.records:
+        plot_run(path / CURVES, curves)
+    write_text(path / REPORT, facts.html(path))
+
+
+def run_page(path: Path) -> Page:
+    """Return the page of a run.
+
+    Args:
+        path: Folder of the run.
+
+    Raises:
+        UserError: A record of it is broken.
+    """
+    sources = Sources(path, COMPUTATIONS)
+    return page_of_run(path, sources)
+
+
+def page_of_run(path: Path, sources: Sources) -> Page:
+    """Return the page of a run with records that others may share.
+
+    Raises:
+        UserError: A record of it is broken.
+    """
+    facts = sources.computed(RUN, path)
+    runs = Runs({facts.get("name"): path}, facts, sources)
+    result = sources.file(RunFolder(path).result)
+    experiment = sources.file(RunFolder(path).experiment)
+    is_rehearsal = bool(experiment.get("rehearsal", "enabled"))
+    curves = RunCurves.of(path, facts.get("name"))
+    sections = [
+        Section("Verdict", [points_of(facts, "sentences")]),
+        figures_section(runs, facts, result),
+        curves_section(curves, best_metric(path)) if curves.records else None,
+        examples_section(runs),
+        trouble_section(runs, [(result, ())]),
+        machine_section(runs),
+        lineage_section(runs, command_block(facts)),
+    ]
+    return Page(
+        title=facts.mark("name"),
+        lead=sentence("Run · {} · {}", facts.mark("state"), experiment.mark("experiment", "description")),
+        sections=[section for section in sections if section is not None],
+        sources=sources,
+        notes=[REHEARSED] if is_rehearsal else (),
+    )
+
+
+def figures_section(runs: Runs, facts: Source, result: Source, *keys: str) -> Section:
+    """Return the figures of a run, of its classes, and what it took.
+
+    Args:
+        runs: Holds it.
+        facts: Has its ``gains``.
+        result: The record that holds its result.
+        keys: Where in there.
+    """
+    definitions = {"definitions": runs.result(next(iter(runs.folders))).get("definitions") or {}}
+    return Section("Figures", _figures(facts, result, definitions, keys))
+
+
+def curves_section(curves: RunCurves, metric: Metric) -> Section:
+    """Return the curves of one run, with words on what its metric did for whoever cannot see them."""
+    drawing = Drawing(_told_curves(curves, metric))
+    plot_run(drawing, curves)
+    caption = "Losses, scores and learning rate over the epochs; the dashed lines are the trivial baseline."
+    return Section("Curves", [Picture(caption, drawing)])
+
+
+def _figures(
+    facts: Source, result: Source, definitions: Mapping[str, object], keys: tuple[str, ...]
+) -> list[Block]:
+    figures: Mapping[str, object] = result.get(*keys, "metrics") or {}
+    shown = [
+        name
+        for name in figures
+        if name.startswith(("eval_", "test_")) and not is_speed(name) and class_figure(name) is None
+    ]
+    validated = [name for name in shown if name.startswith("eval_")]
+    tests = {name.replace("test_", "eval_", 1) for name in shown if name.startswith("test_")}
+    blocks: list[Block] = []
+    rows: list[list[Inline]] = []
+    for name in validated:
+        metric = recorded(definitions, name) if definitions["definitions"] else undeclared(name)
+        unit = " %" if metric.in_percent else ""
+
+        def cell(key: str, of: Metric = metric) -> Inline:
+            return result.figure(*keys, "metrics", key, metric=of)
+
+        rows.append(
+            [
+                sentence("{}{}", result.mark(*keys, "metrics", name, written="label"), unit),
+                cell(name),
+                cell(name.replace("eval_", BASELINE, 1)),
+                facts.change("gains", name, "baseline", metric=metric),
+                cell(name.replace("eval_", UNTRAINED, 1)),
+                *([cell(name.replace("eval_", "test_", 1))] if tests else []),
+            ]
+        )
+    if rows:
+        heads = ["validation", "trivial baseline", "above it", "untrained", *(["test"] if tests else [])]
+        blocks.append(
+            Table("What it reached at its best checkpoint", [text_head("metric"), *map(Head, heads)], rows)
+        )
+    blocks += _classes(result, keys)
+    blocks.append(_cost(result, keys))
+    return blocks
+
+
+def _classes(result: Source, keys: tuple[str, ...]) -> list[Block]:
+    """Return the validation figures of every class."""
+    names = [name for name in result.get(*keys, "metrics") or {} if name.startswith("eval_")]
+    found = {name: pair for name in names if (pair := class_figure(name)) is not None}
+    measures = list(dict.fromkeys(measure for measure, _ in found.values()))
+    rows: list[list[Inline]] = []
+    for label in dict.fromkeys(label for _, label in found.values()):
+        first = next(name for name, pair in found.items() if pair[1] == label)
+        cells = [
+            result.figure(*keys, "metrics", f"{measure}[{label}]", metric=undeclared(f"{measure}[{label}]"))
+            if not measure.endswith("support")
+            else result.mark(*keys, "metrics", f"{measure}[{label}]", written="count")
+            for measure in measures
+        ]
+        rows.append([result.mark(*keys, "metrics", first, written="class"), *cells])
+    heads = [
+        Head(
+            sentence(
+                "{}{}",
+                result.mark(
+                    *keys,
+                    "metrics",
+                    next(name for name in found if found[name][0] == measure),
+                    written="measure",
+                ),
+                " %" if undeclared(measure).in_percent else "",
+            )
+        )
+        for measure in measures
+    ]
+    return (
+        [foldable(Table("Classes, on the validation rows", [text_head("class"), *heads], rows))]
+        if rows
+        else []
+    )
+
+
+def _cost(result: Source, keys: tuple[str, ...]) -> Pairs:
+    def figure(name: str, written: str) -> Inline:
+        return result.mark(*keys, "metrics", name, written=written)
+
+    return Pairs(
+        [
+            ("time", result.mark(*keys, "seconds", written="duration")),
+            ("steps", figure("steps", "count")),
+            ("training rows a second", figure("train_samples_per_second", "number")),
+            ("peak memory", figure("peak_memory_mb", "memory")),
+            ("times out of memory", figure("num_oom", "count")),
+            ("restarts", figure("num_restarts", "count")),
+        ]
+    )
+
+
+def _told_curves(curves: RunCurves, metric: Metric) -> str:
+    """Say what the curves show."""
+    line = curves.curve(metric.name, "")
+    if not line.points:
+        return f"Curves of {curves.name}: the training loss and the learning rate over the epochs."
+    factor = 100 if metric.in_percent else 1
+    first, last = (f"{factor * point[1]:.4g}" for point in (line.points[0], line.points[-1]))
+    unit = " %" if metric.in_percent else ""
+    return f"Curves of {curves.name}: over {len(line.points)} validations {metric.name} went from {first} to {last}{unit}."

@@ -1,0 +1,103 @@
+"""The contract of a tracker: what takes a run's numbers to where people look at them, and can never stop a run."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+from dure.events import Notify, RunListener, RunProgress, RunStart
+from dure.reporting.figures import UNTRAINED
+from dure.runs.folder import RunResult
+from dure.secrets import redacted
+
+_MAX_REASON_LENGTH = 160
+
+
+class Tracker(RunListener):
+    """Base of all trackers; a new one is a file with a subclass, and a line in ``trackers_for``.
+
+    A run calls :meth:`open` once in the process that trains, :meth:`log` for every record, and :meth:`close` once,
+    also after a failure. One object serves one run and knows of no other, so that runs may go side by side. Whatever
+    a method raises is told once; :meth:`broken` is called, and from then on the tracker is silent. It pickles before
+    it is opened. What it tells names no run, so that a study of many runs can show each line once.
+    """
+
+    label: ClassVar[str]
+    """What it is called in messages."""
+
+    def __init__(self) -> None:
+        self.notify: Notify = _silent
+        self._is_open = False
+
+    @abstractmethod
+    def open(self, start: RunStart, notify: Notify) -> bool:
+        """Begin to track; returns False where there is nothing to track to.
+
+        With ``start.resumed_step`` a run goes on: what was logged of later steps comes again, and must not stand twice.
+        """
+
+    @abstractmethod
+    def log(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
+        """Take numbers named ``train/…`` or ``eval/…``; the untrained model's are those of step 0."""
+
+    @abstractmethod
+    def close(self, result: RunResult) -> None:
+        """Take the result, see :func:`summary_of`, and let go of everything."""
+
+    def broken(self) -> None:
+        """Let go of everything, after something failed; must raise nothing."""
+
+    def started(self, start: RunStart, notify: Notify) -> None:
+        """Open the tracker."""
+        self.notify = notify
+
+        def open_it() -> None:
+            self._is_open = self.open(start, notify)
+
+        self._guarded(open_it)
+
+    def progressed(self, progress: RunProgress) -> None:
+        """Log the numbers under ``train/…`` or ``eval/…``."""
+        if self._is_open:
+            values = {
+                f"{progress.kind}/{key.removeprefix('eval_').removeprefix(UNTRAINED)}": value
+                for key, value in progress.metrics.items()
+            }
+            self._guarded(lambda: self.log(progress.step, progress.epoch, values))
+
+    def finished(self, result: RunResult) -> None:
+        """Close the tracker, when it is open."""
+        if self._is_open:
+            self._is_open = False
+            self._guarded(lambda: self.close(result))
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """Do one step; when anything in it fails, tell it and fall silent."""
+        try:
+            step()
+        except Exception as error:
+            self._is_open = False
+            self.broken()
+            self.notify(f"{self.label} failed and is off from here, the run goes on: {reason(error)}")
+
+
+def summary_of(result: RunResult) -> dict[str, float | int | str]:
+    """Return a result as trackers keep it: ``result/…`` by name, with state, seconds and error."""
+    return {
+        **{f"result/{key}": value for key, value in result.metrics.items()},
+        "result/state": result.state,
+        "result/seconds": result.seconds,
+        **({} if result.error is None else {"result/error": result.error}),
+    }
+
+
+def reason(error: BaseException) -> str:
+    """Return an error as one short line without keys and passwords."""
+    lines = str(error).strip().splitlines()
+    text = redacted(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
+    return text if len(text) <= _MAX_REASON_LENGTH else text[: _MAX_REASON_LENGTH - 1] + "…"
+
+
+def _silent(message: str) -> None:
+    """Tell nobody."""

@@ -1,0 +1,142 @@
+"""The page of a batch: who is best, who is no better than the trivial baseline, and all figures with their gains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dure.metrics.metric import Metric, recorded
+from dure.pages.shared_sections import text_head
+from dure.reporting.figures import BASELINE, UNTRAINED, counted, metric_phrase, number
+from dure.reporting.marks import sentence
+from dure.reporting.page import Head, Inline, Section, Table
+from dure.studies.batch.results import BatchResults
+from dure.studies.pairs import paired_sentences
+from dure.studies.results import TrialRecord
+from dure.studies.viewing import View, failures, folders_of
+
+
+def batch_facts(results: BatchResults, path: Path) -> dict[str, Any]:
+    """Return verdict and gains of a batch."""
+    metric = recorded(results.as_json(), results.metrics[0])
+    trials = {trial.name: trial for trial in results.experiments}
+    scores = _scores(results, metric)
+    told = []
+    if scores:
+        best = metric.ranked(scores)[0]
+        equal = [name for name, score in scores.items() if score == scores[best] and name != best]
+        first = metric_phrase(metric, scores[best])
+        if equal:
+            told.append(
+                f"{best} and {', '.join(equal)} tie at {first}, the best of {counted(len(scores), 'experiment')}."
+            )
+        elif len(scores) > 1:
+            told.append(
+                f"{best} has the best score of {len(scores)} experiments: {first} on the validation rows."
+            )
+        else:
+            told.append(f"{best} has {first} on the validation rows.")
+    else:
+        told.append(f"No experiment completed with a {metric.name}.")
+    told += _beside_baseline(metric, scores, trials)
+    folders = folders_of(results.experiments, results, path)
+    told += paired_sentences({name: folders[name] for name in metric.ranked(scores)}, metric)
+    told += failures({trial.name: trial.state for trial in results.experiments})
+    gains = {name: _gains(trial, results.metrics) for name, trial in trials.items()}
+    return {"metric": metric.name, "sentences": told, "gains": gains}
+
+
+def batch_view(view: View[BatchResults]) -> Sequence[Section]:
+    """Return the table of a batch, best first."""
+    results, record = view.results, view.record
+    metrics = [recorded(results.as_json(), name) for name in results.metrics]
+    order = ranked_places(results.experiments, metrics[0])
+    rows = [_row(view, place, metrics) for place in order]
+    has_baseline = any(_before(trial, metrics[0].name, BASELINE) is not None for trial in results.experiments)
+    has_untrained = any(
+        _before(trial, metrics[0].name, UNTRAINED) is not None for trial in results.experiments
+    )
+    heads = [text_head("experiment"), text_head("state")]
+    for place, metric in enumerate(metrics):
+        heads.append(Head(view.label(metric, "metrics", place)))
+        if place == 0:
+            heads += [Head("trivial baseline"), Head("above it")] if has_baseline else []
+            heads += [Head("above untrained")] if has_untrained else []
+    heads += [Head("time"), Head("peak memory")]
+    skipped = {3, 4} if not has_baseline else set()
+    skipped |= {5} if not has_untrained else set()
+    kept = [[cell for at, cell in enumerate(row) if at not in skipped] for row in rows]
+    strong = frozenset(
+        at for at, place in enumerate(order) if results.experiments[place].name == results.best
+    )
+    caption = sentence("Experiments, best {} first", record.mark("metrics", 0, written="metric"))
+    return [Section("Experiments", [Table(caption, heads, kept, strong)])]
+
+
+def ranked_places(trials: Sequence[TrialRecord], metric: Metric) -> list[int]:
+    """Return the places of trials, best first by a metric; those that did not complete come last."""
+
+    def cost(place: int) -> tuple[bool, float]:
+        trial = trials[place]
+        score = number(trial.metrics.get(metric.name))
+        return trial.state != "completed", 0.0 if metric.direction is None else metric.cost(score)
+
+    return sorted(range(len(trials)), key=cost)
+
+
+def _row(view: View[BatchResults], place: int, metrics: Sequence[Metric]) -> list[Inline]:
+    record, first = view.record, metrics[0]
+    name = view.results.experiments[place].name
+    at = ("experiments", place)
+    cells: list[Inline] = [record.mark(*at, "name"), record.mark(*at, "state")]
+    for metric in metrics:
+        cells.append(record.figure(*at, "metrics", metric.name, metric=metric))
+        if metric is first:
+            baseline = metric.name.replace("eval_", BASELINE, 1)
+            cells += [
+                record.figure(*at, "metrics", baseline, metric=metric),
+                view.facts.change("gains", name, "baseline", metric=metric),
+                view.facts.change("gains", name, "untrained", metric=metric),
+            ]
+    cells += [
+        record.mark(*at, "seconds", written="duration"),
+        record.mark(*at, "metrics", "peak_memory_mb", written="memory"),
+    ]
+    return cells
+
+
+def _scores(results: BatchResults, metric: Metric) -> dict[str, float]:
+    return {
+        trial.name: score
+        for trial in results.experiments
+        if trial.state == "completed" and (score := number(trial.metrics.get(metric.name))) is not None
+    }
+
+
+def _beside_baseline(
+    metric: Metric, scores: Mapping[str, float], trials: Mapping[str, TrialRecord]
+) -> list[str]:
+    below = [
+        name
+        for name, score in scores.items()
+        if (baseline := _before(trials[name], metric.name, BASELINE)) is not None
+        and not metric.better(score, baseline)
+    ]
+    return [f"No better than the trivial baseline: {', '.join(below)}."] if below else []
+
+
+def _gains(trial: TrialRecord, metrics: Sequence[str]) -> dict[str, float]:
+    score = number(trial.metrics.get(metrics[0]))
+    found = {}
+    for what, prefix in (("baseline", BASELINE), ("untrained", UNTRAINED)):
+        before = _before(trial, metrics[0], prefix)
+        if score is not None and before is not None:
+            found[what] = score - before
+    return found
+
+
+def _before(trial: TrialRecord, metric: str, prefix: str) -> float | None:
+    return (
+        number(trial.metrics.get(metric.replace("eval_", prefix, 1))) if metric.startswith("eval_") else None
+    )

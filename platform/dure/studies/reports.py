@@ -1,0 +1,199 @@
+"""The page of a study of any kind, made of its folder alone; what differs by kind is asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from dure.errors import UserError
+from dure.files import write_text
+from dure.metrics.metric import Metric, recorded, undeclared
+from dure.outputs import RUN_RECORD
+from dure.pages.run_facts import best_metric, environment_of, experiment_of, facts_of_runs
+from dure.pages.run_page import COMPUTATIONS as OF_RUNS
+from dure.pages.run_page import REHEARSED, curves_section, page_of_run
+from dure.pages.shared_sections import (
+    Runs,
+    command_block,
+    examples_section,
+    lineage_section,
+    machine_section,
+    points_of,
+    trouble_section,
+)
+from dure.reporting.curves import CURVES, RunCurves, plot_runs
+from dure.reporting.inline import Drawing
+from dure.reporting.marks import Computation, Source, Sources, sentence
+from dure.reporting.page import REPORT, Page, Picture, Section
+from dure.runs.folder import STUDY_FILE
+from dure.studies.results import StudyResults
+from dure.studies.study import options_line, read_results, stored_kind
+from dure.studies.viewing import View
+
+STUDY = "study"
+
+
+def study_facts(path: Path) -> dict[str, Any]:
+    """Return what the page of a study is made of, beside its records.
+
+    Args:
+        path: Folder of the study.
+
+    Raises:
+        UserError: It holds no study, or a record is broken.
+    """
+    kind, results = stored_kind(path).kind_of(), read_results(path)
+    runs = dict(kind.run_folders(results, path))
+    return {
+        "title": results.study,
+        "words": stored_kind(path).words,
+        **facts_of_runs(path, runs),
+        **kind.facts(results, path),
+        "command": _command(results, runs, path),
+    }
+
+
+COMPUTATIONS: Mapping[str, Computation] = {
+    **OF_RUNS,
+    STUDY: lambda folders: study_facts(folders[0]),
+}
+"""What the pages of runs and studies compute."""
+
+
+def study_page(path: Path) -> Page:
+    """Return the page of a study, also of one that still runs.
+
+    Args:
+        path: Folder of the study.
+
+    Raises:
+        UserError: It holds no study, or a record is broken.
+    """
+    return page_of_study(path, Sources(path, COMPUTATIONS))
+
+
+def page_of_study(path: Path, sources: Sources) -> Page:
+    """Return the page of a study with records that others may share.
+
+    Raises:
+        UserError: It holds no study, or a record is broken.
+    """
+    kind, results = stored_kind(path).kind_of(), read_results(path)
+    record, facts = sources.file(path / kind.results_file), sources.computed(STUDY, path)
+    runs = Runs(dict(kind.run_folders(results, path)), facts, sources)
+    view = View(path, results, record, facts, runs)
+    sections = [
+        Section("Verdict", [points_of(facts, "sentences")]),
+        *kind.view(view),
+        _curves(view),
+        examples_section(runs),
+        trouble_section(runs, _trials(view)),
+        machine_section(runs),
+        lineage_section(runs, command_block(facts)),
+    ]
+    is_rehearsal = any(_is_rehearsal(each) for each in runs.folders.values())
+    return Page(
+        title=record.mark("study"),
+        lead=_lead(facts, record),
+        sections=[section for section in sections if section is not None],
+        sources=sources,
+        notes=[REHEARSED] if is_rehearsal else (),
+    )
+
+
+def page_at(path: Path, sources: Sources) -> Page:
+    """Return the page of whatever a folder holds.
+
+    Raises:
+        UserError: It holds neither a study nor a run, or a record is broken.
+    """
+    if (path / STUDY_FILE).is_file():
+        return page_of_study(path, sources)
+    if (path / RUN_RECORD).is_file():
+        return page_of_run(path, sources)
+    raise UserError(
+        "there is no run and no study",
+        where=str(path),
+        expected=f"a folder with {STUDY_FILE} or {RUN_RECORD}, as dure leaves one",
+        hint="dure runs shows where they lie",
+    )
+
+
+def leave_study_report(path: Path) -> None:
+    """Write the curves of a study's runs and its page into its folder.
+
+    Raises:
+        UserError: A record of it is broken.
+        OSError: They cannot be written.
+    """
+    kind, results = stored_kind(path).kind_of(), read_results(path)
+    runs, facts = kind.run_folders(results, path), kind.facts(results, path)
+    curves = _drawn(runs)
+    # The curves of a study whose folder is that of a run are the run's own.
+    if curves and path.resolve() not in [folder.resolve() for folder in runs.values()]:
+        plot_runs(path / CURVES, curves, _metric(facts, results), title=results.study)
+    write_text(path / REPORT, study_page(path).html(path))
+
+
+def _lead(facts: Source, record: Source) -> Markup:
+    lead = sentence("{} · {}", facts.mark("words"), record.mark("state"))
+    if record.get("started") is not None:
+        lead += sentence(
+            " · begun {} (UTC) · {} in this session",
+            record.mark("started", written="date"),
+            record.mark("seconds", written="duration"),
+        )
+    return lead
+
+
+def _curves(view: View[StudyResults]) -> Section | None:
+    curves = _drawn(view.runs.folders)
+    if not curves:
+        return None
+    if len(curves) == 1:
+        return curves_section(curves[0], best_metric(next(iter(view.runs.folders.values()))))
+    metric = _metric(view.facts.data, view.results)
+    drawing = Drawing(
+        f"Curves of {len(curves)} runs: losses, {metric.name} and learning rate over the epochs."
+    )
+    plot_runs(drawing, curves, metric, title=view.results.study)
+    caption = "Losses, score and learning rate of every run over the epochs; dashed: the trivial baseline."
+    return Section("Curves", [Picture(caption, drawing)])
+
+
+def _trials(view: View[StudyResults]) -> list[tuple[Source, tuple[str | int, ...]]]:
+    """Return where the record of a study says how each of its trials ended."""
+    key = "trials" if view.record.get("trials") is not None else "experiments"
+    if view.record.get("result") is not None:
+        return [(view.record, ("result",))]
+    return [(view.record, (key, place)) for place in range(len(view.record.get(key) or ()))]
+
+
+def _drawn(runs: Mapping[str, Path]) -> list[RunCurves]:
+    read = [RunCurves.of(path, name) for name, path in runs.items()]
+    return [each for each in read if each.records]
+
+
+def _metric(facts: Mapping[str, Any], results: StudyResults) -> Metric:
+    name = str(facts.get("metric") or "eval_loss")
+    record = results.as_json()
+    bare = name.removeprefix("eval_")
+    defined = (record.get("definitions") or {}).get(name) or (record.get("definitions") or {}).get(bare)
+    return undeclared(name) if defined is None else recorded({"definitions": {name: defined}}, name)
+
+
+def _is_rehearsal(path: Path) -> bool:
+    return bool(experiment_of(path).get("rehearsal", {}).get("enabled"))
+
+
+def _command(results: StudyResults, runs: Mapping[str, Path], path: Path) -> str:
+    """Return what runs the same study again, from the folder that it was started in."""
+    words = [f"dure run {Path(results.path) / STUDY_FILE}"]
+    if options := options_line(path):
+        words.append(options)
+    first = next(iter(runs.values()), path)
+    profile = environment_of(first).get("profile", {}).get("name")
+    return " ".join([*words, *([f"--profile {profile}"] if profile else [])])

@@ -1,0 +1,127 @@
+"""The page of a unified training: the main run, its sweep, the sweet spots of its modules, and their crossover."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dure.epochs.crossover_table import epochs_of_modules
+from dure.epochs.sweet_spot_plot import plot_sweet_spots
+from dure.metrics.metric import Metric
+from dure.pages.run_facts import best_metric, gains_of, run_sentences
+from dure.pages.run_page import figures_section
+from dure.pages.shared_sections import text_head
+from dure.reporting.inline import Drawing
+from dure.reporting.page import Block, Folded, Head, Inline, Paragraph, Picture, Points, Section, Table
+from dure.studies.sweep.driver import SweepKind
+from dure.studies.sweep.results import SweepResults
+from dure.studies.sweep.view import sweep_picture
+from dure.studies.unified.results import UnifiedResults
+from dure.studies.viewing import View
+
+SWEEP = "lr_sweep"
+_NUMBER = Metric("", None)
+
+
+def unified_facts(results: UnifiedResults, path: Path) -> dict[str, Any]:
+    """Return the verdict of a unified training: what the main run reached, and whether crossing over helped."""
+    metric = best_metric(path)
+    told = [f"The main run {results.result.state}.", *run_sentences(metric, results.result.metrics)]
+    if results.crossover is not None:
+        told.append(f"Crossover: {results.crossover['verdict']}.")
+    if results.sweep_verdict is not None:
+        told.append(f"Sweep: {results.sweep_verdict.sentences[0]}")
+    found: dict[str, Any] = {
+        "metric": metric.name,
+        "sentences": told,
+        "gains": gains_of(results.result.metrics),
+    }
+    if results.crossover is not None:
+        candidates = results.crossover["candidates"]
+        found["epochs"] = {row["name"]: epochs_of_modules(row["modules"]) for row in candidates}
+    return found
+
+
+def unified_view(view: View[UnifiedResults]) -> Sequence[Section]:
+    """Return the main run, sweep, modules and crossover."""
+    sections = [figures_section(view.runs, view.facts, view.record, "result")]
+    sweep = view.path / SWEEP / SweepKind.results_file
+    if view.results.sweep_verdict is not None and sweep.is_file():
+        drawn = sweep_picture(SweepResults.read(sweep), view.path / SWEEP)
+        lines = range(len(view.results.sweep_verdict.sentences))
+        told = Points([view.record.mark("sweep_verdict", "sentences", line) for line in lines])
+        sections.append(Section("Learning-rate sweep", [told, *([drawn] if drawn else [])]))
+    if view.results.sweet_spots is not None:
+        sections.append(Section("Sweet spots of the modules", _modules(view)))
+    if view.results.crossover is not None:
+        sections.append(Section("Crossover against its baselines", _crossover(view)))
+    return sections
+
+
+def _modules(view: View[UnifiedResults]) -> list[Block]:
+    spots = view.results.sweet_spots
+    assert spots is not None, "asked only where there are some"
+    drawing = Drawing(_told(spots["modules"]))
+    plot_sweet_spots(drawing, spots)
+    record = view.record
+    rows: list[list[Inline]] = []
+    for name in spots["modules"]:
+        at = ("sweet_spots", "modules", name)
+        few = record.get(*at, "confidence") is None
+        rows.append(
+            [
+                record.mark(*at, written="key"),
+                record.mark(*at, "epoch"),
+                "too few epochs" if few else record.mark(*at, "confidence", written="ratio"),
+                record.mark(*at, "eval_loss", written="number"),
+                record.mark(*at, "train_loss", written="number"),
+                record.mark(*at, "trend", written="words"),
+            ]
+        )
+    heads = [text_head("module"), Head("sweet spot (epoch)"), Head("voters that agree")]
+    heads += [Head("eval loss"), Head("train loss"), text_head("trend")]
+    caption = "Losses of every module over the epochs, with the epoch that each voter names."
+    return [Picture(caption, drawing), Table("Sweet spots", heads, rows)]
+
+
+def _told(modules: Mapping[str, Mapping[str, Any]]) -> str:
+    spots = [
+        f"{name} {row['epoch'] if row['epoch'] is not None else 'none'}" for name, row in modules.items()
+    ]
+    return f"Sweet spots by epoch: {', '.join(spots)}."
+
+
+def _crossover(view: View[UnifiedResults]) -> list[Block]:
+    crossed, record = view.results.crossover, view.record
+    assert crossed is not None, "asked only where there is one"
+    at = ("crossover", "candidates")
+    rows: list[list[Inline]] = []
+    for place, row in enumerate(crossed["candidates"]):
+        margin = ("crossover", "margins", row["name"])
+        has_margin = record.get(*margin) is not None
+        rows.append(
+            [
+                record.mark(*at, place, "name"),
+                record.mark(*at, place, "kind"),
+                record.mark(*at, place, "selection", written="number"),
+                record.mark(*at, place, "held_out", written="number"),
+                record.change(*margin, "value", metric=_NUMBER) if has_margin else "–",
+                record.change(*margin, "low", metric=_NUMBER) if has_margin else "–",
+                record.change(*margin, "high", metric=_NUMBER) if has_margin else "–",
+            ]
+        )
+    heads = [text_head("candidate"), text_head("kind"), Head("on selection rows"), Head("on held-out rows")]
+    heads += [Head("margin of the best crossover"), Head("from"), Head("to")]
+    kept = frozenset(at for at, row in enumerate(crossed["candidates"]) if row["name"] == crossed["kept"])
+    table = Table("Candidates; the one that is kept stands out", heads, rows, kept)
+    made_of: list[list[Inline]] = [
+        [record.mark(*at, place, "name"), view.facts.mark("epochs", row["name"])]
+        for place, row in enumerate(crossed["candidates"])
+    ]
+    epochs = Table("Epochs of the modules", [text_head("candidate"), text_head("epochs")], made_of)
+    return [
+        Paragraph(record.mark("crossover", "verdict")),
+        table,
+        Folded("Which epochs every candidate is made of", [epochs]),
+    ]

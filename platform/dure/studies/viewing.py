@@ -1,0 +1,101 @@
+"""What a kind of study adds to its page: its verdict, its table and its pictures.
+
+The rest of a page is the same for all kinds, and :mod:`dure.studies.reports` makes it: curves, examples, failures,
+machine, lineage, command.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from dure.metrics.metric import Metric
+from dure.pages.shared_sections import Runs, text_head
+from dure.reporting.inline import Drawing
+from dure.reporting.marks import Source, sentence
+from dure.reporting.page import Head, Inline, Picture, Table
+from dure.studies.results import StudyResults, TrialRecord
+
+Results = TypeVar("Results", bound=StudyResults)
+
+
+@dataclass(frozen=True)
+class View(Generic[Results]):
+    """A study as its page shows it.
+
+    Attributes:
+        path: Folder of the study, wherever it lies by now.
+        results: What it came to.
+        record: The same, as the record whose values can be marked.
+        facts: What :meth:`dure.studies.kind.Kind.facts` computed, as a record too.
+        runs: Its runs, with their records.
+    """
+
+    path: Path
+    results: Results
+    record: Source
+    facts: Source
+    runs: Runs
+
+    def label(self, metric: Metric, *keys: str | int) -> Inline:
+        """Return the heading of a metric that the record names at keys, with its unit."""
+        return sentence("{}{}", self.record.mark(*keys, written="metric"), " %" if metric.in_percent else "")
+
+
+def folders_of(trials: Sequence[TrialRecord], results: StudyResults, path: Path) -> dict[str, Path]:
+    """Return the folders of trials by name, where the study may have been moved since."""
+    return {trial.name: moved(trial.path, results, path) for trial in trials}
+
+
+def best_first(folders: Mapping[str, Path], best: str | None) -> dict[str, Path]:
+    """Return folders of runs, that of the best one first."""
+    return dict(sorted(folders.items(), key=lambda each: each[0] != best))
+
+
+def moved(recorded: str, results: StudyResults, path: Path) -> Path:
+    """Return where a folder lies that a record names, given where the study lies by now."""
+    return path / os.path.relpath(recorded, results.path)
+
+
+def trial_table(view: View[Any], metrics: Sequence[tuple[Metric, Inline]], order: Sequence[int]) -> Table:
+    """Return the trials of a study with their state, figures and time.
+
+    Args:
+        view: Of a study whose record has its trials as ``experiments``.
+        metrics: What to show, with headings.
+        order: Places of the trials among ``experiments``, as they are to be shown.
+    """
+    record = view.record
+    rows: list[list[Inline]] = [
+        [
+            record.mark("experiments", place, "name"),
+            record.mark("experiments", place, "state"),
+            *(record.figure("experiments", place, "metrics", each.name, metric=each) for each, _ in metrics),
+            record.mark("experiments", place, "seconds", written="duration"),
+        ]
+        for place in order
+    ]
+    heads = [text_head("trial"), text_head("state"), *(Head(label) for _, label in metrics), Head("time")]
+    return Table("Trials", heads, rows)
+
+
+def picture(caption: Inline, alt: str) -> Picture:
+    """Return a picture that is still to be drawn, with its caption and with words for whoever cannot see it."""
+    return Picture(caption, Drawing(alt))
+
+
+def failures(trials: Mapping[str, str]) -> list[str]:
+    """Return a sentence on the trials that did not come to their end, by state; nothing when all did."""
+    states: dict[str, list[str]] = {}
+    for name, state in trials.items():
+        if state != "completed":
+            states.setdefault(state, []).append(name)
+    return [f"{state.capitalize()}: {_shortened(names)}." for state, names in states.items()]
+
+
+def _shortened(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:4])
+    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"

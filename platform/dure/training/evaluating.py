@@ -1,0 +1,85 @@
+"""Scoring the final model of a run on a table: what ``dure evaluate`` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from dure.config.loading import check_reading, load_record
+from dure.config.schema import Profile
+from dure.data.tables import read_table
+from dure.errors import UserError
+from dure.events import Notify
+from dure.family import load_family
+from dure.family.corpus import cache_folder, encode_split
+from dure.family.saved_model import read_model
+from dure.runs.folder import RunFolder, finite
+from dure.training.trainer import ModelTrainer
+from dure.training.worker import Worker
+
+
+def evaluate_table(
+    run: Path, source: str, *, overrides: Sequence[str] = (), profile: Profile, notify: Notify
+) -> dict[str, Any]:
+    """Score the final model of a run on the rows of a table, as validation scores.
+
+    Nothing is written into the folder of the run. Whether its training saw such texts is not known here.
+
+    Args:
+        run: Folder of a finished run.
+        source: Table with inputs and targets.
+        overrides: ``data.key=value`` texts of how it is read, over what the run was trained with.
+        profile: The machine.
+        notify: Gets one-line messages.
+
+    Returns:
+        ``run``, ``experiment``, ``family``, ``model``, ``table``, ``rows``, ``data`` (SHA-256 of the rows), ``metrics``
+        (``eval_…``), ``definitions`` of them, and ``notes`` on how they were computed.
+
+    Raises:
+        UserError: There is no finished run, or the table is not what its family needs.
+    """
+    check_reading(overrides, with_columns=True)
+    folder = RunFolder(run)
+    if not folder.experiment.is_file() or not folder.final_model.is_dir():
+        raise UserError(
+            "this is no folder of a finished run",
+            where=str(run),
+            expected="a folder with experiment.yaml and final_model/",
+        )
+    experiment = load_record(folder.experiment, overrides)
+    family = load_family(experiment, notify)
+    data = experiment.data
+    table = read_table(source, family.roles, data.columns, reading=data, cache_folder=cache_folder())
+    for message in table.messages():
+        notify(message)
+    model, tokenizer = read_model(family, folder.final_model)
+    family.check_targets(table)
+    rows = encode_split(family, tokenizer, table, notify=notify).dataset
+    with TemporaryDirectory(prefix="dure-evaluate-") as scratch:
+        trainer = ModelTrainer(
+            family,
+            model,
+            tokenizer,
+            rows,
+            rows,
+            profile=profile,
+            folder=RunFolder(Path(scratch)),
+            worker=Worker(notify=notify),
+        )
+        metrics = trainer.evaluate()
+    known = {name: metric for name in metrics if (metric := family.metric(name)) is not None}
+    return {
+        "run": str(run),
+        "experiment": experiment.name,
+        "family": experiment.family,
+        "model": str(folder.final_model),
+        "table": source,
+        "rows": table.num_rows,
+        "data": table.content_hash(),
+        "metrics": finite({name: metrics[name] for name in known}),
+        "definitions": {name: metric.definition() for name, metric in known.items()},
+        "notes": family.metric_notes(),
+    }

@@ -1,0 +1,105 @@
+"""The short ways of the command line: texts, a table, a family, keys and seeds, each said in few words."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+
+from dure.cli import options
+from dure.runs.folder import RunFolder
+
+from .conftest import call, program
+
+
+def read_rows(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_texts_are_predicted_from_the_command_and_from_standard_input(trained, monkeypatch):
+    _, run = trained
+    found = call("predict", run, "--text", "안녕하세요", "--text", "내일 봐요", "--json")
+    assert found.code == 0, found.err
+    predictions = found.value["predictions"]
+    assert [row["text"] for row in predictions] == ["안녕하세요", "내일 봐요"]
+    assert all("summary" in row for row in predictions)
+    assert "0/0" not in found.err
+    assert "Loading weights" not in found.err
+    monkeypatch.setattr("sys.stdin", io.StringIO("안녕하세요\n내일 봐요\n"))
+    lines = call("predict", run, "-").out.split("\n")
+    assert lines == [*(" ".join(row["summary"].split()) for row in predictions), ""]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "0 inputs are given"),
+        (("in.csv", "--text", "a"), "both a table and texts"),
+        (("--text", "a", "-o", "x.csv"), "--output x.csv"),
+        (("in.csv",), "no file is named"),
+    ],
+)
+def test_what_predict_needs_is_said(trained, words, said):
+    outcome = call("predict", trained[1], *words, "--profile", "cpu")
+    assert outcome.code == 2
+    assert said in outcome.err
+
+
+def test_a_table_is_scored_as_validation_scored_it(trained, corpus):
+    outcome, run = trained
+    found = call("evaluate", run, corpus / "dev.csv", "--json")
+    assert found.code == 0, found.err
+    value = found.value
+    assert value["rows"] == len(read_rows(corpus / "dev.csv"))
+    assert value["notes"]["rouge_tokenizer"] == outcome.value["metrics"]["rouge_tokenizer"]
+    assert 0 <= value["metrics"]["eval_rouge1"] <= 1
+    assert len(value["data"]) == 64
+    before = RunFolder(run).read_result()
+    assert before.state == "completed"
+    wrong = call("evaluate", run, corpus / "test.csv")
+    assert wrong.code == 2
+    assert "summary" in wrong.err
+
+
+def test_schema_of_a_family_names_its_options_columns_and_metrics():
+    found = call("schema", "--family", "trainables.emotion").value
+    assert "multi_label" in found["task"]["properties"]
+    assert found["columns"]["label"] == {"column": "label", "needed": "for training", "kind": "class"}
+    assert found["metrics"]["eval_macro_f1"]["direction"] == "max"
+    assert call("schema", "--family", "trainables.nothing").code == 2
+
+
+def test_dotted_keys_are_completed_section_by_section():
+    assert options.settings("training.lea") == ["training.learning_rate="]
+    assert "training." in options.settings("tr")
+    assert options.settings("training.epochs=") == []
+
+
+def test_epochs_are_an_option_and_several_experiments_are_a_batch():
+    one = call("train", "transfer_bert", "--epochs", 7, "--dry-run", "--json").value
+    assert one["training"]["epochs"] == 7
+    wrong = call("train", "transfer_bert", "--epochs", 0, "--dry-run")
+    assert wrong.code == 2
+    assert "--epochs" in wrong.err
+    batch = call("batch", "transfer_bert", "transfer_distilbert", "--seeds", 3, "--dry-run", "--json").value
+    names = [each["experiment"]["name"] for each in batch["experiments"]]
+    assert names == [
+        f"{name}-seed{seed}" for name in ("transfer_bert", "transfer_distilbert") for seed in (42, 43, 44)
+    ]
+    assert batch["study"]["seeds"] == 3
+
+
+def test_a_run_says_what_comes_next(trained):
+    outcome, _ = trained
+    assert 'next: dure predict run --text "…"' in outcome.err
+    assert json.loads(outcome.out)["state"] == "completed"
+
+
+@pytest.mark.slow
+def test_the_same_from_a_shell(trained, tmp_path):
+    outcome = program("predict", trained[1], "--text", "안녕하세요", cwd=tmp_path)
+    assert outcome.code == 0, outcome.err
+    assert "summary" in outcome.out

@@ -1,0 +1,186 @@
+"""Runs are compared by what they left: only what may be compared, and a tie is a tie."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dure import compare
+from dure.archive.comparison_table import comparison_table
+from dure.errors import UserError
+from dure.reporting.columns import plain_text
+
+from .made_runs import drawn_hits, made_run
+
+ROWS = 250
+HARD = np.random.default_rng(0).uniform(0.55, 0.85, ROWS)
+
+
+def seeds_of(folder, name, rng, effect, **more):
+    for seed in range(1, 6):
+        hits = drawn_hits(rng, HARD, effect, rng.normal(0, 0.01))
+        settings = {"experiment.seed": seed, **more}
+        made_run(folder / f"{name}-{seed}", hits, settings=settings, name=f"{name}.seed_{seed}")
+
+
+def test_five_seeds_of_two_settings_cover_the_known_difference_and_equal_ones_are_a_tie(tmp_path):
+    rng = np.random.default_rng(1)
+    seeds_of(tmp_path, "clean", rng, 0.0, **{"training.learning_rate": 1e-4})
+    seeds_of(tmp_path, "noisy", rng, -0.12, **{"training.learning_rate": 2e-4})
+    seeds_of(tmp_path, "same", rng, 0.0, **{"training.learning_rate": 3e-4})
+    found = compare(str(tmp_path / "*"))
+    assert {each.name: each.seeds for each in found.settings} == dict.fromkeys(
+        ("clean", "noisy", "same"), (1, 2, 3, 4, 5)
+    )
+    pairs = {frozenset((pair.a, pair.b)): pair for pair in found.pairs}
+    apart = pairs[frozenset(("clean", "noisy"))]
+    assert (apart.num_seeds, apart.num_rows) == (5, ROWS)
+    assert apart.low <= 0.12 <= apart.high
+    assert apart.verdict == "better"
+    assert apart.p_holm < 0.05
+    assert pairs[frozenset(("clean", "same"))].verdict == "tie"
+    assert set(found.groups[0].ties) | {found.groups[0].best} == {"clean", "same"}
+    assert "clean and same cannot be told apart" in " ".join(found.sentences) or (
+        "same and clean cannot be told apart" in " ".join(found.sentences)
+    )
+    assert all(each.deviation is not None for each in found.settings)
+    assert [list(each.values) for each in found.settings] == [["training.learning_rate"]] * 3
+
+
+def test_what_was_measured_on_other_rows_or_by_another_tokeniser_is_not_ranked_together(tmp_path):
+    hits = drawn_hits(np.random.default_rng(2), HARD, 0, 0)
+    made_run(tmp_path / "a", hits, settings={"training.epochs": 1})
+    made_run(tmp_path / "b", hits, settings={"training.epochs": 2}, table="another table")
+    made_run(tmp_path / "c", hits[:100], settings={"training.epochs": 3})
+    made_run(tmp_path / "d", None, settings={"training.epochs": 4})
+    found = compare(tmp_path)
+    assert [group.settings for group in found.groups] == [("a",), ("b",), ("c",), ("d",)]
+    assert found.pairs == ()
+    notes = "\n".join(found.notes)
+    assert "not ranked together: c and a, since their test rows differ (100 rows" in notes
+    assert "d and a, since these scores are of validation rows and those of test rows" in notes
+    for name, tokenizer in (("e", "morpheme"), ("f", "whitespace")):
+        made_run(
+            tmp_path / "rouge" / name,
+            hits,
+            settings={"training.epochs": ord(name)},
+            notes={"rouge_tokenizer": tokenizer},
+            metrics={"test_rouge1": 0.3, "eval_rouge1": 0.3},
+        )
+    by_rouge = compare(tmp_path / "rouge", metric="rouge1")
+    assert len(by_rouge.groups) == 2
+    assert "rouge tokenizer differs (whitespace and morpheme)" in "\n".join(by_rouge.notes)
+    # Accuracy needs no tokeniser of ROUGE.
+    assert len(compare(tmp_path / "rouge").groups) == 1
+
+
+def test_a_metric_that_is_no_mean_over_rows_is_compared_by_one_that_is_and_says_so(tmp_path):
+    for name in "ab":
+        hits = drawn_hits(np.random.default_rng(ord(name)), HARD, 0, 0)
+        made_run(tmp_path / name, hits, settings={"training.epochs": ord(name)})
+    found = compare(tmp_path, metric="test_macro_f1")
+    assert found.metric == "macro_f1"
+    assert found.pairs[0].metric == "accuracy"
+    assert "macro F1 is no mean over rows: rows are compared by accuracy" in found.notes
+    assert any("one seed each" in note for note in found.notes)
+
+
+def test_the_rows_that_differ_most_are_shown_with_ids_and_long_texts_cut(tmp_path):
+    hits = np.ones(40)
+    other = hits.copy()
+    other[[3, 7]] = 0
+    for name, made in (("a", hits), ("b", other)):
+        made_run(tmp_path / name, made, settings={"training.epochs": ord(name)}, texts={3: "긴 " * 2000})
+    found = compare(tmp_path / "a", tmp_path / "b")
+    assert [each.row for each in found.examples] == [3, 7]
+    assert found.examples[0].columns["id"] == "id3"
+    assert len(found.examples[0].columns["text"]) == 300
+    assert found.examples[1].predictions == {"a": {"label": "a"}, "b": {"label": "b"}}
+    assert (found.pairs[0].wins, found.pairs[0].ties, found.pairs[0].losses) == (2, 38, 0)
+    assert found.pairs[0].verdict == "tie"  # two rows of forty are no evidence
+    text = plain_text(comparison_table(found))
+    assert "2/38/0" in text
+    assert "id7" in text
+    assert "cannot be told apart" in text
+
+
+def test_folds_of_one_experiment_are_one_setting_on_all_rows(tmp_path):
+    rng = np.random.default_rng(3)
+    for name, effect in (("good", 0.1), ("bad", -0.2)):
+        for fold in (1, 2):
+            rows = list(range(fold - 1, ROWS, 2))
+            fold_settings = {"data.fold": {"number": fold, "of": 2, "seed": 1}, "training.epochs": len(name)}
+            made_run(
+                tmp_path / name / f"fold_{fold}",
+                drawn_hits(rng, HARD[rows], effect, 0),
+                settings=fold_settings,
+                name=f"{name}.fold_{fold}",
+                rows=rows,
+            )
+    found = compare(tmp_path)
+    assert [each.name for each in found.settings] == ["good", "bad"]
+    assert found.pairs[0].num_rows == ROWS
+    assert found.pairs[0].verdict == "better"
+    assert all(len(each.runs) == 2 for each in found.settings)
+
+
+def test_nothing_is_best_that_is_no_better_than_the_trivial_predictor(tmp_path):
+    for name in "ab":
+        hits = drawn_hits(np.random.default_rng(ord(name)), HARD, 0, 0)
+        figures = {"baseline_accuracy": 0.7, "eval_accuracy": 0.7}
+        made_run(tmp_path / name, hits, settings={"training.epochs": ord(name)}, metrics=figures)
+    found = compare(tmp_path)
+    assert found.groups[0].best is None
+    assert sum("no better than the trivial predictor" in each for each in found.sentences) == 2
+
+
+def test_equal_experiments_that_were_given_apart_are_compared_and_failed_runs_are_told(tmp_path):
+    rng = np.random.default_rng(4)
+    for study in ("before", "after"):
+        for seed in (1, 2):
+            hits = drawn_hits(rng, HARD, 0, 0)
+            made_run(tmp_path / study / str(seed), hits, settings={"experiment.seed": seed}, name="bert")
+    made_run(tmp_path / "after" / "broken", None, settings={"training.epochs": 9}, state="failed")
+    found = compare(tmp_path / "before", tmp_path / "after")
+    assert sorted(each.name for each in found.settings) == ["bert (after)", "bert (before)"]
+    assert found.pairs[0].num_seeds == 2
+    assert any("is not compared: it is failed: CUDA ran away" in note for note in found.notes)
+
+
+def test_record_tables_and_curves_are_written_and_replace_nothing(tmp_path):
+    for name in "ab":
+        made_run(
+            tmp_path / "runs" / name, (HARD > 0.6).astype(float), settings={"training.epochs": ord(name)}
+        )
+    found = compare(tmp_path / "runs", output=tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8")) == found.as_json()
+    with Image.open(tmp_path / "out" / "comparison.png") as picture:
+        assert len(picture.convert("RGB").getcolors(1 << 20)) > 3
+    (tmp_path / "out" / "comparison.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(UserError, match=r"comparison\.txt"):
+        compare(tmp_path / "runs", output=tmp_path / "out")
+    compare(tmp_path / "runs", output=tmp_path / "out", force=True)
+    assert "equal on every row" in (tmp_path / "out" / "comparison.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("words", "metric", "said"),
+    [
+        (["none"], None, "no such folder"),
+        (["runs/a"], None, "one setting"),
+        (["empty"], None, "holds no run"),
+        (["runs/*"], "acuracy", "'acuracy'"),
+    ],
+)
+def test_what_cannot_be_compared_says_why(tmp_path, monkeypatch, words, metric, said):
+    for name in "ab":
+        made_run(
+            tmp_path / "runs" / name, (HARD > 0.6).astype(float), settings={"training.epochs": ord(name)}
+        )
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=said):
+        compare(*words, metric=metric)

@@ -1,0 +1,231 @@
+"""What a page promises: every number names its record, nothing is loaded, and nothing of a user's is ever a tag."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import dure
+from dure.errors import UserError
+from dure.pages.run_page import leave_run_report
+from dure.reporting.verifying import verification_text
+from dure.studies.reports import leave_study_report
+
+from .left_folders import HOSTILE, STUDIES, experiment, left_batch, left_run, left_sweep, predictions
+
+PLAIN = {"F1", "XXH3", "UTC"}
+"""Words of the page itself that have a digit, or could have one."""
+
+
+class Parsed(HTMLParser):
+    """The tags of a page, and its words beside marks and pictures."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self._open: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "br"):
+            self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag, "every tag is closed in its order"
+
+    def handle_data(self, data):
+        if not {"data", "svg", "style", "script"} & set(self._open):
+            self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory):
+    """A folder of every kind of study, and of a run, each with its page."""
+    root = tmp_path_factory.mktemp("left")
+    for kind, leave in STUDIES.items():
+        leave(root / kind)
+        leave_study_report(root / kind)
+    left_run(root / "run", "run")
+    leave_run_report(root / "run")
+    return root
+
+
+KINDS = [*STUDIES, "run"]
+
+
+def page_of(folder: Path) -> str:
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_untouched_page_is_true_and_every_digit_on_it_is_a_mark(left, kind):
+    found = dure.verify_report(left / kind / "report.html")
+    assert found.changes == ()
+    assert found.numbers > 50
+    assert "all are true" in verification_text(found)
+    words = " ".join(Parsed(page_of(left / kind)).words)
+    assert set(re.findall(r"\w*\d\w*", words)) <= PLAIN
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_changed_digit_is_named(left, kind, tmp_path):
+    html = page_of(left / kind)
+    marks = re.findall(r"<data [^>]*>[^<]*\d[^<]*</data>", html)
+    assert len(marks) > 40
+
+    def changed(mark: re.Match[str]) -> str:
+        tag, text = re.fullmatch(r"(<data [^>]*>)([^<]*)</data>", mark[0]).groups()
+        # The digits of an escape, such as &#34;, are none of the number.
+        return f"{tag}{re.sub(r'(?<!&#)(?<!&#3)[0-8]', lambda digit: str(int(digit[0]) + 1), text, count=1)}</data>"
+
+    copy = shutil.copytree(left / kind, tmp_path / kind)
+    edited = re.sub(r"<data [^>]*>[^<]*[0-8][^<]*</data>", changed, html)
+    (copy / "report.html").write_text(edited, encoding="utf-8")
+    changes = dure.verify_report(copy / "report.html").changes
+    assert len(changes) == sum(a != b for a, b in zip(re.findall("<data.*?</data>", html, re.DOTALL), re.findall("<data.*?</data>", edited, re.DOTALL), strict=True))  # fmt: skip
+    assert all(change.shown != change.recorded and "#" in change.where for change in changes)
+
+
+def test_a_changed_record_word_and_picture_are_named(left, tmp_path):
+    copy = shutil.copytree(left / "batch", tmp_path / "batch")
+    html = page_of(copy)
+    edited = html.replace("No better than", "Better than").replace("that died and went on", "that died")
+    edited = re.sub(r'(<path d="M )\d', r"\g<1>7", edited, count=40)
+    (copy / "report.html").write_text(edited, encoding="utf-8")
+    told = verification_text(dure.verify_report(copy / "report.html"))
+    assert "Curves: a picture that was changed" in told
+    assert "Failures and restarts: words" in told
+
+    mark = re.search(r"<data [^>]*>81.25</data>", html)[0]
+    (copy / "report.html").write_text(html.replace(mark, "", 1), encoding="utf-8")
+    assert "words that were changed" in verification_text(dure.verify_report(copy / "report.html"))
+
+    summary = copy / "experiment_summary.json"
+    summary.write_text(summary.read_text("utf-8").replace("0.8125", "0.8135"), encoding="utf-8")
+    (copy / "report.html").write_text(html, encoding="utf-8")
+    changes = dure.verify_report(copy / "report.html").changes
+    assert any(change.shown == "81.25" and change.recorded == "81.35" for change in changes)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_page_moves_with_its_runs_and_finds_them_elsewhere_by_root(left, kind, tmp_path):
+    moved = shutil.copytree(left / kind, tmp_path / "deep" / kind)
+    assert dure.verify_report(moved / "report.html").is_true
+    alone = tmp_path / "alone.html"
+    shutil.copyfile(moved / "report.html", alone)
+    assert dure.verify_report(alone, root=moved).is_true
+    with pytest.raises(UserError, match="a record that the report names is not there"):
+        dure.verify_report(alone)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_text_of_a_user_becomes_a_tag_and_nothing_is_loaded(left, kind):
+    html = page_of(left / kind)
+    tags = Parsed(html).tags
+    assert HOSTILE not in html
+    assert [attrs.get("type") for tag, attrs in tags if tag == "script"] == ["application/json"]
+    assert not [tag for tag, attrs in tags if tag == "img" or any(name.startswith("on") for name in attrs)]
+    links = [
+        value for _, attrs in tags for name, value in attrs.items() if name in ("src", "href", "xlink:href")
+    ]
+    assert all(str(link).startswith(("#", "data:image/png")) for link in links)
+    assert "url(http" not in html
+    assert "@import" not in html
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tables_and_pictures_can_be_heard(left, kind):
+    tags = Parsed(page_of(left / kind)).tags
+    counts = {name: sum(tag == name for tag, _ in tags) for name in ("table", "caption", "svg", "h1", "main")}
+    assert counts["table"] == counts["caption"] > 0
+    assert counts["h1"] == counts["main"] == 1
+    assert all(attrs.get("scope") in ("row", "col") for tag, attrs in tags if tag == "th")
+    drawn = [attrs for tag, attrs in tags if tag == "svg"]
+    assert len(drawn) == counts["svg"] > 0
+    assert all(attrs["role"] == "img" for attrs in drawn)
+    ids = [attrs["id"] for tag, attrs in tags if "id" in attrs and tag in ("section", "h2", "main")]
+    assert len(ids) == len(set(ids))
+
+
+def test_a_batch_says_who_is_best_what_failed_and_what_repeats_it(left):
+    html = page_of(left / "batch")
+    assert "one has the best score of 2 experiments: accuracy 81.25 % on the validation rows." in html
+    assert "On the test rows: one and two cannot be told apart by accuracy: 0.00 points, 95 % between" in html
+    assert "Failed: three." in html
+    assert "killed by signal 9" in html
+    assert f"dure run {left / 'batch' / 'study.yaml'} --profile cpu" in html
+    assert (left / "batch" / "training_curves.png").stat().st_size > 10_000
+
+
+def test_a_run_says_what_its_rows_leave_open(left):
+    html = page_of(left / "run")
+    assert (
+        "81.25 % on 300 validation rows, which chose the checkpoint; so many rows leave 95 % between 76.45 and 85.26."
+        in html
+    )
+    assert "the model is 26.25 percentage points better" in html
+
+
+def test_a_page_elsewhere_leads_back_to_its_runs(left, tmp_path):
+    again = dure.report(left / "batch", tmp_path / "pages" / "again.html")
+    assert dure.verify_report(again).is_true
+
+
+def test_several_are_compared_first_and_the_page_is_true(left, tmp_path):
+    for name, seed, rate, shift in (("one", 1, 3e-5, 0), ("two", 1, 1e-4, 1)):
+        training = {"best_metric": "eval_accuracy", "learning_rate": rate, "epochs": 3}
+        settings = experiment(name, experiment={"name": name, "seed": seed}, training=training)
+        left_run(tmp_path / "runs" / name, name, of=settings)
+        predictions(tmp_path / "runs" / name / "predictions.csv", 60, shift)
+    file = dure.report(
+        [tmp_path / "runs" / "one", tmp_path / "runs" / "two"], tmp_path / "runs" / "both.html"
+    )
+    html = file.read_text("utf-8")
+    assert "cannot be told apart" in html
+    for heading in ("Scores", "Row by row", "Where they differ most"):
+        assert f">{heading}</h2>" in html
+    assert "Settings in which they differ" in html
+    assert ">training.learning_rate</th>" in html
+    moved = (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    assert dure.verify_report(moved / "both.html").is_true
+    alone = dure.report([left / "run", left / "sweep"], tmp_path / "both.html")
+    assert dure.verify_report(alone).is_true
+
+
+def test_a_study_of_a_hundred_trials_is_small_and_quick(tmp_path):
+    left_sweep(tmp_path / "s", 100, points=60)
+    began = time.process_time()
+    leave_study_report(tmp_path / "s")
+    seconds = time.process_time() - began
+    assert (tmp_path / "s" / "report.html").stat().st_size < 1_000_000
+    assert seconds < 3
+    assert dure.verify_report(tmp_path / "s" / "report.html").is_true
+
+
+def test_no_file_of_others_is_replaced_and_mistakes_are_named(tmp_path):
+    left_batch(tmp_path / "b")
+    (tmp_path / "mine.html").write_text("<p>mine</p>")
+    with pytest.raises(UserError, match="dure did not write"):
+        dure.report(tmp_path / "b", tmp_path / "mine.html")
+    assert (
+        dure.report(tmp_path / "b", tmp_path / "mine.html", force=True)
+        .read_text("utf-8")
+        .startswith("<!DOCTYPE")
+    )
+    dure.report(tmp_path / "b", tmp_path / "mine.html")
+    for path in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UserError, match="no run and no study"):
+            dure.report(path)
+    with pytest.raises(UserError, match="no report of dure"):
+        dure.verify_report(tmp_path / "b" / "study.yaml")
+    (tmp_path / "b" / "one" / "result.json").unlink()
+    (tmp_path / "b" / "experiment_summary.json").unlink()
+    with pytest.raises(UserError, match="not there"):
+        dure.verify_report(tmp_path / "mine.html")

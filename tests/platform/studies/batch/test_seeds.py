@@ -1,0 +1,118 @@
+"""Repeated runs of a batch: their names and seeds, means, deviations, and the paired comparison of settings."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+
+import pytest
+from scipy.stats import ttest_rel
+
+from dure.errors import UserError
+from dure.events import TrialStatus
+from dure.metrics.metric import Metric
+from dure.reporting.columns import plain_text
+from dure.studies.batch.driver import BatchKind
+from dure.studies.batch.plan import BatchStudy, plan_batch
+from dure.studies.batch.results import BatchResults
+from dure.studies.batch.seeds import best_setting, comparisons_of, settings_of
+from dure.studies.batch.strategy import Batch
+
+ACCURACY = Metric("eval_accuracy", "max", "share")
+FIRST, SECOND = [0.80, 0.83, 0.79, 0.84, 0.81], [0.78, 0.80, 0.78, 0.80, 0.79]
+
+
+@pytest.fixture
+def study():
+    return BatchStudy(name="two", experiments=("a", "b"), metrics=("eval_accuracy",), seeds=5)
+
+
+def named(tiny, name):
+    return tiny("bert", "full").with_({"experiment.name": name})
+
+
+def statuses(study, experiments, scores, baseline=0.5):
+    runs = [run for each in experiments for run in study.runs_of(each)]
+    return [
+        TrialStatus(
+            name=run.name,
+            state="completed" if score is not None else "failed",
+            path=Path(run.name),
+            metrics={} if score is None else {"eval_accuracy": score, "baseline_accuracy": baseline},
+        )
+        for run, score in zip(runs, scores, strict=True)
+    ]
+
+
+def test_every_experiment_runs_by_the_seeds_from_its_own_on(tiny, study):
+    experiments = [named(tiny, "a"), named(tiny, "b").with_({"experiment.seed": 7})]
+    trials = Batch(study, experiments).trials()
+    assert [trial.name for trial in trials[:2]] == ["a-seed42", "a-seed43"]
+    assert [trial.experiment.experiment.seed for trial in trials[5:]] == [7, 8, 9, 10, 11]
+    assert len({trial.name for trial in trials}) == 10
+
+
+def test_means_and_comparison_are_those_of_an_independent_reference(tiny, study):
+    experiments = [named(tiny, "a"), named(tiny, "b")]
+    trials = statuses(study, experiments, [*FIRST, *SECOND])
+    settings = settings_of(study, experiments, trials, [ACCURACY])
+    assert settings[0].mean["eval_accuracy"] == pytest.approx(statistics.fmean(FIRST))
+    assert settings[0].deviation["eval_accuracy"] == pytest.approx(statistics.stdev(FIRST))
+    assert best_setting(settings, ACCURACY) == "a"
+    (comparison,) = comparisons_of(settings, trials, ACCURACY)
+    reference = ttest_rel(FIRST, SECOND)
+    interval = reference.confidence_interval(0.95)
+    assert comparison.p_value == pytest.approx(reference.pvalue)
+    assert (comparison.low, comparison.high) == (pytest.approx(interval.low), pytest.approx(interval.high))
+    assert (comparison.wins, comparison.losses, comparison.verdict) == (5, 0, "better")
+    assert "a is better than b by 2.40 points" in comparison.sentence
+    assert "5 seeds" in comparison.sentence
+
+
+def test_equal_settings_are_a_tie(tiny, study):
+    experiments = [named(tiny, "a"), named(tiny, "b")]
+    trials = statuses(study, experiments, [*FIRST, *FIRST[1:], FIRST[0]])
+    (comparison,) = comparisons_of(settings_of(study, experiments, trials, [ACCURACY]), trials, ACCURACY)
+    assert comparison.verdict == "tie"
+    assert "cannot be told apart" in comparison.sentence
+
+
+def test_nothing_is_best_that_lacks_a_score_or_does_not_beat_the_trivial_baseline(tiny, study):
+    experiments = [named(tiny, "a"), named(tiny, "b")]
+    lacking = settings_of(
+        study, experiments, statuses(study, experiments, [*FIRST[:4], None, *SECOND]), [ACCURACY]
+    )
+    assert best_setting(lacking, ACCURACY) == "b"
+    assert lacking[0].num_scored == 4
+    trials = statuses(study, experiments, [*FIRST, *SECOND], baseline=0.9)
+    assert best_setting(settings_of(study, experiments, trials, [ACCURACY]), ACCURACY) is None
+
+
+def test_the_table_shows_means_and_says_what_can_be_told_apart(tiny, study):
+    experiments = [named(tiny, "a"), named(tiny, "b")]
+    trials = statuses(study, experiments, [*FIRST, *SECOND])
+    found = Batch(study, experiments).summary(trials)
+    rows = [
+        {"name": each.name, "state": each.state, "metrics": dict(each.metrics), "error": None, "seconds": 1.0, "path": "x"}
+        for each in trials
+    ]  # fmt: skip
+    results = BatchResults.model_validate(
+        {"study": "two", "kind": "batch", "path": "out", "state": "completed", "started": "now", "seconds": 9.0}
+        | {"experiments": rows, **found}
+    )  # fmt: skip
+    assert BatchResults.model_validate(results.as_json()) == results
+    text = plain_text(BatchKind.table(results))
+    assert "81.40 ± 2.07" in text
+    assert "a is better than b" in text
+    assert "trivial baseline: 50.00" in text
+
+
+def test_experiments_are_named_one_by_one_or_by_a_study():
+    assert plan_batch(["transfer_bert", "transfer_distilbert"], seeds=3).seeds == 3
+    assert len(plan_batch(["seven"]).experiments) == 7
+    resolved = plan_batch(["transfer_bert"]).resolved(plan_batch(["transfer_bert"]).load())
+    assert resolved.metrics[0] == "eval_macro_f1"
+    with pytest.raises(UserError, match="is a study"):
+        plan_batch(["seven", "transfer_bert"])
+    with pytest.raises(UserError, match="--seeds"):
+        plan_batch(["seven"], seeds=0)
