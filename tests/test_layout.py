@@ -33,6 +33,7 @@ ROOMS = (
     "jobs",
     "preflight",
     "epochs",
+    "exports",
     "studies",
     "archive",
     "running",

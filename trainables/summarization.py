@@ -62,6 +62,7 @@ class Summarization(Family):
     )
     predicts = validates = "text"
     converts = ()
+    exports = ("transformers", "adapter", "onnx", "ctranslate2")
     metrics: tuple[Metric, ...] = METRICS
 
     def __init__(self, experiment: Experiment, *args: Any) -> None:

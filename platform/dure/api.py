@@ -36,6 +36,7 @@ __all__ = [
     "compare",
     "crossval",
     "evaluate",
+    "forecast",
     "list_runs",
     "load_config",
     "load_experiment",
@@ -171,6 +172,45 @@ def evaluate(
         return evaluate_table(
             runs[0], str(table), overrides=overrides, profile=machine(profile, notify), notify=notify
         )
+
+
+def forecast(
+    what: str,
+    overrides: Sequence[str] = (),
+    *,
+    profile: str | None = None,
+    rehearse: bool = False,
+    samples: int | None = None,
+    measure: int | None = None,
+    notify: Notify,
+) -> dict[str, Any]:
+    """Foretell what an experiment or a study takes; see ``dure.studies.forecasting``.
+
+    Args:
+        what: Experiment or study, by name or file.
+        overrides: ``a.b=value`` texts.
+        profile: Machine profile by name or file; recognised when not given.
+        rehearse: Of the miniature.
+        samples: Use at most so many training rows, and validation rows.
+        measure: Real steps that are trained first.
+        notify: Gets one-line messages.
+
+    Raises:
+        UserError: Something that was given is wrong.
+    """
+    from functools import partial
+
+    from dure.studies.forecasting import forecast_experiments
+
+    return forecast_experiments(
+        what,
+        overrides,
+        # That of another machine can be foretold too.
+        machine=choose_profile(None, notify) if profile is None else load_profile(profile),
+        shape=partial(with_options, rehearse=rehearse, one_epoch=False, samples=samples),
+        measure=measure,
+        notify=notify,
+    )
 
 
 def score(

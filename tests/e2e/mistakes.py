@@ -278,6 +278,13 @@ FOUND_BY_THE_RUN: dict[str, Row] = {
 CHECKPOINTS: dict[str, Row] = {
     # the folder of a run
     "no run": ("predict nowhere reviews.csv -o o.csv --profile cpu", "nowhere", "final_model/"),
+    "no run to export": ("export nowhere --to out --profile cpu", "nowhere", "final_model/"),
+    "weights of no run": ("export good.csv --to out --profile cpu", "good.csv", "a file of weights in it"),
+    "export onto a run": ("export RUN --to good.csv --profile cpu", "--to good.csv", "a new or empty folder"),
+    "packed numbers of another format": (
+        "export RUN --to out --quantization int8 --profile cpu", "--quantization", "--format ctranslate2",
+    ),
+    "adapters of a miniature": ("export RUN --to out --format adapter --profile cpu", "--format adapter", "--format transformers"),
     "no experiment.yaml": ("predict no_experiment reviews.csv -o o.csv --profile cpu", "no_experiment", "experiment.yaml"),
     "broken experiment.yaml": (
         "predict broken_experiment reviews.csv -o o.csv --profile cpu", "broken_experiment/experiment.yaml:1", "YAML",
@@ -334,6 +341,8 @@ CHECKPOINTS: dict[str, Row] = {
 }  # fmt: skip
 
 OPTIONS: dict[str, Row] = {
+    "forecast of nothing": ("forecast kobart_basline", "'kobart_basline'", "try: kobart_baseline"),
+    "pace of a miniature": ("forecast transfer_bert --rehearse --measure 4 --profile cpu", "--measure", "leave out --rehearse"),
     # verbs, options and arguments
     "unknown verb": ("trian", "'trian'", "train"),
     "unknown option": ("train x --rehears", "--rehears", "try: --rehearse"),

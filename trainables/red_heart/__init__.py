@@ -71,6 +71,7 @@ class RedHeart(Family):
 
     options_section = RedHeartOptions
     options: RedHeartOptions
+    exports = ("transformers", "onnx")
     metrics = (*METRICS, *(Metric(f"eval_loss_{task}", "min") for task in TASKS))
 
     def __init__(self, experiment: Experiment, *notify: Callable[[str], None]) -> None:

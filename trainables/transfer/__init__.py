@@ -83,6 +83,7 @@ class Transfer(Family):
         Role("label", "label", is_class=True),
     )
     takes_class_weights = True
+    exports = ("transformers", "adapter", "onnx")
     metrics: tuple[Metric, ...] = (
         *(Metric(f"eval_{name}", "max", "share") for name in ("accuracy", "macro_f1", "weighted_f1")),
         *CLASS_METRICS,

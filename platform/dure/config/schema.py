@@ -350,6 +350,10 @@ class Profile(Section):
     """How often a trial is started again from its last checkpoint after a process of it died."""
     memory_mb: Int | None = Field(default=None, ge=1)
     """Memory of the device, for the forecast and for recognising the machine."""
+    tflops: Float | None = Field(default=None, gt=0)
+    """Peak of one device in 10¹² floating-point operations a second at ``precision``, by its data sheet."""
+    cost_per_hour: Float | None = Field(default=None, ge=0)
+    """Price of what one trial uses for an hour, in whatever currency; for the forecast."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     """What ``training.precision: auto`` means here."""
     quantization: Bool = True

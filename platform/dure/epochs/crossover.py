@@ -24,10 +24,10 @@ from dure.events import Notify
 from dure.files import write_json, written_beside
 from dure.metrics.metric import Direction, Metric
 from dure.metrics.paired import PairedDifference, paired_difference
+from dure.runs.folder import CROSSOVER_FILE
 
 logger = logging.getLogger(__name__)
 
-MODEL = "crossover_final.pth"
 RECORD = "crossover_final.json"
 TOWARDS_LAST = (0.25, 0.5, 0.75)
 """Where between each module's own epoch and the last one the interpolated candidates lie."""
@@ -281,12 +281,12 @@ def save_crossover(
     Returns:
         The file of the model; ``torch.load(path, weights_only=True)`` gives name → tensor.
     """
-    model, record = folder / MODEL, folder / RECORD
+    model, record = folder / CROSSOVER_FILE, folder / RECORD
     record.unlink(missing_ok=True)
     with written_beside(model) as beside:
         torch.save(weights.build(outcome[outcome.kept].recipe), beside)
     files = {str(source): path.name for source, path in weights.files.items()}
-    write_json(record, {**outcome.as_dict(), "model": MODEL, "files": files, **(about or {})})
+    write_json(record, {**outcome.as_dict(), "model": CROSSOVER_FILE, "files": files, **(about or {})})
     return model
 
 

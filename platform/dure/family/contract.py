@@ -41,6 +41,10 @@ Features = dict[str, list[Any]]
 """A batch of encoded rows: feature → one value per row."""
 
 
+ExportFormat = Literal["transformers", "adapter", "onnx", "ctranslate2"]
+"""What a trained model can be exported as; see ``dure.exports``."""
+
+
 class NoOptions(Section):
     """The options of a family that has none."""
 
@@ -70,6 +74,13 @@ class Family(ABC):
 
     takes_class_weights: ClassVar[bool] = False
     """Whether :meth:`objective` honours ``objective.class_weights``; a family that cannot refuses the option."""
+
+    exports: ClassVar[tuple[ExportFormat, ...]] = ("transformers", "adapter")
+    """What ``dure export`` makes of its models.
+
+    ``onnx`` takes the logits of any forward pass, and an encoder–decoder that writes text; ``ctranslate2`` what writes
+    text; ``adapter`` models with LoRA.
+    """
 
     metrics: tuple[Metric, ...]
     """What :meth:`compute_metrics` gives, as validation names it (``eval_…``); ``eval_loss`` comes with every family.

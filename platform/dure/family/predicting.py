@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dure.config.loading import check_reading, load_record
+from dure.config.loading import check_reading
 from dure.config.schema import Profile
 from dure.data.fields import roles_to_predict
 from dure.data.sources import files_of
@@ -18,8 +18,9 @@ from dure.data.tables import Role, Table, columns_of, read_table, table_from_row
 from dure.data.writing import check_output, write_rows
 from dure.errors import UserError
 from dure.events import Notify
-from dure.family import Family, load_family
+from dure.family import Family
 from dure.family.corpus import Tested, cache_folder, encode_split
+from dure.family.run_weights import weights_at
 from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE, RunFolder
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def predict_file(
         "rows": len(predictions),
         "skipped": len(table.left_out),
         "output": str(output),
-        "models": [str(RunFolder(run).final_model) for run in runs],
+        "models": [str(each.file or RunFolder(each.run).final_model) for each in map(weights_at, runs)],
     }
 
 
@@ -189,7 +190,7 @@ def check_files(
     """
     check_reading(overrides, with_columns=True)
     for run in runs:
-        _check_is_finished(run)
+        weights_at(run)
     files = files_of(source)
     if output.exists() and any(output.samefile(file) for file in files):
         raise UserError(
@@ -216,18 +217,6 @@ def _with_left_out(
         yield [*(each.ids.get(role, "") for role in ids), *nothing]
 
 
-def _check_is_finished(run: Path) -> None:
-    folder = RunFolder(run)
-    if not folder.experiment.is_file() or not folder.final_model.is_dir():
-        inside = sorted(path.parent.name for path in run.glob("*/final_model")) if run.is_dir() else []
-        raise UserError(
-            "this is no folder of a finished run",
-            where=str(run),
-            expected="a folder with experiment.yaml and final_model/",
-            hint=f"one of its experiments: {', '.join(inside)}" if inside else None,
-        )
-
-
 def predict_texts(
     runs: Sequence[Path],
     texts: Sequence[str | Mapping[str, str]],
@@ -249,12 +238,12 @@ def predict_texts(
         UserError: A folder holds no finished run, there is no text, or the family reads several texts in a row.
     """
     for run in runs:
-        _check_is_finished(run)
+        weights_at(run)
     if not texts:
         raise UserError("there is no text to predict", where="--text", expected="a text at least")
     parts = []
     for place, run in enumerate(runs):
-        family = load_family(load_record(RunFolder(run).experiment), notify)
+        family = weights_at(run).family(notify)
         table = _table_of_texts(family, texts)
         advance = partial(_advance, progress, place, len(runs), table.num_rows)
         parts.append(_predictions(family, run, table, profile, advance, notify if place == 0 else _silent))
@@ -303,9 +292,8 @@ def _read(
     run: Path, source: str, overrides: Sequence[str], notify: Notify
 ) -> tuple[Family, Sequence[Role], Table]:
     """Read a table to predict as the family of a run wants it."""
-    experiment = load_record(RunFolder(run).experiment, overrides)
-    family = load_family(experiment, notify)
-    data = experiment.data
+    family = weights_at(run).family(notify, overrides)
+    data = family.experiment.data
     roles = roles_to_predict(family.roles, data.columns, columns_of(source, data), notify)
     table = read_table(
         source,
@@ -326,9 +314,10 @@ def _predictions(
     """Predict the rows of a table with the final model of a run; ``advance`` gets the rows done so far."""
     import torch
 
-    from dure.family.saved_model import read_model
-
-    model, tokenizer = read_model(family, RunFolder(run).final_model)
+    origin = weights_at(run)
+    if origin.file is not None:
+        notify(f"predicting with {origin.words}")
+    model, tokenizer = origin.read(family, profile, notify)
     model.to(torch.device(profile.device))
     encoded = encode_split(family, tokenizer, table, notify=notify).dataset
     done = 0

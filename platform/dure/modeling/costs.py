@@ -10,8 +10,11 @@ def target_cost(model: PreTrainedModel) -> float:
     """Return what a padded target position costs of an encoder–decoder, where one of the input costs 1.
 
     It is the ratio of the weights of decoder and encoder, since a position is multiplied with each of them once. The
-    output layer is not counted: it is computed for real tokens only (``dure.modeling.output_layer``).
+    output layer is not counted: it is computed for real tokens only (``dure.modeling.output_layer``). A model that
+    another engine runs has no parts to be weighed; there both cost the same.
     """
+    if not hasattr(model, "get_decoder"):
+        return 1.0
     return _size(model.get_decoder()) / max(1, _size(model.get_encoder()))
 
 

@@ -23,10 +23,15 @@ def export(model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBas
 
     The model itself stays as it is. Adapted models are merged and saved in fp32, from 4-bit weights too.
     """
-    plain = merged(model) if isinstance(model, PeftModel) else model
+    plain = merged_or_same(model)
     with written_beside(folder) as beside:
         plain.save_pretrained(beside)
         tokenizer.save_pretrained(beside)
+
+
+def merged_or_same(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """Return a model without adapters: the merged one, or the model itself when it has none."""
+    return merged(model) if isinstance(model, PeftModel) else model
 
 
 def merged(adapted: PeftModel) -> PreTrainedModel:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,19 @@ def load_tokenizer(
             close_with_eos(tokenizer)
     add_special_tokens(tokenizer, experiment.tokenizer.all_special_tokens)
     return tokenizer
+
+
+_structure_only: ContextVar[bool] = ContextVar("structure_only", default=False)
+
+
+@contextmanager
+def structure_only() -> Iterator[None]:
+    """Let models be built by the configuration of their checkpoint alone, on the meta device, inside a ``with``."""
+    before = _structure_only.set(True)
+    try:
+        yield
+    finally:
+        _structure_only.reset(before)
 
 
 @dataclass(frozen=True)
@@ -190,6 +205,11 @@ def _load(
     options: dict[str, Any] = {"config": config, "dtype": dtype, "generation_config": GenerationConfig()}
     if source == experiment.model.checkpoint:
         options["revision"] = experiment.model.revision or "main"
+    if _structure_only.get() and source == experiment.model.checkpoint:
+        with torch.device("meta"):
+            empty: PreTrainedModel = task.auto_class.from_config(config)
+        state_real_tying(empty)
+        return empty.to(dtype), []
     quantization = experiment.model.quantization
     if quantization is not None:
         if profile.quantization and importlib.util.find_spec("bitsandbytes"):

@@ -40,7 +40,8 @@ class NewRows(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # peft has no t
         self.lora_rows = nn.ParameterDict({ADAPTER: nn.Parameter(start)})
         # A step of Adam is about the learning rate, whatever the parameter's size. Rows as large as T5's
         # (several units in every component) would hardly move in a whole run.
-        self.scale = max(1.0, float(matrix.detach().float().square().mean().sqrt()))
+        size = 0.0 if matrix.is_meta else float(matrix.detach().float().square().mean().sqrt())
+        self.scale = max(1.0, size)
 
     @property
     def weight(self) -> nn.Parameter:

@@ -53,6 +53,8 @@ def resize_embeddings(
         old = torch.ones(len(tokenizer), dtype=torch.bool)
         old[ids] = False
         for matrix in embedding_matrices(model):
+            if matrix.is_meta:  # It has no numbers.
+                continue
             with torch.no_grad():
                 matrix[ids] = matrix[: len(tokenizer)][old].float().mean(dim=0).to(matrix.dtype)
     return ids

@@ -108,12 +108,15 @@ def check_finite(
 def read_weights(model: nn.Module, path: Path) -> dict[str, Any]:
     """Return everything in a file that :func:`save_weights` wrote, when its weights are of a model of this kind.
 
+    A plain state dict, such as that of a crossover, is taken as ``model_state``.
+
     Raises:
         UserError: The file is no such file, not whole, or of another model.
     """
     check_torch_file(path)
     try:
         saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        saved = saved if STATE in saved else {STATE: saved}
         shapes = {name: tensor.shape for name, tensor in saved[STATE].items()}
     except Exception as error:  # torch raises almost anything for a file that is not its own
         reason = " ".join(str(error).split())[:200]

@@ -117,7 +117,7 @@ def before_run(
     if address is None:
         _check_each(read, _check_checkpoint, any_will_do=any_will_do)
     _check_each(read, _check_rows, any_will_do=any_will_do)
-    _check_disk(files, profile, output, notify)
+    _check_disk(files, output, notify)
 
 
 def _check_each(
@@ -156,26 +156,26 @@ def _check_rows(experiment: Experiment) -> None:
     check_tables(load_family(experiment))
 
 
-def _check_disk(files: Sequence[Files], profile: Profile, output: Path | None, notify: Notify) -> None:
+def _check_disk(files: Sequence[Files], output: Path | None, notify: Notify) -> None:
     """Check that what is still to be written fits onto the disk."""
     from dure.outputs import outputs
     from dure.preflight.forecast import check_room
 
-    total = sum(_left_of(each, profile) for each in files)
+    total = sum(map(_left_of, files))
     if total:
         note = Note()
         check_room(note, total, output or outputs())
         notify(f"disk: {note.found}")
 
 
-def _left_of(files: Files, profile: Profile) -> int:
+def _left_of(files: Files) -> int:
     """Return the bytes still to be written; a miniature's files, and what is not known, do not count."""
     total = 0
     for experiment in files.experiments:
         if experiment.rehearsal.enabled:
             continue
         try:
-            total += files.num_copies * foretold(load_family(experiment), profile).disk
+            total += files.num_copies * foretold(load_family(experiment)).disk
         except CannotTellError as error:
             logger.info("disk of %s: %s", experiment.name, error.reason)
         except UserError:

@@ -55,23 +55,15 @@ def batch(note: Note, experiment: Experiment, profile: Profile) -> None:
     )
 
 
-def foretold(family: Family, profile: Profile, facts: ModelFacts | None = None) -> Forecast:
-    """Return what a run will take of memory and disk.
+def foretold(family: Family, facts: ModelFacts | None = None) -> Forecast:
+    """Return what a run will take of the disk.
 
     Raises:
         UserError: The model is none of the family, or its checkpoint is wrong.
         CannotTellError: The checkpoint is not on this machine.
     """
-    experiment = family.experiment
     facts = facts or _facts(family)
-    asked = experiment.training.precision
-    return forecast(
-        experiment,
-        facts.num_parameters,
-        facts.num_trained,
-        profile.precision if asked == "auto" else asked,
-        in_4bit=experiment.model.quantization is not None and profile.quantization,
-    )
+    return forecast(family.experiment, facts.num_parameters, facts.num_trained)
 
 
 def _facts(family: Family) -> ModelFacts:

@@ -211,7 +211,7 @@ def _check_experiment(
         for name in ("memory", "disk"):
             checklist.skip("environment", name, reason)
         return facts
-    ahead = foretold(family, profile, facts)
-    checklist.run("environment", "memory", partial(check_memory, foretold=ahead, profile=profile))
+    checklist.run("environment", "memory", partial(check_memory, family=family, profile=profile))
+    ahead = foretold(family, facts)
     checklist.run("environment", "disk", partial(check_disk, foretold=ahead, folder=output))
     return facts

@@ -18,6 +18,8 @@ STUDY_FILE = "study.yaml"
 """What a study is, in its folder."""
 EVENTS_FILE = "events.jsonl"
 """What a run or study said while it went on, in its folder."""
+CROSSOVER_FILE = "crossover_final.pth"
+"""Weights that won a crossover: those of the modules' best epochs, or of the baseline that beat them."""
 ROW = "row"
 """Column of ``predictions.csv``: number of the row in the checked table that it comes from, from 0."""
 PREDICTED = "predicted_"
@@ -45,6 +47,7 @@ class RunResult:
         error: What went wrong, in one line, when it failed.
         best_metric: What chose the best checkpoint.
         definitions: Direction and unit of the metrics of its family, by name.
+        forecast: What was foretold at the start of memory, time and cost, to be held against what came.
     """
 
     name: str
@@ -56,6 +59,7 @@ class RunResult:
     error: str | None = None
     best_metric: str | None = None
     definitions: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    forecast: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as JSON-ready data."""
@@ -125,6 +129,7 @@ class UnifiedFolder(RunFolder):
         self.log = path / "logs" / f"training_{self._stamp}.log"
         self.checkpoints = path / "checkpoints_final"
         self.metadata = self.checkpoints / "metadata.json"
+        self.crossover = self.checkpoints / CROSSOVER_FILE
 
     def epoch_file(self, epoch: int, learning_rate: float) -> Path:
         """Return the file of an epoch, such as ``checkpoint_epoch_0002_lr_0.000100_20261120_093000.pt``."""

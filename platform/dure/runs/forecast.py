@@ -1,4 +1,4 @@
-"""What a run will take of memory and disk, foretold from the number of its parameters."""
+"""What a run will take of the disk, foretold from the number of its parameters."""
 
 from __future__ import annotations
 
@@ -11,21 +11,15 @@ from dure.config.schema import Experiment, TrainingConfig
 if TYPE_CHECKING:
     from torch import nn
 
-_BYTES = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0}
-_BYTES_IN_4BIT = 0.5
 _FULL = 4
-"""Bytes of an fp32 number: of what is trained, of its gradient, of each of Adam's two moments, of its average."""
+"""Bytes of an fp32 number: of what is trained, of each of Adam's two moments, of its average."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Bytes that one worker's model takes while it trains, and that a run leaves on the disk.
+    """Bytes that a run leaves on the disk.
 
     Attributes:
-        weights: The parameters.
-        gradients: Their gradients.
-        moments: Adam's two moments.
-        average: The moving average of the weights, when there is one.
         checkpoint: One checkpoint: the trained weights, the moments, the average.
         num_checkpoints: Most of them at a time; one more than are kept, since one is written before one goes.
         epoch: The weights of one epoch in a file of their own, with their average.
@@ -33,20 +27,11 @@ class Forecast:
         final_model: The model at the end, in fp32.
     """
 
-    weights: int
-    gradients: int
-    moments: int
-    average: int
     checkpoint: int
     num_checkpoints: int
     epoch: int
     num_epochs: int
     final_model: int
-
-    @property
-    def memory(self) -> int:
-        """Bytes of memory, without activations: these depend on the rows."""
-        return self.weights + self.gradients + self.moments + self.average
 
     @property
     def disk(self) -> int:
@@ -63,29 +48,18 @@ class Forecast:
         )
 
 
-def forecast(
-    experiment: Experiment, num_parameters: int, num_trained: int, precision: str, *, in_4bit: bool = False
-) -> Forecast:
-    """Foretell the bytes of a run.
+def forecast(experiment: Experiment, num_parameters: int, num_trained: int) -> Forecast:
+    """Foretell the bytes of a run's files.
 
     Args:
         experiment: What runs.
         num_parameters: Parameters of the model, adapters among them.
         num_trained: How many of them are trained; these are kept in fp32.
-        precision: What frozen weights are kept in: ``fp32``, ``bf16`` or ``fp16``.
-        in_4bit: Whether frozen weights are packed into 4 bits; embeddings, which are not, count as if they were.
     """
     training = experiment.training
-    frozen = num_parameters - num_trained
-    weights = num_trained * _FULL + int(frozen * (_BYTES_IN_4BIT if in_4bit else _BYTES[precision]))
-    moments = 2 * _FULL * num_trained
     average = 0 if training.ema is None else _FULL * num_trained
     return Forecast(
-        weights=weights,
-        gradients=_FULL * num_trained,
-        moments=moments,
-        average=average,
-        checkpoint=_FULL * num_trained + moments + average,
+        checkpoint=_FULL * num_trained + 2 * _FULL * num_trained + average,
         # The best and the last one stay even where only one is asked for.
         num_checkpoints=max(2, training.save_total_limit) + 1,
         epoch=_FULL * num_trained + average,

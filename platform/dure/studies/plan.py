@@ -127,6 +127,10 @@ class StudyPlan(Section, ABC):
         """
         return self
 
+    def num_trainings(self, experiment: Experiment) -> tuple[float, float]:
+        """Return how often the whole training of an experiment is computed, at the least and at the most."""
+        return 1.0, 1.0
+
     @classmethod
     @abstractmethod
     def kind_of(cls) -> type[Kind[Any, Any]]:

@@ -7,10 +7,15 @@ import gc
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Self
 
 import psutil
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor
+
+from dure.config.schema import Profile
 
 _MB = 1024 * 1024
 _SECONDS_BETWEEN_LOOKS = 0.1
@@ -28,11 +33,14 @@ def release() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
+_WITHOUT_DATA = (FakeTensor, FunctionalTensor)
+
+
 def allocated_mb(device: str) -> float:
     """Return the memory that live tensors hold on a device, in MiB.
 
     On CUDA and MPS the allocator says; on the CPU the storages of all tensors that Python can reach are
-    added up, each once.
+    added up, each once. Those of a traced model hold nothing.
     """
     if device == "cuda":
         return float(torch.cuda.memory_allocated()) / _MB
@@ -41,7 +49,8 @@ def allocated_mb(device: str) -> float:
     storages = {}
     for candidate in gc.get_objects():
         # Some lazy module objects import things when asked for their class; the type is always safe.
-        if issubclass(type(candidate), torch.Tensor) and candidate.device.type == "cpu":
+        kind = type(candidate)
+        if issubclass(kind, torch.Tensor) and not issubclass(kind, _WITHOUT_DATA) and candidate.is_cpu:
             storage = candidate.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
     return float(sum(storages.values())) / _MB
@@ -50,6 +59,18 @@ def allocated_mb(device: str) -> float:
 def resident_mb() -> float:
     """Return the resident memory of this process in MiB."""
     return float(psutil.Process().memory_info().rss) / _MB
+
+
+def free_memory(profile: Profile) -> tuple[int, str]:
+    """Return the free bytes of the device of a profile, and in words whose they are."""
+    free: dict[str, Callable[[], int]] = {"cpu": lambda: int(psutil.virtual_memory().available)}
+    if torch.cuda.is_available():
+        free["cuda"] = lambda: int(torch.cuda.mem_get_info()[0])
+    if torch.backends.mps.is_available():
+        free["mps"] = lambda: int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    if profile.device in free:
+        return free[profile.device](), f"free on the {profile.device} device"
+    return (profile.memory_mb or 0) * 1024**2, f"of profile {profile.name}"
 
 
 class Usage:

@@ -34,6 +34,7 @@ from dure.secrets import redacted
 from dure.storage.mirror import SharedFolder
 from dure.storage.pushing import mirrored
 from dure.training import memory
+from dure.training.forecasting import RunForecast, forecast_run
 from dure.training.recorder import last_scores
 from dure.training.stopping import StopRequest, StopRequested
 from dure.training.trainer import ModelTrainer
@@ -257,6 +258,7 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
         )
     set_seed(experiment.experiment.seed)
     model = family.load_model(corpus.tokenizer, profile)
+    ahead = _forecast(family, corpus, model, profile, worker)
     if request.warm_start is not None:
         load_weights(model, request.warm_start)
     worker.stop.check()
@@ -278,6 +280,10 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
     memory.release()
     kept = memory.allocated_mb(profile.device) - device_before
     result = replace(result, metrics={**result.metrics, "unreleased_memory_mb": round(max(0.0, kept), 1)})
+    if ahead is not None:
+        result = replace(result, forecast=ahead.as_dict())
+        if worker.is_main and not request.resume:
+            ahead.remember(result.seconds, int(result.metrics["steps"]))
     if worker.is_main:
         settle(request, result, room)
     return result
@@ -325,6 +331,25 @@ def settle(request: RunRequest, result: RunResult, room: DiskRoom) -> None:
     room.keep_to_budget()
     for listener in request.listeners:
         listener.finished(result)
+
+
+def _forecast(
+    family: Family, corpus: Corpus, model: Any, profile: Profile, worker: Worker
+) -> RunForecast | None:
+    """Say what the run will take; a miniature takes nothing that anybody would ask for."""
+    if not worker.is_main or family.experiment.rehearsal.enabled:
+        return None
+    try:
+        ahead = forecast_run(family, corpus, model, profile, num_workers=worker.num_workers)
+    except Exception as error:  # A model that cannot be traced trains all the same.
+        logger.warning("the step cannot be traced", exc_info=error)
+        worker.notify(f"no forecast: this model's step cannot be traced ({type(error).__name__})")
+        return None
+    worker.notify(ahead.sentence)
+    room = ahead.shortage(profile)
+    if room is not None:
+        worker.notify(f"it may not fit: {room}; dure forecast says what would")
+    return ahead
 
 
 def _keep_predictions(

@@ -116,7 +116,7 @@ class ModelTrainer:
         args = self._arguments(profile, len(train_dataset), precision, deepspeed)
         if deepspeed is None and not getattr(model, "is_quantized", False):
             model.to(args.device)
-        self.foretold = forecast(self.experiment, *num_parameters(model), precision)
+        self.foretold = forecast(self.experiment, *num_parameters(model))
         self.rhythm = EvalSchedule()
         batches = family.batches(tokenizer, model)
         self.recovery = recovery_of(family, batches, model, profile, folder, worker, precision)

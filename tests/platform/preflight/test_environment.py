@@ -120,9 +120,11 @@ def test_too_little_memory_and_disk_are_foretold_with_what_needs_them(monkeypatc
     plain = ["training.ema=null", "training.keep_epochs=null", "data.max_train_rows=40"]
     checks = failed("red_heart_730m", plain)
     assert list(checks) == ["memory", "disk"]
-    # 729M parameters: 4 bytes each for weights and gradients, 8 for Adam's moments.
-    assert checks["memory"].found.startswith("10.9 GiB of 1.0 GiB")
+    # 729M parameters: 4 bytes each for weights and gradients, 8 for Adam's moments, and the activations.
+    least = float(checks["memory"].found.partition(" GiB to ")[0])
+    assert 10.9 * 0.95 < least < 20
     assert "2.7 GiB of gradients" in checks["memory"].found
+    assert "of activations" in checks["memory"].found
     assert "27.2 GiB of 1.0 GiB" in checks["disk"].found
 
 

@@ -186,7 +186,7 @@ def test_a_stop_that_is_asked_for_ends_a_pause(tmp_path):
 
 
 def _foretold(checkpoint, final_model):
-    return Forecast(0, 0, 0, 0, checkpoint, 3, 0, 0, final_model)
+    return Forecast(checkpoint, 3, 0, 0, final_model)
 
 
 def test_a_run_that_cannot_fit_is_refused_before_it_starts(tmp_path):

@@ -56,6 +56,10 @@ class CrossvalStudy(SeveralExperiments):
             _check_shared_rows(each, first)
         return study if "seed" in study.model_fields_set else study.with_values(seed=first.experiment.seed)
 
+    def num_trainings(self, experiment: Experiment) -> tuple[float, float]:
+        """Return the folds, each of which trains on what it and its validation rows leave."""
+        return max(1.0, self.folds - 2.0) if not self.drop_worse else 1.0, float(self.folds)
+
     @classmethod
     def kind_of(cls) -> type[Kind[Any, Any]]:
         """Return what runs a cross-validation."""

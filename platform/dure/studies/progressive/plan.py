@@ -84,6 +84,11 @@ class ProgressiveStudy(OneExperiment):
         said = {"experiment", "overrides", "description", "start_ratio"}
         return self.model_dump(exclude=said) == other.model_dump(exclude=said)
 
+    def num_trainings(self, experiment: Experiment) -> tuple[float, float]:
+        """Return the rows of all stages over those of one whole training, for one candidate and for all."""
+        stages = float(sum(self.ratios)) * self.epochs_per_stage / experiment.training.epochs
+        return stages, stages * len(self.candidates)
+
     @classmethod
     def kind_of(cls) -> type[Kind[Any, Any]]:
         """Return what runs a progressive training."""

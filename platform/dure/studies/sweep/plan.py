@@ -144,6 +144,11 @@ class SweepStudy(OneExperiment):
             seed=self.seed if "seed" in self.model_fields_set else experiment.experiment.seed,
         )
 
+    def num_trainings(self, experiment: Experiment) -> tuple[float, float]:
+        """Return the trials; a scheduler may end most of them early."""
+        most = float(self.budget)
+        return most if self.scheduler == "none" else 1.0 + (most - 1.0) / 10, most
+
     @classmethod
     def kind_of(cls) -> type[Kind[Any, Any]]:
         """Return what runs a sweep."""

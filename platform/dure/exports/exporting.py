@@ -1,0 +1,182 @@
+"""``dure export``: the model of a run in another place and format, compared with the original before it is kept."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from dure.config.loading import dump_yaml
+from dure.config.schema import Profile
+from dure.data.collating import moved
+from dure.errors import RunError, UserError
+from dure.events import Notify
+from dure.exports.agreement import Agreement, Prediction, compare
+from dure.exports.folder import EXPORT_FILE, ExportRecord, check_target
+from dure.exports.formats import Format, Trained, format_of
+from dure.exports.model_card import model_card
+from dure.family import Family
+from dure.family.contract import ExportFormat
+from dure.family.corpus import Corpus, load_corpus
+from dure.family.predicting import predict_rows
+from dure.family.run_weights import weights_at
+from dure.files import write_json, write_text, written_beside
+from dure.runs.budget import bytes_in
+from dure.runs.folder import RunFolder
+from dure.runs.manifest import write_manifest
+
+if TYPE_CHECKING:
+    import datasets
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How an export is made and judged.
+
+    Attributes:
+        format: What it becomes.
+        quantization: How the format packs numbers; only ``ctranslate2`` does.
+        num_rows: Most validation rows that are compared; all when not given.
+        accept: Least part of them that must agree.
+        licence: What the model card says of the licence, an SPDX name or a name of the model hub.
+        force: Whether an export that dure wrote is replaced.
+    """
+
+    format: ExportFormat = "transformers"
+    quantization: str | None = None
+    num_rows: int | None = None
+    accept: float = 1.0
+    licence: str = "unknown"
+    force: bool = False
+
+
+def export_run(
+    path: Path,
+    target: Path,
+    asked: Asked,
+    *,
+    overrides: tuple[str, ...] = (),
+    profile: Profile,
+    progress: Callable[[int, int], None],
+    notify: Notify,
+) -> ExportRecord:
+    """Export the weights that a path means; what does not predict as the original does is not kept.
+
+    Args:
+        path: Folder of a run, or a file of weights in one.
+        target: Folder of the export, which appears whole or not at all.
+        asked: How it is made and judged.
+        overrides: ``data.key=value`` texts of where the run's tables are by now.
+        profile: The machine that the original predicts on.
+        progress: Gets rows predicted, and rows to predict in all.
+        notify: Gets one-line messages.
+
+    Raises:
+        UserError: Something that was given is wrong, or the model is none for the format.
+        RunError: The export predicts otherwise than the original.
+    """
+    weights = weights_at(path)
+    family = weights.family(notify, overrides)
+    made = _checked_format(family, asked)
+    check_target(target, force=asked.force)
+    notify(f"exporting {weights.words}")
+    model, tokenizer = weights.read(family, profile, notify, adapted=asked.format == "adapter")
+    model.to(torch.device(profile.device))
+    corpus = load_corpus(family, notify=notify, tokenizer=tokenizer)
+    rows = _to_predict(family, corpus, asked.num_rows)
+    batches = family.batches(tokenizer, model)
+    batch = moved(batches.collate([rows[row] for row in (0, min(1, len(rows) - 1))]), model.device)
+    inputs = batches.prompts(batch) if family.predicts == "text" else batches.inputs(batch)
+    trained = Trained(family, model, tokenizer, inputs)
+
+    def predicted(model: Any, tokenizer: Any, before: int) -> tuple[list[Prediction], float]:
+        done = before
+
+        def advance(number: int) -> None:
+            nonlocal done
+            done += number
+            progress(done, 2 * len(rows))
+
+        started = time.perf_counter()
+        found = predict_rows(family, model, tokenizer, rows, progress=advance)
+        return list(found), time.perf_counter() - started
+
+    original, seconds = predicted(model, tokenizer, 0)
+    with written_beside(target) as beside:
+        beside.mkdir(parents=True)
+        made.write(trained, beside, asked.quantization)
+        if family.predicts == "text":
+            model.generation_config.save_pretrained(beside)
+        copy, copied_tokenizer = made.read(family, beside)
+        exported, copy_seconds = predicted(copy, copied_tokenizer, len(rows))
+        agreement = compare(original, exported, made.tolerance)
+        _require(agreement, asked)
+        record = ExportRecord(
+            format=asked.format,
+            quantization=asked.quantization,
+            source=weights.words,
+            run=weights.run.resolve().name,
+            agreement=agreement.as_dict(),
+            accepted=asked.accept,
+            rows_per_second=round(len(rows) / copy_seconds, 3),
+            original_rows_per_second=round(len(rows) / seconds, 3),
+            size_bytes=bytes_in(beside),
+            dure_version=importlib.metadata.version("dure"),
+        )
+        write_text(beside / RunFolder(beside).experiment.name, dump_yaml(family.experiment))
+        write_text(beside / "README.md", model_card(weights, family, record, agreement, asked.licence))
+        write_json(beside / EXPORT_FILE, record.model_dump(mode="json"))
+        write_manifest(beside)
+    return record
+
+
+def _checked_format(family: Family, asked: Asked) -> Format:
+    """Return the format when the family can be exported as it, and its packages are there."""
+    if asked.format not in family.exports:
+        raise UserError(
+            f"{family.experiment.family} is not exported as {asked.format}",
+            where="--format",
+            expected=f"one of {', '.join(family.exports)}",
+        )
+    if asked.quantization is not None and asked.format != "ctranslate2":
+        raise UserError(
+            f"{asked.format} keeps numbers as they are",
+            where="--quantization",
+            expected="--format ctranslate2 beside it",
+        )
+    made = format_of(asked.format)
+    made.require(asked.format)
+    return made
+
+
+def _to_predict(family: Family, corpus: Corpus, most: int | None) -> datasets.Dataset:
+    """Return the validation rows to compare, training rows where there are none, as a table to predict has them."""
+    rows = corpus.train if corpus.dev is None else corpus.dev
+    if most is not None:
+        rows = rows.select(range(min(most, len(rows))))
+    known = family.encode({role.name: ["-"] for role in family.roles if role.is_input}, corpus.tokenizer)
+    return rows.select_columns([name for name in rows.column_names if name in known])
+
+
+def _require(agreement: Agreement, asked: Asked) -> None:
+    """Refuse an export that differs more than was accepted, and show where."""
+    if agreement.share >= asked.accept:
+        return
+    lines = [
+        f"  row {each.row}: {dict(each.original)} became {dict(each.export)}"
+        for each in agreement.differences
+    ]
+    raise RunError(
+        "\n".join(
+            (
+                f"the export is not kept: {agreement.sentence}, which is less than --accept {asked.accept:g}",
+                *lines,
+                f"  try: --accept {int(agreement.share * 1000) / 1000:g} if that will do",
+            )
+        )
+    )

@@ -1,0 +1,109 @@
+"""What a format of an export must be able to do, and the formats that there are."""
+
+from __future__ import annotations
+
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dure.errors import UserError
+from dure.family import Family
+from dure.family.contract import ExportFormat
+from dure.family.saved_model import read_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is exported.
+
+    Attributes:
+        family: Its family, which knows the experiment.
+        model: The model with its weights, on the device that predicts.
+        tokenizer: Its tokenizer.
+        example: Arguments of a forward pass over two rows, by name.
+    """
+
+    family: Family
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    example: Mapping[str, Any]
+
+
+class Format(ABC):
+    """One format of exports."""
+
+    packages: ClassVar[tuple[str, ...]] = ()
+    """Modules that it needs beside those of dure."""
+    extra: ClassVar[str] = ""
+    """The optional extra of dure that installs them."""
+    tolerance: ClassVar[float]
+    """Largest difference between two numbers of predictions that counts as none."""
+
+    @abstractmethod
+    def write(self, trained: Trained, folder: Path, quantization: str | None) -> None:
+        """Write a model into a folder that is there.
+
+        Raises:
+            UserError: This model, or one of its numbers, is none for the format.
+        """
+
+    @abstractmethod
+    def read(self, family: Family, folder: Path) -> tuple[Any, PreTrainedTokenizerBase]:
+        """Load what :meth:`write` wrote.
+
+        Returns:
+            What ``dure.family.predicting.predict_rows`` takes as a model, and the tokenizer.
+        """
+
+    def require(self, name: str) -> None:
+        """Check that the packages of the format are installed.
+
+        Raises:
+            UserError: One is not.
+        """
+        missing = [each for each in self.packages if importlib.util.find_spec(each) is None]
+        if missing:
+            raise UserError(
+                f"{', '.join(missing)} is not installed",
+                where=f"--format {name}",
+                hint=f"pip install 'dure[{self.extra}]'",
+            )
+
+
+class Transformers(Format):
+    """A folder that ``from_pretrained`` loads without dure, adapters merged, in safetensors."""
+
+    tolerance = 1e-5
+
+    def write(self, trained: Trained, folder: Path, quantization: str | None) -> None:
+        """Write the model as a run leaves it at its end."""
+        trained.family.export(trained.model, trained.tokenizer, folder)
+
+    def read(self, family: Family, folder: Path) -> tuple[Any, PreTrainedTokenizerBase]:
+        """Load it as ``dure predict`` does."""
+        return read_model(family, folder)
+
+
+def format_of(name: ExportFormat) -> Format:
+    """Return a format by its name; what it is made of is imported only now."""
+    match name:
+        case "transformers":
+            return Transformers()
+        case "adapter":
+            from dure.exports.peft_adapter import PeftAdapter
+
+            return PeftAdapter()
+        case "onnx":
+            from dure.exports.onnx_graphs import OnnxGraphs
+
+            return OnnxGraphs()
+        case "ctranslate2":
+            from dure.exports.ctranslate2_model import CTranslate2Model
+
+            return CTranslate2Model()

@@ -1,0 +1,108 @@
+"""Adapters by themselves, as peft loads them onto the checkpoint that they were trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoTokenizer
+
+from dure.errors import UserError
+from dure.exports.formats import Format, Trained
+from dure.family import Family
+from dure.modeling.rows import rows_by_matrix
+from dure.modeling.tokens import embedding_matrices, state_real_tying
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_WEIGHTS = "adapter_model.safetensors"
+_NEW_ROWS = ("new_rows", "new_output_rows")
+_OF_THE_HEAD = ("id2label", "label2id", "problem_type")
+"""What the configuration of a classifier says beyond its checkpoint's."""
+
+
+class PeftAdapter(Format):
+    """``adapter_model.safetensors`` and ``adapter_config.json``.
+
+    Rows that were trained for new tokens are a correction of dure's own, which peft does not know; so the whole
+    embedding is stored with them added, as peft itself does for a model whose vocabulary has grown.
+    """
+
+    tolerance = 1e-4
+
+    def write(self, trained: Trained, folder: Path, quantization: str | None) -> None:
+        """Write adapters, the tokenizer and, where tokens were added, the embedding."""
+        model = trained.model
+        experiment = trained.family.experiment
+        if not isinstance(model, PeftModel):
+            raise UserError(
+                "this run trained all its weights and has no adapters",
+                where="--format adapter",
+                expected="a run with a lora section",
+                hint="--format transformers",
+            )
+        if experiment.rehearsal.enabled:
+            raise UserError(
+                "the adapters are of a rehearsal's miniature, which is no checkpoint that anything could be put on",
+                where="--format adapter",
+                expected="a run on a real checkpoint",
+                hint="--format transformers",
+            )
+        model.save_pretrained(str(folder))
+        trained.tokenizer.save_pretrained(folder)
+        model.get_base_model().config.save_pretrained(folder)
+        weights = {
+            name: tensor
+            for name, tensor in load_file(folder / _WEIGHTS).items()
+            if not set(_NEW_ROWS) & set(name.split("."))
+        }
+        save_file(weights | _embeddings(model), folder / _WEIGHTS, metadata={"format": "pt"})
+
+    def read(self, family: Family, folder: Path) -> tuple[Any, PreTrainedTokenizerBase]:
+        """Load the checkpoint by transformers alone, and put the adapters on it by peft alone."""
+        import transformers
+
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        settings = family.experiment.model
+        here = AutoConfig.from_pretrained(folder, local_files_only=True)
+        revision = settings.revision or "main"
+        config = AutoConfig.from_pretrained(settings.checkpoint, revision=revision)
+        for name in _OF_THE_HEAD:
+            setattr(config, name, getattr(here, name))
+        known: Any = getattr(transformers, (here.architectures or [""])[0])
+        base = known.from_pretrained(
+            settings.checkpoint,
+            revision=revision,
+            config=config,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+        )
+        state_real_tying(base)
+        if here.vocab_size > base.get_input_embeddings().num_embeddings:
+            base.resize_token_embeddings(here.vocab_size, mean_resizing=False)
+        model = PeftModel.from_pretrained(base, str(folder))
+        if base.can_generate():
+            base.generation_config = transformers.GenerationConfig.from_pretrained(
+                folder, local_files_only=True
+            )
+        return model.eval(), tokenizer
+
+
+def _embeddings(model: PeftModel) -> dict[str, torch.Tensor]:
+    """Return the embedding matrices whose rows were trained, corrected, by the name that the model has them under."""
+    base: PreTrainedModel = model.get_base_model()
+    rows = rows_by_matrix(base)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    corrected = {}
+    for matrix in embedding_matrices(base):
+        trained = rows.get(id(matrix))
+        if trained is not None:
+            whole = matrix.detach().to("cpu", torch.float32, copy=True)
+            corrected[names[id(matrix)]] = whole.index_add_(
+                0, trained.row_ids.cpu(), trained.correction.detach().cpu()
+            )
+    return corrected

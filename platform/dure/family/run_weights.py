@@ -1,0 +1,164 @@
+"""The weights of a run that are meant by a path: its final model, what won its crossover, or a file of weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dure.config.loading import load_record
+from dure.config.schema import Profile
+from dure.errors import UserError
+from dure.events import Notify
+from dure.family.contract import Family, load_family
+from dure.files import read_json
+from dure.runs.checkpoints import AVERAGE_FILE
+from dure.runs.folder import RunFolder, UnifiedFolder, folder_at
+from dure.runs.manifest import check_whole
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_SUFFIXES = (".pt", ".pth")
+_FOLDERS_ABOVE = 3
+"""A file of weights may lie in a checkpoint's folder, and that in the folder of a run."""
+
+
+@dataclass(frozen=True)
+class RunWeights:
+    """Weights of a run.
+
+    Attributes:
+        run: Folder of the run.
+        file: File of the weights; None for ``final_model/``.
+        words: What they are, for people.
+    """
+
+    run: Path
+    file: Path | None
+    words: str
+
+    def family(self, notify: Notify, overrides: Sequence[str] = ()) -> Family:
+        """Return the family of the run's experiment, with ``a.b=value`` texts laid over that."""
+        return load_family(load_record(RunFolder(self.run).experiment, overrides), notify)
+
+    def read(
+        self, family: Family, profile: Profile, notify: Notify, *, adapted: bool = False
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        """Load the model with these weights, on the CPU, and its tokenizer.
+
+        Weights of a model with adapters need the checkpoint that these were put on; all others only the run's folder.
+
+        Args:
+            family: What :meth:`family` gave.
+            profile: The machine.
+            notify: Gets one-line messages.
+            adapted: Whether adapters stay beside the model that they were put on; a final model has them merged, so
+                that those of the best checkpoint are taken.
+
+        Raises:
+            UserError: What is needed is not there, broken, or of another model.
+        """
+        from transformers import set_seed
+
+        from dure.family.corpus import load_corpus
+        from dure.family.saved_model import read_model
+        from dure.modeling.weights import load_weights
+
+        final = RunFolder(self.run).final_model
+        has_adapters = family.experiment.lora is not None
+        if self.file is None and not (adapted and has_adapters):
+            return read_model(family, final)
+        model: PreTrainedModel | None = None
+        if final.is_dir():
+            model, tokenizer = read_model(family, final)
+        else:
+            tokenizer = load_corpus(family, notify=notify).tokenizer
+        if model is None or has_adapters:
+            # As training did it, so that what it did not train is the same.
+            set_seed(family.experiment.experiment.seed)
+            model = family.load_model(tokenizer, profile)
+        if self.file is not None:
+            load_weights(model, self.file)
+        else:
+            _load_best(model, self.run)
+        return model.eval(), tokenizer
+
+
+def weights_at(path: Path) -> RunWeights:
+    """Return the weights that a path means.
+
+    Args:
+        path: Folder of a finished run: its final model; of a unified training what won its crossover. Or a file of
+            weights in such a folder: of an epoch, a stage's ``best_model.pt``, an average (``ema.pt``), or
+            ``crossover_final.pth``.
+
+    Raises:
+        UserError: It is neither.
+    """
+    if path.is_file():
+        return _weights_in(path)
+    folder = RunFolder(path)
+    if not folder.experiment.is_file() or not folder.final_model.is_dir():
+        inside = sorted(each.parent.name for each in path.glob("*/final_model")) if path.is_dir() else []
+        raise UserError(
+            "this is no folder of a finished run",
+            where=str(path),
+            expected="a folder with experiment.yaml and final_model/",
+            hint=f"one of its experiments: {', '.join(inside)}" if inside else None,
+        )
+    crossover = UnifiedFolder(path).crossover
+    if crossover.is_file():
+        return RunWeights(path, crossover, _words_of(crossover))
+    return RunWeights(path, None, f"{folder.final_model.name}, the best checkpoint")
+
+
+def _load_best(model: PreTrainedModel, run: Path) -> None:
+    """Put the adapters of a run's best checkpoint into a model, or their average."""
+    from dure.modeling.rows import ADAPTER
+    from dure.modeling.weights import LOST, load_weights
+
+    result = RunFolder(run).read_result()
+    name = None if result is None else result.best_checkpoint
+    checkpoint = folder_at(run).checkpoints / (name or "checkpoint")
+    if not checkpoint.is_dir():
+        raise UserError(
+            "its best checkpoint is not there, which has the adapters by themselves",
+            where=str(run),
+            hint="a file of an epoch, or --format transformers, which has them merged",
+        )
+    average = checkpoint / AVERAGE_FILE
+    if average.is_file():
+        load_weights(model, average)
+    else:
+        check_whole(checkpoint, hint=LOST)
+        model.load_adapter(str(checkpoint), ADAPTER, is_trainable=True)
+
+
+def _weights_in(file: Path) -> RunWeights:
+    if file.suffix not in _SUFFIXES:
+        raise UserError(
+            f"files with the suffix '{file.suffix}' are no weights of a run",
+            where=str(file),
+            expected=f"a run's folder, or a file of weights in it ({', '.join(_SUFFIXES)})",
+        )
+    above = file.absolute().parents[:_FOLDERS_ABOVE]
+    run = next((folder for folder in above if RunFolder(folder).experiment.is_file()), None)
+    if run is None:
+        raise UserError(
+            "it lies in no folder of a run, so that its experiment is not known",
+            where=str(file),
+            expected="a file of weights below a folder with experiment.yaml",
+        )
+    return RunWeights(run, file, _words_of(file))
+
+
+def _words_of(file: Path) -> str:
+    """Return what a file of weights is; a crossover's record says what of it was kept."""
+    record = file.with_suffix(".json")
+    if file.suffix == ".pth" and record.is_file():
+        kept = read_json(record, what="record of a crossover")
+        kind = "a crossover" if kept.get("is_crossover") else "which no crossover beat"
+        return f"{file.name}: '{kept.get('kept')}', {kind}"
+    return f"{file.parent.name}/{file.name}"

@@ -1,0 +1,243 @@
+"""One optimiser step without its numbers: what memory it takes and what it computes, found by tracing it.
+
+The real forward and backward pass and the real optimizer run on fake tensors, which have shapes and no data. So a
+model of any size is traced in seconds. What every operator gives is counted for as long as it lives; torch's own
+``MemTracker`` does the same, but takes no frozen weights and no second micro-batch. On a CPU the peak is the
+allocator's (``tests/platform/modeling/test_tracing.py``). On CUDA attention and fused kernels take workspaces that a
+trace on a CPU does not see.
+"""
+
+from __future__ import annotations
+
+import copy
+import weakref
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.flop_counter import flop_registry, sdpa_flop_count
+
+from dure.data.collating import Batch, Batches
+from dure.modeling.objectives import Objective
+from dure.modeling.precision import Precision
+from dure.modeling.r_drop import r_drop_loss
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_ATTENTION_ON_CPUS = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: 0,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: 1,
+}
+"""Attention that torch's own counter does not know, and the place of its query among the arguments."""
+_PACKED = 4.127 / 8
+"""Bytes of a number in NF4 whose scales are packed too, in blocks of 64 and 256 (Dettmers et al. 2023, section 3)."""
+
+
+@dataclass(frozen=True)
+class StepTrace:
+    """What one optimiser step takes, in bytes, and what it computes.
+
+    Attributes:
+        weights: Parameters and buffers.
+        gradients: Gradients of what is trained.
+        moments: State of the optimizer.
+        average: Moving average of the weights, when there is one.
+        peak: Most bytes at a time, all of the above among them.
+        flops: Floating-point operations of forward and backward pass over one micro-batch: those of its products of
+            matrices and its attention, which all else is little beside.
+    """
+
+    weights: int
+    gradients: int
+    moments: int
+    average: int
+    peak: int
+    flops: int
+
+    @property
+    def activations(self) -> int:
+        """Bytes at the peak beyond what stays from step to step: activations, logits, workspaces."""
+        return max(0, self.peak - self.weights - self.gradients - self.moments - self.average)
+
+
+def trace_step(
+    model: PreTrainedModel,
+    batches: Batches,
+    objective: Objective,
+    batch: Batch,
+    *,
+    precision: Precision,
+    checkpointing: bool = False,
+    accumulates: bool = False,
+    averages: bool = False,
+    r_drop: float = 0.0,
+    in_4bit: bool = False,
+) -> StepTrace:
+    """Trace the training step of a model on a batch; neither of the two is touched.
+
+    Args:
+        model: The model, ready to train, on the CPU or on the meta device.
+        batches: How the batch is read.
+        objective: What is minimised.
+        batch: A real batch: its shapes count.
+        precision: What the step computes in.
+        checkpointing: Whether activations are computed again in the backward pass.
+        accumulates: Whether gradients of an earlier micro-batch are there while this one is computed.
+        averages: Whether a moving average of the weights is kept.
+        r_drop: Weight of the disagreement of two passes; 0 makes one pass.
+        in_4bit: Whether the frozen layers of a model that was built without its weights will be packed.
+    """
+    rows = batches.twice(batch) if r_drop else batch
+    with FakeTensorMode(allow_non_fake_inputs=True) as fakes:
+        fake, packed = _without_data(model, in_4bit=in_4bit)
+        fake.train()
+        if checkpointing:
+            fake.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        inputs = {name: _fake(fakes, value) for name, value in batches.inputs(rows).items()}
+        targets = _fakes(fakes, batches.targets(batch))
+        items = _fakes(fakes, objective.count(batches.targets(batch)))
+        trained = [parameter for parameter in fake.parameters() if parameter.requires_grad]
+        optimizer = torch.optim.AdamW(trained, fused=True)
+
+        def loss() -> torch.Tensor:
+            half = _AUTOCAST.get(precision)
+            with nullcontext() if half is None else torch.autocast("cpu", half):
+                outputs = fake(**inputs)
+                if r_drop:
+                    return r_drop_loss(objective, r_drop, outputs, targets, items)
+                return objective(outputs, targets, items)
+
+        def put_gradients() -> None:
+            for parameter in trained:
+                parameter.grad = torch.empty_like(parameter)
+
+        put_gradients()
+        optimizer.step()  # From here on it has its state.
+        optimizer.zero_grad()
+        if accumulates:
+            put_gradients()
+        held = [*fake.parameters(), *fake.buffers(), *inputs.values(), *_tensors(targets)]
+        held += [each.grad for each in trained if each.grad is not None]
+        with Operators([*held, *_tensors(list(optimizer.state.values()))]) as found:
+            loss().backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+    own = _bytes(fake.parameters()) + _bytes(fake.buffers())
+    trained_bytes = _bytes(trained)
+    average = sum(4 * each.numel() for each in trained) if averages else 0
+    return StepTrace(
+        weights=own - packed,
+        gradients=trained_bytes,
+        moments=2 * trained_bytes,
+        average=average,
+        peak=found.peak - packed + average,
+        flops=found.flops,
+    )
+
+
+class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts what operators compute, and the bytes of all storages that live, while the body of a ``with`` runs.
+
+    Args:
+        held: Tensors that live already.
+
+    Attributes:
+        peak: Most bytes at a time.
+        flops: Floating-point operations.
+    """
+
+    def __init__(self, held: Iterable[Any]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak = self.flops = self._now = 0
+        self._known = weakref.WeakSet[Any]()
+        for tensor in held:
+            self._count(tensor)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Compute an operator, and count what it gives."""
+        given = func(*args, **(kwargs or {}))
+        tree_map_only(torch.Tensor, self._count, given)
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.flops += int(formula(*args, **(kwargs or {}), out_val=given))
+        elif func._overloadpacket in _ATTENTION_ON_CPUS:
+            query, key, value = args[_ATTENTION_ON_CPUS[func._overloadpacket] :][:3]
+            forward = int(sdpa_flop_count(query.shape, key.shape, value.shape))  # type: ignore[no-untyped-call]
+            # The backward pass has five products of matrices where the forward pass has two.
+            self.flops += forward * 5 // 2 if _ATTENTION_ON_CPUS[func._overloadpacket] else forward
+        return given
+
+    def _count(self, tensor: Any) -> Any:
+        storage = tensor.untyped_storage() if isinstance(tensor, torch.Tensor) else None
+        if storage is not None and storage not in self._known:
+            self._known.add(storage)
+            size = storage.nbytes()
+            self._now += size
+            self.peak = max(self.peak, self._now)
+            weakref.finalize(storage, self._freed, size)
+        return tensor
+
+    def _freed(self, size: int) -> None:
+        self._now -= size
+
+
+def _tensors(value: Any) -> list[torch.Tensor]:
+    """Return the tensors in nested lists and dictionaries."""
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
+def _without_data(model: PreTrainedModel, *, in_4bit: bool) -> tuple[PreTrainedModel, int]:
+    """Copy a model whose parameters have no data, and return the bytes that it is smaller than the copy.
+
+    4-bit weights are traced as what they are unpacked to when they are used.
+    """
+    known: dict[int, Any] = {}
+    saved = 0
+    # Neither what is trained nor an embedding is packed, nor the output layer that shares it.
+    spared = {id(each) for each in model.parameters() if each.requires_grad}
+    spared |= {id(each.weight) for each in model.modules() if isinstance(each, nn.Embedding)}
+    for module in model.modules():
+        if type(module).__name__ == "Linear4bit" and isinstance(module, nn.Linear):
+            dtype = module.compute_dtype or torch.float32
+            plain = nn.Linear(module.in_features, module.out_features, module.bias is not None, dtype=dtype)
+            plain.requires_grad_(False)
+            known[id(module)] = plain
+            saved += int(plain.weight.numel() * (plain.weight.element_size() - _PACKED))
+        elif in_4bit and isinstance(module, nn.Linear) and id(module.weight) not in spared:
+            saved += int(module.weight.numel() * (module.weight.element_size() - _PACKED))
+    for tensor in (*model.parameters(), *model.buffers()):
+        if id(tensor) in known:
+            continue
+        empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
+        known[id(tensor)] = (
+            nn.Parameter(empty, requires_grad=tensor.requires_grad)
+            if isinstance(tensor, nn.Parameter)
+            else empty
+        )
+    return copy.deepcopy(model, known), saved
+
+
+def _fake(fakes: FakeTensorMode, value: Any) -> Any:
+    return fakes.from_tensor(value) if isinstance(value, torch.Tensor) else value
+
+
+def _fakes(fakes: FakeTensorMode, value: Any) -> Any:
+    """Return targets, which may be a tensor or tensors by name or in order, without data."""
+    if isinstance(value, Mapping):
+        return {name: _fakes(fakes, each) for name, each in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(_fakes(fakes, each) for each in value)
+    return _fake(fakes, value)
+
+
+def _bytes(tensors: Any) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -1,0 +1,132 @@
+"""The forecast of an experiment that has not started: without its weights, and of what would fit in its place."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from dure.config import library
+from dure.config.loading import load_profile
+from dure.config.schema import Experiment, Profile
+from dure.errors import UserError
+from dure.family import Family
+from dure.family.corpus import Corpus, load_corpus
+from dure.modeling.loading import structure_only
+from dure.preflight.environment import amount
+from dure.preflight.model import elsewhere, offline, only_on_the_hub
+from dure.training.forecasting import RunForecast, forecast_run, smaller_batches
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_NF4 = {"model.quantization.type": "nf4", "model.quantization.double": True}
+_MOST_TRIED = 4
+"""Micro-batches that are traced in search of one that fits."""
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """An experiment with its forecast.
+
+    Attributes:
+        family: Its family.
+        corpus: Its rows.
+        forecast: What it will take.
+    """
+
+    family: Family
+    corpus: Corpus
+    forecast: RunForecast
+
+
+def foresee(family: Family, profile: Profile) -> Foreseen:
+    """Foretell a run from its rows and the structure of its model; nothing is downloaded and no weights are read.
+
+    Raises:
+        UserError: The rows or the model are wrong.
+        CannotTellError: Tokenizer or configuration of the checkpoint are not on this machine.
+    """
+    with offline():
+        try:
+            corpus = load_corpus(family, notify=lambda message: None)
+            return Foreseen(family, corpus, _forecast(family, corpus, profile))
+        except UserError as error:
+            if only_on_the_hub(error, family.experiment.model):
+                raise elsewhere(family.experiment.model) from None
+            raise
+
+
+def _forecast(family: Family, corpus: Corpus, profile: Profile) -> RunForecast:
+    return forecast_run(family, corpus, _structure(family, corpus, profile), profile)
+
+
+def _structure(family: Family, corpus: Corpus, profile: Profile) -> PreTrainedModel:
+    """Build the model without its weights; a miniature's are few, and made."""
+    is_small = family.experiment.rehearsal.enabled
+    # A family with a model of its own builds it from random weights, which the meta device has none of.
+    with structure_only(), torch.device("cpu" if is_small else "meta"):
+        return family.load_model(corpus.tokenizer, profile)
+
+
+def what_fits(foreseen: Foreseen, profile: Profile, free: int) -> list[str]:
+    """Return what would fit into so many bytes, each in the words of the command line.
+
+    The effective batch stays what it is, and so do the numbers, but for rounding; 4-bit weights change them.
+    """
+    found = []
+    experiment = foreseen.family.experiment
+    parts = foreseen.forecast.parts
+    stays = sum(parts[name] for name in ("weights", "gradients", "moments", "average", "libraries"))
+    for words, changed in _changes(experiment, profile):
+        if stays > free and changed.model == experiment.model:
+            continue  # No batch is small enough for weights that do not fit themselves.
+        if _memory(foreseen, changed, profile)[1] <= free:
+            found.append(words)
+            if "batch_size" in words:
+                break  # Smaller ones only take longer.
+    for name in library.available("profile"):
+        other = load_profile(name)
+        shares = other.deepspeed is not None and experiment.training.batch_size % other.num_workers == 0
+        if not shares or other.device != profile.device or other.name == profile.name:
+            continue
+        # One card is this one; several are others, of which nothing is known but what the profile says.
+        room = free if other.num_workers == 1 else (other.memory_mb or 0) * 1024**2
+        least, most = _memory(foreseen, experiment, other)
+        if most <= room:
+            found.append(f"--profile {name}")
+        elif least <= room:
+            found.append(f"--profile {name}, which may fit ({amount(least)} to {amount(most)})")
+    return found
+
+
+def _changes(experiment: Experiment, profile: Profile) -> Iterator[tuple[str, Experiment]]:
+    """Give other settings with the same effective batch, those that cost least time first."""
+    training = experiment.training
+    if experiment.lora is not None and experiment.model.quantization is None and profile.quantization:
+        yield "model.quantization.type=nf4", experiment.with_(_NF4)
+    checkpointing = {"training.gradient_checkpointing": True}
+    if not training.gradient_checkpointing:
+        yield "training.gradient_checkpointing=true", experiment.with_(checkpointing)
+    for smaller in smaller_batches(experiment, profile.num_workers)[:_MOST_TRIED]:
+        words = (
+            f"training.batch_size={smaller.training.batch_size} "
+            f"training.gradient_accumulation_steps={smaller.training.gradient_accumulation_steps}"
+        )
+        yield words, smaller
+        if not training.gradient_checkpointing:
+            yield f"{words} training.gradient_checkpointing=true", smaller.with_(checkpointing)
+
+
+def _memory(foreseen: Foreseen, experiment: Experiment, profile: Profile) -> tuple[int, int]:
+    """Return the least and the most bytes that an experiment of the same rows takes."""
+    family = copy.copy(foreseen.family)
+    family.experiment = experiment
+    changed = _forecast(family, foreseen.corpus, profile)
+    # What this process has taken up meanwhile is none of the experiment's.
+    grown = changed.parts["libraries"] - foreseen.forecast.parts["libraries"]
+    least, most = changed.memory
+    return least - grown, most - grown

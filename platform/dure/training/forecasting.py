@@ -1,0 +1,270 @@
+"""What a run will take of memory, time and money, foretold from a trace of its own training step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dure.config.deepspeed import deepspeed_settings
+from dure.config.schema import Experiment, Profile
+from dure.data.batching import length_order
+from dure.family import Family
+from dure.family.corpus import Corpus, cache_folder
+from dure.modeling.precision import resolve
+from dure.modeling.tracing import StepTrace, trace_step
+from dure.runs.environment import device_name
+from dure.runs.pace import Pace, rates, remember
+from dure.training.arguments import total_steps, worker_batch_size
+from dure.training.memory import free_memory, resident_mb
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_MIB = 1024**2
+_FRAGMENTS = {"cpu": 1.02, "cuda": 1.15, "mps": 1.15}
+"""What an allocator takes for what it is asked for, at most."""
+_CONTEXT = {"cpu": (0, 0), "cuda": (300 * _MIB, 900 * _MIB), "mps": (0, 500 * _MIB)}
+"""What the device's own software takes beside tensors."""
+_MASKS = 0.95
+"""Least part of the traced peak that comes: a step with data leaves out attention masks of batches without padding."""
+_SHARE_OF_PEAK = (0.03, 0.45)
+"""What training reaches of a data sheet's peak, from small models to large ones."""
+
+
+@dataclass(frozen=True)
+class RunForecast:
+    """What a run will take; pairs are the least and the most.
+
+    Attributes:
+        memory: Bytes of the device that one worker takes.
+        parts: What they are made of at the most, by name.
+        seconds: Time of training with its validations; None where nothing is known of the machine's pace.
+        cost: Money for it; None where the profile has no price.
+        steps: Optimiser steps, unless the run stops early.
+        flops: Floating-point operations of training, over all workers.
+        rows: Rows of a micro-batch of one worker.
+        device: Kind of the device.
+        pace: Where the pace comes from.
+    """
+
+    memory: tuple[int, int]
+    parts: Mapping[str, int]
+    seconds: tuple[float, float] | None
+    cost: tuple[float, float] | None
+    steps: int
+    flops: float
+    rows: int
+    device: str
+    pace: str
+    _key: str = field(default="", repr=False)
+    _precision: str = field(default="fp32", repr=False)
+
+    @property
+    def sentence(self) -> str:
+        """The forecast in a line."""
+        least, most = (size / 1024**3 for size in self.memory)
+        memory = f"{least:.1f}–{most:.1f} GiB of memory"
+        unproven = " (unproven on CUDA: traced on a CPU)" if self.device == "cuda" else ""
+        if self.seconds is None:
+            time = f"time unknown ({self.pace})"
+        else:
+            time = f"{in_time(self.seconds[0])}–{in_time(self.seconds[1])} ({self.pace})"
+        cost = "" if self.cost is None else f", costs {self.cost[0]:.2f}–{self.cost[1]:.2f}"
+        return f"forecast: {memory} a worker{unproven}, {self.steps:,} steps, {time}{cost}"
+
+    def shortage(self, profile: Profile) -> str | None:
+        """Return in words how much memory is lacking at the most; None where it suffices."""
+        free, where = free_memory(profile)
+        if self.memory[1] <= free:
+            return None
+        return f"up to {self.memory[1] / 1024**3:.1f} GiB are needed, {free / 1024**3:.1f} GiB are {where}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON-ready data."""
+        return {
+            "memory_mb": [round(size / _MIB, 1) for size in self.memory],
+            "memory_parts_mb": {name: round(size / _MIB, 1) for name, size in self.parts.items()},
+            "seconds": None if self.seconds is None else [round(each, 1) for each in self.seconds],
+            "cost": None if self.cost is None else [round(each, 2) for each in self.cost],
+            "steps": self.steps,
+            "flops": self.flops,
+            "micro_batch_rows": self.rows,
+            "pace": self.pace,
+            "proven": self.device == "cpu",
+        }
+
+    def remember(self, seconds: float, steps: int) -> None:
+        """Keep the pace of the run that was foretold, now that it is over."""
+        if steps > 0 and seconds > 0:
+            done = self.flops * steps / self.steps
+            pace = Pace(device_name(self.device), self._key, self._precision, done, seconds)
+            remember(cache_folder(), pace)
+
+
+def forecast_run(
+    family: Family,
+    corpus: Corpus,
+    model: PreTrainedModel,
+    profile: Profile,
+    *,
+    num_workers: int | None = None,
+) -> RunForecast:
+    """Foretell a run from a trace of its step on the longest micro-batch.
+
+    Args:
+        family: The model's family.
+        corpus: The rows.
+        model: The model, ready to train; on the meta device it needs no weights.
+        profile: The machine.
+        num_workers: Processes that train together; the profile's when not given.
+    """
+    experiment, training = family.experiment, family.experiment.training
+    workers = num_workers or profile.num_workers
+    rows = min(worker_batch_size(experiment, workers), len(corpus.train))
+    precision = resolve(training.precision, profile, model.config.model_type, lambda message: None)
+    lengths = np.asarray(corpus.train["length"])
+    longest = length_order(lengths)[:rows]
+    batches = family.batches(corpus.tokenizer, model)
+    packs = experiment.model.quantization is not None and profile.quantization
+    trace = trace_step(
+        model,
+        batches,
+        family.objective(model, corpus.train),
+        batches.collate([corpus.train[int(row)] for row in longest]),
+        precision=precision,
+        checkpointing=training.gradient_checkpointing,
+        accumulates=training.gradient_accumulation_steps > 1,
+        averages=training.ema is not None,
+        r_drop=experiment.objective.r_drop,
+        in_4bit=packs and not getattr(model, "is_quantized", False),
+    )
+    parts = _parts(trace, profile, workers) | {"generation": _generation(family, model, lengths, precision)}
+    # Gradients and activations are gone when text is generated.
+    beside = parts["weights"] + parts["moments"] + parts["average"]
+    peak = beside + max(parts["gradients"] + parts["activations"], parts["generation"])
+    base = _base(model) if profile.device == "cpu" else 0
+    least, most = (base + each for each in _CONTEXT[profile.device])
+    memory = int(peak * _MASKS) + least, int(peak * _FRAGMENTS[profile.device]) + most
+    steps = total_steps(experiment, len(corpus.train))
+    # The trace is of the longest rows; the others are shorter, and as much is computed less.
+    shorter = float(lengths.mean() / lengths[longest].mean())
+    flops = trace.flops * shorter * training.gradient_accumulation_steps * steps * workers
+    key = f"{experiment.family} {sum(p.numel() for p in model.parameters())} x{rows} {round(float(lengths.mean()))}"
+    found, pace = _rates(profile, workers, key, precision)
+    seconds = None if found is None else (flops / found[1], flops / found[0])
+    price = profile.cost_per_hour
+    return RunForecast(
+        memory=memory,
+        parts=parts | {"libraries": base},
+        seconds=seconds,
+        cost=None
+        if seconds is None or price is None
+        else (seconds[0] / 3600 * price, seconds[1] / 3600 * price),
+        steps=steps,
+        flops=flops,
+        rows=rows,
+        device=profile.device,
+        pace=pace,
+        _key=key,
+        _precision=precision,
+    )
+
+
+def _parts(trace: StepTrace, profile: Profile, workers: int) -> dict[str, int]:
+    """Return what one worker holds on its device, after DeepSpeed has shared it out."""
+    parts = {
+        "weights": trace.weights,
+        "gradients": trace.gradients,
+        "moments": trace.moments,
+        "average": trace.average,
+        "activations": trace.activations,
+    }
+    if profile.deepspeed is None:
+        return parts
+    zero = deepspeed_settings(profile.deepspeed)["zero_optimization"]
+    shared = {1: ("moments",), 2: ("moments", "gradients"), 3: ("moments", "gradients", "weights")}
+    for name in (*shared.get(zero["stage"], ()), *(("average",) if zero["stage"] == 3 else ())):
+        parts[name] //= workers
+    # What is offloaded passes through buckets on the device.
+    buckets = 4 * int(zero.get("reduce_bucket_size", 5e8)) if zero["stage"] else 0
+    parts["activations"] += min(2 * buckets, trace.gradients)
+    if "offload_optimizer" in zero:
+        parts["moments"] = 0
+        parts["gradients"] = 0 if zero["stage"] >= 2 else parts["gradients"]
+    if "offload_param" in zero:
+        parts["weights"] = min(parts["weights"], 2 * buckets)
+    return parts
+
+
+def _generation(family: Family, model: PreTrainedModel, lengths: Any, precision: str) -> int:
+    """Return the bytes of keys, values and scores while the longest rows of a validation batch write text."""
+    if family.validates != "text":
+        return 0
+    experiment, config = family.experiment, model.config
+    rows = (
+        experiment.training.eval_batch_size or experiment.training.batch_size
+    ) * experiment.generation.num_beams
+    layers = getattr(config, "num_decoder_layers", None) or getattr(config, "decoder_layers", None)
+    layers = int(layers or config.num_hidden_layers)
+    size = 4 if precision == "fp32" else 2
+    longest = int(np.max(lengths)) + experiment.generation.max_length
+    scores = rows * int(config.vocab_size) * 4 * 3
+    return int(rows * layers * 2 * longest * config.hidden_size * size + scores)
+
+
+def _base(model: PreTrainedModel) -> int:
+    """Return what the process holds beside the model: Python and its libraries."""
+    loaded = sum(int(p.numel() * p.element_size()) for p in model.parameters() if not p.is_meta)
+    return max(0, int(resident_mb() * _MIB) - loaded)
+
+
+def _rates(
+    profile: Profile, workers: int, key: str, precision: str
+) -> tuple[tuple[float, float] | None, str]:
+    """Return the operations a second of all workers, least and most, and where they are known from."""
+    here = rates(cache_folder(), device_name(profile.device), key, precision) if _is_here(profile) else None
+    if here is not None:
+        return here, "by earlier runs here"
+    if profile.tflops is not None:
+        least, most = _SHARE_OF_PEAK
+        return (
+            profile.tflops * 1e12 * least * workers,
+            profile.tflops * 1e12 * most * workers,
+        ), f"by the peak of profile {profile.name}"
+    return None, "no run was measured here yet"
+
+
+def _is_here(profile: Profile) -> bool:
+    import torch
+
+    found = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return found[profile.device]
+
+
+def in_time(seconds: float) -> str:
+    """Return seconds as people read them: ``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def smaller_batches(experiment: Experiment, workers: int) -> list[Experiment]:
+    """Return an experiment in ever smaller micro-batches whose effective batch is the same, the largest first."""
+    training = experiment.training
+    fitting = [
+        rows
+        for rows in range(training.batch_size - 1, 0, -1)
+        if rows % workers == 0 and training.effective_batch_size % rows == 0
+    ]
+    return [
+        experiment.with_(
+            {
+                "training.batch_size": rows,
+                "training.gradient_accumulation_steps": training.effective_batch_size // rows,
+            }
+        )
+        for rows in fitting
+    ]

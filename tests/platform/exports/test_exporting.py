@@ -1,0 +1,192 @@
+"""What leaves dure predicts there what it predicts here, or does not leave."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from dure.config import load_profile
+from dure.config.loading import load_record
+from dure.config.schema import Experiment
+from dure.errors import RunError, UserError
+from dure.exports.agreement import compare
+from dure.exports.exporting import Asked, export_run
+from dure.exports.folder import read_export
+from dure.family import load_family
+from dure.family.run_weights import weights_at
+from dure.modeling.weights import STATE
+from dure.preflight.foreseeing import foresee
+from dure.runs.folder import StageFolder
+from dure.training.run import RunRequest, run
+
+
+def quiet(*_) -> None:
+    """Say nothing."""
+
+
+def export(path, target, asked=None, **more):
+    return export_run(
+        path, target, asked or Asked(), profile=load_profile("cpu"), progress=quiet, notify=quiet, **more
+    )
+
+
+def trained(experiment, path, layout=StageFolder):
+    """Run one epoch after the other, each kept, and return the folder."""
+    training = {
+        "epochs": 2,
+        "max_steps": None,
+        "eval_every": "epoch",
+        "keep_epochs": 1,
+        "learning_rate": 3e-3,
+    }
+    changed = experiment.model_copy(
+        update={
+            "training": experiment.training.model_copy(update=training),
+            "data": experiment.data.model_copy(update={"max_train_rows": 12, "max_dev_rows": 6}),
+            "generation": experiment.generation.model_copy(update={"num_beams": 1}),
+        }
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DURE_CACHE", str(path.parent / "cache"))
+        run(RunRequest(changed, load_profile("cpu"), path, layout=layout))
+    return path
+
+
+@pytest.fixture(scope="module")
+def bert(tiny, tmp_path_factory):
+    return trained(tiny("bert", "full", ema=0.5), tmp_path_factory.mktemp("bert") / "run")
+
+
+@pytest.fixture(scope="module")
+def bart(tiny, tmp_path_factory):
+    return trained(tiny("bart", "lora"), tmp_path_factory.mktemp("bart") / "run")
+
+
+def test_a_final_model_loads_without_dure_and_its_card_says_what_was_measured(bert, tmp_path):
+    record = export(bert, tmp_path / "out", Asked(licence="apache-2.0"))
+    assert record.agreement["num_equal"] == record.agreement["num_rows"] == 6
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    original = AutoModelForSequenceClassification.from_pretrained(bert / "final_model")
+    ids = AutoTokenizer.from_pretrained(tmp_path / "out")("오늘은 좋다", return_tensors="pt")
+    assert torch.equal(loaded(**ids)["logits"], original(**ids)["logits"])
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert yaml.safe_load(card.split("---")[1])["license"] == "apache-2.0"
+    metrics = json.loads((bert / "result.json").read_text())["metrics"]
+    data = json.loads((bert / "environment.json").read_text())["data"]
+    assert f"| eval_accuracy | {metrics['eval_accuracy']:.4f} | {metrics['baseline_accuracy']:.4f} |" in card
+    assert data["dev"] in card
+    assert "rehearsal" in card
+
+
+def test_the_weights_of_an_epoch_and_an_average_are_exported_as_they_are(bert, tmp_path):
+    for file in (bert / "checkpoints/epoch_1.pt", next((bert / "checkpoints").glob("*/ema.pt"))):
+        record = export(file, tmp_path / file.stem)
+        assert file.name in record.source
+        state = torch.load(file, weights_only=True)[STATE]
+        loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / file.stem)
+        assert torch.equal(loaded.state_dict()["classifier.weight"], state["classifier.weight"])
+
+
+def test_an_export_that_predicts_otherwise_is_refused_with_the_rows_that_differ(bert, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(bert, copy)
+    file = copy / "experiment.yaml"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace("trainables.transfer", "tests.platform.exports.lossy"), encoding="utf-8")
+    with pytest.raises(RunError, match=r"row \d: .*probability_.* became "):
+        export(copy, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert export(copy, tmp_path / "out", Asked(accept=0.0)).agreement["share"] < 1
+
+
+def test_what_dure_did_not_write_is_not_replaced(bert, tmp_path):
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="dure did not export"):
+        export(bert, foreign, Asked(force=True))
+    export(bert, tmp_path / "out")
+    with pytest.raises(UserError, match="--force replaces it"):
+        export(bert, tmp_path / "out")
+    export(bert, tmp_path / "out", Asked(force=True))
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match=r"'notes.txt', which dure did not write"):
+        export(bert, tmp_path / "out", Asked(force=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["bert", "bart"])
+def test_onnx_predicts_what_the_original_does_at_any_length(kind, request, tmp_path):
+    pytest.importorskip("onnxruntime")
+    path = request.getfixturevalue(kind)
+    record = export(path, tmp_path / "out", Asked("onnx"))
+    assert record.agreement["share"] == 1
+    family, model, tokenizer, _ = read_export(tmp_path / "out", quiet)
+    original, _ = weights_at(path).read(family, load_profile("cpu"), quiet)
+    texts = ["안녕하세요 " * 9, "네", "그래요 좋아요"]
+    batch = dict(tokenizer(texts, padding=True, return_tensors="pt"))
+    batch.pop("token_type_ids", None)
+    if kind == "bert":
+        assert torch.allclose(model(**batch)["logits"], original(**batch)["logits"], atol=1e-4)
+    else:
+        assert torch.equal(model.generate(**batch), original.generate(**batch))
+
+
+def test_ctranslate2_writes_the_same_texts(bart, tmp_path):
+    pytest.importorskip("ctranslate2")
+    assert export(bart, tmp_path / "out", Asked("ctranslate2")).agreement["share"] == 1
+
+
+@pytest.mark.slow
+def test_an_adapter_with_new_tokens_loads_by_peft_alone(bart, tiny, tmp_path, monkeypatch):
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(bart / "final_model", checkpoint)
+    values = tiny("bart", "lora").model_dump(mode="json")
+    values["model"]["checkpoint"] = str(checkpoint)
+    values["rehearsal"]["enabled"] = False
+    values["tokenizer"]["extra_special_tokens"] = ["#Email#"]
+    path = trained(Experiment.model_validate(values), tmp_path / "run")
+    record = export(path, tmp_path / "out", Asked("adapter"))
+    assert record.agreement["share"] == 1
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+    # The run foretold itself, and without any weights the same is foretold.
+    said = json.loads((path / "result.json").read_text())["forecast"]
+    assert said["proven"]
+    assert "forecast: " in (path / "events.jsonl").read_text(encoding="utf-8")
+    (checkpoint / "model.safetensors").unlink()
+    monkeypatch.setenv("DURE_CACHE", str(tmp_path / "cache"))
+    ahead = foresee(load_family(load_record(path / "experiment.yaml")), load_profile("cpu")).forecast
+    for name in ("weights", "gradients", "moments", "activations"):
+        assert round(ahead.parts[name] / 1024**2, 1) == said["memory_parts_mb"][name]
+    assert (ahead.pace, said["pace"]) == ("by earlier runs here", "no run was measured here yet")
+    with pytest.raises(UserError, match="rehearsal's miniature"):
+        export(bart, tmp_path / "other", Asked("adapter"))
+
+
+def test_a_unified_training_is_what_won_its_crossover(bert, tmp_path):
+    path = tmp_path / "unified"
+    shutil.copytree(bert, path)
+    (path / "checkpoints").rename(path / "checkpoints_final")
+    state = torch.load(path / "checkpoints_final/epoch_1.pt", weights_only=True)[STATE]
+    torch.save(state, path / "checkpoints_final/crossover_final.pth")
+    (path / "checkpoints_final/crossover_final.json").write_text('{"kept": "epoch 1", "is_crossover": false}')
+    weights = weights_at(path)
+    assert weights.words == "crossover_final.pth: 'epoch 1', which no crossover beat"
+    model, _ = weights.read(weights.family(quiet), load_profile("cpu"), quiet)
+    assert torch.equal(model.state_dict()["classifier.weight"], state["classifier.weight"])
+
+
+def test_rows_agree_by_equal_texts_and_near_numbers():
+    one = [{"label": "a", "p": 0.5}, {"label": "a", "p": 0.5}, {"label": "a", "p": math.nan}]
+    other = [{"label": "a", "p": 0.5004}, {"label": "b", "p": 0.5}, {"label": "a", "p": 0.1}]
+    found = compare(one, other, 1e-3)
+    assert (found.num_equal, found.num_rows) == (1, 3)
+    assert [each.row for each in found.differences] == [1, 2]
+    assert found.differences[0].export == {"label": "b"}
+    assert found.as_dict()["largest_difference"] is None

@@ -1,0 +1,55 @@
+"""What a run will take is foretold with what would fit in its place."""
+
+from __future__ import annotations
+
+import pytest
+
+from dure.config import load_experiment, load_profile
+from dure.config.rehearsal import rehearsal_of
+from dure.family import load_family
+from dure.preflight.foreseeing import foresee, what_fits
+from dure.runs.pace import Pace, rates, remember
+
+
+@pytest.fixture(scope="module")
+def foreseen():
+    """A tiny classifier and its forecast."""
+    changes = {"rehearsal.num_layers": 2, "rehearsal.max_train_rows": 64, "training.batch_size": 16}
+    experiment = rehearsal_of(load_experiment("transfer_bert").with_(changes))
+    return foresee(load_family(experiment), load_profile("cpu"))
+
+
+def test_a_smaller_batch_that_keeps_the_effective_one_is_offered_where_it_fits(foreseen):
+    profile, most = load_profile("cpu"), foreseen.forecast.memory[1]
+    (words, *_) = what_fits(foreseen, profile, most - 1)
+    assert words.startswith(("training.gradient_checkpointing=true", "training.batch_size=8"))
+    assert what_fits(foreseen, profile, 1) == []
+
+
+@pytest.mark.slow
+def test_a_card_that_is_too_small_names_the_profile_that_fits():
+    plain = ["training.ema=null", "data.max_train_rows=40"]
+    family = load_family(load_experiment("red_heart_730m", plain))
+    small, offload = load_profile("rtx2070s"), load_profile("rtx2070s_offload")
+    free = small.memory_mb * 1024**2
+    there = foresee(family, small)
+    assert there.forecast.memory[0] > free
+    assert "unproven on CUDA" in there.forecast.sentence
+    fits = what_fits(there, small, free)
+    with_offload = foresee(family, offload).forecast
+    # Weights stay on the card, gradients and moments do not.
+    assert with_offload.parts["moments"] == with_offload.parts["gradients"] == 0
+    assert with_offload.memory[0] <= free
+    assert any(words.startswith("--profile rtx2070s_offload") for words in fits)
+
+
+def test_the_pace_of_earlier_runs_bounds_the_next_one(tmp_path):
+    assert rates(tmp_path, "card", "model", "bf16") is None
+    for seconds in (10.0, 8.0):
+        remember(tmp_path, Pace("card", "model", "bf16", 1e12, seconds))
+    least, most = rates(tmp_path, "card", "model", "bf16")
+    assert least < 1e12 / 10 < 1e12 / 8 < most
+    wider = rates(tmp_path, "card", "another model", "bf16")
+    assert wider[0] < least < most < wider[1]
+    assert rates(tmp_path, "another card", "model", "bf16") is None
+    assert rates(tmp_path, "card", "model", "fp32") is None
