@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ FOLDERS = {
     "verify-resume": TRAINS,
 }
 """Verb → words, of those that work in a folder of their own."""
-FILES = {"convert", "predict", "sample"}
+FILES = {"compare", "convert", "predict", "report", "sample"}
 """Those that write files, and replace none without ``--force``."""
 ALIKE = {"unified-test-v1"}
 """As unified-test, of models too large for the disk of a test."""
@@ -44,7 +45,7 @@ def test_every_verb_that_writes_is_here():
     forced = {
         name for name, each in commands.items() if any("--force" in option.opts for option in each.params)
     }
-    assert forced == FILES
+    assert forced == {*FILES, "export"}  # whose --to has tests of its own
 
 
 @pytest.mark.parametrize("verb", FOLDERS)
@@ -62,9 +63,12 @@ def test_a_folder_with_files_of_the_user_is_refused(verb, tmp_path):
 @pytest.mark.parametrize("verb", sorted(FILES))
 def test_a_file_of_the_user_is_replaced_by_force_alone(verb, tmp_path, trained, corpus):
     Path("old.yaml").write_text("model_name: t5-small\nlearning_rate: 1e-4\n", encoding="utf-8")
+    other = shutil.copytree(trained[1], tmp_path / "other")
     words, out, file = {
+        "compare": ((trained[1], other), "new", "new/comparison.json"),
         "convert": (("old.yaml",), "new.yaml", "new.yaml"),
         "predict": ((trained[1], corpus / "test.csv"), "new.csv", "new.csv"),
+        "report": ((trained[1],), "new.html", "new.html"),
         "sample": ((), "new", "new/train.csv"),
     }[verb]
     mine = tmp_path / file

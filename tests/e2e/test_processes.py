@@ -23,7 +23,8 @@ def test_a_batch_prints_one_json_object_and_tells_its_progress(tmp_path):
         ("kobart_baseline", "completed"),
     ]
     assert "seven: 1 trial; results in study" in outcome.err
-    assert "seven: 1 completed in" in outcome.err.splitlines()[-1]
+    assert "seven: 1 completed in" in outcome.err
+    assert outcome.err.splitlines()[-1] == 'next: dure predict study/kobart_baseline --text "…"'
     for noise in ("Traceback", "ray-project", "it/s]", "Warning", "INFO"):
         assert noise not in outcome.err
     table = (tmp_path / "study" / "experiment_summary.txt").read_text(encoding="utf-8")
