@@ -103,7 +103,7 @@ class Transfer(Family):
             # Only where it is named, and then of every table: a pair of which one text is lacking is another task.
             self.roles = (*self.roles, Role("text_pair", "text_pair", is_input=True))
         if self.is_number:
-            _refuse_of_classes(experiment)
+            numbers.refuse_of_classes(experiment)
             self.metrics = numbers.METRICS
             self.roles = tuple(
                 replace(role, is_class=False, reader=numbers.NumberReader()) if role.name == "label" else role
@@ -362,25 +362,6 @@ class Transfer(Family):
         from dure.modeling.classifier import classifier_modules
 
         return classifier_modules(model)
-
-
-def _refuse_of_classes(experiment: Experiment) -> None:
-    """Refuse the settings that only classes have.
-
-    Raises:
-        UserError: There is one.
-    """
-    objective = experiment.objective
-    for name, value, usual in (
-        ("label_smoothing", objective.label_smoothing, 0.0),
-        ("class_weights", objective.class_weights, None),
-    ):
-        if value != usual:
-            raise UserError(
-                "task.target is number, and there are no classes",
-                where=f"objective.{name}={value}",
-                expected="null" if usual is None else f"{usual:g}",
-            )
 
 
 @cache

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dure.config.schema import Experiment
 from dure.data.fields import CellReader
 from dure.errors import UserError
 from dure.metrics.metric import Metric
@@ -100,3 +101,22 @@ def told_of(cells: Sequence[str]) -> str:
     if not _USUAL_SPREAD[0] <= spread <= _USUAL_SPREAD[1]:
         line += "; a head begins near 0 and learns numbers about 1 apart best: rescale the column"
     return line
+
+
+def refuse_of_classes(experiment: Experiment) -> None:
+    """Refuse the settings that only classes have.
+
+    Raises:
+        UserError: There is one.
+    """
+    objective = experiment.objective
+    for name, value, usual in (
+        ("label_smoothing", objective.label_smoothing, 0.0),
+        ("class_weights", objective.class_weights, None),
+    ):
+        if value != usual:
+            raise UserError(
+                "task.target is number, and there are no classes",
+                where=f"objective.{name}={value}",
+                expected="null" if usual is None else f"{usual:g}",
+            )

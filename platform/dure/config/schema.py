@@ -395,7 +395,6 @@ class Profile(Section):
         if self.num_workers > 1 and self.device == "mps":
             raise ValueError(f"num_workers is {self.num_workers}, but MPS cannot share out a trial")
         if self.num_workers > 1 and not self.gpus_per_worker.is_integer():
-            raise ValueError(
-                f"gpus_per_worker is {self.gpus_per_worker:g}, but {self.num_workers} workers cannot share a GPU"
-            )
+            share = f"gpus_per_worker is {self.gpus_per_worker:g}"
+            raise ValueError(f"{share}, but {self.num_workers} workers cannot share a GPU")
         return self

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -94,26 +94,15 @@ def export_run(
     inputs = batches.prompts(batch) if family.predicts == "text" else batches.inputs(batch)
     trained = Trained(family, model, tokenizer, inputs)
 
-    def predicted(model: Any, tokenizer: Any, before: int) -> tuple[list[Prediction], float]:
-        done = before
-
-        def advance(number: int) -> None:
-            nonlocal done
-            done += number
-            progress(done, 2 * len(rows))
-
-        started = time.perf_counter()
-        found = predict_rows(family, model, tokenizer, rows, progress=advance)
-        return list(found), time.perf_counter() - started
-
-    original, seconds = predicted(model, tokenizer, 0)
+    original, seconds = _predicted(trained, rows, progress, 0)
     with written_beside(target) as beside:
         beside.mkdir(parents=True)
         made.write(trained, beside, asked.quantization)
         if family.predicts == "text":
             model.generation_config.save_pretrained(beside)
         copy, copied_tokenizer = made.read(family, beside)
-        exported, copy_seconds = predicted(copy, copied_tokenizer, len(rows))
+        again = replace(trained, model=copy, tokenizer=copied_tokenizer)
+        exported, copy_seconds = _predicted(again, rows, progress, len(rows))
         agreement = compare(original, exported, made.tolerance)
         _require(agreement, asked)
         record = ExportRecord(
@@ -133,6 +122,22 @@ def export_run(
         write_json(beside / EXPORT_FILE, record.model_dump(mode="json"))
         write_manifest(beside)
     return record
+
+
+def _predicted(
+    trained: Trained, rows: datasets.Dataset, progress: Callable[[int, int], None], before: int
+) -> tuple[list[Prediction], float]:
+    """Return what a model makes of rows, and the seconds that it took, of two passes over them."""
+    done = before
+
+    def advance(number: int) -> None:
+        nonlocal done
+        done += number
+        progress(done, 2 * len(rows))
+
+    started = time.perf_counter()
+    found = predict_rows(trained.family, trained.model, trained.tokenizer, rows, progress=advance)
+    return list(found), time.perf_counter() - started
 
 
 def _checked_format(family: Family, asked: Asked) -> Format:

@@ -1,6 +1,7 @@
 """Model families: the contract that each keeps, and what the engine does with any of them."""
 
-from dure.family.contract import Family, Features, NoOptions, Role, Rows, load_family
+from dure.family.contract import Family, Features, NoOptions, Role, Rows
+from dure.family.loading import load_family
 from dure.family.of_old import family_of_old
 
 __all__ = ["Family", "Features", "NoOptions", "Role", "Rows", "family_of_old", "load_family"]

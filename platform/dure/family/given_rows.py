@@ -11,8 +11,9 @@ import datasets
 
 from dure.data.tables import table_from_rows
 from dure.errors import UserError
-from dure.family.contract import Family, load_family
+from dure.family.contract import Family
 from dure.family.corpus import cache_folder
+from dure.family.loading import load_family
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

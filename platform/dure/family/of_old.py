@@ -7,7 +7,7 @@ from typing import Literal
 
 from dure.config.families import own_families
 from dure.errors import UserError
-from dure.family.contract import family_class
+from dure.family.loading import family_class
 
 
 def family_of_old(predicts: Literal["logits", "text"], text: str) -> str:

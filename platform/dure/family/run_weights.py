@@ -11,7 +11,8 @@ from dure.config.loading import load_record
 from dure.config.schema import Profile
 from dure.errors import UserError
 from dure.events import Notify
-from dure.family.contract import Family, load_family
+from dure.family.contract import Family
+from dure.family.loading import load_family
 from dure.files import read_json
 from dure.runs.checkpoints import AVERAGE_FILE
 from dure.runs.folder import RunFolder, UnifiedFolder, folder_at

@@ -8,8 +8,9 @@ from pathlib import Path
 from dure.config.data import source_name
 from dure.config.schema import Experiment
 from dure.errors import UserError
-from dure.family.contract import Family, load_family
+from dure.family.contract import Family
 from dure.family.corpus import read_splits
+from dure.family.loading import load_family
 from dure.files import read_json
 
 _LEVELS = 2

@@ -17,7 +17,7 @@ from dure.errors import UserError
 from dure.metrics.classification import classification_report, multilabel_report
 from dure.metrics.library_metric import LibraryMetrics
 from dure.metrics.rouge import MultiReference, rouge
-from dure.metrics.score_columns import find_columns
+from dure.metrics.score_columns import ScoredColumns, find_columns
 from dure.metrics.tokenizers import TokenizerName
 
 Task = Literal["generation", "classification"]
@@ -83,7 +83,47 @@ def score_files(
     )
     task = task or ("classification" if columns.are_classes else "generation")
     _check_columns(columns.references, task)
+    several = label_separator is not None
     how: Any = {"reading": reading, "cache_folder": cache_folder}
+    predicted, expected, num_skipped = _joined(predictions, references, columns, several=several, **how)
+
+    texts = [visible(cells[0]) for cells in predicted.rows.values()]
+    groups = [[visible(cell) for cell in expected.rows[key] if not is_blank(cell)] for key in predicted.rows]
+    if label_separator is None:
+        lacking = next((key for key, group in zip(predicted.rows, groups, strict=True) if not group), None)
+        if lacking is not None:
+            raise _without_reference(
+                f"{columns.id} {predicted.ids[lacking]!r}", columns.references, references
+            )
+    found = {
+        "columns": {"id": columns.id, "prediction": columns.prediction, "references": [*columns.references]}
+    }
+    more = {"num_skipped": num_skipped} if num_skipped else {}
+    match task:
+        case "generation":
+            rules: Any = {
+                "tokenizer": tokenizer,
+                "special_tokens": special_tokens,
+                "multi_reference": multi_reference,
+            }
+            figures = {**rouge(texts, groups, **rules).as_dict(), **_library(library.scores(texts, groups))}
+        case "classification":
+            figures = _classification(
+                [each[0] if each else "" for each in groups], texts, label_separator, library
+            )
+        case _:
+            raise UserError(f"there is no task {task!r}", expected="generation, classification")
+    return {"task": task, **found, **figures, **more}
+
+
+def _joined(
+    predictions: Path, references: Path, columns: ScoredColumns, *, several: bool, **how: Any
+) -> tuple[_Side, _Side, int]:
+    """Read both tables and pair their rows; also returns how many of them were skipped.
+
+    Raises:
+        UserError: A file, column or row is wrong, or an id stands in one file only.
+    """
     predicted = _read(
         predictions, columns.id, [columns.prediction], "--prediction-column", may_be_empty=True, **how
     )
@@ -92,43 +132,20 @@ def score_files(
         columns.id,
         columns.references,
         "--reference-columns",
-        may_be_empty=len(columns.references) > 1 or label_separator is not None,
+        may_be_empty=len(columns.references) > 1 or several,
         **how,
     )
     if columns.id is None:
         _check_order(predicted, expected)
-    num_skipped = _join(predicted, expected)
+    return predicted, expected, _join(predicted, expected)
 
-    texts = [visible(cells[0]) for cells in predicted.rows.values()]
-    groups = [[visible(cell) for cell in expected.rows[key] if not is_blank(cell)] for key in predicted.rows]
-    for key, group in zip(predicted.rows, groups, strict=True):
-        if not group and label_separator is None:
-            raise UserError(
-                f"{columns.id} {predicted.ids[key]!r} has no reference in {', '.join(columns.references)}",
-                where=str(references),
-                hint="fill one of these cells, or leave the row out of both tables",
-            )
-    found = {
-        "columns": {"id": columns.id, "prediction": columns.prediction, "references": [*columns.references]}
-    }
-    more = {"num_skipped": num_skipped} if num_skipped else {}
-    match task:
-        case "generation":
-            result = rouge(
-                texts,
-                groups,
-                tokenizer=tokenizer,
-                special_tokens=special_tokens,
-                multi_reference=multi_reference,
-            )
-            figures = {**result.as_dict(), **_library(library.scores(texts, groups))}
-        case "classification":
-            figures = _classification(
-                [each[0] if each else "" for each in groups], texts, label_separator, library
-            )
-        case _:
-            raise UserError(f"there is no task {task!r}", expected="generation, classification")
-    return {"task": task, **found, **figures, **more}
+
+def _without_reference(row: str, columns: Sequence[str], table: Path) -> UserError:
+    return UserError(
+        f"{row} has no reference in {', '.join(columns)}",
+        where=str(table),
+        hint="fill one of these cells, or leave the row out of both tables",
+    )
 
 
 def _check_order(predicted: _Side, expected: _Side) -> None:

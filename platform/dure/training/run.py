@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,6 @@ from dure.family.corpus import Corpus, load_corpus
 from dure.family.predicting import Reported, predict_rows, read_answers, write_predictions
 from dure.files import json_lines, write_json, write_text
 from dure.imports import collect_as_usual
-from dure.metrics.metric import definitions
 from dure.modeling.weights import load_weights
 from dure.runs.disk import DiskRoom, is_disk_full
 from dure.runs.environment import describe_environment
@@ -34,6 +33,7 @@ from dure.secrets import redacted
 from dure.storage.mirror import SharedFolder
 from dure.storage.pushing import mirrored
 from dure.training import memory
+from dure.training.completed import completed_result
 from dure.training.forecasting import RunForecast, forecast_run
 from dure.training.recorder import last_scores
 from dure.training.stopping import StopRequest, StopRequested
@@ -315,7 +315,7 @@ def trained(
     if reported is not None:
         _keep_predictions(request, folder, worker, trainer, corpus, reported)
     tested = {} if reported is None else reported.metrics
-    return _completed(request, family, corpus, outcome | {"tested": tested}, usage), outcome
+    return completed_result(request, family, corpus, outcome | {"tested": tested}, usage), outcome
 
 
 def settle(request: RunRequest, result: RunResult, room: DiskRoom) -> None:
@@ -377,46 +377,3 @@ def _keep_predictions(
             "the predictions",
             lambda: write_predictions(folder.predictions, family, tested, predictions, reported.losses),
         )
-
-
-def _completed(
-    request: RunRequest, family: Family, corpus: Corpus, outcome: Mapping[str, Any], usage: memory.Usage
-) -> RunResult:
-    """Return the result of a run that came to its end."""
-    return RunResult(
-        name=request.experiment.name,
-        state="completed",
-        metrics={
-            **outcome["eval_metrics"],
-            **outcome["untrained_metrics"],
-            **outcome["tested"],
-            **outcome["speed"],
-            **({} if outcome["train_loss"] is None else {"train_loss": outcome["train_loss"]}),
-            "train_runtime": round(outcome["seconds"], 3),
-            **_baseline(family, corpus),
-            **family.metric_notes(),
-            **({} if request.experiment.training.ema is None else {"final_weights": "ema"}),
-            "best_step": outcome["best_step"] or outcome["steps"],
-            "steps": outcome["steps"],
-            "num_oom": outcome["num_oom"],
-            "num_restarts": 0 if request.restarts is None else request.restarts.num,
-            "num_train_rows": len(corpus.train),
-            "num_rows_in_all": corpus.num_rows_in_all,
-            "num_dev_rows": 0 if corpus.dev is None else len(corpus.dev),
-            "peak_memory_mb": round(usage.peak_mb, 1),
-            "cpu_percent": round(usage.cpu_percent, 1),
-        },
-        best_checkpoint=outcome["best_checkpoint"],
-        final_model_path=request.folder().final_model.name,
-        seconds=round(outcome["seconds"], 3),
-        best_metric=family.best_metric.name,
-        definitions=definitions([*family.metrics, family.best_metric]),
-    )
-
-
-def _baseline(family: Family, corpus: Corpus) -> dict[str, float]:
-    """Return what the trivial predictor scores on validation: ``baseline_accuracy`` and its like."""
-    if corpus.dev is None:
-        return {}
-    figures = family.baseline(corpus.tokenizer, corpus.train, corpus.dev)
-    return {f"baseline_{name.removeprefix('eval_')}": value for name, value in figures.items()}

@@ -74,12 +74,11 @@ def predict(
             trust_code=trust_code,
         )
     if isinstance(source, list):
-        _print_texts(source, outcome, in_lines=not text, as_json=as_json)
-        return
-    line = f"{outcome['rows']:,} predictions in {outcome['output']}"
-    if outcome["skipped"]:
-        line += f", and {outcome['skipped']:,} without one (rows that were skipped)"
-    print_result(outcome, line, as_json=as_json)
+        return _print_texts(source, outcome, in_lines=not text, as_json=as_json)
+    without = (
+        f", and {outcome['skipped']:,} without one (rows that were skipped)" if outcome["skipped"] else ""
+    )
+    print_result(outcome, f"{outcome['rows']:,} predictions in {outcome['output']}{without}", as_json=as_json)
 
 
 def _source(

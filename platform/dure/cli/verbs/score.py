@@ -65,9 +65,7 @@ def score(
         references,
         id_column=id_column,
         prediction_column=prediction_column,
-        reference_columns=None
-        if reference_columns is None
-        else [column.strip() for column in reference_columns.split(",") if column.strip()],
+        reference_columns=reference_columns and _names(reference_columns),
         tokenizer=tokenizer,
         task=task,
         multi_reference=multi_reference,
@@ -76,3 +74,7 @@ def score(
         overrides=overrides or (),
     )
     print_result(scores, score_table(scores), as_json=as_json)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]

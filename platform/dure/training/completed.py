@@ -1,0 +1,58 @@
+"""The result of a run that came to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from dure.family import Family
+from dure.family.corpus import Corpus
+from dure.metrics.metric import definitions
+from dure.runs.folder import RunResult
+from dure.training import memory
+
+if TYPE_CHECKING:
+    from dure.training.run import RunRequest
+
+
+def completed_result(
+    request: RunRequest, family: Family, corpus: Corpus, outcome: Mapping[str, Any], usage: memory.Usage
+) -> RunResult:
+    """Return the result of a run that came to its end."""
+    return RunResult(
+        name=request.experiment.name,
+        state="completed",
+        metrics={
+            **outcome["eval_metrics"],
+            **outcome["untrained_metrics"],
+            **outcome["tested"],
+            **outcome["speed"],
+            **({} if outcome["train_loss"] is None else {"train_loss": outcome["train_loss"]}),
+            "train_runtime": round(outcome["seconds"], 3),
+            **_baseline(family, corpus),
+            **family.metric_notes(),
+            **({} if request.experiment.training.ema is None else {"final_weights": "ema"}),
+            "best_step": outcome["best_step"] or outcome["steps"],
+            "steps": outcome["steps"],
+            "num_oom": outcome["num_oom"],
+            "num_restarts": 0 if request.restarts is None else request.restarts.num,
+            "num_train_rows": len(corpus.train),
+            "num_rows_in_all": corpus.num_rows_in_all,
+            "num_dev_rows": 0 if corpus.dev is None else len(corpus.dev),
+            "peak_memory_mb": round(usage.peak_mb, 1),
+            "cpu_percent": round(usage.cpu_percent, 1),
+        },
+        best_checkpoint=outcome["best_checkpoint"],
+        final_model_path=request.folder().final_model.name,
+        seconds=round(outcome["seconds"], 3),
+        best_metric=family.best_metric.name,
+        definitions=definitions([*family.metrics, family.best_metric]),
+    )
+
+
+def _baseline(family: Family, corpus: Corpus) -> dict[str, float]:
+    """Return what the trivial predictor scores on validation: ``baseline_accuracy`` and its like."""
+    if corpus.dev is None:
+        return {}
+    figures = family.baseline(corpus.tokenizer, corpus.train, corpus.dev)
+    return {f"baseline_{name.removeprefix('eval_')}": value for name, value in figures.items()}
