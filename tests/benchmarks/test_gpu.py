@@ -52,6 +52,8 @@ def test_it_runs_in_miniature_without_anything_optional(tmp_path) -> None:
         assert 0 < reached < 2
         assert 0 <= dure["padding"] < 0.5
         assert dure["foretold_mb"] > 0
+    ways = [rows["output layer", f"mT5-base, {way}"]["foretold_mb"] for way in ("in chunks", "whole")]
+    assert ways[0] == ways[1], "the two ways train models of different sizes"
     measured = {part for part, _ in rows}
     assert measured == set(SHARES) - set(report["skipped"])
     assert all("note" in row or row["tokens_per_second"] > 0 for row in rows.values()), rows
