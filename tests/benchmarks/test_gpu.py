@@ -52,6 +52,8 @@ def test_it_runs_in_miniature_without_anything_optional(tmp_path) -> None:
         assert 0 < reached < 2
         assert 0 <= dure["padding"] < 0.5
         assert dure["foretold_mb"] > 0
+    ways = [rows["output layer", f"mT5-base, {way}"]["foretold_mb"] for way in ("in chunks", "whole")]
+    assert ways[0] == ways[1], "the two ways train models of different sizes"
     measured = {part for part, _ in rows}
     assert measured == set(SHARES) - set(report["skipped"])
     assert all("note" in row or row["tokens_per_second"] > 0 for row in rows.values()), rows
@@ -88,6 +90,15 @@ def test_a_part_that_hangs_is_ended(monkeypatch) -> None:
     assert follow(Worker([sys.executable, "-c", script]), ["card", "KoBART"], found) == ["KoBART"]
     assert "within its time" in found.skipped["card"]
     assert time.monotonic() - began < 60
+
+
+def test_every_way_trains_the_same_model_of_the_size_it_is_called_by() -> None:
+    sizes = {"mT5-base": 582.4, "KoBART": 123.9, "BERT-base": 110.6, "Red Heart 730M": 729.2}
+    for name, millions in sizes.items():
+        kind = MODELS[name](False)
+        built = [sum(weights.numel() for weights in kind.build("meta").parameters()) for _ in range(2)]
+        assert built[0] == built[1], name
+        assert built[0] / 1e6 == pytest.approx(millions, abs=0.05), name
 
 
 def test_flops_of_a_token_are_those_of_its_matrix_products() -> None:
