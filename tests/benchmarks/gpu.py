@@ -12,8 +12,8 @@ there.
 * ``card``: the most bf16 products per second that large matrices reach, which is the peak that shares are of.
 * a model each: dure's trainer and the plain ``Trainer`` (bf16, dynamic padding) in turn in one process. Tokens per second
   are real tokens, without padding. The FLOPs of a token are counted by ``torch.utils.flop_counter`` over forward and
-  backward passes of single rows, so that padding counts as lost. Beside the peak of memory stands what dure foretells of
-  weights, gradients and moments, which leaves out activations.
+  backward passes of single rows, so that padding counts as lost. Beside the peak of memory stands what weights,
+  gradients and moments take by their sizes, without activations.
 * ``output layer``: mT5 with and without logits in chunks, and the layer alone with torch's own ``linear_cross_entropy``.
 * ``compile``, ``packing``: with and without.
 * ``batch sizes``: rows of full length, 1, 2, 4 … at once, until memory or time is over.

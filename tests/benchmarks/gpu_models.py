@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,9 @@ class Kind:
         """Build the model with random weights on a device."""
         torch.manual_seed(42)
         with torch.device(device):
-            model = self.model_class(self.config)
+            model = self.model_class(
+                deepcopy(self.config)
+            )  # what is said below, or by a trainer, is of one model
         if self.is_untied:
             output = model.get_output_embeddings()
             output.weight = nn.Parameter(output.weight.detach().clone())

@@ -153,7 +153,7 @@ class Measured:
         warm_up_seconds: What the steps before them took.
         allocated_mb: Peak of memory in tensors, with the model, from its making on; on CUDA only.
         reserved_mb: Peak of what the allocator held.
-        foretold_mb: What dure foretells of weights, gradients and moments.
+        foretold_mb: What weights, gradients and Adam's two moments take, by their sizes.
     """
 
     tokens_per_second: float
@@ -248,13 +248,19 @@ def measured(
         torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as folder:
         made = make(Path(folder))
-        foretold = made.foretold.memory / _MB if isinstance(made, ModelTrainer) else None
+        foretold = _bytes_by_size(made.model) / _MB if isinstance(made, ModelTrainer) else None
         trainer: Any = made.hf if isinstance(made, ModelTrainer) else made
         trainer.args.save_strategy = "no"
         gauge = Gauge(device, seconds, warm_up or (1 if device == "cpu" else 3))
         gauge.attach(trainer)
         trainer.train()
     return gauge.measured(foretold)
+
+
+def _bytes_by_size(model: PreTrainedModel) -> int:
+    """Return the bytes of weights, and of the gradient and the two moments of every trained one."""
+    sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in model.parameters()]
+    return sum(4 * size if is_trained else size for size, is_trained in sizes)
 
 
 def useful_flops(kind: Kind, device: str, num_rows: int) -> float:

@@ -92,6 +92,15 @@ def test_a_part_that_hangs_is_ended(monkeypatch) -> None:
     assert time.monotonic() - began < 60
 
 
+def test_every_way_trains_the_same_model_of_the_size_it_is_called_by() -> None:
+    sizes = {"mT5-base": 582.4, "KoBART": 123.9, "BERT-base": 110.6, "Red Heart 730M": 729.2}
+    for name, millions in sizes.items():
+        kind = MODELS[name](False)
+        built = [sum(weights.numel() for weights in kind.build("meta").parameters()) for _ in range(2)]
+        assert built[0] == built[1], name
+        assert built[0] / 1e6 == pytest.approx(millions, abs=0.05), name
+
+
 def test_flops_of_a_token_are_those_of_its_matrix_products() -> None:
     kind = MODELS["BERT-base"](True)
     width, inner, layers = 32, 64, 2
