@@ -272,10 +272,10 @@ FOUND_BY_THE_RUN: dict[str, Row] = {
     "fp16 on T5": (
         f"train eenzeenee_t5 --rehearse {' '.join(TINY)} training.precision=fp16 --profile cpu", "training.precision", "t5",
     ),
-    "no model in the folder": ("train kobart_baseline --profile cpu model.checkpoint=sub", "model.checkpoint", "config.json"),
 }  # fmt: skip
 
 CHECKPOINTS: dict[str, Row] = {
+    "no model in the folder": ("train kobart_baseline --profile cpu model.checkpoint=sub", "model.checkpoint", "config.json"),
     # the folder of a run
     "no run": ("predict nowhere reviews.csv -o o.csv --profile cpu", "nowhere", "final_model/"),
     "no run to export": ("export nowhere --to out --profile cpu", "nowhere", "final_model/"),

@@ -11,19 +11,19 @@ import torch
 
 from tests.platform.small_disk import MEGABYTE, disks
 
-from .conftest import call
+from .conftest import call, program
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A finished pipeline, run as a user would."""
     path = tmp_path_factory.mktemp("unified") / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DURE_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        outcome = call(
-            *("unified-test", "--preset", "tiny", "--samples", "32", "--output", path, "--json"),
-            "task.sample_label_noise=0.2",
-        )
+    outcome = program(
+        *("unified-test", "--preset", "tiny", "--samples", "32", "--output", path, "--json"),
+        "task.sample_label_noise=0.2",
+        cwd=path.parent,
+        DURE_CACHE=str(tmp_path_factory.getbasetemp() / "cache"),
+    )
     assert outcome.code == 0, outcome.err
     return path, json.loads(outcome.out)
 

@@ -95,7 +95,9 @@ def test_a_run_tells_its_progress_and_where_its_results_are_without_noise_of_lib
     outcome, _ = trained
     assert "kobart_baseline: 4 steps; results in run" in outcome.err
     assert "step 4/4" in outcome.err
-    assert outcome.err.splitlines()[-1].startswith("kobart_baseline: completed in")
+    *_, ended, advice, more = outcome.err.splitlines()
+    assert ended.startswith("kobart_baseline: completed in")
+    assert (advice, more.strip()) == ('next: dure predict run --text "…"', "dure evaluate run TABLE")
     for noise in ("ray-project", "it/s]", "Warning", "INFO"):
         assert noise not in outcome.err
 

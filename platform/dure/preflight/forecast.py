@@ -10,9 +10,7 @@ from dure.errors import UserError
 from dure.family import Family
 from dure.preflight.checks import Note
 from dure.preflight.environment import amount, existing
-from dure.preflight.foreseeing import foresee, what_fits
 from dure.runs.forecast import Forecast
-from dure.training.memory import free_memory
 
 
 def check_memory(note: Note, family: Family, profile: Profile) -> None:
@@ -22,6 +20,9 @@ def check_memory(note: Note, family: Family, profile: Profile) -> None:
         UserError: It does not even at the least, with what would.
         CannotTellError: The checkpoint is not on this machine.
     """
+    from dure.preflight.foreseeing import foresee, what_fits
+    from dure.training.memory import free_memory
+
     foreseen = foresee(family, profile)
     free, where = free_memory(profile)
     workers = profile.num_workers if profile.device == "cpu" else 1

@@ -5,24 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
-from dure.studies.results import Figure, Record, StudyResults
+from dure.runs.folder import RunResult
+from dure.studies.results import StudyResults
 from dure.studies.sweep.verdict import SweepVerdict
-
-
-class RunRecord(Record):
-    """How the main run ended; ``result.json`` of its folder."""
-
-    name: str
-    state: str
-    metrics: Mapping[str, Figure]
-    best_checkpoint: str | None
-    final_model_path: str | None
-    seconds: float
-    error: str | None
-    best_metric: str | None = None
-    """What chose the best checkpoint."""
-    definitions: Mapping[str, Mapping[str, str | None]] = {}
-    """Direction and unit of every metric of its family, by name."""
 
 
 class UnifiedResults(StudyResults):
@@ -37,7 +22,7 @@ class UnifiedResults(StudyResults):
     names no winner; None without a sweep."""
     sweep_verdict: SweepVerdict | None = None
     """What the sweep measured; None without one."""
-    result: RunRecord
+    result: RunResult
     sweet_spots: Mapping[str, Any] | None = None
     """What ``sweet_spot_analysis/`` holds as JSON."""
     crossover: Mapping[str, Any] | None = None
