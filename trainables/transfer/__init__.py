@@ -110,7 +110,8 @@ class Transfer(Family):
                 for role in self.roles
             )
         self.library = LibraryMetrics(self.options.metrics, "task.metrics")
-        self.metrics = (*self.metrics, *self.library.declared())
+        if declared := self.library.declared():
+            self.metrics = (*self.metrics, *declared)
 
     def sample(self, split: str) -> list[dict[str, str]]:
         """Return embedded Korean reviews with their kinds, or pairs of sentences with what one says of the other."""

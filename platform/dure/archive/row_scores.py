@@ -12,11 +12,11 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dure.data.cells import LONGEST_CELL
 from dure.errors import UserError
 from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE
 
 Number = TypeVar("Number", int, float)
-_LONGEST_CELL = 2**31 - 1
 _OTHERS = (PREDICTED, PROBABILITY, SCORE)
 
 
@@ -88,7 +88,7 @@ def read_rows(files: Iterable[Path], wanted: set[int]) -> dict[int, dict[str, st
 
 
 def _rows(file: Path) -> Iterator[dict[str, str]]:
-    csv.field_size_limit(_LONGEST_CELL)
+    csv.field_size_limit(LONGEST_CELL)
     with file.open(encoding="utf-8", newline="") as stream:
         lines = csv.reader(stream)
         header = next(lines, [])

@@ -38,7 +38,7 @@ class DelimitedSource:
         self.notes: list[str] = []
         self._delimiter, skipped = self._separator()
         self._is_quoted = self._quotes_are_meant(quoting)
-        csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
+        csv.field_size_limit(LONGEST_CELL)
         self._num_skipped = skipped
         self._reader = csv.reader(
             islice(text_lines(path, encoding), skipped, None),

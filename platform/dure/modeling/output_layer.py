@@ -127,6 +127,9 @@ class Projected:
             return replace(self, after=(*self.after, (function, other)))
         return function(self.whole(), other)
 
+    def __getitem__(self, key: Any) -> torch.Tensor:
+        return self.whole()[key]
+
     def __add__(self, other: Any) -> Any:
         return self._then(torch.add, other)
 
