@@ -130,7 +130,9 @@ class TargetLosses(Objective):
 
     def disagreement(self, first: torch.Tensor, second: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Never asked for: it is of whole distributions, and the batches of this family refuse R-Drop."""
-        raise NotImplementedError
+        raise NotImplementedError(
+            "R-Drop is of whole distributions, and only likelihoods of targets are kept"
+        )
 
     def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return for every row the summed plain cross entropy, and the number of target tokens."""

@@ -280,7 +280,7 @@ class Experiment(Section):
     """One experiment: everything that decides its result, and nothing about the machine."""
 
     family: Text
-    """Model family by dotted module name, such as ``trainables.summarization``."""
+    """Model family by the dotted name of its module, such as ``my_package.my_family``."""
     experiment: ExperimentInfo
     """Name, description, tags and seed of the experiment."""
     model: ModelConfig

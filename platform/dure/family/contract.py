@@ -1,7 +1,7 @@
 """The contract of a model family: the few things that differ from one kind of model to another.
 
 A family is one module with one subclass of :class:`Family`. The engine reaches it by dotted name
-(``family: trainables.summarization``) and never imports one itself.
+(``family: my_package.my_family``) and never imports one itself.
 """
 
 from __future__ import annotations

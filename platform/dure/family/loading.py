@@ -37,7 +37,7 @@ def family_class(name: str) -> type[Family]:
         raise UserError(
             f"'{name}' is no module name",
             where="family",
-            expected="a module's dotted name, such as trainables.summarization",
+            expected="a module's dotted name, such as my_package.my_family",
         )
     try:
         module = family_module(name)
@@ -49,7 +49,7 @@ def family_class(name: str) -> type[Family]:
         raise UserError(
             f"there is no module '{name}'",
             where="family",
-            expected="a module's dotted name, such as trainables.summarization",
+            expected="a module's dotted name, such as my_package.my_family",
             hint="run from the folder that holds the module",
         ) from None
     except Exception as error:  # a user's module may raise anything while it is imported
