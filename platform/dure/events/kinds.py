@@ -45,7 +45,7 @@ class RunProgress:
         step: Optimiser steps taken.
         total_steps: Optimiser steps in all.
         epoch: Passes over the training rows, with fraction.
-        seconds: Wall time since the run started, in this process.
+        seconds: Wall time of the run so far, over all resumptions.
         metrics: The numbers, such as ``loss``, ``learning_rate``, ``eval_rouge1``.
     """
 

@@ -270,8 +270,8 @@ class RunConsole(RunListener):
         resumed = self._start.resumed_step if self._start else 0
         if self._latest is None or self._latest.step <= resumed:
             return None
-        done = self._latest.step - resumed
-        left = self._latest.seconds / done * (self._latest.total_steps - self._latest.step)
+        # Its seconds are those of all steps, also of the sessions before.
+        left = self._latest.seconds / self._latest.step * (self._latest.total_steps - self._latest.step)
         return max(0.0, left - waited)
 
     def _render(self, width: int, height: int) -> RenderableType:

@@ -215,10 +215,10 @@ def run_through(console: RunConsole, clock: Clock) -> None:
     for step in range(11, 33):
         clock.now += 1
         numbers = {"loss": 3.0 - step / 100, "learning_rate": 3e-5}
-        console.progressed(RunProgress("train", step, 150, step / 50, step - 10.0, numbers))
+        console.progressed(RunProgress("train", step, 150, step / 50, float(step), numbers))
     console.notified("3 % of the inputs were cut")
     console.notified("3 % of the inputs were cut")
-    console.progressed(RunProgress("eval", 32, 150, 0.64, 22.0, {**SCORES, "eval_runtime": 2.0}))
+    console.progressed(RunProgress("eval", 32, 150, 0.64, 32.0, {**SCORES, "eval_runtime": 2.0}))
     console.finished(RunResult("kobart", "completed", seconds=61.0))
 
 
@@ -228,12 +228,12 @@ def test_a_run_without_a_terminal_prints_validations_and_little_progress() -> No
 
     assert file.getvalue().splitlines() == [
         "kobart: 150 steps from step 10; results in outputs/seven/now",
-        "step 11/150 · epoch 0.22 · loss 2.8900 · 0:01, 2:19 left",
-        "step 21/150 · epoch 0.42 · loss 2.7900 · 0:11, 2:09 left",
-        "step 31/150 · epoch 0.62 · loss 2.6900 · 0:21, 1:59 left",
+        "step 11/150 · epoch 0.22 · loss 2.8900 · 0:11, 2:19 left",
+        "step 21/150 · epoch 0.42 · loss 2.7900 · 0:21, 2:09 left",
+        "step 31/150 · epoch 0.62 · loss 2.6900 · 0:31, 1:59 left",
         "3 % of the inputs were cut",
         "step 32/150 · epoch 0.64 · eval loss 2.5000 · ROUGE-1 12.34 % · ROUGE-2 5.00 % · ROUGE-L NaN "
-        "· 0:22, 1:58 left",
+        "· 0:32, 1:58 left",
         "kobart: completed in 1:01; results in outputs/seven/now",
     ]
 
