@@ -162,7 +162,7 @@ def test_all_problems_are_told_at_once_each_with_its_line() -> None:
 
 def test_what_is_missing_altogether_is_described() -> None:
     message = message_of("experiment: {name: a}\n")
-    assert "key 'family' is missing\n  expected: Model family by dotted module name" in message
+    assert "key 'family' is missing\n  expected: Model family by the dotted name of its module" in message
     assert "key 'model' is missing\n  expected: Which weights it starts from" in message
 
 
