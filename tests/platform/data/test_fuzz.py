@@ -8,6 +8,7 @@ import json
 import struct
 import time
 import tracemalloc
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -193,7 +194,8 @@ def check_like_csv(folder: Path, content: bytes, suffix: str) -> None:
 
 
 def _is_empty(text: str) -> bool:
-    return text.strip().lower() in ("", "nan", "<na>")
+    seen = "".join(character for character in text if unicodedata.category(character) != "Cf")
+    return seen.strip().lower() in ("", "nan", "<na>")
 
 
 content = st.sampled_from(SUFFIXES).flatmap(
