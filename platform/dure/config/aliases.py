@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
+
+from dure.config.scalars import TrackerName
 
 UNSAID = object()
 """In :attr:`Alias.values`: the old value is what dure does unless it is told otherwise."""
@@ -178,7 +180,6 @@ _FORMATS = {
 }
 _SCHEDULES = "linear cosine cosine_with_restarts polynomial constant constant_with_warmup"
 _VALIDATED = {"epoch": "epoch", "steps": UNSAID}
-_TRACKERS = ("wandb", "tensorboard", "mlflow")
 _VALUES: dict[str, Mapping[str, Any]] = {
     "training.max_steps": {"-1": UNSAID, "0": UNSAID},
     "training.scheduler": {name: name for name in _SCHEDULES.split()},
@@ -190,7 +191,11 @@ _VALUES: dict[str, Mapping[str, Any]] = {
     "training.group_by_length": {"group_by_length": True, "random": False},
     "objective.class_weights": {"true": "balanced", "balanced": "balanced", "false": UNSAID},
     "model.quantization": {"true": {"type": "nf4", "double": True}, "false": None},
-    "report_to": {**{name: [name] for name in _TRACKERS}, "all": [*_TRACKERS], "none": []},
+    "report_to": {
+        **{name: [name] for name in get_args(TrackerName)},
+        "all": [*get_args(TrackerName)],
+        "none": [],
+    },
 }
 """Old value (in lower case) to new one, by old key or by new."""
 _OPEN = ("max_steps", "metric_for_best_model", "best_model_metric", "bf16", "fp16")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Strict
 
@@ -79,3 +79,6 @@ Name = Annotated[
     str, AfterValidator(_name), Field(json_schema_extra={"pattern": NAME_PATTERN, "maxLength": 100})
 ]
 """A name that is also the name of a folder."""
+
+TrackerName = Literal["wandb", "tensorboard", "mlflow"]
+"""What tracks runs, each by the name of its package; see :mod:`dure.reporting.tracking`."""

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from dure.config.data import DataConfig
-from dure.config.scalars import Address, Bool, Float, Int, Name, Text
+from dure.config.scalars import Address, Bool, Float, Int, Name, Text, TrackerName
 from dure.config.section import Section
 from dure.config.storage import StorageConfig
 
@@ -271,9 +271,6 @@ class MlflowConfig(Section):
     """Tracking server (``http://host:5000``) or store; ``MLFLOW_TRACKING_URI``, else the folder ``mlruns`` beside the run."""
     experiment: Text = "dure"
     """MLflow experiment that the runs are in."""
-
-
-TrackerName = Literal["wandb", "tensorboard", "mlflow"]
 
 
 class Experiment(Section):

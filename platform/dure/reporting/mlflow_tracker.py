@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dure.config.schema import MlflowConfig
+from dure.config.schema import Experiment, MlflowConfig
 from dure.config.tree import flat
 from dure.events import Notify, RunStart
 from dure.files import write_text
@@ -26,6 +26,11 @@ _STATES = {"completed": "FINISHED", "stopped": "FINISHED", "interrupted": "KILLE
 _MOST_AT_ONCE = 100
 _LONGEST_VALUE = 500
 _FORBIDDEN = re.compile(r"[^\w/.\- :]")
+
+
+def tracker(experiment: Experiment) -> Tracker:
+    """Return the tracker of a run."""
+    return MlflowTracker(experiment.mlflow)
 
 
 class MlflowTracker(Tracker):

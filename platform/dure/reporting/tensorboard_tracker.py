@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dure.config.schema import Experiment
 from dure.config.tree import flat
 from dure.events import Notify, RunStart
 from dure.reporting.tracker import Tracker, summary_of
@@ -14,6 +15,11 @@ from dure.runs.folder import RunResult
 
 FOLDER = "tensorboard"
 """Folder of the event files within that of the run."""
+
+
+def tracker(experiment: Experiment) -> Tracker:
+    """Return the tracker of a run."""
+    return TensorBoardTracker()
 
 
 class TensorBoardTracker(Tracker):

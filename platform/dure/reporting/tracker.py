@@ -15,7 +15,7 @@ _MAX_REASON_LENGTH = 160
 
 
 class Tracker(RunListener):
-    """Base of all trackers; a new one is a file with a subclass, and a line in ``trackers_for``.
+    """Base of all trackers; a new one is a file ``NAME_tracker.py`` with a subclass, and its name in the schema.
 
     A run calls :meth:`open` once in the process that trains, :meth:`log` for every record, and :meth:`close` once,
     also after a failure. One object serves one run and knows of no other, so that runs may go side by side. Whatever

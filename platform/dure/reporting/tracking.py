@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
 from importlib.util import find_spec
 
 from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.events import RunListener
-from dure.reporting.mlflow_tracker import MlflowTracker
-from dure.reporting.tensorboard_tracker import TensorBoardTracker
-from dure.reporting.wandb_tracker import WandbTracker
-
-_TRACKERS: dict[str, Callable[[Experiment], RunListener]] = {
-    "wandb": lambda experiment: WandbTracker(experiment.wandb),
-    "tensorboard": lambda experiment: TensorBoardTracker(),
-    "mlflow": lambda experiment: MlflowTracker(experiment.mlflow),
-}
-"""By their names in ``tracking``, which are also those of the packages that they need."""
 
 
 def trackers_for(experiment: Experiment) -> tuple[RunListener, ...]:
-    """Return the listeners that track an experiment, in the order of ``tracking``."""
-    return tuple(_TRACKERS[name](experiment) for name in experiment.trackers)
+    """Return the listeners that track an experiment, in the order of ``tracking``.
+
+    The tracker called X there is made by the function ``tracker`` of ``dure/reporting/X_tracker.py``, and X is the
+    package that it needs.
+    """
+    modules = [import_module(f"dure.reporting.{name}_tracker") for name in experiment.trackers]
+    return tuple(module.tracker(experiment) for module in modules)
 
 
 def check_trackers(experiment: Experiment) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from dure.config.schema import WandbConfig
+from dure.config.schema import Experiment, WandbConfig
 from dure.events import Notify, RunStart
 from dure.files import write_text
 from dure.reporting.tracker import Tracker, reason, summary_of
@@ -24,6 +24,11 @@ FINISH_SECONDS = 20.0
 _UPLOAD_HINT = "upload them with `wandb sync RUN/wandb/offline-run-*`"
 _SERVICE_VARIABLE = "WANDB_SERVICE"
 _MAX_TAG_LENGTH = 64
+
+
+def tracker(experiment: Experiment) -> Tracker:
+    """Return the tracker of a run."""
+    return WandbTracker(experiment.wandb)
 
 
 class WandbTracker(Tracker):

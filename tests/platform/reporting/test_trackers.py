@@ -11,6 +11,8 @@ import time
 import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
+from typing import Literal
 
 import pytest
 
@@ -240,8 +242,15 @@ class Toy(Tracker):
 def test_a_new_tracker_is_a_subclass_and_one_line_and_what_it_raises_stops_nothing(tmp_path, monkeypatch):
     file = tmp_path / "toy.txt"
     monkeypatch.setenv("TOY_API_KEY", "a-secret-key")
-    monkeypatch.setitem(tracking._TRACKERS, "wandb", lambda experiment: Toy(file))
-    (toy,) = trackers_for(experiment(tracking=["wandb"]))
+    its_file = ModuleType("dure.reporting.toy_tracker")
+    its_file.tracker = lambda experiment: Toy(file)
+    monkeypatch.setitem(sys.modules, its_file.__name__, its_file)
+
+    class Known(Experiment):
+        tracking: tuple[Literal["wandb", "toy"], ...] = ()  # the one line
+
+    known = {**experiment().model_dump(exclude_unset=True), "tracking": ["toy"]}
+    (toy,) = trackers_for(Known.model_validate(known))
     told = session(toy, tmp_path / "run", 1, 4)
     assert [json.loads(line)[0] for line in file.read_text().splitlines()] == [1, 2]
     assert len(told) == 1
