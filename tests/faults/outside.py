@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from dure.runs.lock import LOCK
 from tests.faults.faults import begin
 from tests.faults.scene import FaultError, Scene
 
@@ -33,10 +34,10 @@ def suspended(title: str | None = None) -> Callable[[Scene], None]:
 
 
 def second_command(scene: Scene) -> None:
-    """A second command on the folder, fresh and with ``--resume``, is refused; the first notices nothing."""
-    begin(scene)
+    """A second command on the folder is refused; the first notices nothing."""
+    scene.start()
+    scene.wait(lambda: (scene.output / LOCK).exists(), "the folder was taken")
     _refuses_another(scene, resume=False)
-    _refuses_another(scene, resume=True)
     scene.finish()
 
 
@@ -112,7 +113,7 @@ def killed_at_random(seed: int, *, times: int = 5) -> Callable[[Scene], None]:
             if draw.random() < 0.4:
                 _wait_unless_over(scene, draw.uniform(0, _LONGEST_START))
             else:
-                step = scene.study.steps * (number + draw.random()) / times
+                step = (scene.study.steps - 2 * scene.study.interval) * (number + draw.random()) / times
                 scene.wait(
                     lambda step=step: any(run.step >= step for run in scene.runs()), f"step {step:.0f} came"
                 )

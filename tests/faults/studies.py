@@ -20,7 +20,8 @@ _SMALL = (
     "training.early_stopping_patience=100",
     "wandb.enabled=false",
 )
-_SEQ2SEQ = (*_SMALL, "generation.num_beams=2", "generation.max_length=24", "generation.min_length=0")
+_SEQ2SEQ = (*_SMALL, "generation.num_beams=2", "generation.max_length=24", "generation.min_length=0",
+            "training.gradient_accumulation_steps=1")  # fmt: skip
 _SHORT = ("rehearsal.max_steps=40", "rehearsal.num_evaluations=10")
 _FILES = {
     "one_at_a_time.yaml": "name: one_at_a_time\ndevice: cpu\nmax_concurrent_trials: 1\n",
