@@ -11,7 +11,7 @@ import numpy
 from pydantic import Field, model_validator
 
 from dure.config.scalars import Bool, Float, Text
-from dure.config.schema import Experiment, Profile
+from dure.config.schema import Experiment
 from dure.data.cleaning import CleaningConfig, cleaned
 from dure.data.labels import ClassIndex, check_classes, classes_of, labels_in
 from dure.data.tables import Table
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from dure.data.collating import PaddedRows
     from dure.modeling.objectives import Objective
+    from dure.modeling.task import Task
 
 _OVERALL = ("subset_accuracy", "micro_f1", "macro_f1")
 
@@ -95,13 +96,11 @@ class Emotion(Transfer):
         """Load the checkpoint's tokenizer, or train the rehearsal's on cleaned texts."""
         return super().load_tokenizer(lambda: map(self.clean, texts()))
 
-    def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
-        """Load the encoder with a head over the emotions."""
-        from dure.modeling.loading import load_model
+    def task(self) -> Task:
+        """Return the classification of texts by emotions."""
         from dure.modeling.task import classification
 
-        task = classification(self.classes, multi_label=self.options.multi_label)
-        return load_model(task, self.experiment, profile, tokenizer, self.notify)
+        return classification(self.classes, multi_label=self.options.multi_label)
 
     def clean(self, text: str) -> str:
         """Return a text as the model reads it, before any prefix."""

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from dure.data.collating import Batch, TextPairs
     from dure.modeling.objectives import TokenCrossEntropy
+    from dure.modeling.task import Task
 
 
 class SummarizationOptions(Section):
@@ -77,12 +78,17 @@ class Summarization(Family):
         rows = (asdict(dialogue) for dialogue in dialogues()[split])
         return [{"id": row["fname"], "text": row["dialogue"], "target": row["summary"]} for row in rows]
 
+    def task(self) -> Task:
+        """Return what a summariser does: it reads a text and writes another."""
+        from dure.modeling.task import SEQ2SEQ
+
+        return SEQ2SEQ
+
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the model, which generates as the experiment says."""
         from dure.modeling.loading import load_model
-        from dure.modeling.task import SEQ2SEQ
 
-        return load_model(SEQ2SEQ, self.experiment, profile, tokenizer, self.notify)
+        return load_model(self.task(), self.experiment, profile, tokenizer, self.notify)
 
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Features:
         """Encode inputs with their prefix and, when the rows have them, targets; keep the target's text.

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
     from dure.data.collating import Batch
+    from dure.modeling.task import Task
     from trainables.causal.chat import Chat
     from trainables.causal.likelihood import TargetLosses
     from trainables.causal.packing import Conversations
@@ -167,12 +168,17 @@ class Causal(Family):
             )
         return tokenizer
 
+    def task(self) -> Task:
+        """Return what a decoder does: it continues a text."""
+        from dure.modeling.task import CAUSAL
+
+        return CAUSAL
+
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the model, which generates as the experiment says and scores targets."""
         from dure.modeling.loading import load_model
-        from dure.modeling.task import CAUSAL
 
-        model = load_model(CAUSAL, self.experiment, profile, tokenizer, self.notify)
+        model = load_model(self.task(), self.experiment, profile, tokenizer, self.notify)
         return self._ready(model, tokenizer)
 
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Features:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from dure.data.collating import Batch, PaddedRows
     from dure.modeling.objectives import Objective
+    from dure.modeling.task import Task
 
 _FIGURES = ("precision", "recall", "f1", "support")
 CLASS_METRICS = (
@@ -160,16 +161,20 @@ class Transfer(Family):
             drawn = "folds are cut" if data.fold is not None else "the part that trains is drawn"
             self.notify(f"{drawn} at random: numbers have no classes of which each could have its share")
 
+    def task(self) -> Task:
+        """Return the classification of texts, or their rating by one number."""
+        from dure.modeling.task import classification
+
+        if not self.is_number:
+            return classification(self.classes)
+        task = classification(["number"])
+        return replace(task, config_changes={**task.config_changes, "problem_type": "regression"})
+
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the encoder with a head over the classes, or of one number."""
         from dure.modeling.loading import load_model
-        from dure.modeling.task import classification
 
-        task = classification(self.classes)
-        if self.is_number:
-            task = classification(["number"])
-            task = replace(task, config_changes={**task.config_changes, "problem_type": "regression"})
-        return load_model(task, self.experiment, profile, tokenizer, self.notify)
+        return load_model(self.task(), self.experiment, profile, tokenizer, self.notify)
 
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Features:
         """Encode texts or pairs and, when the rows have them, the ids of their classes or their numbers."""

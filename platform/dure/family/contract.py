@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from dure.data.collating import Batch, Batches
     from dure.modeling.objectives import Objective
+    from dure.modeling.task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -161,6 +162,13 @@ class Family(ABC):
         Called before a checkpoint is looked at without loading it. A family imports such a class, as torch and
         transformers themselves, within its methods: whoever only reads its options and metrics waits for neither.
         """
+
+    def task(self) -> Task | None:
+        """Return what the model is loaded for, by which a checkpoint of another kind is refused before rows are read.
+
+        Asked before :meth:`survey`, so that classes may be unknown. None for models of the family's own.
+        """
+        return None
 
     @abstractmethod
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:

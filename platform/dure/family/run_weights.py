@@ -117,8 +117,9 @@ def weights_at(path: Path) -> RunWeights:
 
 def _load_best(model: PreTrainedModel, run: Path) -> None:
     """Put the adapters of a run's best checkpoint into a model, or their average."""
+    from dure.modeling.folders import LOST
     from dure.modeling.rows import ADAPTER
-    from dure.modeling.weights import LOST, load_weights
+    from dure.modeling.weights import load_weights
 
     result = RunFolder(run).read_result()
     name = None if result is None else result.best_checkpoint

@@ -38,6 +38,26 @@ def check_limits(experiment: Experiment, model: PreTrainedModel, tokenizer: PreT
         )
 
 
+def check_vocabulary(
+    experiment: Experiment, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Check that a checkpoint's model, before it gets new rows, has one for every token of its vocabulary.
+
+    Added tokens may lack a row, which they get.
+
+    Raises:
+        UserError: The tokenizer is that of another model: its tokens would be read by rows that nobody trained.
+    """
+    rows = model.get_input_embeddings().num_embeddings
+    if tokenizer.vocab_size > rows:
+        raise UserError(
+            f"its tokenizer has a vocabulary of {tokenizer.vocab_size:,} tokens, and its model rows for {rows:,}",
+            where=f"model.checkpoint={experiment.model.checkpoint}",
+            expected="the tokenizer that the model was trained with",
+            hint="copy the tokenizer's files of the original checkpoint into the folder",
+        )
+
+
 def num_positions(model: nn.Module, part: str = "") -> int | None:
     """Return the tokens that a model has positions for; None where their number is not limited.
 

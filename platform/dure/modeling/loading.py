@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import pickle
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,8 +28,9 @@ from transformers import (
 from dure.config.schema import Experiment, ModelConfig, Profile, QuantizationConfig
 from dure.errors import UserError
 from dure.modeling.classifier import starting_at_random
+from dure.modeling.folders import check_configuration_is_there
 from dure.modeling.hub import TOKEN_HINT, go_on_without_hub, is_hub_name
-from dure.modeling.limits import check_complete, check_limits, replaced_output
+from dure.modeling.limits import check_complete, check_limits, check_vocabulary, replaced_output
 from dure.modeling.lora import AdaptedModel, apply_lora
 from dure.modeling.precision import resolve, weights_dtype
 from dure.modeling.rehearsal import build_miniature, train_tokenizer
@@ -178,6 +180,9 @@ def load_pretrained(
         config = _checkpoint_config(settings, task)
         model, untaught = _load(task, experiment, profile, settings.checkpoint, config, notify)
     model.name_or_path = settings.checkpoint
+    check_vocabulary(experiment, model, tokenizer)
+    if model.config.pad_token_id is None:  # decoders are told where a text ends by it, also below a head
+        model.config.pad_token_id = tokenizer.pad_token_id
     return Loaded(model, resize_embeddings(model, tokenizer, new_tokens), untaught)
 
 
@@ -226,7 +231,7 @@ def _load(
     try:
         model: PreTrainedModel
         model, report = task.auto_class.from_pretrained(source, output_loading_info=True, **options)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
         raise _unloadable(experiment.model, error) from error
     check_finite(model.state_dict(), f"model.checkpoint ({experiment.model.checkpoint})")
     mismatched = {name for name, *_ in report["mismatched_keys"]}
@@ -288,12 +293,7 @@ def _checkpoint_config(settings: ModelConfig, task: Task) -> PretrainedConfig:
         raise _unloadable(settings, error) from error
     # What a forward pass returns is the trainer's affair.
     config.return_dict, config.output_attentions, config.output_hidden_states = True, False, False
-    if not task.fits(config):
-        raise UserError(
-            f"'{settings.checkpoint}' is a {config.model_type} model, which is no {task.kind}",
-            where="model.checkpoint",
-            expected=task.expected,
-        )
+    task.check(config, settings.checkpoint)
     return config
 
 
@@ -301,12 +301,7 @@ def _check_folder(settings: ModelConfig) -> None:
     """Raise UserError when the checkpoint is meant as a folder and is none; look whether the hub is there for others."""
     folder = Path(settings.checkpoint)
     if folder.is_dir():
-        if not (folder / "config.json").is_file():
-            raise UserError(
-                f"folder '{settings.checkpoint}' holds no config.json",
-                where="model.checkpoint",
-                expected="a folder saved with save_pretrained, or a name on the model hub",
-            )
+        check_configuration_is_there(folder)
         return
     if not is_hub_name(settings.checkpoint):
         raise UserError(
@@ -319,9 +314,18 @@ def _check_folder(settings: ModelConfig) -> None:
 
 def _unloadable(settings: ModelConfig, error: Exception) -> UserError:
     reason = str(error).strip().partition("\n")[0]
+    if isinstance(error, pickle.UnpicklingError):
+        return UserError(
+            "its weights are no plain tensors, and code might run when they are opened",
+            where=f"model.checkpoint={settings.checkpoint}",
+            expected="model.safetensors, or a pytorch_model.bin of tensors",
+            hint="save it with save_pretrained where it is trusted",
+        )
     if Path(settings.checkpoint).is_dir():
         return UserError(
-            f"folder '{settings.checkpoint}' cannot be loaded: {reason}", where="model.checkpoint"
+            f"folder '{settings.checkpoint}' cannot be loaded: {reason}",
+            where="model.checkpoint",
+            hint="copy the folder again, whole, or take another checkpoint",
         )
     return UserError(
         f"'{settings.checkpoint}' cannot be loaded from the model hub: {reason}",

@@ -14,6 +14,7 @@ from transformers import (
     PretrainedConfig,
 )
 
+from dure.errors import UserError
 from dure.modeling.lora import AdaptedClassifier, AdaptedDecoder, AdaptedModel, AdaptedSeq2Seq
 
 HEADS = ("classifier", "pre_classifier", "score", "classification_head", "pooler.dense", "head.dense")
@@ -53,6 +54,20 @@ class Task:
         if config.is_encoder_decoder:
             return known and self.takes_encoder_decoders
         return known and (self.takes_encoders or type(config) not in AutoModelForMaskedLM._model_mapping)
+
+    def check(self, config: PretrainedConfig, checkpoint: str) -> None:
+        """Refuse the checkpoint of a model that cannot do the task.
+
+        Raises:
+            UserError: It is one.
+        """
+        if not self.fits(config):
+            raise UserError(
+                f"'{checkpoint}' is a {config.model_type} model, which is no {self.kind}",
+                where="model.checkpoint",
+                expected=self.expected,
+                hint="another model.checkpoint, or the family that fits this one (dure list)",
+            )
 
 
 SEQ2SEQ = Task(

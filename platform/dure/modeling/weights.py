@@ -12,10 +12,10 @@ from torch import nn
 
 from dure.errors import UserError
 from dure.files import written_beside
+from dure.modeling.folders import LOST
 from dure.modeling.shards import is_shared_out, put, shape_of, whole_weights
 
 STATE = "model_state"
-LOST = "copy it again, or take another checkpoint: what is lost cannot be repaired"
 
 
 def trained_state(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -14,7 +14,8 @@ from dure.errors import UserError, nearest
 from dure.family import Family
 from dure.family.saved_model import read_model
 from dure.files import json_lines, parse_json
-from dure.modeling.weights import LOST, check_torch_file
+from dure.modeling.folders import LOST
+from dure.modeling.weights import check_torch_file
 from dure.preflight.checks import Checklist, Note
 from dure.preflight.model import ModelFacts, Shape
 from dure.preflight.weights import check_same_model, safetensors_shapes, torch_shapes

@@ -86,12 +86,12 @@ def model_facts(note: Note, family: Family, tokenizer: PreTrainedTokenizerBase |
     """
     import torch
 
-    from dure.modeling.limits import check_limits
+    from dure.modeling.limits import check_limits, check_vocabulary
 
     experiment = family.experiment
     family.register_models()
     with offline():
-        config = None if experiment.rehearsal.enabled else _known_config(experiment.model)
+        config = None if experiment.rehearsal.enabled else _known_config(family)
         if config is not None:
             with torch.device("meta"):
                 empty = _from_config(config)
@@ -101,6 +101,7 @@ def model_facts(note: Note, family: Family, tokenizer: PreTrainedTokenizerBase |
                 facts = _facts_of(family.load_model(tokenizer, _HERE))
                 how = f"loaded from {experiment.model.checkpoint}"
             elif tokenizer is not None:
+                check_vocabulary(experiment, empty, tokenizer)
                 check_limits(experiment, empty, tokenizer)
         elif tokenizer is None:
             raise CannotTellError("it needs the tokenizer of the rows, which there is none of: see encoding")
@@ -124,25 +125,46 @@ def model_facts(note: Note, family: Family, tokenizer: PreTrainedTokenizerBase |
 
 
 def require_limits(family: Family) -> None:
-    """Check what a checkpoint can do by its configuration, where that is on this machine, and without its weights.
+    """Check what a checkpoint is and can do, where it is on this machine, without loading its weights.
 
     Raises:
-        UserError: As :func:`dure.modeling.limits.check_limits`; or its configuration or tokenizer cannot be read.
+        UserError: As :func:`dure.modeling.limits.check_limits`; or it is no model for the family, its files of weights
+            are not whole, its configuration or tokenizer cannot be read, or they do not belong together.
     """
     import torch
 
-    from dure.modeling.limits import check_limits
+    from dure.modeling.limits import check_limits, check_vocabulary
 
     with offline():
-        config = _known_config(family.experiment.model)
+        config = _known_config(family)
     if config is not None:
         with torch.device("meta"):
             empty = _from_config(config)
-        check_limits(family.experiment, empty, family.load_tokenizer(lambda: iter(())))
+        tokenizer = family.load_tokenizer(lambda: iter(()))
+        check_vocabulary(family.experiment, empty, tokenizer)
+        check_limits(family.experiment, empty, tokenizer)
 
 
-def _known_config(settings: ModelConfig) -> PretrainedConfig | None:
-    """Return the configuration of a checkpoint that is a folder, or in the cache of the hub."""
+def _known_config(family: Family) -> PretrainedConfig | None:
+    """Return the configuration of a checkpoint that is a folder, or in the cache of the hub.
+
+    Raises:
+        UserError: It is no model for the family, or its folder is not whole.
+    """
+    from dure.modeling.folders import check_configuration_is_there, check_weight_files
+
+    settings, task, folder = family.experiment.model, family.task(), Path(family.experiment.model.checkpoint)
+    if folder.is_dir():
+        check_configuration_is_there(folder)
+    config = _read_config(settings)
+    if config is not None and task is not None:
+        task.check(config, settings.checkpoint)
+    if folder.is_dir():
+        check_weight_files(folder)
+    return config
+
+
+def _read_config(settings: ModelConfig) -> PretrainedConfig | None:
     from transformers import AutoConfig
 
     try:
@@ -154,6 +176,7 @@ def _known_config(settings: ModelConfig) -> PretrainedConfig | None:
                 f"its configuration cannot be read: {reason}",
                 where=f"model.checkpoint={settings.checkpoint}",
                 expected="a folder saved with save_pretrained",
+                hint="copy its config.json again, or take another checkpoint",
             ) from None
         return None
 

@@ -11,12 +11,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from dure.errors import UserError
-from dure.files import parse_json
-from dure.modeling.weights import LOST, STATE, check_finite, check_torch_file
+from dure.modeling.folders import LOST, check_length
+from dure.modeling.weights import STATE, check_finite, check_torch_file
 from dure.preflight.model import Shape
-
-_LENGTH_BYTES = 8
-"""A safetensors file begins with the length of its header."""
 
 
 def safetensors_shapes(path: Path) -> dict[str, Shape]:
@@ -25,7 +22,7 @@ def safetensors_shapes(path: Path) -> dict[str, Shape]:
     Raises:
         UserError: It is cut short, damaged, or holds numbers that are not finite.
     """
-    _check_length(path)
+    check_length(path)
     shapes: dict[str, Shape] = {}
     try:
         with safe_open(path, "pt") as file:
@@ -36,34 +33,6 @@ def safetensors_shapes(path: Path) -> dict[str, Shape]:
     except SafetensorError as error:
         raise UserError(f"the file is damaged ({error})", where=str(path), hint=LOST) from None
     return shapes
-
-
-def _check_length(path: Path) -> None:
-    """Compare the length of a safetensors file with the one that its header implies."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-        if size < _LENGTH_BYTES or length > size - _LENGTH_BYTES:
-            raise UserError(
-                f"the file is cut short within its header: {size:,} bytes are there",
-                where=str(path),
-                hint=LOST,
-            )
-        try:
-            header = parse_json(file.read(length))
-            ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"the header of the file is damaged ({error})",
-                where=str(path),
-                expected="a safetensors file",
-                hint=LOST,
-            ) from None
-    whole = _LENGTH_BYTES + length + max(ends, default=0)
-    if size < whole:
-        raise UserError(
-            f"the file is cut short: {size:,} of {whole:,} bytes are there", where=str(path), hint=LOST
-        )
 
 
 def torch_shapes(path: Path) -> tuple[dict[str, Shape], dict[str, Any]]:

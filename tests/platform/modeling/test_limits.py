@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from dure.modeling.loading import load_model, load_tokenizer
 from dure.modeling.task import SEQ2SEQ, classification
 from dure.preflight.before import before_run
 from dure.preflight.checks import Note
-from dure.preflight.model import model_facts
+from dure.preflight.model import model_facts, require_limits
 from tests.platform.modeling.tiny_models import CPU, POSITIONS, TARGETS, TEXTS, experiment_of
 
 SMALL = {"vocab_size": 50, "pad_token_id": 1}
@@ -309,12 +310,8 @@ def test_validation_finds_what_the_start_of_a_run_refuses(
     assert str(validated.value) == str(started.value)
 
 
-def test_a_run_or_study_finds_them_before_it_begins_and_without_the_weights(
-    checkpoints: dict[str, Path], tmp_path: Path
-) -> None:
-    shutil.copytree(checkpoints["bart"], tmp_path / "bart")
-    (tmp_path / "bart" / "model.safetensors").unlink()
-    sound = experiment_of("bart", tmp_path / "bart")
+def test_a_run_or_study_finds_them_before_it_begins(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    sound = experiment_of("bart", checkpoints["bart"])
     asks = sound.with_({"generation.max_length": 65})
     check = partial(before_run, files=[], profile=CPU, output=tmp_path / "out", notify=print)
     with pytest.raises(UserError) as started:
@@ -324,3 +321,111 @@ def test_a_run_or_study_finds_them_before_it_begins_and_without_the_weights(
     # The nodes of a cluster fetch it for themselves.
     check([asks], [asks], address="127.0.0.1:1")
     assert not (tmp_path / "out").exists()
+
+
+def adapter(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "klue/bert-base"}')
+
+
+def sharded(folder: Path) -> None:
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="100KB")
+
+
+def shard_lost(folder: Path) -> None:
+    sharded(folder)
+    next(folder.glob("model-00002-of-*")).unlink()
+
+
+def index_lost(folder: Path) -> None:
+    sharded(folder)
+    (folder / "model.safetensors.index.json").unlink()
+
+
+def pointer(folder: Path) -> None:
+    (folder / "model.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    )
+
+
+def cut(folder: Path) -> None:
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.truncate(9000)
+
+
+def smaller(folder: Path) -> None:
+    model = AutoModelForSeq2SeqLM.from_pretrained(folder)
+    model.resize_token_embeddings(7)
+    model.save_pretrained(folder)
+
+
+def encoder(folder: Path) -> None:
+    transformers.BertModel(transformers.BertConfig(**ENCODER)).save_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "problem", "remedy"),
+    [
+        (adapter, "holds an adapter of klue/bert-base, and no model", "merge_and_unload"),
+        (shard_lost, "are missing, such as model-00002-of", "copy the folder again"),
+        (index_lost, "parts of weights and no model.safetensors.index.json", "copy the folder again"),
+        (
+            lambda folder: (folder / "model.safetensors").unlink(),
+            "it holds no weights",
+            "copy the folder again",
+        ),
+        (pointer, "a pointer of Git LFS", "git lfs pull"),
+        (cut, "cut short", "copy it again"),
+        (smaller, "its model rows for 7", "copy the tokenizer's files"),
+        (encoder, "is a bert model, which is no encoder-decoder", "dure list"),
+    ],
+)
+def test_a_checkpoint_that_is_not_whole_or_of_another_kind_is_refused_before_a_table_is_read(
+    damage, problem: str, remedy: str, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(checkpoints["bart"], tmp_path / "bart")
+    damage(folder)
+    experiment = experiment_of("bart", folder, data={"train": "never_read.csv", "dev": None})
+    family = load_family(experiment)
+    with pytest.raises(UserError) as started:
+        require_limits(family)
+    assert problem in str(started.value)
+    assert remedy in str(started.value)
+    # And validation says the same, without a tokenizer of the rows.
+    if damage is not smaller:
+        with pytest.raises(UserError) as validated:
+            model_facts(Note(), family, None)
+        assert str(validated.value) == str(started.value)
+
+
+def test_a_checkpoint_in_parts_is_loaded_and_one_of_pickled_code_is_not(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(checkpoints["bart"], tmp_path / "bart")
+    sharded(folder)
+    experiment = experiment_of("bart", folder)
+    require_limits(load_family(experiment))
+    tokenizer = load_tokenizer(experiment, lambda: iter(()))
+    whole = load_model(SEQ2SEQ, experiment_of("bart", checkpoints["bart"]), CPU, tokenizer, print)
+    parts = load_model(SEQ2SEQ, experiment, CPU, tokenizer, print).state_dict()
+    assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.state_dict().items())
+    for file in folder.glob("model*"):
+        file.unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({"a": Path.cwd}))
+    with pytest.raises(UserError, match="no plain tensors"):
+        load_model(SEQ2SEQ, experiment, CPU, tokenizer, print)
+
+
+def test_a_decoder_below_a_head_is_told_what_pads(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    for file in checkpoints["bart"].glob("tokenizer*"):
+        shutil.copy(file, tmp_path)
+    tokenizer = load_tokenizer(experiment_of("bart", checkpoints["bart"]), lambda: iter(()))
+    config = transformers.GPT2Config(
+        vocab_size=len(tokenizer), n_embd=16, n_layer=1, n_head=2, n_positions=POSITIONS
+    )
+    transformers.GPT2Model(config).save_pretrained(tmp_path)
+    model = load_model(classification(("a", "b")), experiment_of("gpt2", tmp_path), CPU, tokenizer, print)
+    rows = tokenizer(["a", "a b c"], padding=True, return_tensors="pt")
+    assert model(rows["input_ids"], attention_mask=rows["attention_mask"]).logits.shape == (2, 2)

@@ -14,7 +14,17 @@ from dure.errors import UserError
 from dure.runtime import scratch
 from dure.runtime.token import keep_token_private
 
-HOLD = "from dure.runtime.scratch import scratch_folder; print(scratch_folder(), flush=True); input()"
+HOLD = """
+import multiprocessing.util, tempfile
+from dure.runtime.scratch import temporary_files
+with temporary_files() as folder:
+    multiprocessing.util.get_temp_dir()  # pymp-…
+    tempfile.mkdtemp(suffix="wandb")
+    tempfile.mkdtemp(suffix="wandb-media")
+    print(folder, flush=True)
+    input()
+"""
+"""A command as a study is: what Python's processes and a tracker unpack lies in its folder."""
 
 
 @pytest.fixture
@@ -37,12 +47,13 @@ def holder():
 def test_a_command_removes_its_folder_and_the_next_one_that_of_a_killed_one_only(base):
     living, used = holder()
     killed, left = holder()
-    (left / "pymp-x").mkdir()
     (base / "dure-mine").mkdir()  # of that name, and not dure's
     assert used.parent == left.parent == base
     killed.kill()
     killed.wait()
-    assert left.is_dir()
+    kept = sorted(path.name for path in left.iterdir())
+    assert [name[:5] for name in kept if name.startswith("pymp-")] == ["pymp-"]
+    assert len([name for name in kept if name.startswith("tmp") and "wandb" in name]) == 2
     assert scratch.clear_leftovers() == [left]
     assert not left.exists()
     assert used.is_dir()

@@ -135,6 +135,50 @@ def test_results_have_one_shape_and_a_table_while_folds_run(tiny, tmp_path):
     assert "one: folds" in plain_text(CrossvalKind.table(record))
 
 
+@pytest.mark.slow
+def test_a_finished_cross_validation_takes_a_further_experiment_and_does_nothing_again(
+    tiny, cpu, table, tmp_path, ray_address
+):
+    base = tiny("bert", "full", max_steps=2, best_metric="eval_accuracy")
+    one, two, three = (
+        _named(base, name, train=str(table), max_dev_rows=None) for name in ("one", "two", "three")
+    )
+    there = {"profile": cpu, "path": tmp_path / "study", "address": ray_address}
+    run_experiments(plan_crossval(["one", "two"], folds=FOLDS), [one, two], **there)
+    results = sorted(there["path"].glob("*/fold_*/result.json"))
+    before = {file: file.stat().st_mtime_ns for file in results}
+    assert len(before) == 2 * FOLDS
+    more = plan_crossval(["one", "two", "three"]).continued(
+        stored_study(there["path"], CrossvalStudy), str(there["path"])
+    )
+    record = run_experiments(more, [one, two, three], resume=True, **there)
+    assert {file: file.stat().st_mtime_ns for file in results} == before
+    assert [(each["name"], len(each["folds"])) for each in record.as_json()["experiments"]] == [
+        ("one", FOLDS), ("two", FOLDS), ("three", FOLDS)
+    ]  # fmt: skip
+    assert read_results(there["path"]) == record
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "problem"),
+    [
+        (["a", "b"], {"experiments": ["b", "a", "c"]}, "'experiments' cannot change"),
+        (["a", "b"], {"experiments": ["a"]}, "'experiments' cannot change"),
+        # The folds of a lone one lie where those of several have folders of their own.
+        (["a"], {"experiments": ["a", "b"]}, "'experiments' cannot change"),
+        (["a", "b"], {"experiments": ["a", "b"], "folds": 3}, "'folds' cannot change"),
+    ],
+)
+def test_a_cross_validation_goes_on_with_the_experiments_and_folds_that_it_has(before, after, problem):
+    study = plan_crossval(before, folds=FOLDS)
+    with pytest.raises(UserError, match=problem):
+        plan_crossval(**after).continued(study, "there")
+    assert (
+        plan_crossval(["a", "b", "c"]).continued(plan_crossval(["a", "b"], folds=FOLDS), "there").folds
+        == FOLDS
+    )
+
+
 def test_what_is_clearly_worse_gets_no_further_folds(tiny, tmp_path):
     experiments = [_named(tiny("bert"), "good"), _named(tiny("bert"), "bad")]
     study = plan_crossval(["good", "bad"], folds=5, drop_worse=True)
