@@ -20,8 +20,9 @@ from dure.runs.folder import RunFolder
 from dure.training.run import RunRequest
 from tests.trainables.causal.test_packing import LENGTHS, assert_same, model_of, rows_of, step
 from tests.trainables.causal.toy_tokenizers import CHATML, CHATML_TOKENS, tokenizer_of, tokenizers
-from trainables.causal.chat import Chat, set_template
+from trainables.causal.chat import Chat
 from trainables.causal.packing import Conversations
+from trainables.causal.template import set_template
 from trainables.causal.turns import Turn
 
 ASKED = (
