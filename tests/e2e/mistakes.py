@@ -123,6 +123,21 @@ CONFIG: dict[str, Row] = {
         "task",
         "morpheme",
     ),
+    "target of an unknown metric": (
+        f"{DRY} targets.eval_macrof1=0.9",
+        "targets.eval_macrof1",
+        "try: eval_macro_f1",
+    ),
+    "target in percent": (
+        f"{DRY} targets.eval_macro_f1=94",
+        "targets.eval_macro_f1",
+        "try: targets.eval_macro_f1=0.94",
+    ),
+    "no target to require": (
+        f"{CLASSIFY} --require-targets",
+        "--require-targets",
+        "try: targets.eval_accuracy=VALUE",
+    ),
     "unknown metric": (
         f"{DRY} training.best_metric=eval_acuracy",
         "training.best_metric",

@@ -75,10 +75,13 @@ class StudyPlan(Section, ABC):
         Raises:
             UserError: There is none of a name, or something in one is wrong.
         """
-        loaded = [load_experiment(each, self.overrides) for each in self.sources]
+        return [self.aimed(load_experiment(each, self.overrides)) for each in self.sources]
+
+    def aimed(self, experiment: Experiment) -> Experiment:
+        """Return an experiment with the targets of the study laid over its own."""
         if not self.targets:
-            return loaded
-        return [each.with_({"targets": {**each.targets, **self.targets}}, "targets") for each in loaded]
+            return experiment
+        return experiment.with_({"targets": {**experiment.targets, **self.targets}}, "targets")
 
     def with_values(self, **values: Any) -> Self:
         """Return the study with other values, checked as those of a file are.
