@@ -363,6 +363,7 @@ OPTIONS: dict[str, Row] = {
     "unknown option": ("train x --rehears", "--rehears", "try: --rehearse"),
     "missing argument": ("train", "EXPERIMENT", "dure train --help"),
     "missing option": ("sample", "--output", "dure sample"),
+    "a picture without a folder": ("compare one two --figures svg", "--figures", "try: add --output DIR"),
     "nothing to compare": ("compare none", "none", "dure runs"),
     "unknown order of runs": ("runs . --sort sise", "--sort", "try: size"),
     "unknown state of runs": ("runs . --state broken", "--state", "completed"),
