@@ -149,7 +149,7 @@ def time_rows(names: Sequence[str], steps: int, folder: Path) -> list[dict[str, 
                 "off before %": _off(before, came),
                 "after s": _ends(after),
                 "off after %": _off(after, came),
-            }  # fmt: skip
+            }
         )
     return found
 
