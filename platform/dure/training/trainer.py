@@ -108,7 +108,9 @@ class ModelTrainer:
             can_repeat=profile.deepspeed is None,
             check_stop=lambda: worker.stop.check(checkpoints.last_step(folder.checkpoints)),
         )
-        self.recorder = Recorder(folder.metrics, listeners, is_main=worker.is_main, room=self.room)
+        self.recorder = Recorder(
+            folder.metrics, listeners, is_main=worker.is_main, room=self.room, targets=family.targets
+        )
         self.metric = family.best_metric
         self.compute_metrics = self._scorer(self.eval_dataset)
         precision = resolve(training.precision, profile, model.config.model_type, worker.notify)
