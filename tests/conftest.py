@@ -42,7 +42,16 @@ LIGHT = (
 """What of a kind of study needs neither Ray nor a model, by the names of its tests."""
 TRAINING = tuple(
     REPOSITORY / "tests/platform" / name
-    for name in ("training", "family", "jobs", "events", "epochs/test_driver.py", "preflight", "resume_check")
+    for name in (
+        "training",
+        "family",
+        "jobs",
+        "events",
+        "epochs/test_driver.py",
+        "preflight",
+        "resume_check",
+        "serving",
+    )
 )
 """Where most tests train a model or start a process, too."""
 

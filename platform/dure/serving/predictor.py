@@ -132,14 +132,11 @@ def _predict_all(
 
     training = loaded.family.experiment.training
     size = training.eval_batch_size or training.batch_size
-    kinds: dict[tuple[str, ...], list[int]] = {}
-    for number in length_order([row["length"] for row, _, _ in waiting]):
-        kinds.setdefault(tuple(waiting[number][0]), []).append(number)
-    for order in kinds.values():  # rows with and without a second text make batches of their own
-        for start in range(0, len(order), size):
-            chosen = [waiting[number] for number in order[start : start + size]]
-            found = predict_batch(
-                loaded.family, loaded.model, loaded.tokenizer, loaded.batches, [row for row, _, _ in chosen]
-            )
-            for (_, predictions, place), prediction in zip(chosen, found, strict=True):
-                predictions[place] = prediction
+    order = length_order([row["length"] for row, _, _ in waiting])
+    for start in range(0, len(order), size):
+        chosen = [waiting[number] for number in order[start : start + size]]
+        found = predict_batch(
+            loaded.family, loaded.model, loaded.tokenizer, loaded.batches, [row for row, _, _ in chosen]
+        )
+        for (_, predictions, place), prediction in zip(chosen, found, strict=True):
+            predictions[place] = prediction

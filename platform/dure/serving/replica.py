@@ -51,7 +51,3 @@ class Replica:
         if self._error is not None:
             raise self._error
         return self._predictor.predict(requests)
-
-    def process(self) -> int:
-        """Return the id of the process."""
-        return os.getpid()
