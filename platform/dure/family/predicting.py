@@ -21,7 +21,7 @@ from dure.events import Notify
 from dure.family import Family
 from dure.family.corpus import Tested, cache_folder, encode_split
 from dure.family.run_weights import weights_at
-from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE, RunFolder
+from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE
 
 if TYPE_CHECKING:
     import datasets
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from dure.data.collating import Batch
+    from dure.data.collating import Batch, Batches
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,7 @@ def predict_rows(
         dataset: Encoded rows, with or without targets.
         progress: Gets the number of rows done, batch by batch.
     """
-    import torch
-
     from dure.data.batching import length_order
-    from dure.data.collating import moved
 
     training = family.experiment.training
     batch_size = training.eval_batch_size or training.batch_size
@@ -78,15 +75,31 @@ def predict_rows(
     model.eval()
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        batch = moved(batches.collate([dataset[row] for row in rows]), model.device)
-        with torch.inference_mode():
-            if family.predicts == "text":
-                answers = generated(model, batches.prompts(batch))
-            else:
-                answers = model(**batches.inputs(batch))["logits"].float()
-        found |= dict(zip(rows, family.predictions(answers.cpu(), batch, tokenizer), strict=True))
+        answers = predict_batch(family, model, tokenizer, batches, [dataset[row] for row in rows])
+        found |= dict(zip(rows, answers, strict=True))
         progress(len(rows))
     return [found[row] for row in range(len(dataset))]
+
+
+def predict_batch(
+    family: Family,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    batches: Batches,
+    rows: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Predict encoded rows in one batch, in their order."""
+    import torch
+
+    from dure.data.collating import moved
+
+    batch = moved(batches.collate(rows), model.device)
+    with torch.inference_mode():
+        if family.predicts == "text":
+            answers = generated(model, batches.prompts(batch))
+        else:
+            answers = model(**batches.inputs(batch))["logits"].float()
+    return family.predictions(answers.cpu(), batch, tokenizer)
 
 
 def read_answers(
@@ -176,7 +189,7 @@ def predict_file(
         "rows": len(predictions),
         "skipped": len(table.left_out),
         "output": str(output),
-        "models": [str(each.file or RunFolder(each.run).final_model) for each in map(weights_at, runs)],
+        "models": [str(weights_at(run).location) for run in runs],
     }
 
 
