@@ -125,14 +125,13 @@ class Workers:
         self._connect(predictor)
         import ray
         from ray.data import from_items
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         needs = worker_resources(self._profile)
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
         predicted = (
             from_items([{"block": block} for block in blocks], override_num_blocks=len(blocks))
             # The memory-mapped rows lie here. Reading takes no CPU from the workers, who may need all.
-            .map(partial(_packed, encoded=encoded), num_cpus=0, scheduling_strategy=here)
+            .map(partial(_packed, encoded=encoded), num_cpus=0, label_selector=here)
             .map_batches(
                 _Worker,
                 fn_constructor_args=(predictor, self._where.trust_code),
