@@ -1,6 +1,6 @@
 """A large table through `dure predict`: one process, and two workers that are killed and go on; bytes, time, memory.
 
-Usage: OMP_NUM_THREADS=1 python -m tests.benchmarks.large_table [--rows 1000000] [--less 100000] [--workers 2]
+Usage: OMP_NUM_THREADS=1 python -m tests.benchmarks.large_table [--rows 1000000] [--less 100000] [--keep DIR]
 
 The model is a rehearsed BERT. Memory is sampled every half second over a command and all processes below it: what is
 theirs alone (anonymous pages), and Ray's shared memory. Mapped files, which the system takes back when it needs room,
@@ -13,9 +13,9 @@ import argparse
 import csv
 import filecmp
 import json
+import math
 import os
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -80,21 +80,14 @@ def write_table(path: Path, num_rows: int, *, labels: bool = False) -> None:
             writer.writerow([f"r{row}", text, *([str(int("좋" in text))] if labels else [])])
 
 
-def make_run(folder: Path, hidden_size: int) -> Path:
+def make_run(folder: Path) -> None:
     """Train the model that predicts."""
     write_table(folder / "train.csv", 2000, labels=True)
-    sizes = {
-        "hidden_size": hidden_size,
-        "num_layers": 2,
-        "num_heads": 2,
-        "max_steps": 20,
-        "num_evaluations": 1,
-    }
-    words = ["data.train=train.csv", "data.dev=10%", "training.eval_batch_size=64"]
+    sizes = {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "max_steps": 20, "num_evaluations": 1}
+    words = ["data.train=train.csv", "data.dev=10%", "training.eval_batch_size=256"]
     words += [f"rehearsal.{name}={value}" for name, value in sizes.items()]
     command = [sys.executable, "-m", "dure", "train", "transfer_bert", "--rehearse", *words]
     subprocess.run([*command, "--profile", "cpu", "-o", "run"], cwd=folder, check=True, capture_output=True)
-    return folder / "run"
 
 
 def measured(
@@ -131,41 +124,40 @@ def _own_mb(pid: int) -> float:
     return sum(int(value.split()[0]) for value in fields.values()) / 1024
 
 
-def measure(folder: Path, num_rows: int, less: int, workers: int, hidden_size: int) -> dict[str, Measured]:
-    """Predict a table in one process, and with workers that are killed at a third and go on; the files must be equal.
+def predict(folder: Path, rows: str, output: str, *options: str, kill_at: float | None = None) -> Measured:
+    """Predict one of the tables; with ``kill_at``, until that share of its blocks is done."""
+    parts = folder / f"{output}.parts"
+    with (folder / f"{rows}.csv").open(encoding="utf-8") as file:
+        enough = math.inf if kill_at is None else kill_at * (sum(1 for _ in file) // BLOCK_ROWS)
+    words = ["predict", "run", f"{rows}.csv", "-o", output, "--profile", "cpu", *options]
+    took = measured(words, folder, lambda: len(list(parts.glob("0-*.jsonl"))) > enough)
+    if took.killed != (kill_at is not None):
+        raise SystemExit(f"{output}: it was done before it could be killed")
+    return took
+
+
+def require_equal(folder: Path, one: str, other: str) -> None:
+    """Compare two outputs byte by byte.
 
     Raises:
-        SystemExit: They are not, or a command failed.
+        SystemExit: They differ.
     """
-    run = str(make_run(folder, hidden_size))
-    write_table(folder / "less.csv", less)
-    write_table(folder / "all.csv", num_rows)
-    predict = ["predict", run]
-    spread = ["--workers", str(workers), "--profile", "cpu"]
-    found = {
-        "one process, fewer rows": measured(
-            [*predict, "less.csv", "-o", "less_one.csv", "--profile", "cpu"], folder
+    if not filecmp.cmp(folder / one, folder / other, shallow=False):
+        raise SystemExit(f"{one} and {other} differ")
+
+
+def steps(folder: Path, workers: int) -> dict[str, Callable[[], Measured]]:
+    """Return every way by its name, in the order in which they are measured."""
+    spread = ("--workers", str(workers))
+    return {
+        "one process, fewer rows": lambda: predict(folder, "less", "less_one.csv"),
+        "one process": lambda: predict(folder, "all", "one.csv"),
+        f"{workers} workers, fewer rows": lambda: predict(folder, "less", "less_many.csv", *spread),
+        f"{workers} workers, killed at a third": lambda: predict(
+            folder, "all", "many.csv", *spread, kill_at=1 / 3
         ),
-        "one process": measured([*predict, "all.csv", "-o", "one.csv", "--profile", "cpu"], folder),
+        f"{workers} workers, gone on": lambda: predict(folder, "all", "many.csv", *spread, "--resume"),
     }
-    shutil.rmtree(folder / "cache")
-    found["workers, fewer rows"] = measured([*predict, "less.csv", "-o", "less_two.csv", *spread], folder)
-    enough = num_rows // BLOCK_ROWS // 3
-    parts = folder / "two.csv.parts"
-    found["workers, killed"] = measured(
-        [*predict, "all.csv", "-o", "two.csv", *spread],
-        folder,
-        lambda: len(list(parts.glob("0-*.jsonl"))) > enough,
-    )
-    if not found["workers, killed"].killed:
-        raise SystemExit("it was done before it could be killed")
-    kept = {file.name: file.stat().st_mtime_ns for file in parts.glob("0-*.jsonl")}
-    print(f"killed with {len(kept):,} blocks of {-(-num_rows // BLOCK_ROWS):,}", file=sys.stderr)
-    found["workers, gone on"] = measured([*predict, "all.csv", "-o", "two.csv", *spread, "--resume"], folder)
-    for one, other in (("less_one.csv", "less_two.csv"), ("one.csv", "two.csv")):
-        if not filecmp.cmp(folder / one, folder / other, shallow=False):
-            raise SystemExit(f"{one} and {other} differ")
-    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -174,32 +166,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--less", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--hidden-size", type=int, default=64)
+    parser.add_argument(
+        "--keep", type=Path, help="Folder that keeps what was measured; the same command goes on there"
+    )
+    parser.add_argument("--ways", type=int, help="How many ways are measured before it ends")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as top:
-        os.environ["DURE_CACHE"] = f"{top}/cache"
-        found = measure(Path(top), options.rows, options.less, options.workers, options.hidden_size)
-    load = os.getloadavg()[0]
-    table = Table(
-        title=f"{options.rows:,} rows ({options.less:,} fewer), all files byte-equal, load {load:.1f}"
-    )
-    for heading in ("way", "wall s", "CPU s", "peak MB"):
+        folder = options.keep or Path(top)
+        folder.mkdir(exist_ok=True)
+        os.environ["DURE_CACHE"] = str(folder / "cache")
+        if not (folder / "all.csv").exists():
+            make_run(folder)
+            write_table(folder / "less.csv", options.less)
+            write_table(folder / "all.csv", options.rows)
+        record = folder / "ways.json"
+        found = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+        ways = steps(folder, options.workers)
+        for way in [way for way in ways if way not in found][: options.ways]:
+            found[way] = {**vars(ways[way]()), "load": os.getloadavg()[0]}
+            record.write_text(json.dumps(found), encoding="utf-8")
+        if len(found) == len(ways):
+            require_equal(folder, "less_one.csv", "less_many.csv")
+            require_equal(folder, "one.csv", "many.csv")
+            print("all files are byte-equal", file=sys.stderr)
+    table = Table(title=f"{options.rows:,} rows ({options.less:,} fewer)")
+    for heading in ("way", "wall s", "CPU s", "peak MB", "load"):
         table.add_column(heading)
     for way, each in found.items():
-        table.add_row(way, f"{each.seconds:.0f}", f"{each.cpu_seconds:.0f}", f"{each.peak_mb:.0f}")
+        table.add_row(way, *(f"{each[key]:.0f}" for key in ("seconds", "cpu_seconds", "peak_mb", "load")))
     Console(stderr=True).print(table)
-    ways = {way: vars(each) for way, each in found.items()}
-    print(
-        json.dumps(
-            {
-                "benchmark": "large_table",
-                "rows": options.rows,
-                "less": options.less,
-                "load": load,
-                "ways": ways,
-            }
-        )
-    )
+    print(json.dumps({"benchmark": "large_table", "rows": options.rows, "less": options.less, "ways": found}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """How time and memory grow with the size of a study or a table.
 
 Usage, with OMP_NUM_THREADS=1:
-    python -m tests.benchmarks.load sweep [--trials 1000]     a sweep of a trainable that does nothing, beside plain Tune's
+    python -m tests.benchmarks.load sweep [--trials 1000]     a sweep of a trainable that does nothing
+    python -m tests.benchmarks.load tune [--trials 1000]      the same without dure: what grows here is Ray's
     python -m tests.benchmarks.load board [--trials 10000]    what the driver does for a trial, without Ray: search, board, summary
     python -m tests.benchmarks.load batch [--trials 50]       experiments that train a tiny model
     python -m tests.benchmarks.load rows [--rows 200000]      a table read, encoded and trained on for a few steps
@@ -99,24 +100,25 @@ def sweep_of(num_trials: int, folder: Path) -> Sweep:
 
 
 def real_sweep(num_trials: int, folder: Path) -> dict[str, dict[str, float]]:
-    """Run trials that do nothing through dure, and then through plain Tune with the same settings."""
-    ours, theirs = Growth(), Growth()
+    """Run trials that do nothing through dure."""
+    growth = Growth()
     profile = load_profile("cpu").model_copy(update={"max_concurrent_trials": 1})
     (folder / "dure").mkdir()
     record = run_study(
         sweep_of(num_trials, folder / "dure"),
         profile=profile,
         path=folder / "dure",
-        follower=ours,
+        follower=growth,
         train=do_nothing,
     )
     if record.state != "completed":
         raise SystemExit(f"a trial failed: {record.state}")
-    return {"dure": ours.record(), "plain Tune": plain_tune(num_trials, folder, theirs)}
+    return {"dure": growth.record()}
 
 
-def plain_tune(num_trials: int, folder: Path, growth: Growth) -> dict[str, float]:
+def plain_tune(num_trials: int, folder: Path) -> dict[str, dict[str, float]]:
     """Run as many trials of a function that reports one number, with Tune's own random search."""
+    growth = Growth()
     with captured_output(folder / "tune.log"), cluster():
         tune.Tuner(
             _report,
@@ -124,7 +126,7 @@ def plain_tune(num_trials: int, folder: Path, growth: Growth) -> dict[str, float
             tune_config=tune.TuneConfig(num_samples=num_trials, max_concurrent_trials=1, reuse_actors=True),
             run_config=tune.RunConfig(storage_path=str(folder / "tune"), callbacks=[growth], verbose=0),
         ).fit()
-    return growth.record()
+    return {"plain Tune": growth.record()}
 
 
 def _report(config: Mapping[str, float]) -> None:
@@ -204,7 +206,7 @@ def rows(num_rows: int, folder: Path) -> dict[str, dict[str, float]]:
 
 
 WAYS: dict[str, tuple[Callable[[int, Path], dict[str, dict[str, float]]], int]] = {
-    "sweep": (real_sweep, 1000), "board": (board, 10_000), "batch": (batch, 50), "rows": (rows, 200_000),
+    "sweep": (real_sweep, 1000), "tune": (plain_tune, 1000), "board": (board, 10_000), "batch": (batch, 50), "rows": (rows, 200_000),
 }  # fmt: skip
 
 
