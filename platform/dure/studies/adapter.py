@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.air._internal import usage
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from dure.config.schema import Profile
@@ -129,7 +130,10 @@ def _fit(
     board: Board,
 ) -> None:
     profile, name = requests.profile, strategy.study.name
-    settings = strategy.tune_settings(fitting_trials(profile, ray_cluster.nodes))
+    side_by_side = fitting_trials(profile, ray_cluster.nodes)
+    settings = strategy.tune_settings(side_by_side)
+    if side_by_side > 1:
+        pending = strategy.longest_first(pending)
     nested = not profile.trains_in_process
     function = tune.with_resources(
         tune.with_parameters(settled, requests=requests, run=strategy.trainable()),
@@ -154,6 +158,8 @@ def _fit(
     )
     # Tune would write the driver's keys into Ray's logs; processes have those of their node's environment.
     ENV_VARS_TO_PROPAGATE.difference_update(CLOUD_SECRETS)
+    # Only to count dure's own, Ray's usage statistics would import every tracker that is installed: 2.6 CPU seconds.
+    usage.tag_callbacks = lambda callbacks: False
     with _environment(
         RAY_CHDIR_TO_TRIAL_DIR="0",
         TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
