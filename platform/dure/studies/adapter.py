@@ -30,6 +30,9 @@ from dure.studies.trial import Listeners, Train, TrialRequests, named_trainable,
 
 logger = logging.getLogger(__name__)
 
+# To count the board among callbacks, Ray's usage statistics import every tracker that is installed: 2.6 CPU seconds.
+usage.tag_callbacks = lambda callbacks: False
+
 
 def run_study(
     strategy: Strategy[Any],
@@ -158,8 +161,6 @@ def _fit(
     )
     # Tune would write the driver's keys into Ray's logs; processes have those of their node's environment.
     ENV_VARS_TO_PROPAGATE.difference_update(CLOUD_SECRETS)
-    # Only to count dure's own, Ray's usage statistics would import every tracker that is installed: 2.6 CPU seconds.
-    usage.tag_callbacks = lambda callbacks: False
     with _environment(
         RAY_CHDIR_TO_TRIAL_DIR="0",
         TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
