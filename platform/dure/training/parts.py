@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy
@@ -42,7 +43,8 @@ class Retention:
         metric: By what they are compared.
         room: Writes them where there is room.
         foretold_bytes: Size of the first one.
-        notify: Passes one line to the user when the best one is not what it was.
+        notify: Passes one line to the user, such as that the best one is not what it was.
+        saved: Gets every checkpoint as soon as it is whole.
     """
 
     limit: int
@@ -50,6 +52,7 @@ class Retention:
     room: DiskRoom
     foretold_bytes: int
     notify: Notify
+    saved: Callable[[Path], None]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +144,7 @@ class ModelTrainer:
                 self.room,
                 self.foretold.checkpoint,
                 self.worker.notify,
+                self.recorder.saved,
             ),
             stopping=stopping_of(experiment, self.worker),
             sampler=sampler_of(experiment, train_dataset, self.recovery.batches),
@@ -169,10 +169,15 @@ class ModelTrainer:
                     needed=self.recorder.epochs_to_keep,
                     is_main=self.worker.is_main,
                     average=average,
-                    write=partial(self.room.write, num_bytes=self.foretold.epoch),
+                    write=self._write_epoch,
                 )
             )
         return callbacks
+
+    def _write_epoch(self, what: str, steps: Sequence[Callable[[], None]]) -> None:
+        """Write the weights of an epoch when no checkpoint is being written, so that both do not look for room."""
+        self.hf.settle_checkpoint()
+        self.room.write(what, self.foretold.epoch, steps)
 
     def _arguments(
         self, profile: Profile, num_rows: int, precision: Precision, deepspeed: dict[str, Any] | None
