@@ -43,7 +43,7 @@ from .throughput import rows, tokenizer
 
 WAYS = ("without", "training waits", "behind")
 CLOCKS = ("wall", "cpu", "stood")
-BATCH_SIZE, VOCABULARY = 2, 32_000
+BATCH_SIZE, LONGEST, VOCABULARY = 2, 64, 32_000
 
 
 class Clock(TrainerCallback):  # type: ignore[misc]
@@ -124,7 +124,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, default in (("saves", 3), ("steps", 8), ("repeats", 1), ("width", 512), ("layers", 6)):
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args(arguments)
-    dataset = rows(BATCH_SIZE * options.steps * (options.saves + 1))
+    dataset = rows(BATCH_SIZE * options.steps * (options.saves + 1)).map(
+        lambda row: {"input_ids": row["input_ids"][:LONGEST], "length": min(row["length"], LONGEST)}
+    )
     found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     with redirect_stdout(sys.stderr):
         for _ in range(options.repeats):

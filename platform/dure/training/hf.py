@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
 
+from dure.data.collating import Batch, StepsInRuns
 from dure.family.predicting import generated
 from dure.modeling.decoding import encoded
 from dure.modeling.output_layer import deferred
@@ -127,7 +128,7 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
 
         ``compute_loss`` multiplies by the number of workers, over which gradients are averaged.
         """
-        targets = [self.batches.targets(batch) for batch in batch_samples]
+        targets = [self.batches.targets(batch) for each in batch_samples for batch in _runs(each)]
         if not targets or targets[0] is None:
             return None
         counts = [self.parts.objective.count(each) for each in targets]
@@ -137,6 +138,18 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
 
     def training_step(
         self: Any, model: Any, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Add the gradients of what was loaded, one micro-batch or all of a step, and return their loss."""
+        *before, last = _runs(inputs)
+        for batch in before:
+            with contextlib.nullcontext() if self.written is not None else self.accelerator.no_sync(model):
+                self._tr_loss += self._add_gradients(model, batch, num_items_in_batch, is_last=False)
+        is_last = self.accelerator.sync_gradients
+        loss: torch.Tensor = self._add_gradients(model, last, num_items_in_batch, is_last=is_last)
+        return loss
+
+    def _add_gradients(
+        self: Any, model: Any, inputs: dict[str, Any], num_items_in_batch: Any, *, is_last: bool
     ) -> torch.Tensor:
         """Add the gradients of a micro-batch, and return its loss: all losses of a step after its last one."""
         step: Callable[..., Any] = super().training_step
@@ -149,13 +162,27 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
             lambda piece: step(own, piece, num_items_in_batch),
             inputs,
             step=self.state.global_step + 1,
-            is_last=self.accelerator.sync_gradients,
+            is_last=is_last,
         )
         if losses is None:
             return torch.zeros_like(self._tr_loss)
         for loss in losses[:-1]:
             self._tr_loss += loss
         return losses[-1]
+
+    def get_train_dataloader(self: Any) -> Any:
+        """Return what loads micro-batches, or all rows of a step at once where a budget of tokens cuts them."""
+        collate = self.data_collator
+        if self.parts.batch_tokens is not None:
+            self.data_collator = StepsInRuns(self.batches, self.parts.batch_tokens)
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = collate
+
+    def floating_point_ops(self: Any, inputs: Any) -> int:
+        """Return the operations of what was loaded."""
+        return sum(super(Loop, self).floating_point_ops(batch) for batch in _runs(inputs))
 
     def compute_loss(
         self: Any,
@@ -264,3 +291,8 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
             folder,
         )
         super()._load_best_model()
+
+
+def _runs(loaded: Batch | list[Batch]) -> list[Batch]:
+    """Return the micro-batches of what was loaded at once."""
+    return loaded if isinstance(loaded, list) else [loaded]
