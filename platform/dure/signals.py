@@ -91,7 +91,8 @@ def _again_or(
     def heard(dropped: sys.UnraisableHookArgs) -> object:
         if _raised_by is None or not isinstance(dropped.exc_value, KeyboardInterrupt):
             return hook(dropped)
-        return threading.Timer(_SECONDS_UNTIL_AGAIN, os.kill, (os.getpid(), _raised_by)).start()
+        threading.Timer(_SECONDS_UNTIL_AGAIN, os.kill, (os.getpid(), _raised_by)).start()
+        return None
 
     return heard
 
