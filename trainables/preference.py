@@ -29,7 +29,8 @@ from dure.metrics.metric import Metric
 from dure.modeling.disagreement import of_coins
 from dure.modeling.objectives import IGNORED, Objective
 from dure.runtime.placement import recognised_profile
-from trainables.causal import Causal, CausalOptions
+from trainables.causal import Causal
+from trainables.causal.options import CausalOptions
 from trainables.causal.packing import Conversations
 from trainables.causal.turns import Layout
 from trainables.samples.preferences import Preference as SampleRow
@@ -95,6 +96,10 @@ class Pairs(Conversations):
         if "reference" in rows[0]:
             batch["reference"] = torch.tensor([row["reference"] for row in rows], dtype=torch.float32)
         return batch
+
+    def positions(self, row: Row) -> tuple[int, ...]:
+        """Return the length of the longer answer with its prompt, twice: each has a sequence."""
+        return (2 * max(len(row["input_ids"]), len(row["rejected_ids"])),)
 
     def num_rows(self, batch: Batch) -> int:
         """Return the number of pairs."""

@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy
-from pydantic import Field, field_validator, model_validator
 
 from dure.config.data import SAMPLE
-from dure.config.scalars import Bool, Int, Text
 from dure.config.schema import Experiment, Profile
-from dure.config.section import Section
 from dure.data.dialogues import lead
 from dure.data.tables import Table, columns_of
 from dure.errors import UserError
 from dure.family import Family, Features, Rows
+from dure.metrics.library_metric import LibraryMetrics
 from dure.metrics.metric import Metric
-from dure.metrics.tokenizers import TokenizerName
 from trainables._summaries import (
     METRICS,
     ROUGE,
@@ -29,7 +26,8 @@ from trainables._summaries import (
     row_scores,
     scores,
 )
-from trainables.causal.turns import CHATS, TEXT, Framing, Layout, Learned, parsed, recognised, roles_of
+from trainables.causal.options import CausalOptions
+from trainables.causal.turns import CHATS, TEXT, Framing, Layout, parsed, recognised, roles_of
 from trainables.samples.chats import chat_rows
 from trainables.summarization import dialogues
 
@@ -46,50 +44,6 @@ if TYPE_CHECKING:
 _PERPLEXITY = Metric("eval_perplexity", "min")
 
 
-class CausalOptions(Section):
-    """What ``task:`` of an instruction fine-tuning may say."""
-
-    rows: Literal["auto"] | Layout = "auto"
-    """How tables hold conversations; ``auto`` recognises it by the columns of the training table."""
-    prompt: str = TEXT
-    """The turn of the user, with ``{text}`` where the text of a row stands; rows of messages bring their own."""
-    system: Text | None = None
-    """System text of rows that bring none."""
-    chat_template: Text = "tokenizer"
-    """The template: ``tokenizer`` for the tokenizer's own, ``plain`` for none, or a Jinja file."""
-    template_options: dict[str, Any] = Field(default_factory=dict)
-    """What the template takes beside the conversation, such as ``enable_thinking: false``."""
-    loss: Learned = "answers"
-    """Which tokens are learned: those of all ``answers``, of the ``last`` one, or ``all`` text."""
-    packing: Bool = True
-    """Whether short rows of a batch share one sequence, as far as the architecture keeps them apart."""
-    batch_counts: Literal["rows", "tokens"] = "rows"
-    """Whether ``training.batch_size`` counts rows, or packs of up to ``pack_tokens`` tokens."""
-    pack_tokens: Int = Field(default=2048, ge=8)
-    """Most tokens of a pack; a longer row is one by itself."""
-    validates: Literal["text", "loss"] = Field(default="text", alias="validate")
-    """What validation computes: generated ``text`` and its ROUGE beside the loss, or the ``loss`` alone."""
-    rouge_tokenizer: TokenizerName = "morpheme"
-    """How ROUGE cuts text: ``morpheme`` for Korean, ``default`` for English, ``whitespace`` as ``str.split``,
-    ``whitespace_markers`` with markers cut from the particles behind them, or ``character``."""
-
-    rouge_markers: tuple[Text, ...] = ()
-    """Words that ROUGE takes as one, such as ``#Person1#``, beside the tokenizer's special tokens."""
-
-    @model_validator(mode="after")
-    def _packs_are_packed(self) -> Self:
-        if self.batch_counts == "tokens" and not self.packing:
-            raise ValueError("batch_counts is tokens, which come in packs: packing must be true")
-        return self
-
-    @field_validator("prompt")
-    @classmethod
-    def _has_one_text(cls, value: str) -> str:
-        if value.count(TEXT) != 1:
-            raise ValueError(f"a text with {TEXT} in it, once")
-        return value
-
-
 class Causal(Family):
     """Reads a conversation and says what comes next."""
 
@@ -103,7 +57,9 @@ class Causal(Family):
         if self.options.validates == "text":
             check_rouge_tokenizer(self.options.rouge_tokenizer)
         self.validates = self.options.validates
-        self.metrics = (*METRICS, _PERPLEXITY) if self.validates == "text" else (_PERPLEXITY,)
+        self.library = LibraryMetrics(self.options.metrics, "task.metrics")
+        texts = (*METRICS, *self.library.declared()) if self.validates == "text" else ()
+        self.metrics = (*texts, _PERPLEXITY)
         self.layout = self._layout()
         self.roles = roles_of(self.layout)
         for key, value in (
@@ -266,7 +222,11 @@ class Causal(Family):
 
         def score(prediction: EvalPrediction) -> dict[str, float]:
             texts, lengths = self._written(numpy.asarray(prediction.predictions), tokenizer, ends)
-            return {**self._scores(texts, references), "mean_generated_tokens": float(numpy.mean(lengths))}
+            return {
+                **self._scores(texts, references),
+                **self.library.scores(texts, [[reference] for reference in references]),
+                "mean_generated_tokens": float(numpy.mean(lengths)),
+            }
 
         return score
 
