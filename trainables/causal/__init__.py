@@ -121,7 +121,7 @@ class Causal(Family):
             self.notify(
                 f"the tokenizer has no token to pad with: {tokenizer.pad_token} does, which is masked"
             )
-        if opening := self._chat(tokenizer).opening:
+        if opening := self._chat(tokenizer).opening.strip():
             self.notify(
                 f"the chat template begins every answer with {opening!r}: it is learned with the answers, and no part "
                 "of what is predicted; task.template_options.enable_thinking=false puts it into prompts, in templates "
