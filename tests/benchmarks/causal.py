@@ -3,8 +3,9 @@
 TRL is no dependency: `pip install --no-deps --target DIR trl`, then
 `PYTHONPATH=DIR OMP_NUM_THREADS=1 python -m tests.benchmarks.causal [WAY …]`; without it dure alone is measured.
 
-Every way trains the same random model on the same 2,000 rows, eight a step, once over them and without evaluation, each
-with the settings it comes with: dure groups rows by length, TRL does not. Times are of the process, after a first step.
+Every way trains the same random model on the same 2,000 rows, eight a step, at most once over them and without
+evaluation, each with the settings it comes with: dure groups rows by length, TRL does not. Times are of the process,
+after a first step.
 `learning` is the run of a user: it validates by generation and predicts 500 rows.
 """
 
@@ -37,6 +38,8 @@ from trainables.causal.likelihood import plain
 
 ROWS, BATCH = 2_000, 8
 STEPS = ROWS // BATCH
+ENOUGH = 45.0
+"""CPU seconds after which a way is measured enough; batches come in random order."""
 
 
 def experiment(steps: int = STEPS, **task: Any) -> Experiment:
@@ -87,6 +90,16 @@ class Clock(TrainerCallback):
         now = time.process_time()
         self.begin = now if state.global_step == 1 else self.begin
         self.seconds, self.steps = now - self.begin, state.global_step - 1
+        control.should_training_stop = control.should_training_stop or self.seconds > ENOUGH
+
+    def __str__(self) -> str:
+        """Say what was measured."""
+        rows = BATCH * self.steps / self.seconds
+        load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
+        return (
+            f"{1000 * self.seconds / self.steps:.0f} ms of CPU a step of {BATCH} rows, {rows:.1f} rows a second, "
+            f"over {self.steps} steps (load {load})"
+        )
 
 
 def prepared(**task: Any) -> tuple[Any, Any, Any]:
@@ -96,8 +109,8 @@ def prepared(**task: Any) -> tuple[Any, Any, Any]:
     return family, corpus, family.load_model(corpus.tokenizer, load_profile("cpu"))
 
 
-def of_dure(*, packs: bool) -> float:
-    """Return the CPU seconds of a step of dure."""
+def of_dure(*, packs: bool) -> Clock:
+    """Measure the steps of dure."""
     family, corpus, model = prepared(packing=packs)
     folder = RunFolder(Path(tempfile.mkdtemp()))
     trainer = ModelTrainer(
@@ -106,11 +119,11 @@ def of_dure(*, packs: bool) -> float:
     clock = Clock()
     trainer.hf.add_callback(clock)
     trainer.hf.train()
-    return clock.seconds / clock.steps
+    return clock
 
 
-def of_trl(*, packs: bool) -> float:
-    """Return the CPU seconds of a step of TRL on the same rows: as many of them for each step."""
+def of_trl(*, packs: bool) -> Clock:
+    """Measure the steps of TRL on the same rows: as many of them for each step."""
     import trl
 
     _, corpus, model = prepared()
@@ -153,7 +166,7 @@ def of_trl(*, packs: bool) -> float:
         callbacks=[clock := Clock()],
     )
     trainer.train()
-    return clock.seconds / clock.steps
+    return clock
 
 
 def learning() -> None:
@@ -195,13 +208,7 @@ def main() -> None:
         if name == "learning":
             learning()
         elif name.startswith("dure") or importlib.util.find_spec("trl"):
-            seconds = WAYS[name]()
-            load = ", ".join(f"{each:.1f}" for each in os.getloadavg())
-            print(
-                f"{name}: {1000 * seconds:.0f} ms of CPU a step of {BATCH} rows, {BATCH / seconds:.1f} rows a second "
-                f"(load {load})",
-                flush=True,
-            )
+            print(f"{name}: {WAYS[name]()}", flush=True)
 
 
 if __name__ == "__main__":
