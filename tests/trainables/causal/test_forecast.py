@@ -11,9 +11,7 @@ from dure.family.corpus import load_corpus
 from dure.modeling.tracing import trace_step
 
 
-@pytest.mark.parametrize(
-    "name", ["causal_qwen", pytest.param("preference_qwen", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", ["causal_qwen", pytest.param("preference_qwen", marks=pytest.mark.slow)])
 def test_the_step_of_a_decoder_is_traced_on_a_copy(name):
     changes = {"rehearsal.max_train_rows": 16, "rehearsal.num_layers": 1, "model.quantization": None}
     family = load_family(rehearsal_of(load_experiment(name).with_(changes)), lambda message: None)
