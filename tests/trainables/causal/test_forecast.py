@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from dure.config import load_experiment, load_profile
 from dure.config.rehearsal import rehearsal_of
 from dure.family import load_family
@@ -11,10 +9,9 @@ from dure.family.corpus import load_corpus
 from dure.modeling.tracing import trace_step
 
 
-@pytest.mark.parametrize("name", ["causal_qwen", pytest.param("preference_qwen", marks=pytest.mark.slow)])
-def test_the_step_of_a_decoder_is_traced_on_a_copy(name):
+def test_the_step_of_a_decoder_is_traced_on_a_copy():
     changes = {"rehearsal.max_train_rows": 16, "rehearsal.num_layers": 1, "model.quantization": None}
-    family = load_family(rehearsal_of(load_experiment(name).with_(changes)), lambda message: None)
+    family = load_family(rehearsal_of(load_experiment("causal_qwen").with_(changes)), lambda message: None)
     corpus = load_corpus(family, notify=lambda message: None)
     model = family.load_model(corpus.tokenizer, load_profile("cpu"))
     batches, objective = family.batches(corpus.tokenizer, model), family.objective(model, corpus.train)
