@@ -10,7 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from dure.config.schema import Experiment, WandbConfig
+from dure.config.schema import Experiment
+from dure.config.tracking import WandbConfig
 from dure.events import Notify, RunStart
 from dure.files import write_text
 from dure.reporting.tracker import Tracker, reason, summary_of

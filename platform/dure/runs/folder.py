@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -69,6 +70,11 @@ class RunResult:
         return asdict(self)
 
 
+@cache
+def _results() -> TypeAdapter[RunResult]:
+    return TypeAdapter(RunResult)
+
+
 def finite(metrics: Mapping[str, float | int | str]) -> dict[str, float | int | str]:
     """Return what JSON can hold of metrics: neither NaN nor infinity."""
     return {
@@ -110,7 +116,7 @@ class RunFolder:
         hint = "remove it and run again"
         values = read_json(self.result, what="result of a run", hint=hint)
         try:
-            return TypeAdapter(RunResult).validate_python(values, extra="forbid")
+            return _results().validate_python(values, extra="forbid")
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             key = ".".join(map(str, first["loc"]))

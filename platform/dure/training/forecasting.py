@@ -12,6 +12,7 @@ import numpy as np
 from dure.config.deepspeed import deepspeed_settings
 from dure.config.schema import Experiment, Profile
 from dure.data.batching import length_order
+from dure.data.collating import cut
 from dure.family import Family
 from dure.family.corpus import Corpus, cache_folder
 from dure.files import read_json_lines
@@ -20,7 +21,7 @@ from dure.modeling.tracing import StepTrace, trace_step
 from dure.runs.environment import device_name
 from dure.runs.folder import RunFolder
 from dure.runs.pace import Pace, rates, remember, seconds_a_row, training_pace, validation_pace
-from dure.training.arguments import steps_per_epoch, total_steps, worker_batch_size
+from dure.training.arguments import loaded_rows, steps_per_epoch, total_steps
 from dure.training.memory import free_memory, resident_mb
 
 if TYPE_CHECKING:
@@ -139,11 +140,15 @@ def forecast_run(
     """
     experiment, training = family.experiment, family.experiment.training
     workers = num_workers or profile.num_workers
-    rows = min(worker_batch_size(experiment, workers), len(corpus.train))
+    of_step = min(loaded_rows(experiment, workers), len(corpus.train))
     precision = resolve(training.precision, profile, model.config.model_type, lambda message: None)
     lengths = np.asarray(corpus.train["length"])
-    longest = length_order(lengths)[:rows]
     batches = family.batches(corpus.tokenizer, model)
+    longest, passes = length_order(lengths)[:of_step], float(training.gradient_accumulation_steps)
+    if training.batch_tokens is not None:
+        first = cut(batches, [corpus.train[int(row)] for row in longest], training.batch_tokens)[0]
+        longest, passes = longest[: len(first)], of_step / len(first)
+    rows = len(longest)
     packs = experiment.model.quantization is not None and profile.quantization
     trace = trace_step(
         model,
@@ -152,7 +157,7 @@ def forecast_run(
         batches.collate([corpus.train[int(row)] for row in longest]),
         precision=precision,
         checkpointing=training.gradient_checkpointing,
-        accumulates=training.gradient_accumulation_steps > 1,
+        accumulates=passes > 1,
         averages=training.ema is not None,
         r_drop=experiment.objective.r_drop,
         in_4bit=packs and not getattr(model, "is_quantized", False),
@@ -167,7 +172,7 @@ def forecast_run(
     steps = total_steps(experiment, len(corpus.train))
     # The trace is of the longest rows; the others are shorter, and as much is computed less.
     shorter = float(lengths.mean() / lengths[longest].mean())
-    flops = trace.flops * shorter * training.gradient_accumulation_steps * steps * workers
+    flops = trace.flops * shorter * passes * steps * workers
     key = f"{experiment.family} {sum(p.numel() for p in model.parameters())} x{rows} {round(float(lengths.mean()))}"
     found, pace = _rates(profile, workers, key, precision)
     validates = _validates(family)
@@ -317,6 +322,10 @@ def in_time(seconds: float) -> str:
 def smaller_batches(experiment: Experiment, workers: int) -> list[Experiment]:
     """Return an experiment in ever smaller micro-batches whose effective batch is the same, the largest first."""
     training = experiment.training
+    if training.batch_tokens is not None:
+        budgets = [training.batch_tokens // parts for parts in (2, 4, 8, 16)]
+        least = experiment.tokenizer.encoder_max_len + experiment.tokenizer.decoder_max_len
+        return [experiment.with_({"training.batch_tokens": each}) for each in budgets if each >= least]
     fitting = [
         rows
         for rows in range(training.batch_size - 1, 0, -1)

@@ -18,7 +18,6 @@ from dure.events import RunListener, RunProgress
 from dure.files import append_json_line, json_lines, written_beside
 from dure.metrics.targets import Target
 from dure.reporting.targets import target_line
-from dure.runs.checkpoints import checkpoint_name
 from dure.runs.disk import DiskRoom
 from dure.runs.folder import vanished
 
@@ -129,11 +128,11 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         for listener in self.listeners if told else ():
             listener.notified(f"step {step}: {'; '.join(told)}")
 
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def saved(self, checkpoint: Path) -> None:
         """Tell of a checkpoint that is whole now, on the main worker."""
         if self.is_main:
             for listener in self.listeners:
-                listener.saved(Path(args.output_dir) / checkpoint_name(state.global_step))
+                listener.saved(checkpoint)
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any
