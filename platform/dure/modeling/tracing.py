@@ -104,13 +104,13 @@ def trace_step(
         r_drop: Weight of the disagreement of two passes; 0 makes one pass.
         in_4bit: Whether the frozen layers of a model that was built without its weights will be packed.
     """
-    rows = batches.twice(batch) if r_drop else batch
+    # Whether a mask hides anything is asked where it still has its data.
+    given = _without_idle_masks(model, batches.inputs(batches.twice(batch) if r_drop else batch))
     with FakeTensorMode(allow_non_fake_inputs=True) as fakes:
         fake, packed = _without_data(model, in_4bit=in_4bit)
         fake.train()
         if checkpointing:
             fake.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        given = _without_idle_masks(model, batches.inputs(rows))
         inputs = {name: _fake(fakes, value) for name, value in given.items()}
         targets = _fakes(fakes, batches.targets(batch))
         items = _fakes(fakes, objective.count(batches.targets(batch)))
