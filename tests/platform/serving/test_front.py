@@ -73,7 +73,9 @@ def client(*runs, token=None, limits=None, send=None, most_texts=8):
     """Return a client of a front before models in this process, as a replica has them."""
     figures = Figures()
     if send is None:
-        predictor = Predictor(runs, load_profile("cpu"), quiet)
+        training = weights_at(runs[0]).family(quiet).experiment.training
+        size = training.eval_batch_size or training.batch_size
+        predictor = Predictor(runs, load_profile("cpu"), size, quiet)
 
         async def send(requests):
             return await asyncio.to_thread(predictor.predict, requests)

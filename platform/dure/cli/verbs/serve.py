@@ -70,7 +70,7 @@ def serve(
     asked = Serving(
         port=port,
         num_replicas=replicas,
-        most_texts=batch_size,
+        batch_size=batch_size,
         max_bytes=max_bytes,
         time_limit=time_limit,
         token=read_token(token_file, TOKEN),
