@@ -93,7 +93,7 @@ def test_a_killed_command_goes_on_and_computes_no_block_twice(runs, predict, tmp
     predict(runs, whole)
 
     def killing(done, total):
-        if done > 30:  # in the second model's rows
+        if done > 34:  # in the second model's rows
             raise Killed
 
     with pytest.raises(Killed):
