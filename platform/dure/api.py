@@ -94,7 +94,7 @@ def predict(
     """Predict texts, or a table, with the final model of a run or with all folds of a cross-validation.
 
     Args:
-        run: Folder of a run or of an experiment's cross-validation.
+        run: Folder of a run, of an experiment's cross-validation, or of an export.
         source: Texts, ``["문장", …]``, or mappings from role to text; or the table to predict.
         output: File to write: .csv, .tsv, .jsonl, .parquet or .xlsx; only for a table, which needs one.
         overrides: ``data.key=value`` texts of how the table is read.

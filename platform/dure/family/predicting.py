@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from dure.data.collating import Batch
+    from dure.data.collating import Batch, Batches
 
 
 @dataclass(frozen=True)
@@ -61,10 +61,7 @@ def predict_rows(
         dataset: Encoded rows, with or without targets.
         progress: Gets the number of rows done, batch by batch.
     """
-    import torch
-
     from dure.data.batching import length_order
-    from dure.data.collating import moved
 
     training = family.experiment.training
     batch_size = training.eval_batch_size or training.batch_size
@@ -74,15 +71,31 @@ def predict_rows(
     model.eval()
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        batch = moved(batches.collate([dataset[row] for row in rows]), model.device)
-        with torch.inference_mode():
-            if family.predicts == "text":
-                answers = generated(model, batches.prompts(batch))
-            else:
-                answers = model(**batches.inputs(batch))["logits"].float()
-        found |= dict(zip(rows, family.predictions(answers.cpu(), batch, tokenizer), strict=True))
+        answers = predict_batch(family, model, tokenizer, batches, [dataset[row] for row in rows])
+        found |= dict(zip(rows, answers, strict=True))
         progress(len(rows))
     return [found[row] for row in range(len(dataset))]
+
+
+def predict_batch(
+    family: Family,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    batches: Batches,
+    rows: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Predict encoded rows in one batch, in their order."""
+    import torch
+
+    from dure.data.collating import moved
+
+    batch = moved(batches.collate(rows), model.device)
+    with torch.inference_mode():
+        if family.predicts == "text":
+            answers = generated(model, batches.prompts(batch))
+        else:
+            answers = model(**batches.inputs(batch))["logits"].float()
+    return family.predictions(answers.cpu(), batch, tokenizer)
 
 
 def read_answers(

@@ -165,7 +165,7 @@ def predict_file(
             "rows": table.num_rows,
             "skipped": len(table.left_out),
             "output": str(output),
-            "models": [str(each.file or RunFolder(each.run).final_model) for each in map(weights_at, runs)],
+            "models": [str(weights_at(run).location) for run in runs],
         }
         blocks.publish(outcome)
     return outcome
@@ -268,9 +268,9 @@ def _is_id(name: str, roles: Sequence[Role]) -> bool:
 def _identity(run: Path) -> str:
     """Return a hash of what a run predicts with, and of its settings."""
     origin = weights_at(run)
-    folder = RunFolder(origin.run)
-    weights = folder.final_model.rglob("*") if origin.file is None else [origin.file]
-    files = sorted(file for file in (folder.experiment, *weights) if file.is_file())
+    place = origin.location
+    weights = place.rglob("*") if place.is_dir() else [place]
+    files = sorted(file for file in {RunFolder(origin.run).experiment, *weights} if file.is_file())
     return key_of([[file.name, hash_of(file)] for file in files])
 
 

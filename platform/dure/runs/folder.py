@@ -14,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dure.errors import RunError, UserError
 from dure.files import read_json, write_json
+from dure.metrics.targets import Reached
 
 STUDY_FILE = "study.yaml"
 """What a study is, in its folder."""
@@ -48,6 +49,7 @@ class RunResult:
         error: What went wrong, in one line, when it failed.
         best_metric: What chose the best checkpoint.
         definitions: Direction and unit of the metrics of its family, by name.
+        targets: What the experiment was to reach, beside what its best checkpoint has.
         forecast: What was foretold at the start of memory, time and cost, to be held against what came.
     """
 
@@ -60,6 +62,7 @@ class RunResult:
     error: str | None = None
     best_metric: str | None = None
     definitions: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    targets: tuple[Reached, ...] = ()
     forecast: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:

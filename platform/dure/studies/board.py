@@ -377,6 +377,7 @@ class Board(tune.Callback):  # type: ignore[misc]
             step=int(steps),
             total_steps=status.total_steps or int(steps),
             error=result.error,
+            forecast=result.forecast,
         )
 
 

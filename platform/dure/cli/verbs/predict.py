@@ -20,7 +20,10 @@ _STDIN = "-"
 @verb("predict", place=190)
 def predict(
     run: Annotated[
-        Path, typer.Argument(help="Folder of a finished run, or of a cross-validation.", metavar="RUN")
+        Path,
+        typer.Argument(
+            help="Folder of a finished run, of a cross-validation, or of an export.", metavar="RUN|EXPORT"
+        ),
     ],
     words: Annotated[
         list[str] | None,
