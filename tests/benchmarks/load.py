@@ -166,7 +166,7 @@ def board(num_trials: int, folder: Path) -> dict[str, dict[str, float]]:
 def batch(num_trials: int, folder: Path) -> dict[str, dict[str, float]]:
     """Train a tiny model in every trial of a batch."""
     growth = Growth()
-    names = [f"trial_{number:03d}" for number in range(num_trials)]
+    names = [f"load_{number:03d}" for number in range(num_trials)]
     profile = load_profile("cpu").model_copy(update={"max_concurrent_trials": 1})
     study = BatchStudy(kind="batch", name="load", experiments=tuple(names))
     record = run_study(
