@@ -97,6 +97,10 @@ class Pairs(Conversations):
             batch["reference"] = torch.tensor([row["reference"] for row in rows], dtype=torch.float32)
         return batch
 
+    def positions(self, row: Row) -> tuple[int, ...]:
+        """Return the length of the longer answer with its prompt, twice: each has a sequence."""
+        return (2 * max(len(row["input_ids"]), len(row["rejected_ids"])),)
+
     def num_rows(self, batch: Batch) -> int:
         """Return the number of pairs."""
         return len(batch["held"].rows)

@@ -114,6 +114,10 @@ class Conversations(Batches):
             mask = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
         return {"position_ids": positions, "attention_mask": mask}
 
+    def positions(self, row: Row) -> tuple[int, ...]:
+        """Return the length of a row, or of all rows of a pack."""
+        return (sum(len(each["input_ids"]) for each in row.get("members", [row])),)
+
     def num_rows(self, batch: Batch) -> int:
         """Return the number of rows, or of packs."""
         return len(batch["held"].rows)

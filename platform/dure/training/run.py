@@ -294,7 +294,7 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
     if ahead is not None:
         result = replace(result, forecast=ahead.as_dict())
         if worker.is_main and not request.resume:
-            ahead.remember(result.seconds, int(result.metrics["steps"]))
+            ahead.remember(folder, int(result.metrics["num_dev_rows"]))
     if worker.is_main:
         settle(request, result, room)
     return result

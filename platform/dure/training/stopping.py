@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from transformers import TrainerCallback
@@ -25,6 +26,8 @@ class StopCallback(TrainerCallback):  # type: ignore[misc]
         self.by_epoch = by_epoch
         self.is_extra = False
         """Whether the checkpoint that is being made would not have been without the stop."""
+        self.settle: Callable[[], None] = lambda: None
+        """Waits until that checkpoint is whole; the loop that writes it says how."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         """Have a checkpoint made of this step when a stop was asked for."""
@@ -40,4 +43,6 @@ class StopCallback(TrainerCallback):  # type: ignore[misc]
         Raises:
             StopRequested: A stop was asked for.
         """
+        if self.request.is_asked():
+            self.settle()
         self.request.check(state.global_step)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +40,7 @@ from dure.training.oom import is_out_of_memory
 from dure.training.parts import (
     Parts,
     Retention,
+    batch_tokens_of,
     rate_factors_of,
     recovery_of,
     sampler_of,
@@ -108,7 +108,9 @@ class ModelTrainer:
             can_repeat=profile.deepspeed is None,
             check_stop=lambda: worker.stop.check(checkpoints.last_step(folder.checkpoints)),
         )
-        self.recorder = Recorder(folder.metrics, listeners, is_main=worker.is_main, room=self.room)
+        self.recorder = Recorder(
+            folder.metrics, listeners, is_main=worker.is_main, room=self.room, targets=family.targets
+        )
         self.metric = family.best_metric
         self.compute_metrics = self._scorer(self.eval_dataset)
         precision = resolve(training.precision, profile, model.config.model_type, worker.notify)
@@ -119,6 +121,7 @@ class ModelTrainer:
         self.foretold = forecast(self.experiment, *num_parameters(model))
         self.rhythm = EvalSchedule()
         batches = family.batches(tokenizer, model)
+        self.batch_tokens = batch_tokens_of(self.experiment, train_dataset, batches, profile)
         self.recovery = recovery_of(family, batches, model, profile, folder, worker, precision)
         self.hf = Loop(
             self._parts(train_dataset, zero.written_by(deepspeed, worker.num_workers, precision)),
@@ -132,10 +135,10 @@ class ModelTrainer:
 
     def _parts(self, train_dataset: datasets.Dataset, written: zero.Written | None) -> Parts:
         """Make what the loop is made of; the model is on its device."""
-        experiment, training = self.experiment, self.experiment.training
+        experiment, training, batches = self.experiment, self.experiment.training, self.recovery.batches
         average = None if training.ema is None else WeightAverage(self.model, training.ema)
         return Parts(
-            batches=self.recovery.batches,
+            batches=batches,
             objective=self.family.objective(self.model, train_dataset),
             validates=self.family.validates,
             recovery=self.recovery,
@@ -145,9 +148,11 @@ class ModelTrainer:
                 self.room,
                 self.foretold.checkpoint,
                 self.worker.notify,
+                self.recorder.saved,
             ),
             stopping=stopping_of(experiment, self.worker),
-            sampler=sampler_of(experiment, train_dataset, self.recovery.batches),
+            sampler=sampler_of(experiment, train_dataset, batches, self.worker.num_workers),
+            batch_tokens=self.batch_tokens,
             r_drop=experiment.objective.r_drop,
             average=average,
             rate_factors=rate_factors_of(experiment, self.model),
@@ -171,10 +176,15 @@ class ModelTrainer:
                     needed=self.recorder.epochs_to_keep,
                     is_main=self.worker.is_main,
                     average=average,
-                    write=partial(self.room.write, num_bytes=self.foretold.epoch),
+                    write=self._write_epoch,
                 )
             )
         return callbacks
+
+    def _write_epoch(self, what: str, steps: Sequence[Callable[[], None]]) -> None:
+        """Write the weights of an epoch when no checkpoint is being written, so that both do not look for room."""
+        self.hf.settle_checkpoint()
+        self.room.write(what, self.foretold.epoch, steps)
 
     def _arguments(
         self, profile: Profile, num_rows: int, precision: Precision, deepspeed: dict[str, Any] | None

@@ -29,7 +29,8 @@ from dure.files import read_json, write_json
 from dure.modeling.ema import WeightAverage
 from dure.modeling.precision import Precision
 from dure.modeling.weights import check_finite, load_weights, save_weights, write_weights
-from dure.runs.checkpoints import STATE_FILE, checkpoint_name
+from dure.runs.checkpoints import AVERAGE_FILE, RUNNING_LOSS_FILE, STATE_FILE, checkpoint_name
+from dure.training.recovery import STATE_FILE as RECOVERY_FILE
 
 WEIGHTS_FILE = "weights.pt"
 """The whole weights in a checkpoint that was written under DeepSpeed, or made of an epoch's weights."""
@@ -276,6 +277,20 @@ class SharedOutTraining:
         self.lr_scheduler.load_state_dict(state)
         for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
             group["lr"] = rate
+
+    def _write_parts(self: Any, folder: Path) -> None:
+        """Write this worker's part of a checkpoint; the main one writes what they all share, too."""
+        self.save_model(str(folder), _internal_call=True)
+        self._save_optimizer_and_scheduler(str(folder))
+        self._save_scaler(str(folder))
+        self._save_rng_state(str(folder))
+        if self.average is not None:
+            self.average.save(folder / AVERAGE_FILE, is_main=self.args.should_save)
+        sums = self.running_loss.sums() if self.parts.stopping.is_extra else None
+        if self.args.should_save:
+            write_json(folder / RECOVERY_FILE, self.parts.recovery.state())
+            if sums is not None:
+                torch.save(sums, folder / RUNNING_LOSS_FILE)
 
     def save_model(self: Any, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model, whole, by the main worker."""
