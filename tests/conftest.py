@@ -48,7 +48,7 @@ TRAINING = (
         for name in (
             "training", "family", "jobs", "events", "exports", "preflight", "resume_check", "test_python.py",
             "epochs/test_driver.py", "modeling/test_hub_lost.py", "modeling/test_rehearsal.py",
-            "reporting/test_tracking.py", "runs/test_disk.py", "runs/test_manifest.py",
+            "reporting/test_tracking.py", "runs/test_disk.py", "runs/test_manifest.py", "serving",
         )
     ),
 )  # fmt: skip

@@ -18,6 +18,7 @@ from dure.data.dialogues import lead
 from dure.data.tables import Table, columns_of
 from dure.errors import UserError
 from dure.family import Family, Features, Rows
+from dure.metrics.library_metric import LibraryMetrics
 from dure.metrics.metric import Metric
 from dure.metrics.tokenizers import TokenizerName
 from trainables._summaries import (
@@ -75,11 +76,19 @@ class CausalOptions(Section):
 
     rouge_markers: tuple[Text, ...] = ()
     """Words that ROUGE takes as one, such as ``#Person1#``, beside the tokenizer's special tokens."""
+    metrics: tuple[Text, ...] = ()
+    """Further metrics of the ``evaluate`` library at validation, by the folder of their script or by name."""
 
     @model_validator(mode="after")
     def _packs_are_packed(self) -> Self:
         if self.batch_counts == "tokens" and not self.packing:
             raise ValueError("batch_counts is tokens, which come in packs: packing must be true")
+        return self
+
+    @model_validator(mode="after")
+    def _metrics_have_texts(self) -> Self:
+        if self.metrics and self.validates == "loss":
+            raise ValueError("metrics score texts, and validate is loss: none are written")
         return self
 
     @field_validator("prompt")
@@ -103,7 +112,9 @@ class Causal(Family):
         if self.options.validates == "text":
             check_rouge_tokenizer(self.options.rouge_tokenizer)
         self.validates = self.options.validates
-        self.metrics = (*METRICS, _PERPLEXITY) if self.validates == "text" else (_PERPLEXITY,)
+        self.library = LibraryMetrics(self.options.metrics, "task.metrics")
+        texts = (*METRICS, *self.library.declared()) if self.validates == "text" else ()
+        self.metrics = (*texts, _PERPLEXITY)
         self.layout = self._layout()
         self.roles = roles_of(self.layout)
         for key, value in (
@@ -259,8 +270,10 @@ class Causal(Family):
         def score(prediction: EvalPrediction) -> dict[str, float]:
             rows = [_until_end(row, chat.end_ids) for row in numpy.asarray(prediction.predictions)]
             generated = [sum(token >= 0 for token in row) for row in rows]
+            texts = decoded(tokenizer, rows, self.experiment.tokenizer)
             return {
-                **self._scores(decoded(tokenizer, rows, self.experiment.tokenizer), references),
+                **self._scores(texts, references),
+                **self.library.scores(texts, [[reference] for reference in references]),
                 "mean_generated_tokens": float(numpy.mean(generated)),
             }
 

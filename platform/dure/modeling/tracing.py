@@ -101,7 +101,8 @@ def trace_step(
         fake.train()
         if checkpointing:
             fake.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        inputs = {name: _fake(fakes, value) for name, value in batches.inputs(rows).items()}
+        given = _without_idle_masks(model, batches.inputs(rows))
+        inputs = {name: _fake(fakes, value) for name, value in given.items()}
         targets = _fakes(fakes, batches.targets(batch))
         items = _fakes(fakes, objective.count(batches.targets(batch)))
         trained = [parameter for parameter in fake.parameters() if parameter.requires_grad]
@@ -224,6 +225,22 @@ def _without_data(model: PreTrainedModel, *, in_4bit: bool) -> tuple[PreTrainedM
             else empty
         )
     return copy.deepcopy(model, known), saved
+
+
+def _without_idle_masks(model: PreTrainedModel, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's inputs without masks that hide nothing.
+
+    The models of transformers look whether a mask hides anything and build their attention's own only then; at a mask
+    without data they cannot look, and build one. To them, and to them alone, no mask is the same as an idle one.
+    """
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    if not type(base).__module__.startswith("transformers."):
+        return dict(inputs)
+    return {
+        name: value
+        for name, value in inputs.items()
+        if not (name.endswith("attention_mask") and isinstance(value, torch.Tensor) and bool(value.all()))
+    }
 
 
 def _fake(fakes: FakeTensorMode, value: Any) -> Any:

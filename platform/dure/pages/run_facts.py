@@ -26,6 +26,7 @@ from dure.reporting.figures import (
     number,
     one_line,
 )
+from dure.reporting.targets import target_sentence
 from dure.runs.folder import PREDICTED, RunFolder
 from dure.runs.manifest import MANIFEST
 from dure.runs.restarts import Restarts
@@ -63,6 +64,7 @@ def run_facts(path: Path) -> dict[str, Any]:
             if not error
             else f"{name}: {state}. {one_line(error)}",
             *run_sentences(metric, figures),
+            *([] if result is None else map(target_sentence, result.targets)),
         ],
         "gains": gains_of(figures),
         "command": _command(path),

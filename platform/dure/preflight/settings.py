@@ -22,6 +22,11 @@ def best_metric(note: Note, family: Family) -> None:
     note.found = f"{metric.name}, {metric.sentence}"
 
 
+def targets(note: Note, family: Family) -> None:
+    """Check that the family has the metrics that targets are of."""
+    note.found = ", ".join(f"{target.metric.name} {target.value:g}" for target in family.targets) or "none"
+
+
 def tracking(note: Note, experiment: Experiment) -> None:
     """Check that the packages of the trackers are here."""
     check_trackers(experiment)

@@ -31,6 +31,21 @@ class Averaging(TrainerCallback):  # type: ignore[misc]
             self.average.update()
 
 
+class CheckpointingOfOneStep(TrainerCallback):  # type: ignore[misc]
+    """Lets only the first step of a session compute its activations twice.
+
+    For a rehearsal: it shall show that a model trains so, but has no memory to save. No number depends on it.
+    """
+
+    is_over = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
+        """Keep activations from here on."""
+        if not self.is_over:
+            model.activation_checkpointing_disable()
+            self.is_over = True
+
+
 class EvalSchedule(TrainerCallback):  # type: ignore[misc]
     """Keeps the records of a resumed run those of an undisturbed one."""
 

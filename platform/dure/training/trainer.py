@@ -34,7 +34,7 @@ from dure.runs.folder import RunFolder
 from dure.runs.forecast import forecast, num_parameters
 from dure.training import zero
 from dure.training.arguments import total_steps, training_arguments
-from dure.training.callbacks import EvalSchedule
+from dure.training.callbacks import CheckpointingOfOneStep, EvalSchedule
 from dure.training.hf import Loop
 from dure.training.oom import is_out_of_memory
 from dure.training.parts import (
@@ -108,7 +108,9 @@ class ModelTrainer:
             can_repeat=profile.deepspeed is None,
             check_stop=lambda: worker.stop.check(checkpoints.last_step(folder.checkpoints)),
         )
-        self.recorder = Recorder(folder.metrics, listeners, is_main=worker.is_main, room=self.room)
+        self.recorder = Recorder(
+            folder.metrics, listeners, is_main=worker.is_main, room=self.room, targets=family.targets
+        )
         self.metric = family.best_metric
         self.compute_metrics = self._scorer(self.eval_dataset)
         precision = resolve(training.precision, profile, model.config.model_type, worker.notify)
@@ -161,6 +163,8 @@ class ModelTrainer:
     def _callbacks(self, average: WeightAverage | None) -> list[TrainerCallback]:
         training = self.experiment.training
         callbacks: list[TrainerCallback] = [self.rhythm, self.recorder]
+        if self.experiment.rehearsal.enabled and training.gradient_checkpointing:
+            callbacks.append(CheckpointingOfOneStep())
         if training.early_stopping_patience is not None and self.eval_dataset is not None:
             callbacks.append(EarlyStoppingCallback(training.early_stopping_patience))
         if training.keep_epochs is not None:

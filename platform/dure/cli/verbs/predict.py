@@ -20,7 +20,10 @@ _STDIN = "-"
 @verb("predict", place=190)
 def predict(
     run: Annotated[
-        Path, typer.Argument(help="Folder of a finished run, or of a cross-validation.", metavar="RUN")
+        Path,
+        typer.Argument(
+            help="Folder of a finished run, of a cross-validation, or of an export.", metavar="RUN|EXPORT"
+        ),
     ],
     words: Annotated[
         list[str] | None,
@@ -41,7 +44,7 @@ def predict(
         typer.Option(
             "--output",
             "-o",
-            help="File for the predictions of a table: .csv, .tsv, .jsonl or .xlsx.",
+            help="File for the predictions of a table: .csv, .tsv, .jsonl, .parquet or .xlsx.",
             metavar="FILE",
         ),
     ] = None,
@@ -49,7 +52,19 @@ def predict(
         int | None,
         typer.Option(help="Fold whose model predicts; all together when not given.", metavar="N"),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Predict a table with N processes of a Ray cluster, each with a model of its own; the file is the same.",
+            metavar="N",
+        ),
+    ] = None,
     profile: options.ProfileOption = None,
+    address: options.Address = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a table that an earlier command did not end.")
+    ] = False,
     force: options.Force = False,
     trust_code: options.TrustCode = False,
     as_json: options.Json = False,
@@ -60,6 +75,12 @@ def predict(
 
     tables, overrides = options.parted(words or ())
     source = _source(tables, text or [], overrides, output)
+    if isinstance(source, list) and (workers is not None or resume):
+        raise UserError(
+            "this is for tables, and texts are predicted at once",
+            where="--resume" if workers is None else f"--workers {workers}",
+            hint="leave it out",
+        )
     with progress_bar("predicting") as progress:
         outcome = api.predict(
             run,
@@ -67,8 +88,11 @@ def predict(
             output,
             overrides=overrides,
             force=force,
+            resume=resume,
             fold=fold,
             profile=profile,
+            workers=workers,
+            address=address,
             progress=progress,
             notify=progress.say,
             trust_code=trust_code,
