@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with redirect_stdout(sys.stderr):
         for _ in range(options.repeats):
             for way in found:
-                with tempfile.TemporaryDirectory(dir=".") as folder:
+                with tempfile.TemporaryDirectory() as folder:
                     found[way].append(trained(way, options, dataset, Path(folder)))
     if len({each["sum"] for every in found.values() for each in every}) > 1:
         raise SystemExit("the ways did not train the same")
