@@ -162,7 +162,7 @@ class Causal(Family):
     def load_tokenizer(self, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
         """Load the checkpoint's tokenizer, or train the rehearsal's, with a chat template and something to pad with."""
         from dure.modeling.loading import load_tokenizer
-        from trainables.causal.chat import set_template
+        from trainables.causal.template import set_template
 
         tokenizer = load_tokenizer(self.experiment, lambda: self._words(texts()), closes_texts=False)
         set_template(
@@ -175,6 +175,12 @@ class Causal(Family):
             tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
             self.notify(
                 f"the tokenizer has no token to pad with: {tokenizer.pad_token} does, which is masked"
+            )
+        if opening := self._chat(tokenizer).opening:
+            self.notify(
+                f"the chat template begins every answer with {opening!r}: it is learned with the answers, and no part "
+                "of what is predicted; task.template_options.enable_thinking=false puts it into prompts, in templates "
+                "that know that option"
             )
         return tokenizer
 
@@ -212,13 +218,13 @@ class Causal(Family):
 
     def encoding_key(self) -> Mapping[str, Any]:
         """Return all settings of the tokenizer and the task, the checkpoint that brings a template, or its text."""
-        from trainables.causal.chat import template_in
+        from trainables.causal.template import template_in
 
         source, model = self.options.chat_template, self.experiment.model
         template = source if source in ("tokenizer", "plain") else template_in(Path(source))
         return {
             **super().encoding_key(),
-            "family": "causal-1",
+            "family": "causal-2",
             "layout": self.layout,
             "template": [template, model.checkpoint, model.revision],
         }
@@ -264,17 +270,17 @@ class Causal(Family):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: datasets.Dataset
     ) -> Callable[[EvalPrediction], dict[str, float]]:
         """Score generated answers with ROUGE against the references as they stand in the table."""
+        from trainables.causal.likelihood import plain
+
         references = list(dataset["reference"])
-        chat = self._chat(tokenizer)
+        ends = plain(model).generation_config.eos_token_id
 
         def score(prediction: EvalPrediction) -> dict[str, float]:
-            rows = [_until_end(row, chat.end_ids) for row in numpy.asarray(prediction.predictions)]
-            generated = [sum(token >= 0 for token in row) for row in rows]
-            texts = decoded(tokenizer, rows, self.experiment.tokenizer)
+            texts, lengths = self._written(numpy.asarray(prediction.predictions), tokenizer, ends)
             return {
                 **self._scores(texts, references),
                 **self.library.scores(texts, [[reference] for reference in references]),
-                "mean_generated_tokens": float(numpy.mean(generated)),
+                "mean_generated_tokens": float(numpy.mean(lengths)),
             }
 
         return score
@@ -296,9 +302,8 @@ class Causal(Family):
         self, answers: torch.Tensor, batch: Batch, tokenizer: PreTrainedTokenizerBase
     ) -> list[dict[str, Any]]:
         """Return the answer to every row, under the name of the column that has such answers."""
-        ends = self._chat(tokenizer).end_ids
-        rows = [_until_end(row, ends) for row in answers.numpy()]
-        return [{self._answer: text} for text in decoded(tokenizer, rows, self.experiment.tokenizer)]
+        texts, _ = self._written(answers.numpy(), tokenizer, self._chat(tokenizer).end_ids)
+        return [{self._answer: text} for text in texts]
 
     def row_scores(
         self, predictions: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[str]]
@@ -314,7 +319,7 @@ class Causal(Family):
         from transformers import AutoModelForCausalLM, GenerationConfig
 
         from dure.modeling.loading import set_generation
-        from trainables.causal.chat import saved_tokenizer
+        from trainables.causal.template import saved_tokenizer
 
         model = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, generation_config=GenerationConfig()
@@ -328,12 +333,15 @@ class Causal(Family):
         from trainables.causal.likelihood import plain, score_targets
 
         said = self.experiment.generation
+        # A checkpoint may know more tokens that end a text than its tokenizer, such as that of documents.
+        known = plain(model).config.get_text_config().eos_token_id
+        own = known if isinstance(known, list) else [known] if known is not None else []
         plain(model).generation_config.update(
             max_length=None,
             max_new_tokens=said.max_length,
             min_length=None,
             min_new_tokens=said.min_length or None,
-            eos_token_id=self._chat(tokenizer).end_ids,
+            eos_token_id=sorted({*self._chat(tokenizer).end_ids, *own}),
         )
         score_targets(model, smoothed=self.experiment.objective.label_smoothing > 0)
         return model
@@ -390,11 +398,16 @@ class Causal(Family):
             else:
                 yield text
 
+    def _written(
+        self, ids: Any, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]
+    ) -> tuple[list[str], list[int]]:
+        """Return the texts of generated ids, each up to the first of ``ends``, and the numbers of their tokens.
+
+        What the chat template itself begins answers with is no part of them.
+        """
+        chat = self._chat(tokenizer)
+        rows = [chat.written(row, ends) for row in ids]
+        return decoded(tokenizer, rows, self.experiment.tokenizer), [len(row) for row in rows]
+
     def _scores(self, texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         return scores(texts, references, self.options.rouge_tokenizer, self._markers)
-
-
-def _until_end(ids: Any, ends: Sequence[int]) -> list[int]:
-    """Return generated ids before the first that ends a text; what follows is padding."""
-    row = [int(token) for token in ids]
-    return row[: next((place for place, token in enumerate(row) if token in ends or token < 0), len(row))]
