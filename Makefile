@@ -41,15 +41,9 @@ lint: setup
 docs: setup
 	$(BIN)/python -m sphinx -W --keep-going -n -q docs docs/_build
 
+# One table of everything that is compared, and all repeats in outputs/benchmarks.json; takes an hour.
 bench: setup
-	$(BIN)/python -m tests.benchmarks.start
-	$(BIN)/python -m tests.benchmarks.output_layer
-	$(BIN)/python -m tests.benchmarks.validation
-	$(BIN)/python -m tests.benchmarks.throughput
-	$(BIN)/python -m tests.benchmarks.rouge
-	$(BIN)/python -m tests.benchmarks.trial_overhead
-	$(BIN)/python -m tests.benchmarks.nsmc
-	$(BIN)/python -m tests.benchmarks.search
+	$(BIN)/python -m tests.benchmarks.all
 
 # Some faults need a small disk of their own, which only root may mount; they say so where that is not possible.
 faults: setup

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from dure.cli.app import app, load_verbs
+from dure.cli.app import app, help_records, load_verbs
 from dure.cli.json_schema import json_schema
 from dure.files import write_text
 
@@ -45,10 +45,9 @@ def _commands() -> Iterator[str]:
 
 
 def _options(command: Any, context: Any) -> Iterator[str]:
-    records = [parameter.get_help_record(context) for parameter in command.get_params(context)]
     rows = [
         f"| `{' '.join(name.split()).replace('|', chr(92) + '|')}` | {_plain(said)} |"
-        for name, said in filter(None, records)
+        for _, name, said in help_records(command, context)
     ]
     yield "\n| option | what it does |\n|---|---|"
     yield from rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 from pathlib import Path
@@ -40,10 +41,17 @@ LIGHT = (
     "study",
 )
 """What of a kind of study needs neither Ray nor a model, by the names of its tests."""
-TRAINING = tuple(
-    REPOSITORY / "tests/platform" / name
-    for name in ("training", "family", "jobs", "events", "epochs/test_driver.py", "preflight", "resume_check")
-)
+TRAINING = (
+    REPOSITORY / "tests/docs",
+    *(
+        REPOSITORY / "tests/platform" / name
+        for name in (
+            "training", "family", "jobs", "events", "exports", "preflight", "resume_check", "test_python.py",
+            "epochs/test_driver.py", "modeling/test_hub_lost.py", "modeling/test_rehearsal.py",
+            "reporting/test_tracking.py", "runs/test_disk.py", "runs/test_manifest.py", "serving",
+        )
+    ),
+)  # fmt: skip
 """Where most tests train a model or start a process, too."""
 
 
@@ -60,6 +68,13 @@ def pytest_collection_modifyitems(items):
         if is_heavy(item.path):
             item.add_marker(pytest.mark.heavy)
     items.sort(key=lambda item: not any(item.path.is_relative_to(folder) for folder in HEAVY))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_collections():
+    """Let the garbage collector, which every run starts, pass over what the files before this one imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -35,6 +35,7 @@ ROOMS = (
     "epochs",
     "exports",
     "studies",
+    "serving",
     "archive",
     "running",
     "api",
@@ -45,7 +46,7 @@ ROOMS = (
     "__main__",
     "__init__",
 )
-RAY_ROOMS = {"ray.train": "runtime", "ray.init": "runtime", "ray.tune": "studies"}
+RAY_ROOMS = {"ray.train": "runtime", "ray.init": "runtime", "ray.tune": "studies", "ray.serve": "serving"}
 FOREIGN = ("trainables", "search_spaces", "cluster", "tests")
 SOURCES = sorted(ENGINE.rglob("*.py"))
 
@@ -147,6 +148,7 @@ def test_a_source_imports_only_what_its_room_may(file: Path) -> None:
         ("studies", "from ray import train"),
         ("studies", "from ray.train import Checkpoint"),
         ("runtime", "from ray import tune"),
+        ("runtime", "from ray import serve"),
     ],
 )
 def test_the_guard_catches(room: str, source: str) -> None:

@@ -29,8 +29,8 @@ from dure.metrics.metric import Metric
 from dure.modeling.disagreement import of_coins
 from dure.modeling.objectives import IGNORED, Objective
 from dure.runtime.placement import recognised_profile
-from trainables._summaries import decoded
-from trainables.causal import Causal, CausalOptions, _until_end
+from trainables.causal import Causal
+from trainables.causal.options import CausalOptions
 from trainables.causal.packing import Conversations
 from trainables.causal.turns import Layout
 from trainables.samples.preferences import Preference as SampleRow
@@ -96,6 +96,10 @@ class Pairs(Conversations):
         if "reference" in rows[0]:
             batch["reference"] = torch.tensor([row["reference"] for row in rows], dtype=torch.float32)
         return batch
+
+    def positions(self, row: Row) -> tuple[int, ...]:
+        """Return the length of the longer answer with its prompt, twice: each has a sequence."""
+        return (2 * max(len(row["input_ids"]), len(row["rejected_ids"])),)
 
     def num_rows(self, batch: Batch) -> int:
         """Return the number of pairs."""
@@ -252,7 +256,7 @@ class Preference(Causal):
     def encoding_key(self) -> Mapping[str, Any]:
         """Return what decides the ids, and with DPO what decides the reference; beta and the margin are no part of it."""
         experiment = self.experiment
-        key = {**super().encoding_key(), "family": "preference-1"}
+        key = {**super().encoding_key(), "family": "preference-2"}
         key["task"] = {
             name: value for name, value in experiment.task.items() if name not in ("beta", "margin")
         }
@@ -295,16 +299,12 @@ class Preference(Causal):
         loss = float(softplus(torch.tensor(self.options.margin))) if self.options.margin else log(2)
         return {"eval_reward_accuracy": 0.5, "eval_reward_margin": 0.0, "eval_loss": loss}
 
-    def predictions(
-        self, answers: torch.Tensor, batch: Batch, tokenizer: PreTrainedTokenizerBase
-    ) -> list[dict[str, Any]]:
-        """Return the answer to every prompt."""
-        ends = self._chat(tokenizer).end_ids
-        rows = [_until_end(row, ends) for row in answers.numpy()]
-        return [{"answer": text} for text in decoded(tokenizer, rows, self.experiment.tokenizer)]
-
     def _layout(self) -> Layout:
         return "pairs"
+
+    @property
+    def _answer(self) -> str:
+        return "answer"
 
     @torch.no_grad()
     def _references(self, features: Features, tokenizer: PreTrainedTokenizerBase) -> list[list[float]]:

@@ -82,8 +82,11 @@ def predict(
     *,
     overrides: Sequence[str] = (),
     force: bool = False,
+    resume: bool = False,
     fold: int | None = None,
     profile: str | Profile | None = None,
+    workers: int | None = None,
+    address: str | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
     notify: Notify = logger.info,
     trust_code: bool = False,
@@ -91,13 +94,16 @@ def predict(
     """Predict texts, or a table, with the final model of a run or with all folds of a cross-validation.
 
     Args:
-        run: Folder of a run or of an experiment's cross-validation.
+        run: Folder of a run, of an experiment's cross-validation, or of an export.
         source: Texts, ``["문장", …]``, or mappings from role to text; or the table to predict.
-        output: File to write: .csv, .tsv, .jsonl or .xlsx; only for a table, which needs one.
+        output: File to write: .csv, .tsv, .jsonl, .parquet or .xlsx; only for a table, which needs one.
         overrides: ``data.key=value`` texts of how the table is read.
         force: Whether a file that is there is replaced.
+        resume: Whether to go on with what a command that was killed has predicted for ``output``.
         fold: Take the model of this fold only.
         profile: The machine, by name or file; recognised when not given.
+        workers: Predict a table with so many processes of a Ray cluster, to the same bytes; in this process when not given.
+        address: Cluster of the workers; an own one on this machine when not given.
         progress: Gets rows done and rows in all.
         notify: Gets one-line messages.
         trust_code: Import the family that the run's folder names also when it did not come with dure.
@@ -107,27 +113,20 @@ def predict(
         ``models``.
 
     Raises:
-        UserError: See ``dure.family.predicting``; or there is no such fold.
+        UserError: See ``dure.family.predicting_tables``; or there is no such fold.
     """
-    from dure.family.predicting import check_files, predict_file, predict_texts
+    from dure.family.predicting import predict_texts
+    from dure.runtime.predicting import Where, predict_table
     from dure.studies.crossval.driver import fold_runs
 
     with trusting(trust_code):
         runs = fold_runs(Path(run), fold)
-        if isinstance(source, str | Path):
-            if output is None:
-                raise UserError(
-                    "no file is named that the predictions of a table go into",
-                    where="--output",
-                    expected="a .csv, .tsv, .jsonl or .xlsx",
-                    hint=f"dure predict {run} {source} -o predictions.csv",
-                )
-            # What is wrong with the files is told before torch looks for the machine.
-            check_files(runs, str(source), Path(output), overrides=overrides, force=force)
-        heard: Any = {"profile": machine(profile, notify), "progress": progress, "notify": notify}
+        heard: dict[str, Any] = {"progress": progress, "notify": notify}
         if not isinstance(source, str | Path):
-            return predict_texts(runs, source, **heard)
-        return predict_file(runs, str(source), Path(str(output)), overrides=overrides, force=force, **heard)
+            return predict_texts(runs, source, profile=machine(profile, notify), **heard)
+        heard |= {"overrides": overrides, "force": force, "resume": resume}
+        where = Where(profile, workers, address, trust_code)
+        return predict_table(runs, str(source), output, where=where, **heard)
 
 
 def evaluate(
@@ -323,7 +322,7 @@ def list_runs(*folders: str | Path, state: str | None = None, sort: str = "date"
     """
     from dure.archive.listing import listing
 
-    return listing([Path(folder) for folder in folders] or [outputs()], state=state, sort=sort)
+    return listing(_given_or_outputs(folders), state=state, sort=sort)
 
 
 def clean(*folders: str | Path, remove: bool = False) -> Cleaning:
@@ -339,7 +338,12 @@ def clean(*folders: str | Path, remove: bool = False) -> Cleaning:
     from dure.archive.cleaning import clean as cleaned
     from dure.family.corpus import cache_folder
 
-    return cleaned([Path(folder) for folder in folders] or [outputs()], cache_folder(), remove=remove)
+    return cleaned(_given_or_outputs(folders), cache_folder(), remove=remove)
+
+
+def _given_or_outputs(folders: Sequence[str | Path]) -> list[Path]:
+    """Return the folders that were given; else the outputs, which are not there before something ran."""
+    return [Path(folder) for folder in folders] or [path for path in (outputs(),) if path.is_dir()]
 
 
 def validate(

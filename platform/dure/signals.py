@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -60,20 +61,40 @@ class _Place:
 
 _place: _Place | None = None
 _owner: int | None = None
+_raised_by: int | None = None
+"""The signal that was answered by an exception last."""
+_SECONDS_UNTIL_AGAIN = 0.05
 
 
 def install() -> None:
     """Answer SIGINT and SIGTERM from now on; does nothing outside the main thread.
 
-    SIGINT stays ignored where whoever started this process had it ignored, as a shell does with ``&``.
+    SIGINT stays ignored where whoever started this process had it ignored, as a shell does with ``&``. An answer that
+    Python drops, since the signal came while something was being finalised, is given again.
     """
     global _owner
     if threading.current_thread() is not threading.main_thread():
         return
+    if _owner is None:
+        sys.unraisablehook = _again_or(sys.unraisablehook)
     _owner = os.getpid()
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _answer)
+
+
+def _again_or(
+    hook: Callable[[sys.UnraisableHookArgs], object],
+) -> Callable[[sys.UnraisableHookArgs], object]:
+    """Return what raises a dropped ``KeyboardInterrupt`` again, once the finaliser has ended, and else is the hook."""
+
+    def heard(dropped: sys.UnraisableHookArgs) -> object:
+        if _raised_by is None or not isinstance(dropped.exc_value, KeyboardInterrupt):
+            return hook(dropped)
+        threading.Timer(_SECONDS_UNTIL_AGAIN, os.kill, (os.getpid(), _raised_by)).start()
+        return None
+
+    return heard
 
 
 @contextmanager
@@ -101,6 +122,7 @@ def stoppable(folder: Path, notify: Callable[[str], None]) -> Iterator[Path]:
 
 
 def _answer(number: int, frame: object) -> None:
+    global _raised_by
     if os.getpid() != _owner:
         # A process that was forked, such as one that loads batches: Ctrl-C reaches all processes of a terminal,
         # but only the first one decides. SIGTERM is how that one ends the others.
@@ -109,4 +131,5 @@ def _answer(number: int, frame: object) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         return
     if _place is None or not _place.ask():
+        _raised_by = number
         raise KeyboardInterrupt

@@ -14,7 +14,6 @@ stderr and the JSON to stdout.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -31,6 +30,7 @@ from dure.reporting.console import StudyConsole, terminal
 from dure.studies.life_cycle import run_experiments
 from dure.studies.progressive.plan import ProgressiveStudy
 from tests.benchmarks.small_encoder import experiment, require_data, save_encoder
+from tests.benchmarks.table import Row, Spent, hand_over
 
 FORECAST_AT = Fraction(3, 10)
 
@@ -88,19 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     stages = results["stages"]
     ahead = next(stage["forecast"] for stage in stages if Fraction(str(stage["ratio"])) == FORECAST_AT)
     Console(stderr=True).print(table_of(stages, ahead))
+    error = Spent(100 * (1 - stages[-1]["score"]), seconds)
+    row = Row("learn film reviews in stages", {"dure": [error]}, stages[-1]["num_rows"], 22.0, unit="error %")
     curve = {f"{stage['ratio']:g}": stage["score"] for stage in stages}
-    print(
-        json.dumps(
-            {
-                "benchmark": "nsmc",
-                "seed": options.seed,
-                "curve": curve,
-                "forecast": ahead,
-                "samples_trained": results["samples_trained"],
-                "seconds": round(seconds, 1),
-            }
-        )
-    )
+    samples = results["samples_trained"]
+    hand_over("nsmc", [row], seed=options.seed, curve=curve, forecast=ahead, samples_trained=samples)
 
 
 if __name__ == "__main__":

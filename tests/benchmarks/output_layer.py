@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import resource
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from statistics import median
+from itertools import product
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 
 from dure.modeling.objectives import TokenCrossEntropy
 from dure.modeling.output_layer import deferred
+from tests.benchmarks.table import Row, Spent, hand_over
 
 WAYS = ("whole", "chunked")
 HEADS = ("trained", "frozen")
@@ -72,7 +70,7 @@ def measured(way: str, head: str, tokens: int, vocabulary: int, width: int) -> d
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure both ways with both heads in turn, and print table and JSON."""
+    """Measure both ways with both heads in turn, and hand their rows over."""
     parser = argparse.ArgumentParser(description="The output layer whole and in chunks")
     parser.add_argument("--tokens", type=int, default=384)
     parser.add_argument("--vocabulary", type=int, default=60_000)
@@ -85,42 +83,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(json.dumps(measured(*options.one, *sizes)))
         return
     found: dict[tuple[str, str], list[dict[str, float]]] = {}
-    for _ in range(options.repeats):
-        for way, head in ((way, head) for head in HEADS for way in WAYS):
-            words = [
-                f"--{name}={value}"
-                for name, value in zip(("tokens", "vocabulary", "width"), sizes, strict=True)
-            ]
-            command = [sys.executable, "-m", "tests.benchmarks.output_layer", *words, "--one", way, head]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            found.setdefault((way, head), []).append(json.loads(done.stdout))
-    table = Table(
-        title=f"{sizes[0]} tokens × {sizes[1]:,} pieces, width {sizes[2]}; load {os.getloadavg()[0]:.1f}"
-    )
-    for heading in ("output layer", "way", "CPU s", "spread", "peak MiB", "loss"):
-        table.add_column(heading)
+    for _, head, way in product(range(options.repeats), HEADS, WAYS):
+        words = [
+            f"--{name}={value}" for name, value in zip(("tokens", "vocabulary", "width"), sizes, strict=True)
+        ]
+        command = [sys.executable, "-m", "tests.benchmarks.output_layer", *words, "--one", way, head]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found.setdefault((way, head), []).append(json.loads(done.stdout))
     rows = []
-    for (way, head), each in found.items():
-        seconds = [one["seconds"] for one in each]
-        row = {
-            "head": head, "way": way, "seconds": median(seconds), "spread": max(seconds) - min(seconds),
-            "peak_mib": median(one["peak_mib"] for one in each), "loss": each[0]["loss"],
-        }  # fmt: skip
-        rows.append(row)
-        table.add_row(
-            head,
-            way,
-            *(
-                f"{row[name]:.{digits}f}"
-                for name, digits in (("seconds", 2), ("spread", 2), ("peak_mib", 0), ("loss", 6))
-            ),
-        )
-    Console(stderr=True, width=110).print(table)
-    print(
-        json.dumps(
-            {"benchmark": "output_layer", "sizes": sizes, "load": os.getloadavg()[0], "ways": rows}, indent=2
-        )
-    )
+    for head, (unit, figure) in product(HEADS, (("CPU s", "seconds"), ("peak MiB", "peak_mib"))):
+        ways = {
+            name: [Spent(each[figure], each["seconds"]) for each in found[way, head]]
+            for name, way in (("dure", "chunked"), ("whole", "whole"))
+        }
+        rows.append(Row(f"output layer, {head}", ways, sizes[0], unit=unit))
+    hand_over("output_layer", rows, sizes=sizes)
 
 
 if __name__ == "__main__":

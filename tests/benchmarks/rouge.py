@@ -2,8 +2,6 @@
 
     python -m tests.benchmarks.rouge [--repeats 5]
 
-The table goes to stderr and the JSON to stdout.
-
 Both are run in turn within every repeat; a figure is the median over the repeats. The texts look like
 Korean (words of 2-5 syllables, the frequent ones often), about as long as DialogSum's: summaries of 20
 words in one line, dialogues of 12 turns. A prediction is its reference with every other word replaced.
@@ -13,19 +11,15 @@ The morphemes of ``morpheme`` come from its cache for both sides, so that row me
 from __future__ import annotations
 
 import argparse
-import json
 import random
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from statistics import mean, median
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from rich.console import Console
-from rich.table import Table
 from rouge_score.rouge_scorer import RougeScorer
 
 from dure.metrics.rouge import rouge, rouge_pairs
 from dure.metrics.tokenizers import TokenizerName, get_tokenizer
+from tests.benchmarks.table import Row, Spent, hand_over
 
 METRICS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
@@ -39,18 +33,8 @@ class Corpus:
     references: list[str]
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table; times are microseconds per pair."""
-
-    corpus: str
-    tokenizer: TokenizerName
-    num_pairs: int
-    tokens_per_text: float
-    rouge_score_us: float
-    dure_us: float
-    ratio: float
-    largest_difference: float
+ASKED: Mapping[str, float] = {"character": 20, "whitespace": 3}
+"""How many times faster dure is to be, by tokeniser."""
 
 
 def corpora(num_summaries: int = 200, num_dialogues: int = 20, seed: int = 42) -> list[Corpus]:
@@ -99,49 +83,29 @@ def measure(corpus: Corpus, tokenizer: TokenizerName, repeats: int) -> Row:
         return rouge(corpus.predictions, corpus.references, tokenizer=tokenizer)
 
     difference = _largest_difference(corpus, tokenizer, scorer)  # warms both up
-    times = [(_seconds(theirs), _seconds(ours)) for _ in range(repeats)]
+    assert difference < 1e-9, f"{corpus.name}, {tokenizer}: an F1 differs by {difference}"
     per_pair = 1e6 / len(corpus.predictions)
+    found: dict[str, list[Spent]] = {"rouge_score": [], "dure": []}
+    for _ in range(repeats):
+        for way, work in (("rouge_score", theirs), ("dure", ours)):
+            spent = Spent.by(work)
+            found[way].append(Spent(spent.cpu * per_pair, spent.wall))
     return Row(
-        corpus=corpus.name,
-        tokenizer=tokenizer,
-        num_pairs=len(corpus.predictions),
-        tokens_per_text=mean(len(tokens) for tokens in cutter.tokenize_all(corpus.references)),
-        rouge_score_us=median(slow for slow, _ in times) * per_pair,
-        dure_us=median(fast for _, fast in times) * per_pair,
-        ratio=median(slow / fast for slow, fast in times),
-        largest_difference=difference,
+        f"ROUGE of {corpus.name}, {tokenizer}",
+        found,
+        len(corpus.predictions),
+        ASKED.get(tokenizer),
+        unit="CPU µs a pair",
     )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure every corpus with every tokeniser and print table and JSON."""
+    """Measure every corpus with every tokeniser and hand the rows over."""
     parser = argparse.ArgumentParser(description="ROUGE of dure against rouge_score")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args(arguments)
-
     names: tuple[TokenizerName, ...] = ("character", "whitespace", "morpheme")
-    rows = [measure(corpus, name, options.repeats) for corpus in corpora() for name in names]
-    table = Table(title="ROUGE-1, 2, L and Lsum, µs per pair")
-    for heading in ("texts", "tokenizer", "tokens", "rouge_score", "dure", "faster", "difference"):
-        table.add_column(heading, no_wrap=True)
-    for row in rows:
-        table.add_row(
-            row.corpus,
-            row.tokenizer,
-            f"{row.tokens_per_text:.0f}",
-            f"{row.rouge_score_us:,.0f}",
-            f"{row.dure_us:,.0f}",
-            f"{row.ratio:.1f}×",
-            f"{row.largest_difference:.0e}",
-        )
-    Console(stderr=True).print(table)
-    print(json.dumps({"benchmark": "rouge", "rows": [asdict(row) for row in rows]}, indent=2))
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+    hand_over("rouge", [measure(corpus, name, options.repeats) for corpus in corpora() for name in names])
 
 
 def _largest_difference(corpus: Corpus, tokenizer: TokenizerName, scorer: RougeScorer) -> float:

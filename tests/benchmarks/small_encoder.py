@@ -28,7 +28,12 @@ def require_data() -> None:
     """End the benchmark with a word when the real data is not there."""
     missing = [
         name
-        for name in ("nsmc/train_small.csv", "nsmc/dev.csv", "tokenizers/kcbert/vocab.txt")
+        for name in (
+            "nsmc/train_small.csv",
+            "nsmc/dev.csv",
+            "dialogsum/train.csv",
+            "tokenizers/kcbert/vocab.txt",
+        )
         if not (DATA / name).is_file()
     ]
     if missing:

@@ -1,61 +1,64 @@
-"""Training throughput: padding to the limit, dynamic padding, Hugging Face's grouping, a bare sorted loop, and dure.
+"""Training throughput: Hugging Face's trainer, bare loops, and dure, on real rows.
 
-    OMP_NUM_THREADS=1 python -m tests.benchmarks.throughput [--rows 2000] [--repeats 2] [--ways dure …]
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.throughput [--rows 2000] [--repeats 2] [--tasks dialogues reviews]
 
-The same T5 (2 layers, width 128), the same rows, batches of 8, limits 512/128, one epoch each, in turn within every
-repeat; a figure is the median over the repeats of rows per CPU second. A few hundred rows would mislead: with 160 of
-them groups of 8 are so coarse that dure computed 1.12 times fewer positions than Hugging Face's grouping, with 2,000 it
-is 1.01 by inputs alone. The bare loop sorts rows by their inputs, shuffles batches, and has neither a trainer's
-bookkeeping nor its clipping. Lengths are drawn from the quantiles of
-DialogSum under an 8,000-word unigram tokenizer (inputs 170 tokens on average, targets 27). The first three
-are the plain ``Seq2SeqTrainer`` with its own collator, dure's is the trainer that ``ModelTrainer`` makes.
-The table goes to stderr and the JSON to stdout.
+Dialogues: a T5 (2 layers, width 128), 2,000 dialogues of DialogSum under an 8,000-word unigram tokenizer of their own,
+batches of 8, limits 512/128. Reviews: a BERT (2 layers, width 128), film reviews of nsmc, batches of 32. One epoch each, in
+turn within every repeat, of CPU seconds of the training loop. A few hundred rows would mislead: with 160 of them groups
+of 8 are so coarse that dure computed 1.12 times fewer positions than Hugging Face's grouping, with 2,000 it is 1.01 by
+inputs alone. The peers are ``transformers.Trainer`` with batches as they come and grouped by length, and two loops with
+neither a trainer's bookkeeping nor its clipping: one over batches of sorted rows, one over batches of sorted rows whose
+padded inputs fill the same budget of tokens, so that there are about as many. ``--positions`` counts positions instead,
+over rows with the quantiles of DialogSum's lengths (inputs 170 tokens on average, targets 27).
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
-import os
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
-from tokenizers import Tokenizer, models
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import (
     DataCollatorForSeq2Seq,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
-    Seq2SeqTrainer,
-    Seq2SeqTrainingArguments,
     T5Config,
     T5ForConditionalGeneration,
+    Trainer,
+    TrainingArguments,
 )
 from transformers.trainer_pt_utils import LengthGroupedSampler as HuggingFaceSampler
 
 from dure.config import load_profile
 from dure.config.schema import Experiment
 from dure.data.batching import LengthGroupedSampler, Targets
+from dure.family import Family, load_family
+from dure.family.corpus import load_corpus
 from dure.modeling.costs import target_cost
 from dure.runs.folder import RunFolder
 from dure.training.trainer import ModelTrainer
-from trainables.summarization import Summarization
+from tests.benchmarks.small_encoder import DATA, require_data, save_encoder
+from tests.benchmarks.small_encoder import experiment as reviews_experiment
+from tests.benchmarks.table import Row, Spent, hand_over
 
 BATCH_SIZE, ENCODER_MAX_LEN, DECODER_MAX_LEN, VOCABULARY = 8, 512, 128, 8000
 INPUT_QUANTILES = (
     45, 60, 73, 89, 103, 113, 120, 127, 134, 142, 150, 159, 168, 180, 193, 209, 225, 247, 284, 323, 989,
 )  # fmt: skip
 TARGET_QUANTILES = (6, 11, 13, 15, 17, 18, 19, 21, 22, 23, 25, 26, 27, 29, 31, 33, 35, 37, 42, 50, 166)
-WAYS = ("padded to the limit", "dynamic padding", "Hugging Face grouped", "bare sorted loop", "dure")
+WAYS = ("Hugging Face default", "Hugging Face grouped", "bare sorted loop", "token-budget loop", "dure")
+TASKS = ("dialogues", "reviews")
 
 
 def rows(number: int, seed: int = 42) -> datasets.Dataset:
@@ -97,85 +100,144 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def trainer(way: str, dataset: datasets.Dataset, folder: Path) -> Any:
+@dataclass(frozen=True)
+class Task:
+    """What all ways train.
+
+    Attributes:
+        family: The family that dure trains it with.
+        model: Makes the model, the same every time.
+        tokenizer: Pads.
+        dataset: Encoded rows, with ``length``.
+        collate: Makes a batch of rows for the peers.
+        batch_size: Rows of a batch.
+    """
+
+    family: Family
+    model: Callable[[], PreTrainedModel]
+    tokenizer: Any
+    dataset: datasets.Dataset
+    collate: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
+    batch_size: int
+
+
+def dialogues(number: int) -> Task:
+    """Return the summarisation of real dialogues."""
+    with (DATA / "dialogsum" / "train.csv").open(encoding="utf-8", newline="") as file:
+        read = list(csv.DictReader(file))
+    texts = {column: [row[column] for row in read] for column in ("dialogue", "summary")}
+    words = Tokenizer(models.Unigram())
+    words.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<pad>", "</s>", "<unk>"]
+    words.train_from_iterator(
+        [*texts["dialogue"], *texts["summary"]],
+        trainers.UnigramTrainer(
+            vocab_size=VOCABULARY, special_tokens=special, unk_token="<unk>", show_progress=False
+        ),
+    )
+
+    def ids(column: str, limit: int) -> list[list[int]]:
+        return [[*each.ids[: limit - 1], 1] for each in words.encode_batch(texts[column][:number])]
+
+    inputs, targets = ids("dialogue", ENCODER_MAX_LEN), ids("summary", DECODER_MAX_LEN)
+    dataset = datasets.Dataset.from_dict(
+        {"input_ids": inputs, "labels": targets, "length": [len(each) for each in inputs]}
+    )
+    experiment = Experiment.model_validate(
+        {
+            "family": "trainables.summarization",
+            "experiment": {"name": "throughput"},
+            "model": {"checkpoint": "none"},
+            "training": {"epochs": 1, "batch_size": BATCH_SIZE, "log_every": 1000},
+            "task": {"rouge_tokenizer": "character"},
+        }
+    )
+    collate = DataCollatorForSeq2Seq(tokenizer())
+    return Task(load_family(experiment), model, tokenizer(), dataset, collate, BATCH_SIZE)
+
+
+def reviews(number: int) -> Task:
+    """Return the classification of real film reviews."""
+    require_data()
+    encoder = save_encoder(Path(tempfile.mkdtemp()) / "encoder", seed=1)
+    asked = {"data.max_train_rows": number, "data.max_dev_rows": 100, "training.epochs": 1}
+    experiment = reviews_experiment("throughput", encoder, seed=1).with_(asked)
+    family = load_family(experiment)
+    corpus = load_corpus(family, notify=lambda message: None)
+
+    def made() -> PreTrainedModel:
+        torch.manual_seed(42)
+        return family.load_model(corpus.tokenizer, load_profile("cpu"))
+
+    batches = family.batches(corpus.tokenizer, made())
+    return Task(family, made, corpus.tokenizer, corpus.train, batches.collate, experiment.training.batch_size)
+
+
+def trainer(way: str, task: Task, folder: Path) -> Any:
     """Make the trainer of one way, ready to train one epoch."""
     if way == "dure":
-        experiment = Experiment.model_validate(
-            {
-                "family": "trainables.summarization",
-                "experiment": {"name": "throughput"},
-                "model": {"checkpoint": "none"},
-                "training": {"epochs": 1, "batch_size": BATCH_SIZE, "log_every": 1000},
-                "task": {"rouge_tokenizer": "character"},
-            }
-        )
         return ModelTrainer(
-            Summarization(experiment),
-            model(),
-            tokenizer(),
-            dataset,
-            None,
-            profile=load_profile("cpu"),
-            folder=RunFolder(folder),
-        ).hf
-    t5, tokens = model(), tokenizer()
+            task.family, task.model(), task.tokenizer, task.dataset, None,
+            profile=load_profile("cpu"), folder=RunFolder(folder),
+        ).hf  # fmt: skip
     settings: dict[str, Any] = {"train_sampling_strategy": "group_by_length"} if "grouped" in way else {}
-    collator = _padded_to_the_limit if "limit" in way else DataCollatorForSeq2Seq(tokens, model=t5)
-    return Seq2SeqTrainer(
-        model=t5,
-        args=Seq2SeqTrainingArguments(
-            str(folder), num_train_epochs=1, per_device_train_batch_size=BATCH_SIZE, save_strategy="no",
+    return Trainer(
+        model=task.model(),
+        args=TrainingArguments(
+            str(folder), num_train_epochs=1, per_device_train_batch_size=task.batch_size, save_strategy="no",
             report_to="none", disable_tqdm=True, logging_strategy="no", use_cpu=True, seed=42,
-            dataloader_pin_memory=False, **settings,
+            dataloader_pin_memory=False, remove_unused_columns=False, **settings,
         ),
-        train_dataset=dataset,
-        data_collator=collator,
-        processing_class=tokens,
+        train_dataset=task.dataset,
+        data_collator=lambda rows: task.collate(_without_length(rows)),
+        processing_class=task.tokenizer,
     )  # fmt: skip
 
 
-def _padded_to_the_limit(batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """Pad inputs and labels each to its own limit, as the systems before dure did at tokenisation."""
-
-    def filled(row: list[int], value: int, limit: int) -> list[int]:
-        return row + [value] * (limit - len(row))
-
-    return {
-        "input_ids": torch.tensor([filled(row["input_ids"], 0, ENCODER_MAX_LEN) for row in batch]),
-        "attention_mask": torch.tensor(
-            [filled([1] * len(row["input_ids"]), 0, ENCODER_MAX_LEN) for row in batch]
-        ),
-        "labels": torch.tensor([filled(row["labels"], -100, DECODER_MAX_LEN) for row in batch]),
-    }
+def _without_length(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name != "length"} for row in rows]
 
 
-def bare_loop(dataset: datasets.Dataset) -> float:
-    """Train one epoch over batches of sorted rows and return CPU seconds."""
-    t5 = model().train()
-    collator = DataCollatorForSeq2Seq(tokenizer(), model=t5)
-    optimizer = torch.optim.AdamW(t5.parameters(), lr=5e-5)
-    order = np.argsort(dataset["length"][:])
-    starts = np.random.default_rng(42).permutation(np.arange(0, len(order), BATCH_SIZE))
-    plain = dataset.remove_columns(["length"])
-    start = time.process_time()
-    for first in starts:
-        chosen = [plain[int(row)] for row in order[first : first + BATCH_SIZE]]
-        t5(**collator(chosen)).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return time.process_time() - start
+def cut(lengths: Sequence[int], batch_size: int, *, by_tokens: bool) -> list[list[int]]:
+    """Return batches of sorted rows: of a number of rows, or of the padded tokens that such batches hold on average."""
+    order = np.argsort(lengths, kind="stable").tolist()
+    by_rows = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    if not by_tokens:
+        return by_rows
+    budget = sum(lengths[batch[-1]] * len(batch) for batch in by_rows) / len(by_rows)
+    batches: list[list[int]] = [[]]
+    for row in order:
+        if batches[-1] and lengths[row] * (len(batches[-1]) + 1) > budget:
+            batches.append([])
+        batches[-1].append(row)
+    return batches
 
 
-def samples_per_second(way: str, dataset: datasets.Dataset) -> float:
-    """Train one epoch and return rows per CPU second of the training loop, saving apart."""
-    if way == "bare sorted loop":
-        return len(dataset) / bare_loop(dataset)
+def bare_loop(task: Task, *, by_tokens: bool) -> Callable[[], None]:
+    """Return what trains one epoch over batches of sorted rows, in drawn order."""
+    trained = task.model().train()
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=5e-5, fused=True)  # as the trainers have it
+    batches = cut(task.dataset["length"][:], task.batch_size, by_tokens=by_tokens)
+    order = np.random.default_rng(42).permutation(len(batches))
+    rows = _without_length(task.dataset.to_list())
+
+    def train() -> None:
+        for place in order:
+            trained(**task.collate([rows[row] for row in batches[place]])).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return train
+
+
+def spent(way: str, task: Task) -> Spent:
+    """Train one epoch, saving apart, and return what that took."""
+    if way.endswith("loop"):
+        return Spent.by(bare_loop(task, by_tokens=way.startswith("token")))
     with tempfile.TemporaryDirectory() as folder:
-        made = trainer(way, dataset, Path(folder))
+        made = trainer(way, task, Path(folder))
         made.args.save_strategy = "no"
-        start = time.process_time()
-        made.train()
-        return len(dataset) / (time.process_time() - start)
+        return Spent.by(made.train)
 
 
 def positions(dataset: datasets.Dataset) -> dict[str, tuple[int, int]]:
@@ -203,46 +265,40 @@ def positions(dataset: datasets.Dataset) -> dict[str, tuple[int, int]]:
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure all ways in turn and print table and JSON."""
-    parser = argparse.ArgumentParser(description="Training throughput of five ways to pad")
-    parser.add_argument("--rows", type=int, default=2000)
-    parser.add_argument("--repeats", type=int, default=2)
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS[2:]))
-    parser.add_argument("--positions", action="store_true", help="count padded positions, and train nothing")
-    options = parser.parse_args(arguments)
-    dataset = rows(options.rows)
-    if options.positions:
-        print(
-            json.dumps({"benchmark": "positions", "rows": options.rows, "ways": positions(dataset)}, indent=2)
-        )
-        return
-    speeds: dict[str, list[float]] = {way: [] for way in options.ways}
+def measured(name: str, options: argparse.Namespace) -> list[Row]:
+    """Measure all ways of a task in turn."""
+    task = {"dialogues": dialogues, "reviews": reviews}[name](options.rows)
+    found: dict[str, list[Spent]] = {way: [] for way in options.ways}
     for repeat in range(options.repeats):
         for way in options.ways:
             with redirect_stdout(sys.stderr):  # the trainer prints its own figures
-                speeds[way].append(samples_per_second(way, dataset))
-            print(f"repeat {repeat + 1}: {way}: {speeds[way][-1]:.1f} rows/CPU s", file=sys.stderr)
-    load = os.getloadavg()[0]
-    table = Table(title=f"Training throughput, {options.rows} rows, batch {BATCH_SIZE}, load {load:.1f}")
-    for heading in ("way", "rows/CPU s", "spread", "dure × it"):
-        table.add_column(heading)
-    results = []
-    for way, each in speeds.items():
-        ratios = [mine / theirs for mine, theirs in zip(speeds.get("dure", each), each, strict=True)]
-        results.append(
-            {
-                "way": way,
-                "rows_per_cpu_second": median(each),
-                "spread": max(each) - min(each),
-                "dure_times": median(ratios),
-            }
-        )
-        table.add_row(way, f"{median(each):.1f}", f"{max(each) - min(each):.1f}", f"{median(ratios):.2f}")
-    Console(stderr=True).print(table)
-    print(
-        json.dumps({"benchmark": "throughput", "rows": options.rows, "load": load, "ways": results}, indent=2)
-    )
+                found[way].append(spent(way, task))
+            print(f"{name}, repeat {repeat + 1}: {way}: {found[way][-1]}", file=sys.stderr)
+    trainers_ = {way: each for way, each in found.items() if not way.endswith("loop")}
+    loops = {way: each for way, each in found.items() if way.endswith("loop") or way == "dure"}
+    asked = {"dialogues": (1.25, 1.05), "reviews": (1.1, None)}[name]
+    return [
+        Row(f"train on {name}, beside {peers}", ways, len(task.dataset), goal)
+        for peers, ways, goal in (("trainers", trainers_, asked[0]), ("bare loops", loops, asked[1]))
+        if len(ways) > 1
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure all ways in turn and hand their rows over."""
+    parser = argparse.ArgumentParser(description="Training throughput beside trainers and bare loops")
+    parser.add_argument("--rows", type=int, default=2000)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS[1:]))
+    parser.add_argument("--positions", action="store_true", help="count padded positions, and train nothing")
+    options = parser.parse_args(arguments)
+    if options.positions:
+        counted = positions(rows(options.rows))
+        print(json.dumps({"benchmark": "positions", "rows": options.rows, "ways": counted}, indent=2))
+        return
+    require_data()
+    hand_over("throughput", [row for name in options.tasks for row in measured(name, options)])
 
 
 if __name__ == "__main__":

@@ -1,39 +1,42 @@
-"""What a trial costs: dure against TorchTrainers nested in Tune as Ray documents it.
+"""What a trial costs: dure, a plain Tune function that trains by itself, and TorchTrainers nested in Tune.
 
-    python -m tests.benchmarks.trial_overhead [--trials 12]
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.trial_overhead [--trials 12] [--repeats 1]
 
-Both sides train the same tiny model (a rehearsal T5 of one layer, 4 steps, one validation) with the very same
-function, ``dure.training.run.run``, in 12 Tune trials, one at a time, each side in a Ray cluster of its own.
-dure runs them through its study adapter: in the trial's process, which goes on to the next trial. The other
-side is the documented nesting: a Tune function that calls ``TorchTrainer(...).fit()`` with one worker and
-``TuneReportCallback``. Reported is the time from the first trial's start to the last one's end, over the number
-of trials; starting the cluster is not counted, starting trial processes is. The share that is training itself
-is measured apart, in this process, and shown as ``work``.
-The table goes to stderr and the JSON to stdout.
+All train the same tiny model on the same rows (a rehearsal T5 of one layer: validated untrained, 4 steps, validated, tested
+and saved) in Tune trials, one at a time, each way in a Ray cluster of its own. dure runs them through its study adapter: in
+the trial's process, which goes on to the next trial. The plain function is what most people write: it loads tokenizer, rows
+and model, makes a ``Seq2SeqTrainer`` and reports its metrics; every trial has a process of its own, as is usual in Tune. The
+nested way is the documented one: a Tune function that calls ``TorchTrainer(...).fit()`` with one worker and
+``TuneReportCallback``, and ``dure.training.run.run`` in the worker. Figures are from the first trial's start to the last one's
+end, over the number of trials; starting the cluster is not in them, starting the trials' processes is. CPU time is that of
+this process and all of Ray's. ``work`` is the training alone, in one process where everything is imported: the limit.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout, suppress
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import psutil
 from ray import train, tune
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
-from rich.console import Console
-from rich.table import Table
+from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments, set_seed
 
 from dure.config import load_profile, rehearsal_of
 from dure.config.schema import Experiment
 from dure.events import StudyListener, TrialStatus
+from dure.family import load_family
+from dure.family.corpus import load_corpus
 from dure.runs.logs import captured_output
 from dure.runtime.cluster import cluster
 from dure.runtime.fit import TrainReporter
@@ -41,6 +44,7 @@ from dure.studies.adapter import run_study
 from dure.studies.batch.plan import BatchStudy
 from dure.studies.batch.strategy import Batch
 from dure.training.run import RunRequest, run
+from tests.benchmarks.table import Row, Spent, hand_over
 
 
 def experiment(name: str) -> Experiment:
@@ -65,21 +69,36 @@ def experiment(name: str) -> Experiment:
     )  # fmt: skip
 
 
+def tree_cpu() -> float:
+    """Return the CPU seconds of this process and of all that descend from it, those that ended included."""
+    spent = 0.0
+    own = psutil.Process()
+    for process in (own, *own.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            spent += sum(process.cpu_times()[:4])
+    return spent
+
+
 class _Clock(StudyListener):
-    """Notes when the first trial starts and the last one ends."""
+    """Notes when the first trial starts and the last one ends, and the CPU time in between."""
 
     def __init__(self) -> None:
-        self.first: float | None = None
-        self.last = 0.0
+        self.first: tuple[float, float] | None = None
+        self.last = (0.0, 0.0)
 
     def changed(self, trial: TrialStatus) -> None:
-        self.first = self.first or time.perf_counter()
-        self.last = time.perf_counter()
-        print(f"{trial.name}: {trial.state} after {self.last - self.first:.1f} s", file=sys.stderr)
+        self.last = tree_cpu(), time.perf_counter()
+        self.first = self.first or self.last
+
+    def spent(self, trials: int) -> Spent:
+        """Return what a trial took."""
+        assert self.first is not None
+        cpu, wall = (end - begin for begin, end in zip(self.first, self.last, strict=True))
+        return Spent(cpu / trials, wall / trials)
 
 
-class _NestedClock(tune.Callback):
-    """The same, for the documented way."""
+class _TuneClock(tune.Callback):
+    """The same, for Tune alone."""
 
     def __init__(self, clock: _Clock) -> None:
         self.clock = clock
@@ -91,8 +110,8 @@ class _NestedClock(tune.Callback):
         self.clock.changed(TrialStatus(trial.config["trial"], "completed", Path()))
 
 
-def ours(names: Sequence[str], folder: Path) -> float:
-    """Run the trials through dure and return seconds a trial."""
+def ours(names: Sequence[str], folder: Path) -> Spent:
+    """Run the trials through dure and return what a trial took."""
     clock = _Clock()
     profile = load_profile("cpu").model_copy(update={"max_concurrent_trials": 1})
     study = BatchStudy(kind="batch", name="overhead", experiments=tuple(names))
@@ -101,7 +120,7 @@ def ours(names: Sequence[str], folder: Path) -> float:
     )
     if summary.state != "completed":
         raise SystemExit(f"a trial failed: {summary}")
-    return (clock.last - (clock.first or 0.0)) / len(names)
+    return clock.spent(len(names))
 
 
 def _worker(config: Mapping[str, Any]) -> None:
@@ -119,56 +138,93 @@ def _nested_trial(config: Mapping[str, Any], requests: Mapping[str, RunRequest])
     ).fit()
 
 
-def nested(names: Sequence[str], folder: Path) -> float:
-    """Run the trials as Ray documents nesting and return seconds a trial."""
+def _plain_trial(config: Mapping[str, Any], requests: Mapping[str, RunRequest]) -> None:
+    """Train as a script of one's own does, without dure's loop."""
+    request = requests[config["trial"]]
+    family = load_family(request.experiment)
+    corpus = load_corpus(family, notify=lambda message: None)
+    assert corpus.dev is not None
+    assert corpus.test is not None
+    set_seed(request.experiment.experiment.seed)
+    model = family.load_model(corpus.tokenizer, request.profile)
+    score = family.compute_metrics(model, corpus.tokenizer, corpus.dev)
+    needed = ["input_ids", "attention_mask", "labels"]
+    rows = [
+        split.select_columns([name for name in split.column_names if name in needed])
+        for split in (corpus.train, corpus.dev, corpus.test)
+    ]
+    trainer = Seq2SeqTrainer(
+        model=model,
+        args=Seq2SeqTrainingArguments(
+            str(request.path), max_steps=request.experiment.training.max_steps or 0, eval_strategy="steps",
+            eval_steps=request.experiment.training.eval_every, per_device_train_batch_size=4,
+            per_device_eval_batch_size=4, predict_with_generate=True, report_to="none", disable_tqdm=True,
+            use_cpu=True, dataloader_pin_memory=False, eval_on_start=True, logging_steps=1,
+        ),
+        data_collator=DataCollatorForSeq2Seq(corpus.tokenizer, model=model),
+        train_dataset=rows[0], eval_dataset=rows[1], processing_class=corpus.tokenizer, compute_metrics=score,
+    )  # fmt: skip
+    trainer.train()
+    trainer.predict(rows[2])
+    trainer.save_model()
+    tune.report(trainer.evaluate())
+
+
+def on_tune(
+    function: Callable[..., None], names: Sequence[str], folder: Path, resources: Mapping[str, float]
+) -> Spent:
+    """Run the trials as a function on Tune and return what a trial took."""
     clock = _Clock()
     profile = load_profile("cpu")
     requests = {name: RunRequest(experiment(name), profile, folder / name) for name in names}
-    with captured_output(folder / "nested.log"), cluster():
+    folder.mkdir(parents=True)
+    with captured_output(folder / "tune.log"), cluster():
         results = tune.Tuner(
-            tune.with_resources(tune.with_parameters(_nested_trial, requests=requests), {"CPU": 0.01}),
+            tune.with_resources(tune.with_parameters(function, requests=requests), dict(resources)),
             param_space={"trial": tune.grid_search(list(names))},
             tune_config=tune.TuneConfig(max_concurrent_trials=1),
             run_config=tune.RunConfig(
-                storage_path=str(folder / "tune"), callbacks=[_NestedClock(clock)], verbose=0
+                storage_path=str(folder / "tune"), callbacks=[_TuneClock(clock)], verbose=0
             ),
         ).fit()
     if results.errors:
         raise SystemExit(f"a trial failed: {results.errors[0]}")
-    return (clock.last - (clock.first or 0.0)) / len(names)
+    return clock.spent(len(names))
 
 
-def work(folder: Path) -> float:
-    """Return the seconds that one run takes by itself, in a process where everything is imported."""
+def work(folder: Path) -> Spent:
+    """Return what one run takes by itself, in a process where everything is imported."""
     run(RunRequest(experiment("warm"), load_profile("cpu"), folder / "warm"))
-    start = time.perf_counter()
-    run(RunRequest(experiment("timed"), load_profile("cpu"), folder / "timed"))
-    return time.perf_counter() - start
+    return Spent.by(lambda: run(RunRequest(experiment("timed"), load_profile("cpu"), folder / "timed")))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure both sides in one run and print table and JSON."""
-    parser = argparse.ArgumentParser(description="Trial overhead of dure and of nested TorchTrainers")
+    """Measure all ways in turn and hand their rows over."""
+    parser = argparse.ArgumentParser(description="What a trial costs in dure and in Tune")
     parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--repeats", type=int, default=1)
     options = parser.parse_args(arguments)
-    names = [f"trial_{number:02d}" for number in range(options.trials)]
+    names = [f"tiny_{number:02d}" for number in range(options.trials)]
+    ways: dict[str, Callable[[Path], Spent]] = {
+        "work": work,
+        "dure": lambda path: ours(names, path),
+        "plain Tune function": lambda path: on_tune(_plain_trial, names, path, {"CPU": 1}),
+        "nested, as documented": lambda path: on_tune(_nested_trial, names, path, {"CPU": 0.01}),
+    }
+    found: dict[str, list[Spent]] = {way: [] for way in ways}
     with tempfile.TemporaryDirectory() as top:
         os.environ["DURE_CACHE"] = f"{top}/cache"
-        alone = work(Path(top))
-        dure = ours(names, Path(top) / "dure")
-        documented = nested(names, Path(top) / "nested")
-    table = Table(title=f"Seconds a trial, {options.trials} trials, one at a time")
-    for heading in ("way", "s/trial", "of it work", "× dure"):
-        table.add_column(heading)
-    table.add_row("dure", f"{dure:.2f}", f"{alone:.2f}", "1.0")
-    table.add_row("nested, as documented", f"{documented:.2f}", f"{alone:.2f}", f"{documented / dure:.1f}")
-    Console(stderr=True).print(table)
-    values = {"dure_seconds": dure, "nested_seconds": documented, "work_seconds": alone}
-    print(
-        json.dumps(
-            {"benchmark": "trial_overhead", "trials": options.trials, **values, "ratio": documented / dure}
-        )
-    )
+        for repeat, (way, measured) in product(range(options.repeats), ways.items()):
+            with redirect_stdout(sys.stderr):
+                found[way].append(measured(Path(top) / str(repeat) / way.replace(" ", "_")))
+            print(f"{way}: {found[way][-1]}", file=sys.stderr)
+    nested = {way: each for way, each in found.items() if not way.startswith("plain")}
+    plain = {way: each for way, each in found.items() if not way.startswith("nested")}
+    rows = [
+        Row("a trial, beside a plain function", plain, options.trials, limit="work"),
+        Row("a trial, beside nesting", nested, options.trials, 10, limit="work"),
+    ]
+    hand_over("trial_overhead", rows)
 
 
 if __name__ == "__main__":

@@ -4,27 +4,22 @@
 
 A small T5 and a small BART from random weights, rows with DialogSum's lengths, batches of 8. Random weights never learned
 where a text ends: the output row of the token that ends one is made longer, so that texts end at many steps, at most at
-the 60th. Metrics are computed by neither. Figures are CPU seconds. The table goes to stderr and the JSON to stdout.
+the 60th. Metrics are computed by neither. Figures are CPU seconds.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from contextlib import redirect_stdout
+from itertools import product
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import datasets
 import torch
-from rich.console import Console
-from rich.table import Table
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
@@ -40,6 +35,7 @@ from dure.runs.folder import RunFolder
 from dure.training.trainer import ModelTrainer
 from trainables.summarization import Summarization
 
+from .table import Row, Spent, hand_over
 from .throughput import BATCH_SIZE, VOCABULARY, model, rows, tokenizer
 
 MODELS = ("T5", "BART")
@@ -67,8 +63,8 @@ def small_model(kind: str, beams: int) -> PreTrainedModel:
     return made.eval()
 
 
-def seconds(way: str, kind: str, beams: int, dataset: datasets.Dataset, folder: Path) -> tuple[float, float]:
-    """Validate once and return CPU seconds, and the loss."""
+def spent(way: str, kind: str, beams: int, dataset: datasets.Dataset, folder: Path) -> Spent:
+    """Validate once and return what that took."""
     validated = small_model(kind, beams)
     if way == "dure":
         experiment = Experiment.model_validate(
@@ -86,9 +82,7 @@ def seconds(way: str, kind: str, beams: int, dataset: datasets.Dataset, folder: 
             profile=load_profile("cpu"), folder=RunFolder(folder),
         )  # fmt: skip
         made.hf.compute_metrics = None
-        start = time.process_time()
-        metrics = made.hf.predict(made.eval_dataset).metrics
-        return time.process_time() - start, metrics["test_loss"]
+        return Spent.by(lambda: made.hf.predict(made.eval_dataset))
     tokens = tokenizer()
     theirs = Seq2SeqTrainer(
         model=validated,
@@ -99,13 +93,12 @@ def seconds(way: str, kind: str, beams: int, dataset: datasets.Dataset, folder: 
         data_collator=DataCollatorForSeq2Seq(tokens, model=validated),
         processing_class=tokens,
     )  # fmt: skip
-    start = time.process_time()
-    loss = theirs.predict(dataset.remove_columns(["length"])).metrics["test_loss"]
-    return time.process_time() - start, loss
+    plain = dataset.remove_columns(["length"])
+    return Spent.by(lambda: theirs.predict(plain))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure both ways in turn, and print table and JSON."""
+    """Measure both ways in turn, and hand their rows over."""
     parser = argparse.ArgumentParser(description="Validation with generated text")
     parser.add_argument("--rows", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=2)
@@ -113,34 +106,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     options = parser.parse_args(arguments)
     dataset = rows(options.rows)
-    results: list[dict[str, Any]] = []
-    for kind, beams in ((kind, beams) for kind in options.models for beams in options.beams):
-        found: dict[str, list[tuple[float, float]]] = {"Seq2SeqTrainer": [], "dure": []}
-        for _ in range(options.repeats):
-            for way in found:
-                with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
-                    found[way].append(seconds(way, kind, beams, dataset, Path(folder)))
-        theirs, ours = ([each for each, _ in found[way]] for way in found)
-        results.append(
-            {
-                "model": kind, "beams": beams, "seq2seq_trainer": median(theirs), "dure": median(ours),
-                "spread": max(max(theirs) - min(theirs), max(ours) - min(ours)),
-                "ratio": median(one / other for one, other in zip(theirs, ours, strict=True)),
-                "losses": [found[way][0][1] for way in found],
-            }
-        )  # fmt: skip
-        print(results[-1], file=sys.stderr)
-    load = os.getloadavg()[0]
-    table = Table(title=f"Validation of {options.rows} rows, CPU seconds, load {load:.1f}")
-    for heading in ("model", "beams", "Seq2SeqTrainer", "dure", "spread", "faster"):
-        table.add_column(heading)
-    for row in results:
-        figures = (f"{row[name]:.1f}" for name in ("seq2seq_trainer", "dure", "spread"))
-        table.add_row(row["model"], str(row["beams"]), *figures, f"{row['ratio']:.2f}")
-    Console(stderr=True).print(table)
-    print(
-        json.dumps({"benchmark": "validation", "rows": options.rows, "load": load, "ways": results}, indent=2)
-    )
+    made = []
+    for kind, beams in product(options.models, options.beams):
+        found: dict[str, list[Spent]] = {"Seq2SeqTrainer": [], "dure": []}
+        for _, way in product(range(options.repeats), found):
+            with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
+                found[way].append(spent(way, kind, beams, dataset, Path(folder)))
+        made.append(Row(f"validate a {kind}, beams {beams}", found, len(dataset), 2.0))
+        print(f"{made[-1].part}: {made[-1].ratio:.2f}", file=sys.stderr)
+    hand_over("validation", made)
 
 
 if __name__ == "__main__":

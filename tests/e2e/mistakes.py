@@ -123,6 +123,21 @@ CONFIG: dict[str, Row] = {
         "task",
         "morpheme",
     ),
+    "target of an unknown metric": (
+        f"{DRY} targets.eval_macrof1=0.9",
+        "targets.eval_macrof1",
+        "try: eval_macro_f1",
+    ),
+    "target in percent": (
+        f"{DRY} targets.eval_macro_f1=94",
+        "targets.eval_macro_f1",
+        "try: targets.eval_macro_f1=0.94",
+    ),
+    "no target to require": (
+        f"{CLASSIFY} --require-targets",
+        "--require-targets",
+        "try: targets.eval_accuracy=VALUE",
+    ),
     "unknown metric": (
         f"{DRY} training.best_metric=eval_acuracy",
         "training.best_metric",
@@ -348,6 +363,7 @@ OPTIONS: dict[str, Row] = {
     "unknown option": ("train x --rehears", "--rehears", "try: --rehearse"),
     "missing argument": ("train", "EXPERIMENT", "dure train --help"),
     "missing option": ("sample", "--output", "dure sample"),
+    "a picture without a folder": ("compare one two --figures svg", "--figures", "try: add --output DIR"),
     "nothing to compare": ("compare none", "none", "dure runs"),
     "unknown order of runs": ("runs . --sort sise", "--sort", "try: size"),
     "unknown state of runs": ("runs . --state broken", "--state", "completed"),

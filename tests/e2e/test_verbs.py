@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,16 @@ def test_version_and_help_need_no_verb():
     assert call("--version").out.startswith("dure 0.")
     assert call("--help").out == call("-h").out == call().out
     assert call("--help").code == 0
+
+
+def test_help_is_whole_sentences_without_the_parsers_own_words():
+    listed = call("--help").out.partition("Commands:")[2]
+    assert "..." not in listed
+    verbs = re.findall(r"^  ([a-z][a-z0-9-]+)  ", listed, re.MULTILINE)
+    assert len(verbs) > 30
+    for verb in verbs:
+        shown = call(verb, "--help").out
+        assert not re.search(r"[{}]|\]\]|\.\.\.|list\[|<(str|int|float|path|Path)( range)?>", shown), verb
 
 
 def test_list_names_everything_that_can_be_run():

@@ -49,7 +49,7 @@ class Fault:
         study: Name of the study that it happens to.
         name: What happens.
         happen: Disturbs a scene, and brings it to its end.
-        intervals: Checkpoint intervals of work that may be done again.
+        intervals: Checkpoint intervals of work that may be done again, and less than one more.
     """
 
     study: str

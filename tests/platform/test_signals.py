@@ -90,3 +90,34 @@ def test_a_forked_process_leaves_ctrl_c_to_the_first(tmp_path):
     assert {_line(process).partition(":")[0], _line(process).partition(":")[0]} == {"stopping", "asked"}
     assert _line(process) == "Interrupted False"
     assert process.wait(timeout=20) == 0
+
+
+FINALISER = """
+import os, signal, sys, time
+from dure import signals
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell's "&" ignores it.
+signals.install()
+
+
+class Finalised:
+    def __del__(self):
+        os.kill(os.getpid(), int(sys.argv[1]))
+        time.sleep(0.2)
+
+
+try:
+    Finalised()
+    time.sleep(20)
+except KeyboardInterrupt:
+    print("ended")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_comes_while_something_is_finalised_is_not_lost(number):
+    ended = subprocess.run(
+        [sys.executable, "-c", FINALISER, str(int(number))],
+        capture_output=True, text=True, timeout=10, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ended\n", "")

@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy
-from pydantic import Field, field_validator, model_validator
 
 from dure.config.data import SAMPLE
-from dure.config.scalars import Bool, Int, Text
 from dure.config.schema import Experiment, Profile
-from dure.config.section import Section
 from dure.data.dialogues import lead
 from dure.data.tables import Table, columns_of
 from dure.errors import UserError
 from dure.family import Family, Features, Rows
+from dure.metrics.library_metric import LibraryMetrics
 from dure.metrics.metric import Metric
-from dure.metrics.tokenizers import TokenizerName
 from trainables._summaries import (
     METRICS,
     ROUGE,
@@ -29,7 +26,8 @@ from trainables._summaries import (
     row_scores,
     scores,
 )
-from trainables.causal.turns import CHATS, TEXT, Framing, Layout, Learned, parsed, recognised, roles_of
+from trainables.causal.options import CausalOptions
+from trainables.causal.turns import CHATS, TEXT, Framing, Layout, parsed, recognised, roles_of
 from trainables.samples.chats import chat_rows
 from trainables.summarization import dialogues
 
@@ -47,50 +45,6 @@ if TYPE_CHECKING:
 _PERPLEXITY = Metric("eval_perplexity", "min")
 
 
-class CausalOptions(Section):
-    """What ``task:`` of an instruction fine-tuning may say."""
-
-    rows: Literal["auto"] | Layout = "auto"
-    """How tables hold conversations; ``auto`` recognises it by the columns of the training table."""
-    prompt: str = TEXT
-    """The turn of the user, with ``{text}`` where the text of a row stands; rows of messages bring their own."""
-    system: Text | None = None
-    """System text of rows that bring none."""
-    chat_template: Text = "tokenizer"
-    """The template: ``tokenizer`` for the tokenizer's own, ``plain`` for none, or a Jinja file."""
-    template_options: dict[str, Any] = Field(default_factory=dict)
-    """What the template takes beside the conversation, such as ``enable_thinking: false``."""
-    loss: Learned = "answers"
-    """Which tokens are learned: those of all ``answers``, of the ``last`` one, or ``all`` text."""
-    packing: Bool = True
-    """Whether short rows of a batch share one sequence, as far as the architecture keeps them apart."""
-    batch_counts: Literal["rows", "tokens"] = "rows"
-    """Whether ``training.batch_size`` counts rows, or packs of up to ``pack_tokens`` tokens."""
-    pack_tokens: Int = Field(default=2048, ge=8)
-    """Most tokens of a pack; a longer row is one by itself."""
-    validates: Literal["text", "loss"] = Field(default="text", alias="validate")
-    """What validation computes: generated ``text`` and its ROUGE beside the loss, or the ``loss`` alone."""
-    rouge_tokenizer: TokenizerName = "morpheme"
-    """How ROUGE cuts text: ``morpheme`` for Korean, ``default`` for English, ``whitespace`` as ``str.split``,
-    ``whitespace_markers`` with markers cut from the particles behind them, or ``character``."""
-
-    rouge_markers: tuple[Text, ...] = ()
-    """Words that ROUGE takes as one, such as ``#Person1#``, beside the tokenizer's special tokens."""
-
-    @model_validator(mode="after")
-    def _packs_are_packed(self) -> Self:
-        if self.batch_counts == "tokens" and not self.packing:
-            raise ValueError("batch_counts is tokens, which come in packs: packing must be true")
-        return self
-
-    @field_validator("prompt")
-    @classmethod
-    def _has_one_text(cls, value: str) -> str:
-        if value.count(TEXT) != 1:
-            raise ValueError(f"a text with {TEXT} in it, once")
-        return value
-
-
 class Causal(Family):
     """Reads a conversation and says what comes next."""
 
@@ -104,7 +58,9 @@ class Causal(Family):
         if self.options.validates == "text":
             check_rouge_tokenizer(self.options.rouge_tokenizer)
         self.validates = self.options.validates
-        self.metrics = (*METRICS, _PERPLEXITY) if self.validates == "text" else (_PERPLEXITY,)
+        self.library = LibraryMetrics(self.options.metrics, "task.metrics")
+        texts = (*METRICS, *self.library.declared()) if self.validates == "text" else ()
+        self.metrics = (*texts, _PERPLEXITY)
         self.layout = self._layout()
         self.roles = roles_of(self.layout)
         for key, value in (
@@ -152,7 +108,7 @@ class Causal(Family):
     def load_tokenizer(self, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
         """Load the checkpoint's tokenizer, or train the rehearsal's, with a chat template and something to pad with."""
         from dure.modeling.loading import load_tokenizer
-        from trainables.causal.chat import set_template
+        from trainables.causal.template import set_template
 
         tokenizer = load_tokenizer(self.experiment, lambda: self._words(texts()), closes_texts=False)
         set_template(
@@ -165,6 +121,12 @@ class Causal(Family):
             tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
             self.notify(
                 f"the tokenizer has no token to pad with: {tokenizer.pad_token} does, which is masked"
+            )
+        if opening := self._chat(tokenizer).opening.strip():
+            self.notify(
+                f"the chat template begins every answer with {opening!r}: it is learned with the answers, and no part "
+                "of what is predicted; task.template_options.enable_thinking=false puts it into prompts, in templates "
+                "that know that option"
             )
         return tokenizer
 
@@ -207,13 +169,13 @@ class Causal(Family):
 
     def encoding_key(self) -> Mapping[str, Any]:
         """Return all settings of the tokenizer and the task, the checkpoint that brings a template, or its text."""
-        from trainables.causal.chat import template_in
+        from trainables.causal.template import template_in
 
         source, model = self.options.chat_template, self.experiment.model
         template = source if source in ("tokenizer", "plain") else template_in(Path(source))
         return {
             **super().encoding_key(),
-            "family": "causal-1",
+            "family": "causal-2",
             "layout": self.layout,
             "template": [template, model.checkpoint, model.revision],
         }
@@ -259,15 +221,17 @@ class Causal(Family):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: datasets.Dataset
     ) -> Callable[[EvalPrediction], dict[str, float]]:
         """Score generated answers with ROUGE against the references as they stand in the table."""
+        from trainables.causal.likelihood import plain
+
         references = list(dataset["reference"])
-        chat = self._chat(tokenizer)
+        ends = plain(model).generation_config.eos_token_id
 
         def score(prediction: EvalPrediction) -> dict[str, float]:
-            rows = [_until_end(row, chat.end_ids) for row in numpy.asarray(prediction.predictions)]
-            generated = [sum(token >= 0 for token in row) for row in rows]
+            texts, lengths = self._written(numpy.asarray(prediction.predictions), tokenizer, ends)
             return {
-                **self._scores(decoded(tokenizer, rows, self.experiment.tokenizer), references),
-                "mean_generated_tokens": float(numpy.mean(generated)),
+                **self._scores(texts, references),
+                **self.library.scores(texts, [[reference] for reference in references]),
+                "mean_generated_tokens": float(numpy.mean(lengths)),
             }
 
         return score
@@ -289,9 +253,8 @@ class Causal(Family):
         self, answers: torch.Tensor, batch: Batch, tokenizer: PreTrainedTokenizerBase
     ) -> list[dict[str, Any]]:
         """Return the answer to every row, under the name of the column that has such answers."""
-        ends = self._chat(tokenizer).end_ids
-        rows = [_until_end(row, ends) for row in answers.numpy()]
-        return [{self._answer: text} for text in decoded(tokenizer, rows, self.experiment.tokenizer)]
+        texts, _ = self._written(answers.numpy(), tokenizer, self._chat(tokenizer).end_ids)
+        return [{self._answer: text} for text in texts]
 
     def row_scores(
         self, predictions: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[str]]
@@ -307,7 +270,7 @@ class Causal(Family):
         from transformers import AutoModelForCausalLM, GenerationConfig
 
         from dure.modeling.loading import set_generation
-        from trainables.causal.chat import saved_tokenizer
+        from trainables.causal.template import saved_tokenizer
 
         model = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, generation_config=GenerationConfig()
@@ -321,12 +284,15 @@ class Causal(Family):
         from trainables.causal.likelihood import plain, score_targets
 
         said = self.experiment.generation
+        # A checkpoint may know more tokens that end a text than its tokenizer, such as that of documents.
+        known = plain(model).config.get_text_config().eos_token_id
+        own = known if isinstance(known, list) else [known] if known is not None else []
         plain(model).generation_config.update(
             max_length=None,
             max_new_tokens=said.max_length,
             min_length=None,
             min_new_tokens=said.min_length or None,
-            eos_token_id=self._chat(tokenizer).end_ids,
+            eos_token_id=sorted({*self._chat(tokenizer).end_ids, *own}),
         )
         score_targets(model, smoothed=self.experiment.objective.label_smoothing > 0)
         return model
@@ -383,11 +349,16 @@ class Causal(Family):
             else:
                 yield text
 
+    def _written(
+        self, ids: Any, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]
+    ) -> tuple[list[str], list[int]]:
+        """Return the texts of generated ids, each up to the first of ``ends``, and the numbers of their tokens.
+
+        What the chat template itself begins answers with is no part of them.
+        """
+        chat = self._chat(tokenizer)
+        rows = [chat.written(row, ends) for row in ids]
+        return decoded(tokenizer, rows, self.experiment.tokenizer), [len(row) for row in rows]
+
     def _scores(self, texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
         return scores(texts, references, self.options.rouge_tokenizer, self._markers)
-
-
-def _until_end(ids: Any, ends: Sequence[int]) -> list[int]:
-    """Return generated ids before the first that ends a text; what follows is padding."""
-    row = [int(token) for token in ids]
-    return row[: next((place for place, token in enumerate(row) if token in ends or token < 0), len(row))]

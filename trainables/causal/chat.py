@@ -1,34 +1,22 @@
-"""Conversations to token ids: the chat template, the tokens that are learned, and what is cut when one is too long."""
+"""Conversations to token ids: the tokens that are learned, and what is cut when one is too long."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
-from pathlib import Path
+from itertools import pairwise, takewhile
 from typing import Any
 
-from jinja2 import TemplateError
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
-from transformers.utils.chat_template_utils import render_jinja_template
+from transformers import PreTrainedTokenizerBase
 
-from dure.errors import UserError
-from dure.events import Notify
+from trainables.causal.template import Template
 from trainables.causal.turns import Learned, Turn, Turns
 
-PLAIN = (
-    "{{ bos_token }}{% for message in messages %}{{ message['content'] }}"
-    "{{ eos_token if message['role'] == 'assistant' else '\n' }}{% endfor %}"
-)
-"""The template of a model that knows none: everything that is said one after another, each answer ended."""
-
-_MARKS = re.compile(r"\{%-?\s*generation\s*-?%\}")
-_ASKED, _ANSWERED = "무엇?", "무엇!"
-"""What templates are tried with."""
+_TAG = re.compile(r"(<[^<>\s]+>)\s*$")
 _UNSTABLE = (
-    "the chat template renders an answer otherwise as soon as another turn follows, so that it cannot be found; "
-    "task.loss=last learns the last one only"
+    "the chat template renders an answer otherwise as soon as another turn follows, such as without its thought or "
+    "its end; task.loss=last learns the last one only"
 )
 
 
@@ -49,74 +37,6 @@ class Encoded:
     learned: list[list[int]]
     is_cut: bool = False
     is_answer_cut: bool = False
-
-
-def set_template(tokenizer: PreTrainedTokenizerBase, source: str, *, stands_in: bool, notify: Notify) -> None:
-    """Give a tokenizer the chat template that conversations are rendered by, and that is saved with it.
-
-    A template that does not begin with the token by which the tokenizer begins every text gets it: then the two have
-    it once, wherever the model is used.
-
-    Args:
-        tokenizer: The tokenizer; is changed.
-        source: ``tokenizer`` for its own template, ``plain`` for :data:`PLAIN`, or a file.
-        stands_in: Whether :data:`PLAIN` stands in for a template of its own that it lacks, as in a rehearsal.
-        notify: Gets a line on what is not done as said.
-
-    Raises:
-        UserError: It has none, or the file cannot be read or is no template.
-    """
-    if source == "tokenizer" and tokenizer.chat_template is None and stands_in:
-        notify("the rehearsal's tokenizer has no chat template: texts stand one after another")
-        source = "plain"
-    if source == "plain":
-        tokenizer.chat_template = PLAIN
-    elif source != "tokenizer":
-        tokenizer.chat_template = template_in(Path(source))
-    elif tokenizer.chat_template is None:
-        raise UserError(
-            "the tokenizer has no chat template, as that of a model that was trained on no conversations",
-            where="task.chat_template",
-            expected="a file with one, or plain",
-            hint="task.chat_template=plain puts what is said one after another",
-        )
-    template = tokenizer.get_chat_template()
-    begins = tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
-    try:
-        text, _ = _rendered(template, _messages((Turn("user", _ASKED),)), tokenizer.special_tokens_map, {})
-    except ValueError as error:
-        raise UserError(str(error), where="task.chat_template") from None
-    if begins and not text.startswith(tokenizer.bos_token):
-        notify(f"the chat template gets the tokenizer's {tokenizer.bos_token} at its beginning")
-        tokenizer.chat_template = "{{ bos_token }}" + template
-
-
-def template_in(file: Path) -> str:
-    """Return the template that a file holds.
-
-    Raises:
-        UserError: It cannot be read.
-    """
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
-        raise UserError(
-            f"'{file}' cannot be read: {reason}",
-            where="task.chat_template",
-            expected="tokenizer, plain, or a file with a Jinja template",
-        ) from None
-
-
-def saved_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer that was saved with a model, as it was.
-
-    transformers takes that of some model types, such as qwen2, for the one of their first checkpoints, and reads the
-    vocabulary alone.
-    """
-    kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
-    tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(folder, local_files_only=True)
-    return tokenizer
 
 
 class Chat:
@@ -149,22 +69,25 @@ class Chat:
         self.tokenizer = tokenizer
         self.learned = learned
         self.max_prompt, self.max_answer = max_prompt, max_answer
-        self._options = dict(options or {})
-        self._template = str(tokenizer.get_chat_template())
-        self._has_marks = bool(_MARKS.search(self._template))
-        self._takes_system = self._renders((Turn("system", "", _ASKED), Turn("user", _ASKED)))
-        end = self._end_of_answers()
-        if end is None and tokenizer.eos_token is None:
-            raise UserError(
-                "neither the chat template nor the tokenizer has a token that ends an answer",
-                where="task.chat_template",
-                hint="a template that ends each answer in a token of the vocabulary",
-            )
-        self._adds_end = end is None
-        self._end = str(tokenizer.eos_token) if end is None else end
-        self.end_id = int(tokenizer.convert_tokens_to_ids(self._end.strip()))
+        self._template = template = Template(tokenizer, options)
+        self.end_id, self._inner_id = (
+            int(tokenizer.convert_tokens_to_ids(end.strip()))
+            for end in (template.end, template.inner_end or template.end)
+        )
+        (self._opening,) = self._ids([template.opening])
         own = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
-        self.end_ids = sorted({self.end_id, *own})
+        self.end_ids = sorted({self.end_id, self._inner_id, *own})
+
+    @property
+    def opening(self) -> str:
+        """What the template itself puts at the beginning of an answer; it is learned, and no part of a text."""
+        return self._template.opening
+
+    def written(self, ids: Iterable[int], ends: Sequence[int]) -> list[int]:
+        """Return generated ids before the first that ends a text; what follows is padding. :attr:`opening` is left out."""
+        row = list(takewhile(lambda token: token >= 0 and token not in ends, map(int, ids)))
+        number = len(self._opening)
+        return row[number:] if row[:number] == self._opening else row
 
     def encode(self, asked: Sequence[Turns], answers: Sequence[str] | None) -> list[Encoded]:
         """Return conversations as ids.
@@ -180,7 +103,7 @@ class Chat:
                 holds the token that ends it.
         """
         if answers is None:
-            texts = [self._prompt(turns) for turns in asked]
+            texts = [self._template.prompt(turns) for turns in asked]
             return [
                 Encoded(ids, len(ids), []) if len(ids) <= self.max_prompt else self._shortened(turns, None)
                 for turns, ids in zip(asked, self._ids(texts), strict=True)
@@ -214,12 +137,12 @@ class Chat:
         is_cut = end - begin > self.max_answer
         if is_cut:
             end = answers[-1][1] = begin + self.max_answer
-        for first, last in answers:
-            count = whole[first:last].count(self.end_id)
-            if count != (0 if is_cut and last == end else 1):
-                raise ValueError(
-                    f"an answer holds the token {self._end!r}, which ends answers, {count} times"
-                )
+        for answer in answers:
+            token = self.end_id if answer is answers[-1] else self._inner_id
+            count = whole[slice(*answer)].count(token)
+            if count != (0 if is_cut and answer is answers[-1] else 1):
+                name = self.tokenizer.convert_ids_to_tokens(token)
+                raise ValueError(f"an answer holds the token {name!r}, which ends answers, {count} times")
         learned = {"answers": answers, "last": answers[-1:], "all": [[1, end]]}[self.learned]
         return Encoded(whole[:end], begin, learned, is_cut, is_cut)
 
@@ -264,77 +187,52 @@ class Chat:
         return replace(encoded, is_cut=True)
 
     def _fits(self, turns: Turns) -> bool:
-        (ids,) = self._ids([self._prompt(turns)])
+        (ids,) = self._ids([self._template.prompt(turns)])
         return len(ids) <= self.max_prompt
 
     def _parts(self, turns: Turns, answer: str) -> tuple[str, list[int]]:
-        """Return the text of a conversation, and where each answer begins and is over."""
-        whole = (*turns, Turn("assistant", answer))
-        if any(self._end.strip() in turn.content for turn in whole if turn.speaker == "assistant"):
-            raise ValueError(f"an answer holds {self._end.strip()!r}, the token that ends answers")
-        text, marks = self._render(whole)
-        prompt = self._prompt(turns)
-        if not text.startswith(prompt):
-            # Such as a template that asks for an answer with an empty thought, and renders answers without one.
-            text, marks = f"{prompt}{answer.strip()}{self._end}", []
-            if self.learned == "answers" and any(turn.speaker == "assistant" for turn in turns):
-                raise ValueError(_UNSTABLE)
-        answered = [place for place, turn in enumerate(whole) if turn.speaker == "assistant"]
-        if self.learned != "answers":
-            answered = answered[-1:]
-        if len(marks) >= len(answered):
-            begins = [begin for begin, _ in marks[-len(answered) : -1]]
-        else:
-            before = [self._prompt(whole[:place]) for place in answered[:-1]]
-            if not all(text.startswith(each) for each in before):
-                raise ValueError(_UNSTABLE)
-            begins = [len(each) for each in before]
-        return self._ended(text, [*begins, len(prompt)])
-
-    def _ended(self, text: str, begins: Sequence[int]) -> tuple[str, list[int]]:
-        """Return a text up to the end of its last answer, and where each answer begins and is over."""
+        """Return the text of a conversation up to the end of its last answer, and where each answer begins and is over."""
+        template = self._template
+        tokens = {end.strip() for end in (template.end, template.inner_end) if end}
+        said = [turn.content for turn in turns if turn.speaker == "assistant"]
+        held = [token for token in tokens if any(token in each for each in (*said, answer))]
+        if held:
+            raise ValueError(f"an answer holds {held[0]!r}, the token that ends answers")
+        text, marks = template.render((*turns, Turn("assistant", answer)))
+        prompt = template.prompt(turns)
+        if not text.startswith(prompt) or not _shows(text, answer, len(prompt)):
+            # Such as a template that asks for an answer with an empty thought and renders answers without one, or one
+            # that leaves thoughts out.
+            text, marks = f"{prompt}{_going_on(prompt, answer.strip())}{template.end}", []
+        begins: list[int] = []
+        if self.learned == "answers" and said:
+            begins = self._earlier(text, marks, turns)
         cuts: list[int] = []
-        for begin in begins:
-            end = text.find(self._end, begin)
-            if end < 0:
-                raise ValueError(f"an answer is rendered without {self._end!r} behind it")
-            cuts += [begin, end + len(self._end)]
+        ends = [*[template.inner_end] * len(begins), template.end]
+        for each, begin, end in zip((*said, answer)[-len(ends) :], (*begins, len(prompt)), ends, strict=True):
+            stop = text.find(end or "", begin)
+            if not end or stop < 0 or (each is not answer and not _shows(text[:stop], each, begin)):
+                raise ValueError(_UNSTABLE)
+            cuts += [begin, stop + len(end)]
         return text[: cuts[-1]], cuts
 
-    def _prompt(self, turns: Turns) -> str:
-        text, _ = self._render(turns, asks=True)
-        return text
-
-    def _render(self, turns: Turns, *, asks: bool = False) -> tuple[str, list[tuple[int, int]]]:
-        """Return the text of turns, and where the template marks answers; one that asks ends where one begins."""
-        if not self._takes_system and turns[0].speaker == "system":
-            first = turns[1]
-            turns = (replace(first, before=f"{turns[0].content}\n\n{first.before}"), *turns[2:])
-        messages = _messages(turns, self._end if self._adds_end else "")
-        names = self.tokenizer.special_tokens_map
-        return _rendered(
-            self._template, messages, names, self._options, asks=asks, marks=self._has_marks and not asks
-        )
-
-    def _renders(self, turns: Turns) -> bool:
-        try:
-            _rendered(self._template, _messages(turns), self.tokenizer.special_tokens_map, self._options)
-        except ValueError:
-            return False
-        return True
-
-    def _end_of_answers(self) -> str | None:
-        """Return what the template puts behind an answer, up to the token that ends it; None without such a token."""
-        messages = _messages((Turn("user", _ASKED), Turn("assistant", _ANSWERED)))
-        try:
-            text, _ = _rendered(self._template, messages, self.tokenizer.special_tokens_map, self._options)
-        except ValueError as error:
-            raise UserError(str(error), where="task.chat_template") from None
-        behind = text.rpartition(_ANSWERED)[2]
-        spaces = behind[: len(behind) - len(behind.lstrip())]
-        tokens = {*self.tokenizer.all_special_tokens, *self.tokenizer.get_added_vocab()}
-        fitting = [token for token in tokens if behind.startswith(f"{spaces}{token}")]
-        return f"{spaces}{max(fitting, key=len)}" if fitting else None
+    def _earlier(self, text: str, marks: Sequence[tuple[int, int]], turns: Turns) -> list[int]:
+        """Return where the answers before the last begin: behind the prompt of each, else by the template's marks."""
+        prompts = [
+            self._template.prompt(turns[:place])
+            for place, turn in enumerate(turns)
+            if turn.speaker == "assistant"
+        ]
+        if all(text.startswith(prompt) for prompt in prompts):
+            return [len(prompt) for prompt in prompts]
+        begins, over = [], 0
+        for begin, _ in marks:  # An answer may have several.
+            if begin >= over:
+                begins.append(begin)
+                over = text.find(self._template.inner_end or self._template.end, begin) % (len(text) + 1)
+        if len(begins) != len(prompts) + 1:
+            raise ValueError(_UNSTABLE)
+        return begins[:-1]
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return ids of rendered texts, which hold their control tokens themselves."""
@@ -346,35 +244,13 @@ class Chat:
         return found
 
 
-def _messages(turns: Turns, end: str = "") -> list[dict[str, str]]:
-    return [
-        {"role": turn.speaker, "content": turn.content + (end if turn.speaker == "assistant" else "")}
-        for turn in turns
-    ]
+def _shows(text: str, answer: str, begin: int) -> bool:
+    """Return whether an answer stands in a text, of which it may be that a prompt holds its first tag already."""
+    place = text.rfind(answer.strip())
+    return place >= 0 and place + len(answer.strip()) > begin
 
 
-def _rendered(
-    template: str,
-    messages: list[dict[str, str]],
-    names: Mapping[str, Any],
-    options: Mapping[str, Any],
-    *,
-    asks: bool = False,
-    marks: bool = False,
-) -> tuple[str, list[tuple[int, int]]]:
-    """Render messages, and return with their text where the template marks answers.
-
-    Raises:
-        ValueError: The template is none, or does not take them.
-    """
-    try:
-        (text,), found = render_jinja_template(
-            [messages],
-            chat_template=template,
-            add_generation_prompt=asks,
-            return_assistant_tokens_mask=marks,
-            **(dict(names) | dict(options)),
-        )
-    except TemplateError as error:
-        raise ValueError(f"the chat template does not take the conversation: {error}") from None
-    return text, [(int(begin), int(end)) for begin, end in found[0]] if marks else []
+def _going_on(prompt: str, answer: str) -> str:
+    """Return an answer without the tag that opens it when the prompt ends in that, as those that ask for a thought do."""
+    tag = _TAG.search(prompt)
+    return answer.removeprefix(tag[1]).lstrip() if tag and answer.startswith(tag[1]) else answer

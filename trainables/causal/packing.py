@@ -114,9 +114,27 @@ class Conversations(Batches):
             mask = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
         return {"position_ids": positions, "attention_mask": mask}
 
+    def positions(self, row: Row) -> tuple[int, ...]:
+        """Return the length of a row, or of all rows of a pack."""
+        return (sum(len(each["input_ids"]) for each in row.get("members", [row])),)
+
     def num_rows(self, batch: Batch) -> int:
         """Return the number of rows, or of packs."""
         return len(batch["held"].rows)
+
+    def twice(self, batch: Batch) -> Batch:
+        """Refuse R-Drop.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError(
+            "R-Drop compares two whole distributions of every token, and decoder-only models keep the likelihood of the "
+            "target alone, since a distribution over their vocabularies is too large to keep",
+            where="objective.r_drop",
+            expected="0",
+            hint="objective.r_drop=0",
+        )
 
     def split(self, batch: Batch) -> tuple[Batch, Batch] | None:
         """Make a batch of each half of the rows."""

@@ -31,6 +31,8 @@ _SPEAKERS: Mapping[str, Speaker] = {
     "bot": "assistant",
 }
 """What the usual data sets call who speaks."""
+_UNREAD = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
+"""What a turn may hold beside its text, and nothing here reads."""
 _NEEDED: Mapping[Layout, tuple[str, ...]] = {
     "messages": ("messages",),
     "conversations": ("conversations",),
@@ -111,6 +113,16 @@ def _turn(place: int, message: Any) -> tuple[Speaker, str]:
         raise UserError(f"holds a turn {place} that is no object", expected=_EXPECTED)
     said = message.get("role", message.get("from"))
     content = message.get("content", message.get("value"))
+    if held := [key for key in _UNREAD if message.get(key)]:
+        raise UserError(
+            f"holds a turn {place} with '{held[0]}', which would be left out",
+            expected="all that is said in its content, as the chat template writes it",
+        )
+    if message.get("weight", 1) == 0 or message.get("train", True) is False:
+        raise UserError(
+            f"holds a turn {place} that is not to be learned, which no turn can say by itself",
+            expected="a row without the turns from there on, or task.loss=last",
+        )
     speaker = _SPEAKERS.get(said.strip().lower()) if isinstance(said, str) else None
     if speaker is None:
         raise UserError(

@@ -15,6 +15,7 @@ from dure.reporting.figures import (
     NOTHING,
     counted,
     duration,
+    memory,
     metric_figure,
     metric_label,
     setting_text,
@@ -69,7 +70,7 @@ def _scores(comparison: Comparison, metric: Metric) -> FittedTable:
         columns.append(column("baseline", baselines, rank=5))
     columns += [
         column("time", (duration(each.seconds) for each in records), rank=4),
-        column("memory MB", (_memory(each) for each in records), rank=6),
+        column("peak memory", (memory(each.peak_memory_mb) for each in records), rank=6),
         column("rows", (_rows(each) for each in records), rank=7, is_text=True),
     ]
     how = [", ".join(each.signature.how.values()) or NOTHING for each in records]
@@ -91,10 +92,6 @@ def _place(comparison: Comparison, name: str) -> str:
         return NOTHING
     first = next(i for i, each in enumerate(group.settings) if by_name[each].score == by_name[name].score)
     return f"{letter[name] if len(comparison.groups) > 1 else ''}{first + 1}"
-
-
-def _memory(record: SettingRecord) -> str:
-    return NOTHING if record.peak_memory_mb is None else f"{record.peak_memory_mb:,.0f}"
 
 
 def _rows(record: SettingRecord) -> str:

@@ -39,4 +39,5 @@ def write_comparison(
         comparison.write(record)
         write_text(text, plain_text(comparison_table(comparison)))
         plot_comparison(curves, sorted(settings, key=lambda each: order[each.name]), metric)
-        place_files({file.name: file for file in (record, text, curves)}, folder, force=force)
+        # The picture is there in every format that was asked for.
+        place_files({file.name: file for file in sorted(Path(beside).iterdir())}, folder, force=force)

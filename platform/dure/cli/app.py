@@ -8,14 +8,15 @@ import inspect
 import logging
 import os
 import pkgutil
+import re
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, get_type_hints
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from dure.cli.printing import results_only_on_stdout
 
@@ -39,6 +40,41 @@ _LAST = 1000
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
+_PYTHON_TYPE = re.compile(r" <(?:\w+|list\[\w+\])>$")
+
+
+def help_records(command: Any, context: Any) -> Iterator[tuple[str, str, str]]:
+    """Yield what the help says of every parameter: ``argument`` or ``option``, its name, and its sentence."""
+    for parameter in command.get_params(context):
+        record = parameter.get_help_record(context)
+        if record is not None:
+            kind, (name, sentence) = parameter.param_type_name, record
+            yield kind, _PYTHON_TYPE.sub("", name) if kind == "argument" else name, sentence
+
+
+class _Verb(TyperCommand):
+    """A verb whose help names its arguments as its file does, without the parser's braces and types of Python."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        arguments = [each for each in self.get_params(ctx) if each.param_type_name == "argument"]
+        return ["[OPTIONS]", *map(_usage, arguments)]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        records = list(help_records(self, ctx))
+        for kind, title in (("argument", "Arguments"), ("option", "Options")):
+            if rows := [(name, sentence) for of, name, sentence in records if of == kind]:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
+
+def _usage(argument: Any) -> str:
+    """Return how a usage line names an argument: ``RUN``, of several ``RUN…``, and ``[TABLE]`` where it may be missing."""
+    name = argument.metavar
+    if argument.nargs != 1 and "…" not in name:
+        name += "…"
+    return name if argument.required or name.startswith("[") else f"[{name}]"
+
+
 class _InOrder(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx), key=lambda name: VERBS[name].place)
@@ -54,6 +90,10 @@ app = typer.Typer(
 )
 
 
+class StoppedError(Exception):
+    """Ctrl-C ended a verb; the parser would make an exit code of it, and forget whether there is something to resume."""
+
+
 def verb(
     name: str, *, place: int, background: bool = False
 ) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
@@ -67,7 +107,9 @@ def verb(
 
     def register(function: Callable[..., int | None]) -> Callable[..., int | None]:
         VERBS[name] = Verb(place, background)
-        app.command(name)(_flat(results_only_on_stdout(function), function))
+        # Given as the short help, the first paragraph stands whole in the list of verbs.
+        short = " ".join(inspect.cleandoc(function.__doc__ or "").partition("\n\n")[0].split())
+        app.command(name, cls=_Verb, short_help=short)(_flat(results_only_on_stdout(function), function))
         return function
 
     return register
@@ -121,7 +163,10 @@ def _flat(call: Callable[..., int | None], function: Callable[..., int | None]) 
     def parsed(**values: Any) -> int | None:
         for name, (kind, names) in groups.items():
             values[name] = kind(**{each: values.pop(each) for each in names})
-        return call(**values)
+        try:
+            return call(**values)
+        except KeyboardInterrupt as error:
+            raise StoppedError from error
 
     parsed.__name__, parsed.__doc__ = function.__name__, function.__doc__
     parsed.__annotations__ = {each.name: each.annotation for each in parameters}

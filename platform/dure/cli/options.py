@@ -161,6 +161,12 @@ Figures = Annotated[
     Literal["pdf", "svg"] | None,
     typer.Option("--figures", help="Draw every picture in this format too, beside its PNG."),
 ]
+RequireTargets = Annotated[
+    bool,
+    typer.Option(
+        "--require-targets", help="End with exit code 1 when one of the `targets:` of the YAML is missed."
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would run, resolved, and stop.")]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")
@@ -188,6 +194,7 @@ class Where:
     address: Address = None
     output: Output = None
     figures: Figures = None
+    require_targets: RequireTargets = False
     dry_run: DryRun = False
     as_json: Json = False
 

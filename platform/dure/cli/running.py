@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dure.cli.printing import notify, print_json, print_result, print_yaml
-from dure.errors import RunError
+from dure.errors import RunError, UserError
 
 if TYPE_CHECKING:
     from dure.config.schema import Experiment
+    from dure.metrics.targets import Reached
     from dure.studies.life_cycle import Asked
     from dure.studies.plan import StudyPlan
 
@@ -29,12 +31,14 @@ def run_study(study: StudyPlan, asked: Asked, *, as_json: bool) -> int:
         kind = life_cycle.preview(study, asked)
         print_yaml(kind.study, kind.shown(), as_json=as_json)
         return 0
+    if asked.require_targets:
+        _require_any(study.load())
     with terminal() as screen:
         results = life_cycle.run(study, asked, screen=screen)
     of_kind = study.kind_of()
-    print_result(results.as_json(), of_kind.table(results), as_json=as_json)
+    print_result(results.as_json(), of_kind.report(results), as_json=as_json)
     say_next(*of_kind.next_commands(results))
-    return 0 if results.state == "completed" else 1
+    return _exit_code(results.state, results.targets, asked)
 
 
 def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> int:
@@ -51,6 +55,8 @@ def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> in
         check_settings([chosen], with_tables=False)
         print_yaml(None, [chosen], as_json=as_json)
         return 0
+    if asked.require_targets:
+        _require_any([experiment])
     folders: list[Path] = []
     try:
         with terminal() as screen:
@@ -67,4 +73,32 @@ def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> in
             f'dure predict {shown_path(path)} --text "…"',
             f"dure evaluate {shown_path(path)} TABLE",
         )
-    return 0 if result.state == "completed" else 1
+    return _exit_code(result.state, result.targets, asked)
+
+
+def _require_any(experiments: Sequence[Experiment]) -> None:
+    """Check that there are targets which can be missed.
+
+    Raises:
+        UserError: No experiment has any.
+    """
+    if not any(each.targets for each in experiments):
+        metric = experiments[0].training.best_metric
+        raise UserError(
+            "there are no targets to require",
+            where="--require-targets",
+            expected="targets: {METRIC: VALUE} in the YAML",
+            hint=f"targets.{metric}=VALUE",
+        )
+
+
+def _exit_code(state: str, targets: Sequence[Reached], asked: Asked) -> int:
+    """Return 0 for what came to its end and, where that was asked for, met its targets; else 1, and why."""
+    from dure.reporting.targets import missed
+
+    if state != "completed":
+        return 1
+    miss = missed(targets) if asked.require_targets else ""
+    if miss:
+        notify(miss)
+    return 1 if miss else 0

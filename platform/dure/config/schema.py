@@ -7,9 +7,10 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from dure.config.data import DataConfig
-from dure.config.scalars import Address, Bool, Float, Int, Name, Text, TrackerName
+from dure.config.scalars import Bool, Float, Int, Name, Text, TrackerName
 from dure.config.section import Section
 from dure.config.storage import StorageConfig
+from dure.config.tracking import MlflowConfig, WandbConfig
 
 SCHEDULER_OPTIONS: dict[str, tuple[str, ...]] = {
     "linear": (),
@@ -107,6 +108,8 @@ class TrainingConfig(Section):
     """Rows in one validation pass; ``batch_size`` when not given."""
     gradient_accumulation_steps: Int = Field(default=1, ge=1)
     """Forward passes for one optimiser step."""
+    batch_tokens: Int | None = Field(default=None, ge=8)
+    """Most tokens of one forward pass of a worker, padding included; a step has the same rows, cut by this alone."""
     learning_rate: Float = Field(default=5e-5, gt=0.0, le=1.0)
     """Peak learning rate."""
     scheduler: Literal[
@@ -253,26 +256,6 @@ class RehearsalConfig(Section):
         return self
 
 
-class WandbConfig(Section):
-    """Tracking with Weights & Biases."""
-
-    enabled: Bool = False
-    """Send configuration, metrics and system figures to W&B; offline when there is no key or network."""
-    project: Text = "dure"
-    """W&B project."""
-    entity: Text | None = None
-    """W&B user or team."""
-
-
-class MlflowConfig(Section):
-    """Tracking with MLflow."""
-
-    uri: Address | None = None
-    """Tracking server (``http://host:5000``) or store; ``MLFLOW_TRACKING_URI``, else the folder ``mlruns`` beside the run."""
-    experiment: Text = "dure"
-    """MLflow experiment that the runs are in."""
-
-
 class Experiment(Section):
     """One experiment: everything that decides its result, and nothing about the machine."""
 
@@ -294,6 +277,9 @@ class Experiment(Section):
     """Low-rank adapters; full fine-tuning when it is not given."""
     generation: GenerationConfig = GenerationConfig()
     """How text is generated."""
+    targets: dict[str, Float] = Field(default_factory=dict)
+    """What is to be reached, by metric: ``{eval_macro_f1: 0.94}``. It is told at every validation and in the end whether
+    it is, and ``--require-targets`` makes a miss an exit code of 1."""
     tracking: tuple[TrackerName, ...] = ()
     """Where the numbers go beside the run's own folder; ``wandb.enabled: true`` adds ``wandb``."""
     wandb: WandbConfig = WandbConfig()
@@ -304,6 +290,15 @@ class Experiment(Section):
     """What ``--rehearse`` makes of it."""
     task: dict[str, Any] = Field(default_factory=dict)
     """Options of the family, checked by the family's own section."""
+
+    @model_validator(mode="after")
+    def _a_row_fits_a_batch(self) -> Self:
+        budget, longest = self.training.batch_tokens, self.tokenizer.encoder_max_len
+        if budget is not None and budget < longest:
+            raise ValueError(
+                f"training.batch_tokens {budget} is below tokenizer.encoder_max_len {longest}: a row may not fit a batch"
+            )
+        return self
 
     @model_validator(mode="after")
     def _quantized_needs_lora(self) -> Self:

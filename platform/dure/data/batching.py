@@ -77,15 +77,25 @@ class LengthGroupedSampler(torch.utils.data.Sampler[int]):
         group_size: Rows that one optimiser step sees, over all workers and accumulated passes.
         seed: Seed of the order.
         targets: Lengths of the rows' targets, where a model writes some.
+        num_hands: Workers that get an equal run of each group at once: long and short rows are dealt out among these
+            runs. With 1 a group goes from its longest row to its shortest.
     """
 
-    def __init__(self, lengths: Lengths, group_size: int, seed: int, targets: Targets | None = None) -> None:
+    def __init__(
+        self,
+        lengths: Lengths,
+        group_size: int,
+        seed: int,
+        targets: Targets | None = None,
+        num_hands: int = 1,
+    ) -> None:
         if group_size < 1:
             raise ValueError(f"group_size is {group_size}, must be at least 1")
         self._lengths = np.asarray(lengths, dtype=np.int64)
         self._group_size = group_size
         self._seed = seed
         self._epoch = 0
+        self._num_hands = num_hands
         self._target_lengths = None if targets is None else np.asarray(targets.lengths, dtype=np.int64)
         self._run, self._target_blur = 1, 0.0
         if targets is not None and targets.cost > 0:
@@ -111,7 +121,9 @@ class LengthGroupedSampler(torch.utils.data.Sampler[int]):
             place = int(np.flatnonzero(turns == first)[0])
             turns[[0, place]] = turns[[place, 0]]
         for group in (*groups[turns], last):
-            yield from group[np.argsort(-self._lengths[group], kind="stable")].tolist()
+            longest_first = group[np.argsort(-self._lengths[group], kind="stable")]
+            for hand in range(self._num_hands):
+                yield from longest_first[hand :: self._num_hands].tolist()
 
     def _groups(self, random: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the groups, shape (groups, group size), and the rows that are left."""

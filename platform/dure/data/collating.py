@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +53,10 @@ class Batches(ABC):
         in another half, or in both.
         """
 
+    def positions(self, row: Row) -> tuple[int, ...]:
+        """Return how many positions a row takes in each tensor that is padded to the longest row of a batch."""
+        return (len(row["input_ids"]),)
+
     def twice(self, batch: Batch) -> Batch:
         """Return a batch with every row twice: the logits of all rows, then those of all rows again.
 
@@ -89,6 +94,42 @@ def pieces(batches: Batches, batch: Batch, rows: int) -> Iterator[Batch]:
         return
     for half in halves:
         yield from pieces(batches, half, rows)
+
+
+def cut(batches: Batches, rows: Sequence[Row], num_tokens: int) -> list[list[Row]]:
+    """Cut rows, the longest first, into runs whose batches have at most so many positions, padding included.
+
+    A row that has more by itself is a run of its own.
+    """
+    runs: list[list[Row]] = []
+    longest: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+    sized = [(np.asarray(batches.positions(row)), row) for row in rows]
+    for size, row in sorted(sized, key=lambda each: -int(each[0].sum())):
+        grown = np.maximum(longest, size) if runs else size
+        if runs and (len(runs[-1]) + 1) * int(grown.sum()) <= num_tokens:
+            runs[-1].append(row)
+            longest = grown
+        else:
+            runs.append([row])
+            longest = size
+    return runs
+
+
+@dataclass(frozen=True)
+class StepsInRuns:
+    """Collates all rows of an optimiser step of one worker into its micro-batches.
+
+    Attributes:
+        batches: How rows become a batch.
+        num_tokens: Most positions of a micro-batch, padding included.
+    """
+
+    batches: Batches
+    num_tokens: int
+
+    def __call__(self, rows: Sequence[Row]) -> list[Batch]:
+        """Return the micro-batches, the longest rows first."""
+        return [self.batches.collate(run) for run in cut(self.batches, rows, self.num_tokens)]
 
 
 def moved(batch: Batch, device: torch.device) -> Batch:
@@ -164,6 +205,10 @@ class TextPairs(PaddedRows):
         super().__init__(pad_token_id, multiple_of=multiple_of)
         self.decoder_input_ids = decoder_input_ids
         self.target_cost = target_cost
+
+    def positions(self, row: Row) -> tuple[int, ...]:
+        """Return the lengths of the text and of its target."""
+        return len(row["input_ids"]), len(row["labels"])
 
     def targets_of(self, rows: datasets.Dataset) -> Targets:
         """Return the lengths of the labels."""

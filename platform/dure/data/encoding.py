@@ -140,15 +140,49 @@ def encode_table(
         ),
         unknown_rows=tuple(row for rate, row in facts["worst_rows"] if rate > max_unknown_rate),
     )
-    if encoded.unknown_rate > max_unknown_rate:
+    _require_known(facts, max_unknown_rate, source)
+    return encoded
+
+
+def encode_rows(
+    rows: Mapping[str, list[str]],
+    encode: Encode,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    max_unknown_rate: float,
+    source: str,
+) -> dict[str, list[Any]]:
+    """Encode a few rows in memory, as :func:`encode_table` does with a table and its cache.
+
+    Args:
+        rows: Role → one text per row.
+        encode: Rows to features.
+        tokenizer: What ``encode`` uses.
+        max_unknown_rate: Largest part of unknown tokens.
+        source: Name of the rows for errors.
+
+    Raises:
+        UserError: More of the tokens are unknown than ``max_unknown_rate``, or a row cannot be encoded.
+    """
+    features = _naming_rows(encode, source, lambda row: f"row {row + 1}")({**rows}, 0)
+    _check_features(features, len(next(iter(rows.values()))))
+    counts = _Counts(tokenizer)
+    counts.add(rows, features)
+    _require_known(counts.facts(), max_unknown_rate, source)
+    return features
+
+
+def _require_known(facts: Mapping[str, Any], max_unknown_rate: float, source: str) -> None:
+    """Raise UserError when more tokens are unknown than there may be."""
+    rate = facts["num_unknown"] / max(facts["num_tokens"], 1)
+    if rate > max_unknown_rate:
         example = f", such as '{facts['unknown_word']}'" if facts["unknown_word"] else ""
         raise UserError(
-            f"the tokenizer does not know {encoded.unknown_rate:.1%} of the tokens{example}",
+            f"the tokenizer does not know {rate:.1%} of the tokens{example}",
             where=source,
             expected=f"at most {max_unknown_rate:.1%} (tokenizer.max_unknown_rate)",
             hint="this is likely the wrong tokenizer for this text, or its vocabulary was not loaded",
         )
-    return encoded
 
 
 def token_ids(

@@ -90,9 +90,9 @@ class Table:
         """Return where a row of the table, counted from 0, stands in its file."""
         return shown_place(self.places[row][_PLACE], self.files)
 
-    def row_places(self) -> list[int]:
-        """Return the place of every row, ascending from file to file; to be compared with those left out."""
-        places: list[int] = self.places[_PLACE][:]
+    def row_places(self, start: int, stop: int) -> list[int]:
+        """Return the places of some rows, ascending from file to file; to be compared with those left out."""
+        places: list[int] = self.places[start:stop][_PLACE]
         return places
 
     def content_hash(self) -> str:

@@ -88,7 +88,7 @@ def write_workbook(path: Path, header: Sequence[str], rows: Iterable[Sequence[An
     openpyxl = _openpyxl(path, where)
     book = openpyxl.Workbook(write_only=True)
     sheet = book.create_sheet()
-    for number, row in enumerate((header, *rows)):
+    for number, row in enumerate(chain([header], rows)):
         cells = []
         for value in row:
             if isinstance(value, str) and len(value) > _MOST_LETTERS:

@@ -7,6 +7,7 @@ import filecmp
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from dure.data.workbook import check_can_write, write_workbook
 from dure.errors import UserError
 from dure.files import make_folder, written_beside
 
-_SUFFIXES = (".csv", ".tsv", ".jsonl", ".xlsx")
+_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
+_ROWS_AT_ONCE = 4096
 
 
 def check_output(path: Path, *, force: bool) -> None:
@@ -51,6 +53,9 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
         if path.suffix.lower() == ".xlsx":
             write_workbook(beside, header, rows, where=f"--output {path}")
             return
+        if path.suffix.lower() == ".parquet":
+            _write_parquet(beside, header, rows)
+            return
         with beside.open("w", encoding="utf-8", newline="") as file:
             if path.suffix.lower() == ".jsonl":
                 for row in rows:
@@ -61,6 +66,34 @@ def write_rows(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]])
             writer = csv.writer(file, delimiter=separator, lineterminator="\n")
             writer.writerow(header)
             writer.writerows(rows)
+
+
+def _write_parquet(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write rows as Parquet; a column has the type of its first value, or text where it has none."""
+    import pyarrow
+    from pyarrow.parquet import ParquetWriter
+
+    rows = iter(rows)
+    first: list[Sequence[Any]] = []
+    kinds: dict[int, pyarrow.DataType] = {}
+    for row in rows:
+        first.append(row)
+        kinds |= {
+            place: pyarrow.scalar(cell).type
+            for place, cell in enumerate(row)
+            if cell is not None and place not in kinds
+        }
+        if len(kinds) == len(header):
+            break
+    schema = pyarrow.schema([(name, kinds.get(place, pyarrow.string())) for place, name in enumerate(header)])
+    with ParquetWriter(path, schema) as writer:
+        all_rows = chain(first, rows)
+        while batch := list(islice(all_rows, _ROWS_AT_ONCE)):
+            arrays = [
+                pyarrow.array(cells, kind)
+                for cells, kind in zip(zip(*batch, strict=True), schema.types, strict=True)
+            ]
+            writer.write_table(pyarrow.Table.from_arrays(arrays, schema=schema))
 
 
 def place_files(files: Mapping[str, Path], folder: Path, *, force: bool) -> dict[str, Path]:

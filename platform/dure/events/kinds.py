@@ -132,6 +132,7 @@ class TrialStatus:
         metrics: Latest value of every metric.
         error: What went wrong, in one line.
         stage: Which of its stages it is in, for people; empty when it has none.
+        forecast: What was foretold of memory, time and cost; None before the end, and where nothing was.
         restored: Whether it was finished before this session and is only shown.
     """
 
@@ -145,6 +146,7 @@ class TrialStatus:
     metrics: Mapping[str, float | int | str] = field(default_factory=dict)
     error: str | None = None
     stage: str = ""
+    forecast: Mapping[str, Any] | None = None
     restored: bool = False
 
     @property

@@ -17,12 +17,13 @@ from dure.data.collating import moved
 from dure.errors import RunError, UserError
 from dure.events import Notify
 from dure.exports.agreement import Agreement, Prediction, compare
-from dure.exports.folder import EXPORT_FILE, ExportRecord, check_target
+from dure.exports.folder import check_target
 from dure.exports.formats import Format, Trained, format_of
 from dure.exports.model_card import model_card
 from dure.family import Family
 from dure.family.contract import ExportFormat
 from dure.family.corpus import Corpus, load_corpus
+from dure.family.exported import CARD, EXPORT_FILE, ExportRecord, is_export, read_as
 from dure.family.predicting import predict_rows
 from dure.family.run_weights import weights_at
 from dure.files import write_json, write_text, written_beside
@@ -81,6 +82,13 @@ def export_run(
         RunError: The export predicts otherwise than the original.
     """
     weights = weights_at(path)
+    if is_export(weights.run):
+        raise UserError(
+            "this is an export already",
+            where=str(path),
+            expected="a run, or a file of weights in one",
+            hint="export its run again, in the other format",
+        )
     family = weights.family(notify, overrides)
     made = _checked_format(family, asked)
     check_target(target, force=asked.force)
@@ -100,7 +108,7 @@ def export_run(
         made.write(trained, beside, asked.quantization)
         if family.predicts == "text":
             model.generation_config.save_pretrained(beside)
-        copy, copied_tokenizer = made.read(family, beside)
+        copy, copied_tokenizer = read_as(asked.format, family, beside)
         again = replace(trained, model=copy, tokenizer=copied_tokenizer)
         exported, copy_seconds = _predicted(again, rows, progress, len(rows))
         agreement = compare(original, exported, made.tolerance)
@@ -118,7 +126,7 @@ def export_run(
             dure_version=importlib.metadata.version("dure"),
         )
         write_text(beside / RunFolder(beside).experiment.name, dump_yaml(family.experiment))
-        write_text(beside / "README.md", model_card(weights, family, record, agreement, asked.licence))
+        write_text(beside / CARD, model_card(weights, family, record, agreement, asked.licence))
         write_json(beside / EXPORT_FILE, record.model_dump(mode="json"))
         write_manifest(beside)
     return record

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from dure.errors import UserError
 from dure.family import Family
 from dure.family.contract import ExportFormat
-from dure.family.saved_model import read_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -53,14 +52,6 @@ class Format(ABC):
             UserError: This model, or one of its numbers, is none for the format.
         """
 
-    @abstractmethod
-    def read(self, family: Family, folder: Path) -> tuple[Any, PreTrainedTokenizerBase]:
-        """Load what :meth:`write` wrote.
-
-        Returns:
-            What ``dure.family.predicting.predict_rows`` takes as a model, and the tokenizer.
-        """
-
     def require(self, name: str) -> None:
         """Check that the packages of the format are installed.
 
@@ -84,10 +75,6 @@ class Transformers(Format):
     def write(self, trained: Trained, folder: Path, quantization: str | None) -> None:
         """Write the model as a run leaves it at its end."""
         trained.family.export(trained.model, trained.tokenizer, folder)
-
-    def read(self, family: Family, folder: Path) -> tuple[Any, PreTrainedTokenizerBase]:
-        """Load it as ``dure predict`` does."""
-        return read_model(family, folder)
 
 
 def format_of(name: ExportFormat) -> Format:

@@ -10,8 +10,8 @@ import yaml
 from dure.config.loading import dump_yaml
 from dure.errors import UserError
 from dure.exports.agreement import Agreement
-from dure.exports.folder import ExportRecord
 from dure.family import Family
+from dure.family.exported import ExportRecord
 from dure.family.run_weights import RunWeights
 from dure.files import in_bytes, read_json
 from dure.runs.folder import RunFolder

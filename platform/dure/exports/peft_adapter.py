@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoTokenizer
 
 from dure.errors import UserError
 from dure.exports.formats import Format, Trained
-from dure.family import Family
 from dure.modeling.rows import rows_by_matrix
-from dure.modeling.tokens import embedding_matrices, state_real_tying
+from dure.modeling.tokens import embedding_matrices
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 _WEIGHTS = "adapter_model.safetensors"
 _NEW_ROWS = ("new_rows", "new_output_rows")
-_OF_THE_HEAD = ("id2label", "label2id", "problem_type")
-"""What the configuration of a classifier says beyond its checkpoint's."""
 
 
 class PeftAdapter(Format):
@@ -61,35 +57,6 @@ class PeftAdapter(Format):
             if not set(_NEW_ROWS) & set(name.split("."))
         }
         save_file(weights | _embeddings(model), folder / _WEIGHTS, metadata={"format": "pt"})
-
-    def read(self, family: Family, folder: Path) -> tuple[Any, PreTrainedTokenizerBase]:
-        """Load the checkpoint by transformers alone, and put the adapters on it by peft alone."""
-        import transformers
-
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        settings = family.experiment.model
-        here = AutoConfig.from_pretrained(folder, local_files_only=True)
-        revision = settings.revision or "main"
-        config = AutoConfig.from_pretrained(settings.checkpoint, revision=revision)
-        for name in _OF_THE_HEAD:
-            setattr(config, name, getattr(here, name))
-        known: Any = getattr(transformers, (here.architectures or [""])[0])
-        base = known.from_pretrained(
-            settings.checkpoint,
-            revision=revision,
-            config=config,
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,
-        )
-        state_real_tying(base)
-        if here.vocab_size > base.get_input_embeddings().num_embeddings:
-            base.resize_token_embeddings(here.vocab_size, mean_resizing=False)
-        model = PeftModel.from_pretrained(base, str(folder))
-        if base.can_generate():
-            base.generation_config = transformers.GenerationConfig.from_pretrained(
-                folder, local_files_only=True
-            )
-        return model.eval(), tokenizer
 
 
 def _embeddings(model: PeftModel) -> dict[str, torch.Tensor]:

@@ -21,6 +21,7 @@ from dure.data.tables import Table
 from dure.errors import UserError, nearest
 from dure.events import Notify
 from dure.metrics.metric import Metric, choosable, known
+from dure.metrics.targets import Target
 
 if TYPE_CHECKING:
     import datasets
@@ -120,6 +121,37 @@ class Family(ABC):
                 hint=nearest(name, names),
             )
         return directed(metric, training.higher_is_better)
+
+    @property
+    def targets(self) -> Sequence[Target]:
+        """What the experiment is to reach, each with the direction of its metric.
+
+        Raises:
+            UserError: The family has no such metric, it has no direction, or the value is none that it can have.
+        """
+        named = {name: self.metric(name) for name in choosable(self.metrics)}
+        names = [
+            name for name, metric in named.items() if metric is not None and metric.direction is not None
+        ]
+        found = []
+        for name, value in self.experiment.targets.items():
+            metric = self.metric(name) if name.startswith("eval_") else None
+            if metric is None or metric.direction is None:
+                raise UserError(
+                    f"'{name}' is no metric of {self.experiment.family} that has a better and a worse",
+                    where=f"targets.{name}",
+                    expected=f"one of {', '.join(names)}",
+                    hint=nearest(name, names),
+                )
+            if metric.unit == "share" and not 0 <= value <= 1:
+                raise UserError(
+                    f"{value:g} is no share",
+                    where=f"targets.{name}",
+                    expected="a number from 0 to 1",
+                    hint=f"targets.{name}={value / 100:g}" if 1 < value <= 100 else None,
+                )
+            found.append(Target(metric, value))
+        return found
 
     @abstractmethod
     def sample(self, split: str) -> list[dict[str, str]]:

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dure.config.loading import check_reading
 from dure.config.schema import Profile
-from dure.data.fields import roles_to_predict
-from dure.data.sources import files_of
-from dure.data.tables import Role, Table, columns_of, read_table, table_from_rows
-from dure.data.writing import check_output, write_rows
+from dure.data.tables import Table, table_from_rows
+from dure.data.writing import write_rows
 from dure.errors import UserError
 from dure.events import Notify
 from dure.family import Family
 from dure.family.corpus import Tested, cache_folder, encode_split
 from dure.family.run_weights import weights_at
-from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE, RunFolder
+from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE
 
 if TYPE_CHECKING:
     import datasets
@@ -29,7 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from dure.data.collating import Batch
+    from dure.data.collating import Batch, Batches
 
 
 @dataclass(frozen=True)
@@ -65,10 +61,7 @@ def predict_rows(
         dataset: Encoded rows, with or without targets.
         progress: Gets the number of rows done, batch by batch.
     """
-    import torch
-
     from dure.data.batching import length_order
-    from dure.data.collating import moved
 
     training = family.experiment.training
     batch_size = training.eval_batch_size or training.batch_size
@@ -78,15 +71,31 @@ def predict_rows(
     model.eval()
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        batch = moved(batches.collate([dataset[row] for row in rows]), model.device)
-        with torch.inference_mode():
-            if family.predicts == "text":
-                answers = generated(model, batches.prompts(batch))
-            else:
-                answers = model(**batches.inputs(batch))["logits"].float()
-        found |= dict(zip(rows, family.predictions(answers.cpu(), batch, tokenizer), strict=True))
+        answers = predict_batch(family, model, tokenizer, batches, [dataset[row] for row in rows])
+        found |= dict(zip(rows, answers, strict=True))
         progress(len(rows))
     return [found[row] for row in range(len(dataset))]
+
+
+def predict_batch(
+    family: Family,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    batches: Batches,
+    rows: Sequence[Mapping[str, Any]],
+) -> list[dict[str, Any]]:
+    """Predict encoded rows in one batch, in their order."""
+    import torch
+
+    from dure.data.collating import moved
+
+    batch = moved(batches.collate(rows), model.device)
+    with torch.inference_mode():
+        if family.predicts == "text":
+            answers = generated(model, batches.prompts(batch))
+        else:
+            answers = model(**batches.inputs(batch))["logits"].float()
+    return family.predictions(answers.cpu(), batch, tokenizer)
 
 
 def read_answers(
@@ -129,92 +138,6 @@ def generated(model: PreTrainedModel, prompts: Batch, **options: Any) -> torch.T
 
     ids = generate(model, prompts, **options)
     return ids if model.config.is_encoder_decoder else ids[:, prompts["input_ids"].shape[1] :]
-
-
-def predict_file(
-    runs: Sequence[Path],
-    source: str,
-    output: Path,
-    *,
-    overrides: Sequence[str] = (),
-    force: bool = False,
-    profile: Profile,
-    progress: Callable[[int, int], None],
-    notify: Notify,
-) -> dict[str, Any]:
-    """Predict the rows of a table with the final models of runs, and write them in the table's order.
-
-    Args:
-        runs: Folders of runs of one family; several, such as the folds of a cross-validation, predict together.
-        source: Table with the family's input columns, and ids if it has them.
-        output: File to write: the id column under its own name, then the family's predictions. Rows that are skipped
-            stand there with their ids and without a prediction.
-        overrides: ``data.key=value`` texts of how the table is read, over what the run was trained with.
-        force: Whether a file that is there is replaced.
-        profile: The machine.
-        progress: Gets rows done and rows in all, over all models.
-        notify: Gets one-line messages.
-
-    Returns:
-        ``rows`` (predicted ones), ``skipped``, ``output`` and ``models``.
-
-    Raises:
-        UserError: A folder holds no finished run, the table is not what the family needs, the output cannot be
-            written or is there, or the family's predictions cannot be put together.
-    """
-    check_files(runs, source, output, overrides=overrides, force=force)
-    parts = []
-    for place, run in enumerate(runs):
-        heard = notify if place == 0 else _silent
-        family, roles, table = _read(run, source, overrides, heard)
-        advance = partial(_advance, progress, place, len(runs), table.num_rows)
-        parts.append(_predictions(family, run, table, profile, advance, heard))
-    predictions = parts[0] if len(parts) == 1 else family.combine(parts)
-    ids = {role.name: role.column for role in roles if role.is_id and role.name in table.dataset.column_names}
-    write_rows(output, [*ids.values(), *predictions[0]], _with_left_out(table, list(ids), predictions))
-    return {
-        "rows": len(predictions),
-        "skipped": len(table.left_out),
-        "output": str(output),
-        "models": [str(each.file or RunFolder(each.run).final_model) for each in map(weights_at, runs)],
-    }
-
-
-def check_files(
-    runs: Sequence[Path], source: str, output: Path, *, overrides: Sequence[str] = (), force: bool = False
-) -> None:
-    """Check what :func:`predict_file` is given as far as that is known without a model, and without importing torch.
-
-    Raises:
-        UserError: A folder holds no finished run, there is no such table, or the output cannot be written or is there.
-    """
-    check_reading(overrides, with_columns=True)
-    for run in runs:
-        weights_at(run)
-    files = files_of(source)
-    if output.exists() and any(output.samefile(file) for file in files):
-        raise UserError(
-            "this is the table to predict, which would be lost",
-            where=f"--output {output}",
-            hint="another file",
-        )
-    check_output(output, force=force)
-
-
-def _with_left_out(
-    table: Table, ids: Sequence[str], predictions: Sequence[Mapping[str, Any]]
-) -> Iterator[list[Any]]:
-    """Give every row of a table to predict in the order of its files: its ids and what was predicted, or nothing."""
-    places, columns = table.row_places(), [table.dataset[role][:] for role in ids]
-    nothing = [None] * len(predictions[0])
-    left_out = deque(table.left_out)
-    for row, prediction in enumerate(predictions):
-        while left_out and left_out[0].place < places[row]:
-            each = left_out.popleft()
-            yield [*(each.ids.get(role, "") for role in ids), *nothing]
-        yield [*(column[row] for column in columns), *prediction.values()]
-    for each in left_out:
-        yield [*(each.ids.get(role, "") for role in ids), *nothing]
 
 
 def predict_texts(
@@ -288,26 +211,6 @@ def _advance(
     progress(place * num_rows + rows, num_models * num_rows)
 
 
-def _read(
-    run: Path, source: str, overrides: Sequence[str], notify: Notify
-) -> tuple[Family, Sequence[Role], Table]:
-    """Read a table to predict as the family of a run wants it."""
-    family = weights_at(run).family(notify, overrides)
-    data = family.experiment.data
-    roles = roles_to_predict(family.roles, data.columns, columns_of(source, data), notify)
-    table = read_table(
-        source,
-        roles,
-        {name: column for name, column in data.columns.items() if not _is_id(name, roles)},
-        for_prediction=True,
-        reading=data,
-        cache_folder=cache_folder(),
-    )
-    for message in table.messages():
-        notify(message)
-    return family, roles, table
-
-
 def _predictions(
     family: Family, run: Path, table: Table, profile: Profile, advance: Callable[[int], None], notify: Notify
 ) -> list[dict[str, Any]]:
@@ -328,11 +231,6 @@ def _predictions(
         advance(done)
 
     return predict_rows(family, model, tokenizer, encoded, progress=count)
-
-
-def _is_id(name: str, roles: Sequence[Role]) -> bool:
-    """Return whether a role is an id, whose column :func:`roles_to_predict` has settled."""
-    return any(role.is_id for role in roles if role.name == name)
 
 
 def write_predictions(

@@ -1,4 +1,4 @@
-"""The weights of a run that are meant by a path: its final model, what won its crossover, or a file of weights."""
+"""The weights that are meant by a path: a run's final model, what won its crossover, a file of weights, an export."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dure.config.schema import Profile
 from dure.errors import UserError
 from dure.events import Notify
 from dure.family.contract import Family
+from dure.family.exported import is_export, read_exported, read_record
 from dure.family.loading import load_family
 from dure.files import read_json
 from dure.runs.checkpoints import AVERAGE_FILE
@@ -28,17 +29,24 @@ _FOLDERS_ABOVE = 3
 
 @dataclass(frozen=True)
 class RunWeights:
-    """Weights of a run.
+    """Weights of a run, or an export of them.
 
     Attributes:
-        run: Folder of the run.
-        file: File of the weights; None for ``final_model/``.
+        run: Folder of the run, or the export.
+        file: File of the weights; None for ``final_model/``, and for an export.
         words: What they are, for people.
     """
 
     run: Path
     file: Path | None
     words: str
+
+    @property
+    def location(self) -> Path:
+        """File or folder that the weights lie in."""
+        if self.file is not None or is_export(self.run):
+            return self.file or self.run
+        return RunFolder(self.run).final_model
 
     def family(self, notify: Notify, overrides: Sequence[str] = ()) -> Family:
         """Return the family of the run's experiment, with ``a.b=value`` texts laid over that."""
@@ -61,6 +69,8 @@ class RunWeights:
         Raises:
             UserError: What is needed is not there, broken, or of another model.
         """
+        if is_export(self.run):
+            return read_exported(family, self.run)
         from transformers import set_seed
 
         from dure.family.corpus import load_corpus
@@ -93,20 +103,23 @@ def weights_at(path: Path) -> RunWeights:
     Args:
         path: Folder of a finished run: its final model; of a unified training what won its crossover. Or a file of
             weights in such a folder: of an epoch, a stage's ``best_model.pt``, an average (``ema.pt``), or
-            ``crossover_final.pth``.
+            ``crossover_final.pth``. Or an export.
 
     Raises:
-        UserError: It is neither.
+        UserError: It is none of these.
     """
     if path.is_file():
         return _weights_in(path)
+    if is_export(path):
+        record = read_record(path)
+        return RunWeights(path, None, f"an export of {record.run} as {record.format}: {record.source}")
     folder = RunFolder(path)
     if not folder.experiment.is_file() or not folder.final_model.is_dir():
         inside = sorted(each.parent.name for each in path.glob("*/final_model")) if path.is_dir() else []
         raise UserError(
             "this is no folder of a finished run",
             where=str(path),
-            expected="a folder with experiment.yaml and final_model/",
+            expected="a folder with experiment.yaml and final_model/, or an export of dure",
             hint=f"one of its experiments: {', '.join(inside)}" if inside else None,
         )
     crossover = UnifiedFolder(path).crossover

@@ -39,6 +39,15 @@ def read_model(family: Family, folder: Path) -> tuple[PreTrainedModel, PreTraine
         folder,
         hint="copy it again; in the folder of its run, remove it and result.json: --resume makes it anew",
     )
+    return load_saved(family, folder)
+
+
+def load_saved(family: Family, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a model whose files were compared with their manifest.
+
+    Raises:
+        UserError: The folder lacks something, or it is of another kind of model.
+    """
     if folder.is_dir() and not any(path for name in _VOCABULARIES for path in folder.glob(name)):
         raise UserError(
             "it holds no vocabulary, so that its tokenizer would know no word",

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 from dure.errors import UserError
 
 Direction = Literal["min", "max"]
-Unit = Literal["share", "percent", "number", "count"]
+Unit = Literal["share", "percent", "number", "count", "memory"]
 Key = TypeVar("Key")
 
 _ANY_CLASS = "[class]"
@@ -31,7 +31,7 @@ class Metric:
         direction: Whether the smallest or the largest is the best; None for what says nothing about quality, or where
             it is not known.
         unit: ``share`` lies between 0 and 1 and is shown in percent; ``percent`` is shown so without these bounds, as
-            a sum of shares; ``count`` is a whole number; everything else is a ``number``.
+            a sum of shares; ``count`` is a whole number; ``memory`` is in MiB; everything else is a ``number``.
     """
 
     name: str
@@ -107,8 +107,8 @@ RUN_METRICS = (
     Metric("eval_steps_per_second", "max"),
     Metric("train_samples_per_second", "max"),
     Metric("train_steps_per_second", "max"),
-    Metric("peak_memory_mb", "min"),
-    Metric("unreleased_memory_mb", "min"),
+    Metric("peak_memory_mb", "min", "memory"),
+    Metric("unreleased_memory_mb", "min", "memory"),
     Metric("num_oom", "min", "count"),
     Metric("num_restarts", "min", "count"),
 )

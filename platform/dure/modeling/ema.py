@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from dure.modeling.shards import compute_with, cut, is_shared_out, join, part_of, put, whole_weights
-from dure.modeling.weights import STATE, read_weights, write_weights
+from dure.modeling.weights import STATE, read_weights, trained_tensors, write_weights
 
 
 class WeightAverage:
@@ -93,6 +94,11 @@ class WeightAverage:
         """Make the average the weights of the model, for good; collective when they are shared out."""
         for name, parameter in self._trained.items():
             put(parameter, join(parameter, self._average[name]))
+
+    def state(self) -> dict[str, Any]:
+        """Return what :meth:`save` writes of a model that is not shared out, as it is where the model is."""
+        with self.applied():
+            return {STATE: trained_tensors(self.model), "num_updates": self.num_updates}
 
     def save(self, path: Path, *, is_main: bool = True) -> None:
         """Write the averaged model as ``save_weights`` does, with ``num_updates``.

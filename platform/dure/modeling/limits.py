@@ -84,11 +84,15 @@ def _lengths(experiment: Experiment, model: PreTrainedModel) -> Iterator[UserErr
     lengths, name = experiment.tokenizer, experiment.model.checkpoint
     is_seq2seq = bool(model.config.is_encoder_decoder)
     asked = [("encoder" if is_seq2seq else "", "tokenizer.encoder_max_len", lengths.encoder_max_len, "reads")]
+    written = {
+        "tokenizer.decoder_max_len": lengths.decoder_max_len,
+        "generation.max_length": experiment.generation.max_length,
+    }
     if is_seq2seq:
-        asked += [
-            ("decoder", "tokenizer.decoder_max_len", lengths.decoder_max_len, "writes"),
-            ("decoder", "generation.max_length", experiment.generation.max_length, "writes"),
-        ]
+        asked += [("decoder", key, tokens, "writes") for key, tokens in written.items()]
+    elif model.can_generate():
+        yield from _behind_prompts(experiment, num_positions(model), written)
+        return
     for part, key, tokens, does in asked:
         limit = num_positions(model, part)
         if limit is not None and tokens > limit:
@@ -98,6 +102,23 @@ def _lengths(experiment: Experiment, model: PreTrainedModel) -> Iterator[UserErr
                 expected=f"at most {limit}",
                 hint=f"{key}={limit}",
             )
+
+
+def _behind_prompts(
+    experiment: Experiment, limit: int | None, written: dict[str, int]
+) -> Iterator[UserError]:
+    """Check the positions of a model that writes behind what it reads: prompts and answers need them together."""
+    read, longest = experiment.tokenizer.encoder_max_len, max(written, key=lambda key: written[key])
+    beside = written[longest]
+    if limit is not None and read + beside > limit:
+        fits = limit > beside
+        yield UserError(
+            f"prompts of {read} tokens and {longest}={beside} are more than {experiment.model.checkpoint} has "
+            "positions for",
+            where="tokenizer.encoder_max_len",
+            expected=f"at most {limit} together",
+            hint=f"tokenizer.encoder_max_len={limit - beside}" if fits else f"{longest}={-(-limit // 4)}",
+        )
 
 
 def _tokens(

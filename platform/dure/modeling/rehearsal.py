@@ -100,7 +100,11 @@ def build_miniature(
         where = "model.architecture" if _folder_config(experiment) is None else "model.checkpoint"
         raise UserError(f"'{name}' is no {task.kind}", where=where, expected=task.expected)
     lengths = experiment.tokenizer
-    length = max(lengths.encoder_max_len, lengths.decoder_max_len, experiment.generation.max_length)
+    read, written = (
+        lengths.encoder_max_len,
+        max(lengths.decoder_max_len, experiment.generation.max_length),
+    )
+    length = read + written if task.continues else max(read, written)
     # RoBERTa counts positions from behind the padding's id, BART from 2.
     positions = length + max(2, tokenizer.pad_token_id + 1)
     try:

@@ -36,6 +36,7 @@ class Task:
         takes_encoder_decoders: Whether the model may be an encoder–decoder.
         takes_encoders: Whether it may be one that was trained to fill in masked tokens.
         config_changes: What the task sets in the configuration, such as its classes.
+        continues: Whether it writes behind what it reads, with positions that go on.
         has_head: Whether it puts a head on the checkpoint that is trained whole, and never loaded in 4 bits.
     """
 
@@ -46,6 +47,7 @@ class Task:
     takes_encoder_decoders: bool = True
     takes_encoders: bool = True
     config_changes: Mapping[str, Any] = field(default_factory=dict)
+    continues: bool = False
     has_head: bool = False
 
     def fits(self, config: PretrainedConfig) -> bool:
@@ -85,6 +87,7 @@ CAUSAL = Task(
     "a model that continues a text, such as Llama, Qwen or Gemma",
     takes_encoder_decoders=False,
     takes_encoders=False,
+    continues=True,
 )
 """Continuing a text."""
 

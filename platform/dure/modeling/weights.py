@@ -18,8 +18,8 @@ from dure.modeling.shards import is_shared_out, put, shape_of, whole_weights
 STATE = "model_state"
 
 
-def trained_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return what training may have changed, on the CPU.
+def trained_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return what training may have changed, as it is where the model is.
 
     Of a model that trains wholly that is its state dict; of one with adapters only their parameters, since the
     rest is the checkpoint that it was loaded from.
@@ -27,7 +27,12 @@ def trained_state(model: nn.Module) -> dict[str, torch.Tensor]:
     The model must be whole: see ``dure.modeling.shards.whole_weights``.
     """
     state = model.state_dict()
-    return {name: state[name].detach().cpu() for name in _trained_names(model)}
+    return {name: state[name].detach() for name in _trained_names(model)}
+
+
+def trained_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return :func:`trained_tensors` on the CPU."""
+    return {name: tensor.cpu() for name, tensor in trained_tensors(model).items()}
 
 
 def _trained_names(model: nn.Module) -> list[str]:

@@ -102,6 +102,32 @@ def _text(table: Source, row: int, name: str) -> Inline:
     )
 
 
+def forecast_section(runs: Runs) -> Section | None:
+    """Return what was foretold of every run beside what came; None where nothing was foretold of any."""
+    results = {name: runs.result(name) for name in runs.folders}
+    rows: list[list[Inline]] = [
+        [
+            result.mark("name"),
+            _between(result, "seconds", "duration"),
+            result.mark("seconds", written="duration"),
+            _between(result, "memory_mb", "memory"),
+            result.mark("metrics", "peak_memory_mb", written="memory"),
+        ]
+        for result in results.values()
+        if result.get("forecast") is not None
+    ]
+    if not rows:
+        return None
+    heads = ["time foretold", "time", "memory foretold", "peak memory"]
+    caption = "What was foretold at the start, at the least and at the most, and what came"
+    return Section("Forecast", [foldable(Table(caption, [text_head("run"), *map(Head, heads)], rows))])
+
+
+def _between(result: Source, what: str, written: str) -> Inline:
+    ends = [result.mark("forecast", what, end, written=written) for end in (0, 1)]
+    return ends[0] if result.get("forecast", what) is None else sentence("{}–{}", *ends)
+
+
 def trouble_section(runs: Runs, trials: Sequence[tuple[Source, tuple[Key, ...]]]) -> Section:
     """Return which runs failed and why, how often a process died, and what was told on the way.
 

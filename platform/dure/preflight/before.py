@@ -16,7 +16,7 @@ from dure.errors import UserError
 from dure.events import Notify
 from dure.family import load_family
 from dure.preflight.checks import CannotTellError, Note
-from dure.preflight.settings import batch, best_metric, foretold, sources, tracking
+from dure.preflight.settings import batch, best_metric, foretold, sources, targets, tracking
 from dure.runs.budget import bytes_in
 from dure.runs.folder import RunFolder
 from dure.runs.resuming import started_with
@@ -81,6 +81,7 @@ def check_settings(experiments: Sequence[Experiment], *, with_tables: bool = Tru
         family = load_family(experiment)
         tracking(Note(), experiment)
         best_metric(Note(), family)
+        targets(Note(), family)
         if with_tables:
             sources(Note(), family)
 

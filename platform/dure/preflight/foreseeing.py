@@ -86,7 +86,7 @@ def what_fits(foreseen: Foreseen, profile: Profile, free: int) -> list[str]:
             continue  # No batch is small enough for weights that do not fit themselves.
         if _memory(foreseen, changed, profile)[1] <= free:
             found.append(words)
-            if "batch_size" in words:
+            if "training.batch_" in words:
                 break  # Smaller ones only take longer.
     for name in library.available("profile"):
         other = load_profile(name)
@@ -115,6 +115,8 @@ def _changes(experiment: Experiment, profile: Profile) -> Iterator[tuple[str, Ex
         words = (
             f"training.batch_size={smaller.training.batch_size} "
             f"training.gradient_accumulation_steps={smaller.training.gradient_accumulation_steps}"
+            if training.batch_tokens is None
+            else f"training.batch_tokens={smaller.training.batch_tokens}"
         )
         yield words, smaller
         if not training.gradient_checkpointing:

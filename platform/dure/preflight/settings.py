@@ -22,6 +22,11 @@ def best_metric(note: Note, family: Family) -> None:
     note.found = f"{metric.name}, {metric.sentence}"
 
 
+def targets(note: Note, family: Family) -> None:
+    """Check that the family has the metrics that targets are of."""
+    note.found = ", ".join(f"{target.metric.name} {target.value:g}" for target in family.targets) or "none"
+
+
 def tracking(note: Note, experiment: Experiment) -> None:
     """Check that the packages of the trackers are here."""
     check_trackers(experiment)
@@ -45,14 +50,16 @@ def sources(note: Note, family: Family) -> dict[str, Source]:
 
 def batch(note: Note, experiment: Experiment, profile: Profile) -> None:
     """Check that the workers of a profile can share the batch out."""
-    from dure.training.arguments import worker_batch_size
+    from dure.training.arguments import check_budget, loaded_rows
 
-    rows = worker_batch_size(experiment, profile.num_workers)
-    training = experiment.training
-    note.found = (
-        f"{training.effective_batch_size} rows a step: {rows} for each of {profile.num_workers} worker(s), "
+    check_budget(experiment, profile)
+    rows, training = loaded_rows(experiment, profile.num_workers), experiment.training
+    passes = (
         f"{training.gradient_accumulation_steps} times"
+        if training.batch_tokens is None
+        else f"in passes of at most {training.batch_tokens:,} tokens"
     )
+    note.found = f"{training.effective_batch_size} rows a step: {rows} for each of {profile.num_workers} worker(s), {passes}"
 
 
 def foretold(family: Family, facts: ModelFacts | None = None) -> Forecast:

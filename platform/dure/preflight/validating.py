@@ -22,7 +22,7 @@ from dure.preflight import environment
 from dure.preflight.checks import Check, Checklist, Note
 from dure.preflight.forecast import check_disk, check_memory
 from dure.preflight.model import ModelFacts, model_facts
-from dure.preflight.settings import batch, best_metric, foretold, tracking
+from dure.preflight.settings import batch, best_metric, foretold, targets, tracking
 from dure.runs.folder import RunFolder
 
 Readers = Mapping[library.Kind, Callable[[str], object]]
@@ -199,6 +199,8 @@ def _check_experiment(
 
     experiment = family.experiment
     checklist.run("config", "best metric", partial(best_metric, family=family))
+    if experiment.targets:
+        checklist.run("config", "targets", partial(targets, family=family))
     if experiment.trackers:
         checklist.run("config", "tracking", partial(tracking, experiment=experiment))
     if profile is not None:

@@ -45,6 +45,8 @@ def metric_label(metric: Metric | str) -> str:
     """
     metric = _metric(metric)
     name = metric.name if metric.name == "eval_loss" else metric.name.removeprefix("eval_")
+    if metric.unit == "memory":
+        name = name.removesuffix("_mb")
     label = _NAME.sub(lambda found: _NAMES[found[1]] + found[2], name).replace("_", " ")
     return f"{label} %" if metric.in_percent else label
 
@@ -70,6 +72,8 @@ def metric_figure(metric: Metric | str, value: Figure) -> str:
     metric = _metric(metric)
     if metric.in_percent:
         return f"{100 * value:.2f}"
+    if metric.unit == "memory":
+        return memory(value)
     if isinstance(value, int) or (metric.unit == "count" and value.is_integer()):
         return f"{value:,.0f}"
     return f"{value:.2e}" if 0 < abs(value) < _SMALLEST_PLAIN else f"{value:.4f}"
@@ -116,8 +120,10 @@ def duration(seconds: float | None) -> str:
 
 
 def memory(megabytes: float | None) -> str:
-    """Return an amount of memory as all tables and pictures have it, in GB of 1024 MB: ``1.28 GB``."""
-    return NOTHING if megabytes is None else f"{megabytes / 1024:.2f} GB"
+    """Return an amount of memory, given in MiB, as all tables and pictures have it: ``512 MiB``, ``1.28 GiB``."""
+    if megabytes is None:
+        return NOTHING
+    return f"{megabytes / 1024:.2f} GiB" if megabytes >= 1024 else f"{megabytes:.0f} MiB"
 
 
 def counted(count: int, noun: str) -> str:

@@ -1,11 +1,17 @@
-"""The words of ``dure forecast``."""
+"""Forecasts in words, and beside what came."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rich.text import Text
+
 from dure.files import in_bytes
+from dure.reporting.columns import Column, FittedTable
+from dure.reporting.figures import NOTHING, duration, memory, number
+
+_SHORTEST_NAME = 24
 
 
 def forecast_text(record: Mapping[str, Any]) -> str:
@@ -25,6 +31,30 @@ def forecast_text(record: Mapping[str, Any]) -> str:
     if record["study"] is not None:
         lines.append(f"the {record['study']}: {_range(record['seconds'])}, disk {in_bytes(record['disk'])}")
     return "\n".join(lines)
+
+
+def beside_table(runs: Sequence[Mapping[str, Any]]) -> FittedTable | None:
+    """Return what was foretold of runs beside what came; None where nothing was foretold of any.
+
+    Args:
+        runs: What ``result.json`` holds of each, or what the record of a study holds of a trial: ``name``,
+            ``seconds``, ``metrics``, ``forecast``.
+    """
+    told = [run for run in runs if run.get("forecast")]
+    if not told:
+        return None
+    columns = [
+        Column("run", [Text(run["name"]) for run in told], is_text=True, shortest=_SHORTEST_NAME),
+        Column("time foretold", [_between(run["forecast"]["seconds"], duration) for run in told], rank=2),
+        Column("time", [Text(duration(run["seconds"])) for run in told]),
+        Column("memory foretold", [_between(run["forecast"]["memory_mb"], memory) for run in told], rank=1),
+        Column("peak memory", [Text(memory(number(run["metrics"].get("peak_memory_mb")))) for run in told]),
+    ]
+    return FittedTable(columns, "What was foretold, and what came")
+
+
+def _between(ends: Sequence[float] | None, written: Callable[[float], str]) -> Text:
+    return Text(NOTHING if ends is None else "–".join(written(end) for end in ends))
 
 
 def _range(seconds: Sequence[float] | None) -> str:

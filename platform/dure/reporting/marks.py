@@ -43,7 +43,7 @@ _APART = " and "
 """Between the folders that something is computed from."""
 LONGEST_TEXT = 4000
 """Letters of a text that are shown; what is longer is cut."""
-_UNITS: tuple[Unit, ...] = ("share", "percent", "number", "count")
+_UNITS: tuple[Unit, ...] = ("share", "percent", "number", "count", "memory")
 
 
 def p_value(value: float) -> str:

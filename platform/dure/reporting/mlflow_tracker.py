@@ -8,7 +8,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dure.config.schema import Experiment, MlflowConfig
+from dure.config.schema import Experiment
+from dure.config.tracking import MlflowConfig
 from dure.config.tree import flat
 from dure.events import Notify, RunStart
 from dure.files import write_text

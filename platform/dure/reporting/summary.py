@@ -27,6 +27,8 @@ from dure.reporting.figures import (
     one_line,
     shown_path,
 )
+from dure.reporting.forecasts import beside_table
+from dure.reporting.targets import target_sentences
 
 _SHORTEST_NAME = 24
 _SHORTEST_SENTENCE = 20
@@ -57,6 +59,9 @@ def result_report(result: Mapping[str, Any]) -> Group:
     """Return all that a terminal shows of one run: its figures, and those of its classes when it has any."""
     classes = class_table(result)
     tables: list[RenderableType] = [result_table(result)]
+    foretold = beside_table([result])
+    if foretold is not None:
+        tables += [Text(), foretold]
     if classes is not None:
         tables += [Text(), classes]
     return Group(*tables)
@@ -120,9 +125,9 @@ def result_table(result: Mapping[str, Any]) -> FittedTable:
         before = {key: _untrained(result, key) for key in keys}
         columns += [
             Column("untrained", [Text(metric_figure(key, before[key])) for key in keys], rank=2),
-            Column("gain", [Text(metric_change(key, metrics[key], before[key])) for key in keys], rank=1),
+            Column("change", [Text(metric_change(key, metrics[key], before[key])) for key in keys], rank=1),
         ]
-    notes = _tokenizer_notes([result])
+    notes = target_sentences(result) + _tokenizer_notes([result])
     notes += [
         f"{label}: {one_line(result[key])}"
         for key, label in (

@@ -23,7 +23,8 @@ def trackers_for(experiment: Experiment) -> tuple[RunListener, ...]:
 def check_trackers(experiment: Experiment) -> None:
     """Check that the packages of the trackers are installed.
 
-    W&B's may be missing: the run says so, as it says everything that fails in a tracker.
+    Where only ``wandb.enabled`` asks for W&B its package may be missing: the run says so, as it says everything that
+    fails in a tracker.
 
     Raises:
         UserError: One is not.

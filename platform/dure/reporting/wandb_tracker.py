@@ -6,10 +6,12 @@ import os
 import time
 import uuid
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from dure.config.schema import Experiment, WandbConfig
+from dure.config.schema import Experiment
+from dure.config.tracking import WandbConfig
 from dure.events import Notify, RunStart
 from dure.files import write_text
 from dure.reporting.tracker import Tracker, reason, summary_of
@@ -80,6 +82,9 @@ class WandbTracker(Tracker):
         _stop_service()
 
     def _open(self, start: RunStart, notify: Notify) -> None:
+        if find_spec("wandb") is None:
+            notify("W&B is off: its package is not installed; pip install 'dure[wandb]' brings it")
+            return
         mode, why = _mode()
         if mode == "disabled":
             return

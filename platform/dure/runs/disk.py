@@ -128,6 +128,25 @@ class DiskRoom:
             by_main(clean)
             self._pause(failure)
 
+    def try_once(
+        self, what: str, num_bytes: int, step: Callable[[], None], *, clean: Callable[[], None]
+    ) -> str | None:
+        """Write something when there is room for it, by one worker, and wait for nothing.
+
+        Args:
+            what: As :meth:`write` takes it.
+            num_bytes: As :meth:`write` takes it.
+            step: Writes it.
+            clean: Removes what it has left when it failed.
+
+        Returns:
+            In words how the disk did not suffice; None when it is written.
+        """
+        failure = self._lack(what, int(num_bytes * _SPARE) + RESERVE_BYTES)
+        if failure is None and (failure := self._attempt(what, step)) is not None:
+            clean()
+        return failure
+
     def write_alone(self, what: str, step: Callable[[], None]) -> None:
         """Write something small, by one worker, and again when the disk is full.
 

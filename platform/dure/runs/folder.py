@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dure.errors import RunError, UserError
 from dure.files import read_json, write_json
+from dure.metrics.targets import Reached
 
 STUDY_FILE = "study.yaml"
 """What a study is, in its folder."""
@@ -47,6 +49,7 @@ class RunResult:
         error: What went wrong, in one line, when it failed.
         best_metric: What chose the best checkpoint.
         definitions: Direction and unit of the metrics of its family, by name.
+        targets: What the experiment was to reach, beside what its best checkpoint has.
         forecast: What was foretold at the start of memory, time and cost, to be held against what came.
     """
 
@@ -59,11 +62,17 @@ class RunResult:
     error: str | None = None
     best_metric: str | None = None
     definitions: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    targets: tuple[Reached, ...] = ()
     forecast: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as JSON-ready data."""
         return asdict(self)
+
+
+@cache
+def _results() -> TypeAdapter[RunResult]:
+    return TypeAdapter(RunResult)
 
 
 def finite(metrics: Mapping[str, float | int | str]) -> dict[str, float | int | str]:
@@ -107,7 +116,7 @@ class RunFolder:
         hint = "remove it and run again"
         values = read_json(self.result, what="result of a run", hint=hint)
         try:
-            return TypeAdapter(RunResult).validate_python(values, extra="forbid")
+            return _results().validate_python(values, extra="forbid")
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             key = ".".join(map(str, first["loc"]))

@@ -7,7 +7,7 @@ BLAKE2b 0.55, so that saving is as fast as the disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,13 +56,20 @@ def has_manifest(folder: Path) -> bool:
     return (folder / MANIFEST).is_file()
 
 
-def faults(folder: Path) -> list[str]:
-    """Return in words what a folder lacks of what was written, or holds otherwise; nothing without a manifest."""
+def faults(folder: Path, *, editable: Collection[str] = ()) -> list[str]:
+    """Return in words what a folder lacks of what was written, or holds otherwise; nothing without a manifest.
+
+    Args:
+        folder: The folder.
+        editable: Names of files that its user may change.
+    """
     if not has_manifest(folder):
         return []
     try:
         content = parse_json((folder / MANIFEST).read_bytes())
-        known = {str(name): FileFacts(**facts) for name, facts in content["files"].items()}
+        known = {
+            str(name): FileFacts(**facts) for name, facts in content["files"].items() if name not in editable
+        }
         algorithm = content["algorithm"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return [f"{MANIFEST} is damaged ({type(error).__name__})"]

@@ -15,6 +15,7 @@ from dure.runs.folder import RunFolder
 
 FREE = (
     *("experiment.description", "experiment.tags", "tracking", "wandb.*", "mlflow.*", "model.use_unsloth"),
+    *("targets", "targets.*"),
     *("training.num_data_workers", "training.log_every", "training.save_total_limit", "training.on_oom"),
 )
 """Settings that change no number of a run; ``on_oom`` only decides whether there are any after memory ran out."""

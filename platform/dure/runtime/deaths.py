@@ -48,14 +48,14 @@ def lost_peer(error: BaseException) -> bool:
     return any(
         isinstance(each, DistError)
         or (isinstance(each, RuntimeError) and _BROKEN_CONNECTION.search(str(each)))
-        for each in _chain(error)
+        for each in causes(error)
     )
 
 
 def own_error(error: BaseException) -> DureError | None:
     """Return dure's own error in what Ray wraps around a worker's, which no restart would mend."""
     for failure in _failures(error):
-        for each in _chain(failure):
+        for each in causes(failure):
             if isinstance(each, DureError) and not isinstance(each, LostPeerError):
                 return each
     return None
@@ -76,7 +76,7 @@ def death_of(error: BaseException) -> Death | None:
     """
     if isinstance(error, PreemptionError):
         return Death("the node of a worker is taken away", counts=False)
-    for each in _chain(error):
+    for each in causes(error):
         if isinstance(each, RayActorError):
             return Death(_how(each), counts=not each.preempted)
     if isinstance(error, ControllerError):
@@ -121,7 +121,7 @@ def _failures(error: BaseException) -> list[BaseException]:
     return failures
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
     """Give an error and what caused it, through Python's and Ray's wrappers."""
     cause: BaseException | None = error
     while cause is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.air._internal import usage
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from dure.config.schema import Profile
@@ -28,6 +29,9 @@ from dure.studies.strategy import Strategy, TrialPlan
 from dure.studies.trial import Listeners, Train, TrialRequests, named_trainable, no_listeners, settled
 
 logger = logging.getLogger(__name__)
+
+# To count the board among callbacks, Ray's usage statistics import every tracker that is installed: 2.6 CPU seconds.
+usage.tag_callbacks = lambda callbacks: False
 
 
 def run_study(
@@ -129,7 +133,10 @@ def _fit(
     board: Board,
 ) -> None:
     profile, name = requests.profile, strategy.study.name
-    settings = strategy.tune_settings(fitting_trials(profile, ray_cluster.nodes))
+    side_by_side = fitting_trials(profile, ray_cluster.nodes)
+    settings = strategy.tune_settings(side_by_side)
+    if side_by_side > 1:
+        pending = strategy.longest_first(pending)
     nested = not profile.trains_in_process
     function = tune.with_resources(
         tune.with_parameters(settled, requests=requests, run=strategy.trainable()),

@@ -44,6 +44,9 @@ from dure.studies.streams import StudyStreams
 
 logger = logging.getLogger(__name__)
 
+_WRITES_APART = 20
+"""Times what writing the summary took that pass before it is written again, but for the end."""
+
 
 def _kept(callback: Callable[..., None]) -> Callable[..., None]:
     """Keep what a callback of the board raises, which Tune would take for the death of a trial, to the step's end."""
@@ -92,6 +95,7 @@ class Board(tune.Callback):  # type: ignore[misc]
         self._ended: float | None = None
         self.failure: Exception | None = None
         self._finished = False
+        self._next_write = 0.0
         self._trials: dict[str, TrialStatus] = {}
         self._heard: set[str] = set()
         self.mirror = None if shared is None else StudyMirror(shared, path, self._running, self.notify)
@@ -222,7 +226,7 @@ class Board(tune.Callback):  # type: ignore[misc]
             self._bring(trial)
             for message in self.strategy.reported(self._trials[name], result):
                 self.notify(message, trial=name)
-            self._write()
+            self._write_now_and_then()
         elif name not in self._heard:
             numbers = {key: value for key, value in result.items() if isinstance(value, int | float)}
             kind, step, total = result["kind"], int(result["step"]), int(result["total_steps"])
@@ -300,6 +304,13 @@ class Board(tune.Callback):  # type: ignore[misc]
         )
         return death, restarts
 
+    def _write_now_and_then(self) -> None:
+        """Write the summary, which has all trials, so seldom that it takes little of the time of a large study."""
+        began = time.monotonic()
+        if began >= self._next_write:
+            self._write()
+            self._next_write = time.monotonic() + _WRITES_APART * (time.monotonic() - began)
+
     def _write(self) -> None:
         try:
             self.results().write(self.path / self._kind.results_file)
@@ -326,7 +337,7 @@ class Board(tune.Callback):  # type: ignore[misc]
         self._streams.close(name)
         self._put(self._from_folder(replace(self._trials[name], state="failed", error=otherwise)))
         self.strategy.ended(self.statuses())
-        self._write()
+        self._write_now_and_then()
         self._share()
 
     def _result(self, folder: RunFolder) -> RunResult | None:
@@ -366,6 +377,7 @@ class Board(tune.Callback):  # type: ignore[misc]
             step=int(steps),
             total_steps=status.total_steps or int(steps),
             error=result.error,
+            forecast=result.forecast,
         )
 
 

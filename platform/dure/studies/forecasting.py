@@ -9,12 +9,12 @@ from typing import Any
 
 from dure.config.loading import load_experiment
 from dure.config.schema import Experiment, Profile
-from dure.errors import UserError
 from dure.events import Notify
 from dure.family import load_family
 from dure.preflight.checks import CannotTellError
 from dure.preflight.foreseeing import foresee, what_fits
 from dure.preflight.settings import foretold
+from dure.runs.folder import RunFolder
 from dure.studies.kind import Shape
 from dure.studies.study import is_study, load_study
 from dure.training.memory import free_memory
@@ -90,15 +90,25 @@ def _part(experiment: Experiment, machine: Profile) -> dict[str, Any]:
 
 
 def _measure(experiment: Experiment, machine: Profile, steps: int, notify: Notify) -> None:
-    """Train some steps without validation, so that the machine's pace with this model is known.
+    """Train some steps and validate some rows, so that the machine's pace with this model is known.
+
+    A run on its own remembers its pace; that of a miniature, which foretells nothing by itself, is kept here.
 
     Raises:
-        UserError: It is a rehearsal, whose pace says nothing.
+        UserError: Something of the experiment is wrong.
     """
-    if experiment.rehearsal.enabled:
-        raise UserError("a miniature's pace says nothing", where="--measure", hint="leave out --rehearse")
     notify(f"{experiment.name}: training {steps} steps to measure the pace")
-    changes: dict[str, Any] = {"training.max_steps": steps, "training.evaluate_untrained": False}
-    changes |= {} if experiment.data.fold else {"data.dev": None}
+    rows = 2 * (experiment.training.eval_batch_size or experiment.training.batch_size)
+    changes: dict[str, Any] = {
+        "training.max_steps": steps,
+        "training.log_every": 1,
+        "training.eval_every": steps,
+        "training.evaluate_untrained": False,
+        "data.max_dev_rows": min(rows, experiment.data.max_dev_rows or rows),
+    }
+    measured = experiment.with_(changes)
     with tempfile.TemporaryDirectory() as folder:
-        run(RunRequest(experiment.with_(changes), machine, Path(folder) / "run"))
+        result = run(RunRequest(measured, machine, Path(folder) / "run"))
+        if experiment.rehearsal.enabled:
+            ahead = foresee(load_family(experiment), machine).forecast
+            ahead.remember(RunFolder(Path(folder) / "run"), int(result.metrics["num_dev_rows"]))

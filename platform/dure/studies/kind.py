@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from rich.console import RenderableType
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from dure.config.schema import Experiment, Profile
 from dure.events import RunListener, StudyListener
+from dure.metrics.targets import Reached
+from dure.reporting.forecasts import beside_table
+from dure.reporting.targets import target_sentence
 from dure.studies.plan import StudyPlan
 from dure.studies.results import StudyResults, TrialRecord
 
@@ -141,6 +145,42 @@ class Kind(ABC, Generic[Plan, Results]):
     @abstractmethod
     def table(results: Results) -> RenderableType:
         """Return the results for people, also of a study that still runs."""
+
+    @classmethod
+    def winner(cls, results: Results) -> tuple[str, Mapping[str, Any]] | None:
+        """Return what targets are held against, its name and its figures: here the trial that the record calls best.
+
+        A kind whose results are means says which. None while there is no winner.
+        """
+        trials: Sequence[TrialRecord] = getattr(results, "experiments", ())
+        best = getattr(results, "best", None)
+        return next(((trial.name, trial.metrics) for trial in trials if trial.name == best), None)
+
+    @classmethod
+    def runs_of(cls, results: Results) -> Sequence[Mapping[str, Any]]:
+        """Return the records of the runs that say what was foretold of each and what came; here the trials."""
+        record = results.as_json()
+        return record.get("trials") or record.get("experiments") or ()
+
+    def reached(self, results: Results) -> tuple[Reached, ...]:
+        """Return the targets of the winner's experiment, beside what it has; without a winner those of all."""
+        from dure.family import load_family
+
+        name, figures = self.winner(results) or ("", {})
+        of = [each for each in self.experiments if each.name == name] or self.experiments
+        targets = {each.metric.name: each for one in of for each in load_family(one).targets}
+        return tuple(target.reached(figures, name) for target in targets.values())
+
+    @classmethod
+    def report(cls, results: Results) -> RenderableType:
+        """Return all that a terminal and a text file show of the results."""
+        parts = [cls.table(results)]
+        foretold = beside_table(cls.runs_of(results))
+        if foretold is not None:
+            parts += [Text(), foretold]
+        if results.targets:
+            parts += [Text(), *(Text(target_sentence(each)) for each in results.targets)]
+        return Group(*parts)
 
     @staticmethod
     def next_commands(results: Results) -> Sequence[str]:

@@ -25,6 +25,7 @@ from dure.reporting.plots import FigureFormat, figures_beside
 from dure.runs.folder import STUDY_FILE, RunResult, vanished
 from dure.runs.lock import held
 from dure.runs.resuming import require_continuable
+from dure.signals import Interrupted
 from dure.storage.pushing import kept_in_storage
 from dure.studies.kind import Kind, Session, Shape, unshaped
 from dure.studies.plan import StudyPlan
@@ -58,6 +59,7 @@ class Asked:
         one_epoch: One pass over the data.
         samples: Use at most so many training rows, and validation rows.
         figures: Format in which every picture is drawn beside its PNG.
+        require_targets: Whether the experiments must have targets; who asked decides what a miss means.
         dry_run: Only resolve; neither the machine nor tables have to be here.
         notify: Gets one-line messages before the study starts.
     """
@@ -71,6 +73,7 @@ class Asked:
     one_epoch: bool = False
     samples: int | None = None
     figures: FigureFormat | None = None
+    require_targets: bool = False
     dry_run: bool = False
     notify: Notify = _silent
 
@@ -301,15 +304,20 @@ def conduct(kind: Kind[Any, Any], session: Session) -> Any:
             write_text(path / folder / RUN_RECORD, dump_yaml(experiment))
         try:
             results = kind.run(session)
+        except Interrupted:
+            if (path / kind.results_file).is_file():
+                _report(path, session.follower.notified)
+            raise
         except Exception as error:
             if not (path / STUDY_FILE).is_file():
                 raise vanished(path) from error
             raise
         if not (path / STUDY_FILE).is_file():
             raise vanished(path)
+        results = results.with_values(targets=kind.reached(results))
         results.write(path / kind.results_file)
         if kind.text_file is not None:
-            write_text(path / kind.text_file, plain_text(kind.table(results)))
+            write_text(path / kind.text_file, plain_text(kind.report(results)))
         _report(path, session.follower.notified)
         return results
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 from pydantic import BeforeValidator, Field, field_validator
 
 from dure.config.loading import checked, load_experiment
-from dure.config.scalars import Name, Text
+from dure.config.scalars import Float, Name, Text
 from dure.config.schema import Experiment
 from dure.config.section import Section
 from dure.config.tree import flat
@@ -60,6 +60,9 @@ class StudyPlan(Section, ABC):
     """One sentence on what the study finds out."""
     overrides: Overrides = ()
     """Settings laid over every experiment: a list of a.b=value, or keys and values."""
+    targets: dict[str, Float] = Field(default_factory=dict)
+    """What is to be reached, by metric: ``{eval_macro_f1: 0.94}``; laid over the targets of its experiments, and told
+    of the study's winner or of its mean."""
 
     @property
     @abstractmethod
@@ -67,12 +70,18 @@ class StudyPlan(Section, ABC):
         """The experiments, by name or file."""
 
     def load(self) -> list[Experiment]:
-        """Return the experiments, with the overrides.
+        """Return the experiments, with the overrides and the targets.
 
         Raises:
             UserError: There is none of a name, or something in one is wrong.
         """
-        return [load_experiment(each, self.overrides) for each in self.sources]
+        return [self.aimed(load_experiment(each, self.overrides)) for each in self.sources]
+
+    def aimed(self, experiment: Experiment) -> Experiment:
+        """Return an experiment with the targets of the study laid over its own."""
+        if not self.targets:
+            return experiment
+        return experiment.with_({"targets": {**experiment.targets, **self.targets}}, "targets")
 
     def with_values(self, **values: Any) -> Self:
         """Return the study with other values, checked as those of a file are.

@@ -19,6 +19,7 @@ from dure.pages.shared_sections import (
     Runs,
     command_block,
     examples_section,
+    forecast_section,
     lineage_section,
     machine_section,
     points_of,
@@ -28,6 +29,7 @@ from dure.reporting.curves import CURVES, RunCurves, plot_runs
 from dure.reporting.inline import Drawing
 from dure.reporting.marks import Computation, Source, Sources, sentence
 from dure.reporting.page import REPORT, Page, Picture, Section
+from dure.reporting.targets import target_sentence
 from dure.runs.folder import STUDY_FILE
 from dure.studies.results import StudyResults
 from dure.studies.study import options_line, read_results, stored_kind
@@ -46,12 +48,13 @@ def study_facts(path: Path) -> dict[str, Any]:
         UserError: It holds no study, or a record is broken.
     """
     kind, results = stored_kind(path).kind_of(), read_results(path)
-    runs = dict(kind.run_folders(results, path))
+    runs, facts = dict(kind.run_folders(results, path)), kind.facts(results, path)
     return {
         "title": results.study,
         "words": stored_kind(path).words,
         **facts_of_runs(path, runs),
-        **kind.facts(results, path),
+        **facts,
+        "sentences": [*facts["sentences"], *map(target_sentence, results.targets)],
         "command": _command(results, runs, path),
     }
 
@@ -89,6 +92,7 @@ def page_of_study(path: Path, sources: Sources) -> Page:
         Section("Verdict", [points_of(facts, "sentences")]),
         *kind.view(view),
         _curves(view),
+        forecast_section(runs),
         examples_section(runs),
         trouble_section(runs, _trials(view)),
         machine_section(runs),

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from dure.config.loading import checked
 from dure.events import TrialState, TrialStatus
 from dure.files import read_json, write_json
+from dure.metrics.targets import Reached
 from dure.runs.folder import finite
 
 Figure = int | float | str | None
@@ -62,6 +63,8 @@ class TrialRecord(Record):
     seconds: float
     path: str
     """Folder of its run."""
+    forecast: Mapping[str, Any] | None = None
+    """What was foretold at its start, as its ``result.json`` has it."""
 
     @classmethod
     def of(cls, trial: TrialStatus) -> TrialRecord:
@@ -73,6 +76,7 @@ class TrialRecord(Record):
             error=trial.error,
             seconds=round(trial.seconds, 1),
             path=str(trial.path),
+            forecast=trial.forecast,
         )
 
 
@@ -86,6 +90,8 @@ class StudyResults(Record):
     """Folder of the study."""
     state: str
     """``completed``, ``failed`` or ``interrupted``; of a study that runs, ``interrupted``."""
+    targets: tuple[Reached, ...] = ()
+    """What was to be reached, beside what the winner or its mean has; empty until the session has ended."""
 
 
 class TrialResults(StudyResults):

@@ -68,6 +68,13 @@ class Strategy(ABC, Generic[Plan]):
         """Return the trials that run in this session, given those that are not settled."""
         return unsettled
 
+    def longest_first(self, pending: Sequence[str]) -> Sequence[str]:
+        """Return the order in which pending trials start where several run side by side, so that no core idles at the end.
+
+        Called after :meth:`tune_settings`; records and tables keep the order of :meth:`trials`.
+        """
+        return pending
+
     def trainable(self) -> Callable[..., Mapping[str, Any] | None]:
         """Return what runs a trial in its process: ``(config, requests)``, like :func:`dure.studies.trial.run_trial`.
 

@@ -81,11 +81,13 @@ def _check_trials(make: Make, path: Path) -> None:
     _require(len(names) >= 3, f"the check needs three trials, and there are {len(names)}")
     _require(len(set(names)) == len(names), f"two trials bear one name: {names}")
     _require(names == _names(strategy), "trials() does not return the same when it is called again")
+    order = list(strategy.longest_first(names))
+    _require(sorted(order) == sorted(names), f"longest_first() starts {order}, where {names} are pending")
     folders = [plan.path_in(path) for plan in plans]
     _require(len(set(folders)) == len(folders), f"two trials share a folder: {folders}")
     record = Board(strategy, plans, path, StudyListener(), None, limit=0).results()
     _require(record.state == "interrupted", f"a study that has not begun is {record.state}")
-    plain_text(strategy.study.kind_of().table(record))
+    plain_text(strategy.study.kind_of().report(record))
 
 
 def _check_saved(make: Make, path: Path) -> None:
@@ -181,7 +183,7 @@ def _session(
         kind = strategy.study.kind_of()
         kept = kind.results.read(path / kind.results_file)
         _require(kept == record, f"{kind.results_file} does not hold what the study came to")
-        plain_text(kind.table(record))
+        plain_text(kind.report(record))
     trained = [call["folder"] for call in read_json_lines(calls)[before:]]
     return _Session(record, begun, trained)
 

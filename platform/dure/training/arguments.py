@@ -53,6 +53,32 @@ def worker_batch_size(experiment: Experiment, num_workers: int) -> int:
     return batch_size // num_workers
 
 
+def loaded_rows(experiment: Experiment, num_workers: int) -> int:
+    """Return the rows that one worker loads at once: of one forward pass, or of a step that ``batch_tokens`` cuts.
+
+    Raises:
+        UserError: As :func:`worker_batch_size`.
+    """
+    training = experiment.training
+    return worker_batch_size(experiment, num_workers) * (
+        1 if training.batch_tokens is None else training.gradient_accumulation_steps
+    )
+
+
+def check_budget(experiment: Experiment, profile: Profile) -> None:
+    """Check that the workers of a profile can cut their rows by tokens, when they are to.
+
+    Raises:
+        UserError: DeepSpeed sends gradients in every pass, of which its workers need equally many.
+    """
+    if experiment.training.batch_tokens is not None and profile.deepspeed is not None:
+        raise UserError(
+            "the workers of DeepSpeed compute equally many passes, and a budget of tokens gives each its own number",
+            where="training.batch_tokens",
+            expected="a profile without deepspeed, or training.batch_tokens=null",
+        )
+
+
 def training_arguments(
     experiment: Experiment,
     profile: Profile,
@@ -84,9 +110,12 @@ def training_arguments(
         "num_train_epochs": training.epochs,
         # Given always: by itself the trainer goes on to max_steps, however many epochs that takes.
         "max_steps": total_steps(experiment, num_rows),
-        "per_device_train_batch_size": worker_batch_size(experiment, num_workers),
+        "per_device_train_batch_size": loaded_rows(experiment, num_workers),
         "per_device_eval_batch_size": max(1, eval_rows // num_workers),
-        "gradient_accumulation_steps": training.gradient_accumulation_steps,
+        # The micro-batches of a step that is cut by tokens are in what is loaded at once.
+        "gradient_accumulation_steps": training.gradient_accumulation_steps
+        if training.batch_tokens is None
+        else 1,
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": training.scheduler,
         "lr_scheduler_kwargs": dict(training.scheduler_options),

@@ -31,6 +31,21 @@ class Averaging(TrainerCallback):  # type: ignore[misc]
             self.average.update()
 
 
+class CheckpointingOfOneStep(TrainerCallback):  # type: ignore[misc]
+    """Lets only the first step of a session compute its activations twice.
+
+    For a rehearsal: it shall show that a model trains so, but has no memory to save. No number depends on it.
+    """
+
+    is_over = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
+        """Keep activations from here on."""
+        if not self.is_over:
+            model.activation_checkpointing_disable()
+            self.is_over = True
+
+
 class EvalSchedule(TrainerCallback):  # type: ignore[misc]
     """Keeps the records of a resumed run those of an undisturbed one."""
 
@@ -51,6 +66,25 @@ class EvalSchedule(TrainerCallback):  # type: ignore[misc]
     on_epoch_end = on_step_end
 
 
+class CheckpointTurns(TrainerCallback):  # type: ignore[misc]
+    """Looks after the checkpoint that is being written while the loop goes on.
+
+    Args:
+        trainer: The trainer that writes it.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Let the weights change when they are copied."""
+        self.trainer.wait_for_copy()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """See whether it is whole."""
+        self.trainer.settle_checkpoint(wait=False)
+
+
 class RunningLoss(TrainerCallback):  # type: ignore[misc]
     """Lets a record be the mean over the same steps, whether or not the run was stopped between them.
 
@@ -63,8 +97,8 @@ class RunningLoss(TrainerCallback):  # type: ignore[misc]
         self.checkpoint: Path | None = None
         """What the run goes on from."""
 
-    def save(self, folder: Path) -> None:
-        """Write what was summed up since the last record, of every worker, into a checkpoint."""
+    def sums(self) -> dict[str, Any]:
+        """Return what was summed up since the last record, of every worker; collective."""
         trainer = self.trainer
         gather = trainer.accelerator.gather
         losses = gather(trainer._tr_loss.detach().reshape(1)).cpu()
@@ -72,9 +106,7 @@ class RunningLoss(TrainerCallback):  # type: ignore[misc]
         if sums is not None:
             trainer.parts.objective.put_sums(sums)
             sums = gather(sums.reshape(1, -1)).cpu()
-        if trainer.args.should_save:
-            values = {"logged": trainer._globalstep_last_logged, "losses": losses, "sums": sums}
-            torch.save(values, folder / checkpoints.RUNNING_LOSS_FILE)
+        return {"logged": trainer._globalstep_last_logged, "losses": losses, "sums": sums}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take up what the checkpoint holds; other workers than then share it out evenly."""

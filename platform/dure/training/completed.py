@@ -47,6 +47,7 @@ def completed_result(
         seconds=round(outcome["seconds"], 3),
         best_metric=family.best_metric.name,
         definitions=definitions([*family.metrics, family.best_metric]),
+        targets=tuple(target.reached(outcome["eval_metrics"]) for target in family.targets),
     )
 
 

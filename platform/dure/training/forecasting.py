@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,16 @@ import numpy as np
 from dure.config.deepspeed import deepspeed_settings
 from dure.config.schema import Experiment, Profile
 from dure.data.batching import length_order
+from dure.data.collating import cut
 from dure.family import Family
 from dure.family.corpus import Corpus, cache_folder
+from dure.files import read_json_lines
 from dure.modeling.precision import resolve
 from dure.modeling.tracing import StepTrace, trace_step
 from dure.runs.environment import device_name
-from dure.runs.pace import Pace, rates, remember
-from dure.training.arguments import total_steps, worker_batch_size
+from dure.runs.folder import RunFolder
+from dure.runs.pace import Pace, rates, remember, seconds_a_row, training_pace, validation_pace
+from dure.training.arguments import loaded_rows, steps_per_epoch, total_steps
 from dure.training.memory import free_memory, resident_mb
 
 if TYPE_CHECKING:
@@ -30,6 +34,8 @@ _CONTEXT = {"cpu": (0, 0), "cuda": (300 * _MIB, 900 * _MIB), "mps": (0, 500 * _M
 """What the device's own software takes beside tensors."""
 _MASKS = 0.95
 """Least part of the traced peak that comes: a step with data leaves out attention masks of batches without padding."""
+_SLOWER_TEXT = 10
+"""How much slower a token is written by one beam than it is trained on, at the most."""
 _SHARE_OF_PEAK = (0.03, 0.45)
 """What training reaches of a data sheet's peak, from small models to large ones."""
 
@@ -61,12 +67,13 @@ class RunForecast:
     pace: str
     _key: str = field(default="", repr=False)
     _precision: str = field(default="fp32", repr=False)
+    _validates: str = field(default="", repr=False)
 
     @property
     def sentence(self) -> str:
         """The forecast in a line."""
         least, most = (size / 1024**3 for size in self.memory)
-        memory = f"{least:.1f}–{most:.1f} GiB of memory"
+        memory = f"{'–'.join(dict.fromkeys((f'{least:.1f}', f'{most:.1f}')))} GiB of memory"
         unproven = " (unproven on CUDA: traced on a CPU)" if self.device == "cuda" else ""
         if self.seconds is None:
             time = f"time unknown ({self.pace})"
@@ -96,12 +103,22 @@ class RunForecast:
             "proven": self.device == "cpu",
         }
 
-    def remember(self, seconds: float, steps: int) -> None:
-        """Keep the pace of the run that was foretold, now that it is over."""
-        if steps > 0 and seconds > 0:
-            done = self.flops * steps / self.steps
-            pace = Pace(device_name(self.device), self._key, self._precision, done, seconds)
-            remember(cache_folder(), pace)
+    def remember(self, folder: RunFolder, num_dev_rows: int) -> None:
+        """Keep the pace of a run like the one that was foretold, now that it is over.
+
+        Args:
+            folder: Of the run.
+            num_dev_rows: Rows of each of its validations.
+        """
+        records = read_json_lines(folder.metrics)
+        steps, seconds = training_pace(records)
+        times, validation = validation_pace(records)
+        if steps <= 0 or seconds <= 0:
+            return
+        done = self.flops * steps / self.steps
+        where, rows = device_name(self.device), times * num_dev_rows
+        pace = Pace(where, self._key, self._precision, done, seconds, self._validates, rows, validation)
+        remember(cache_folder(), pace)
 
 
 def forecast_run(
@@ -123,11 +140,15 @@ def forecast_run(
     """
     experiment, training = family.experiment, family.experiment.training
     workers = num_workers or profile.num_workers
-    rows = min(worker_batch_size(experiment, workers), len(corpus.train))
+    of_step = min(loaded_rows(experiment, workers), len(corpus.train))
     precision = resolve(training.precision, profile, model.config.model_type, lambda message: None)
     lengths = np.asarray(corpus.train["length"])
-    longest = length_order(lengths)[:rows]
     batches = family.batches(corpus.tokenizer, model)
+    longest, passes = length_order(lengths)[:of_step], float(training.gradient_accumulation_steps)
+    if training.batch_tokens is not None:
+        first = cut(batches, [corpus.train[int(row)] for row in longest], training.batch_tokens)[0]
+        longest, passes = longest[: len(first)], of_step / len(first)
+    rows = len(longest)
     packs = experiment.model.quantization is not None and profile.quantization
     trace = trace_step(
         model,
@@ -136,7 +157,7 @@ def forecast_run(
         batches.collate([corpus.train[int(row)] for row in longest]),
         precision=precision,
         checkpointing=training.gradient_checkpointing,
-        accumulates=training.gradient_accumulation_steps > 1,
+        accumulates=passes > 1,
         averages=training.ema is not None,
         r_drop=experiment.objective.r_drop,
         in_4bit=packs and not getattr(model, "is_quantized", False),
@@ -151,10 +172,16 @@ def forecast_run(
     steps = total_steps(experiment, len(corpus.train))
     # The trace is of the longest rows; the others are shorter, and as much is computed less.
     shorter = float(lengths.mean() / lengths[longest].mean())
-    flops = trace.flops * shorter * training.gradient_accumulation_steps * steps * workers
+    flops = trace.flops * shorter * passes * steps * workers
     key = f"{experiment.family} {sum(p.numel() for p in model.parameters())} x{rows} {round(float(lengths.mean()))}"
     found, pace = _rates(profile, workers, key, precision)
-    seconds = None if found is None else (flops / found[1], flops / found[0])
+    validates = _validates(family)
+    seconds = None
+    if found is not None:
+        a_row = flops / steps / training.effective_batch_size
+        rows_validated = num_validations(experiment, steps, len(corpus.train)) * len(corpus.dev or ())
+        quick, slow = _validation(family, profile, (key, validates), a_row, found)
+        seconds = flops / found[1] + rows_validated * quick, flops / found[0] + rows_validated * slow
     price = profile.cost_per_hour
     return RunForecast(
         memory=memory,
@@ -170,7 +197,48 @@ def forecast_run(
         pace=pace,
         _key=key,
         _precision=precision,
+        _validates=validates,
     )
+
+
+def num_validations(experiment: Experiment, steps: int, num_rows: int) -> int:
+    """Return how often a run of so many steps validates, unless it stops early."""
+    training = experiment.training
+    every = steps_per_epoch(experiment, num_rows) if training.eval_every == "epoch" else training.eval_every
+    return math.ceil(steps / every) + training.evaluate_untrained
+
+
+def _validates(family: Family) -> str:
+    """Return what the time of a validation depends on, beside the model."""
+    experiment, how = family.experiment, family.validates
+    rows = experiment.training.eval_batch_size or experiment.training.batch_size
+    written = experiment.generation
+    text = f" {written.num_beams} beams {written.min_length}-{written.max_length}" if how == "text" else ""
+    return f"{how} x{rows}{text}"
+
+
+def _validation(
+    family: Family,
+    profile: Profile,
+    key: tuple[str, str],
+    flops: float,
+    found: tuple[float, float],
+) -> tuple[float, float]:
+    """Return the seconds of a validation for a row, least and most: as measured here, else by the training's pace.
+
+    Args:
+        family: The model's family.
+        profile: The machine.
+        key: What is trained, and how it is validated.
+        flops: Of a row of training, whose forward pass takes a third.
+        found: Operations a second.
+    """
+    here = seconds_a_row(cache_folder(), device_name(profile.device), *key) if _is_here(profile) else None
+    if here is not None:
+        return here
+    beams = family.experiment.generation.num_beams if family.validates == "text" else 1
+    least, most = (1, _SLOWER_TEXT * beams) if family.validates == "text" else (1, 1)
+    return least * flops / 3 / found[1], most * flops / 3 / found[0]
 
 
 def _parts(trace: StepTrace, profile: Profile, workers: int) -> dict[str, int]:
@@ -254,6 +322,10 @@ def in_time(seconds: float) -> str:
 def smaller_batches(experiment: Experiment, workers: int) -> list[Experiment]:
     """Return an experiment in ever smaller micro-batches whose effective batch is the same, the largest first."""
     training = experiment.training
+    if training.batch_tokens is not None:
+        budgets = [training.batch_tokens // parts for parts in (2, 4, 8, 16)]
+        least = experiment.tokenizer.encoder_max_len + experiment.tokenizer.decoder_max_len
+        return [experiment.with_({"training.batch_tokens": each}) for each in budgets if each >= least]
     fitting = [
         rows
         for rows in range(training.batch_size - 1, 0, -1)

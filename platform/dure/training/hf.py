@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +12,24 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
-from transformers.trainer_callback import ExportableState
 
+from dure.data.collating import Batch, StepsInRuns
 from dure.family.predicting import generated
-from dure.files import flush
 from dure.modeling.decoding import encoded
 from dure.modeling.output_layer import deferred
 from dure.modeling.r_drop import r_drop_loss
 from dure.runs import checkpoints
 from dure.runs.agreement import by_main
-from dure.runs.budget import bytes_in
-from dure.runs.manifest import write_manifest
-from dure.training.callbacks import Averaging, RunningLoss
+from dure.training.callbacks import Averaging, CheckpointTurns, RunningLoss
 from dure.training.parts import Parts
+from dure.training.saving import SavedBehind
 from dure.training.zero import SharedOutTraining
 
 
-class Loop(SharedOutTraining, Trainer):  # type: ignore[misc]
+class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
     """The training loop of any family.
 
-    Checkpoints are written into a hidden folder and renamed when they are whole. Retention is dure's own:
-    the best and the newest stay.
+    Retention is dure's own: the best and the newest checkpoint stay.
 
     The training loss is divided by the items of the whole optimiser step as the objective counts them, over all
     micro-batches and workers. The trainer of transformers counts labels, which is not the sum of their weights.
@@ -56,17 +53,25 @@ class Loop(SharedOutTraining, Trainer):  # type: ignore[misc]
             **more,
             data_collator=parts.batches.collate,
             compute_loss_func=parts.objective,
-            callbacks=[*parts.callbacks],
+            callbacks=[CheckpointTurns(self), *parts.callbacks],
         )
         if parts.average is not None:
             self.add_callback(Averaging(parts.average, lambda: self.accelerator.optimizer_step_was_skipped))
         self.running_loss = RunningLoss(self)
         self.add_callback(self.running_loss)
+        parts.stopping.settle = self.settle_checkpoint
         self.add_callback(parts.stopping)
 
     def evaluation_loop(self: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
-        """Predict and score all rows, and put the exact loss among the metrics."""
+        """Predict and score all rows; before the first step, as another trial of the study may have done already."""
         self._row_losses: list[torch.Tensor] = []
+        compute = partial(self._validated, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        is_trained = self.state.global_step > 0 or not self.is_in_train
+        return compute() if is_trained or not self.parts.untrained else self.parts.untrained.of(self, compute)
+
+    def _validated(self: Any, *args: Any, metric_key_prefix: str, **kwargs: Any) -> Any:
+        """Predict and score all rows, and put the exact loss among the metrics."""
+        self._row_losses = []
         is_averaged = self.average is not None and self.is_in_train
         with self.average.applied() if is_averaged else contextlib.nullcontext():
             output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
@@ -131,7 +136,7 @@ class Loop(SharedOutTraining, Trainer):  # type: ignore[misc]
 
         ``compute_loss`` multiplies by the number of workers, over which gradients are averaged.
         """
-        targets = [self.batches.targets(batch) for batch in batch_samples]
+        targets = [self.batches.targets(batch) for each in batch_samples for batch in _runs(each)]
         if not targets or targets[0] is None:
             return None
         counts = [self.parts.objective.count(each) for each in targets]
@@ -141,6 +146,18 @@ class Loop(SharedOutTraining, Trainer):  # type: ignore[misc]
 
     def training_step(
         self: Any, model: Any, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """Add the gradients of what was loaded, one micro-batch or all of a step, and return their loss."""
+        *before, last = _runs(inputs)
+        for batch in before:
+            with contextlib.nullcontext() if self.written is not None else self.accelerator.no_sync(model):
+                self._tr_loss += self._add_gradients(model, batch, num_items_in_batch, is_last=False)
+        is_last = self.accelerator.sync_gradients
+        loss: torch.Tensor = self._add_gradients(model, last, num_items_in_batch, is_last=is_last)
+        return loss
+
+    def _add_gradients(
+        self: Any, model: Any, inputs: dict[str, Any], num_items_in_batch: Any, *, is_last: bool
     ) -> torch.Tensor:
         """Add the gradients of a micro-batch, and return its loss: all losses of a step after its last one."""
         step: Callable[..., Any] = super().training_step
@@ -153,13 +170,27 @@ class Loop(SharedOutTraining, Trainer):  # type: ignore[misc]
             lambda piece: step(own, piece, num_items_in_batch),
             inputs,
             step=self.state.global_step + 1,
-            is_last=self.accelerator.sync_gradients,
+            is_last=is_last,
         )
         if losses is None:
             return torch.zeros_like(self._tr_loss)
         for loss in losses[:-1]:
             self._tr_loss += loss
         return losses[-1]
+
+    def get_train_dataloader(self: Any) -> Any:
+        """Return what loads micro-batches, or all rows of a step at once where a budget of tokens cuts them."""
+        collate = self.data_collator
+        if self.parts.batch_tokens is not None:
+            self.data_collator = StepsInRuns(self.batches, self.parts.batch_tokens)
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = collate
+
+    def floating_point_ops(self: Any, inputs: Any) -> int:
+        """Return the operations of what was loaded."""
+        return sum(super(Loop, self).floating_point_ops(batch) for batch in _runs(inputs))
 
     def compute_loss(
         self: Any,
@@ -256,54 +287,6 @@ class Loop(SharedOutTraining, Trainer):  # type: ignore[misc]
             sampler.sampler.set_epoch(kwargs["epoch"])
         super()._run_epoch(*args, **kwargs)
 
-    def _save_checkpoint(self: Any, model: Any, trial: Any) -> None:
-        """Write a checkpoint beside, where there is room for it, and give it its name when it is whole."""
-        folder = Path(self.args.output_dir)
-        step = self.state.global_step
-        final = folder / checkpoints.checkpoint_name(step)
-        staging = folder / f".{final.name}.part"
-        self.store_flos()
-        best = self.state.best_global_step
-        if best:
-            self.state.best_model_checkpoint = str(folder / checkpoints.checkpoint_name(best))
-        last = checkpoints.last_checkpoint(folder)
-        self.parts.retention.room.write(
-            final.name,
-            self.parts.retention.foretold_bytes if last is None else bytes_in(last),
-            # Every worker has written its part before the main one writes what all of it is.
-            [lambda: self._write_parts(staging), lambda: self._write_state(staging)],
-            clean=lambda: shutil.rmtree(staging, ignore_errors=True),
-        )
-        if self.args.should_save:
-            if final.exists():
-                shutil.rmtree(final)
-            staging.rename(final)
-            # Before older ones go, its name is on the disk too.
-            flush(folder)
-            checkpoints.retain(folder, self.parts.retention.limit, [best] if best else [])
-        self.accelerator.wait_for_everyone()
-
-    def _write_parts(self: Any, folder: Path) -> None:
-        self.save_model(str(folder), _internal_call=True)
-        self._save_optimizer_and_scheduler(str(folder))
-        self._save_scaler(str(folder))
-        self._save_rng_state(str(folder))
-        if self.average is not None:
-            self.average.save(folder / checkpoints.AVERAGE_FILE, is_main=self.args.should_save)
-        if self.args.should_save:
-            self.parts.recovery.save(folder)
-        if self.parts.stopping.is_extra:
-            self.running_loss.save(folder)
-
-    def _write_state(self: Any, folder: Path) -> None:
-        if not self.args.should_save:
-            return
-        for callback in [*self.callback_handler.callbacks, self.control]:
-            if isinstance(callback, ExportableState):
-                self.state.stateful_callbacks[type(callback).__name__] = callback.state()
-        self.state.save_to_json(str(folder / checkpoints.STATE_FILE))
-        write_manifest(folder)
-
     def _load_best_model(self: Any) -> None:
         """Load the best checkpoint that is whole, so that its score never stands for other weights."""
         best = checkpoints.Best(self.state.best_global_step, self.state.best_metric)
@@ -316,3 +299,8 @@ class Loop(SharedOutTraining, Trainer):  # type: ignore[misc]
             folder,
         )
         super()._load_best_model()
+
+
+def _runs(loaded: Batch | list[Batch]) -> list[Batch]:
+    """Return the micro-batches of what was loaded at once."""
+    return loaded if isinstance(loaded, list) else [loaded]

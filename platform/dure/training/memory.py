@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Self
 
 import psutil
@@ -19,6 +20,8 @@ from dure.config.schema import Profile
 
 _MB = 1024 * 1024
 _SECONDS_BETWEEN_LOOKS = 0.1
+_CGROUP, _LIMITS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+"""Where Linux says in which group of processes this one is, and what each group may take (version 2 of them)."""
 
 
 def release() -> None:
@@ -59,6 +62,21 @@ def allocated_mb(device: str) -> float:
 def resident_mb() -> float:
     """Return the resident memory of this process in MiB."""
     return float(psutil.Process().memory_info().rss) / _MB
+
+
+def free_on_host() -> int:
+    """Return the bytes of the host's memory that this process may still take, also by the limit of its container."""
+    free = int(psutil.virtual_memory().available)
+    groups = _CGROUP.read_text().splitlines() if _CGROUP.is_file() else []
+    folder = _LIMITS / next((each[3:].lstrip("/") for each in groups if each.startswith("0::")), "")
+    for each in (folder, *folder.parents):
+        limit, used = each / "memory.max", each / "memory.current"
+        if each.is_relative_to(_LIMITS) and limit.is_file() and limit.read_text().strip() != "max":
+            statistics = dict(line.split() for line in (each / "memory.stat").read_text().splitlines())
+            # Files that were read or written count as used until something else needs their place.
+            taken = int(used.read_text()) - int(statistics["inactive_file"])
+            free = min(free, int(limit.read_text()) - taken)
+    return max(0, free)
 
 
 def free_memory(profile: Profile) -> tuple[int, str]:

@@ -130,6 +130,8 @@ class FittingRows:
             "device": device_name(profile.device),
             "memory_mb": profile.memory_mb or psutil.virtual_memory().total // (1024 * 1024),
         }
+        if training.batch_tokens is not None:
+            self._facts["batch_tokens"] = training.batch_tokens
 
     @property
     def path(self) -> Path:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy
@@ -12,6 +13,7 @@ from transformers import TrainerCallback
 from dure.config.schema import Experiment, Profile
 from dure.data.batching import LengthGroupedSampler
 from dure.data.collating import Batches
+from dure.errors import UserError
 from dure.events import Notify
 from dure.family import Family
 from dure.metrics.metric import Metric
@@ -21,10 +23,11 @@ from dure.modeling.objectives import Objective
 from dure.modeling.precision import Precision
 from dure.runs.disk import DiskRoom
 from dure.runs.folder import RunFolder
-from dure.training.arguments import worker_batch_size
+from dure.training.arguments import check_budget, loaded_rows
 from dure.training.oom import FittingRows
 from dure.training.recovery import Recovery
 from dure.training.stopping import StopCallback
+from dure.training.untrained import UntrainedScores
 from dure.training.worker import Worker
 from dure.training.zero import Written
 
@@ -42,7 +45,8 @@ class Retention:
         metric: By what they are compared.
         room: Writes them where there is room.
         foretold_bytes: Size of the first one.
-        notify: Passes one line to the user when the best one is not what it was.
+        notify: Passes one line to the user, such as that the best one is not what it was.
+        saved: Gets every checkpoint as soon as it is whole.
     """
 
     limit: int
@@ -50,6 +54,7 @@ class Retention:
     room: DiskRoom
     foretold_bytes: int
     notify: Notify
+    saved: Callable[[Path], None]
 
 
 @dataclass(frozen=True)
@@ -64,10 +69,12 @@ class Parts:
         retention: How checkpoints are kept.
         stopping: Asks for a checkpoint that is not due, when the run has to stop.
         sampler: Order of the training rows; shuffled anew in every epoch when not given.
+        batch_tokens: Most positions of a micro-batch, when the rows of a step are cut by that.
         r_drop: Weight of the disagreement of two passes over every row; 0 makes one pass.
         average: What validation during training is made with, in place of the weights that are trained.
         rate_factors: Factor on the learning rate of every parameter, by its name; all are 1 when not given.
         written: How DeepSpeed shares out the weights, when it does.
+        untrained: Scores of untrained models, of those who share them.
         callbacks: Who is called as well, in this order; ``stopping`` comes after all of them.
     """
 
@@ -78,10 +85,12 @@ class Parts:
     retention: Retention
     stopping: StopCallback
     sampler: LengthGroupedSampler | None = None
+    batch_tokens: int | None = None
     r_drop: float = 0.0
     average: WeightAverage | None = None
     rate_factors: Mapping[str, float] | None = None
     written: Written | None = None
+    untrained: UntrainedScores | None = None
     callbacks: Sequence[TrainerCallback] = ()
 
 
@@ -115,7 +124,7 @@ def recovery_of(
         batches,
         model,
         profile.device,
-        num_rows=worker_batch_size(experiment, worker.num_workers),
+        num_rows=loaded_rows(experiment, worker.num_workers),
         folder=folder.path,
         worker=worker,
         remember=fitting.write if worker.is_main else lambda rows: None,
@@ -137,7 +146,7 @@ def recovery_of(
 
 
 def sampler_of(
-    experiment: Experiment, train_dataset: datasets.Dataset, batches: Batches
+    experiment: Experiment, train_dataset: datasets.Dataset, batches: Batches, num_workers: int
 ) -> LengthGroupedSampler | None:
     """Return the order of the training rows that groups similar lengths, when the experiment wants that."""
     training = experiment.training
@@ -145,8 +154,39 @@ def sampler_of(
         return None
     lengths = numpy.asarray(train_dataset["length"])
     return LengthGroupedSampler(
-        lengths, training.effective_batch_size, experiment.experiment.seed, batches.targets_of(train_dataset)
+        lengths,
+        training.effective_batch_size,
+        experiment.experiment.seed,
+        batches.targets_of(train_dataset),
+        num_hands=1 if training.batch_tokens is None else num_workers,
     )
+
+
+def batch_tokens_of(
+    experiment: Experiment, train_dataset: datasets.Dataset, batches: Batches, profile: Profile
+) -> int | None:
+    """Return the most positions of a micro-batch, when the experiment has such a budget.
+
+    Raises:
+        UserError: A row alone has more, or as :func:`check_budget`.
+    """
+    budget = experiment.training.batch_tokens
+    if budget is None:
+        return None
+    check_budget(experiment, profile)
+    targets = batches.targets_of(train_dataset)
+    lengths = numpy.asarray(train_dataset["length"]) + (
+        0 if targets is None else numpy.asarray(targets.lengths)
+    )
+    longest = int(lengths.max(initial=0))
+    if longest > budget:
+        raise UserError(
+            f"the longest row has {longest:,} tokens with its target, more than a batch of {budget:,}",
+            where="training.batch_tokens",
+            expected=f"{longest} or more",
+            hint="or a smaller tokenizer.encoder_max_len, which cuts long rows",
+        )
+    return budget
 
 
 def rate_factors_of(experiment: Experiment, model: PreTrainedModel) -> dict[str, float] | None:

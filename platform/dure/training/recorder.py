@@ -16,7 +16,8 @@ from dure.config.schema import Experiment
 from dure.errors import RunError
 from dure.events import RunListener, RunProgress
 from dure.files import append_json_line, json_lines, written_beside
-from dure.runs.checkpoints import checkpoint_name
+from dure.metrics.targets import Target
+from dure.reporting.targets import target_line
 from dure.runs.disk import DiskRoom
 from dure.runs.folder import vanished
 
@@ -33,11 +34,19 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         listeners: Who is told.
         is_main: Whether this process is the main worker; the others only serve listeners that want every worker.
         room: Waits where the disk is full.
+        targets: What is to be reached, which is told after every validation.
     """
 
     def __init__(
-        self, path: Path, listeners: Sequence[RunListener], *, is_main: bool, room: DiskRoom
+        self,
+        path: Path,
+        listeners: Sequence[RunListener],
+        *,
+        is_main: bool,
+        room: DiskRoom,
+        targets: Sequence[Target] = (),
     ) -> None:
+        self._targets = targets
         self.room = room
         self.path = path
         self.listeners = [each for each in listeners if is_main or each.on_every_worker]
@@ -110,12 +119,20 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
             self.room.write_alone("a record", lambda: append_json_line(self.path, line))
         for listener in self.listeners:
             listener.progressed(progress)
+        if kind == "eval" and self.is_main:
+            self._tell_targets(numbers, step)
 
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def _tell_targets(self, numbers: Mapping[str, float], step: int) -> None:
+        """Say of a validation how far its scores are from the targets."""
+        told = [target_line(each.reached(numbers)) for each in self._targets if each.metric.name in numbers]
+        for listener in self.listeners if told else ():
+            listener.notified(f"step {step}: {'; '.join(told)}")
+
+    def saved(self, checkpoint: Path) -> None:
         """Tell of a checkpoint that is whole now, on the main worker."""
         if self.is_main:
             for listener in self.listeners:
-                listener.saved(Path(args.output_dir) / checkpoint_name(state.global_step))
+                listener.saved(checkpoint)
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any

@@ -24,7 +24,7 @@ from torch import distributed, nn
 
 from dure.data.collating import Batch, Batches, pieces
 from dure.errors import RunError
-from dure.files import read_json, write_json
+from dure.files import read_json
 from dure.secrets import redacted
 from dure.training import memory, oom
 from dure.training.worker import Worker
@@ -157,16 +157,13 @@ class Recovery:
             f"(see {self._folder / 'oom_stats'})"
         )
 
-    def save(self, folder: Path) -> None:
-        """Write into a checkpoint what a resumed run goes on with."""
+    def state(self) -> dict[str, Any]:
+        """Return what a resumed run goes on with; it is in every checkpoint as :data:`STATE_FILE`."""
         is_smaller = self.rows_at_once < self.num_rows
-        write_json(
-            folder / STATE_FILE,
-            {"rows_at_once": self.rows_at_once if is_smaller else None, "num_oom": self.num_oom},
-        )
+        return {"rows_at_once": self.rows_at_once if is_smaller else None, "num_oom": self.num_oom}
 
     def load(self, folder: Path) -> None:
-        """Go on as :meth:`save` found it: the same pieces have the same dropout."""
+        """Go on as :meth:`state` found it: the same pieces have the same dropout."""
         saved = read_json(folder / STATE_FILE, what="state of a trainer")
         self.rows_at_once = min(saved["rows_at_once"] or self.num_rows, self.num_rows)
         self.num_oom = saved["num_oom"]

@@ -1,4 +1,7 @@
-"""One run from beginning to end, in the process that trains."""
+"""One run from beginning to end, in the process that trains.
+
+The driver of a study knows this file too, and trains nothing: the trainer and transformers are imported by the run.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import set_seed
 
 from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment, Profile
@@ -35,10 +37,11 @@ from dure.storage.pushing import mirrored
 from dure.training import memory
 from dure.training.completed import completed_result
 from dure.training.forecasting import RunForecast, forecast_run
-from dure.training.recorder import last_scores
-from dure.training.stopping import StopRequest, StopRequested
-from dure.training.trainer import ModelTrainer
+from dure.training.stop_request import StopRequest, StopRequested
 from dure.training.worker import Worker
+
+if TYPE_CHECKING:
+    from dure.training.trainer import ModelTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +113,8 @@ def run(request: RunRequest, *, rank: int = 0, num_workers: int = 1) -> RunResul
         UserError: The experiment, its data or its checkpoint is wrong.
         RunError: Training failed; the result on disk says so.
     """
+    import dure.training.trainer  # noqa: F401 - what is heavy comes before the collector works as usual
+
     collect_as_usual()
     folder = request.folder()
     folder.path.mkdir(parents=True, exist_ok=True)
@@ -200,6 +205,8 @@ def recorded(request: RunRequest, folder: RunFolder, worker: Worker) -> Iterator
     except SystemExit as stop:
         # Tune stops a trial by ending its thread at a report. The driver knows the figures and writes the
         # result; what happens here is what a tracker and the next trial in this process need.
+        from dure.training.recorder import last_scores
+
         if worker.is_main:
             ended = RunResult(request.experiment.name, "stopped", last_scores(folder.metrics))
             for listener in request.listeners:
@@ -237,6 +244,10 @@ def one_line(error: BaseException) -> str:
 
 
 def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory.Usage) -> RunResult:
+    from transformers import set_seed
+
+    from dure.training.trainer import ModelTrainer
+
     experiment, profile = request.experiment, request.profile
     device_before = memory.allocated_mb(profile.device)
     if worker.is_main:
@@ -283,7 +294,7 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
     if ahead is not None:
         result = replace(result, forecast=ahead.as_dict())
         if worker.is_main and not request.resume:
-            ahead.remember(result.seconds, int(result.metrics["steps"]))
+            ahead.remember(folder, int(result.metrics["num_dev_rows"]))
     if worker.is_main:
         settle(request, result, room)
     return result

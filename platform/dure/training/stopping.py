@@ -2,62 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from transformers import TrainerCallback
 
-
-class StopRequested(Exception):  # noqa: N818 - nothing is wrong
-    """A run ends here because a stop was asked for.
-
-    Attributes:
-        step: Optimiser steps whose result is in a checkpoint; 0 when none was made.
-    """
-
-    def __init__(self, step: int = 0) -> None:
-        super().__init__(f"stopped at step {step}")
-        self.step = step
-
-
-class StopRequest:
-    """Whether a stop was asked for, as all workers of a run see it alike.
-
-    Args:
-        file: The file that asks by being there; None when nobody can ask.
-        is_main: Whether this is the main worker, which alone looks: on a shared file system the others may see
-            the file later.
-    """
-
-    def __init__(self, file: Path | None, *, is_main: bool) -> None:
-        self._file = file
-        self._is_main = is_main
-        self._is_asked = False
-
-    def is_asked(self) -> bool:
-        """Look, and agree with the other workers; all of them call this at the same place."""
-        if self._file is not None and not self._is_asked:
-            self._is_asked = self._agreed(self._is_main and self._file.exists())
-        return self._is_asked
-
-    def check(self, step: int = 0) -> None:
-        """Look where nothing has to be saved.
-
-        Raises:
-            StopRequested: A stop was asked for.
-        """
-        if self.is_asked():
-            raise StopRequested(step)
-
-    @staticmethod
-    def _agreed(seen: bool) -> bool:
-        if not torch.distributed.is_available() or not torch.distributed.is_initialized():
-            return seen
-        device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-        flag = torch.tensor([float(seen)], device=device)
-        torch.distributed.all_reduce(flag, op=torch.distributed.ReduceOp.MAX)
-        return bool(flag.item())
+from dure.training.stop_request import StopRequest
 
 
 class StopCallback(TrainerCallback):  # type: ignore[misc]
@@ -76,6 +26,8 @@ class StopCallback(TrainerCallback):  # type: ignore[misc]
         self.by_epoch = by_epoch
         self.is_extra = False
         """Whether the checkpoint that is being made would not have been without the stop."""
+        self.settle: Callable[[], None] = lambda: None
+        """Waits until that checkpoint is whole; the loop that writes it says how."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         """Have a checkpoint made of this step when a stop was asked for."""
@@ -91,4 +43,6 @@ class StopCallback(TrainerCallback):  # type: ignore[misc]
         Raises:
             StopRequested: A stop was asked for.
         """
+        if self.request.is_asked():
+            self.settle()
         self.request.check(state.global_step)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,12 +34,13 @@ from dure.runs.folder import RunFolder
 from dure.runs.forecast import forecast, num_parameters
 from dure.training import zero
 from dure.training.arguments import total_steps, training_arguments
-from dure.training.callbacks import EvalSchedule
+from dure.training.callbacks import CheckpointingOfOneStep, EvalSchedule
 from dure.training.hf import Loop
 from dure.training.oom import is_out_of_memory
 from dure.training.parts import (
     Parts,
     Retention,
+    batch_tokens_of,
     rate_factors_of,
     recovery_of,
     sampler_of,
@@ -53,6 +53,7 @@ from dure.training.recorder import (
     recorded_metrics,
 )
 from dure.training.snapshots import EpochSnapshots
+from dure.training.untrained import UntrainedScores
 from dure.training.worker import Worker
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ class ModelTrainer:
         self.folder = folder
         self.group = group
         self.worker = worker = worker or Worker()
-        self.eval_dataset = None if eval_dataset is None else _longest_first(eval_dataset)
+        # Longest first: batches pad little, and the most memory is asked for first.
+        self.eval_dataset = eval_dataset and eval_dataset.select(length_order(eval_dataset["length"]))
         train_dataset = family.training_rows(train_dataset)
         self.total_steps = total_steps(self.experiment, len(train_dataset))
         training = self.experiment.training
@@ -108,7 +110,9 @@ class ModelTrainer:
             can_repeat=profile.deepspeed is None,
             check_stop=lambda: worker.stop.check(checkpoints.last_step(folder.checkpoints)),
         )
-        self.recorder = Recorder(folder.metrics, listeners, is_main=worker.is_main, room=self.room)
+        self.recorder = Recorder(
+            folder.metrics, listeners, is_main=worker.is_main, room=self.room, targets=family.targets
+        )
         self.metric = family.best_metric
         self.compute_metrics = self._scorer(self.eval_dataset)
         precision = resolve(training.precision, profile, model.config.model_type, worker.notify)
@@ -119,6 +123,7 @@ class ModelTrainer:
         self.foretold = forecast(self.experiment, *num_parameters(model))
         self.rhythm = EvalSchedule()
         batches = family.batches(tokenizer, model)
+        self.batch_tokens = batch_tokens_of(self.experiment, train_dataset, batches, profile)
         self.recovery = recovery_of(family, batches, model, profile, folder, worker, precision)
         self.hf = Loop(
             self._parts(train_dataset, zero.written_by(deepspeed, worker.num_workers, precision)),
@@ -132,10 +137,10 @@ class ModelTrainer:
 
     def _parts(self, train_dataset: datasets.Dataset, written: zero.Written | None) -> Parts:
         """Make what the loop is made of; the model is on its device."""
-        experiment, training = self.experiment, self.experiment.training
+        experiment, training, batches = self.experiment, self.experiment.training, self.recovery.batches
         average = None if training.ema is None else WeightAverage(self.model, training.ema)
         return Parts(
-            batches=self.recovery.batches,
+            batches=batches,
             objective=self.family.objective(self.model, train_dataset),
             validates=self.family.validates,
             recovery=self.recovery,
@@ -145,19 +150,24 @@ class ModelTrainer:
                 self.room,
                 self.foretold.checkpoint,
                 self.worker.notify,
+                self.recorder.saved,
             ),
             stopping=stopping_of(experiment, self.worker),
-            sampler=sampler_of(experiment, train_dataset, self.recovery.batches),
+            sampler=sampler_of(experiment, train_dataset, batches, self.worker.num_workers),
+            batch_tokens=self.batch_tokens,
             r_drop=experiment.objective.r_drop,
             average=average,
             rate_factors=rate_factors_of(experiment, self.model),
             written=written,
+            untrained=UntrainedScores.shared_by(self.folder.path, self.family, self.worker.num_workers),
             callbacks=self._callbacks(average),
         )
 
     def _callbacks(self, average: WeightAverage | None) -> list[TrainerCallback]:
         training = self.experiment.training
         callbacks: list[TrainerCallback] = [self.rhythm, self.recorder]
+        if self.experiment.rehearsal.enabled and training.gradient_checkpointing:
+            callbacks.append(CheckpointingOfOneStep())
         if training.early_stopping_patience is not None and self.eval_dataset is not None:
             callbacks.append(EarlyStoppingCallback(training.early_stopping_patience))
         if training.keep_epochs is not None:
@@ -169,10 +179,15 @@ class ModelTrainer:
                     needed=self.recorder.epochs_to_keep,
                     is_main=self.worker.is_main,
                     average=average,
-                    write=partial(self.room.write, num_bytes=self.foretold.epoch),
+                    write=self._write_epoch,
                 )
             )
         return callbacks
+
+    def _write_epoch(self, what: str, steps: Sequence[Callable[[], None]]) -> None:
+        """Write the weights of an epoch when no checkpoint is being written, so that both do not look for room."""
+        self.hf.settle_checkpoint()
+        self.room.write(what, self.foretold.epoch, steps)
 
     def _arguments(
         self, profile: Profile, num_rows: int, precision: Precision, deepspeed: dict[str, Any] | None
@@ -384,8 +399,3 @@ class ModelTrainer:
     def _write_final_model(self) -> None:
         if self.worker.is_main:
             write_model(self.family, self.model, self.tokenizer, self.folder.final_model)
-
-
-def _longest_first(dataset: datasets.Dataset) -> datasets.Dataset:
-    """Order rows by length, so that batches pad little and the most memory is asked for first."""
-    return dataset.select(length_order(dataset["length"]))

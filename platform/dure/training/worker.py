@@ -6,7 +6,7 @@ import logging
 from dataclasses import dataclass, field
 
 from dure.events import Notify
-from dure.training.stopping import StopRequest
+from dure.training.stop_request import StopRequest
 
 logger = logging.getLogger(__name__)
 

@@ -11,14 +11,15 @@ import torch
 import yaml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from dure import api
 from dure.config import load_profile
 from dure.config.loading import load_record
 from dure.config.schema import Experiment
 from dure.errors import RunError, UserError
 from dure.exports.agreement import compare
 from dure.exports.exporting import Asked, export_run
-from dure.exports.folder import read_export
 from dure.family import load_family
+from dure.family.exported import read_exported
 from dure.family.run_weights import weights_at
 from dure.modeling.weights import STATE
 from dure.preflight.foreseeing import foresee
@@ -58,6 +59,15 @@ def trained(experiment, path, layout=StageFolder):
     return path
 
 
+TEXTS = ["오늘은 기분이 정말 좋다", "네", "#Person1#: 내일 만나요. #Person2#: 좋아요, 세 시에 봐요."]
+
+
+def assert_alike(one, other):
+    """Check that two folders predict the same texts alike, numbers but for rounding."""
+    for ours, theirs in zip(*(api.predict(each, TEXTS, profile="cpu") for each in (one, other)), strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-3)
+
+
 @pytest.fixture(scope="module")
 def bert(tiny, tmp_path_factory):
     return trained(tiny("bert", "full", ema=0.5), tmp_path_factory.mktemp("bert") / "run")
@@ -82,6 +92,23 @@ def test_a_final_model_loads_without_dure_and_its_card_says_what_was_measured(be
     assert f"| eval_accuracy | {metrics['eval_accuracy']:.4f} | {metrics['baseline_accuracy']:.4f} |" in card
     assert data["dev"] in card
     assert "rehearsal" in card
+
+
+def test_an_export_predicts_as_its_run_does_wherever_it_lies_as_long_as_it_is_whole(bert, tmp_path):
+    export(bert, tmp_path / "out")
+    moved = (tmp_path / "out").rename(tmp_path / "elsewhere")
+    (moved / "README.md").write_text("our own card", encoding="utf-8")
+    assert api.predict(moved, TEXTS, profile="cpu") == api.predict(bert, TEXTS, profile="cpu")
+    table = tmp_path / "rows.csv"
+    table.write_text("text\n좋다\n", encoding="utf-8")
+    assert api.predict(moved, table, tmp_path / "out.csv", profile="cpu")["models"] == [str(moved)]
+    with pytest.raises(UserError, match="an export already"):
+        export(moved, tmp_path / "again")
+    with (moved / "model.safetensors").open("r+b") as file:
+        file.seek(-4, 2)
+        file.write(b"\xff\xff\xff\xff")
+    with pytest.raises(UserError, match=r"model\.safetensors was changed"):
+        api.predict(moved, TEXTS, profile="cpu")
 
 
 def test_the_weights_of_an_epoch_and_an_average_are_exported_as_they_are(bert, tmp_path):
@@ -127,7 +154,9 @@ def test_onnx_predicts_what_the_original_does_at_any_length(kind, request, tmp_p
     path = request.getfixturevalue(kind)
     record = export(path, tmp_path / "out", Asked("onnx"))
     assert record.agreement["share"] == 1
-    family, model, tokenizer, _ = read_export(tmp_path / "out", quiet)
+    assert_alike(tmp_path / "out", path)
+    family = weights_at(tmp_path / "out").family(quiet)
+    model, tokenizer = read_exported(family, tmp_path / "out")
     original, _ = weights_at(path).read(family, load_profile("cpu"), quiet)
     texts = ["안녕하세요 " * 9, "네", "그래요 좋아요"]
     batch = dict(tokenizer(texts, padding=True, return_tensors="pt"))
@@ -141,6 +170,7 @@ def test_onnx_predicts_what_the_original_does_at_any_length(kind, request, tmp_p
 def test_ctranslate2_writes_the_same_texts(bart, tmp_path):
     pytest.importorskip("ctranslate2")
     assert export(bart, tmp_path / "out", Asked("ctranslate2")).agreement["share"] == 1
+    assert_alike(tmp_path / "out", bart)
 
 
 @pytest.mark.slow
@@ -159,7 +189,10 @@ def test_an_adapter_with_new_tokens_loads_by_peft_alone(bart, tiny, tmp_path, mo
     said = json.loads((path / "result.json").read_text())["forecast"]
     assert said["proven"]
     assert "forecast: " in (path / "events.jsonl").read_text(encoding="utf-8")
+    assert_alike(tmp_path / "out", path)
     (checkpoint / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"adapters belong on .*, which is not at hand"):
+        api.predict(tmp_path / "out", TEXTS, profile="cpu")
     monkeypatch.setenv("DURE_CACHE", str(tmp_path / "cache"))
     ahead = foresee(load_family(load_record(path / "experiment.yaml")), load_profile("cpu")).forecast
     for name in ("weights", "gradients", "moments", "activations"):

@@ -75,6 +75,10 @@ def test_a_family_declares_what_task_metrics_names(tiny, folder):
     assert family.metric("eval_same_class").direction is None
     chosen = experiment.with_({"training.best_metric": "eval_same_class", "training.higher_is_better": True})
     assert load_family(chosen).best_metric.higher_is_better
+    texts = {"metrics": [str(folder / "same_text")], "rouge_tokenizer": "character"}
+    assert load_family(tiny("llama", task=texts)).metric("eval_same_text") is not None
+    with pytest.raises(UserError, match="none are written"):
+        load_family(tiny("llama", task=texts | {"validate": "loss"}))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassificati
 from dure.errors import UserError
 from dure.family import load_family
 from dure.modeling.export import export
-from dure.modeling.limits import num_positions
+from dure.modeling.limits import check_limits, num_positions
 from dure.modeling.loading import load_model, load_tokenizer
 from dure.modeling.task import SEQ2SEQ, classification
 from dure.preflight.before import before_run
@@ -429,3 +429,26 @@ def test_a_decoder_below_a_head_is_told_what_pads(checkpoints: dict[str, Path], 
     model = load_model(classification(("a", "b")), experiment_of("gpt2", tmp_path), CPU, tokenizer, print)
     rows = tokenizer(["a", "a b c"], padding=True, return_tensors="pt")
     assert model(rows["input_ids"], attention_mask=rows["attention_mask"]).logits.shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("positions", "hint"), [(59, "tokenizer.encoder_max_len=19"), (40, "generation.max_length=10")]
+)
+def test_a_prompt_and_its_answer_need_positions_together(
+    positions: int, hint: str, checkpoints: dict[str, Path]
+) -> None:
+    experiment = experiment_of(
+        "bart",
+        checkpoints["bart"],
+        tokenizer={"encoder_max_len": 20, "decoder_max_len": 30},
+        generation={"max_length": 40},
+    )
+    tokenizer = load_tokenizer(experiment, lambda: iter(()))
+    sizes = {"hidden_size": 16, "ffn_dim": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    made = partial(transformers.OPTConfig, vocab_size=len(tokenizer), **sizes)
+    enough = transformers.OPTForCausalLM(made(max_position_embeddings=60, word_embed_proj_dim=16))
+    check_limits(experiment, enough, tokenizer)
+    short = transformers.OPTForCausalLM(made(max_position_embeddings=positions, word_embed_proj_dim=16))
+    with pytest.raises(UserError, match=r"20 tokens and generation\.max_length=40") as caught:
+        check_limits(experiment, short, tokenizer)
+    assert caught.value.hint == hint

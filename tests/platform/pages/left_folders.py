@@ -14,6 +14,7 @@ from dure.epochs.sweet_spot import analysis_record, sweet_spots
 from dure.events import EventLog, Notice, RunStart
 from dure.files import write_json, write_text
 from dure.metrics.metric import Metric
+from dure.metrics.targets import Target
 from dure.runs.folder import RunFolder, RunResult
 from dure.runs.restarts import Restarts
 from dure.studies.batch.plan import BatchStudy
@@ -96,6 +97,8 @@ def left_run(
         error,
         best_metric=ACCURACY.name,
         definitions=DEFINITIONS if is_whole else {},
+        targets=(Target(ACCURACY, 0.94).reached(metrics(score)),) if score is not None else (),
+        forecast={"seconds": [3000.0, 4000.0], "memory_mb": [1200.0, 1400.0]} if is_whole else None,
     )
     run.write_result(result)
     if score is not None:
@@ -149,6 +152,7 @@ def about(folder: Path, name: str, kind: str) -> dict[str, Any]:
         "state": "completed",
         "started": started,
         "seconds": 754.2,
+        "targets": [Target(ACCURACY, 0.8).reached({"eval_accuracy": 0.8125}, "one")],
     }
 
 
@@ -305,7 +309,7 @@ def left_unified(folder: Path) -> None:
     values = about(folder, "u", "unified")
     UnifiedResults.model_validate(
         {
-            **{key: values[key] for key in ("study", "kind", "path", "state")}, "learning_rate": 3e-5, "sweep": None,
+            **{key: values[key] for key in ("study", "kind", "path", "state", "targets")}, "learning_rate": 3e-5, "sweep": None,
             "result": result.as_dict(), "sweet_spots": analysis_record(series, sweet_spots(series)),
             "crossover": crossed,
         }

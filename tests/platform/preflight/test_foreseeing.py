@@ -8,7 +8,9 @@ from dure.config import load_experiment, load_profile
 from dure.config.rehearsal import rehearsal_of
 from dure.family import load_family
 from dure.preflight.foreseeing import foresee, what_fits
-from dure.runs.pace import Pace, rates, remember
+from dure.runs.pace import Pace, rates, remember, seconds_a_row, training_pace, validation_pace
+from dure.studies.batch.plan import BatchStudy
+from dure.studies.unified.plan import UnifiedStudy
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +55,35 @@ def test_the_pace_of_earlier_runs_bounds_the_next_one(tmp_path):
     assert wider[0] < least < most < wider[1]
     assert rates(tmp_path, "another card", "model", "bf16") is None
     assert rates(tmp_path, "card", "model", "fp32") is None
+
+
+def test_the_pace_of_training_leaves_out_validations_and_the_first_steps(tmp_path):
+    records = [{"kind": "eval", "step": 0, "seconds": 7.0, "untrained_runtime": 7.0}]
+    # Ten seconds for the first step, one for each that follows; a validation of 20 after the sixth.
+    for step in range(1, 11):
+        seconds = 7.0 + 10 + (step - 1) + (20 if step > 6 else 0)
+        records.append({"kind": "train", "step": step, "seconds": seconds})
+        if step == 6:
+            records.append({"kind": "eval", "step": 6, "seconds": seconds + 20, "eval_runtime": 20.0})
+    assert training_pace(records) == (5, pytest.approx(5.0))
+    assert validation_pace(records) == (2, 27.0)
+    assert training_pace(records[1:4]) == (3, pytest.approx(19.0))
+    remember(tmp_path, Pace("card", "model", "bf16", 1e12, 5.0, "text x8", rows=54, validation=27.0))
+    least, most = seconds_a_row(tmp_path, "card", "model", "text x8")
+    assert least < 0.5 < most
+    assert seconds_a_row(tmp_path, "card", "model", "logits x8") is None
+
+
+@pytest.mark.parametrize(
+    ("study", "times"),
+    [
+        # Five rates for two epochs each before four epochs; without a sweep the training alone.
+        (UnifiedStudy(experiment="red_heart_tiny", sweep_points=5, sweep_epochs=2), 1 + 5 * 2 / 4),
+        (UnifiedStudy(experiment="red_heart_tiny", sweep=False), 1.0),
+        (BatchStudy(experiments=("red_heart_tiny",), seeds=3), 3.0),
+        (BatchStudy(experiments=("red_heart_tiny",)), 1.0),
+    ],
+)
+def test_a_study_is_foretold_by_all_that_it_trains(study, times):
+    experiment = load_experiment("red_heart_tiny", ["training.epochs=4"])
+    assert study.num_trainings(experiment) == (times, times)

@@ -48,7 +48,7 @@ def _with(experiment, section, **values):
 
 def test_a_run_leaves_its_whole_record_and_two_runs_of_one_seed_are_equal(tiny, cpu, tmp_path):
     notes = _Notes()
-    experiment = tiny("bart", "lora")
+    experiment = tiny("bart", "lora").with_({"targets": {"eval_rouge1": 1.0, "eval_loss": 100.0}})
     first = run(RunRequest(experiment, cpu, tmp_path / "a", listeners=(notes,)))
     second = run(RunRequest(experiment, cpu, tmp_path / "b"))
     assert first.state == "completed"
@@ -78,6 +78,13 @@ def test_a_run_leaves_its_whole_record_and_two_runs_of_one_seed_are_equal(tiny, 
     assert notes.events[-1] == ("finished", "completed")
     assert ("started", 6, 0) in notes.events
     assert kinds.count("train") == 6
+    # Targets are told after every validation and stand in the result.
+    told = [event[1] for event in notes.events if event[0] == "told" and "target " in event[1]]
+    assert [words.partition(":")[0] for words in told] == ["step 0", "step 2", "step 4", "step 6"][
+        -len(told) :
+    ]
+    assert all("ROUGE-1 100.00 %: short by" in words and words.endswith(": met") for words in told)
+    assert {each.metric: each.met for each in first.targets} == {"eval_rouge1": False, "eval_loss": True}
 
 
 def test_the_best_checkpoint_is_what_is_exported_and_early_stopping_ends_the_run(tiny, cpu, tmp_path):

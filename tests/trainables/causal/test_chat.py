@@ -13,7 +13,8 @@ from tests.trainables.causal.toy_tokenizers import (
     tokenizer_of,
     tokenizers,
 )
-from trainables.causal.chat import Chat, set_template
+from trainables.causal.chat import Chat
+from trainables.causal.template import set_template
 from trainables.causal.turns import ConversationReader, Framing, Turn, recognised, roles_of
 
 TOKENIZERS = tokenizers()
@@ -162,6 +163,10 @@ def test_all_layouts_say_the_same():
     names = {"system": "system", "user": "human", "assistant": "gpt"}
     older = json.dumps([{"from": names[who], "value": text} for who, text in said])
     asked, answer = ConversationReader("prompt"), ConversationReader("answer")
+    parts = [{"role": "user", "content": [{"type": "text", "text": "가"}, {"type": "text", "text": "나"}]}]
+    assert json.loads(asked.read(json.dumps(parts))) == [["user", "가나"]]
+    empty = [{"role": "user", "content": "가", "tool_calls": None, "weight": 1, "name": "a"}]
+    assert json.loads(asked.read(json.dumps(empty))) == [["user", "가"]]
     assert asked.read(usual) == asked.read(older)
     assert json.loads(asked.read(usual)) == [*map(list, said)]
     assert (answer.read(usual), answer.read(older)) == ("응", "")
@@ -184,6 +189,17 @@ def test_all_layouts_say_the_same():
         ('[{"role": "tool", "content": "a"}]', "turn 1 of 'tool'"),
         ('[{"role": "user", "content": " "}]', "turn 1 without text"),
         ('[{"role": "assistant", "content": "a"}]', "no turn of the user"),
+        ('[{"role": "assistant", "content": "", "tool_calls": [{}]}]', "turn 1 with 'tool_calls'"),
+        (
+            '[{"role": "assistant", "content": "a", "reasoning_content": "b"}]',
+            "turn 1 with 'reasoning_content'",
+        ),
+        ('[{"role": "assistant", "content": "a", "weight": 0}]', "turn 1 that is not to be learned"),
+        ('[{"from": "gpt", "value": "a", "train": false}]', "turn 1 that is not to be learned"),
+        (
+            '[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "a"}]}]',
+            "turn 1 without text",
+        ),
         ('[{"role": "user", "content": "a"}, {"role": "system", "content": "b"}]', "as turn 2"),
     ],
 )

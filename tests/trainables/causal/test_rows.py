@@ -116,3 +116,26 @@ def test_the_sample_of_chats_ends_in_the_summary_of_its_dialogue(tmp_path):
     truth = [json.loads(line) for line in paths["test_reference"].read_text("utf-8").splitlines()]
     assert [row["id"] for row in test] == [row["id"] for row in truth]
     assert all(row["messages"][-1]["role"] == "user" for row in test)
+
+
+def test_generation_ends_in_every_token_that_the_checkpoint_ends_texts_with(tiny, cpu, tmp_path):
+    family = load_family(tiny("llama", "full"))
+    corpus = load_corpus(family, notify=lambda line: None)
+    model = family.load_model(corpus.tokenizer, cpu)
+    other = corpus.tokenizer.convert_tokens_to_ids("#Person3#")
+    model.config.eos_token_id = [corpus.tokenizer.eos_token_id, other]
+    for part in (model, corpus.tokenizer):
+        part.save_pretrained(tmp_path)
+    saved = tiny("llama", "full").with_({"rehearsal.enabled": False, "model.checkpoint": str(tmp_path)})
+    loaded = load_family(saved).load_model(corpus.tokenizer, cpu)
+    assert loaded.generation_config.eos_token_id == sorted(model.config.eos_token_id)
+
+
+def test_r_drop_is_refused_with_the_reason(tiny, cpu):
+    family = load_family(tiny("llama", "full", objective={"r_drop": 1.0}))
+    corpus = load_corpus(family, notify=lambda line: None)
+    batches = family.batches(corpus.tokenizer, family.load_model(corpus.tokenizer, cpu))
+    with pytest.raises(UserError, match="whole distributions") as caught:
+        batches.twice(batches.collate([corpus.train[0]]))
+    assert caught.value.where == "objective.r_drop"
+    assert caught.value.hint == "objective.r_drop=0"

@@ -20,8 +20,9 @@ from dure.runs.folder import RunFolder
 from dure.training.run import RunRequest
 from tests.trainables.causal.test_packing import LENGTHS, assert_same, model_of, rows_of, step
 from tests.trainables.causal.toy_tokenizers import CHATML, CHATML_TOKENS, tokenizer_of, tokenizers
-from trainables.causal.chat import Chat, set_template
+from trainables.causal.chat import Chat
 from trainables.causal.packing import Conversations
+from trainables.causal.template import set_template
 from trainables.causal.turns import Turn
 
 ASKED = (
@@ -121,36 +122,51 @@ def test_9_last_batch_of_few_rows():
 
 WORKER = """
 import os, pickle, sys
+import torch
 import torch.distributed
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from dure.training.run import run
 
-rank, number = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+rank, number, folder = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), sys.argv[1]
 if number > 1:
     torch.distributed.init_process_group("gloo")
-for path in sys.argv[1:]:
-    with open(path, "rb") as file:
-        run(pickle.load(file), rank=rank, num_workers=number)
+try:
+    # Kernels for inference, which training never calls, and which take half a minute to compile.
+    import deepspeed.ops
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+except ImportError:
+    pass
+
+def keep(optimizer, args, kwargs):
+    path = os.path.join(folder, "gradients.pt")
+    if rank == 0 and not os.path.exists(path):
+        torch.save([p.grad for group in optimizer.param_groups for p in group["params"]], path)
+
+register_optimizer_step_pre_hook(keep)
+with open(os.path.join(folder, "request.pickle"), "rb") as file:
+    run(pickle.load(file), rank=rank, num_workers=number)
 """
 
 
 def run_with(request):
+    """Run on as many workers as the profile says; return the losses that were recorded and the first gradients."""
     number = request.profile.num_workers
     request.path.mkdir(parents=True)
     (request.path / "request.pickle").write_bytes(pickle.dumps(request))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    together = {"WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    together = {"LOCAL_WORLD_SIZE": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(request.path / "request.pickle")],
+            [sys.executable, "-c", WORKER, str(request.path)],
             stderr=subprocess.DEVNULL,
             env={
                 **os.environ,
-                **(together if number > 1 else {"WORLD_SIZE": "1"}),
                 "PYTHONPATH": os.pathsep.join(sys.path),
                 "RANK": str(rank),
-                **({"LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(number)} if number > 1 else {}),
+                "WORLD_SIZE": str(number),
+                **({"LOCAL_RANK": str(rank), **together} if number > 1 else {}),
             },
         )
         for rank in range(number)
@@ -158,31 +174,62 @@ def run_with(request):
     assert [process.wait(timeout=240) for process in processes] == [0] * number, (
         request.path / "run.log"
     ).read_text("utf-8")[-3000:]
-    records = list(read_json_lines(RunFolder(request.path).metrics))
-    return [
-        {name: row[name] for name in row if name in ("loss", "grad_norm", "eval_loss")} for row in records
+    records = [
+        {name: row[name] for name in row if name in ("loss", "grad_norm", "eval_loss")}
+        for row in read_json_lines(RunFolder(request.path).metrics)
     ]
+    return records, torch.load(request.path / "gradients.pt", weights_only=True)
+
+
+def assert_alike(found, wanted, tolerance):
+    """Compare the losses of a run, of which the first is before any step."""
+    assert [row.keys() for row in found] == [row.keys() for row in wanted]
+    first = next(place for place, row in enumerate(wanted) if "loss" in row)
+    for place, row in enumerate(wanted):
+        for name, value in row.items():
+            allowed = 1e-6 if place == first else tolerance
+            assert found[place][name] == pytest.approx(value, rel=allowed), (place, name)
+
+
+@pytest.fixture
+def arranged(tiny):
+    """Make an experiment of steps of 16 rows, of which an epoch of 40 ends in one of 8, and a profile of workers."""
+
+    def make(architecture, num_workers, *, deepspeed=None, packing=True, batch_size=4):
+        settings = {"batch_size": batch_size, "gradient_accumulation_steps": 16 // batch_size, "log_every": 1}
+        experiment = tiny(architecture, "full", task={"packing": packing}, **settings)
+        sharing = {"num_workers": num_workers, "deepspeed": deepspeed}
+        return experiment, load_profile("cpu").model_copy(update=sharing)
+
+    return make
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("deepspeed", [None, "zero2", "zero3"])
-def test_10_several_workers(deepspeed, tiny, tmp_path):
-    # 40 rows by 16: the last step of an epoch has 8.
-    experiment = tiny("llama", "full", batch_size=4, gradient_accumulation_steps=4, log_every=1)
-    one, two = (
-        load_profile("cpu").model_copy(update={"num_workers": number, "deepspeed": sharing})
-        for number, sharing in ((1, None), (2, deepspeed))
-    )
-    alone = run_with(RunRequest(experiment, one, tmp_path / "one"))
-    together = run_with(RunRequest(experiment, two, tmp_path / "two"))
-    assert len(alone) == len(together)
-    for single, double in zip(alone, together, strict=True):
-        assert single.keys() == double.keys()
-        for name, value in single.items():
-            assert double[name] == pytest.approx(value, rel=1e-5 if deepspeed is None else 1e-4), name
-    first = next(row for row in alone if "loss" in row)
-    other = next(row for row in together if "loss" in row)
-    assert other["loss"] == pytest.approx(first["loss"], rel=1e-6 if deepspeed is None else 1e-4)
+@pytest.mark.parametrize("architecture", ["llama", "qwen3", "gemma3_text"])
+def test_10_several_workers(architecture, arranged, tmp_path):
+    ways = {
+        "alone": arranged(architecture, 1),
+        "at_once_and_padded": arranged(architecture, 1, packing=False, batch_size=16),
+        "two": arranged(architecture, 2),
+    }
+    found = {name: run_with(RunRequest(*way, tmp_path / name)) for name, way in ways.items()}
+    wanted, gradients = found.pop("alone")
+    for records, other in found.values():
+        assert_alike(records, wanted, 1e-5)
+        largest = max(float(each.abs().max()) for each in gradients)
+        for one, two in zip(other, gradients, strict=True):
+            assert float((one - two).abs().max()) <= 1e-6 * max(largest, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["zero2", "zero3"])
+@pytest.mark.parametrize("packing", [True, False])
+def test_10_workers_that_share_out_the_model(stage, packing, arranged, tmp_path):
+    pytest.importorskip("deepspeed")
+    wanted, _ = run_with(RunRequest(*arranged("llama", 1, packing=packing), tmp_path / "plain"))
+    shared = arranged("llama", 2, deepspeed=stage, packing=packing)
+    found, _ = run_with(RunRequest(*shared, tmp_path / "shared"))
+    assert_alike(found, wanted, 1e-4)
 
 
 def test_11_padding_at_the_left_in_generation(tiny):

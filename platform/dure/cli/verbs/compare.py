@@ -31,14 +31,22 @@ def compare(
         ),
     ] = None,
     force: options.Force = False,
+    figures: options.Figures = None,
     as_json: options.Json = False,
 ) -> None:
     """Compare runs: what differs, scores that may be compared, cost, and the same test rows one by one."""
     from dure import api
     from dure.archive.comparison_table import comparison_table
+    from dure.errors import UserError
     from dure.reporting.figures import shown_path
+    from dure.reporting.plots import figures_beside
 
-    compared = api.compare(*runs, metric=metric, output=output, force=force)
+    if figures is not None and output is None:
+        raise UserError(
+            "no picture is written without a folder for it", where="--figures", hint="add --output DIR"
+        )
+    with figures_beside(figures):
+        compared = api.compare(*runs, metric=metric, output=output, force=force)
     if output is not None:
         notify(f"written: comparison.json, comparison.txt and comparison.png in {shown_path(output)}")
     print_result(compared.as_json(), comparison_table(compared), as_json=as_json)

@@ -15,7 +15,7 @@ from dure.cli.printing import print_json
 def schema(
     kind: Annotated[
         Literal["experiment", "study", "space", "profile"],
-        typer.Argument(help="Of what.", metavar="KIND"),
+        typer.Argument(help="What the schema is of.", metavar="KIND"),
     ] = "experiment",
     family: Annotated[
         str | None,

@@ -19,14 +19,21 @@ def score(
     overrides: options.Reading = None,
     id_column: Annotated[
         str | None,
-        typer.Option(help="Column that joins the two; found by its name, else rows pair by their order."),
+        typer.Option(
+            help="Column that joins the two; found by its name, else rows pair by their order.",
+            metavar="NAME",
+        ),
     ] = None,
     prediction_column: Annotated[
-        str | None, typer.Option(help="Column of the predictions; found by its name when not given.")
+        str | None,
+        typer.Option(help="Column of the predictions; found by its name when not given.", metavar="NAME"),
     ] = None,
     reference_columns: Annotated[
         str | None,
-        typer.Option(help="Columns of the references, with commas; found by their names when not given."),
+        typer.Option(
+            help="Columns of the references, with commas; found by their names when not given.",
+            metavar="NAMES",
+        ),
     ] = None,
     tokenizer: Annotated[
         Literal["morpheme", "whitespace", "whitespace_markers", "character", "default"],

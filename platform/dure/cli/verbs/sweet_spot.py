@@ -15,12 +15,18 @@ from dure.config.families import trusting
 @verb("sweet-spot", place=70)
 def sweet_spot(
     run: options.Run,
-    window: Annotated[int, typer.Option(min=2, help="Epochs that must be stable and converged.")] = 5,
+    window: Annotated[
+        int, typer.Option(min=2, help="Epochs that must be stable and converged.", metavar="N")
+    ] = 5,
     max_std: Annotated[
-        float, typer.Option(min=0, help="Largest standard deviation of a stable window.")
+        float, typer.Option(min=0, help="Largest standard deviation of a stable window.", metavar="X")
     ] = 0.01,
-    max_gap: Annotated[float, typer.Option(min=0, help="Largest validation loss above training loss.")] = 0.1,
-    max_change: Annotated[float, typer.Option(min=0, help="Largest change over a converged window.")] = 0.01,
+    max_gap: Annotated[
+        float, typer.Option(min=0, help="Largest validation loss above training loss.", metavar="X")
+    ] = 0.1,
+    max_change: Annotated[
+        float, typer.Option(min=0, help="Largest change over a converged window.", metavar="X")
+    ] = 0.01,
     figures: options.Figures = None,
     trust_code: options.TrustCode = False,
     as_json: options.Json = False,

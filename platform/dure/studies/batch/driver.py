@@ -75,6 +75,14 @@ class BatchKind(TrialKind[BatchStudy, BatchResults]):
                 plot_run(folder / CURVES, curves)
         return results
 
+    @classmethod
+    def winner(cls, results: BatchResults) -> tuple[str, Mapping[str, Any]] | None:
+        """Return the best experiment; with several seeds the mean of the best setting."""
+        means = {each.name: each.mean for each in results.settings}
+        if results.best in means:
+            return results.best, means[results.best]
+        return super().winner(results)
+
     @staticmethod
     def table(results: BatchResults) -> RenderableType:
         """Return the experiments, best first; with several seeds also their means."""

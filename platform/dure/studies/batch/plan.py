@@ -44,6 +44,10 @@ class BatchStudy(SeveralExperiments):
             for seed in range(first, first + self.seeds)
         )
 
+    def num_trainings(self, experiment: Experiment) -> tuple[float, float]:
+        """Return the seeds."""
+        return float(self.seeds or 1), float(self.seeds or 1)
+
     def resolved(self, experiments: Sequence[Experiment]) -> Self:
         """Return the batch with the columns that its experiments have, when it says none and lacks its first one.
 

@@ -9,6 +9,7 @@ from dure.config.schema import Experiment
 from dure.errors import UserError, nearest
 from dure.events import TrialStatus
 from dure.metrics.metric import Metric, choosable, definitions, undeclared
+from dure.studies.batch.order import training_work
 from dure.studies.batch.plan import BatchStudy
 from dure.studies.batch.seeds import best_setting, comparisons_of, settings_of
 from dure.studies.strategy import Strategy, TrialPlan
@@ -35,6 +36,11 @@ class Batch(Strategy[BatchStudy]):
     def trials(self) -> Sequence[TrialPlan]:
         """Return one trial per experiment and seed."""
         return self._trials
+
+    def longest_first(self, pending: Sequence[str]) -> Sequence[str]:
+        """Return the trials by what they will compute, the most first; equal ones in their order."""
+        work = {trial.name: training_work(trial.experiment) for trial in self._trials if trial.experiment}
+        return sorted(pending, key=lambda name: -work[name])
 
     def summary(self, trials: Sequence[TrialStatus]) -> Mapping[str, Any]:
         """Return the columns of the table and the best experiment by the first of them."""

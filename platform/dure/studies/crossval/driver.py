@@ -10,6 +10,7 @@ from rich.console import RenderableType
 
 from dure.config.schema import Experiment
 from dure.errors import UserError
+from dure.metrics.metric import Metric
 from dure.outputs import RUN_RECORD
 from dure.reporting.figures import shown_path
 from dure.studies.crossval.plan import CrossvalStudy
@@ -57,6 +58,14 @@ class CrossvalKind(TrialKind[CrossvalStudy, CrossvalResults]):
     def completed(self, results: CrossvalResults, session: Session) -> CrossvalResults:
         """Return what the folds say together, and write their predictions."""
         return _put_together(self.study, [each.name for each in self.shown()], session.path, results)
+
+    @classmethod
+    def winner(cls, results: CrossvalResults) -> tuple[str, Mapping[str, Any]] | None:
+        """Return the means over the held-out rows of the folds, of the best experiment."""
+        metric = Metric(results.metric, results.direction)
+        means = {each.name: each.mean for each in results.experiments}
+        best = metric.best({name: mean.get(metric.name) for name, mean in means.items()})
+        return None if best is None else (best, {f"eval_{name}": each for name, each in means[best].items()})
 
     @staticmethod
     def table(results: CrossvalResults) -> RenderableType:

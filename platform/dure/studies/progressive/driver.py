@@ -93,6 +93,13 @@ class ProgressiveKind(TrialKind[ProgressiveStudy, ProgressiveResults]):
             plot_progressive(path / PLOT, results.as_json())
         return results
 
+    @classmethod
+    def winner(cls, results: ProgressiveResults) -> tuple[str, Mapping[str, Any]] | None:
+        """Return the winner's best stage."""
+        stages = results.stages if results.winner else ()
+        found = next((stage for stage in stages if stage.name == results.best_stage), None)
+        return None if found is None else (f"{results.winner}, {found.name},", found.metrics)
+
     @staticmethod
     def table(results: ProgressiveResults) -> RenderableType:
         """Return the winner stage by stage, and where the other candidates ended."""

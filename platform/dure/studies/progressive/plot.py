@@ -29,7 +29,7 @@ _WORDS = {
         "forecast": "{at}에서 한 예측 ({level} 구간)",
         "loss": "검증 손실",
         "seconds": "단계별 시간 (초)",
-        "memory": "최대 메모리 (GB)",
+        "memory": "최대 메모리 (GiB)",
     },
     "en": {
         "rows": "training data (share, rows)",
@@ -43,7 +43,7 @@ _WORDS = {
         "forecast": "forecast made at {at} ({level} interval)",
         "loss": "eval loss",
         "seconds": "seconds per stage",
-        "memory": "peak memory (GB)",
+        "memory": "peak memory (GiB)",
     },
 }
 _FAILED = ("failed", "diverged")

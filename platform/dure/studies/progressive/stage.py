@@ -290,8 +290,8 @@ def _summary(experiment: Experiment, number: int, num_stages: int, result: RunRe
     return (
         f"stage {number} of {num_stages}: {figures['num_train_rows']:,} rows, {metric} "
         f"{'missing' if score is None else f'{score:.4f}'}, {result.seconds:.0f} s, peak memory "
-        f"{figures['peak_memory_mb']:,.0f} MB, CPU {figures['cpu_percent']:.0f} %, "
-        f"{figures['unreleased_memory_mb']:,.0f} MB of tensors not released, {resident_mb():,.0f} MB resident"
+        f"{figures['peak_memory_mb']:,.0f} MiB, CPU {figures['cpu_percent']:.0f} %, "
+        f"{figures['unreleased_memory_mb']:,.0f} MiB of tensors not released, {resident_mb():,.0f} MiB resident"
     )
 
 

@@ -8,7 +8,7 @@ a scheduler stopped from one that finished. Hence this one, over Optuna's ask an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -136,18 +136,18 @@ class SweepSearch(Searcher):  # type: ignore[misc]
             if self._running:
                 return None
             raise self.failure
-        if not self._resumed and self._is_spent():
+        names = self.trials()
+        if not self._resumed and self._is_spent(names):
             return str(Searcher.FINISHED)
         if (self.path / STOP_FILE).exists():
             if self._running:
                 return None
             raise Interrupted
-        names = self.trials()
         place = next(place for place in count() if trial_name(place) not in names)
         with drawing(self.study, self.sweep, place):
             if self._resumed:
                 number = self._resumed.pop(0)
-                trial = optuna.Trial(self.study, self.study.trials[number]._trial_id)
+                trial = optuna.Trial(self.study, self._trial(number)._trial_id)
             else:
                 trial = self.study.ask()
             values = proposed(trial, self.sweep.space)
@@ -182,7 +182,7 @@ class SweepSearch(Searcher):  # type: ignore[misc]
         if best is None or first.better(value, float(best[first.name])):
             self._best[number] = dict(result)
         if len(self.metrics) == 1:  # Optuna keeps curves of one metric only
-            trial = self.study.trials[number]
+            trial = self._trial(number)
             step = int(result.get("samples", result.get("training_iteration", 0)))
             if step not in trial.intermediate_values:
                 self.study._storage.set_trial_intermediate_value(trial._trial_id, step, value)
@@ -202,7 +202,7 @@ class SweepSearch(Searcher):  # type: ignore[misc]
         number = self._running.pop(trial_id, None)
         if number is None:
             return
-        name = _name(self.study.trials[number]) or trial_name(number)
+        name = _name(self._trial(number)) or trial_name(number)
         if self._judge is None:
             verdict = Verdict("failed" if error else "completed", {})
         else:
@@ -247,11 +247,13 @@ class SweepSearch(Searcher):  # type: ignore[misc]
                 self._seen = self.study.get_trials(deepcopy=False)
         return self._seen
 
-    def _is_spent(self) -> bool:
-        states = {name: trial.state for name, trial in self.trials().items()}
-        waiting = [trial for trial in self._trials() if trial.state == TrialState.WAITING]
-        used = [name for name in states if not any(_name(trial) == name for trial in waiting)]
-        return len(used) >= self.sweep.budget
+    def _trial(self, number: int) -> FrozenTrial:
+        """Return a trial as its storage has it now; ``study.trials`` would copy all of them."""
+        return self.study.get_trials(deepcopy=False)[number]
+
+    def _is_spent(self, names: Collection[str]) -> bool:
+        waiting = {_name(trial) for trial in self._trials() if trial.state == TrialState.WAITING}
+        return sum(name not in waiting for name in names) >= self.sweep.budget
 
     def _reconcile(self) -> None:
         """Bring the storage up to what the folders say, and queue what is to be tried first or again."""
@@ -284,7 +286,7 @@ class SweepSearch(Searcher):  # type: ignore[misc]
         return float(value)
 
     def _tell(self, number: int, verdict: Verdict) -> None:
-        trial = self.study.trials[number]
+        trial = self._trial(number)
         live = optuna.Trial(self.study, trial._trial_id)
         best = verdict.metrics or self._best.get(number, {})
         values = [best.get(metric.name) for metric in self.metrics]

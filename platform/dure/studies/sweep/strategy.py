@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
@@ -70,6 +71,8 @@ class Sweep(Strategy[SweepStudy]):
         self.path = path
         self._samples = (samples_between_validations, total_samples)
         self._shape = shape
+        self._trained: dict[str, dict[str, Any]] = {}
+        self._cleared: set[str] = set()
         self.metrics = looked_for(study.metrics, load_family(experiment), "metrics:")
         self.keeps_dev_losses = self.metrics[0].name == "eval_loss"
         self._experiment = judged_by(experiment, self.metrics[0])
@@ -100,8 +103,13 @@ class Sweep(Strategy[SweepStudy]):
 
     def trained(self, values: Values) -> dict[str, Any]:
         """Return the values that a trial at a point of the space trains with, as the common options make them."""
-        shaped = self._shape(self.experiment(values)).model_dump(mode="json")
-        return {key: reduce(lambda section, part: section[part], key.split("."), shaped) for key in values}
+        point = json.dumps(values, sort_keys=True)
+        if point not in self._trained:  # every summary asks for all of them
+            shaped = self._shape(self.experiment(values)).model_dump(mode="json")
+            self._trained[point] = {
+                key: reduce(lambda section, part: section[part], key.split("."), shaped) for key in values
+            }
+        return self._trained[point]
 
     def tune_settings(self, concurrent_trials: int) -> dict[str, Any]:
         """Return the search and the scheduler."""
@@ -118,10 +126,13 @@ class Sweep(Strategy[SweepStudy]):
 
     def ended(self, trials: Sequence[TrialStatus]) -> None:
         """Remove the weights of trials that were beaten."""
-        kept = set(self.best_trials(trials))
-        for trial in trials:
-            if trial.state in SETTLED and trial.name not in kept:
+        # One that was beaten stays so, and beats no other that its better does not.
+        left = [trial for trial in trials if trial.state in SETTLED and trial.name not in self._cleared]
+        kept = set(self.best_trials(left))
+        for trial in left:
+            if trial.name not in kept:
                 checkpoints.remove_weights(trial.path)
+                self._cleared.add(trial.name)
 
     def check(self) -> None:
         """Raise what the search's storage failed with."""
@@ -135,10 +146,12 @@ class Sweep(Strategy[SweepStudy]):
         """
         rows: dict[str, list[float]] = {}
         for trial in trials:
+            if trial.state != "completed":
+                continue
             figures = {**trial.metrics, "seconds": trial.seconds}
             values = [figures.get(metric.name) for metric in self.metrics]
             numbers = [float(value) for value in values if isinstance(value, int | float)]
-            if trial.state == "completed" and len(numbers) == len(values):
+            if len(numbers) == len(values):
                 rows[trial.name] = numbers
         if not rows:
             return []

@@ -125,6 +125,16 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
             (path / CONTINUED).unlink(missing_ok=True)
         return results
 
+    @classmethod
+    def winner(cls, results: UnifiedResults) -> tuple[str, Mapping[str, Any]] | None:
+        """Return the best checkpoint of the training."""
+        return results.result.name, results.result.metrics
+
+    @classmethod
+    def runs_of(cls, results: UnifiedResults) -> Sequence[Mapping[str, Any]]:
+        """Return the training after the sweep."""
+        return [results.result.as_dict()]
+
     @staticmethod
     def table(results: UnifiedResults) -> RenderableType:
         """Return the main run, the sweet spots of its modules and the crossover."""

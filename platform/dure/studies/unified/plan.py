@@ -40,7 +40,7 @@ class UnifiedStudy(OneExperiment):
     def load(self) -> list[Experiment]:
         """Return the experiment, with the study's epochs and batch."""
         own = [] if self.epochs is None else [f"training.epochs={self.epochs}"]
-        experiment = load_experiment(self.experiment, [*own, *self.overrides])
+        experiment = self.aimed(load_experiment(self.experiment, [*own, *self.overrides]))
         if self.batch_size is None:
             return [experiment]
         effective = experiment.training.effective_batch_size
@@ -55,6 +55,11 @@ class UnifiedStudy(OneExperiment):
             "training.gradient_accumulation_steps": effective // self.batch_size,
         }
         return [experiment.with_(values, "--batch-size")]
+
+    def num_trainings(self, experiment: Experiment) -> tuple[float, float]:
+        """Return the training and the points of the sweep before it, each of which takes some of its epochs."""
+        swept = self.sweep_points * self.sweep_epochs / experiment.training.epochs if self.sweep else 0.0
+        return 1.0 + swept, 1.0 + swept
 
     @classmethod
     def kind_of(cls) -> type[Kind[Any, Any]]:

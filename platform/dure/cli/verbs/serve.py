@@ -1,0 +1,99 @@
+"""Serve the model of a run over HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dure.cli import options
+from dure.cli.app import verb
+from dure.cli.printing import notify, print_result
+
+TOKEN = "DURE_SERVE_TOKEN"
+"""Environment variable with the token, where no file is given."""
+
+
+@verb("serve", place=195)
+def serve(
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of a finished run, of a cross-validation, or of an export.", metavar="RUN|EXPORT"
+        ),
+    ],
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port of 127.0.0.1; 0 takes any that is free.", metavar="N")
+    ] = 8000,
+    replicas: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Processes with the model; the profile's workers when not given.", metavar="N"
+        ),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Most texts that are predicted together; what validation took when not given.",
+            metavar="N",
+        ),
+    ] = None,
+    max_bytes: Annotated[
+        int, typer.Option(min=1024, help="Largest body of a request, in bytes.", metavar="N")
+    ] = 1 << 20,
+    time_limit: Annotated[
+        float, typer.Option(min=0.1, help="Seconds in which a request is answered.", metavar="SECONDS")
+    ] = 30.0,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            help=f"File with the token that requests must show; that of {TOKEN} when not given.",
+            metavar="FILE",
+        ),
+    ] = None,
+    fold: Annotated[
+        int | None,
+        typer.Option(help="Fold whose model predicts; all together when not given.", metavar="N"),
+    ] = None,
+    profile: options.ProfileOption = None,
+    address: options.Address = None,
+    trust_code: options.TrustCode = False,
+    as_json: options.Json = False,
+) -> None:
+    """Serve a model over HTTP on this machine, with a page to try it by hand; Ctrl-C ends it in order."""
+    from dure.family.run_weights import weights_at
+    from dure.serving.server import Serving, read_token, require_packages, serve_models
+    from dure.studies.crossval.driver import fold_runs
+
+    require_packages()
+    asked = Serving(
+        port=port,
+        num_replicas=replicas,
+        batch_size=batch_size,
+        max_bytes=max_bytes,
+        time_limit=time_limit,
+        token=read_token(token_file, TOKEN),
+        address=address,
+    )
+
+    def ready(facts: dict[str, Any]) -> None:
+        count = f"{facts['replicas']} replica{'s' if facts['replicas'] > 1 else ''}"
+        text = f"serving {facts['model']} at {facts['url']} ({count} on {facts['device']}; Ctrl-C ends it)"
+        print_result(facts, text, as_json=as_json)
+
+    runs = fold_runs(run, fold)
+    for each in runs:
+        weights_at(each)  # what is wrong with the folders is told before torch looks for the machine
+    statuses = serve_models(
+        runs, asked, _machine(profile, address), trust_code=trust_code, ready=ready, notify=notify
+    )
+    said = ", ".join(f"{number:,} with status {status}" for status, number in sorted(statuses.items()))
+    notify(f"ended; requests: {said or 'none'}")
+
+
+def _machine(profile: str | None, address: str | None) -> Any:
+    from dure.runtime.placement import choose_profile
+
+    return choose_profile(profile, notify, address=address)

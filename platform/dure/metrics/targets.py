@@ -1,0 +1,71 @@
+"""What an experiment is to reach, and whether it did."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dure.metrics.metric import Direction, Metric, Unit
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A target beside what came, as ``result.json`` and the record of a study keep it.
+
+    Attributes:
+        metric: Its name.
+        target: The least, or where lower is better the most, that was asked for.
+        score: What came; None where there is no number.
+        met: Whether it is at least as good as the target.
+        short_by: How much is lacking, in the metric's own unit; 0 where it is met, None without a score.
+        direction: Whether the smallest or the largest value is best.
+        unit: How the metric is shown.
+        of: Which run or mean of a study has the score; empty of a run itself.
+    """
+
+    metric: str
+    target: float
+    score: float | None
+    met: bool
+    short_by: float | None
+    direction: Direction
+    unit: Unit
+    of: str = ""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A score that is to be reached.
+
+    Attributes:
+        metric: Of what; it has a direction.
+        value: The least that suffices, or the most where lower is better.
+    """
+
+    metric: Metric
+    value: float
+
+    def reached(self, figures: Mapping[str, Any], of: str = "") -> Reached:
+        """Return the target beside what figures say of its metric; a text, NaN and nothing are no score.
+
+        Args:
+            figures: Name of a metric to its value.
+            of: Which run or mean of a study has them.
+        """
+        assert self.metric.direction is not None, "a target has a direction"
+        found = figures.get(self.metric.name)
+        is_number = isinstance(found, int | float) and math.isfinite(found)
+        score = float(found) if found is not None and is_number else None
+        lack = None if score is None else max(0.0, self.metric.gain(self.value, score))
+        return Reached(
+            metric=self.metric.name,
+            target=self.value,
+            score=score,
+            met=lack == 0,
+            short_by=lack,
+            direction=self.metric.direction,
+            unit=self.metric.unit,
+            of=of,
+        )
