@@ -181,7 +181,9 @@ def load_pretrained(
         model, untaught = _load(task, experiment, profile, settings.checkpoint, config, notify)
     model.name_or_path = settings.checkpoint
     check_vocabulary(experiment, model, tokenizer)
-    if model.config.pad_token_id is None:  # decoders are told where a text ends by it, also below a head
+    if (
+        model.config.pad_token_id is None and not model.config.is_encoder_decoder
+    ):  # decoders are told where a text ends by it, also below a head
         model.config.pad_token_id = tokenizer.pad_token_id
     return Loaded(model, resize_embeddings(model, tokenizer, new_tokens), untaught)
 
