@@ -166,7 +166,7 @@ def board(num_trials: int, folder: Path) -> dict[str, dict[str, float]]:
 def batch(num_trials: int, folder: Path) -> dict[str, dict[str, float]]:
     """Train a tiny model in every trial of a batch."""
     growth = Growth()
-    names = [f"trial_{number:03d}" for number in range(num_trials)]
+    names = [f"load_{number:03d}" for number in range(num_trials)]
     profile = load_profile("cpu").model_copy(update={"max_concurrent_trials": 1})
     study = BatchStudy(kind="batch", name="load", experiments=tuple(names))
     record = run_study(
@@ -183,20 +183,14 @@ def batch(num_trials: int, folder: Path) -> dict[str, dict[str, float]]:
 def rows(num_rows: int, folder: Path) -> dict[str, dict[str, float]]:
     """Train a few steps on a table, and on a tenth of it, each in a process of its own; validates on 200 rows."""
     write_table(folder / "dev.csv", 200, labels=True)
-    words = ["transfer_bert", "--rehearse", "--profile", "cpu", "data.dev=dev.csv", "data.on_overlap=keep"]
-    sizes = {
-        "hidden_size": 32,
-        "num_layers": 1,
-        "num_heads": 2,
-        "max_steps": 20,
-        "num_evaluations": 1,
-        "max_train_rows": "null",
-    }
+    words = ["transfer_bert", "--rehearse", "--profile", "cpu", "data.dev=dev.csv", "data.on_overlap=warn"]
+    sizes = {"hidden_size": 32, "num_layers": 1, "num_heads": 2, "max_steps": 20, "num_evaluations": 1}
     words += [f"rehearsal.{name}={value}" for name, value in sizes.items()]
     found = {}
     for number in (num_rows // 10, num_rows):
         write_table(folder / f"{number}.csv", number, labels=True)
-        took = measured(["train", *words, f"data.train={number}.csv", "-o", f"run_{number}"], folder)
+        table = [f"data.train={number}.csv", f"rehearsal.max_train_rows={number}"]
+        took = measured(["train", *words, *table, "-o", f"run_{number}"], folder)
         found[f"{number:,} rows"] = {
             "seconds": took.seconds,
             "cpu_s": took.cpu_seconds,

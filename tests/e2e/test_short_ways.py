@@ -40,6 +40,7 @@ def test_texts_are_predicted_from_the_command_and_from_standard_input(trained, m
         (("in.csv", "--text", "a"), "both a table and texts"),
         (("--text", "a", "-o", "x.csv"), "--output x.csv"),
         (("in.csv",), "no file is named"),
+        (("--text", "a", "--workers", "2"), "--workers 2: this is for tables"),
     ],
 )
 def test_what_predict_needs_is_said(trained, words, said):

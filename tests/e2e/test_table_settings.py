@@ -54,7 +54,7 @@ def test_predict_reads_a_table_of_another_layout_and_writes_what_its_name_says(r
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (("in.csv", "-o", "out.xls"), "one of .csv, .tsv, .jsonl, .xlsx"),
+        (("in.csv", "-o", "out.xls"), "one of .csv, .tsv, .jsonl, .parquet, .xlsx"),
         (("in.csv", "-o", "in.csv"), "which would be lost"),
         (("in.csv", "-o", "mine.csv"), "--force to replace it"),
         (
@@ -65,6 +65,7 @@ def test_predict_reads_a_table_of_another_layout_and_writes_what_its_name_says(r
         (("in.csv", "data.encodng=cp949", "-o", "out.csv"), "data.encoding=…"),
         (("in.csv", "data.quoting=never", "-o", "out.csv"), "data.quoting"),
         (("hf://datasets/a/b", "-o", "out.csv"), "hf download a/b"),
+        (("in.csv", "-o", "out.csv", "--address", "127.0.0.1:1"), "--workers N with it"),
     ],
 )
 def test_what_predict_cannot_do_is_told_before_it_predicts(run, arguments, problem):

@@ -173,7 +173,7 @@ class PredictedBlocks:
         for name, now in facts.items():
             if before.get(name) != now:
                 raise UserError(
-                    f"{name} {'are' if name.endswith('s') else 'is'} not what they were when this prediction began",
+                    f"{name} changed since this prediction began",
                     where=f"--output {self._output}",
                     expected="what does not change a prediction: --workers, --address",
                     hint="--force in place of --resume begins anew",

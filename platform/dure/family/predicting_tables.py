@@ -139,7 +139,7 @@ def predict_file(
         family.combine([])  # raises, before hours of computing
     roles, table = _read(family, source, notify)
     facts = {
-        "the rows of the table": [table.fingerprint, table.num_rows, BLOCK_ROWS],
+        "the table": [table.fingerprint, table.num_rows, BLOCK_ROWS],
         "the models": [_identity(run) for run in runs],
         "the device": profile.device,
     }

@@ -15,6 +15,44 @@ from dure.errors import UserError
 from dure.runs.folder import PROBABILITY
 
 _STDIN = "-"
+_Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Table to predict, or - for a text on every line of standard input; and how the table is read, such as "
+        "data.encoding=cp949.",
+        metavar="[INPUT] [KEY=VALUE…]",
+    ),
+]
+_Texts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--text", help="Text to predict, in place of a table; several times for several.", metavar="TEXT"
+    ),
+]
+_Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="File for the predictions of a table: .csv, .tsv, .jsonl, .parquet or .xlsx.",
+        metavar="FILE",
+    ),
+]
+_Fold = Annotated[
+    int | None,
+    typer.Option(help="Fold whose model predicts; all together when not given.", metavar="N"),
+]
+_Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Predict a table with N processes of a Ray cluster, each with a model of its own; the file is the same.",
+        metavar="N",
+    ),
+]
+_Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with a table that an earlier command did not end.")
+]
 
 
 @verb("predict", place=190)
@@ -25,46 +63,14 @@ def predict(
             help="Folder of a finished run, of a cross-validation, or of an export.", metavar="RUN|EXPORT"
         ),
     ],
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Table to predict, or - for a text on every line of standard input; and how the table is read, such as "
-            "data.encoding=cp949.",
-            metavar="[INPUT] [KEY=VALUE…]",
-        ),
-    ] = None,
-    text: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--text", help="Text to predict, in place of a table; several times for several.", metavar="TEXT"
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="File for the predictions of a table: .csv, .tsv, .jsonl, .parquet or .xlsx.",
-            metavar="FILE",
-        ),
-    ] = None,
-    fold: Annotated[
-        int | None,
-        typer.Option(help="Fold whose model predicts; all together when not given.", metavar="N"),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Predict a table with N processes of a Ray cluster, each with a model of its own; the file is the same.",
-            metavar="N",
-        ),
-    ] = None,
+    words: _Words = None,
+    text: _Texts = None,
+    output: _Output = None,
+    fold: _Fold = None,
+    workers: _Workers = None,
     profile: options.ProfileOption = None,
     address: options.Address = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a table that an earlier command did not end.")
-    ] = False,
+    resume: _Resume = False,
     force: options.Force = False,
     trust_code: options.TrustCode = False,
     as_json: options.Json = False,

@@ -8,7 +8,7 @@ a scheduler stopped from one that finished. Hence this one, over Optuna's ask an
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -136,13 +136,13 @@ class SweepSearch(Searcher):  # type: ignore[misc]
             if self._running:
                 return None
             raise self.failure
-        if not self._resumed and self._is_spent():
+        names = self.trials()
+        if not self._resumed and self._is_spent(names):
             return str(Searcher.FINISHED)
         if (self.path / STOP_FILE).exists():
             if self._running:
                 return None
             raise Interrupted
-        names = self.trials()
         place = next(place for place in count() if trial_name(place) not in names)
         with drawing(self.study, self.sweep, place):
             if self._resumed:
@@ -251,11 +251,9 @@ class SweepSearch(Searcher):  # type: ignore[misc]
         """Return a trial as its storage has it now; ``study.trials`` would copy all of them."""
         return self.study.get_trials(deepcopy=False)[number]
 
-    def _is_spent(self) -> bool:
-        states = {name: trial.state for name, trial in self.trials().items()}
-        waiting = [trial for trial in self._trials() if trial.state == TrialState.WAITING]
-        used = [name for name in states if not any(_name(trial) == name for trial in waiting)]
-        return len(used) >= self.sweep.budget
+    def _is_spent(self, names: Collection[str]) -> bool:
+        waiting = {_name(trial) for trial in self._trials() if trial.state == TrialState.WAITING}
+        return sum(name not in waiting for name in names) >= self.sweep.budget
 
     def _reconcile(self) -> None:
         """Bring the storage up to what the folders say, and queue what is to be tried first or again."""

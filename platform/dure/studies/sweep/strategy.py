@@ -126,10 +126,11 @@ class Sweep(Strategy[SweepStudy]):
 
     def ended(self, trials: Sequence[TrialStatus]) -> None:
         """Remove the weights of trials that were beaten."""
-        kept = set(self.best_trials(trials))
-        for trial in trials:
-            # One that was beaten stays so.
-            if trial.state in SETTLED and trial.name not in kept and trial.name not in self._cleared:
+        # One that was beaten stays so, and beats no other that its better does not.
+        left = [trial for trial in trials if trial.state in SETTLED and trial.name not in self._cleared]
+        kept = set(self.best_trials(left))
+        for trial in left:
+            if trial.name not in kept:
                 checkpoints.remove_weights(trial.path)
                 self._cleared.add(trial.name)
 
@@ -145,10 +146,12 @@ class Sweep(Strategy[SweepStudy]):
         """
         rows: dict[str, list[float]] = {}
         for trial in trials:
+            if trial.state != "completed":
+                continue
             figures = {**trial.metrics, "seconds": trial.seconds}
             values = [figures.get(metric.name) for metric in self.metrics]
             numbers = [float(value) for value in values if isinstance(value, int | float)]
-            if trial.state == "completed" and len(numbers) == len(values):
+            if len(numbers) == len(values):
                 rows[trial.name] = numbers
         if not rows:
             return []
