@@ -60,7 +60,7 @@ def trained(experiment, path):
 @pytest.fixture(scope="module")
 def bert(tiny, tmp_path_factory):
     return trained(
-        tiny("bert", "full").with_({"tokenizer.max_unknown_rate": 0.9}),
+        tiny("bert", "full"),
         tmp_path_factory.mktemp("bert") / "run",
     )
 
