@@ -29,7 +29,8 @@ from dure.metrics.metric import Metric
 from dure.modeling.disagreement import of_coins
 from dure.modeling.objectives import IGNORED, Objective
 from dure.runtime.placement import recognised_profile
-from trainables.causal import Causal, CausalOptions
+from trainables.causal import Causal
+from trainables.causal.options import CausalOptions
 from trainables.causal.packing import Conversations
 from trainables.causal.turns import Layout
 from trainables.samples.preferences import Preference as SampleRow

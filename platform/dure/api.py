@@ -322,7 +322,7 @@ def list_runs(*folders: str | Path, state: str | None = None, sort: str = "date"
     """
     from dure.archive.listing import listing
 
-    return listing([Path(folder) for folder in folders] or [outputs()], state=state, sort=sort)
+    return listing(_given_or_outputs(folders), state=state, sort=sort)
 
 
 def clean(*folders: str | Path, remove: bool = False) -> Cleaning:
@@ -338,7 +338,12 @@ def clean(*folders: str | Path, remove: bool = False) -> Cleaning:
     from dure.archive.cleaning import clean as cleaned
     from dure.family.corpus import cache_folder
 
-    return cleaned([Path(folder) for folder in folders] or [outputs()], cache_folder(), remove=remove)
+    return cleaned(_given_or_outputs(folders), cache_folder(), remove=remove)
+
+
+def _given_or_outputs(folders: Sequence[str | Path]) -> list[Path]:
+    """Return the folders that were given; else the outputs, which are not there before something ran."""
+    return [Path(folder) for folder in folders] or [path for path in (outputs(),) if path.is_dir()]
 
 
 def validate(

@@ -17,8 +17,9 @@ from dure.errors import UserError
 from dure.events import Notify, RunStart
 from dure.events.stream import read_events
 from dure.files import make_folder
-from dure.runs.folder import RunFolder
+from dure.runs.folder import STUDY_FILE, RunFolder
 from dure.runs.lock import LOCK, held, require_free
+from dure.signals import Interrupted
 
 if TYPE_CHECKING:
     from dure.storage.mirror import Mirror
@@ -144,8 +145,8 @@ def working_folder(
 ) -> Iterator[Path]:
     """Give the folder of a run or study, in which nobody else works while the body runs.
 
-    A new one is taken back when the body finds a mistake of the user before a run began. A run that fails by a mistake
-    leaves its records. The corrected command may have the same folder either way.
+    A new one is taken back when the body finds a mistake of the user, or is interrupted, before a run began. A run that
+    fails by a mistake leaves its records. The corrected command may have the same folder either way.
 
     Args:
         name: Name of the experiment or study.
@@ -155,6 +156,7 @@ def working_folder(
 
     Raises:
         UserError: As :func:`output_folder`; or another process works there.
+        Interrupted: The body was interrupted, and the folder can be resumed.
     """
     is_new = continued is None
     is_made = is_new and (output is None or not output.exists())
@@ -168,7 +170,11 @@ def working_folder(
                 if is_new:
                     _empty(path, profile)
                 raise
-    except UserError:
+            except KeyboardInterrupt:
+                if any((path / record).is_file() for record in (RUN_RECORD, STUDY_FILE)):
+                    raise Interrupted from None
+                raise
+    except (UserError, KeyboardInterrupt):
         if is_new and is_made:
             with contextlib.suppress(OSError):  # it holds something after all
                 path.rmdir()

@@ -8,13 +8,15 @@ checkpoints behind it; in turn within every repeat. The clock runs from the end 
 one, before whose checkpoint it stops: the end of a training waits for its checkpoint either way. What a save costs is the
 difference to the training without, by the number of saves; what is hidden is the part of the cost that is gone. With one
 thread for training the second core is free for the writing; with ``OMP_NUM_THREADS=2`` training takes both. The table goes
-to stderr and the JSON to stdout.
+to stderr and the JSON to stdout. What stands still for a save is timed too: the time in which no step goes on. It is the
+figure to look at on a machine with other work, with ``--short`` the only one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import tempfile
@@ -123,23 +125,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="What a checkpoint takes from training")
     for name, default in (("saves", 3), ("steps", 8), ("repeats", 1), ("width", 512), ("layers", 6)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--short", action="store_true", help="leave out the training that saves nothing")
     options = parser.parse_args(arguments)
     dataset = rows(BATCH_SIZE * options.steps * (options.saves + 1)).map(
         lambda row: {"input_ids": row["input_ids"][:LONGEST], "length": min(row["length"], LONGEST)}
     )
-    found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS[options.short :]}
     with redirect_stdout(sys.stderr):
         for _ in range(options.repeats):
-            for way in WAYS:
-                with tempfile.TemporaryDirectory(dir=".") as folder:
+            for way in found:
+                with tempfile.TemporaryDirectory() as folder:
                     found[way].append(trained(way, options, dataset, Path(folder)))
     if len({each["sum"] for every in found.values() for each in every}) > 1:
         raise SystemExit("the ways did not train the same")
     middle = {
         way: {name: median(each[name] for each in every) for name in CLOCKS} for way, every in found.items()
     }
+    # Without a checkpoint nothing stands still, whether or not that was measured too.
+    nothing = middle.get("without", {"wall": math.nan, "cpu": math.nan}) | {"stood": 0.0}
     cost = {
-        way: {name: (middle[way][name] - middle["without"][name]) / options.saves for name in CLOCKS}
+        way: {name: (middle[way][name] - nothing[name]) / options.saves for name in CLOCKS}
         for way in WAYS[1:]
     }
     hidden = {name: 1 - cost["behind"][name] / cost["training waits"][name] for name in ("wall", "stood")}
@@ -157,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "of it standing still",
     ):
         table.add_column(heading)
-    for way in WAYS:
+    for way in found:
         each = [f"{cost[way][name]:.2f}" if way in cost else "–" for name in CLOCKS]
         table.add_row(way, *(f"{middle[way][name]:.1f}" for name in CLOCKS[:2]), *each)
     table.caption = f"hidden: {hidden['wall']:.1%} of a save, {hidden['stood']:.1%} of standing still"

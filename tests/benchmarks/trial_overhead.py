@@ -204,7 +204,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--trials", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=1)
     options = parser.parse_args(arguments)
-    names = [f"trial_{number:02d}" for number in range(options.trials)]
+    names = [f"tiny_{number:02d}" for number in range(options.trials)]
     ways: dict[str, Callable[[Path], Spent]] = {
         "work": work,
         "dure": lambda path: ours(names, path),

@@ -21,8 +21,9 @@ from dure.outputs import output_folder, working_folder
 from dure.runs.checkpoints import last_checkpoint
 from dure.runs.folder import RunFolder, RunResult
 from dure.runs.lock import LOCK
+from dure.signals import Interrupted
 
-from .conftest import TINY, call, environment
+from .conftest import TINY, call, environment, program
 
 LONG = ("train", "transfer_bert", "--rehearse", "--profile", "cpu", "--json", *TINY, "rehearsal.max_steps=100000",
         "rehearsal.num_evaluations=50000", "training.epochs=100000", "training.early_stopping_patience=100000")  # fmt: skip
@@ -213,3 +214,26 @@ def test_a_sweep_that_was_killed_before_it_cleaned_up_does_so_when_it_goes_on(tm
     assert not (tmp_path / "out" / loser / "final_model").exists()
     assert (tmp_path / "out" / best / "final_model").exists()
     assert json.loads((tmp_path / "out" / "experiment_summary.json").read_text())["best"] == best
+
+
+@pytest.mark.parametrize("record", [None, "experiment.yaml", "study.yaml"])
+def test_an_interruption_can_be_resumed_once_something_is_recorded_and_leaves_nothing_before(
+    tmp_path, record
+):
+    def interrupted():
+        with working_folder("name", tmp_path / "run") as path:
+            if record is not None:
+                (path / record).touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as ended:
+        interrupted()
+    assert isinstance(ended.value, Interrupted) == (record is not None)
+    assert (tmp_path / "run").exists() == (record is not None)
+
+
+def test_a_ctrl_c_before_anything_is_kept_does_not_advise_to_resume(tmp_path):
+    (tmp_path / "interrupting.py").write_text("import os, time\nos.kill(os.getpid(), 15)\ntime.sleep(9)\n")
+    (tmp_path / "mine.yaml").write_text("extends: transfer_bert\nfamily: interrupting\n")
+    outcome = program("train", "mine.yaml", "--rehearse", "--dry-run", cwd=tmp_path)
+    assert (outcome.code, outcome.err) == (130, "dure: interrupted\n")

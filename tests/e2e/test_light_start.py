@@ -72,6 +72,7 @@ def test_looking_imports_nothing_heavy(words: list[str]) -> None:
         (["train", "kobart_baselin"], "kobart_baselin"),
         (["train", "kobart_baseline", "--profile", "no_such"], "no_such"),
         (["predict", "no_such_run", "rows.csv", "-o", "out.csv"], "no_such_run"),
+        (["serve", "no_such_run"], "no_such_run"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

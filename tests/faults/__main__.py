@@ -22,17 +22,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.faults.faults import FAULTS, Fault
 from tests.faults.results import difference, results_of
 from tests.faults.scene import FaultError, Scene
 from tests.faults.studies import STUDIES, write_files
+from tests.faults.suite import FAULTS, Fault
 
 
 def main() -> int:
     """Run the faults that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", default=[], help="faults whose name holds one of these texts")
-    parser.add_argument("--keep", type=Path, help="folder in which everything stays")
+    parser.add_argument("--keep", type=Path, help="folder in which everything stays, for the next call too")
     parser.add_argument("--list", action="store_true", help="name the faults and stop")
     options = parser.parse_args()
     chosen = [
@@ -51,7 +51,8 @@ def main() -> int:
     for number, fault in enumerate(chosen, start=1):
         if fault.study not in references:
             references[fault.study] = undisturbed(fault.study, folder, environment, screen)
-        row = disturbed(fault, references[fault.study], folder / f"{number:02d}", environment)
+        scene_folder = folder / f"{FAULTS.index(fault) + 1:02d}"
+        row = disturbed(fault, references[fault.study], scene_folder, environment)
         rows.append(row)
         screen.print(f"{number}/{len(chosen)} {_line(row)}", highlight=False, markup=False)
     screen.print(_table(rows))
@@ -62,12 +63,15 @@ def main() -> int:
 
 
 def undisturbed(study: str, folder: Path, environment: dict[str, str], screen: Console) -> dict[str, Any]:
-    """Run a study without a fault and return what it left."""
+    """Run a study without a fault and return what it left; one that was kept is not run again."""
     scene = Scene(STUDIES[study], folder / study, dict(environment))
+    if (folder / f"{study}.whole").exists():
+        return results_of(scene.output)
     write_files(scene.folder)
     began = time.monotonic()
     scene.start()
     scene.finish()
+    (folder / f"{study}.whole").touch()
     screen.print(f"{study}: {time.monotonic() - began:.0f} s undisturbed", highlight=False)
     return results_of(scene.output)
 
@@ -76,6 +80,7 @@ def disturbed(
     fault: Fault, expected: dict[str, Any], folder: Path, environment: dict[str, str]
 ) -> dict[str, Any]:
     """Run a study with a fault and return its row of the table."""
+    shutil.rmtree(folder, ignore_errors=True)
     scene = Scene(STUDIES[fault.study], folder, dict(environment))
     write_files(scene.folder)
     began = time.monotonic()

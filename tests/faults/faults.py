@@ -1,4 +1,4 @@
-"""The faults, each a function that disturbs a scene and brings it to its end."""
+"""Faults that end a process or break a file: each a function that disturbs a scene and brings it to its end."""
 
 from __future__ import annotations
 
@@ -6,41 +6,23 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.scene import FaultError, Progress, Scene
 
 INTERRUPTED = 130
-_TRIAL = "^ray::[^ ]+/"
+TRIAL = "^ray::[^ ]+/"
 """Trials bear the names of study and trial."""
-_WORKER = "ray::RayTrainWorker"
-_CONTROLLER = "ray::TrainController"
-_RAYLET = "raylet/raylet"
-_GCS = "gcs/gcs_server"
+WORKER = "ray::RayTrainWorker"
+CONTROLLER = "ray::TrainController"
+RAYLET = "raylet/raylet"
+GCS = "gcs/gcs_server"
 
 
-@dataclass(frozen=True)
-class Fault:
-    """Something that really happens.
-
-    Attributes:
-        study: Name of the study that it happens to.
-        name: What happens.
-        happen: Disturbs a scene, and brings it to its end.
-        intervals: Checkpoint intervals of work that may be done again, and less than one more.
-    """
-
-    study: str
-    name: str
-    happen: Callable[[Scene], None]
-    intervals: int = 1
-
-
-def _begin(scene: Scene) -> Progress:
+def begin(scene: Scene) -> Progress:
     """Start, and wait until a run is past its first checkpoint; in a study of several, until one has ended too."""
     scene.start()
-    several = scene.study.name in ("batch", "sweep", "crossval")
+    several = scene.study.name in ("batch", "sweep", "crossval", "comparison", "candidates")
     if scene.study.name == "progressive":
         return scene.underway(within="stage_2")
     if scene.study.name == "unified":
@@ -50,7 +32,7 @@ def _begin(scene: Scene) -> Progress:
 
 def driver_killed(scene: Scene) -> None:
     """``kill -9`` of the command; another session goes on."""
-    _begin(scene)
+    begin(scene)
     scene.kill()
     scene.finish(None)
     scene.resume()
@@ -60,7 +42,7 @@ def stopped(number: int, *, twice: bool = False) -> Callable[[Scene], None]:
     """Return the fault of a signal that ends a command in order, or at once when it comes ``twice``."""
 
     def happen(scene: Scene) -> None:
-        _begin(scene)
+        begin(scene)
         scene.signal(number)
         if twice:
             scene.signal(number)
@@ -75,7 +57,7 @@ def process_killed(title: str, number: int = 0) -> Callable[[Scene], None]:
     """Return the fault of a process below the command that is killed; the command goes on by itself."""
 
     def happen(scene: Scene) -> None:
-        _begin(scene)
+        begin(scene)
         scene.kill(title, number)
         scene.finish()
         scene.says("restart 1 of 3")
@@ -90,7 +72,7 @@ def ray_killed(title: str) -> Callable[[Scene], None]:
     """
 
     def happen(scene: Scene) -> None:
-        _begin(scene)
+        begin(scene)
         scene.kill(title)
         if scene.finish(None):
             scene.resume()
@@ -174,7 +156,7 @@ def killed_before_the_end(scene: Scene) -> None:
 
 def records_torn(scene: Scene) -> None:
     """``kill -9``, with half a line at the end of the records."""
-    _begin(scene)
+    begin(scene)
     scene.kill()
     scene.finish(None)
     with (scene.output / "metrics.jsonl").open("a", encoding="utf-8") as file:
@@ -195,7 +177,7 @@ def disk_full(*, stop: bool) -> Callable[[Scene], None]:
         if mounted.returncode:
             raise FaultError(f"no small disk can be mounted here: {mounted.stderr.decode().strip()}")
         try:
-            _begin(scene)
+            begin(scene)
             filler = scene.output / ".filler"
             _fill(filler)
             scene.wait(lambda: "paused" in scene.tail(), "dure paused")
@@ -256,52 +238,8 @@ def sweep_trial_killed(scene: Scene) -> None:
     """A process of the sweep that begins a pipeline is killed; the command goes on by itself."""
     scene.start()
     scene.wait(
-        lambda: any(run.step and not run.is_settled for run in scene.runs()) and scene.processes(_TRIAL),
+        lambda: any(run.step and not run.is_settled for run in scene.runs()) and scene.processes(TRIAL),
         "a point of the sweep was under way",
     )
-    scene.kill(_TRIAL)
+    scene.kill(TRIAL)
     scene.finish()
-
-
-FAULTS = (
-    Fault("train", "command killed (SIGKILL)", driver_killed),
-    Fault("train", "SIGTERM", stopped(signal.SIGTERM)),
-    Fault("train", "Ctrl-C", stopped(signal.SIGINT)),
-    Fault("train", "Ctrl-C twice", stopped(signal.SIGINT, twice=True)),
-    Fault("train", "killed while saving a checkpoint", killed_while_saving),
-    Fault("train", "killed after the last step", killed_before_the_end),
-    Fault("train", "killed, half a line of records", records_torn),
-    Fault("train", "newest checkpoint truncated", checkpoint_broken(truncate), intervals=2),
-    Fault("train", "a byte of the newest checkpoint changed", checkpoint_broken(flip), intervals=2),
-    Fault("train", "optimizer state of the newest checkpoint empty", checkpoint_broken(empty), intervals=2),
-    Fault("train", "optimizer state of the newest checkpoint gone", checkpoint_broken(remove), intervals=2),
-    Fault("train", "disk full for a while", disk_full(stop=False)),
-    Fault("train", "disk full, stopped, freed", disk_full(stop=True)),
-    Fault("train", "W&B unreachable", tracking_lost),
-    Fault("workers", "first worker killed", process_killed(_WORKER, 0)),
-    Fault("workers", "second worker killed", process_killed(_WORKER, 1)),
-    Fault("workers", "Ray Train's controller killed", process_killed(_CONTROLLER)),
-    Fault("workers", "command killed (SIGKILL)", driver_killed),
-    Fault("workers", "SIGTERM", stopped(signal.SIGTERM)),
-    Fault("workers", "raylet killed", ray_killed(_RAYLET)),
-    Fault("batch", "trial's process killed", process_killed(_TRIAL)),
-    Fault("batch", "command killed (SIGKILL)", driver_killed),
-    Fault("batch", "SIGTERM", stopped(signal.SIGTERM)),
-    Fault("batch", "raylet killed", ray_killed(_RAYLET)),
-    Fault("batch", "Ray's control service killed", ray_killed(_GCS)),
-    Fault("batch", "newest checkpoint of a trial truncated", checkpoint_broken(truncate), intervals=2),
-    Fault("sweep", "trial's process killed", process_killed(_TRIAL)),
-    Fault("sweep", "command killed (SIGKILL)", driver_killed),
-    Fault("sweep", "SIGTERM", stopped(signal.SIGTERM)),
-    Fault("progressive", "trial's process killed", process_killed(_TRIAL)),
-    Fault("progressive", "command killed (SIGKILL)", driver_killed),
-    Fault("progressive", "SIGTERM", stopped(signal.SIGTERM)),
-    Fault("crossval", "fold's process killed", process_killed(_TRIAL)),
-    Fault("crossval", "command killed (SIGKILL)", driver_killed),
-    Fault("crossval", "Ctrl-C", stopped(signal.SIGINT)),
-    Fault("crossval", "raylet killed", ray_killed(_RAYLET)),
-    Fault("unified", "killed in the sweep", killed_within("lr_sweep/*/metrics.jsonl")),
-    Fault("unified", "killed in the training", killed_within("checkpoints_final/checkpoint_epoch_0001*")),
-    Fault("unified", "SIGTERM in the training", stopped(signal.SIGTERM)),
-    Fault("unified", "trial's process killed in the sweep", sweep_trial_killed),
-)

@@ -99,12 +99,11 @@ class Scene:
         """Start a session of the command."""
         self._sessions += 1
         self.folder.mkdir(parents=True, exist_ok=True)
-        roots = os.pathsep.join([str(REPOSITORY / "platform"), str(REPOSITORY)])
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "dure", *self.study.words(self.output, resume=resume), *more],
+                self._words(resume, *more),
                 cwd=self.folder,
-                env={**os.environ, "PYTHONPATH": roots, "OMP_NUM_THREADS": "1", **self.environment},
+                env=self._variables(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -115,6 +114,27 @@ class Scene:
         if self._before is not None:
             self._since, self._before = time.monotonic(), self._unfinished()
             self.recovery = Recovery()
+
+    def another(self, *, resume: bool) -> tuple[int, str]:
+        """Run the command a second time beside the first; return what it exits with and prints."""
+        done = subprocess.run(
+            self._words(resume),
+            cwd=self.folder,
+            env=self._variables(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    def _words(self, resume: bool, *more: str) -> list[str]:
+        return [sys.executable, "-m", "dure", *self.study.words(self.output, resume=resume), *more]
+
+    def _variables(self) -> dict[str, str]:
+        roots = os.pathsep.join([str(REPOSITORY / "platform"), str(REPOSITORY)])
+        return {**os.environ, "PYTHONPATH": roots, "OMP_NUM_THREADS": "1", **self.environment}
 
     def resume(self, *more: str) -> None:
         """Start a session that goes on with what the last one left, and see it to its end in order."""
@@ -213,6 +233,10 @@ class Scene:
             self._running().wait()
             self.fault()
             return
+        self._find(title, number).kill()
+        self.fault()
+
+    def _find(self, title: str, number: int = 0) -> psutil.Process:
         found: list[psutil.Process] = []
 
         def is_there() -> bool:
@@ -220,13 +244,15 @@ class Scene:
             return len(found) > number
 
         self.wait(is_there, f"a process {title!r} was there")
-        found[number].kill()
-        self.fault()
+        return found[number]
 
-    def signal(self, number: int) -> None:
-        """Send the command a signal."""
+    def signal(self, number: int, title: str | None = None) -> None:
+        """Send the command, or a process below it by its title, a signal."""
         self.see_processes()
-        self._running().send_signal(number)
+        if title is None:
+            self._running().send_signal(number)
+        else:
+            self._find(title).send_signal(number)
 
     def finish(self, code: int | None = 0) -> int:
         """Wait for the end of the command, which must exit with ``code`` and leave no process behind.

@@ -20,6 +20,9 @@ _SMALL = (
     "training.early_stopping_patience=100",
     "wandb.enabled=false",
 )
+_SEQ2SEQ = (*_SMALL, "generation.num_beams=2", "generation.max_length=24", "generation.min_length=0",
+            "training.gradient_accumulation_steps=1")  # fmt: skip
+_SHORT = ("rehearsal.max_steps=40", "rehearsal.num_evaluations=10")
 _FILES = {
     "one_at_a_time.yaml": "name: one_at_a_time\ndevice: cpu\nmax_concurrent_trials: 1\n",
     "two_workers.yaml": "name: two_workers\ndevice: cpu\nnum_workers: 2\n",
@@ -39,12 +42,14 @@ class Study:
         name: Its kind.
         command: Its command line, from the verb on; file names are those of :func:`write_files`.
         interval: Most optimizer steps from one checkpoint to the next.
+        steps: Optimizer steps of a run.
         resumes_folder: Whether ``--resume`` takes the folder.
     """
 
     name: str
     command: tuple[str, ...]
     interval: int = 4
+    steps: int = 80
     resumes_folder: bool = False
 
     def words(self, output: Path, *, resume: bool) -> list[str]:
@@ -71,6 +76,19 @@ STUDIES = {
              *_ALONE, *_SMALL),
             interval=24,
         ),
+        Study(
+            "candidates",
+            ("progressive", "transfer_bert", "--rehearse", "--ratios", "0.5,1", "--epochs-per-stage", "4",
+             "--candidates", "training.learning_rate=1e-3,3e-4", "--eta", "2", *_ALONE, *_SMALL),
+            interval=24,
+        ),
+        Study(
+            "comparison",
+            ("crossval", "transfer_bert", "transfer_distilbert", "--rehearse", "--folds", "2", *_ALONE, *_SMALL, *_SHORT,
+             "training.ema=0.9", "objective.r_drop=0.5"),
+            steps=40,
+        ),
+        Study("seq2seq", ("train", "kobart_baseline", "--rehearse", *_SEQ2SEQ, *_SHORT), steps=40),
         Study("crossval", ("crossval", "transfer_bert", "--rehearse", "--folds", "3", *_ALONE, *_SMALL)),
         Study(
             "unified",

@@ -93,9 +93,10 @@ def test_a_forked_process_leaves_ctrl_c_to_the_first(tmp_path):
 
 
 FINALISER = """
-import os, sys, time
+import os, signal, sys, time
 from dure import signals
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # A shell's "&" ignores it.
 signals.install()
 
 

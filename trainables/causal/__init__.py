@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy
-from pydantic import Field, field_validator, model_validator
 
 from dure.config.data import SAMPLE
-from dure.config.scalars import Bool, Int, Text
 from dure.config.schema import Experiment, Profile
-from dure.config.section import Section
 from dure.data.dialogues import lead
 from dure.data.tables import Table, columns_of
 from dure.errors import UserError
 from dure.family import Family, Features, Rows
 from dure.metrics.library_metric import LibraryMetrics
 from dure.metrics.metric import Metric
-from dure.metrics.tokenizers import TokenizerName
 from trainables._summaries import (
     METRICS,
     ROUGE,
@@ -30,7 +26,8 @@ from trainables._summaries import (
     row_scores,
     scores,
 )
-from trainables.causal.turns import CHATS, TEXT, Framing, Layout, Learned, parsed, recognised, roles_of
+from trainables.causal.options import CausalOptions
+from trainables.causal.turns import CHATS, TEXT, Framing, Layout, parsed, recognised, roles_of
 from trainables.samples.chats import chat_rows
 from trainables.summarization import dialogues
 
@@ -45,58 +42,6 @@ if TYPE_CHECKING:
     from trainables.causal.packing import Conversations
 
 _PERPLEXITY = Metric("eval_perplexity", "min")
-
-
-class CausalOptions(Section):
-    """What ``task:`` of an instruction fine-tuning may say."""
-
-    rows: Literal["auto"] | Layout = "auto"
-    """How tables hold conversations; ``auto`` recognises it by the columns of the training table."""
-    prompt: str = TEXT
-    """The turn of the user, with ``{text}`` where the text of a row stands; rows of messages bring their own."""
-    system: Text | None = None
-    """System text of rows that bring none."""
-    chat_template: Text = "tokenizer"
-    """The template: ``tokenizer`` for the tokenizer's own, ``plain`` for none, or a Jinja file."""
-    template_options: dict[str, Any] = Field(default_factory=dict)
-    """What the template takes beside the conversation, such as ``enable_thinking: false``."""
-    loss: Learned = "answers"
-    """Which tokens are learned: those of all ``answers``, of the ``last`` one, or ``all`` text."""
-    packing: Bool = True
-    """Whether short rows of a batch share one sequence, as far as the architecture keeps them apart."""
-    batch_counts: Literal["rows", "tokens"] = "rows"
-    """Whether ``training.batch_size`` counts rows, or packs of up to ``pack_tokens`` tokens."""
-    pack_tokens: Int = Field(default=2048, ge=8)
-    """Most tokens of a pack; a longer row is one by itself."""
-    validates: Literal["text", "loss"] = Field(default="text", alias="validate")
-    """What validation computes: generated ``text`` and its ROUGE beside the loss, or the ``loss`` alone."""
-    rouge_tokenizer: TokenizerName = "morpheme"
-    """How ROUGE cuts text: ``morpheme`` for Korean, ``default`` for English, ``whitespace`` as ``str.split``,
-    ``whitespace_markers`` with markers cut from the particles behind them, or ``character``."""
-
-    rouge_markers: tuple[Text, ...] = ()
-    """Words that ROUGE takes as one, such as ``#Person1#``, beside the tokenizer's special tokens."""
-    metrics: tuple[Text, ...] = ()
-    """Further metrics of the ``evaluate`` library at validation, by the folder of their script or by name."""
-
-    @model_validator(mode="after")
-    def _packs_are_packed(self) -> Self:
-        if self.batch_counts == "tokens" and not self.packing:
-            raise ValueError("batch_counts is tokens, which come in packs: packing must be true")
-        return self
-
-    @model_validator(mode="after")
-    def _metrics_have_texts(self) -> Self:
-        if self.metrics and self.validates == "loss":
-            raise ValueError("metrics score texts, and validate is loss: none are written")
-        return self
-
-    @field_validator("prompt")
-    @classmethod
-    def _has_one_text(cls, value: str) -> str:
-        if value.count(TEXT) != 1:
-            raise ValueError(f"a text with {TEXT} in it, once")
-        return value
 
 
 class Causal(Family):
@@ -176,7 +121,7 @@ class Causal(Family):
             self.notify(
                 f"the tokenizer has no token to pad with: {tokenizer.pad_token} does, which is masked"
             )
-        if opening := self._chat(tokenizer).opening:
+        if opening := self._chat(tokenizer).opening.strip():
             self.notify(
                 f"the chat template begins every answer with {opening!r}: it is learned with the answers, and no part "
                 "of what is predicted; task.template_options.enable_thinking=false puts it into prompts, in templates "

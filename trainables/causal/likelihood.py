@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import exp
+from types import MethodType
 from typing import Any
 
 import torch
@@ -40,16 +41,19 @@ def score_targets(model: PreTrainedModel | PeftModel, *, smoothed: bool = False)
     and, in training, computed again for the gradient. Called without targets the model is as it was.
     """
     base = plain(model)
-    forward, decoder = base.forward, _decoder_of(base)
+    found_at = _decoder_of(base)
+    place = next(name for name, module in base.named_modules() if module is found_at)
     vocabulary = base.get_input_embeddings().num_embeddings
     rows_at_once = max(1, CHUNK // vocabulary)
 
     def scoring(
+        self: Any,
         *args: Any,
         targets: torch.Tensor | None = None,
         predicted_at: torch.Tensor | None = None,
         **inputs: Any,
     ) -> Any:
+        forward, decoder = self.forward_to_logits, self.get_submodule(place)
         if targets is None or predicted_at is None:
             return forward(*args, **inputs)
         # Adapters hand on what was not said, too, which not every architecture takes.
@@ -75,7 +79,9 @@ def score_targets(model: PreTrainedModel | PeftModel, *, smoothed: bool = False)
             scored = scored.index_put((is_real,), torch.cat(found))
         return CausalLMOutputWithPast(logits=scored)
 
-    base.forward = scoring
+    # Bound to the model, both go along when it is copied.
+    base.forward_to_logits = base.forward
+    base.forward = MethodType(scoring, base)
 
 
 @torch.no_grad()

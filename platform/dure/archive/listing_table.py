@@ -28,7 +28,8 @@ def listing_table(found: Listing) -> FittedTable:
         column("size", (in_bytes(each.num_bytes) for each in entries), rank=3),
     ]
     size = in_bytes(sum(each.num_bytes for each in entries))
-    return FittedTable(columns, f"{_counted(len(entries))}, {size}", elsewhere="--json")
+    notes = () if entries else ("dure runs DIR looks in another folder",)
+    return FittedTable(columns, f"{_counted(len(entries))}, {size}", notes, elsewhere="--json")
 
 
 def cleaning_table(found: Cleaning) -> FittedTable:

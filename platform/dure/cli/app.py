@@ -90,6 +90,10 @@ app = typer.Typer(
 )
 
 
+class StoppedError(Exception):
+    """Ctrl-C ended a verb; the parser would make an exit code of it, and forget whether there is something to resume."""
+
+
 def verb(
     name: str, *, place: int, background: bool = False
 ) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
@@ -159,7 +163,10 @@ def _flat(call: Callable[..., int | None], function: Callable[..., int | None]) 
     def parsed(**values: Any) -> int | None:
         for name, (kind, names) in groups.items():
             values[name] = kind(**{each: values.pop(each) for each in names})
-        return call(**values)
+        try:
+            return call(**values)
+        except KeyboardInterrupt as error:
+            raise StoppedError from error
 
     parsed.__name__, parsed.__doc__ = function.__name__, function.__doc__
     parsed.__annotations__ = {each.name: each.annotation for each in parameters}

@@ -10,13 +10,13 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dure.cli.app import VERBS, app, load_verbs
+from dure.cli.app import StoppedError, app, load_verbs
 from dure.cli.dotenv import FILE as DOTENV
 from dure.cli.dotenv import load_dotenv
 from dure.errors import DureError, nearest
 from dure.imports import import_fast
 from dure.secrets import redacted
-from dure.signals import install
+from dure.signals import Interrupted, install
 
 FLAGS = ("--debug", "--verbose", "-v", "--background")
 """Flags of the program itself that are accepted anywhere, since people put them last; after -- they are a job's."""
@@ -55,6 +55,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         result = app(args=words or ["--help"], prog_name="dure", standalone_mode=False, obj=words)
     except DureError as error:
         _fail(error, str(error), error.exit_code, words)
+    except StoppedError as stopped:
+        _interrupted(words, is_kept=isinstance(stopped.__cause__, Interrupted))
     except KeyboardInterrupt:
         _interrupted(words)
     except BrokenPipeError:
@@ -68,10 +70,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     sys.exit(result if isinstance(result, int) else 0)
 
 
-def _interrupted(words: list[str]) -> NoReturn:
-    """End as the user asked; only verbs that work in a folder of their own can go on there."""
-    named = next((VERBS[word] for word in words if word in VERBS), None)
-    _fail(None, _INTERRUPTED + (_RESUMABLE if named and named.background else ""), _INTERRUPTED_CODE, words)
+def _interrupted(words: list[str], *, is_kept: bool = False) -> NoReturn:
+    """End as the user asked; what has begun in a folder of its own can go on there."""
+    _fail(None, _INTERRUPTED + (_RESUMABLE if is_kept else ""), _INTERRUPTED_CODE, words)
 
 
 def _end_of(error: Exception, words: list[str]) -> NoReturn:

@@ -20,6 +20,7 @@ training.batch_size | per_device_train_batch_size per_gpu_train_batch_size train
 training.eval_batch_size | per_device_eval_batch_size per_gpu_eval_batch_size inference.batch_size test_batch_size
 training.epochs | num_train_epochs num_epochs n_epochs max_epochs total_epochs epoch
 training.max_steps | max_steps
+training.batch_tokens | max_tokens max_tokens_per_batch tokens_per_batch
 training.gradient_accumulation_steps | gradient_accumulation accumulate_grad_batches accumulation_steps grad_accum
 training.learning_rate | lr base_lr
 training.scheduler | lr_scheduler_type lr_scheduler scheduler_type

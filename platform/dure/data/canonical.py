@@ -20,6 +20,10 @@ _NOTHING_ALONE = re.compile(f"(?:{_INVISIBLE.pattern}|[\\s\u200c\u200d\ufe00-\uf
 """What leaves nothing to see; a selector of a sign's variant is nothing without the sign."""
 
 
+_WIDE = {place: place - 0xFEE0 for place in range(0xFF01, 0xFF5F)}
+"""Letters, digits and signs as wide as a syllable, which East Asian keyboards write, and what they stand for."""
+
+
 def composed(text: str) -> str:
     """Return a text in Unicode NFC, as a tokenizer knows its letters; macOS writes names in NFD."""
     return text if unicodedata.is_normalized("NFC", text) else unicodedata.normalize("NFC", text)
@@ -34,8 +38,12 @@ def visible(text: str) -> str:
 
 
 def canonical(text: str) -> str:
-    """Return the form in which labels and ids are compared: :func:`visible`, every run of white space one space."""
-    return " ".join(visible(text).split())
+    """Return the form in which labels, ids and names are compared.
+
+    It is :func:`visible`, with every run of white space one space and full-width signs as the plain ones.
+    """
+    plain = " ".join(visible(text).split())
+    return plain if plain.isascii() else plain.translate(_WIDE)
 
 
 def folded(text: str) -> str:

@@ -12,17 +12,22 @@ from dure.errors import UserError
 
 _CHUNK = 1 << 16
 _HANGUL = re.compile("[가-힣]")
+_UNPACK = "unpack it first"
 _OTHER_KINDS = {
-    b"\x1f\x8b": "packed by gzip",
-    b"PK\x03\x04": "a zip archive or a workbook such as .xlsx",
-    b"BZh": "packed by bzip2",
-    b"\xfd7zXZ\x00": "packed by xz",
-    b"\x28\xb5\x2f\xfd": "packed by zstd",
-    b"PAR1": "a Parquet table",
-    b"%PDF-": "a PDF",
-    b"SQLite f": "a database of SQLite",
+    b"\x1f\x8b": ("packed by gzip", _UNPACK),
+    b"PK\x03\x04": ("a zip archive or a workbook such as .xlsx", "unpack it, or name a workbook .xlsx"),
+    b"BZh": ("packed by bzip2", _UNPACK),
+    b"\xfd7zXZ\x00": ("packed by xz", _UNPACK),
+    b"\x28\xb5\x2f\xfd": ("packed by zstd", _UNPACK),
+    b"PAR1": ("a Parquet table", "name it .parquet"),
+    b"\xd0\xcf\x11\xe0": ("an old workbook (.xls) or document", "save it as .xlsx or .csv"),
+    b"version https://git-lfs": ("a pointer of Git LFS", "git lfs pull fetches what it stands for"),
+    b"%PDF-": ("a PDF", "save its table as .csv"),
+    b"SQLite f": ("a database of SQLite", "write a table of it as .csv"),
+    b"<!DOCTYPE html": ("a page of the web", "download the file that it leads to"),
+    b"<html": ("a page of the web", "save its table as .csv"),
 }
-"""What files begin with that are often taken for a text table."""
+"""What files begin with that are often taken for a text table, what they are, and what to do."""
 _LONGEST_LINE = 1 << 26
 """Characters of a line; a file of another kind may hold no line end at all."""
 _EXPECTED = "UTF-8 (with or without BOM) or CP949, or the name of another encoding in data.encoding"
@@ -54,10 +59,11 @@ def recognise_encoding(path: Path) -> str:
         UserError: Neither fits; names the line and the byte.
     """
     with path.open("rb") as file:
-        head = file.read(8)
-    for mark, kind in _OTHER_KINDS.items():
+        head = file.read(32)
+    for mark, (kind, hint) in _OTHER_KINDS.items():
         if head.startswith(mark):
-            raise UserError(f"the file is {kind}, whatever its suffix says", where=str(path), expected="text")
+            problem = f"the file is {kind}, whatever its suffix says"
+            raise UserError(problem, where=str(path), expected="text", hint=hint)
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise UserError(
             "the file is UTF-16", where=str(path), expected=_EXPECTED, hint="data.encoding=utf-16"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from dure.config.data import ReadingConfig
-from dure.data.canonical import folded
+from dure.data.canonical import canonical, folded
 from dure.errors import UserError, nearest
 
 _LONG_NAME = 40
@@ -206,11 +206,15 @@ def fields_of_rows(
 def present_fields(
     fields: Sequence[Field], columns: Sequence[str], source: str, *, header: bool
 ) -> list[Field]:
-    """Check the columns that a file has; an id column that is there must be filled, even an optional one.
+    """Return the fields with their columns as a file spells them; an id column that is there must be filled.
 
     Raises:
         UserError: A column is missing, or there twice.
     """
+    fields = [
+        dataclasses.replace(field, columns=tuple(_as_spelled(column, columns) for column in field.columns))
+        for field in fields
+    ]
     for field in fields:
         for column in field.columns:
             if (field.column_needed or len(field.columns) > 1) and column not in columns:
@@ -230,6 +234,14 @@ def present_fields(
         )
         for field in fields
     ]
+
+
+def _as_spelled(column: str, columns: Sequence[str]) -> str:
+    """Return a column's name as a file spells it, where only space or what cannot be seen is different."""
+    if column in columns:
+        return column
+    same = [name for name in columns if canonical(name) == canonical(column)]
+    return same[0] if len(same) == 1 else column
 
 
 def settings_of(field: Field) -> list[object]:
@@ -287,6 +299,8 @@ def _missing_column(
     hint = f"{field.option}={like or 'COLUMN'} names the column to read instead"
     if not header:
         hint = f"{field.option}=0 reads the first column, 1 the second"
+    elif sum(each.column_needed for each in fields) > 1 and sum(map(bool, map(str.strip, columns))) == 1:
+        hint = "remove what stands above the column names, or put commas or tabs between the cells"
     elif like is None and any(map(_is_like_a_cell, columns)):
         numbers = " ".join(
             f"{each.option}={place}"

@@ -70,9 +70,10 @@ class Splits:
             f"{len(self.rows[split]):,} {purpose[split]} (data.{split}={100 * float(part):g}%), "
             for split, part in self.data.parts.items()
         )
+        alike = ", classes alike" if self.class_roles else ""
         lines = [
-            f"{self.whole.source}: {parts}{len(self.rows['train']):,} train; drawn by seed {self.data.split_seed}, classes "
-            "alike, no text on two sides"
+            f"{self.whole.source}: {parts}{len(self.rows['train']):,} train; drawn by seed {self.data.split_seed}{alike}, "
+            "no text on two sides"
         ]
         classes = joined_classes(self.whole.dataset, self.class_roles)
         if classes is not None:

@@ -276,6 +276,8 @@ def _join(predicted: _Side, expected: _Side) -> int:
             raise UserError(
                 f"{len(alone)} of {len(side.rows)} ids are not in {other.path}: {named}{more}",
                 where=str(side.path),
+                expected="predictions and references of the same rows",
+                hint="the table that was predicted; or --id-column NAME, where another column joins the two",
             )
         for key in alone:
             del side.rows[key]

@@ -37,6 +37,15 @@ _ATTENTION_ON_CPUS = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: 1,
 }
 """Attention that torch's own counter does not know, and the place of its query among the arguments."""
+_BY_PLACES = frozenset(
+    {
+        torch.ops.aten.index,
+        torch.ops.aten.index_put,
+        torch.ops.aten.index_put_,
+        torch.ops.aten._index_put_impl_,
+    }
+)
+"""Operators whose second argument says which elements they take or put: their numbers, or a mask."""
 _PACKED = 4.127 / 8
 """Bytes of a number in NF4 whose scales are packed too, in blocks of 64 and 256 (Dettmers et al. 2023, section 3)."""
 
@@ -95,13 +104,13 @@ def trace_step(
         r_drop: Weight of the disagreement of two passes; 0 makes one pass.
         in_4bit: Whether the frozen layers of a model that was built without its weights will be packed.
     """
-    rows = batches.twice(batch) if r_drop else batch
+    # Whether a mask hides anything is asked where it still has its data.
+    given = _without_idle_masks(model, batches.inputs(batches.twice(batch) if r_drop else batch))
     with FakeTensorMode(allow_non_fake_inputs=True) as fakes:
         fake, packed = _without_data(model, in_4bit=in_4bit)
         fake.train()
         if checkpointing:
             fake.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        given = _without_idle_masks(model, batches.inputs(rows))
         inputs = {name: _fake(fakes, value) for name, value in given.items()}
         targets = _fakes(fakes, batches.targets(batch))
         items = _fakes(fakes, objective.count(batches.targets(batch)))
@@ -165,6 +174,8 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Compute an operator, and count what it gives."""
+        if func._overloadpacket in _BY_PLACES:
+            args = (args[0], [place for each in args[1] for place in _places(each)], *args[2:])
         given = func(*args, **(kwargs or {}))
         tree_map_only(torch.Tensor, self._count, given)
         formula = flop_registry.get(func._overloadpacket)
@@ -194,6 +205,13 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _tensors(value: Any) -> list[torch.Tensor]:
     """Return the tensors in nested lists and dictionaries."""
     return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+
+
+def _places(chosen: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+    """Return element numbers as they are; for a mask those of all its elements, since how many are true is not known."""
+    if chosen is None or chosen.dtype != torch.bool:
+        return (chosen,)
+    return torch.unravel_index(torch.arange(chosen.numel()), chosen.shape)
 
 
 def _without_data(model: PreTrainedModel, *, in_4bit: bool) -> tuple[PreTrainedModel, int]:

@@ -57,7 +57,11 @@ def _table(
     """Read a table to its end, and put it into ``tables`` even when it has rows that would stop a run."""
     from dure.family.corpus import read_split
 
-    table = tables[split] = read_split(lenient, split, source)
+    try:
+        table = tables[split] = read_split(lenient, split, source)
+    except UserError:
+        read_split(family, split, source)  # names the first bad row, where none is left
+        raise
     bad = sum(skipped.count for skipped in table.skipped)
     messages = [message.removeprefix(f"{table.source}: ") for message in table.messages()]
     if bad and family.experiment.data.on_bad_row == "error":

@@ -125,7 +125,7 @@ def result_table(result: Mapping[str, Any]) -> FittedTable:
         before = {key: _untrained(result, key) for key in keys}
         columns += [
             Column("untrained", [Text(metric_figure(key, before[key])) for key in keys], rank=2),
-            Column("gain", [Text(metric_change(key, metrics[key], before[key])) for key in keys], rank=1),
+            Column("change", [Text(metric_change(key, metrics[key], before[key])) for key in keys], rank=1),
         ]
     notes = target_sentences(result) + _tokenizer_notes([result])
     notes += [

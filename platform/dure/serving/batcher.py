@@ -84,7 +84,7 @@ class Batcher:
         except TimeoutError:
             raise RefusedError(
                 504,
-                f"there was no answer within {seconds:g} seconds",
+                f"there was no answer within {seconds:.3g} seconds",
                 hint="fewer or shorter texts in a request; or dure serve with more --replicas, or a larger --time-limit",
             ) from None
 

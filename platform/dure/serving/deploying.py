@@ -59,6 +59,7 @@ def deployed(
     profile: Profile,
     cluster: Cluster,
     *,
+    batch_size: int,
     trust_code: bool,
     seconds: float,
 ) -> Iterator[Models]:
@@ -69,6 +70,7 @@ def deployed(
         num_replicas: How many; as many as the profile has workers when not given.
         profile: What each of them needs.
         cluster: Where they run.
+        batch_size: Most texts of a batch.
         trust_code: Whether families that did not come with dure are imported.
         seconds: Time that one has to finish its batch at the end.
 
@@ -98,7 +100,8 @@ def deployed(
             graceful_shutdown_timeout_s=seconds,
             logging_config={"log_level": "ERROR", "enable_access_log": False},
         )
-        bound = deployment.bind([str(run.resolve()) for run in runs], profile, trust_code, str(Path.cwd()))
+        folders = [str(run.resolve()) for run in runs]
+        bound = deployment.bind(folders, profile, batch_size, trust_code, str(Path.cwd()))
         try:
             handle = serve.run(bound, name=name, route_prefix=None)
         except RuntimeError as error:

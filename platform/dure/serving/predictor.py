@@ -51,16 +51,18 @@ class Predictor:
     Args:
         runs: Folders of runs of one family, or an export.
         profile: The machine.
+        batch_size: Most rows of a forward pass.
         notify: Gets one-line messages.
 
     Raises:
         UserError: A folder holds no model, or one that is broken.
     """
 
-    def __init__(self, runs: Sequence[Path], profile: Profile, notify: Notify) -> None:
+    def __init__(self, runs: Sequence[Path], profile: Profile, batch_size: int, notify: Notify) -> None:
         import torch
 
         self._models: list[_Loaded] = []
+        self._batch_size = batch_size
         for run in runs:
             weights = weights_at(run)
             family = weights.family(notify)
@@ -105,7 +107,7 @@ class Predictor:
             answers.append(answer)
             for place, values in enumerate(zip(*features.values(), strict=True)):
                 waiting.append((dict(zip(features, values, strict=True)), answer.predictions, place))
-        _predict_all(loaded, waiting)
+        _predict_all(loaded, waiting, self._batch_size)
         return answers
 
 
@@ -124,14 +126,12 @@ def _encoded(loaded: _Loaded, rows: Sequence[Row]) -> dict[str, list[Any]]:
 
 
 def _predict_all(
-    loaded: _Loaded, waiting: Sequence[tuple[dict[str, Any], list[dict[str, Any]], int]]
+    loaded: _Loaded, waiting: Sequence[tuple[dict[str, Any], list[dict[str, Any]], int]], size: int
 ) -> None:
     """Predict encoded rows, the longest first, and put what is predicted of each into its place."""
     from dure.data.batching import length_order
     from dure.family.predicting import predict_batch
 
-    training = loaded.family.experiment.training
-    size = training.eval_batch_size or training.batch_size
     order = length_order([row["length"] for row, _, _ in waiting])
     for start in range(0, len(order), size):
         chosen = [waiting[number] for number in order[start : start + size]]

@@ -24,17 +24,20 @@ class Replica:
     Args:
         runs: Absolute paths of the folders.
         profile: The machine.
+        batch_size: Most texts of a batch.
         trust_code: Whether families that did not come with dure are imported.
         folder: Working folder of the command, where the user's own modules lie.
     """
 
-    def __init__(self, runs: Sequence[str], profile: Profile, trust_code: bool, folder: str) -> None:
+    def __init__(
+        self, runs: Sequence[str], profile: Profile, batch_size: int, trust_code: bool, folder: str
+    ) -> None:
         self._error: DureError | None = None
         if Path(folder).is_dir():
             os.chdir(folder)
         try:
             with trusting(trust_code):
-                self._predictor = Predictor([Path(run) for run in runs], profile, logger.info)
+                self._predictor = Predictor([Path(run) for run in runs], profile, batch_size, logger.info)
         except DureError as error:
             self._error = error
 

@@ -35,7 +35,7 @@ class Serving:
     Attributes:
         port: Port of 127.0.0.1; 0 for any that is free.
         num_replicas: Processes with the models; as many as the profile has workers when not given.
-        most_texts: Most texts of a batch; what validation took when not given.
+        batch_size: Most texts of a batch; what validation took when not given.
         max_bytes: Largest body of a request.
         time_limit: Seconds until a request must be answered.
         token: What a request must show.
@@ -44,7 +44,7 @@ class Serving:
 
     port: int = 8000
     num_replicas: int | None = None
-    most_texts: int | None = None
+    batch_size: int | None = None
     max_bytes: int = 1 << 20
     time_limit: float = 30.0
     token: str | None = None
@@ -98,6 +98,7 @@ def serve_models(
     with trusting(trust_code):
         family = weights[0].family(notify)
     training = family.experiment.training
+    batch_size = asked.batch_size or training.eval_batch_size or training.batch_size
     figures = Figures()
     with ExitStack() as open_:
         listening = open_.enter_context(_bound(asked.port))
@@ -106,14 +107,17 @@ def serve_models(
         notify(f"loading {served.words}")
         here = open_.enter_context(cluster(asked.address, name=f"serve {served.name}", notify=notify))
         models = open_.enter_context(
-            deployed(runs, asked.num_replicas, profile, here, trust_code=trust_code, seconds=asked.time_limit)
+            deployed(
+                runs,
+                asked.num_replicas,
+                profile,
+                here,
+                batch_size=batch_size,
+                trust_code=trust_code,
+                seconds=asked.time_limit,
+            )
         )
-        batcher = Batcher(
-            models.send,
-            most_texts=asked.most_texts or training.eval_batch_size or training.batch_size,
-            most_waiting=_MOST_WAITING,
-            figures=figures,
-        )
+        batcher = Batcher(models.send, most_texts=batch_size, most_waiting=_MOST_WAITING, figures=figures)
         limits = Limits(asked.max_bytes, asked.time_limit)
         front = Front(served, Inputs(family), batcher, figures, limits, asked.token, models.num_running)
 

@@ -81,6 +81,8 @@ def _check_trials(make: Make, path: Path) -> None:
     _require(len(names) >= 3, f"the check needs three trials, and there are {len(names)}")
     _require(len(set(names)) == len(names), f"two trials bear one name: {names}")
     _require(names == _names(strategy), "trials() does not return the same when it is called again")
+    order = list(strategy.longest_first(names))
+    _require(sorted(order) == sorted(names), f"longest_first() starts {order}, where {names} are pending")
     folders = [plan.path_in(path) for plan in plans]
     _require(len(set(folders)) == len(folders), f"two trials share a folder: {folders}")
     record = Board(strategy, plans, path, StudyListener(), None, limit=0).results()

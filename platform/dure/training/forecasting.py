@@ -73,7 +73,7 @@ class RunForecast:
     def sentence(self) -> str:
         """The forecast in a line."""
         least, most = (size / 1024**3 for size in self.memory)
-        memory = f"{least:.1f}–{most:.1f} GiB of memory"
+        memory = f"{'–'.join(dict.fromkeys((f'{least:.1f}', f'{most:.1f}')))} GiB of memory"
         unproven = " (unproven on CUDA: traced on a CPU)" if self.device == "cuda" else ""
         if self.seconds is None:
             time = f"time unknown ({self.pace})"

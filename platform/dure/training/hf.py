@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,15 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
         self.add_callback(parts.stopping)
 
     def evaluation_loop(self: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
-        """Predict and score all rows, and put the exact loss among the metrics."""
+        """Predict and score all rows; before the first step, as another trial of the study may have done already."""
         self._row_losses: list[torch.Tensor] = []
+        compute = partial(self._validated, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        is_trained = self.state.global_step > 0 or not self.is_in_train
+        return compute() if is_trained or not self.parts.untrained else self.parts.untrained.of(self, compute)
+
+    def _validated(self: Any, *args: Any, metric_key_prefix: str, **kwargs: Any) -> Any:
+        """Predict and score all rows, and put the exact loss among the metrics."""
+        self._row_losses = []
         is_averaged = self.average is not None and self.is_in_train
         with self.average.applied() if is_averaged else contextlib.nullcontext():
             output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)

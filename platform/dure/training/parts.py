@@ -27,6 +27,7 @@ from dure.training.arguments import check_budget, loaded_rows
 from dure.training.oom import FittingRows
 from dure.training.recovery import Recovery
 from dure.training.stopping import StopCallback
+from dure.training.untrained import UntrainedScores
 from dure.training.worker import Worker
 from dure.training.zero import Written
 
@@ -73,6 +74,7 @@ class Parts:
         average: What validation during training is made with, in place of the weights that are trained.
         rate_factors: Factor on the learning rate of every parameter, by its name; all are 1 when not given.
         written: How DeepSpeed shares out the weights, when it does.
+        untrained: Scores of untrained models, of those who share them.
         callbacks: Who is called as well, in this order; ``stopping`` comes after all of them.
     """
 
@@ -88,6 +90,7 @@ class Parts:
     average: WeightAverage | None = None
     rate_factors: Mapping[str, float] | None = None
     written: Written | None = None
+    untrained: UntrainedScores | None = None
     callbacks: Sequence[TrainerCallback] = ()
 
 

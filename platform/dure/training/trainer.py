@@ -53,6 +53,7 @@ from dure.training.recorder import (
     recorded_metrics,
 )
 from dure.training.snapshots import EpochSnapshots
+from dure.training.untrained import UntrainedScores
 from dure.training.worker import Worker
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ class ModelTrainer:
         self.folder = folder
         self.group = group
         self.worker = worker = worker or Worker()
-        self.eval_dataset = None if eval_dataset is None else _longest_first(eval_dataset)
+        # Longest first: batches pad little, and the most memory is asked for first.
+        self.eval_dataset = eval_dataset and eval_dataset.select(length_order(eval_dataset["length"]))
         train_dataset = family.training_rows(train_dataset)
         self.total_steps = total_steps(self.experiment, len(train_dataset))
         training = self.experiment.training
@@ -157,6 +159,7 @@ class ModelTrainer:
             average=average,
             rate_factors=rate_factors_of(experiment, self.model),
             written=written,
+            untrained=UntrainedScores.shared_by(self.folder.path, self.family, self.worker.num_workers),
             callbacks=self._callbacks(average),
         )
 
@@ -396,8 +399,3 @@ class ModelTrainer:
     def _write_final_model(self) -> None:
         if self.worker.is_main:
             write_model(self.family, self.model, self.tokenizer, self.folder.final_model)
-
-
-def _longest_first(dataset: datasets.Dataset) -> datasets.Dataset:
-    """Order rows by length, so that batches pad little and the most memory is asked for first."""
-    return dataset.select(length_order(dataset["length"]))

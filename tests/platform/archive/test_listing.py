@@ -164,3 +164,10 @@ def test_a_folder_that_is_not_there_is_no_empty_list(tmp_path):
     for verb in (list_runs, clean):
         with pytest.raises(UserError, match="no such folder"):
             verb(tmp_path / "none")
+
+
+def test_before_anything_ran_there_is_nothing_to_list_and_nothing_that_may_go(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DURE_CACHE", str(tmp_path / "cache"))
+    assert list_runs().entries == ()
+    assert clean().removable == ()

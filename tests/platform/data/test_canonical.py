@@ -30,6 +30,8 @@ HEART = "❤️"
         ("두 말", "두\u3000\t 말"),
         ("두 말", "두\xa0말\r\n"),
         ("a b", "a\x00 b\x7f"),
+        ("1", "１"),
+        ("Yes!", "Ｙｅｓ！"),
     ],
 )
 def test_what_looks_the_same_has_one_form(one, other) -> None:

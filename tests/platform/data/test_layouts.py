@@ -97,6 +97,20 @@ SOLD = "one long string of cliches\t0\nthis is one of the best films\t1\n"
         ),
         ("joined.csv", "a,b,label\n가,나,0\n다,라,1\n", {"columns": {"text": ["b", "a"]}, "columns_separator": " / "},
          [("나 / 가", "0"), ("라 / 다", "1")], None),
+        # Names of columns are compared in canonical form.
+        ("spaced.csv", "text , label\na,0\nb,1\n", {}, [("a", "0"), ("b", "1")], None),
+        ("wide.csv", "\u200btext,ｌａｂｅｌ\na,0\nb,1\n", {}, [("a", "0"), ("b", "1")], None),
+        ("parts.jsonl", json.dumps({"text": "a", NFD: 0}), {"columns": {"label": "가나다"}}, [("a", "0")], None),
+        ("exact.csv", "label, label,text\n0,9,a\n", {}, [("a", "0")], None),
+        # What spreadsheets add: empty columns behind the last, line ends inside cells, a line that names the separator.
+        ("behind.csv", "text,label,,\na,0,,\nb,1,,\n", {}, [("a", "0"), ("b", "1")], None),
+        ("inside.csv", 'text,label\r\n"a\r\nb",0\r\nc,1\r\n', {}, [("a\r\nb", "0"), ("c", "1")], None),
+        ("mac.csv", "text,label\ra,0\rb,1\r", {}, [("a", "0"), ("b", "1")], None),
+        ("comma.csv", "sep=,\r\ntext,label\r\na,0\r\n", {}, [("a", "0")], None),
+        ("wide16.csv", "text,label\na,0\n".encode("utf-16"), {"encoding": "utf-16"}, [("a", "0")], None),
+        ("thousands.csv", 'text,label\na,"1,000"\nb,"2,000"\n', {}, [("a", "1,000"), ("b", "2,000")], None),
+        # Words, not missing values.
+        ("words.csv", "text,label\nNone,NA\nnull,None\n", {}, [("None", "NA"), ("null", "None")], None),
     ],
 )  # fmt: skip
 def test_a_layout_is_read_right_and_told(read, name, content, settings, rows, told) -> None:
@@ -128,6 +142,15 @@ def test_a_layout_is_read_right_and_told(read, name, content, settings, rows, to
         ("ids.csv", "id,text,label\n1,a,0\n\u200b1 ,b,0\n", {}, "repeats the id '\u200b1 ' of row 1", "skip"),
         ("packed.csv.gz", "x", {}, "'.gz' cannot be read", "unpack it first"),
         ("old.xls", "x", {}, "'.xls' cannot be read", "save it as .xlsx or .csv"),
+        ("title.csv", "# reviews of 2026\ntext,label\na,0\n", {}, "no column 'text'", "remove what stands above"),
+        ("titled.csv", "영화 리뷰,,\nid,text,label\n1,a,0\n", {}, "no column 'text'", "remove what stands above"),
+        ("zstd.csv", b"(\xb5/\xfd\x00", {}, "packed by zstd", "unpack it first"),
+        ("lfs.csv", "version https://git-lfs.github.com/spec/v1\noid x\n", {}, "a pointer of Git LFS", "git lfs pull"),
+        ("parquet.csv", b"PAR1xx", {}, "a Parquet table", "name it .parquet"),
+        ("old.csv", b"\xd0\xcf\x11\xe0\xa1\xb1", {}, "an old workbook", "save it as .xlsx or .csv"),
+        ("page.csv", "<!DOCTYPE html><html>", {}, "a page of the web", "download the file"),
+        ("comma.csv", "text,label\na,0,\n", {}, "the row has 3 cells, but the table has 2 columns", "skip"),
+        ("twice.csv", " label,label ,text\n0,1,a\n", {}, "no column 'label'", "names the column"),
         ("two.csv", "text,label\na,0\n", {"columns": {"label": ["label", "text"]}}, "one column", ""),
         ("two.csv", "text,label\na,0\n", {"columns": {"text": ["text", "text"]}}, "named twice", ""),
         ("two.csv", "text,label\na,0\n", {"columns": {"text": ["text", "other"]}}, "no column 'other'", ""),

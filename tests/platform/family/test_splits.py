@@ -20,6 +20,7 @@ from dure.errors import UserError
 from dure.family import load_family
 from dure.family.corpus import load_corpus
 from dure.family.same_rows import require_same_rows
+from dure.family.splits import Splits
 from dure.files import write_json
 
 ROLES = (Role("text", "text", is_input=True), Role("label", "label", is_class=True))
@@ -64,6 +65,15 @@ def test_every_class_has_its_share_and_another_seed_draws_other_rows(tmp_path):
     assert set(other["dev"].tolist()) != set(found["dev"].tolist())
     # What is reported on does not change because rows that select are held out beside it.
     assert np.array_equal(cut_parts(table, ROLES, {"test": Fraction(1, 20)}, 42)["test"], found["test"])
+
+
+def test_a_cut_is_said_to_keep_classes_alike_only_where_there_are_some(tmp_path):
+    whole = table_of([(f"글 {number}", "x") for number in range(10)], tmp_path)
+    data = DataConfig(train="table", dev="10%")
+    rows = cut_parts(whole, ROLES, data.parts, 0)
+    for roles, said in ((("label",), True), ((), False)):
+        (line,) = Splits({"train": whole}, whole, rows, data, roles).messages()
+        assert ("classes alike" in line) == said
 
 
 def test_too_few_texts_are_an_error_that_names_the_table(tmp_path):

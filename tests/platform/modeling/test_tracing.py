@@ -16,8 +16,8 @@ from tests.benchmarks.forecast import real_peak
     [
         ("bert", "full", 1, 1.0),
         ("bert", "full", 2, 1.0),
-        pytest.param("t5", "full", 1, 1.001, marks=pytest.mark.slow),
-        ("bart", "lora", 2, 1.001),
+        pytest.param("t5", "full", 1, 1.005, marks=pytest.mark.slow),
+        ("bart", "lora", 2, 1.005),
     ],
 )
 def test_the_peak_of_a_step_is_foretold_without_its_numbers(tiny, cpu, architecture, kind, passes, most):

@@ -166,7 +166,7 @@ def test_a_batch_says_who_is_best_what_failed_and_what_repeats_it(left):
 def test_a_run_says_what_its_rows_leave_open(left):
     html = page_of(left / "run")
     assert (
-        "81.25 % on 300 validation rows, which chose the checkpoint; so many rows leave 95 % between 76.45 and 85.26."
+        "81.25 % on 300 validation rows, which chose the checkpoint; its 95 % interval is 76.45 to 85.26."
         in html
     )
     assert "the model is 26.25 percentage points better" in html

@@ -9,6 +9,8 @@ from dure.config.rehearsal import rehearsal_of
 from dure.family import load_family
 from dure.preflight.foreseeing import foresee, what_fits
 from dure.runs.pace import Pace, rates, remember, seconds_a_row, training_pace, validation_pace
+from dure.studies.batch.plan import BatchStudy
+from dure.studies.unified.plan import UnifiedStudy
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +72,18 @@ def test_the_pace_of_training_leaves_out_validations_and_the_first_steps(tmp_pat
     least, most = seconds_a_row(tmp_path, "card", "model", "text x8")
     assert least < 0.5 < most
     assert seconds_a_row(tmp_path, "card", "model", "logits x8") is None
+
+
+@pytest.mark.parametrize(
+    ("study", "times"),
+    [
+        # Five rates for two epochs each before four epochs; without a sweep the training alone.
+        (UnifiedStudy(experiment="red_heart_tiny", sweep_points=5, sweep_epochs=2), 1 + 5 * 2 / 4),
+        (UnifiedStudy(experiment="red_heart_tiny", sweep=False), 1.0),
+        (BatchStudy(experiments=("red_heart_tiny",), seeds=3), 3.0),
+        (BatchStudy(experiments=("red_heart_tiny",)), 1.0),
+    ],
+)
+def test_a_study_is_foretold_by_all_that_it_trains(study, times):
+    experiment = load_experiment("red_heart_tiny", ["training.epochs=4"])
+    assert study.num_trainings(experiment) == (times, times)

@@ -65,6 +65,12 @@ def test_every_bad_row_is_counted_and_the_first_one_told(tables, failed):
     assert "data.on_bad_row=skip" in checks["train table"].remedy
 
 
+def test_where_no_row_is_right_the_first_bad_one_is_told_in_full(tables, failed):
+    check = failed("transfer_bert", tables(train=[f"{row}," for row in ROWS]), rehearse=True)["train table"]
+    assert "train.csv, row 1 (line 2): the row has 4 cells" in check.found
+    assert "data.on_bad_row=error" not in check.remedy
+
+
 def test_a_missing_table_and_a_missing_column_are_told(tables, failed):
     assert (
         "data.train=none.csv"

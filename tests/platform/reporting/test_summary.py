@@ -137,7 +137,7 @@ def test_a_loss_is_ranked_lowest_first() -> None:
     assert [row["name"] for row in ranked(rows, Metric("eval_loss", "min"))] == ["good", "bad"]
 
 
-def test_the_result_of_a_run_shows_its_figures_gain_and_files() -> None:
+def test_the_result_of_a_run_shows_its_figures_changes_and_files() -> None:
     result = {
         "name": "kobart",
         "state": "completed",
@@ -159,7 +159,7 @@ def test_the_result_of_a_run_shows_its_figures_gain_and_files() -> None:
     assert printed(result_table(result), 80).splitlines() == [
         "kobart · completed in 1:01",
         "",
-        "metric            value  untrained    gain",
+        "metric            value  untrained  change",
         "──────────────────────────────────────────",
         "ROUGE-1 %         50.00      25.00  +25.00",
         "eval loss        2.5000          –       –",

@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from dure import api
 from dure.config import load_profile
+from dure.family import load_family
 from dure.family.run_weights import weights_at
 from dure.files import parse_json
 from dure.serving.asked import MOST_TEXTS, Inputs
@@ -30,9 +31,10 @@ TEXTS = [
     "오늘은 기분이 정말 좋다",
     "네",
     "#Person1#: 내일 만나요. #Person2#: 좋아요, 세 시에 봐요.",
-    "나쁘다" * 60,
+    "좋아요",
+    "가 나 다 라 마 바 사 아 자 차 카 타 파 하 " * 9,
 ]
-TOKEN = "0123456789abcdef-Ω가".encode("ascii", "ignore").decode()
+TOKEN = "0123456789abcdef-of-tests"
 JSON = {"Content-Type": "application/json"}
 
 
@@ -56,7 +58,10 @@ def trained(experiment, path):
 
 @pytest.fixture(scope="module")
 def bert(tiny, tmp_path_factory):
-    return trained(tiny("bert", "full"), tmp_path_factory.mktemp("bert") / "run")
+    return trained(
+        tiny("bert", "full").with_({"tokenizer.max_unknown_rate": 0.9}),
+        tmp_path_factory.mktemp("bert") / "run",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +78,9 @@ def client(*runs, token=None, limits=None, send=None, most_texts=8):
     """Return a client of a front before models in this process, as a replica has them."""
     figures = Figures()
     if send is None:
-        predictor = Predictor(runs, load_profile("cpu"), quiet)
+        training = weights_at(runs[0]).family(quiet).experiment.training
+        size = training.eval_batch_size or training.batch_size
+        predictor = Predictor(runs, load_profile("cpu"), size, quiet)
 
         async def send(requests):
             return await asyncio.to_thread(predictor.predict, requests)
@@ -119,7 +126,7 @@ def test_what_is_served_is_what_predict_says(kind, request):
         answer = server.predict({"texts": TEXTS})
         assert answer.status_code == 200, answer.text
         assert answer.json()["predictions"] == expected
-        assert answer.json()["truncated"] == [3]
+        assert answer.json()["truncated"] == [4]
         alone = [server.predict({"texts": [text]}).json()["predictions"][0] for text in TEXTS]
     for ours, theirs in zip(alone, expected, strict=True):
         assert ours == pytest.approx(theirs, abs=2e-6)  # another batch is padded otherwise
@@ -134,18 +141,23 @@ def test_folds_predict_together_and_a_unified_training_by_what_won(bert, tmp_pat
     assert answer == api.predict(tmp_path / "study", TEXTS, profile="cpu")
 
 
-def test_a_row_may_name_its_columns_and_a_conversation_its_turns(bert, chat):
+def test_a_row_may_name_its_columns(bert):
     with client(bert) as server:
         assert (
             server.predict({"texts": [{"text": TEXTS[0]}]}).json()
             == server.predict({"texts": TEXTS[:1]}).json()
         )
+
+
+def test_a_conversation_is_asked_as_the_list_of_turns_that_it_is(tiny):
+    inputs = Inputs(load_family(tiny("llama", "full", task={"rows": "messages"})))
     turns = [{"role": "user", "content": "안녕하세요?"}]
-    with client(chat) as server:
-        answer = server.predict({"texts": [{"text": turns}]})
-        assert answer.status_code == 200, answer.text
-    said = api.predict(chat, [json.dumps(turns, ensure_ascii=False)], profile="cpu")
-    assert answer.json()["predictions"] == said
+    (row,) = inputs.rows(json.dumps({"texts": [{"text": turns}]}).encode())
+    assert json.loads(row["text"]) == [["user", "안녕하세요?"]]
+    assert inputs.rows(json.dumps({"texts": [json.dumps(turns)]}).encode()) == [row]
+    with pytest.raises(RefusedError, match="turn 1 of 'nobody'") as refused:
+        inputs.rows(json.dumps({"texts": [{"text": [{"role": "nobody", "content": "x"}]}]}).encode())
+    assert refused.value.status == 422
 
 
 def test_a_model_of_pairs_takes_an_object_for_each(tiny, tmp_path):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import transformers.modeling_utils
 from torch.utils.checkpoint import checkpoint
 
+from dure.events import RunListener
 from dure.files import read_json_lines
 from dure.training.run import RunRequest, run
 
@@ -26,18 +29,23 @@ def recomputed(monkeypatch):
 
 
 def test_the_first_step_shows_that_it_works_and_the_records_do_not_change(tiny, cpu, tmp_path, recomputed):
-    records, layers = {}, {}
-    for steps, way in ((1, "one step"), (4, "checkpointed"), (4, "plain")):
-        asked = {"training.gradient_checkpointing": way != "plain", "training.max_steps": steps}
-        experiment = tiny("bart", "lora").with_({**asked, "training.eval_every": steps})
+    class Counts(RunListener):
+        after: ClassVar[dict[int, int]] = {}
+
+        def progressed(self, progress):
+            self.after[progress.step] = len(recomputed)
+
+    records = {}
+    for checkpoints in (True, False):
+        asked = {"gradient_checkpointing": checkpoints, "max_steps": 3, "eval_every": 3, "log_every": 1}
+        experiment = tiny("bart", "lora").with_({f"training.{name}": value for name, value in asked.items()})
         assert experiment.rehearsal.enabled
         recomputed.clear()
-        run(RunRequest(experiment, cpu, tmp_path / way))
-        layers[way] = len(recomputed)
-        records[way] = [
+        run(RunRequest(experiment, cpu, tmp_path / str(checkpoints), listeners=(Counts(),)))
+        assert Counts.after[1] == Counts.after[3]
+        assert bool(Counts.after[1]) == checkpoints
+        records[checkpoints] = [
             {name: value for name, value in record.items() if not name.endswith(TIMED)}
-            for record in read_json_lines(tmp_path / way / "metrics.jsonl")
+            for record in read_json_lines(tmp_path / str(checkpoints) / "metrics.jsonl")
         ]
-    assert layers["one step"] == layers["checkpointed"] > 0
-    assert layers["plain"] == 0
-    assert records["checkpointed"] == records["plain"]
+    assert records[True] == records[False]

@@ -129,3 +129,13 @@ def test_generation_ends_in_every_token_that_the_checkpoint_ends_texts_with(tiny
     saved = tiny("llama", "full").with_({"rehearsal.enabled": False, "model.checkpoint": str(tmp_path)})
     loaded = load_family(saved).load_model(corpus.tokenizer, cpu)
     assert loaded.generation_config.eos_token_id == sorted(model.config.eos_token_id)
+
+
+def test_r_drop_is_refused_with_the_reason(tiny, cpu):
+    family = load_family(tiny("llama", "full", objective={"r_drop": 1.0}))
+    corpus = load_corpus(family, notify=lambda line: None)
+    batches = family.batches(corpus.tokenizer, family.load_model(corpus.tokenizer, cpu))
+    with pytest.raises(UserError, match="whole distributions") as caught:
+        batches.twice(batches.collate([corpus.train[0]]))
+    assert caught.value.where == "objective.r_drop"
+    assert caught.value.hint == "objective.r_drop=0"

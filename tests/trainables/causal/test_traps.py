@@ -209,10 +209,8 @@ def arranged(tiny):
 def test_10_several_workers(architecture, arranged, tmp_path):
     ways = {
         "alone": arranged(architecture, 1),
-        "padded": arranged(architecture, 1, packing=False),
-        "at_once": arranged(architecture, 1, batch_size=16),
+        "at_once_and_padded": arranged(architecture, 1, packing=False, batch_size=16),
         "two": arranged(architecture, 2),
-        "two_padded": arranged(architecture, 2, packing=False),
     }
     found = {name: run_with(RunRequest(*way, tmp_path / name)) for name, way in ways.items()}
     wanted, gradients = found.pop("alone")

@@ -14,7 +14,9 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+import yaml
 
+import dure
 from dure.config.schema import Experiment
 from dure.training.run import RunRequest, run
 
@@ -75,3 +77,37 @@ def test_real_weights_transfer_to_film_sentences(kind, weights, shared_data, cpu
     result = run(RunRequest(on_sst2(weights, shared_data, kind), cpu, tmp_path))
     assert result.metrics["untrained_accuracy"] < 0.7
     assert result.metrics["eval_accuracy"] > FROM_SCRATCH
+
+
+@pytest.fixture
+def yaml_of(weights, shared_data, tmp_path) -> str:
+    """The full fine-tuning as a file."""
+    experiment = on_sst2(weights, shared_data, "full").model_dump(mode="json", exclude_unset=True)
+    path = tmp_path / "minilm.yaml"
+    path.write_text(yaml.safe_dump(experiment), encoding="utf-8")
+    return str(path)
+
+
+def test_its_learning_rate_is_found_over_three_decades(yaml_of, tmp_path) -> None:
+    rows = ["data.max_train_rows=640", "training.evaluate_untrained=false"]
+    results = dure.sweep(yaml_of, rows, trials=4, sampler="grid", output=tmp_path / "sweep")
+    accuracy = {
+        results.values[trial.name]["training.learning_rate"]: trial.metrics["eval_accuracy"]
+        for trial in results.experiments
+    }
+    assert len(accuracy) == 4
+    # At 1e-5 twenty steps hardly leave the beginning, and 1e-2 is far too much for pretrained weights.
+    assert results.best_values is not None
+    assert 5e-5 < results.best_values["training.learning_rate"] < 5e-3
+    assert max(accuracy.values()) > 0.72
+    assert accuracy[max(accuracy)] < 0.65
+
+
+def test_folds_agree_on_what_it_has_learned(yaml_of, tmp_path) -> None:
+    rows = ["data.max_train_rows=960", "training.evaluate_untrained=false"]
+    results = dure.crossval(yaml_of, overrides=rows, folds=3, output=tmp_path / "folds")
+    (record,) = results.experiments
+    assert record.overall is not None
+    assert record.overall["num_rows"] == 960
+    assert record.overall["accuracy"] > 0.72
+    assert record.std["accuracy"] < 0.06

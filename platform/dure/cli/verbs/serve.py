@@ -63,6 +63,7 @@ def serve(
     as_json: options.Json = False,
 ) -> None:
     """Serve a model over HTTP on this machine, with a page to try it by hand; Ctrl-C ends it in order."""
+    from dure.family.run_weights import weights_at
     from dure.serving.server import Serving, read_token, require_packages, serve_models
     from dure.studies.crossval.driver import fold_runs
 
@@ -70,7 +71,7 @@ def serve(
     asked = Serving(
         port=port,
         num_replicas=replicas,
-        most_texts=batch_size,
+        batch_size=batch_size,
         max_bytes=max_bytes,
         time_limit=time_limit,
         token=read_token(token_file, TOKEN),
@@ -83,6 +84,8 @@ def serve(
         print_result(facts, text, as_json=as_json)
 
     runs = fold_runs(run, fold)
+    for each in runs:
+        weights_at(each)  # what is wrong with the folders is told before torch looks for the machine
     statuses = serve_models(
         runs, asked, _machine(profile, address), trust_code=trust_code, ready=ready, notify=notify
     )
