@@ -102,7 +102,8 @@ def predict(
         resume: Whether to go on with what a command that was killed has predicted for ``output``.
         fold: Take the model of this fold only.
         profile: The machine, by name or file; recognised when not given.
-        workers, address: Predict a table with so many processes of a Ray cluster, or of an own one; the file is the same.
+        workers: Predict a table with so many processes of a Ray cluster; the file is the same.
+        address: That cluster; an own one on this machine when not given.
         progress: Gets rows done and rows in all.
         notify: Gets one-line messages.
         trust_code: Import the family that the run's folder names also when it did not come with dure.
@@ -122,9 +123,8 @@ def predict(
         heard: Any = {"progress": progress, "notify": notify}
         if not isinstance(source, str | Path):
             return predict_texts(runs, source, profile=machine(profile, notify), **heard)
-        heard["where"] = predicting.Where(profile, workers, address, trust_code)
-        heard |= {"overrides": overrides, "force": force, "resume": resume}
-        return predicting.predict_table(runs, str(source), output, **heard)
+        heard |= {"where": predicting.Where(profile, workers, address, trust_code), "overrides": overrides}
+        return predicting.predict_table(runs, str(source), output, force=force, resume=resume, **heard)
 
 
 def evaluate(
