@@ -102,31 +102,29 @@ def predict(
         resume: Whether to go on with what a command that was killed has predicted for ``output``.
         fold: Take the model of this fold only.
         profile: The machine, by name or file; recognised when not given.
-        workers: Predict a table with so many processes of a Ray cluster, to the same bytes; in this process when not given.
-        address: Cluster of the workers; an own one on this machine when not given.
+        workers: Predict a table with so many processes of a Ray cluster; the file is the same.
+        address: That cluster; an own one on this machine when not given.
         progress: Gets rows done and rows in all.
         notify: Gets one-line messages.
         trust_code: Import the family that the run's folder names also when it did not come with dure.
 
     Returns:
-        For texts what is predicted of each, a dictionary by column; for a table ``rows``, ``skipped``, ``output`` and
-        ``models``.
+        For texts a dictionary by column of each; for a table ``rows``, ``skipped``, ``output`` and ``models``.
 
     Raises:
         UserError: See ``dure.family.predicting_tables``; or there is no such fold.
     """
     from dure.family.predicting import predict_texts
-    from dure.runtime.predicting import Where, predict_table
+    from dure.runtime import predicting
     from dure.studies.crossval.driver import fold_runs
 
     with trusting(trust_code):
         runs = fold_runs(Path(run), fold)
-        heard: dict[str, Any] = {"progress": progress, "notify": notify}
+        heard: Any = {"progress": progress, "notify": notify}
         if not isinstance(source, str | Path):
             return predict_texts(runs, source, profile=machine(profile, notify), **heard)
-        heard |= {"overrides": overrides, "force": force, "resume": resume}
-        where = Where(profile, workers, address, trust_code)
-        return predict_table(runs, str(source), output, where=where, **heard)
+        heard |= {"where": predicting.Where(profile, workers, address, trust_code), "overrides": overrides}
+        return predicting.predict_table(runs, str(source), output, force=force, resume=resume, **heard)
 
 
 def evaluate(

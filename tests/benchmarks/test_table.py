@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
@@ -11,6 +13,7 @@ from rich.console import Console
 from tests.benchmarks.all import BENCHMARKS
 from tests.benchmarks.table import Row, Spent, one_table
 from tests.benchmarks.throughput import cut
+from tests.benchmarks.trial_overhead import TreeCpu
 
 
 def row(**more) -> Row:
@@ -71,3 +74,14 @@ def test_bare_loops_take_every_row_once_and_a_budget_of_tokens_gives_about_as_ma
     assert abs(len(by_tokens) - len(by_rows)) <= 3
     budget = sum(max(lengths[row] for row in batch) * len(batch) for batch in by_rows) / len(by_rows)
     assert all(max(lengths[row] for row in batch) * len(batch) <= budget for batch in by_tokens)
+
+
+def test_the_cpu_time_of_processes_that_ended_is_not_lost() -> None:
+    busy = "import time; began = time.process_time()\nwhile time.process_time() - began < 1.0: pass"
+    cpu = TreeCpu()
+    before = cpu.look()
+    cpu.start()
+    subprocess.run([sys.executable, "-c", busy], check=True)
+    spent = cpu.look() - before
+    cpu.end()
+    assert spent > 0.6

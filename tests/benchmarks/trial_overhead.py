@@ -18,6 +18,7 @@ import argparse
 import os
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
@@ -69,14 +70,34 @@ def experiment(name: str) -> Experiment:
     )  # fmt: skip
 
 
-def tree_cpu() -> float:
-    """Return the CPU seconds of this process and of all that descend from it, those that ended included."""
-    spent = 0.0
-    own = psutil.Process()
-    for process in (own, *own.children(recursive=True)):
-        with suppress(psutil.NoSuchProcess):
-            spent += sum(process.cpu_times()[:4])
-    return spent
+class TreeCpu(threading.Thread):
+    """Adds up the CPU seconds of this process and of all that descend from it.
+
+    Ray takes no account of workers that end, so all are looked at five times a second; what a process does after the last
+    look at it is lost.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._seen: dict[int, float] = {}
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        """Look until it is over."""
+        while not self._over.wait(0.2):
+            self.look()
+
+    def look(self) -> float:
+        """Look at all processes and return the CPU seconds of all that were seen."""
+        own = psutil.Process()
+        for process in (own, *own.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                self._seen[process.pid] = sum(process.cpu_times()[:2])
+        return sum(tuple(self._seen.values()))
+
+    def end(self) -> None:
+        """Look no more."""
+        self._over.set()
 
 
 class _Clock(StudyListener):
@@ -85,13 +106,16 @@ class _Clock(StudyListener):
     def __init__(self) -> None:
         self.first: tuple[float, float] | None = None
         self.last = (0.0, 0.0)
+        self._cpu = TreeCpu()
+        self._cpu.start()
 
     def changed(self, trial: TrialStatus) -> None:
-        self.last = tree_cpu(), time.perf_counter()
+        self.last = self._cpu.look(), time.perf_counter()
         self.first = self.first or self.last
 
     def spent(self, trials: int) -> Spent:
         """Return what a trial took."""
+        self._cpu.end()
         assert self.first is not None
         cpu, wall = (end - begin for begin, end in zip(self.first, self.last, strict=True))
         return Spent(cpu / trials, wall / trials)

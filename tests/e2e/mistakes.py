@@ -136,7 +136,7 @@ CONFIG: dict[str, Row] = {
     "no target to require": (
         f"{CLASSIFY} --require-targets",
         "--require-targets",
-        "try: targets.eval_accuracy=VALUE",
+        "try: targets.eval_macro_f1=VALUE",
     ),
     "unknown metric": (
         f"{DRY} training.best_metric=eval_acuracy",

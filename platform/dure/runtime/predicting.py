@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -156,8 +155,6 @@ class Workers:
         """Join or start the cluster, once."""
         if self._is_connected:
             return
-        # Ray warns in C++ of its own way to start Ray Data's processes.
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         nodes = self._stack.enter_context(
             cluster(self._where.address, name="dure predict", path=self._path, notify=self._notify)
         ).nodes

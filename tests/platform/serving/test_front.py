@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 
 from dure import api
 from dure.config import load_profile
+from dure.errors import UserError
 from dure.family import load_family
 from dure.family.run_weights import weights_at
 from dure.files import parse_json
@@ -59,7 +60,7 @@ def trained(experiment, path):
 @pytest.fixture(scope="module")
 def bert(tiny, tmp_path_factory):
     return trained(
-        tiny("bert", "full").with_({"tokenizer.max_unknown_rate": 0.9}),
+        tiny("bert", "full"),
         tmp_path_factory.mktemp("bert") / "run",
     )
 
@@ -200,7 +201,6 @@ WRONG = {
     "half a character": (b'{"texts": ["\\ud83d"]}', 422, "surrogate"),
     "an unknown column": ({"texts": [{"txt": "가"}]}, 422, "no column 'txt'"),
     "a row of nothing": ({"texts": [{}]}, 422, "has no 'text'"),
-    "another language": ({"texts": ["ᚠᚢᚦᚨᚱᚲ ᚷᚹᚺᚾᛁᛃ"]}, 422, "does not know"),
     "too large": ({"texts": ["가" * 20_000]}, 413, "larger than"),
     "too many": ({"texts": ["a"] * (MOST_TEXTS + 1)}, 413, f"there are {MOST_TEXTS + 1}"),
 }
@@ -222,6 +222,20 @@ def test_what_is_wrong_is_answered_in_words(name, server):
     assert {"problem"} < set(error) <= {"problem", "where", "expected", "hint"}
     jsonschema.validate(answer.json(), server.get("/openapi.json").json()["components"]["schemas"]["Error"])
     assert server.predict({"texts": ["가"]}).status_code == 200  # whoever comes next is served
+
+
+def test_letters_that_the_tokenizer_does_not_know_are_refused_as_predict_refuses_them(bert, tmp_path):
+    copy = shutil.copytree(bert, tmp_path / "run")
+    file = copy / "experiment.yaml"
+    text = file.read_text(encoding="utf-8")
+    assert "max_unknown_rate: 1.0" in text
+    file.write_text(text.replace("max_unknown_rate: 1.0", "max_unknown_rate: 0.5"), encoding="utf-8")
+    runes = ["ᚠᚢᚦᚨᚱᚲ ᚷᚹᚺᚾᛁᛃ"]
+    with client(copy) as server:
+        refused = server.predict({"texts": runes})
+    assert (refused.status_code, "does not know 100.0%" in refused.text) == (422, True), refused.text
+    with pytest.raises(UserError, match=r"does not know 100\.0%"):
+        api.predict(copy, runes, profile="cpu")
 
 
 def test_what_is_asked_in_another_way_is_answered_in_words(server):
