@@ -200,7 +200,7 @@ def _check_experiment(
     experiment = family.experiment
     checklist.run("config", "best metric", partial(best_metric, family=family))
     if experiment.targets:
-        checklist.run("config", "targets", partial(targets, family=family))
+        checklist.run("config", "targets to reach", partial(targets, family=family))
     if experiment.trackers:
         checklist.run("config", "tracking", partial(tracking, experiment=experiment))
     if profile is not None:
