@@ -299,7 +299,7 @@ def _missing_column(
     hint = f"{field.option}={like or 'COLUMN'} names the column to read instead"
     if not header:
         hint = f"{field.option}=0 reads the first column, 1 the second"
-    elif sum(each.column_needed for each in fields) > 1 and sum(map(bool, map(str.strip, columns))) == 1:
+    elif sum(each.column_needed for each in fields) > 1 and _is_a_title(columns):
         hint = "remove what stands above the column names, or put commas or tabs between the cells"
     elif like is None and any(map(_is_like_a_cell, columns)):
         numbers = " ".join(
@@ -313,6 +313,12 @@ def _missing_column(
         expected=f"one of its columns: {', '.join(dict.fromkeys(columns))}",
         hint=hint,
     )
+
+
+def _is_a_title(columns: Sequence[str]) -> bool:
+    """Return whether a first line is more like the title of a table: words in one cell, or one cell of several."""
+    names = [name for name in columns if name.strip()]
+    return len(names) == 1 and (len(columns) > 1 or len(names[0].split()) > 1)
 
 
 def _is_like_a_cell(name: str) -> bool:
