@@ -135,19 +135,18 @@ def trace_step(
         if accumulates:
             put_gradients()
         held = [*fake.parameters(), *fake.buffers(), *inputs.values(), *_tensors(targets)]
-        held += [each.grad for each in trained if each.grad is not None]
+        held += _tensors([each.grad for each in trained])
         with Operators([*held, *_tensors(list(optimizer.state.values()))]) as found:
             loss().backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             optimizer.zero_grad()
-    own = _bytes(fake.parameters()) + _bytes(fake.buffers())
-    trained_bytes = _bytes(trained)
+    gradients = _bytes(trained)
     average = sum(4 * each.numel() for each in trained) if averages else 0
     return StepTrace(
-        weights=own - packed,
-        gradients=trained_bytes,
-        moments=2 * trained_bytes,
+        weights=_bytes(fake.parameters()) + _bytes(fake.buffers()) - packed,
+        gradients=gradients,
+        moments=2 * gradients,
         average=average,
         peak=found.peak - packed + average,
         flops=found.flops,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,8 @@ from dure.training.memory import free_memory, resident_mb
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from dure.data.collating import Batches
 
 _MIB = 1024**2
 _FRAGMENTS = {"cpu": 1.02, "cuda": 1.15, "mps": 1.15}
@@ -140,16 +142,11 @@ def forecast_run(
     """
     experiment, training = family.experiment, family.experiment.training
     workers = num_workers or profile.num_workers
-    of_step = min(loaded_rows(experiment, workers), len(corpus.train))
     precision = resolve(training.precision, profile, model.config.model_type, lambda message: None)
     lengths = np.asarray(corpus.train["length"])
     batches = family.batches(corpus.tokenizer, model)
-    longest, passes = length_order(lengths)[:of_step], float(training.gradient_accumulation_steps)
-    if training.batch_tokens is not None:
-        first = cut(batches, [corpus.train[int(row)] for row in longest], training.batch_tokens)[0]
-        longest, passes = longest[: len(first)], of_step / len(first)
+    longest, passes = _longest(experiment, corpus, batches, workers)
     rows = len(longest)
-    packs = experiment.model.quantization is not None and profile.quantization
     trace = trace_step(
         model,
         batches,
@@ -160,19 +157,18 @@ def forecast_run(
         accumulates=passes > 1,
         averages=training.ema is not None,
         r_drop=experiment.objective.r_drop,
-        in_4bit=packs and not getattr(model, "is_quantized", False),
+        in_4bit=_packs(experiment, profile) and not getattr(model, "is_quantized", False),
     )
     parts = _parts(trace, profile, workers) | {"generation": _generation(family, model, lengths, precision)}
     # Gradients and activations are gone when text is generated.
     beside = parts["weights"] + parts["moments"] + parts["average"]
     peak = beside + max(parts["gradients"] + parts["activations"], parts["generation"])
     base = _base(model) if profile.device == "cpu" else 0
-    least, most = (base + each for each in _CONTEXT[profile.device])
-    memory = int(peak * _MASKS) + least, int(peak * _FRAGMENTS[profile.device]) + most
+    least, most = _CONTEXT[profile.device]
+    memory = int(peak * _MASKS) + base + least, int(peak * _FRAGMENTS[profile.device]) + base + most
     steps = total_steps(experiment, len(corpus.train))
     # The trace is of the longest rows; the others are shorter, and as much is computed less.
-    shorter = float(lengths.mean() / lengths[longest].mean())
-    flops = trace.flops * shorter * passes * steps * workers
+    flops = trace.flops * float(lengths.mean() / lengths[longest].mean()) * passes * steps * workers
     key = f"{experiment.family} {sum(p.numel() for p in model.parameters())} x{rows} {round(float(lengths.mean()))}"
     found, pace = _rates(profile, workers, key, precision)
     validates = _validates(family)
@@ -182,14 +178,11 @@ def forecast_run(
         rows_validated = num_validations(experiment, steps, len(corpus.train)) * len(corpus.dev or ())
         quick, slow = _validation(family, profile, (key, validates), a_row, found)
         seconds = flops / found[1] + rows_validated * quick, flops / found[0] + rows_validated * slow
-    price = profile.cost_per_hour
     return RunForecast(
         memory=memory,
         parts=parts | {"libraries": base},
         seconds=seconds,
-        cost=None
-        if seconds is None or price is None
-        else (seconds[0] / 3600 * price, seconds[1] / 3600 * price),
+        cost=_cost(seconds, profile),
         steps=steps,
         flops=flops,
         rows=rows,
@@ -199,6 +192,31 @@ def forecast_run(
         _precision=precision,
         _validates=validates,
     )
+
+
+def _packs(experiment: Experiment, profile: Profile) -> bool:
+    """Return whether a machine trains an experiment with frozen weights of four bits."""
+    return experiment.model.quantization is not None and profile.quantization
+
+
+def _cost(seconds: tuple[float, float] | None, profile: Profile) -> tuple[float, float] | None:
+    """Return what so long a time costs, where both are known."""
+    if seconds is None or profile.cost_per_hour is None:
+        return None
+    return seconds[0] / 3600 * profile.cost_per_hour, seconds[1] / 3600 * profile.cost_per_hour
+
+
+def _longest(
+    experiment: Experiment, corpus: Corpus, batches: Batches, workers: int
+) -> tuple[Sequence[int], float]:
+    """Return the rows of the longest forward pass of a worker, and how many passes make up its step."""
+    training = experiment.training
+    of_step = min(loaded_rows(experiment, workers), len(corpus.train))
+    longest = length_order(np.asarray(corpus.train["length"]))[:of_step]
+    if training.batch_tokens is None:
+        return longest, float(training.gradient_accumulation_steps)
+    first = cut(batches, [corpus.train[int(row)] for row in longest], training.batch_tokens)[0]
+    return longest[: len(first)], of_step / len(first)
 
 
 def num_validations(experiment: Experiment, steps: int, num_rows: int) -> int:

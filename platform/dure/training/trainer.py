@@ -121,7 +121,7 @@ class ModelTrainer:
         if deepspeed is None and not getattr(model, "is_quantized", False):
             model.to(args.device)
         self.foretold = forecast(self.experiment, *num_parameters(model))
-        self.rhythm = EvalSchedule()
+        self.schedule = EvalSchedule()
         batches = family.batches(tokenizer, model)
         self.batch_tokens = batch_tokens_of(self.experiment, train_dataset, batches, profile)
         self.recovery = recovery_of(family, batches, model, profile, folder, worker, precision)
@@ -165,7 +165,7 @@ class ModelTrainer:
 
     def _callbacks(self, average: WeightAverage | None) -> list[TrainerCallback]:
         training = self.experiment.training
-        callbacks: list[TrainerCallback] = [self.rhythm, self.recorder]
+        callbacks: list[TrainerCallback] = [self.schedule, self.recorder]
         if self.experiment.rehearsal.enabled and training.gradient_checkpointing:
             callbacks.append(CheckpointingOfOneStep())
         if training.early_stopping_patience is not None and self.eval_dataset is not None:
@@ -225,8 +225,8 @@ class ModelTrainer:
                 told.
 
         Returns:
-            ``final_model_path``, ``best_checkpoint`` (None without validation), ``eval_metrics`` (of the best
-            checkpoint, by name), ``untrained_metrics``, ``train_loss`` (its mean over all steps), ``speed`` (of this session's training, validations
+            ``final_model_path``, ``best_checkpoint`` (None without validation), ``eval_metrics`` (of it, by name),
+            ``untrained_metrics``, ``train_loss`` (mean over all steps), ``speed`` (of this session, validations
             included), ``num_oom`` (times that memory did not suffice) and ``seconds``.
 
         Raises:
@@ -237,16 +237,16 @@ class ModelTrainer:
         """
         if self.worker.is_main:
             checkpoints.remove_leftovers(self.folder.checkpoints)
-        choice = (
-            by_main(lambda: checkpoints.choose(self.folder.checkpoints, self.metric, self.worker.notify))
-            if resume
-            else None
-        )
+        choice = None
+        if resume:
+            choice = by_main(
+                lambda: checkpoints.choose(self.folder.checkpoints, self.metric, self.worker.notify)
+            )
         has_trained = choice is not None and choice.is_finished(self.total_steps)
         by_main(
             lambda: self.room.check(self.foretold, bytes_of_weights(self.folder), has_trained=has_trained)
         )
-        self.rhythm.choice = choice
+        self.schedule.choice = choice
         checkpoint = None if choice is None else choice.path
         resumed_step = 0 if choice is None else choice.step
         self.recorder.begin(resumed_step)
@@ -263,11 +263,8 @@ class ModelTrainer:
             listener.started(start, self.worker.notify)
         # By the trainer itself and not before it: a model that was evaluated first is never wrapped for
         # several workers, whose gradients would then go apart.
-        self.hf.args.eval_on_start = (
-            checkpoint is None
-            and self.experiment.training.evaluate_untrained
-            and self.eval_dataset is not None
-        )
+        untrained = self.experiment.training.evaluate_untrained and self.eval_dataset is not None
+        self.hf.args.eval_on_start = checkpoint is None and untrained
         speed: dict[str, float] = {}
         if checkpoint is not None:
             self.recovery.load(checkpoint)

@@ -11,56 +11,63 @@ from dure.cli import options
 from dure.cli.app import verb
 from dure.cli.printing import print_result
 
+IdColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Column that joins the two; found by its name, else rows pair by their order.",
+        metavar="NAME",
+    ),
+]
+PredictionColumn = Annotated[
+    str | None,
+    typer.Option(help="Column of the predictions; found by its name when not given.", metavar="NAME"),
+]
+ReferenceColumns = Annotated[
+    str | None,
+    typer.Option(
+        help="Columns of the references, with commas; found by their names when not given.",
+        metavar="NAMES",
+    ),
+]
+Tokenizer = Annotated[
+    Literal["morpheme", "whitespace", "whitespace_markers", "character", "default"],
+    typer.Option(
+        help="How ROUGE cuts text: whitespace is str.split, default rouge_score's own, for English."
+    ),
+]
+MultiReference = Annotated[
+    Literal["best", "mean"], typer.Option(help="With several references: the best by F1, or their mean.")
+]
+Task = Annotated[
+    Literal["generation", "classification"] | None,
+    typer.Option(help="ROUGE, or accuracy and F1 of classes; by the name of the column when not given."),
+]
+LabelSeparator = Annotated[
+    str | None,
+    typer.Option(help="What stands between several classes in a cell; | where that occurs.", metavar="TEXT"),
+]
+Metric = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Further metric of the evaluate library, by the folder of its script or by name; its code is run.",
+        metavar="METRIC",
+    ),
+]
+
 
 @verb("score", place=200)
 def score(
     predictions: Annotated[Path, typer.Argument(help="Table of predictions.", metavar="PREDICTIONS")],
     references: Annotated[Path, typer.Argument(help="Table of references.", metavar="REFERENCES")],
     overrides: options.Reading = None,
-    id_column: Annotated[
-        str | None,
-        typer.Option(
-            help="Column that joins the two; found by its name, else rows pair by their order.",
-            metavar="NAME",
-        ),
-    ] = None,
-    prediction_column: Annotated[
-        str | None,
-        typer.Option(help="Column of the predictions; found by its name when not given.", metavar="NAME"),
-    ] = None,
-    reference_columns: Annotated[
-        str | None,
-        typer.Option(
-            help="Columns of the references, with commas; found by their names when not given.",
-            metavar="NAMES",
-        ),
-    ] = None,
-    tokenizer: Annotated[
-        Literal["morpheme", "whitespace", "whitespace_markers", "character", "default"],
-        typer.Option(
-            help="How ROUGE cuts text: whitespace is str.split, default rouge_score's own, for English."
-        ),
-    ] = "morpheme",
-    multi_reference: Annotated[
-        Literal["best", "mean"], typer.Option(help="With several references: the best by F1, or their mean.")
-    ] = "best",
-    task: Annotated[
-        Literal["generation", "classification"] | None,
-        typer.Option(help="ROUGE, or accuracy and F1 of classes; by the name of the column when not given."),
-    ] = None,
-    label_separator: Annotated[
-        str | None,
-        typer.Option(
-            help="What stands between several classes in a cell; | where that occurs.", metavar="TEXT"
-        ),
-    ] = None,
-    metric: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Further metric of the evaluate library, by the folder of its script or by name; its code is run.",
-            metavar="METRIC",
-        ),
-    ] = None,
+    id_column: IdColumn = None,
+    prediction_column: PredictionColumn = None,
+    reference_columns: ReferenceColumns = None,
+    tokenizer: Tokenizer = "morpheme",
+    multi_reference: MultiReference = "best",
+    task: Task = None,
+    label_separator: LabelSeparator = None,
+    metric: Metric = None,
     as_json: options.Json = False,
 ) -> None:
     """Score predictions against references: ROUGE, or accuracy and F1."""

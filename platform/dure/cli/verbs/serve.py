@@ -15,48 +15,54 @@ TOKEN = "DURE_SERVE_TOKEN"
 """Environment variable with the token, where no file is given."""
 
 
+Run = Annotated[
+    Path,
+    typer.Argument(
+        help="Folder of a finished run, of a cross-validation, or of an export.", metavar="RUN|EXPORT"
+    ),
+]
+Port = Annotated[
+    int, typer.Option(min=0, max=65535, help="Port of 127.0.0.1; 0 takes any that is free.", metavar="N")
+]
+Replicas = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes with the model; the profile's workers when not given.", metavar="N"),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Most texts that are predicted together; what validation took when not given.",
+        metavar="N",
+    ),
+]
+MaxBytes = Annotated[int, typer.Option(min=1024, help="Largest body of a request, in bytes.", metavar="N")]
+TimeLimit = Annotated[
+    float, typer.Option(min=0.1, help="Seconds in which a request is answered.", metavar="SECONDS")
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        help=f"File with the token that requests must show; that of {TOKEN} when not given.",
+        metavar="FILE",
+    ),
+]
+Fold = Annotated[
+    int | None,
+    typer.Option(help="Fold whose model predicts; all together when not given.", metavar="N"),
+]
+
+
 @verb("serve", place=195)
 def serve(
-    run: Annotated[
-        Path,
-        typer.Argument(
-            help="Folder of a finished run, of a cross-validation, or of an export.", metavar="RUN|EXPORT"
-        ),
-    ],
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port of 127.0.0.1; 0 takes any that is free.", metavar="N")
-    ] = 8000,
-    replicas: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Processes with the model; the profile's workers when not given.", metavar="N"
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Most texts that are predicted together; what validation took when not given.",
-            metavar="N",
-        ),
-    ] = None,
-    max_bytes: Annotated[
-        int, typer.Option(min=1024, help="Largest body of a request, in bytes.", metavar="N")
-    ] = 1 << 20,
-    time_limit: Annotated[
-        float, typer.Option(min=0.1, help="Seconds in which a request is answered.", metavar="SECONDS")
-    ] = 30.0,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(
-            help=f"File with the token that requests must show; that of {TOKEN} when not given.",
-            metavar="FILE",
-        ),
-    ] = None,
-    fold: Annotated[
-        int | None,
-        typer.Option(help="Fold whose model predicts; all together when not given.", metavar="N"),
-    ] = None,
+    run: Run,
+    port: Port = 8000,
+    replicas: Replicas = None,
+    batch_size: BatchSize = None,
+    max_bytes: MaxBytes = 1 << 20,
+    time_limit: TimeLimit = 30.0,
+    token_file: TokenFile = None,
+    fold: Fold = None,
     profile: options.ProfileOption = None,
     address: options.Address = None,
     trust_code: options.TrustCode = False,
