@@ -357,7 +357,6 @@ CHECKPOINTS: dict[str, Row] = {
 
 OPTIONS: dict[str, Row] = {
     "forecast of nothing": ("forecast kobart_basline", "'kobart_basline'", "try: kobart_baseline"),
-    "pace of a miniature": ("forecast transfer_bert --rehearse --measure 4 --profile cpu", "--measure", "leave out --rehearse"),
     # verbs, options and arguments
     "unknown verb": ("trian", "'trian'", "train"),
     "unknown option": ("train x --rehears", "--rehears", "try: --rehearse"),
