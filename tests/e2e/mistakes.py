@@ -258,6 +258,7 @@ DATA: dict[str, Row] = {
     "empty dev": (f"{CLASSIFY} data.train=reviews.csv data.dev=header.csv", "header.csv", "at least one row"),
     # tables of other verbs
     "prediction of another table": ("predict RUN good.csv -o o.csv --profile cpu", "good.csv", "data.columns.text="),
+    "prediction of no table into nothing": ("predict RUN goood.csv --profile cpu", "goood.csv", "is good.csv meant?"),
     "prediction of no table": ("predict RUN goood.csv -o o.csv --profile cpu", "goood.csv", "is good.csv meant?"),
     "evaluation without targets": ("evaluate RUN plain.csv --profile cpu", "plain.csv", "data.columns."),
     "evaluation of no table": ("evaluate RUN goood.csv --profile cpu", "goood.csv", "is good.csv meant?"),
