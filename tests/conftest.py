@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -75,6 +76,14 @@ def quick_collections():
     """Let the garbage collector, which every run starts, pass over what the files before this one imported."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_sigterm():
+    """Take Ray's answer to SIGTERM from the process again, which its forked children would give, and wait."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(autouse=True)

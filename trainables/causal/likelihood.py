@@ -80,7 +80,8 @@ def score_targets(model: PreTrainedModel | PeftModel, *, smoothed: bool = False)
         return CausalLMOutputWithPast(logits=scored)
 
     # Bound to the model, both go along when it is copied.
-    base.forward_to_logits = base.forward
+    if not hasattr(base, "forward_to_logits"):
+        base.forward_to_logits = base.forward
     base.forward = MethodType(scoring, base)
 
 

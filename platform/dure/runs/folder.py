@@ -67,7 +67,7 @@ class RunResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as JSON-ready data."""
-        return asdict(self)
+        return asdict(self) | {"targets": [asdict(each) for each in self.targets]}
 
 
 @cache

@@ -40,7 +40,7 @@ _OPTIMIZER_FILE, _SCHEDULER_FILE = "optimizer.pt", "scheduler.pt"
 
 # Every trainer asks whether its model is DeepSpeed's, and would import that for it: 1.1 CPU seconds, with MLflow in them.
 # A model that is has imported it.
-unwrapping.is_deepspeed_available = lambda: "deepspeed" in sys.modules
+unwrapping.is_deepspeed_available = lambda: sys.modules.get("deepspeed") is not None
 
 
 def settings_of(experiment: Experiment, profile: Profile, precision: Precision) -> dict[str, Any] | None:
