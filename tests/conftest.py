@@ -81,9 +81,7 @@ def quick_collections():
 @pytest.fixture(autouse=True, scope="module")
 def own_sigterm():
     """Take Ray's answer to SIGTERM from the process again, which its forked children would give, and wait."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)
