@@ -43,7 +43,9 @@ def test_texts_are_predicted_from_the_command_and_from_standard_input(trained, m
         (("--text", "a", "--workers", "2"), "--workers 2: this is for tables"),
     ],
 )
-def test_what_predict_needs_is_said(trained, words, said):
+def test_what_predict_needs_is_said(trained, words, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.csv").write_text("id,dialogue\n1,안녕하세요\n", encoding="utf-8")
     outcome = call("predict", trained[1], *words, "--profile", "cpu")
     assert outcome.code == 2
     assert said in outcome.err
