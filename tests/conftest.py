@@ -18,8 +18,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # of the suite, for one.
 os.environ.setdefault("RAY_worker_niceness", "0")
 
-# How long one example takes says how busy the machine is.
-settings.register_profile("dure", deadline=None)
+# How long one example takes says how busy the machine is. The default run tries the same examples every time, so that it
+# does not fail by chance; the thorough tests, which are slow, try others.
+settings.register_profile("dure", deadline=None, derandomize=True)
 settings.load_profile("dure")
 
 REPOSITORY = Path(__file__).parents[1]

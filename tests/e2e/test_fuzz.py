@@ -128,7 +128,7 @@ def check_records(folder: Path, draw) -> None:
 
 
 quick = settings(max_examples=100, derandomize=True, suppress_health_check=list(HealthCheck))
-thorough = settings(max_examples=3000, suppress_health_check=list(HealthCheck))
+thorough = settings(derandomize=False, max_examples=3000, suppress_health_check=list(HealthCheck))
 
 
 @quick

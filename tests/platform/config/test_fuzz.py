@@ -106,7 +106,7 @@ override = st.builds(
     st.sampled_from(ODD) | st.text(max_size=20) | st.integers().map(str) | st.floats().map(str),
 )
 quick = settings(max_examples=100, derandomize=True, suppress_health_check=list(HealthCheck))
-thorough = settings(max_examples=4000, suppress_health_check=list(HealthCheck))
+thorough = settings(derandomize=False, max_examples=4000, suppress_health_check=list(HealthCheck))
 
 
 @pytest.fixture(autouse=True)
