@@ -174,21 +174,33 @@ def predict_file(
 def check_files(
     runs: Sequence[Path],
     source: str,
-    output: Path,
+    output: str | Path | None,
     *,
     overrides: Sequence[str] = (),
     force: bool = False,
     resume: bool = False,
-) -> None:
+) -> Path:
     """Check what :func:`predict_file` is given as far as that is known without a model, and without importing torch.
 
+    Returns:
+        The file to write.
+
     Raises:
-        UserError: A folder holds no finished run, there is no such table, or the output cannot be written or is there.
+        UserError: A folder holds no finished run, there is no such table, or the output is not named, cannot be written
+            or is there.
     """
     check_reading(overrides, with_columns=True)
     for run in runs:
         weights_at(run)
     files = files_of(source)
+    if output is None:
+        raise UserError(
+            "no file is named that the predictions of a table go into",
+            where="--output",
+            expected="a .csv, .tsv, .jsonl, .parquet or .xlsx",
+            hint=f"dure predict {runs[0]} {source} -o predictions.csv",
+        )
+    output = Path(output)
     if output.exists() and any(output.samefile(file) for file in files):
         raise UserError(
             "this is the table to predict, which would be lost",
@@ -197,6 +209,7 @@ def check_files(
         )
     check_output(output, force=force)
     PredictedBlocks(output).check(resume=resume, force=force)
+    return output
 
 
 def _predict_blocks(

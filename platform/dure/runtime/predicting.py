@@ -13,12 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from dure.config.families import trusting
 from dure.config.schema import Profile
-from dure.data.sources import files_of
 from dure.errors import DureError, UserError
 from dure.events import Notify
 from dure.family.predicted_blocks import PredictedBlocks
 from dure.family.predicting_tables import LoadedPredictor, Predictor, check_files, predict_file, rows_of
-from dure.family.run_weights import weights_at
 from dure.runtime.cluster import cluster, cluster_of_job
 from dure.runtime.placement import Resources, amounts, choose_profile, worker_resources, workers_on
 
@@ -63,27 +61,15 @@ def predict_table(
     Raises:
         UserError: See there; or no file is named, or the workers have no cluster or no room.
     """
-    # First what the advice would meet when it is followed.
-    for run in runs:
-        weights_at(run)
-    files_of(source)
-    if output is None:
-        raise UserError(
-            "no file is named that the predictions of a table go into",
-            where="--output",
-            expected="a .csv, .tsv, .jsonl, .parquet or .xlsx",
-            hint=f"dure predict {runs[0]} {source} -o predictions.csv",
-        )
     if where.workers is None and where.address not in (None, cluster_of_job()):
         raise UserError(
             "it says where workers predict, and none are asked for",
             where=f"--address {where.address}",
             hint="--workers N with it, or neither",
         )
-    output = Path(output)
     files: dict[str, Any] = {"overrides": overrides, "force": force, "resume": resume}
     # What is wrong with the files is told before torch looks for the machine.
-    check_files(runs, source, output, **files)
+    output = check_files(runs, source, output, **files)
     profile = where.profile
     if not isinstance(profile, Profile):
         address = where.address if where.workers else None
