@@ -150,7 +150,7 @@ class Family(ABC):
                     expected="a number from 0 to 1",
                     hint=f"targets.{name}={value / 100:g}" if 1 < value <= 100 else None,
                 )
-            found.append(Target(metric, value))
+            found.append(Target(metric, value, is_rehearsal=self.experiment.rehearsal.enabled))
         return found
 
     @abstractmethod

@@ -23,6 +23,7 @@ class Reached:
         direction: Whether the smallest or the largest value is best.
         unit: How the metric is shown.
         of: Which run or mean of a study has the score; empty of a run itself.
+        is_rehearsal: Whether a miniature has the score, which says nothing of the model that the target is of.
     """
 
     metric: str
@@ -33,6 +34,7 @@ class Reached:
     direction: Direction
     unit: Unit
     of: str = ""
+    is_rehearsal: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,12 @@ class Target:
     Attributes:
         metric: Of what; it has a direction.
         value: The least that suffices, or the most where lower is better.
+        is_rehearsal: Whether a miniature is held against it.
     """
 
     metric: Metric
     value: float
+    is_rehearsal: bool = False
 
     def reached(self, figures: Mapping[str, Any], of: str = "") -> Reached:
         """Return the target beside what figures say of its metric; a text, NaN and nothing are no score.
@@ -68,4 +72,5 @@ class Target:
             direction=self.metric.direction,
             unit=self.metric.unit,
             of=of,
+            is_rehearsal=self.is_rehearsal,
         )

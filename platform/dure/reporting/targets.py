@@ -12,7 +12,8 @@ from dure.reporting.figures import metric_figure, metric_phrase
 
 def target_line(reached: Reached) -> str:
     """Return a target beside a validation while a run goes on: ``target macro F1 94.00 %: short by 2.80 points``."""
-    return f"target {metric_phrase(_metric(reached), reached.target)}: {_came(reached)}"
+    by = " by a miniature" if reached.is_rehearsal and reached.met else ""
+    return f"target {metric_phrase(_metric(reached), reached.target)}: {_came(reached)}{by}"
 
 
 def target_sentence(reached: Reached) -> str:
@@ -25,6 +26,8 @@ def target_sentence(reached: Reached) -> str:
         return f"Target missed: {asked}, and there is no such score."
     score = metric_figure(metric, reached.score) + (" %" if metric.in_percent else "")
     verdict = "met" if reached.met else "missed"
+    if reached.is_rehearsal:
+        verdict += " by a miniature, which says nothing of the model that it is of"
     return f"Target {verdict}: {asked};{of} {score}{'' if reached.met else f', {_came(reached)}'}."
 
 

@@ -48,6 +48,15 @@ def test_the_words_say_by_how_much_it_is_missed():
     assert missed([LOSS.reached({"eval_loss": 0.4})]) == ""
 
 
+def test_a_miniature_meets_no_target_of_the_real_model(tiny):
+    [target] = load_family(tiny("bert").with_({"targets": {"eval_accuracy": 0.9}})).targets
+    found = target.reached({"eval_accuracy": 0.95})
+    assert target_line(found) == "target accuracy 90.00 %: met by a miniature"
+    assert target_sentence(found) == (
+        "Target met by a miniature, which says nothing of the model that it is of: at least accuracy 90.00 %; it is 95.00 %."
+    )
+
+
 @pytest.mark.parametrize(
     ("key", "value", "hint"),
     [

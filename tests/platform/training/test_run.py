@@ -83,7 +83,9 @@ def test_a_run_leaves_its_whole_record_and_two_runs_of_one_seed_are_equal(tiny, 
     assert [words.partition(":")[0] for words in told] == ["step 0", "step 2", "step 4", "step 6"][
         -len(told) :
     ]
-    assert all("ROUGE-1 100.00 %: short by" in words and words.endswith(": met") for words in told)
+    assert all(
+        "ROUGE-1 100.00 %: short by" in words and words.endswith(": met by a miniature") for words in told
+    )
     assert {each.metric: each.met for each in first.targets} == {"eval_rouge1": False, "eval_loss": True}
 
 
