@@ -167,7 +167,8 @@ class Kind(ABC, Generic[Plan, Results]):
         from dure.family import load_family
 
         name, figures = self.winner(results) or ("", {})
-        of = [each for each in self.experiments if each.name == name] or self.experiments
+        shaped = [self.shape(each) for each in self.experiments]
+        of = [each for each in shaped if each.name == name] or shaped
         targets = {each.metric.name: each for one in of for each in load_family(one).targets}
         return tuple(target.reached(figures, name) for target in targets.values())
 

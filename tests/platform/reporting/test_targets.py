@@ -6,6 +6,7 @@ import math
 
 import pytest
 
+from dure.config import rehearsal_of
 from dure.errors import UserError
 from dure.family import load_family
 from dure.metrics.metric import Metric
@@ -86,3 +87,14 @@ def test_a_study_is_held_against_its_winner_or_mean(tmp_path, kind, name, score)
     winner, figures = stored_kind(tmp_path).kind_of().winner(read_results(tmp_path))
     assert winner == name
     assert figures["eval_accuracy"] == pytest.approx(score)
+
+
+def test_a_rehearsed_study_says_that_a_miniature_reached_it(tiny, tmp_path):
+    STUDIES["batch"](tmp_path)
+    plan = stored_kind(tmp_path)
+    real = tiny("bert").with_(
+        {"targets": {"eval_accuracy": 0.8}, "rehearsal.enabled": False, "experiment.name": "one"}
+    )
+    for shape, is_rehearsal in ((lambda each: each, False), (rehearsal_of, True)):
+        [reached] = plan.kind_of()(plan, [real], shape).reached(read_results(tmp_path))
+        assert (reached.met, reached.is_rehearsal) == (True, is_rehearsal)
