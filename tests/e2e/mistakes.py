@@ -291,6 +291,7 @@ FOUND_BY_THE_RUN: dict[str, Row] = {
 }  # fmt: skip
 
 CHECKPOINTS: dict[str, Row] = {
+    "no folder of a model": ("train kobart_baseline --profile cpu model.checkpoint=./nowhere", "model.checkpoint", "model hub"),
     "no model in the folder": ("train kobart_baseline --profile cpu model.checkpoint=sub", "model.checkpoint", "config.json"),
     # the folder of a run
     "no run": ("predict nowhere reviews.csv -o o.csv --profile cpu", "nowhere", "final_model/"),

@@ -8,6 +8,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_INDEX_NAME
 
 from dure.errors import UserError
 from dure.files import parse_json, read_json
+from dure.modeling.hub import is_hub_name
 
 _PATTERNS = ("model*.safetensors", "pytorch_model*.bin")
 """Names of files of weights that transformers reads."""
@@ -18,15 +19,19 @@ _LENGTH_BYTES = 8
 LOST = "copy it again, or take another checkpoint: what is lost cannot be repaired"
 
 
-def check_configuration_is_there(folder: Path) -> None:
-    """Check that a folder holds a model, and not only an adapter of one.
+def is_model_folder(checkpoint: str) -> bool:
+    """Return whether a checkpoint is a folder with a model, or else the name of one on the hub.
 
     Raises:
-        UserError: It has no config.json.
+        UserError: It is neither; or the folder holds no config.json, such as one with only an adapter of a model.
     """
+    folder, expected = Path(checkpoint), "a folder saved with save_pretrained, or a name on the model hub"
+    if not folder.is_dir():
+        if is_hub_name(checkpoint):
+            return False
+        raise UserError(f"there is no folder '{checkpoint}'", where="model.checkpoint", expected=expected)
     if (folder / "config.json").is_file():
-        return
-    expected = "a folder saved with save_pretrained, or a name on the model hub"
+        return True
     if (folder / "adapter_config.json").is_file():
         base = read_json(folder / "adapter_config.json", what="adapter").get("base_model_name_or_path")
         raise UserError(

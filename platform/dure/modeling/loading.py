@@ -28,8 +28,8 @@ from transformers import (
 from dure.config.schema import Experiment, ModelConfig, Profile, QuantizationConfig
 from dure.errors import UserError
 from dure.modeling.classifier import starting_at_random
-from dure.modeling.folders import check_configuration_is_there
-from dure.modeling.hub import TOKEN_HINT, go_on_without_hub, is_hub_name
+from dure.modeling.folders import is_model_folder
+from dure.modeling.hub import TOKEN_HINT, go_on_without_hub
 from dure.modeling.limits import check_complete, check_limits, check_vocabulary, replaced_output
 from dure.modeling.lora import AdaptedModel, apply_lora
 from dure.modeling.precision import resolve, weights_dtype
@@ -301,17 +301,8 @@ def _checkpoint_config(settings: ModelConfig, task: Task) -> PretrainedConfig:
 
 def _check_folder(settings: ModelConfig) -> None:
     """Raise UserError when the checkpoint is meant as a folder and is none; look whether the hub is there for others."""
-    folder = Path(settings.checkpoint)
-    if folder.is_dir():
-        check_configuration_is_there(folder)
-        return
-    if not is_hub_name(settings.checkpoint):
-        raise UserError(
-            f"there is no folder '{settings.checkpoint}'",
-            where="model.checkpoint",
-            expected="a folder saved with save_pretrained, or a name on the model hub",
-        )
-    go_on_without_hub()
+    if not is_model_folder(settings.checkpoint):
+        go_on_without_hub()
 
 
 def _unloadable(settings: ModelConfig, error: Exception) -> UserError:

@@ -149,18 +149,17 @@ def _known_config(family: Family) -> PretrainedConfig | None:
     """Return the configuration of a checkpoint that is a folder, or in the cache of the hub.
 
     Raises:
-        UserError: It is no model for the family, or its folder is not whole.
+        UserError: There is no such folder, it is no model for the family, or its files are not whole.
     """
-    from dure.modeling.folders import check_configuration_is_there, check_weight_files
+    from dure.modeling.folders import check_weight_files, is_model_folder
 
-    settings, task, folder = family.experiment.model, family.task(), Path(family.experiment.model.checkpoint)
-    if folder.is_dir():
-        check_configuration_is_there(folder)
+    settings, task = family.experiment.model, family.task()
+    is_folder = is_model_folder(settings.checkpoint)
     config = _read_config(settings)
     if config is not None and task is not None:
         task.check(config, settings.checkpoint)
-    if folder.is_dir():
-        check_weight_files(folder)
+    if is_folder:
+        check_weight_files(Path(settings.checkpoint))
     return config
 
 

@@ -86,7 +86,7 @@ def serve(
 
     def ready(facts: dict[str, Any]) -> None:
         count = f"{facts['replicas']} replica{'s' if facts['replicas'] > 1 else ''}"
-        text = f"serving {facts['model']} at {facts['url']} ({count} on {facts['device']}; Ctrl-C ends it)"
+        text = f"serving {facts['experiment']} ({facts['model']}) at {facts['url']} ({count} on {facts['device']}; Ctrl-C ends it)"
         print_result(facts, text, as_json=as_json)
 
     runs = fold_runs(run, fold)
