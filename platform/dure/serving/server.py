@@ -101,7 +101,7 @@ def serve_models(
     batch_size = asked.batch_size or training.eval_batch_size or training.batch_size
     figures = Figures()
     with ExitStack() as open_:
-        listening = open_.enter_context(_bound(asked.port))
+        listening = open_.enter_context(bound(asked.port))
         address = f"http://{HOST}:{listening.getsockname()[1]}"
         served = Served(family.experiment.name, family.experiment.family, _words(weights), address)
         notify(f"loading {served.words}")
@@ -147,13 +147,14 @@ def _words(weights: Sequence[RunWeights]) -> str:
 
 
 @contextmanager
-def _bound(port: int) -> Iterator[socket.socket]:
+def bound(port: int) -> Iterator[socket.socket]:
     """Hold a port, which does not listen yet.
 
     Raises:
         UserError: It cannot be had.
     """
-    with socket.socket() as held:
+    # Said to be TCP: asyncio asks for it before it sends small answers at once, which come 40 ms later otherwise.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as held:
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             held.bind((HOST, port))

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import shutil
+import socket
 import time
 
 import jsonschema
@@ -25,6 +26,7 @@ from dure.serving.figures import Figures
 from dure.serving.openapi import STATUSES
 from dure.serving.predictor import Answer, Predictor
 from dure.serving.refusals import RefusedError
+from dure.serving.server import bound
 from dure.serving.web import Front, Limits, Served
 from dure.training.run import RunRequest, run
 
@@ -373,3 +375,19 @@ def test_who_comes_when_too_many_wait_or_waits_too_long_is_told(bert):
     assert late.status_code == 504
     assert "0.2 seconds" in late.text
     assert parse_json(late.content)["error"]["hint"]
+
+
+def test_small_answers_are_sent_at_once():
+    async def accepted(listening):
+        seen = asyncio.get_running_loop().create_future()
+        server = await asyncio.start_server(lambda reader, writer: seen.set_result(writer), sock=listening)
+        async with server:
+            _, client = await asyncio.open_connection(*listening.getsockname())
+            writer = await seen
+            delay_is_off = writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+            writer.close()
+            client.close()
+        return delay_is_off
+
+    with bound(0) as listening:
+        assert asyncio.run(accepted(listening))
