@@ -51,7 +51,7 @@ def experiment_of(way: str, data: Path, num_rows: int) -> Experiment:
                 "tokenizer": {"encoder_max_len": 512, "decoder_max_len": 128},
                 "data": {
                     "train": str(data / "train.csv"), "dev": None,
-                    "columns": {"input": "dialogue", "target": "summary"},
+                    "columns": {"text": "dialogue", "target": "summary"},
                 },
                 "training": {"epochs": 1, "log_every": 10, **WAYS[way]},
                 "task": {"rouge_tokenizer": "character"},

@@ -9,14 +9,13 @@ one, before whose checkpoint it stops: the end of a training waits for its check
 difference to the training without, by the number of saves; what is hidden is the part of the cost that is gone. With one
 thread for training the second core is free for the writing; with ``OMP_NUM_THREADS=2`` training takes both. The table goes
 to stderr and the JSON to stdout. What stands still for a save is timed too: the time in which no step goes on. It is the
-figure to look at on a machine with other work, with ``--short`` the only one.
+figure to look at on a machine with other work.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 import tempfile
@@ -125,12 +124,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="What a checkpoint takes from training")
     for name, default in (("saves", 3), ("steps", 8), ("repeats", 1), ("width", 512), ("layers", 6)):
         parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--short", action="store_true", help="leave out the training that saves nothing")
     options = parser.parse_args(arguments)
     dataset = rows(BATCH_SIZE * options.steps * (options.saves + 1)).map(
         lambda row: {"input_ids": row["input_ids"][:LONGEST], "length": min(row["length"], LONGEST)}
     )
-    found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS[options.short :]}
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     with redirect_stdout(sys.stderr):
         for _ in range(options.repeats):
             for way in found:
@@ -141,8 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     middle = {
         way: {name: median(each[name] for each in every) for name in CLOCKS} for way, every in found.items()
     }
-    # Without a checkpoint nothing stands still, whether or not that was measured too.
-    nothing = middle.get("without", {"wall": math.nan, "cpu": math.nan}) | {"stood": 0.0}
+    nothing = middle["without"] | {"stood": 0.0}
     cost = {
         way: {name: (middle[way][name] - nothing[name]) / options.saves for name in CLOCKS}
         for way in WAYS[1:]
