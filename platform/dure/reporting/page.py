@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 REPORT = "report.html"
 """The page in the folder of a run or study."""
-SEAL = "data-seal"
-"""Attribute that has the hash of what stands in an element beside marks; see :mod:`dure.reporting.verifying`."""
 
 Inline = Shown | Markup
 

@@ -20,11 +20,12 @@ from dure.errors import UserError
 from dure.files import parse_json
 from dure.reporting.figures import counted
 from dure.reporting.marks import FORMATS, Computation, Sources, keys_of
-from dure.reporting.page import SEAL
 
 _VOID = {"meta", "br", "hr", "img", "link", "input"}
 _PICTURE = "figure"
 _HEAD_LETTERS = 65_536
+SEAL = "data-seal"
+"""Attribute that has the hash of what stands in an element beside marks."""
 RECORDS = "dure-records"
 """Name of the element that lists the records of a page."""
 

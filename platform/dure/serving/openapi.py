@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 from dure.serving.asked import MOST_TEXTS, TEXTS, Inputs
-
-if TYPE_CHECKING:
-    from dure.serving.web import Limits, Served
 
 STATUSES = {
     400: "The body is no JSON in UTF-8.",
@@ -38,6 +36,36 @@ _ERROR = {
         }
     },
 }
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may take.
+
+    Attributes:
+        body_bytes: Largest body.
+        seconds: Longest time from its first byte to its answer.
+    """
+
+    body_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Served:
+    """What is served.
+
+    Attributes:
+        name: Name of the experiment.
+        family: Name of its family.
+        words: Which weights, for people.
+        address: ``http://host:port``.
+    """
+
+    name: str
+    family: str
+    words: str
+    address: str
 
 
 def document(served: Served, inputs: Inputs, limits: Limits, *, has_token: bool) -> dict[str, Any]:

@@ -92,7 +92,8 @@ def serve_models(
     from dure.serving.batcher import Batcher
     from dure.serving.deploying import deployed
     from dure.serving.figures import Figures
-    from dure.serving.web import Front, Limits, Served
+    from dure.serving.openapi import Limits, Served
+    from dure.serving.web import Front
 
     weights = [weights_at(run) for run in runs]
     with trusting(trust_code):

@@ -7,7 +7,6 @@ import hmac
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from dure.files import in_bytes
 from dure.serving.asked import Inputs
 from dure.serving.batcher import Batcher
 from dure.serving.figures import Figures
-from dure.serving.openapi import STATUSES, document
+from dure.serving.openapi import STATUSES, Limits, Served, document
 from dure.serving.refusals import RefusedError, busy
 
 if TYPE_CHECKING:
@@ -36,36 +35,6 @@ _HOSTS = ("127.0.0.1", "localhost")
 _JSON = "application/json"
 _GONE = 499
 """Status, of nginx, that is counted for a client that went before its answer."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a request may take.
-
-    Attributes:
-        body_bytes: Largest body.
-        seconds: Longest time from its first byte to its answer.
-    """
-
-    body_bytes: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Served:
-    """What is served.
-
-    Attributes:
-        name: Name of the experiment.
-        family: Name of its family.
-        words: Which weights, for people.
-        address: ``http://host:port``.
-    """
-
-    name: str
-    family: str
-    words: str
-    address: str
 
 
 class Front:

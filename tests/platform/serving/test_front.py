@@ -23,11 +23,11 @@ from dure.files import parse_json
 from dure.serving.asked import MOST_TEXTS, Inputs
 from dure.serving.batcher import Batcher
 from dure.serving.figures import Figures
-from dure.serving.openapi import STATUSES
+from dure.serving.openapi import STATUSES, Limits, Served
 from dure.serving.predictor import Answer, Predictor
 from dure.serving.refusals import RefusedError
 from dure.serving.server import bound
-from dure.serving.web import Front, Limits, Served
+from dure.serving.web import Front
 from dure.training.run import RunRequest, run
 
 TEXTS = [
