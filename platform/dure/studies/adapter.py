@@ -16,7 +16,7 @@ from ray.air._internal import usage
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from dure.config.schema import Profile
-from dure.events import SETTLED, RunListener, StudyListener
+from dure.events import SETTLED, StudyListener
 from dure.runs.logs import captured_output
 from dure.runtime.cluster import Cluster, cluster
 from dure.runtime.fit import fit
@@ -103,12 +103,13 @@ def _run_pending(
     board.forget_results(pending)
     with captured_output(path / strategy.log_file), board.summarised():
         if pending:
+            own = strategy.listeners()
             requests = TrialRequests(
                 study=strategy.study.name,
                 profile=profile,
                 path=path,
                 plans={plan.name: plan for plan in plans},
-                listeners=_of_both(strategy.listeners(), listeners),
+                listeners=lambda experiment: (*own, *listeners(experiment)),
                 keeps_predictions=strategy.keeps_predictions,
                 keeps_dev_losses=strategy.keeps_dev_losses,
                 stop_file=board.stop_file,
@@ -172,11 +173,6 @@ def _fit(
             "Ray is up; the processes of the first trials start and import, which takes some seconds"
         )
         tuner.fit()
-
-
-def _of_both(first: Sequence[RunListener], further: Listeners) -> Listeners:
-    """Return what makes the listeners of a trial: those of its strategy come first."""
-    return lambda experiment: (*first, *further(experiment))
 
 
 @contextmanager

@@ -338,7 +338,8 @@ class Board(tune.Callback):  # type: ignore[misc]
         self._put(self._from_folder(replace(self._trials[name], state="failed", error=otherwise)))
         self.strategy.ended(self.statuses())
         self._write_now_and_then()
-        self._share()
+        if self.mirror is not None:
+            self.mirror.push()
 
     def _result(self, folder: RunFolder) -> RunResult | None:
         """Return the result of a trial, from storage when the trial ran on another machine."""
@@ -358,10 +359,6 @@ class Board(tune.Callback):  # type: ignore[misc]
         """Return the folders of trials that run, as they lie in the study's."""
         running = [trial for trial in self.statuses() if trial.state == "running"]
         return [trial.path.relative_to(self.path).as_posix() for trial in running]
-
-    def _share(self) -> None:
-        if self.mirror is not None:
-            self.mirror.push()
 
     def _from_folder(self, status: TrialStatus) -> TrialStatus:
         """Return the status with the result in the trial's folder, when there is one."""

@@ -273,10 +273,8 @@ def run_experiment(
 
 def _still_written(kind: Kind[Any, Any], path: Path | None) -> Sequence[Files]:
     """Return what a study will still leave on the disk: nothing when it is finished and as it was."""
-    if path is not None and (path / kind.results_file).is_file():
-        is_as_it_was = stored_study(path, type(kind.study)) == kind.study
-        if is_as_it_was and kind.results.read(path / kind.results_file).state == "completed":
-            return []
+    if path is not None and kind.is_completed(path) and stored_study(path, type(kind.study)) == kind.study:
+        return []
     return kind.files(path)
 
 

@@ -47,11 +47,12 @@ def study_facts(path: Path) -> dict[str, Any]:
     Raises:
         UserError: It holds no study, or a record is broken.
     """
-    kind, results = stored_kind(path).kind_of(), read_results(path)
-    runs, facts = dict(kind.run_folders(results, path)), kind.facts(results, path)
+    plan, results = stored_kind(path), read_results(path)
+    view = plan.kind_of().view()
+    runs, facts = dict(view.run_folders(results, path)), view.facts_of(results, path)
     return {
         "title": results.study,
-        "words": stored_kind(path).words,
+        "words": plan.words,
         **facts_of_runs(path, runs),
         **facts,
         "sentences": [*facts["sentences"], *map(target_sentence, results.targets)],
@@ -66,18 +67,6 @@ COMPUTATIONS: Mapping[str, Computation] = {
 """What the pages of runs and studies compute."""
 
 
-def study_page(path: Path) -> Page:
-    """Return the page of a study, also of one that still runs.
-
-    Args:
-        path: Folder of the study.
-
-    Raises:
-        UserError: It holds no study, or a record is broken.
-    """
-    return page_of_study(path, Sources(path, COMPUTATIONS))
-
-
 def page_of_study(path: Path, sources: Sources) -> Page:
     """Return the page of a study with records that others may share.
 
@@ -86,11 +75,11 @@ def page_of_study(path: Path, sources: Sources) -> Page:
     """
     kind, results = stored_kind(path).kind_of(), read_results(path)
     record, facts = sources.file(path / kind.results_file), sources.computed(STUDY, path)
-    runs = Runs(dict(kind.run_folders(results, path)), facts, sources)
-    view = View(path, results, record, facts, runs)
+    runs = Runs(dict(kind.view().run_folders(results, path)), facts, sources)
+    view = kind.view()(path, results, record, facts, runs)
     sections = [
         Section("Verdict", [points_of(facts, "sentences")]),
-        *kind.view(view),
+        *view.sections(),
         _curves(view),
         forecast_section(runs),
         examples_section(runs),
@@ -98,7 +87,9 @@ def page_of_study(path: Path, sources: Sources) -> Page:
         machine_section(runs),
         lineage_section(runs, command_block(facts)),
     ]
-    is_rehearsal = any(_is_rehearsal(each) for each in runs.folders.values())
+    is_rehearsal = any(
+        experiment_of(each).get("rehearsal", {}).get("enabled") for each in runs.folders.values()
+    )
     return Page(
         title=record.mark("study"),
         lead=_lead(facts, record),
@@ -133,13 +124,13 @@ def leave_study_report(path: Path) -> None:
         UserError: A record of it is broken.
         OSError: They cannot be written.
     """
-    kind, results = stored_kind(path).kind_of(), read_results(path)
-    runs, facts = kind.run_folders(results, path), kind.facts(results, path)
+    view, results = stored_kind(path).kind_of().view(), read_results(path)
+    runs, facts = view.run_folders(results, path), view.facts_of(results, path)
     curves = _drawn(runs)
     # The curves of a study whose folder is that of a run are the run's own.
     if curves and path.resolve() not in [folder.resolve() for folder in runs.values()]:
         plot_runs(path / CURVES, curves, _metric(facts, results), title=results.study)
-    write_text(path / REPORT, study_page(path).html(path))
+    write_text(path / REPORT, page_of_study(path, Sources(path, COMPUTATIONS)).html(path))
 
 
 def _lead(facts: Source, record: Source) -> Markup:
@@ -187,10 +178,6 @@ def _metric(facts: Mapping[str, Any], results: StudyResults) -> Metric:
     bare = name.removeprefix("eval_")
     defined = (record.get("definitions") or {}).get(name) or (record.get("definitions") or {}).get(bare)
     return undeclared(name) if defined is None else recorded({"definitions": {name: defined}}, name)
-
-
-def _is_rehearsal(path: Path) -> bool:
-    return bool(experiment_of(path).get("rehearsal", {}).get("enabled"))
 
 
 def _command(results: StudyResults, runs: Mapping[str, Path], path: Path) -> str:

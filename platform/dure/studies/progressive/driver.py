@@ -25,9 +25,8 @@ from dure.studies.progressive.results import ProgressiveResults
 from dure.studies.study import stored_study
 
 if TYPE_CHECKING:
-    from dure.reporting.page import Section
     from dure.studies.progressive.strategy import Progressive
-    from dure.studies.viewing import View
+    from dure.studies.progressive.view import ProgressiveView
 
 BASE = "experiment.yaml"
 PLOT = "progressive_training.png"
@@ -64,7 +63,7 @@ class ProgressiveKind(TrialKind[ProgressiveStudy, ProgressiveResults]):
         study, path = self.study, session.path
         before = stored_study(path, ProgressiveStudy)
         begins_again = study.start_ratio is not None and (
-            study.start_ratio != before.start_ratio or _is_finished(path / self.results_file)
+            study.start_ratio != before.start_ratio or self.is_completed(path)
         )
         if begins_again and study.start_ratio is not None:
             _move_aside(study, path, study.start_ratio)
@@ -112,25 +111,11 @@ class ProgressiveKind(TrialKind[ProgressiveStudy, ProgressiveResults]):
         return () if made is None else (f'dure predict {shown_path(Path(made).parent)} --text "…"',)
 
     @classmethod
-    def run_folders(cls, results: ProgressiveResults, path: Path) -> Mapping[str, Path]:
-        """Return the folders of the winner's stages, and where the other candidates ended."""
-        from dure.studies.progressive.view import progressive_folders
+    def view(cls) -> type[ProgressiveView]:
+        """Return what shows the results."""
+        from dure.studies.progressive.view import ProgressiveView
 
-        return progressive_folders(results, path)
-
-    @classmethod
-    def facts(cls, results: ProgressiveResults, path: Path) -> Mapping[str, Any]:
-        """Return the verdict, and what the tables have beside the record."""
-        from dure.studies.progressive.view import progressive_facts
-
-        return progressive_facts(results)
-
-    @classmethod
-    def view(cls, view: View[ProgressiveResults]) -> Sequence[Section]:
-        """Return tables and pictures."""
-        from dure.studies.progressive.view import progressive_view
-
-        return progressive_view(view)
+        return ProgressiveView
 
 
 def _move_aside(study: ProgressiveStudy, path: Path, start: Fraction) -> None:
@@ -174,7 +159,3 @@ def _promoted_model(candidate: Path, path: Path, stage: str, profile: Profile) -
         weights = candidate / stage / "checkpoints" / BEST
         export_weights(weights, load_record(made.with_name(BASE)), profile, target)
     return target
-
-
-def _is_finished(file: Path) -> bool:
-    return file.is_file() and ProgressiveResults.read(file).state == "completed"

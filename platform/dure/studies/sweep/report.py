@@ -17,6 +17,7 @@ from dure.reporting.figures import (
     metric_label,
     number,
     one_line,
+    setting_text,
     shown_path,
 )
 
@@ -52,7 +53,7 @@ def sweep_table(summary: Mapping[str, Any]) -> FittedTable:
     ]
     for place, key in enumerate(summary["parameters"]):
         values = [summary["values"].get(row["name"], {}).get(key) for row in rows]
-        columns.append(Column(key.rpartition(".")[2], [Text(_shown(value)) for value in values], place))
+        columns.append(Column(key.rpartition(".")[2], [Text(setting_text(value)) for value in values], place))
     for place, metric in enumerate(metrics):
         cells = []
         for row in rows:
@@ -135,9 +136,3 @@ def _figures(row: Row) -> dict[str, Any]:
 
 def _score(row: Row, metric: str) -> float | None:
     return number(_figures(row).get(metric))
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return NOTHING
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

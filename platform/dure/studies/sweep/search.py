@@ -22,6 +22,7 @@ from ray.tune.search import Searcher
 from dure.config.spaces import Values
 from dure.errors import RunError, UserError
 from dure.metrics.metric import Metric
+from dure.reporting import figures
 from dure.secrets import redacted, without_passwords
 from dure.signals import STOP_FILE, Interrupted
 from dure.studies.sweep.optuna_study import JOURNAL, drawing, open_study, proposed, queued
@@ -174,7 +175,7 @@ class SweepSearch(Searcher):  # type: ignore[misc]
 
     def _report(self, trial_id: str, result: Mapping[str, Any]) -> None:
         number = self._running.get(trial_id)
-        value = self._number(result)
+        value = figures.number(result.get(self.metrics[0].name))
         if number is None or value is None:
             return
         first = self.metrics[0]
@@ -278,12 +279,6 @@ class SweepSearch(Searcher):  # type: ignore[misc]
             params = queued(space, point, "--try")
             if params not in known:
                 self.study.enqueue_trial(params)
-
-    def _number(self, metrics: Mapping[str, Any]) -> float | None:
-        value = metrics.get(self.metrics[0].name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            return None
-        return float(value)
 
     def _tell(self, number: int, verdict: Verdict) -> None:
         trial = self._trial(number)

@@ -30,8 +30,7 @@ from dure.studies.unified.results import UnifiedResults
 
 if TYPE_CHECKING:
     from dure.preflight.before import Files
-    from dure.reporting.page import Section
-    from dure.studies.viewing import View
+    from dure.studies.unified.view import UnifiedView
 
 
 BASE = "experiment.yaml"
@@ -141,23 +140,11 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
         return unified_table(results.as_json())
 
     @classmethod
-    def run_folders(cls, results: UnifiedResults, path: Path) -> Mapping[str, Path]:
-        """Return the folder of the main run, which is the study's."""
-        return {results.result.name: path}
+    def view(cls) -> type[UnifiedView]:
+        """Return what shows the results."""
+        from dure.studies.unified.view import UnifiedView
 
-    @classmethod
-    def facts(cls, results: UnifiedResults, path: Path) -> Mapping[str, Any]:
-        """Return the verdict, and what the tables have beside the record."""
-        from dure.studies.unified.view import unified_facts
-
-        return unified_facts(results, path)
-
-    @classmethod
-    def view(cls, view: View[UnifiedResults]) -> Sequence[Section]:
-        """Return tables and pictures."""
-        from dure.studies.unified.view import unified_view
-
-        return unified_view(view)
+        return UnifiedView
 
     def files(self, path: Path | None) -> Sequence[Files]:
         """Return the files of the main run, and those of a sweep that is not finished."""
@@ -165,7 +152,7 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
 
         (experiment,), place = self.shown(), None if path is None else path / SWEEP
         found = files_of_run(experiment, path, apart=[] if place is None else [place])
-        if not self.study.sweep or (place is not None and _is_finished(place)):
+        if not self.study.sweep or (place is not None and SweepKind.is_completed(place)):
             return found
         # The weights of the best point so far lie beside those of the one that trains.
         return [*found, Files([self._swept(experiment)], 2, place)]
@@ -204,11 +191,6 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
         return results
 
 
-def _is_finished(sweep: Path) -> bool:
-    file = sweep / SweepKind.results_file
-    return file.is_file() and SweepResults.read(file).state == "completed"
-
-
 def _made_of_all(folder: UnifiedFolder) -> list[Path]:
     """Return what in a folder was made of the whole training."""
     from dure.epochs import driver as module_epochs
@@ -239,13 +221,7 @@ def _go_back(folder: UnifiedFolder, file: Path, experiment: Experiment, notify: 
     if mark.is_file() and read_json(mark, what="record of a unified training")["file"] == file.name:
         notify(f"what went on after {file.name} is not finished and is continued")
         return
-    go_back(
-        folder,
-        file,
-        experiment,
-        made_of_all=_made_of_all(folder),
-        notify=notify,
-    )
+    go_back(folder, file, experiment, made_of_all=_made_of_all(folder), notify=notify)
     write_metadata(folder)
     write_json(mark, {"file": file.name})
 
