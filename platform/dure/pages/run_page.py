@@ -53,9 +53,6 @@ def leave_run_report(path: Path) -> None:
 def run_page(path: Path) -> Page:
     """Return the page of a run.
 
-    Args:
-        path: Folder of the run.
-
     Raises:
         UserError: A record of it is broken.
     """
@@ -95,14 +92,7 @@ def page_of_run(path: Path, sources: Sources) -> Page:
 
 
 def figures_section(runs: Runs, facts: Source, result: Source, *keys: str) -> Section:
-    """Return the figures of a run, of its classes, and what it took.
-
-    Args:
-        runs: Holds it.
-        facts: Has its ``gains``.
-        result: The record that holds its result.
-        keys: Where in there.
-    """
+    """Return the figures of a run, of its classes, and what it took."""
     definitions = {"definitions": runs.result(next(iter(runs.folders))).get("definitions") or {}}
     return Section("Figures", _figures(facts, result, definitions, keys))
 

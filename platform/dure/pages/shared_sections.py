@@ -220,12 +220,7 @@ def _machine(environment: Source) -> list[Block]:
 
 
 def lineage_section(runs: Runs, command: Block) -> Section:
-    """Return the way from the data to every number, and what makes them anew.
-
-    Args:
-        runs: The runs of the page.
-        command: What repeats them.
-    """
+    """Return the way from the data to every number, and what makes them anew."""
     facts, names = runs.facts, [*runs.folders]
     if not names:
         return Section("Lineage", [command])

@@ -55,10 +55,6 @@ class Progress:
     """How far a command is: called with what is done and how much there is, and told what the user should know.
 
     Lines go through :meth:`say`: whatever else writes to the terminal breaks the bar.
-
-    Args:
-        screen: Where it is shown.
-        title: What the command does.
     """
 
     def __init__(self, screen: Terminal, title: str) -> None:

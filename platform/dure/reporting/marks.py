@@ -129,12 +129,7 @@ Shown = Mark | str
 
 
 class Source:
-    """One record of a page: what it holds, and the marks of that.
-
-    Args:
-        place: Its number among the records of the page.
-        data: What it holds.
-    """
+    """One record of a page: what it holds, and the marks of that."""
 
     def __init__(self, place: int, data: Any) -> None:
         self._place = place

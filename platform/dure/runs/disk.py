@@ -133,12 +133,6 @@ class DiskRoom:
     ) -> str | None:
         """Write something when there is room for it, by one worker, and wait for nothing.
 
-        Args:
-            what: As :meth:`write` takes it.
-            num_bytes: As :meth:`write` takes it.
-            step: Writes it.
-            clean: Removes what it has left when it failed.
-
         Returns:
             In words how the disk did not suffice; None when it is written.
         """

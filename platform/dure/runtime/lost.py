@@ -78,11 +78,6 @@ def head_at(address: str, *, seconds: float = _SECONDS_OUT_OF_REACH) -> Look:
 def watched(look: Look, path: Path | None, notify: Notify) -> Iterator[None]:
     """End this process with words and code 1 when its cluster is gone while the body runs.
 
-    Args:
-        look: Looks whether it is.
-        path: Folder of the run or study.
-        notify: Shows a line to the user.
-
     Raises:
         RunError: The body failed because the cluster was gone.
     """

@@ -169,12 +169,7 @@ class _Export:
         self._thread.start()
 
     def set(self, values: Mapping[tuple[str, str], float], *, samples: int = 0) -> None:
-        """Export values from now on, by gauge and further tag; what is not finite ends what was there before.
-
-        Args:
-            values: The values.
-            samples: Training rows to count.
-        """
+        """Export values from now on, by gauge and further tag; what is not finite ends what was there before."""
         with self._lock:
             self._values |= values
             self._values = {key: value for key, value in self._values.items() if math.isfinite(value)}

@@ -102,11 +102,6 @@ class Asked:
 def continued_folder(plan: type[StudyPlan], name: str, asked: Asked) -> Path | None:
     """Return the folder that a command continues; None for a new study.
 
-    Args:
-        plan: Kind of the study.
-        name: Its name.
-        asked: The common options.
-
     Raises:
         UserError: There is nothing to resume, or storage does not answer.
     """

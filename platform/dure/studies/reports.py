@@ -41,9 +41,6 @@ STUDY = "study"
 def study_facts(path: Path) -> dict[str, Any]:
     """Return what the page of a study is made of, beside its records.
 
-    Args:
-        path: Folder of the study.
-
     Raises:
         UserError: It holds no study, or a record is broken.
     """

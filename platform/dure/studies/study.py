@@ -97,10 +97,6 @@ def is_study(name_or_path: str) -> bool:
 def stored_study(folder: Path, plan: type[Plan]) -> Plan:
     """Return the study that a folder was started with, from its ``study.yaml``.
 
-    Args:
-        folder: Folder of the study.
-        plan: Kind of study that it must be.
-
     Raises:
         UserError: The folder holds none of this kind, or its file is broken.
     """

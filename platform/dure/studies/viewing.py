@@ -41,12 +41,7 @@ class View(Generic[Results]):
 
     @classmethod
     def run_folders(cls, results: Results, path: Path) -> Mapping[str, Path]:
-        """Return the folder of every run by its name, the most important one first; here the trials.
-
-        Args:
-            results: What the study came to.
-            path: Its folder, wherever that lies by now.
-        """
+        """Return the folder of every run by its name, the most important one first; here the trials."""
         folders = {trial.name: moved(trial.path, results, path) for trial in _trials(results)}
         return dict(sorted(folders.items(), key=lambda each: each[0] != getattr(results, "best", None)))
 

@@ -106,12 +106,7 @@ class RunForecast:
         }
 
     def remember(self, folder: RunFolder, num_dev_rows: int) -> None:
-        """Keep the pace of a run like the one that was foretold, now that it is over.
-
-        Args:
-            folder: Of the run.
-            num_dev_rows: Rows of each of its validations.
-        """
+        """Keep the pace of a run like the one that was foretold, now that it is over."""
         records = read_json_lines(folder.metrics)
         steps, seconds = training_pace(records)
         times, validation = validation_pace(records)

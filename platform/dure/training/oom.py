@@ -107,12 +107,6 @@ class FittingRows:
 
     They are kept in the cache folder for the next run, in a file that is named after everything that memory depends
     on, and says it.
-
-    Args:
-        experiment: What runs.
-        profile: The machine.
-        model: The model, ready to train.
-        precision: What it computes in.
     """
 
     def __init__(self, experiment: Experiment, profile: Profile, model: nn.Module, precision: str) -> None:

@@ -18,10 +18,6 @@ from dure.studies.strategy import Strategy, TrialPlan
 class Batch(Strategy[BatchStudy]):
     """Runs every experiment once, or once for each of several seeds.
 
-    Args:
-        study: The study as its YAML says it.
-        experiments: Its experiments, resolved, in its order.
-
     Raises:
         UserError: The first metric cannot rank them.
     """

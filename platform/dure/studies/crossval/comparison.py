@@ -140,11 +140,6 @@ def mcnemar(labels: Sequence[str], predictions_a: Sequence[str], predictions_b: 
     Only rows count on which one is right and the other wrong: between equals each of them falls to either side like
     a coin (McNemar 1947; exact by the binomial distribution).
 
-    Args:
-        labels: True class of every row.
-        predictions_a: Predictions of the first experiment.
-        predictions_b: Predictions of the second.
-
     Raises:
         ValueError: The rows do not pair up, or there is none.
     """

@@ -78,12 +78,7 @@ def plot_confusion(target: Path | Drawing, confusion: Mapping[str, Any], *, titl
 
 
 def write_confusion(path: Path, confusion: Mapping[str, Any]) -> None:
-    """Write a confusion matrix as CSV: a row for every true class, a column for every predicted one.
-
-    Args:
-        path: File to write, whole or not at all.
-        confusion: As for :func:`plot_confusion`.
-    """
+    """Write a confusion matrix as CSV: a row for every true class, a column for every predicted one."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["true \\ predicted", *confusion["classes"]])

@@ -322,11 +322,7 @@ class ProgressiveRatioScheduler(TrialScheduler):  # type: ignore[misc]
 
 
 class KeepProgress(Callback):  # type: ignore[misc]
-    """Keeps a scheduler's state in the snapshots of a study, for ``tune.Tuner.restore``.
-
-    Args:
-        scheduler: The scheduler of the same ``tune.Tuner``.
-    """
+    """Keeps a scheduler's state in the snapshots of a study, for ``tune.Tuner.restore``."""
 
     def __init__(self, scheduler: ProgressiveRatioScheduler) -> None:
         self.scheduler = scheduler

@@ -135,15 +135,7 @@ def _written(
     winners: Mapping[str, Experiment],
     path: Path,
 ) -> SweepResults:
-    """Write points, picture and winner, and return the results with their verdict and files.
-
-    Args:
-        study: The sweep.
-        results: What the trials came to.
-        trained: What every trial trained, by its name.
-        winners: What every trial would be as the winner.
-        path: Folder of the study.
-    """
+    """Write points, picture and winner, and return the results with their verdict and files."""
     from dure.studies.sweep.plot import plot_sweep
     from dure.studies.sweep.verdict import sweep_verdict
 

@@ -32,11 +32,6 @@ def open_study(sweep: SweepStudy, path: Path, metrics: Sequence[Metric]) -> optu
     Plain Optuna opens the same: ``optuna.load_study(study_name=None, storage=JournalStorage(
     JournalFileBackend("optuna.journal")))``.
 
-    Args:
-        sweep: The study.
-        path: Folder of the study.
-        metrics: What is looked for.
-
     Raises:
         UserError: The database does not answer, holds a search of other metrics, or the sampler cannot search
             this space.
