@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal, get_args
 from dure.errors import UserError, nearest
 from dure.files import parse_json
 from dure.metrics.metric import Metric, recorded
+from dure.reporting.figures import number
 from dure.runs.budget import bytes_in, runs_in
 from dure.runs.folder import EVENTS_FILE, STUDY_FILE, RunFolder
 from dure.runs.lock import is_held
@@ -124,7 +125,7 @@ def listed(path: Path) -> Listed:
         unit="number" if metric is None else metric.unit,
         score=score,
         direction=None if metric is None else metric.direction,
-        seconds=math.fsum(_number(result.get("seconds")) or 0.0 for result in results),
+        seconds=math.fsum(number(result.get("seconds")) or 0.0 for result in results),
         num_bytes=bytes_in(path),
         path=str(path),
     )
@@ -157,7 +158,7 @@ def _best(results: Sequence[Mapping[str, Any]]) -> tuple[Metric | None, float | 
     if metric.direction is None:
         return None, None
     scores = {
-        place: _number(result.get("metrics", {}).get(metric.name))
+        place: number(result.get("metrics", {}).get(metric.name))
         for place, result in enumerate(completed)
         if result["best_metric"] == metric.name
     }
@@ -192,11 +193,6 @@ def _end_of_study(path: Path) -> str | None:
 def _kind(record: Path) -> str:
     found = _KIND.search(record.read_text(encoding="utf-8", errors="replace"))
     return "study" if found is None else found[1]
-
-
-def _number(value: object) -> float | None:
-    is_number = isinstance(value, int | float) and math.isfinite(value)
-    return float(value) if is_number else None  # type: ignore[arg-type]
 
 
 def _order(each: Listed, sort: str) -> tuple[Any, ...]:

@@ -115,7 +115,7 @@ def check_sources(experiment: Experiment) -> None:
                 ) from None
 
 
-def read_split(family: Family, split: str, source: Source, *, for_prediction: bool = False) -> Table:
+def read_split(family: Family, split: str, source: Source) -> Table:
     """Read one table of an experiment, or the embedded corpus.
 
     Raises:
@@ -128,14 +128,7 @@ def read_split(family: Family, split: str, source: Source, *, for_prediction: bo
         )
     # A test table may come with or without targets.
     roles = [replace(role, required=role.is_input) if split == "test" else role for role in family.roles]
-    return read_table(
-        source,
-        roles,
-        data.columns,
-        for_prediction=for_prediction,
-        reading=data,
-        cache_folder=cache_folder(),
-    )
+    return read_table(source, roles, data.columns, reading=data, cache_folder=cache_folder())
 
 
 def check_tables(family: Family) -> None:

@@ -110,19 +110,19 @@ def check_finite(
             )
 
 
-def read_weights(model: nn.Module, path: Path) -> dict[str, Any]:
-    """Return everything in a file that :func:`save_weights` wrote, when its weights are of a model of this kind.
+def read_saved(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+    """Return everything in a file that :func:`save_weights` wrote.
 
     A plain state dict, such as that of a crossover, is taken as ``model_state``.
 
     Raises:
-        UserError: The file is no such file, not whole, or of another model.
+        UserError: The file is no such file, or not whole.
     """
     check_torch_file(path)
     try:
-        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
         saved = saved if STATE in saved else {STATE: saved}
-        shapes = {name: tensor.shape for name, tensor in saved[STATE].items()}
+        _ = {name: tensor.shape for name, tensor in saved[STATE].items()}
     except Exception as error:  # torch raises almost anything for a file that is not its own
         reason = " ".join(str(error).split())[:200]
         raise UserError(
@@ -130,6 +130,17 @@ def read_weights(model: nn.Module, path: Path) -> dict[str, Any]:
             where=str(path),
             expected="a file that dure saved",
         ) from None
+    return saved
+
+
+def read_weights(model: nn.Module, path: Path) -> dict[str, Any]:
+    """Return what :func:`read_saved` does, when its weights are of a model of this kind.
+
+    Raises:
+        UserError: The file is no such file, not whole, or of another model.
+    """
+    saved = read_saved(path)
+    shapes = {name: tensor.shape for name, tensor in saved[STATE].items()}
     tensors = dict(model.named_buffers()) | dict(model.named_parameters(remove_duplicate=False))
     wanted = {name: shape_of(tensors[name]) for name in _trained_names(model)}
     differing = sorted(

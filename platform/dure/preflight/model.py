@@ -46,32 +46,35 @@ class ModelFacts:
 
 
 @contextmanager
-def offline() -> Iterator[None]:
-    """Keep the libraries from asking the model hub inside a ``with``; what is in its cache is found."""
+def offline(loaded: ModelConfig | None = None) -> Iterator[None]:
+    """Keep the libraries from asking the model hub inside a ``with``; what is in its cache is found.
+
+    Args:
+        loaded: What the body loads.
+
+    Raises:
+        CannotTellError: That is on the hub and not on this machine.
+    """
     from huggingface_hub import constants
+
+    from dure.modeling.hub import is_hub_name
 
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True
     try:
         yield
+    except UserError as error:
+        name = None if loaded is None else loaded.checkpoint
+        if name is None or not is_hub_name(name) or Path(name).exists():
+            raise
+        if not isinstance(error.__cause__, OSError):
+            raise
+        raise CannotTellError(
+            f"'{name}' is not on this machine; nothing is downloaded to validate",
+            "model.checkpoint=FOLDER of a saved copy, or --rehearse",
+        ) from None
     finally:
         constants.HF_HUB_OFFLINE = before
-
-
-def only_on_the_hub(error: UserError, settings: ModelConfig) -> bool:
-    """Return whether loading failed only because the checkpoint is on the hub and not on this machine."""
-    from dure.modeling.hub import is_hub_name
-
-    is_name = is_hub_name(settings.checkpoint) and not Path(settings.checkpoint).exists()
-    return is_name and isinstance(error.__cause__, OSError)
-
-
-def elsewhere(settings: ModelConfig) -> CannotTellError:
-    """Return why nothing is known of a checkpoint of the hub."""
-    return CannotTellError(
-        f"'{settings.checkpoint}' is not on this machine; nothing is downloaded to validate",
-        "model.checkpoint=FOLDER of a saved copy, or --rehearse",
-    )
 
 
 def model_facts(note: Note, family: Family, tokenizer: PreTrainedTokenizerBase | None) -> ModelFacts:
@@ -107,13 +110,8 @@ def model_facts(note: Note, family: Family, tokenizer: PreTrainedTokenizerBase |
             raise CannotTellError("it needs the tokenizer of the rows, which there is none of: see encoding")
         else:
             device = torch.device("cpu" if experiment.rehearsal.enabled else "meta")
-            try:
-                with device:
-                    facts = _facts_of(family.load_model(tokenizer, _HERE))
-            except UserError as error:
-                if only_on_the_hub(error, experiment.model):
-                    raise elsewhere(experiment.model) from None
-                raise
+            with offline(experiment.model), device:
+                facts = _facts_of(family.load_model(tokenizer, _HERE))
             how = "the rehearsal's miniature" if experiment.rehearsal.enabled else "from random weights"
     trained = (
         "all trained"

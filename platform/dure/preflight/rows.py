@@ -12,7 +12,7 @@ from dure.data.tables import Table
 from dure.errors import UserError
 from dure.family import Family, load_family
 from dure.preflight.checks import Checklist, Note
-from dure.preflight.model import elsewhere, offline, only_on_the_hub
+from dure.preflight.model import offline
 from dure.preflight.settings import sources as found_sources
 
 if TYPE_CHECKING:
@@ -150,12 +150,7 @@ def _encoding(note: Note, family: Family) -> PreTrainedTokenizerBase:
     from dure.family.corpus import load_corpus
 
     told: list[str] = []
-    try:
-        with offline():
-            corpus = load_corpus(family, notify=told.append)
-    except UserError as error:
-        if only_on_the_hub(error, family.experiment.model):
-            raise elsewhere(family.experiment.model) from None
-        raise
+    with offline(family.experiment.model):
+        corpus = load_corpus(family, notify=told.append)
     note.found = "; ".join(line for line in told if "unknown tokens" in line) or "; ".join(told)
     return corpus.tokenizer

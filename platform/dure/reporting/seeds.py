@@ -9,7 +9,7 @@ from rich.text import Text
 
 from dure.metrics.metric import Metric, recorded
 from dure.reporting.columns import FittedTable, column
-from dure.reporting.figures import NOTHING, metric_figure, metric_label
+from dure.reporting.figures import NOTHING, bare_label, metric_figure, metric_label
 
 _SHORTEST_NAME = 24
 
@@ -30,7 +30,7 @@ def seeds_table(record: Mapping[str, Any]) -> FittedTable:
             for place, metric in enumerate(metrics)
         ),
     ]
-    label = metric_label(metrics[0]).removesuffix(" %")
+    label = bare_label(metrics[0])
     title = f"{record['study']} · mean ± standard deviation over seeds, ranked by {label}"
     notes = [row["sentence"] for row in record["comparisons"]]
     baselines = [row["baseline"] for row in rows if row["baseline"] is not None]

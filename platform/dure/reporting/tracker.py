@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import ClassVar
 
 from dure.events import Notify, RunListener, RunProgress, RunStart
-from dure.reporting.figures import UNTRAINED
+from dure.reporting.figures import UNTRAINED, shortened
 from dure.runs.folder import RunResult
 from dure.secrets import redacted
 
@@ -96,7 +96,7 @@ def reason(error: BaseException) -> str:
     """Return an error as one short line without keys and passwords."""
     lines = str(error).strip().splitlines()
     text = redacted(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
-    return text if len(text) <= _MAX_REASON_LENGTH else text[: _MAX_REASON_LENGTH - 1] + "…"
+    return shortened(text, _MAX_REASON_LENGTH)
 
 
 def _silent(message: str) -> None:

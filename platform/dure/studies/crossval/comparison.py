@@ -64,7 +64,6 @@ def is_clearly_worse(
     num_folds: int,
     metric: Metric,
     margin: float = 0.0,
-    level: float = 0.95,
 ) -> bool:
     """Return whether an experiment can be dropped after some of the folds.
 
@@ -78,14 +77,13 @@ def is_clearly_worse(
         num_folds: Folds that the table was cut into.
         metric: What the scores are.
         margin: How much worse it must be for certain, in the units of the metric.
-        level: Confidence of the interval.
 
     Raises:
         ValueError: The scores do not pair up.
     """
     if len(scores) == len(best) < LEAST_FOLDS:
         return False
-    difference = compare(scores, best, num_folds=num_folds, level=level)
+    difference = compare(scores, best, num_folds=num_folds)
     return (difference.high if metric.higher_is_better else -difference.low) < -margin
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from rich.cells import cell_len
 
 from dure.files import write_text
+from dure.reporting.figures import shortened
 from dure.reporting.plots import hangul_font, language, picture
 
 if TYPE_CHECKING:
@@ -110,5 +111,5 @@ def _drawable(classes: Sequence[str], *, is_inline: bool) -> list[str]:
         if lacks_hangul and not name.isascii():
             names.append(f"class {place}")
         else:
-            names.append(name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…")
+            names.append(shortened(name, _LONGEST_NAME))
     return names

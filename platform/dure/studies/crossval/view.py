@@ -8,7 +8,14 @@ from typing import Any
 
 from dure.metrics.metric import Metric, recorded, undeclared
 from dure.pages.shared_sections import foldable, text_head
-from dure.reporting.figures import class_figure, counted, metric_figure, metric_label, metric_phrase
+from dure.reporting.figures import (
+    bare_label,
+    class_figure,
+    counted,
+    metric_figure,
+    metric_label,
+    metric_phrase,
+)
 from dure.reporting.inline import Drawing
 from dure.reporting.marks import Shown, p_value, sentence
 from dure.reporting.page import Block, Head, Inline, Picture, Section, Table
@@ -76,7 +83,7 @@ def _over_folds(experiment: ExperimentRecord, metric: Metric) -> str:
 
 def _compared(pair: ComparisonRecord, metric: Metric) -> str:
     found = pair.difference
-    label = metric_label(metric).removesuffix(" %")
+    label = bare_label(metric)
     if found is None:
         return f"{pair.a} and {pair.b} cannot be compared: they share {counted(pair.folds, 'fold')}."
     p = pair.p_holm if pair.p_holm is not None else found.p_value

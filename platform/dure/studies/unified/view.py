@@ -28,6 +28,11 @@ class UnifiedView(View[UnifiedResults]):
     """A unified training: the main run, its sweep, sweet spots and crossover."""
 
     @classmethod
+    def run_folders(cls, results: UnifiedResults, path: Path) -> dict[str, Path]:
+        """Return the folder of the main run, which is the study's."""
+        return {results.result.name: path}
+
+    @classmethod
     def facts_of(cls, results: UnifiedResults, path: Path) -> dict[str, Any]:
         """Return the verdict of a unified training: what the main run reached, and whether crossing over helped."""
         metric = best_metric(path)
