@@ -233,6 +233,14 @@ def read_json(path: Path, *, what: str, hint: str | None = None) -> dict[str, An
         raise UserError(f"this is no {what} ({error})", where=str(path), hint=hint) from None
 
 
+def json_or_none(path: Path) -> dict[str, Any] | None:
+    """Return the JSON object of a file; None where there is no such file, or it holds none."""
+    try:
+        return _json_object(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
 def parse_json(data: bytes | str) -> Any:
     """Return the value of a JSON text that a file or a line of one holds.
 

@@ -17,7 +17,7 @@ from dure.errors import UserError
 from dure.events import Notify, RunStart
 from dure.events.stream import read_events
 from dure.files import make_folder
-from dure.runs.folder import STUDY_FILE, RunFolder
+from dure.runs.folder import RUN_RECORD, STUDY_FILE, RunFolder
 from dure.runs.lock import LOCK, held, require_free
 from dure.signals import Interrupted
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-RUN_RECORD = "experiment.yaml"
-"""What is written first into the folder of a run."""
 
 _RECORDS = frozenset(
     {

@@ -24,11 +24,12 @@ from dure.errors import UserError
 from dure.events import Notify
 from dure.family import Family, load_family
 from dure.family.corpus import load_corpus
+from dure.family.run_weights import finished_run
 from dure.family.saved_model import read_model
 from dure.files import json_lines, write_json, write_text
 from dure.metrics.metric import Metric
 from dure.runs.epochs import epochs_of
-from dure.runs.folder import RunFolder, folder_at
+from dure.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     import datasets
@@ -198,15 +199,7 @@ def _finished(run: Path, notify: Notify) -> tuple[RunFolder, Family]:
     Raises:
         UserError: It is none.
     """
-    folder = folder_at(run)
-    if not folder.experiment.is_file() or not folder.final_model.is_dir():
-        stages = sorted(path.parent.name for path in run.glob("*/final_model")) if run.is_dir() else []
-        raise UserError(
-            "this is no folder of a finished run",
-            where=str(run),
-            expected="a folder with experiment.yaml and final_model/",
-            hint=f"one within it: {', '.join(stages)}" if stages else None,
-        )
+    folder = finished_run(run)
     return folder, load_family(load_record(folder.experiment), notify)
 
 

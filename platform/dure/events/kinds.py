@@ -13,6 +13,10 @@ Notify = Callable[[str], None]
 """Passes one line on that the user should see."""
 
 
+def silent(message: str) -> None:
+    """Tell nobody."""
+
+
 @dataclass(frozen=True)
 class RunStart:
     """A run is about to train.

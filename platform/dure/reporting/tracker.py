@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
-from dure.events import Notify, RunListener, RunProgress, RunStart
+from dure.events import Notify, RunListener, RunProgress, RunStart, silent
 from dure.reporting.figures import UNTRAINED, shortened
 from dure.runs.folder import RunResult
 from dure.secrets import redacted
@@ -27,7 +27,7 @@ class Tracker(RunListener):
     """What it is called in messages."""
 
     def __init__(self) -> None:
-        self.notify: Notify = _silent
+        self.notify: Notify = silent
         self._is_open = False
 
     @abstractmethod
@@ -97,7 +97,3 @@ def reason(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     text = redacted(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
     return shortened(text, _MAX_REASON_LENGTH)
-
-
-def _silent(message: str) -> None:
-    """Tell nobody."""

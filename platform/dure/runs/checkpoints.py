@@ -263,11 +263,18 @@ def retain(folder: Path, limit: int, protected: Iterable[int]) -> list[int]:
     removable = [step for step in due if step not in kept]
     deleted = [step for step in extra if step not in kept] + removable[: max(0, len(due) - limit)]
     for step in deleted:
-        # Renamed first: a kill while deleting must not leave half a checkpoint under its name.
-        doomed = folder / f".{checkpoint_name(step)}.deleted"
-        found[step].rename(doomed)
-        shutil.rmtree(doomed)
+        remove_checkpoint(found[step])
     return deleted
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove a checkpoint; renamed first, so that a kill meanwhile leaves no half of it under its name.
+
+    Raises:
+        FileNotFoundError: It is gone already.
+    """
+    doomed = path.rename(path.with_name(f".{path.name}.deleted"))
+    shutil.rmtree(doomed)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -279,8 +286,7 @@ def remove_leftovers(folder: Path) -> None:
 def remove_checkpoints(folder: Path) -> None:
     """Remove all checkpoints of a run that will not be continued."""
     for path in checkpoints(folder).values():
-        path.rename(doomed := folder / f".{path.name}.deleted")
-        shutil.rmtree(doomed)
+        remove_checkpoint(path)
     remove_leftovers(folder)
 
 

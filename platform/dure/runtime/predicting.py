@@ -18,7 +18,7 @@ from dure.events import Notify
 from dure.family.predicted_blocks import PredictedBlocks
 from dure.family.predicting_tables import LoadedPredictor, Predictor, check_files, predict_file, rows_of
 from dure.runtime.cluster import cluster, cluster_of_job
-from dure.runtime.placement import Resources, amounts, choose_profile, worker_resources, workers_on
+from dure.runtime.placement import Resources, amounts, choose_profile, room_for, worker_resources
 
 if TYPE_CHECKING:
     import datasets
@@ -201,7 +201,7 @@ def _require_room(number: int, profile: Profile, nodes: Sequence[Resources]) -> 
         UserError: It does not.
     """
     needs = worker_resources(profile)
-    room = sum(workers_on(node, needs) for node in nodes)
+    room = room_for(profile, nodes)
     if room < number:
         raise UserError(
             f"{number} workers need {amounts(needs)} each, and the cluster holds {room}",

@@ -14,7 +14,7 @@ from typing import Any
 from dure.config.schema import Profile
 from dure.errors import DureError, RunError, UserError
 from dure.runtime.cluster import Cluster
-from dure.runtime.placement import amounts, worker_resources, workers_on
+from dure.runtime.placement import amounts, room_for, worker_resources
 from dure.serving.predictor import Answer, Row
 from dure.serving.replica import Replica
 
@@ -125,7 +125,7 @@ def _resources(profile: Profile, count: int, cluster: Cluster) -> dict[str, Any]
         UserError: The cluster does not hold so many.
     """
     needed = worker_resources(profile)
-    room = sum(workers_on(node, needed) for node in cluster.nodes)
+    room = room_for(profile, cluster.nodes)
     if room < count:
         raise UserError(
             f"each replica needs {amounts(needed)}, and there is room for {room}",

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dure.config.loading import dump_yaml
 from dure.config.rehearsal import with_options
 from dure.config.schema import Experiment, Profile
-from dure.events import Notify
+from dure.events import Notify, silent
 from dure.files import remove_leftovers, write_text
-from dure.outputs import RUN_RECORD, output_folder, working_folder
+from dure.outputs import output_folder, working_folder
 from dure.reporting.figures import one_line
 from dure.reporting.page import REPORT
 from dure.reporting.plots import FigureFormat, figures_beside
-from dure.runs.folder import STUDY_FILE, RunResult, vanished
+from dure.runs.folder import RUN_RECORD, STUDY_FILE, RunResult, vanished
 from dure.runs.lock import held
 from dure.runs.resuming import require_continuable
 from dure.signals import Interrupted
@@ -39,10 +39,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 Plan = TypeVar("Plan", bound=StudyPlan)
-
-
-def _silent(message: str) -> None:
-    """Tell nobody."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ class Asked:
     figures: FigureFormat | None = None
     require_targets: bool = False
     dry_run: bool = False
-    notify: Notify = _silent
+    notify: Notify = silent
 
     @property
     def shape(self) -> Shape:

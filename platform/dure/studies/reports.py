@@ -11,7 +11,6 @@ from markupsafe import Markup
 from dure.errors import UserError
 from dure.files import write_text
 from dure.metrics.metric import Metric, recorded, undeclared
-from dure.outputs import RUN_RECORD
 from dure.pages.run_facts import best_metric, environment_of, experiment_of, facts_of_runs
 from dure.pages.run_page import COMPUTATIONS as OF_RUNS
 from dure.pages.run_page import REHEARSED, curves_section, page_of_run
@@ -30,7 +29,7 @@ from dure.reporting.inline import Drawing
 from dure.reporting.marks import Computation, Source, Sources, sentence
 from dure.reporting.page import REPORT, Page, Picture, Section
 from dure.reporting.targets import target_sentence
-from dure.runs.folder import STUDY_FILE
+from dure.runs.folder import RUN_RECORD, STUDY_FILE
 from dure.studies.results import StudyResults
 from dure.studies.study import options_line, read_results, stored_kind
 from dure.studies.viewing import View

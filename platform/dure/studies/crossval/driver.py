@@ -11,8 +11,8 @@ from rich.console import RenderableType
 from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.metrics.metric import Metric
-from dure.outputs import RUN_RECORD
 from dure.reporting.figures import shown_path
+from dure.runs.folder import RUN_RECORD
 from dure.studies.crossval.plan import CrossvalStudy
 from dure.studies.crossval.report import crossval_table
 from dure.studies.crossval.results import CrossvalResults

@@ -17,7 +17,7 @@ from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.files import written_beside
 from dure.reporting.figures import shown_path
-from dure.runs.folder import RunFolder
+from dure.runs.folder import RUN_RECORD, RunFolder
 from dure.studies.kind import Session, Shape, TrialKind, unshaped
 from dure.studies.progressive.plan import ProgressiveStudy, candidate_experiments
 from dure.studies.progressive.report import progressive_table
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from dure.studies.progressive.strategy import Progressive
     from dure.studies.progressive.view import ProgressiveView
 
-BASE = "experiment.yaml"
 PLOT = "progressive_training.png"
 
 
@@ -151,11 +150,11 @@ def _promoted_model(candidate: Path, path: Path, stage: str, profile: Profile) -
 
     target, made = candidate / "final_model", candidate / stage / "final_model"
     if candidate != path:
-        shutil.copyfile(made.with_name(BASE), candidate / BASE)
+        shutil.copyfile(made.with_name(RUN_RECORD), candidate / RUN_RECORD)
     if made.is_dir():
         with written_beside(target) as beside:
             made.rename(beside)
     elif not target.is_dir():
         weights = candidate / stage / "checkpoints" / BEST
-        export_weights(weights, load_record(made.with_name(BASE)), profile, target)
+        export_weights(weights, load_record(made.with_name(RUN_RECORD)), profile, target)
     return target

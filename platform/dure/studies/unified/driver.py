@@ -17,7 +17,7 @@ from dure.events import Notify
 from dure.files import read_json, write_json, write_text
 from dure.reporting.curves import CURVES
 from dure.runs.epochs import epochs_of
-from dure.runs.folder import STUDY_FILE, UnifiedFolder
+from dure.runs.folder import RUN_RECORD, STUDY_FILE, UnifiedFolder
 from dure.runs.resuming import require_continuable
 from dure.studies.kind import Kind, Session
 from dure.studies.study import stored_study
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from dure.studies.unified.view import UnifiedView
 
 
-BASE = "experiment.yaml"
 RESULTS = "unified_results.json"
 SWEEP = "lr_sweep"
 SWEEP_RESULTS = "lr_sweep_results"
@@ -90,7 +89,7 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
             aside = _aside(folder)
             notify(f"what was made of the shorter training is in {aside.name}")
         else:
-            write_text(path / BASE, dump_yaml(experiment))
+            write_text(path / RUN_RECORD, dump_yaml(experiment))
         if session.back_to is not None:
             _go_back(folder, session.back_to, experiment, notify)
         result = train(
