@@ -12,7 +12,6 @@ from markupsafe import Markup
 from dure.reporting.marks import LONGEST_TEXT, Key, Source, Sources, listed, sentence
 from dure.reporting.page import (
     Block,
-    Command,
     Folded,
     Head,
     Inline,
@@ -221,13 +220,22 @@ def _machine(environment: Source) -> list[Block]:
 
 def lineage_section(runs: Runs, command: Block) -> Section:
     """Return the way from the data to every number, and what makes them anew."""
-    facts, names = runs.facts, [*runs.folders]
+    names = [*runs.folders]
     if not names:
         return Section("Lineage", [command])
     return Section(
         "Lineage",
         [
-            Points([*_data(runs), _split(runs), _start(runs), _weights(runs), _numbers(facts)], ordered=True),
+            Points(
+                [
+                    *_data(runs),
+                    _split(runs),
+                    _start(runs),
+                    _weights(runs),
+                    "Numbers: every one on this page names its record; these are the records with their hashes.",
+                ],
+                ordered=True,
+            ),
             _trail(runs),
             Paragraph("What repeats it:"),
             command,
@@ -298,12 +306,8 @@ def _start(runs: Runs) -> Inline:
     weights: Inline = experiment.mark("model", "checkpoint")
     if experiment.get("rehearsal", "enabled"):
         weights = sentence("random weights of a miniature of {}", weights)
-    seeds = [_seed(runs, names[0]) for names in runs.facts.get("seeds") or []]
+    seeds = [runs.environment(names[0]).mark("seed") for names in runs.facts.get("seeds") or []]
     return sentence("Start: {}{}, seed {}.", weights, _of_first(runs, name), listed(seeds) or "not known")
-
-
-def _seed(runs: Runs, name: str) -> Inline:
-    return runs.environment(name).mark("seed")
 
 
 def _weights(runs: Runs) -> Inline:
@@ -321,10 +325,6 @@ def _weights(runs: Runs) -> Inline:
     )
 
 
-def _numbers(facts: Source) -> Inline:
-    return "Numbers: every one on this page names its record; these are the records with their hashes."
-
-
 def _trail(runs: Runs) -> Block:
     """Return the records of every run with their hashes, from which all numbers are."""
     hashes: Mapping[str, Mapping[str, str]] = runs.facts.get("hashes") or {}
@@ -334,11 +334,6 @@ def _trail(runs: Runs) -> Block:
         for name in hashes
     ]
     return foldable(Table("Records of every run (XXH3)", [text_head("run"), *map(Head, files)], rows))
-
-
-def command_block(facts: Source) -> Command:
-    """Return the command that stands in the facts of a page."""
-    return Command(facts.mark("command"))
 
 
 def _name(runs: Runs, name: str) -> Inline:

@@ -11,18 +11,11 @@ from markupsafe import Markup
 from dure.errors import UserError
 from dure.files import write_text
 from dure.metrics.metric import Metric, recorded, undeclared
-from dure.pages.run_facts import best_metric, environment_of, experiment_of, facts_of_runs
+from dure.pages.run_facts import best_metric, environment_of, facts_of_runs
 from dure.pages.run_page import COMPUTATIONS as OF_RUNS
-from dure.pages.run_page import REHEARSED, curves_section, page_of_run
+from dure.pages.run_page import curves_section, page_around, page_of_run
 from dure.pages.shared_sections import (
     Runs,
-    command_block,
-    examples_section,
-    forecast_section,
-    lineage_section,
-    machine_section,
-    points_of,
-    trouble_section,
 )
 from dure.reporting.curves import CURVES, RunCurves, plot_runs
 from dure.reporting.inline import Drawing
@@ -73,25 +66,12 @@ def page_of_study(path: Path, sources: Sources) -> Page:
     record, facts = sources.file(path / kind.results_file), sources.computed(STUDY, path)
     runs = Runs(dict(kind.view().run_folders(results, path)), facts, sources)
     view = kind.view()(path, results, record, facts, runs)
-    sections = [
-        Section("Verdict", [points_of(facts, "sentences")]),
-        *view.sections(),
-        _curves(view),
-        forecast_section(runs),
-        examples_section(runs),
-        trouble_section(runs, _trials(view)),
-        machine_section(runs),
-        lineage_section(runs, command_block(facts)),
-    ]
-    is_rehearsal = any(
-        experiment_of(each).get("rehearsal", {}).get("enabled") for each in runs.folders.values()
-    )
-    return Page(
+    return page_around(
+        [*view.sections(), _curves(view)],
+        runs,
         title=record.mark("study"),
         lead=_lead(facts, record),
-        sections=[section for section in sections if section is not None],
-        sources=sources,
-        notes=[REHEARSED] if is_rehearsal else (),
+        ended=_trials(view),
     )
 
 
