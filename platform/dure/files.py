@@ -256,11 +256,7 @@ def parse_json(data: bytes | str) -> Any:
 
 
 def _json_object(data: bytes) -> dict[str, Any]:
-    """Return a JSON object.
-
-    Raises:
-        ValueError: It is none.
-    """
+    """Return a JSON object."""
     value = parse_json(data)
     if not isinstance(value, dict):
         raise ValueError("its JSON is no object")

@@ -73,7 +73,7 @@ def output_folder(
         output: The folder, when the user gave one; ``<name>/<timestamp>`` in :func:`outputs` otherwise. In a copy
             that a job works in, a relative one lies in there too.
         resume: Continue there; without ``output``, in the folder of that name that was worked in last.
-        record: The file that is written first, and so tells a folder that can be continued.
+        record: The file that is written first, and so marks a folder that can be continued.
         profile: The machine; with ``storage.url``, what there is to continue may be in storage.
         notify: Gets a line when something comes from there.
 

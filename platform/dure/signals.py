@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM do: once, a request to keep everything and end in order; twice, the end at once."""
+"""What Ctrl-C and SIGTERM do: once, a request to keep everything and end cleanly; twice, the end at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ASKED, _OVER = b"a", b"o"
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run or study ended in order because a stop was asked for; ``--resume`` continues it."""
+    """A run or study ended cleanly because a stop was asked for; ``--resume`` continues it."""
 
 
 class _Place:

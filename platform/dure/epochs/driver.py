@@ -194,11 +194,7 @@ class _Judge:
 
 
 def _finished(run: Path, notify: Notify) -> tuple[RunFolder, Family]:
-    """Return names and family of a finished run.
-
-    Raises:
-        UserError: It is none.
-    """
+    """Return names and family of a finished run."""
     folder = finished_run(run)
     return folder, load_family(load_record(folder.experiment), notify)
 

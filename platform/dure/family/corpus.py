@@ -160,7 +160,7 @@ def load_corpus(
 ) -> Corpus:
     """Read, check and encode the training and validation rows of an experiment.
 
-    Training rows whose text stands in the validation table too are dropped, refused or only told, as
+    Training rows whose text stands in the validation table too are dropped, refused or only reported, as
     ``data.on_overlap`` says; then ``data.max_train_rows`` draws from the rest, and ``data.train_ratio`` from
     that. The tokenizer and the cache see the rows before the ratio: so a rehearsal has one vocabulary at every
     ratio, as a warm start needs, and a table is encoded once for all its ratios.

@@ -150,7 +150,7 @@ def log(server: JobServer, job_id: str) -> str:
 
 
 def stop(server: JobServer, job_id: str) -> Job:
-    """Stop a job in order, wait for its end, and return how it ended; one that has ended is left as it is.
+    """Stop a job cleanly, wait for its end, and return how it ended; one that has ended is left as it is.
 
     Raises:
         UserError: There is no such job.
@@ -319,7 +319,7 @@ def _job(server: JobServer, record: Mapping[str, Any]) -> Job:
     started, ended = record.get("start_time"), record.get("end_time")
     return Job(
         id=str(record["submission_id"]),
-        # A command that was told to end in order says so by this code.
+        # A command that was told to end cleanly says so by this code.
         state="stopped" if state == "failed" and code == _INTERRUPTED_CODE else state,
         command=redacted(
             str(command), [str(value) for name, value in environment.items() if is_secret(name)]

@@ -96,7 +96,7 @@ def check_torch_file(path: Path) -> None:
 def check_finite(
     weights: Mapping[str, torch.Tensor], where: str, hint: str = "an earlier checkpoint"
 ) -> None:
-    """Check that weights are numbers: with NaN among them a model predicts the same of everything, and nobody is told.
+    """Check that weights are numbers: with NaN among them a model predicts the same of everything, and nobody notices.
 
     Raises:
         UserError: One of them holds NaN or infinity.

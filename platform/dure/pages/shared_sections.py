@@ -102,7 +102,7 @@ def _text(table: Source, row: int, name: str) -> Inline:
 
 
 def forecast_section(runs: Runs) -> Section | None:
-    """Return what was foretold of every run beside what came; None where nothing was foretold of any."""
+    """Return what was forecast of every run beside what came; None where nothing was forecast of any."""
     results = {name: runs.result(name) for name in runs.folders}
     rows: list[list[Inline]] = [
         [
@@ -128,7 +128,7 @@ def _between(result: Source, what: str, written: str) -> Inline:
 
 
 def trouble_section(runs: Runs, trials: Sequence[tuple[Source, tuple[Key, ...]]]) -> Section:
-    """Return which runs failed and why, how often a process died, and what was told on the way.
+    """Return which runs failed and why, how often a process died, and what was reported on the way.
 
     Args:
         runs: The runs of the page.

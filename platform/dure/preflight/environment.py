@@ -74,7 +74,7 @@ def python(note: Note) -> None:
 def packages(note: Note) -> None:
     """Check that every package that dure declares is installed, in a version that it declares.
 
-    Where ``constraints.txt`` of the sources is at hand, versions that differ from it are told; they are no failure.
+    Where ``constraints.txt`` of the sources is at hand, versions that differ from it are reported; they are no failure.
     """
     from packaging.requirements import Requirement
 

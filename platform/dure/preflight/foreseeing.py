@@ -43,7 +43,7 @@ class Foreseen:
 
 
 def foresee(family: Family, profile: Profile) -> Foreseen:
-    """Foretell a run from its rows and the structure of its model; nothing is downloaded and no weights are read.
+    """Forecast a run from its rows and the structure of its model; nothing is downloaded and no weights are read.
 
     Raises:
         UserError: The rows or the model are wrong.

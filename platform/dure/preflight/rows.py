@@ -146,7 +146,7 @@ def _split(note: Note, family: Family, tables: dict[str, Table]) -> None:
 
 
 def _encoding(note: Note, family: Family) -> PreTrainedTokenizerBase:
-    """Encode the rows as a run would, which then finds them in the cache; tells unknown and truncated ones."""
+    """Encode the rows as a run would, which then finds them in the cache; reports unknown and truncated ones."""
     from dure.family.corpus import load_corpus
 
     told: list[str] = []

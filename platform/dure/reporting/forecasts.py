@@ -34,7 +34,7 @@ def forecast_text(record: Mapping[str, Any]) -> str:
 
 
 def beside_table(runs: Sequence[Mapping[str, Any]]) -> FittedTable | None:
-    """Return what was foretold of runs beside what came; None where nothing was foretold of any.
+    """Return what was forecast of runs beside what came; None where nothing was forecast of any.
 
     Args:
         runs: What ``result.json`` holds of each, or what the record of a study holds of a trial: ``name``,

@@ -19,7 +19,7 @@ class Tracker(RunListener):
 
     A run calls :meth:`open` once in the process that trains, :meth:`log` for every record, and :meth:`close` once,
     also after a failure. One object serves one run and knows of no other, so that runs may go side by side. Whatever
-    a method raises is told once; :meth:`broken` is called, and from then on the tracker is silent. It pickles before
+    a method raises is reported once; :meth:`broken` is called, and from then on the tracker is silent. It pickles before
     it is opened. What it tells names no run, so that a study of many runs can show each line once.
     """
 
@@ -73,7 +73,7 @@ class Tracker(RunListener):
             self._guarded(lambda: self.close(result))
 
     def _guarded(self, step: Callable[[], None]) -> None:
-        """Do one step; when anything in it fails, tell it and fall silent."""
+        """Do one step; when anything in it fails, report it and fall silent."""
         try:
             step()
         except Exception as error:

@@ -52,7 +52,7 @@ class RunResult:
         best_metric: What chose the best checkpoint.
         definitions: Direction and unit of the metrics of its family, by name.
         targets: What the experiment was to reach, beside what its best checkpoint has.
-        forecast: What was foretold at the start of memory, time and cost, to be held against what came.
+        forecast: What was forecast at the start of memory, time and cost, to be compared with what came.
     """
 
     name: str

@@ -49,14 +49,14 @@ def train(
         path: Folder of the run; nobody else works in it meanwhile.
         resume: Continue what the folder holds.
         address: Ray cluster to join.
-        followers: Who hears of the run here, in the driver, by its stream.
+        followers: Listeners of the run here, in the driver, by its stream.
         listeners: Who is called in the process that trains, beside the experiment's trackers; they travel there.
         layout: How the folder is laid out, when it is not that of an ordinary run.
 
     Raises:
         UserError: The experiment, its data or the cluster is wrong.
         RunError: Training failed.
-        Interrupted: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
+        Interrupted: It ended cleanly because of Ctrl-C or SIGTERM; the folder can be resumed.
     """
     from dure.reporting.tracking import trackers_for
     from dure.storage.mirror import shared_folder
@@ -109,7 +109,7 @@ def _report(path: Path, shared: SharedFolder | None, followers: Sequence[RunList
 
 
 def _followed(request: RunRequest, address: str | None, followers: Sequence[RunListener]) -> RunResult:
-    """Run what is asked for, in this process or on a cluster, and let the followers hear of it and of its end."""
+    """Run what is asked for, in this process or on a cluster, and pass its events and its end to the followers."""
     from dure.runtime.fit import fit
     from dure.runtime.scratch import temporary_files
     from dure.signals import Interrupted, stoppable
@@ -159,11 +159,7 @@ def _taken_up(
     shared: SharedFolder | None,
     followers: Sequence[RunListener],
 ) -> RunResult | None:
-    """Set a folder in order for what goes on in it; returns the result of a run that is over and stays so.
-
-    Raises:
-        UserError: The run cannot go on so.
-    """
+    """Set a folder in order for what goes on in it; returns the result of a run that is over and stays so."""
     from dure.family.same_rows import require_same_rows
 
     before = started_with(path)

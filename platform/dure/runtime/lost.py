@@ -1,7 +1,7 @@
 """A cluster that is ended from outside while a command works on it: said at once, with the command that goes on.
 
 Ray's client waits for a lost control service for a minute and then ends the process without a word; for a lost raylet
-it waits for ever.
+it waits forever.
 """
 
 from __future__ import annotations

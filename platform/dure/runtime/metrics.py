@@ -1,4 +1,4 @@
-"""What a run tells Ray of itself: figures that every node of a cluster offers to Prometheus."""
+"""Metrics of a run for Ray: figures that every node of a cluster offers to Prometheus."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class RayMetrics(RunListener):
 
     Prometheus gets them from the metrics port of the node, with the tags ``study``, ``trial`` (the experiment) and
     ``stage`` (empty unless the run is a stage of a longer training). Where Ray is not connected nothing is exported,
-    and an error in Ray's metrics is told once and never that of the run.
+    and an error in Ray's metrics is reported once and never that of the run.
 
     Args:
         study: Name of the study; a run of its own is its own study.
@@ -116,7 +116,7 @@ class RayMetrics(RunListener):
             export.close()
 
     def _guarded(self, step: Callable[[], None]) -> None:
-        """Do one step; when Ray's metrics fail, tell it and fall silent."""
+        """Do one step; when Ray's metrics fail, report it and fall silent."""
         try:
             step()
         except Exception as error:

@@ -199,7 +199,7 @@ def require_device(profile: Profile) -> None:
 
 
 def choose_profile(name: str | None, notify: Notify, *, address: str | None = None) -> Profile:
-    """Return the profile of a name, or recognise the machine and tell the choice.
+    """Return the profile of a name, or recognise the machine and report the choice.
 
     Args:
         name: Name or file of a profile.

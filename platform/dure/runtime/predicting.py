@@ -166,7 +166,7 @@ class Workers:
 
 
 class _Worker:
-    """One process of Ray Data's; loads its model with the first block, so that what fails is told as an error of that."""
+    """One process of Ray Data's; loads its model with the first block, so that what fails is reported as an error of that."""
 
     def __init__(self, predictor: Predictor, trust_code: bool) -> None:
         self._predictor, self._trust_code = predictor, trust_code
@@ -195,11 +195,7 @@ def _packed(item: dict[str, Any], *, encoded: datasets.Dataset) -> dict[str, Any
 
 
 def _require_room(number: int, profile: Profile, nodes: Sequence[Resources]) -> None:
-    """Check that a cluster holds so many workers once it is free.
-
-    Raises:
-        UserError: It does not.
-    """
+    """Check that a cluster holds so many workers once it is free."""
     needs = worker_resources(profile)
     room = room_for(profile, nodes)
     if room < number:

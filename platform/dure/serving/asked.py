@@ -91,11 +91,7 @@ class Inputs:
 
 
 def _texts_in(body: bytes) -> Sequence[Any]:
-    """Return the texts of a request.
-
-    Raises:
-        RefusedError: There are none.
-    """
+    """Return the texts of a request."""
     try:
         value = parse_json(body)
     except UnicodeDecodeError:

@@ -119,11 +119,7 @@ def deployed(
 
 
 def _resources(profile: Profile, count: int, cluster: Cluster) -> dict[str, Any]:
-    """Return what a replica asks of Ray; on CPUs of an own cluster all cores are shared out.
-
-    Raises:
-        UserError: The cluster does not hold so many.
-    """
+    """Return what a replica asks of Ray; on CPUs of an own cluster all cores are shared out."""
     needed = worker_resources(profile)
     room = room_for(profile, cluster.nodes)
     if room < count:

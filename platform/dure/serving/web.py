@@ -146,11 +146,7 @@ class Front:
         return bytes(body)
 
     def _require_token(self, request: Request) -> None:
-        """Check the token, in a time that does not depend on how much of it is right.
-
-        Raises:
-            RefusedError: It is missing or wrong.
-        """
+        """Check the token, in a time that does not depend on how much of it is right."""
         if self._token is None:
             return
         kind, _, given = request.headers.get("authorization", "").partition(" ")

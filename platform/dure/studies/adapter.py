@@ -52,7 +52,7 @@ def run_study(
         strategy: Which trials to run.
         profile: The machine of every trial.
         path: Folder of the study; each trial gets a folder in it.
-        follower: Who hears of the study, here in the driver.
+        follower: Listeners of the study, here in the driver.
         listeners: Makes the listeners of a trial, of its experiment, in the process that trains; travels itself.
         address: Ray cluster to join; an own one is started and ended when not given.
         train: What trains in every trial.
@@ -63,7 +63,7 @@ def run_study(
     Raises:
         UserError: The cluster does not answer, or cannot ever hold a trial.
         RunError: Ray does not start.
-        Interrupted: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
+        Interrupted: It ended cleanly because of Ctrl-C or SIGTERM; the folder can be resumed.
     """
     follower = follower or StudyListener()
     plans = list(strategy.trials())

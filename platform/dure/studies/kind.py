@@ -45,8 +45,8 @@ class Session:
         resume: Whether the folder holds what is to be continued.
         back_to: A checkpoint of the folder to go back to, for kinds that can.
         address: Ray cluster to join.
-        follower: Who hears of the study, here in the driver.
-        run_followers: Who hears of a run that is no trial.
+        follower: Listeners of the study, here in the driver.
+        run_followers: Listeners of a run that is no trial.
         words: The common options that decide results, as a command has them.
     """
 
@@ -104,7 +104,7 @@ class Kind(ABC, Generic[Plan, Results]):
         return [self.shape(each) for each in self.experiments]
 
     def read(self) -> Sequence[Experiment]:
-        """Return experiments that stand for all trials: their rows are read, and their size is foretold."""
+        """Return experiments that stand for all trials: their rows are read, and their size is forecast."""
         return self.shown()
 
     @property
@@ -153,7 +153,7 @@ class Kind(ABC, Generic[Plan, Results]):
 
     @classmethod
     def winner(cls, results: Results) -> tuple[str, Mapping[str, Any]] | None:
-        """Return what targets are held against, its name and its figures: here the trial that the record calls best.
+        """Return what targets are compared with, its name and its figures: here the trial that the record calls best.
 
         A kind whose results are means says which. None while there is no winner.
         """
@@ -163,7 +163,7 @@ class Kind(ABC, Generic[Plan, Results]):
 
     @classmethod
     def runs_of(cls, results: Results) -> Sequence[Mapping[str, Any]]:
-        """Return the records of the runs that say what was foretold of each and what came; here the trials."""
+        """Return the records of the runs that say what was forecast of each and what came; here the trials."""
         record = results.as_json()
         return record.get("trials") or record.get("experiments") or ()
 

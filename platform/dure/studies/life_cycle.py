@@ -164,7 +164,7 @@ def run(study: StudyPlan, asked: Asked, *, screen: Terminal) -> StudyResults:
     Raises:
         UserError: Something that was given is wrong; nothing has started.
         RunError: Ray does not start, or a step failed.
-        Interrupted: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
+        Interrupted: It ended cleanly because of Ctrl-C or SIGTERM; the folder can be resumed.
     """
     from dure.jobs.background_folders import claim
     from dure.preflight.before import before_run, check_settings
@@ -222,7 +222,7 @@ def run_experiment(
     Raises:
         UserError: Something that was given is wrong; nothing has started.
         RunError: Training failed; the folder says why.
-        Interrupted: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
+        Interrupted: It ended cleanly because of Ctrl-C or SIGTERM; the folder can be resumed.
     """
     from dure.jobs.background_folders import claim
     from dure.preflight.before import before_run, check_settings, files_of_run

@@ -124,7 +124,7 @@ def options_line(folder: Path) -> str:
 
 
 def read_results(folder: Path) -> StudyResults:
-    """Return what the study of a folder came to, so far if it still runs.
+    """Return the results of the study of a folder, so far if it still runs.
 
     Raises:
         UserError: The folder holds no study or no results, or its files are broken.

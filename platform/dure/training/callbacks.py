@@ -34,7 +34,7 @@ class Averaging(TrainerCallback):  # type: ignore[misc]
 class CheckpointingOfOneStep(TrainerCallback):  # type: ignore[misc]
     """Lets only the first step of a session compute its activations twice.
 
-    For a rehearsal: it shall show that a model trains so, but has no memory to save. No number depends on it.
+    For a rehearsal: it should show that a model trains so, but has no memory to save. No number depends on it.
     """
 
     is_over = False

@@ -68,7 +68,7 @@ def serve(
     trust_code: options.TrustCode = False,
     as_json: options.Json = False,
 ) -> None:
-    """Serve a model over HTTP on this machine, with a page to try it by hand; Ctrl-C ends it in order."""
+    """Serve a model over HTTP on this machine, with a page to try it by hand; Ctrl-C ends it cleanly."""
     from dure.family.run_weights import weights_at
     from dure.serving.server import Serving, read_token, require_packages, serve_models
     from dure.studies.crossval.driver import fold_runs

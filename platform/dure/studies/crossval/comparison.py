@@ -73,7 +73,7 @@ def is_clearly_worse(
 
     Args:
         scores: Its scores so far.
-        best: Scores of the experiment that it is held against, on the same folds.
+        best: Scores of the experiment that it is compared with, on the same folds.
         num_folds: Folds that the table was cut into.
         metric: What the scores are.
         margin: How much worse it must be for certain, in the units of the metric.

@@ -11,7 +11,7 @@ from dure.studies.results import Definitions, Figure, Record, TrialResults
 
 
 class ForecastRecord(Record):
-    """What the first stages of a candidate foretell of all rows."""
+    """What the first stages of a candidate forecast of all rows."""
 
     at_rows: int
     value: float

@@ -159,7 +159,7 @@ def run_stage(
 def _train_stage(
     base: RunRequest, study: ProgressiveStudy, folders: list[StageFolder], place: int, train: Train
 ) -> bool:
-    """Train one stage, leave its record and say what the user should know; return whether it came to its end."""
+    """Train one stage, write its record and report to the user; return whether it finished."""
     notify = base.event_log("trial").notified
     folder, ratio, number = folders[place], study.ratios[place], place + 1
     before = folders[place - 1].read_training_metrics() if place else None
@@ -237,7 +237,7 @@ def _request_of_stage(
 
 
 def _warn_of_baseline(metric: Metric, result: RunResult, study: ProgressiveStudy, notify: Notify) -> None:
-    """Say so when the first stage is no better than the trivial predictor."""
+    """Warn when the first stage is no better than the trivial predictor."""
     baseline = _baseline(metric, result.metrics)
     if baseline is None or beats_baseline(metric, result.metrics):
         return

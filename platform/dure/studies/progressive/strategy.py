@@ -240,7 +240,7 @@ class Progressive(Strategy[ProgressiveStudy]):
         ]
 
     def _forecast(self, name: str, num_stages: int) -> Mapping[str, Any] | None:
-        """Return what the first stages of a candidate foretell; each is computed once."""
+        """Return what the first stages of a candidate forecast; each is computed once."""
         key = (name, num_stages)
         if key not in self._forecasts:
             self._forecasts[key] = self._ahead(self._records(name)[:num_stages])

@@ -155,7 +155,7 @@ class SweepSearch(Searcher):  # type: ignore[misc]
         name = trial.user_attrs.get(_NAME)
         if name is None:
             name = trial_name(place)
-            # Last, so that a trial that bears a name has its values.
+            # Last, so that a trial that has a name has its values.
             trial.set_user_attr(_NAME, name)
         self._running[trial_id] = trial.number
         try:
