@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -257,4 +256,4 @@ class Progressive(Strategy[ProgressiveStudy]):
             metric=self._metric,
             num_dev_rows=scored[-1]["num_dev_rows"],
         )
-        return None if found is None else asdict(found)
+        return None if found is None else found.as_json()
