@@ -23,9 +23,9 @@ from dure.runtime.fit import fit
 from dure.runtime.placement import fitting_trials, trial_bundle
 from dure.secrets import CLOUD_SECRETS
 from dure.signals import Interrupted, stoppable
-from dure.storage.mirror import SharedFolder, shared_folder
+from dure.storage.mirror import shared_folder
 from dure.studies.board import Board, trial_name
-from dure.studies.strategy import Strategy, TrialPlan
+from dure.studies.strategy import Strategy
 from dure.studies.trial import Listeners, Train, TrialRequests, named_trainable, no_listeners, settled
 
 logger = logging.getLogger(__name__)
@@ -71,10 +71,22 @@ def run_study(
     board = Board(
         strategy, plans, path, follower, shared, limit=profile.max_restarts, storage=profile.storage
     )
+    requests = TrialRequests(
+        study=strategy.study.name,
+        profile=profile,
+        path=path,
+        plans={plan.name: plan for plan in plans},
+        listeners=listeners,
+        keeps_predictions=strategy.keeps_predictions,
+        keeps_dev_losses=strategy.keeps_dev_losses,
+        session=board.session,
+        shared=shared,
+        train=train,
+    )
     follower.started(strategy.study.name, path, board.statuses())
     try:
         with board.followed(), stoppable(path, board.notify) as board.stop_file:
-            _run_pending(strategy, plans, board, profile, listeners, address, shared, train)
+            _run_pending(strategy, board, requests, address)
     except Interrupted:
         follower.finished(board.results().as_json())
         raise
@@ -83,39 +95,22 @@ def run_study(
     return results
 
 
-def _run_pending(
-    strategy: Strategy[Any],
-    plans: Sequence[TrialPlan],
-    board: Board,
-    profile: Profile,
-    listeners: Listeners,
-    address: str | None,
-    shared: SharedFolder | None,
-    train: Train,
-) -> None:
+def _run_pending(strategy: Strategy[Any], board: Board, requests: TrialRequests, address: str | None) -> None:
     """Run what is not settled, on a cluster, and write the summary whatever happens."""
-    path = board.path
-    unsettled = [plan.name for plan in plans if board.status(plan.name).state not in SETTLED]
+    path, further = requests.path, requests.listeners
+    unsettled = [name for name in requests.plans if board.status(name).state not in SETTLED]
     pending = strategy.pending(unsettled)
-    if len(unsettled) < len(plans):
+    if len(unsettled) < len(requests.plans):
         # A session that was killed may have left what it was about to remove.
         strategy.ended(board.statuses())
     board.forget_results(pending)
     with captured_output(path / strategy.log_file), board.summarised():
         if pending:
             own = strategy.listeners()
-            requests = TrialRequests(
-                study=strategy.study.name,
-                profile=profile,
-                path=path,
-                plans={plan.name: plan for plan in plans},
-                listeners=lambda experiment: (*own, *listeners(experiment)),
-                keeps_predictions=strategy.keeps_predictions,
-                keeps_dev_losses=strategy.keeps_dev_losses,
+            requests = replace(
+                requests,
                 stop_file=board.stop_file,
-                session=board.session,
-                shared=shared,
-                train=train,
+                listeners=lambda experiment: (*own, *further(experiment)),
             )
             board.notify("Ray is starting" if address is None else f"joining the cluster at {address}")
             with cluster(address, name=strategy.study.name, path=path, notify=board.last_word) as ray_cluster:
