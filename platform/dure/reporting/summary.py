@@ -30,9 +30,11 @@ from dure.reporting.figures import (
 )
 from dure.reporting.forecasts import beside_table
 from dure.reporting.targets import target_sentences
+from dure.runs.folder import PROBABILITY
 
 _SHORTEST_NAME = 24
 _SHORTEST_SENTENCE = 20
+_SHORTEST_TEXT = 20
 _LONGEST_SENTENCE = 150
 _TOKENIZER = "rouge_tokenizer"
 
@@ -299,3 +301,56 @@ def _best(experiments: Sequence[Row], metric: Metric) -> float | None:
     if len(scores) < 2 or metric.direction is None:
         return None
     return min(scores, key=metric.cost)
+
+
+def seeds_table(record: Mapping[str, Any]) -> FittedTable:
+    """Return the mean of every setting over its seeds with the deviation between them, best mean first.
+
+    Args:
+        record: What ``experiment_summary.json`` of a batch with seeds holds.
+    """
+    metrics = [recorded(record, name) for name in record["metrics"]]
+    rows = sorted(record["settings"], key=lambda row: metrics[0].cost(row["mean"].get(metrics[0].name)))
+    columns = [
+        column("setting", (row["name"] for row in rows), is_text=True, shortest=_SHORTEST_NAME),
+        column("seeds", (f"{row['num_scored']}/{len(row['runs'])}" for row in rows), rank=5),
+        *(
+            column(metric_label(metric), (_mean(metric, row) for row in rows), 10 + place if place else 0)
+            for place, metric in enumerate(metrics)
+        ),
+    ]
+    label = bare_label(metrics[0])
+    title = f"{record['study']} · mean ± standard deviation over seeds, ranked by {label}"
+    notes = [row["sentence"] for row in record["comparisons"]]
+    baselines = [row["baseline"] for row in rows if row["baseline"] is not None]
+    if baselines:
+        beaten = "" if record["best"] else ", which no setting is better than"
+        notes.append(f"trivial baseline: {metric_figure(metrics[0], baselines[0])}{beaten}")
+    return FittedTable(columns, title, notes, elsewhere="experiment_summary.txt")
+
+
+def _mean(metric: Metric, row: Mapping[str, Any]) -> Text:
+    mean, deviation = row["mean"].get(metric.name), row["deviation"].get(metric.name)
+    if mean is None:
+        return Text(NOTHING)
+    return Text(f"{metric_figure(metric, mean)} ± {metric_figure(metric, deviation)}")
+
+
+def predictions_table(rows: Sequence[Mapping[str, Any]]) -> FittedTable:
+    """Return texts with their predictions.
+
+    Args:
+        rows: ``text``, and what is predicted by column; of the probabilities of classes the largest is shown.
+    """
+    shares = [name for name in rows[0] if name.startswith(PROBABILITY)]
+    said = [name for name in rows[0] if name not in shares and name != "text"]
+    columns = [
+        column(
+            name, (" ".join(str(row[name]).split()) for row in rows), is_text=True, shortest=_SHORTEST_TEXT
+        )
+        for name in ("text", *said)
+    ]
+    if shares:
+        largest = (f"{100 * max(float(row[name]) for name in shares):.1f}" for row in rows)
+        columns.append(column("probability %", largest, rank=1))
+    return FittedTable(columns, elsewhere="--json")

@@ -10,8 +10,7 @@ from rich.text import Text
 
 from dure.config.schema import Experiment
 from dure.reporting.figures import shown_path
-from dure.reporting.seeds import seeds_table
-from dure.reporting.summary import summary_table
+from dure.reporting.summary import seeds_table, summary_table
 from dure.studies.batch.plan import BatchStudy
 from dure.studies.batch.results import BatchResults
 from dure.studies.kind import Session, TrialKind
