@@ -87,9 +87,15 @@ def test_spaces_of_a_conversation_stay(tiny, tmp_path):
     )
 
 
-def test_nothing_is_put_around_whole_conversations(tiny, tmp_path):
-    with pytest.raises(UserError, match="bring whole prompts"):
-        family_of(tiny, tmp_path, tables_of("messages"), prompt="요약: {text}")
+def test_nothing_is_put_around_whole_conversations_and_that_is_told(tiny, tmp_path):
+    told = []
+    rows = tables_of("messages")
+    framed = load_corpus(
+        family_of(tiny, tmp_path, rows, told.append, prompt="요약: {text}"), notify=lambda line: None
+    )
+    plain = load_corpus(family_of(tiny, tmp_path, rows), notify=lambda line: None)
+    assert framed.train["input_ids"][:] == plain.train["input_ids"][:]
+    assert any(line.startswith("task.prompt is not used") for line in told)
 
 
 def test_a_prompt_without_the_text_is_refused(tiny):
