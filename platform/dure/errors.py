@@ -47,6 +47,15 @@ class UserError(DureError):
             lines.append(f"  try: {self.hint}")
         return "\n".join(lines)
 
+    def at(self, where: str, problem: str | None = None) -> UserError:
+        """Return this error at another place, its problem in other words where they are given."""
+        return UserError(
+            self.problem if problem is None else problem,
+            where=where,
+            expected=self.expected,
+            hint=self.hint,
+        )
+
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle with the keyword arguments: the error crosses from a worker to the driver."""
         return _rebuild, (type(self), self.problem, self.where, self.expected, self.hint)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 STOP_FILE = "stop_requested"
 """File in the folder of a run or study that asks whatever trains there to save a checkpoint and end."""
+INTERRUPTED_CODE = 130
+"""Exit code of a command that Ctrl-C ended, as shells count it: 128 and the number of the signal."""
 STOPPING = (
     "stopping: a checkpoint is written first, after the step, the loading or the validation that is going on; "
     "Ctrl-C again ends at once"

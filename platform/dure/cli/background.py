@@ -9,8 +9,6 @@ from dure.cli.app import VERBS
 from dure.cli.printing import print_result
 from dure.errors import UserError
 
-INTERRUPTED_CODE = 130
-
 
 def run_in_background(words: Sequence[str]) -> int:
     """Run a command as a job of a cluster that dure keeps on this machine; what --background does.

@@ -16,12 +16,11 @@ from dure.cli.dotenv import load_dotenv
 from dure.errors import DureError, nearest
 from dure.imports import import_fast
 from dure.secrets import redacted
-from dure.signals import Interrupted, install
+from dure.signals import INTERRUPTED_CODE, Interrupted, install
 
 FLAGS = ("--debug", "--verbose", "-v", "--background")
 """Flags of the program itself that are accepted anywhere, since people put them last; after -- they are a job's."""
 
-_INTERRUPTED_CODE = 130
 _INTERRUPTED = "interrupted"
 _RESUMABLE = "\n  try: --resume continues it where it was"
 
@@ -65,14 +64,14 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         sys.exit(0)
     except Exception as error:
         _end_of(error, words)
-    if result == _INTERRUPTED_CODE:  # The parser turns Ctrl-C into the code that it would exit with.
+    if result == INTERRUPTED_CODE:  # The parser turns Ctrl-C into the code that it would exit with.
         _interrupted(words)
     sys.exit(result if isinstance(result, int) else 0)
 
 
 def _interrupted(words: list[str], *, is_kept: bool = False) -> NoReturn:
     """End as the user asked; what has begun in a folder of its own can go on there."""
-    _fail(None, _INTERRUPTED + (_RESUMABLE if is_kept else ""), _INTERRUPTED_CODE, words)
+    _fail(None, _INTERRUPTED + (_RESUMABLE if is_kept else ""), INTERRUPTED_CODE, words)
 
 
 def _end_of(error: Exception, words: list[str]) -> NoReturn:

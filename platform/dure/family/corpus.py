@@ -110,9 +110,7 @@ def check_sources(experiment: Experiment) -> None:
                 where = f"data.{split}={source_name(source)}"
                 if not isinstance(source, str) and error.where is not None:
                     where += f" ({error.where})"
-                raise UserError(
-                    error.problem, where=where, expected=error.expected, hint=error.hint
-                ) from None
+                raise error.at(where) from None
 
 
 def read_split(family: Family, split: str, source: Source) -> Table:

@@ -10,7 +10,7 @@ from safetensors import safe_open
 from dure.errors import DureError, UserError
 from dure.family import Family
 from dure.files import written_beside
-from dure.modeling.weights import check_finite
+from dure.modeling.weights import check_finite, tied_parameters
 from dure.runs.manifest import check_whole, write_manifest
 
 if TYPE_CHECKING:
@@ -81,18 +81,10 @@ def _check_weights(model: PreTrainedModel, folder: Path) -> None:
     for file in folder.glob("*.safetensors"):
         with safe_open(file, "pt") as weights:
             stored.update(weights.keys())
-    if stored and (lacking := sorted(model.state_dict().keys() - stored - _tied(model))):
+    if stored and (lacking := sorted(model.state_dict().keys() - stored - tied_parameters(model).keys())):
         raise UserError(
             f"it lacks {len(lacking)} weights of its own configuration, the first '{lacking[0]}'",
             where=str(folder),
             hint="copy it again, or name the experiment that trained it",
         )
     check_finite(model.state_dict(), str(folder))
-
-
-def _tied(model: PreTrainedModel) -> set[str]:
-    """Return the names of parameters that a model has under several names."""
-    names: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    return {name for group in names.values() if len(group) > 1 for name in group}

@@ -23,6 +23,7 @@ from dure.events import Notify
 from dure.jobs.job_server import JobServer
 from dure.jobs.upload import Upload, check_size, megabytes, plan_upload
 from dure.secrets import CLOUD_SECRETS, SECRETS, is_secret, redacted
+from dure.signals import INTERRUPTED_CODE
 
 ENDED = ("succeeded", "failed", "stopped")
 COMMAND = "dure_command"
@@ -30,7 +31,6 @@ COMMAND = "dure_command"
 SECONDS_TO_STOP = 120
 """Time that a stopped job has to finish its step and write a checkpoint; Ray alone gives it three seconds."""
 RUNTIME_ENV = Path("cluster", "runtime_env.yaml")
-_INTERRUPTED_CODE = 130
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_TO_RECONNECT = 2.0
 _NUM_RECONNECTIONS = 5
@@ -320,7 +320,7 @@ def _job(server: JobServer, record: Mapping[str, Any]) -> Job:
     return Job(
         id=str(record["submission_id"]),
         # A command that was told to end cleanly says so by this code.
-        state="stopped" if state == "failed" and code == _INTERRUPTED_CODE else state,
+        state="stopped" if state == "failed" and code == INTERRUPTED_CODE else state,
         command=redacted(
             str(command), [str(value) for name, value in environment.items() if is_secret(name)]
         ),

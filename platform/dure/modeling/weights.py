@@ -27,7 +27,7 @@ def trained_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     The model must be whole: see ``dure.modeling.shards.whole_weights``.
     """
     state = model.state_dict()
-    return {name: state[name].detach() for name in _trained_names(model)}
+    return {name: state[name].detach() for name in trained_names(model)}
 
 
 def trained_state(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -35,10 +35,19 @@ def trained_state(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.cpu() for name, tensor in trained_tensors(model).items()}
 
 
-def _trained_names(model: nn.Module) -> list[str]:
+def trained_names(model: nn.Module) -> list[str]:
+    """Return the names of :func:`trained_tensors`, in the order of the state dict."""
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     is_whole = all(parameter.requires_grad for parameter in model.parameters())
     return [name for name in model.state_dict() if is_whole or name in trained]
+
+
+def tied_parameters(model: nn.Module) -> dict[str, frozenset[str]]:
+    """Return all names of every parameter that has several, by each of them."""
+    names: dict[int, set[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), set()).add(name)
+    return {name: frozenset(group) for group in names.values() if len(group) > 1 for name in group}
 
 
 def save_weights(model: nn.Module, path: Path, about: Mapping[str, Any], *, is_main: bool = True) -> None:
@@ -142,7 +151,7 @@ def read_weights(model: nn.Module, path: Path) -> dict[str, Any]:
     saved = read_saved(path)
     shapes = {name: tensor.shape for name, tensor in saved[STATE].items()}
     tensors = dict(model.named_buffers()) | dict(model.named_parameters(remove_duplicate=False))
-    wanted = {name: shape_of(tensors[name]) for name in _trained_names(model)}
+    wanted = {name: shape_of(tensors[name]) for name in trained_names(model)}
     differing = sorted(
         name
         for name in wanted.keys() | shapes.keys()

@@ -208,17 +208,9 @@ def _facts_of_config(model: nn.Module, lora: LoraConfig | None) -> ModelFacts:
 
 
 def _facts_of(model: nn.Module) -> ModelFacts:
-    parameters = list(model.parameters())
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    is_whole = all(parameter.requires_grad for parameter in parameters)
+    from dure.modeling.weights import tied_parameters, trained_names
+    from dure.runs.forecast import num_parameters
+
     state = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    names: dict[int, set[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), set()).add(name)
-    return ModelFacts(
-        num_parameters=sum(parameter.numel() for parameter in parameters),
-        num_trained=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
-        state=state,
-        trained={name: shape for name, shape in state.items() if is_whole or name in trained},
-        tied={name: frozenset(group) for group in names.values() if len(group) > 1 for name in group},
-    )
+    trained = {name: state[name] for name in trained_names(model)}
+    return ModelFacts(*num_parameters(model), state, trained, tied_parameters(model))

@@ -68,12 +68,10 @@ def _table(
         try:
             read_split(family, split, source)
         except UserError as error:
-            raise UserError(
+            raise error.at(
+                table.source,
                 f"{bad:,} bad of {table.num_rows + bad:,} rows: {'; '.join(messages)}. "
                 f"The first: {error.where}: {error.problem}",
-                where=table.source,
-                expected=error.expected,
-                hint=error.hint,
             ) from None
     note.found = "; ".join((f"{table.num_rows:,} rows of {table.source}", *messages))
     if bad:

@@ -224,12 +224,8 @@ def _candidates(experiment: Experiment, texts: Iterable[str], num_points: int) -
             except ValueError as error:
                 raise UserError(str(error), where="--num-candidates") from None
             except UserError as error:
-                raise UserError(
-                    error.problem if error.where is None else f"{error.where}: {error.problem}",
-                    where="--candidates",
-                    expected=error.expected,
-                    hint=error.hint,
-                ) from None
+                problem = error.problem if error.where is None else f"{error.where}: {error.problem}"
+                raise error.at("--candidates", problem) from None
     count = math.prod(map(len, parts))
     if count > _MAX_CANDIDATES:
         raise UserError(
