@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from dure.cli.app import StoppedError, app, load_verbs
 from dure.cli.dotenv import FILE as DOTENV
 from dure.cli.dotenv import load_dotenv
-from dure.errors import DureError, nearest
+from dure.errors import DureError, named, nearest
 from dure.imports import import_fast
 from dure.secrets import redacted
 from dure.signals import INTERRUPTED_CODE, Interrupted, install
@@ -89,7 +89,6 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
             like = nearest(option, known) if option else None
             lines.append(f"  try: {like or f'{context.command_path} --help'}")
         _fail(error, "\n".join(lines), 2, words)
-    text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         place = error.filename or "what is written to"
         _fail(error, f"{place}: {error.strerror}\n  try: make room there, or --output elsewhere", 2, words)
@@ -97,7 +96,7 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
         _fail(error, f"{error.filename}: {error.strerror}\n  try: --debug shows who needs it", 2, words)
     _fail(
         error,
-        f"{type(error).__name__}: {text}\n  (a defect of dure or of a library; --debug shows where)",
+        f"{named(error)}\n  (a defect of dure or of a library; --debug shows where)",
         1,
         words,
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import safe_open
 
-from dure.errors import DureError, UserError
+from dure.errors import DureError, UserError, named
 from dure.family import Family
 from dure.files import written_beside
 from dure.modeling.weights import check_finite, tied_parameters
@@ -61,8 +61,7 @@ def load_saved(family: Family, folder: Path) -> tuple[PreTrainedModel, PreTraine
         raise
     except Exception as error:  # transformers raises almost anything for a folder that is not its own
         raise UserError(
-            f"it does not load as a model of {family.experiment.family} "
-            f"({type(error).__name__}: {' '.join(str(error).split())[:160]})",
+            f"it does not load as a model of {family.experiment.family} ({named(error, 160)})",
             where=str(folder),
             expected="a model that a run of this family left, whole",
             hint=f"dure validate --checkpoint {folder.parent} looks closer",

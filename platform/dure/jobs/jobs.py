@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from dure.errors import RunError, UserError, nearest
+from dure.errors import RunError, UserError, nearest, said
 from dure.events import Notify
 from dure.jobs.job_server import JobServer
 from dure.jobs.upload import Upload, check_size, megabytes, plan_upload
@@ -280,8 +280,7 @@ def _read_runtime_env(file: Path | None, working_dir: Path) -> dict[str, Any]:
         except OSError as error:
             raise UserError(f"it cannot be read ({error.strerror})", where=f"--runtime-env {path}") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            line = " ".join(str(error).split())
-            raise UserError(f"this is no YAML ({line[:200]})", where=f"--runtime-env {path}") from None
+            raise UserError(f"this is no YAML ({said(error, 200)})", where=f"--runtime-env {path}") from None
         if not isinstance(settings, dict):
             raise UserError("this is no mapping", where=f"--runtime-env {path}", expected="key: value")
     settings.pop("working_dir", None)
@@ -343,12 +342,13 @@ def _answers(server: JobServer) -> Iterator[None]:
     except AuthenticationError:
         raise server.refused() from None
     except (ValueError, TypeError) as error:
-        line = redacted(" ".join(str(error).split()))
         raise UserError(
-            line[:400], where="--runtime-env", hint="what Ray knows there: docs.ray.io, runtime environments"
+            redacted(said(error))[:400],
+            where="--runtime-env",
+            hint="what Ray knows there: docs.ray.io, runtime environments",
         ) from None
     except (RuntimeError, OSError) as error:
-        line = redacted(" ".join(str(error).split()))
+        line = redacted(said(error))
         raise RunError(f"the cluster at {server.url} did not take the job: {line[-400:]}") from None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dure.errors import UserError
+from dure.errors import UserError, named
 from dure.files import written_beside
 from dure.modeling.folders import LOST
 from dure.modeling.shards import is_shared_out, put, shape_of, whole_weights
@@ -133,9 +133,8 @@ def read_saved(path: Path, *, mmap: bool = False) -> dict[str, Any]:
         saved = saved if STATE in saved else {STATE: saved}
         _ = {name: tensor.shape for name, tensor in saved[STATE].items()}
     except Exception as error:  # torch raises almost anything for a file that is not its own
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"the weights cannot be loaded: {type(error).__name__}: {reason}",
+            f"the weights cannot be loaded: {named(error, 200)}",
             where=str(path),
             expected="a file that dure saved",
         ) from None

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import dure
 from dure.config.schema import Experiment, Profile
-from dure.errors import UserError
+from dure.errors import UserError, named
 from dure.imports import version_of
 from dure.preflight.checks import CannotTellError, Checklist, Note
 
@@ -128,7 +128,7 @@ def imports(note: Note, missing: list[str]) -> None:
             importlib.import_module(name)
         except Exception as error:  # A library that is not there may stop an import with almost any error.
             missing.append(name)
-            reasons.append(f"{name} ({type(error).__name__}: {' '.join(str(error).split())[:120]})")
+            reasons.append(f"{name} ({named(error, 120)})")
     if reasons:
         raise UserError(
             f"cannot be imported: {'; '.join(reasons)}", hint="pip install -e . -c constraints.txt"
@@ -246,7 +246,7 @@ def quantization(note: Note, profile: Profile) -> None:
         from bitsandbytes.functional import dequantize_4bit, quantize_4bit
     except Exception as error:  # bitsandbytes raises its own kinds where its native library does not load
         raise UserError(
-            f"bitsandbytes cannot be imported ({type(error).__name__}: {' '.join(str(error).split())[:120]})",
+            f"bitsandbytes cannot be imported ({named(error, 120)})",
             where="model.quantization",
             hint="pip install bitsandbytes, or model.quantization=null for LoRA on full weights",
         ) from None

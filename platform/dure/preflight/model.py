@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from dure.config.schema import LoraConfig, ModelConfig, Profile
-from dure.errors import UserError
+from dure.errors import UserError, said
 from dure.family import Family
 from dure.preflight.checks import CannotTellError, Note
 
@@ -168,9 +168,8 @@ def _read_config(settings: ModelConfig) -> PretrainedConfig | None:
         return AutoConfig.from_pretrained(settings.checkpoint, revision=settings.revision or "main")
     except (OSError, ValueError) as error:
         if Path(settings.checkpoint).is_dir():
-            reason = " ".join(str(error).split())[:200]
             raise UserError(
-                f"its configuration cannot be read: {reason}",
+                f"its configuration cannot be read: {said(error, 200)}",
                 where=f"model.checkpoint={settings.checkpoint}",
                 expected="a folder saved with save_pretrained",
                 hint="copy its config.json again, or take another checkpoint",

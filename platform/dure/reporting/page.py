@@ -12,8 +12,10 @@ Every text passes jinja2's escaping; the page's policy lets nothing be loaded, s
 from __future__ import annotations
 
 import json
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -21,6 +23,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from markupsafe import Markup
 
+from dure.errors import one_line
+from dure.events import Notify
 from dure.reporting.inline import Drawing
 from dure.reporting.marks import Shown, Sources, relative_to
 
@@ -31,6 +35,18 @@ REPORT = "report.html"
 """The page in the folder of a run or study."""
 
 Inline = Shown | Markup
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def page_attempted(path: Path, notify: Notify) -> Iterator[None]:
+    """Write the page of what is over inside a ``with``: when that fails, it is told and nothing else fails."""
+    try:
+        yield
+    except Exception as error:
+        logger.exception("no page is written")
+        notify(f"{REPORT} is not written, and all else is: {one_line(error)}; dure report {path} tries again")
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment, Profile
-from dure.errors import RunError, UserError
+from dure.errors import RunError, UserError, one_line
 from dure.events import EventLog, RunListener, follow
 from dure.files import remove_leftovers, write_text
-from dure.reporting.page import REPORT
+from dure.reporting.page import page_attempted
 from dure.runs import checkpoints
 from dure.runs.folder import STUDY_FILE, RunFolder, RunResult, RunState
 from dure.runs.lock import held
@@ -92,20 +92,18 @@ def _report(path: Path, shared: SharedFolder | None, followers: Sequence[RunList
     That of a study has a page for all of it.
     """
     from dure.pages.run_page import leave_run_report
-    from dure.training.run import one_line
 
     if (path / STUDY_FILE).is_file() or not RunFolder(path).metrics.is_file():
         return
-    try:
+
+    def notify(message: str) -> None:
+        for follower in followers:
+            follower.notified(message)
+
+    with page_attempted(path, notify):
         leave_run_report(path)
         if shared is not None:
             shared.mirror(path.resolve()).push()
-    except Exception as error:
-        logger.exception("no page is written")
-        for follower in followers:
-            follower.notified(
-                f"{REPORT} is not written, and all else is: {one_line(error)}; dure report {path} tries again"
-            )
 
 
 def _followed(request: RunRequest, address: str | None, followers: Sequence[RunListener]) -> RunResult:
@@ -113,7 +111,6 @@ def _followed(request: RunRequest, address: str | None, followers: Sequence[RunL
     from dure.runtime.fit import fit
     from dure.runtime.scratch import temporary_files
     from dure.signals import Interrupted, stoppable
-    from dure.training.run import one_line
 
     experiment, profile, folder = request.experiment, request.profile, RunFolder(request.path)
     write_text(folder.experiment, dump_yaml(experiment))

@@ -12,6 +12,7 @@ from typing import Self
 import ray
 from ray.util.metrics import Counter, Gauge
 
+from dure.errors import named
 from dure.events import Notify, RunListener, RunProgress, RunStart
 from dure.runs.folder import RunResult, StageFolder
 from dure.training import memory
@@ -121,10 +122,7 @@ class RayMetrics(RunListener):
             step()
         except Exception as error:
             self.finished(RunResult("", "failed"))
-            reason = " ".join(str(error).split())[:160]
-            self._notify(
-                f"figures for Ray's metrics are off from here, the run goes on: {type(error).__name__}: {reason}"
-            )
+            self._notify(f"figures for Ray's metrics are off from here, the run goes on: {named(error, 160)}")
 
     def _open(self) -> None:
         self._export = _Export(self._tags, self._device)

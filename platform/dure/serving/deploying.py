@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dure.config.schema import Profile
-from dure.errors import DureError, RunError, UserError
+from dure.errors import DureError, RunError, UserError, said
 from dure.runtime.cluster import Cluster
 from dure.runtime.placement import amounts, room_for, worker_resources
 from dure.serving.predictor import Answer, Row
@@ -105,8 +105,7 @@ def deployed(
         try:
             handle = serve.run(bound, name=name, route_prefix=None)
         except RuntimeError as error:
-            line = " ".join(str(error).split())[:400]
-            raise RunError(f"the replicas do not start: {line}") from error
+            raise RunError(f"the replicas do not start: {said(error, 400)}") from error
         lacking: DureError | None = handle.loaded.remote().result()
         if lacking is not None:
             raise lacking

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -19,8 +18,7 @@ from dure.config.schema import Experiment, Profile
 from dure.events import Notify, silent
 from dure.files import remove_leftovers, write_text
 from dure.outputs import output_folder, working_folder
-from dure.reporting.figures import one_line
-from dure.reporting.page import REPORT
+from dure.reporting.page import page_attempted
 from dure.reporting.plots import FigureFormat, figures_beside
 from dure.runs.folder import RUN_RECORD, STUDY_FILE, RunResult, vanished
 from dure.runs.lock import held
@@ -35,8 +33,6 @@ from dure.studies.study import stored_study, with_options_line
 if TYPE_CHECKING:
     from dure.preflight.before import Files
     from dure.reporting.terminal import Terminal
-
-logger = logging.getLogger(__name__)
 
 Plan = TypeVar("Plan", bound=StudyPlan)
 
@@ -312,16 +308,10 @@ def conduct(kind: Kind[Any, Any], session: Session) -> Any:
 
 
 def _report(path: Path, notify: Notify) -> None:
-    """Write the page of a study; a study that is over does not fail for it."""
     from dure.studies.reports import leave_study_report
 
-    try:
+    with page_attempted(path, notify):
         leave_study_report(path)
-    except Exception as error:
-        logger.exception("no page is written")
-        notify(
-            f"{REPORT} is not written, and all else is: {one_line(str(error))}; dure report {path} tries again"
-        )
 
 
 def _require_continuable(kind: Kind[Any, Any], path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment
-from dure.errors import DureError, UserError
+from dure.errors import DureError, UserError, one_line
 from dure.events import Notify
 from dure.family import load_family
 from dure.files import read_json_lines, write_json
@@ -24,7 +24,7 @@ from dure.studies.progressive.plan import ProgressiveStudy, stage_name
 from dure.studies.progressive.scheduler import DATA_RATIO, INTERRUPTED
 from dure.studies.trial import Train, TrialRequests, fit_trial
 from dure.training.memory import resident_mb
-from dure.training.run import RunRequest, one_line
+from dure.training.run import RunRequest
 
 SCORE = "score"
 """Key of a stage's result that holds the metric by which candidates are compared."""

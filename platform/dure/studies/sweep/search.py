@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from dure.config.spaces import Values
-from dure.errors import RunError, UserError
+from dure.errors import RunError, UserError, named
 from dure.metrics.metric import Metric
 from dure.reporting import figures
 from dure.secrets import redacted, without_passwords
@@ -216,12 +216,12 @@ class SweepSearch(Searcher):  # type: ignore[misc]
         try:
             yield
         except Exception as error:
-            said = redacted(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            words = redacted(named(error, 300))
             place = (
                 self.path / JOURNAL if self.sweep.storage is None else without_passwords(self.sweep.storage)
             )
             self.failure = self.failure or RunError(
-                f"{place}: the search cannot keep {what} ({said}). What the trials came to is in their folders: once "
+                f"{place}: the search cannot keep {what} ({words}). What the trials came to is in their folders: once "
                 "its storage is back, --resume tells the search and goes on"
             )
 
