@@ -78,7 +78,7 @@ class InteractiveTrainer:
         request: The run.
         corpus: Its rows.
         model: From :func:`load_model_and_tokenizer`, or any model of the experiment's family.
-        worker: Hears what is told.
+        worker: Gets what is reported.
 
     Attributes:
         loop: What trains: the model, its rows and the Hugging Face trainer (``loop.hf``).

@@ -77,11 +77,7 @@ def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> in
 
 
 def _require_any(experiments: Sequence[Experiment]) -> None:
-    """Check that there are targets which can be missed.
-
-    Raises:
-        UserError: No experiment has any.
-    """
+    """Check that there are targets which can be missed."""
     if not any(each.targets for each in experiments):
         metric = experiments[0].training.best_metric
         raise UserError(

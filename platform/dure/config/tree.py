@@ -279,9 +279,7 @@ class _Reading:
         try:
             return library.find(self.kind, parent, beside=path.parent)
         except UserError as error:
-            raise UserError(
-                f"'extends': {error.problem}", where=place, expected=error.expected, hint=error.hint
-            ) from None
+            raise error.at(place, f"'extends': {error.problem}") from None
 
     def _is_near(self, file: Path) -> bool:
         places = (*self.at_home, *library.folders(self.kind))

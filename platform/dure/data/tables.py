@@ -154,7 +154,7 @@ def read_table(
     """Read a table of one or several files; files that were read before are only mapped into memory.
 
     Text stays as it is but for Unicode NFC, numbers become text. A cell is empty when it is blank, null, NaN or the
-    word ``nan``. An optional role is left out when no row has a value for it, which is told when ``columns`` names
+    word ``nan``. An optional role is left out when no row has a value for it, which is reported when ``columns`` names
     its column. Rows are checked while they stream to the cache, so that memory stays flat (ids take 16 bytes a row).
 
     Args:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dure.config.families import family_module
 from dure.config.loading import load_record
 from dure.config.schema import Experiment
-from dure.errors import UserError
+from dure.errors import UserError, named
 from dure.events import Notify
 from dure.family.contract import Family
 from dure.files import read_json
@@ -114,7 +114,7 @@ def _broken_module(name: str, error: Exception) -> UserError:
     # A mistake of syntax names its place itself; the last frame is that of the import then.
     place = "" if isinstance(error, SyntaxError) else f" at {frames[-1].filename}:{frames[-1].lineno}"
     return UserError(
-        f"module '{name}' cannot be imported{place} ({type(error).__name__}: {' '.join(str(error).split())[:160]})",
+        f"module '{name}' cannot be imported{place} ({named(error, 160)})",
         where="family",
         hint="correct the module; --debug shows the whole way to the mistake",
     )

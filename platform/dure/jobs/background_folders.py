@@ -1,4 +1,4 @@
-"""Folders that background jobs work in: claimed, found again by their pid file, and left in order."""
+"""Folders that background jobs work in: claimed, found again by their pid file, and left cleanly."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def refuse_second(path: Path) -> None:
 
 
 def stop(path: Path) -> int:
-    """End the background process of a folder in order, wait for its end, and return its number.
+    """End the background process of a folder cleanly, wait for its end, and return its number.
 
     Raises:
         UserError: None works there.

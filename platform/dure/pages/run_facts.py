@@ -40,9 +40,6 @@ _RECORDS = ("experiment.yaml", "environment.json", "metrics.jsonl", "result.json
 def run_facts(path: Path) -> dict[str, Any]:
     """Return what the page of one run is made of, beside its records.
 
-    Args:
-        path: Folder of the run.
-
     Raises:
         UserError: A record is broken.
     """
@@ -125,12 +122,7 @@ def gains_of(figures: Mapping[str, Figure]) -> dict[str, dict[str, float]]:
 
 
 def facts_of_runs(base: Path, runs: Mapping[str, Path]) -> dict[str, Any]:
-    """Return what the pages of runs and of studies have in common.
-
-    Args:
-        base: Folder of the run or study.
-        runs: Folder of every run by its name.
-    """
+    """Return what the pages of runs and of studies have in common."""
     environments = {name: environment_of(path) for name, path in runs.items()}
     return {
         "runs": {name: os.path.relpath(path, base) for name, path in runs.items()},

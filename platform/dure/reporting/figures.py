@@ -53,6 +53,11 @@ def metric_label(metric: Metric | str) -> str:
     return f"{label} %" if metric.in_percent else label
 
 
+def bare_label(metric: Metric | str) -> str:
+    """Return the label of a metric without its unit."""
+    return metric_label(metric).removesuffix(" %")
+
+
 def class_figure(metric: str) -> tuple[str, str] | None:
     """Return figure and class of a metric on one class, ``eval_f1[positive]`` → ``(eval_f1, positive)``, else None."""
     found = _CLASS_FIGURE.fullmatch(metric)
@@ -155,6 +160,11 @@ def shown_path(path: Path | str) -> str:
     """Return a path as the user would type it here: relative when it lies below the working folder."""
     absolute, here = Path(path).absolute(), Path.cwd()
     return os.path.relpath(absolute, here) if absolute.is_relative_to(here) else str(absolute)
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text of at most so many letters, with an ellipsis where it was cut."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def one_line(text: str | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import subprocess
@@ -15,6 +14,7 @@ import psutil
 import torch
 
 from dure.config.schema import Experiment, Profile
+from dure.imports import version_of
 
 _PACKAGES = (
     "dure", "torch", "transformers", "ray", "peft", "accelerate", "bitsandbytes", "deepspeed", "datasets",
@@ -44,7 +44,7 @@ def describe_environment(
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+        "packages": {name: version for name in _PACKAGES if (version := version_of(name))},
         "git": _git(Path.cwd()),
         "profile": profile.model_dump(mode="json"),
         "device": device_name(profile.device),
@@ -57,13 +57,6 @@ def describe_environment(
         **({"split": dict(split)} if split else {}),
         **({"recognised": dict(recognised)} if recognised else {}),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def device_name(device: str) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from dure.errors import RunError, UserError
+from dure.errors import RunError, UserError, said
 from dure.events import Notify
 from dure.runtime.guard import MARK, Guard, end_processes
 from dure.runtime.lost import head_at, parts_here, watched
@@ -173,10 +173,9 @@ def _connected(address: str | None, name: str | None, log_level: int, temporary:
                 **(settings if address is None else {}),
             )
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        line = " ".join(str(error).split())
         if address is None:
-            raise RunError(f"Ray does not start on this machine: {line}") from error
-        raise _no_answer(address, line[:200]) from None
+            raise RunError(f"Ray does not start on this machine: {said(error)}") from error
+        raise _no_answer(address, said(error, 200)) from None
 
 
 def alive_nodes(*, answering: bool = False) -> tuple[dict[str, float], ...]:

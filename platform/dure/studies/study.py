@@ -97,10 +97,6 @@ def is_study(name_or_path: str) -> bool:
 def stored_study(folder: Path, plan: type[Plan]) -> Plan:
     """Return the study that a folder was started with, from its ``study.yaml``.
 
-    Args:
-        folder: Folder of the study.
-        plan: Kind of study that it must be.
-
     Raises:
         UserError: The folder holds none of this kind, or its file is broken.
     """
@@ -128,7 +124,7 @@ def options_line(folder: Path) -> str:
 
 
 def read_results(folder: Path) -> StudyResults:
-    """Return what the study of a folder came to, so far if it still runs.
+    """Return the results of the study of a folder, so far if it still runs.
 
     Raises:
         UserError: The folder holds no study or no results, or its files are broken.

@@ -208,11 +208,7 @@ class _Begun(StudyListener):
 def _pretend(
     request: RunRequest, *, study: Path, calls: Path, failing: str, stops: bool, callbacks: Sequence[Any] = ()
 ) -> RunResult:
-    """Leave what a training leaves that strategies look at; its score depends on its experiment alone.
-
-    Raises:
-        RunError: The trial is the one that fails.
-    """
+    """Leave what a training leaves that strategies look at; its score depends on its experiment alone."""
     place = request.path.relative_to(study).as_posix()
     if failing and failing in (request.experiment.name, *request.path.relative_to(study).parts):
         raise RunError("this trial was to fail")

@@ -10,10 +10,10 @@ from typing import Any
 from dure.config.loading import check_reading
 from dure.config.schema import Profile
 from dure.data.tables import read_table
-from dure.errors import UserError
 from dure.events import Notify
 from dure.family.corpus import cache_folder, encode_split
 from dure.family.loading import family_of_run
+from dure.family.run_weights import finished_run
 from dure.family.saved_model import read_model
 from dure.runs.folder import RunFolder, finite
 from dure.training.trainer import ModelTrainer
@@ -42,13 +42,7 @@ def evaluate_table(
         UserError: There is no finished run, or the table is not what its family needs.
     """
     check_reading(overrides, with_columns=True)
-    folder = RunFolder(run)
-    if not folder.experiment.is_file() or not folder.final_model.is_dir():
-        raise UserError(
-            "this is no folder of a finished run",
-            where=str(run),
-            expected="a folder with experiment.yaml and final_model/",
-        )
+    folder = finished_run(run)
     family = family_of_run(folder, notify, overrides)
     experiment = family.experiment
     data = experiment.data

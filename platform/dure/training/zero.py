@@ -303,11 +303,7 @@ class SharedOutTraining:
             self.written.write(folder)
 
     def _load_from_checkpoint(self: Any, folder: str, model: Any = None) -> None:
-        """Load the weights of a checkpoint into the model, however either is shared out.
-
-        Raises:
-            UserError: They are not finite.
-        """
+        """Load the weights of a checkpoint into the model, however either is shared out."""
         path = Path(folder) / WEIGHTS_FILE
         if path.is_file():
             load_weights(self.model, path)

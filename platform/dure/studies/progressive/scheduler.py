@@ -147,12 +147,6 @@ class ProgressiveRatioScheduler(TrialScheduler):  # type: ignore[misc]
         """Return where a trial stands."""
         return self.race.candidates[trial.trial_id]
 
-    def may_start(self, controller: Any) -> bool:
-        """Return whether one more trial may run beside those that do."""
-        return self.max_running is None or self.max_running > sum(
-            trial.status in (Trial.RUNNING, Trial.PENDING) for trial in controller.get_trials()
-        )
-
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Let a trial begin with the first ratio; a restored one where Tune's record of it ends."""
         candidate = self.race.join(trial.trial_id)
@@ -217,7 +211,8 @@ class ProgressiveRatioScheduler(TrialScheduler):  # type: ignore[misc]
             # Here and not where it is decided: there the trial may still be on its way into its pause.
             if trial.status == Trial.PAUSED and self.candidate(trial).is_over:
                 tune_controller.stop_trial(trial)
-        if not self.may_start(tune_controller):
+        running = sum(each.status in (Trial.RUNNING, Trial.PENDING) for each in tune_controller.get_trials())
+        if self.max_running is not None and running >= self.max_running:
             return None
         if (
             not any(self.candidate(trial).state == "running" for trial in trials)
@@ -321,20 +316,13 @@ class ProgressiveRatioScheduler(TrialScheduler):  # type: ignore[misc]
         for trial in controller.get_trials():
             candidate = self.race.candidates.get(trial.trial_id)
             if candidate is not None:
-                self._set_ratio(trial, candidate)
-
-    def _set_ratio(self, trial: Trial, candidate: Candidate) -> None:
-        ratio = self.ratios[candidate.rung]
-        if trial.config.get(DATA_RATIO) != ratio:
-            trial.set_config({**trial.config, DATA_RATIO: ratio})
+                ratio = self.ratios[candidate.rung]
+                if trial.config.get(DATA_RATIO) != ratio:
+                    trial.set_config({**trial.config, DATA_RATIO: ratio})
 
 
 class KeepProgress(Callback):  # type: ignore[misc]
-    """Keeps a scheduler's state in the snapshots of a study, for ``tune.Tuner.restore``.
-
-    Args:
-        scheduler: The scheduler of the same ``tune.Tuner``.
-    """
+    """Keeps a scheduler's state in the snapshots of a study, for ``tune.Tuner.restore``."""
 
     def __init__(self, scheduler: ProgressiveRatioScheduler) -> None:
         self.scheduler = scheduler

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.console import RenderableType
 
@@ -25,9 +25,8 @@ from dure.studies.sweep.report import sweep_table
 from dure.studies.sweep.results import SweepRecord, SweepResults, sweep_points
 
 if TYPE_CHECKING:
-    from dure.reporting.page import Section
     from dure.studies.sweep.strategy import Sweep
-    from dure.studies.viewing import View
+    from dure.studies.sweep.view import SweepView
 
 WINNER = "winner.yaml"
 RESULTS = "lr_sweep_results"
@@ -47,7 +46,13 @@ class SweepKind(TrialKind[SweepStudy, SweepResults]):
 
     def checked(self) -> Sequence[Experiment]:
         """Return the experiment as each metric would judge it whose name can be checked before anything runs."""
-        return judged_ways(self.study, self.shape(self.experiments[0]))
+        from dure.family import load_family
+
+        experiment = self.shape(self.experiments[0])
+        first, *others = self.study.metrics
+        named = [each for each in others if each.name.startswith("eval_") and "[" not in each.name]
+        metrics = looked_for([first, *named], load_family(experiment), "--metric")
+        return [judged_by(experiment, each) for each in metrics]
 
     def stored(self) -> Mapping[str, Experiment]:
         """Return the experiment as its first metric judges it."""
@@ -110,25 +115,11 @@ class SweepKind(TrialKind[SweepStudy, SweepResults]):
         return () if winner is None else (f"dure train {shown_path(winner)}{what}",)
 
     @classmethod
-    def run_folders(cls, results: SweepResults, path: Path) -> Mapping[str, Path]:
-        """Return the folders of the trials, that of the best one first."""
-        from dure.studies.viewing import best_first, folders_of
+    def view(cls) -> type[SweepView]:
+        """Return what shows the results."""
+        from dure.studies.sweep.view import SweepView
 
-        return best_first(folders_of(results.experiments, results, path), results.best)
-
-    @classmethod
-    def facts(cls, results: SweepResults, path: Path) -> Mapping[str, Any]:
-        """Return the verdict, and what the tables have beside the record."""
-        from dure.studies.sweep.view import sweep_facts
-
-        return sweep_facts(results)
-
-    @classmethod
-    def view(cls, view: View[SweepResults]) -> Sequence[Section]:
-        """Return tables and pictures."""
-        from dure.studies.sweep.view import sweep_view
-
-        return sweep_view(view)
+        return SweepView
 
     def _base(self) -> Experiment:
         """Return what is tried, judged by the first metric."""
@@ -145,15 +136,7 @@ def _written(
     winners: Mapping[str, Experiment],
     path: Path,
 ) -> SweepResults:
-    """Write points, picture and winner, and return the results with their verdict and files.
-
-    Args:
-        study: The sweep.
-        results: What the trials came to.
-        trained: What every trial trained, by its name.
-        winners: What every trial would be as the winner.
-        path: Folder of the study.
-    """
+    """Write points, picture and winner, and return the results with their verdict and files."""
     from dure.studies.sweep.plot import plot_sweep
     from dure.studies.sweep.verdict import sweep_verdict
 
@@ -245,20 +228,6 @@ def _dev_losses(results: SweepResults) -> dict[str, list[float]]:
         if file.is_file()
     }
     return {name: losses for name, losses in read.items() if None not in losses}
-
-
-def judged_ways(study: SweepStudy, experiment: Experiment) -> list[Experiment]:
-    """Return the experiment as each metric would judge it whose name can be checked before anything runs.
-
-    These are the first, which ranks, and validation metrics. Figures of a run (``seconds``) and of a class
-    (``eval_f1[긍정]``) are known only once rows are read.
-    """
-    from dure.family import load_family
-
-    first, *others = study.metrics
-    named = [each for each in others if each.name.startswith("eval_") and "[" not in each.name]
-    metrics = looked_for([first, *named], load_family(experiment), "--metric")
-    return [judged_by(experiment, each) for each in metrics]
 
 
 def _samples(experiment: Experiment) -> tuple[int, int]:

@@ -13,13 +13,7 @@ _MOST_NAMES = 4
 
 
 def sentences_of(verdict: SweepVerdict, metric: Metric, trials: Mapping[str, TrialRecord]) -> tuple[str, ...]:
-    """Return what the verdict says: who won and by what, what is to be known of the others, what the score is worth.
-
-    Args:
-        verdict: Its figures.
-        metric: What it is about.
-        trials: All trials by name.
-    """
+    """Return what the verdict says: who won and by what, what is to be known of the others, what the score is worth."""
     told = [_headline(verdict, metric, trials)]
     if verdict.winner is not None and verdict.equals:
         told.append(f"It is not told apart from {named(verdict.equals)}: {_within(verdict)}.")
