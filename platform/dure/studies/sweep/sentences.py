@@ -98,7 +98,8 @@ def _of_points(verdict: SweepVerdict, metric: Metric) -> list[str]:
         and verdict.interval[0] <= verdict.baseline <= verdict.interval[1]
     ):
         told.append(
-            f"Not certainly better than the trivial baseline ({metric_figure(metric, verdict.baseline)}): {verdict.best}."
+            f"Not even the best, {verdict.best}, is certainly better than the trivial baseline "
+            f"({metric_figure(metric, verdict.baseline)}).",
         )
     if verdict.never_rose and verdict.status != "no_step":
         told.append(f"Not ranked, since the learning rate never rose above 0: {named(verdict.never_rose)}.")
