@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 
 from dure.secrets import redacted, without_passwords
+
+_PLAIN_WORD = re.compile(r"[\w./:@%+,=-]+")
 
 
 class DureError(Exception):
@@ -110,3 +113,9 @@ def one_line(error: BaseException) -> str:
 
 class FrozenError(UserError, AttributeError):
     """A value of a configuration was assigned to; what is loaded never changes."""
+
+
+def shell_word(text: object) -> str:
+    """Return a text as a command has it: quoted for the shell where that is needed, which Hangul is not."""
+    word = str(text)
+    return word if _PLAIN_WORD.fullmatch(word) else shlex.quote(word)

@@ -44,6 +44,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         Path.cwd()
     except FileNotFoundError as error:
         _fail(error, "the working folder is not there any more\n  try: cd to a folder that is", 2, words)
+    _check_encoding(words)
     if added := load_dotenv(Path.cwd()):
         print(f"{DOTENV}: {', '.join(added)} taken from it", file=sys.stderr)
     try:
@@ -67,6 +68,15 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     if result == INTERRUPTED_CODE:  # The parser turns Ctrl-C into the code that it would exit with.
         _interrupted(words)
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _check_encoding(words: list[str]) -> None:
+    """End where Python reads names by a locale that has no letters for them, as with LC_ALL=C and PYTHONUTF8=0."""
+    encoding = sys.getfilesystemencoding()
+    names = "".join([*words, str(Path.cwd())])
+    if encoding != "utf-8" and any("\udc80" <= character <= "\udcff" for character in names):
+        text = f"names on the command line or of the working folder are not {encoding}, by which Python reads them here"
+        _fail(None, f"{text}\n  try: export PYTHONUTF8=1", 2, words)
 
 
 def _interrupted(words: list[str], *, is_kept: bool = False) -> NoReturn:

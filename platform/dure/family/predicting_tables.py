@@ -15,7 +15,7 @@ from dure.data.fields import roles_to_predict
 from dure.data.sources import files_of
 from dure.data.tables import Role, Table, columns_of, read_table
 from dure.data.writing import check_output, write_rows
-from dure.errors import UserError
+from dure.errors import UserError, shell_word
 from dure.events import Notify, silent
 from dure.family.contract import Family
 from dure.family.corpus import cache_folder, encode_split
@@ -198,7 +198,7 @@ def check_files(
             "no file is named that the predictions of a table go into",
             where="--output",
             expected="a .csv, .tsv, .jsonl, .parquet or .xlsx",
-            hint=f"dure predict {runs[0]} {source} -o predictions.csv",
+            hint=f"dure predict {shell_word(runs[0])} {shell_word(source)} -o predictions.csv",
         )
     output = Path(output)
     if output.exists() and any(output.samefile(file) for file in files):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from safetensors import safe_open
 
-from dure.errors import DureError, UserError, named
+from dure.errors import DureError, UserError, named, shell_word
 from dure.family import Family
 from dure.files import written_beside
 from dure.modeling.weights import check_finite, tied_parameters
@@ -64,7 +64,7 @@ def load_saved(family: Family, folder: Path) -> tuple[PreTrainedModel, PreTraine
             f"it does not load as a model of {family.experiment.family} ({named(error, 160)})",
             where=str(folder),
             expected="a model that a run of this family left, whole",
-            hint=f"dure validate --checkpoint {folder.parent} looks closer",
+            hint=f"dure validate --checkpoint {shell_word(folder.parent)} looks closer",
         ) from error
     _check_weights(model, folder)
     return model, tokenizer

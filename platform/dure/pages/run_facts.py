@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dure.config.tree import plain, read_yaml
+from dure.errors import shell_word
 from dure.events import Notice, RunStart
 from dure.events.stream import read_events
 from dure.files import hash_of, read_json
@@ -200,7 +201,9 @@ def _command(path: Path) -> str:
     started = [entry.event for entry in entries if isinstance(entry.event, RunStart)]
     place = f"{started[0].path}/" if started else ""
     profile = environment_of(path).get("profile", {}).get("name")
-    return f"dure train {place}experiment.yaml" + (f" --profile {profile}" if profile else "")
+    return f"dure train {shell_word(f'{place}experiment.yaml')}" + (
+        f" --profile {profile}" if profile else ""
+    )
 
 
 def _examples(runs: Mapping[str, Path]) -> dict[str, Any] | None:

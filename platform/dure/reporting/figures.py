@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from dure.errors import shell_word
 from dure.metrics.metric import Metric, undeclared
 
 DEFAULT_METRICS = ("eval_rouge1", "eval_rouge2", "eval_rougeL", "eval_rouge_sum")
@@ -160,6 +161,11 @@ def shown_path(path: Path | str) -> str:
     """Return a path as the user would type it here: relative when it lies below the working folder."""
     absolute, here = Path(path).absolute(), Path.cwd()
     return os.path.relpath(absolute, here) if absolute.is_relative_to(here) else str(absolute)
+
+
+def typed_path(path: Path | str) -> str:
+    """Return a path as part of a command: as :func:`shown_path`, quoted for the shell where that is needed."""
+    return shell_word(shown_path(path))
 
 
 def shortened(text: str, most: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from dure.errors import UserError
+from dure.errors import UserError, shell_word
 from dure.files import write_text
 from dure.metrics.metric import Metric, recorded, undeclared
 from dure.pages.run_facts import best_metric, environment_of, facts_of_runs
@@ -158,7 +158,7 @@ def _metric(facts: Mapping[str, Any], results: StudyResults) -> Metric:
 
 def _command(results: StudyResults, runs: Mapping[str, Path], path: Path) -> str:
     """Return what runs the same study again, from the folder that it was started in."""
-    words = [f"dure run {Path(results.path) / STUDY_FILE}"]
+    words = [f"dure run {shell_word(Path(results.path) / STUDY_FILE)}"]
     if options := options_line(path):
         words.append(options)
     first = next(iter(runs.values()), path)

@@ -14,7 +14,7 @@ from dure.config.loading import checked_tree
 from dure.config.problems import shown
 from dure.config.schema import Experiment
 from dure.config.tree import Tree, read_extended, read_yaml
-from dure.errors import UserError, nearest
+from dure.errors import UserError, nearest, shell_word
 from dure.runs.folder import STUDY_FILE
 from dure.studies.batch.plan import BatchStudy
 from dure.studies.crossval.plan import CrossvalStudy
@@ -69,7 +69,7 @@ def load_study_of(plan: type[Plan], name_or_path: str) -> Plan:
             f"this is a {study.words}",
             where=name_or_path,
             expected=f"a study of kind {plan.model_fields['kind'].default}",
-            hint=f"dure run {name_or_path}",
+            hint=f"dure run {shell_word(name_or_path)}",
         )
     return study
 

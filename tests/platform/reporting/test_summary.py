@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from rich.console import Console
 from dure.metrics.classification import classification_report
 from dure.metrics.metric import Metric, definitions
 from dure.reporting.columns import GAP, Column, fitting, plain_text
-from dure.reporting.figures import duration, metric_label, metric_phrase
+from dure.reporting.figures import duration, metric_label, metric_phrase, typed_path
 from dure.reporting.summary import (
     catalogue_table,
     class_table,
@@ -337,3 +338,9 @@ def test_figures_of_classes_stand_in_a_table_of_their_own() -> None:
         "4",
     ]
     assert class_table(result | {"metrics": {"eval_rouge1": 0.5}}) is None
+
+
+def test_a_path_in_a_command_can_be_typed(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert typed_path(tmp_path / "한글" / "run") == "한글/run"
+    assert shlex.split(f"dure predict {typed_path('my run')}") == ["dure", "predict", "my run"]

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from dure.config.schema import Experiment
-from dure.reporting.figures import shown_path
+from dure.reporting.figures import typed_path
 from dure.reporting.summary import seeds_table, summary_table
 from dure.studies.batch.plan import BatchStudy
 from dure.studies.batch.results import BatchResults
@@ -93,7 +93,7 @@ class BatchKind(TrialKind[BatchStudy, BatchResults]):
         """Return how the model of the best run predicts."""
         settings = {each.name: each.runs[0] for each in results.settings}
         best = settings.get(results.best or "", results.best)
-        return () if best is None else (f'dure predict {shown_path(results.path)}/{best} --text "…"',)
+        return () if best is None else (f'dure predict {typed_path(f"{results.path}/{best}")} --text "…"',)
 
     @classmethod
     def view(cls) -> type[BatchView]:

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.metrics.metric import Metric
-from dure.reporting.figures import shown_path
+from dure.reporting.figures import typed_path
 from dure.runs.folder import RUN_RECORD
 from dure.studies.crossval.plan import CrossvalStudy
 from dure.studies.crossval.report import crossval_table
@@ -75,7 +75,7 @@ class CrossvalKind(TrialKind[CrossvalStudy, CrossvalResults]):
     def next_commands(results: CrossvalResults) -> Sequence[str]:
         """Return how the folds of the first experiment predict together."""
         first = next((each.name for each in results.experiments), None)
-        return () if first is None else (f'dure predict {shown_path(results.path)}/{first} --text "…"',)
+        return () if first is None else (f'dure predict {typed_path(f"{results.path}/{first}")} --text "…"',)
 
     @classmethod
     def view(cls) -> type[CrossvalView]:

@@ -16,7 +16,7 @@ from dure.config.ratios import as_number
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.files import written_beside
-from dure.reporting.figures import shown_path
+from dure.reporting.figures import typed_path
 from dure.runs.folder import RUN_RECORD, RunFolder
 from dure.studies.kind import Session, Shape, TrialKind, unshaped
 from dure.studies.progressive.plan import ProgressiveStudy, candidate_experiments
@@ -107,7 +107,7 @@ class ProgressiveKind(TrialKind[ProgressiveStudy, ProgressiveResults]):
     def next_commands(results: ProgressiveResults) -> Sequence[str]:
         """Return how the final model predicts."""
         made = results.final_model
-        return () if made is None else (f'dure predict {shown_path(Path(made).parent)} --text "…"',)
+        return () if made is None else (f'dure predict {typed_path(Path(made).parent)} --text "…"',)
 
     @classmethod
     def view(cls) -> type[ProgressiveView]:

@@ -16,7 +16,7 @@ from dure.errors import UserError
 from dure.events import Notify
 from dure.files import read_json, write_text
 from dure.metrics.metric import recorded
-from dure.reporting.figures import shown_path
+from dure.reporting.figures import typed_path
 from dure.runs.folder import RunFolder
 from dure.studies.kind import Session, TrialKind
 from dure.studies.study import stored_study
@@ -112,7 +112,7 @@ class SweepKind(TrialKind[SweepStudy, SweepResults]):
         """Return how the winner is trained."""
         winner = results.winner
         what = "  # the miniature once more" if results.is_rehearsal else ""
-        return () if winner is None else (f"dure train {shown_path(winner)}{what}",)
+        return () if winner is None else (f"dure train {typed_path(winner)}{what}",)
 
     @classmethod
     def view(cls) -> type[SweepView]:
@@ -190,7 +190,9 @@ def finished_sweep(path: Path) -> SweepResults:
     results = SweepResults.read(file) if file.is_file() else None
     if results is None or results.best is None:
         raise UserError(
-            "no trial of this sweep completed", where=str(path), hint=f"dure sweep … --resume --output {path}"
+            "no trial of this sweep completed",
+            where=str(path),
+            hint=f"dure sweep … --resume --output {typed_path(path)}",
         )
     return results
 
