@@ -136,7 +136,13 @@ class InteractiveTrainer:
             memory.Usage(profile.device) as usage,
         ):
             write_text(folder.experiment, dump_yaml(experiment))
-            environment = describe_environment(experiment, profile, data=self._corpus.hashes, num_workers=1)
+            environment = describe_environment(
+                experiment,
+                profile,
+                data=self._corpus.hashes,
+                recognised=self.loop.family.recognised(),
+                num_workers=1,
+            )
             write_json(folder.environment, environment)
             self._request = replace(request, resume=False)
             result, outcome = trained(request, self.loop, self._corpus, usage)

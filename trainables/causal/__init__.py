@@ -66,6 +66,11 @@ class Causal(Family):
         prefix = experiment.tokenizer.input_prefix
         self.framing = Framing(prefix + self.options.prompt, self.options.system)
 
+    def recognised(self) -> Mapping[str, str]:
+        """Return the layout of rows, where the training table decided it."""
+        is_own = self.options.rows == "auto" and self.experiment.data.train != SAMPLE
+        return {"task.rows": self.layout} if is_own else {}
+
     def sample(self, split: str) -> list[dict[str, str]]:
         """Return the embedded Korean dialogues with their summaries, or conversations about them."""
         if self.layout in CHATS:

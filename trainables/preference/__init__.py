@@ -42,7 +42,6 @@ from trainables.samples.preferences import preference_corpus
 Method = Literal["dpo", "simpo"]
 
 _OF_TEXTS = (
-    "rows",
     "packing",
     "batch_counts",
     "pack_tokens",
@@ -57,6 +56,9 @@ _OF_TEXTS = (
 class PreferenceOptions(CausalOptions):
     """What ``task:`` of preference learning may say: how prompts are rendered, as in causal, and how pairs are learned."""
 
+    rows: Literal["auto", "pairs", "messages"] = "auto"
+    """How tables hold prompts and answers: as ``pairs`` of texts, or in conversations as ``messages``; ``auto`` recognises
+    it by the first row of the training table."""
     method: Method = "dpo"
     """``dpo`` (Rafailov et al. 2023) keeps near the model that training begins with; ``simpo`` needs no reference."""
     beta: Annotated[Float, Field(gt=0.0)] = 0.1
@@ -190,6 +192,12 @@ class Preference(Causal):
         )
         self._reference: PreTrainedModel | None = None
 
+    def recognised(self) -> Mapping[str, str]:
+        """Return how pairs and prompts stand in the training table, where that decided it."""
+        if self.options.rows != "auto" or self._pairs.is_text:
+            return {}
+        return {"task.rows": "messages", "data.columns.text": self._pairs.prompt}
+
     def sample(self, split: str) -> list[dict[str, str]]:
         """Return the embedded Korean dialogues, each with its summary and one that tells something wrong."""
         rows = map(asdict, _preferences()[split])
@@ -313,10 +321,12 @@ class Preference(Causal):
 
     def _layout(self) -> Layout:
         """Return how prompts stand in the tables, and keep the columns of these."""
-        data = self.experiment.data
-        self._pairs = PairLayout()
-        if data.train != SAMPLE:
-            with suppress(UserError):  # Told where tables are read.
+        data, rows = self.experiment.data, self.options.rows
+        self._pairs = PairLayout(is_text=rows != "messages")
+        if data.train != SAMPLE and rows != "pairs":
+            with suppress(
+                UserError
+            ):  # Told where tables are read; a run that is predicted with needs its prompts only.
                 self._pairs = recognised_pairs(data)
         return "pairs" if self._pairs.is_text else "messages"
 

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from transformers import set_seed
 
-from dure.config.loading import load_record
 from dure.config.schema import Profile
 from dure.data.batching import length_order
 from dure.data.collating import moved
@@ -22,8 +21,9 @@ from dure.epochs.mixing import EMA, EpochWeights, Source, State, tied_names
 from dure.epochs.sweet_spot import Thresholds, analysis_record, sweet_spots
 from dure.errors import UserError
 from dure.events import Notify
-from dure.family import Family, load_family
+from dure.family import Family
 from dure.family.corpus import load_corpus
+from dure.family.loading import family_of_run
 from dure.family.run_weights import finished_run
 from dure.family.saved_model import read_model
 from dure.files import json_lines, write_json, write_text
@@ -196,7 +196,7 @@ class _Judge:
 def _finished(run: Path, notify: Notify) -> tuple[RunFolder, Family]:
     """Return names and family of a finished run."""
     folder = finished_run(run)
-    return folder, load_family(load_record(folder.experiment), notify)
+    return folder, family_of_run(folder, notify)
 
 
 def _analysis(

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dure.config.loading import load_record
 from dure.config.schema import Profile
 from dure.errors import UserError
 from dure.events import Notify
 from dure.family.contract import Family
 from dure.family.exported import is_export, read_exported, read_record
-from dure.family.loading import load_family
+from dure.family.loading import family_of_run
 from dure.files import read_json
 from dure.runs.checkpoints import AVERAGE_FILE
 from dure.runs.folder import RunFolder, UnifiedFolder, folder_at
@@ -50,7 +49,7 @@ class RunWeights:
 
     def family(self, notify: Notify, overrides: Sequence[str] = ()) -> Family:
         """Return the family of the run's experiment, with ``a.b=value`` texts laid over that."""
-        return load_family(load_record(RunFolder(self.run).experiment, overrides), notify)
+        return family_of_run(RunFolder(self.run), notify, overrides)
 
     def read(
         self, family: Family, profile: Profile, notify: Notify, *, adapted: bool = False

@@ -32,6 +32,8 @@ _NAMES = {
     "rougeLsum": "ROUGE-Lsum",
     "rouge_sum": "ROUGE sum",
     "f1": "F1",
+    "num_oom": "times out of memory",
+    "cpu_percent": "CPU %",
 }
 _NAME = re.compile(rf"(?:^|(?<=_))({'|'.join(sorted(_NAMES, key=len, reverse=True))})(_|$)")
 _CLASS_FIGURE = re.compile(r"(\w+?)\[(.*)\]", re.DOTALL)
@@ -47,7 +49,7 @@ def metric_label(metric: Metric | str) -> str:
     name = metric.name if metric.name == "eval_loss" else metric.name.removeprefix("eval_")
     if metric.unit == "memory":
         name = name.removesuffix("_mb")
-    label = _NAME.sub(lambda found: _NAMES[found[1]] + found[2], name).replace("_", " ")
+    label = _NAME.sub(lambda found: _NAMES[found[1]] + found[2], name).removeprefix("num_").replace("_", " ")
     return f"{label} %" if metric.in_percent else label
 
 

@@ -28,6 +28,7 @@ def describe_environment(
     *,
     data: Mapping[str, str],
     split: Mapping[str, Any] | None = None,
+    recognised: Mapping[str, str],
     num_workers: int,
 ) -> dict[str, Any]:
     """Return what somebody needs to know to run it again.
@@ -37,6 +38,7 @@ def describe_environment(
         profile: The machine's profile.
         data: Split to content hash of its table.
         split: How the training table was cut into them, when it was.
+        recognised: Settings that the training table decided.
         num_workers: Processes that train together.
     """
     return {
@@ -53,6 +55,7 @@ def describe_environment(
         "seed": experiment.experiment.seed,
         "data": dict(data),
         **({"split": dict(split)} if split else {}),
+        **({"recognised": dict(recognised)} if recognised else {}),
     }
 
 

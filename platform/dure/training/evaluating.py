@@ -7,12 +7,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dure.config.loading import check_reading, load_record
+from dure.config.loading import check_reading
 from dure.config.schema import Profile
 from dure.data.tables import read_table
 from dure.events import Notify
-from dure.family import load_family
 from dure.family.corpus import cache_folder, encode_split
+from dure.family.loading import family_of_run
 from dure.family.run_weights import finished_run
 from dure.family.saved_model import read_model
 from dure.runs.folder import RunFolder, finite
@@ -43,8 +43,8 @@ def evaluate_table(
     """
     check_reading(overrides, with_columns=True)
     folder = finished_run(run)
-    experiment = load_record(folder.experiment, overrides)
-    family = load_family(experiment, notify)
+    family = family_of_run(folder, notify, overrides)
+    experiment = family.experiment
     data = experiment.data
     table = read_table(source, family.roles, data.columns, reading=data, cache_folder=cache_folder())
     for message in table.messages():

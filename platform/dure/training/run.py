@@ -257,6 +257,7 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
                 profile,
                 data=corpus.hashes,
                 split=corpus.split,
+                recognised=family.recognised(),
                 num_workers=worker.num_workers,
             ),
         )

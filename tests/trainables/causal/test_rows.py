@@ -7,9 +7,12 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from dure.config.loading import dump_yaml
 from dure.errors import UserError
 from dure.family import load_family
 from dure.family.corpus import load_corpus
+from dure.family.loading import family_of_run
+from dure.runs.folder import RunFolder
 from trainables.samples.chats import chat_rows, write_chats
 
 SAID = [
@@ -145,3 +148,14 @@ def test_r_drop_is_refused_with_the_reason(tiny, cpu):
         batches.twice(batches.collate([corpus.train[0]]))
     assert caught.value.where == "objective.r_drop"
     assert caught.value.hint == "objective.r_drop=0"
+
+
+def test_a_run_reads_tables_as_it_was_trained_when_its_training_table_is_gone(tiny, tmp_path):
+    family = family_of(tiny, tmp_path, tables_of("messages"))
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    run.experiment.write_text(dump_yaml(family.experiment), encoding="utf-8")
+    run.environment.write_text(json.dumps({"recognised": family.recognised()}), encoding="utf-8")
+    (tmp_path / "train.jsonl").unlink()
+    assert family_of_run(run).layout == "messages"
+    assert family_of_run(run, overrides=["task.rows=pairs"]).layout == "pairs"

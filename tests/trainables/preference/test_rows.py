@@ -6,9 +6,13 @@ import json
 
 import pytest
 
+from dure.config.loading import dump_yaml
 from dure.errors import UserError
 from dure.family import load_family
 from dure.family.corpus import load_corpus
+from dure.family.loading import family_of_run
+from dure.runs.folder import RunFolder
+from trainables.causal.turns import ConversationReader
 
 SAID = [
     ("사과를 주세요.", "네, 여기.", "싫어요."),
@@ -100,3 +104,22 @@ def test_an_answer_of_the_user_names_the_row(tiny, tmp_path):
     with pytest.raises(UserError, match="ends with a turn of the user") as caught:
         corpus_of(tiny, tmp_path, rows)
     assert "train.jsonl, row 3" in str(caught.value.where)
+
+
+@pytest.mark.parametrize(("layout", "prompt"), [("prompt in turns", "prompt"), ("whole", "chosen")])
+def test_a_run_reads_prompts_as_it_was_trained_when_its_training_table_is_gone(
+    layout, prompt, tiny, tmp_path
+):
+    row = json.dumps(LAYOUTS[layout](*SAID[0]))
+    (tmp_path / "train.jsonl").write_text(row, encoding="utf-8")
+    experiment = tiny("llama", "full", family="trainables.preference", task={}, best_metric="eval_loss")
+    family = load_family(experiment.with_({"data.train": str(tmp_path / "train.jsonl")}))
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    run.experiment.write_text(dump_yaml(family.experiment), encoding="utf-8")
+    run.environment.write_text(json.dumps({"recognised": family.recognised()}), encoding="utf-8")
+    (tmp_path / "train.jsonl").unlink()
+    later = family_of_run(run)
+    assert later.layout == "messages"
+    asked = next(role for role in later.roles if role.name == "text")
+    assert (later.experiment.data.columns["text"], asked.reader) == (prompt, ConversationReader("prompt"))

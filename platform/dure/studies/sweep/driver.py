@@ -112,7 +112,8 @@ class SweepKind(TrialKind[SweepStudy, SweepResults]):
     def next_commands(results: SweepResults) -> Sequence[str]:
         """Return how the winner is trained."""
         winner = results.winner
-        return () if winner is None else (f"dure train {shown_path(winner)}",)
+        what = "  # the miniature once more" if results.is_rehearsal else ""
+        return () if winner is None else (f"dure train {shown_path(winner)}{what}",)
 
     @classmethod
     def view(cls) -> type[SweepView]:
