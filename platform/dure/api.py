@@ -179,7 +179,7 @@ def forecast(
     rehearse: bool = False,
     samples: int | None = None,
     measure: int | None = None,
-    notify: Notify,
+    notify: Notify = logger.info,
 ) -> dict[str, Any]:
     """Forecast what an experiment or a study takes; see ``dure.studies.forecasting``.
 

@@ -21,7 +21,7 @@ Source = Text | Annotated[list[Text], Field(min_length=1)]
 
 
 def _column_name(value: Any) -> Any:
-    """Turn the number of a column into its name; truth values are none."""
+    """Turn the number of a column, but no truth value, into its name."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 

@@ -77,7 +77,7 @@ def export_run(
         notify: Gets one-line messages.
 
     Raises:
-        UserError: Something that was given is wrong, or the model is none for the format.
+        UserError: Something that was given is wrong, or the format cannot hold the model.
         RunError: The export predicts otherwise than the original.
     """
     weights = weights_at(path)

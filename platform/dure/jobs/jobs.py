@@ -22,6 +22,7 @@ from dure.errors import RunError, UserError, nearest, said
 from dure.events import Notify
 from dure.jobs.job_server import JobServer
 from dure.jobs.upload import Upload, check_size, megabytes, plan_upload
+from dure.runtime.scratch import restored
 from dure.secrets import CLOUD_SECRETS, SECRETS, is_secret, redacted
 from dure.signals import INTERRUPTED_CODE
 
@@ -364,9 +365,8 @@ def _client(server: JobServer) -> Any:
         logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)
     logging.getLogger("ray._private.runtime_env.working_dir").setLevel(logging.ERROR)
     # It would let these two win over the address that it is given.
-    saved = {name: os.environ.pop(name, None) for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")}
-    try:
-        with _answers(server):
-            return JobSubmissionClient(server.url, headers=dict(server.headers))
-    finally:
-        os.environ.update({name: value for name, value in saved.items() if value is not None})
+    others = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+    with restored(*others), _answers(server):
+        for name in others:
+            os.environ.pop(name, None)
+        return JobSubmissionClient(server.url, headers=dict(server.headers))

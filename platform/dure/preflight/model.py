@@ -84,7 +84,7 @@ def model_facts(note: Note, family: Family, tokenizer: PreTrainedTokenizerBase |
     it would take more than half of the free memory; a model from random weights is built on the meta device.
 
     Raises:
-        UserError: The model is none of the family, its checkpoint is wrong, or it cannot do what is asked of it.
+        UserError: The model is not of the family, its checkpoint is wrong, or it cannot do what is asked of it.
         CannotTellError: The checkpoint is not on this machine.
     """
     import torch

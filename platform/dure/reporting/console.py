@@ -93,7 +93,7 @@ def progress_bar(title: str, *, file: TextIO | None = None) -> Iterator[Progress
 
 
 class StudyConsole(StudyListener):
-    """Shows the trials of a study: a table that is drawn anew, or plain lines where there is no terminal.
+    """Shows the trials of a study: a table that is redrawn, or plain lines where there is no terminal.
 
     Args:
         screen: Where to print, from :func:`terminal`; stderr as it is now when not given.

@@ -129,7 +129,7 @@ def survey(study: Path) -> list[Kept]:
 def collect(study: Path, num_bytes: int, notify: Callable[[str], None]) -> int:
     """Delete what :func:`plan` says, log each deletion with its reason, report their number, and return freed bytes."""
     freed = count = 0
-    # What turns out to be protected after all is put aside, and the plan made anew.
+    # What turns out to be protected after all is put aside, and the plan made again.
     kept = survey(study)
     while freed < num_bytes and (deletions := plan(kept, num_bytes - freed)):
         for deletion in deletions:

@@ -119,7 +119,7 @@ def _followed(request: RunRequest, address: str | None, followers: Sequence[RunL
     events = EventLog(folder.events, "driver")
 
     def last_word(message: str) -> None:
-        # Straight to whoever follows: the process ends then, and the way through a lost cluster is none.
+        # Straight to whoever follows: the process ends then, and a lost cluster passes nothing on.
         for follower in followers:
             follower.notified(message)
         events.notified(message)

@@ -23,7 +23,7 @@ from dure.events import Notify
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_OUT_OF_REACH = 45.0
-"""A head node may be started anew meanwhile; Ray itself gives up after 60."""
+"""A head node may restart meanwhile; Ray itself gives up after 60."""
 _PARTS = {"raylet": "its raylet", "gcs_server": "its control service"}
 
 Look = Callable[[], str | None]

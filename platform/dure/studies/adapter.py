@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +20,7 @@ from dure.runs.logs import captured_output
 from dure.runtime.cluster import Cluster, cluster
 from dure.runtime.fit import fit
 from dure.runtime.placement import fitting_trials, trial_bundle
+from dure.runtime.scratch import restored
 from dure.secrets import CLOUD_SECRETS
 from dure.signals import Interrupted, stoppable
 from dure.storage.mirror import shared_folder
@@ -32,6 +32,14 @@ logger = logging.getLogger(__name__)
 
 # To count the board among callbacks, Ray's usage statistics import every tracker that is installed: 2.6 CPU seconds.
 usage.tag_callbacks = lambda callbacks: False
+
+_TUNE = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # Records of training hold no validation metric, which a scheduler would otherwise insist on.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+}
 
 
 def run_study(
@@ -157,28 +165,9 @@ def _fit(
     )
     # Tune would write the driver's keys into Ray's logs; processes have those of their node's environment.
     ENV_VARS_TO_PROPAGATE.difference_update(CLOUD_SECRETS)
-    with _environment(
-        RAY_CHDIR_TO_TRIAL_DIR="0",
-        TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
-        TUNE_DISABLE_SIGINT_HANDLER="1",
-        # Records of training hold no validation metric, which a scheduler would otherwise insist on.
-        TUNE_DISABLE_STRICT_METRIC_CHECKING="1",
-    ):
+    with restored(*_TUNE):
+        os.environ.update(_TUNE)
         board.notify(
             "Ray is up; the processes of the first trials start and import, which takes some seconds"
         )
         tuner.fit()
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    saved = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in saved.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

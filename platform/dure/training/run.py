@@ -222,7 +222,7 @@ def recorded(request: RunRequest, folder: RunFolder, worker: Worker) -> Iterator
         )
         if worker.is_main:
             try:
-                if folder.experiment.is_file():  # else the folder was removed, and is not made anew for this
+                if folder.experiment.is_file():  # else the folder was removed, and is not made again for this
                     folder.write_result(result)
             except OSError as failure:  # on a full disk; what is to be told is why the run failed
                 logger.error("the result cannot be written: %s", failure)

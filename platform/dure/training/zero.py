@@ -121,7 +121,7 @@ class Continuation:
 
     Attributes:
         path: Folder with the trainer's state.
-        weights_only: Whether only the weights go on, and the optimizer's moments begin anew.
+        weights_only: Whether only the weights go on, and the optimizer's moments start again.
         is_universal: Whether the parts in it fit any number of workers.
     """
 

@@ -56,7 +56,7 @@ class ProgressiveKind(TrialKind[ProgressiveStudy, ProgressiveResults]):
         return {".": self.shape(self.experiments[0])}
 
     def begin(self, session: Session) -> None:
-        """Move aside what is trained again; what a candidate came to may be decided anew, its stages stay."""
+        """Move aside what is trained again; what a candidate came to may be decided again, its stages stay."""
         if not session.resume:
             return
         study, path = self.study, session.path
@@ -143,7 +143,7 @@ def _move_aside(study: ProgressiveStudy, path: Path, start: Fraction) -> None:
 def _promoted_model(candidate: Path, path: Path, stage: str, profile: Profile) -> Path:
     """Move the model of the winner's best stage into its candidate's folder, from where it predicts.
 
-    Made anew from the stage's weights, if it was removed when another stage was the best.
+    Made again from the stage's weights, if it was removed when another stage was the best.
     """
     from dure.runs.epochs import BEST
     from dure.training.snapshots import export_weights

@@ -59,7 +59,7 @@ class ProgressiveRatioScheduler(TrialScheduler):  # type: ignore[misc]
 
     What a trainable has to do:
 
-    - It is called anew for every ratio, in a new process or (``reuse_actors``) in one that served another trial.
+    - It is called again for every ratio, in a new process or (``reuse_actors``) in one that served another trial.
       What it keeps from one ratio to the next is in its checkpoint. A ratio is of the whole data, not of what
       comes on top of the ratio before; that the larger part contains the smaller one is up to the trainable.
     - The result that ends a ratio holds ``data_ratio``, the metric and the checkpoint, and is reported once.
@@ -203,7 +203,7 @@ class ProgressiveRatioScheduler(TrialScheduler):  # type: ignore[misc]
         pending = {trial.trial_id for trial in trials if trial.status == Trial.PENDING}
         self._starting &= pending
         for trial in trials:
-            # A restored trial may wait or be over. Started anew, as Tune would, it would run its ratio again.
+            # A restored trial may wait or be over. Restarted, as Tune would, it would run its ratio again.
             if trial.trial_id in pending - self._starting and (
                 self.max_running is not None or self.candidate(trial).state != "running"
             ):

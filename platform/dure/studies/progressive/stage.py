@@ -11,7 +11,7 @@ from typing import Any
 
 from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment
-from dure.errors import DureError, UserError, one_line
+from dure.errors import DureError, one_line
 from dure.events import Notify
 from dure.family import load_family
 from dure.files import read_json_lines, write_json
@@ -23,6 +23,7 @@ from dure.studies.divergence import DivergedError, DivergenceGuard, first_loss
 from dure.studies.progressive.plan import ProgressiveStudy, stage_name
 from dure.studies.progressive.scheduler import DATA_RATIO, INTERRUPTED
 from dure.studies.trial import Train, TrialRequests, fit_trial
+from dure.training.arguments import check_shares
 from dure.training.memory import resident_mb
 from dure.training.run import RunRequest
 
@@ -60,12 +61,7 @@ def batch_size_at(
     Raises:
         UserError: The workers cannot share the experiment's batch out evenly.
     """
-    if batch_size % num_workers:
-        raise UserError(
-            f"{batch_size} rows cannot be shared out evenly among {num_workers} workers",
-            where="training.batch_size",
-            expected=f"a multiple of {num_workers}",
-        )
+    check_shares(batch_size, num_workers)
     share = Fraction(1, 4) if ratio <= _SMALL else Fraction(1, 2) if ratio <= _MIDDLE else Fraction(1)
     whole = batch_size if most is None else min(batch_size, most)
     wanted = int(whole * share)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rich.console import RenderableType
 
-from dure.config.loading import dump_yaml
+from dure.config.loading import dump_yaml, load_experiment
 from dure.config.schema import Experiment
 from dure.config.spaces import Integer, LogUniform, SearchSpace
 from dure.errors import UserError
@@ -25,6 +25,7 @@ from dure.studies.sweep.report import sweep_table
 from dure.studies.sweep.results import SweepRecord, SweepResults, sweep_points
 
 if TYPE_CHECKING:
+    from dure.studies.life_cycle import Asked
     from dure.studies.sweep.strategy import Sweep
     from dure.studies.sweep.view import SweepView
 
@@ -195,6 +196,30 @@ def finished_sweep(path: Path) -> SweepResults:
             hint=f"dure sweep … --resume --output {typed_path(path)}",
         )
     return results
+
+
+def experiment_to_train(
+    experiment: str | Experiment,
+    overrides: Sequence[str],
+    asked: Asked,
+    *,
+    from_sweep: Path | None = None,
+    epochs: int | None = None,
+) -> Experiment:
+    """Return what ``dure train`` runs: an experiment by name, file or as it is, with a sweep's best values and the options.
+
+    Raises:
+        UserError: Something that was given is wrong; or as :func:`check_for`.
+    """
+    laid = [*([] if from_sweep is None else winner_overrides(from_sweep)), *overrides]
+    chosen = (
+        experiment.with_(laid) if isinstance(experiment, Experiment) else load_experiment(experiment, laid)
+    )
+    if epochs is not None:
+        chosen = chosen.with_({"training.epochs": epochs}, "--epochs")
+    if from_sweep is not None:
+        check_for(from_sweep, asked.shape(chosen), notify=asked.notify)
+    return chosen
 
 
 def check_for(path: Path, experiment: Experiment, *, notify: Notify) -> None:

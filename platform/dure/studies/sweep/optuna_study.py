@@ -87,7 +87,7 @@ def drawing(study: optuna.Study, sweep: SweepStudy, place: int) -> Iterator[None
     """Let a study draw its point of a place, from nothing but the seed, that place and what the storage holds.
 
     A sampler that lived as long as its session would draw other points after a resume than without one: its
-    random numbers would begin anew.
+    random numbers would start again.
 
     Args:
         study: From :func:`open_study`.
