@@ -268,7 +268,11 @@ class Preference(Causal):
                 "truncated": [one.is_cut or other.is_cut for one, other in zip(better, others, strict=True)],
             }
             if self.options.method == "dpo":
-                features["reference"] = self._references(features, tokenizer)
+                features["reference"] = (
+                    self._references(features, tokenizer)
+                    if self.computes_ahead
+                    else [[0.0, 0.0]] * len(better)
+                )
         if "id" in rows:
             features["id"] = list(rows["id"])
         return features
@@ -285,6 +289,7 @@ class Preference(Causal):
         return key | {
             "model": experiment.model.model_dump(mode="json"),
             "weights": _weights_of(experiment.model.checkpoint),
+            "has_reference": self.computes_ahead,
             "precision": experiment.training.precision,
             "seed": experiment.experiment.seed,
             "rehearsal": experiment.rehearsal.model_dump(mode="json")

@@ -96,6 +96,8 @@ class Family(ABC):
             )
         self.experiment = experiment
         self.notify = notify
+        self.computes_ahead = True
+        """Whether :meth:`encode` may let a model compute what rows need; forecasts and checks want their lengths only."""
         self.options = checked(self.options_section, dict(experiment.task), {}, "task")
 
     def recognised(self) -> Mapping[str, str]:

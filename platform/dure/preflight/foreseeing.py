@@ -49,6 +49,7 @@ def foresee(family: Family, profile: Profile) -> Foreseen:
         UserError: The rows or the model are wrong.
         CannotTellError: Tokenizer or configuration of the checkpoint are not on this machine.
     """
+    family.computes_ahead = False
     with offline(family.experiment.model):
         corpus = load_corpus(family, notify=lambda message: None)
         return Foreseen(family, corpus, _forecast(family, corpus, profile))

@@ -148,6 +148,7 @@ def _encoding(note: Note, family: Family) -> PreTrainedTokenizerBase:
     from dure.family.corpus import load_corpus
 
     told: list[str] = []
+    family.computes_ahead = False
     with offline(family.experiment.model):
         corpus = load_corpus(family, notify=told.append)
     note.found = "; ".join(line for line in told if "unknown tokens" in line) or "; ".join(told)

@@ -80,6 +80,7 @@ def _facts(family: Family) -> ModelFacts:
         return model_facts(Note(), family, None)
     except CannotTellError:
         # A model from random weights is as large as the vocabulary of its rows.
+        family.computes_ahead = False
         with offline(family.experiment.model):
             tokenizer = load_corpus(family, notify=logger.info).tokenizer
         return model_facts(Note(), family, tokenizer)

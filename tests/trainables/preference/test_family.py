@@ -12,6 +12,7 @@ from dure.errors import UserError
 from dure.family import load_family
 from dure.family.corpus import load_corpus
 from dure.family.testing import check_family
+from dure.preflight.foreseeing import foresee
 from dure.training.run import RunRequest, run
 from trainables.samples.preferences import preference_corpus
 
@@ -144,3 +145,17 @@ def test_the_sample_corpus_has_one_right_summary_and_the_same_for_one_seed() -> 
     assert {row.wrong for row in corpus["dev"]} == {"person", "thing", "outcome"}
     assert preference_corpus(**sizes) == corpus
     assert preference_corpus(seed=7, **sizes) != corpus
+
+
+def test_a_forecast_lets_no_model_compute_references(tiny, cpu, monkeypatch) -> None:
+    experiment = preferring(tiny, "lora")
+
+    def load(self, *args):
+        raise AssertionError("weights were loaded")
+
+    looked_at = load_family(experiment)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(looked_at), "_references", load)
+        assert foresee(looked_at, cpu).forecast.parts["weights"] > 0
+    trained = load_corpus(load_family(experiment), notify=silent)
+    assert trained.train["reference"][0] != [0.0, 0.0]  # not those of the forecast, from the cache
