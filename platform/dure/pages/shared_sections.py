@@ -117,8 +117,8 @@ def forecast_section(runs: Runs) -> Section | None:
     ]
     if not rows:
         return None
-    heads = ["time foretold", "time", "memory foretold", "peak memory"]
-    caption = "What was foretold at the start, at the least and at the most, and what came"
+    heads = ["time forecast", "time", "memory forecast", "peak memory"]
+    caption = "What was forecast at the start, at the least and at the most, and what came"
     return Section("Forecast", [foldable(Table(caption, [text_head("run"), *map(Head, heads)], rows))])
 
 

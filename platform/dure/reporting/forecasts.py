@@ -45,12 +45,12 @@ def beside_table(runs: Sequence[Mapping[str, Any]]) -> FittedTable | None:
         return None
     columns = [
         column("run", (run["name"] for run in told), is_text=True, shortest=_SHORTEST_NAME),
-        Column("time foretold", [_between(run["forecast"]["seconds"], duration) for run in told], rank=2),
+        Column("time forecast", [_between(run["forecast"]["seconds"], duration) for run in told], rank=2),
         column("time", (duration(run["seconds"]) for run in told)),
-        Column("memory foretold", [_between(run["forecast"]["memory_mb"], memory) for run in told], rank=1),
+        Column("memory forecast", [_between(run["forecast"]["memory_mb"], memory) for run in told], rank=1),
         column("peak memory", (memory(number(run["metrics"].get("peak_memory_mb"))) for run in told)),
     ]
-    return FittedTable(columns, "What was foretold, and what came")
+    return FittedTable(columns, "What was forecast, and what came")
 
 
 def _between(ends: Sequence[float] | None, written: Callable[[float], str]) -> Text:
