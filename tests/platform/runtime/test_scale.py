@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -125,8 +126,9 @@ def test_a_trial_whose_process_dies_goes_on_where_it_was_and_one_that_raises_doe
     dies, raises = summary.experiments
     assert dies.state == "completed"
     assert dies.metrics["num_restarts"] == 1
-    line = "dies: its process died (killed, crashed or out of memory); restart 1 of 3 from checkpoint-4"
-    assert line in listener.lines
+    # The checkpoint of step 4 may still have been in writing.
+    line = "dies: its process died (killed, crashed or out of memory); restart 1 of 3 from checkpoint-"
+    assert {f"{line}2", f"{line}4"} & {*listener.lines}
     fit(RunRequest(experiments[0], cpu, tmp_path / "whole"))
     assert numbers(out / "dies") == numbers(tmp_path / "whole")
     assert raises.state == "failed"
@@ -145,9 +147,11 @@ def test_a_trial_whose_process_dies_again_and_again_fails_and_says_why(tiny, cpu
     )
     dies = summary.experiments[0]
     assert dies.state == "failed"
-    assert dies.error == (
-        "its processes died 2 times, the last time after checkpoint-2 (killed, crashed or out of memory); "
-        "the profile's max_restarts allows no more"
+    # The checkpoint of step 2 may still have been in writing.
+    assert re.fullmatch(
+        r"its processes died 2 times, the last time after (checkpoint-2|the beginning) \(killed, crashed or out of "
+        r"memory\); the profile's max_restarts allows no more",
+        dies.error,
     )
     assert RunFolder(tmp_path / "study" / "dies").read_result().error == dies.error
 
