@@ -17,6 +17,11 @@ from dure.modeling.beams import BeamSearch
 from dure.modeling.cohorts import Asked, Cohort, Greedy
 from dure.modeling.shared_keys import shared_keys
 
+BATCHES_AT_ONCE = 2
+"""How many batches of rows are written at once: a step over few rows takes nearly as long as one over twice as many.
+
+What was read is kept once for all beams of a row, so that with beams both hold less than one does in transformers.
+"""
 _WORTH_A_START = 0.5
 """Share of all slots that must be free before waiting rows begin: each start is a step of its own."""
 
@@ -118,7 +123,7 @@ class DecoderSlots:
 def written(batches: Iterable[Asked | torch.Tensor]) -> Iterator[torch.Tensor]:
     """Write the texts of batches, and give their ids batch by batch, in their order; what is written passes through.
 
-    There are never more rows at once than in the largest batch so far, and one batch at most waits.
+    There are never more rows at once than ``BATCHES_AT_ONCE`` of the largest batch have, and one batch at most waits.
     """
     source = iter(batches)
     unfinished: deque[Asked] = deque()
@@ -132,7 +137,7 @@ def written(batches: Iterable[Asked | torch.Tensor]) -> Iterator[torch.Tensor]:
                 yield batch
             elif batch is not None:
                 unfinished.append(batch)
-                num_slots = max(num_slots, batch.rows)
+                num_slots = max(num_slots, BATCHES_AT_ONCE * batch.rows)
         if not unfinished:
             return
         slots = _advanced(slots, unfinished[-1], num_slots)

@@ -68,7 +68,7 @@ def generate_all(
 
     Args:
         model: As above.
-        batches: In the order in which they are given back; one or two more are taken than were given back.
+        batches: In the order in which they are given back; some more are taken than were given back.
         asks: Returns what ``model.generate`` takes for a batch; all ask for the same but for the rows.
         within: Makes the context in which everything is computed; it is not left open between two batches.
     """
