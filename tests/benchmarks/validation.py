@@ -1,10 +1,12 @@
 """Validation with generated text: dure's loop against ``Seq2SeqTrainer.predict``, loss and ids of the same rows.
 
     OMP_NUM_THREADS=1 python -m tests.benchmarks.validation [--rows 32] [--repeats 2] [--beams 1 4 8] [--models T5 BART]
+        [--endless]
 
 A small T5 and a small BART from random weights, rows with DialogSum's lengths, batches of 8. Random weights never learned
-where a text ends: the output row of the token that ends one is made longer, so that texts end at many steps, at most at
-the 60th. Metrics are computed by neither. Figures are CPU seconds.
+where a text ends, and write the same token again and again: the output row of the token that ends one is made longer,
+and repetition costs, so that texts end at many steps, at most at the 60th. With ``--endless`` all of them go on to the 60th,
+where nothing can be gained by rows that leave. Metrics are computed by neither. Figures are CPU seconds.
 """
 
 from __future__ import annotations
@@ -40,10 +42,11 @@ from .throughput import BATCH_SIZE, VOCABULARY, model, rows, tokenizer
 
 MODELS = ("T5", "BART")
 ENDS, LONGEST = 1, 60
-_LONGER = 2.2
+_LONGER, _REPEATED = 4.0, 3.0
+"""How much longer the row of the token that ends a text is, and what divides the score of a token written before."""
 
 
-def small_model(kind: str, beams: int) -> PreTrainedModel:
+def small_model(kind: str, beams: int, *, ends: bool) -> PreTrainedModel:
     """Make the model that both ways validate."""
     if kind == "T5":
         made: Any = model()
@@ -58,14 +61,15 @@ def small_model(kind: str, beams: int) -> PreTrainedModel:
         )  # fmt: skip
     for parameter in made.parameters():
         parameter.data.add_(torch.randn_like(parameter) * 0.1)
-    made.get_output_embeddings().weight.data[ENDS] *= _LONGER
     made.generation_config.update(num_beams=beams, max_length=LONGEST, eos_token_id=ENDS)
+    if ends:
+        made.get_output_embeddings().weight.data[ENDS] *= _LONGER
+        made.generation_config.repetition_penalty = _REPEATED
     return made.eval()
 
 
-def spent(way: str, kind: str, beams: int, dataset: datasets.Dataset, folder: Path) -> Spent:
+def spent(way: str, validated: PreTrainedModel, dataset: datasets.Dataset, folder: Path) -> Spent:
     """Validate once and return what that took."""
-    validated = small_model(kind, beams)
     if way == "dure":
         experiment = Experiment.model_validate(
             {
@@ -104,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--beams", type=int, nargs="+", default=[1, 4, 8])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--endless", action="store_true", help="all texts go on to the last step")
     options = parser.parse_args(arguments)
     dataset = rows(options.rows)
     made = []
@@ -111,8 +116,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         found: dict[str, list[Spent]] = {"Seq2SeqTrainer": [], "dure": []}
         for _, way in product(range(options.repeats), found):
             with tempfile.TemporaryDirectory() as folder, redirect_stdout(sys.stderr):
-                found[way].append(spent(way, kind, beams, dataset, Path(folder)))
-        made.append(Row(f"validate a {kind}, beams {beams}", found, len(dataset), 2.0))
+                validated = small_model(kind, beams, ends=not options.endless)
+                found[way].append(spent(way, validated, dataset, Path(folder)))
+        endless = ", endless texts" if options.endless else ""
+        made.append(Row(f"validate a {kind}, beams {beams}{endless}", found, len(dataset), 2.0))
         print(f"{made[-1].part}: {made[-1].ratio:.2f}", file=sys.stderr)
     hand_over("validation", made)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,13 +65,13 @@ def predict_rows(
     training = family.experiment.training
     batch_size = training.eval_batch_size or training.batch_size
     order = length_order(dataset["length"])
+    groups = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     batches = family.batches(tokenizer, model)
     found: dict[int, dict[str, Any]] = {}
     model.eval()
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        answers = predict_batch(family, model, tokenizer, batches, [dataset[row] for row in rows])
-        found |= dict(zip(rows, answers, strict=True))
+    asked = (batches.collate([dataset[row] for row in rows]) for rows in groups)
+    for rows, predictions in zip(groups, _predicted(family, model, tokenizer, batches, asked), strict=True):
+        found |= dict(zip(rows, predictions, strict=True))
         progress(len(rows))
     return [found[row] for row in range(len(dataset))]
 
@@ -84,17 +84,37 @@ def predict_batch(
     rows: Sequence[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     """Predict encoded rows in one batch, in their order."""
+    (predictions,) = _predicted(family, model, tokenizer, batches, iter([batches.collate(rows)]))
+    return predictions
+
+
+def _predicted(
+    family: Family,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    batches: Batches,
+    asked: Iterator[Batch],
+) -> Iterator[list[dict[str, Any]]]:
+    """Predict batch after batch."""
     import torch
 
     from dure.data.collating import moved
 
-    batch = moved(batches.collate(rows), model.device)
+    here = (moved(batch, model.device) for batch in asked)
+    if family.predicts == "text":
+        answered = generated_all(model, here, batches.prompts, torch.inference_mode)
+    else:
+        answered = ((batch, _logits(model, batches.inputs(batch))) for batch in here)
+    for batch, answers in answered:
+        yield family.predictions(answers.cpu(), batch, tokenizer)
+
+
+def _logits(model: PreTrainedModel, inputs: Batch) -> torch.Tensor:
+    import torch
+
     with torch.inference_mode():
-        if family.predicts == "text":
-            answers = generated(model, batches.prompts(batch))
-        else:
-            answers = model(**batches.inputs(batch))["logits"].float()
-    return family.predictions(answers.cpu(), batch, tokenizer)
+        logits: torch.Tensor = model(**inputs)["logits"].float()
+    return logits
 
 
 def read_answers(
@@ -133,10 +153,19 @@ def generated(model: PreTrainedModel, prompts: Batch, **options: Any) -> torch.T
 
     A decoder-only model gives the prompt back with what it generates; that is cut off.
     """
-    from dure.modeling.decoding import generate
+    ((_, ids),) = generated_all(model, [prompts], lambda asked: asked | options)
+    return ids
 
-    ids = generate(model, prompts, **options)
-    return ids if model.config.is_encoder_decoder else ids[:, prompts["input_ids"].shape[1] :]
+
+def generated_all(
+    model: PreTrainedModel, batches: Iterable[Batch], asks: Callable[[Batch], Batch], *within: Any
+) -> Iterator[tuple[Batch, torch.Tensor]]:
+    """Give each batch with the ids that a model generates for it; as ``dure.modeling.decoding.generate_all`` says."""
+    from dure.modeling.decoding import generate_all
+
+    is_whole = model.config.is_encoder_decoder
+    for batch, ids in generate_all(model, batches, asks, *within):
+        yield batch, ids if is_whole else ids[:, asks(batch)["input_ids"].shape[1] :]
 
 
 def predict_texts(

@@ -1,55 +1,39 @@
 """Beam search as transformers has it, with rows leaving the batch when nothing can change their result any more.
 
 The steps are those of ``GenerationMixin._beam_search`` and call the same methods of the model, so that ids are the same.
-What differs: a row whose beams are settled is put aside with its encoder states and caches, where transformers goes on
-with it until the last row is settled; and the keys and values of the encoder's states stay where they are when beams
-change places, since they are the same for all beams of a row.
+What differs: a row whose beams are settled leaves, where transformers goes on with it until the last row is settled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
-from transformers import LogitsProcessorList, StoppingCriteriaList
 
-SelectRows = Callable[[dict[str, Any], torch.Tensor, int], dict[str, Any]]
-"""Returns what the next step takes, of some rows among so many."""
+from dure.modeling.cohorts import Asked, Choice, Cohort
+
 _IMPOSSIBLE = -1e9
 
 
-class BeamSearch:
-    """One beam search over a batch.
+class BeamSearch(Cohort):
+    """One beam search over rows that began together.
 
     Args:
-        model: An encoder–decoder.
-        input_ids: What the decoder begins with, each row once per beam: shape (rows * beams, length).
-        config: How it generates.
-        stopping: When a text is over.
+        asked: What the rows are of.
+        rows: Which of it.
     """
 
-    def __init__(
-        self, model: Any, input_ids: torch.Tensor, config: Any, stopping: StoppingCriteriaList
-    ) -> None:
-        self.model, self.config, self.stopping = model, config, stopping
-        self.beams: int = config.num_beams
-        self.prompt = self.length = input_ids.shape[1]
-        eos, pad = config._eos_token_tensor, config._pad_token_tensor
+    def __init__(self, asked: Asked, rows: slice) -> None:
+        super().__init__(asked, rows)
+        self.config, self.prompt = asked.config, self.length
+        eos, device = self.config._eos_token_tensor, asked.start.device
         self.kept = max(2, 1 + (0 if eos is None else len(eos))) * self.beams
-        self.is_top = torch.arange(self.kept, device=input_ids.device) < self.beams
-        rows, device = len(input_ids) // self.beams, input_ids.device
-        shape = (rows, self.beams)
-        filled = pad or eos[0] if eos is not None else -1
-        running = torch.full((*shape, config.max_length), int(filled), dtype=torch.int64, device=device)
-        running[:, :, : self.length] = input_ids.view(*shape, -1)
+        self.is_top = torch.arange(self.kept, device=device) < self.beams
+        shape, longest = (len(self.places), self.beams), self.config.max_length
+        running = asked.start.new_full((*shape, longest), asked.fill)
+        running[:, :, : self.length] = asked.start.view(-1, self.beams, self.length)[rows]
         scores = torch.zeros(shape, device=device)
         scores[:, 1:] = _IMPOSSIBLE  # At first all beams of a row are alike, and one of them counts.
-        came_from = torch.full(
-            (*shape, config.max_length - self.length), -1, dtype=torch.int32, device=device
-        )
+        came_from = torch.full((*shape, longest - self.length), -1, dtype=torch.int32, device=device)
         self.state: dict[str, torch.Tensor] = {
-            "place": torch.arange(rows, device=device),
             "running": running,
             "running_scores": scores,
             "running_from": came_from,
@@ -57,59 +41,40 @@ class BeamSearch:
             "best_scores": torch.full(shape, _IMPOSSIBLE, device=device),
             "best_from": came_from.clone(),
             "is_finished": torch.zeros(shape, dtype=torch.bool, device=device),
-            "may_improve": torch.ones((rows, 1), dtype=torch.bool, device=device),
+            "may_improve": torch.ones((shape[0], 1), dtype=torch.bool, device=device),
         }
-        self.settled: list[dict[str, torch.Tensor]] = []
 
-    def search(
-        self,
-        input_ids: torch.Tensor,
-        processors: LogitsProcessorList,
-        kwargs: dict[str, Any],
-        select: SelectRows,
-    ) -> torch.Tensor:
-        """Return the best ids of every row, shape (rows, length).
+    def last_tokens(self) -> torch.Tensor:
+        """As above."""
+        return self.state["running"][:, :, self.length - 1].reshape(-1, 1)
 
-        Args:
-            input_ids: As above.
-            processors: What changes scores.
-            kwargs: What the model takes at every step.
-            select: Takes some rows of ``kwargs``.
-        """
-        model = self.model
-        outputs = model._prefill(input_ids, self.config, kwargs, is_first_iteration=True)
-        while True:
-            kwargs = model._update_model_kwargs_for_generation(outputs, kwargs, is_encoder_decoder=True)
-            found = outputs.logits[:, -1].float().log_softmax(dim=-1)
-            hits = self._advance(processors(input_ids, found))
-            moved = self.state["running_from"][..., self.length - 1 - self.prompt].flatten()
-            kwargs["past_key_values"].self_attention_cache.reorder_cache(moved)
-            stays = self._unsettled(all_over=bool(hits.all()))
-            rows = len(self.state["place"])
-            if len(stays) < rows:
-                gone = torch.ones(rows, dtype=torch.bool, device=stays.device)
-                gone[stays] = False
-                self.settled.append({name: value[gone] for name, value in self.state.items()})
-                if not len(stays):
-                    return self._result()
-                self.state = {name: value[stays] for name, value in self.state.items()}
-                places = stays[:, None] * self.beams + torch.arange(self.beams, device=stays.device)
-                kwargs = select(kwargs, places.flatten(), rows * self.beams)
-            input_ids = self.state["running"][:, :, : self.length].flatten(0, 1)
-            read = model.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **kwargs)
-            outputs = model(**read, return_dict=True)
+    def advance(self, logits: torch.Tensor) -> Choice:
+        """As above."""
+        written = self.state["running"][:, :, : self.length].flatten(0, 1)
+        hits = self._choose(self.asked.processors(written, logits.log_softmax(dim=-1)))
+        came_from = self.state["running_from"][..., self.length - 1 - self.prompt]
+        goes_on = self._goes_on(all_over=bool(hits.all()))
+        if all(goes_on):
+            return came_from.flatten(), None
+        self._put(goes_on)
+        stays = torch.tensor(
+            [row for row, on in enumerate(goes_on) if on], device=logits.device, dtype=torch.int64
+        )
+        self.state = {name: value[stays] for name, value in self.state.items()}
+        self.places = [place for place, on in zip(self.places, goes_on, strict=True) if on]
+        return came_from[stays].flatten(), stays
 
-    def _advance(self, log_probs: torch.Tensor) -> torch.Tensor:
+    def _choose(self, log_probs: torch.Tensor) -> torch.Tensor:
         """Put one more token to the beams; returns which of the candidates end, shape (rows, candidates)."""
-        state, model, config = self.state, self.model, self.config
-        rows = len(state["place"])
+        state, model, config = self.state, self.asked.model, self.config
+        rows = len(self.places)
         totals = (log_probs.view(rows, self.beams, -1) + state["running_scores"][:, :, None]).view(rows, -1)
         top_scores, top, top_from = model._get_top_k_continuations(
             accumulated_log_probs=totals, running_sequences=state["running"], running_beam_indices=state["running_from"],
             cur_len=self.length, decoder_prompt_len=self.prompt, do_sample=False, beams_to_keep=self.kept,
             num_beams=self.beams, batch_size=rows,
         )  # fmt: skip
-        hits: torch.Tensor = self.stopping(top[:, :, : self.length + 1].flatten(0, 1), None).view(
+        hits: torch.Tensor = self.asked.stopping(top[:, :, : self.length + 1].flatten(0, 1), None).view(
             rows, self.kept
         )
         state["running"], state["running_scores"], state["running_from"] = (
@@ -137,18 +102,19 @@ class BeamSearch:
         )  # fmt: skip
         return hits
 
-    def _unsettled(self, *, all_over: bool) -> torch.Tensor:
-        """Return the rows whose result may still change, by their places in the batch."""
+    def _goes_on(self, *, all_over: bool) -> list[bool]:
+        """Return of each row whether its result may still change."""
         if all_over:
-            return self.state["place"].new_zeros(0)
+            return [False] * len(self.places)
         goes_on: torch.Tensor = self.state["may_improve"][:, 0]
         if self.config.early_stopping is True:
             goes_on = goes_on & ~self.state["is_finished"].all(dim=1)
-        return goes_on.nonzero().squeeze(1)
+        flags: list[bool] = goes_on.tolist()
+        return flags
 
-    def _result(self) -> torch.Tensor:
-        """Return the best ids of every row, as long as the longest of them."""
-        together = {name: torch.cat([each[name] for each in self.settled]) for name in self.state}
-        order = together["place"].argsort()
-        longest = int((together["best_from"][:, 0] >= 0).sum(dim=1).max())
-        return together["best"][order, 0, : self.prompt + longest]
+    def _put(self, goes_on: list[bool]) -> None:
+        """Keep the best text of every row that does not go on."""
+        lengths = self.prompt + (self.state["best_from"][:, 0] >= 0).sum(dim=1)
+        for row, (place, length) in enumerate(zip(self.places, lengths.tolist(), strict=True)):
+            if not goes_on[row]:
+                self.asked.put(place, self.state["best"][row, 0, :length])

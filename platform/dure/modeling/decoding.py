@@ -1,8 +1,12 @@
-"""Generating with an encoder–decoder: the encoder runs once, and rows that have ended are not computed further."""
+"""Generating with an encoder–decoder: the encoder runs once, and waiting rows take the places of those that have ended."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from transformers import LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
@@ -18,8 +22,11 @@ from transformers.generation import (
 )
 from transformers.modeling_outputs import BaseModelOutput
 
-from dure.modeling.beams import BeamSearch
+from dure.modeling.cohorts import Asked
+from dure.modeling.decoder_slots import written
+from dure.modeling.shared_keys import can_share
 
+T = TypeVar("T")
 _ROW_BY_ROW = (
     ForcedBOSTokenLogitsProcessor,
     ForcedEOSTokenLogitsProcessor,
@@ -47,27 +54,71 @@ def generate(model: PreTrainedModel, prompts: dict[str, Any], **options: Any) ->
         prompts: What it reads.
         options: More for ``model.generate``, such as ``encoder_outputs``.
     """
+    ((_, ids),) = generate_all(model, [prompts], lambda asked: asked | options)
+    return ids
+
+
+def generate_all(
+    model: PreTrainedModel,
+    batches: Iterable[T],
+    asks: Callable[[T], dict[str, Any]],
+    within: Callable[[], AbstractContextManager[Any]] = torch.no_grad,
+) -> Iterator[tuple[T, torch.Tensor]]:
+    """Give each batch with the ids that ``model.generate`` gives; rows of the next one begin when rows have ended.
+
+    Args:
+        model: As above.
+        batches: In the order in which they are given back; some more are taken than were given back.
+        asks: Returns what ``model.generate`` takes for a batch; all ask for the same but for the rows.
+        within: Makes the context in which everything is computed; it is not left open between two batches.
+    """
+    taken: deque[T] = deque()
+
+    def asked() -> Iterator[Asked | torch.Tensor]:
+        for batch in batches:
+            taken.append(batch)
+            yield _asked(model, asks(batch))
+
+    found = written(asked())
+    while True:
+        with within():
+            ids = next(found, None)
+        if ids is None:
+            return
+        yield taken.popleft(), ids
+
+
+def _asked(model: PreTrainedModel, batch: dict[str, Any]) -> Asked | torch.Tensor:
+    """Return what is to be written for a batch; or its ids, where rows cannot leave and transformers has written them."""
     config = model.generation_config
     is_plain = (
         model.config.is_encoder_decoder and not config.do_sample and (config.num_return_sequences or 1) == 1
     )
-    if is_plain and not options.get("synced_gpus"):
-        options["custom_generate"] = _by_rows
-    ids: torch.Tensor = model.generate(**prompts, **options)
-    return ids
+    prepared: list[Asked] = []
+    if is_plain and not batch.get("synced_gpus"):
+        batch = {**batch, "custom_generate": partial(_prepared, into=prepared)}
+    ids: torch.Tensor = model.generate(**batch)
+    return prepared[0] if prepared else ids
 
 
-def _by_rows(
+def _prepared(
     model: Any,
     input_ids: torch.Tensor,
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config: Any,
+    into: list[Asked],
     **kwargs: Any,
 ) -> torch.Tensor:
-    """Generate greedily or with beams, as transformers does where rows cannot leave."""
+    """Keep what transformers has prepared for greedy search or beams, or write it where rows cannot leave."""
     beams = generation_config.num_beams or 1
-    can_leave = all(isinstance(each, _ROW_BY_ROW) for each in logits_processor) and kwargs.get("use_cache")
+    can_leave = (
+        all(isinstance(each, _ROW_BY_ROW) for each in logits_processor)
+        and kwargs.get("use_cache")
+        and kwargs.get("decoder_attention_mask") is None
+        and input_ids.shape[1] == 1
+        and can_share(model)
+    )
     if not can_leave:
         theirs = model._sample if beams == 1 else model._beam_search
         ids: torch.Tensor = theirs(
@@ -78,51 +129,20 @@ def _by_rows(
             **kwargs,
         )
         return ids
-    if beams > 1:
-        search = BeamSearch(model, input_ids, generation_config, stopping_criteria)
-        return search.search(input_ids, logits_processor, kwargs, _of_rows)
-    return _greedy(model, input_ids, logits_processor, stopping_criteria, generation_config, kwargs)
-
-
-def _greedy(
-    model: Any,
-    input_ids: torch.Tensor,
-    logits_processor: LogitsProcessorList,
-    stopping_criteria: StoppingCriteriaList,
-    generation_config: Any,
-    kwargs: dict[str, Any],
-) -> torch.Tensor:
-    """Take the likeliest token of every row, as transformers' ``_sample`` does, until the row has ended."""
-    places = torch.arange(len(input_ids), device=input_ids.device)
-    ended: list[tuple[torch.Tensor, torch.Tensor]] = []
-    outputs = model._prefill(input_ids, generation_config, kwargs, is_first_iteration=True)
-    while True:
-        kwargs = model._update_model_kwargs_for_generation(outputs, kwargs, is_encoder_decoder=True)
-        scores = logits_processor(input_ids, outputs.logits[:, -1].float())
-        input_ids = torch.cat([input_ids, scores.argmax(dim=-1, keepdim=True)], dim=-1)
-        ends = stopping_criteria(input_ids, None)
-        if ends.any():
-            ended.append((places[ends], input_ids[ends]))
-            stays = (~ends).nonzero().squeeze(1)
-            if not len(stays):
-                break
-            kwargs = _of_rows(kwargs, stays, len(input_ids))
-            places, input_ids = places[stays], input_ids[stays]
-        read = model.prepare_inputs_for_generation(input_ids, next_sequence_length=1, **kwargs)
-        outputs = model(**read, return_dict=True)
-    pad = getattr(generation_config, "_pad_token_tensor", None)
-    filled = 0 if pad is None else int(pad)
-    whole = input_ids.new_full((sum(len(rows) for rows, _ in ended), ended[-1][1].shape[1]), filled)
-    for rows, ids in ended:
-        whole[rows, : ids.shape[1]] = ids
-    return whole
-
-
-def _of_rows(kwargs: dict[str, Any], rows: torch.Tensor, num_rows: int) -> dict[str, Any]:
-    """Return what the next step takes, of some rows."""
-    kwargs["past_key_values"].batch_select_indices(rows)
-    states = kwargs["encoder_outputs"].last_hidden_state
-    return {
-        name: value[rows] if isinstance(value, torch.Tensor) and value.shape[:1] == (num_rows,) else value
-        for name, value in kwargs.items()
-    } | {"encoder_outputs": BaseModelOutput(last_hidden_state=states[rows])}
+    eos, pad = generation_config._eos_token_tensor, generation_config._pad_token_tensor
+    fill = 0 if pad is None else pad
+    if beams > 1:  # Where the token that pads is 0, transformers fills up with the one that ends.
+        fill = -1 if eos is None else pad or eos[0]
+    into.append(
+        Asked(
+            model=model,
+            start=input_ids,
+            states=kwargs["encoder_outputs"].last_hidden_state[::beams],
+            mask=kwargs["attention_mask"][::beams],
+            processors=logits_processor,
+            stopping=stopping_criteria,
+            config=generation_config,
+            fill=int(fill),
+        )
+    )
+    return input_ids

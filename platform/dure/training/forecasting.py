@@ -16,6 +16,7 @@ from dure.data.collating import cut
 from dure.family import Family
 from dure.family.corpus import Corpus, cache_folder
 from dure.files import read_json_lines
+from dure.modeling.decoder_slots import BATCHES_AT_ONCE
 from dure.modeling.precision import resolve
 from dure.modeling.tracing import StepTrace, trace_step
 from dure.runs.environment import device_name
@@ -284,16 +285,16 @@ def _generation(family: Family, model: PreTrainedModel, lengths: Any, precision:
     """Return the bytes of keys, values and scores while the longest rows of a validation batch write text."""
     if family.validates != "text":
         return 0
-    experiment, config = family.experiment, model.config
-    rows = (
-        experiment.training.eval_batch_size or experiment.training.batch_size
-    ) * experiment.generation.num_beams
+    training, said, config = family.experiment.training, family.experiment.generation, model.config
+    rows = training.eval_batch_size or training.batch_size
+    rows *= BATCHES_AT_ONCE if config.is_encoder_decoder else 1
+    texts = rows * said.num_beams
     layers = getattr(config, "num_decoder_layers", None) or getattr(config, "decoder_layers", None)
     layers = int(layers or config.num_hidden_layers)
     size = 4 if precision == "fp32" else 2
-    longest = int(np.max(lengths)) + experiment.generation.max_length
-    scores = rows * int(config.vocab_size) * 4 * 3
-    return int(rows * layers * 2 * longest * config.hidden_size * size + scores)
+    read = (rows if config.is_encoder_decoder else texts) * int(np.max(lengths))
+    scores = texts * int(config.vocab_size) * 4 * 3
+    return int((read + texts * said.max_length) * layers * 2 * config.hidden_size * size + scores)
 
 
 def _base(model: PreTrainedModel) -> int:

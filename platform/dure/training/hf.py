@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.modeling_outputs import BaseModelOutput
 
 from dure.data.collating import Batch, StepsInRuns
-from dure.family.predicting import generated
+from dure.family.predicting import generated, generated_all
 from dure.modeling.decoding import encoded
 from dure.modeling.output_layer import deferred
 from dure.modeling.r_drop import r_drop_loss
@@ -23,7 +24,11 @@ from dure.runs.agreement import by_main
 from dure.training.callbacks import Averaging, CheckpointTurns, RunningLoss
 from dure.training.parts import Parts
 from dure.training.saving import SavedBehind
+from dure.training.texts_ahead import texts_ahead
 from dure.training.zero import SharedOutTraining
+
+_WRITTEN, _ENCODED = "dure_written", "dure_encoded"
+"""In a batch of a validation: the ids that were written for it, and what the encoder made of it."""
 
 
 class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
@@ -69,12 +74,19 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
         is_trained = self.state.global_step > 0 or not self.is_in_train
         return compute() if is_trained or not self.parts.untrained else self.parts.untrained.of(self, compute)
 
-    def _validated(self: Any, *args: Any, metric_key_prefix: str, **kwargs: Any) -> Any:
+    def _validated(self: Any, loader: Any, *args: Any, metric_key_prefix: str, **kwargs: Any) -> Any:
         """Predict and score all rows, and put the exact loss among the metrics."""
         self._row_losses = []
         is_averaged = self.average is not None and self.is_in_train
-        with self.average.applied() if is_averaged else contextlib.nullcontext():
-            output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        writes = (
+            self.parts.validates == "text" and not kwargs.get("prediction_loss_only") and self._encodes_once
+        )
+        with contextlib.ExitStack() as during:
+            if is_averaged:
+                during.enter_context(self.average.applied())
+            if writes:
+                during.enter_context(texts_ahead(loader, self._with_texts))
+            output = super().evaluation_loop(loader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         if self._row_losses:
             sums = torch.cat(self._row_losses).double().sum(dim=0)
             for name, value in self.parts.objective.mean_losses(sums).items():
@@ -102,13 +114,12 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
         """Return no loss (it is kept by row), and the answers and targets of a batch unless it is the loss alone."""
         batch = self._prepare_inputs(inputs)
+        written, states = batch.pop(_WRITTEN, None), batch.pop(_ENCODED, None)
         targets = self.batches.targets(batch)
-        answers, shared = None, {}
+        answers, shared = None, {} if states is None else {"encoder_outputs": BaseModelOutput(states)}
         with torch.no_grad(), self.compute_loss_context_manager():
             if targets is not None or self.parts.validates == "logits":
                 read = self.batches.inputs(batch)
-                if self.parts.validates == "text" and not prediction_loss_only:
-                    shared = self._encoded(batch)
                 outputs = self._outputs(model, read | shared, self.parts.validates != "logits")
                 answers = outputs["logits"].float()
             if targets is not None:
@@ -117,9 +128,10 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
             if self.parts.validates == "loss" or prediction_loss_only:
                 return None, None, None
             if self.parts.validates == "text":
-                answers = None  # Logits over a whole vocabulary need not stay while text is generated.
-                prompts = self.batches.prompts(batch)
-                answers = generated(self.model, prompts, synced_gpus=is_deepspeed_zero3_enabled(), **shared)
+                answers = written  # Logits over a whole vocabulary need not stay while text is generated.
+                if written is None:
+                    prompts = self.batches.prompts(batch)
+                    answers = generated(self.model, prompts, synced_gpus=is_deepspeed_zero3_enabled())
         return None, answers, targets
 
     def log(self: Any, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -213,12 +225,30 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
-    def _encoded(self: Any, batch: dict[str, Any]) -> dict[str, Any]:
-        """Return what the encoder makes of a batch, which loss and generated text are both computed from."""
-        if not self.model.config.is_encoder_decoder or is_deepspeed_zero3_enabled():
-            return {}
-        with self.accelerator.autocast():
-            return {"encoder_outputs": encoded(self.model, self.batches.prompts(batch))}
+    @property
+    def _encodes_once(self: Any) -> bool:
+        """Whether loss and text can be computed from what the encoder makes of a batch once."""
+        return bool(self.model.config.is_encoder_decoder) and not is_deepspeed_zero3_enabled()
+
+    def _with_texts(self: Any, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Give batches with what the encoder makes of them, and with the texts that follow from it."""
+
+        def encoded_batches() -> Iterator[Batch]:
+            for batch in map(self._prepare_inputs, batches):
+                with self.accelerator.autocast():
+                    states = encoded(self.model, self.batches.prompts(batch)).last_hidden_state
+                yield batch | {_ENCODED: states}
+
+        def asks(batch: Batch) -> Batch:
+            return {**self.batches.prompts(batch), "encoder_outputs": BaseModelOutput(batch[_ENCODED])}
+
+        @contextlib.contextmanager
+        def within() -> Iterator[None]:
+            with torch.no_grad(), self.compute_loss_context_manager():
+                yield
+
+        for batch, ids in generated_all(self.model, encoded_batches(), asks, within):
+            yield batch | {_WRITTEN: ids}
 
     def _outputs(self: Any, model: Any, inputs: dict[str, Any], needs_loss_only: bool) -> Any:
         """Run the model; where only the loss is needed of its logits, they need not exist all at once.
