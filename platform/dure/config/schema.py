@@ -155,7 +155,7 @@ class TrainingConfig(Section):
     gradient_checkpointing: Bool = False
     """Recompute activations in the backward pass to save memory."""
     compile: Bool = False
-    """Train by compiled layers (``torch.compile``): compiling takes minutes, and steps on a GPU are faster afterwards."""
+    """Train by compiled layers (``torch.compile``): compiling takes seconds to minutes; slower on a CPU."""
     group_by_length: Bool = True
     """Put rows of similar length into one batch, so that little padding is computed."""
     num_data_workers: Int = Field(default=0, ge=0)

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._dynamo.callback import callback_handler
 from torch._dynamo import config as tracing
+from torch._dynamo.callback import callback_handler
 from torch._dynamo.exc import TorchDynamoException
 from torch._dynamo.utils import counters
 from torch.fx.experimental import _config as symbols
