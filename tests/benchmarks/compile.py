@@ -85,7 +85,7 @@ def experiment_of(kind: str, data: Path, num_rows: int, *, compiles: bool) -> Ex
                 "data": {**said["data"], "train": str(data / said["data"]["train"])},
                 "experiment": {"name": "compile"},
                 "model": {"checkpoint": "none", "architecture": kind},
-                "training": {"epochs": 1, "batch_size": 32, "compile": compiles, "log_every": 1000},
+                "training": {"epochs": 1, "batch_size": 32, "compile": compiles, "log_every": 1000, "best_metric": "eval_loss"},
                 "rehearsal": {
                     "hidden_size": 128, "num_layers": 2, "num_heads": 4, "vocab_size": 8000, "max_steps": 100_000,
                     "max_train_rows": num_rows, "max_encoder_len": sizes["encoder_max_len"],
