@@ -32,9 +32,7 @@ def check_rouge_tokenizer(name: TokenizerName) -> None:
     try:
         get_tokenizer(name)
     except UserError as error:
-        raise UserError(
-            error.problem, where="task.rouge_tokenizer", expected=error.expected, hint=error.hint
-        ) from None
+        raise error.at("task.rouge_tokenizer") from None
 
 
 def notes_on_rouge(name: TokenizerName) -> dict[str, str | float]:

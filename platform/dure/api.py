@@ -179,9 +179,9 @@ def forecast(
     rehearse: bool = False,
     samples: int | None = None,
     measure: int | None = None,
-    notify: Notify,
+    notify: Notify = logger.info,
 ) -> dict[str, Any]:
-    """Foretell what an experiment or a study takes; see ``dure.studies.forecasting``.
+    """Forecast what an experiment or a study takes; see ``dure.studies.forecasting``.
 
     Args:
         what: Experiment or study, by name or file.
@@ -202,7 +202,7 @@ def forecast(
     return forecast_experiments(
         what,
         overrides,
-        # That of another machine can be foretold too.
+        # That of another machine can be forecast too.
         machine=choose_profile(None, notify) if profile is None else load_profile(profile),
         shape=partial(with_options, rehearse=rehearse, one_epoch=False, samples=samples),
         measure=measure,

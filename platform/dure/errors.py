@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 
-from dure.secrets import without_passwords
+from dure.secrets import redacted, without_passwords
+
+_PLAIN_WORD = re.compile(r"[\w./:@%+,=-]+")
 
 
 class DureError(Exception):
@@ -47,6 +50,15 @@ class UserError(DureError):
             lines.append(f"  try: {self.hint}")
         return "\n".join(lines)
 
+    def at(self, where: str, problem: str | None = None) -> UserError:
+        """Return this error at another place, its problem in other words where they are given."""
+        return UserError(
+            self.problem if problem is None else problem,
+            where=where,
+            expected=self.expected,
+            hint=self.hint,
+        )
+
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle with the keyword arguments: the error crosses from a worker to the driver."""
         return _rebuild, (type(self), self.problem, self.where, self.expected, self.hint)
@@ -83,5 +95,27 @@ def _words(text: str) -> str:
     return " ".join(sorted(re.split(r"[\s_.\-]+", text)))
 
 
+def said(error: BaseException, most: int | None = None) -> str:
+    """Return what an error says, in one line of at most so many characters."""
+    return " ".join(str(error).split())[:most]
+
+
+def named(error: BaseException, most: int | None = None) -> str:
+    """Return the class of an error and :func:`said`."""
+    return f"{type(error).__name__}: {said(error, most)}"
+
+
+def one_line(error: BaseException) -> str:
+    """Return what an error says, in one line that begins with its class unless it is one of dure's own."""
+    text = redacted(said(error)) or type(error).__name__
+    return text if isinstance(error, DureError) else f"{type(error).__name__}: {text}"
+
+
 class FrozenError(UserError, AttributeError):
     """A value of a configuration was assigned to; what is loaded never changes."""
+
+
+def shell_word(text: object) -> str:
+    """Return a text as a command has it: quoted for the shell where that is needed, which Hangul is not."""
+    word = str(text)
+    return word if _PLAIN_WORD.fullmatch(word) else shlex.quote(word)

@@ -233,6 +233,14 @@ def read_json(path: Path, *, what: str, hint: str | None = None) -> dict[str, An
         raise UserError(f"this is no {what} ({error})", where=str(path), hint=hint) from None
 
 
+def json_or_none(path: Path) -> dict[str, Any] | None:
+    """Return the JSON object of a file; None where there is no such file, or it holds none."""
+    try:
+        return _json_object(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
 def parse_json(data: bytes | str) -> Any:
     """Return the value of a JSON text that a file or a line of one holds.
 
@@ -248,11 +256,7 @@ def parse_json(data: bytes | str) -> Any:
 
 
 def _json_object(data: bytes) -> dict[str, Any]:
-    """Return a JSON object.
-
-    Raises:
-        ValueError: It is none.
-    """
+    """Return a JSON object."""
     value = parse_json(data)
     if not isinstance(value, dict):
         raise ValueError("its JSON is no object")

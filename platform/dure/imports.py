@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import importlib.metadata
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -63,3 +64,11 @@ def collect_as_usual() -> None:
         gc.set_threshold(*_usual)
         _usual.clear()
         gc.freeze()
+
+
+def version_of(package: str) -> str | None:
+    """Return the version of a package; None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -17,10 +17,6 @@ class Logger:
 
     That is what comes between :meth:`start_redirect` and :meth:`stop_redirect`. Passwords and keys are kept out.
 
-    Args:
-        path: The file, which is added to.
-        print_also: Whether all of it is shown too.
-
     Raises:
         UserError: The file cannot be written.
     """

@@ -78,7 +78,7 @@ class InteractiveTrainer:
         request: The run.
         corpus: Its rows.
         model: From :func:`load_model_and_tokenizer`, or any model of the experiment's family.
-        worker: Hears what is told.
+        worker: Gets what is reported.
 
     Attributes:
         loop: What trains: the model, its rows and the Hugging Face trainer (``loop.hf``).
@@ -136,7 +136,13 @@ class InteractiveTrainer:
             memory.Usage(profile.device) as usage,
         ):
             write_text(folder.experiment, dump_yaml(experiment))
-            environment = describe_environment(experiment, profile, data=self._corpus.hashes, num_workers=1)
+            environment = describe_environment(
+                experiment,
+                profile,
+                data=self._corpus.hashes,
+                recognised=self.loop.family.recognised(),
+                num_workers=1,
+            )
             write_json(folder.environment, environment)
             self._request = replace(request, resume=False)
             result, outcome = trained(request, self.loop, self._corpus, usage)

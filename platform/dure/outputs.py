@@ -17,7 +17,7 @@ from dure.errors import UserError
 from dure.events import Notify, RunStart
 from dure.events.stream import read_events
 from dure.files import make_folder
-from dure.runs.folder import STUDY_FILE, RunFolder
+from dure.runs.folder import RUN_RECORD, STUDY_FILE, RunFolder
 from dure.runs.lock import LOCK, held, require_free
 from dure.signals import Interrupted
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-RUN_RECORD = "experiment.yaml"
-"""What is written first into the folder of a run."""
 
 _RECORDS = frozenset(
     {
@@ -75,7 +73,7 @@ def output_folder(
         output: The folder, when the user gave one; ``<name>/<timestamp>`` in :func:`outputs` otherwise. In a copy
             that a job works in, a relative one lies in there too.
         resume: Continue there; without ``output``, in the folder of that name that was worked in last.
-        record: The file that is written first, and so tells a folder that can be continued.
+        record: The file that is written first, and so marks a folder that can be continued.
         profile: The machine; with ``storage.url``, what there is to continue may be in storage.
         notify: Gets a line when something comes from there.
 

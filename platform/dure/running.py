@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from dure.config.loading import checked, load_experiment
+from dure.config.loading import checked
 from dure.config.schema import Experiment, Profile
 from dure.events import Notify
 from dure.runs.folder import RunResult
@@ -90,18 +90,16 @@ def train(
     """
     from dure.reporting.console import terminal
     from dure.studies import life_cycle
-    from dure.studies.sweep.driver import check_for, winner_overrides
+    from dure.studies.sweep.driver import experiment_to_train
 
     asked = asked_for(common)
-    best = [] if from_sweep is None else winner_overrides(Path(from_sweep))
-    if isinstance(experiment, Experiment):
-        chosen = experiment.with_([*best, *overrides])
-    else:
-        chosen = load_experiment(str(experiment), [*best, *overrides])
-    if epochs is not None:
-        chosen = chosen.with_({"training.epochs": epochs}, "epochs")
-    if from_sweep is not None:
-        check_for(Path(from_sweep), asked.shape(chosen), notify=asked.notify)
+    chosen = experiment_to_train(
+        experiment if isinstance(experiment, Experiment) else str(experiment),
+        overrides,
+        asked,
+        from_sweep=None if from_sweep is None else Path(from_sweep),
+        epochs=epochs,
+    )
     with terminal() as screen:
         result, path = life_cycle.run_experiment(chosen, asked, screen=screen)
     return TrainedRun(**{**vars(result)}, path=path)

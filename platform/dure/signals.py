@@ -1,4 +1,4 @@
-"""What Ctrl-C and SIGTERM do: once, a request to keep everything and end in order; twice, the end at once."""
+"""What Ctrl-C and SIGTERM do: once, a request to keep everything and end cleanly; twice, the end at once."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 
 STOP_FILE = "stop_requested"
 """File in the folder of a run or study that asks whatever trains there to save a checkpoint and end."""
+INTERRUPTED_CODE = 130
+"""Exit code of a command that Ctrl-C ended, as shells count it: 128 and the number of the signal."""
 STOPPING = (
     "stopping: a checkpoint is written first, after the step, the loading or the validation that is going on; "
     "Ctrl-C again ends at once"
@@ -20,7 +22,7 @@ _ASKED, _OVER = b"a", b"o"
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run or study ended in order because a stop was asked for; ``--resume`` continues it."""
+    """A run or study ended cleanly because a stop was asked for; ``--resume`` continues it."""
 
 
 class _Place:

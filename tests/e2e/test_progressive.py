@@ -277,6 +277,29 @@ def test_wrong_options_are_named_and_leave_nothing(case, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
+def test_a_finished_training_takes_a_further_stage_and_a_further_candidate_and_does_nothing_again(tmp_path):
+    verb = (*VERB, *SMALL, "--epochs-per-stage", "1", "--eta", "1")
+    less, more = ("--ratios", "0.4"), ("--ratios", "0.4,0.8")
+    assert program(*verb, *less, "--output", tmp_path / "one", cwd=tmp_path).code == 0
+    first = tmp_path / "one" / "stage_1_40pct"
+    before = times(first)
+    assert program(*verb, *more, "--output", tmp_path / "one", "--resume", cwd=tmp_path).code == 0
+    assert program(*verb, *more, "--output", tmp_path / "whole", cwd=tmp_path).code == 0
+    assert before.items() <= times(first).items()
+    assert_same_training(tmp_path / "one", tmp_path / "whole", ["stage_1_40pct", "stage_2_80pct"])
+
+    two, three = f"{RATE}=1e-4,3e-4", f"{RATE}=1e-4,3e-4,1e-3"
+    folder = tmp_path / "candidates"
+    assert program(*verb, *less, "--candidates", two, "--output", folder, cwd=tmp_path).code == 0
+    stages = [folder / name / "stage_1_40pct" for name in ("candidate_1", "candidate_2")]
+    before = times(*stages)
+    again = (*verb, *less, "--candidates", three, "--output", folder, "--resume")
+    assert program(*again, cwd=tmp_path).code == 0
+    assert times(*stages) == before
+    assert (folder / "candidate_3" / "stage_1_40pct" / "result.json").is_file()
+
+
 @pytest.mark.parametrize("folder", [".", "none", "plain"])
 def test_stopping_where_nothing_runs_is_said(folder, tmp_path):
     (tmp_path / "plain").write_text("x", encoding="utf-8")

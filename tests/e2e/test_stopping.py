@@ -137,7 +137,7 @@ def test_a_study_that_gets_sigterm_ends_in_order_and_goes_on_exactly(kind, tmp_p
     assert "Traceback" not in err
     before = json.loads((cut / summary).read_text(encoding="utf-8"))
     assert before["state"] == "interrupted"
-    states = [each["state"] for each in before.get("experiments", before.get("trials"))]
+    states = [each["state"] for each in before.get("trials", before.get("experiments"))]
     assert "interrupted" in states
     assert not {"failed", "stopped"} & set(states)
     steps = [

@@ -210,3 +210,12 @@ def test_a_run_that_fails_by_itself_exits_1_and_its_record_is_the_json(tmp_path)
     assert outcome.value["error"] == "ArithmeticError: no loss"
     assert "run.log" in outcome.err
     assert "Traceback" not in outcome.err
+
+
+def test_names_that_python_cannot_read_by_its_locale_are_told_with_the_remedy(tmp_path):
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    outcome = program("runs", "한글", cwd=tmp_path, **ascii_only)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "are not ascii" in outcome.err
+    assert "PYTHONUTF8=1" in outcome.err
+    assert program("runs", "--json", cwd=tmp_path, **ascii_only).code == 0

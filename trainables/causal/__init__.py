@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,18 +63,13 @@ class Causal(Family):
         self.metrics = (*texts, _PERPLEXITY)
         self.layout = self._layout()
         self.roles = roles_of(self.layout)
-        for key, value in (
-            ("tokenizer.input_prefix", experiment.tokenizer.input_prefix),
-            ("task.prompt", self._prompt),
-        ):
-            if self.layout in CHATS and value:
-                raise UserError(
-                    f"rows of {self.layout} bring whole prompts, which nothing is put around",
-                    where=key,
-                    hint="task.system says something in front of all of them",
-                )
         prefix = experiment.tokenizer.input_prefix
         self.framing = Framing(prefix + self.options.prompt, self.options.system)
+
+    def recognised(self) -> Mapping[str, str]:
+        """Return the layout of rows, where the training table decided it."""
+        is_own = self.options.rows == "auto" and self.experiment.data.train != SAMPLE
+        return {"task.rows": self.layout} if is_own else {}
 
     def sample(self, split: str) -> list[dict[str, str]]:
         """Return the embedded Korean dialogues with their summaries, or conversations about them."""
@@ -85,6 +80,7 @@ class Causal(Family):
 
     def survey(self, tables: Mapping[str, Table]) -> None:
         """Tell how rows are read, and refuse conversations without an answer."""
+        self.tell_unused_prompts()
         if self.options.rows == "auto" and self.experiment.data.train != SAMPLE:
             read = " + ".join(role.column for role in self.roles if not role.is_id and role.of is None)
             self.notify(
@@ -104,6 +100,18 @@ class Causal(Family):
                     where=table.source,
                     expected="conversations whose last turn is the assistant's",
                 )
+
+    def tell_unused_prompts(self) -> None:
+        """Tell that nothing is put around rows that bring whole prompts, where the experiment says something."""
+        given = {
+            "task.prompt": self.options.prompt != TEXT,
+            "tokenizer.input_prefix": bool(self.experiment.tokenizer.input_prefix),
+        }
+        for key in (key for key, is_given in given.items() if is_given and self.layout in CHATS):
+            self.notify(
+                f"{key} is not used: rows of {self.layout} bring whole prompts; task.system says something in front of "
+                "all of them"
+            )
 
     def load_tokenizer(self, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
         """Load the checkpoint's tokenizer, or train the rehearsal's, with a chat template and something to pad with."""
@@ -333,21 +341,16 @@ class Causal(Family):
         """What ROUGE takes as one word."""
         return (*self.experiment.tokenizer.all_special_tokens, *self.options.rouge_markers)
 
-    @property
-    def _prompt(self) -> str:
-        """What the experiment puts around the text of a row; empty when that is nothing."""
-        return self.options.prompt if self.options.prompt != TEXT else ""
-
     def _words(self, texts: Iterator[str]) -> Iterator[str]:
         """Give all that is said, which a rehearsal's tokenizer learns of."""
-        yield from filter(
-            None, (self.options.system, self.experiment.tokenizer.input_prefix, self.options.prompt)
-        )
+        around = () if self.layout in CHATS else (self.framing.prompt,)
+        yield from filter(None, (self.options.system, *around))
         for text in texts:
-            if self.layout in CHATS:
-                yield from (content for _, content in parsed(text))
-            else:
-                yield text
+            yield from self._said(text)
+
+    def _said(self, text: str) -> Iterable[str]:
+        """Return what is said in one text of the tables."""
+        return (content for _, content in parsed(text)) if self.layout in CHATS else (text,)
 
     def _written(
         self, ids: Any, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]

@@ -40,11 +40,6 @@ def clean(folders: Sequence[Path], cache: Path, *, remove: bool) -> Cleaning:
     epochs of sweet spots stay. Entries of the cache may go that were never used again after they were written, and what
     is above the budget of the cache; what is missing there is made anew.
 
-    Args:
-        folders: Where runs and studies lie.
-        cache: Folder of cached tables and encoded rows.
-        remove: Whether it goes.
-
     Raises:
         UserError: A folder is not there, or somebody began to work in one.
     """

@@ -28,6 +28,7 @@ from dure.archive.settings import Setting, settings_of
 from dure.errors import UserError, nearest
 from dure.metrics.metric import Metric
 from dure.metrics.paired import PairedDifference, corrected, paired_difference
+from dure.reporting.figures import shortened
 from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE
 
 _EXAMPLES = 10
@@ -292,18 +293,8 @@ def _pair_record(a: Scored, b: Scored, found: PairedDifference) -> PairRecord:
         b=b.setting.name,
         metric=a.row_metric,
         unit=a.setting.runs[0].metric(a.row_metric).unit,
-        value=found.value,
-        low=found.low,
-        high=found.high,
-        level=found.level,
-        p_value=1.0 if found.p_value is None else found.p_value,
-        p_holm=1.0 if found.p_holm is None else found.p_holm,
-        num_rows=found.num_rows,
-        num_seeds=found.num_seeds,
-        wins=found.wins,
-        ties=found.ties,
-        losses=found.losses,
         verdict=found.verdict,
+        **{name: 1.0 if value is None else value for name, value in vars(found).items()},
     )
 
 
@@ -341,7 +332,7 @@ def _examples(group: Sequence[Scored]) -> list[ExampleRecord]:
         ExampleRecord(
             row=int(rows[place]),
             columns={
-                name: _cut(cell)
+                name: shortened(cell, _LONGEST_TEXT)
                 for name, cell in first[int(rows[place])].items()
                 if name != ROW and not name.startswith((PREDICTED, PROBABILITY, SCORE))
             },
@@ -361,12 +352,10 @@ def _mean_rows(scored: Scored, rows: NDArray[np.int64]) -> NDArray[np.float64]:
 
 def _predicted(row: Mapping[str, str]) -> dict[str, str]:
     return {
-        name.removeprefix(PREDICTED): _cut(cell) for name, cell in row.items() if name.startswith(PREDICTED)
+        name.removeprefix(PREDICTED): shortened(cell, _LONGEST_TEXT)
+        for name, cell in row.items()
+        if name.startswith(PREDICTED)
     }
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 1]}…"
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -12,7 +12,7 @@ from dure.archive.left import LeftRun
 from dure.archive.settings import Setting
 from dure.files import read_json_lines
 from dure.metrics.metric import Metric
-from dure.reporting.figures import metric_label
+from dure.reporting.figures import metric_label, shortened
 from dure.reporting.plots import BLUE, GREEN, GREY, PURPLE, VERMILION, grid, hangul_font, language, picture
 
 if TYPE_CHECKING:
@@ -112,4 +112,4 @@ def _shown(name: str, place: int) -> str:
     """Return a name for the legend: cut where it is long, and a number where this machine lacks its letters."""
     if hangul_font() is None and not name.isascii():
         return f"setting {place + 1}"
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+    return shortened(name, _LONGEST_NAME)

@@ -13,12 +13,14 @@ from dure.metrics.metric import Metric
 from dure.reporting.columns import Column, FittedTable, column
 from dure.reporting.figures import (
     NOTHING,
+    bare_label,
     counted,
     duration,
     memory,
     metric_figure,
     metric_label,
     setting_text,
+    shortened,
 )
 from dure.reporting.verdicts import p_value_text, signed_figure
 
@@ -35,7 +37,7 @@ def comparison_table(comparison: Comparison) -> Group:
     num_runs = sum(len(each.runs) for each in comparison.settings)
     title = (
         f"{counted(len(comparison.settings), 'setting')} of {counted(num_runs, 'run')}, by "
-        f"{metric_label(metric).removesuffix(' %')} ({metric.sentence})"
+        f"{bare_label(metric)} ({metric.sentence})"
     )
     parts: list[RenderableType] = [Text(title, style="bold"), Text(), _scores(comparison, metric)]
     parts += [Text(), *(Text(sentence) for sentence in comparison.sentences)]
@@ -154,5 +156,4 @@ def _answer(example: ExampleRecord, name: str) -> str:
 
 
 def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _LONGEST_TEXT else f"{line[: _LONGEST_TEXT - 1]}…"
+    return shortened(" ".join(text.split()), _LONGEST_TEXT)

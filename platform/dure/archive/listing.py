@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 from dure.errors import UserError, nearest
-from dure.files import parse_json
+from dure.files import json_or_none
 from dure.metrics.metric import Metric, recorded
+from dure.reporting.figures import number
 from dure.runs.budget import bytes_in, runs_in
-from dure.runs.folder import EVENTS_FILE, STUDY_FILE, RunFolder
+from dure.runs.folder import EVENTS_FILE, RUN_RECORD, STUDY_FILE, RunFolder
 from dure.runs.lock import is_held
 from dure.studies.results import Record
 
 SortKey = Literal["date", "name", "state", "score", "seconds", "size"]
 State = Literal["running", "completed", "stopped", "diverged", "failed", "interrupted"]
 
-_RUN = "experiment.yaml"
 _KIND = re.compile(r"^kind:\s*(\w+)", re.MULTILINE)
 _ENDED = b'"study_finished"'
 
@@ -99,7 +99,7 @@ def entries_in(folder: Path) -> Iterator[Path]:
         yield from (run.path for run in runs_in(folder) if _is_run(run))
         return
     for place, names, files in os.walk(folder):
-        if STUDY_FILE in files or (_RUN in files and _is_run(RunFolder(Path(place)))):
+        if STUDY_FILE in files or (RUN_RECORD in files and _is_run(RunFolder(Path(place)))):
             yield Path(place)
             names.clear()
         names[:] = sorted(name for name in names if not name.startswith("."))
@@ -109,9 +109,9 @@ def listed(path: Path) -> Listed:
     """Return how the run or study of a folder stands."""
     is_study = (path / STUDY_FILE).is_file()
     runs = [run for run in runs_in(path) if _is_run(run)]
-    results = [_result(run) for run in runs]
+    results = [json_or_none(run.result) or {} for run in runs]
     metric, score = _best(results)
-    record = path / (STUDY_FILE if is_study else _RUN)
+    record = path / (STUDY_FILE if is_study else RUN_RECORD)
     begun = record.stat().st_mtime
     single = results[0] if results else {}
     return Listed(
@@ -124,7 +124,7 @@ def listed(path: Path) -> Listed:
         unit="number" if metric is None else metric.unit,
         score=score,
         direction=None if metric is None else metric.direction,
-        seconds=math.fsum(_number(result.get("seconds")) or 0.0 for result in results),
+        seconds=math.fsum(number(result.get("seconds")) or 0.0 for result in results),
         num_bytes=bytes_in(path),
         path=str(path),
     )
@@ -135,15 +135,6 @@ def _is_run(run: RunFolder) -> bool:
     return run.environment.is_file() or (
         run.result.is_file() and not any(run.path.glob("*/environment.json"))
     )
-
-
-def _result(run: RunFolder) -> Mapping[str, Any]:
-    """Return what ``result.json`` holds; nothing where there is none, or where it cannot be read."""
-    try:
-        found = parse_json(run.result.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _best(results: Sequence[Mapping[str, Any]]) -> tuple[Metric | None, float | None]:
@@ -157,7 +148,7 @@ def _best(results: Sequence[Mapping[str, Any]]) -> tuple[Metric | None, float | 
     if metric.direction is None:
         return None, None
     scores = {
-        place: _number(result.get("metrics", {}).get(metric.name))
+        place: number(result.get("metrics", {}).get(metric.name))
         for place, result in enumerate(completed)
         if result["best_metric"] == metric.name
     }
@@ -192,11 +183,6 @@ def _end_of_study(path: Path) -> str | None:
 def _kind(record: Path) -> str:
     found = _KIND.search(record.read_text(encoding="utf-8", errors="replace"))
     return "study" if found is None else found[1]
-
-
-def _number(value: object) -> float | None:
-    is_number = isinstance(value, int | float) and math.isfinite(value)
-    return float(value) if is_number else None  # type: ignore[arg-type]
 
 
 def _order(each: Listed, sort: str) -> tuple[Any, ...]:

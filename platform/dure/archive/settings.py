@@ -115,12 +115,8 @@ def _common_name(runs: Sequence[LeftRun]) -> str:
     names = [run.result.name for run in runs]
     if len(set(names)) == 1:
         return names[0]
-    return _ENDINGS.sub("", _common_beginning(names)) or names[0]
-
-
-def _common_beginning(names: Sequence[str]) -> str:
     together = takewhile(lambda letters: len({*letters}) == 1, zip(*names, strict=False))
-    return "".join(letters[0] for letters in together)
+    return _ENDINGS.sub("", "".join(letters[0] for letters in together)) or names[0]
 
 
 def _named_apart(settings: list[Setting]) -> list[Setting]:

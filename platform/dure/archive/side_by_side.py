@@ -25,11 +25,7 @@ SIDE_BY_SIDE = "comparison"
 
 
 def comparison_facts(paths: Sequence[Path]) -> dict[str, Any]:
-    """Return what a comparison came to, without the paths that depend on where one asks; or why there is none.
-
-    Args:
-        paths: Folders of runs and studies.
-    """
+    """Return what a comparison came to, without the paths that depend on where one asks; or why there is none."""
     try:
         compared = compare(paths)[0].as_json()
     except UserError as error:
@@ -46,10 +42,6 @@ COMPUTATIONS: Mapping[str, Computation] = {**OF_EACH, SIDE_BY_SIDE: comparison_f
 
 def side_by_side(paths: Sequence[Path], sources: Sources) -> Page:
     """Return one page of several runs and studies.
-
-    Args:
-        paths: Their folders.
-        sources: The records.
 
     Raises:
         UserError: A folder holds neither, or a record is broken.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dure.archive.comparison import Comparison, GroupRecord, PairRecord, SettingRecord, Signature
 from dure.metrics.metric import Metric
 from dure.metrics.paired import PairedDifference
-from dure.reporting.figures import counted, metric_label, metric_phrase
+from dure.reporting.figures import bare_label, counted, metric_phrase
 from dure.reporting.verdicts import difference_sentence
 
 _MOST_IN_FULL = 3
@@ -62,7 +62,7 @@ def notes_on(
         )
     if row_metric is not None and row_metric.name != metric.name:
         notes.append(
-            f"{_quantity(metric)} is no mean over rows: rows are compared by {_quantity(row_metric)}"
+            f"{bare_label(metric)} is no mean over rows: rows are compared by {bare_label(row_metric)}"
         )
     if row_metric is not None and any(len(each.seeds) == 1 for each in records):
         notes.append(
@@ -101,7 +101,7 @@ def _of_pairs(group: GroupRecord, pairs: Sequence[PairRecord], metric: Metric) -
     if alike:
         names = named([pair.b if pair.a == first else pair.a for pair in alike])
         told.append(
-            f"{first} has the best score, and cannot be told apart from {names} by {_quantity(metric)}."
+            f"{first} has the best score, and cannot be told apart from {names} by {bare_label(metric)}."
         )
     told += [
         difference_sentence(pair.a, pair.b, difference_of(pair), metric) for pair in apart[:_MOST_IN_FULL]
@@ -114,7 +114,7 @@ def _of_pairs(group: GroupRecord, pairs: Sequence[PairRecord], metric: Metric) -
 def _of_scores(group: GroupRecord, settings: dict[str, SettingRecord], metric: Metric) -> str:
     first, second = (settings[name] for name in group.settings[:2])
     if first.score is None:
-        return f"None of {named(group.settings)} has a {_quantity(metric)}."
+        return f"None of {named(group.settings)} has a {bare_label(metric)}."
     best = f"{first.name} has the best score, {metric_phrase(metric, first.score)}"
     if second.score == first.score:
         best = f"{named([name for name in group.settings if settings[name].score == first.score])} tie at {metric_phrase(metric, first.score)}"
@@ -141,7 +141,3 @@ def _rows(signature: Signature) -> str:
 
 def _split(signature: Signature) -> str:
     return "test" if signature.split == "test" else "validation"
-
-
-def _quantity(metric: Metric) -> str:
-    return metric_label(metric).removesuffix(" %")

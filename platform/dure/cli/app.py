@@ -97,13 +97,7 @@ class StoppedError(Exception):
 def verb(
     name: str, *, place: int, background: bool = False
 ) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
-    """Register a function as a verb; what it takes as a dataclass becomes one option per field.
-
-    Args:
-        name: The verb.
-        place: See :class:`Verb`.
-        background: See :class:`Verb`.
-    """
+    """Register a function as a verb; what it takes as a dataclass becomes one option per field."""
 
     def register(function: Callable[..., int | None]) -> Callable[..., int | None]:
         VERBS[name] = Verb(place, background)

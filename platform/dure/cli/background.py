@@ -9,16 +9,11 @@ from dure.cli.app import VERBS
 from dure.cli.printing import print_result
 from dure.errors import UserError
 
-INTERRUPTED_CODE = 130
-
 
 def run_in_background(words: Sequence[str]) -> int:
     """Run a command as a job of a cluster that dure keeps on this machine; what --background does.
 
     Returns once the command works in its folder, with the exit code of the terminal's command.
-
-    Args:
-        words: The command's words, from the verb on.
     """
     from dure.jobs.starting import start
 

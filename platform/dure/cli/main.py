@@ -13,15 +13,14 @@ from typing import Any, NoReturn
 from dure.cli.app import StoppedError, app, load_verbs
 from dure.cli.dotenv import FILE as DOTENV
 from dure.cli.dotenv import load_dotenv
-from dure.errors import DureError, nearest
+from dure.errors import DureError, named, nearest
 from dure.imports import import_fast
 from dure.secrets import redacted
-from dure.signals import Interrupted, install
+from dure.signals import INTERRUPTED_CODE, Interrupted, install
 
 FLAGS = ("--debug", "--verbose", "-v", "--background")
 """Flags of the program itself that are accepted anywhere, since people put them last; after -- they are a job's."""
 
-_INTERRUPTED_CODE = 130
 _INTERRUPTED = "interrupted"
 _RESUMABLE = "\n  try: --resume continues it where it was"
 
@@ -45,6 +44,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         Path.cwd()
     except FileNotFoundError as error:
         _fail(error, "the working folder is not there any more\n  try: cd to a folder that is", 2, words)
+    _check_encoding(words)
     if added := load_dotenv(Path.cwd()):
         print(f"{DOTENV}: {', '.join(added)} taken from it", file=sys.stderr)
     try:
@@ -65,14 +65,23 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         sys.exit(0)
     except Exception as error:
         _end_of(error, words)
-    if result == _INTERRUPTED_CODE:  # The parser turns Ctrl-C into the code that it would exit with.
+    if result == INTERRUPTED_CODE:  # The parser turns Ctrl-C into the code that it would exit with.
         _interrupted(words)
     sys.exit(result if isinstance(result, int) else 0)
 
 
+def _check_encoding(words: list[str]) -> None:
+    """End where Python reads names by a locale that has no letters for them, as with LC_ALL=C and PYTHONUTF8=0."""
+    encoding = sys.getfilesystemencoding()
+    names = "".join([*words, str(Path.cwd())])
+    if encoding != "utf-8" and any("\udc80" <= character <= "\udcff" for character in names):
+        text = f"names on the command line or of the working folder are not {encoding}, by which Python reads them here"
+        _fail(None, f"{text}\n  try: export PYTHONUTF8=1", 2, words)
+
+
 def _interrupted(words: list[str], *, is_kept: bool = False) -> NoReturn:
     """End as the user asked; what has begun in a folder of its own can go on there."""
-    _fail(None, _INTERRUPTED + (_RESUMABLE if is_kept else ""), _INTERRUPTED_CODE, words)
+    _fail(None, _INTERRUPTED + (_RESUMABLE if is_kept else ""), INTERRUPTED_CODE, words)
 
 
 def _end_of(error: Exception, words: list[str]) -> NoReturn:
@@ -90,7 +99,6 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
             like = nearest(option, known) if option else None
             lines.append(f"  try: {like or f'{context.command_path} --help'}")
         _fail(error, "\n".join(lines), 2, words)
-    text = " ".join(str(error).split())
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         place = error.filename or "what is written to"
         _fail(error, f"{place}: {error.strerror}\n  try: make room there, or --output elsewhere", 2, words)
@@ -98,7 +106,7 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
         _fail(error, f"{error.filename}: {error.strerror}\n  try: --debug shows who needs it", 2, words)
     _fail(
         error,
-        f"{type(error).__name__}: {text}\n  (a defect of dure or of a library; --debug shows where)",
+        f"{named(error)}\n  (a defect of dure or of a library; --debug shows where)",
         1,
         words,
     )

@@ -74,12 +74,6 @@ ExperimentName = Annotated[
         autocompletion=named("experiment"),
     ),
 ]
-StudyName = Annotated[
-    str,
-    typer.Argument(
-        help="Study by name (see `dure list`) or YAML file.", metavar="STUDY", autocompletion=named("study")
-    ),
-]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(

@@ -45,7 +45,7 @@ def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> in
     """Run one experiment and print its result, or with ``--dry-run`` what would run; returns the exit code."""
     from dure.preflight.before import check_settings
     from dure.reporting.console import terminal
-    from dure.reporting.figures import shown_path
+    from dure.reporting.figures import typed_path
     from dure.reporting.summary import result_report
     from dure.runs.folder import RunFolder
     from dure.studies import life_cycle
@@ -70,18 +70,14 @@ def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> in
     print_result(values, result_report(values), as_json=as_json)
     if result.state == "completed":
         say_next(
-            f'dure predict {shown_path(path)} --text "…"',
-            f"dure evaluate {shown_path(path)} TABLE",
+            f'dure predict {typed_path(path)} --text "…"',
+            f"dure evaluate {typed_path(path)} TABLE",
         )
     return _exit_code(result.state, result.targets, asked)
 
 
 def _require_any(experiments: Sequence[Experiment]) -> None:
-    """Check that there are targets which can be missed.
-
-    Raises:
-        UserError: No experiment has any.
-    """
+    """Check that there are targets which can be missed."""
     if not any(each.targets for each in experiments):
         metric = experiments[0].training.best_metric
         raise UserError(

@@ -122,11 +122,7 @@ def run_preset(
 
 
 def _preset(name: str) -> UnifiedStudy:
-    """Return the study of a preset.
-
-    Raises:
-        UserError: There is none.
-    """
+    """Return the study of a preset."""
     from dure.studies.study import load_study_of
     from dure.studies.unified.plan import UnifiedStudy
 

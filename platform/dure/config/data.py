@@ -21,7 +21,7 @@ Source = Text | Annotated[list[Text], Field(min_length=1)]
 
 
 def _column_name(value: Any) -> Any:
-    """Turn the number of a column into its name; truth values are none."""
+    """Turn the number of a column, but no truth value, into its name."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -104,7 +104,7 @@ class ReadingConfig(Section):
     normalize: Literal["NFC", "none"] = "NFC"
     """Unicode form in which a tokenizer gets texts; macOS writes NFD, whose letters most vocabularies lack."""
     on_bad_row: Literal["error", "skip"] = "error"
-    """What happens to a row with an empty cell or a doubled id: stop with its number, or skip, count and tell."""
+    """What happens to a row with an empty cell or a doubled id: stop with its number, or skip, count and report it."""
 
     @field_validator("encoding")
     @classmethod

@@ -18,7 +18,7 @@ _OF_THE_EXPERIMENT = (
     "torch_autocast.enabled",
     "torch_autocast.dtype",
 )
-"""What DeepSpeed must be told and an experiment says; ``auto`` is filled in before training."""
+"""What DeepSpeed must be reported and an experiment says; ``auto`` is filled in before training."""
 
 
 def deepspeed_settings(name: str) -> dict[str, Any]:

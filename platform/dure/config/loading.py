@@ -85,8 +85,7 @@ def load_profile(name_or_path: str) -> Profile:
     try:
         deepspeed_settings(profile.deepspeed)
     except UserError as error:
-        where = f"{library.shown(path)}: deepspeed" if error.where is None else error.where
-        raise UserError(error.problem, where=where, expected=error.expected, hint=error.hint) from None
+        raise error.at(error.where or f"{library.shown(path)}: deepspeed") from None
     if not library.is_file_name("deepspeed", profile.deepspeed):
         return profile
     # A name is known to workers on any machine; a file they would look for in a folder of their own.

@@ -7,7 +7,6 @@ what is wrong.
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -18,7 +17,7 @@ from pydantic_core import ErrorDetails
 from dure.config.aliases import Successor, successor
 from dure.config.sections import dotted_keys, section_at
 from dure.config.tree import COMMAND_LINE, Dumper, Places
-from dure.errors import UserError, nearest
+from dure.errors import UserError, nearest, shell_word
 
 Location = tuple[str | int, ...]
 
@@ -66,7 +65,7 @@ def user_error(
     if _is_experiment(model) and source.endswith((".yaml", ".yml")):
         old = [location for location, found in details.items() if _successor(location, found[0])]
         if any(_place(location, places, source) != COMMAND_LINE for location in old):
-            hint = f"dure convert {source} -o NEW.yaml writes it in the keys of dure"
+            hint = f"dure convert {shell_word(source)} -o NEW.yaml writes it in the keys of dure"
     return UserError(f"{len(problems)} things are wrong\n{listed}", where=source, hint=hint)
 
 
@@ -167,7 +166,7 @@ def _old_key(location: Location, now: Successor, place: str) -> UserError:
     if now.key is None:
         hint = f"leave it out{note}"
     elif place == COMMAND_LINE:
-        hint = f"{shlex.quote(f'{now.key}={_in_yaml(now.value)}')}{note}"
+        hint = f"{shell_word(f'{now.key}={_in_yaml(now.value)}')}{note}"
     else:
         sections = now.key.split(".")
         written = "".join(f"{part}: {{" for part in sections[:-1]) + f"{sections[-1]}: {_in_yaml(now.value)}"

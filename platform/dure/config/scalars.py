@@ -61,13 +61,13 @@ def _counted(value: int) -> int:
 
 
 Float = Annotated[float, Strict(), BeforeValidator(_number)]
-"""A number, also as text; truth values, which Python counts as 0 and 1, are none."""
+"""A number, also as text, but no truth value, which Python counts as 0 or 1."""
 
 Int = Annotated[int, Strict(), BeforeValidator(_whole_number), AfterValidator(_counted)]
-"""A whole number, also as text and as ``1e3``; truth values are none."""
+"""A whole number, also as text and as ``1e3``, but no truth value."""
 
 Bool = Annotated[bool, Strict()]
-"""A truth value; numbers and words such as ``yes`` are none."""
+"""A truth value, but no number and no word such as ``yes``."""
 
 Text = Annotated[str, Field(min_length=1)]
 """Text that is not empty."""

@@ -57,14 +57,14 @@ class ModelConfig(Section):
     quantization: QuantizationConfig | None = None
     """4-bit loading; needs LoRA, because 4-bit weights cannot be trained."""
     use_unsloth: Bool = False
-    """Accepted from older configurations; Unsloth does not serve encoder-decoder models, so it is told and ignored."""
+    """Accepted from older configurations; Unsloth does not serve encoder-decoder models, so it is reported and ignored."""
 
 
 class TokenizerConfig(Section):
     """How text becomes token ids."""
 
     encoder_max_len: Int = Field(default=512, ge=8)
-    """Longest input in tokens; longer ones are truncated, counted and told."""
+    """Longest input in tokens; longer ones are truncated, counted and reported."""
     decoder_max_len: Int = Field(default=128, ge=4)
     """Longest target in tokens."""
     input_prefix: str = ""
@@ -280,7 +280,7 @@ class Experiment(Section):
     generation: GenerationConfig = GenerationConfig()
     """How text is generated."""
     targets: dict[str, Float] = Field(default_factory=dict)
-    """What is to be reached, by metric: ``{eval_macro_f1: 0.94}``. It is told at every validation and in the end whether
+    """What is to be reached, by metric: ``{eval_macro_f1: 0.94}``. It is reported at every validation and in the end whether
     it is, and ``--require-targets`` makes a miss an exit code of 1."""
     tracking: tuple[TrackerName, ...] = ()
     """Where the numbers go beside the run's own folder; ``wandb.enabled: true`` adds ``wandb``."""

@@ -38,6 +38,8 @@ _PLAIN_VALUES = {
     ),
 }
 """What plain (unquoted) text means, and the characters it may begin with; everything else is text."""
+_PLACEHOLDER = re.compile(r"\{\w+\}")
+"""A name in braces, with which a template may begin: valid YAML, but for a key without a value."""
 
 
 @dataclass(frozen=True)
@@ -277,9 +279,7 @@ class _Reading:
         try:
             return library.find(self.kind, parent, beside=path.parent)
         except UserError as error:
-            raise UserError(
-                f"'extends': {error.problem}", where=place, expected=error.expected, hint=error.hint
-            ) from None
+            raise error.at(place, f"'extends': {error.problem}") from None
 
     def _is_near(self, file: Path) -> bool:
         places = (*self.at_home, *library.folders(self.kind))
@@ -316,7 +316,7 @@ def with_overrides(tree: Tree, overrides: Iterable[str]) -> Tree:
     """Lay ``a.b=value`` texts over a tree.
 
     A value in brackets or quotes is YAML. Everything else is one plain value taken literally: ``#`` and
-    ``: `` in it mean nothing, and no value at all is empty text.
+    ``: `` in it mean nothing, and no value at all is empty text. A template such as ``{text}`` is text.
 
     Raises:
         UserError: A text has no ``=``, an empty key, or brackets that are not YAML.
@@ -361,7 +361,7 @@ def given_value(raw: str) -> Any:
 
 def _given_value(raw: str) -> Any:
     text = raw.strip()
-    if text.startswith(("[", "{", '"', "'")):
+    if text.startswith(("[", "{", '"', "'")) and not _PLACEHOLDER.match(text):
         node: Any = yaml.compose(text, Loader=_Loader)
         return _tree(node, lambda _: COMMAND_LINE) if isinstance(node, yaml.MappingNode) else _value(node)
     tag: Any = _Loader("").resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]

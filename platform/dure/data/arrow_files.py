@@ -72,7 +72,7 @@ def load_entry(path: Path) -> tuple[datasets.Dataset, dict[str, Any]] | None:
                     os.utime(record)  # when it was last used, by which old entries go
                     return dataset, content["facts"]
         except (OSError, ValueError, LookupError, TypeError, pyarrow.ArrowException):
-            pass  # it is as good as missing, unless another process is just writing it anew
+            pass  # it is as good as missing, unless another process is rewriting it
         with contextlib.suppress(OSError):
             if record.read_bytes() != before:
                 continue

@@ -127,11 +127,7 @@ class ParquetSource(_ColumnarSource):
                 yield from file.iter_batches(_BATCH_ROWS, row_groups=[group], columns=columns)
 
     def _check_sizes(self, columns: Collection[str]) -> None:
-        """Refuse a column that grows more than text can, before any of it is in memory.
-
-        Raises:
-            UserError: It does.
-        """
+        """Refuse a column that grows more than text can, before any of it is in memory."""
         facts = self._file.metadata
         for group in range(facts.num_row_groups):
             for place in range(facts.num_columns):

@@ -167,7 +167,7 @@ def _quote_lines(record: Iterable[str], first_line: int, delimiter: str) -> tupl
 def _separator_of(suffix: str, first_line: str, *, header: bool) -> str:
     """Return what separates the cells of a table: what its suffix says, or what stands between its column names.
 
-    Without column names the first line is a row of texts, which may hold any sign, and tells nothing.
+    Without column names the first line is a row of texts, which may hold any sign and show nothing.
     """
     usual = "," if suffix == ".csv" else "\t"
     names = _QUOTED.sub("", first_line)

@@ -26,7 +26,7 @@ ColumnNames = Mapping[str, str | Sequence[str]]
 
 
 class CellReader(ABC):
-    """Says what a family makes of the cells of a column, so that a value it cannot use is told with its row.
+    """Says what a family makes of the cells of a column, so that a value it cannot use is reported with its row.
 
     A reader is a frozen dataclass: its ``repr`` and its source file are part of the key of the table's cache.
     """
@@ -39,7 +39,7 @@ class CellReader(ABC):
         """Return the text that the family gets for a cell that is not empty; an empty one for no value.
 
         Raises:
-            UserError: The cell cannot be used; its ``problem`` and ``expected`` are told.
+            UserError: The cell cannot be used; its ``problem`` and ``expected`` are reported.
         """
 
 

@@ -95,7 +95,7 @@ class ClassIndex:
 def class_names(labels: Iterable[str]) -> tuple[str, ...]:
     """Return the classes among labels: numbers by value, else by spelling.
 
-    A class that is spelled in several ways bears the shortest of them, of equal ones the first by order.
+    A class that is spelled in several ways gets the shortest of them, of equal ones the first by order.
     """
     found = {*labels}
     form = form_of(map(canonical, found))

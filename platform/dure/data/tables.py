@@ -17,7 +17,7 @@ from dure.data.checking import Checks, file_and_row, shown_place
 from dure.data.decoding import known_encoding, recognise_encoding
 from dure.data.fields import ColumnNames, Field, fields_of, fields_of_rows, present_fields, settings_of
 from dure.data.fields import Role as Role
-from dure.data.formats import Opening, open_source
+from dure.data.formats import Opening, TableSource, open_source
 from dure.data.sources import TEXT_SUFFIXES, files_of, shown_source
 from dure.errors import UserError
 
@@ -154,7 +154,7 @@ def read_table(
     """Read a table of one or several files; files that were read before are only mapped into memory.
 
     Text stays as it is but for Unicode NFC, numbers become text. A cell is empty when it is blank, null, NaN or the
-    word ``nan``. An optional role is left out when no row has a value for it, which is told when ``columns`` names
+    word ``nan``. An optional role is left out when no row has a value for it, which is reported when ``columns`` names
     its column. Rows are checked while they stream to the cache, so that memory stays flat (ids take 16 bytes a row).
 
     Args:
@@ -215,11 +215,36 @@ def columns_of(source: str | Path | Sequence[str], reading: ReadingConfig) -> li
     Raises:
         UserError: There is no such file, or it is damaged.
     """
+    return _first_file(source, reading).columns
+
+
+def first_cells(
+    source: str | Path | Sequence[str], reading: ReadingConfig, columns: Sequence[str]
+) -> dict[str, str]:
+    """Return what stands in the first row, by column; lists and objects as JSON text, and nothing for empty cells.
+
+    Args:
+        source: The table.
+        reading: How it is read.
+        columns: Those that are wanted, as far as the table has them.
+
+    Raises:
+        UserError: There is no such file, or it is damaged.
+    """
+    opened = _first_file(source, reading, nested=columns)
+    present = [column for column in columns if column in opened.columns]
+    first = next(iter(opened.records(present)), None)
+    return {} if first is None else {name: cell for name, cell in first.cells.items() if cell}
+
+
+def _first_file(
+    source: str | Path | Sequence[str], reading: ReadingConfig, nested: Sequence[str] = ()
+) -> TableSource:
     file = files_of(source)[0]
     codec = ""
     if file.suffix.lower() in TEXT_SUFFIXES:
         codec = known_encoding(reading.encoding) if reading.encoding else recognise_encoding(file)
-    return open_source(file, Opening(codec, reading.quoting, reading.header)).columns
+    return open_source(file, Opening(codec, reading.quoting, reading.header, nested))
 
 
 def table_from_rows(

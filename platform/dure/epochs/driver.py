@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from transformers import set_seed
 
-from dure.config.loading import load_record
 from dure.config.schema import Profile
 from dure.data.batching import length_order
 from dure.data.collating import moved
@@ -22,13 +21,15 @@ from dure.epochs.mixing import EMA, EpochWeights, Source, State, tied_names
 from dure.epochs.sweet_spot import Thresholds, analysis_record, sweet_spots
 from dure.errors import UserError
 from dure.events import Notify
-from dure.family import Family, load_family
+from dure.family import Family
 from dure.family.corpus import load_corpus
+from dure.family.loading import family_of_run
+from dure.family.run_weights import finished_run
 from dure.family.saved_model import read_model
 from dure.files import json_lines, write_json, write_text
 from dure.metrics.metric import Metric
 from dure.runs.epochs import epochs_of
-from dure.runs.folder import RunFolder, folder_at
+from dure.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     import datasets
@@ -193,21 +194,9 @@ class _Judge:
 
 
 def _finished(run: Path, notify: Notify) -> tuple[RunFolder, Family]:
-    """Return names and family of a finished run.
-
-    Raises:
-        UserError: It is none.
-    """
-    folder = folder_at(run)
-    if not folder.experiment.is_file() or not folder.final_model.is_dir():
-        stages = sorted(path.parent.name for path in run.glob("*/final_model")) if run.is_dir() else []
-        raise UserError(
-            "this is no folder of a finished run",
-            where=str(run),
-            expected="a folder with experiment.yaml and final_model/",
-            hint=f"one within it: {', '.join(stages)}" if stages else None,
-        )
-    return folder, load_family(load_record(folder.experiment), notify)
+    """Return names and family of a finished run."""
+    folder = finished_run(run)
+    return folder, family_of_run(folder, notify)
 
 
 def _analysis(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
 from itertools import combinations
 from typing import NamedTuple
 
@@ -34,30 +33,18 @@ def mann_kendall(values: Sequence[float]) -> Trend:
     Raises:
         ValueError: A value is not finite.
     """
+    from scipy.stats import kendalltau
+
     if not all(map(math.isfinite, values)):
         raise ValueError(f"{list(values)} are not all finite")
     length = len(values)
     s = sum((later > earlier) - (later < earlier) for earlier, later in combinations(values, 2))
     ties = [count for count in Counter(values).values() if count > 1]
+    if s == 0:
+        return Trend(0, 1.0)
     if not ties:
-        return Trend(s, _exact_p(length, abs(s)))
+        return Trend(s, float(kendalltau(range(length), values, method="exact").pvalue))
     variance = (
         length * (length - 1) * (2 * length + 5) - sum(tie * (tie - 1) * (2 * tie + 5) for tie in ties)
     ) / 18
-    if s == 0 or variance == 0:
-        return Trend(s, 1.0)
     return Trend(s, math.erfc((abs(s) - 1) / math.sqrt(2 * variance)))
-
-
-@cache
-def _exact_p(length: int, s: int) -> float:
-    """Return the share of the orders of ``length`` different values whose statistic is at least ``s`` from 0."""
-    # orders[k]: how many orders have k falling pairs. A value put among m others adds 0 to m of them.
-    orders = [1]
-    for others in range(1, length):
-        orders = [
-            sum(orders[max(0, falling - others) : falling + 1]) for falling in range(len(orders) + others)
-        ]
-    pairs = length * (length - 1) // 2
-    extreme = sum(count for falling, count in enumerate(orders) if abs(pairs - 2 * falling) >= s)
-    return extreme / math.factorial(length)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
 import torch
 
 from dure.errors import UserError
-from dure.modeling.weights import STATE, check_torch_file
+from dure.modeling.weights import STATE, read_saved
 
 State = dict[str, torch.Tensor]
 Source = int | str
@@ -58,7 +58,7 @@ class EpochWeights:
             raise UserError("there are no weights of any epoch", expected="files epoch_<n>.pt")
         self.files = dict(files)
         self.modules = {name: tuple(prefixes) for name, prefixes in modules.items()}
-        self._states = {source: _opened(path) for source, path in self.files.items()}
+        self._states = {source: read_saved(path, mmap=True)[STATE] for source, path in self.files.items()}
         first = next(iter(self._states))
         for source, state in self._states.items():
             _check_alike(self._states[first], self.files[first], state, self.files[source])
@@ -124,25 +124,7 @@ class EpochWeights:
             for prefix in prefixes
             if name.startswith(prefix)
         ]
-        return max(fitting, key=_length, default=(0, None))[1]
-
-
-def _length(fitting: tuple[int, str | None]) -> int:
-    return fitting[0]
-
-
-def _opened(path: Path) -> State:
-    check_torch_file(path)
-    try:
-        state: State = torch.load(path, map_location="cpu", weights_only=True, mmap=True)[STATE]
-    except Exception as error:  # torch raises almost anything for a file that is not its own
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"the weights cannot be loaded: {type(error).__name__}: {reason}",
-            where=str(path),
-            expected="a file that dure saved",
-        ) from None
-    return state
+        return max(fitting, key=lambda each: each[0], default=(0, None))[1]
 
 
 def _check_alike(first: State, first_path: Path, state: State, path: Path) -> None:
@@ -176,7 +158,7 @@ def _joined(state: State, ties: Iterable[Sequence[str]]) -> list[list[str]]:
 
 def _mixed(tensors: Mapping[Source, torch.Tensor], shares: Mapping[Source, float]) -> torch.Tensor:
     used = {source: tensor for source, tensor in tensors.items() if shares[source]}
-    largest = max(used, key=_by_share(shares))
+    largest = max(used, key=lambda each: (shares[each], each if isinstance(each, int) else -1.0))
     if len(used) == 1 or not used[largest].is_floating_point():
         return used[largest]
     dtype = torch.promote_types(used[largest].dtype, torch.float32)
@@ -184,7 +166,3 @@ def _mixed(tensors: Mapping[Source, torch.Tensor], shares: Mapping[Source, float
     for source, tensor in used.items():
         total.add_(tensor.to(dtype), alpha=shares[source])
     return total.to(used[largest].dtype)
-
-
-def _by_share(shares: Mapping[Source, float]) -> Callable[[Source], tuple[float, float]]:
-    return lambda source: (shares[source], source if isinstance(source, int) else -1.0)

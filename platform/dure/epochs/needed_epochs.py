@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dure.epochs.loss_series import Point, series_of
+from dure.epochs.loss_series import series_of
 from dure.epochs.sweet_spot import Thresholds, candidate_epochs
 from dure.errors import UserError
 from dure.events import Notify, RunListener, RunProgress, RunStart
@@ -42,7 +42,7 @@ class NeededEpochs(RunListener):
             return set()
         saved = list(epochs_of(UnifiedFolder(self._path).checkpoints))
         try:
-            series = _series(self._path, self._losses)
+            series = series_of(self._path, [WHOLE, *self._losses], self._losses)
         except UserError:  # nothing was validated yet
             return set()
         return {
@@ -87,7 +87,3 @@ def write_metadata(folder: UnifiedFolder) -> None:
         )
     if entries:
         write_json(folder.metadata, entries)
-
-
-def _series(path: Path, losses: Mapping[str, str]) -> dict[str, list[Point]]:
-    return series_of(path, [WHOLE, *losses], losses)

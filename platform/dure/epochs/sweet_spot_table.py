@@ -42,11 +42,7 @@ def sweet_spot_table(record: Mapping[str, Any]) -> FittedTable:
 
 
 def sweet_spot_text(record: Mapping[str, Any]) -> str:
-    """Return the same as plain text with all columns, and for every module the epochs that meet each criterion.
-
-    Args:
-        record: As for :func:`sweet_spot_table`.
-    """
+    """Return the same as plain text with all columns, and for every module the epochs that meet each criterion."""
     lines = [*plain_text(sweet_spot_table(record)).splitlines(), "", "epochs that meet each criterion"]
     for name, row in record["modules"].items():
         lines += ["", name]

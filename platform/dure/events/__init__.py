@@ -14,6 +14,7 @@ from dure.events.kinds import (
     StudyStart,
     TrialState,
     TrialStatus,
+    silent,
 )
 from dure.events.stream import Entry, EventLog, Follower, follow, following, pass_on, read_events
 
@@ -38,4 +39,5 @@ __all__ = [
     "following",
     "pass_on",
     "read_events",
+    "silent",
 ]

@@ -1,4 +1,4 @@
-"""What a run or study can say, and who hears of it."""
+"""What a run or study reports, and its listeners."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from dure.runs.folder import RunResult
 
 Notify = Callable[[str], None]
 """Passes one line on that the user should see."""
+
+
+def silent(message: str) -> None:
+    """Show nothing."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class RunProgress:
 
 @dataclass(frozen=True)
 class RunSaved:
-    """A checkpoint is whole and bears its name.
+    """A checkpoint is whole and has its name.
 
     Attributes:
         checkpoint: Its folder.
@@ -80,11 +84,11 @@ class Notice:
 
 
 class RunListener:
-    """Base of everything that hears of a run; every method does nothing until overridden.
+    """Base of everything that listens to a run; every method does nothing until overridden.
 
     A listener of a :class:`dure.training.run.RunRequest` is called in the process that trains, on its main worker only
     unless ``on_every_worker``; it must be picklable before :meth:`started`, since it travels there. A follower is
-    called in the driver, by what stands in the run's stream. Both hear, in this order: :meth:`started` once for every
+    called in the driver, by what stands in the run's stream. Both are called, in this order: :meth:`started` once for every
     start, :meth:`progressed` and :meth:`saved` any number of times, :meth:`notified` at any time, :meth:`finished`
     once, also after a failure.
     """
@@ -100,7 +104,7 @@ class RunListener:
         return set()
 
     def saved(self, checkpoint: Path) -> None:
-        """A checkpoint is whole and bears its name."""
+        """A checkpoint is whole and has its name."""
 
     def progressed(self, progress: RunProgress) -> None:
         """There are new numbers."""
@@ -132,7 +136,7 @@ class TrialStatus:
         metrics: Latest value of every metric.
         error: What went wrong, in one line.
         stage: Which of its stages it is in, for people; empty when it has none.
-        forecast: What was foretold of memory, time and cost; None before the end, and where nothing was.
+        forecast: What was forecast of memory, time and cost; None before the end, and where nothing was.
         restored: Whether it was finished before this session and is only shown.
     """
 

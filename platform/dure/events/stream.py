@@ -70,7 +70,7 @@ class Entry:
     """One line of a stream.
 
     Attributes:
-        at: When it was said, in UTC.
+        at: When it was reported, in UTC.
         origin: Who said it: ``worker 0``, ``driver`` for the process that started the run, ``study``.
         event: What was said.
     """
@@ -246,7 +246,7 @@ def following(look: Callable[[], None]) -> Iterator[None]:
 def follow(
     file: Path, followers: Sequence[RunListener], *, relayed: Callable[[], Iterable[bytes]] = tuple
 ) -> Iterator[Callable[[], None]]:
-    """Let followers hear of everything new in the stream of a run while the body runs, but for its end.
+    """Pass everything new in the stream of a run to followers while the body runs, except its end.
 
     Gives what looks for it at once.
 
@@ -266,7 +266,7 @@ def follow(
 
 
 def pass_on(event: Event, listener: RunListener, notify: Callable[[str], None]) -> None:
-    """Let a listener hear of an event of a run, but for its end."""
+    """Pass an event of a run to a listener, except its end."""
     match event:
         case RunStart():
             listener.started(event, notify)

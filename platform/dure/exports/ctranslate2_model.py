@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from transformers import AutoConfig
 
-from dure.errors import UserError
+from dure.errors import UserError, said
 from dure.exports.formats import Format, Trained
 from dure.modeling.text_writer import MODEL
 
@@ -41,7 +41,7 @@ class CTranslate2Model(Format):
             except (ValueError, NotImplementedError, AttributeError) as error:
                 raise UserError(
                     f"CTranslate2 does not convert this {trained.model.config.model_type} model: "
-                    f"{' '.join(str(error).split())[:200]}",
+                    f"{said(error, 200)}",
                     where="--format ctranslate2",
                     hint="--format transformers",
                 ) from None

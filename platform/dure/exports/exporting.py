@@ -17,7 +17,6 @@ from dure.data.collating import moved
 from dure.errors import RunError, UserError
 from dure.events import Notify
 from dure.exports.agreement import Agreement, Prediction, compare
-from dure.exports.folder import check_target
 from dure.exports.formats import Format, Trained, format_of
 from dure.exports.model_card import model_card
 from dure.family import Family
@@ -26,10 +25,10 @@ from dure.family.corpus import Corpus, load_corpus
 from dure.family.exported import CARD, EXPORT_FILE, ExportRecord, is_export, read_as
 from dure.family.predicting import predict_rows
 from dure.family.run_weights import weights_at
-from dure.files import write_json, write_text, written_beside
+from dure.files import parse_json, write_json, write_text, written_beside
 from dure.runs.budget import bytes_in
 from dure.runs.folder import RunFolder
-from dure.runs.manifest import write_manifest
+from dure.runs.manifest import MANIFEST, write_manifest
 
 if TYPE_CHECKING:
     import datasets
@@ -78,7 +77,7 @@ def export_run(
         notify: Gets one-line messages.
 
     Raises:
-        UserError: Something that was given is wrong, or the model is none for the format.
+        UserError: Something that was given is wrong, or the format cannot hold the model.
         RunError: The export predicts otherwise than the original.
     """
     weights = weights_at(path)
@@ -193,3 +192,30 @@ def _require(agreement: Agreement, asked: Asked) -> None:
             )
         )
     )
+
+
+def check_target(folder: Path, *, force: bool) -> None:
+    """Check that an export may be written to a folder: nothing that dure did not write is replaced.
+
+    Raises:
+        UserError: There is something else, or an export and it was not said to be replaced.
+    """
+    where = f"--to {folder}"
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not folder.is_dir() or not is_export(folder):
+        raise UserError(
+            "there is something that dure did not export",
+            where=where,
+            expected="a new or empty folder, or an earlier export",
+        )
+    known = set(parse_json((folder / MANIFEST).read_bytes())["files"]) | {MANIFEST}
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    if foreign := sorted(files - known):
+        raise UserError(
+            f"beside an export there is '{foreign[0]}', which dure did not write",
+            where=where,
+            hint="another folder",
+        )
+    if not force:
+        raise UserError("there is an export", where=where, hint="--force replaces it")

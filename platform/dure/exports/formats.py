@@ -49,7 +49,7 @@ class Format(ABC):
         """Write a model into a folder that is there.
 
         Raises:
-            UserError: This model, or one of its numbers, is none for the format.
+            UserError: The format cannot hold this model or one of its numbers.
         """
 
     def require(self, name: str) -> None:

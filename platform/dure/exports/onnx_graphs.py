@@ -28,7 +28,7 @@ _OPSET = 18
 class OnnxGraphs(Format):
     """One graph from inputs to logits; of an encoder–decoder one of the encoder and one of the decoder.
 
-    The decoder has no cache: it reads all that was written anew for every token, so that long texts cost more than
+    The decoder has no cache: it reads all that was written again for every token, so that long texts cost more than
     with transformers.
     """
 

@@ -98,6 +98,10 @@ class Family(ABC):
         self.notify = notify
         self.options = checked(self.options_section, dict(experiment.task), {}, "task")
 
+    def recognised(self) -> Mapping[str, str]:
+        """Return dotted key to value of what was recognised in the training table, and stays when that is gone."""
+        return {}
+
     def metric(self, name: str) -> Metric | None:
         """Return the metric of a name, one of the family or of every run; None when there is none."""
         return known(name, self.metrics)

@@ -110,12 +110,10 @@ def check_sources(experiment: Experiment) -> None:
                 where = f"data.{split}={source_name(source)}"
                 if not isinstance(source, str) and error.where is not None:
                     where += f" ({error.where})"
-                raise UserError(
-                    error.problem, where=where, expected=error.expected, hint=error.hint
-                ) from None
+                raise error.at(where) from None
 
 
-def read_split(family: Family, split: str, source: Source, *, for_prediction: bool = False) -> Table:
+def read_split(family: Family, split: str, source: Source) -> Table:
     """Read one table of an experiment, or the embedded corpus.
 
     Raises:
@@ -128,14 +126,7 @@ def read_split(family: Family, split: str, source: Source, *, for_prediction: bo
         )
     # A test table may come with or without targets.
     roles = [replace(role, required=role.is_input) if split == "test" else role for role in family.roles]
-    return read_table(
-        source,
-        roles,
-        data.columns,
-        for_prediction=for_prediction,
-        reading=data,
-        cache_folder=cache_folder(),
-    )
+    return read_table(source, roles, data.columns, reading=data, cache_folder=cache_folder())
 
 
 def check_tables(family: Family) -> None:
@@ -167,7 +158,7 @@ def load_corpus(
 ) -> Corpus:
     """Read, check and encode the training and validation rows of an experiment.
 
-    Training rows whose text stands in the validation table too are dropped, refused or only told, as
+    Training rows whose text stands in the validation table too are dropped, refused or only reported, as
     ``data.on_overlap`` says; then ``data.max_train_rows`` draws from the rest, and ``data.train_ratio`` from
     that. The tokenizer and the cache see the rows before the ratio: so a rehearsal has one vocabulary at every
     ratio, as a warm start needs, and a table is encoded once for all its ratios.

@@ -5,13 +5,17 @@ from __future__ import annotations
 import inspect
 import logging
 import traceback
+from collections.abc import Sequence
 
 from dure.config.families import family_module
+from dure.config.loading import load_record
 from dure.config.schema import Experiment
-from dure.errors import UserError
+from dure.errors import UserError, named
 from dure.events import Notify
 from dure.family.contract import Family
+from dure.files import read_json
 from dure.metrics.metric import Metric
+from dure.runs.folder import RunFolder
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +29,27 @@ def load_family(experiment: Experiment, notify: Notify = logger.info) -> Family:
     family = family_class(experiment.family)(experiment, notify)
     _check_metrics(family, experiment.family)
     return family
+
+
+def family_of_run(run: RunFolder, notify: Notify = logger.info, overrides: Sequence[str] = ()) -> Family:
+    """Return the family of a run's experiment, which reads tables as the training table was read.
+
+    Args:
+        run: The run, or an export of one.
+        notify: Gets one-line messages.
+        overrides: ``a.b=value`` texts over the experiment.
+
+    Raises:
+        UserError: There is no experiment, or it is broken.
+    """
+    found = (
+        read_json(run.environment, what="record of an environment").get("recognised", {})
+        if run.environment.is_file()
+        else {}
+    )
+    return load_family(
+        load_record(run.experiment, (*(f"{key}={value}" for key, value in found.items()), *overrides)), notify
+    )
 
 
 def family_class(name: str) -> type[Family]:
@@ -89,7 +114,7 @@ def _broken_module(name: str, error: Exception) -> UserError:
     # A mistake of syntax names its place itself; the last frame is that of the import then.
     place = "" if isinstance(error, SyntaxError) else f" at {frames[-1].filename}:{frames[-1].lineno}"
     return UserError(
-        f"module '{name}' cannot be imported{place} ({type(error).__name__}: {' '.join(str(error).split())[:160]})",
+        f"module '{name}' cannot be imported{place} ({named(error, 160)})",
         where="family",
         hint="correct the module; --debug shows the whole way to the mistake",
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from dure.config.schema import Profile
 from dure.data.tables import Table, table_from_rows
 from dure.data.writing import write_rows
 from dure.errors import UserError
-from dure.events import Notify
+from dure.events import Notify, silent
 from dure.family import Family
 from dure.family.corpus import Tested, cache_folder, encode_split
 from dure.family.run_weights import weights_at
@@ -160,16 +159,30 @@ def predict_texts(
     Raises:
         UserError: A folder holds no finished run, there is no text, or the family reads several texts in a row.
     """
+    import torch
+
     for run in runs:
         weights_at(run)
     if not texts:
         raise UserError("there is no text to predict", where="--text", expected="a text at least")
-    parts = []
+    done, parts = 0, []
+
+    def count(rows: int) -> None:
+        nonlocal done
+        done += rows
+        progress(done, len(runs) * len(texts))
+
     for place, run in enumerate(runs):
-        family = weights_at(run).family(notify)
+        heard = notify if place == 0 else silent
+        origin = weights_at(run)
+        if origin.file is not None:
+            heard(f"predicting with {origin.words}")
+        family = origin.family(notify)
         table = _table_of_texts(family, texts)
-        advance = partial(_advance, progress, place, len(runs), table.num_rows)
-        parts.append(_predictions(family, run, table, profile, advance, notify if place == 0 else _silent))
+        model, tokenizer = origin.read(family, profile, heard)
+        model.to(torch.device(profile.device))
+        encoded = encode_split(family, tokenizer, table, notify=heard).dataset
+        parts.append(predict_rows(family, model, tokenizer, encoded, progress=count))
     return parts[0] if len(parts) == 1 else family.combine(parts)
 
 
@@ -199,38 +212,6 @@ def _table_of_texts(family: Family, texts: Sequence[str | Mapping[str, str]]) ->
             )
         rows.append(row)
     return table_from_rows(rows, "the texts", inputs, cache_folder(), family.experiment.data)
-
-
-def _silent(message: str) -> None:
-    """Tell nobody: what is told of the rows is told once."""
-
-
-def _advance(
-    progress: Callable[[int, int], None], place: int, num_models: int, num_rows: int, rows: int
-) -> None:
-    progress(place * num_rows + rows, num_models * num_rows)
-
-
-def _predictions(
-    family: Family, run: Path, table: Table, profile: Profile, advance: Callable[[int], None], notify: Notify
-) -> list[dict[str, Any]]:
-    """Predict the rows of a table with the final model of a run; ``advance`` gets the rows done so far."""
-    import torch
-
-    origin = weights_at(run)
-    if origin.file is not None:
-        notify(f"predicting with {origin.words}")
-    model, tokenizer = origin.read(family, profile, notify)
-    model.to(torch.device(profile.device))
-    encoded = encode_split(family, tokenizer, table, notify=notify).dataset
-    done = 0
-
-    def count(rows: int) -> None:
-        nonlocal done
-        done += rows
-        advance(done)
-
-    return predict_rows(family, model, tokenizer, encoded, progress=count)
 
 
 def write_predictions(

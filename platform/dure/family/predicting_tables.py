@@ -15,8 +15,8 @@ from dure.data.fields import roles_to_predict
 from dure.data.sources import files_of
 from dure.data.tables import Role, Table, columns_of, read_table
 from dure.data.writing import check_output, write_rows
-from dure.errors import UserError
-from dure.events import Notify
+from dure.errors import UserError, shell_word
+from dure.events import Notify, silent
 from dure.family.contract import Family
 from dure.family.corpus import cache_folder, encode_split
 from dure.family.predicted_blocks import BLOCK_ROWS, PredictedBlocks
@@ -198,7 +198,7 @@ def check_files(
             "no file is named that the predictions of a table go into",
             where="--output",
             expected="a .csv, .tsv, .jsonl, .parquet or .xlsx",
-            hint=f"dure predict {runs[0]} {source} -o predictions.csv",
+            hint=f"dure predict {shell_word(runs[0])} {shell_word(source)} -o predictions.csv",
         )
     output = Path(output)
     if output.exists() and any(output.samefile(file) for file in files):
@@ -237,7 +237,7 @@ def _predict_blocks(
     for place, (predictor, numbers) in enumerate(zip(predictors, missing, strict=True)):
         if not numbers:
             continue
-        heard = notify if place == 0 else _silent
+        heard = notify if place == 0 else silent
         origin = weights_at(predictor.run)
         if origin.file is not None:
             heard(f"predicting with {origin.words}")
@@ -316,7 +316,3 @@ def _in_order(
 def _size(table: Table, block: int) -> int:
     """Return the number of rows in a block of a table."""
     return min(BLOCK_ROWS, table.num_rows - block * BLOCK_ROWS)
-
-
-def _silent(message: str) -> None:
-    """Tell nobody: what is told of the rows is told once."""

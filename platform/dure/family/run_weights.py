@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dure.config.loading import load_record
 from dure.config.schema import Profile
 from dure.errors import UserError
 from dure.events import Notify
 from dure.family.contract import Family
 from dure.family.exported import is_export, read_exported, read_record
-from dure.family.loading import load_family
+from dure.family.loading import family_of_run
 from dure.files import read_json
 from dure.runs.checkpoints import AVERAGE_FILE
 from dure.runs.folder import RunFolder, UnifiedFolder, folder_at
@@ -50,7 +49,7 @@ class RunWeights:
 
     def family(self, notify: Notify, overrides: Sequence[str] = ()) -> Family:
         """Return the family of the run's experiment, with ``a.b=value`` texts laid over that."""
-        return load_family(load_record(RunFolder(self.run).experiment, overrides), notify)
+        return family_of_run(RunFolder(self.run), notify, overrides)
 
     def read(
         self, family: Family, profile: Profile, notify: Notify, *, adapted: bool = False
@@ -113,19 +112,29 @@ def weights_at(path: Path) -> RunWeights:
     if is_export(path):
         record = read_record(path)
         return RunWeights(path, None, f"an export of {record.run} as {record.format}: {record.source}")
-    folder = RunFolder(path)
+    folder = finished_run(path, otherwise=", or an export of dure")
+    crossover = UnifiedFolder(path).crossover
+    if crossover.is_file():
+        return RunWeights(path, crossover, _words_of(crossover))
+    return RunWeights(path, None, f"{folder.final_model.name}, the best checkpoint")
+
+
+def finished_run(path: Path, *, otherwise: str = "") -> RunFolder:
+    """Return the folder of a run that left its final model.
+
+    Raises:
+        UserError: It is none; ``otherwise`` says what else would have been right.
+    """
+    folder = folder_at(path)
     if not folder.experiment.is_file() or not folder.final_model.is_dir():
         inside = sorted(each.parent.name for each in path.glob("*/final_model")) if path.is_dir() else []
         raise UserError(
             "this is no folder of a finished run",
             where=str(path),
-            expected="a folder with experiment.yaml and final_model/, or an export of dure",
-            hint=f"one of its experiments: {', '.join(inside)}" if inside else None,
+            expected=f"a folder with experiment.yaml and final_model/{otherwise}",
+            hint=f"one within it: {', '.join(inside)}" if inside else None,
         )
-    crossover = UnifiedFolder(path).crossover
-    if crossover.is_file():
-        return RunWeights(path, crossover, _words_of(crossover))
-    return RunWeights(path, None, f"{folder.final_model.name}, the best checkpoint")
+    return folder
 
 
 def _load_best(model: PreTrainedModel, run: Path) -> None:

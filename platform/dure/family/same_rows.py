@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from dure.config.data import source_name
 from dure.config.schema import Experiment
 from dure.errors import UserError
-from dure.family.contract import Family
 from dure.family.corpus import read_splits
 from dure.family.loading import load_family
 from dure.files import read_json
@@ -34,7 +33,8 @@ def require_same_rows(experiment: Experiment, path: Path) -> None:
         return
     # What no run was started with, such as the dev table beside the folds of a cross-validation, is not looked at.
     unused = {f"data.{split}": None for split in ("dev", "test") if split not in splits}
-    now = _row_hashes(load_family(experiment.with_(unused)), splits)
+    tables = read_splits(load_family(experiment.with_(unused))).tables
+    now = {split: table.content_hash() for split, table in tables.items() if split in splits}
     for file, before in found.items():
         for split, content in before.items():
             if now.get(split) != content:
@@ -45,16 +45,6 @@ def require_same_rows(experiment: Experiment, path: Path) -> None:
                     expected="the same rows in the same order; their file may be another one",
                     hint="put the table back as it was, or start a new run without --resume",
                 )
-
-
-def _row_hashes(family: Family, splits: Collection[str]) -> dict[str, str]:
-    """Return the hash of the rows of those of the splits that have a table.
-
-    Raises:
-        UserError: A table is not what the family needs.
-    """
-    tables = read_splits(family).tables
-    return {split: table.content_hash() for split, table in tables.items() if split in splits}
 
 
 def _hashes(file: Path) -> Mapping[str, str]:

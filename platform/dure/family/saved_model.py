@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from safetensors import safe_open
 
-from dure.errors import DureError, UserError
+from dure.errors import DureError, UserError, named, shell_word
 from dure.family import Family
 from dure.files import written_beside
-from dure.modeling.weights import check_finite
+from dure.modeling.weights import check_finite, tied_parameters
 from dure.runs.manifest import check_whole, write_manifest
 
 if TYPE_CHECKING:
@@ -61,18 +61,17 @@ def load_saved(family: Family, folder: Path) -> tuple[PreTrainedModel, PreTraine
         raise
     except Exception as error:  # transformers raises almost anything for a folder that is not its own
         raise UserError(
-            f"it does not load as a model of {family.experiment.family} "
-            f"({type(error).__name__}: {' '.join(str(error).split())[:160]})",
+            f"it does not load as a model of {family.experiment.family} ({named(error, 160)})",
             where=str(folder),
             expected="a model that a run of this family left, whole",
-            hint=f"dure validate --checkpoint {folder.parent} looks closer",
+            hint=f"dure validate --checkpoint {shell_word(folder.parent)} looks closer",
         ) from error
     _check_weights(model, folder)
     return model, tokenizer
 
 
 def _check_weights(model: PreTrainedModel, folder: Path) -> None:
-    """Check that a model got all of its weights from a folder: what is missing there would be random, told by nobody.
+    """Check that a model got all of its weights from a folder: what is missing there would be random, and nobody would notice.
 
     Raises:
         UserError: It did not, or they are no numbers.
@@ -81,18 +80,10 @@ def _check_weights(model: PreTrainedModel, folder: Path) -> None:
     for file in folder.glob("*.safetensors"):
         with safe_open(file, "pt") as weights:
             stored.update(weights.keys())
-    if stored and (lacking := sorted(model.state_dict().keys() - stored - _tied(model))):
+    if stored and (lacking := sorted(model.state_dict().keys() - stored - tied_parameters(model).keys())):
         raise UserError(
             f"it lacks {len(lacking)} weights of its own configuration, the first '{lacking[0]}'",
             where=str(folder),
             hint="copy it again, or name the experiment that trained it",
         )
     check_finite(model.state_dict(), str(folder))
-
-
-def _tied(model: PreTrainedModel) -> set[str]:
-    """Return the names of parameters that a model has under several names."""
-    names: dict[int, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), []).append(name)
-    return {name for group in names.values() if len(group) > 1 for name in group}

@@ -1,7 +1,7 @@
 """The environment of a background job: that of the shell which asked for it, in every process of the job.
 
 Ray shows the variables of a job's runtime environment to everybody who may list jobs, and tokens are among them. So
-they travel in a file that only its owner can read, whose name Ray is told. The command reads it when it begins, and
+they travel in a file that only its owner can read, whose name Ray is reported. The command reads it when it begins, and
 Ray calls :func:`load` in every process that works for it.
 """
 

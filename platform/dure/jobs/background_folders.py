@@ -1,4 +1,4 @@
-"""Folders that background jobs work in: claimed, found again by their pid file, and left in order."""
+"""Folders that background jobs work in: claimed, found again by their pid file, and left cleanly."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from dure.errors import RunError, UserError
+from dure.errors import RunError, UserError, shell_word
 from dure.files import write_json, write_text
 from dure.jobs.background_environment import FILE, JOB
 from dure.jobs.background_records import CLOCK_SECONDS, Records, records
@@ -89,13 +89,15 @@ def refuse_second(path: Path) -> None:
     running = find(path)
     if running is not None and running.pid != os.getpid():
         raise UserError(
-            f"process {running.pid} works in this folder already", where=str(path), hint=f"dure stop {path}"
+            f"process {running.pid} works in this folder already",
+            where=str(path),
+            hint=f"dure stop {shell_word(path)}",
         )
     require_free(path)
 
 
 def stop(path: Path) -> int:
-    """End the background process of a folder in order, wait for its end, and return its number.
+    """End the background process of a folder cleanly, wait for its end, and return its number.
 
     Raises:
         UserError: None works there.

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from dure.family.corpus import cache_folder
-from dure.files import parse_json, write_json
+from dure.files import json_or_none, write_json
 from dure.jobs.jobs import ENDED, Job
 
 _NUM_KEPT = 100
@@ -91,7 +91,7 @@ class Records:
 
     def read_claim(self, job_id: str) -> dict[str, Any] | None:
         """Return ``pid`` and ``path`` of the command of a job, once its checks are over."""
-        return _read(self.claim(job_id))
+        return json_or_none(self.claim(job_id))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -104,7 +104,7 @@ class Records:
 
     def keeper(self) -> ClusterKeeper | None:
         """Return the keeper, or None when it does not live."""
-        found = _read(self.keeper_file)
+        found = json_or_none(self.keeper_file)
         keeper = None if found is None or "pid" not in found else ClusterKeeper(**found)
         return keeper if keeper is not None and keeper.lives else None
 
@@ -117,7 +117,9 @@ class Records:
 
     def jobs(self) -> list[Job]:
         """Return the jobs, the latest last; what was running when its keeper died has failed."""
-        found = [Job(**record) for record in map(_read, sorted(self.path.glob("dure-*.json"))) if record]
+        found = [
+            Job(**record) for record in map(json_or_none, sorted(self.path.glob("dure-*.json"))) if record
+        ]
         alive = self.keeper() is not None
         return [each if alive or each.state in ENDED else replace(each, state="failed") for each in found]
 
@@ -149,11 +151,3 @@ def records() -> Records:
     with contextlib.suppress(OSError):
         folder.chmod(0o700)
     return Records(folder)
-
-
-def _read(file: Path) -> dict[str, Any] | None:
-    try:
-        found = parse_json(file.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None

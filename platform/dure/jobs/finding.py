@@ -54,7 +54,7 @@ def follow_job(job_id: str, address: str | None, write: Callable[[str], None]) -
 
 
 def stop_job(job_id: str, address: str | None = None) -> Job:
-    """Stop a job in order, wait for its end, and return how it ended.
+    """Stop a job cleanly, wait for its end, and return how it ended.
 
     Raises:
         UserError: There is no such job.

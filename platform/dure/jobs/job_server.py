@@ -1,6 +1,6 @@
 """Finding the server that takes a cluster's jobs, and speaking with it: checked at once, and never waited for long.
 
-Ray's own client waits without a limit and tells a wrong address by a traceback. What it does beyond plain
+Ray's own client waits without a limit and reports a wrong address by a traceback. What it does beyond plain
 requests, packing and uploading folders, is left to it (:mod:`dure.jobs.jobs`).
 """
 
@@ -43,7 +43,7 @@ class JobServer:
     Attributes:
         url: ``http://host:port``.
         where: How the user named it, for errors.
-        headers: What a request has to bear; holds the token, so it is never shown.
+        headers: What a request must carry; holds the token, so it is never shown.
     """
 
     url: str
@@ -135,7 +135,7 @@ def is_here(host: str) -> bool:
 
 
 def token_headers(host: str) -> dict[str, str]:
-    """Return the header that bears the cluster's token, when it should be sent there.
+    """Return the header that carries the cluster's token, when it should be sent there.
 
     As in Ray, a token goes to another machine only when ``RAY_AUTH_MODE=token`` says so.
     """
@@ -200,7 +200,7 @@ def _speaks_http(url: str) -> bool:
 
 
 def _dashboard_of(address: str, where: str, host: str) -> str:
-    """Ask a cluster where its dashboard is; in a process of its own, since Ray's client may wait for ever."""
+    """Ask a cluster where its dashboard is; in a process of its own, since Ray's client may wait forever."""
     mode = {"RAY_AUTH_MODE": "token"} if token_headers(host) else {}
     script = "import sys; from ray.dashboard.utils import ray_address_to_api_server_url as of; print(of(sys.argv[1]))"
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}

@@ -18,11 +18,13 @@ from typing import Any
 
 import yaml
 
-from dure.errors import RunError, UserError, nearest
+from dure.errors import RunError, UserError, nearest, said
 from dure.events import Notify
 from dure.jobs.job_server import JobServer
 from dure.jobs.upload import Upload, check_size, megabytes, plan_upload
+from dure.runtime.scratch import restored
 from dure.secrets import CLOUD_SECRETS, SECRETS, is_secret, redacted
+from dure.signals import INTERRUPTED_CODE
 
 ENDED = ("succeeded", "failed", "stopped")
 COMMAND = "dure_command"
@@ -30,7 +32,6 @@ COMMAND = "dure_command"
 SECONDS_TO_STOP = 120
 """Time that a stopped job has to finish its step and write a checkpoint; Ray alone gives it three seconds."""
 RUNTIME_ENV = Path("cluster", "runtime_env.yaml")
-_INTERRUPTED_CODE = 130
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_TO_RECONNECT = 2.0
 _NUM_RECONNECTIONS = 5
@@ -150,7 +151,7 @@ def log(server: JobServer, job_id: str) -> str:
 
 
 def stop(server: JobServer, job_id: str) -> Job:
-    """Stop a job in order, wait for its end, and return how it ended; one that has ended is left as it is.
+    """Stop a job cleanly, wait for its end, and return how it ended; one that has ended is left as it is.
 
     Raises:
         UserError: There is no such job.
@@ -280,8 +281,7 @@ def _read_runtime_env(file: Path | None, working_dir: Path) -> dict[str, Any]:
         except OSError as error:
             raise UserError(f"it cannot be read ({error.strerror})", where=f"--runtime-env {path}") from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            line = " ".join(str(error).split())
-            raise UserError(f"this is no YAML ({line[:200]})", where=f"--runtime-env {path}") from None
+            raise UserError(f"this is no YAML ({said(error, 200)})", where=f"--runtime-env {path}") from None
         if not isinstance(settings, dict):
             raise UserError("this is no mapping", where=f"--runtime-env {path}", expected="key: value")
     settings.pop("working_dir", None)
@@ -319,8 +319,8 @@ def _job(server: JobServer, record: Mapping[str, Any]) -> Job:
     started, ended = record.get("start_time"), record.get("end_time")
     return Job(
         id=str(record["submission_id"]),
-        # A command that was told to end in order says so by this code.
-        state="stopped" if state == "failed" and code == _INTERRUPTED_CODE else state,
+        # A command that was told to end cleanly says so by this code.
+        state="stopped" if state == "failed" and code == INTERRUPTED_CODE else state,
         command=redacted(
             str(command), [str(value) for name, value in environment.items() if is_secret(name)]
         ),
@@ -343,12 +343,13 @@ def _answers(server: JobServer) -> Iterator[None]:
     except AuthenticationError:
         raise server.refused() from None
     except (ValueError, TypeError) as error:
-        line = redacted(" ".join(str(error).split()))
         raise UserError(
-            line[:400], where="--runtime-env", hint="what Ray knows there: docs.ray.io, runtime environments"
+            redacted(said(error))[:400],
+            where="--runtime-env",
+            hint="what Ray knows there: docs.ray.io, runtime environments",
         ) from None
     except (RuntimeError, OSError) as error:
-        line = redacted(" ".join(str(error).split()))
+        line = redacted(said(error))
         raise RunError(f"the cluster at {server.url} did not take the job: {line[-400:]}") from None
 
 
@@ -364,9 +365,8 @@ def _client(server: JobServer) -> Any:
         logging.getLogger(f"ray.{name}").setLevel(logging.ERROR)
     logging.getLogger("ray._private.runtime_env.working_dir").setLevel(logging.ERROR)
     # It would let these two win over the address that it is given.
-    saved = {name: os.environ.pop(name, None) for name in ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")}
-    try:
-        with _answers(server):
-            return JobSubmissionClient(server.url, headers=dict(server.headers))
-    finally:
-        os.environ.update({name: value for name, value in saved.items() if value is not None})
+    others = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+    with restored(*others), _answers(server):
+        for name in others:
+            os.environ.pop(name, None)
+        return JobSubmissionClient(server.url, headers=dict(server.headers))

@@ -81,7 +81,7 @@ def clear_up(records: Records) -> None:
 def keep(path: str) -> None:
     """Run a cluster until no job is left in it; what the keeper's process does.
 
-    On SIGTERM its jobs are stopped in order, and then it.
+    On SIGTERM its jobs are stopped cleanly, and then it.
     """
     records = Records(Path(path))
     told_to_end: list[int] = []

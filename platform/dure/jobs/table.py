@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import RenderableType
 from rich.text import Text
 
-from dure.reporting.columns import Column, FittedTable
+from dure.reporting.columns import FittedTable, column
 from dure.reporting.figures import counted
 
 _STYLES = {"failed": "bold red", "running": "green", "stopped": "yellow"}
@@ -21,14 +21,14 @@ def jobs_table(jobs: Sequence[Mapping[str, Any]]) -> RenderableType:
     if not jobs:
         return "no jobs"
     columns = [
-        Column("job", [Text(job["id"]) for job in jobs], is_text=True),
-        Column(
-            "state", [Text(job["state"], style=_STYLES.get(job["state"], "")) for job in jobs], is_text=True
+        column("job", (job["id"] for job in jobs), is_text=True),
+        column(
+            "state", (Text(job["state"], style=_STYLES.get(job["state"], "")) for job in jobs), is_text=True
         ),
-        Column("command", [Text(job["command"]) for job in jobs], is_text=True, shortest=_SHORTEST_COMMAND),
-        Column("started", [Text(_local_time(job["started"])) for job in jobs], rank=2, is_text=True),
-        Column("seconds", [Text(f"{job['seconds']:,.0f}") for job in jobs], rank=1),
-        Column("cluster", [Text(job["server"]) for job in jobs], rank=3, is_text=True),
+        column("command", (job["command"] for job in jobs), is_text=True, shortest=_SHORTEST_COMMAND),
+        column("started", (_local_time(job["started"]) for job in jobs), rank=2, is_text=True),
+        column("seconds", (f"{job['seconds']:,.0f}" for job in jobs), rank=1),
+        column("cluster", (job["server"] for job in jobs), rank=3, is_text=True),
     ]
     return FittedTable(columns, counted(len(jobs), "job"))
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dure.errors import UserError
+from dure.errors import UserError, named
 from dure.metrics.metric import Metric
 
 _MAIN = ("score", "value")
@@ -57,8 +57,7 @@ class LibraryMetrics:
                 figures = metric.compute(predictions=given, references=true)
             except Exception as error:  # the script of a metric may raise anything
                 raise UserError(
-                    f"the metric '{stem}' cannot score these ({type(error).__name__}: "
-                    f"{' '.join(str(error).split())[:160]})",
+                    f"the metric '{stem}' cannot score these ({named(error, 160)})",
                     where=self._where,
                     expected="a metric of such predictions with its default arguments",
                 ) from error
@@ -73,10 +72,9 @@ def _load(name: str, where: str) -> Any:
     try:
         return evaluate.load(str(folder) if folder.exists() else name)
     except Exception as error:  # whatever a script, a missing package of it or the hub raises
-        said = " ".join(str(error).split())[:160]
         if folder.exists():
             raise UserError(
-                f"this is no metric of the evaluate library ({type(error).__name__}: {said})",
+                f"this is no metric of the evaluate library ({named(error, 160)})",
                 where=f"{where} {name}",
                 expected="a folder with a script of its own name, such as exact_match/exact_match.py",
             ) from error

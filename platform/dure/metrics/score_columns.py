@@ -60,13 +60,6 @@ def find_columns(
 ) -> ScoredColumns:
     """Return the columns that are compared: those that are given, and by their names the others.
 
-    Args:
-        predicted: Columns of the predictions.
-        expected: Columns of the references.
-        id_column: The one that joins them.
-        prediction_column: The one with the predictions.
-        reference_columns: Those with what is true.
-
     Raises:
         UserError: A column is not to be found by its name alone.
     """

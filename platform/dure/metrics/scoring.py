@@ -23,7 +23,7 @@ from dure.metrics.tokenizers import TokenizerName
 Task = Literal["generation", "classification"]
 
 _ID = "id of a row"
-"""Role of the ids; the others bear the names of columns, of which one may be called ``id``."""
+"""Role of the ids; the others have the names of columns, of which one may be called ``id``."""
 _NAMED_IDS = 5
 _SEPARATOR = "|"
 """What stands between the labels of a cell where the user does not say."""

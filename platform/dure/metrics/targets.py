@@ -44,7 +44,7 @@ class Target:
     Attributes:
         metric: Of what; it has a direction.
         value: The least that suffices, or the most where lower is better.
-        is_rehearsal: Whether a miniature is held against it.
+        is_rehearsal: Whether a miniature is compared with it.
     """
 
     metric: Metric

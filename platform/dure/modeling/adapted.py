@@ -21,10 +21,6 @@ _OF_THE_HEAD = ("id2label", "label2id", "problem_type")
 def adapted_model(settings: ModelConfig, folder: Path) -> Any:
     """Return a checkpoint with the adapters that an export holds, in fp32 on the CPU.
 
-    Args:
-        settings: Names the checkpoint.
-        folder: An export as ``adapter``.
-
     Raises:
         UserError: The checkpoint is not at hand.
     """

@@ -242,10 +242,6 @@ def _tokens_at_once(logits: Projected) -> int:
 class _Gradients:
     """Adds up the gradients of a term over chunks.
 
-    Args:
-        term: The term.
-        logits: What it takes.
-
     Attributes:
         sums: Hidden states and parameters to their gradients as far as they are known.
     """

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dure.errors import UserError
+from dure.errors import UserError, named
 from dure.files import written_beside
 from dure.modeling.folders import LOST
 from dure.modeling.shards import is_shared_out, put, shape_of, whole_weights
@@ -27,7 +27,7 @@ def trained_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
     The model must be whole: see ``dure.modeling.shards.whole_weights``.
     """
     state = model.state_dict()
-    return {name: state[name].detach() for name in _trained_names(model)}
+    return {name: state[name].detach() for name in trained_names(model)}
 
 
 def trained_state(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -35,10 +35,19 @@ def trained_state(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: tensor.cpu() for name, tensor in trained_tensors(model).items()}
 
 
-def _trained_names(model: nn.Module) -> list[str]:
+def trained_names(model: nn.Module) -> list[str]:
+    """Return the names of :func:`trained_tensors`, in the order of the state dict."""
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     is_whole = all(parameter.requires_grad for parameter in model.parameters())
     return [name for name in model.state_dict() if is_whole or name in trained]
+
+
+def tied_parameters(model: nn.Module) -> dict[str, frozenset[str]]:
+    """Return all names of every parameter that has several, by each of them."""
+    names: dict[int, set[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), set()).add(name)
+    return {name: frozenset(group) for group in names.values() if len(group) > 1 for name in group}
 
 
 def save_weights(model: nn.Module, path: Path, about: Mapping[str, Any], *, is_main: bool = True) -> None:
@@ -96,7 +105,7 @@ def check_torch_file(path: Path) -> None:
 def check_finite(
     weights: Mapping[str, torch.Tensor], where: str, hint: str = "an earlier checkpoint"
 ) -> None:
-    """Check that weights are numbers: with NaN among them a model predicts the same of everything, and nobody is told.
+    """Check that weights are numbers: with NaN among them a model predicts the same of everything, and nobody notices.
 
     Raises:
         UserError: One of them holds NaN or infinity.
@@ -110,28 +119,38 @@ def check_finite(
             )
 
 
-def read_weights(model: nn.Module, path: Path) -> dict[str, Any]:
-    """Return everything in a file that :func:`save_weights` wrote, when its weights are of a model of this kind.
+def read_saved(path: Path, *, mmap: bool = False) -> dict[str, Any]:
+    """Return everything in a file that :func:`save_weights` wrote.
 
     A plain state dict, such as that of a crossover, is taken as ``model_state``.
 
     Raises:
-        UserError: The file is no such file, not whole, or of another model.
+        UserError: The file is no such file, or not whole.
     """
     check_torch_file(path)
     try:
-        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
         saved = saved if STATE in saved else {STATE: saved}
-        shapes = {name: tensor.shape for name, tensor in saved[STATE].items()}
+        _ = {name: tensor.shape for name, tensor in saved[STATE].items()}
     except Exception as error:  # torch raises almost anything for a file that is not its own
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"the weights cannot be loaded: {type(error).__name__}: {reason}",
+            f"the weights cannot be loaded: {named(error, 200)}",
             where=str(path),
             expected="a file that dure saved",
         ) from None
+    return saved
+
+
+def read_weights(model: nn.Module, path: Path) -> dict[str, Any]:
+    """Return what :func:`read_saved` does, when its weights are of a model of this kind.
+
+    Raises:
+        UserError: The file is no such file, not whole, or of another model.
+    """
+    saved = read_saved(path)
+    shapes = {name: tensor.shape for name, tensor in saved[STATE].items()}
     tensors = dict(model.named_buffers()) | dict(model.named_parameters(remove_duplicate=False))
-    wanted = {name: shape_of(tensors[name]) for name in _trained_names(model)}
+    wanted = {name: shape_of(tensors[name]) for name in trained_names(model)}
     differing = sorted(
         name
         for name in wanted.keys() | shapes.keys()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dure.config.tree import plain, read_yaml
+from dure.errors import shell_word
 from dure.events import Notice, RunStart
 from dure.events.stream import read_events
 from dure.files import hash_of, read_json
@@ -39,9 +40,6 @@ _RECORDS = ("experiment.yaml", "environment.json", "metrics.jsonl", "result.json
 
 def run_facts(path: Path) -> dict[str, Any]:
     """Return what the page of one run is made of, beside its records.
-
-    Args:
-        path: Folder of the run.
 
     Raises:
         UserError: A record is broken.
@@ -125,12 +123,7 @@ def gains_of(figures: Mapping[str, Figure]) -> dict[str, dict[str, float]]:
 
 
 def facts_of_runs(base: Path, runs: Mapping[str, Path]) -> dict[str, Any]:
-    """Return what the pages of runs and of studies have in common.
-
-    Args:
-        base: Folder of the run or study.
-        runs: Folder of every run by its name.
-    """
+    """Return what the pages of runs and of studies have in common."""
     environments = {name: environment_of(path) for name, path in runs.items()}
     return {
         "runs": {name: os.path.relpath(path, base) for name, path in runs.items()},
@@ -208,7 +201,9 @@ def _command(path: Path) -> str:
     started = [entry.event for entry in entries if isinstance(entry.event, RunStart)]
     place = f"{started[0].path}/" if started else ""
     profile = environment_of(path).get("profile", {}).get("name")
-    return f"dure train {place}experiment.yaml" + (f" --profile {profile}" if profile else "")
+    return f"dure train {shell_word(f'{place}experiment.yaml')}" + (
+        f" --profile {profile}" if profile else ""
+    )
 
 
 def _examples(runs: Mapping[str, Path]) -> dict[str, Any] | None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dure.files import write_text
 from dure.metrics.metric import Metric, recorded, undeclared
-from dure.pages.run_facts import best_metric, run_facts
+from dure.pages.run_facts import best_metric, experiment_of, run_facts
 from dure.pages.shared_sections import (
     Runs,
-    command_block,
     examples_section,
     foldable,
     forecast_section,
@@ -23,14 +22,14 @@ from dure.pages.shared_sections import (
 from dure.reporting.curves import CURVES, RunCurves, plot_run
 from dure.reporting.figures import BASELINE, UNTRAINED, class_figure, is_speed
 from dure.reporting.inline import Drawing
-from dure.reporting.marks import Computation, Source, Sources, sentence
-from dure.reporting.page import REPORT, Block, Head, Inline, Page, Pairs, Picture, Section, Table
+from dure.reporting.marks import Computation, Key, Source, Sources, sentence
+from dure.reporting.page import REPORT, Block, Command, Head, Inline, Page, Pairs, Picture, Section, Table
 from dure.runs.folder import RunFolder
 
 RUN = "run"
 COMPUTATIONS: Mapping[str, Computation] = {RUN: lambda folders: run_facts(folders[0])}
 """What the pages of runs compute."""
-REHEARSED = (
+_REHEARSED = (
     "This was a rehearsal: a miniature with random weights trained on few rows. Its scores say that everything works, "
     "and nothing about the real model."
 )
@@ -44,23 +43,10 @@ def leave_run_report(path: Path) -> None:
         OSError: They cannot be written.
     """
     curves = RunCurves.of(path, path.name)
-    facts = run_page(path)
+    page = page_of_run(path, Sources(path, COMPUTATIONS))
     if curves.records:
         plot_run(path / CURVES, curves)
-    write_text(path / REPORT, facts.html(path))
-
-
-def run_page(path: Path) -> Page:
-    """Return the page of a run.
-
-    Args:
-        path: Folder of the run.
-
-    Raises:
-        UserError: A record of it is broken.
-    """
-    sources = Sources(path, COMPUTATIONS)
-    return page_of_run(path, sources)
+    write_text(path / REPORT, page.html(path))
 
 
 def page_of_run(path: Path, sources: Sources) -> Page:
@@ -73,36 +59,59 @@ def page_of_run(path: Path, sources: Sources) -> Page:
     runs = Runs({facts.get("name"): path}, facts, sources)
     result = sources.file(RunFolder(path).result)
     experiment = sources.file(RunFolder(path).experiment)
-    is_rehearsal = bool(experiment.get("rehearsal", "enabled"))
     curves = RunCurves.of(path, facts.get("name"))
-    sections = [
-        Section("Verdict", [points_of(facts, "sentences")]),
-        figures_section(runs, facts, result),
-        curves_section(curves, best_metric(path)) if curves.records else None,
-        forecast_section(runs),
-        examples_section(runs),
-        trouble_section(runs, [(result, ())]),
-        machine_section(runs),
-        lineage_section(runs, command_block(facts)),
-    ]
-    return Page(
+    return page_around(
+        [
+            figures_section(runs, facts, result),
+            curves_section(curves, best_metric(path)) if curves.records else None,
+        ],
+        runs,
         title=facts.mark("name"),
         lead=sentence("Run · {} · {}", facts.mark("state"), experiment.mark("experiment", "description")),
+        ended=[(result, ())],
+    )
+
+
+def page_around(
+    shown: Sequence[Section | None],
+    runs: Runs,
+    *,
+    title: Inline,
+    lead: Inline,
+    ended: Sequence[tuple[Source, tuple[Key, ...]]],
+) -> Page:
+    """Return a page with the sections that those of runs and of studies have in common.
+
+    Args:
+        shown: What stands between the verdict and the forecasts.
+        runs: The runs of the page.
+        title: Its heading.
+        lead: Words beneath it.
+        ended: Where records say how each run or trial ended.
+    """
+    sections = [
+        Section("Verdict", [points_of(runs.facts, "sentences")]),
+        *shown,
+        forecast_section(runs),
+        examples_section(runs),
+        trouble_section(runs, ended),
+        machine_section(runs),
+        lineage_section(runs, Command(runs.facts.mark("command"))),
+    ]
+    is_rehearsal = any(
+        experiment_of(each).get("rehearsal", {}).get("enabled") for each in runs.folders.values()
+    )
+    return Page(
+        title=title,
+        lead=lead,
         sections=[section for section in sections if section is not None],
-        sources=sources,
-        notes=[REHEARSED] if is_rehearsal else (),
+        sources=runs.sources,
+        notes=[_REHEARSED] if is_rehearsal else (),
     )
 
 
 def figures_section(runs: Runs, facts: Source, result: Source, *keys: str) -> Section:
-    """Return the figures of a run, of its classes, and what it took.
-
-    Args:
-        runs: Holds it.
-        facts: Has its ``gains``.
-        result: The record that holds its result.
-        keys: Where in there.
-    """
+    """Return the figures of a run, of its classes, and what it took."""
     definitions = {"definitions": runs.result(next(iter(runs.folders))).get("definitions") or {}}
     return Section("Figures", _figures(facts, result, definitions, keys))
 

@@ -12,7 +12,6 @@ from markupsafe import Markup
 from dure.reporting.marks import LONGEST_TEXT, Key, Source, Sources, listed, sentence
 from dure.reporting.page import (
     Block,
-    Command,
     Folded,
     Head,
     Inline,
@@ -103,7 +102,7 @@ def _text(table: Source, row: int, name: str) -> Inline:
 
 
 def forecast_section(runs: Runs) -> Section | None:
-    """Return what was foretold of every run beside what came; None where nothing was foretold of any."""
+    """Return what was forecast of every run beside what came; None where nothing was forecast of any."""
     results = {name: runs.result(name) for name in runs.folders}
     rows: list[list[Inline]] = [
         [
@@ -129,7 +128,7 @@ def _between(result: Source, what: str, written: str) -> Inline:
 
 
 def trouble_section(runs: Runs, trials: Sequence[tuple[Source, tuple[Key, ...]]]) -> Section:
-    """Return which runs failed and why, how often a process died, and what was told on the way.
+    """Return which runs failed and why, how often a process died, and what was reported on the way.
 
     Args:
         runs: The runs of the page.
@@ -220,19 +219,23 @@ def _machine(environment: Source) -> list[Block]:
 
 
 def lineage_section(runs: Runs, command: Block) -> Section:
-    """Return the way from the data to every number, and what makes them anew.
-
-    Args:
-        runs: The runs of the page.
-        command: What repeats them.
-    """
-    facts, names = runs.facts, [*runs.folders]
+    """Return the way from the data to every number, and what makes them anew."""
+    names = [*runs.folders]
     if not names:
         return Section("Lineage", [command])
     return Section(
         "Lineage",
         [
-            Points([*_data(runs), _split(runs), _start(runs), _weights(runs), _numbers(facts)], ordered=True),
+            Points(
+                [
+                    *_data(runs),
+                    _split(runs),
+                    _start(runs),
+                    _weights(runs),
+                    "Numbers: every one on this page names its record; these are the records with their hashes.",
+                ],
+                ordered=True,
+            ),
             _trail(runs),
             Paragraph("What repeats it:"),
             command,
@@ -303,12 +306,8 @@ def _start(runs: Runs) -> Inline:
     weights: Inline = experiment.mark("model", "checkpoint")
     if experiment.get("rehearsal", "enabled"):
         weights = sentence("random weights of a miniature of {}", weights)
-    seeds = [_seed(runs, names[0]) for names in runs.facts.get("seeds") or []]
+    seeds = [runs.environment(names[0]).mark("seed") for names in runs.facts.get("seeds") or []]
     return sentence("Start: {}{}, seed {}.", weights, _of_first(runs, name), listed(seeds) or "not known")
-
-
-def _seed(runs: Runs, name: str) -> Inline:
-    return runs.environment(name).mark("seed")
 
 
 def _weights(runs: Runs) -> Inline:
@@ -326,10 +325,6 @@ def _weights(runs: Runs) -> Inline:
     )
 
 
-def _numbers(facts: Source) -> Inline:
-    return "Numbers: every one on this page names its record; these are the records with their hashes."
-
-
 def _trail(runs: Runs) -> Block:
     """Return the records of every run with their hashes, from which all numbers are."""
     hashes: Mapping[str, Mapping[str, str]] = runs.facts.get("hashes") or {}
@@ -339,11 +334,6 @@ def _trail(runs: Runs) -> Block:
         for name in hashes
     ]
     return foldable(Table("Records of every run (XXH3)", [text_head("run"), *map(Head, files)], rows))
-
-
-def command_block(facts: Source) -> Command:
-    """Return the command that stands in the facts of a page."""
-    return Command(facts.mark("command"))
 
 
 def _name(runs: Runs, name: str) -> Inline:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from dure.errors import DureError, UserError
+from dure.errors import DureError, UserError, named, said
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ class Checklist:
                 note.found, note.remedy = f"{type(error).__name__}: {error}", "install what is missing"
         except Exception as error:  # Whatever breaks here is what is looked for; the other checks go on.
             logger.exception("check '%s' of %s", name, area)
-            note.found = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            note.found = named(error, 300)
             note.remedy = "--verbose shows where it comes from"
         self.checks.append(Check(area, name, state, note.found, note.remedy))
         return value
@@ -109,7 +109,7 @@ class Checklist:
 def _words_of(error: DureError) -> tuple[str, str]:
     """Return what an error says is wrong, and what to do."""
     if not isinstance(error, UserError):
-        return " ".join(str(error).split()), ""
+        return said(error), ""
     found = f"{error.where}: {error.problem}" if error.where else error.problem
     if error.expected is None:
         return found, error.hint or "correct it"

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import dure
 from dure.config.schema import Experiment, Profile
-from dure.errors import UserError
+from dure.errors import UserError, named
+from dure.imports import version_of
 from dure.preflight.checks import CannotTellError, Checklist, Note
 
 OLDEST_PYTHON = (3, 11)
@@ -75,7 +76,7 @@ def python(note: Note) -> None:
 def packages(note: Note) -> None:
     """Check that every package that dure declares is installed, in a version that it declares.
 
-    Where ``constraints.txt`` of the sources is at hand, versions that differ from it are told; they are no failure.
+    Where ``constraints.txt`` of the sources is at hand, versions that differ from it are reported; they are no failure.
     """
     from packaging.requirements import Requirement
 
@@ -89,7 +90,7 @@ def packages(note: Note) -> None:
     needed = [each for each in declared if each.marker is None or each.marker.evaluate({"extra": ""})]
     problems, installed = [], {}
     for requirement in needed:
-        version = installed[requirement.name] = _version(requirement.name)
+        version = installed[requirement.name] = version_of(requirement.name)
         if version is None:
             problems.append(f"{requirement.name} is missing")
         elif not requirement.specifier.contains(version, prereleases=True):
@@ -102,13 +103,6 @@ def packages(note: Note) -> None:
     if differing := _off_the_pins({name: version or "" for name, version in installed.items()}):
         note.found += f"; tested with other versions: {', '.join(differing)}"
         note.remedy = "pip install -c constraints.txt … gives the tested ones"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _off_the_pins(installed: Mapping[str, str]) -> list[str]:
@@ -136,7 +130,7 @@ def imports(note: Note, missing: list[str]) -> None:
             importlib.import_module(name)
         except Exception as error:  # A library that is not there may stop an import with almost any error.
             missing.append(name)
-            reasons.append(f"{name} ({type(error).__name__}: {' '.join(str(error).split())[:120]})")
+            reasons.append(f"{name} ({named(error, 120)})")
     if reasons:
         raise UserError(
             f"cannot be imported: {'; '.join(reasons)}", hint="pip install -e . -c constraints.txt"
@@ -159,13 +153,13 @@ def ray_dashboard(note: Note) -> None:
         and each.marker.evaluate({"extra": "default"})
         and not each.marker.evaluate({"extra": ""})
     ]
-    lacking = [name for name in extra if _version(name) is None]
+    lacking = [name for name in extra if version_of(name) is None]
     if lacking:
         raise UserError(
             f"Ray is installed without its dashboard: {', '.join(lacking)} missing",
             hint="pip install 'ray[default,train,tune]'",
         )
-    note.found = f"ray {_version('ray')} with its dashboard"
+    note.found = f"ray {version_of('ray')} with its dashboard"
 
 
 def device(note: Note, profile: Profile) -> None:
@@ -254,7 +248,7 @@ def quantization(note: Note, profile: Profile) -> None:
         from bitsandbytes.functional import dequantize_4bit, quantize_4bit
     except Exception as error:  # bitsandbytes raises its own kinds where its native library does not load
         raise UserError(
-            f"bitsandbytes cannot be imported ({type(error).__name__}: {' '.join(str(error).split())[:120]})",
+            f"bitsandbytes cannot be imported ({named(error, 120)})",
             where="model.quantization",
             hint="pip install bitsandbytes, or model.quantization=null for LoRA on full weights",
         ) from None
@@ -267,7 +261,7 @@ def quantization(note: Note, profile: Profile) -> None:
             f"bitsandbytes packs wrongly on {profile.device} (mean error {missed:.3f})",
             hint="another version of bitsandbytes, or model.quantization=null",
         )
-    note.found = f"bitsandbytes {_version('bitsandbytes')} packs on {profile.device}"
+    note.found = f"bitsandbytes {version_of('bitsandbytes')} packs on {profile.device}"
 
 
 def compiler(note: Note, profile: Profile) -> None:
@@ -279,7 +273,7 @@ def compiler(note: Note, profile: Profile) -> None:
 
 def deepspeed(note: Note, settings: str) -> None:
     """Check that DeepSpeed is there for a profile that names settings of it."""
-    version = _version("deepspeed")
+    version = version_of("deepspeed")
     if version is None or importlib.util.find_spec("deepspeed") is None:
         raise UserError(
             "deepspeed is missing",

@@ -1,4 +1,4 @@
-"""Whether memory and disk suffice for what a run is foretold to take."""
+"""Whether memory and disk suffice for what a run is forecast to take."""
 
 from __future__ import annotations
 

@@ -12,12 +12,11 @@ import torch
 from dure.config import library
 from dure.config.loading import load_profile
 from dure.config.schema import Experiment, Profile
-from dure.errors import UserError
 from dure.family import Family
 from dure.family.corpus import Corpus, load_corpus
 from dure.modeling.loading import structure_only
 from dure.preflight.environment import amount
-from dure.preflight.model import elsewhere, offline, only_on_the_hub
+from dure.preflight.model import offline
 from dure.training.forecasting import RunForecast, forecast_run, smaller_batches
 
 if TYPE_CHECKING:
@@ -44,20 +43,15 @@ class Foreseen:
 
 
 def foresee(family: Family, profile: Profile) -> Foreseen:
-    """Foretell a run from its rows and the structure of its model; nothing is downloaded and no weights are read.
+    """Forecast a run from its rows and the structure of its model; nothing is downloaded and no weights are read.
 
     Raises:
         UserError: The rows or the model are wrong.
         CannotTellError: Tokenizer or configuration of the checkpoint are not on this machine.
     """
-    with offline():
-        try:
-            corpus = load_corpus(family, notify=lambda message: None)
-            return Foreseen(family, corpus, _forecast(family, corpus, profile))
-        except UserError as error:
-            if only_on_the_hub(error, family.experiment.model):
-                raise elsewhere(family.experiment.model) from None
-            raise
+    with offline(family.experiment.model):
+        corpus = load_corpus(family, notify=lambda message: None)
+        return Foreseen(family, corpus, _forecast(family, corpus, profile))
 
 
 def _forecast(family: Family, corpus: Corpus, profile: Profile) -> RunForecast:

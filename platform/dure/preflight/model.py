@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from dure.config.schema import LoraConfig, ModelConfig, Profile
-from dure.errors import UserError
+from dure.errors import UserError, said
 from dure.family import Family
 from dure.preflight.checks import CannotTellError, Note
 
@@ -46,32 +46,35 @@ class ModelFacts:
 
 
 @contextmanager
-def offline() -> Iterator[None]:
-    """Keep the libraries from asking the model hub inside a ``with``; what is in its cache is found."""
+def offline(loaded: ModelConfig | None = None) -> Iterator[None]:
+    """Keep the libraries from asking the model hub inside a ``with``; what is in its cache is found.
+
+    Args:
+        loaded: What the body loads.
+
+    Raises:
+        CannotTellError: That is on the hub and not on this machine.
+    """
     from huggingface_hub import constants
+
+    from dure.modeling.hub import is_hub_name
 
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = True
     try:
         yield
+    except UserError as error:
+        name = None if loaded is None else loaded.checkpoint
+        if name is None or not is_hub_name(name) or Path(name).exists():
+            raise
+        if not isinstance(error.__cause__, OSError):
+            raise
+        raise CannotTellError(
+            f"'{name}' is not on this machine; nothing is downloaded to validate",
+            "model.checkpoint=FOLDER of a saved copy, or --rehearse",
+        ) from None
     finally:
         constants.HF_HUB_OFFLINE = before
-
-
-def only_on_the_hub(error: UserError, settings: ModelConfig) -> bool:
-    """Return whether loading failed only because the checkpoint is on the hub and not on this machine."""
-    from dure.modeling.hub import is_hub_name
-
-    is_name = is_hub_name(settings.checkpoint) and not Path(settings.checkpoint).exists()
-    return is_name and isinstance(error.__cause__, OSError)
-
-
-def elsewhere(settings: ModelConfig) -> CannotTellError:
-    """Return why nothing is known of a checkpoint of the hub."""
-    return CannotTellError(
-        f"'{settings.checkpoint}' is not on this machine; nothing is downloaded to validate",
-        "model.checkpoint=FOLDER of a saved copy, or --rehearse",
-    )
 
 
 def model_facts(note: Note, family: Family, tokenizer: PreTrainedTokenizerBase | None) -> ModelFacts:
@@ -81,7 +84,7 @@ def model_facts(note: Note, family: Family, tokenizer: PreTrainedTokenizerBase |
     it would take more than half of the free memory; a model from random weights is built on the meta device.
 
     Raises:
-        UserError: The model is none of the family, its checkpoint is wrong, or it cannot do what is asked of it.
+        UserError: The model is not of the family, its checkpoint is wrong, or it cannot do what is asked of it.
         CannotTellError: The checkpoint is not on this machine.
     """
     import torch
@@ -107,13 +110,8 @@ def model_facts(note: Note, family: Family, tokenizer: PreTrainedTokenizerBase |
             raise CannotTellError("it needs the tokenizer of the rows, which there is none of: see encoding")
         else:
             device = torch.device("cpu" if experiment.rehearsal.enabled else "meta")
-            try:
-                with device:
-                    facts = _facts_of(family.load_model(tokenizer, _HERE))
-            except UserError as error:
-                if only_on_the_hub(error, experiment.model):
-                    raise elsewhere(experiment.model) from None
-                raise
+            with offline(experiment.model), device:
+                facts = _facts_of(family.load_model(tokenizer, _HERE))
             how = "the rehearsal's miniature" if experiment.rehearsal.enabled else "from random weights"
     trained = (
         "all trained"
@@ -170,9 +168,8 @@ def _read_config(settings: ModelConfig) -> PretrainedConfig | None:
         return AutoConfig.from_pretrained(settings.checkpoint, revision=settings.revision or "main")
     except (OSError, ValueError) as error:
         if Path(settings.checkpoint).is_dir():
-            reason = " ".join(str(error).split())[:200]
             raise UserError(
-                f"its configuration cannot be read: {reason}",
+                f"its configuration cannot be read: {said(error, 200)}",
                 where=f"model.checkpoint={settings.checkpoint}",
                 expected="a folder saved with save_pretrained",
                 hint="copy its config.json again, or take another checkpoint",
@@ -210,17 +207,9 @@ def _facts_of_config(model: nn.Module, lora: LoraConfig | None) -> ModelFacts:
 
 
 def _facts_of(model: nn.Module) -> ModelFacts:
-    parameters = list(model.parameters())
-    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    is_whole = all(parameter.requires_grad for parameter in parameters)
+    from dure.modeling.weights import tied_parameters, trained_names
+    from dure.runs.forecast import num_parameters
+
     state = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    names: dict[int, set[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(parameter), set()).add(name)
-    return ModelFacts(
-        num_parameters=sum(parameter.numel() for parameter in parameters),
-        num_trained=sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
-        state=state,
-        trained={name: shape for name, shape in state.items() if is_whole or name in trained},
-        tied={name: frozenset(group) for group in names.values() if len(group) > 1 for name in group},
-    )
+    trained = {name: state[name] for name in trained_names(model)}
+    return ModelFacts(*num_parameters(model), state, trained, tied_parameters(model))

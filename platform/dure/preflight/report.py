@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from dure.reporting.columns import Column, FittedTable
+from dure.reporting.columns import Column, FittedTable, column
 from dure.reporting.figures import counted
 
 _STYLES = {"ok": "green", "failed": "bold red", "skipped": "yellow"}
@@ -24,13 +24,11 @@ def validation_table(record: Mapping[str, Any]) -> Group:
     rows: Sequence[Row] = record["checks"]
     areas = [row["area"] for row in rows]
     columns = [
-        Column(
-            "",
-            [Text(area if area not in areas[:place] else "") for place, area in enumerate(areas)],
-            is_text=True,
+        column(
+            "", (area if area not in areas[:place] else "" for place, area in enumerate(areas)), is_text=True
         ),
-        Column("check", [Text(row["name"]) for row in rows], is_text=True),
-        Column("state", [Text(row["state"], style=_STYLES[row["state"]]) for row in rows], is_text=True),
+        column("check", (row["name"] for row in rows), is_text=True),
+        column("state", (Text(row["state"], style=_STYLES[row["state"]]) for row in rows), is_text=True),
         Column(
             "found",
             [Text(row["found"]) for row in rows],

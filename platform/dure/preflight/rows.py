@@ -12,7 +12,7 @@ from dure.data.tables import Table
 from dure.errors import UserError
 from dure.family import Family, load_family
 from dure.preflight.checks import Checklist, Note
-from dure.preflight.model import elsewhere, offline, only_on_the_hub
+from dure.preflight.model import offline
 from dure.preflight.settings import sources as found_sources
 
 if TYPE_CHECKING:
@@ -68,12 +68,10 @@ def _table(
         try:
             read_split(family, split, source)
         except UserError as error:
-            raise UserError(
+            raise error.at(
+                table.source,
                 f"{bad:,} bad of {table.num_rows + bad:,} rows: {'; '.join(messages)}. "
                 f"The first: {error.where}: {error.problem}",
-                where=table.source,
-                expected=error.expected,
-                hint=error.hint,
             ) from None
     note.found = "; ".join((f"{table.num_rows:,} rows of {table.source}", *messages))
     if bad:
@@ -146,16 +144,11 @@ def _split(note: Note, family: Family, tables: dict[str, Table]) -> None:
 
 
 def _encoding(note: Note, family: Family) -> PreTrainedTokenizerBase:
-    """Encode the rows as a run would, which then finds them in the cache; tells unknown and truncated ones."""
+    """Encode the rows as a run would, which then finds them in the cache; reports unknown and truncated ones."""
     from dure.family.corpus import load_corpus
 
     told: list[str] = []
-    try:
-        with offline():
-            corpus = load_corpus(family, notify=told.append)
-    except UserError as error:
-        if only_on_the_hub(error, family.experiment.model):
-            raise elsewhere(family.experiment.model) from None
-        raise
+    with offline(family.experiment.model):
+        corpus = load_corpus(family, notify=told.append)
     note.found = "; ".join(line for line in told if "unknown tokens" in line) or "; ".join(told)
     return corpus.tokenizer

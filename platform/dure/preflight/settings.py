@@ -6,10 +6,9 @@ import logging
 
 from dure.config.data import Source, source_name
 from dure.config.schema import Experiment, Profile
-from dure.errors import UserError
 from dure.family import Family
 from dure.preflight.checks import CannotTellError, Note
-from dure.preflight.model import ModelFacts, elsewhere, model_facts, offline, only_on_the_hub
+from dure.preflight.model import ModelFacts, model_facts, offline
 from dure.reporting.tracking import check_trackers
 from dure.runs.forecast import Forecast, forecast
 
@@ -83,11 +82,6 @@ def _facts(family: Family) -> ModelFacts:
         return model_facts(Note(), family, None)
     except CannotTellError:
         # A model from random weights is as large as the vocabulary of its rows.
-        try:
-            with offline():
-                tokenizer = load_corpus(family, notify=logger.info).tokenizer
-        except UserError as error:
-            if only_on_the_hub(error, family.experiment.model):
-                raise elsewhere(family.experiment.model) from None
-            raise
+        with offline(family.experiment.model):
+            tokenizer = load_corpus(family, notify=logger.info).tokenizer
         return model_facts(Note(), family, tokenizer)

@@ -15,7 +15,7 @@ from dure.config.families import trusting
 from dure.config.loading import load_experiment, load_profile, load_record
 from dure.config.rehearsal import rehearsal_of
 from dure.config.schema import Experiment, Profile
-from dure.errors import UserError
+from dure.errors import UserError, said
 from dure.events import Notify
 from dure.family import Family, load_family
 from dure.preflight import environment
@@ -159,7 +159,7 @@ def _library(note: Note, readers: Readers) -> None:
             try:
                 read(str(file))
             except UserError as error:
-                problems.append(" ".join(str(error).split()))
+                problems.append(said(error))
     if problems:
         raise UserError("; ".join(problems), hint="correct the file that is named")
     note.found = f"all that has a name can be read ({', '.join(counts)})"

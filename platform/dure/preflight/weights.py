@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from dure.errors import UserError
+from dure.errors import UserError, said
 from dure.modeling.folders import LOST, check_length
 from dure.modeling.weights import STATE, check_finite, check_torch_file
 from dure.preflight.model import Shape
@@ -45,9 +45,8 @@ def torch_shapes(path: Path) -> tuple[dict[str, Shape], dict[str, Any]]:
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120]
         raise UserError(
-            f"the file does not load as plain weights ({reason})",
+            f"the file does not load as plain weights ({said(error, 120)})",
             where=str(path),
             expected="tensors and plain facts: torch.load(…, weights_only=True)",
             hint="a file with objects in it may run code when it is opened; take one that dure saved",

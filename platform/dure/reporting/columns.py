@@ -18,11 +18,13 @@ from dure.reporting.figures import counted
 GAP = 2
 """Cells between two columns."""
 _WIDEST = 10_000
-_STATES = {
+STATE_STYLES = {
+    "pending": "dim",
+    "running": "yellow",
     "completed": "green",
-    "failed": "red",
-    "diverged": "red",
     "stopped": "cyan",
+    "diverged": "red",
+    "failed": "red",
     "interrupted": "magenta",
 }
 
@@ -69,7 +71,7 @@ def column(
 
 def state_text(state: str) -> Text:
     """Return how a run or trial ended, in the colour that it has in every table."""
-    return Text(state, style=_STATES.get(state, ""))
+    return Text(state, style=STATE_STYLES.get(state, ""))
 
 
 def fitting(columns: Sequence[Column], width: int) -> list[Column]:

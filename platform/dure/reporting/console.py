@@ -55,10 +55,6 @@ class Progress:
     """How far a command is: called with what is done and how much there is, and told what the user should know.
 
     Lines go through :meth:`say`: whatever else writes to the terminal breaks the bar.
-
-    Args:
-        screen: Where it is shown.
-        title: What the command does.
     """
 
     def __init__(self, screen: Terminal, title: str) -> None:
@@ -97,7 +93,7 @@ def progress_bar(title: str, *, file: TextIO | None = None) -> Iterator[Progress
 
 
 class StudyConsole(StudyListener):
-    """Shows the trials of a study: a table that is drawn anew, or plain lines where there is no terminal.
+    """Shows the trials of a study: a table that is redrawn, or plain lines where there is no terminal.
 
     Args:
         screen: Where to print, from :func:`terminal`; stderr as it is now when not given.
@@ -147,7 +143,7 @@ class StudyConsole(StudyListener):
             self._terminal.say(self._line(trial, with_scores=new_state or validated))
 
     def notified(self, message: str) -> None:
-        """Print a line once: the first trial that tells it stands for all."""
+        """Print a line once: the first trial that reports it stands for all."""
         name, _, text = message.partition(": ")
         self._terminal.tell_once(message, key=text if name in self._trials else None)
 
@@ -190,7 +186,7 @@ class RunConsole(RunListener):
     """Shows one run: a progress bar and a line per validation, or plain lines where there is no terminal.
 
     Works in a process whose stdout and stderr are redirected into a log after this was made or unpickled,
-    and also when it only hears of a run's progress and end.
+    and also when it only gets a run's progress and end.
 
     Args:
         screen: Where to print, from :func:`terminal`; stderr as it is now when not given.

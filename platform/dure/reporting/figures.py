@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from dure.errors import shell_word
 from dure.metrics.metric import Metric, undeclared
 
 DEFAULT_METRICS = ("eval_rouge1", "eval_rouge2", "eval_rougeL", "eval_rouge_sum")
@@ -32,6 +33,8 @@ _NAMES = {
     "rougeLsum": "ROUGE-Lsum",
     "rouge_sum": "ROUGE sum",
     "f1": "F1",
+    "num_oom": "times out of memory",
+    "cpu_percent": "CPU %",
 }
 _NAME = re.compile(rf"(?:^|(?<=_))({'|'.join(sorted(_NAMES, key=len, reverse=True))})(_|$)")
 _CLASS_FIGURE = re.compile(r"(\w+?)\[(.*)\]", re.DOTALL)
@@ -47,8 +50,13 @@ def metric_label(metric: Metric | str) -> str:
     name = metric.name if metric.name == "eval_loss" else metric.name.removeprefix("eval_")
     if metric.unit == "memory":
         name = name.removesuffix("_mb")
-    label = _NAME.sub(lambda found: _NAMES[found[1]] + found[2], name).replace("_", " ")
+    label = _NAME.sub(lambda found: _NAMES[found[1]] + found[2], name).removeprefix("num_").replace("_", " ")
     return f"{label} %" if metric.in_percent else label
+
+
+def bare_label(metric: Metric | str) -> str:
+    """Return the label of a metric without its unit."""
+    return metric_label(metric).removesuffix(" %")
 
 
 def class_figure(metric: str) -> tuple[str, str] | None:
@@ -153,6 +161,16 @@ def shown_path(path: Path | str) -> str:
     """Return a path as the user would type it here: relative when it lies below the working folder."""
     absolute, here = Path(path).absolute(), Path.cwd()
     return os.path.relpath(absolute, here) if absolute.is_relative_to(here) else str(absolute)
+
+
+def typed_path(path: Path | str) -> str:
+    """Return a path as part of a command: as :func:`shown_path`, quoted for the shell where that is needed."""
+    return shell_word(shown_path(path))
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text of at most so many letters, with an ellipsis where it was cut."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def one_line(text: str | None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.text import Text
 
 from dure.files import in_bytes
-from dure.reporting.columns import Column, FittedTable
+from dure.reporting.columns import Column, FittedTable, column
 from dure.reporting.figures import NOTHING, duration, memory, number
 
 _SHORTEST_NAME = 24
@@ -34,7 +34,7 @@ def forecast_text(record: Mapping[str, Any]) -> str:
 
 
 def beside_table(runs: Sequence[Mapping[str, Any]]) -> FittedTable | None:
-    """Return what was foretold of runs beside what came; None where nothing was foretold of any.
+    """Return what was forecast of runs beside what came; None where nothing was forecast of any.
 
     Args:
         runs: What ``result.json`` holds of each, or what the record of a study holds of a trial: ``name``,
@@ -44,11 +44,11 @@ def beside_table(runs: Sequence[Mapping[str, Any]]) -> FittedTable | None:
     if not told:
         return None
     columns = [
-        Column("run", [Text(run["name"]) for run in told], is_text=True, shortest=_SHORTEST_NAME),
+        column("run", (run["name"] for run in told), is_text=True, shortest=_SHORTEST_NAME),
         Column("time foretold", [_between(run["forecast"]["seconds"], duration) for run in told], rank=2),
-        Column("time", [Text(duration(run["seconds"])) for run in told]),
+        column("time", (duration(run["seconds"]) for run in told)),
         Column("memory foretold", [_between(run["forecast"]["memory_mb"], memory) for run in told], rank=1),
-        Column("peak memory", [Text(memory(number(run["metrics"].get("peak_memory_mb")))) for run in told]),
+        column("peak memory", (memory(number(run["metrics"].get("peak_memory_mb"))) for run in told)),
     ]
     return FittedTable(columns, "What was foretold, and what came")
 

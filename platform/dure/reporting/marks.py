@@ -60,14 +60,9 @@ def _bare_label(name: str) -> str:
     return metric_label(Metric(name, None))
 
 
-def _name_of_class(name: str) -> str:
-    found = class_figure(name)
-    return name if found is None else found[1]
-
-
-def _measure(name: str) -> str:
-    found = class_figure(name)
-    return _bare_label(name if found is None else found[0])
+def _parted(name: str) -> tuple[str, str]:
+    """Return the measure of a figure of a class, and the class; the name twice of any other."""
+    return class_figure(name) or (name, name)
 
 
 FORMATS: Mapping[str, Format] = {
@@ -84,8 +79,8 @@ FORMATS: Mapping[str, Format] = {
     "date": lambda value, key: str(value)[:16].replace("T", " "),
     "label": lambda value, key: _bare_label(key),
     "metric": lambda value, key: _bare_label(str(value)),
-    "class": lambda value, key: _name_of_class(key),
-    "measure": lambda value, key: _measure(key),
+    "class": lambda value, key: _parted(key)[1],
+    "measure": lambda value, key: _bare_label(_parted(key)[0]),
     "key": lambda value, key: key,
     **{unit: lambda value, key, unit=unit: metric_figure(Metric("", None, unit), value) for unit in _UNITS},  # type: ignore[misc]
     **{
@@ -129,12 +124,7 @@ Shown = Mark | str
 
 
 class Source:
-    """One record of a page: what it holds, and the marks of that.
-
-    Args:
-        place: Its number among the records of the page.
-        data: What it holds.
-    """
+    """One record of a page: what it holds, and the marks of that."""
 
     def __init__(self, place: int, data: Any) -> None:
         self._place = place
@@ -188,11 +178,11 @@ class Sources:
 
     def file(self, path: Path) -> Source:
         """Return the record in a file; an empty one when the file is not there."""
-        return self._source(_relative(path.resolve(), self.base))
+        return self._source(relative_to(path.resolve(), self.base))
 
     def computed(self, what: str, *folders: Path) -> Source:
         """Return what is computed from folders."""
-        named = _APART.join(_relative(folder.resolve(), self.base) for folder in folders)
+        named = _APART.join(relative_to(folder.resolve(), self.base) for folder in folders)
         return self._source(f"{what} of {named}")
 
     def named(self, name: str) -> Source:
@@ -276,5 +266,6 @@ def listed(names: Sequence[object]) -> Markup:
     return Markup(", ").join(shown[:-1]) + Markup(" and ") + shown[-1]
 
 
-def _relative(path: Path, base: Path) -> str:
+def relative_to(path: Path, base: Path) -> str:
+    """Return the way from one folder to a path, as pages write it."""
     return Path(os.path.relpath(path, base)).as_posix()

@@ -12,8 +12,10 @@ Every text passes jinja2's escaping; the page's policy lets nothing be loaded, s
 from __future__ import annotations
 
 import json
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -21,8 +23,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from markupsafe import Markup
 
+from dure.errors import one_line
+from dure.events import Notify
 from dure.reporting.inline import Drawing
-from dure.reporting.marks import Shown, Sources
+from dure.reporting.marks import Shown, Sources, relative_to
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -31,6 +35,18 @@ REPORT = "report.html"
 """The page in the folder of a run or study."""
 
 Inline = Shown | Markup
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def page_attempted(path: Path, notify: Notify) -> Iterator[None]:
+    """Write the page of what is over inside a ``with``: when that fails, it is told and nothing else fails."""
+    try:
+        yield
+    except Exception as error:
+        logger.exception("no page is written")
+        notify(f"{REPORT} is not written, and all else is: {one_line(error)}; dure report {path} tries again")
 
 
 @dataclass(frozen=True)
@@ -160,22 +176,19 @@ class Page:
         from dure.reporting.verifying import sealed
 
         # The body first: drawing it reads the records that the head lists.
-        known = {"base": _from(folder, self.sources.base), "records": self.sources.names}
+        known = {"base": relative_to(self.sources.base, folder.resolve()), "records": self.sources.names}
         listed = json.dumps(known, ensure_ascii=False).replace("<", "\\u003c")
-        return sealed(_template().render(page=self, records=Markup(listed)))  # JSON without a tag
-
-
-def _from(folder: Path, base: Path) -> str:
-    import os
-
-    return Path(os.path.relpath(base, folder.resolve())).as_posix()
+        return sealed(
+            template(Path(__file__)).render(page=self, records=Markup(listed))
+        )  # JSON without a tag
 
 
 @cache
-def _template() -> Template:
+def template(module: Path) -> Template:
+    """Return the template ``page.html`` beside a module; every text in it is escaped."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    return environment.from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))
+    return environment.from_string(module.with_name("page.html").read_text(encoding="utf-8"))

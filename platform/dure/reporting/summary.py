@@ -9,12 +9,13 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from dure.metrics.metric import Metric, recorded
-from dure.reporting.columns import Column, FittedTable
+from dure.reporting.columns import Column, FittedTable, column, state_text
 from dure.reporting.figures import (
     BASELINE,
     NOTHING,
     UNTRAINED,
     Figure,
+    bare_label,
     class_figure,
     counted,
     duration,
@@ -29,12 +30,13 @@ from dure.reporting.figures import (
 )
 from dure.reporting.forecasts import beside_table
 from dure.reporting.targets import target_sentences
+from dure.runs.folder import PROBABILITY
 
 _SHORTEST_NAME = 24
 _SHORTEST_SENTENCE = 20
+_SHORTEST_TEXT = 20
 _LONGEST_SENTENCE = 150
 _TOKENIZER = "rouge_tokenizer"
-_STATE_STYLES = {"completed": "green", "failed": "red", "interrupted": "magenta"}
 
 Row = Mapping[str, Any]
 
@@ -50,9 +52,11 @@ def summary_table(summary: Mapping[str, Any]) -> FittedTable:
     Raises:
         UserError: The summary does not define which way the first metric, which ranks, is better.
     """
-    return FittedTable(
-        _columns(summary), _title(summary), _notes(summary), elsewhere="experiment_summary.txt"
+    title = (
+        f"{summary['study']} · {counted(len(summary['experiments']), 'experiment')} "
+        f"in {duration(summary['seconds'])}, ranked by {bare_label(_metrics(summary)[0])}"
     )
+    return FittedTable(_columns(summary), title, _notes(summary), elsewhere="experiment_summary.txt")
 
 
 def result_report(result: Mapping[str, Any]) -> Group:
@@ -73,8 +77,8 @@ def evaluation_report(found: Mapping[str, Any]) -> Group:
     keys = [key for key in metrics if class_figure(key) is None and not is_speed(key)]
     defined = {key: recorded(found, key) for key in keys}
     columns = [
-        Column("metric", [Text(metric_label(defined[key])) for key in keys], is_text=True),
-        Column("value", [Text(metric_figure(defined[key], metrics[key])) for key in keys]),
+        column("metric", (metric_label(defined[key]) for key in keys), is_text=True),
+        column("value", (metric_figure(defined[key], metrics[key]) for key in keys)),
     ]
     notes = [
         f"model: {shown_path(found['model'])}",
@@ -115,17 +119,17 @@ def result_table(result: Mapping[str, Any]) -> FittedTable:
     ]
     keys.sort(key=lambda key: not key.startswith("eval_"))
     columns = [
-        Column("metric", [Text(metric_label(key)) for key in keys], is_text=True),
-        Column("value", [Text(metric_figure(key, metrics[key])) for key in keys]),
+        column("metric", (metric_label(key) for key in keys), is_text=True),
+        column("value", (metric_figure(key, metrics[key]) for key in keys)),
     ]
     trivial = {key: _before(result, key, BASELINE) for key in keys}
     if any(value is not None for value in trivial.values()):
-        columns.append(Column("baseline", [Text(metric_figure(key, trivial[key])) for key in keys], rank=3))
+        columns.append(column("baseline", (metric_figure(key, trivial[key]) for key in keys), rank=3))
     if any(_is_compared([result], key) for key in keys):
-        before = {key: _untrained(result, key) for key in keys}
+        before = {key: _before(result, key) for key in keys}
         columns += [
-            Column("untrained", [Text(metric_figure(key, before[key])) for key in keys], rank=2),
-            Column("change", [Text(metric_change(key, metrics[key], before[key])) for key in keys], rank=1),
+            column("untrained", (metric_figure(key, before[key]) for key in keys), rank=2),
+            column("change", (metric_change(key, metrics[key], before[key]) for key in keys), rank=1),
         ]
     notes = target_sentences(result) + _tokenizer_notes([result])
     notes += [
@@ -152,7 +156,7 @@ def score_table(scores: Mapping[str, Any]) -> FittedTable:
         notes = [metric_phrase(key, scores[key]) for key in overall if key in scores]
         return _class_figures(scores["per_class"], counted(scores["num_rows"], "row"), [*notes, *compared])
     names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-    columns = [Column("", [Text(_bare_label(name)) for name in names], is_text=True)]
+    columns = [column("", (bare_label(name) for name in names), is_text=True)]
     for heading, suffix in (("F1 %", ""), ("precision %", "_precision"), ("recall %", "_recall")):
         cells = [Text(metric_figure(name, scores[f"{name}{suffix}"])) for name in names]
         columns.append(Column(heading, cells))
@@ -169,13 +173,13 @@ def score_table(scores: Mapping[str, Any]) -> FittedTable:
 def _class_figures(
     classes: Mapping[str, Mapping[str, Figure]], title: str, notes: Sequence[str] = ()
 ) -> FittedTable:
-    columns = [Column("class", [Text(name) for name in classes], is_text=True, shortest=_SHORTEST_NAME)]
+    columns = [column("class", classes, is_text=True, shortest=_SHORTEST_NAME)]
     # What a class has depends on what it is a class of: of an emotion precision, of a scale its error.
     for figure in dict.fromkeys(name for values in classes.values() for name in values):
         cells = [values.get(figure) for values in classes.values()]
         if figure == "support":
             cells = [None if number(cell) is None else int(number(cell) or 0) for cell in cells]
-        columns.append(Column(metric_label(figure), [Text(metric_figure(figure, cell)) for cell in cells]))
+        columns.append(column(metric_label(figure), (metric_figure(figure, cell) for cell in cells)))
     return FittedTable(columns, title, notes)
 
 
@@ -188,8 +192,8 @@ def catalogue_table(catalogue: Mapping[str, Mapping[str, str]]) -> FittedTable:
     ]
     return FittedTable(
         [
-            Column("", [Text(kind, style="bold") for kind, _, _ in rows], is_text=True),
-            Column("name", [Text(name) for _, name, _ in rows], is_text=True),
+            column("", (Text(kind, style="bold") for kind, _, _ in rows), is_text=True),
+            column("name", (name for _, name, _ in rows), is_text=True),
             Column(
                 "",
                 [Text(sentence) for _, _, sentence in rows],
@@ -206,13 +210,6 @@ def ranked(experiments: Sequence[Row], metric: Metric) -> list[Row]:
     return sorted(experiments, key=lambda row: metric.cost(_score(row, metric.name)))
 
 
-def _title(summary: Mapping[str, Any]) -> str:
-    return (
-        f"{summary['study']} · {counted(len(summary['experiments']), 'experiment')} "
-        f"in {duration(summary['seconds'])}, ranked by {_bare_label(_metrics(summary)[0])}"
-    )
-
-
 def _columns(summary: Mapping[str, Any]) -> list[Column]:
     metrics = _metrics(summary)
     first = metrics[0]
@@ -220,19 +217,18 @@ def _columns(summary: Mapping[str, Any]) -> list[Column]:
     places = [
         str(place) if _score(row, first.name) is not None else NOTHING for place, row in enumerate(rows, 1)
     ]
-    states = [Text(row["state"], style=_STATE_STYLES.get(row["state"], "")) for row in rows]
     columns = [
-        Column("#", [Text(place) for place in places], rank=4),
-        Column("experiment", [Text(row["name"]) for row in rows], is_text=True, shortest=_SHORTEST_NAME),
-        Column("state", states, rank=2, is_text=True),
+        column("#", places, rank=4),
+        column("experiment", (row["name"] for row in rows), is_text=True, shortest=_SHORTEST_NAME),
+        column("state", (state_text(row["state"]) for row in rows), rank=2, is_text=True),
     ]
     for place, metric in enumerate(metrics):
         columns.append(_metric_column(rows, metric, rank=10 + place if place else 1))
         if place == 0 and _is_compared(rows, first.name):
             name = first.name
-            gains = [metric_change(first, row["metrics"].get(name), _untrained(row, name)) for row in rows]
-            columns.append(Column("gain", [Text(gain) for gain in gains], rank=3))
-    columns.append(Column("time", [Text(duration(row["seconds"])) for row in rows], rank=5))
+            gains = [metric_change(first, row["metrics"].get(name), _before(row, name)) for row in rows]
+            columns.append(column("gain", gains, rank=3))
+    columns.append(column("time", (duration(row["seconds"]) for row in rows), rank=5))
     return columns
 
 
@@ -256,7 +252,7 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
         notes.append("*: best of its column")
     if _is_compared(experiments, metrics[0].name):
         unit = ", in percentage points" if metrics[0].in_percent else ""
-        notes.append(f"gain: {_bare_label(metrics[0])} over the untrained model{unit}")
+        notes.append(f"gain: {bare_label(metrics[0])} over the untrained model{unit}")
     notes += _tokenizer_notes(experiments)
     notes += [
         f"{row['name']} {row['state']}: {one_line(row['error'])}" for row in experiments if row.get("error")
@@ -283,20 +279,11 @@ def _metrics(summary: Mapping[str, Any]) -> tuple[Metric, ...]:
     return tuple(recorded(summary, name) for name in summary["metrics"])
 
 
-def _bare_label(metric: Metric | str) -> str:
-    return metric_label(metric).removesuffix(" %")
-
-
 def _is_compared(rows: Sequence[Row], metric: str) -> bool:
-    return any(_untrained(row, metric) is not None for row in rows)
+    return any(_before(row, metric) is not None for row in rows)
 
 
-def _untrained(row: Row, metric: str) -> Figure:
-    """Return what an ``eval_`` metric was before the first step, or None when nobody measured it."""
-    return _before(row, metric, UNTRAINED)
-
-
-def _before(row: Row, metric: str, prefix: str) -> Figure:
+def _before(row: Row, metric: str, prefix: str = UNTRAINED) -> Figure:
     """Return what stands under another prefix for an ``eval_`` metric, or None when nothing does."""
     if not metric.startswith("eval_"):
         return None
@@ -314,3 +301,56 @@ def _best(experiments: Sequence[Row], metric: Metric) -> float | None:
     if len(scores) < 2 or metric.direction is None:
         return None
     return min(scores, key=metric.cost)
+
+
+def seeds_table(record: Mapping[str, Any]) -> FittedTable:
+    """Return the mean of every setting over its seeds with the deviation between them, best mean first.
+
+    Args:
+        record: What ``experiment_summary.json`` of a batch with seeds holds.
+    """
+    metrics = [recorded(record, name) for name in record["metrics"]]
+    rows = sorted(record["settings"], key=lambda row: metrics[0].cost(row["mean"].get(metrics[0].name)))
+    columns = [
+        column("setting", (row["name"] for row in rows), is_text=True, shortest=_SHORTEST_NAME),
+        column("seeds", (f"{row['num_scored']}/{len(row['runs'])}" for row in rows), rank=5),
+        *(
+            column(metric_label(metric), (_mean(metric, row) for row in rows), 10 + place if place else 0)
+            for place, metric in enumerate(metrics)
+        ),
+    ]
+    label = bare_label(metrics[0])
+    title = f"{record['study']} · mean ± standard deviation over seeds, ranked by {label}"
+    notes = [row["sentence"] for row in record["comparisons"]]
+    baselines = [row["baseline"] for row in rows if row["baseline"] is not None]
+    if baselines:
+        beaten = "" if record["best"] else ", which no setting is better than"
+        notes.append(f"trivial baseline: {metric_figure(metrics[0], baselines[0])}{beaten}")
+    return FittedTable(columns, title, notes, elsewhere="experiment_summary.txt")
+
+
+def _mean(metric: Metric, row: Mapping[str, Any]) -> Text:
+    mean, deviation = row["mean"].get(metric.name), row["deviation"].get(metric.name)
+    if mean is None:
+        return Text(NOTHING)
+    return Text(f"{metric_figure(metric, mean)} ± {metric_figure(metric, deviation)}")
+
+
+def predictions_table(rows: Sequence[Mapping[str, Any]]) -> FittedTable:
+    """Return texts with their predictions.
+
+    Args:
+        rows: ``text``, and what is predicted by column; of the probabilities of classes the largest is shown.
+    """
+    shares = [name for name in rows[0] if name.startswith(PROBABILITY)]
+    said = [name for name in rows[0] if name not in shares and name != "text"]
+    columns = [
+        column(
+            name, (" ".join(str(row[name]).split()) for row in rows), is_text=True, shortest=_SHORTEST_TEXT
+        )
+        for name in ("text", *said)
+    ]
+    if shares:
+        largest = (f"{100 * max(float(row[name]) for name in shares):.1f}" for row in rows)
+        columns.append(column("probability %", largest, rank=1))
+    return FittedTable(columns, elsewhere="--json")

@@ -58,7 +58,7 @@ class Terminal:
             self.say(message)
 
     def show(self, render: Callable[[int, int], RenderableType]) -> None:
-        """Show a block until :meth:`clear`, drawn anew twice a second; does nothing without a terminal.
+        """Show a block until :meth:`clear`, redrawn twice a second; does nothing without a terminal.
 
         ``render`` returns the block for a width and a height in cells.
         """

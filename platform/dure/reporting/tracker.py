@@ -6,8 +6,8 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
-from dure.events import Notify, RunListener, RunProgress, RunStart
-from dure.reporting.figures import UNTRAINED
+from dure.events import Notify, RunListener, RunProgress, RunStart, silent
+from dure.reporting.figures import UNTRAINED, shortened
 from dure.runs.folder import RunResult
 from dure.secrets import redacted
 
@@ -19,7 +19,7 @@ class Tracker(RunListener):
 
     A run calls :meth:`open` once in the process that trains, :meth:`log` for every record, and :meth:`close` once,
     also after a failure. One object serves one run and knows of no other, so that runs may go side by side. Whatever
-    a method raises is told once; :meth:`broken` is called, and from then on the tracker is silent. It pickles before
+    a method raises is reported once; :meth:`broken` is called, and from then on the tracker is silent. It pickles before
     it is opened. What it tells names no run, so that a study of many runs can show each line once.
     """
 
@@ -27,7 +27,7 @@ class Tracker(RunListener):
     """What it is called in messages."""
 
     def __init__(self) -> None:
-        self.notify: Notify = _silent
+        self.notify: Notify = silent
         self._is_open = False
 
     @abstractmethod
@@ -73,7 +73,7 @@ class Tracker(RunListener):
             self._guarded(lambda: self.close(result))
 
     def _guarded(self, step: Callable[[], None]) -> None:
-        """Do one step; when anything in it fails, tell it and fall silent."""
+        """Do one step; when anything in it fails, report it and fall silent."""
         try:
             step()
         except Exception as error:
@@ -96,8 +96,4 @@ def reason(error: BaseException) -> str:
     """Return an error as one short line without keys and passwords."""
     lines = str(error).strip().splitlines()
     text = redacted(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
-    return text if len(text) <= _MAX_REASON_LENGTH else text[: _MAX_REASON_LENGTH - 1] + "…"
-
-
-def _silent(message: str) -> None:
-    """Tell nobody."""
+    return shortened(text, _MAX_REASON_LENGTH)

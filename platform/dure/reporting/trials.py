@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.text import Text
 
 from dure.events import TrialState, TrialStatus
-from dure.reporting.columns import Column, FittedTable
+from dure.reporting.columns import STATE_STYLES, Column, FittedTable, column
 from dure.reporting.figures import NOTHING, duration, metric_figure, metric_label
 
-_STYLES: dict[TrialState, str] = {
-    "pending": "dim",
-    "running": "yellow",
-    "completed": "green",
-    "stopped": "cyan",
-    "diverged": "red",
-    "failed": "red",
-    "interrupted": "magenta",
-}
 _URGENCY: tuple[TrialState, ...] = (
     *("running", "failed", "interrupted", "diverged", "pending", "stopped", "completed"),
 )
@@ -48,13 +39,9 @@ def trial_table(
 def _columns(
     trials: Sequence[TrialStatus], metrics: Sequence[str], waited: Mapping[str, float]
 ) -> list[Column]:
-    def column(heading: str, rank: int, cell: Callable[[TrialStatus], str]) -> Column:
-        return Column(heading, [Text(cell(trial)) for trial in trials], rank)
-
     def metric_column(metric: str, rank: int) -> Column:
-        return column(
-            metric_label(metric), rank, lambda trial: metric_figure(metric, trial.metrics.get(metric))
-        )
+        figures = (metric_figure(metric, trial.metrics.get(metric)) for trial in trials)
+        return column(metric_label(metric), figures, rank)
 
     def unheard(trial: TrialStatus) -> float:
         return waited.get(trial.name, 0.0) if trial.state == "running" else 0.0
@@ -73,17 +60,17 @@ def _columns(
         shown: str = trial.state
         if trial.state == "running":
             shown = trial.stage or ("running" if trial.step or trial.total_steps else "loading")
-        return Text(shown, style="dim" if trial.restored else _STYLES[trial.state])
+        return Text(shown, style="dim" if trial.restored else STATE_STYLES[trial.state])
 
     return [
-        Column("trial", [Text(trial.name) for trial in trials], is_text=True, shortest=_SHORTEST_NAME),
-        Column("state", [state(trial) for trial in trials], rank=1, is_text=True),
-        column("step", 4, step),
-        column("epoch", 7, lambda trial: f"{trial.epoch:.2f}" if trial.step else NOTHING),
+        column("trial", (trial.name for trial in trials), is_text=True, shortest=_SHORTEST_NAME),
+        column("state", map(state, trials), 1, is_text=True),
+        column("step", map(step, trials), 4),
+        column("epoch", (f"{trial.epoch:.2f}" if trial.step else NOTHING for trial in trials), 7),
         metric_column("loss", 5),
         *(metric_column(metric, 10 + place if place else 2) for place, metric in enumerate(metrics)),
-        column("time", 6, spent),
-        column("left", 3, left),
+        column("time", map(spent, trials), 6),
+        column("left", map(left, trials), 3),
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dure.metrics.metric import Metric
 from dure.metrics.paired import PairedDifference
-from dure.reporting.figures import counted, metric_figure, metric_label
+from dure.reporting.figures import bare_label, counted, metric_figure
 
 _SMALLEST_P = 1e-4
 
@@ -18,7 +18,7 @@ def difference_sentence(first: str, second: str, difference: PairedDifference, m
         difference: The comparison; corrected, when it is one of several.
         metric: What the rows were scored by.
     """
-    by_what = _quantity(metric)
+    by_what = bare_label(metric)
     seeds = f" and {counted(difference.num_seeds, 'seed')}" if difference.num_seeds > 1 else ""
     rows = f"{counted(difference.num_rows, 'row')}{seeds}"
     if difference.num_rows == 1 and seeds:  # a score for each seed, such as a mean over rows
@@ -55,10 +55,6 @@ def p_value_text(difference: PairedDifference) -> str:
         return "not tested"
     figure = f"p < {_SMALLEST_P:g}" if p_value < _SMALLEST_P else f"p = {p_value:.2g}"
     return figure if difference.p_holm is None else f"{figure} by Holm"
-
-
-def _quantity(metric: Metric) -> str:
-    return metric_label(metric).removesuffix(" %")
 
 
 def _points(metric: Metric) -> str:

@@ -163,7 +163,7 @@ def _stop_service() -> None:
 
         wandb.teardown()
     except (Exception, SystemExit):
-        # Only called once W&B has failed, which is told; wandb even ends the process when its service ended
+        # Only called once W&B has failed, which is reported; wandb even ends the process when its service ended
         # badly, and that is no reason to end a training run.
         return
 

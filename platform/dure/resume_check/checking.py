@@ -22,10 +22,6 @@ _EPOCHS, _VALIDATIONS, _DEV_ROWS = 2.5, 4, 64
 def shortened(experiment: Experiment, num_steps: int) -> Experiment:
     """Return an experiment as a training of so many steps, with validations and ends of epochs among them.
 
-    Args:
-        experiment: What is checked.
-        num_steps: Optimiser steps.
-
     Raises:
         UserError: These are too few to be cut.
     """

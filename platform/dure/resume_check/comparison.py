@@ -1,4 +1,4 @@
-"""Two finished runs held against each other, number by number."""
+"""Two finished runs compared number by number."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def by_main(look: Callable[[], _Value]) -> _Value:
     if PartialState().is_main_process:
         try:
             found = [(look(), None)]
-        except Exception as failure:  # the others wait for an answer, and shall not wait for ever
+        except Exception as failure:  # the others wait for an answer, and must not wait forever
             found = [(None, failure)]
     broadcast_object_list(found, from_process=0)
     value, error = found[0]

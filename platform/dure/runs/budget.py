@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ from typing import Literal
 
 from dure.errors import UserError
 from dure.files import in_bytes, parse_json, write_json
-from dure.runs.checkpoints import STATE_FILE, checkpoints
+from dure.runs.checkpoints import STATE_FILE, checkpoints, remove_checkpoint
 from dure.runs.epochs import BEST, epochs_of
-from dure.runs.folder import STUDY_FILE, RunFolder, StageFolder, folder_at
+from dure.runs.folder import RUN_RECORD, STUDY_FILE, RunFolder, StageFolder, folder_at
 from dure.runs.manifest import faults, has_manifest
 
 logger = logging.getLogger(__name__)
@@ -24,7 +23,6 @@ NEEDED_EPOCHS = "epochs_to_keep.json"
 """The epochs of a run that may be a module's sweet spot; without this file all of them may be."""
 _FOLDERS_ABOVE = 3
 """A stage lies in its candidate's folder, and that in the study's; a sweep may lie in that of a unified training."""
-_RUN_FILE = "experiment.yaml"
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def plan(kept: Iterable[Kept], num_bytes: int) -> list[Deletion]:
 def study_of(run: Path) -> Path:
     """Return the folder whose disk budget a run counts to: that of its study, or its own."""
     above = [run, *run.parents][: _FOLDERS_ABOVE + 1]
-    marked = [each for each in above if (each / STUDY_FILE).is_file() or (each / _RUN_FILE).is_file()]
+    marked = [each for each in above if (each / STUDY_FILE).is_file() or (each / RUN_RECORD).is_file()]
     return marked[-1] if marked else run
 
 
@@ -129,9 +127,9 @@ def survey(study: Path) -> list[Kept]:
 
 
 def collect(study: Path, num_bytes: int, notify: Callable[[str], None]) -> int:
-    """Delete what :func:`plan` says, log each deletion with its reason, tell their number, and return freed bytes."""
+    """Delete what :func:`plan` says, log each deletion with its reason, report their number, and return freed bytes."""
     freed = count = 0
-    # What turns out to be protected after all is put aside, and the plan made anew.
+    # What turns out to be protected after all is put aside, and the plan made again.
     kept = survey(study)
     while freed < num_bytes and (deletions := plan(kept, num_bytes - freed)):
         for deletion in deletions:
@@ -165,7 +163,7 @@ def _files(folder: Path) -> Iterator[Path]:
 def runs_in(study: Path) -> Iterator[RunFolder]:
     """Give the runs of a study, or the run of a folder; also what has no more than the record of an experiment."""
     for place, folders, names in os.walk(study):
-        if _RUN_FILE in names:
+        if RUN_RECORD in names:
             yield folder_at(Path(place))
         # What a run's own parts are called holds no other run.
         folders[:] = [
@@ -244,10 +242,8 @@ def delete(kept: Kept) -> bool:
     try:
         if kept.kind == "epoch":
             kept.path.unlink()
-            return True
-        # Renamed first: a kill while deleting must not leave half a checkpoint under its name.
-        doomed = kept.path.rename(kept.path.with_name(f".{kept.path.name}.deleted"))
+        else:
+            remove_checkpoint(kept.path)
     except FileNotFoundError:
         return False
-    shutil.rmtree(doomed)
     return True

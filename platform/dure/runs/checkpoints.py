@@ -87,7 +87,7 @@ def checkpoint_name(step: int) -> str:
 def checkpoints(folder: Path) -> dict[int, Path]:
     """Return the checkpoints of a run by optimiser step, oldest first.
 
-    A checkpoint is written beside and renamed, so one that bears its name was whole then; :func:`choose` compares
+    A checkpoint is written beside and renamed, so one that has its name was whole then; :func:`choose` compares
     it with its manifest.
     """
     if not folder.is_dir():
@@ -115,7 +115,7 @@ def choose(folder: Path, metric: Metric, notify: Callable[[str], None]) -> Choic
 
     That is the newest one that is whole and whose best one is. Where there is none, it is the newest whole one, and
     its best is the best whole one by the records. What is broken, and what is newer than the choice, is set aside
-    and never deleted. Each of this is told. Checkpoints of older versions, which have no manifest, are taken as
+    and never deleted. Each of this is reported. Checkpoints of older versions, which have no manifest, are taken as
     they are.
 
     Args:
@@ -156,7 +156,7 @@ def best_whole(
     metric: Metric,
     notify: Callable[[str], None],
 ) -> Best:
-    """Return the best checkpoint of a run that has trained, or the best whole one by the records, which is told.
+    """Return the best checkpoint of a run that has trained, or the best whole one by the records, which is reported.
 
     Raises:
         RunError: There was a best one, and none that was validated is whole.
@@ -203,7 +203,7 @@ class _Inspected:
         return _state(self.found[step])
 
     def set_aside(self, taken: int | None, notify: Callable[[str], None]) -> None:
-        """Rename what is broken or newer than what is taken, and tell it in one line."""
+        """Rename what is broken or newer than what is taken, and report it in one line."""
         said = []
         for step, path in self.found.items():
             newer = f"newer than {checkpoint_name(taken)}" if taken is not None and step > taken else None
@@ -263,11 +263,18 @@ def retain(folder: Path, limit: int, protected: Iterable[int]) -> list[int]:
     removable = [step for step in due if step not in kept]
     deleted = [step for step in extra if step not in kept] + removable[: max(0, len(due) - limit)]
     for step in deleted:
-        # Renamed first: a kill while deleting must not leave half a checkpoint under its name.
-        doomed = folder / f".{checkpoint_name(step)}.deleted"
-        found[step].rename(doomed)
-        shutil.rmtree(doomed)
+        remove_checkpoint(found[step])
     return deleted
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Remove a checkpoint; renamed first, so that a kill meanwhile leaves no half of it under its name.
+
+    Raises:
+        FileNotFoundError: It is gone already.
+    """
+    doomed = path.rename(path.with_name(f".{path.name}.deleted"))
+    shutil.rmtree(doomed)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -279,8 +286,7 @@ def remove_leftovers(folder: Path) -> None:
 def remove_checkpoints(folder: Path) -> None:
     """Remove all checkpoints of a run that will not be continued."""
     for path in checkpoints(folder).values():
-        path.rename(doomed := folder / f".{path.name}.deleted")
-        shutil.rmtree(doomed)
+        remove_checkpoint(path)
     remove_leftovers(folder)
 
 

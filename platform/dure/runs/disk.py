@@ -133,12 +133,6 @@ class DiskRoom:
     ) -> str | None:
         """Write something when there is room for it, by one worker, and wait for nothing.
 
-        Args:
-            what: As :meth:`write` takes it.
-            num_bytes: As :meth:`write` takes it.
-            step: Writes it.
-            clean: Removes what it has left when it failed.
-
         Returns:
             In words how the disk did not suffice; None when it is written.
         """
@@ -221,11 +215,7 @@ class DiskRoom:
         time.sleep(self.look_seconds)
 
     def _say(self, lack: str) -> None:
-        """Tell that the run waits, unless that was told within a minute.
-
-        Raises:
-            RunError: It has waited long enough.
-        """
+        """Report that the run waits, at most once a minute; a ``RunError`` when it has waited long enough."""
         now = time.monotonic()
         if self._paused_at is None:
             self._paused_at, self._said_at = now, now - self.say_seconds

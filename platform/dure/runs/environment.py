@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import subprocess
@@ -15,6 +14,7 @@ import psutil
 import torch
 
 from dure.config.schema import Experiment, Profile
+from dure.imports import version_of
 
 _PACKAGES = (
     "dure", "torch", "transformers", "ray", "peft", "accelerate", "bitsandbytes", "deepspeed", "datasets",
@@ -28,6 +28,7 @@ def describe_environment(
     *,
     data: Mapping[str, str],
     split: Mapping[str, Any] | None = None,
+    recognised: Mapping[str, str],
     num_workers: int,
 ) -> dict[str, Any]:
     """Return what somebody needs to know to run it again.
@@ -37,12 +38,13 @@ def describe_environment(
         profile: The machine's profile.
         data: Split to content hash of its table.
         split: How the training table was cut into them, when it was.
+        recognised: Settings that the training table decided.
         num_workers: Processes that train together.
     """
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "packages": {name: version for name in _PACKAGES if (version := _version(name))},
+        "packages": {name: version for name in _PACKAGES if (version := version_of(name))},
         "git": _git(Path.cwd()),
         "profile": profile.model_dump(mode="json"),
         "device": device_name(profile.device),
@@ -53,14 +55,8 @@ def describe_environment(
         "seed": experiment.experiment.seed,
         "data": dict(data),
         **({"split": dict(split)} if split else {}),
+        **({"recognised": dict(recognised)} if recognised else {}),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def device_name(device: str) -> str:

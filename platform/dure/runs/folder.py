@@ -16,6 +16,8 @@ from dure.errors import RunError, UserError
 from dure.files import read_json, write_json
 from dure.metrics.targets import Reached
 
+RUN_RECORD = "experiment.yaml"
+"""What is written first into the folder of a run."""
 STUDY_FILE = "study.yaml"
 """What a study is, in its folder."""
 EVENTS_FILE = "events.jsonl"
@@ -50,7 +52,7 @@ class RunResult:
         best_metric: What chose the best checkpoint.
         definitions: Direction and unit of the metrics of its family, by name.
         targets: What the experiment was to reach, beside what its best checkpoint has.
-        forecast: What was foretold at the start of memory, time and cost, to be held against what came.
+        forecast: What was forecast at the start of memory, time and cost, to be compared with what came.
     """
 
     name: str
@@ -90,7 +92,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.experiment = path / "experiment.yaml"
+        self.experiment = path / RUN_RECORD
         self.environment = path / "environment.json"
         self.metrics = path / "metrics.jsonl"
         self.events = path / EVENTS_FILE

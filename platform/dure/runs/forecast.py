@@ -1,4 +1,4 @@
-"""What a run will take of the disk, foretold from the number of its parameters."""
+"""What a run will take of the disk, forecast from the number of its parameters."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Forecast:
 
 
 def forecast(experiment: Experiment, num_parameters: int, num_trained: int) -> Forecast:
-    """Foretell the bytes of a run's files.
+    """Forecast the bytes of a run's files.
 
     Args:
         experiment: What runs.

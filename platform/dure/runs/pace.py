@@ -1,4 +1,4 @@
-"""How fast runs were on this machine, so that the next ones can be foretold."""
+"""How fast runs were on this machine, so that the next ones can be forecast."""
 
 from __future__ import annotations
 

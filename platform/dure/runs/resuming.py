@@ -51,27 +51,20 @@ def require_continuable(path: Path, wanted: Experiment, *, may_be_longer: bool =
     file = RunFolder(path).experiment
     old, new = (flat(each.model_dump(mode="json")) for each in (before, wanted))
     changed = [key for key in {**old, **new} if old.get(key) != new.get(key) and not _is_free(key, old, new)]
-    if may_be_longer and changed and set(changed) <= set(LENGTH):
-        if _is_longer(old, new):
-            return True
-        raise _changed(
-            changed[0],
-            old,
-            new,
-            file,
-            hint="a run that goes on can become longer, and not shorter than it was",
-        )
-    if changed:
-        others = f"; so are {', '.join(changed[1:])}" if changed[1:] else ""
-        raise _changed(
-            changed[0],
-            old,
-            new,
-            file,
-            more=others,
-            hint="resume with the same settings, or start a new run without --resume",
-        )
-    return False
+    if not changed:
+        return False
+    is_length = may_be_longer and set(changed) <= set(LENGTH)
+    if is_length and _is_longer(old, new):
+        return True
+    key, *others = changed
+    more = f"; so are {', '.join(others)}" if others and not is_length else ""
+    raise UserError(
+        f"'{key}' is {new.get(key)!r} now, and the run was started with {old.get(key)!r}{more}",
+        where=str(file),
+        hint="a run that goes on can become longer, and not shorter than it was"
+        if is_length
+        else "resume with the same settings, or start a new run without --resume",
+    )
 
 
 def _is_free(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
@@ -86,13 +79,3 @@ def _is_longer(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     epochs, limit = LENGTH
     is_limit_kept = new[limit] is None or (old[limit] is not None and new[limit] >= old[limit])
     return bool(new[epochs] >= old[epochs] and is_limit_kept)
-
-
-def _changed(
-    key: str, old: Mapping[str, Any], new: Mapping[str, Any], file: Path, *, hint: str, more: str = ""
-) -> UserError:
-    return UserError(
-        f"'{key}' is {new.get(key)!r} now, and the run was started with {old.get(key)!r}{more}",
-        where=str(file),
-        hint=hint,
-    )

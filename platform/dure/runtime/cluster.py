@@ -18,11 +18,11 @@ from typing import Any
 
 import psutil
 
-from dure.errors import RunError, UserError
+from dure.errors import RunError, UserError, said
 from dure.events import Notify
 from dure.runtime.guard import MARK, Guard, end_processes
 from dure.runtime.lost import head_at, parts_here, watched
-from dure.runtime.scratch import temporary_files
+from dure.runtime.scratch import restored, temporary_files
 from dure.runtime.token import keep_token_private
 
 logger = logging.getLogger(__name__)
@@ -109,46 +109,39 @@ def cluster(
     mark = uuid.uuid4().hex
     guard: Guard | None = None
     session: str | None = None
-    saved = {name: os.environ.get(name) for name in (MARK, "RAY_ADDRESS", SAFE_PATH)}
-    files = ExitStack()
     temporary: Path | None = None
-    try:
-        if address is None:
-            os.environ.pop("RAY_ADDRESS", None)
-            os.environ[MARK] = mark
-            # Ray's own processes would take a random.py of the working folder for Python's.
-            os.environ[SAFE_PATH] = "1"
-            temporary = files.enter_context(temporary_files()) / "ray"
-            keep_token_private()
-            guard = Guard(mark)
-        context = _connected(address, name, log_level, temporary)
-        session = str(context.address_info["session_dir"])
-        if guard is not None:
-            guard.watch_session(session)
-        gcs_address = str(ray.get_runtime_context().gcs_address)
-        os.environ["RAY_ADDRESS"] = gcs_address
-        dashboard = context.dashboard_url
-        with watched(parts_here() if address is None else head_at(gcs_address), path, notify):
-            yield Cluster(
-                address=gcs_address,
-                dashboard_url=f"http://{dashboard}" if dashboard else None,
-                nodes=alive_nodes(),
-                is_own=address is None,
-            )
-    finally:
-        with _own_sigterm():
-            ray.shutdown()
-        for name, value in saved.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-        if guard is not None:
-            end_processes(mark, session)
-            guard.dismiss()
-            if session is not None:
-                shutil.rmtree(session, ignore_errors=True)
-        files.close()
+    with restored(MARK, "RAY_ADDRESS", SAFE_PATH), ExitStack() as files:
+        try:
+            if address is None:
+                os.environ.pop("RAY_ADDRESS", None)
+                os.environ[MARK] = mark
+                # Ray's own processes would take a random.py of the working folder for Python's.
+                os.environ[SAFE_PATH] = "1"
+                temporary = files.enter_context(temporary_files()) / "ray"
+                keep_token_private()
+                guard = Guard(mark)
+            context = _connected(address, name, log_level, temporary)
+            session = str(context.address_info["session_dir"])
+            if guard is not None:
+                guard.watch_session(session)
+            gcs_address = str(ray.get_runtime_context().gcs_address)
+            os.environ["RAY_ADDRESS"] = gcs_address
+            dashboard = context.dashboard_url
+            with watched(parts_here() if address is None else head_at(gcs_address), path, notify):
+                yield Cluster(
+                    address=gcs_address,
+                    dashboard_url=f"http://{dashboard}" if dashboard else None,
+                    nodes=alive_nodes(),
+                    is_own=address is None,
+                )
+        finally:
+            with _own_sigterm():
+                ray.shutdown()
+            if guard is not None:
+                end_processes(mark, session)
+                guard.dismiss()
+                if session is not None:
+                    shutil.rmtree(session, ignore_errors=True)
 
 
 def _connected(address: str | None, name: str | None, log_level: int, temporary: Path | None) -> Any:
@@ -173,10 +166,9 @@ def _connected(address: str | None, name: str | None, log_level: int, temporary:
                 **(settings if address is None else {}),
             )
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        line = " ".join(str(error).split())
         if address is None:
-            raise RunError(f"Ray does not start on this machine: {line}") from error
-        raise _no_answer(address, line[:200]) from None
+            raise RunError(f"Ray does not start on this machine: {said(error)}") from error
+        raise _no_answer(address, said(error, 200)) from None
 
 
 def alive_nodes(*, answering: bool = False) -> tuple[dict[str, float], ...]:

@@ -15,7 +15,7 @@ from ray.train.v2._internal.exceptions import (
     WorkerHealthCheckTimeoutError,
 )
 
-from dure.errors import DureError, RunError
+from dure.errors import DureError, RunError, said
 
 _BROKEN_CONNECTION = re.compile(
     "connection (was )?(closed|reset|refused|aborted)|broken pipe|socket timeout|gloo.*timed out",
@@ -102,7 +102,7 @@ def death_of(error: BaseException) -> Death | None:
 
 def _how(error: RayActorError) -> str:
     """Return how an actor's process ended, from Ray's text: its fields do not say."""
-    text = " ".join(str(error).split()).lower()
+    text = said(error).lower()
     if error.preempted:
         return "its node is taken away"
     if isinstance(error, ActorUnavailableError):

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment, Profile
-from dure.errors import RunError, UserError
+from dure.errors import RunError, UserError, one_line
 from dure.events import EventLog, RunListener, follow
 from dure.files import remove_leftovers, write_text
-from dure.reporting.page import REPORT
+from dure.reporting.page import page_attempted
 from dure.runs import checkpoints
 from dure.runs.folder import STUDY_FILE, RunFolder, RunResult, RunState
 from dure.runs.lock import held
@@ -49,14 +49,14 @@ def train(
         path: Folder of the run; nobody else works in it meanwhile.
         resume: Continue what the folder holds.
         address: Ray cluster to join.
-        followers: Who hears of the run here, in the driver, by its stream.
+        followers: Listeners of the run here, in the driver, by its stream.
         listeners: Who is called in the process that trains, beside the experiment's trackers; they travel there.
         layout: How the folder is laid out, when it is not that of an ordinary run.
 
     Raises:
         UserError: The experiment, its data or the cluster is wrong.
         RunError: Training failed.
-        Interrupted: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
+        Interrupted: It ended cleanly because of Ctrl-C or SIGTERM; the folder can be resumed.
     """
     from dure.reporting.tracking import trackers_for
     from dure.storage.mirror import shared_folder
@@ -92,28 +92,25 @@ def _report(path: Path, shared: SharedFolder | None, followers: Sequence[RunList
     That of a study has a page for all of it.
     """
     from dure.pages.run_page import leave_run_report
-    from dure.training.run import one_line
 
     if (path / STUDY_FILE).is_file() or not RunFolder(path).metrics.is_file():
         return
-    try:
+
+    def notify(message: str) -> None:
+        for follower in followers:
+            follower.notified(message)
+
+    with page_attempted(path, notify):
         leave_run_report(path)
         if shared is not None:
             shared.mirror(path.resolve()).push()
-    except Exception as error:
-        logger.exception("no page is written")
-        for follower in followers:
-            follower.notified(
-                f"{REPORT} is not written, and all else is: {one_line(error)}; dure report {path} tries again"
-            )
 
 
 def _followed(request: RunRequest, address: str | None, followers: Sequence[RunListener]) -> RunResult:
-    """Run what is asked for, in this process or on a cluster, and let the followers hear of it and of its end."""
+    """Run what is asked for, in this process or on a cluster, and pass its events and its end to the followers."""
     from dure.runtime.fit import fit
     from dure.runtime.scratch import temporary_files
     from dure.signals import Interrupted, stoppable
-    from dure.training.run import one_line
 
     experiment, profile, folder = request.experiment, request.profile, RunFolder(request.path)
     write_text(folder.experiment, dump_yaml(experiment))
@@ -122,7 +119,7 @@ def _followed(request: RunRequest, address: str | None, followers: Sequence[RunL
     events = EventLog(folder.events, "driver")
 
     def last_word(message: str) -> None:
-        # Straight to whoever follows: the process ends then, and the way through a lost cluster is none.
+        # Straight to whoever follows: the process ends then, and a lost cluster passes nothing on.
         for follower in followers:
             follower.notified(message)
         events.notified(message)
@@ -159,11 +156,7 @@ def _taken_up(
     shared: SharedFolder | None,
     followers: Sequence[RunListener],
 ) -> RunResult | None:
-    """Set a folder in order for what goes on in it; returns the result of a run that is over and stays so.
-
-    Raises:
-        UserError: The run cannot go on so.
-    """
+    """Set a folder in order for what goes on in it; returns the result of a run that is over and stays so."""
     from dure.family.same_rows import require_same_rows
 
     before = started_with(path)

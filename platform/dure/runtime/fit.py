@@ -16,7 +16,7 @@ from ray.train.constants import RAY_TRAIN_ENABLE_STATE_TRACKING
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from dure.config.schema import Profile
-from dure.errors import RunError
+from dure.errors import RunError, said
 from dure.events import RunListener, RunProgress
 from dure.runs.checkpoints import last_checkpoint
 from dure.runs.folder import RunResult
@@ -224,7 +224,7 @@ def _death_in(error: Exception) -> Death:
         raise own from error
     death = death_of(error)
     if death is None:
-        raise RunError(" ".join(str(error).split())[:500]) from error
+        raise RunError(said(error, 500)) from error
     return death
 
 

@@ -2,7 +2,7 @@
 
 Ray ends its raylet when the driver dies, but leaves agents behind, and a leftover cluster makes the next
 start misbehave. The driver holds one end of a pipe; when that end closes without a farewell, the guard ends
-every process that bears the cluster's mark in its environment.
+every process that carries the cluster's mark in its environment.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def end_processes(mark: str, session: str | None, *, grace_seconds: float = 3.0)
         mark: Value of ``DURE_CLUSTER`` in the environment of its processes.
         session: Ray's session folder. Some of its agents overwrite their environment with their title; they
             are known by the log files that they hold open there.
-        grace_seconds: Time to end in order before they are killed.
+        grace_seconds: Time to end cleanly before they are killed.
     """
     found = [process for process in psutil.process_iter() if _belongs(process, mark, session)]
     for process in found:

@@ -1,7 +1,7 @@
 """A cluster that is ended from outside while a command works on it: said at once, with the command that goes on.
 
 Ray's client waits for a lost control service for a minute and then ends the process without a word; for a lost raylet
-it waits for ever.
+it waits forever.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dure.events import Notify
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_OUT_OF_REACH = 45.0
-"""A head node may be started anew meanwhile; Ray itself gives up after 60."""
+"""A head node may restart meanwhile; Ray itself gives up after 60."""
 _PARTS = {"raylet": "its raylet", "gcs_server": "its control service"}
 
 Look = Callable[[], str | None]
@@ -77,11 +77,6 @@ def head_at(address: str, *, seconds: float = _SECONDS_OUT_OF_REACH) -> Look:
 @contextmanager
 def watched(look: Look, path: Path | None, notify: Notify) -> Iterator[None]:
     """End this process with words and code 1 when its cluster is gone while the body runs.
-
-    Args:
-        look: Looks whether it is.
-        path: Folder of the run or study.
-        notify: Shows a line to the user.
 
     Raises:
         RunError: The body failed because the cluster was gone.

@@ -1,4 +1,4 @@
-"""What a run tells Ray of itself: figures that every node of a cluster offers to Prometheus."""
+"""Metrics of a run for Ray: figures that every node of a cluster offers to Prometheus."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Self
 import ray
 from ray.util.metrics import Counter, Gauge
 
+from dure.errors import named
 from dure.events import Notify, RunListener, RunProgress, RunStart
 from dure.runs.folder import RunResult, StageFolder
 from dure.training import memory
@@ -60,7 +61,7 @@ class RayMetrics(RunListener):
 
     Prometheus gets them from the metrics port of the node, with the tags ``study``, ``trial`` (the experiment) and
     ``stage`` (empty unless the run is a stage of a longer training). Where Ray is not connected nothing is exported,
-    and an error in Ray's metrics is told once and never that of the run.
+    and an error in Ray's metrics is reported once and never that of the run.
 
     Args:
         study: Name of the study; a run of its own is its own study.
@@ -116,15 +117,12 @@ class RayMetrics(RunListener):
             export.close()
 
     def _guarded(self, step: Callable[[], None]) -> None:
-        """Do one step; when Ray's metrics fail, tell it and fall silent."""
+        """Do one step; when Ray's metrics fail, report it and fall silent."""
         try:
             step()
         except Exception as error:
             self.finished(RunResult("", "failed"))
-            reason = " ".join(str(error).split())[:160]
-            self._notify(
-                f"figures for Ray's metrics are off from here, the run goes on: {type(error).__name__}: {reason}"
-            )
+            self._notify(f"figures for Ray's metrics are off from here, the run goes on: {named(error, 160)}")
 
     def _open(self) -> None:
         self._export = _Export(self._tags, self._device)
@@ -169,12 +167,7 @@ class _Export:
         self._thread.start()
 
     def set(self, values: Mapping[tuple[str, str], float], *, samples: int = 0) -> None:
-        """Export values from now on, by gauge and further tag; what is not finite ends what was there before.
-
-        Args:
-            values: The values.
-            samples: Training rows to count.
-        """
+        """Export values from now on, by gauge and further tag; what is not finite ends what was there before."""
         with self._lock:
             self._values |= values
             self._values = {key: value for key, value in self._values.items() if math.isfinite(value)}

@@ -50,6 +50,11 @@ def workers_on(node: Resources, worker: Resources) -> int:
     return min(_times(name, node.get(name, 0.0), amount) for name, amount in worker.items())
 
 
+def room_for(profile: Profile, nodes: Sequence[Resources]) -> int:
+    """Return how many workers all nodes together hold at once."""
+    return sum(workers_on(node, worker_resources(profile)) for node in nodes)
+
+
 def worker_counts(profile: Profile, batch_size: int) -> list[int]:
     """Return the numbers of workers that a trial may train with, the largest first.
 
@@ -74,7 +79,7 @@ def fitting_workers(profile: Profile, nodes: Sequence[Resources], batch_size: in
     Raises:
         UserError: No number of workers shares the batch out evenly.
     """
-    room = sum(workers_on(node, worker_resources(profile)) for node in nodes)
+    room = room_for(profile, nodes)
     return next((count for count in worker_counts(profile, batch_size) if count <= room), None)
 
 
@@ -87,7 +92,7 @@ def require_room(profile: Profile, nodes: Sequence[Resources], batch_size: int) 
     fitting_trials(profile, nodes)
     if fitting_workers(profile, nodes, batch_size) is None:
         counts = " or ".join(str(count) for count in reversed(worker_counts(profile, batch_size)))
-        room = sum(workers_on(node, worker_resources(profile)) for node in nodes)
+        room = room_for(profile, nodes)
         raise UserError(
             f"{batch_size} rows can be shared out evenly among {counts} workers, and the cluster holds {room}",
             where="training.batch_size",
@@ -109,7 +114,7 @@ def fitting_trials(profile: Profile, nodes: Sequence[Resources]) -> int:
         UserError: Not even one fits.
     """
     worker = worker_resources(profile)
-    room = sum(workers_on(node, worker) for node in nodes)
+    room = room_for(profile, nodes)
     if room < (profile.min_workers or profile.num_workers):
         raise UserError(
             _too_large(profile, worker, nodes, room),
@@ -194,7 +199,7 @@ def require_device(profile: Profile) -> None:
 
 
 def choose_profile(name: str | None, notify: Notify, *, address: str | None = None) -> Profile:
-    """Return the profile of a name, or recognise the machine and tell the choice.
+    """Return the profile of a name, or recognise the machine and report the choice.
 
     Args:
         name: Name or file of a profile.

@@ -18,7 +18,7 @@ from dure.events import Notify
 from dure.family.predicted_blocks import PredictedBlocks
 from dure.family.predicting_tables import LoadedPredictor, Predictor, check_files, predict_file, rows_of
 from dure.runtime.cluster import cluster, cluster_of_job
-from dure.runtime.placement import Resources, amounts, choose_profile, worker_resources, workers_on
+from dure.runtime.placement import Resources, amounts, choose_profile, room_for, worker_resources
 
 if TYPE_CHECKING:
     import datasets
@@ -166,7 +166,7 @@ class Workers:
 
 
 class _Worker:
-    """One process of Ray Data's; loads its model with the first block, so that what fails is told as an error of that."""
+    """One process of Ray Data's; loads its model with the first block, so that what fails is reported as an error of that."""
 
     def __init__(self, predictor: Predictor, trust_code: bool) -> None:
         self._predictor, self._trust_code = predictor, trust_code
@@ -195,13 +195,9 @@ def _packed(item: dict[str, Any], *, encoded: datasets.Dataset) -> dict[str, Any
 
 
 def _require_room(number: int, profile: Profile, nodes: Sequence[Resources]) -> None:
-    """Check that a cluster holds so many workers once it is free.
-
-    Raises:
-        UserError: It does not.
-    """
+    """Check that a cluster holds so many workers once it is free."""
     needs = worker_resources(profile)
-    room = sum(workers_on(node, needs) for node in nodes)
+    room = room_for(profile, nodes)
     if room < number:
         raise UserError(
             f"{number} workers need {amounts(needs)} each, and the cluster holds {room}",

@@ -55,19 +55,30 @@ def scratch_folder() -> Path:
 
 
 @contextmanager
+def restored(*names: str) -> Iterator[None]:
+    """Let the body change variables of the environment, and give them back their values after it."""
+    saved = {name: os.environ.get(name) for name in names}
+    try:
+        yield
+    finally:
+        for name, value in saved.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
 def temporary_files() -> Iterator[Path]:
     """Let this process, and every process that it starts, put temporary files into its folder while the body runs."""
     folder = scratch_folder()
-    saved, tempfile.tempdir = (os.environ.get("TMPDIR"), tempfile.tempdir), str(folder)
-    os.environ["TMPDIR"] = str(folder)
-    try:
-        yield folder
-    finally:
-        variable, tempfile.tempdir = saved
-        if variable is None:
-            os.environ.pop("TMPDIR", None)
-        else:
-            os.environ["TMPDIR"] = variable
+    before = tempfile.tempdir
+    with restored("TMPDIR"):
+        os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
+        try:
+            yield folder
+        finally:
+            tempfile.tempdir = before
 
 
 def clear_leftovers() -> list[Path]:

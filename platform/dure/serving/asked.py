@@ -8,7 +8,7 @@ from typing import Any
 from dure.data.cells import Record, RowProblem, kind_of, text_of
 from dure.data.checking import Checks
 from dure.data.fields import fields_of_rows
-from dure.errors import UserError, nearest
+from dure.errors import UserError, nearest, said
 from dure.family import Family
 from dure.files import parse_json
 from dure.serving.refusals import RefusedError
@@ -91,11 +91,7 @@ class Inputs:
 
 
 def _texts_in(body: bytes) -> Sequence[Any]:
-    """Return the texts of a request.
-
-    Raises:
-        RefusedError: There are none.
-    """
+    """Return the texts of a request."""
     try:
         value = parse_json(body)
     except UnicodeDecodeError:
@@ -103,9 +99,8 @@ def _texts_in(body: bytes) -> Sequence[Any]:
             400, "the body is not UTF-8", where="body", expected=f"JSON in UTF-8, such as {_EXAMPLE}"
         ) from None
     except ValueError as error:
-        reason = " ".join(str(error).split())
         raise RefusedError(
-            400, f"the body is no JSON ({reason})", where="body", expected=f"such as {_EXAMPLE}"
+            400, f"the body is no JSON ({said(error)})", where="body", expected=f"such as {_EXAMPLE}"
         ) from None
     if not isinstance(value, Mapping):
         raise RefusedError(
@@ -117,8 +112,8 @@ def _texts_in(body: bytes) -> Sequence[Any]:
         )
     texts = value.get(TEXTS)
     if not isinstance(texts, list) or not texts:
-        said = "it is missing" if TEXTS not in value else f"it is {_kind(texts)}"
-        raise RefusedError(422, said, where=TEXTS, expected=f"a list with a text at least, {_EXAMPLE}")
+        problem = "it is missing" if TEXTS not in value else f"it is {_kind(texts)}"
+        raise RefusedError(422, problem, where=TEXTS, expected=f"a list with a text at least, {_EXAMPLE}")
     return texts
 
 

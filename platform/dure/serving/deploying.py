@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from dure.config.schema import Profile
-from dure.errors import DureError, RunError, UserError
+from dure.errors import DureError, RunError, UserError, said
 from dure.runtime.cluster import Cluster
-from dure.runtime.placement import amounts, worker_resources, workers_on
+from dure.runtime.placement import amounts, room_for, worker_resources
 from dure.serving.predictor import Answer, Row
 from dure.serving.replica import Replica
 
@@ -105,8 +105,7 @@ def deployed(
         try:
             handle = serve.run(bound, name=name, route_prefix=None)
         except RuntimeError as error:
-            line = " ".join(str(error).split())[:400]
-            raise RunError(f"the replicas do not start: {line}") from error
+            raise RunError(f"the replicas do not start: {said(error, 400)}") from error
         lacking: DureError | None = handle.loaded.remote().result()
         if lacking is not None:
             raise lacking
@@ -119,13 +118,9 @@ def deployed(
 
 
 def _resources(profile: Profile, count: int, cluster: Cluster) -> dict[str, Any]:
-    """Return what a replica asks of Ray; on CPUs of an own cluster all cores are shared out.
-
-    Raises:
-        UserError: The cluster does not hold so many.
-    """
+    """Return what a replica asks of Ray; on CPUs of an own cluster all cores are shared out."""
     needed = worker_resources(profile)
-    room = sum(workers_on(node, needed) for node in cluster.nodes)
+    room = room_for(profile, cluster.nodes)
     if room < count:
         raise UserError(
             f"each replica needs {amounts(needed)}, and there is room for {room}",

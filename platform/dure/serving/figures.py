@@ -1,4 +1,4 @@
-"""What a server tells Prometheus of itself."""
+"""Metrics of a server for Prometheus."""
 
 from __future__ import annotations
 

@@ -9,16 +9,7 @@ from dure.errors import UserError
 
 
 class RefusedError(Exception):
-    """A request that gets no predictions.
-
-    Args:
-        status: HTTP status.
-        problem: What is wrong.
-        where: The place in the request.
-        expected: What would have been right.
-        hint: What to do.
-        headers: More headers of the response.
-    """
+    """A request that gets no predictions."""
 
     def __init__(
         self,

@@ -18,8 +18,8 @@ logger = logging.getLogger(__name__)
 class Replica:
     """The models of runs in a process of their own.
 
-    Ray Serve would start a replica whose constructor raises again and again, and tell the reason as a traceback; so a
-    model that cannot be loaded is remembered here, for :meth:`loaded` to tell.
+    Ray Serve would start a replica whose constructor raises again and again, and report the reason as a traceback; so a
+    model that cannot be loaded is remembered here, for :meth:`loaded` to report.
 
     Args:
         runs: Absolute paths of the folders.

@@ -1,4 +1,4 @@
-"""``dure serve``: from a folder to a server that ends in order, with the cluster that it started."""
+"""``dure serve``: from a folder to a server that ends cleanly, with the cluster that it started."""
 
 from __future__ import annotations
 

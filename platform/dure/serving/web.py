@@ -7,7 +7,6 @@ import hmac
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from starlette.routing import Route
 
 from dure.files import in_bytes
+from dure.reporting.page import template
 from dure.serving.asked import Inputs
 from dure.serving.batcher import Batcher
 from dure.serving.figures import Figures
@@ -27,7 +27,6 @@ from dure.serving.openapi import STATUSES, Limits, Served, document
 from dure.serving.refusals import RefusedError, busy
 
 if TYPE_CHECKING:
-    from jinja2 import Template
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 _HOSTS = ("127.0.0.1", "localhost")
@@ -147,11 +146,7 @@ class Front:
         return bytes(body)
 
     def _require_token(self, request: Request) -> None:
-        """Check the token, in a time that does not depend on how much of it is right.
-
-        Raises:
-            RefusedError: It is missing or wrong.
-        """
+        """Check the token, in a time that does not depend on how much of it is right."""
         if self._token is None:
             return
         kind, _, given = request.headers.get("authorization", "").partition(" ")
@@ -187,7 +182,7 @@ class Front:
     async def page(self, request: Request) -> Response:
         """Give the page to try a text by hand, which loads nothing from elsewhere."""
         nonce = secrets.token_urlsafe(16)
-        html = _template().render(
+        html = template(Path(__file__)).render(
             served=self._served,
             roles=self._inputs.roles,
             needed=self._inputs.needed,
@@ -260,13 +255,3 @@ async def _not_here(request: Request, error: Exception) -> Response:
         )
     )
     return JSONResponse(refusal.body, refusal.status, {**(error.headers or {})})
-
-
-@cache
-def _template() -> Template:
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.from_string(Path(__file__).with_name("page.html").read_text(encoding="utf-8"))

@@ -223,7 +223,7 @@ class Mirror:
     def _take_away(
         self, here: Mapping[str, Facts], there: Mapping[str, int], newest: Mapping[str, int]
     ) -> None:
-        # What has another size there was written anew by another machine.
+        # What has another size there was rewritten by another machine.
         gone = {name for name, size in there.items() if name not in here and self._size_of(name) == size}
         for root, names in _parted(there)[0].items():
             if root not in _parted(here)[0] and 0 <= _age(root) < newest.get(_run(root), -1):

@@ -17,7 +17,7 @@ from dure.storage.remote import StorageError
 
 
 class Mirroring(RunListener):
-    """Pushes after every checkpoint. When storage does not answer, that is told once, and the next push catches up.
+    """Pushes after every checkpoint. When storage does not answer, that is reported once, and the next push catches up.
 
     Args:
         mirror: The folder and its copy.
@@ -71,7 +71,7 @@ class Mirroring(RunListener):
 
 
 def push_end(mirror: Mirror, notify: Notify) -> None:
-    """Push a folder that is complete, and tell when that is not possible."""
+    """Push a folder that is complete, and report when that is not possible."""
     try:
         mirror.push()
     except (StorageError, OSError) as error:
@@ -142,7 +142,7 @@ def mirrored(mirror: Mirror, checkpoints: Path, *, resume: bool, notify: Notify)
 class StudyMirror:
     """The driver's side of a mirrored study: pushes the whole folder but for trials that run, which push their own.
 
-    Nothing here ends a study: what storage does not take or give is told, and is complete in the folders.
+    Nothing here ends a study: what storage does not take or give is reported, and is complete in the folders.
 
     Args:
         shared: The folder of the study, or one that it lies in, and its place in storage.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
-from dure.errors import RunError, UserError
+from dure.errors import RunError, UserError, said
 from dure.files import written_beside
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def _upload(files: FileSystem, source: Path, target: str) -> int:
 
 def _said(error: BaseException) -> str:
     """Return what an error says in one line, without the identifiers of a request and without any URL."""
-    text = " ".join(str(error).split())
+    text = said(error)
     text = re.sub(r"\(Request ID: [^)]*\)", "", text)
     return re.sub(r"\b\w+://\S*@\S*", "(a URL)", text).strip()[:300]
 

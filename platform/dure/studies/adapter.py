@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,22 +15,31 @@ from ray.air._internal import usage
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 
 from dure.config.schema import Profile
-from dure.events import SETTLED, RunListener, StudyListener
+from dure.events import SETTLED, StudyListener
 from dure.runs.logs import captured_output
 from dure.runtime.cluster import Cluster, cluster
 from dure.runtime.fit import fit
 from dure.runtime.placement import fitting_trials, trial_bundle
+from dure.runtime.scratch import restored
 from dure.secrets import CLOUD_SECRETS
 from dure.signals import Interrupted, stoppable
-from dure.storage.mirror import SharedFolder, shared_folder
+from dure.storage.mirror import shared_folder
 from dure.studies.board import Board, trial_name
-from dure.studies.strategy import Strategy, TrialPlan
+from dure.studies.strategy import Strategy
 from dure.studies.trial import Listeners, Train, TrialRequests, named_trainable, no_listeners, settled
 
 logger = logging.getLogger(__name__)
 
 # To count the board among callbacks, Ray's usage statistics import every tracker that is installed: 2.6 CPU seconds.
 usage.tag_callbacks = lambda callbacks: False
+
+_TUNE = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    # Records of training hold no validation metric, which a scheduler would otherwise insist on.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+}
 
 
 def run_study(
@@ -52,7 +60,7 @@ def run_study(
         strategy: Which trials to run.
         profile: The machine of every trial.
         path: Folder of the study; each trial gets a folder in it.
-        follower: Who hears of the study, here in the driver.
+        follower: Listeners of the study, here in the driver.
         listeners: Makes the listeners of a trial, of its experiment, in the process that trains; travels itself.
         address: Ray cluster to join; an own one is started and ended when not given.
         train: What trains in every trial.
@@ -63,7 +71,7 @@ def run_study(
     Raises:
         UserError: The cluster does not answer, or cannot ever hold a trial.
         RunError: Ray does not start.
-        Interrupted: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
+        Interrupted: It ended cleanly because of Ctrl-C or SIGTERM; the folder can be resumed.
     """
     follower = follower or StudyListener()
     plans = list(strategy.trials())
@@ -71,10 +79,22 @@ def run_study(
     board = Board(
         strategy, plans, path, follower, shared, limit=profile.max_restarts, storage=profile.storage
     )
+    requests = TrialRequests(
+        study=strategy.study.name,
+        profile=profile,
+        path=path,
+        plans={plan.name: plan for plan in plans},
+        listeners=listeners,
+        keeps_predictions=strategy.keeps_predictions,
+        keeps_dev_losses=strategy.keeps_dev_losses,
+        session=board.session,
+        shared=shared,
+        train=train,
+    )
     follower.started(strategy.study.name, path, board.statuses())
     try:
         with board.followed(), stoppable(path, board.notify) as board.stop_file:
-            _run_pending(strategy, plans, board, profile, listeners, address, shared, train)
+            _run_pending(strategy, board, requests, address)
     except Interrupted:
         follower.finished(board.results().as_json())
         raise
@@ -83,38 +103,22 @@ def run_study(
     return results
 
 
-def _run_pending(
-    strategy: Strategy[Any],
-    plans: Sequence[TrialPlan],
-    board: Board,
-    profile: Profile,
-    listeners: Listeners,
-    address: str | None,
-    shared: SharedFolder | None,
-    train: Train,
-) -> None:
+def _run_pending(strategy: Strategy[Any], board: Board, requests: TrialRequests, address: str | None) -> None:
     """Run what is not settled, on a cluster, and write the summary whatever happens."""
-    path = board.path
-    unsettled = [plan.name for plan in plans if board.status(plan.name).state not in SETTLED]
+    path, further = requests.path, requests.listeners
+    unsettled = [name for name in requests.plans if board.status(name).state not in SETTLED]
     pending = strategy.pending(unsettled)
-    if len(unsettled) < len(plans):
+    if len(unsettled) < len(requests.plans):
         # A session that was killed may have left what it was about to remove.
         strategy.ended(board.statuses())
     board.forget_results(pending)
     with captured_output(path / strategy.log_file), board.summarised():
         if pending:
-            requests = TrialRequests(
-                study=strategy.study.name,
-                profile=profile,
-                path=path,
-                plans={plan.name: plan for plan in plans},
-                listeners=_of_both(strategy.listeners(), listeners),
-                keeps_predictions=strategy.keeps_predictions,
-                keeps_dev_losses=strategy.keeps_dev_losses,
+            own = strategy.listeners()
+            requests = replace(
+                requests,
                 stop_file=board.stop_file,
-                session=board.session,
-                shared=shared,
-                train=train,
+                listeners=lambda experiment: (*own, *further(experiment)),
             )
             board.notify("Ray is starting" if address is None else f"joining the cluster at {address}")
             with cluster(address, name=strategy.study.name, path=path, notify=board.last_word) as ray_cluster:
@@ -161,33 +165,9 @@ def _fit(
     )
     # Tune would write the driver's keys into Ray's logs; processes have those of their node's environment.
     ENV_VARS_TO_PROPAGATE.difference_update(CLOUD_SECRETS)
-    with _environment(
-        RAY_CHDIR_TO_TRIAL_DIR="0",
-        TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
-        TUNE_DISABLE_SIGINT_HANDLER="1",
-        # Records of training hold no validation metric, which a scheduler would otherwise insist on.
-        TUNE_DISABLE_STRICT_METRIC_CHECKING="1",
-    ):
+    with restored(*_TUNE):
+        os.environ.update(_TUNE)
         board.notify(
             "Ray is up; the processes of the first trials start and import, which takes some seconds"
         )
         tuner.fit()
-
-
-def _of_both(first: Sequence[RunListener], further: Listeners) -> Listeners:
-    """Return what makes the listeners of a trial: those of its strategy come first."""
-    return lambda experiment: (*first, *further(experiment))
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    saved = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in saved.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -135,7 +135,7 @@ class Board(tune.Callback):  # type: ignore[misc]
 
     @contextmanager
     def followed(self) -> Iterator[None]:
-        """Let the follower hear of everything that the study and its trials say while the body runs."""
+        """Pass everything that the study and its trials report to the follower while the body runs."""
         self._streams.log().write(StudyStart(self.strategy.study.name, tuple(self._trials)))
         with self._streams.followed(self._hear):
             try:
@@ -145,12 +145,12 @@ class Board(tune.Callback):  # type: ignore[misc]
                 self._streams.log().write(StudyEnd(ended.study, ended.state, ended.seconds))
 
     def relay_from_others(self) -> Relay | None:
-        """Begin to hear of trials on other nodes of the cluster, and return what they send it by, if there are some."""
+        """Return what trials on other nodes of the cluster send their lines by, and read it from now on; None without such nodes."""
         self._streams.relay = Relay.to_here()
         return self._streams.relay
 
     def notify(self, message: str, *, trial: str | None = None) -> None:
-        """Say one line to the user, by the stream of the study or of one of its trials."""
+        """Show one line to the user, by the stream of the study or of one of its trials."""
         logger.info(message if trial is None else f"{trial}: {message}")
         self._streams.log(trial).notified(message)
 
@@ -180,7 +180,7 @@ class Board(tune.Callback):  # type: ignore[misc]
                 self.mirror.close()
 
     def forget_results(self, names: Sequence[str]) -> None:
-        """Remove results of trials that run again, lest they pass for those of trials on other machines."""
+        """Remove results of trials that run again, which would pass for those of trials on other machines."""
         if self.mirror is not None:
             for name in names:
                 if name in self._trials:  # others are made by their strategy while the study runs
@@ -317,7 +317,7 @@ class Board(tune.Callback):  # type: ignore[misc]
         except OSError as error:
             if not is_disk_full(error):
                 raise
-            # The trials wait for room; the study shall not end for a summary that is written again.
+            # The trials wait for room; the study must not end for a summary that is written again.
             self.notify(f"{self._kind.results_file} is not written: the disk is full")
 
     def _change(self, trial: str, **values: Any) -> None:
@@ -338,7 +338,8 @@ class Board(tune.Callback):  # type: ignore[misc]
         self._put(self._from_folder(replace(self._trials[name], state="failed", error=otherwise)))
         self.strategy.ended(self.statuses())
         self._write_now_and_then()
-        self._share()
+        if self.mirror is not None:
+            self.mirror.push()
 
     def _result(self, folder: RunFolder) -> RunResult | None:
         """Return the result of a trial, from storage when the trial ran on another machine."""
@@ -358,10 +359,6 @@ class Board(tune.Callback):  # type: ignore[misc]
         """Return the folders of trials that run, as they lie in the study's."""
         running = [trial for trial in self.statuses() if trial.state == "running"]
         return [trial.path.relative_to(self.path).as_posix() for trial in running]
-
-    def _share(self) -> None:
-        if self.mirror is not None:
-            self.mirror.push()
 
     def _from_folder(self, status: TrialStatus) -> TrialStatus:
         """Return the status with the result in the trial's folder, when there is one."""

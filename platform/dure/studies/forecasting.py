@@ -30,7 +30,7 @@ def forecast_experiments(
     measure: int | None,
     notify: Notify,
 ) -> dict[str, Any]:
-    """Foretell an experiment, or every experiment of a study and the study as a whole.
+    """Forecast an experiment, or every experiment of a study and the study as a whole.
 
     Args:
         what: Name or file.
@@ -92,7 +92,7 @@ def _part(experiment: Experiment, machine: Profile) -> dict[str, Any]:
 def _measure(experiment: Experiment, machine: Profile, steps: int, notify: Notify) -> None:
     """Train some steps and validate some rows, so that the machine's pace with this model is known.
 
-    A run on its own remembers its pace; that of a miniature, which foretells nothing by itself, is kept here.
+    A run on its own remembers its pace; that of a miniature, which forecasts nothing by itself, is kept here.
 
     Raises:
         UserError: Something of the experiment is wrong.

@@ -21,7 +21,6 @@ from dure.studies.results import StudyResults, TrialRecord
 
 if TYPE_CHECKING:
     from dure.preflight.before import Files
-    from dure.reporting.page import Section
     from dure.studies.strategy import Strategy
     from dure.studies.viewing import View
 
@@ -46,8 +45,8 @@ class Session:
         resume: Whether the folder holds what is to be continued.
         back_to: A checkpoint of the folder to go back to, for kinds that can.
         address: Ray cluster to join.
-        follower: Who hears of the study, here in the driver.
-        run_followers: Who hears of a run that is no trial.
+        follower: Listeners of the study, here in the driver.
+        run_followers: Listeners of a run that is no trial.
         words: The common options that decide results, as a command has them.
     """
 
@@ -66,8 +65,8 @@ class Kind(ABC, Generic[Plan, Results]):
 
     Made when the plan is resolved and the experiments are loaded. Then, in this order: :meth:`shown` for a dry run,
     :meth:`checked` and :meth:`read` before anything starts, :meth:`stored` when a folder is continued and once more
-    before :meth:`begin` and :meth:`run`, each called once; the folder is claimed by then. :meth:`table`,
-    :meth:`run_folders`, :meth:`facts` and :meth:`view` are asked of results, also of those that were read from a folder.
+    before :meth:`begin` and :meth:`run`, each called once; the folder is claimed by then. :meth:`table`
+    and :meth:`view` are asked of results, also of those that were read from a folder.
 
     Args:
         study: The plan, resolved.
@@ -94,12 +93,18 @@ class Kind(ABC, Generic[Plan, Results]):
         self.experiments = tuple(experiments)
         self.shape = shape
 
+    @classmethod
+    def is_completed(cls, path: Path) -> bool:
+        """Return whether a folder holds the results of such a study, and all of it completed."""
+        file = path / cls.results_file
+        return file.is_file() and cls.results.read(file).state == "completed"
+
     def shown(self) -> Sequence[Experiment]:
         """Return the experiments that a dry run prints."""
         return [self.shape(each) for each in self.experiments]
 
     def read(self) -> Sequence[Experiment]:
-        """Return experiments that stand for all trials: their rows are read, and their size is foretold."""
+        """Return experiments that stand for all trials: their rows are read, and their size is forecast."""
         return self.shown()
 
     @property
@@ -148,7 +153,7 @@ class Kind(ABC, Generic[Plan, Results]):
 
     @classmethod
     def winner(cls, results: Results) -> tuple[str, Mapping[str, Any]] | None:
-        """Return what targets are held against, its name and its figures: here the trial that the record calls best.
+        """Return what targets are compared with, its name and its figures: here the trial that the record calls best.
 
         A kind whose results are means says which. None while there is no winner.
         """
@@ -158,7 +163,7 @@ class Kind(ABC, Generic[Plan, Results]):
 
     @classmethod
     def runs_of(cls, results: Results) -> Sequence[Mapping[str, Any]]:
-        """Return the records of the runs that say what was foretold of each and what came; here the trials."""
+        """Return the records of the runs that say what was forecast of each and what came; here the trials."""
         record = results.as_json()
         return record.get("trials") or record.get("experiments") or ()
 
@@ -189,45 +194,11 @@ class Kind(ABC, Generic[Plan, Results]):
         return ()
 
     @classmethod
-    def run_folders(cls, results: Results, path: Path) -> Mapping[str, Path]:
-        """Return the folder of every run by its name, the most important one first; here the trials.
+    def view(cls) -> type[View[Any]]:
+        """Return what shows the results on the study's page; here all its trials."""
+        from dure.studies.viewing import View
 
-        Args:
-            results: What the study came to.
-            path: Its folder, wherever that lies by now.
-        """
-        from dure.studies.viewing import folders_of
-
-        trials: Sequence[TrialRecord] = getattr(results, "experiments", ())
-        return folders_of(trials, results, path)
-
-    @classmethod
-    def facts(cls, results: Results, path: Path) -> Mapping[str, Any]:
-        """Return what the page says beside the record, computed from the study's files; again when it is verified.
-
-        ``sentences`` is the verdict, ``metric`` what the curves are drawn of. Of a study that still runs, what is
-        known so far.
-
-        Args:
-            results: What the study came to.
-            path: Its folder, wherever that lies by now.
-        """
-        from dure.studies.viewing import failures
-
-        trials: Sequence[TrialRecord] = getattr(results, "experiments", ())
-        return {
-            "metric": "eval_loss",
-            "sentences": failures({trial.name: trial.state for trial in trials}),
-        }
-
-    @classmethod
-    def view(cls, view: View[Results]) -> Sequence[Section]:
-        """Return what the page shows after the verdict: the table and the pictures of this kind; here the trials."""
-        from dure.reporting.page import Section
-        from dure.studies.viewing import trial_table
-
-        trials: Sequence[TrialRecord] = getattr(view.results, "experiments", ())
-        return [Section("Trials", [trial_table(view, [], range(len(trials)))])] if trials else []
+        return View
 
 
 class TrialKind(Kind[Plan, Results]):

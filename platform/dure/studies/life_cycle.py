@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -16,13 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dure.config.loading import dump_yaml
 from dure.config.rehearsal import with_options
 from dure.config.schema import Experiment, Profile
-from dure.events import Notify
+from dure.events import Notify, silent
 from dure.files import remove_leftovers, write_text
-from dure.outputs import RUN_RECORD, output_folder, working_folder
-from dure.reporting.figures import one_line
-from dure.reporting.page import REPORT
+from dure.outputs import output_folder, working_folder
+from dure.reporting.page import page_attempted
 from dure.reporting.plots import FigureFormat, figures_beside
-from dure.runs.folder import STUDY_FILE, RunResult, vanished
+from dure.runs.folder import RUN_RECORD, STUDY_FILE, RunResult, vanished
 from dure.runs.lock import held
 from dure.runs.resuming import require_continuable
 from dure.signals import Interrupted
@@ -36,13 +34,7 @@ if TYPE_CHECKING:
     from dure.preflight.before import Files
     from dure.reporting.terminal import Terminal
 
-logger = logging.getLogger(__name__)
-
 Plan = TypeVar("Plan", bound=StudyPlan)
-
-
-def _silent(message: str) -> None:
-    """Tell nobody."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +67,7 @@ class Asked:
     figures: FigureFormat | None = None
     require_targets: bool = False
     dry_run: bool = False
-    notify: Notify = _silent
+    notify: Notify = silent
 
     @property
     def shape(self) -> Shape:
@@ -101,11 +93,6 @@ class Asked:
 
 def continued_folder(plan: type[StudyPlan], name: str, asked: Asked) -> Path | None:
     """Return the folder that a command continues; None for a new study.
-
-    Args:
-        plan: Kind of the study.
-        name: Its name.
-        asked: The common options.
 
     Raises:
         UserError: There is nothing to resume, or storage does not answer.
@@ -173,7 +160,7 @@ def run(study: StudyPlan, asked: Asked, *, screen: Terminal) -> StudyResults:
     Raises:
         UserError: Something that was given is wrong; nothing has started.
         RunError: Ray does not start, or a step failed.
-        Interrupted: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
+        Interrupted: It ended cleanly because of Ctrl-C or SIGTERM; the folder can be resumed.
     """
     from dure.jobs.background_folders import claim
     from dure.preflight.before import before_run, check_settings
@@ -231,7 +218,7 @@ def run_experiment(
     Raises:
         UserError: Something that was given is wrong; nothing has started.
         RunError: Training failed; the folder says why.
-        Interrupted: It ended in order because of Ctrl-C or SIGTERM; the folder can be resumed.
+        Interrupted: It ended cleanly because of Ctrl-C or SIGTERM; the folder can be resumed.
     """
     from dure.jobs.background_folders import claim
     from dure.preflight.before import before_run, check_settings, files_of_run
@@ -273,10 +260,8 @@ def run_experiment(
 
 def _still_written(kind: Kind[Any, Any], path: Path | None) -> Sequence[Files]:
     """Return what a study will still leave on the disk: nothing when it is finished and as it was."""
-    if path is not None and (path / kind.results_file).is_file():
-        is_as_it_was = stored_study(path, type(kind.study)) == kind.study
-        if is_as_it_was and kind.results.read(path / kind.results_file).state == "completed":
-            return []
+    if path is not None and kind.is_completed(path) and stored_study(path, type(kind.study)) == kind.study:
+        return []
     return kind.files(path)
 
 
@@ -323,16 +308,10 @@ def conduct(kind: Kind[Any, Any], session: Session) -> Any:
 
 
 def _report(path: Path, notify: Notify) -> None:
-    """Write the page of a study; a study that is over does not fail for it."""
     from dure.studies.reports import leave_study_report
 
-    try:
+    with page_attempted(path, notify):
         leave_study_report(path)
-    except Exception as error:
-        logger.exception("no page is written")
-        notify(
-            f"{REPORT} is not written, and all else is: {one_line(str(error))}; dure report {path} tries again"
-        )
 
 
 def _require_continuable(kind: Kind[Any, Any], path: Path) -> None:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dure.metrics.metric import Metric, recorded
 from dure.metrics.paired import corrected, paired_difference
@@ -42,7 +41,10 @@ def paired_sentences(runs: Mapping[str, Path], metric: Metric) -> list[str]:
     others = [
         name for name, table in known.items() if name != names[0] and table[0] == by and table[2] == rows_hash
     ]
-    used = replace(_metric_of(runs[names[0]], by), name=by)
+    result = RunFolder(runs[names[0]]).read_result()
+    used = replace(
+        recorded({"definitions": {} if result is None else result.definitions}, f"eval_{by}"), name=by
+    )
     if used.direction is None:
         return []
     found = []
@@ -50,7 +52,8 @@ def paired_sentences(runs: Mapping[str, Path], metric: Metric) -> list[str]:
         rows = sorted(first.keys() & known[name][1].keys())
         if rows:
             both = [np.array([table[row] for row in rows]) for table in (first, known[name][1])]
-            found.append((name, paired_difference(*_finite(both), metric=used)))
+            is_known = np.isfinite(both[0]) & np.isfinite(both[1])
+            found.append((name, paired_difference(*[scores[is_known] for scores in both], metric=used)))
     differences = [difference for _, difference in found]
     together = corrected(differences) if len(differences) > 1 else differences
     return [
@@ -73,13 +76,3 @@ def _scores(run: Path, metric: Metric) -> tuple[str, Scores, str] | None:
         column = wanted if wanted in columns else columns[0]
         scores = {int(row[ROW]): float(row[column] or math.nan) for row in reader}
     return column.removeprefix(SCORE), scores, rows_hash
-
-
-def _metric_of(run: Path, name: str) -> Metric:
-    result = RunFolder(run).read_result()
-    return recorded({"definitions": {} if result is None else result.definitions}, f"eval_{name}")
-
-
-def _finite(both: list[NDArray[np.float64]]) -> list[NDArray[np.float64]]:
-    is_known = np.isfinite(both[0]) & np.isfinite(both[1])
-    return [scores[is_known] for scores in both]

@@ -181,7 +181,7 @@ class SeveralExperiments(StudyPlan):
         """Return the study, after a look at the names of its experiments.
 
         Raises:
-            UserError: Two of them bear one name.
+            UserError: Two of them have one name.
         """
         names = [each.name for each in experiments]
         for name in names:

@@ -37,4 +37,4 @@ class Proposing(Searcher):  # type: ignore[misc]
         Path(checkpoint_path).write_text("", encoding="utf-8")
 
     def restore(self, checkpoint_path: str) -> None:
-        """Start anew."""
+        """Start again."""

@@ -8,29 +8,21 @@ from typing import Any
 
 from markupsafe import Markup
 
-from dure.errors import UserError
+from dure.errors import UserError, shell_word
 from dure.files import write_text
 from dure.metrics.metric import Metric, recorded, undeclared
-from dure.outputs import RUN_RECORD
-from dure.pages.run_facts import best_metric, environment_of, experiment_of, facts_of_runs
+from dure.pages.run_facts import best_metric, environment_of, facts_of_runs
 from dure.pages.run_page import COMPUTATIONS as OF_RUNS
-from dure.pages.run_page import REHEARSED, curves_section, page_of_run
+from dure.pages.run_page import curves_section, page_around, page_of_run
 from dure.pages.shared_sections import (
     Runs,
-    command_block,
-    examples_section,
-    forecast_section,
-    lineage_section,
-    machine_section,
-    points_of,
-    trouble_section,
 )
 from dure.reporting.curves import CURVES, RunCurves, plot_runs
 from dure.reporting.inline import Drawing
 from dure.reporting.marks import Computation, Source, Sources, sentence
 from dure.reporting.page import REPORT, Page, Picture, Section
 from dure.reporting.targets import target_sentence
-from dure.runs.folder import STUDY_FILE
+from dure.runs.folder import RUN_RECORD, STUDY_FILE
 from dure.studies.results import StudyResults
 from dure.studies.study import options_line, read_results, stored_kind
 from dure.studies.viewing import View
@@ -41,17 +33,15 @@ STUDY = "study"
 def study_facts(path: Path) -> dict[str, Any]:
     """Return what the page of a study is made of, beside its records.
 
-    Args:
-        path: Folder of the study.
-
     Raises:
         UserError: It holds no study, or a record is broken.
     """
-    kind, results = stored_kind(path).kind_of(), read_results(path)
-    runs, facts = dict(kind.run_folders(results, path)), kind.facts(results, path)
+    plan, results = stored_kind(path), read_results(path)
+    view = plan.kind_of().view()
+    runs, facts = dict(view.run_folders(results, path)), view.facts_of(results, path)
     return {
         "title": results.study,
-        "words": stored_kind(path).words,
+        "words": plan.words,
         **facts_of_runs(path, runs),
         **facts,
         "sentences": [*facts["sentences"], *map(target_sentence, results.targets)],
@@ -66,18 +56,6 @@ COMPUTATIONS: Mapping[str, Computation] = {
 """What the pages of runs and studies compute."""
 
 
-def study_page(path: Path) -> Page:
-    """Return the page of a study, also of one that still runs.
-
-    Args:
-        path: Folder of the study.
-
-    Raises:
-        UserError: It holds no study, or a record is broken.
-    """
-    return page_of_study(path, Sources(path, COMPUTATIONS))
-
-
 def page_of_study(path: Path, sources: Sources) -> Page:
     """Return the page of a study with records that others may share.
 
@@ -86,25 +64,14 @@ def page_of_study(path: Path, sources: Sources) -> Page:
     """
     kind, results = stored_kind(path).kind_of(), read_results(path)
     record, facts = sources.file(path / kind.results_file), sources.computed(STUDY, path)
-    runs = Runs(dict(kind.run_folders(results, path)), facts, sources)
-    view = View(path, results, record, facts, runs)
-    sections = [
-        Section("Verdict", [points_of(facts, "sentences")]),
-        *kind.view(view),
-        _curves(view),
-        forecast_section(runs),
-        examples_section(runs),
-        trouble_section(runs, _trials(view)),
-        machine_section(runs),
-        lineage_section(runs, command_block(facts)),
-    ]
-    is_rehearsal = any(_is_rehearsal(each) for each in runs.folders.values())
-    return Page(
+    runs = Runs(dict(kind.view().run_folders(results, path)), facts, sources)
+    view = kind.view()(path, results, record, facts, runs)
+    return page_around(
+        [*view.sections(), _curves(view)],
+        runs,
         title=record.mark("study"),
         lead=_lead(facts, record),
-        sections=[section for section in sections if section is not None],
-        sources=sources,
-        notes=[REHEARSED] if is_rehearsal else (),
+        ended=_trials(view),
     )
 
 
@@ -133,13 +100,13 @@ def leave_study_report(path: Path) -> None:
         UserError: A record of it is broken.
         OSError: They cannot be written.
     """
-    kind, results = stored_kind(path).kind_of(), read_results(path)
-    runs, facts = kind.run_folders(results, path), kind.facts(results, path)
+    view, results = stored_kind(path).kind_of().view(), read_results(path)
+    runs, facts = view.run_folders(results, path), view.facts_of(results, path)
     curves = _drawn(runs)
     # The curves of a study whose folder is that of a run are the run's own.
     if curves and path.resolve() not in [folder.resolve() for folder in runs.values()]:
         plot_runs(path / CURVES, curves, _metric(facts, results), title=results.study)
-    write_text(path / REPORT, study_page(path).html(path))
+    write_text(path / REPORT, page_of_study(path, Sources(path, COMPUTATIONS)).html(path))
 
 
 def _lead(facts: Source, record: Source) -> Markup:
@@ -189,13 +156,9 @@ def _metric(facts: Mapping[str, Any], results: StudyResults) -> Metric:
     return undeclared(name) if defined is None else recorded({"definitions": {name: defined}}, name)
 
 
-def _is_rehearsal(path: Path) -> bool:
-    return bool(experiment_of(path).get("rehearsal", {}).get("enabled"))
-
-
 def _command(results: StudyResults, runs: Mapping[str, Path], path: Path) -> str:
     """Return what runs the same study again, from the folder that it was started in."""
-    words = [f"dure run {Path(results.path) / STUDY_FILE}"]
+    words = [f"dure run {shell_word(Path(results.path) / STUDY_FILE)}"]
     if options := options_line(path):
         words.append(options)
     first = next(iter(runs.values()), path)

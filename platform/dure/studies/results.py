@@ -64,7 +64,7 @@ class TrialRecord(Record):
     path: str
     """Folder of its run."""
     forecast: Mapping[str, Any] | None = None
-    """What was foretold at its start, as its ``result.json`` has it."""
+    """What was forecast at its start, as its ``result.json`` has it."""
 
     @classmethod
     def of(cls, trial: TrialStatus) -> TrialRecord:

@@ -95,7 +95,7 @@ class Strategy(ABC, Generic[Plan]):
         return {"max_concurrent_trials": concurrent_trials}
 
     def listeners(self) -> tuple[RunListener, ...]:
-        """Return listeners that travel with every trial and hear of its progress before all others."""
+        """Return listeners that travel with every trial and are called before all others."""
         return ()
 
     def ended(self, trials: Sequence[TrialStatus]) -> None:

@@ -14,7 +14,7 @@ from dure.config.loading import checked_tree
 from dure.config.problems import shown
 from dure.config.schema import Experiment
 from dure.config.tree import Tree, read_extended, read_yaml
-from dure.errors import UserError, nearest
+from dure.errors import UserError, nearest, shell_word
 from dure.runs.folder import STUDY_FILE
 from dure.studies.batch.plan import BatchStudy
 from dure.studies.crossval.plan import CrossvalStudy
@@ -69,7 +69,7 @@ def load_study_of(plan: type[Plan], name_or_path: str) -> Plan:
             f"this is a {study.words}",
             where=name_or_path,
             expected=f"a study of kind {plan.model_fields['kind'].default}",
-            hint=f"dure run {name_or_path}",
+            hint=f"dure run {shell_word(name_or_path)}",
         )
     return study
 
@@ -96,10 +96,6 @@ def is_study(name_or_path: str) -> bool:
 
 def stored_study(folder: Path, plan: type[Plan]) -> Plan:
     """Return the study that a folder was started with, from its ``study.yaml``.
-
-    Args:
-        folder: Folder of the study.
-        plan: Kind of study that it must be.
 
     Raises:
         UserError: The folder holds none of this kind, or its file is broken.
@@ -128,7 +124,7 @@ def options_line(folder: Path) -> str:
 
 
 def read_results(folder: Path) -> StudyResults:
-    """Return what the study of a folder came to, so far if it still runs.
+    """Return the results of the study of a folder, so far if it still runs.
 
     Raises:
         UserError: The folder holds no study or no results, or its files are broken.

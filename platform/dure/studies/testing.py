@@ -47,7 +47,7 @@ def check_strategy(make: Make, folder: Path, *, address: str | None = None) -> N
     those that are paused; the record must be valid at any time, and be what its file holds.
 
     Args:
-        make: Makes the strategy of the study in a folder anew, as each session does. It has three trials or more
+        make: Makes the strategy of the study in a folder again, as each session does. It has three trials or more
             whose experiments differ, and stops none of them early but by what they score at their end.
         folder: An empty folder to work in.
         address: Ray cluster to join; every session starts an own one when not given, which takes longer.
@@ -208,11 +208,7 @@ class _Begun(StudyListener):
 def _pretend(
     request: RunRequest, *, study: Path, calls: Path, failing: str, stops: bool, callbacks: Sequence[Any] = ()
 ) -> RunResult:
-    """Leave what a training leaves that strategies look at; its score depends on its experiment alone.
-
-    Raises:
-        RunError: The trial is the one that fails.
-    """
+    """Leave what a training leaves that strategies look at; its score depends on its experiment alone."""
     place = request.path.relative_to(study).as_posix()
     if failing and failing in (request.experiment.name, *request.path.relative_to(study).parts):
         raise RunError("this trial was to fail")

@@ -14,7 +14,7 @@ from ray._raylet import setproctitle  # type: ignore[attr-defined]  # its stub l
 from ray.tune.trainable.function_trainable import wrap_function
 
 from dure.config.schema import Experiment, Profile
-from dure.errors import DureError
+from dure.errors import DureError, one_line
 from dure.events import EventLog, RunListener, RunProgress
 from dure.runs.disk import DiskRoom
 from dure.runs.folder import RunFolder, RunResult
@@ -26,7 +26,7 @@ from dure.storage.pushing import push_end
 from dure.storage.remote import StorageError
 from dure.studies.divergence import DivergedError
 from dure.studies.strategy import TrialPlan
-from dure.training.run import RunRequest, one_line
+from dure.training.run import RunRequest
 
 logger = logging.getLogger(__name__)
 

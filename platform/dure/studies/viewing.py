@@ -14,9 +14,8 @@ from typing import Any, Generic, TypeVar
 
 from dure.metrics.metric import Metric
 from dure.pages.shared_sections import Runs, text_head
-from dure.reporting.inline import Drawing
 from dure.reporting.marks import Source, sentence
-from dure.reporting.page import Head, Inline, Picture, Table
+from dure.reporting.page import Head, Inline, Section, Table
 from dure.studies.results import StudyResults, TrialRecord
 
 Results = TypeVar("Results", bound=StudyResults)
@@ -24,13 +23,13 @@ Results = TypeVar("Results", bound=StudyResults)
 
 @dataclass(frozen=True)
 class View(Generic[Results]):
-    """A study as its page shows it.
+    """A study as its page shows it; each kind overrides what it shows, here the trials.
 
     Attributes:
         path: Folder of the study, wherever it lies by now.
         results: What it came to.
         record: The same, as the record whose values can be marked.
-        facts: What :meth:`dure.studies.kind.Kind.facts` computed, as a record too.
+        facts: What :meth:`facts_of` computed, as a record too.
         runs: Its runs, with their records.
     """
 
@@ -40,19 +39,36 @@ class View(Generic[Results]):
     facts: Source
     runs: Runs
 
+    @classmethod
+    def run_folders(cls, results: Results, path: Path) -> Mapping[str, Path]:
+        """Return the folder of every run by its name, the most important one first; here the trials."""
+        folders = {trial.name: moved(trial.path, results, path) for trial in _trials(results)}
+        return dict(sorted(folders.items(), key=lambda each: each[0] != getattr(results, "best", None)))
+
+    @classmethod
+    def facts_of(cls, results: Results, path: Path) -> Mapping[str, Any]:
+        """Return what the page says beside the record, computed from the study's files; again when it is verified.
+
+        ``sentences`` is the verdict, ``metric`` what the curves are drawn of. Of a study that still runs, what is
+        known so far.
+        """
+        return {
+            "metric": "eval_loss",
+            "sentences": failures({trial.name: trial.state for trial in _trials(results)}),
+        }
+
+    def sections(self) -> Sequence[Section]:
+        """Return what the page shows after the verdict: tables and pictures."""
+        trials = _trials(self.results)
+        return [Section("Trials", [trial_table(self, [], range(len(trials)))])] if trials else []
+
     def label(self, metric: Metric, *keys: str | int) -> Inline:
         """Return the heading of a metric that the record names at keys, with its unit."""
         return sentence("{}{}", self.record.mark(*keys, written="metric"), " %" if metric.in_percent else "")
 
 
-def folders_of(trials: Sequence[TrialRecord], results: StudyResults, path: Path) -> dict[str, Path]:
-    """Return the folders of trials by name, where the study may have been moved since."""
-    return {trial.name: moved(trial.path, results, path) for trial in trials}
-
-
-def best_first(folders: Mapping[str, Path], best: str | None) -> dict[str, Path]:
-    """Return folders of runs, that of the best one first."""
-    return dict(sorted(folders.items(), key=lambda each: each[0] != best))
+def _trials(results: StudyResults) -> Sequence[TrialRecord]:
+    return getattr(results, "experiments", ())
 
 
 def moved(recorded: str, results: StudyResults, path: Path) -> Path:
@@ -82,20 +98,13 @@ def trial_table(view: View[Any], metrics: Sequence[tuple[Metric, Inline]], order
     return Table("Trials", heads, rows)
 
 
-def picture(caption: Inline, alt: str) -> Picture:
-    """Return a picture that is still to be drawn, with its caption and with words for whoever cannot see it."""
-    return Picture(caption, Drawing(alt))
-
-
 def failures(trials: Mapping[str, str]) -> list[str]:
     """Return a sentence on the trials that did not come to their end, by state; nothing when all did."""
     states: dict[str, list[str]] = {}
     for name, state in trials.items():
         if state != "completed":
             states.setdefault(state, []).append(name)
-    return [f"{state.capitalize()}: {_shortened(names)}." for state, names in states.items()]
-
-
-def _shortened(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:4])
-    return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
+    return [
+        f"{state.capitalize()}: {', '.join(names[:4])}{f' and {len(names) - 4} more' if names[4:] else ''}."
+        for state, names in states.items()
+    ]

@@ -42,7 +42,16 @@ def worker_batch_size(experiment: Experiment, num_workers: int) -> int:
     Raises:
         UserError: The rows of a forward pass cannot be shared out evenly.
     """
-    batch_size = experiment.training.batch_size
+    check_shares(experiment.training.batch_size, num_workers)
+    return experiment.training.batch_size // num_workers
+
+
+def check_shares(batch_size: int, num_workers: int) -> None:
+    """Check that workers can share the rows of a forward pass out evenly.
+
+    Raises:
+        UserError: They cannot.
+    """
     if batch_size % num_workers:
         raise UserError(
             f"{batch_size} rows cannot be shared out evenly among {num_workers} workers",
@@ -50,7 +59,6 @@ def worker_batch_size(experiment: Experiment, num_workers: int) -> int:
             expected=f"a multiple of {num_workers}",
             hint="another batch size (with gradient_accumulation_steps to match), or a profile with fewer workers",
         )
-    return batch_size // num_workers
 
 
 def loaded_rows(experiment: Experiment, num_workers: int) -> int:

@@ -34,7 +34,7 @@ class Averaging(TrainerCallback):  # type: ignore[misc]
 class CheckpointingOfOneStep(TrainerCallback):  # type: ignore[misc]
     """Lets only the first step of a session compute its activations twice.
 
-    For a rehearsal: it shall show that a model trains so, but has no memory to save. No number depends on it.
+    For a rehearsal: it should show that a model trains so, but has no memory to save. No number depends on it.
     """
 
     is_over = False
@@ -67,11 +67,7 @@ class EvalSchedule(TrainerCallback):  # type: ignore[misc]
 
 
 class CheckpointTurns(TrainerCallback):  # type: ignore[misc]
-    """Looks after the checkpoint that is being written while the loop goes on.
-
-    Args:
-        trainer: The trainer that writes it.
-    """
+    """Looks after the checkpoint that is being written while the loop goes on."""
 
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
@@ -86,11 +82,7 @@ class CheckpointTurns(TrainerCallback):  # type: ignore[misc]
 
 
 class RunningLoss(TrainerCallback):  # type: ignore[misc]
-    """Lets a record be the mean over the same steps, whether or not the run was stopped between them.
-
-    Args:
-        trainer: The trainer, whose sums these are.
-    """
+    """Lets a record be the mean over the same steps, whether or not the run was stopped between them."""
 
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer

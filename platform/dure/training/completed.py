@@ -40,7 +40,7 @@ def completed_result(
             "num_rows_in_all": corpus.num_rows_in_all,
             "num_dev_rows": 0 if corpus.dev is None else len(corpus.dev),
             "peak_memory_mb": round(usage.peak_mb, 1),
-            "cpu_percent": round(usage.cpu_percent, 1),
+            "cpu_percent": round(usage.cpu_percent),
         },
         best_checkpoint=outcome["best_checkpoint"],
         final_model_path=request.folder().final_model.name,

@@ -7,13 +7,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dure.config.loading import check_reading, load_record
+from dure.config.loading import check_reading
 from dure.config.schema import Profile
 from dure.data.tables import read_table
-from dure.errors import UserError
 from dure.events import Notify
-from dure.family import load_family
 from dure.family.corpus import cache_folder, encode_split
+from dure.family.loading import family_of_run
+from dure.family.run_weights import finished_run
 from dure.family.saved_model import read_model
 from dure.runs.folder import RunFolder, finite
 from dure.training.trainer import ModelTrainer
@@ -42,15 +42,9 @@ def evaluate_table(
         UserError: There is no finished run, or the table is not what its family needs.
     """
     check_reading(overrides, with_columns=True)
-    folder = RunFolder(run)
-    if not folder.experiment.is_file() or not folder.final_model.is_dir():
-        raise UserError(
-            "this is no folder of a finished run",
-            where=str(run),
-            expected="a folder with experiment.yaml and final_model/",
-        )
-    experiment = load_record(folder.experiment, overrides)
-    family = load_family(experiment, notify)
+    folder = finished_run(run)
+    family = family_of_run(folder, notify, overrides)
+    experiment = family.experiment
     data = experiment.data
     table = read_table(source, family.roles, data.columns, reading=data, cache_folder=cache_folder())
     for message in table.messages():

@@ -1,4 +1,4 @@
-"""What a run will take of memory, time and money, foretold from a trace of its own training step."""
+"""What a run will take of memory, time and money, forecast from a trace of its own training step."""
 
 from __future__ import annotations
 
@@ -112,12 +112,7 @@ class RunForecast:
         }
 
     def remember(self, folder: RunFolder, num_dev_rows: int) -> None:
-        """Keep the pace of a run like the one that was foretold, now that it is over.
-
-        Args:
-            folder: Of the run.
-            num_dev_rows: Rows of each of its validations.
-        """
+        """Keep the pace of a run like the one that was forecast, now that it is over."""
         records = read_json_lines(folder.metrics)
         steps, seconds = training_pace(records)
         times, validation = validation_pace(records)
@@ -137,7 +132,7 @@ def forecast_run(
     *,
     num_workers: int | None = None,
 ) -> RunForecast:
-    """Foretell a run from a trace of its step on the longest micro-batch.
+    """Forecast a run from a trace of its step on the longest micro-batch.
 
     Args:
         family: The model's family.

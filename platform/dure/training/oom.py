@@ -19,6 +19,7 @@ from dure.config.schema import Experiment, Profile
 from dure.family.corpus import cache_folder
 from dure.files import read_json, write_json
 from dure.runs.environment import device_name
+from dure.runs.forecast import num_parameters
 from dure.training import memory
 
 Phase = Literal["forward", "backward", "optimizer", "validation"]
@@ -107,21 +108,15 @@ class FittingRows:
 
     They are kept in the cache folder for the next run, in a file that is named after everything that memory depends
     on, and says it.
-
-    Args:
-        experiment: What runs.
-        profile: The machine.
-        model: The model, ready to train.
-        precision: What it computes in.
     """
 
     def __init__(self, experiment: Experiment, profile: Profile, model: nn.Module, precision: str) -> None:
-        sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+        parameters, trained_parameters = num_parameters(model)
         tokenizer, training = experiment.tokenizer, experiment.training
         self._facts: dict[str, Any] = {
             "checkpoint": experiment.model.checkpoint,
-            "parameters": sum(size for size, _ in sizes),
-            "trained_parameters": sum(size for size, is_trained in sizes if is_trained),
+            "parameters": parameters,
+            "trained_parameters": trained_parameters,
             "encoder_max_len": tokenizer.encoder_max_len,
             "decoder_max_len": tokenizer.decoder_max_len,
             "precision": precision,

@@ -69,7 +69,7 @@ class Parts:
         recovery: Computes a step again when memory did not suffice.
         retention: How checkpoints are kept.
         stopping: Asks for a checkpoint that is not due, when the run has to stop.
-        sampler: Order of the training rows; shuffled anew in every epoch when not given.
+        sampler: Order of the training rows; reshuffled in every epoch when not given.
         batch_tokens: Most positions of a micro-batch, when the rows of a step are cut by that.
         compiled: The layers of the model, compiled, when training uses those.
         r_drop: Weight of the disagreement of two passes over every row; 0 makes one pass.

@@ -31,10 +31,10 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 
     Args:
         path: The run's ``metrics.jsonl``.
-        listeners: Who is told.
+        listeners: Listeners for records and messages.
         is_main: Whether this process is the main worker; the others only serve listeners that want every worker.
         room: Waits where the disk is full.
-        targets: What is to be reached, which is told after every validation.
+        targets: What is to be reached, which is reported after every validation.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         total_steps: int,
         epoch: float,
     ) -> None:
-        """Write one record and tell the listeners; numbers that are not finite are written as null.
+        """Write one record and pass it to the listeners; numbers that are not finite are written as null.
 
         Raises:
             RunError: The records before it are gone.

@@ -23,7 +23,7 @@ import torch
 from torch import distributed, nn
 
 from dure.data.collating import Batch, Batches, pieces
-from dure.errors import RunError
+from dure.errors import RunError, said
 from dure.files import read_json
 from dure.secrets import redacted
 from dure.training import memory, oom
@@ -236,7 +236,7 @@ class Recovery:
             "worker": self._worker.rank,
             **numbers,
             "policy": self.policy,
-            "error": redacted(" ".join(str(error).split())[:500]) or type(error).__name__,
+            "error": redacted(said(error, 500)) or type(error).__name__,
         }
 
     def _write(self, stats: dict[str, Any]) -> None:

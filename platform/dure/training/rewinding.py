@@ -12,11 +12,10 @@ import torch
 from transformers import EarlyStoppingCallback, TrainerState
 
 from dure.config.schema import Experiment
-from dure.errors import UserError
 from dure.events import Notify
 from dure.family import load_family
 from dure.files import read_json, read_json_lines, write_json, written_beside
-from dure.modeling.weights import STATE
+from dure.modeling.weights import STATE, read_saved
 from dure.runs.checkpoints import AVERAGE_FILE, STATE_FILE, checkpoint_name, checkpoints
 from dure.runs.epochs import RAW, epochs_of
 from dure.runs.folder import RunFolder
@@ -50,7 +49,7 @@ def go_back(
     Raises:
         UserError: The file cannot be read.
     """
-    saved = _read(file)
+    saved = read_saved(file, mmap=True)
     epoch, step = int(saved["epoch"]), int(saved["step"])
     records = read_json_lines(folder.metrics)
     kept = checkpoints(folder.checkpoints)
@@ -75,19 +74,6 @@ def go_back(
         path.rename(aside / path.name)
     how = "exactly" if step in kept else "from its weights, since its checkpoint is gone"
     notify(f"going on after epoch {epoch} (step {step}) {how}; what came later is in {aside.name}")
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        saved: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises almost anything for a file that is not its own
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"the epoch cannot be loaded: {type(error).__name__}: {reason}",
-            where=str(file),
-            expected="the weights of an epoch that dure saved",
-        ) from None
-    return saved
 
 
 def _best(

@@ -18,7 +18,7 @@ import torch
 
 from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment, Profile
-from dure.errors import DureError, RunError
+from dure.errors import DureError, RunError, one_line
 from dure.events import EventLog, RunListener
 from dure.family import Family, load_family
 from dure.family.corpus import Corpus, load_corpus
@@ -31,7 +31,6 @@ from dure.runs.environment import describe_environment
 from dure.runs.folder import RunFolder, RunResult, vanished
 from dure.runs.logs import captured_output
 from dure.runs.restarts import Restarts
-from dure.secrets import redacted
 from dure.storage.mirror import SharedFolder
 from dure.storage.pushing import mirrored
 from dure.training import memory
@@ -223,7 +222,7 @@ def recorded(request: RunRequest, folder: RunFolder, worker: Worker) -> Iterator
         )
         if worker.is_main:
             try:
-                if folder.experiment.is_file():  # else the folder was removed, and is not made anew for this
+                if folder.experiment.is_file():  # else the folder was removed, and is not made again for this
                     folder.write_result(result)
             except OSError as failure:  # on a full disk; what is to be told is why the run failed
                 logger.error("the result cannot be written: %s", failure)
@@ -235,12 +234,6 @@ def recorded(request: RunRequest, folder: RunFolder, worker: Worker) -> Iterator
         if interrupted or isinstance(error, DureError):
             raise
         raise RunError(f"{line} (see {folder.log})") from error
-
-
-def one_line(error: BaseException) -> str:
-    """Return what an error says, in one line that begins with its kind unless it is one of dure's own."""
-    text = redacted(" ".join(str(error).split())) or type(error).__name__
-    return text if isinstance(error, DureError) else f"{type(error).__name__}: {text}"
 
 
 def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory.Usage) -> RunResult:
@@ -264,6 +257,7 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
                 profile,
                 data=corpus.hashes,
                 split=corpus.split,
+                recognised=family.recognised(),
                 num_workers=worker.num_workers,
             ),
         )

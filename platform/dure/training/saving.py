@@ -75,7 +75,7 @@ class SavedBehind:
     The thread writes alone. Other workers hand their random states to the main one beforehand, and the workers agree
     after every step whether it is done. DeepSpeed's workers each write their part, and agree about it by collective
     calls that would meet those of training: under ZeRO training waits. So it does where the host has not twice as much
-    free memory as the copy takes, which is told.
+    free memory as the copy takes, which is reported.
     """
 
     _saving: _Saving | None = None

@@ -68,7 +68,7 @@ class ModelTrainer:
         eval_dataset: Encoded validation rows; without them nothing is selected and the last weights are kept.
         profile: The machine.
         folder: Folder of the run.
-        listeners: Who is told of progress.
+        listeners: Listeners for progress.
         group: Name of the study, if the run belongs to one.
         worker: Which of the processes that train this model together this is; the only one when not given.
     """

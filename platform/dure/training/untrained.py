@@ -30,12 +30,7 @@ _DECIDES = ("family", "task", "tokenizer", "generation", "model", "lora", "rehea
 
 
 class UntrainedScores:
-    """Keeps the scores of untrained models in the folder of a study, by what they are computed from.
-
-    Args:
-        folder: Where they are kept, a file each.
-        family: What scores them.
-    """
+    """Keeps the scores of untrained models in the folder of a study, by what they are computed from."""
 
     def __init__(self, folder: Path, family: Family) -> None:
         self._folder = folder
@@ -48,12 +43,7 @@ class UntrainedScores:
         return None if study == run or num_workers > 1 else cls(study / ".untrained", family)
 
     def of(self, trainer: Any, compute: Callable[[], EvalLoopOutput]) -> EvalLoopOutput:
-        """Return what the trainer's validation computes, or what it would.
-
-        Args:
-            trainer: The trainer, before its first step.
-            compute: Validates.
-        """
+        """Return what the trainer's validation computes, or what it would."""
         file = self._folder / f"{self._hash(trainer)}.json"
         if file.is_file():
             kept = read_json(file, what="the scores of an untrained model", hint="remove it")

@@ -121,7 +121,7 @@ class Continuation:
 
     Attributes:
         path: Folder with the trainer's state.
-        weights_only: Whether only the weights go on, and the optimizer's moments begin anew.
+        weights_only: Whether only the weights go on, and the optimizer's moments start again.
         is_universal: Whether the parts in it fit any number of workers.
     """
 
@@ -303,11 +303,7 @@ class SharedOutTraining:
             self.written.write(folder)
 
     def _load_from_checkpoint(self: Any, folder: str, model: Any = None) -> None:
-        """Load the weights of a checkpoint into the model, however either is shared out.
-
-        Raises:
-            UserError: They are not finite.
-        """
+        """Load the weights of a checkpoint into the model, however either is shared out."""
         path = Path(folder) / WEIGHTS_FILE
         if path.is_file():
             load_weights(self.model, path)

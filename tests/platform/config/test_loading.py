@@ -234,6 +234,8 @@ def test_overrides_take_lists_sections_and_null() -> None:
         "a=b",
         "|",
         "@x",
+        "{text}",
+        "{text}: 요약",
     ],
 )
 def test_plain_text_in_an_override_is_taken_literally(text: str) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from rich.console import Console
 from dure.metrics.classification import classification_report
 from dure.metrics.metric import Metric, definitions
 from dure.reporting.columns import GAP, Column, fitting, plain_text
-from dure.reporting.figures import duration, metric_label, metric_phrase
+from dure.reporting.figures import duration, metric_label, metric_phrase, typed_path
 from dure.reporting.summary import (
     catalogue_table,
     class_table,
@@ -159,12 +160,12 @@ def test_the_result_of_a_run_shows_its_figures_changes_and_files() -> None:
     assert printed(result_table(result), 80).splitlines() == [
         "kobart · completed in 1:01",
         "",
-        "metric            value  untrained  change",
-        "──────────────────────────────────────────",
-        "ROUGE-1 %         50.00      25.00  +25.00",
-        "eval loss        2.5000          –       –",
-        "num rouge empty       3          –       –",
-        "test ROUGE-1 %    25.00          –       –",
+        "metric           value  untrained  change",
+        "─────────────────────────────────────────",
+        "ROUGE-1 %        50.00      25.00  +25.00",
+        "eval loss       2.5000          –       –",
+        "rouge empty          3          –       –",
+        "test ROUGE-1 %   25.00          –       –",
         "",
         "ROUGE tokeniser: morpheme (kiwipiepy 0.24.1)",
         "best checkpoint: checkpoint-50",
@@ -265,7 +266,7 @@ def test_the_catalogue_shows_each_kind_once() -> None:
         ("eval_rougeLsum", 0.12345, "ROUGE-Lsum 12.35 %"),
         ("eval_rouge_sum", 1.5, "ROUGE sum 150.00 %"),
         ("test_rouge1_recall", 0.5, "test ROUGE-1 recall 50.00 %"),
-        ("num_rouge_empty", 3, "num rouge empty 3"),
+        ("num_rouge_empty", 3, "rouge empty 3"),
         ("accuracy", 1, "accuracy 100.00 %"),
         ("eval_f1_macro", 0.5, "F1 macro 50.00 %"),
         ("eval_loss", 0.12345, "eval loss 0.1235"),
@@ -337,3 +338,9 @@ def test_figures_of_classes_stand_in_a_table_of_their_own() -> None:
         "4",
     ]
     assert class_table(result | {"metrics": {"eval_rouge1": 0.5}}) is None
+
+
+def test_a_path_in_a_command_can_be_typed(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert typed_path(tmp_path / "한글" / "run") == "한글/run"
+    assert shlex.split(f"dure predict {typed_path('my run')}") == ["dure", "predict", "my run"]

@@ -123,14 +123,14 @@ def test_a_trial_whose_process_dies_goes_on_where_it_was_and_one_that_raises_doe
         listeners=by_name(dies=Dies(tmp_path / "once", step=5), raises=Raises(tmp_path / "raises")),
     )
     dies, raises = summary.experiments
-    assert dies["state"] == "completed"
-    assert dies["metrics"]["num_restarts"] == 1
+    assert dies.state == "completed"
+    assert dies.metrics["num_restarts"] == 1
     line = "dies: its process died (killed, crashed or out of memory); restart 1 of 3 from checkpoint-4"
     assert line in listener.lines
     fit(RunRequest(experiments[0], cpu, tmp_path / "whole"))
     assert numbers(out / "dies") == numbers(tmp_path / "whole")
-    assert raises["state"] == "failed"
-    assert "ZeroDivisionError: not by me" in raises["error"]
+    assert raises.state == "failed"
+    assert "ZeroDivisionError: not by me" in raises.error
     assert (tmp_path / "raises").read_text() == "x"
 
 
@@ -144,12 +144,12 @@ def test_a_trial_whose_process_dies_again_and_again_fails_and_says_why(tiny, cpu
         listeners=by_name(dies=Dies(tmp_path / "always", step=3, times=9)),
     )
     dies = summary.experiments[0]
-    assert dies["state"] == "failed"
-    assert dies["error"] == (
+    assert dies.state == "failed"
+    assert dies.error == (
         "its processes died 2 times, the last time after checkpoint-2 (killed, crashed or out of memory); "
         "the profile's max_restarts allows no more"
     )
-    assert RunFolder(tmp_path / "study" / "dies").read_result().error == dies["error"]
+    assert RunFolder(tmp_path / "study" / "dies").read_result().error == dies.error
 
 
 @pytest.mark.slow
@@ -193,7 +193,7 @@ def test_a_lost_node_costs_none_of_the_seven_and_changes_no_number(cpu, tmp_path
         assert {node for name in names for node in nodes_of(tmp_path / "calm" / name)} == set(nodes.ids)
         loses = Loses(nodes, after_step=3)
         lost = run(0.4, tmp_path / "lost", follower=loses)
-    assert calm["state"] == lost["state"] == "completed"
+    assert calm.state == lost.state == "completed"
     for name in names:
         assert numbers(tmp_path / "lost" / name) == numbers(tmp_path / "calm" / name)
     assert nodes_of(tmp_path / "lost" / loses.trial) == [nodes.ids[1], nodes.ids[0]]

@@ -7,9 +7,12 @@ import json
 import pytest
 from pydantic import ValidationError
 
+from dure.config.loading import dump_yaml
 from dure.errors import UserError
 from dure.family import load_family
 from dure.family.corpus import load_corpus
+from dure.family.loading import family_of_run
+from dure.runs.folder import RunFolder
 from trainables.samples.chats import chat_rows, write_chats
 
 SAID = [
@@ -87,9 +90,15 @@ def test_spaces_of_a_conversation_stay(tiny, tmp_path):
     )
 
 
-def test_nothing_is_put_around_whole_conversations(tiny, tmp_path):
-    with pytest.raises(UserError, match="bring whole prompts"):
-        family_of(tiny, tmp_path, tables_of("messages"), prompt="요약: {text}")
+def test_nothing_is_put_around_whole_conversations_and_that_is_told(tiny, tmp_path):
+    told = []
+    rows = tables_of("messages")
+    framed = load_corpus(
+        family_of(tiny, tmp_path, rows, told.append, prompt="요약: {text}"), notify=lambda line: None
+    )
+    plain = load_corpus(family_of(tiny, tmp_path, rows), notify=lambda line: None)
+    assert framed.train["input_ids"][:] == plain.train["input_ids"][:]
+    assert any(line.startswith("task.prompt is not used") for line in told)
 
 
 def test_a_prompt_without_the_text_is_refused(tiny):
@@ -139,3 +148,14 @@ def test_r_drop_is_refused_with_the_reason(tiny, cpu):
         batches.twice(batches.collate([corpus.train[0]]))
     assert caught.value.where == "objective.r_drop"
     assert caught.value.hint == "objective.r_drop=0"
+
+
+def test_a_run_reads_tables_as_it_was_trained_when_its_training_table_is_gone(tiny, tmp_path):
+    family = family_of(tiny, tmp_path, tables_of("messages"))
+    run = RunFolder(tmp_path / "run")
+    run.path.mkdir()
+    run.experiment.write_text(dump_yaml(family.experiment), encoding="utf-8")
+    run.environment.write_text(json.dumps({"recognised": family.recognised()}), encoding="utf-8")
+    (tmp_path / "train.jsonl").unlink()
+    assert family_of_run(run).layout == "messages"
+    assert family_of_run(run, overrides=["task.rows=pairs"]).layout == "pairs"

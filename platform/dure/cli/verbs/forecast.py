@@ -31,7 +31,7 @@ def forecast(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Foretell memory, time, disk and money of an experiment or a study, and what would fit."""
+    """Forecast memory, time, disk and money of an experiment or a study, and what would fit."""
     from transformers.utils import logging
 
     from dure import api

@@ -147,7 +147,7 @@ def _source(
 
 def _print_texts(texts: list[str], outcome: list[dict[str, Any]], *, in_lines: bool, as_json: bool) -> None:
     """Print what is predicted of texts: a table, or of lines of standard input a line for each."""
-    from dure.reporting.predictions import predictions_table
+    from dure.reporting.summary import predictions_table
 
     if in_lines and not as_json:
         for row in outcome:

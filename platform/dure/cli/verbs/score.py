@@ -79,7 +79,8 @@ def score(
         references,
         id_column=id_column,
         prediction_column=prediction_column,
-        reference_columns=reference_columns and _names(reference_columns),
+        reference_columns=reference_columns
+        and [name.strip() for name in reference_columns.split(",") if name.strip()],
         tokenizer=tokenizer,
         task=task,
         multi_reference=multi_reference,
@@ -88,7 +89,3 @@ def score(
         overrides=overrides or (),
     )
     print_result(scores, score_table(scores), as_json=as_json)
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]

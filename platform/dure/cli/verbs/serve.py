@@ -68,7 +68,7 @@ def serve(
     trust_code: options.TrustCode = False,
     as_json: options.Json = False,
 ) -> None:
-    """Serve a model over HTTP on this machine, with a page to try it by hand; Ctrl-C ends it in order."""
+    """Serve a model over HTTP on this machine, with a page to try it by hand; Ctrl-C ends it cleanly."""
     from dure.family.run_weights import weights_at
     from dure.serving.server import Serving, read_token, require_packages, serve_models
     from dure.studies.crossval.driver import fold_runs
@@ -92,14 +92,15 @@ def serve(
     runs = fold_runs(run, fold)
     for each in runs:
         weights_at(each)  # what is wrong with the folders is told before torch looks for the machine
+    from dure.runtime.placement import choose_profile
+
     statuses = serve_models(
-        runs, asked, _machine(profile, address), trust_code=trust_code, ready=ready, notify=notify
+        runs,
+        asked,
+        choose_profile(profile, notify, address=address),
+        trust_code=trust_code,
+        ready=ready,
+        notify=notify,
     )
     said = ", ".join(f"{number:,} with status {status}" for status, number in sorted(statuses.items()))
     notify(f"ended; requests: {said or 'none'}")
-
-
-def _machine(profile: str | None, address: str | None) -> Any:
-    from dure.runtime.placement import choose_profile
-
-    return choose_profile(profile, notify, address=address)

@@ -23,7 +23,7 @@ def stop(
     address: options.Server = None,
     as_json: options.Json = False,
 ) -> int:
-    """Stop a job, or what runs in a folder in the background, in order; nothing that is finished is lost."""
+    """Stop a job, or what runs in a folder in the background, cleanly; nothing that is finished is lost."""
     from dure.jobs import background_folders as folders
     from dure.jobs.finding import stop_job
 

@@ -10,9 +10,10 @@ import typer
 
 from dure.cli import options
 from dure.cli.app import VERBS, verb
-from dure.cli.background import INTERRUPTED_CODE, show
+from dure.cli.background import show
 from dure.cli.printing import notify, print_result
 from dure.errors import UserError, nearest
+from dure.signals import INTERRUPTED_CODE
 
 if TYPE_CHECKING:
     from dure.jobs.job_server import JobServer

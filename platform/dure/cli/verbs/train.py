@@ -23,14 +23,8 @@ def train(
 ) -> int:
     """Run one experiment."""
     from dure.cli.running import run_experiment
-    from dure.config.loading import load_experiment
-    from dure.studies.sweep.driver import check_for, winner_overrides
+    from dure.studies.sweep.driver import experiment_to_train
 
-    best = [] if from_sweep is None else winner_overrides(from_sweep)
-    chosen = load_experiment(experiment, [*best, *(overrides or ())])
-    if epochs is not None:
-        chosen = chosen.with_({"training.epochs": epochs}, "--epochs")
     asked = common.asked()
-    if from_sweep is not None:
-        check_for(from_sweep, asked.shape(chosen), notify=asked.notify)
+    chosen = experiment_to_train(experiment, overrides or (), asked, from_sweep=from_sweep, epochs=epochs)
     return run_experiment(chosen, asked, as_json=common.as_json)

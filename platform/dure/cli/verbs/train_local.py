@@ -12,7 +12,7 @@ _ROWS = 16
 def train_local(
     overrides: options.Overrides = None, preset: unified.Preset = None, *, common: unified.Rows
 ) -> int:
-    """Train one epoch on a few rows and tell what memory it took: no sweep, no crossover."""
+    """Train one epoch on a few rows and report what memory it took: no sweep, no crossover."""
     return unified.run_preset(
         preset, overrides, common, default=unified.PRESET, few=_ROWS, epochs=1, sweep=False, crossover=False
     )

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from dure.config.schema import Experiment
-from dure.reporting.figures import shown_path
-from dure.reporting.seeds import seeds_table
-from dure.reporting.summary import summary_table
+from dure.reporting.figures import typed_path
+from dure.reporting.summary import seeds_table, summary_table
 from dure.studies.batch.plan import BatchStudy
 from dure.studies.batch.results import BatchResults
 from dure.studies.kind import Session, TrialKind
 
 if TYPE_CHECKING:
-    from dure.reporting.page import Section
     from dure.studies.batch.strategy import Batch
-    from dure.studies.viewing import View
+    from dure.studies.batch.view import BatchView
 
 
 class BatchKind(TrialKind[BatchStudy, BatchResults]):
@@ -69,7 +66,7 @@ class BatchKind(TrialKind[BatchStudy, BatchResults]):
         """Draw the curves of every experiment into its folder."""
         from dure.reporting.curves import CURVES, RunCurves, plot_run
 
-        for name, folder in self.run_folders(results, session.path).items():
+        for name, folder in self.view().run_folders(results, session.path).items():
             curves = RunCurves.of(folder, name)
             if curves.records:
                 plot_run(folder / CURVES, curves)
@@ -96,25 +93,11 @@ class BatchKind(TrialKind[BatchStudy, BatchResults]):
         """Return how the model of the best run predicts."""
         settings = {each.name: each.runs[0] for each in results.settings}
         best = settings.get(results.best or "", results.best)
-        return () if best is None else (f'dure predict {shown_path(results.path)}/{best} --text "…"',)
+        return () if best is None else (f'dure predict {typed_path(f"{results.path}/{best}")} --text "…"',)
 
     @classmethod
-    def run_folders(cls, results: BatchResults, path: Path) -> Mapping[str, Path]:
-        """Return the folders of the trials, that of the best one first."""
-        from dure.studies.viewing import best_first, folders_of
+    def view(cls) -> type[BatchView]:
+        """Return what shows the results."""
+        from dure.studies.batch.view import BatchView
 
-        return best_first(folders_of(results.experiments, results, path), results.best)
-
-    @classmethod
-    def facts(cls, results: BatchResults, path: Path) -> Mapping[str, Any]:
-        """Return the verdict, and what the tables have beside the record."""
-        from dure.studies.batch.view import batch_facts
-
-        return batch_facts(results, path)
-
-    @classmethod
-    def view(cls, view: View[BatchResults]) -> Sequence[Section]:
-        """Return tables and pictures."""
-        from dure.studies.batch.view import batch_view
-
-        return batch_view(view)
+        return BatchView

@@ -52,7 +52,7 @@ class BatchStudy(SeveralExperiments):
         """Return the batch with the columns that its experiments have, when it says none and lacks its first one.
 
         Raises:
-            UserError: Two of the experiments bear one name, or a family is wrong.
+            UserError: Two of the experiments have one name, or a family is wrong.
         """
         from dure.family import load_family
         from dure.metrics.metric import choosable

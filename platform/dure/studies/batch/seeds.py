@@ -25,14 +25,7 @@ def settings_of(
     trials: Sequence[TrialStatus],
     metrics: Sequence[Metric],
 ) -> tuple[Setting, ...]:
-    """Return every experiment over its seeds.
-
-    Args:
-        study: The batch.
-        experiments: Its experiments, each once.
-        trials: Where its runs stand.
-        metrics: What is averaged.
-    """
+    """Return every experiment over its seeds."""
     by_name = {trial.name: trial for trial in trials}
     found = []
     for experiment in experiments:

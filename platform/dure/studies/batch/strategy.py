@@ -9,18 +9,19 @@ from dure.config.schema import Experiment
 from dure.errors import UserError, nearest
 from dure.events import TrialStatus
 from dure.metrics.metric import Metric, choosable, definitions, undeclared
-from dure.studies.batch.order import training_work
 from dure.studies.batch.plan import BatchStudy
 from dure.studies.batch.seeds import best_setting, comparisons_of, settings_of
 from dure.studies.strategy import Strategy, TrialPlan
+from dure.training.arguments import total_steps
+
+_ROWS = 10_000
+"""Rows of a table whose number nobody limits: experiments of a batch mostly share their table."""
+_OVERHEAD = 8_000
+"""Positions whose computing takes as long as what every pass costs whatever its size; of a miniature on one core."""
 
 
 class Batch(Strategy[BatchStudy]):
     """Runs every experiment once, or once for each of several seeds.
-
-    Args:
-        study: The study as its YAML says it.
-        experiments: Its experiments, resolved, in its order.
 
     Raises:
         UserError: The first metric cannot rank them.
@@ -99,3 +100,15 @@ def column_metrics(study: BatchStudy, experiments: Sequence[Experiment]) -> tupl
             hint=nearest(found[0].name, list(names)),
         )
     return tuple(found)
+
+
+def training_work(experiment: Experiment) -> float:
+    """Return the work of training, in positions that are computed; only the order of experiments is meant.
+
+    Sizes of models are not known before they are loaded, and rows are taken to be as long as they may be.
+    """
+    training, tokenizer = experiment.training, experiment.tokenizer
+    rows = experiment.data.max_train_rows or _ROWS
+    passes = total_steps(experiment, rows) * training.gradient_accumulation_steps
+    length = tokenizer.encoder_max_len + tokenizer.decoder_max_len
+    return float(passes * (training.batch_size * length + _OVERHEAD))

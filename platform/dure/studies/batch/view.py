@@ -14,64 +14,73 @@ from dure.reporting.page import Head, Inline, Section, Table
 from dure.studies.batch.results import BatchResults
 from dure.studies.pairs import paired_sentences
 from dure.studies.results import TrialRecord
-from dure.studies.viewing import View, failures, folders_of
+from dure.studies.viewing import View, failures
 
 
-def batch_facts(results: BatchResults, path: Path) -> dict[str, Any]:
-    """Return verdict and gains of a batch."""
-    metric = recorded(results.as_json(), results.metrics[0])
-    trials = {trial.name: trial for trial in results.experiments}
-    scores = _scores(results, metric)
-    told = []
-    if scores:
-        best = metric.ranked(scores)[0]
-        equal = [name for name, score in scores.items() if score == scores[best] and name != best]
-        first = metric_phrase(metric, scores[best])
-        if equal:
-            told.append(
-                f"{best} and {', '.join(equal)} tie at {first}, the best of {counted(len(scores), 'experiment')}."
-            )
-        elif len(scores) > 1:
-            told.append(
-                f"{best} has the best score of {len(scores)} experiments: {first} on the validation rows."
-            )
+class BatchView(View[BatchResults]):
+    """A batch: its experiments, best first."""
+
+    @classmethod
+    def facts_of(cls, results: BatchResults, path: Path) -> dict[str, Any]:
+        """Return verdict and gains of a batch."""
+        metric = recorded(results.as_json(), results.metrics[0])
+        trials = {trial.name: trial for trial in results.experiments}
+        scores = {
+            trial.name: score
+            for trial in results.experiments
+            if trial.state == "completed" and (score := number(trial.metrics.get(metric.name))) is not None
+        }
+        told = []
+        if scores:
+            best = metric.ranked(scores)[0]
+            equal = [name for name, score in scores.items() if score == scores[best] and name != best]
+            first = metric_phrase(metric, scores[best])
+            if equal:
+                told.append(
+                    f"{best} and {', '.join(equal)} tie at {first}, the best of {counted(len(scores), 'experiment')}."
+                )
+            elif len(scores) > 1:
+                told.append(
+                    f"{best} has the best score of {len(scores)} experiments: {first} on the validation rows."
+                )
+            else:
+                told.append(f"{best} has {first} on the validation rows.")
         else:
-            told.append(f"{best} has {first} on the validation rows.")
-    else:
-        told.append(f"No experiment completed with a {metric.name}.")
-    told += _beside_baseline(metric, scores, trials)
-    folders = folders_of(results.experiments, results, path)
-    told += paired_sentences({name: folders[name] for name in metric.ranked(scores)}, metric)
-    told += failures({trial.name: trial.state for trial in results.experiments})
-    gains = {name: _gains(trial, results.metrics) for name, trial in trials.items()}
-    return {"metric": metric.name, "sentences": told, "gains": gains}
+            told.append(f"No experiment completed with a {metric.name}.")
+        told += _beside_baseline(metric, scores, trials)
+        folders = cls.run_folders(results, path)
+        told += paired_sentences({name: folders[name] for name in metric.ranked(scores)}, metric)
+        told += failures({trial.name: trial.state for trial in results.experiments})
+        gains = {name: _gains(trial, results.metrics) for name, trial in trials.items()}
+        return {"metric": metric.name, "sentences": told, "gains": gains}
 
-
-def batch_view(view: View[BatchResults]) -> Sequence[Section]:
-    """Return the table of a batch, best first."""
-    results, record = view.results, view.record
-    metrics = [recorded(results.as_json(), name) for name in results.metrics]
-    order = ranked_places(results.experiments, metrics[0])
-    rows = [_row(view, place, metrics) for place in order]
-    has_baseline = any(_before(trial, metrics[0].name, BASELINE) is not None for trial in results.experiments)
-    has_untrained = any(
-        _before(trial, metrics[0].name, UNTRAINED) is not None for trial in results.experiments
-    )
-    heads = [text_head("experiment"), text_head("state")]
-    for place, metric in enumerate(metrics):
-        heads.append(Head(view.label(metric, "metrics", place)))
-        if place == 0:
-            heads += [Head("trivial baseline"), Head("above it")] if has_baseline else []
-            heads += [Head("above untrained")] if has_untrained else []
-    heads += [Head("time"), Head("peak memory")]
-    skipped = {3, 4} if not has_baseline else set()
-    skipped |= {5} if not has_untrained else set()
-    kept = [[cell for at, cell in enumerate(row) if at not in skipped] for row in rows]
-    strong = frozenset(
-        at for at, place in enumerate(order) if results.experiments[place].name == results.best
-    )
-    caption = sentence("Experiments, best {} first", record.mark("metrics", 0, written="metric"))
-    return [Section("Experiments", [Table(caption, heads, kept, strong)])]
+    def sections(self) -> Sequence[Section]:
+        """Return the table of a batch, best first."""
+        results, record = self.results, self.record
+        metrics = [recorded(results.as_json(), name) for name in results.metrics]
+        order = ranked_places(results.experiments, metrics[0])
+        rows = [_row(self, place, metrics) for place in order]
+        has_baseline = any(
+            _before(trial, metrics[0].name, BASELINE) is not None for trial in results.experiments
+        )
+        has_untrained = any(
+            _before(trial, metrics[0].name, UNTRAINED) is not None for trial in results.experiments
+        )
+        heads = [text_head("experiment"), text_head("state")]
+        for place, metric in enumerate(metrics):
+            heads.append(Head(self.label(metric, "metrics", place)))
+            if place == 0:
+                heads += [Head("trivial baseline"), Head("above it")] if has_baseline else []
+                heads += [Head("above untrained")] if has_untrained else []
+        heads += [Head("time"), Head("peak memory")]
+        skipped = {3, 4} if not has_baseline else set()
+        skipped |= {5} if not has_untrained else set()
+        kept = [[cell for at, cell in enumerate(row) if at not in skipped] for row in rows]
+        strong = frozenset(
+            at for at, place in enumerate(order) if results.experiments[place].name == results.best
+        )
+        caption = sentence("Experiments, best {} first", record.mark("metrics", 0, written="metric"))
+        return [Section("Experiments", [Table(caption, heads, kept, strong)])]
 
 
 def ranked_places(trials: Sequence[TrialRecord], metric: Metric) -> list[int]:
@@ -104,14 +113,6 @@ def _row(view: View[BatchResults], place: int, metrics: Sequence[Metric]) -> lis
         record.mark(*at, "metrics", "peak_memory_mb", written="memory"),
     ]
     return cells
-
-
-def _scores(results: BatchResults, metric: Metric) -> dict[str, float]:
-    return {
-        trial.name: score
-        for trial in results.experiments
-        if trial.state == "completed" and (score := number(trial.metrics.get(metric.name))) is not None
-    }
 
 
 def _beside_baseline(

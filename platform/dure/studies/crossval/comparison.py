@@ -64,7 +64,6 @@ def is_clearly_worse(
     num_folds: int,
     metric: Metric,
     margin: float = 0.0,
-    level: float = 0.95,
 ) -> bool:
     """Return whether an experiment can be dropped after some of the folds.
 
@@ -74,18 +73,17 @@ def is_clearly_worse(
 
     Args:
         scores: Its scores so far.
-        best: Scores of the experiment that it is held against, on the same folds.
+        best: Scores of the experiment that it is compared with, on the same folds.
         num_folds: Folds that the table was cut into.
         metric: What the scores are.
         margin: How much worse it must be for certain, in the units of the metric.
-        level: Confidence of the interval.
 
     Raises:
         ValueError: The scores do not pair up.
     """
     if len(scores) == len(best) < LEAST_FOLDS:
         return False
-    difference = compare(scores, best, num_folds=num_folds, level=level)
+    difference = compare(scores, best, num_folds=num_folds)
     return (difference.high if metric.higher_is_better else -difference.low) < -margin
 
 
@@ -139,11 +137,6 @@ def mcnemar(labels: Sequence[str], predictions_a: Sequence[str], predictions_b: 
 
     Only rows count on which one is right and the other wrong: between equals each of them falls to either side like
     a coin (McNemar 1947; exact by the binomial distribution).
-
-    Args:
-        labels: True class of every row.
-        predictions_a: Predictions of the first experiment.
-        predictions_b: Predictions of the second.
 
     Raises:
         ValueError: The rows do not pair up, or there is none.

@@ -12,6 +12,7 @@ import numpy as np
 from rich.cells import cell_len
 
 from dure.files import write_text
+from dure.reporting.figures import shortened
 from dure.reporting.plots import hangul_font, language, picture
 
 if TYPE_CHECKING:
@@ -78,12 +79,7 @@ def plot_confusion(target: Path | Drawing, confusion: Mapping[str, Any], *, titl
 
 
 def write_confusion(path: Path, confusion: Mapping[str, Any]) -> None:
-    """Write a confusion matrix as CSV: a row for every true class, a column for every predicted one.
-
-    Args:
-        path: File to write, whole or not at all.
-        confusion: As for :func:`plot_confusion`.
-    """
+    """Write a confusion matrix as CSV: a row for every true class, a column for every predicted one."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["true \\ predicted", *confusion["classes"]])
@@ -115,5 +111,5 @@ def _drawable(classes: Sequence[str], *, is_inline: bool) -> list[str]:
         if lacks_hangul and not name.isascii():
             names.append(f"class {place}")
         else:
-            names.append(name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…")
+            names.append(shortened(name, _LONGEST_NAME))
     return names

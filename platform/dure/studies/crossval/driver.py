@@ -11,17 +11,16 @@ from rich.console import RenderableType
 from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.metrics.metric import Metric
-from dure.outputs import RUN_RECORD
-from dure.reporting.figures import shown_path
+from dure.reporting.figures import typed_path
+from dure.runs.folder import RUN_RECORD
 from dure.studies.crossval.plan import CrossvalStudy
 from dure.studies.crossval.report import crossval_table
 from dure.studies.crossval.results import CrossvalResults
 from dure.studies.kind import Session, TrialKind
 
 if TYPE_CHECKING:
-    from dure.reporting.page import Section
     from dure.studies.crossval.strategy import Crossval
-    from dure.studies.viewing import View
+    from dure.studies.crossval.view import CrossvalView
 
 OUT_OF_FOLD = "oof_predictions.csv"
 
@@ -76,28 +75,14 @@ class CrossvalKind(TrialKind[CrossvalStudy, CrossvalResults]):
     def next_commands(results: CrossvalResults) -> Sequence[str]:
         """Return how the folds of the first experiment predict together."""
         first = next((each.name for each in results.experiments), None)
-        return () if first is None else (f'dure predict {shown_path(results.path)}/{first} --text "…"',)
+        return () if first is None else (f'dure predict {typed_path(f"{results.path}/{first}")} --text "…"',)
 
     @classmethod
-    def run_folders(cls, results: CrossvalResults, path: Path) -> Mapping[str, Path]:
-        """Return the folders of all folds, those of the best experiment first."""
-        from dure.studies.crossval.view import crossval_folders
+    def view(cls) -> type[CrossvalView]:
+        """Return what shows the results."""
+        from dure.studies.crossval.view import CrossvalView
 
-        return crossval_folders(results, path)
-
-    @classmethod
-    def facts(cls, results: CrossvalResults, path: Path) -> Mapping[str, Any]:
-        """Return the verdict, and what the tables have beside the record."""
-        from dure.studies.crossval.view import crossval_facts
-
-        return crossval_facts(results)
-
-    @classmethod
-    def view(cls, view: View[CrossvalResults]) -> Sequence[Section]:
-        """Return tables and pictures."""
-        from dure.studies.crossval.view import crossval_view
-
-        return crossval_view(view)
+        return CrossvalView
 
 
 def _put_together(

@@ -48,7 +48,7 @@ class CrossvalStudy(SeveralExperiments):
         """Return the cross-validation with its seed.
 
         Raises:
-            UserError: The experiments do not share their rows, or two bear one name.
+            UserError: The experiments do not share their rows, or two have one name.
         """
         first = experiments[0]
         study = super().resolved(experiments)

@@ -52,9 +52,6 @@ class Predictions:
 def read_predictions(folds: Iterable[Path]) -> Predictions | None:
     """Read the predictions that the runs of several folds kept; None when none of them has kept any.
 
-    Args:
-        folds: Folders of the runs.
-
     Raises:
         UserError: The folds are of different tables or families, or a row is in two of them.
     """

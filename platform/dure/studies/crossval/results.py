@@ -15,7 +15,7 @@ from dure.errors import UserError
 from dure.events import TrialState
 from dure.metrics.classification import classification_report
 from dure.metrics.metric import Direction
-from dure.metrics.paired import holm
+from dure.metrics.paired import Difference, holm
 from dure.runs.folder import RunFolder
 from dure.studies.crossval.comparison import Share, compare, mcnemar, paired_bootstrap
 from dure.studies.crossval.predictions import (
@@ -71,21 +71,11 @@ class ExperimentRecord(Record):
     """Picture of the confusions."""
 
 
-class DifferenceRecord(Record):
-    """By how much the first of two experiments is above the second."""
-
-    value: float
-    low: float
-    high: float
-    level: float
-    p_value: float | None
-
-
 class RowsRecord(Record):
     """Two classifiers compared row by row."""
 
     num_rows: int
-    bootstrap: Mapping[str, DifferenceRecord]
+    bootstrap: Mapping[str, Difference]
     mcnemar: float
     mcnemar_holm: float
 
@@ -98,7 +88,7 @@ class ComparisonRecord(Record):
     metric: str
     folds: int
     """How many both have."""
-    difference: DifferenceRecord | None
+    difference: Difference | None
     """a minus b; None below two folds."""
     p_holm: float | None = None
     """The p-value, corrected for the number of pairs."""

@@ -27,11 +27,6 @@ class Crossval(Strategy[CrossvalStudy]):
 
     All experiments train on a fold before any trains on the next, so that they can be compared, and one that is
     clearly worse be dropped, while most of the work is still to do.
-
-    Args:
-        study: The study.
-        experiments: Its experiments, resolved, in its order.
-        path: Folder of the study.
     """
 
     keeps_predictions = True

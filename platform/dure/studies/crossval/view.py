@@ -8,7 +8,14 @@ from typing import Any
 
 from dure.metrics.metric import Metric, recorded, undeclared
 from dure.pages.shared_sections import foldable, text_head
-from dure.reporting.figures import class_figure, counted, metric_figure, metric_label, metric_phrase
+from dure.reporting.figures import (
+    bare_label,
+    class_figure,
+    counted,
+    metric_figure,
+    metric_label,
+    metric_phrase,
+)
 from dure.reporting.inline import Drawing
 from dure.reporting.marks import Shown, p_value, sentence
 from dure.reporting.page import Block, Head, Inline, Picture, Section, Table
@@ -20,42 +27,45 @@ from dure.studies.viewing import View, failures, moved
 _CLASS_FIGURES = ("precision", "recall", "f1")
 
 
-def crossval_folders(results: CrossvalResults, path: Path) -> dict[str, Path]:
-    """Return the folders of all folds, those of the best experiment first."""
-    metric = recorded(results.as_json(), results.metric)
-    ranked = sorted(results.experiments, key=lambda each: metric.cost(each.mean.get(metric.name)))
-    return {
-        f"{each.name} fold {fold.fold}": moved(fold.path, results, path)
-        for each in ranked
-        for fold in each.folds
-    }
+class CrossvalView(View[CrossvalResults]):
+    """A cross-validation: comparisons, folds, classes and confusions."""
 
+    @classmethod
+    def run_folders(cls, results: CrossvalResults, path: Path) -> dict[str, Path]:
+        """Return the folders of all folds, those of the best experiment first."""
+        metric = recorded(results.as_json(), results.metric)
+        ranked = sorted(results.experiments, key=lambda each: metric.cost(each.mean.get(metric.name)))
+        return {
+            f"{each.name} fold {fold.fold}": moved(fold.path, results, path)
+            for each in ranked
+            for fold in each.folds
+        }
 
-def crossval_facts(results: CrossvalResults) -> dict[str, Any]:
-    """Return the verdict of a cross-validation: the scores over folds, and who can be told apart."""
-    metric = recorded(results.as_json(), results.metric)
-    told = [_over_folds(each, metric) for each in results.experiments]
-    told += [_compared(pair, metric) for pair in results.comparisons]
-    told += [f"{name} was trained on no further folds: {why}." for name, why in results.dropped.items()]
-    told += failures({trial.name: trial.state for trial in results.trials})
-    return {"metric": f"eval_{results.metric}", "sentences": told}
+    @classmethod
+    def facts_of(cls, results: CrossvalResults, path: Path) -> dict[str, Any]:
+        """Return the verdict of a cross-validation: the scores over folds, and who can be told apart."""
+        metric = recorded(results.as_json(), results.metric)
+        told = [_over_folds(each, metric) for each in results.experiments]
+        told += [_compared(pair, metric) for pair in results.comparisons]
+        told += [f"{name} was trained on no further folds: {why}." for name, why in results.dropped.items()]
+        told += failures({trial.name: trial.state for trial in results.trials})
+        return {"metric": f"eval_{results.metric}", "sentences": told}
 
-
-def crossval_view(view: View[CrossvalResults]) -> Sequence[Section]:
-    """Return comparisons, folds, classes and confusions."""
-    results = view.results
-    sections = []
-    if results.comparisons:
-        sections.append(Section("Experiments compared", [_comparisons(view)]))
-    for place, experiment in enumerate(results.experiments):
-        blocks: list[Block] = [_folds(view, place)]
-        if experiment.confusion is not None:
-            blocks.append(_confusion(experiment))
-        if classes := _classes(view, place):
-            blocks.append(classes)
-        title = sentence("Folds of {}", view.record.mark("experiments", place, "name"))
-        sections.append(Section(title, blocks))
-    return sections
+    def sections(self) -> Sequence[Section]:
+        """Return comparisons, folds, classes and confusions."""
+        results = self.results
+        sections = []
+        if results.comparisons:
+            sections.append(Section("Experiments compared", [_comparisons(self)]))
+        for place, experiment in enumerate(results.experiments):
+            blocks: list[Block] = [_folds(self, place)]
+            if experiment.confusion is not None:
+                blocks.append(_confusion(experiment))
+            if classes := _classes(self, place):
+                blocks.append(classes)
+            title = sentence("Folds of {}", self.record.mark("experiments", place, "name"))
+            sections.append(Section(title, blocks))
+        return sections
 
 
 def _over_folds(experiment: ExperimentRecord, metric: Metric) -> str:
@@ -73,7 +83,7 @@ def _over_folds(experiment: ExperimentRecord, metric: Metric) -> str:
 
 def _compared(pair: ComparisonRecord, metric: Metric) -> str:
     found = pair.difference
-    label = metric_label(metric).removesuffix(" %")
+    label = bare_label(metric)
     if found is None:
         return f"{pair.a} and {pair.b} cannot be compared: they share {counted(pair.folds, 'fold')}."
     p = pair.p_holm if pair.p_holm is not None else found.p_value

@@ -16,8 +16,8 @@ from dure.config.ratios import as_number
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.files import written_beside
-from dure.reporting.figures import shown_path
-from dure.runs.folder import RunFolder
+from dure.reporting.figures import typed_path
+from dure.runs.folder import RUN_RECORD, RunFolder
 from dure.studies.kind import Session, Shape, TrialKind, unshaped
 from dure.studies.progressive.plan import ProgressiveStudy, candidate_experiments
 from dure.studies.progressive.report import progressive_table
@@ -25,11 +25,9 @@ from dure.studies.progressive.results import ProgressiveResults
 from dure.studies.study import stored_study
 
 if TYPE_CHECKING:
-    from dure.reporting.page import Section
     from dure.studies.progressive.strategy import Progressive
-    from dure.studies.viewing import View
+    from dure.studies.progressive.view import ProgressiveView
 
-BASE = "experiment.yaml"
 PLOT = "progressive_training.png"
 
 
@@ -58,13 +56,13 @@ class ProgressiveKind(TrialKind[ProgressiveStudy, ProgressiveResults]):
         return {".": self.shape(self.experiments[0])}
 
     def begin(self, session: Session) -> None:
-        """Move aside what is trained again; what a candidate came to may be decided anew, its stages stay."""
+        """Move aside what is trained again; what a candidate came to may be decided again, its stages stay."""
         if not session.resume:
             return
         study, path = self.study, session.path
         before = stored_study(path, ProgressiveStudy)
         begins_again = study.start_ratio is not None and (
-            study.start_ratio != before.start_ratio or _is_finished(path / self.results_file)
+            study.start_ratio != before.start_ratio or self.is_completed(path)
         )
         if begins_again and study.start_ratio is not None:
             _move_aside(study, path, study.start_ratio)
@@ -109,28 +107,14 @@ class ProgressiveKind(TrialKind[ProgressiveStudy, ProgressiveResults]):
     def next_commands(results: ProgressiveResults) -> Sequence[str]:
         """Return how the final model predicts."""
         made = results.final_model
-        return () if made is None else (f'dure predict {shown_path(Path(made).parent)} --text "…"',)
+        return () if made is None else (f'dure predict {typed_path(Path(made).parent)} --text "…"',)
 
     @classmethod
-    def run_folders(cls, results: ProgressiveResults, path: Path) -> Mapping[str, Path]:
-        """Return the folders of the winner's stages, and where the other candidates ended."""
-        from dure.studies.progressive.view import progressive_folders
+    def view(cls) -> type[ProgressiveView]:
+        """Return what shows the results."""
+        from dure.studies.progressive.view import ProgressiveView
 
-        return progressive_folders(results, path)
-
-    @classmethod
-    def facts(cls, results: ProgressiveResults, path: Path) -> Mapping[str, Any]:
-        """Return the verdict, and what the tables have beside the record."""
-        from dure.studies.progressive.view import progressive_facts
-
-        return progressive_facts(results)
-
-    @classmethod
-    def view(cls, view: View[ProgressiveResults]) -> Sequence[Section]:
-        """Return tables and pictures."""
-        from dure.studies.progressive.view import progressive_view
-
-        return progressive_view(view)
+        return ProgressiveView
 
 
 def _move_aside(study: ProgressiveStudy, path: Path, start: Fraction) -> None:
@@ -159,22 +143,18 @@ def _move_aside(study: ProgressiveStudy, path: Path, start: Fraction) -> None:
 def _promoted_model(candidate: Path, path: Path, stage: str, profile: Profile) -> Path:
     """Move the model of the winner's best stage into its candidate's folder, from where it predicts.
 
-    Made anew from the stage's weights, if it was removed when another stage was the best.
+    Made again from the stage's weights, if it was removed when another stage was the best.
     """
     from dure.runs.epochs import BEST
     from dure.training.snapshots import export_weights
 
     target, made = candidate / "final_model", candidate / stage / "final_model"
     if candidate != path:
-        shutil.copyfile(made.with_name(BASE), candidate / BASE)
+        shutil.copyfile(made.with_name(RUN_RECORD), candidate / RUN_RECORD)
     if made.is_dir():
         with written_beside(target) as beside:
             made.rename(beside)
     elif not target.is_dir():
         weights = candidate / stage / "checkpoints" / BEST
-        export_weights(weights, load_record(made.with_name(BASE)), profile, target)
+        export_weights(weights, load_record(made.with_name(RUN_RECORD)), profile, target)
     return target
-
-
-def _is_finished(file: Path) -> bool:
-    return file.is_file() and ProgressiveResults.read(file).state == "completed"

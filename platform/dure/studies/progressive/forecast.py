@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from scipy.special import log_ndtr, ndtr
 from scipy.stats import norm, t, truncnorm
 
 from dure.metrics.metric import Metric
+from dure.studies.progressive.results import Forecast
 
 LEAST_POINTS = 3
 """A curve of three parameters is not guessed from fewer sizes of the data."""
@@ -30,25 +30,6 @@ _NEGLIGIBLE = math.log(1e-6)
 _HEADROOM = 3.0
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Forecast:
-    """A score that is expected with more training rows.
-
-    Attributes:
-        at_rows: Training rows that it is for.
-        value: The score: as likely too high as too low.
-        low: Where the interval begins.
-        high: Where it ends.
-        level: Probability that the score will be measured within the interval.
-    """
-
-    at_rows: int
-    value: float
-    low: float
-    high: float
-    level: float
 
 
 def forecast(
@@ -120,7 +101,7 @@ def forecast(
     )
     if is_share:
         low, value, high = max(low, 0.0), max(value, 0.0), min(high, 1.0)
-    return Forecast(at_rows, value, low, high, level)
+    return Forecast(at_rows=at_rows, value=value, low=low, high=high, level=level)
 
 
 def _top(heights: Floats, metric: Metric) -> float:

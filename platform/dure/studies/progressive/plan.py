@@ -51,7 +51,7 @@ class ProgressiveStudy(OneExperiment):
     max_batch_size: Int = Field(default=4, ge=1)
     """Most rows of one forward pass, taken on all of the data; accumulation keeps the experiment's effective batch."""
     max_memory_mb: Int | None = Field(default=None, ge=1)
-    """Above this, a warning is told and the next stage takes a smaller batch at a time."""
+    """Above this, a warning is reported and the next stage takes a smaller batch at a time."""
 
     @model_validator(mode="after")
     def _ratios_rise(self) -> Self:
@@ -97,7 +97,7 @@ class ProgressiveStudy(OneExperiment):
         return ProgressiveKind
 
     def names(self) -> list[str]:
-        """Return the names of the candidates; a lone one bears the study's."""
+        """Return the names of the candidates; a lone one has the study's."""
         if len(self.candidates) == 1:
             return [self.name]
         return [f"candidate_{place}" for place in range(1, len(self.candidates) + 1)]
@@ -224,12 +224,8 @@ def _candidates(experiment: Experiment, texts: Iterable[str], num_points: int) -
             except ValueError as error:
                 raise UserError(str(error), where="--num-candidates") from None
             except UserError as error:
-                raise UserError(
-                    error.problem if error.where is None else f"{error.where}: {error.problem}",
-                    where="--candidates",
-                    expected=error.expected,
-                    hint=error.hint,
-                ) from None
+                problem = error.problem if error.where is None else f"{error.where}: {error.problem}"
+                raise error.at("--candidates", problem) from None
     count = math.prod(map(len, parts))
     if count > _MAX_CANDIDATES:
         raise UserError(

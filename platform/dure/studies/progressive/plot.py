@@ -225,7 +225,7 @@ def _label(axis: Axes, ends: Sequence[tuple[float, float | None, str]]) -> None:
 
 
 def _candidate_label(row: Row) -> str:
-    """Return what tells the candidate from the others: its values."""
+    """Return what distinguishes the candidate from the others: its values."""
     values = {key.rpartition(".")[2]: setting_text(value) for key, value in row["values"].items()}
     if len(values) == 1:
         return next(iter(values.values()))

@@ -1,7 +1,7 @@
 """Who goes on: successive halving over the rungs of a schedule, without anything of Ray in it.
 
 Source: Jamieson and Talwalkar 2016, "Non-stochastic Best Arm Identification and Hyperparameter Optimization".
-There a candidate that goes on starts anew with a larger budget; here it goes on from where it was.
+There a candidate that goes on starts again with a larger budget; here it goes on from where it was.
 """
 
 from __future__ import annotations

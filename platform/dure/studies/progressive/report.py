@@ -60,11 +60,7 @@ def progressive_table(summary: Mapping[str, Any]) -> Group:
 
 
 def verdict_lines(summary: Mapping[str, Any]) -> list[str]:
-    """Return why a progressive study ended early, its forecast beside what came, and what its best score is worth.
-
-    Args:
-        summary: As for :func:`progressive_table`.
-    """
+    """Return why a progressive study ended early, its forecast beside what came, and what its best score is worth."""
     metric, stages = _metric(summary), summary["stages"]
     lines = [_STOPS[summary["stopped"]]] if summary["stopped"] else []
     lines += _forecast_notes(metric, stages)

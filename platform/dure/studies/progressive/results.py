@@ -10,15 +10,17 @@ from dure.metrics.metric import Direction
 from dure.studies.results import Definitions, Figure, Record, TrialResults
 
 
-class ForecastRecord(Record):
-    """What the first stages of a candidate foretell of all rows."""
+class Forecast(Record):
+    """A score that is expected with more training rows."""
 
     at_rows: int
+    """Training rows that it is for."""
     value: float
+    """The score: as likely too high as too low."""
     low: float
     high: float
     level: float
-    """Confidence of the interval from ``low`` to ``high``."""
+    """Probability that the score will be measured from ``low`` to ``high``."""
 
 
 class StageRecord(Record):
@@ -52,7 +54,7 @@ class StageRecord(Record):
     """Rows that it trained on, epochs multiplied."""
     baseline: float | None
     """What the score is without learning."""
-    forecast: ForecastRecord | None
+    forecast: Forecast | None
 
 
 class CandidateRecord(Record):

@@ -59,7 +59,7 @@ class ProgressiveRatioScheduler(TrialScheduler):  # type: ignore[misc]
 
     What a trainable has to do:
 
-    - It is called anew for every ratio, in a new process or (``reuse_actors``) in one that served another trial.
+    - It is called again for every ratio, in a new process or (``reuse_actors``) in one that served another trial.
       What it keeps from one ratio to the next is in its checkpoint. A ratio is of the whole data, not of what
       comes on top of the ratio before; that the larger part contains the smaller one is up to the trainable.
     - The result that ends a ratio holds ``data_ratio``, the metric and the checkpoint, and is reported once.
@@ -147,12 +147,6 @@ class ProgressiveRatioScheduler(TrialScheduler):  # type: ignore[misc]
         """Return where a trial stands."""
         return self.race.candidates[trial.trial_id]
 
-    def may_start(self, controller: Any) -> bool:
-        """Return whether one more trial may run beside those that do."""
-        return self.max_running is None or self.max_running > sum(
-            trial.status in (Trial.RUNNING, Trial.PENDING) for trial in controller.get_trials()
-        )
-
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Let a trial begin with the first ratio; a restored one where Tune's record of it ends."""
         candidate = self.race.join(trial.trial_id)
@@ -209,7 +203,7 @@ class ProgressiveRatioScheduler(TrialScheduler):  # type: ignore[misc]
         pending = {trial.trial_id for trial in trials if trial.status == Trial.PENDING}
         self._starting &= pending
         for trial in trials:
-            # A restored trial may wait or be over. Started anew, as Tune would, it would run its ratio again.
+            # A restored trial may wait or be over. Restarted, as Tune would, it would run its ratio again.
             if trial.trial_id in pending - self._starting and (
                 self.max_running is not None or self.candidate(trial).state != "running"
             ):
@@ -217,7 +211,8 @@ class ProgressiveRatioScheduler(TrialScheduler):  # type: ignore[misc]
             # Here and not where it is decided: there the trial may still be on its way into its pause.
             if trial.status == Trial.PAUSED and self.candidate(trial).is_over:
                 tune_controller.stop_trial(trial)
-        if not self.may_start(tune_controller):
+        running = sum(each.status in (Trial.RUNNING, Trial.PENDING) for each in tune_controller.get_trials())
+        if self.max_running is not None and running >= self.max_running:
             return None
         if (
             not any(self.candidate(trial).state == "running" for trial in trials)
@@ -321,20 +316,13 @@ class ProgressiveRatioScheduler(TrialScheduler):  # type: ignore[misc]
         for trial in controller.get_trials():
             candidate = self.race.candidates.get(trial.trial_id)
             if candidate is not None:
-                self._set_ratio(trial, candidate)
-
-    def _set_ratio(self, trial: Trial, candidate: Candidate) -> None:
-        ratio = self.ratios[candidate.rung]
-        if trial.config.get(DATA_RATIO) != ratio:
-            trial.set_config({**trial.config, DATA_RATIO: ratio})
+                ratio = self.ratios[candidate.rung]
+                if trial.config.get(DATA_RATIO) != ratio:
+                    trial.set_config({**trial.config, DATA_RATIO: ratio})
 
 
 class KeepProgress(Callback):  # type: ignore[misc]
-    """Keeps a scheduler's state in the snapshots of a study, for ``tune.Tuner.restore``.
-
-    Args:
-        scheduler: The scheduler of the same ``tune.Tuner``.
-    """
+    """Keeps a scheduler's state in the snapshots of a study, for ``tune.Tuner.restore``."""
 
     def __init__(self, scheduler: ProgressiveRatioScheduler) -> None:
         self.scheduler = scheduler

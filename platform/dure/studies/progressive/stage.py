@@ -11,7 +11,7 @@ from typing import Any
 
 from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment
-from dure.errors import DureError, UserError
+from dure.errors import DureError, one_line
 from dure.events import Notify
 from dure.family import load_family
 from dure.files import read_json_lines, write_json
@@ -23,8 +23,9 @@ from dure.studies.divergence import DivergedError, DivergenceGuard, first_loss
 from dure.studies.progressive.plan import ProgressiveStudy, stage_name
 from dure.studies.progressive.scheduler import DATA_RATIO, INTERRUPTED
 from dure.studies.trial import Train, TrialRequests, fit_trial
+from dure.training.arguments import check_shares
 from dure.training.memory import resident_mb
-from dure.training.run import RunRequest, one_line
+from dure.training.run import RunRequest
 
 SCORE = "score"
 """Key of a stage's result that holds the metric by which candidates are compared."""
@@ -60,12 +61,7 @@ def batch_size_at(
     Raises:
         UserError: The workers cannot share the experiment's batch out evenly.
     """
-    if batch_size % num_workers:
-        raise UserError(
-            f"{batch_size} rows cannot be shared out evenly among {num_workers} workers",
-            where="training.batch_size",
-            expected=f"a multiple of {num_workers}",
-        )
+    check_shares(batch_size, num_workers)
     share = Fraction(1, 4) if ratio <= _SMALL else Fraction(1, 2) if ratio <= _MIDDLE else Fraction(1)
     whole = batch_size if most is None else min(batch_size, most)
     wanted = int(whole * share)
@@ -138,7 +134,14 @@ def run_stage(
     _tidy(metric, folders[: place + 1])
     if place == len(folders) - 1:
         RunFolder(base.path).write_result(
-            RunResult(base.experiment.name, "completed", metrics=record["metrics"], seconds=_seconds(folders))
+            RunResult(
+                base.experiment.name,
+                "completed",
+                metrics=record["metrics"],
+                seconds=float(
+                    sum(done["seconds"] for each in folders if (done := each.read_training_metrics()))
+                ),
+            )
         )
     baseline = _baseline(metric, record["metrics"]) if study.on_baseline == "stop" else None
     return {
@@ -152,13 +155,17 @@ def run_stage(
 def _train_stage(
     base: RunRequest, study: ProgressiveStudy, folders: list[StageFolder], place: int, train: Train
 ) -> bool:
-    """Train one stage, leave its record and say what the user should know; return whether it came to its end."""
+    """Train one stage, write its record and report to the user; return whether it finished."""
     notify = base.event_log("trial").notified
     folder, ratio, number = folders[place], study.ratios[place], place + 1
     before = folders[place - 1].read_training_metrics() if place else None
     limit = None if before is None else before["batch_limit"]
     request, batch_size = _request_of_stage(base, study, folders, place, limit)
-    _drop_if_begun_otherwise(folder, request.experiment)
+    # Remove a stage that was begun with other settings, such as another number of epochs: it cannot
+    # go on with these.
+    file = folder.experiment
+    if file.is_file() and file.read_text(encoding="utf-8") != dump_yaml(request.experiment):
+        shutil.rmtree(folder.path)
     result = fit_trial(request, train)
     if result.state == "interrupted":
         return False
@@ -225,15 +232,8 @@ def _request_of_stage(
     return request, batch_size
 
 
-def _drop_if_begun_otherwise(folder: StageFolder, experiment: Experiment) -> None:
-    """Remove a stage that was begun with other settings, such as another number of epochs: it cannot go on with these."""
-    file = folder.experiment
-    if file.is_file() and file.read_text(encoding="utf-8") != dump_yaml(experiment):
-        shutil.rmtree(folder.path)
-
-
 def _warn_of_baseline(metric: Metric, result: RunResult, study: ProgressiveStudy, notify: Notify) -> None:
-    """Say so when the first stage is no better than the trivial predictor."""
+    """Warn when the first stage is no better than the trivial predictor."""
     baseline = _baseline(metric, result.metrics)
     if baseline is None or beats_baseline(metric, result.metrics):
         return
@@ -293,7 +293,3 @@ def _summary(experiment: Experiment, number: int, num_stages: int, result: RunRe
         f"{figures['peak_memory_mb']:,.0f} MiB, CPU {figures['cpu_percent']:.0f} %, "
         f"{figures['unreleased_memory_mb']:,.0f} MiB of tensors not released, {resident_mb():,.0f} MiB resident"
     )
-
-
-def _seconds(folders: list[StageFolder]) -> float:
-    return float(sum(record["seconds"] for each in folders if (record := each.read_training_metrics())))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -240,7 +239,7 @@ class Progressive(Strategy[ProgressiveStudy]):
         ]
 
     def _forecast(self, name: str, num_stages: int) -> Mapping[str, Any] | None:
-        """Return what the first stages of a candidate foretell; each is computed once."""
+        """Return what the first stages of a candidate forecast; each is computed once."""
         key = (name, num_stages)
         if key not in self._forecasts:
             self._forecasts[key] = self._ahead(self._records(name)[:num_stages])
@@ -257,4 +256,4 @@ class Progressive(Strategy[ProgressiveStudy]):
             metric=self._metric,
             num_dev_rows=scored[-1]["num_dev_rows"],
         )
-        return None if found is None else asdict(found)
+        return None if found is None else found.as_json()

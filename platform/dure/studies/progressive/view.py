@@ -18,73 +18,74 @@ from dure.studies.results import TrialRecord
 from dure.studies.viewing import View, failures, moved
 
 
-def progressive_folders(results: ProgressiveResults, path: Path) -> dict[str, Path]:
-    """Return the folders of the winner's stages, last one first, then the last stage of every other candidate."""
-    trials = {trial.name: trial for trial in results.experiments}
-    several = len(results.candidates) > 1
-    found = {}
-    for candidate in sorted(results.candidates, key=lambda each: each.name != results.winner):
-        stages = (
-            candidate.stages if candidate.name == results.winner or not several else candidate.stages[-1:]
-        )
-        for stage in reversed(stages):
-            name = f"{candidate.name} {stage.name}" if several else stage.name
-            found[name] = moved(trials[candidate.name].path, results, path) / stage.name
-    return found
+class ProgressiveView(View[ProgressiveResults]):
+    """A progressive training: score over data, stages and candidates."""
 
-
-def progressive_facts(results: ProgressiveResults) -> dict[str, Any]:
-    """Return the verdict of a progressive training, and by how much each stage gained on the one before."""
-    record = results.as_json()
-    metric = recorded(record, results.metric)
-    told = []
-    best = next((stage for stage in results.stages if stage.name == results.best_stage), None)
-    if best is not None:
-        of = (
-            ""
-            if len(results.candidates) < 2
-            else f" of {results.winner}, the winner of {len(results.candidates)},"
-        )
-        told.append(
-            f"Stage {best.stage}{of} with {percent(best.ratio)} of the rows is the best: "
-            f"{metric_phrase(metric, best.score)} on the validation rows."
-        )
-        if best.baseline is not None and not metric.better(best.score, best.baseline):
-            told.append(
-                f"That is no better than the trivial baseline ({metric_phrase(metric, best.baseline)})."
+    @classmethod
+    def run_folders(cls, results: ProgressiveResults, path: Path) -> dict[str, Path]:
+        """Return the folders of the winner's stages, last one first, then the last stage of every other candidate."""
+        trials = {trial.name: trial for trial in results.experiments}
+        several = len(results.candidates) > 1
+        found = {}
+        for candidate in sorted(results.candidates, key=lambda each: each.name != results.winner):
+            stages = (
+                candidate.stages if candidate.name == results.winner or not several else candidate.stages[-1:]
             )
-    told += verdict_lines(record)
-    told += failures({trial.name: trial.state for trial in results.experiments})
-    gains = {
-        after.name: after.score - before.score
-        for before, after in zip(results.stages, results.stages[1:], strict=False)
-        if after.score is not None and before.score is not None
-    }
-    return {"metric": metric.name, "sentences": told, "gains": gains}
+            for stage in reversed(stages):
+                name = f"{candidate.name} {stage.name}" if several else stage.name
+                found[name] = moved(trials[candidate.name].path, results, path) / stage.name
+        return found
 
+    @classmethod
+    def facts_of(cls, results: ProgressiveResults, path: Path) -> dict[str, Any]:
+        """Return the verdict of a progressive training, and by how much each stage gained on the one before."""
+        record = results.as_json()
+        metric = recorded(record, results.metric)
+        told = []
+        best = next((stage for stage in results.stages if stage.name == results.best_stage), None)
+        if best is not None:
+            of = (
+                ""
+                if len(results.candidates) < 2
+                else f" of {results.winner}, the winner of {len(results.candidates)},"
+            )
+            told.append(
+                f"Stage {best.stage}{of} with {percent(best.ratio)} of the rows is the best: "
+                f"{metric_phrase(metric, best.score)} on the validation rows."
+            )
+            if best.baseline is not None and not metric.better(best.score, best.baseline):
+                told.append(
+                    f"That is no better than the trivial baseline ({metric_phrase(metric, best.baseline)})."
+                )
+        told += verdict_lines(record)
+        told += failures({trial.name: trial.state for trial in results.experiments})
+        gains = {
+            after.name: after.score - before.score
+            for before, after in zip(results.stages, results.stages[1:], strict=False)
+            if after.score is not None and before.score is not None
+        }
+        return {"metric": metric.name, "sentences": told, "gains": gains}
 
-def progressive_view(view: View[ProgressiveResults]) -> Sequence[Section]:
-    """Return picture, stages and candidates."""
-    sections = []
-    if view.results.stages:
-        drawing = Drawing(_told(view.results))
-        plot_progressive(drawing, view.results.as_json())
-        caption = (
-            "The score over the training rows, with the forecast that was made and what came; beneath it what every "
-            "stage took. Grey squares were eliminated, crosses failed."
-        )
-        sections.append(Section("Score over data", [Picture(caption, drawing)]))
-        sections.append(Section("Stages", [_stages(view)]))
-    if len(view.results.candidates) > 1:
-        sections.append(Section("Candidates", [_candidates(view)]))
-    return sections
-
-
-def _told(results: ProgressiveResults) -> str:
-    points = [
-        f"{percent(stage.ratio)}: {stage.score:.4g}" for stage in results.stages if stage.score is not None
-    ]
-    return f"{results.metric} by part of the training rows: {', '.join(points)}."
+    def sections(self) -> Sequence[Section]:
+        """Return picture, stages and candidates."""
+        sections = []
+        if self.results.stages:
+            points = [
+                f"{percent(stage.ratio)}: {stage.score:.4g}"
+                for stage in self.results.stages
+                if stage.score is not None
+            ]
+            drawing = Drawing(f"{self.results.metric} by part of the training rows: {', '.join(points)}.")
+            plot_progressive(drawing, self.results.as_json())
+            caption = (
+                "The score over the training rows, with the forecast that was made and what came; beneath it what every "
+                "stage took. Grey squares were eliminated, crosses failed."
+            )
+            sections.append(Section("Score over data", [Picture(caption, drawing)]))
+            sections.append(Section("Stages", [_stages(self)]))
+        if len(self.results.candidates) > 1:
+            sections.append(Section("Candidates", [_candidates(self)]))
+        return sections
 
 
 def _stages(view: View[ProgressiveResults]) -> Block:

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.console import RenderableType
 
-from dure.config.loading import dump_yaml
+from dure.config.loading import dump_yaml, load_experiment
 from dure.config.schema import Experiment
 from dure.config.spaces import Integer, LogUniform, SearchSpace
 from dure.errors import UserError
 from dure.events import Notify
 from dure.files import read_json, write_text
 from dure.metrics.metric import recorded
-from dure.reporting.figures import shown_path
+from dure.reporting.figures import typed_path
 from dure.runs.folder import RunFolder
 from dure.studies.kind import Session, TrialKind
 from dure.studies.study import stored_study
@@ -25,9 +25,9 @@ from dure.studies.sweep.report import sweep_table
 from dure.studies.sweep.results import SweepRecord, SweepResults, sweep_points
 
 if TYPE_CHECKING:
-    from dure.reporting.page import Section
+    from dure.studies.life_cycle import Asked
     from dure.studies.sweep.strategy import Sweep
-    from dure.studies.viewing import View
+    from dure.studies.sweep.view import SweepView
 
 WINNER = "winner.yaml"
 RESULTS = "lr_sweep_results"
@@ -47,7 +47,13 @@ class SweepKind(TrialKind[SweepStudy, SweepResults]):
 
     def checked(self) -> Sequence[Experiment]:
         """Return the experiment as each metric would judge it whose name can be checked before anything runs."""
-        return judged_ways(self.study, self.shape(self.experiments[0]))
+        from dure.family import load_family
+
+        experiment = self.shape(self.experiments[0])
+        first, *others = self.study.metrics
+        named = [each for each in others if each.name.startswith("eval_") and "[" not in each.name]
+        metrics = looked_for([first, *named], load_family(experiment), "--metric")
+        return [judged_by(experiment, each) for each in metrics]
 
     def stored(self) -> Mapping[str, Experiment]:
         """Return the experiment as its first metric judges it."""
@@ -106,28 +112,15 @@ class SweepKind(TrialKind[SweepStudy, SweepResults]):
     def next_commands(results: SweepResults) -> Sequence[str]:
         """Return how the winner is trained."""
         winner = results.winner
-        return () if winner is None else (f"dure train {shown_path(winner)}",)
+        what = "  # the miniature once more" if results.is_rehearsal else ""
+        return () if winner is None else (f"dure train {typed_path(winner)}{what}",)
 
     @classmethod
-    def run_folders(cls, results: SweepResults, path: Path) -> Mapping[str, Path]:
-        """Return the folders of the trials, that of the best one first."""
-        from dure.studies.viewing import best_first, folders_of
+    def view(cls) -> type[SweepView]:
+        """Return what shows the results."""
+        from dure.studies.sweep.view import SweepView
 
-        return best_first(folders_of(results.experiments, results, path), results.best)
-
-    @classmethod
-    def facts(cls, results: SweepResults, path: Path) -> Mapping[str, Any]:
-        """Return the verdict, and what the tables have beside the record."""
-        from dure.studies.sweep.view import sweep_facts
-
-        return sweep_facts(results)
-
-    @classmethod
-    def view(cls, view: View[SweepResults]) -> Sequence[Section]:
-        """Return tables and pictures."""
-        from dure.studies.sweep.view import sweep_view
-
-        return sweep_view(view)
+        return SweepView
 
     def _base(self) -> Experiment:
         """Return what is tried, judged by the first metric."""
@@ -144,15 +137,7 @@ def _written(
     winners: Mapping[str, Experiment],
     path: Path,
 ) -> SweepResults:
-    """Write points, picture and winner, and return the results with their verdict and files.
-
-    Args:
-        study: The sweep.
-        results: What the trials came to.
-        trained: What every trial trained, by its name.
-        winners: What every trial would be as the winner.
-        path: Folder of the study.
-    """
+    """Write points, picture and winner, and return the results with their verdict and files."""
     from dure.studies.sweep.plot import plot_sweep
     from dure.studies.sweep.verdict import sweep_verdict
 
@@ -206,9 +191,35 @@ def finished_sweep(path: Path) -> SweepResults:
     results = SweepResults.read(file) if file.is_file() else None
     if results is None or results.best is None:
         raise UserError(
-            "no trial of this sweep completed", where=str(path), hint=f"dure sweep … --resume --output {path}"
+            "no trial of this sweep completed",
+            where=str(path),
+            hint=f"dure sweep … --resume --output {typed_path(path)}",
         )
     return results
+
+
+def experiment_to_train(
+    experiment: str | Experiment,
+    overrides: Sequence[str],
+    asked: Asked,
+    *,
+    from_sweep: Path | None = None,
+    epochs: int | None = None,
+) -> Experiment:
+    """Return what ``dure train`` runs: an experiment by name, file or as it is, with a sweep's best values and the options.
+
+    Raises:
+        UserError: Something that was given is wrong; or as :func:`check_for`.
+    """
+    laid = [*([] if from_sweep is None else winner_overrides(from_sweep)), *overrides]
+    chosen = (
+        experiment.with_(laid) if isinstance(experiment, Experiment) else load_experiment(experiment, laid)
+    )
+    if epochs is not None:
+        chosen = chosen.with_({"training.epochs": epochs}, "--epochs")
+    if from_sweep is not None:
+        check_for(from_sweep, asked.shape(chosen), notify=asked.notify)
+    return chosen
 
 
 def check_for(path: Path, experiment: Experiment, *, notify: Notify) -> None:
@@ -244,20 +255,6 @@ def _dev_losses(results: SweepResults) -> dict[str, list[float]]:
         if file.is_file()
     }
     return {name: losses for name, losses in read.items() if None not in losses}
-
-
-def judged_ways(study: SweepStudy, experiment: Experiment) -> list[Experiment]:
-    """Return the experiment as each metric would judge it whose name can be checked before anything runs.
-
-    These are the first, which ranks, and validation metrics. Figures of a run (``seconds``) and of a class
-    (``eval_f1[긍정]``) are known only once rows are read.
-    """
-    from dure.family import load_family
-
-    first, *others = study.metrics
-    named = [each for each in others if each.name.startswith("eval_") and "[" not in each.name]
-    metrics = looked_for([first, *named], load_family(experiment), "--metric")
-    return [judged_by(experiment, each) for each in metrics]
 
 
 def _samples(experiment: Experiment) -> tuple[int, int]:

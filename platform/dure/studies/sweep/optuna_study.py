@@ -14,7 +14,7 @@ import numpy as np
 import optuna
 
 from dure.config.spaces import Choice, Integer, LogUniform, SearchSpace, Uniform, Values
-from dure.errors import UserError
+from dure.errors import UserError, named
 from dure.metrics.metric import Metric
 from dure.studies.sweep.plan import SweepStudy
 
@@ -31,11 +31,6 @@ def open_study(sweep: SweepStudy, path: Path, metrics: Sequence[Metric]) -> optu
 
     Plain Optuna opens the same: ``optuna.load_study(study_name=None, storage=JournalStorage(
     JournalFileBackend("optuna.journal")))``.
-
-    Args:
-        sweep: The study.
-        path: Folder of the study.
-        metrics: What is looked for.
 
     Raises:
         UserError: The database does not answer, holds a search of other metrics, or the sampler cannot search
@@ -60,9 +55,8 @@ def open_study(sweep: SweepStudy, path: Path, metrics: Sequence[Metric]) -> optu
     except UserError:
         raise
     except Exception as error:  # every database has errors of its own
-        line = " ".join(str(error).split())[:300]
         raise UserError(
-            f"the database cannot be opened ({type(error).__name__}: {line})",
+            f"the database cannot be opened ({named(error, 300)})",
             where=f"--storage {sweep.storage}" if sweep.storage else str(path / JOURNAL),
             expected="a URL of SQLAlchemy, such as sqlite:///sweeps.db or postgresql://host/name",
         ) from error
@@ -93,7 +87,7 @@ def drawing(study: optuna.Study, sweep: SweepStudy, place: int) -> Iterator[None
     """Let a study draw its point of a place, from nothing but the seed, that place and what the storage holds.
 
     A sampler that lived as long as its session would draw other points after a resume than without one: its
-    random numbers would begin anew.
+    random numbers would start again.
 
     Args:
         study: From :func:`open_study`.

@@ -8,7 +8,7 @@ from typing import Any
 from rich.text import Text
 
 from dure.metrics.metric import Metric, recorded
-from dure.reporting.columns import Column, FittedTable
+from dure.reporting.columns import Column, FittedTable, column, state_text
 from dure.reporting.figures import (
     NOTHING,
     counted,
@@ -17,16 +17,9 @@ from dure.reporting.figures import (
     metric_label,
     number,
     one_line,
+    setting_text,
     shown_path,
 )
-
-_STYLES = {
-    "completed": "green",
-    "failed": "red",
-    "diverged": "red",
-    "stopped": "cyan",
-    "interrupted": "magenta",
-}
 
 Row = Mapping[str, Any]
 
@@ -46,13 +39,13 @@ def sweep_table(summary: Mapping[str, Any]) -> FittedTable:
         for place, row in enumerate(rows, 1)
     ]
     columns = [
-        Column("#", [Text(place) for place in places], rank=4),
-        Column("trial", [Text(row["name"]) for row in rows], is_text=True),
-        Column("state", [Text(row["state"], style=_STYLES.get(row["state"], "")) for row in rows], 2, True),
+        column("#", places, rank=4),
+        column("trial", (row["name"] for row in rows), is_text=True),
+        column("state", (state_text(row["state"]) for row in rows), 2, is_text=True),
     ]
     for place, key in enumerate(summary["parameters"]):
         values = [summary["values"].get(row["name"], {}).get(key) for row in rows]
-        columns.append(Column(key.rpartition(".")[2], [Text(_shown(value)) for value in values], place))
+        columns.append(column(key.rpartition(".")[2], (setting_text(value) for value in values), place))
     for place, metric in enumerate(metrics):
         cells = []
         for row in rows:
@@ -62,10 +55,10 @@ def sweep_table(summary: Mapping[str, Any]) -> FittedTable:
         columns.append(Column(metric_label(metric), cells, 10 + place if place else 1))
     if "eval_loss" not in summary["metrics"]:
         losses = [metric_figure("eval_loss", row["metrics"].get("eval_loss")) for row in rows]
-        columns.append(Column(metric_label("eval_loss"), [Text(loss) for loss in losses], rank=6))
+        columns.append(column(metric_label("eval_loss"), losses, rank=6))
     if verdict is not None:
-        columns.append(Column("it is", [Text(standing(row["name"], verdict)) for row in rows], 3, True))
-    columns.append(Column("time", [Text(duration(row["seconds"])) for row in rows], rank=5))
+        columns.append(column("it is", (standing(row["name"], verdict) for row in rows), 3, is_text=True))
+    columns.append(column("time", (duration(row["seconds"]) for row in rows), rank=5))
     title = f"{summary['study']} · {counted(len(rows), 'point')} in {duration(summary['seconds'])}"
     return FittedTable(columns, title, _notes(summary), elsewhere="experiment_summary.txt")
 
@@ -135,9 +128,3 @@ def _figures(row: Row) -> dict[str, Any]:
 
 def _score(row: Row, metric: str) -> float | None:
     return number(_figures(row).get(metric))
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return NOTHING
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

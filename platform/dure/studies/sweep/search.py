@@ -20,8 +20,9 @@ from optuna.trial import FrozenTrial, TrialState
 from ray.tune.search import Searcher
 
 from dure.config.spaces import Values
-from dure.errors import RunError, UserError
+from dure.errors import RunError, UserError, named
 from dure.metrics.metric import Metric
+from dure.reporting import figures
 from dure.secrets import redacted, without_passwords
 from dure.signals import STOP_FILE, Interrupted
 from dure.studies.sweep.optuna_study import JOURNAL, drawing, open_study, proposed, queued
@@ -154,7 +155,7 @@ class SweepSearch(Searcher):  # type: ignore[misc]
         name = trial.user_attrs.get(_NAME)
         if name is None:
             name = trial_name(place)
-            # Last, so that a trial that bears a name has its values.
+            # Last, so that a trial that has a name has its values.
             trial.set_user_attr(_NAME, name)
         self._running[trial_id] = trial.number
         try:
@@ -174,7 +175,7 @@ class SweepSearch(Searcher):  # type: ignore[misc]
 
     def _report(self, trial_id: str, result: Mapping[str, Any]) -> None:
         number = self._running.get(trial_id)
-        value = self._number(result)
+        value = figures.number(result.get(self.metrics[0].name))
         if number is None or value is None:
             return
         first = self.metrics[0]
@@ -215,12 +216,12 @@ class SweepSearch(Searcher):  # type: ignore[misc]
         try:
             yield
         except Exception as error:
-            said = redacted(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            words = redacted(named(error, 300))
             place = (
                 self.path / JOURNAL if self.sweep.storage is None else without_passwords(self.sweep.storage)
             )
             self.failure = self.failure or RunError(
-                f"{place}: the search cannot keep {what} ({said}). What the trials came to is in their folders: once "
+                f"{place}: the search cannot keep {what} ({words}). What the trials came to is in their folders: once "
                 "its storage is back, --resume tells the search and goes on"
             )
 
@@ -278,12 +279,6 @@ class SweepSearch(Searcher):  # type: ignore[misc]
             params = queued(space, point, "--try")
             if params not in known:
                 self.study.enqueue_trial(params)
-
-    def _number(self, metrics: Mapping[str, Any]) -> float | None:
-        value = metrics.get(self.metrics[0].name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            return None
-        return float(value)
 
     def _tell(self, number: int, verdict: Verdict) -> None:
         trial = self._trial(number)

@@ -13,13 +13,7 @@ _MOST_NAMES = 4
 
 
 def sentences_of(verdict: SweepVerdict, metric: Metric, trials: Mapping[str, TrialRecord]) -> tuple[str, ...]:
-    """Return what the verdict says: who won and by what, what is to be known of the others, what the score is worth.
-
-    Args:
-        verdict: Its figures.
-        metric: What it is about.
-        trials: All trials by name.
-    """
+    """Return what the verdict says: who won and by what, what is to be known of the others, what the score is worth."""
     told = [_headline(verdict, metric, trials)]
     if verdict.winner is not None and verdict.equals:
         told.append(f"It is not told apart from {named(verdict.equals)}: {_within(verdict)}.")
@@ -104,7 +98,8 @@ def _of_points(verdict: SweepVerdict, metric: Metric) -> list[str]:
         and verdict.interval[0] <= verdict.baseline <= verdict.interval[1]
     ):
         told.append(
-            f"Not certainly better than the trivial baseline ({metric_figure(metric, verdict.baseline)}): {verdict.best}."
+            f"Not even the best, {verdict.best}, is certainly better than the trivial baseline "
+            f"({metric_figure(metric, verdict.baseline)}).",
         )
     if verdict.never_rose and verdict.status != "no_step":
         told.append(f"Not ranked, since the learning rate never rose above 0: {named(verdict.never_rose)}.")

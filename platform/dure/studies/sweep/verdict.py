@@ -25,6 +25,7 @@ import numpy as np
 
 from dure.metrics.intervals import Interval, share_interval
 from dure.metrics.metric import Direction, Metric, recorded
+from dure.reporting.figures import number
 from dure.studies.results import Record
 
 if TYPE_CHECKING:
@@ -122,9 +123,9 @@ def sweep_verdict(
     best = metric.best(scores)
     # Of trials that never trained as well, which have rows and a baseline all the same.
     about = next((trials[name].metrics for name in (best, *never_rose) if name is not None), {})
-    num_rows = _count(about.get("num_dev_rows"))
+    num_rows = int(number(about.get("num_dev_rows")) or 0) or None
     rule = _rule(metric, scores, losses, num_rows)
-    baseline = _number(about.get(metric.name.replace("eval_", "baseline_", 1)))
+    baseline = number(about.get(metric.name.replace("eval_", "baseline_", 1)))
     level = 1 - (1 - LEVEL) / max(1, math.comb(len(scores), 2))
     gaps = {
         name: _gap(metric, rule, (scores[best], score), (losses.get(best), losses.get(name)), num_rows, level)
@@ -143,7 +144,7 @@ def sweep_verdict(
         metric=metric.name,
         direction="max" if metric.higher_is_better else "min",
         score=None if best is None else scores[best],
-        test_score=None if best is None else _number(about.get(metric.name.replace("eval_", "test_", 1))),
+        test_score=None if best is None else number(about.get(metric.name.replace("eval_", "test_", 1))),
         interval=_interval(rule, best, scores, losses, num_rows),
         baseline=baseline,
         rule=rule,
@@ -253,13 +254,3 @@ def _interval(
     if rule == "binomial" and num_rows:
         return share_interval(scores[best], num_rows, level)
     return mean_interval(losses[best], level)
-
-
-def _number(value: object) -> float | None:
-    is_number = isinstance(value, int | float) and math.isfinite(value)
-    return float(value) if is_number else None  # type: ignore[arg-type]
-
-
-def _count(value: object) -> int | None:
-    number = _number(value)
-    return int(number) if number else None

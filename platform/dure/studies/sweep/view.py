@@ -23,26 +23,31 @@ from dure.studies.sweep.results import SweepRecord, SweepResults
 from dure.studies.viewing import View, failures, moved
 
 
-def sweep_facts(results: SweepResults) -> dict[str, Any]:
-    """Return the verdict of a sweep, or how far it is; and what each point is according to it."""
-    verdict = None if results.verdict is None else results.verdict.as_json()
-    told = ["The sweep has not come to its verdict."] if verdict is None else list(verdict["sentences"])
-    told += failures({trial.name: trial.state for trial in results.experiments if trial.state != "completed"})
-    is_what = (
-        {}
-        if verdict is None
-        else {trial.name: standing(trial.name, verdict) for trial in results.experiments}
-    )
-    return {"metric": results.metrics[0], "sentences": told, "standing": is_what}
+class SweepView(View[SweepResults]):
+    """A sweep: what was searched, and its points."""
 
+    @classmethod
+    def facts_of(cls, results: SweepResults, path: Path) -> dict[str, Any]:
+        """Return the verdict of a sweep, or how far it is; and what each point is according to it."""
+        verdict = None if results.verdict is None else results.verdict.as_json()
+        told = ["The sweep has not come to its verdict."] if verdict is None else list(verdict["sentences"])
+        told += failures(
+            {trial.name: trial.state for trial in results.experiments if trial.state != "completed"}
+        )
+        is_what = (
+            {}
+            if verdict is None
+            else {trial.name: standing(trial.name, verdict) for trial in results.experiments}
+        )
+        return {"metric": results.metrics[0], "sentences": told, "standing": is_what}
 
-def sweep_view(view: View[SweepResults]) -> Sequence[Section]:
-    """Return points and picture of a sweep."""
-    sections = []
-    drawn = sweep_picture(view.results, view.path)
-    if drawn is not None:
-        sections.append(Section("Score over what was searched", [drawn]))
-    return [*sections, Section("Points", [_points(view)])]
+    def sections(self) -> Sequence[Section]:
+        """Return points and picture of a sweep."""
+        sections = []
+        drawn = sweep_picture(self.results, self.path)
+        if drawn is not None:
+            sections.append(Section("Score over what was searched", [drawn]))
+        return [*sections, Section("Points", [_points(self)])]
 
 
 def sweep_picture(results: SweepResults, path: Path) -> Picture | None:

@@ -17,7 +17,7 @@ from dure.events import Notify
 from dure.files import read_json, write_json, write_text
 from dure.reporting.curves import CURVES
 from dure.runs.epochs import epochs_of
-from dure.runs.folder import STUDY_FILE, UnifiedFolder
+from dure.runs.folder import RUN_RECORD, STUDY_FILE, UnifiedFolder
 from dure.runs.resuming import require_continuable
 from dure.studies.kind import Kind, Session
 from dure.studies.study import stored_study
@@ -30,11 +30,9 @@ from dure.studies.unified.results import UnifiedResults
 
 if TYPE_CHECKING:
     from dure.preflight.before import Files
-    from dure.reporting.page import Section
-    from dure.studies.viewing import View
+    from dure.studies.unified.view import UnifiedView
 
 
-BASE = "experiment.yaml"
 RESULTS = "unified_results.json"
 SWEEP = "lr_sweep"
 SWEEP_RESULTS = "lr_sweep_results"
@@ -91,7 +89,7 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
             aside = _aside(folder)
             notify(f"what was made of the shorter training is in {aside.name}")
         else:
-            write_text(path / BASE, dump_yaml(experiment))
+            write_text(path / RUN_RECORD, dump_yaml(experiment))
         if session.back_to is not None:
             _go_back(folder, session.back_to, experiment, notify)
         result = train(
@@ -141,23 +139,11 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
         return unified_table(results.as_json())
 
     @classmethod
-    def run_folders(cls, results: UnifiedResults, path: Path) -> Mapping[str, Path]:
-        """Return the folder of the main run, which is the study's."""
-        return {results.result.name: path}
+    def view(cls) -> type[UnifiedView]:
+        """Return what shows the results."""
+        from dure.studies.unified.view import UnifiedView
 
-    @classmethod
-    def facts(cls, results: UnifiedResults, path: Path) -> Mapping[str, Any]:
-        """Return the verdict, and what the tables have beside the record."""
-        from dure.studies.unified.view import unified_facts
-
-        return unified_facts(results, path)
-
-    @classmethod
-    def view(cls, view: View[UnifiedResults]) -> Sequence[Section]:
-        """Return tables and pictures."""
-        from dure.studies.unified.view import unified_view
-
-        return unified_view(view)
+        return UnifiedView
 
     def files(self, path: Path | None) -> Sequence[Files]:
         """Return the files of the main run, and those of a sweep that is not finished."""
@@ -165,7 +151,7 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
 
         (experiment,), place = self.shown(), None if path is None else path / SWEEP
         found = files_of_run(experiment, path, apart=[] if place is None else [place])
-        if not self.study.sweep or (place is not None and _is_finished(place)):
+        if not self.study.sweep or (place is not None and SweepKind.is_completed(place)):
             return found
         # The weights of the best point so far lie beside those of the one that trains.
         return [*found, Files([self._swept(experiment)], 2, place)]
@@ -204,11 +190,6 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
         return results
 
 
-def _is_finished(sweep: Path) -> bool:
-    file = sweep / SweepKind.results_file
-    return file.is_file() and SweepResults.read(file).state == "completed"
-
-
 def _made_of_all(folder: UnifiedFolder) -> list[Path]:
     """Return what in a folder was made of the whole training."""
     from dure.epochs import driver as module_epochs
@@ -239,13 +220,7 @@ def _go_back(folder: UnifiedFolder, file: Path, experiment: Experiment, notify: 
     if mark.is_file() and read_json(mark, what="record of a unified training")["file"] == file.name:
         notify(f"what went on after {file.name} is not finished and is continued")
         return
-    go_back(
-        folder,
-        file,
-        experiment,
-        made_of_all=_made_of_all(folder),
-        notify=notify,
-    )
+    go_back(folder, file, experiment, made_of_all=_made_of_all(folder), notify=notify)
     write_metadata(folder)
     write_json(mark, {"file": file.name})
 

@@ -24,39 +24,47 @@ SWEEP = "lr_sweep"
 _NUMBER = Metric("", None)
 
 
-def unified_facts(results: UnifiedResults, path: Path) -> dict[str, Any]:
-    """Return the verdict of a unified training: what the main run reached, and whether crossing over helped."""
-    metric = best_metric(path)
-    told = [f"The main run {results.result.state}.", *run_sentences(metric, results.result.metrics)]
-    if results.crossover is not None:
-        told.append(f"Crossover: {results.crossover['verdict']}.")
-    if results.sweep_verdict is not None:
-        told.append(f"Sweep: {results.sweep_verdict.sentences[0]}")
-    found: dict[str, Any] = {
-        "metric": metric.name,
-        "sentences": told,
-        "gains": gains_of(results.result.metrics),
-    }
-    if results.crossover is not None:
-        candidates = results.crossover["candidates"]
-        found["epochs"] = {row["name"]: epochs_of_modules(row["modules"]) for row in candidates}
-    return found
+class UnifiedView(View[UnifiedResults]):
+    """A unified training: the main run, its sweep, sweet spots and crossover."""
 
+    @classmethod
+    def run_folders(cls, results: UnifiedResults, path: Path) -> dict[str, Path]:
+        """Return the folder of the main run, which is the study's."""
+        return {results.result.name: path}
 
-def unified_view(view: View[UnifiedResults]) -> Sequence[Section]:
-    """Return the main run, sweep, modules and crossover."""
-    sections = [figures_section(view.runs, view.facts, view.record, "result")]
-    sweep = view.path / SWEEP / SweepKind.results_file
-    if view.results.sweep_verdict is not None and sweep.is_file():
-        drawn = sweep_picture(SweepResults.read(sweep), view.path / SWEEP)
-        lines = range(len(view.results.sweep_verdict.sentences))
-        told = Points([view.record.mark("sweep_verdict", "sentences", line) for line in lines])
-        sections.append(Section("Learning-rate sweep", [told, *([drawn] if drawn else [])]))
-    if view.results.sweet_spots is not None:
-        sections.append(Section("Sweet spots of the modules", _modules(view)))
-    if view.results.crossover is not None:
-        sections.append(Section("Crossover against its baselines", _crossover(view)))
-    return sections
+    @classmethod
+    def facts_of(cls, results: UnifiedResults, path: Path) -> dict[str, Any]:
+        """Return the verdict of a unified training: what the main run reached, and whether crossing over helped."""
+        metric = best_metric(path)
+        told = [f"The main run {results.result.state}.", *run_sentences(metric, results.result.metrics)]
+        if results.crossover is not None:
+            told.append(f"Crossover: {results.crossover['verdict']}.")
+        if results.sweep_verdict is not None:
+            told.append(f"Sweep: {results.sweep_verdict.sentences[0]}")
+        found: dict[str, Any] = {
+            "metric": metric.name,
+            "sentences": told,
+            "gains": gains_of(results.result.metrics),
+        }
+        if results.crossover is not None:
+            candidates = results.crossover["candidates"]
+            found["epochs"] = {row["name"]: epochs_of_modules(row["modules"]) for row in candidates}
+        return found
+
+    def sections(self) -> Sequence[Section]:
+        """Return the main run, sweep, modules and crossover."""
+        sections = [figures_section(self.runs, self.facts, self.record, "result")]
+        sweep = self.path / SWEEP / SweepKind.results_file
+        if self.results.sweep_verdict is not None and sweep.is_file():
+            drawn = sweep_picture(SweepResults.read(sweep), self.path / SWEEP)
+            lines = range(len(self.results.sweep_verdict.sentences))
+            told = Points([self.record.mark("sweep_verdict", "sentences", line) for line in lines])
+            sections.append(Section("Learning-rate sweep", [told, *([drawn] if drawn else [])]))
+        if self.results.sweet_spots is not None:
+            sections.append(Section("Sweet spots of the modules", _modules(self)))
+        if self.results.crossover is not None:
+            sections.append(Section("Crossover against its baselines", _crossover(self)))
+        return sections
 
 
 def _modules(view: View[UnifiedResults]) -> list[Block]:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dure.config.rehearsal import rehearsal_of
-from dure.studies.batch.order import training_work
 from dure.studies.batch.plan import plan_batch
-from dure.studies.batch.strategy import Batch
+from dure.studies.batch.strategy import Batch, training_work
 
 MEASURED = {
     "batch_optimization": 104, "high_learning_rate": 64, "mt5_xlsum_korean_adapted": 58, "mt5_xlsum_ultimate": 54,

@@ -10,8 +10,9 @@ import torch
 
 from dure.events import StudyListener, TrialStatus
 from dure.files import read_json_lines, write_json
+from dure.runs.folder import RUN_RECORD
 from dure.studies.life_cycle import run_experiments
-from dure.studies.progressive.driver import BASE, PLOT, ProgressiveKind
+from dure.studies.progressive.driver import PLOT, ProgressiveKind
 from dure.studies.progressive.plan import ProgressiveStudy
 from dure.studies.progressive.strategy import Progressive
 from dure.studies.study import read_results, stored_study
@@ -131,7 +132,7 @@ def test_three_candidates_on_growing_data(by_loss, cpu, tmp_path, ray_address):
         assert stage["score"] == min(losses.values()) == losses[best["step"]]
     assert results["final_model"] == str(won / "final_model")
     assert [file.parent.name for file in path.glob("**/config.json")] == ["final_model"]
-    assert (won / BASE).is_file()
+    assert (won / RUN_RECORD).is_file()
     beaten = path / "candidate_2" / STAGES[0] / "checkpoints"
     assert [file.name for file in beaten.iterdir()] == ["best_model.pt"]
     assert not list((path / "candidate_1").glob("**/final_model"))

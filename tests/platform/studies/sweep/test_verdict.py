@@ -124,7 +124,10 @@ def test_the_best_must_beat_the_trivial_baseline():
 
 def test_a_best_point_within_the_noise_of_the_baseline_is_told():
     found = verdict_of([0.42, 0.41], rows=100, more={"baseline_accuracy": 0.4})
-    assert "Not certainly better than the trivial baseline (40.00): trial_000." in found.sentences
+    assert (
+        "Not even the best, trial_000, is certainly better than the trivial baseline (40.00)."
+        in found.sentences
+    )
 
 
 def test_the_score_of_the_best_is_said_to_be_flattered_with_what_is_known_instead():

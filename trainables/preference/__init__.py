@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from functools import cache
 from math import log
@@ -18,11 +18,13 @@ from pydantic import Field, model_validator
 from torch.nn.functional import logsigmoid, softplus
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from dure.config.data import SAMPLE
 from dure.config.scalars import Float
 from dure.config.schema import Experiment, Profile
 from dure.data.batching import length_order
 from dure.data.collating import Batch, Row, moved
-from dure.data.tables import Role, Table
+from dure.data.tables import Table
+from dure.errors import UserError
 from dure.family import Features, Rows
 from dure.files import hash_of
 from dure.metrics.metric import Metric
@@ -33,13 +35,13 @@ from trainables.causal import Causal
 from trainables.causal.options import CausalOptions
 from trainables.causal.packing import Conversations
 from trainables.causal.turns import Layout
+from trainables.preference.rows import PairLayout, recognised_pairs, said
 from trainables.samples.preferences import Preference as SampleRow
 from trainables.samples.preferences import preference_corpus
 
 Method = Literal["dpo", "simpo"]
 
 _OF_TEXTS = (
-    "rows",
     "packing",
     "batch_counts",
     "pack_tokens",
@@ -54,6 +56,9 @@ _OF_TEXTS = (
 class PreferenceOptions(CausalOptions):
     """What ``task:`` of preference learning may say: how prompts are rendered, as in causal, and how pairs are learned."""
 
+    rows: Literal["auto", "pairs", "messages"] = "auto"
+    """How tables hold prompts and answers: as ``pairs`` of texts, or in conversations as ``messages``; ``auto`` recognises
+    it by the first row of the training table."""
     method: Method = "dpo"
     """``dpo`` (Rafailov et al. 2023) keeps near the model that training begins with; ``simpo`` needs no reference."""
     beta: Annotated[Float, Field(gt=0.0)] = 0.1
@@ -180,17 +185,18 @@ class Preference(Causal):
 
     def __init__(self, experiment: Experiment, *args: Any) -> None:
         super().__init__(experiment, *args)
-        self.roles = (
-            Role("id", "id", required=False, is_id=True),
-            Role("text", "prompt", is_input=True),
-            Role("chosen", "chosen"),
-            Role("rejected", "rejected"),
-        )
+        self.roles = self._pairs.roles()
         self.metrics = (
             Metric("eval_reward_accuracy", "max", "share"),
             Metric("eval_reward_margin", "max"),
         )
         self._reference: PreTrainedModel | None = None
+
+    def recognised(self) -> Mapping[str, str]:
+        """Return how pairs and prompts stand in the training table, where that decided it."""
+        if self.options.rows != "auto" or self._pairs.is_text:
+            return {}
+        return {"task.rows": "messages", "data.columns.text": self._pairs.prompt}
 
     def sample(self, split: str) -> list[dict[str, str]]:
         """Return the embedded Korean dialogues, each with its summary and one that tells something wrong."""
@@ -201,8 +207,22 @@ class Preference(Causal):
         ]
 
     def survey(self, tables: Mapping[str, Table]) -> None:
-        """Tell pairs of which neither answer is the better one."""
+        """Tell pairs of which neither answer is the better one, and refuse answers to different prompts."""
+        if not self._pairs.is_text:
+            self.notify(
+                f"{tables['train'].source}: rows are read as conversations, with the prompt in column '{self._pairs.prompt}'"
+            )
+        self.tell_unused_prompts()
         for table in tables.values():
+            if self._pairs.is_whole and "other_text" in table.dataset.column_names:
+                prompts = zip(table.dataset["text"][:], table.dataset["other_text"][:], strict=True)
+                apart = [row for row, (one, other) in enumerate(prompts) if one != other]
+                if apart:
+                    raise UserError(
+                        f"{len(apart):,} rows have answers to different prompts, the first of them {table.place(apart[0])}",
+                        where=table.source,
+                        expected="chosen and rejected to differ in their last turn only",
+                    )
             if {"chosen", "rejected"} <= {*table.dataset.column_names}:
                 pairs = zip(table.dataset["chosen"][:], table.dataset["rejected"][:], strict=True)
                 same = [row for row, (one, other) in enumerate(pairs) if one.strip() == other.strip()]
@@ -300,7 +320,18 @@ class Preference(Causal):
         return {"eval_reward_accuracy": 0.5, "eval_reward_margin": 0.0, "eval_loss": loss}
 
     def _layout(self) -> Layout:
-        return "pairs"
+        """Return how prompts stand in the tables, and keep the columns of these."""
+        data, rows = self.experiment.data, self.options.rows
+        self._pairs = PairLayout(is_text=rows != "messages")
+        if data.train != SAMPLE and rows != "pairs":
+            with suppress(
+                UserError
+            ):  # Told where tables are read; a run that is predicted with needs its prompts only.
+                self._pairs = recognised_pairs(data)
+        return "pairs" if self._pairs.is_text else "messages"
+
+    def _said(self, text: str) -> Iterable[str]:
+        return said(text)
 
     @property
     def _answer(self) -> str:
