@@ -38,6 +38,7 @@ training.early_stopping_patience | patience early_stopping_epochs
 training.evaluate_untrained | eval_on_start
 training.precision | bf16 fp16 mixed_precision torch_dtype dtype bnb_4bit_compute_dtype
 training.gradient_checkpointing | use_gradient_checkpointing activation_checkpointing
+training.compile | torch_compile
 training.group_by_length | train_sampling_strategy
 training.num_data_workers | dataloader_num_workers num_workers data_workers
 objective.label_smoothing | label_smoothing_factor
@@ -114,8 +115,8 @@ dure computes metrics over all rows at once and does not need it | eval_delay ev
 training.num_data_workers is all that batches need: rows are memory-mapped | dataloader_prefetch_factor
     dataloader_persistent_workers dataloader_multiprocessing_context dataloader_drop_last
 training.gradient_checkpointing has no options | gradient_checkpointing_kwargs activation_checkpointing_kwargs
-dure has its own fast path and no option for it | torch_compile torch_compile_backend torch_compile_mode
-    use_liger_kernel liger_kernel_config use_cache torch_empty_cache_steps use_flash_attention attn_implementation
+training.compile has no options | torch_compile_backend torch_compile_mode
+dure has its own fast path and no option for it | use_liger_kernel liger_kernel_config use_cache torch_empty_cache_steps use_flash_attention attn_implementation
     sortish_sampler use_rslora use_dora
 training.on_oom: shrink halves the batch when memory does not suffice | auto_find_batch_size
 no noise on embeddings; objective.r_drop and label_smoothing regularise | neftune_noise_alpha

@@ -154,6 +154,8 @@ class TrainingConfig(Section):
     """Out of memory: compute the step again, or from then on in halved micro-batches, or stop, as DeepSpeed always does."""
     gradient_checkpointing: Bool = False
     """Recompute activations in the backward pass to save memory."""
+    compile: Bool = False
+    """Train by compiled layers (``torch.compile``): compiling takes seconds to minutes; slower on a CPU."""
     group_by_length: Bool = True
     """Put rows of similar length into one batch, so that little padding is computed."""
     num_data_workers: Int = Field(default=0, ge=0)

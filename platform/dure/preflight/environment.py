@@ -54,6 +54,8 @@ def check_machine(
         checklist.run("environment", "precision", partial(precision, profile=profile, experiment=experiment))
     if profile is not None and experiment is not None and experiment.model.quantization is not None:
         checklist.run("environment", "4-bit weights", partial(quantization, profile=profile))
+    if profile is not None and experiment is not None and experiment.training.compile:
+        checklist.run("environment", "compiler", partial(compiler, profile=profile))
     named = None if profile is None else profile.deepspeed
     if named is not None:
         checklist.run("environment", "deepspeed", partial(deepspeed, settings=str(named)))
@@ -260,6 +262,13 @@ def quantization(note: Note, profile: Profile) -> None:
             hint="another version of bitsandbytes, or model.quantization=null",
         )
     note.found = f"bitsandbytes {version_of('bitsandbytes')} packs on {profile.device}"
+
+
+def compiler(note: Note, profile: Profile) -> None:
+    """Check that layers can be compiled here."""
+    from dure.training.compiler import check_compiler
+
+    note.found = f"compiles with {check_compiler(profile.device)}"
 
 
 def deepspeed(note: Note, settings: str) -> None:

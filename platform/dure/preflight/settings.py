@@ -50,8 +50,10 @@ def sources(note: Note, family: Family) -> dict[str, Source]:
 def batch(note: Note, experiment: Experiment, profile: Profile) -> None:
     """Check that the workers of a profile can share the batch out."""
     from dure.training.arguments import check_budget, loaded_rows
+    from dure.training.compiler import check_compile
 
     check_budget(experiment, profile)
+    check_compile(experiment, profile)
     rows, training = loaded_rows(experiment, profile.num_workers), experiment.training
     passes = (
         f"{training.gradient_accumulation_steps} times"

@@ -23,6 +23,7 @@ from dure.runs.environment import device_name
 from dure.runs.folder import RunFolder
 from dure.runs.pace import Pace, rates, remember, seconds_a_row, training_pace, validation_pace
 from dure.training.arguments import loaded_rows, steps_per_epoch, total_steps
+from dure.training.compiling import in_lengths
 from dure.training.memory import free_memory, resident_mb
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class RunForecast:
         rows: Rows of a micro-batch of one worker.
         device: Kind of the device.
         pace: Where the pace comes from.
+        is_compiled: Whether training compiles layers, which the trace does not.
     """
 
     memory: tuple[int, int]
@@ -68,6 +70,7 @@ class RunForecast:
     rows: int
     device: str
     pace: str
+    is_compiled: bool = False
     _key: str = field(default="", repr=False)
     _precision: str = field(default="fp32", repr=False)
     _validates: str = field(default="", repr=False)
@@ -78,6 +81,8 @@ class RunForecast:
         least, most = (size / 1024**3 for size in self.memory)
         memory = f"{'–'.join(dict.fromkeys((f'{least:.1f}', f'{most:.1f}')))} GiB of memory"
         unproven = " (unproven on CUDA: traced on a CPU)" if self.device == "cuda" else ""
+        if self.is_compiled:
+            unproven += " (traced without training.compile)"
         if self.seconds is None:
             time = f"time unknown ({self.pace})"
         else:
@@ -103,7 +108,8 @@ class RunForecast:
             "flops": self.flops,
             "micro_batch_rows": self.rows,
             "pace": self.pace,
-            "proven": self.device == "cpu",
+            "proven": self.device == "cpu" and not self.is_compiled,
+            "traced_uncompiled": self.is_compiled,
         }
 
     def remember(self, folder: RunFolder, num_dev_rows: int) -> None:
@@ -140,7 +146,7 @@ def forecast_run(
     workers = num_workers or profile.num_workers
     precision = resolve(training.precision, profile, model.config.model_type, lambda message: None)
     lengths = np.asarray(corpus.train["length"])
-    batches = family.batches(corpus.tokenizer, model)
+    batches = in_lengths(family.batches(corpus.tokenizer, model), experiment)
     longest, passes = _longest(experiment, corpus, batches, workers)
     rows = len(longest)
     trace = trace_step(
@@ -166,6 +172,7 @@ def forecast_run(
     # The trace is of the longest rows; the others are shorter, and as much is computed less.
     flops = trace.flops * float(lengths.mean() / lengths[longest].mean()) * passes * steps * workers
     key = f"{experiment.family} {sum(p.numel() for p in model.parameters())} x{rows} {round(float(lengths.mean()))}"
+    key += " compiled" * training.compile
     found, pace = _rates(profile, workers, key, precision)
     validates = _validates(family)
     seconds = None
@@ -184,6 +191,7 @@ def forecast_run(
         rows=rows,
         device=profile.device,
         pace=pace,
+        is_compiled=training.compile,
         _key=key,
         _precision=precision,
         _validates=validates,

@@ -161,11 +161,14 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
     ) -> torch.Tensor:
         """Add the gradients of what was loaded, one micro-batch or all of a step, and return their loss."""
         *before, last = _runs(inputs)
-        for batch in before:
-            with contextlib.nullcontext() if self.written is not None else self.accelerator.no_sync(model):
-                self._tr_loss += self._add_gradients(model, batch, num_items_in_batch, is_last=False)
-        is_last = self.accelerator.sync_gradients
-        loss: torch.Tensor = self._add_gradients(model, last, num_items_in_batch, is_last=is_last)
+        with contextlib.nullcontext() if self.parts.compiled is None else self.parts.compiled.applied():
+            for batch in before:
+                with (
+                    contextlib.nullcontext() if self.written is not None else self.accelerator.no_sync(model)
+                ):
+                    self._tr_loss += self._add_gradients(model, batch, num_items_in_batch, is_last=False)
+            is_last = self.accelerator.sync_gradients
+            loss: torch.Tensor = self._add_gradients(model, last, num_items_in_batch, is_last=is_last)
         return loss
 
     def _add_gradients(

@@ -24,6 +24,7 @@ from dure.modeling.precision import Precision
 from dure.runs.disk import DiskRoom
 from dure.runs.folder import RunFolder
 from dure.training.arguments import check_budget, loaded_rows
+from dure.training.compiling import CompiledLayers
 from dure.training.oom import FittingRows
 from dure.training.recovery import Recovery
 from dure.training.stopping import StopCallback
@@ -70,6 +71,7 @@ class Parts:
         stopping: Asks for a checkpoint that is not due, when the run has to stop.
         sampler: Order of the training rows; reshuffled in every epoch when not given.
         batch_tokens: Most positions of a micro-batch, when the rows of a step are cut by that.
+        compiled: The layers of the model, compiled, when training uses those.
         r_drop: Weight of the disagreement of two passes over every row; 0 makes one pass.
         average: What validation during training is made with, in place of the weights that are trained.
         rate_factors: Factor on the learning rate of every parameter, by its name; all are 1 when not given.
@@ -86,6 +88,7 @@ class Parts:
     stopping: StopCallback
     sampler: LengthGroupedSampler | None = None
     batch_tokens: int | None = None
+    compiled: CompiledLayers | None = None
     r_drop: float = 0.0
     average: WeightAverage | None = None
     rate_factors: Mapping[str, float] | None = None

@@ -35,6 +35,7 @@ from dure.runs.forecast import forecast, num_parameters
 from dure.training import zero
 from dure.training.arguments import total_steps, training_arguments
 from dure.training.callbacks import CheckpointingOfOneStep, EvalSchedule
+from dure.training.compiling import compiled_of, in_lengths
 from dure.training.hf import Loop
 from dure.training.oom import is_out_of_memory
 from dure.training.parts import (
@@ -46,12 +47,7 @@ from dure.training.parts import (
     sampler_of,
     stopping_of,
 )
-from dure.training.recorder import (
-    Recorder,
-    check_last_loss,
-    mean_training_loss,
-    recorded_metrics,
-)
+from dure.training.recorder import Recorder, check_last_loss, mean_training_loss, recorded_metrics
 from dure.training.snapshots import EpochSnapshots
 from dure.training.untrained import UntrainedScores
 from dure.training.worker import Worker
@@ -122,7 +118,8 @@ class ModelTrainer:
             model.to(args.device)
         self.foretold = forecast(self.experiment, *num_parameters(model))
         self.schedule = EvalSchedule()
-        batches = family.batches(tokenizer, model)
+        batches = in_lengths(family.batches(tokenizer, model), self.experiment)
+        self.compiled = compiled_of(self.experiment, profile, model, worker.notify)
         self.batch_tokens = batch_tokens_of(self.experiment, train_dataset, batches, profile)
         self.recovery = recovery_of(family, batches, model, profile, folder, worker, precision)
         self.hf = Loop(
@@ -155,6 +152,7 @@ class ModelTrainer:
             stopping=stopping_of(experiment, self.worker),
             sampler=sampler_of(experiment, train_dataset, batches, self.worker.num_workers),
             batch_tokens=self.batch_tokens,
+            compiled=self.compiled,
             r_drop=experiment.objective.r_drop,
             average=average,
             rate_factors=rate_factors_of(experiment, self.model),
