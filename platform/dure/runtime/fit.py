@@ -7,17 +7,22 @@ import os
 import traceback
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
+from ray._raylet import PlacementGroupID
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.constants import RAY_TRAIN_ENABLE_STATE_TRACKING
 from ray.train.torch import TorchConfig, TorchTrainer
+from ray.util.placement_group import PlacementGroup, get_current_placement_group, remove_placement_group
 
 from dure.config.schema import Profile
 from dure.errors import RunError, said
 from dure.events import RunListener, RunProgress
+from dure.files import write_text
 from dure.runs.checkpoints import last_checkpoint
 from dure.runs.folder import RunResult
 from dure.runs.restarts import Restarts
@@ -139,6 +144,7 @@ def _fit_on_workers(request: RunRequest, callbacks: Sequence[Any]) -> RunResult:
     restarts = request.restarts or Restarts(request.path, session=uuid.uuid4().hex)
     request = replace(request, restarts=restarts)
     notify = request.event_log("driver").notified
+    held_by(request).unlink(missing_ok=True)  # Of an earlier session, on a cluster that may be gone.
     waits, batch_size = False, request.experiment.training.batch_size
     most = worker_counts(request.profile, batch_size)[0]
     before = request.profile.num_workers
@@ -158,6 +164,7 @@ def _fit_on_workers(request: RunRequest, callbacks: Sequence[Any]) -> RunResult:
         except Exception as error:
             # The frames hold the controller, which lives as long as somebody knows it.
             traceback.clear_frames(error.__traceback__)
+            free_workers(request)
             if waits_for_resources(error):
                 if not waits:
                     each = amounts(worker_resources(request.profile))
@@ -198,6 +205,23 @@ def _trainer(request: RunRequest, num_workers: int, callbacks: Sequence[Any]) ->
             callbacks=list(callbacks),
         ),
     )
+
+
+def free_workers(request: RunRequest) -> None:
+    """Give back what the workers of a run held that has ended.
+
+    Ray Train does that itself, also where its controller was killed, but not where that happened while a busy machine
+    had not yet started the process that looks after it. Nobody would ever have got those resources again.
+    """
+    file = held_by(request)
+    if file.is_file():
+        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(file.read_text("ascii")))))
+        file.unlink()
+
+
+def held_by(request: RunRequest) -> Path:
+    """Return the file with the id of the placement group that the workers of a run are in."""
+    return request.path / ".ray_train" / "placement_group"
 
 
 def _not_begun(request: RunRequest) -> RunResult:
@@ -258,7 +282,10 @@ def _run_here(config: dict[str, Any]) -> RunResult:
 def _run_as_worker(config: dict[str, Any]) -> None:
     from ray import train
 
-    context = train.get_context()
+    context, group = train.get_context(), get_current_placement_group()
+    if context.get_world_rank() == 0 and group is not None:
+        with suppress(OSError):
+            write_text(held_by(config["request"]), group.id.hex())
     try:
         run(config["request"], rank=context.get_world_rank(), num_workers=context.get_world_size())
     except RunError as error:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
+import ray
+from ray.util.placement_group import placement_group
 from transformers import BertConfig, T5Config
 
 from dure.errors import UserError
 from dure.files import read_json_lines
 from dure.runs.folder import RunFolder
 from dure.runtime.cluster import cluster
-from dure.runtime.fit import fit
+from dure.runtime.fit import fit, free_workers, held_by
 from dure.training.run import RunRequest
 
 TIMED = ("seconds", "_runtime", "_per_second")
@@ -75,3 +79,20 @@ def test_an_error_of_a_worker_arrives_as_it_was_raised(tiny, cpu, tmp_path, ray_
     with pytest.raises(UserError, match="nothing"):
         fit(RunRequest(wrong, cpu, tmp_path / "wrong"), in_process=False)
     assert RunFolder(tmp_path / "wrong").read_result().state == "failed"
+
+
+def test_what_the_workers_of_a_killed_controller_held_is_given_back(tiny, cpu, tmp_path, ray_cluster):
+    request = RunRequest(tiny("t5", "lora"), cpu, tmp_path / "run")
+    before = ray.available_resources()["CPU"]
+    group = placement_group([{"CPU": 1}])
+    ray.get(group.ready())
+    held_by(request).parent.mkdir(parents=True)
+    held_by(request).write_text(group.id.hex(), encoding="ascii")
+    free_workers(request)
+    free_workers(request)  # and once more: there is nothing to give back
+    for _ in range(100):
+        if ray.available_resources().get("CPU", 0) == before:
+            break
+        time.sleep(0.1)
+    assert ray.available_resources()["CPU"] == before
+    assert not held_by(request).exists()
