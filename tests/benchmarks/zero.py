@@ -43,6 +43,7 @@ from dure.runtime.cluster import cluster
 from dure.runtime.fit import fit, scaling
 from dure.training.run import RunRequest
 from dure.training.trainer import ModelTrainer
+from dure.training.worker import Worker
 
 ROWS = 192
 """A multiple of the batch of 16."""
@@ -152,7 +153,7 @@ def _one_step(config: dict[str, Any]) -> None:
     trainer = ModelTrainer(
         family, model, corpus.tokenizer, corpus.train, None,
         profile=request.profile, folder=request.folder(),
-        num_workers=context.get_world_size(), rank=context.get_world_rank(),
+        worker=Worker(rank=context.get_world_rank(), num_workers=context.get_world_size()),
     )  # fmt: skip
     clock = _Clock()
     trainer.hf.add_callback(clock)
@@ -217,7 +218,7 @@ def one_step(preset: str, accumulation: int, least_free_gb: float, folder: Path)
     TorchTrainer(
         _one_step,
         train_loop_config={"request": replace(request, path=folder.resolve())},
-        scaling_config=scaling(profile, in_process=False),
+        scaling_config=scaling(profile, 2),
         torch_config=TorchConfig(backend="gloo"),
     ).fit()
     memory.over.set()
