@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from dure.metrics.intervals import difference_of_shares
 from dure.metrics.metric import Metric, recorded
 from dure.reporting.columns import Column, FittedTable, column, state_text
 from dure.reporting.figures import (
@@ -29,6 +30,8 @@ from dure.reporting.figures import (
 )
 
 _SHORTEST = 16
+_LEVEL = 0.95
+"""Probability of the interval that says whether candidates are apart."""
 _FILE = "progressive_training_summary.txt"
 _STOPS = {
     "gain": "stopped early: more data no longer pays",
@@ -67,6 +70,7 @@ def verdict_lines(summary: Mapping[str, Any]) -> list[str]:
     best = _best(stages, summary)
     if best is not None and len(stages) > 1:
         lines.append(_worth(best, metric, len(stages)))
+    lines += _close_calls(summary)
     return [f"{line[0].upper()}{line[1:]}." for line in lines]
 
 
@@ -149,6 +153,7 @@ def _notes(summary: Mapping[str, Any], stages: Sequence[Row]) -> list[str]:
         notes.append(f"best checkpoint: {shown_path(best['checkpoint'])} (stage {best['stage']})")
     if best is not None and len(stages) > 1:
         notes.append(_worth(best, metric, len(stages)))
+    notes += _close_calls(summary)
     if summary.get("final_model"):
         notes.append(f"final model: {shown_path(summary['final_model'])}")
     notes.append(f"results: {shown_path(summary['path'])}")
@@ -165,6 +170,36 @@ def _worth(best: Row, metric: Metric, num_stages: int) -> str:
     if tested is None:
         return f"{told}; no test rows say by how much"
     return f"{told}; on the test rows, which chose nothing, it has {metric_figure(metric, tested)}"
+
+
+def _close_calls(summary: Mapping[str, Any]) -> list[str]:
+    """Say which candidates were beaten by less than the noise of the validation rows."""
+    metric = _metric(summary)
+    if metric.unit != "share":
+        return []
+    told: dict[tuple[float, int], list[str]] = {}
+    candidates: Sequence[Row] = summary.get("candidates") or []
+    for row in candidates:
+        last = _last(row)
+        score, rows = number(last.get("score")), number(last.get("num_dev_rows"))
+        ahead = [
+            number(stage.get("score"))
+            for other in candidates
+            for stage in other["stages"][:-1]
+            if last and stage["ratio"] == last["ratio"]
+        ]
+        scores = {place: each for place, each in enumerate(ahead) if each is not None}
+        if row["state"] != "stopped" or score is None or not rows or not scores:
+            continue
+        weakest = scores[metric.ranked(scores)[-1]]
+        low, high = difference_of_shares(weakest, score, int(rows), _LEVEL)
+        if low <= 0 <= high:
+            told.setdefault((last["ratio"], int(rows)), []).append(row["name"])
+    return [
+        f"beaten at {percent(ratio)} within the noise of {counted(rows, 'validation row')} (binomial, {100 * _LEVEL:g} %), "
+        f"so that other rows might have kept them: {', '.join(names)}"
+        for (ratio, rows), names in told.items()
+    ]
 
 
 def _forecast_notes(metric: Metric, stages: Sequence[Row]) -> list[str]:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from dure.metrics.intervals import Interval, share_interval
+from dure.metrics.intervals import Interval, difference_of_shares, share_interval
 from dure.metrics.metric import Direction, Metric, recorded
 from dure.reporting.figures import number
 from dure.studies.results import Record
@@ -159,19 +159,6 @@ def sweep_verdict(
         sentences=(),
     )
     return verdict.with_values(sentences=sentences_of(verdict, metric, trials))
-
-
-def difference_of_shares(first: float, second: float, num_rows: int, level: float) -> Interval:
-    """Return the interval of ``first - second``, each a share of as many rows (Agresti & Caffo, 2000).
-
-    A hit and a miss are added to both, so that shares of 0 and 1 have noise too.
-    """
-    from scipy.stats import norm
-
-    rows = num_rows + 2
-    ours, theirs = (num_rows * first + 1) / rows, (num_rows * second + 1) / rows
-    half = float(norm.ppf((1 + level) / 2)) * math.sqrt((ours * (1 - ours) + theirs * (1 - theirs)) / rows)
-    return ours - theirs - half, ours - theirs + half
 
 
 def mean_interval(values: Sequence[float], level: float) -> Interval:

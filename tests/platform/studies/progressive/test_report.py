@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from dure.reporting.columns import plain_text
-from dure.studies.progressive.report import progressive_table
+from dure.studies.progressive.report import progressive_table, verdict_lines
 
 from .progressive_studies import FORECAST, candidate, one_candidate, several_candidates, stage, summary
 
@@ -113,3 +113,23 @@ def test_the_best_stage_has_its_test_score_beside_the_one_that_chose_it():
     for each in tested["stages"]:
         each["metrics"] = {**each["metrics"], "test_accuracy": 0.7}
     assert "on the test rows, which chose nothing, it has 70.00" in text_of(tested)
+
+
+def test_candidates_that_were_beaten_within_the_noise_are_named() -> None:
+    rows = {"num_dev_rows": 300}
+    won = [stage(1, 0.1, 0.65, **rows), stage(2, 1.0, 0.78, **rows)]
+    study = summary(
+        definitions={"eval_accuracy": {"direction": "max", "unit": "share"}},
+        winner="rate_0.0005",
+        stages=won,
+        candidates=[
+            candidate(5e-4, "completed", won),
+            candidate(1e-4, "stopped", [stage(1, 0.1, 0.6, **rows)], "beaten at 10 %"),  # 15 of 300 rows
+            candidate(1e-5, "stopped", [stage(1, 0.1, 0.3, **rows)], "beaten at 10 %"),
+        ],
+    )
+    (line,) = (line for line in verdict_lines(study) if "noise" in line)
+    assert line == (
+        "Beaten at 10 % within the noise of 300 validation rows (binomial, 95 %), so that other rows might have kept "
+        "them: rate_0.0001."
+    )

@@ -14,12 +14,13 @@ from matplotlib.image import imread
 from rich.console import Console
 from scipy.stats import binom, binomtest, ttest_1samp, ttest_rel
 
+from dure.metrics.intervals import difference_of_shares
 from dure.metrics.metric import Metric
 from dure.reporting import plots
 from dure.studies.sweep.plot import noise_of, plot_sweep
 from dure.studies.sweep.report import sweep_table
 from dure.studies.sweep.results import SweepPoint, SweepResults
-from dure.studies.sweep.verdict import difference_of_shares, mean_interval, share_interval, sweep_verdict
+from dure.studies.sweep.verdict import mean_interval, share_interval, sweep_verdict
 
 LR = "training.learning_rate"
 ACCURACY, LOSS = Metric("eval_accuracy", "max", "share"), Metric("eval_loss", "min")
