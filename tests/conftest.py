@@ -50,7 +50,8 @@ TRAINING = (
         for name in (
             "training", "family", "jobs", "events", "exports", "preflight", "resume_check", "test_python.py",
             "epochs/test_driver.py", "modeling/test_hub_lost.py", "modeling/test_rehearsal.py",
-            "reporting/test_tracking.py", "runs/test_disk.py", "runs/test_manifest.py", "serving",
+            "reporting/test_tracking.py", "runs/test_disk.py", "runs/test_lock.py", "runs/test_manifest.py", "serving",
+            "data/test_encoding.py",
         )
     ),
 )  # fmt: skip

@@ -24,6 +24,7 @@ ABSENT = (
 """What dure needs elsewhere, and the script does not list."""
 
 
+@pytest.mark.slow
 @pytest.mark.heavy
 def test_it_runs_in_miniature_without_anything_optional(tmp_path) -> None:
     blocked = f"import sys\nsys.modules.update(dict.fromkeys({ABSENT}))\n"

@@ -188,6 +188,7 @@ def test_no_jobs_are_none(tmp_path, monkeypatch):
     assert call("jobs").out == "no jobs\n"
 
 
+@pytest.mark.slow
 def test_what_was_submitted_runs_and_can_be_seen_followed_and_stopped(head, project):
     done = submit(
         head, project, "--pass-env", "WANDB_API_KEY", "--", "list", WANDB_API_KEY=KEY, HF_TOKEN=f"{KEY}-2"

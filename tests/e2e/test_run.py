@@ -30,6 +30,7 @@ def test_an_experiment_runs_as_train_would(tmp_path):
     assert shown[0] == shown[1] != ""
 
 
+@pytest.mark.slow
 def test_a_sweep_in_a_file_of_ones_own_runs_is_continued_and_read_back(tmp_path, ray_address):
     mine = {
         "kind": "sweep", "experiment": "transfer_bert", "sampler": "random", "num_trials": 1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import shutil
 import sys
@@ -10,10 +11,14 @@ import sysconfig
 from pathlib import Path
 
 from dure.config.schema import Experiment, Profile
+from dure.data.collating import Batches
 from dure.errors import UserError
 
 OFF = "training.compile=false"
 """What does without all of it."""
+_LENGTHS = 8
+"""Padded lengths are rounded up to a multiple of it. A length of 1 would be a graph of its own, and on CUDA so would be
+those that a kernel's loads do not divide."""
 
 
 def check_compile(experiment: Experiment, profile: Profile) -> None:
@@ -65,6 +70,13 @@ def check_compiler(device: str) -> str:
     if device == "cuda" and importlib.util.find_spec("triton") is None:
         raise _missing("triton", "pip install triton")
     return path
+
+
+def in_lengths(batches: Batches, experiment: Experiment) -> Batches:
+    """Return batches whose padded lengths suit compiled layers, when the experiment compiles them."""
+    if experiment.training.compile:
+        batches.multiple_of = math.lcm(batches.multiple_of, _LENGTHS)
+    return batches
 
 
 def _missing(what: str, remedy: str) -> UserError:

@@ -9,7 +9,6 @@ checkpoints and exports see plain layers.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,14 +24,10 @@ from torch.fx.experimental import _config as symbols
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from dure.config.schema import Experiment, Profile
-from dure.data.collating import Batches
 from dure.errors import RunError, UserError
 from dure.events import Notify
 from dure.training.compiler import OFF, check_compile, check_compiler
 
-_LENGTHS = 8
-"""Padded lengths are rounded up to a multiple of it. A length of 1 would be a graph of its own, and on CUDA so would be
-those that a kernel's loads do not divide."""
 _MOST_GRAPHS = 64
 """Graphs of a kind of layer; from then on what has none runs as it is."""
 _NO_CACHE: Mapping[str, Any] = {"past_key_values": None, "layer_past": None, "use_cache": False}
@@ -180,13 +175,6 @@ def compiled_of(
     check_compile(experiment, profile)
     check_compiler(profile.device)
     return CompiledLayers(model, notify)
-
-
-def in_lengths(batches: Batches, experiment: Experiment) -> Batches:
-    """Return batches whose padded lengths suit compiled layers, when the experiment compiles them."""
-    if experiment.training.compile:
-        batches.multiple_of = math.lcm(batches.multiple_of, _LENGTHS)
-    return batches
 
 
 def _layers(module: nn.Module) -> Iterator[nn.Module]:

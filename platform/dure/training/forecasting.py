@@ -16,14 +16,13 @@ from dure.data.collating import cut
 from dure.family import Family
 from dure.family.corpus import Corpus, cache_folder
 from dure.files import read_json_lines
-from dure.modeling.decoder_slots import BATCHES_AT_ONCE
 from dure.modeling.precision import resolve
 from dure.modeling.tracing import StepTrace, trace_step
 from dure.runs.environment import device_name
 from dure.runs.folder import RunFolder
 from dure.runs.pace import Pace, rates, remember, seconds_a_row, training_pace, validation_pace
 from dure.training.arguments import loaded_rows, steps_per_epoch, total_steps
-from dure.training.compiling import in_lengths
+from dure.training.compiler import in_lengths
 from dure.training.memory import free_memory, resident_mb
 
 if TYPE_CHECKING:
@@ -293,6 +292,8 @@ def _generation(family: Family, model: PreTrainedModel, lengths: Any, precision:
     """Return the bytes of keys, values and scores while the longest rows of a validation batch write text."""
     if family.validates != "text":
         return 0
+    from dure.modeling.decoder_slots import BATCHES_AT_ONCE
+
     training, said, config = family.experiment.training, family.experiment.generation, model.config
     rows = training.eval_batch_size or training.batch_size
     rows *= BATCHES_AT_ONCE if config.is_encoder_decoder else 1

@@ -35,7 +35,8 @@ from dure.runs.forecast import forecast, num_parameters
 from dure.training import zero
 from dure.training.arguments import total_steps, training_arguments
 from dure.training.callbacks import CheckpointingOfOneStep, EvalSchedule
-from dure.training.compiling import compiled_of, in_lengths
+from dure.training.compiler import in_lengths
+from dure.training.compiling import compiled_of
 from dure.training.hf import Loop
 from dure.training.oom import is_out_of_memory
 from dure.training.parts import (

@@ -202,6 +202,7 @@ def test_a_resumed_run_goes_on_in_its_wandb_run_and_loses_no_step_that_it_repeat
     assert [step for step, _ in history(after, "train/loss")] == [3, 4, 5]
 
 
+@pytest.mark.slow
 def test_without_a_server_the_run_is_tracked_offline_after_a_short_wait_and_the_key_is_not_shown(
     tracker_file: Path, tmp_path: Path
 ) -> None:

@@ -44,6 +44,7 @@ def pretend(request, *, callbacks=()):
     return result
 
 
+@pytest.mark.slow
 def test_a_search_that_cannot_be_told_ends_the_sweep_and_the_next_session_tells_it(
     tiny, cpu, tmp_path, ray_address
 ):

@@ -149,10 +149,8 @@ def without_dropout(model):
             module.dropout = 0.0
 
 
-@pytest.mark.parametrize(
-    ("architecture", "objective"),
-    [("bert", {}), pytest.param("t5", {"r_drop": 0.5}, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("architecture", "objective"), [("bert", {}), ("t5", {"r_drop": 0.5})])
 def test_a_step_of_training_has_the_gradients_of_plain_layers_and_lengths_in_eights(
     tiny, cpu, tmp_path, architecture, objective
 ):
