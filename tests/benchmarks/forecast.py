@@ -64,7 +64,8 @@ def real_peak(model: Any, batches: Batches, objective: Objective, batch: Batch, 
 
     step()  # The optimizer has its state from here on.
     state = [value for each in optimizer.state.values() for value in each.values() if torch.is_tensor(value)]
-    held = {id(each): each for each in (*model.parameters(), *model.buffers(), *state, *batch.values())}
+    inputs = [value for value in batch.values() if torch.is_tensor(value)]
+    held = {id(each): each for each in (*model.parameters(), *model.buffers(), *state, *inputs)}
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiled:  # fmt: skip
         step()
     now = peak = 0

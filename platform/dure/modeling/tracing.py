@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from dure.data.collating import Batch, Batches
 from dure.modeling.objectives import Objective
@@ -141,6 +142,9 @@ def trace_step(
             nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             optimizer.zero_grad()
+    # Every layer that is computed again keeps the state of the random numbers, which no operator makes.
+    layers = sum(isinstance(each, GradientCheckpointingLayer) for each in fake.modules())
+    kept = layers * torch.get_rng_state().nbytes if checkpointing else 0
     gradients = _bytes(trained)
     average = sum(4 * each.numel() for each in trained) if averages else 0
     return StepTrace(
@@ -148,7 +152,7 @@ def trace_step(
         gradients=gradients,
         moments=2 * gradients,
         average=average,
-        peak=found.peak - packed + average,
+        peak=found.peak - packed + average + kept,
         flops=found.flops,
     )
 
