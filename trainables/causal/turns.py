@@ -79,6 +79,11 @@ class ConversationReader(CellReader):
     part: Literal["prompt", "answer"]
     keeps_spaces: ClassVar[bool] = True
 
+    def given(self, text: str) -> str:
+        """Return a text that is no JSON as the one turn of a user."""
+        is_json = text.lstrip().startswith("[")
+        return text if is_json else json.dumps([{"role": "user", "content": text}], ensure_ascii=False)
+
     def read(self, text: str) -> str:
         """Return the turns of the prompt as JSON, or the answer as it is; empty where the last turn is no answer."""
         turns = parsed(text)

@@ -42,6 +42,10 @@ class CellReader(ABC):
             UserError: The cell cannot be used; its ``problem`` and ``expected`` are reported.
         """
 
+    def given(self, text: str) -> str:
+        """Return the cell that stands for a text which somebody gives by itself, without a table."""
+        return text
+
 
 @dataclass(frozen=True)
 class Role:
@@ -74,6 +78,10 @@ class Role:
     separator: str | None = None
     reader: CellReader | None = None
     of: str | None = None
+
+    def given(self, text: str) -> str:
+        """Return the cell that stands for a text which somebody gives by itself, without a table."""
+        return text if self.reader is None else self.reader.given(text)
 
 
 @dataclass(frozen=True)

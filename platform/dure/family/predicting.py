@@ -222,17 +222,18 @@ def _table_of_texts(family: Family, texts: Sequence[str | Mapping[str, str]]) ->
         UserError: A row lacks a text that the family reads, or holds nothing.
     """
     inputs = [role for role in family.roles if role.is_input]
-    needed = [role.name for role in inputs if role.required]
+    needed = [role for role in inputs if role.required] or inputs[:1]
     rows = []
     for number, text in enumerate(texts, start=1):
         if isinstance(text, str) and len(needed) > 1:
             raise UserError(
-                f"a row of {family.experiment.family} has {len(needed)} texts: {', '.join(needed)}",
+                f"a row of {family.experiment.family} has {len(needed)} texts: "
+                f"{', '.join(role.name for role in needed)}",
                 where=f"text {number}",
                 expected="a table, or from Python a mapping with these keys for every row",
                 hint="dure predict RUN TABLE -o FILE",
             )
-        row = {(needed or [inputs[0].name])[0]: text} if isinstance(text, str) else dict(text)
+        row = {needed[0].name: needed[0].given(text)} if isinstance(text, str) else dict(text)
         if strange := sorted(row.keys() - {role.name for role in inputs}):
             raise UserError(
                 f"'{strange[0]}' is no text that {family.experiment.family} reads",

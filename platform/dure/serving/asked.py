@@ -77,7 +77,8 @@ class Inputs:
                     where=where,
                     expected=f"an object with the keys {', '.join(known)}",
                 )
-            text = {self.needed[0]: text}
+            role = next(role for role in self.roles if role.name == self.needed[0])
+            text = {role.name: role.given(text) if isinstance(text, str) else text}
         if strange := sorted(text.keys() - set(known)):
             like = nearest(strange[0], known)
             raise RefusedError(

@@ -159,3 +159,12 @@ def test_a_run_reads_tables_as_it_was_trained_when_its_training_table_is_gone(ti
     (tmp_path / "train.jsonl").unlink()
     assert family_of_run(run).layout == "messages"
     assert family_of_run(run, overrides=["task.rows=pairs"]).layout == "pairs"
+
+
+def test_a_text_by_itself_is_what_a_user_says(tiny, tmp_path):
+    family = family_of(tiny, tmp_path, tables_of("messages"))
+    role = next(role for role in family.roles if role.is_input)
+    asked = json.dumps([{"role": "user", "content": "감은요?"}], ensure_ascii=False)
+    assert role.given("감은요?") == asked
+    assert role.given(asked) == asked
+    assert json.loads(role.reader.read(asked)) == [["user", "감은요?"]]
