@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -105,3 +107,17 @@ def test_a_row_that_cannot_be_right_is_named(row, problem, entities, tmp_path) -
     with pytest.raises(UserError, match=problem) as caught:
         load_corpus(load_family(small(load_experiment("entities.yaml"), **data)), notify=lambda message: None)
     assert "row 2" in str(caught.value)
+
+
+@pytest.mark.slow
+def test_its_family_trains_from_the_command_line(entities, tmp_path) -> None:
+    path = os.pathsep.join(str(PAGE.parents[1] / part) for part in ("platform", "."))
+    done = subprocess.run(
+        [sys.executable, "-m", "dure", "train", "entities.yaml", "--rehearse", "rehearsal.max_steps=4"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
