@@ -142,9 +142,6 @@ def trace_step(
             nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             optimizer.zero_grad()
-    # Every layer that is computed again keeps the state of the random numbers, which no operator makes.
-    layers = sum(isinstance(each, GradientCheckpointingLayer) for each in fake.modules())
-    kept = layers * torch.get_rng_state().nbytes if checkpointing else 0
     gradients = _bytes(trained)
     average = sum(4 * each.numel() for each in trained) if averages else 0
     return StepTrace(
@@ -152,9 +149,15 @@ def trace_step(
         gradients=gradients,
         moments=2 * gradients,
         average=average,
-        peak=found.peak - packed + average + kept,
+        peak=found.peak - packed + average + (_random_states(fake) if checkpointing else 0),
         flops=found.flops,
     )
+
+
+def _random_states(model: nn.Module) -> int:
+    """Return the bytes of random states that layers keep to be computed again; no operator makes them."""
+    layers = sum(isinstance(each, GradientCheckpointingLayer) for each in model.modules())
+    return layers * torch.get_rng_state().nbytes
 
 
 class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -161,12 +161,7 @@ def forecast_run(
         in_4bit=_packs(experiment, profile) and not getattr(model, "is_quantized", False),
     )
     parts = _parts(trace, profile, workers) | {"generation": _generation(family, model, lengths, precision)}
-    # Gradients and activations are gone when text is generated.
-    beside = parts["weights"] + parts["moments"] + parts["average"]
-    peak = beside + max(parts["gradients"] + parts["activations"], parts["generation"])
     base = _base(model) if profile.device == "cpu" else 0
-    least, most = _CONTEXT[profile.device]
-    memory = int(peak * _MASKS) + base + least, int(peak * _FRAGMENTS[profile.device]) + base + most
     steps = total_steps(experiment, len(corpus.train))
     # The trace is of the longest rows; the others are shorter, and as much is computed less.
     flops = trace.flops * float(lengths.mean() / lengths[longest].mean()) * passes * steps * workers
@@ -181,7 +176,7 @@ def forecast_run(
         quick, slow = _validation(family, profile, (key, validates), a_row, found)
         seconds = flops / found[1] + rows_validated * quick, flops / found[0] + rows_validated * slow
     return RunForecast(
-        memory=memory,
+        memory=_memory(parts, base, profile),
         parts=parts | {"libraries": base},
         seconds=seconds,
         cost=_cost(seconds, profile),
@@ -195,6 +190,15 @@ def forecast_run(
         _precision=precision,
         _validates=validates,
     )
+
+
+def _memory(parts: Mapping[str, int], base: int, profile: Profile) -> tuple[int, int]:
+    """Return the least and the most bytes of a worker at its peak."""
+    # Gradients and activations are gone when text is generated.
+    beside = parts["weights"] + parts["moments"] + parts["average"]
+    peak = beside + max(parts["gradients"] + parts["activations"], parts["generation"])
+    least, most = _CONTEXT[profile.device]
+    return int(peak * _MASKS) + base + least, int(peak * _FRAGMENTS[profile.device]) + base + most
 
 
 def _packs(experiment: Experiment, profile: Profile) -> bool:
