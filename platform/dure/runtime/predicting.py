@@ -116,14 +116,20 @@ class Workers:
         """
         self._connect(predictor)
         import ray
-        from ray.data import from_items
+        from ray.data import TaskPoolStrategy, from_items
 
         needs = worker_resources(self._profile)
         here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
         predicted = (
             from_items([{"block": block} for block in blocks], override_num_blocks=len(blocks))
-            # The memory-mapped rows lie here. Reading takes no CPU from the workers, who may need all.
-            .map(partial(_packed, encoded=encoded), num_cpus=0, label_selector=here)
+            # The memory-mapped rows lie here. Reading takes no CPU from the workers, who may need all; without a bound
+            # Ray Data would start a process for each block then.
+            .map(
+                partial(_packed, encoded=encoded),
+                num_cpus=0,
+                label_selector=here,
+                compute=TaskPoolStrategy(size=self._number),
+            )
             .map_batches(
                 _Worker,
                 fn_constructor_args=(predictor, self._where.trust_code),
