@@ -22,7 +22,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from dure.data.collating import Batch, Batches
 from dure.modeling.objectives import Objective
@@ -156,6 +155,8 @@ def trace_step(
 
 def _random_states(model: nn.Module) -> int:
     """Return the bytes of random states that layers keep to be computed again; no operator makes them."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
     layers = sum(isinstance(each, GradientCheckpointingLayer) for each in model.modules())
     return layers * torch.get_rng_state().nbytes
 
