@@ -179,8 +179,9 @@ def check_like_csv(folder: Path, content: bytes, suffix: str) -> None:
         return
     lines = io.StringIO(content.decode("utf-8-sig"), newline="")
     rows = [row for row in csv.reader(lines, delimiter="," if suffix == ".csv" else "\t", strict=True) if row]
-    places = [rows[0].index(name) for name in ("text", "label")]
-    ids = rows[0].index("id") if "id" in rows[0] else None
+    names = [name.strip() for name in rows[0]]  # Spaces around a name mean nothing.
+    places = [names.index(name) for name in ("text", "label")]
+    ids = names.index("id") if "id" in names else None
     expected, seen = [], set()
     for row in rows[1:]:
         if len(row) != len(rows[0]) or _is_empty(row[places[0]]):
