@@ -10,10 +10,11 @@ def rehearsal_of(experiment: Experiment) -> Experiment:
     """Return the experiment as its rehearsal: a miniature model, few rows and few steps.
 
     Kept as they are: LoRA rank and targets, special tokens, quantisation, schedule, accumulation, beams,
-    penalties, patience, tracking. Shortened: rows, lengths, steps, and a warm-up given in steps, to a tenth of
-    all steps at most. The learning rate is multiplied by ``rehearsal.learning_rate_scale``, since random
-    weights need larger steps; the order of learning rates among experiments stays. A rehearsal's own
-    rehearsal is itself, so that the ``experiment.yaml`` of its run can be rehearsed again.
+    penalties, patience, tracking. Shortened: rows, lengths, steps, the steps between validations, and a warm-up
+    given in steps, to a tenth of all steps at most. The learning rate is multiplied by
+    ``rehearsal.learning_rate_scale``, since random weights need larger steps; the order of learning rates among
+    experiments stays. A rehearsal's own rehearsal is itself, so that the ``experiment.yaml`` of its run can be
+    rehearsed again.
     """
     if experiment.rehearsal.enabled:
         return experiment
@@ -21,6 +22,7 @@ def rehearsal_of(experiment: Experiment) -> Experiment:
     data, generation = experiment.data, experiment.generation
     max_steps = min(training.max_steps or mini.max_steps, mini.max_steps)
     warmup_steps = training.warmup_steps
+    eval_every = max(1, max_steps // mini.num_evaluations)
     max_length = min(generation.max_length, mini.max_decoder_len)
     return experiment.with_(
         {
@@ -32,7 +34,9 @@ def rehearsal_of(experiment: Experiment) -> Experiment:
             "data.max_train_rows": min(data.max_train_rows or mini.max_train_rows, mini.max_train_rows),
             "data.max_dev_rows": min(data.max_dev_rows or mini.max_dev_rows, mini.max_dev_rows),
             "training.max_steps": max_steps,
-            "training.eval_every": max(1, max_steps // mini.num_evaluations),
+            "training.eval_every": eval_every
+            if training.eval_every == "epoch"
+            else min(eval_every, training.eval_every),
             "training.learning_rate": min(1.0, training.learning_rate * mini.learning_rate_scale),
             "training.warmup_steps": None if warmup_steps is None else min(warmup_steps, max_steps // 10),
             "training.evaluate_untrained": True,

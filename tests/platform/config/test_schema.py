@@ -157,3 +157,9 @@ def test_a_rehearsal_is_short_and_its_own_rehearsal() -> None:
     assert rehearsal.tokenizer.encoder_max_len == 192
     assert rehearsal_of(rehearsal) == rehearsal
     assert Experiment.model_validate(rehearsal.model_dump()) == rehearsal
+
+
+@pytest.mark.parametrize(("wanted", "made"), [("epoch", 40), (500, 40), (10, 10)])
+def test_a_rehearsal_validates_at_least_as_often_as_it_was_asked_to(wanted, made) -> None:
+    experiment = Experiment.model_validate(COMPLETE | {"training": {"max_steps": 5000, "eval_every": wanted}})
+    assert rehearsal_of(experiment).training.eval_every == made
