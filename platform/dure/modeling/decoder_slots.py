@@ -124,6 +124,9 @@ def written(batches: Iterable[Asked | torch.Tensor]) -> Iterator[torch.Tensor]:
     """Write the texts of batches, and give their ids batch by batch, in their order; what is written passes through.
 
     There are never more rows at once than ``BATCHES_AT_ONCE`` of the largest batch have, and one batch at most waits.
+
+    Raises:
+        ValueError: One is written already while another is not: a model writes all of them in one way.
     """
     source = iter(batches)
     unfinished: deque[Asked] = deque()
@@ -134,6 +137,10 @@ def written(batches: Iterable[Asked | torch.Tensor]) -> Iterator[torch.Tensor]:
             batch = next(source, None)
             is_over = batch is None
             if isinstance(batch, torch.Tensor):
+                if unfinished:
+                    raise ValueError(
+                        "this batch is written already, and would come before those that are not"
+                    )
                 yield batch
             elif batch is not None:
                 unfinished.append(batch)

@@ -117,6 +117,15 @@ def test_batches_are_taken_as_their_turn_comes() -> None:
     assert torch.is_grad_enabled(), "a context would be left open between batches"
 
 
+def test_a_batch_that_is_written_otherwise_never_takes_the_place_of_another() -> None:
+    model = model_of("t5", {})
+    whole = prompts_of(model, rows=8)
+    plain, begun = ({name: ids[at : at + 4] for name, ids in whole.items()} for at in (0, 4))
+    begun["decoder_input_ids"] = torch.zeros((4, 2), dtype=torch.int64)
+    with pytest.raises(ValueError, match="written already"):
+        list(generate_all(model, [plain, begun], lambda batch: batch))
+
+
 @pytest.mark.parametrize("kind", ["t5", "bart"])
 def test_what_was_read_is_kept_once_for_all_beams(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = []
