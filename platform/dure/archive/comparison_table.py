@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -10,7 +11,7 @@ from rich.text import Text
 from dure.archive.comparison import Comparison, ExampleRecord, PairRecord, SettingRecord
 from dure.archive.verdict import difference_of
 from dure.metrics.metric import Metric
-from dure.reporting.columns import Column, FittedTable, column
+from dure.reporting.columns import Column, FittedTable, Rows, column
 from dure.reporting.figures import (
     NOTHING,
     bare_label,
@@ -19,15 +20,17 @@ from dure.reporting.figures import (
     memory,
     metric_figure,
     metric_label,
-    setting_text,
     shortened,
 )
+from dure.reporting.marks import Source
 from dure.reporting.verdicts import p_value_text, signed_figure
 
 _SHORTEST_NAME = 16
 _SHORTEST_TEXT = 12
 _LONGEST_TEXT = 60
 _MOST_PREDICTED = 4
+_VERDICTS = {"better": "a is better", "worse": "b is better", "tie": "tie", "equal": "equal on every row"}
+_STYLES = {"a is better": "green", "b is better": "green"}
 _ELSEWHERE = "comparison.json (-o DIR)"
 
 
@@ -44,7 +47,8 @@ def comparison_table(comparison: Comparison) -> Group:
     if comparison.pairs:
         parts += [Text(), _pairs(comparison.pairs)]
     if any(each.values for each in comparison.settings):
-        parts += [Text(), _settings(comparison.settings)]
+        columns = setting_columns(Source(0, comparison.as_json()))
+        parts += [Text(), FittedTable(columns, "settings that differ", elsewhere=_ELSEWHERE)]
     if comparison.examples:
         parts += [Text(), _examples(comparison.examples)]
     return Group(*parts, *([Text()] if comparison.notes else []), *map(Text, comparison.notes))
@@ -115,24 +119,20 @@ def _pairs(pairs: Sequence[PairRecord]) -> FittedTable:
         ),
         column("p", (p_value_text(each) for each in known), rank=2),
         column("win/tie/loss", (f"{pair.wins}/{pair.ties}/{pair.losses}" for pair in pairs), rank=3),
-        column("verdict", (_verdict(pair) for pair in pairs), is_text=True),
+        column("verdict", (_VERDICTS[pair.verdict] for pair in pairs), is_text=True, styles=_STYLES),
     ]
     return FittedTable(columns, f"row by row, by {pairs[0].metric.replace('_', ' ')}", elsewhere=_ELSEWHERE)
 
 
-def _verdict(pair: PairRecord) -> Text:
-    words = {"better": "a is better", "worse": "b is better", "tie": "tie", "equal": "equal on every row"}
-    return Text(words[pair.verdict], style="green" if pair.verdict in ("better", "worse") else "")
-
-
-def _settings(settings: Sequence[SettingRecord]) -> FittedTable:
+def setting_columns(record: Source) -> list[Column]:
     """Return only what differs: a line for every setting, a column for every key."""
-    keys = list(settings[0].values)
-    columns = [column("setting", (each.name for each in settings), is_text=True, shortest=_SHORTEST_NAME)]
-    for place, key in enumerate(keys, 1):
-        values = (setting_text(each.values[key]) for each in settings)
-        columns.append(column(key, values, rank=place, is_text=True, shortest=_SHORTEST_TEXT))
-    return FittedTable(columns, "settings that differ", elsewhere=_ELSEWHERE)
+    rows = Rows.of(record, "settings")
+    keys = dict.fromkeys(key for setting in record.get("settings") for key in setting["values"])
+    shown: dict[str, Any] = {"written": "setting", "is_text": True, "shortest": _SHORTEST_TEXT}
+    return [
+        rows.column("setting", "name", is_text=True, shortest=_SHORTEST_NAME),
+        *(rows.column(key, "values", key, rank=place, **shown) for place, key in enumerate(keys, 1)),
+    ]
 
 
 def _examples(examples: Sequence[ExampleRecord]) -> FittedTable:

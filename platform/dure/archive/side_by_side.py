@@ -9,14 +9,16 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from dure.archive.comparing import compare
+from dure.archive.comparison_table import setting_columns
 from dure.errors import UserError
 from dure.metrics.metric import Metric
 from dure.pages.run_facts import best_metric
-from dure.pages.shared_sections import points_of, text_head
+from dure.pages.shared_sections import points_of
+from dure.reporting.columns import Rows, column
 from dure.reporting.curves import RunCurves, plot_runs
 from dure.reporting.inline import Drawing
-from dure.reporting.marks import Computation, Source, Sources, listed, sentence
-from dure.reporting.page import Block, Head, Inline, Page, Pairs, Picture, Section, Table
+from dure.reporting.marks import Computation, Key, Source, Sources, listed, sentence
+from dure.reporting.page import Block, Inline, Page, Pairs, Picture, Section, Table
 from dure.runs.folder import STUDY_FILE
 from dure.studies.reports import COMPUTATIONS as OF_EACH
 from dure.studies.reports import page_at
@@ -85,87 +87,59 @@ def _compared(facts: Source) -> list[Section]:
 
 
 def _scores(facts: Source, metric: Metric) -> Block:
-    rows: list[list[Inline]] = []
-    has_how = any(setting["signature"]["how"] for setting in facts.get("settings"))
-    for place, setting in enumerate(facts.get("settings")):
-        at = ("settings", place)
-        rows.append(
-            [
-                facts.mark(*at, "name"),
-                facts.figure(*at, "score", metric=metric),
-                facts.figure(*at, "deviation", metric=metric),
-                listed([facts.mark(*at, "seeds", number) for number in range(len(setting["seeds"]))]),
-                facts.figure(*at, "baseline", metric=metric),
-                facts.mark(*at, "seconds", written="duration"),
-                facts.mark(*at, "peak_memory_mb", written="memory"),
-                sentence(
-                    "{} rows of {} ({})",
-                    facts.mark(*at, "signature", "num_rows", written="count"),
-                    facts.mark(*at, "signature", "split"),
-                    facts.mark(*at, "signature", "rows", written="hash"),
-                ),
-                *(
-                    [
-                        listed(
-                            [facts.mark(*at, "signature", "how", key) for key in setting["signature"]["how"]]
-                        )
-                    ]
-                    if has_how
-                    else []
-                ),
-            ]
-        )
-    unit = " %" if metric.in_percent else ""
-    heads = [text_head("setting"), Head(sentence("{}{}", facts.mark("metric", written="metric"), unit))]
-    heads += [Head(name) for name in ("deviation over seeds", "seeds", "trivial baseline", "time", "memory")]
-    heads += [text_head("measured on"), *([text_head("measured by")] if has_how else [])]
-    return Table("Scores; those on other rows, or by another tokeniser, are not ranked together", heads, rows)
+    rows, settings = Rows.of(facts, "settings"), facts.get("settings")
+
+    def measured_on(*at: Key) -> Inline:
+        names = {"num_rows": "count", "split": "text", "rows": "hash"}
+        marks = (facts.mark(*at, "signature", name, written=written) for name, written in names.items())
+        return sentence("{} rows of {} ({})", *marks)
+
+    def all_of(*keys: Key) -> list[Inline]:
+        found = [[(*at, *keys, place) for place in _places(facts.get(*at, *keys))] for at in rows.places]
+        return [listed([facts.mark(*each) for each in every]) for every in found]
+
+    columns = [
+        rows.column("setting", "name", is_text=True),
+        rows.column(facts.label(metric, "metric"), "score", figure=metric),
+        rows.column("deviation over seeds", "deviation", figure=metric),
+        column("seeds", all_of("seeds")),
+        rows.column("trivial baseline", "baseline", figure=metric),
+        rows.column("time", "seconds", written="duration"),
+        rows.column("memory", "peak_memory_mb", written="memory"),
+        column("measured on", (measured_on(*at) for at in rows.places), is_text=True),
+    ]
+    if any(setting["signature"]["how"] for setting in settings):
+        columns.append(column("measured by", all_of("signature", "how"), is_text=True))
+    caption = "Scores; those on other rows, or by another tokeniser, are not ranked together"
+    return Table(caption, columns)
+
+
+def _places(values: Sequence[Any] | Mapping[str, Any]) -> list[Key]:
+    return [*values] if isinstance(values, Mapping) else [*range(len(values))]
 
 
 def _settings(facts: Source) -> list[Block]:
     """Return only those settings in which the compared ones differ."""
-    settings = facts.get("settings")
-    keys = list(dict.fromkeys(key for setting in settings for key in setting["values"]))
-    rows: list[list[Inline]] = [
-        [
-            facts.mark("settings", place, "name"),
-            *(facts.mark("settings", place, "values", key, written="setting") for key in keys),
-        ]
-        for place in range(len(settings))
-    ]
-    heads = [text_head("setting"), *(Head(key) for key in keys)]
-    return [Table("Settings in which they differ", heads, rows)] if keys else []
+    columns = setting_columns(facts)
+    return [Table("Settings in which they differ", columns)] if len(columns) > 1 else []
 
 
 def _pairs(facts: Source) -> Block:
-    rows: list[list[Inline]] = []
-    for place, pair in enumerate(facts.get("pairs")):
-        at, metric = ("pairs", place), Metric(pair["metric"], None, pair["unit"])
-        ends = [facts.change(*at, end, metric=metric) for end in ("low", "high")]
-        rows.append(
-            [
-                sentence("{} against {}", facts.mark(*at, "a"), facts.mark(*at, "b")),
-                facts.mark(*at, "verdict"),
-                facts.change(*at, "value", metric=metric),
-                sentence("{} to {}", *ends),
-                facts.mark(*at, "p_holm", written="p"),
-                *(facts.mark(*at, count, written="count") for count in ("wins", "ties", "losses")),
-                facts.mark(*at, "num_rows", written="count"),
-            ]
-        )
-    heads = [
-        text_head("pair"),
-        text_head("the first is"),
-        Head("better by"),
-        Head("interval"),
-        Head("p by Holm"),
-    ]
-    heads += [Head(name) for name in ("wins", "ties", "losses", "rows")]
-    return Table(
-        sentence("The same test rows, scored by {}", facts.mark("pairs", 0, "metric", written="metric")),
-        heads,
-        rows,
+    rows, unit = Rows.of(facts, "pairs"), Metric("", None, facts.get("pairs", 0, "unit"))
+    against = (
+        sentence("{} against {}", *(facts.mark(*at, each) for each in ("a", "b"))) for at in rows.places
     )
+    columns = [
+        column("pair", against, is_text=True),
+        rows.column("the first is", "verdict", is_text=True),
+        rows.column("better by", "value", change=unit),
+        rows.column("interval", change=unit, interval=True),
+        rows.column("p by Holm", "p_holm", written="p"),
+        *(rows.column(name, name, written="count") for name in ("wins", "ties", "losses")),
+        rows.column("rows", "num_rows", written="count"),
+    ]
+    by = facts.mark("pairs", 0, "metric", written="metric")
+    return Table(sentence("The same test rows, scored by {}", by), columns)
 
 
 def _example(facts: Source, place: int) -> Section:

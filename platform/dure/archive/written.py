@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from dure.archive.comparison import Comparison
-from dure.archive.comparison_plot import plot_comparison
 from dure.archive.comparison_table import comparison_table
 from dure.archive.settings import Setting
 from dure.data.writing import place_files
 from dure.files import write_text
 from dure.metrics.metric import Metric
 from dure.reporting.columns import plain_text
+from dure.reporting.curves import RunCurves, plot_runs
+from dure.reporting.figures import metric_label, shortened
 
+_LONGEST_NAME = 40
 _NAMES = ("comparison.json", "comparison.txt", "comparison.png")
 
 
@@ -38,6 +41,12 @@ def write_comparison(
         record, text, curves = (Path(beside, name) for name in _NAMES)
         comparison.write(record)
         write_text(text, plain_text(comparison_table(comparison)))
-        plot_comparison(curves, sorted(settings, key=lambda each: order[each.name]), metric)
+        ordered = sorted(settings, key=lambda each: order[each.name])
+        runs = [
+            RunCurves.of(run.path, shortened(each.name, _LONGEST_NAME))
+            for each in ordered
+            for run in each.runs
+        ]
+        plot_runs(curves, runs, replace(metric, name=f"eval_{metric.name}"), title=metric_label(metric))
         # The picture is there in every format that was asked for.
         place_files({file.name: file for file in sorted(Path(beside).iterdir())}, folder, force=force)

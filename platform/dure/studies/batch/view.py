@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from dure.metrics.metric import Metric, recorded
-from dure.pages.shared_sections import text_head
-from dure.reporting.figures import BASELINE, UNTRAINED, counted, metric_phrase, number
+from dure.reporting.columns import Rows
+from dure.reporting.figures import BASELINE, counted, metric_phrase, number
 from dure.reporting.marks import sentence
-from dure.reporting.page import Head, Inline, Section, Table
+from dure.reporting.page import Section, Table
+from dure.reporting.summary import experiment_columns, gains_of, ranked
 from dure.studies.batch.results import BatchResults
 from dure.studies.pairs import paired_sentences
 from dure.studies.results import TrialRecord
@@ -51,68 +52,28 @@ class BatchView(View[BatchResults]):
         folders = cls.run_folders(results, path)
         told += paired_sentences({name: folders[name] for name in metric.ranked(scores)}, metric)
         told += failures({trial.name: trial.state for trial in results.experiments})
-        gains = {name: _gains(trial, results.metrics) for name, trial in trials.items()}
+        gains = gains_of(results.as_json()["experiments"], metric.name)
         return {"metric": metric.name, "sentences": told, "gains": gains}
 
     def sections(self) -> Sequence[Section]:
         """Return the table of a batch, best first."""
-        results, record = self.results, self.record
-        metrics = [recorded(results.as_json(), name) for name in results.metrics]
-        order = ranked_places(results.experiments, metrics[0])
-        rows = [_row(self, place, metrics) for place in order]
-        has_baseline = any(
-            _before(trial, metrics[0].name, BASELINE) is not None for trial in results.experiments
+        record, results = self.record, self.results
+        metric, experiments = recorded(record.data, results.metrics[0]), record.get("experiments")
+        order = ranked(experiments, metric)
+        columns = experiment_columns(record, self.facts, order)
+        rows, gains = (
+            Rows.of(each, key, order=order) for each, key in ((record, "experiments"), (self.facts, "gains"))
         )
-        has_untrained = any(
-            _before(trial, metrics[0].name, UNTRAINED) is not None for trial in results.experiments
-        )
-        heads = [text_head("experiment"), text_head("state")]
-        for place, metric in enumerate(metrics):
-            heads.append(Head(self.label(metric, "metrics", place)))
-            if place == 0:
-                heads += [Head("trivial baseline"), Head("above it")] if has_baseline else []
-                heads += [Head("above untrained")] if has_untrained else []
-        heads += [Head("time"), Head("peak memory")]
-        skipped = {3, 4} if not has_baseline else set()
-        skipped |= {5} if not has_untrained else set()
-        kept = [[cell for at, cell in enumerate(row) if at not in skipped] for row in rows]
-        strong = frozenset(
-            at for at, place in enumerate(order) if results.experiments[place].name == results.best
-        )
-        caption = sentence("Experiments, best {} first", record.mark("metrics", 0, written="metric"))
-        return [Section("Experiments", [Table(caption, heads, kept, strong)])]
-
-
-def ranked_places(trials: Sequence[TrialRecord], metric: Metric) -> list[int]:
-    """Return the places of trials, best first by a metric; those that did not complete come last."""
-
-    def cost(place: int) -> tuple[bool, float]:
-        trial = trials[place]
-        score = number(trial.metrics.get(metric.name))
-        return trial.state != "completed", 0.0 if metric.direction is None else metric.cost(score)
-
-    return sorted(range(len(trials)), key=cost)
-
-
-def _row(view: View[BatchResults], place: int, metrics: Sequence[Metric]) -> list[Inline]:
-    record, first = view.record, metrics[0]
-    name = view.results.experiments[place].name
-    at = ("experiments", place)
-    cells: list[Inline] = [record.mark(*at, "name"), record.mark(*at, "state")]
-    for metric in metrics:
-        cells.append(record.figure(*at, "metrics", metric.name, metric=metric))
-        if metric is first:
+        if any("baseline" in each for each in self.facts.get("gains")):
             baseline = metric.name.replace("eval_", BASELINE, 1)
-            cells += [
-                record.figure(*at, "metrics", baseline, metric=metric),
-                view.facts.change("gains", name, "baseline", metric=metric),
-                view.facts.change("gains", name, "untrained", metric=metric),
+            columns[3:3] = [
+                rows.column("trivial baseline", "metrics", baseline, figure=metric),
+                gains.column("above it", "baseline", change=metric),
             ]
-    cells += [
-        record.mark(*at, "seconds", written="duration"),
-        record.mark(*at, "metrics", "peak_memory_mb", written="memory"),
-    ]
-    return cells
+        columns.append(rows.column("peak memory", "metrics", "peak_memory_mb", written="memory"))
+        strong = [at for at, place in enumerate(order) if experiments[place]["name"] == results.best]
+        caption = sentence("Experiments, best {} first", record.mark("metrics", 0, written="metric"))
+        return [Section("Experiments", [Table(caption, columns, strong)])]
 
 
 def _beside_baseline(
@@ -125,16 +86,6 @@ def _beside_baseline(
         and not metric.better(score, baseline)
     ]
     return [f"No better than the trivial baseline: {', '.join(below)}."] if below else []
-
-
-def _gains(trial: TrialRecord, metrics: Sequence[str]) -> dict[str, float]:
-    score = number(trial.metrics.get(metrics[0]))
-    found = {}
-    for what, prefix in (("baseline", BASELINE), ("untrained", UNTRAINED)):
-        before = _before(trial, metrics[0], prefix)
-        if score is not None and before is not None:
-            found[what] = score - before
-    return found
 
 
 def _before(trial: TrialRecord, metric: str, prefix: str) -> float | None:

@@ -6,25 +6,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dure.metrics.metric import Metric, recorded, undeclared
-from dure.pages.shared_sections import foldable, text_head
+from dure.metrics.metric import Metric, recorded
+from dure.pages.shared_sections import foldable
 from dure.reporting.figures import (
     bare_label,
-    class_figure,
     counted,
     metric_figure,
-    metric_label,
     metric_phrase,
 )
 from dure.reporting.inline import Drawing
-from dure.reporting.marks import Shown, p_value, sentence
-from dure.reporting.page import Block, Head, Inline, Picture, Section, Table
+from dure.reporting.marks import p_value, sentence
+from dure.reporting.page import Block, Picture, Section, Table
 from dure.reporting.verdicts import signed_figure
 from dure.studies.crossval.confusion import plot_confusion
+from dure.studies.crossval.report import class_columns, comparison_columns, fold_columns, supports
 from dure.studies.crossval.results import ComparisonRecord, CrossvalResults, ExperimentRecord
 from dure.studies.viewing import View, failures, moved
-
-_CLASS_FIGURES = ("precision", "recall", "f1")
 
 
 class CrossvalView(View[CrossvalResults]):
@@ -49,21 +46,31 @@ class CrossvalView(View[CrossvalResults]):
         told += [_compared(pair, metric) for pair in results.comparisons]
         told += [f"{name} was trained on no further folds: {why}." for name, why in results.dropped.items()]
         told += failures({trial.name: trial.state for trial in results.trials})
-        return {"metric": f"eval_{results.metric}", "sentences": told}
+        return {
+            "metric": f"eval_{results.metric}",
+            "sentences": told,
+            "supports": supports(results.as_json()),
+        }
 
     def sections(self) -> Sequence[Section]:
         """Return comparisons, folds, classes and confusions."""
-        results = self.results
+        results, record = self.results, self.record
         sections = []
         if results.comparisons:
-            sections.append(Section("Experiments compared", [_comparisons(self)]))
+            compared = Table(
+                "Over folds: the corrected resampled t-test (Nadeau & Bengio), p by Holm; over rows: paired bootstrap, "
+                "McNemar's test",
+                comparison_columns(record),
+            )
+            sections.append(Section("Experiments compared", [compared]))
         for place, experiment in enumerate(results.experiments):
-            blocks: list[Block] = [_folds(self, place)]
+            folds = Table("Scores on the rows that each fold held out", fold_columns(record, place))
+            blocks: list[Block] = [folds]
             if experiment.confusion is not None:
                 blocks.append(_confusion(experiment))
-            if classes := _classes(self, place):
-                blocks.append(classes)
-            title = sentence("Folds of {}", self.record.mark("experiments", place, "name"))
+            if classes := class_columns(record, self.facts, place):
+                blocks.append(foldable(Table("Classes: mean and standard deviation over folds", classes)))
+            title = sentence("Folds of {}", record.mark("experiments", place, "name"))
             sections.append(Section(title, blocks))
         return sections
 
@@ -106,84 +113,6 @@ def _compared(pair: ComparisonRecord, metric: Metric) -> str:
     )
 
 
-def _comparisons(view: View[CrossvalResults]) -> Block:
-    record, metric = view.record, recorded(view.results.as_json(), view.results.metric)
-    rows: list[list[Inline]] = []
-    for place, pair in enumerate(view.results.comparisons):
-        at = ("comparisons", place)
-        shares = {name: Metric(name, "max", "share") for name in (pair.rows.bootstrap if pair.rows else ())}
-        rows.append(
-            [
-                sentence("{} minus {}", record.mark(*at, "a"), record.mark(*at, "b")),
-                record.mark(*at, "folds"),
-                record.change(*at, "difference", "value", metric=metric),
-                _interval(view, *at, "difference", metric=metric),
-                record.mark(*at, "p_holm", written="p"),
-                *(
-                    _interval(view, *at, "rows", "bootstrap", name, metric=share)
-                    for name, share in shares.items()
-                ),
-                *([record.mark(*at, "rows", "mcnemar_holm", written="p")] if shares else []),
-            ]
-        )
-    most = max((len(row) for row in rows), default=5)
-    rows = [[*row, *["–"] * (most - len(row))] for row in rows]
-    first = next((pair.rows for pair in view.results.comparisons if pair.rows), None)
-    heads = [text_head("pair"), Head("folds"), Head(view.label(metric, "metric"))]
-    heads += [Head("interval"), Head("p by Holm")]
-    if first is not None:
-        heads += [Head(f"rows: {metric_label(name)}") for name in first.bootstrap]
-        heads.append(Head("McNemar p by Holm"))
-    return Table(
-        "Over folds: the corrected resampled t-test (Nadeau & Bengio); over rows: paired bootstrap, McNemar's test",
-        heads, rows,
-    )  # fmt: skip
-
-
-def _interval(view: View[CrossvalResults], *keys: str | int, metric: Metric) -> Inline:
-    record = view.record
-    return sentence(
-        "{} to {}", record.change(*keys, "low", metric=metric), record.change(*keys, "high", metric=metric)
-    )
-
-
-def _folds(view: View[CrossvalResults], place: int) -> Block:
-    record, results = view.record, view.results
-    experiment = results.experiments[place]
-    metrics = _metrics(results, experiment)
-    at = ("experiments", place)
-    rows: list[list[Inline]] = []
-    for number, _ in enumerate(experiment.folds):
-        fold = (*at, "folds", number)
-        rows.append(
-            [
-                sentence("fold {}", record.mark(*fold, "fold")),
-                record.mark(*fold, "state"),
-                *(record.figure(*fold, "metrics", each.name, metric=each) for each in metrics),
-                record.mark(*fold, "seconds", written="duration"),
-            ]
-        )
-    for name, over in (("mean", "mean"), ("standard deviation", "std"), ("all rows", "overall")):
-        if getattr(experiment, over):
-            cells = [record.figure(*at, over, each.name, metric=each) for each in metrics]
-            rows.append([name, "", *cells, ""])
-    heads = [text_head("fold"), text_head("state")]
-    for each in metrics:
-        holder = next(number for number, fold in enumerate(experiment.folds) if each.name in fold.metrics)
-        label: Shown = record.mark(*at, "folds", holder, "metrics", each.name, written="label")
-        heads.append(Head(sentence("{}{}", label, " %" if each.in_percent else "")))
-    return Table("Scores on the rows that each fold held out", [*heads, Head("time")], rows)
-
-
-def _metrics(results: CrossvalResults, experiment: ExperimentRecord) -> list[Metric]:
-    shown = [
-        recorded(results.as_json(), name)
-        for name in experiment.mean
-        if class_figure(name) is None and not name.endswith(("runtime", "_per_second", "preparation_time"))
-    ]
-    return sorted(shown, key=lambda each: (each.name != results.metric, each.direction == "min"))
-
-
 def _confusion(experiment: ExperimentRecord) -> Block:
     assert experiment.confusion is not None, "asked only where there is one"
     confusion = experiment.confusion
@@ -195,30 +124,4 @@ def _confusion(experiment: ExperimentRecord) -> Block:
     plot_confusion(drawing, confusion.as_json(), title=experiment.name)
     return Picture(
         "Confusions over all folds: true classes downwards, what they were taken for across.", drawing
-    )
-
-
-def _classes(view: View[CrossvalResults], place: int) -> Block | None:
-    experiment, record = view.results.experiments[place], view.record
-    labels = list(
-        dict.fromkeys(pair[1] for name in experiment.mean if (pair := class_figure(name)) is not None)
-    )
-    rows: list[list[Inline]] = []
-    for label in labels:
-        cells: list[Inline] = []
-        for figure in _CLASS_FIGURES:
-            name = f"{figure}[{label}]"
-            at = ("experiments", place)
-            spread = record.figure(*at, "std", name, metric=undeclared(name))
-            cells.append(
-                sentence("{} ± {}", record.figure(*at, "mean", name, metric=undeclared(name)), spread)
-            )
-        first = next(name for name in experiment.mean if (class_figure(name) or ("", ""))[1] == label)
-        rows.append([record.mark("experiments", place, "mean", first, written="class"), *cells])
-    if not rows:
-        return None
-    # What has a digit in its name is a word here, as F1 is.
-    heads = [Head("precision %"), Head("recall %"), Head("F1 %")]
-    return foldable(
-        Table("Classes: mean and standard deviation over folds", [text_head("class"), *heads], rows)
     )

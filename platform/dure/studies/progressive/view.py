@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from dure.metrics.metric import recorded
-from dure.pages.shared_sections import text_head
 from dure.reporting.figures import metric_phrase, percent
 from dure.reporting.inline import Drawing
-from dure.reporting.page import Block, Head, Inline, Picture, Section, Table
+from dure.reporting.page import Picture, Section, Table
 from dure.studies.progressive.plot import plot_progressive
-from dure.studies.progressive.report import verdict_lines
+from dure.studies.progressive.report import (
+    candidate_columns,
+    gains_of,
+    ranked_candidates,
+    stage_columns,
+    sums_of,
+    verdict_lines,
+)
 from dure.studies.progressive.results import ProgressiveResults
-from dure.studies.results import TrialRecord
 from dure.studies.viewing import View, failures, moved
 
 
@@ -59,12 +64,12 @@ class ProgressiveView(View[ProgressiveResults]):
                 )
         told += verdict_lines(record)
         told += failures({trial.name: trial.state for trial in results.experiments})
-        gains = {
-            after.name: after.score - before.score
-            for before, after in zip(results.stages, results.stages[1:], strict=False)
-            if after.score is not None and before.score is not None
+        return {
+            "metric": metric.name,
+            "sentences": told,
+            "gains": gains_of(record["stages"]),
+            "sums": sums_of(record["candidates"]),
         }
-        return {"metric": metric.name, "sentences": told, "gains": gains}
 
     def sections(self) -> Sequence[Section]:
         """Return picture, stages and candidates."""
@@ -82,65 +87,12 @@ class ProgressiveView(View[ProgressiveResults]):
                 "stage took. Grey squares were eliminated, crosses failed."
             )
             sections.append(Section("Score over data", [Picture(caption, drawing)]))
-            sections.append(Section("Stages", [_stages(self)]))
+            best = [at for at, each in enumerate(self.results.stages) if each.name == self.results.best_stage]
+            stages = Table("Stages of the winner", stage_columns(self.record, self.facts), best)
+            sections.append(Section("Stages", [stages]))
         if len(self.results.candidates) > 1:
-            sections.append(Section("Candidates", [_candidates(self)]))
+            order = ranked_candidates(self.record.data)
+            won = [0] if self.results.winner is not None else []
+            columns = candidate_columns(self.record, self.facts, order)
+            sections.append(Section("Candidates", [Table("Candidates", columns, won)]))
         return sections
-
-
-def _stages(view: View[ProgressiveResults]) -> Block:
-    record, results = view.record, view.results
-    metric = recorded(results.as_json(), results.metric)
-    has_loss = results.metric != "eval_loss"
-
-    def losses(place: int) -> list[Inline]:
-        return [record.mark("stages", place, "metrics", "eval_loss", written="number")] if has_loss else []
-
-    rows: list[list[Inline]] = []
-    for place, stage in enumerate(results.stages):
-        at = ("stages", place)
-        rows.append(
-            [
-                record.mark(*at, "name"),
-                record.mark(*at, "ratio", written="ratio"),
-                record.mark(*at, "num_rows", written="count"),
-                record.figure(*at, "score", metric=metric),
-                view.facts.change("gains", stage.name, metric=metric),
-                *losses(place),
-                record.mark(*at, "batch_size"),
-                record.mark(*at, "gradient_accumulation_steps"),
-                record.mark(*at, "seconds", written="duration"),
-                record.mark(*at, "peak_memory_mb", written="memory"),
-            ]
-        )
-    heads = [text_head("stage"), Head("data"), Head("rows"), Head(view.label(metric, "metric"))]
-    names = ["over the stage before", *(["eval loss"] if has_loss else []), "batch", "accumulated"]
-    heads += map(Head, names)
-    strong = frozenset(at for at, stage in enumerate(results.stages) if stage.name == results.best_stage)
-    return Table("Stages of the winner", [*heads, Head("time"), Head("peak memory")], rows, strong)
-
-
-def _candidates(view: View[ProgressiveResults]) -> Block:
-    record, results = view.record, view.results
-    metric = recorded(results.as_json(), results.metric)
-    keys = list(dict.fromkeys(key for each in results.candidates for key in each.values))
-    trials: Mapping[str, TrialRecord] = {trial.name: trial for trial in results.experiments}
-    places = {name: place for place, name in enumerate(trials)}
-    rows: list[list[Inline]] = []
-    for place, candidate in enumerate(results.candidates):
-        at, last = ("candidates", place), len(candidate.stages) - 1
-        rows.append(
-            [
-                record.mark(*at, "name"),
-                *(record.mark(*at, "values", key, written="setting") for key in keys),
-                record.mark(*at, "state"),
-                record.mark(*at, "stages", last, "ratio", written="ratio") if last >= 0 else "–",
-                record.figure(*at, "stages", last, "score", metric=metric) if last >= 0 else "–",
-                record.mark("experiments", places[candidate.name], "seconds", written="duration"),
-                record.mark(*at, "reason"),
-            ]
-        )
-    heads = [text_head("candidate"), *(Head(key.rpartition(".")[2]) for key in keys), text_head("state")]
-    heads += [Head("ended at"), Head(view.label(metric, "metric")), Head("time"), text_head("why")]
-    strong = frozenset(at for at, each in enumerate(results.candidates) if each.name == results.winner)
-    return Table("Candidates", heads, rows, strong)

@@ -8,17 +8,14 @@ from typing import Any
 
 from dure.files import read_json
 from dure.metrics.metric import recorded
-from dure.pages.shared_sections import foldable, text_head
-from dure.reporting.figures import NOTHING
+from dure.pages.shared_sections import foldable
 from dure.reporting.inline import Drawing
-from dure.reporting.marks import sentence
-from dure.reporting.page import Block, Head, Inline, Picture, Section, Table
-from dure.studies.batch.view import ranked_places
+from dure.reporting.page import Picture, Section, Table
 from dure.studies.study import stored_study
 from dure.studies.sweep.driver import is_logarithmic
 from dure.studies.sweep.plan import SweepStudy
 from dure.studies.sweep.plot import plot_sweep
-from dure.studies.sweep.report import standing
+from dure.studies.sweep.report import point_columns, ranked_points, standing
 from dure.studies.sweep.results import SweepRecord, SweepResults
 from dure.studies.viewing import View, failures, moved
 
@@ -47,7 +44,10 @@ class SweepView(View[SweepResults]):
         drawn = sweep_picture(self.results, self.path)
         if drawn is not None:
             sections.append(Section("Score over what was searched", [drawn]))
-        return [*sections, Section("Points", [_points(self)])]
+        order, winner = ranked_points(self.record.data), self.results.verdict and self.results.verdict.winner
+        strong = [at for at, place in enumerate(order) if self.results.experiments[place].name == winner]
+        points = Table("Points, best first", point_columns(self.record, self.facts, order), strong)
+        return [*sections, Section("Points", [foldable(points)])]
 
 
 def sweep_picture(results: SweepResults, path: Path) -> Picture | None:
@@ -78,40 +78,3 @@ def sweep_picture(results: SweepResults, path: Path) -> Picture | None:
     )
     caption = "A point per trial. Band: not told apart from the best; dashed: the trivial baseline; cross: diverged."
     return Picture(caption, drawing)
-
-
-def _points(view: View[SweepResults]) -> Block:
-    results, record = view.results, view.record
-    metrics = [recorded(results.as_json(), name) for name in results.metrics]
-    order = ranked_places(results.experiments, metrics[0])
-    winner = results.verdict.winner if results.verdict else None
-    heads = [text_head("trial"), text_head("state")]
-    heads += [
-        Head(sentence("{}", record.mark("parameters", place))) for place in range(len(results.parameters))
-    ]
-    heads += [Head(view.label(metric, "metrics", place)) for place, metric in enumerate(metrics)]
-    heads += [] if "eval_loss" in results.metrics else [Head("eval loss")]
-    heads += [text_head("it is"), Head("time")]
-    rows = [_row(view, place) for place in order]
-    strong = frozenset(at for at, place in enumerate(order) if results.experiments[place].name == winner)
-    return foldable(Table("Points, best first", heads, rows, strong))
-
-
-def _row(view: View[SweepResults], place: int) -> list[Inline]:
-    results, record, at = view.results, view.record, ("experiments", place)
-    name = results.experiments[place].name
-    cells: list[Inline] = [record.mark(*at, "name"), record.mark(*at, "state")]
-    cells += [record.mark("values", name, key, written="setting") for key in results.parameters]
-    for metric_name in results.metrics:
-        metric = recorded(results.as_json(), metric_name)
-        if metric_name == "seconds":
-            cells.append(record.mark(*at, "seconds", written="number"))
-        else:
-            cells.append(record.figure(*at, "metrics", metric_name, metric=metric))
-    if "eval_loss" not in results.metrics:
-        cells.append(record.mark(*at, "metrics", "eval_loss", written="number"))
-    cells += [
-        view.facts.mark("standing", name) if view.facts.get("standing", name) else NOTHING,
-        record.mark(*at, "seconds", written="duration"),
-    ]
-    return cells

@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dure.epochs.crossover_table import epochs_of_modules
+from dure.epochs.crossover_table import crossover_columns, epochs_of_modules
 from dure.epochs.sweet_spot_plot import plot_sweet_spots
-from dure.metrics.metric import Metric
+from dure.epochs.sweet_spot_table import sweet_spot_columns
 from dure.pages.run_facts import best_metric, gains_of, run_sentences
 from dure.pages.run_page import figures_section
-from dure.pages.shared_sections import text_head
 from dure.reporting.inline import Drawing
-from dure.reporting.page import Block, Folded, Head, Inline, Paragraph, Picture, Points, Section, Table
+from dure.reporting.page import Block, Paragraph, Picture, Points, Section, Table
 from dure.studies.sweep.driver import SweepKind
 from dure.studies.sweep.results import SweepResults
 from dure.studies.sweep.view import sweep_picture
@@ -21,7 +20,6 @@ from dure.studies.unified.results import UnifiedResults
 from dure.studies.viewing import View
 
 SWEEP = "lr_sweep"
-_NUMBER = Metric("", None)
 
 
 class UnifiedView(View[UnifiedResults]):
@@ -72,25 +70,8 @@ def _modules(view: View[UnifiedResults]) -> list[Block]:
     assert spots is not None, "asked only where there are some"
     drawing = Drawing(_told(spots["modules"]))
     plot_sweet_spots(drawing, spots)
-    record = view.record
-    rows: list[list[Inline]] = []
-    for name in spots["modules"]:
-        at = ("sweet_spots", "modules", name)
-        few = record.get(*at, "confidence") is None
-        rows.append(
-            [
-                record.mark(*at, written="key"),
-                record.mark(*at, "epoch"),
-                "too few epochs" if few else record.mark(*at, "confidence", written="ratio"),
-                record.mark(*at, "eval_loss", written="number"),
-                record.mark(*at, "train_loss", written="number"),
-                record.mark(*at, "trend", written="words"),
-            ]
-        )
-    heads = [text_head("module"), Head("sweet spot (epoch)"), Head("voters that agree")]
-    heads += [Head("eval loss"), Head("train loss"), text_head("trend")]
     caption = "Losses of every module over the epochs, with the epoch that each voter names."
-    return [Picture(caption, drawing), Table("Sweet spots", heads, rows)]
+    return [Picture(caption, drawing), Table("Sweet spots", sweet_spot_columns(view.record, "sweet_spots"))]
 
 
 def _told(modules: Mapping[str, Mapping[str, Any]]) -> str:
@@ -101,35 +82,9 @@ def _told(modules: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _crossover(view: View[UnifiedResults]) -> list[Block]:
-    crossed, record = view.results.crossover, view.record
+    crossed = view.results.crossover
     assert crossed is not None, "asked only where there is one"
-    at = ("crossover", "candidates")
-    rows: list[list[Inline]] = []
-    for place, row in enumerate(crossed["candidates"]):
-        margin = ("crossover", "margins", row["name"])
-        has_margin = record.get(*margin) is not None
-        rows.append(
-            [
-                record.mark(*at, place, "name"),
-                record.mark(*at, place, "kind"),
-                record.mark(*at, place, "selection", written="number"),
-                record.mark(*at, place, "held_out", written="number"),
-                record.change(*margin, "value", metric=_NUMBER) if has_margin else "–",
-                record.change(*margin, "low", metric=_NUMBER) if has_margin else "–",
-                record.change(*margin, "high", metric=_NUMBER) if has_margin else "–",
-            ]
-        )
-    heads = [text_head("candidate"), text_head("kind"), Head("on selection rows"), Head("on held-out rows")]
-    heads += [Head("margin of the best crossover"), Head("from"), Head("to")]
-    kept = frozenset(at for at, row in enumerate(crossed["candidates"]) if row["name"] == crossed["kept"])
-    table = Table("Candidates; the one that is kept stands out", heads, rows, kept)
-    made_of: list[list[Inline]] = [
-        [record.mark(*at, place, "name"), view.facts.mark("epochs", row["name"])]
-        for place, row in enumerate(crossed["candidates"])
-    ]
-    epochs = Table("Epochs of the modules", [text_head("candidate"), text_head("epochs")], made_of)
-    return [
-        Paragraph(record.mark("crossover", "verdict")),
-        table,
-        Folded("Which epochs every candidate is made of", [epochs]),
-    ]
+    kept = [at for at, row in enumerate(crossed["candidates"]) if row["name"] == crossed["kept"]]
+    columns = crossover_columns(view.record, view.facts, "crossover")
+    caption = "Candidates, with the margin of the best crossover over each; the one that is kept stands out"
+    return [Paragraph(view.record.mark("crossover", "verdict")), Table(caption, columns, kept)]
