@@ -214,7 +214,7 @@ class TrialKind(Kind[Plan, Results]):
 
     def run(self, session: Session) -> Results:
         """Run the trials that are left."""
-        from dure.reporting.tracking import trackers_for
+        from dure.reporting.tracker import trackers_for
         from dure.studies.adapter import run_study
 
         results: Results = run_study(
