@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 
 import datasets
@@ -295,6 +296,18 @@ def test_a_small_file_that_grows_beyond_any_text_is_refused_before_it_is_read(re
     message = failure(read, name="bomb.parquet")
     assert "column 'text' grows from" in message
     assert "cells of at most 16,777,216 characters" in message
+
+
+def test_damaged_metadata_of_a_column_are_an_error_and_not_the_end_of_the_process(read) -> None:
+    parquet("damaged.parquet", pyarrow.array(["good", "bad"]))
+    content = bytearray(Path("damaged.parquet").read_bytes())
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    for place in (place for place in range(footer, len(content) - 8) if content[place] == 2):
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        Path("damaged.parquet").write_bytes(damaged)
+        with suppress(UserError):
+            read(name="damaged.parquet")
 
 
 @pytest.mark.slow
