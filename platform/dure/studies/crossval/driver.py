@@ -14,13 +14,12 @@ from dure.metrics.metric import Metric
 from dure.reporting.figures import typed_path
 from dure.runs.folder import RUN_RECORD
 from dure.studies.crossval.plan import CrossvalStudy
-from dure.studies.crossval.report import crossval_table
+from dure.studies.crossval.report import CrossvalView, crossval_table
 from dure.studies.crossval.results import CrossvalResults
 from dure.studies.kind import Session, TrialKind
 
 if TYPE_CHECKING:
     from dure.studies.crossval.strategy import Crossval
-    from dure.studies.crossval.view import CrossvalView
 
 OUT_OF_FOLD = "oof_predictions.csv"
 
@@ -29,6 +28,7 @@ class CrossvalKind(TrialKind[CrossvalStudy, CrossvalResults]):
     """Leaves a folder per fold, and for every experiment its predictions out of fold and its confusions."""
 
     results = CrossvalResults
+    view = CrossvalView
     results_file: ClassVar[str] = "crossval_results.json"
     text_file: ClassVar[str | None] = "crossval_summary.txt"
 
@@ -76,13 +76,6 @@ class CrossvalKind(TrialKind[CrossvalStudy, CrossvalResults]):
         """Return how the folds of the first experiment predict together."""
         first = next((each.name for each in results.experiments), None)
         return () if first is None else (f'dure predict {typed_path(f"{results.path}/{first}")} --text "…"',)
-
-    @classmethod
-    def view(cls) -> type[CrossvalView]:
-        """Return what shows the results."""
-        from dure.studies.crossval.view import CrossvalView
-
-        return CrossvalView
 
 
 def _put_together(
