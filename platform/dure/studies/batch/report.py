@@ -80,7 +80,9 @@ class BatchView(View[BatchResults]):
             ]
         columns.append(rows.column("peak memory", "metrics", "peak_memory_mb", written="memory"))
         strong = [at for at, place in enumerate(order) if experiments[place]["name"] == results.best]
-        caption = sentence("Experiments, best {} first", record.mark("metrics", 0, written="metric"))
+        has_gain = any("untrained" in each for each in self.facts.get("gains"))
+        gain = "; gain: over the untrained model" if has_gain else ""
+        caption = sentence("Experiments, best {} first{}", record.mark("metrics", 0, written="metric"), gain)
         return [Section("Experiments", [Table(caption, columns, strong)])]
 
 

@@ -136,7 +136,7 @@ def class_columns(record: Source, facts: Source, place: int) -> list[Column]:
     }
     classes = {label: record.mark(*at, "confusion", "classes", each) for each, label in enumerate(confused)}
     classes |= marks
-    if not classes:
+    if not marks:
         return []
 
     def over_folds(name: str) -> Cell:

@@ -340,7 +340,11 @@ class ProgressiveView(View[ProgressiveResults]):
             )
             sections.append(Section("Score over data", [Picture(caption, drawing)]))
             best = [at for at, each in enumerate(self.results.stages) if each.name == self.results.best_stage]
-            stages = Table("Stages of the winner", stage_columns(self.record, self.facts), best)
+            stages = Table(
+                "Stages of the winner; gain: over the stage before; batch: rows per step × accumulated steps",
+                stage_columns(self.record, self.facts),
+                best,
+            )
             sections.append(Section("Stages", [stages]))
         if len(self.results.candidates) > 1:
             order = ranked_candidates(self.record.data)
