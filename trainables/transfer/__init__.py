@@ -360,8 +360,12 @@ class Transfer(Family):
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
-        self.classes = tuple(classes_of_model(model))
+        self.know(model)
         return model.eval(), AutoTokenizer.from_pretrained(folder)
+
+    def know(self, model: PreTrainedModel) -> None:
+        """Take the names of the classes."""
+        self.classes = tuple(classes_of_model(model))
 
     def modules(self, model: PreTrainedModel) -> dict[str, tuple[str, ...]]:
         """Return encoder and head with the prefixes of their parameters."""

@@ -109,15 +109,18 @@ def read_as(format: ExportFormat, family: Family, folder: Path) -> tuple[Any, Pr
     if format == "transformers":
         return load_saved(family, folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model: Any
     if format == "adapter":
         from dure.modeling.adapted import adapted_model
 
-        return adapted_model(family.experiment.model, folder), tokenizer
-    if format == "ctranslate2":
+        model = adapted_model(family.experiment.model, folder)
+    elif format == "ctranslate2":
         from dure.modeling.text_writer import TextWriter
 
-        return TextWriter(folder, tokenizer), tokenizer
-    from dure.modeling.onnx_model import OnnxEncoderDecoder, OnnxModel
+        model = TextWriter(folder, tokenizer)
+    else:
+        from dure.modeling.onnx_model import OnnxEncoderDecoder, OnnxModel
 
-    kind = OnnxEncoderDecoder if family.predicts == "text" else OnnxModel
-    return kind(folder), tokenizer
+        model = (OnnxEncoderDecoder if family.predicts == "text" else OnnxModel)(folder)
+    family.know(model)
+    return model, tokenizer
