@@ -44,7 +44,7 @@ def plot_confusion(target: Path | Drawing, confusion: Mapping[str, Any], *, titl
 
     Args:
         target: File to write as PNG, or the drawing of a page.
-        confusion: ``classes`` and ``counts``, as :func:`dure.studies.crossval.results.crossval_results` gives them.
+        confusion: ``classes`` and ``counts``, as :class:`dure.studies.crossval.results.ConfusionRecord` has them.
         title: What stands above it.
     """
     counts = np.asarray(confusion["counts"], dtype=np.int64)
