@@ -6,8 +6,9 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from dure.config.loading import checked
 from dure.errors import UserError
 from dure.family.contract import ExportFormat, Family
 from dure.files import read_json
@@ -62,16 +63,8 @@ def read_record(folder: Path) -> ExportRecord:
     Raises:
         UserError: It is none, or its record is broken.
     """
-    values = read_json(folder / EXPORT_FILE, what="record of an export")
-    try:
-        return ExportRecord.model_validate(values)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise UserError(
-            f"this is no record of an export ('{'.'.join(map(str, first['loc']))}': {first['msg']})",
-            where=str(folder / EXPORT_FILE),
-            hint="export the run again",
-        ) from None
+    file = folder / EXPORT_FILE
+    return checked(ExportRecord, read_json(file, what="record of an export"), {}, str(file))
 
 
 def read_exported(family: Family, folder: Path) -> tuple[Any, PreTrainedTokenizerBase]:
