@@ -14,9 +14,8 @@ from dure.errors import UserError
 if TYPE_CHECKING:
     from dure.data.tables import Table
 
-_NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
-"""A plain number; ``007`` is a code, which is compared as it is spelled."""
-_WHOLE = re.compile(r"[+]?(-?[0-9]+)\.0+|[+]([0-9]+)")
+_NUMBER = re.compile(r"([-+]?)(?=\.?[0-9])(0|[1-9][0-9]*|)(?:\.([0-9]*))?")
+"""A plain number, as any program writes it: 1, +1, 1.0, 1. or .5; ``007`` is a code, compared as it is spelled."""
 _NAMED_CLASSES = 12
 _TRUTH = {"true": "1", "false": "0"}
 
@@ -39,7 +38,7 @@ def form_of(labels: Iterable[str]) -> Form:
     """Return how the labels of a column are told apart, which all of them decide together.
 
     - ``truth``: all are 0, 1, true or false (in any case, also 0.0 and 1.0), so true is 1;
-    - ``numbers``: all are plain numbers, so 1.0 is 1; pandas writes whole numbers so beside an empty cell;
+    - ``numbers``: all are plain numbers, so 1.0 and 1. are 1; pandas writes whole numbers so beside an empty cell;
     - ``spelling``: anything else, so "1.0" beside "version 1" is a name like any other.
     """
     found = {*labels}
@@ -56,7 +55,7 @@ def key_of_label(label: str, form: Form) -> str:
         case "truth":
             return _as_truth(label)
         case "numbers":
-            return _as_whole(label)
+            return _as_number(label)
 
 
 def class_keys(labels: Iterable[str | None]) -> list[str | None]:
@@ -163,12 +162,18 @@ def check_classes(table: Table, role: str, classes: Sequence[str], separator: st
 
 
 def _as_truth(label: str) -> str:
-    return _TRUTH.get(label.lower()) or _as_whole(label)
+    return _TRUTH.get(label.lower()) or _as_number(label)
 
 
-def _as_whole(label: str) -> str:
-    whole = _WHOLE.fullmatch(label)
-    return label if whole is None else str(int(whole[1] or whole[2]))
+def _as_number(label: str) -> str:
+    """Return a plain number without what changes nothing: plus, a zero's sign, a fraction of zeros; else the label."""
+    number = _NUMBER.fullmatch(label)
+    if number is None:
+        return label
+    sign, whole, fraction = number.groups()
+    # Not int: it refuses thousands of digits. 1.10 stays apart from 1.1, for both may be versions.
+    text = (whole or "0") + (f".{fraction}" if fraction and fraction.strip("0") else "")
+    return text if sign != "-" or text == "0" else f"-{text}"
 
 
 def order_of(label: str) -> tuple[bool, float, str]:
