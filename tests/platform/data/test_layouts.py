@@ -15,7 +15,7 @@ import pyarrow.parquet
 import pytest
 
 from dure.config.data import ReadingConfig
-from dure.data.overlap import conflicting_texts, notes_on_texts, text_groups
+from dure.data.overlap import conflicting_texts, notes_on_rows, text_groups
 from dure.data.sources import files_of
 from dure.data.tables import Role, Table, read_table
 from dure.errors import UserError
@@ -274,14 +274,33 @@ def test_texts_with_two_labels_and_test_rows_that_chose_the_checkpoint_are_told(
     assert conflicting_texts(train, ["text"], ["label"]).tolist() == [0]
     dev = read("text,label\nx,0\ny,1\n", "dev.csv")
     test = read("text,label\nX,0\ny,1\nz,0\n", "test.csv")
-    told = notes_on_texts({"train": train, "dev": dev, "test": test}, ROLES)
+    told = notes_on_rows({"train": train, "dev": dev, "test": test}, ROLES)
     assert told == [
         "train.csv: 1 text stands in rows of different label, which no model can get right; first: row 1",
         "test.csv: 2 of 3 test rows have a text that stands in dev.csv too, which chooses the checkpoint: the score on "
         "them flatters",
     ]
-    same = notes_on_texts({"dev": dev, "test": dev}, ROLES)
+    same = notes_on_rows({"dev": dev, "test": dev}, ROLES)
     assert same[0].startswith("dev.csv: all 2 test rows have a text that stands in dev.csv too")
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (["Positive", "positive"], "'Positive' and 'positive' are classes of their own"),
+        (["매우 좋음", "매우좋음", "나쁨"], "'매우 좋음' and '매우좋음' are"),
+        (["“긍정”", "긍정", "부정."], "'“긍정”' and '긍정' are"),
+        (["㈜", "(주)"], "'㈜' and '(주)' are"),
+        (["1.0", "1", "version 1"], "'1.0' and '1' are"),
+        (["A+", "A-", "-1", "1", "C", "C++"], None),
+        ([f"kind {row}" for row in range(7)], "7 classes in 12 rows, so most have a single row"),
+    ],
+)
+def test_classes_that_look_like_a_mistake_are_told(read, labels, told) -> None:
+    rows = "".join(f"text {row},{labels[row % len(labels)]}\n" for row in range(12))
+    notes = notes_on_rows({"train": read(f"text,label\n{rows}")}, ROLES)
+    assert len(notes) == (told is not None)
+    assert told is None or told in notes[0]
 
 
 def parquet(path: str, text: pyarrow.Array, **settings) -> None:
