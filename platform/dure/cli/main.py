@@ -93,10 +93,14 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
         context: Any = getattr(error, "ctx", None)
         lines = [" ".join(show().replace("Value error, ", "").split())]
         if context is not None:
-            lines.append(f"  expected: {' '.join(context.get_usage().removeprefix('Usage: ').split())}")
-            option = getattr(error, "option_name", None)
+            usage = " ".join(context.get_usage().removeprefix("Usage: ").split())
+            lines.append(f"  expected: {usage}")
+            option = getattr(error, "option_name", None) or ""
             known = [name for parameter in context.command.params for name in parameter.opts]
-            like = nearest(option, known) if option else None
+            like: str | None = nearest(option, known) if option else None
+            if "." in option and "KEY=VALUE" in usage:
+                lines[0] = f"No such option: {option}"
+                like = f"{option.lstrip('-')}=VALUE, without dashes: settings of the YAML are no options"
             lines.append(f"  try: {like or f'{context.command_path} --help'}")
         _fail(error, "\n".join(lines), 2, words)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
