@@ -107,6 +107,7 @@ SOLD = "one long string of cliches\t0\nthis is one of the best films\t1\n"
         ("inside.csv", 'text,label\r\n"a\r\nb",0\r\nc,1\r\n', {}, [("a\r\nb", "0"), ("c", "1")], None),
         ("mac.csv", "text,label\ra,0\rb,1\r", {}, [("a", "0"), ("b", "1")], None),
         ("comma.csv", "sep=,\r\ntext,label\r\na,0\r\n", {}, [("a", "0")], None),
+        ("above.csv", " \t\n,,\ntext,label\na,0\n   \nb,1\n  \n", {}, [("a", "0"), ("b", "1")], None),
         ("wide16.csv", "text,label\na,0\n".encode("utf-16"), {"encoding": "utf-16"}, [("a", "0")], None),
         ("thousands.csv", 'text,label\na,"1,000"\nb,"2,000"\n', {}, [("a", "1,000"), ("b", "2,000")], None),
         # Words, not missing values.
@@ -146,6 +147,12 @@ def test_a_layout_is_read_right_and_told(read, name, content, settings, rows, to
         ("titled.csv", "영화 리뷰,,\nid,text,label\n1,a,0\n", {}, "no column 'text'", "remove what stands above"),
         ("zstd.csv", b"(\xb5/\xfd\x00", {}, "packed by zstd", "unpack it first"),
         ("lfs.csv", "version https://git-lfs.github.com/spec/v1\noid x\n", {}, "a pointer of Git LFS", "git lfs pull"),
+        ("noext", "x", {}, "its name has no suffix", "rename it, such as to noext.csv"),
+        ("table.csv ", "x", {}, "the suffix '.csv ' cannot be read", "such as to table.csv,"),
+        ("old.csv.bak", "x", {}, "the suffix '.bak' cannot be read", "rename it, such as to old.csv,"),
+        ("wide32.csv", "text,label\na,0\n".encode("utf-32"), {}, "the file is UTF-32", "data.encoding=utf-32"),
+        ("le.csv", "text,label\n가,0\n".encode("utf-16-le"), {}, "UTF-16-LE", "data.encoding=utf-16-le"),
+        ("be.csv", "text,label\n가,0\n".encode("utf-16-be"), {}, "UTF-16-BE", "data.encoding=utf-16-be"),
         ("parquet.csv", b"PAR1xx", {}, "a Parquet table", "name it .parquet"),
         ("old.csv", b"\xd0\xcf\x11\xe0\xa1\xb1", {}, "an old workbook", "save it as .xlsx or .csv"),
         ("page.csv", "<!DOCTYPE html><html>", {}, "a page of the web", "download the file"),
@@ -188,6 +195,12 @@ def test_names_of_files_patterns_folders_and_home_are_found(read, tmp_path, monk
     }.items():
         with pytest.raises(UserError, match=problem):
             files_of(source)
+    Path("led.csv").symlink_to("away.csv")
+    with pytest.raises(
+        UserError,
+        match=r"led.csv: this is a link to 'away.csv', which is not there(?s:.*)name the file itself",
+    ):
+        files_of("led.csv")
     with pytest.raises(UserError, match="named twice"):
         files_of(["a.csv", "./a.csv"])
     with pytest.raises(UserError, match=r"this is a folder(?s:.*)\*\.csv"):
