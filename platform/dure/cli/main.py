@@ -37,6 +37,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     flags = [word for word in words[:end] if word in FLAGS]
     words = flags + [word for word in words[:end] if word not in FLAGS] + words[end:]
     install()
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started the program
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - open to the end
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 gets escapes, and no traceback
             stream.reconfigure(errors="backslashreplace")

@@ -40,6 +40,8 @@ _PLAIN_VALUES = {
     ),
 }
 """What plain (unquoted) text means, and the characters it may begin with; everything else is text."""
+_BRACKETS = ("[", "{", '"', "'")
+"""What a value on the command line begins with that is read as YAML."""
 _PLACEHOLDER = re.compile(r"\{\w+\}")
 """A name in braces, with which a template may begin: valid YAML, but for a key without a value."""
 
@@ -183,13 +185,13 @@ def _value(node: yaml.Node) -> Any:
             return float(text)
         case "int" | "float":
             raise Refused("this number is beyond all bounds", node)
-        case _ if _is_torn(text):
+        case _ if is_torn(text):
             raise Refused("half of a surrogate pair is no character", node)
         case _:
             return text
 
 
-def _is_torn(text: str) -> bool:
+def is_torn(text: str) -> bool:
     """Return whether a text holds half of a surrogate pair, as bytes that are no UTF-8 become on a command line."""
     return any("\ud800" <= character <= "\udfff" for character in text)
 
@@ -313,7 +315,7 @@ def with_overrides(tree: Tree, overrides: Iterable[str]) -> Tree:
     for override in overrides:
         key, equals, raw = override.partition("=")
         parts = key.split(".")
-        is_key = all(part and part == part.strip() and not _is_torn(part) for part in parts)
+        is_key = all(part and part == part.strip() and not is_torn(part) for part in parts)
         if not equals or not is_key or len(parts) > MAX_DEPTH:
             raise UserError(
                 f"'{_shortened(override)}' is no override",
@@ -323,11 +325,12 @@ def with_overrides(tree: Tree, overrides: Iterable[str]) -> Tree:
         try:
             value = given_value(raw)
         except ValueError as error:
-            quoted = f"{key}={json.dumps(raw, ensure_ascii=False)}"
+            quoted = _shortened(shell_word(f"{key}={json.dumps(raw, ensure_ascii=False)}"))
+            hint = f"correct its brackets or quotes; where they belong to a text: {quoted}"
             raise UserError(
                 f"'{_shortened(override)}': {error}",
                 where=COMMAND_LINE,
-                hint=f"correct its brackets or quotes; where they belong to a text: {_shortened(shell_word(quoted))}",
+                hint=hint if raw.strip().startswith(_BRACKETS) else None,
             ) from None
         for part in reversed(parts):
             value = {part: Entry(value, COMMAND_LINE)}
@@ -355,7 +358,7 @@ def given_value(raw: str) -> Any:
 
 def _given_value(raw: str) -> Any:
     text = raw.strip()
-    if text.startswith(("[", "{", '"', "'")) and not _PLACEHOLDER.match(text):
+    if text.startswith(_BRACKETS) and not _PLACEHOLDER.match(text):
         node: Any = yaml.compose(text, Loader=_Loader)
         return _tree(node, lambda _: COMMAND_LINE) if isinstance(node, yaml.MappingNode) else _value(node)
     tag: Any = _Loader("").resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]

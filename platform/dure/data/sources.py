@@ -57,6 +57,10 @@ def shown_source(source: str | Path | Sequence[str], files: Sequence[Path]) -> s
 
 
 def _files_of_one(source: str | Path) -> list[Path]:
+    if source == "":
+        raise UserError(
+            "the name of the table is empty", expected="a file, a folder or a pattern such as data/*.csv"
+        )
     if str(source).startswith(_HUB):
         raise _on_the_hub(str(source))
     try:
