@@ -121,6 +121,7 @@ CONFIG: dict[str, Row] = {
         "warmup_steps or warmup_ratio",
     ),
     "heads that do not fit": (f"{DRY} rehearsal.hidden_size=30", "'rehearsal'", "a multiple of num_heads 4"),
+    "miniature of no end": (f"{DRY} rehearsal.vocab_size=1e12", "rehearsal.vocab_size", "at most 200000"),
     "4-bit without LoRA": ("train kobart_baseline lora=null", "model.quantization", "needs a lora section"),
     "fold that is none": (f"{DRY} data.fold.number=6 data.fold.of=5", "data.fold", "no fold 6 of 5"),
     # families

@@ -97,9 +97,11 @@ class Causal(Family):
             lacking = [row for row, answer in enumerate(table.dataset["target"][:]) if not answer]
             if lacking:
                 raise UserError(
-                    f"{len(lacking):,} rows end without an answer, the first of them {table.place(lacking[0])}",
+                    f"{table.place(lacking[0])} ends without an answer"
+                    + (f", and so do {len(lacking) - 1:,} more" if len(lacking) > 1 else ""),
                     where=table.source,
                     expected="conversations whose last turn is the assistant's",
+                    hint="answer them, or leave the rows out of the table",
                 )
 
     def tell_unused_prompts(self) -> None:
