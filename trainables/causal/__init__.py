@@ -186,7 +186,7 @@ class Causal(Family):
         template = source if source in ("tokenizer", "plain") else template_in(Path(source))
         return {
             **super().encoding_key(),
-            "family": "causal-2",
+            "family": "causal-3",
             "layout": self.layout,
             "template": [template, model.checkpoint, model.revision],
         }
