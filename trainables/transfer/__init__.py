@@ -143,6 +143,11 @@ class Transfer(Family):
             self._survey_numbers(tables["train"])
             return
         self.classes = classes_of(tables["train"], "label")
+        if numbers.are_measures(self.classes):
+            self.notify(
+                f"{tables['train'].source}: the labels are numbers with fractions, and each is a class of its own; "
+                "task.target=number learns them as numbers"
+            )
         for split, table in tables.items():
             if split != "train":
                 self.check_targets(table)
