@@ -21,7 +21,6 @@ from dure.reporting.verdicts import difference_sentence
 from dure.runs.folder import RunFolder
 from dure.runs.row_scores import read_scores
 from dure.studies.batch.results import BatchResults
-from dure.studies.results import TrialRecord
 from dure.studies.viewing import View, failures
 
 
@@ -32,7 +31,6 @@ class BatchView(View[BatchResults]):
     def facts_of(cls, results: BatchResults, path: Path) -> dict[str, Any]:
         """Return verdict and gains of a batch."""
         metric = recorded(results.as_json(), results.metrics[0])
-        trials = {trial.name: trial for trial in results.experiments}
         scores = {
             trial.name: score
             for trial in results.experiments
@@ -55,11 +53,16 @@ class BatchView(View[BatchResults]):
                 told.append(f"{best} has {first} on the validation rows.")
         else:
             told.append(f"No experiment completed with a {metric.name}.")
-        told += _beside_baseline(metric, scores, trials)
+        gains = gains_of(results.as_json()["experiments"], metric.name)
+        below = [
+            trial.name
+            for trial, gain in zip(results.experiments, gains, strict=True)
+            if trial.name in scores and "baseline" in gain and not metric.better(gain["baseline"], 0.0)
+        ]
+        told += [f"No better than the trivial baseline: {', '.join(below)}."] if below else []
         folders = cls.run_folders(results, path)
         told += paired_sentences({name: folders[name] for name in metric.ranked(scores)}, metric)
         told += failures({trial.name: trial.state for trial in results.experiments})
-        gains = gains_of(results.as_json()["experiments"], metric.name)
         return {"metric": metric.name, "sentences": told, "gains": gains}
 
     def sections(self) -> Sequence[Section]:
@@ -83,24 +86,6 @@ class BatchView(View[BatchResults]):
         gain = "; gain: over the untrained model" if has_gain else ""
         caption = sentence("Experiments, best {} first{}", record.mark("metrics", 0, written="metric"), gain)
         return [Section("Experiments", [Table(caption, columns, strong)])]
-
-
-def _beside_baseline(
-    metric: Metric, scores: Mapping[str, float], trials: Mapping[str, TrialRecord]
-) -> list[str]:
-    below = [
-        name
-        for name, score in scores.items()
-        if (baseline := _before(trials[name], metric.name, BASELINE)) is not None
-        and not metric.better(score, baseline)
-    ]
-    return [f"No better than the trivial baseline: {', '.join(below)}."] if below else []
-
-
-def _before(trial: TrialRecord, metric: str, prefix: str) -> float | None:
-    return (
-        number(trial.metrics.get(metric.replace("eval_", prefix, 1))) if metric.startswith("eval_") else None
-    )
 
 
 _MOST = 12
