@@ -19,6 +19,7 @@ from dure.reporting.figures import (
     class_figure,
     counted,
     duration,
+    gains_of,
     is_speed,
     metric_change,
     metric_figure,
@@ -38,7 +39,6 @@ _SHORTEST_SENTENCE = 20
 _SHORTEST_TEXT = 20
 _LONGEST_SENTENCE = 150
 _TOKENIZER = "rouge_tokenizer"
-_BEFORE = {"baseline": BASELINE, "untrained": UNTRAINED}
 
 Row = Mapping[str, Any]
 
@@ -59,7 +59,8 @@ def summary_table(summary: Mapping[str, Any]) -> FittedTable:
         f"{summary['study']} · {counted(len(experiments), 'experiment')} "
         f"in {duration(summary['seconds'])}, ranked by {bare_label(first)}"
     )
-    order, facts = ranked(experiments, first), Source(0, {"gains": gains_of(experiments, first.name)})
+    gains = [gains_of(row["metrics"]).get(first.name, {}) for row in experiments]
+    order, facts = ranked(experiments, first), Source(0, {"gains": gains})
     scores = [_score(experiments[at], first.name) for at in order]
     places = [NOTHING if score is None else str(place) for place, score in enumerate(scores, 1)]
     columns = [column("#", places, rank=4), *experiment_columns(Source(0, summary), facts, order)]
@@ -222,19 +223,8 @@ def ranked(experiments: Sequence[Row], metric: Metric) -> list[int]:
     return sorted(range(len(experiments)), key=cost)
 
 
-def gains_of(experiments: Sequence[Row], name: str) -> list[dict[str, float]]:
-    """Return by how much every experiment differs in a metric from the trivial baseline and from the untrained model."""
-    found: list[dict[str, float]] = []
-    for row in experiments:
-        score = _score(row, name)
-        before = {what: number(_before(row, name, prefix)) for what, prefix in _BEFORE.items()}
-        known = {what: value for what, value in before.items() if value is not None}
-        found.append({} if score is None else {what: score - value for what, value in known.items()})
-    return found
-
-
 def experiment_columns(record: Source, facts: Source, order: Sequence[int]) -> list[Column]:
-    """Return the experiments of a study in an order; ``gains`` among the facts is what :func:`gains_of` returns."""
+    """Return the experiments of a study in an order; ``gains`` among the facts are theirs in the first metric."""
     metrics, experiments = _metrics(record.data), record.get("experiments")
     rows, gains = Rows.of(record, "experiments", order=order), Rows.of(facts, "gains", order=order)
     columns = [

@@ -13,10 +13,10 @@ from dure.metrics.metric import Metric, recorded
 from dure.metrics.paired import corrected, paired_difference
 from dure.pages.run_facts import environment_of
 from dure.reporting.columns import Rows
-from dure.reporting.figures import BASELINE, counted, metric_phrase, number
+from dure.reporting.figures import BASELINE, counted, gains_of, metric_phrase, number
 from dure.reporting.marks import sentence
 from dure.reporting.page import Section, Table
-from dure.reporting.summary import experiment_columns, gains_of, ranked
+from dure.reporting.summary import experiment_columns, ranked
 from dure.reporting.verdicts import difference_sentence
 from dure.runs.folder import RunFolder
 from dure.runs.row_scores import read_scores
@@ -53,7 +53,7 @@ class BatchView(View[BatchResults]):
                 told.append(f"{best} has {first} on the validation rows.")
         else:
             told.append(f"No experiment completed with a {metric.name}.")
-        gains = gains_of(results.as_json()["experiments"], metric.name)
+        gains = [gains_of(trial.metrics).get(metric.name, {}) for trial in results.experiments]
         below = [
             trial.name
             for trial, gain in zip(results.experiments, gains, strict=True)
