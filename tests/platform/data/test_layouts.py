@@ -322,6 +322,7 @@ def parquet(path: str, text: pyarrow.Array, **settings) -> None:
     pyarrow.parquet.write_table(table, path, compression="zstd", **settings)
 
 
+@pytest.mark.heavy
 def test_a_small_file_that_grows_beyond_any_text_is_refused_before_it_is_read(read, tmp_path) -> None:
     parquet("bomb.parquet", pyarrow.array(["a" * 70_000_000]), use_dictionary=False)
     assert Path("bomb.parquet").stat().st_size < 10_000
@@ -360,6 +361,7 @@ print(letters, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 
 """
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(sys.platform != "linux", reason="reads its own memory in KiB")
 def test_a_long_text_that_many_rows_share_is_in_memory_once(read) -> None:
     indices = pyarrow.array([0] * 1000, pyarrow.int32())

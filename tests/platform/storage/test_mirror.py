@@ -61,6 +61,7 @@ def test_a_folder_comes_back_as_it_was_without_what_is_hidden_and_is_sent_once(s
     assert len(s3.written()) == sent
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     "cuts", [(16, 22), pytest.param(range(0, 200, 5), marks=pytest.mark.slow)], ids=["few", "many"]
 )
