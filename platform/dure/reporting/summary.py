@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from dure.metrics.metric import Metric, recorded
+from dure.metrics.metric import Metric, recorded, undeclared
 from dure.reporting.columns import STATE_STYLES, Column, FittedTable, Rows, column
 from dure.reporting.figures import (
     BASELINE,
@@ -30,7 +30,7 @@ from dure.reporting.figures import (
     shown_path,
 )
 from dure.reporting.forecasts import beside_table
-from dure.reporting.marks import Source
+from dure.reporting.marks import Key, Source
 from dure.reporting.targets import target_sentences
 from dure.runs.folder import PROBABILITY
 
@@ -102,12 +102,29 @@ def evaluation_report(found: Mapping[str, Any]) -> Group:
 
 def class_table(result: Mapping[str, Any]) -> FittedTable | None:
     """Return the validation figures of every class, or None when there are no classes."""
-    classes: dict[str, dict[str, Figure]] = {}
-    for key, value in result["metrics"].items():
-        found = class_figure(key)
-        if found is not None and found[0].startswith(("eval_", "class_weight")):
-            classes.setdefault(found[1], {})[found[0].removeprefix("eval_")] = value
-    return _class_figures(classes, "classes") if classes else None
+    columns = class_columns(Source(0, result), "metrics")
+    return FittedTable(columns, "classes") if columns else None
+
+
+def class_columns(record: Source, *keys: Key) -> list[Column]:
+    """Return the figures of every class among the metrics that stand at keys; nothing without classes."""
+    measures: dict[str, str] = {}
+    classes: dict[str, str] = {}
+    for name, value in (record.get(*keys) or {}).items():
+        found = class_figure(name)
+        if value is not None and found is not None and found[0].startswith(("eval_", "class_weight")):
+            # What a class has depends on what it is a class of: of an emotion precision, of a scale its error.
+            measures.setdefault(found[0], name)
+            classes.setdefault(found[1], name)
+    if not classes:
+        return []
+    labels = (record.mark(*keys, name, written="class") for name in classes.values())
+    columns = [column("class", labels, is_text=True, shortest=_SHORTEST_NAME)]
+    for measure, name in measures.items():
+        metric = Metric("", None, "count") if measure.endswith("support") else undeclared(measure)
+        cells = (record.figure(*keys, f"{measure}[{label}]", metric=metric) for label in classes)
+        columns.append(column(record.label(metric, *keys, name, written="measure"), cells))
+    return columns
 
 
 def result_table(result: Mapping[str, Any]) -> FittedTable:
@@ -162,7 +179,13 @@ def score_table(scores: Mapping[str, Any]) -> FittedTable:
     if scores["task"] == "classification":
         overall = ("accuracy", "macro_f1", "weighted_f1", "subset_accuracy", "micro_f1")
         notes = [metric_phrase(key, scores[key]) for key in overall if key in scores]
-        return _class_figures(scores["per_class"], counted(scores["num_rows"], "row"), [*notes, *compared])
+        figures = {
+            f"eval_{name}[{label}]": value
+            for label, values in scores["per_class"].items()
+            for name, value in values.items()
+        }
+        columns = class_columns(Source(0, figures))
+        return FittedTable(columns, counted(scores["num_rows"], "row"), [*notes, *compared])
     names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
     columns = [column("", (bare_label(name) for name in names), is_text=True)]
     for heading, suffix in (("F1 %", ""), ("precision %", "_precision"), ("recall %", "_recall")):
@@ -176,19 +199,6 @@ def score_table(scores: Mapping[str, Any]) -> FittedTable:
         *compared,
     ]
     return FittedTable(columns, counted(scores["num_pairs"], "pair"), notes)
-
-
-def _class_figures(
-    classes: Mapping[str, Mapping[str, Figure]], title: str, notes: Sequence[str] = ()
-) -> FittedTable:
-    columns = [column("class", classes, is_text=True, shortest=_SHORTEST_NAME)]
-    # What a class has depends on what it is a class of: of an emotion precision, of a scale its error.
-    for figure in dict.fromkeys(name for values in classes.values() for name in values):
-        cells = [values.get(figure) for values in classes.values()]
-        if figure == "support":
-            cells = [None if number(cell) is None else int(number(cell) or 0) for cell in cells]
-        columns.append(column(metric_label(figure), (metric_figure(figure, cell) for cell in cells)))
-    return FittedTable(columns, title, notes)
 
 
 def catalogue_table(catalogue: Mapping[str, Mapping[str, str]]) -> FittedTable:
