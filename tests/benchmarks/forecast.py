@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import gc
 import json
 import os
 import sys
@@ -35,6 +36,7 @@ from dure.data.collating import Batch, Batches
 from dure.family import Family, load_family
 from dure.family.corpus import Corpus, load_corpus
 from dure.modeling.objectives import Objective
+from dure.modeling.packed_layers import quantization_of
 from dure.modeling.tracing import trace_step
 from dure.training.run import RunRequest, run
 
@@ -63,9 +65,11 @@ def real_peak(model: Any, batches: Batches, objective: Objective, batch: Batch, 
         optimizer.zero_grad()
 
     step()  # The optimizer has its state from here on.
+    gc.collect()  # What went round in circles since must not be freed while it is counted.
     state = [value for each in optimizer.state.values() for value in each.values() if torch.is_tensor(value)]
     inputs = [value for value in batch.values() if torch.is_tensor(value)]
-    held = {id(each): each for each in (*model.parameters(), *model.buffers(), *state, *inputs)}
+    packed = [each for layer in model.modules() for each in quantization_of(layer)]
+    held = {id(each): each for each in (*model.parameters(), *model.buffers(), *packed, *state, *inputs)}
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiled:  # fmt: skip
         step()
     now = peak = 0

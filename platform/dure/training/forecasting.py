@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dure.config.deepspeed import deepspeed_settings
-from dure.config.schema import Experiment, Profile
+from dure.config.schema import Experiment, Profile, QuantizationConfig
 from dure.data.batching import length_order
 from dure.data.collating import cut
 from dure.family import Family
@@ -158,7 +158,7 @@ def forecast_run(
         accumulates=passes > 1,
         averages=training.ema is not None,
         r_drop=experiment.objective.r_drop,
-        in_4bit=_packs(experiment, profile) and not getattr(model, "is_quantized", False),
+        packing=None if getattr(model, "is_quantized", False) else _packing(experiment, profile),
     )
     parts = _parts(trace, profile, workers) | {"generation": _generation(family, model, lengths, precision)}
     base = _base(model) if profile.device == "cpu" else 0
@@ -201,9 +201,9 @@ def _memory(parts: Mapping[str, int], base: int, profile: Profile) -> tuple[int,
     return int(peak * _MASKS) + base + least, int(peak * _FRAGMENTS[profile.device]) + base + most
 
 
-def _packs(experiment: Experiment, profile: Profile) -> bool:
-    """Return whether a machine trains an experiment with frozen weights of four bits."""
-    return experiment.model.quantization is not None and profile.quantization
+def _packing(experiment: Experiment, profile: Profile) -> QuantizationConfig | None:
+    """Return how a machine packs the frozen weights of an experiment; None where it does not."""
+    return experiment.model.quantization if profile.quantization else None
 
 
 def _cost(seconds: tuple[float, float] | None, profile: Profile) -> tuple[float, float] | None:
