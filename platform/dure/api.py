@@ -301,7 +301,7 @@ def compare(
 
     comparison, settings = compared(runs, metric=metric)
     if output is not None:
-        from dure.archive.written import write_comparison
+        from dure.archive.comparison_table import write_comparison
 
         write_comparison(comparison, settings, Path(output), force=force)
     return comparison

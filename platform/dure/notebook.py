@@ -17,7 +17,7 @@ from dure.family.corpus import Corpus
 from dure.family.given_rows import encoded_rows, hash_of
 from dure.files import write_json, write_text
 from dure.reporting.console import RunConsole
-from dure.reporting.tracking import trackers_for
+from dure.reporting.tracker import trackers_for
 from dure.runs.environment import describe_environment
 from dure.runs.lock import held
 from dure.runs.logs import captured_output

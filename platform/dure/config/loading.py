@@ -139,7 +139,8 @@ def check_reading(overrides: Sequence[str], *, with_columns: bool = False) -> No
         key = override.partition("=")[0]
         if key in known or (with_columns and (key == _COLUMNS or key.startswith(f"{_COLUMNS}."))):
             continue
-        like = nearest(key, known)
+        of_role = [f"{_COLUMNS}.{key.rpartition('.')[2]}"] if with_columns and key.count(".") == 2 else []
+        like = nearest(key, [*known, *of_role])
         raise UserError(
             f"'{key}' does not say how a table is read",
             where=COMMAND_LINE,

@@ -6,8 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dure.config.data import Source
-from dure.data.labels import label_counts
-from dure.data.overlap import notes_on_texts
+from dure.data.labels import label_counts, shown_label
+from dure.data.overlap import notes_on_rows
 from dure.data.tables import Table
 from dure.errors import UserError
 from dure.family import Family, load_family
@@ -70,7 +70,7 @@ def _table(
         except UserError as error:
             raise error.at(
                 table.source,
-                f"{bad:,} bad of {table.num_rows + bad:,} rows: {'; '.join(messages)}. "
+                f"{bad:,} bad of {table.num_rows + bad:,} rows; with data.on_bad_row=skip: {'; '.join(messages)}. "
                 f"The first: {error.where}: {error.problem}",
             ) from None
     note.found = "; ".join((f"{table.num_rows:,} rows of {table.source}", *messages))
@@ -88,12 +88,15 @@ def _targets(note: Note, family: Family, tables: dict[str, Table]) -> bool:
     for role in family.roles:
         if role.is_class and role.name in tables["train"].dataset.column_names:
             counts = label_counts(tables["train"].dataset[role.name], role.separator)
-            shares = [f"{name or '(none)'} {number:,}" for name, number in counts.most_common(_CLASSES_NAMED)]
+            shares = [
+                f"{shown_label(name) or '(none)'} {number:,}"
+                for name, number in counts.most_common(_CLASSES_NAMED)
+            ]
             more = ", …" if len(counts) > _CLASSES_NAMED else ""
             number = len(counts) - ("" in counts)
             what = "labels, several in a row" if role.separator else "classes"
             parts.append(f"{role.name}: {number} {what} ({', '.join(shares)}{more})")
-    texts = notes_on_texts(tables, family.roles)
+    texts = notes_on_rows(tables, family.roles)
     note.found = "; ".join((*parts, *told, *texts)) or "texts, no classes"
     return True
 

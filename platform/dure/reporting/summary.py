@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from dure.metrics.metric import Metric, recorded
-from dure.reporting.columns import Column, FittedTable, column, state_text
+from dure.reporting.columns import STATE_STYLES, Column, FittedTable, Rows, column
 from dure.reporting.figures import (
     BASELINE,
     NOTHING,
@@ -29,6 +29,7 @@ from dure.reporting.figures import (
     shown_path,
 )
 from dure.reporting.forecasts import beside_table
+from dure.reporting.marks import Source
 from dure.reporting.targets import target_sentences
 from dure.runs.folder import PROBABILITY
 
@@ -37,6 +38,7 @@ _SHORTEST_SENTENCE = 20
 _SHORTEST_TEXT = 20
 _LONGEST_SENTENCE = 150
 _TOKENIZER = "rouge_tokenizer"
+_BEFORE = {"baseline": BASELINE, "untrained": UNTRAINED}
 
 Row = Mapping[str, Any]
 
@@ -52,11 +54,16 @@ def summary_table(summary: Mapping[str, Any]) -> FittedTable:
     Raises:
         UserError: The summary does not define which way the first metric, which ranks, is better.
     """
+    experiments, first = summary["experiments"], _metrics(summary)[0]
     title = (
-        f"{summary['study']} · {counted(len(summary['experiments']), 'experiment')} "
-        f"in {duration(summary['seconds'])}, ranked by {bare_label(_metrics(summary)[0])}"
+        f"{summary['study']} · {counted(len(experiments), 'experiment')} "
+        f"in {duration(summary['seconds'])}, ranked by {bare_label(first)}"
     )
-    return FittedTable(_columns(summary), title, _notes(summary), elsewhere="experiment_summary.txt")
+    order, facts = ranked(experiments, first), Source(0, {"gains": gains_of(experiments, first.name)})
+    scores = [_score(experiments[at], first.name) for at in order]
+    places = [NOTHING if score is None else str(place) for place, score in enumerate(scores, 1)]
+    columns = [column("#", places, rank=4), *experiment_columns(Source(0, summary), facts, order)]
+    return FittedTable(columns, title, _notes(summary), elsewhere="experiment_summary.txt")
 
 
 def result_report(result: Mapping[str, Any]) -> Group:
@@ -205,42 +212,47 @@ def catalogue_table(catalogue: Mapping[str, Mapping[str, str]]) -> FittedTable:
     )
 
 
-def ranked(experiments: Sequence[Row], metric: Metric) -> list[Row]:
-    """Return the experiments best first by a metric; those without a score come last, in their order."""
-    return sorted(experiments, key=lambda row: metric.cost(_score(row, metric.name)))
+def ranked(experiments: Sequence[Row], metric: Metric) -> list[int]:
+    """Return the places of experiments best first by a metric; those that did not complete or have no score come last."""
+
+    def cost(place: int) -> tuple[bool, float]:
+        score = _score(experiments[place], metric.name)
+        return experiments[place]["state"] != "completed", metric.cost(score)
+
+    return sorted(range(len(experiments)), key=cost)
 
 
-def _columns(summary: Mapping[str, Any]) -> list[Column]:
-    metrics = _metrics(summary)
-    first = metrics[0]
-    rows = ranked(summary["experiments"], first)
-    places = [
-        str(place) if _score(row, first.name) is not None else NOTHING for place, row in enumerate(rows, 1)
-    ]
+def gains_of(experiments: Sequence[Row], name: str) -> list[dict[str, float]]:
+    """Return by how much every experiment differs in a metric from the trivial baseline and from the untrained model."""
+    found: list[dict[str, float]] = []
+    for row in experiments:
+        score = _score(row, name)
+        before = {what: number(_before(row, name, prefix)) for what, prefix in _BEFORE.items()}
+        known = {what: value for what, value in before.items() if value is not None}
+        found.append({} if score is None else {what: score - value for what, value in known.items()})
+    return found
+
+
+def experiment_columns(record: Source, facts: Source, order: Sequence[int]) -> list[Column]:
+    """Return the experiments of a study in an order; ``gains`` among the facts is what :func:`gains_of` returns."""
+    metrics, experiments = _metrics(record.data), record.get("experiments")
+    rows, gains = Rows.of(record, "experiments", order=order), Rows.of(facts, "gains", order=order)
     columns = [
-        column("#", places, rank=4),
-        column("experiment", (row["name"] for row in rows), is_text=True, shortest=_SHORTEST_NAME),
-        column("state", (state_text(row["state"]) for row in rows), rank=2, is_text=True),
+        rows.column("experiment", "name", is_text=True, shortest=_SHORTEST_NAME),
+        rows.column("state", "state", rank=2, is_text=True, styles=STATE_STYLES),
     ]
     for place, metric in enumerate(metrics):
-        columns.append(_metric_column(rows, metric, rank=10 + place if place else 1))
-        if place == 0 and _is_compared(rows, first.name):
-            name = first.name
-            gains = [metric_change(first, row["metrics"].get(name), _before(row, name)) for row in rows]
-            columns.append(column("gain", gains, rank=3))
-    columns.append(column("time", (duration(row["seconds"]) for row in rows), rank=5))
-    return columns
-
-
-def _metric_column(rows: Sequence[Row], metric: Metric, rank: int) -> Column:
-    """Return the figures of one metric, the best one marked."""
-    best = _best(rows, metric)
-    cells = []
-    for row in rows:
-        figure = metric_figure(metric, row["metrics"].get(metric.name))
-        is_best = best is not None and _score(row, metric.name) == best
-        cells.append(Text(f"* {figure}", style="bold green") if is_best else Text(figure))
-    return Column(metric_label(metric), cells, rank)
+        best = _best(experiments, metric)
+        starred = [
+            at
+            for at, each in enumerate(order)
+            if best is not None and _score(experiments[each], metric.name) == best
+        ]
+        label, rank = record.label(metric, "metrics", place), 10 + place if place else 1
+        columns.append(rows.column(label, "metrics", metric.name, figure=metric, rank=rank, starred=starred))
+        if place == 0 and _is_compared(experiments, metric.name):
+            columns.append(gains.column("gain", "untrained", change=metric, rank=3))
+    return [*columns, rows.column("time", "seconds", written="duration", rank=5)]
 
 
 def _notes(summary: Mapping[str, Any]) -> list[str]:

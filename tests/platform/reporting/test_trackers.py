@@ -20,8 +20,7 @@ from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.events import RunProgress, RunStart
 from dure.reporting import tracking
-from dure.reporting.tracker import Tracker
-from dure.reporting.tracking import check_trackers, trackers_for
+from dure.reporting.tracker import Tracker, check_trackers, trackers_for
 from dure.runs.folder import RunResult
 
 needs_tensorboard = pytest.mark.skipif(find_spec("tensorboard") is None, reason="tensorboard is not installed")  # fmt: skip
