@@ -204,6 +204,7 @@ def test_all_layouts_say_the_same():
         ("안녕", "no JSON"),
         ("[]", "no list of turns"),
         ('["a"]', "turn 1 that is no object"),
+        ('[{"content": "a"}]', "turn 1 of nobody"),
         ('[{"role": "tool", "content": "a"}]', "turn 1 of 'tool'"),
         ('[{"role": "user", "content": " "}]', "turn 1 without text"),
         ('[{"role": "assistant", "content": "a"}]', "no turn of the user"),
