@@ -19,6 +19,7 @@ from dure.family.predicting import generated
 from dure.files import read_json_lines
 from dure.runs.folder import RunFolder
 from dure.training.run import RunRequest
+from tests.trainables.causal.test_likelihood import reference
 from tests.trainables.causal.test_packing import LENGTHS, assert_same, model_of, rows_of, step
 from tests.trainables.causal.toy_tokenizers import CHATML, CHATML_TOKENS, tokenizer_of, tokenizers
 from trainables.causal.chat import Chat
@@ -76,12 +77,11 @@ def test_4_template_without_marks():
 def test_5_loss_on_the_prompt():
     model, rows = model_of("llama"), rows_of()
     loss, _, _ = step(model, Conversations(0), rows)
-    for row in rows:
-        # Other targets in the prompt would be another loss; of its last token the model's input depends.
-        begin = row["learned"][0][0]
-        targets = Conversations(0).collate([row])["targets"][0].tolist()
-        assert targets == row["input_ids"][begin:]
-    assert loss > 0
+    # By torch's cross entropy of all logits, with the labels of prompts left out, and with them.
+    answers, _ = reference(model, rows)
+    whole, _ = reference(model, [row | {"learned": [[1, len(row["input_ids"])]]} for row in rows])
+    assert loss == pytest.approx(answers, rel=1e-6)
+    assert abs(whole - loss) > 1e-3
 
 
 def test_6_packed_rows_leak():
