@@ -181,17 +181,8 @@ class Causal(Family):
         return features
 
     def encoding_key(self) -> Mapping[str, Any]:
-        """Return all settings of the tokenizer and the task, the checkpoint that brings a template, or its text."""
-        from trainables.causal.template import template_in
-
-        source, model = self.options.chat_template, self.experiment.model
-        template = source if source in ("tokenizer", "plain") else template_in(Path(source))
-        return {
-            **super().encoding_key(),
-            "family": "causal-3",
-            "layout": self.layout,
-            "template": [template, model.checkpoint, model.revision],
-        }
+        """Return all settings of the tokenizer and the task; the chat template is a part of the tokenizer."""
+        return {**super().encoding_key(), "family": "causal-3", "layout": self.layout}
 
     def batches(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Conversations:
         """Pack rows, when the experiment wants it and the architecture keeps them apart, else pad them."""

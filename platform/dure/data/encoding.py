@@ -210,7 +210,7 @@ def token_ids(
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return a SHA-256 of everything in a tokenizer that decides how text becomes ids.
+    """Return a SHA-256 of everything in a tokenizer that decides how text and conversations become ids.
 
     The padding and truncation that the last call left in a fast tokenizer are no part of it.
     """
@@ -220,6 +220,7 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
         "max_length": tokenizer.model_max_length,
         "sides": [tokenizer.truncation_side, tokenizer.padding_side],
         "split_special": bool(getattr(tokenizer, "split_special_tokens", False)),
+        "chat_template": tokenizer.chat_template,
     }
     if tokenizer.is_fast:
         backend = json.loads(tokenizer.backend_tokenizer.to_str())

@@ -203,6 +203,14 @@ def test_the_tokenizer_counts_by_content_and_not_by_its_last_call():
     assert tokenizer_fingerprint(tokenizer) != before
 
 
+def test_the_fingerprint_changes_with_the_chat_template():
+    # A checkpoint's folder may get another one, under the same name.
+    tokenizer = make_tokenizer()
+    before = tokenizer_fingerprint(tokenizer)
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    assert tokenizer_fingerprint(tokenizer) != before
+
+
 def test_tokenizers_in_pure_python_count_by_content_too():
     assert not ByT5Tokenizer().is_fast
     assert tokenizer_fingerprint(ByT5Tokenizer()) == tokenizer_fingerprint(ByT5Tokenizer())

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 from dure.config.loading import dump_yaml
 from dure.errors import UserError
 from dure.family import load_family
-from dure.family.corpus import load_corpus
+from dure.family.corpus import encode_split, load_corpus, read_split
 from dure.family.loading import family_of_run
 from dure.runs.folder import RunFolder
+from trainables.causal.template import PLAIN, saved_tokenizer
 from trainables.samples.chats import chat_rows, write_chats
 
 SAID = [
@@ -84,8 +85,6 @@ def test_spaces_of_a_conversation_stay(tiny, tmp_path):
     family = family_of(tiny, tmp_path, rows)
     told = load_corpus(family, notify=lambda line: None)
     assert told.train["lead"][0] == "if a:"
-    from dure.family.corpus import read_split
-
     assert json.loads(read_split(family, "train", family.experiment.data.train).dataset["text"][0])[0][1] == (
         "if a:\n    b  = 1"
     )
@@ -155,6 +154,19 @@ def test_a_text_ends_in_every_token_that_the_checkpoint_ends_texts_with(tiny, cp
         answers = torch.tensor([[said, end, tokenizer.pad_token_id, said]])
         for each in (trained, later):
             assert each.predictions(answers, {}, tokenizer) == [{"summary": "#Person1#"}]
+
+
+def test_a_template_from_a_file_is_saved_and_the_file_no_more_needed(tiny, tmp_path):
+    template = tmp_path / "mine.jinja"
+    template.write_text(PLAIN, encoding="utf-8")
+    experiment = tiny("llama", "full", task={"chat_template": str(template)})
+    corpus = load_corpus(load_family(experiment), notify=lambda line: None)
+    corpus.tokenizer.save_pretrained(tmp_path / "final")
+    template.unlink()
+    later = load_family(experiment)
+    table = read_split(later, "dev", experiment.data.dev)
+    encoded = encode_split(later, saved_tokenizer(tmp_path / "final"), table, notify=lambda line: None)
+    assert corpus.dev["input_ids"][0] in encoded.dataset["input_ids"][:]
 
 
 def test_r_drop_is_refused_with_the_reason(tiny, cpu):
