@@ -17,10 +17,14 @@ from typing import Any
 
 import xxhash
 
-from dure.errors import UserError
+from dure.errors import DureError, UserError
 
 MAX_RECORD_BYTES = 256 * 1024**2
 """Largest record that is read as one JSON object, or as one line; the largest that dure writes has a hundredth."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_WORDS = ("no space left", "os error 28", "quota exceeded", "os error 122")
+_CUT_WORDS = ("pytorchstreamwriter", "inline_container", "iostream error", "unexpected pos")
+"""Torch's writer says no more of a write that the disk did not take than that it was cut."""
 _CHUNK_BYTES = 4 * 1024**2
 _TAIL_BYTES = 4096
 """How much of a file's end is looked at at once."""
@@ -46,6 +50,19 @@ def make_folder(path: Path, *, where: str) -> None:
 def in_bytes(size: float) -> str:
     """Return a number of bytes as people read it: ``3.1 MB``, ``1.2 GB``; a GB is 10⁹ bytes."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether a write failed because the disk, or the quota on it, was full."""
+    seen: BaseException | None = error
+    while seen is not None:
+        text = str(seen).lower()
+        if getattr(seen, "errno", None) in _FULL or any(word in text for word in _FULL_WORDS):
+            return True
+        if isinstance(seen, RuntimeError) and any(word in text for word in _CUT_WORDS):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
 
 
 def flush(path: Path) -> None:
@@ -77,6 +94,9 @@ def written_beside(path: Path) -> Iterator[Path]:
 
     A file is on the disk itself before it gets its name, so that not even a power cut leaves an empty one there.
     An existing folder at ``path`` is replaced; when the body raises, ``path`` is left as it was.
+
+    Raises:
+        OSError: It cannot be written; a full disk is told with ``path``, whichever library met it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.part"
@@ -92,6 +112,10 @@ def written_beside(path: Path) -> Iterator[Path]:
             if beside.is_file():
                 flush(beside)
             beside.replace(path)
+    except Exception as error:
+        if isinstance(error, DureError) or not is_disk_full(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
     finally:
         if beside.is_dir():
             shutil.rmtree(beside)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tracemalloc
 
@@ -81,3 +82,19 @@ def test_records_are_read_one_at_a_time_however_many_they_are(tmp_path):
         tracemalloc.stop()
     assert total == 199_999 * 100_000
     assert peak < 1_000_000
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.ENOSPC, "No space left on device", "a/.x.0123abcd.part"),
+        ValueError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_a_full_disk_is_told_with_the_file_that_was_to_be_written(tmp_path, error):
+    with pytest.raises(OSError, match="No space left") as caught, written_beside(tmp_path / "x.csv"):
+        raise error
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "x.csv"))
+    with pytest.raises(ValueError, match="other"), written_beside(tmp_path / "x.csv"):
+        raise ValueError("other")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import sys
@@ -14,6 +13,7 @@ from dure.cli.app import StoppedError, app, load_verbs
 from dure.cli.dotenv import FILE as DOTENV
 from dure.cli.dotenv import load_dotenv
 from dure.errors import DureError, named, nearest
+from dure.files import is_disk_full
 from dure.imports import import_fast
 from dure.secrets import redacted
 from dure.signals import INTERRUPTED_CODE, Interrupted, install
@@ -106,9 +106,10 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
                 like = f"{option.lstrip('-')}=VALUE, without dashes: settings of the YAML are no options"
             lines.append(f"  try: {like or f'{context.command_path} --help'}")
         _fail(error, "\n".join(lines), 2, words)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        place = error.filename or "what is written to"
-        _fail(error, f"{place}: {error.strerror}\n  try: make room there, or --output elsewhere", 2, words)
+    if is_disk_full(error):
+        place = getattr(error, "filename", None)
+        text = f"{place}: the disk is full" if place else "a disk that is written to is full"
+        _fail(error, f"{text}\n  try: make room there, or write to another one", 2, words)
     if isinstance(error, OSError) and error.filename is not None:
         _fail(error, f"{error.filename}: {error.strerror}\n  try: --debug shows who needs it", 2, words)
     _fail(
