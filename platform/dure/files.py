@@ -89,6 +89,21 @@ def hash_of(path: Path) -> str:
 
 
 @contextmanager
+def full_disk_named(path: Path) -> Iterator[None]:
+    """Tell a full disk with ``path``, whichever library met it.
+
+    Raises:
+        OSError: The disk was full.
+    """
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, DureError) or not is_disk_full(error):
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+
+
+@contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
     """Give a path beside ``path`` to write a file or folder to, then rename it into place.
 
@@ -96,12 +111,13 @@ def written_beside(path: Path) -> Iterator[Path]:
     An existing folder at ``path`` is replaced; when the body raises, ``path`` is left as it was.
 
     Raises:
-        OSError: It cannot be written; a full disk is told with ``path``, whichever library met it.
+        OSError: It cannot be written; a full disk is told with ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.part"
     try:
-        yield beside
+        with full_disk_named(path):
+            yield beside
         give_usual_permissions(beside)
         if path.is_dir() and beside.is_dir():
             old = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.old"
@@ -112,10 +128,6 @@ def written_beside(path: Path) -> Iterator[Path]:
             if beside.is_file():
                 flush(beside)
             beside.replace(path)
-    except Exception as error:
-        if isinstance(error, DureError) or not is_disk_full(error):
-            raise
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
     finally:
         if beside.is_dir():
             shutil.rmtree(beside)
