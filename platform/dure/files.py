@@ -89,18 +89,20 @@ def hash_of(path: Path) -> str:
 
 
 @contextmanager
-def full_disk_named(path: Path) -> Iterator[None]:
-    """Tell a full disk with ``path``, whichever library met it.
+def failures_named(path: Path, beside: Path) -> Iterator[None]:
+    """Tell what ``beside`` could not take with the name of ``path``, and a full disk too, whichever library met it.
 
     Raises:
-        OSError: The disk was full.
+        OSError: It could not be written.
     """
     try:
         yield
     except Exception as error:
-        if isinstance(error, DureError) or not is_disk_full(error):
-            raise
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        if not isinstance(error, DureError) and is_disk_full(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        if isinstance(error, OSError) and error.errno is not None and str(error.filename) == str(beside):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 @contextmanager
@@ -111,12 +113,12 @@ def written_beside(path: Path) -> Iterator[Path]:
     An existing folder at ``path`` is replaced; when the body raises, ``path`` is left as it was.
 
     Raises:
-        OSError: It cannot be written; a full disk is told with ``path``.
+        OSError: It cannot be written; told with ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.part"
     try:
-        with full_disk_named(path):
+        with failures_named(path, beside):
             yield beside
         give_usual_permissions(beside)
         if path.is_dir() and beside.is_dir():

@@ -92,9 +92,12 @@ def test_records_are_read_one_at_a_time_however_many_they_are(tmp_path):
         ValueError("Error while serializing: I/O error: No space left on device (os error 28)"),
     ],
 )
-def test_a_full_disk_is_told_with_the_file_that_was_to_be_written(tmp_path, error):
+def test_what_could_not_be_written_is_told_by_its_own_name(tmp_path, error):
     with pytest.raises(OSError, match="No space left") as caught, written_beside(tmp_path / "x.csv"):
         raise error
     assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "x.csv"))
+    with pytest.raises(PermissionError) as caught, written_beside(tmp_path / "x.csv") as beside:
+        raise PermissionError(errno.EACCES, "Permission denied", str(beside))
+    assert caught.value.filename == str(tmp_path / "x.csv")
     with pytest.raises(ValueError, match="other"), written_beside(tmp_path / "x.csv"):
         raise ValueError("other")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -111,7 +112,13 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
         text = f"{place}: the disk is full" if place else "a disk that is written to is full"
         _fail(error, f"{text}\n  try: make room there, or write to another one", 2, words)
     if isinstance(error, OSError) and error.filename is not None:
-        _fail(error, f"{error.filename}: {error.strerror}\n  try: --debug shows who needs it", 2, words)
+        is_permission = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        hint = (
+            "look at the permissions of it and of its folder"
+            if is_permission
+            else "--debug shows who needs it"
+        )
+        _fail(error, f"{error.filename}: {error.strerror}\n  try: {hint}", 2, words)
     _fail(
         error,
         f"{named(error)}\n  (a defect of dure or of a library; --debug shows where)",
