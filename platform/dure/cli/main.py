@@ -22,6 +22,11 @@ from dure.signals import INTERRUPTED_CODE, Interrupted, install
 FLAGS = ("--debug", "--verbose", "-v", "--background")
 """Flags of the program itself that are accepted anywhere, since people put them last; after -- they are a job's."""
 
+_PLAINLY = {
+    "Input should be a valid integer, unable to parse string as an integer": "this is no whole number",
+    "Input should be a valid number, unable to parse string as a number": "this is no number",
+}
+"""What pydantic says of words that are no numbers, and plainer words."""
 _INTERRUPTED = "interrupted"
 _RESUMABLE = "\n  try: --resume continues it where it was"
 
@@ -95,7 +100,10 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
     show: Any = getattr(error, "format_message", None)
     if show is not None:
         context: Any = getattr(error, "ctx", None)
-        lines = [" ".join(show().replace("Value error, ", "").split())]
+        said = show().replace("Value error, ", "")
+        for theirs, ours in _PLAINLY.items():
+            said = said.replace(theirs, ours)
+        lines = [" ".join(said.split())]
         if context is not None:
             usage = " ".join(context.get_usage().removeprefix("Usage: ").split())
             lines.append(f"  expected: {usage}")
