@@ -282,6 +282,11 @@ class Causal(Family):
         set_generation(model, self.experiment, tokenizer)
         return self._ready(model, tokenizer, folder), tokenizer
 
+    def know(self, model: Any) -> None:
+        """Take the tokens that end its texts."""
+        ends = model.generation_config.eos_token_id
+        self._own_ends = frozenset(ends if isinstance(ends, list) else [ends])
+
     def _ready(
         self,
         model: PreTrainedModel,
