@@ -6,8 +6,10 @@ import csv
 import io
 import json
 
+import pandas as pd
 import pytest
 
+import dure
 from dure.cli import options
 from dure.runs.folder import RunFolder
 
@@ -66,6 +68,31 @@ def test_what_standard_input_lacks_is_said(trained, monkeypatch, given, said):
     outcome = call("predict", trained[1], "-", "--profile", "cpu")
     assert outcome.code == 2
     assert said in outcome.err
+
+
+def test_texts_of_python_are_predicted_from_any_iterable_and_nothing_else_is_taken_for_them(trained):
+    _, run = trained
+    frame = pd.DataFrame({"text": ["안녕하세요", "내일 봐요"]})
+    expected = dure.predict(run, [*frame["text"]], profile="cpu")
+    assert dure.predict(run, frame["text"], profile="cpu") == expected
+    assert dure.predict(run, (text for text in frame["text"]), profile="cpu") == expected
+    assert dure.predict(run, frame.to_dict("records"), profile="cpu") == expected
+    for given, said in {
+        "frame": (frame, r'DataFrame is no list of texts(?s:.*)to_dict\("records"\)'),
+        "mapping": ({"text": "a"}, "dict is no list of texts"),
+        "numbers": ([1], "text 1: 1 is no text"),
+        "missing": (["a", None], "text 2: None is no text"),
+        "torn": (["a\ud83d"], "text 1"),
+        "none": ([], "there is no text"),
+    }.values():
+        with pytest.raises(dure.UserError, match=said):
+            dure.predict(run, given, profile="cpu")
+
+
+def test_evaluation_from_python_prints_nothing(trained, tmp_path, capsys):
+    (tmp_path / "in.csv").write_text("dialogue,summary\n안녕하세요,인사\n", encoding="utf-8")
+    assert dure.evaluate(trained[1], tmp_path / "in.csv", profile="cpu")["rows"] == 1
+    assert capsys.readouterr().out == ""
 
 
 def test_a_folder_within_a_run_names_the_run(trained):

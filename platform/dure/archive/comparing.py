@@ -23,13 +23,13 @@ from dure.archive.comparison import (
     Signature,
 )
 from dure.archive.left import LeftRun, completed_runs
-from dure.archive.row_scores import RowScores, read_rows, read_scores
 from dure.archive.settings import Setting, settings_of
 from dure.errors import UserError, nearest
 from dure.metrics.metric import Metric
 from dure.metrics.paired import PairedDifference, corrected, paired_difference
 from dure.reporting.figures import shortened
 from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE
+from dure.runs.row_scores import RowScores, read_rows, read_scores
 
 _EXAMPLES = 10
 _LONGEST_TEXT = 300

@@ -55,9 +55,12 @@ def user_error(
     for detail in error.errors(include_url=False):
         for location, part in _parts(detail, _location(detail, values)):
             details.setdefault(location, []).append(part)
+    within = {location[:length] for location in details for length in range(len(location))}
     problems = [
         _problem(location, found, model, _place(location, places, source))
         for location, found in details.items()
+        # A list of which an item is wrong counts as too short beside it.
+        if location not in within or found[0]["type"] != "too_short"
     ]
     if len(problems) == 1:
         return problems[0]
@@ -172,15 +175,15 @@ def _old_key(location: Location, now: Successor, place: str) -> UserError:
     if now.key is None:
         hint = f"leave it out{note}"
     elif place == COMMAND_LINE:
-        hint = f"{shell_word(f'{now.key}={_in_yaml(now.value)}')}{note}"
+        hint = f"{shell_word(f'{now.key}={in_yaml(now.value)}')}{note}"
     else:
         sections = now.key.split(".")
-        written = "".join(f"{part}: {{" for part in sections[:-1]) + f"{sections[-1]}: {_in_yaml(now.value)}"
+        written = "".join(f"{part}: {{" for part in sections[:-1]) + f"{sections[-1]}: {in_yaml(now.value)}"
         hint = f"'{now.key}', as in {written}{'}' * (len(sections) - 1)}{note}"
     return UserError(f"unknown key '{_dotted(location)}'", where=place, hint=hint)
 
 
-def _in_yaml(value: Any) -> str:
+def in_yaml(value: Any) -> str:
     """Return a value in one line of YAML, as a file and the command line read it alike."""
     text = yaml.dump(
         value, Dumper=Dumper, default_flow_style=True, allow_unicode=True, width=1_000_000, sort_keys=False

@@ -24,6 +24,7 @@ from dure.reporting.figures import BASELINE, UNTRAINED, class_figure, is_speed
 from dure.reporting.inline import Drawing
 from dure.reporting.marks import Computation, Key, Source, Sources, sentence
 from dure.reporting.page import REPORT, Block, Command, Inline, Page, Pairs, Picture, Section, Table
+from dure.reporting.summary import class_columns
 from dure.runs.folder import RunFolder
 
 RUN = "run"
@@ -156,25 +157,9 @@ def _figures(
         *([figures("test", "test_")] if has_tests else []),
     ]
     table = [Table("What it reached at its best checkpoint", columns)] if validated else []
-    return [*table, *_classes(result, keys), _cost(result, keys)]
-
-
-def _classes(result: Source, keys: tuple[str, ...]) -> list[Block]:
-    """Return the validation figures of every class."""
-    at = (*keys, "metrics")
-    names = [name for name in result.get(*at) or {} if name.startswith("eval_")]
-    found = {name: pair for name in names if (pair := class_figure(name)) is not None}
-    first = {pair[1]: name for name, pair in reversed(found.items())}
-    labels = list(dict.fromkeys(label for _, label in found.values()))
-    columns = [
-        column("class", (result.mark(*at, first[each], written="class") for each in labels), is_text=True)
-    ]
-    for measure in dict.fromkeys(measure for measure, _ in found.values()):
-        metric = Metric("", None, "count") if measure.endswith("support") else undeclared(measure)
-        name = next(name for name in found if found[name][0] == measure)
-        cells = (result.figure(*at, f"{measure}[{label}]", metric=metric) for label in labels)
-        columns.append(column(result.label(metric, *at, name, written="measure"), cells))
-    return [foldable(Table("Classes, on the validation rows", columns))] if labels else []
+    classes = class_columns(result, *keys, "metrics")
+    by_class = [foldable(Table("Classes, on the validation rows", classes))] if classes else []
+    return [*table, *by_class, _cost(result, keys)]
 
 
 def _cost(result: Source, keys: tuple[str, ...]) -> Pairs:

@@ -48,7 +48,7 @@ def check_rows(checklist: Checklist, family: Family) -> PreTrainedTokenizerBase 
     if not is_read or surveyed is None:
         checklist.skip("data", "encoding", "a table is wrong, see above")
         return None
-    return checklist.run("data", "encoding", partial(_encoding, family=family))
+    return checklist.run("data", "encoding", partial(_encoding, family=family, known=surveyed))
 
 
 def _table(
@@ -79,8 +79,8 @@ def _table(
     return table
 
 
-def _targets(note: Note, family: Family, tables: dict[str, Table]) -> bool:
-    """Let the family look at the tables, and count the classes."""
+def _targets(note: Note, family: Family, tables: dict[str, Table]) -> list[str]:
+    """Let the family look at the tables, and count the classes; return what the family told."""
     told: list[str] = []
     family.notify = told.append
     family.survey(tables)
@@ -98,7 +98,7 @@ def _targets(note: Note, family: Family, tables: dict[str, Table]) -> bool:
             parts.append(f"{role.name}: {number} {what} ({', '.join(shares)}{more})")
     texts = notes_on_rows(tables, family.roles)
     note.found = "; ".join((*parts, *told, *texts)) or "texts, no classes"
-    return True
+    return told
 
 
 def _split(note: Note, family: Family, tables: dict[str, Table]) -> None:
@@ -146,13 +146,19 @@ def _split(note: Note, family: Family, tables: dict[str, Table]) -> None:
             )
 
 
-def _encoding(note: Note, family: Family) -> PreTrainedTokenizerBase:
-    """Encode the rows as a run would, which then finds them in the cache; reports unknown and truncated ones."""
+def _encoding(note: Note, family: Family, known: list[str]) -> PreTrainedTokenizerBase:
+    """Encode the rows as a run would, which then finds them in the cache.
+
+    Reports unknown and truncated ones, and what the family tells of its tokenizer, beside what is ``known``.
+    """
     from dure.family.corpus import load_corpus
 
     told: list[str] = []
+    of_family: list[str] = []
+    family.notify = of_family.append
     family.computes_ahead = False
     with offline(family.experiment.model):
         corpus = load_corpus(family, notify=told.append)
-    note.found = "; ".join(line for line in told if "unknown tokens" in line) or "; ".join(told)
+    counted = [line for line in told if "unknown tokens" in line] or told
+    note.found = "; ".join((*counted, *dict.fromkeys(line for line in of_family if line not in known)))
     return corpus.tokenizer

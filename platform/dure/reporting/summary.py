@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from dure.metrics.metric import Metric, recorded
+from dure.metrics.metric import Metric, recorded, undeclared
 from dure.reporting.columns import STATE_STYLES, Column, FittedTable, Rows, column
 from dure.reporting.figures import (
     BASELINE,
@@ -19,6 +19,7 @@ from dure.reporting.figures import (
     class_figure,
     counted,
     duration,
+    gains_of,
     is_speed,
     metric_change,
     metric_figure,
@@ -29,7 +30,7 @@ from dure.reporting.figures import (
     shown_path,
 )
 from dure.reporting.forecasts import beside_table
-from dure.reporting.marks import Source
+from dure.reporting.marks import Key, Source
 from dure.reporting.targets import target_sentences
 from dure.runs.folder import PROBABILITY
 
@@ -38,7 +39,6 @@ _SHORTEST_SENTENCE = 20
 _SHORTEST_TEXT = 20
 _LONGEST_SENTENCE = 150
 _TOKENIZER = "rouge_tokenizer"
-_BEFORE = {"baseline": BASELINE, "untrained": UNTRAINED}
 
 Row = Mapping[str, Any]
 
@@ -59,7 +59,8 @@ def summary_table(summary: Mapping[str, Any]) -> FittedTable:
         f"{summary['study']} · {counted(len(experiments), 'experiment')} "
         f"in {duration(summary['seconds'])}, ranked by {bare_label(first)}"
     )
-    order, facts = ranked(experiments, first), Source(0, {"gains": gains_of(experiments, first.name)})
+    gains = [gains_of(row["metrics"]).get(first.name, {}) for row in experiments]
+    order, facts = ranked(experiments, first), Source(0, {"gains": gains})
     scores = [_score(experiments[at], first.name) for at in order]
     places = [NOTHING if score is None else str(place) for place, score in enumerate(scores, 1)]
     columns = [column("#", places, rank=4), *experiment_columns(Source(0, summary), facts, order)]
@@ -101,12 +102,29 @@ def evaluation_report(found: Mapping[str, Any]) -> Group:
 
 def class_table(result: Mapping[str, Any]) -> FittedTable | None:
     """Return the validation figures of every class, or None when there are no classes."""
-    classes: dict[str, dict[str, Figure]] = {}
-    for key, value in result["metrics"].items():
-        found = class_figure(key)
-        if found is not None and found[0].startswith(("eval_", "class_weight")):
-            classes.setdefault(found[1], {})[found[0].removeprefix("eval_")] = value
-    return _class_figures(classes, "classes") if classes else None
+    columns = class_columns(Source(0, result), "metrics")
+    return FittedTable(columns, "classes") if columns else None
+
+
+def class_columns(record: Source, *keys: Key) -> list[Column]:
+    """Return the figures of every class among the metrics that stand at keys; nothing without classes."""
+    measures: dict[str, str] = {}
+    classes: dict[str, str] = {}
+    for name, value in (record.get(*keys) or {}).items():
+        found = class_figure(name)
+        if value is not None and found is not None and found[0].startswith(("eval_", "class_weight")):
+            # What a class has depends on what it is a class of: of an emotion precision, of a scale its error.
+            measures.setdefault(found[0], name)
+            classes.setdefault(found[1], name)
+    if not classes:
+        return []
+    labels = (record.mark(*keys, name, written="class") for name in classes.values())
+    columns = [column("class", labels, is_text=True, shortest=_SHORTEST_NAME)]
+    for measure, name in measures.items():
+        metric = Metric("", None, "count") if measure.endswith("support") else undeclared(measure)
+        cells = (record.figure(*keys, f"{measure}[{label}]", metric=metric) for label in classes)
+        columns.append(column(record.label(metric, *keys, name, written="measure"), cells))
+    return columns
 
 
 def result_table(result: Mapping[str, Any]) -> FittedTable:
@@ -161,7 +179,13 @@ def score_table(scores: Mapping[str, Any]) -> FittedTable:
     if scores["task"] == "classification":
         overall = ("accuracy", "macro_f1", "weighted_f1", "subset_accuracy", "micro_f1")
         notes = [metric_phrase(key, scores[key]) for key in overall if key in scores]
-        return _class_figures(scores["per_class"], counted(scores["num_rows"], "row"), [*notes, *compared])
+        figures = {
+            f"eval_{name}[{label}]": value
+            for label, values in scores["per_class"].items()
+            for name, value in values.items()
+        }
+        columns = class_columns(Source(0, figures))
+        return FittedTable(columns, counted(scores["num_rows"], "row"), [*notes, *compared])
     names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
     columns = [column("", (bare_label(name) for name in names), is_text=True)]
     for heading, suffix in (("F1 %", ""), ("precision %", "_precision"), ("recall %", "_recall")):
@@ -175,19 +199,6 @@ def score_table(scores: Mapping[str, Any]) -> FittedTable:
         *compared,
     ]
     return FittedTable(columns, counted(scores["num_pairs"], "pair"), notes)
-
-
-def _class_figures(
-    classes: Mapping[str, Mapping[str, Figure]], title: str, notes: Sequence[str] = ()
-) -> FittedTable:
-    columns = [column("class", classes, is_text=True, shortest=_SHORTEST_NAME)]
-    # What a class has depends on what it is a class of: of an emotion precision, of a scale its error.
-    for figure in dict.fromkeys(name for values in classes.values() for name in values):
-        cells = [values.get(figure) for values in classes.values()]
-        if figure == "support":
-            cells = [None if number(cell) is None else int(number(cell) or 0) for cell in cells]
-        columns.append(column(metric_label(figure), (metric_figure(figure, cell) for cell in cells)))
-    return FittedTable(columns, title, notes)
 
 
 def catalogue_table(catalogue: Mapping[str, Mapping[str, str]]) -> FittedTable:
@@ -222,19 +233,8 @@ def ranked(experiments: Sequence[Row], metric: Metric) -> list[int]:
     return sorted(range(len(experiments)), key=cost)
 
 
-def gains_of(experiments: Sequence[Row], name: str) -> list[dict[str, float]]:
-    """Return by how much every experiment differs in a metric from the trivial baseline and from the untrained model."""
-    found: list[dict[str, float]] = []
-    for row in experiments:
-        score = _score(row, name)
-        before = {what: number(_before(row, name, prefix)) for what, prefix in _BEFORE.items()}
-        known = {what: value for what, value in before.items() if value is not None}
-        found.append({} if score is None else {what: score - value for what, value in known.items()})
-    return found
-
-
 def experiment_columns(record: Source, facts: Source, order: Sequence[int]) -> list[Column]:
-    """Return the experiments of a study in an order; ``gains`` among the facts is what :func:`gains_of` returns."""
+    """Return the experiments of a study in an order; ``gains`` among the facts are theirs in the first metric."""
     metrics, experiments = _metrics(record.data), record.get("experiments")
     rows, gains = Rows.of(record, "experiments", order=order), Rows.of(facts, "gains", order=order)
     columns = [

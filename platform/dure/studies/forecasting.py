@@ -47,14 +47,15 @@ def forecast_experiments(
         notify: Gets one-line messages.
 
     Returns:
-        ``experiments`` (a forecast each, or why it is ``unknown``), and of a study ``seconds`` and ``disk`` in all.
+        ``experiments`` (a forecast each, or why it is ``unknown``), and of a study ``seconds`` and ``disk`` in all,
+        None where those of one are unknown.
 
     Raises:
         UserError: Something that was given is wrong.
     """
     study = load_study(what).with_overrides(overrides) if is_study(what) else None
     found = [load_experiment(what, overrides)] if study is None else study.load()
-    parts, seconds, disk = list[dict[str, Any]](), [0.0, 0.0], 0
+    parts, seconds = list[dict[str, Any]](), [0.0, 0.0]
     longest = 0.0
     for experiment in map(shape, found):
         if measure is not None:
@@ -70,8 +71,9 @@ def forecast_experiments(
             ends = (part["earliest_seconds"] or part["seconds"][0], part["seconds"][1])
             seconds = [total + one * n for total, one, n in zip(seconds, ends, times, strict=True)]
             longest = max(longest, part["seconds"][1])
-        disk += int(part.get("disk", 0))
     side_by_side = machine.max_concurrent_trials or 1
+    disks: list[Any] = [part.get("disk") for part in parts]
+    disk = None if None in disks else sum(disks)
     whole = [max(each / side_by_side, min(each, longest)) for each in seconds] or None
     name = None if study is None else study.words
     return {"study": name, "experiments": parts, "seconds": whole, "disk": disk, "profile": machine.name}

@@ -324,7 +324,7 @@ def test_figures_of_classes_stand_in_a_table_of_their_own() -> None:
     }
     assert [cell.plain for cell in result_table(result).columns[0].texts] == ["accuracy %", "eval loss"]
     table = class_table(result)
-    assert [column.heading for column in table.columns] == [
+    assert [column.title for column in table.columns] == [
         "class",
         "precision %",
         "recall %",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +13,14 @@ from dure.metrics.metric import Metric, recorded
 from dure.metrics.paired import corrected, paired_difference
 from dure.pages.run_facts import environment_of
 from dure.reporting.columns import Rows
-from dure.reporting.figures import BASELINE, counted, metric_phrase, number
+from dure.reporting.figures import BASELINE, counted, gains_of, metric_phrase, number
 from dure.reporting.marks import sentence
 from dure.reporting.page import Section, Table
-from dure.reporting.summary import experiment_columns, gains_of, ranked
+from dure.reporting.summary import experiment_columns, ranked
 from dure.reporting.verdicts import difference_sentence
-from dure.runs.folder import ROW, SCORE, RunFolder
+from dure.runs.folder import RunFolder
+from dure.runs.row_scores import read_scores
 from dure.studies.batch.results import BatchResults
-from dure.studies.results import TrialRecord
 from dure.studies.viewing import View, failures
 
 
@@ -33,7 +31,6 @@ class BatchView(View[BatchResults]):
     def facts_of(cls, results: BatchResults, path: Path) -> dict[str, Any]:
         """Return verdict and gains of a batch."""
         metric = recorded(results.as_json(), results.metrics[0])
-        trials = {trial.name: trial for trial in results.experiments}
         scores = {
             trial.name: score
             for trial in results.experiments
@@ -56,11 +53,16 @@ class BatchView(View[BatchResults]):
                 told.append(f"{best} has {first} on the validation rows.")
         else:
             told.append(f"No experiment completed with a {metric.name}.")
-        told += _beside_baseline(metric, scores, trials)
+        gains = [gains_of(trial.metrics).get(metric.name, {}) for trial in results.experiments]
+        below = [
+            trial.name
+            for trial, gain in zip(results.experiments, gains, strict=True)
+            if trial.name in scores and "baseline" in gain and not metric.better(gain["baseline"], 0.0)
+        ]
+        told += [f"No better than the trivial baseline: {', '.join(below)}."] if below else []
         folders = cls.run_folders(results, path)
         told += paired_sentences({name: folders[name] for name in metric.ranked(scores)}, metric)
         told += failures({trial.name: trial.state for trial in results.experiments})
-        gains = gains_of(results.as_json()["experiments"], metric.name)
         return {"metric": metric.name, "sentences": told, "gains": gains}
 
     def sections(self) -> Sequence[Section]:
@@ -86,28 +88,8 @@ class BatchView(View[BatchResults]):
         return [Section("Experiments", [Table(caption, columns, strong)])]
 
 
-def _beside_baseline(
-    metric: Metric, scores: Mapping[str, float], trials: Mapping[str, TrialRecord]
-) -> list[str]:
-    below = [
-        name
-        for name, score in scores.items()
-        if (baseline := _before(trials[name], metric.name, BASELINE)) is not None
-        and not metric.better(score, baseline)
-    ]
-    return [f"No better than the trivial baseline: {', '.join(below)}."] if below else []
-
-
-def _before(trial: TrialRecord, metric: str, prefix: str) -> float | None:
-    return (
-        number(trial.metrics.get(metric.replace("eval_", prefix, 1))) if metric.startswith("eval_") else None
-    )
-
-
 _MOST = 12
 """Runs that the first one is compared with: each is a test more to be corrected for."""
-
-Scores = Mapping[int, float]
 
 
 def paired_sentences(runs: Mapping[str, Path], metric: Metric) -> list[str]:
@@ -121,14 +103,13 @@ def paired_sentences(runs: Mapping[str, Path], metric: Metric) -> list[str]:
         A sentence for every run that was scored on the same test rows; corrected for their number (Holm).
     """
     names = [*runs][: _MOST + 1]
-    tables = {name: _scores(runs[name], metric) for name in names}
-    known = {name: table for name, table in tables.items() if table is not None}
-    if len(known) < 2 or names[0] not in known:
+    tested = {name: environment_of(runs[name]).get("data", {}).get("test") for name in names}
+    tables = {name: read_scores([RunFolder(runs[name]).predictions]) for name in names}
+    first = tables[names[0]] if names else None
+    if first is None or not first.scores or tested[names[0]] is None:
         return []
-    by, first, rows_hash = known[names[0]]
-    others = [
-        name for name, table in known.items() if name != names[0] and table[0] == by and table[2] == rows_hash
-    ]
+    wanted = metric.name.removeprefix("eval_")
+    by = wanted if wanted in first.scores else next(iter(first.scores))
     result = RunFolder(runs[names[0]]).read_result()
     used = replace(
         recorded({"definitions": {} if result is None else result.definitions}, f"eval_{by}"), name=by
@@ -136,31 +117,18 @@ def paired_sentences(runs: Mapping[str, Path], metric: Metric) -> list[str]:
     if used.direction is None:
         return []
     found = []
-    for name in others:
-        rows = sorted(first.keys() & known[name][1].keys())
-        if rows:
-            both = [np.array([table[row] for row in rows]) for table in (first, known[name][1])]
-            is_known = np.isfinite(both[0]) & np.isfinite(both[1])
-            found.append((name, paired_difference(*[scores[is_known] for scores in both], metric=used)))
+    for name in names[1:]:
+        table = tables[name]
+        if table is None or by not in table.scores or tested[name] != tested[names[0]]:
+            continue
+        rows = np.intersect1d(first.rows, table.rows)
+        both = np.stack([first.of(by, rows), table.of(by, rows)])
+        are_known = np.isfinite(both).all(axis=0)
+        if are_known.any():
+            found.append((name, paired_difference(*both[:, are_known], metric=used)))
     differences = [difference for _, difference in found]
     together = corrected(differences) if len(differences) > 1 else differences
     return [
         f"On the test rows: {difference_sentence(names[0], name, each, used)}"
         for (name, _), each in zip(found, together, strict=True)
     ]
-
-
-def _scores(run: Path, metric: Metric) -> tuple[str, Scores, str] | None:
-    """Return by what the rows of a run are scored, these scores, and the hash of the rows; None without such rows."""
-    file, rows_hash = RunFolder(run).predictions, environment_of(run).get("data", {}).get("test")
-    if rows_hash is None or not file.is_file():
-        return None
-    with file.open(encoding="utf-8", newline="") as stream:
-        reader = csv.DictReader(stream)
-        columns = [name for name in reader.fieldnames or () if name.startswith(SCORE)]
-        wanted = f"{SCORE}{metric.name.removeprefix('eval_')}"
-        if not columns:
-            return None
-        column = wanted if wanted in columns else columns[0]
-        scores = {int(row[ROW]): float(row[column] or math.nan) for row in reader}
-    return column.removeprefix(SCORE), scores, rows_hash

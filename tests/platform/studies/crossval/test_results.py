@@ -17,13 +17,9 @@ from dure.metrics.classification import classification_report
 from dure.runs.folder import RunFolder, RunResult
 from dure.studies.crossval.comparison import compare, mcnemar
 from dure.studies.crossval.predictions import Predictions, read_predictions
-from dure.studies.crossval.results import (
-    ExperimentRecord,
-    comparisons,
-    held_out,
-    over_folds,
-    put_together,
-)
+from dure.studies.crossval.results import comparisons
+
+from .put_together import together
 
 CLASSES = ["기쁨", "슬픔", "분노"]
 NUM_FOLDS, NUM_ROWS = 5, 60
@@ -73,19 +69,6 @@ def folds(tiny, tmp_path):
         return paths
 
     return make
-
-
-def together(name, paths, output):
-    """Return an experiment with what the predictions of its folds say, as a study does it at its end."""
-    folds = []
-    for path in paths:
-        result = RunFolder(path).read_result() or RunResult(name, "interrupted")
-        values = {"state": result.state, "seconds": result.seconds, "error": result.error}
-        metrics = held_out(result.metrics)
-        folds.append({"fold": int(path.name[-1]), "path": str(path), "metrics": metrics, **values})
-    mean, std = over_folds([fold["metrics"] for fold in folds if fold["state"] == "completed"])
-    values = {"name": name, "folds": folds, "mean": mean, "std": std}
-    return put_together(ExperimentRecord.model_validate(values), output)[0].as_json()
 
 
 def test_every_metric_has_its_mean_and_deviation_over_the_folds(folds, tmp_path):
