@@ -26,7 +26,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from dure.config.schema import QuantizationConfig
 from dure.data.collating import Batch, Batches
-from dure.modeling.objectives import Objective
+from dure.modeling.objectives import IGNORED, Objective
 from dure.modeling.packed_layers import packed_layers
 from dure.modeling.precision import Precision
 from dure.modeling.r_drop import r_drop_loss
@@ -105,8 +105,9 @@ def trace_step(
         r_drop: Weight of the disagreement of two passes; 0 makes one pass.
         packing: How the frozen layers of a model that was built without its weights will be packed.
     """
-    # Whether a mask hides anything is asked where it still has its data.
+    # Whether a mask hides anything, and how many targets count, is asked where they still have their data.
     given = _without_idle_masks(model, batches.inputs(batches.twice(batch) if r_drop else batch))
+    chosen = {each.shape: int((each != IGNORED).sum()) for each in _tensors(batches.targets(batch))}
     with FakeTensorMode(allow_non_fake_inputs=True) as fakes:
         fake = _without_data(model, packing)
         fake.train()
@@ -126,18 +127,14 @@ def trace_step(
                     return r_drop_loss(objective, r_drop, outputs, targets, items)
                 return objective(outputs, targets, items)
 
-        def put_gradients() -> None:
-            for parameter in trained:
-                parameter.grad = torch.empty_like(parameter)
-
-        put_gradients()
+        for parameter in trained:
+            parameter.grad = torch.empty_like(parameter)
         optimizer.step()  # From here on it has its state.
-        optimizer.zero_grad()
-        if accumulates:
-            put_gradients()
+        if not accumulates:
+            optimizer.zero_grad()
         held = [*fake.parameters(), *fake.buffers(), *_tensors(_fakes(fakes, batch))]
         held += _tensors([inputs, targets, [each.grad for each in trained], list(optimizer.state.values())])
-        with Operators(held) as found, _as_with_data(found):
+        with Operators(held, chosen) as found, _as_with_data(found):
             loss().backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
@@ -193,15 +190,17 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Args:
         held: Tensors that live already.
+        chosen: How many elements of a mask are true, by its shape; else all.
 
     Attributes:
         peak: Most bytes at a time.
         flops: Floating-point operations.
     """
 
-    def __init__(self, held: Iterable[Any]) -> None:
+    def __init__(self, held: Iterable[Any], chosen: Mapping[torch.Size, int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak = self.flops = self._now = 0
+        self._chosen = chosen
         self._known, self._ones = weakref.WeakSet[Any](), weakref.WeakSet[Any]()
         for tensor in held:
             self.count(tensor)
@@ -209,7 +208,7 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Compute an operator, and count what it gives."""
         if func._overloadpacket in _BY_PLACES:
-            args = (args[0], [place for each in args[1] for place in _places(each)], *args[2:])
+            args = (args[0], [place for each in args[1] for place in self._places(each)], *args[2:])
         given = func(*args, **(kwargs or {}))
         tree_map_only(torch.Tensor, self.count, given)
         if func._overloadpacket is torch.ops.aten.ones or (
@@ -244,17 +243,17 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _freed(self, size: int) -> None:
         self._now -= size
 
+    def _places(self, chosen: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
+        """Return element numbers as they are; for a mask those of as many elements as are true, as far as it is known."""
+        if chosen is None or chosen.dtype != torch.bool:
+            return (chosen,)
+        number = self._chosen.get(chosen.shape, chosen.numel())
+        return torch.unravel_index(torch.arange(number), chosen.shape)
+
 
 def _tensors(value: Any) -> list[torch.Tensor]:
     """Return the tensors in nested lists and dictionaries."""
     return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
-
-
-def _places(chosen: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
-    """Return element numbers as they are; for a mask those of all its elements, since how many are true is not known."""
-    if chosen is None or chosen.dtype != torch.bool:
-        return (chosen,)
-    return torch.unravel_index(torch.arange(chosen.numel()), chosen.shape)
 
 
 def _without_data(model: PreTrainedModel, packing: QuantizationConfig | None) -> PreTrainedModel:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,9 @@ def forecast_experiments(
     longest = 0.0
     for experiment in map(shape, found):
         if measure is not None:
-            _measure(experiment, machine, measure, notify)
+            # A run computes with the threads of this process, and a trial with those that Ray gives it.
+            with nullcontext() if study is None else _threads(machine):
+                _measure(experiment, machine, measure, notify)
         part = _part(experiment, machine)
         parts.append(part)
         times = (1.0, 1.0) if study is None else study.num_trainings(experiment)
@@ -115,13 +117,13 @@ def _measure(experiment: Experiment, machine: Profile, steps: int, notify: Notif
         "training.early_stopping_patience": None,
         "data.max_dev_rows": min(rows, experiment.data.max_dev_rows or rows),
     }
-    with tempfile.TemporaryDirectory() as folder, _threads(machine):
+    with tempfile.TemporaryDirectory() as folder:
         run(RunRequest(experiment.with_(changes), machine, Path(folder) / "run"))
 
 
 @contextmanager
 def _threads(machine: Profile) -> Iterator[None]:
-    """Let this process compute with as many threads as Ray gives a worker of a machine."""
+    """Let this process compute with as many threads as Ray gives a trial of a machine."""
     cores = os.environ.get("OMP_NUM_THREADS") or str(max(1, int(machine.cpus_per_worker)))
     before, torch_before = os.environ.get("OMP_NUM_THREADS"), torch.get_num_threads()
     os.environ["OMP_NUM_THREADS"] = cores

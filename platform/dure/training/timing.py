@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
     from dure.data.collating import Batches
 
-_SAME, _OTHER = (0.8, 1.25), (0.33, 3.0)
+_SAME, _OTHER = (0.78, 1.22), (0.33, 3.0)
 """How far a run may be from those before it: of the same model and lengths, and of another model.
 
-On an idle machine a run of the same model is within a tenth; what else a machine does takes more.
+At an even load runs came within a tenth of the forecast; what else a machine begins or ends takes more.
 """
 _SLOWER_TEXT = 10
 """How much slower a token is written by one beam than it is trained on, at the most."""

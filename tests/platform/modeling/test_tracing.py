@@ -20,7 +20,7 @@ from tests.benchmarks.forecast import real_peak
         ("bart", "lora", 2, False),  # its decoder makes itself a mask that hides nothing
         ("bart", "qlora", 1, False),  # weights are unpacked whenever they are used
         ("bart", "qlora", 1, True),  # and layers keep the state of the random numbers
-        ("qwen3", "lora", 1, True),
+        ("qwen3", "lora", 1, False),  # of the targets some are padding
     ],
 )
 def test_the_peak_of_a_step_is_foretold_without_its_numbers(

@@ -58,6 +58,12 @@ def test_a_run_leaves_its_whole_record_and_two_runs_of_one_seed_are_equal(tiny, 
     }
     folder = RunFolder(tmp_path / "a")
     assert folder.read_result() == first
+    told = [event[1] for event in notes.events if event[0] == "told"]
+    assert sum(each.startswith("forecast: ") for each in told) == 1
+    assert first.forecast["steps"] == 6
+    assert second.forecast["pace"] == "by earlier runs here"
+    least, most = second.forecast["seconds"]
+    assert 0 < least < most
     assert first.metrics["unreleased_memory_mb"] == 0
     assert first.metrics["rouge_tokenizer"] == "character"
     assert load_experiment(str(folder.experiment)) == experiment
