@@ -18,7 +18,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from dure.data.batching import length_order
 from dure.data.collating import Batch, Batches
 from dure.family import Family, load_family
 from dure.family.corpus import Corpus, load_corpus
+from dure.modeling.attention import AttentionByRows
 from dure.modeling.objectives import Objective
 from dure.modeling.tracing import trace_step
 from dure.training.run import RunRequest, run
@@ -48,7 +49,9 @@ NAMES = {
 """What is taken where nothing is named."""
 
 
-def real_peak(model: Any, batches: Batches, objective: Objective, batch: Batch, *, passes: int) -> int:
+def real_peak(
+    model: Any, batches: Batches, objective: Objective, batch: Batch, *, passes: int, by_rows: bool = False
+) -> int:
     """Return the bytes that a step takes at its peak by torch's profiler, which asks the allocator."""
     model = copy.deepcopy(model).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -57,7 +60,8 @@ def real_peak(model: Any, batches: Batches, objective: Objective, batch: Batch, 
 
     def step() -> None:
         for _ in range(passes):
-            objective(model(**batches.inputs(batch)), batches.targets(batch), items).backward()
+            with AttentionByRows(model).applied() if by_rows else nullcontext():
+                objective(model(**batches.inputs(batch)), batches.targets(batch), items).backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -117,11 +121,13 @@ def _memory_row(
     batches, objective = family.batches(corpus.tokenizer, model), family.objective(model, corpus.train)
     longest = length_order(numpy.asarray(corpus.train["length"]))[:rows]
     batch = batches.collate([corpus.train[int(row)] for row in longest])
-    traced = trace_step(model, batches, objective, batch, precision="fp32", checkpointing=checkpointing).peak
+    traced = trace_step(
+        model, batches, objective, batch, precision="fp32", checkpointing=checkpointing, by_rows=True
+    ).peak
     stepped = copy.deepcopy(model)
     if checkpointing:
         stepped.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    real = real_peak(stepped, batches, objective, batch, passes=1)
+    real = real_peak(stepped, batches, objective, batch, passes=1, by_rows=True)
     return {
         "experiment": name, "lora": family.experiment.lora is not None, "rows": rows, "checkpointing": checkpointing,
         "foretold MiB": traced / 2**20, "came MiB": real / 2**20, "error %": 100 * (traced / real - 1),

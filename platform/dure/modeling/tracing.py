@@ -89,6 +89,7 @@ def trace_step(
     averages: bool = False,
     r_drop: float = 0.0,
     in_4bit: bool = False,
+    by_rows: bool = False,
 ) -> StepTrace:
     """Trace the training step of a model on a batch; neither of the two is touched.
 
@@ -103,7 +104,10 @@ def trace_step(
         averages: Whether a moving average of the weights is kept.
         r_drop: Weight of the disagreement of two passes; 0 makes one pass.
         in_4bit: Whether the frozen layers of a model that was built without its weights will be packed.
+        by_rows: Whether layers attend by rows.
     """
+    from dure.modeling.attention import AttentionByRows
+
     # Whether a mask hides anything is asked where it still has its data.
     given = _without_idle_masks(model, batches.inputs(batches.twice(batch) if r_drop else batch))
     with FakeTensorMode(allow_non_fake_inputs=True) as fakes:
@@ -137,7 +141,8 @@ def trace_step(
         held = [*fake.parameters(), *fake.buffers(), *inputs.values(), *_tensors(targets)]
         held += _tensors([each.grad for each in trained])
         with Operators([*held, *_tensors(list(optimizer.state.values()))]) as found:
-            loss().backward()  # type: ignore[no-untyped-call]
+            with AttentionByRows(fake).applied() if by_rows else nullcontext():
+                loss().backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             optimizer.zero_grad()

@@ -21,7 +21,7 @@ from dure.modeling.tracing import StepTrace, trace_step
 from dure.runs.environment import device_name
 from dure.runs.folder import RunFolder
 from dure.runs.pace import Pace, rates, remember, seconds_a_row, training_pace, validation_pace
-from dure.training.arguments import loaded_rows, steps_per_epoch, total_steps
+from dure.training.arguments import attends_by_rows, loaded_rows, steps_per_epoch, total_steps
 from dure.training.compiler import in_lengths
 from dure.training.memory import free_memory, resident_mb
 
@@ -159,6 +159,7 @@ def forecast_run(
         averages=training.ema is not None,
         r_drop=experiment.objective.r_drop,
         in_4bit=_packs(experiment, profile) and not getattr(model, "is_quantized", False),
+        by_rows=attends_by_rows(experiment, profile),
     )
     parts = _parts(trace, profile, workers) | {"generation": _generation(family, model, lengths, precision)}
     base = _base(model) if profile.device == "cpu" else 0

@@ -12,22 +12,27 @@ from tests.benchmarks.forecast import real_peak
 
 
 @pytest.mark.parametrize(
-    ("architecture", "kind", "passes", "most"),
+    ("architecture", "kind", "passes", "by_rows", "most"),
     [
-        ("bert", "full", 1, 1.0),
-        ("bert", "full", 2, 1.0),
-        pytest.param("t5", "full", 1, 1.005, marks=pytest.mark.slow),
-        ("bart", "lora", 2, 1.005),
+        ("bert", "full", 1, False, 1.0),
+        ("bert", "full", 2, True, 1.0),
+        pytest.param("t5", "full", 1, False, 1.005, marks=pytest.mark.slow),
+        pytest.param("t5", "full", 1, True, 1.005, marks=pytest.mark.slow),
+        ("bart", "lora", 2, False, 1.005),
     ],
 )
-def test_the_peak_of_a_step_is_foretold_without_its_numbers(tiny, cpu, architecture, kind, passes, most):
+def test_the_peak_of_a_step_is_foretold_without_its_numbers(
+    tiny, cpu, architecture, kind, passes, by_rows, most
+):
     family = load_family(tiny(architecture, kind), lambda message: None)
     corpus = load_corpus(family, notify=lambda message: None)
     model = family.load_model(corpus.tokenizer, cpu)
     batches, objective = family.batches(corpus.tokenizer, model), family.objective(model, corpus.train)
     batch = batches.collate([corpus.train[row] for row in range(4)])
-    traced = trace_step(model, batches, objective, batch, precision="fp32", accumulates=passes > 1)
-    real = real_peak(model, batches, objective, batch, passes=passes)
+    traced = trace_step(
+        model, batches, objective, batch, precision="fp32", accumulates=passes > 1, by_rows=by_rows
+    )
+    real = real_peak(model, batches, objective, batch, passes=passes, by_rows=by_rows)
     assert 1.0 <= traced.peak / real <= most
     trained = sum(4 * each.numel() for each in model.parameters() if each.requires_grad)
     assert (traced.gradients, traced.moments) == (trained, 2 * trained)
