@@ -34,7 +34,7 @@ from dure.data.batching import length_order
 from dure.data.collating import Batch, Batches
 from dure.family import Family, load_family
 from dure.family.corpus import Corpus, load_corpus
-from dure.modeling.attention import AttentionByRows
+from dure.modeling.attention import AttentionByRows, no_cache
 from dure.modeling.objectives import Objective
 from dure.modeling.tracing import trace_step
 from dure.training.run import RunRequest, run
@@ -61,7 +61,8 @@ def real_peak(
     def step() -> None:
         for _ in range(passes):
             with AttentionByRows(model).applied() if by_rows else nullcontext():
-                objective(model(**batches.inputs(batch)), batches.targets(batch), items).backward()
+                given = no_cache(model) | batches.inputs(batch)
+                objective(model(**given), batches.targets(batch), items).backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()

@@ -51,6 +51,13 @@ class AttentionByRows:
                 config._attn_implementation = _REPLACED
 
 
+def no_cache(model: nn.Module) -> dict[str, bool]:
+    """Return the argument by which a model keeps no keys and values for text to follow; none for what writes none."""
+    known: Any = model
+    writes = hasattr(model, "can_generate") and known.can_generate()
+    return {"use_cache": False} if writes and getattr(known.config, "use_cache", False) else {}
+
+
 def _attention(
     module: nn.Module,
     query: torch.Tensor,
@@ -108,7 +115,8 @@ def _is_by_rows(
     is_plain = query.device.type == "cpu" and query.dtype == torch.float32 and query.shape[1] == key.shape[1]
     is_plain = is_plain and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
     is_plain = is_plain and (mask is None or (mask.dtype == torch.bool and mask.dim() == 4))
-    return is_plain and (dropout > 0 if bias is None else bias.shape[0] == 1)
+    is_plain = is_plain and (bias is None or bias.shape[0] == 1)
+    return is_plain and (dropout > 0 or (bias is not None and bias.requires_grad))
 
 
 class _ByRows(torch.autograd.Function):
@@ -129,8 +137,8 @@ class _ByRows(torch.autograd.Function):
         weights = query.new_empty(*query.shape[:3], key.shape[2])
         kept = torch.empty_like(weights).bernoulli_(1 - dropout).div_(1 - dropout) if dropout > 0 else None
         found = _beside_heads(query)
-        for rows in _runs(weights):
-            scores = _multiply(query[rows], key[rows].mT, torch.empty_like(weights[rows]))
+        for rows, scores in _runs(weights):
+            _multiply(query[rows], key[rows].mT, scores)
             if scale != 1:
                 scores *= scale
             if bias is not None:
@@ -152,10 +160,10 @@ class _ByRows(torch.autograd.Function):
         query, key, value, weights, kept = ctx.saved_tensors
         for_query, for_key, for_value = map(_beside_heads, (query, key, value))
         for_bias = weights.new_zeros(1, *weights.shape[1:]) if ctx.needs_input_grad[3] else None
-        for rows in _runs(weights):
+        for rows, slopes in _runs(weights):
             used = weights[rows] if kept is None else weights[rows] * kept[rows]
             _multiply(used.mT, given[rows], for_value[rows])
-            slopes = _multiply(given[rows], value[rows].mT, torch.empty_like(weights[rows]))
+            _multiply(given[rows], value[rows].mT, slopes)
             if kept is not None:
                 slopes *= kept[rows]
             slopes = torch._softmax_backward_data(slopes, weights[rows], -1, slopes.dtype)
@@ -168,10 +176,12 @@ class _ByRows(torch.autograd.Function):
         return for_query, for_key, for_value, for_bias, None, None, None
 
 
-def _runs(weights: torch.Tensor) -> list[slice]:
-    """Return the rows in runs whose scores stay in the cache."""
+def _runs(weights: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Give the rows in runs whose scores stay in the cache, and the room for scores that all runs share."""
     size = max(1, _CACHED // weights[0].numel())
-    return [slice(start, start + size) for start in range(0, len(weights), size)]
+    room = torch.empty_like(weights[:size])
+    for start in range(0, len(weights), size):
+        yield slice(start, start + size), room[: len(weights) - start]
 
 
 def _beside_heads(heads: torch.Tensor) -> torch.Tensor:
@@ -179,12 +189,12 @@ def _beside_heads(heads: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(heads.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
 
 
-def _multiply(left: torch.Tensor, right: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+def _multiply(left: torch.Tensor, right: torch.Tensor, found: torch.Tensor) -> None:
     """Put products of matrices in their place; those of a single row without a copy."""
     if len(found) == 1:
         torch.bmm(left[0], right[0], out=found[0])
-        return found
-    return found.copy_(left @ right)
+    else:
+        found.copy_(left @ right)
 
 
 AttentionInterface.register(_NAME, _attention)

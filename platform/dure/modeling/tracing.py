@@ -106,7 +106,7 @@ def trace_step(
         in_4bit: Whether the frozen layers of a model that was built without its weights will be packed.
         by_rows: Whether layers attend by rows.
     """
-    from dure.modeling.attention import AttentionByRows
+    from dure.modeling.attention import AttentionByRows, no_cache
 
     # Whether a mask hides anything is asked where it still has its data.
     given = _without_idle_masks(model, batches.inputs(batches.twice(batch) if r_drop else batch))
@@ -124,7 +124,7 @@ def trace_step(
         def loss() -> torch.Tensor:
             half = _AUTOCAST.get(precision)
             with nullcontext() if half is None else torch.autocast("cpu", half):
-                outputs = fake(**inputs)
+                outputs = fake(**no_cache(fake) | inputs)
                 if r_drop:
                     return r_drop_loss(objective, r_drop, outputs, targets, items)
                 return objective(outputs, targets, items)

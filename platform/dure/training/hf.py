@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from dure.data.collating import Batch, StepsInRuns
 from dure.family.predicting import generated, generated_all
+from dure.modeling.attention import no_cache
 from dure.modeling.decoding import encoded
 from dure.modeling.output_layer import deferred
 from dure.modeling.r_drop import r_drop_loss
@@ -272,11 +273,16 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
 
         Under ZeRO 3 the output layer is whole only while the model runs, so that they must.
         """
+        inputs = self._no_cache | inputs
         defers = self.parts.objective.takes_projected and needs_loss_only
         if defers and not is_deepspeed_zero3_enabled():
             with deferred(self.model):
                 return model(**inputs)
         return model(**inputs)
+
+    @cached_property
+    def _no_cache(self: Any) -> dict[str, bool]:
+        return no_cache(self.model)
 
     def create_optimizer(self: Any, model: Any = None) -> torch.optim.Optimizer:
         """Make the optimizer, whose groups are parted by the factors on their rates; the largest comes first."""

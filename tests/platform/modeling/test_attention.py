@@ -10,7 +10,7 @@ from torch.nn import functional
 from transformers import BertConfig, BertForSequenceClassification, T5Config, T5ForConditionalGeneration
 
 from dure.modeling import attention
-from dure.modeling.attention import AttentionByRows
+from dure.modeling.attention import AttentionByRows, no_cache
 
 ROWS, HEADS, QUERIES, KEYS, WIDTH = 3, 2, 5, 7, 4
 
@@ -116,3 +116,14 @@ def test_models_are_as_they_were_after_a_step_also_after_one_that_fails():
         fails()
     assert within == ["sdpa_by_rows"] * 3
     assert [each.config._attn_implementation for each in parts] == ["sdpa"] * 3
+
+
+def test_without_a_cache_for_text_a_model_has_the_same_logits():
+    model = t5(0.0).eval()
+    given = batch(model, is_padded=True)
+    kept = model(**given)
+    assert kept.past_key_values is not None
+    found = model(**no_cache(model) | given)
+    assert found.past_key_values is None
+    assert torch.equal(found.logits, kept.logits)
+    assert no_cache(bert(0.0)) == {}
