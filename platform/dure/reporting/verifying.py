@@ -1,13 +1,14 @@
 """Recomputing a page: every mark from the record that it names, and everything else by the hash that it was sealed with.
 
-A *seal* is the XXH3 of what stands in an element beside its marks and beside sealed elements in it: of a picture with
-its tags, of everything else the words alone. Whoever changes a number and its seal alike is found by the record; the
-seal finds what was changed in words and pictures.
+A *seal* is the XXH3 of what stands in an element, words and tags with their attributes, beside its marks and beside
+what is in sealed elements within it; the page as a whole is one, so that nothing stands outside. Whoever changes a
+number and its seal alike is found by the record; the seal finds what was changed in words, pictures and looks.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -23,9 +24,13 @@ from dure.reporting.marks import FORMATS, Computation, Sources, keys_of
 
 _VOID = {"meta", "br", "hr", "img", "link", "input"}
 _PICTURE = "figure"
+_PAGE = "html"
+_OF_PAGE = "beside the sections"
 _HEAD_LETTERS = 65_536
 SEAL = "data-seal"
 """Attribute that has the hash of what stands in an element beside marks."""
+_HASH = re.compile(rf'(?<= {SEAL}=)"[^"]*"')
+_VALUE = re.compile(r' value="[^"]*"')
 RECORDS = "dure-records"
 """Name of the element that lists the records of a page."""
 
@@ -105,19 +110,18 @@ class _Reader(HTMLParser):
         found = dict(attrs)
         self._in_records = found.get("id") == RECORDS
         inner = self._innermost()
-        if inner is not None and any(name == _PICTURE for name, _ in self._open):
-            inner.words.append(self.get_starttag_text() or "")
+        if inner is not None:
+            # That a mark stands here is sealed; what it shows, its record says.
+            made = _VALUE if "data-at" in found else _HASH
+            inner.words.append(made.sub("", self.get_starttag_text() or "", count=1))
         if tag in ("h1", "h2", "h3"):
             self._heading = []
         element = None
         if "data-at" in found:
             element = _Element(tag, found, self._where)
-            # That a number stands here is sealed; which one it is, its record says.
-            if inner is not None:
-                inner.words.append(f" {found['data-at']} ")
             self.marks.append(element)
         elif SEAL in found:
-            element = _Element(tag, found, self._where)
+            element = _Element(tag, found, _OF_PAGE if tag == _PAGE else self._where)
             self.seals.append(element)
         if tag not in _VOID:
             self._open.append((tag, element))
@@ -135,7 +139,7 @@ class _Reader(HTMLParser):
                 if element is not None and element.where == "the head":
                     element.where = self._where
             inner = self._innermost()
-            if inner is not None:
+            if inner is not None and inner.where != _OF_PAGE:
                 inner.where = self._where
         while self._open and self._open.pop()[0] != tag:
             continue
@@ -198,6 +202,13 @@ def verify(
         raise UserError(
             "this is no report of dure", where=str(report), expected="a file that dure report wrote"
         ) from None
+    if not any(element.tag == _PAGE for element in reader.seals):
+        raise UserError(
+            "the page as a whole has no seal: it was removed, or an earlier dure wrote the page",
+            where=str(report),
+            expected="the attribute data-seal of <html>",
+            hint="`dure report` writes the page again",
+        )
     sources = Sources(report.parent / base if root is None else root, computations)
     changes = [*_changed_numbers(reader, sources, names), *_changed_words(reader)]
     return Verification(str(report), len(names), len(reader.marks), tuple(changes))
@@ -226,7 +237,7 @@ def _changed_numbers(reader: _Reader, sources: Sources, names: list[str]) -> Ite
 def _changed_words(reader: _Reader) -> Iterator[Change]:
     for element in reader.seals:
         if element.attributes[SEAL] != _seal(element):
-            what = "a picture that was" if element.tag == _PICTURE else "words that were"
+            what = "a picture that was" if element.tag == _PICTURE else "words or looks that were"
             yield Change(element.where, f"{what} changed after the report was written", "")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from datetime import UTC, datetime
 
 import pytest
 
@@ -71,6 +72,16 @@ def test_runs_and_studies_are_listed_with_state_best_score_time_and_size(tmp_pat
     assert [each.name for each in list_runs(tmp_path / "s" / "1", sort="name").entries] == ["one", "two"]
     with held(tmp_path / "s" / "2"):
         assert {each.state for each in list_runs(tmp_path / "s" / "2").entries} == {"running"}
+
+
+def test_a_copy_has_the_date_of_its_run(tmp_path):
+    run = made_run(tmp_path / "run", HITS)
+    begun = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+    (run / "events.jsonl").write_text(json.dumps({"at": begun.isoformat(), "event": "notice"}) + "\n")
+    shown = begun.astimezone().strftime("%Y-%m-%d %H:%M")
+    assert [each.date for each in list_runs(tmp_path).entries] == [shown]
+    (run / "events.jsonl").write_text("{")
+    assert [each.date for each in list_runs(tmp_path).entries] != [shown]
 
 
 def test_five_hundred_runs_are_listed_within_seconds(tmp_path):

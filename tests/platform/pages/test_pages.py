@@ -104,13 +104,42 @@ def test_a_changed_record_word_and_picture_are_named(left, tmp_path):
 
     mark = re.search(r"<data [^>]*>81.25</data>", html)[0]
     (copy / "report.html").write_text(html.replace(mark, "", 1), encoding="utf-8")
-    assert "words that were changed" in verification_text(dure.verify_report(copy / "report.html"))
+    assert "words or looks that were changed" in verification_text(dure.verify_report(copy / "report.html"))
 
     summary = copy / "experiment_summary.json"
     summary.write_text(summary.read_text("utf-8").replace("0.8125", "0.8135"), encoding="utf-8")
     (copy / "report.html").write_text(html, encoding="utf-8")
     changes = dure.verify_report(copy / "report.html").changes
     assert any(change.shown == "81.25" and change.recorded == "81.35" for change in changes)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "where"),
+    [
+        (' aria-label="Experiments, best accuracy first"', ' aria-label="Experiments, best loss first"', "Experiments"),
+        ('<tr class="strong">', "<tr>", "Experiments"),
+        ('<data data-at="0:/experiments/0/state"', '<data hidden data-at="0:/experiments/0/state"', "Experiments"),
+        ("Verdict</h2>\n<ul>\n<li>", 'Verdict</h2>\n<ul>\n<li value="7">', "Verdict"),
+        ("tr.strong{", "td.t{display:none}tr.strong{", "beside the sections"),
+        ("</footer>", "<p>one is best</p></footer>", "beside the sections"),
+        ("default-src 'none'", "default-src *", "beside the sections"),
+    ],
+)  # fmt: skip
+def test_what_is_heard_and_how_it_looks_is_sealed_too(left, tmp_path, old, new, where):
+    copy = shutil.copytree(left / "batch", tmp_path / "batch")
+    html = page_of(copy)
+    assert old in html
+    (copy / "report.html").write_text(html.replace(old, new, 1), encoding="utf-8")
+    changes = dure.verify_report(copy / "report.html").changes
+    assert where in {change.where for change in changes}
+
+
+def test_a_page_whose_seal_was_taken_off_is_no_true_page(left, tmp_path):
+    copy = shutil.copytree(left / "batch", tmp_path / "batch")
+    html = re.sub(r'<html lang="en" data-seal="[^"]*">', '<html lang="en">', page_of(copy))
+    (copy / "report.html").write_text(html, encoding="utf-8")
+    with pytest.raises(UserError, match="no seal"):
+        dure.verify_report(copy / "report.html")
 
 
 @pytest.mark.parametrize("kind", KINDS)

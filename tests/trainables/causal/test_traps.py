@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from dure.config.loading import load_profile
 from dure.family import load_family
@@ -98,9 +99,9 @@ def test_7_positions_of_packed_rows():
         assert int(batch["position_ids"].flatten()[first]) == ids["learned"][0][0] - 1
 
 
-def uneven():
+def uneven(number=8):
     """Give rows of which some have one target token and some have many."""
-    rows = rows_of((30,) * 8)
+    rows = rows_of((30,) * number)
     for place, row in enumerate(rows):
         row["learned"] = [[29 if place % 2 else 5, 30]]
     return rows
@@ -113,11 +114,12 @@ def test_8_mean_of_means_under_accumulation():
 
 
 def test_9_last_batch_of_few_rows():
-    # Two passes of five rows and of three: a mean of their means would weigh the three too much.
-    model = model_of("llama")
-    whole = step(model, Conversations(0, "positions"), uneven())
-    assert_same(step(model, Conversations(0, "positions"), uneven()[:5] + uneven()[5:], num_passes=1), whole)
-    assert_same(step(model, Conversations(0, "positions"), uneven(), num_passes=2), whole)
+    # Passes of five rows, of five and of one: a mean of their means would weigh the one too much.
+    model, rows, batches = model_of("llama"), uneven(11), Conversations(0, "positions")
+    whole = step(model, batches, rows)
+    assert_same(step(model, batches, rows, num_passes=2), whole)
+    means = [step(model, batches, some)[0] for some in (rows[:5], rows[5:10], rows[10:])]
+    assert abs(sum(means) / len(means) - whole[0]) > 1e-3
 
 
 WORKER = """
@@ -244,6 +246,17 @@ def test_11_padding_at_the_left_in_generation(tiny):
     for row, text in zip(rows, texts, strict=True):
         alone = generated(model, batches.prompts(batches.collate([row])))
         assert corpus.tokenizer.batch_decode(alone, skip_special_tokens=True) == [text]
+
+
+def test_11_padding_at_the_left_of_windows():
+    model, batches = model_of("gemma3_text", window=6), Conversations(0)
+    model.generation_config = GenerationConfig(max_new_tokens=12, pad_token_id=0, eos_token_id=1)
+    rows = rows_of((40, 11, 23, 9))
+    together = generated(model, batches.prompts(batches.collate(rows)))
+    assert len({tuple(ids) for ids in together.tolist()}) > 1
+    for row, ids in zip(rows, together.tolist(), strict=True):
+        (alone,) = generated(model, batches.prompts(batches.collate([row]))).tolist()
+        assert ids == alone + [0] * (len(ids) - len(alone))
 
 
 def test_12_prompt_cut_in_place_of_history():
