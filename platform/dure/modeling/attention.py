@@ -52,10 +52,10 @@ class AttentionByRows:
 
 
 def no_cache(model: nn.Module) -> dict[str, bool]:
-    """Return the argument by which a model keeps no keys and values for text to follow; none for what writes none."""
-    known: Any = model
-    writes = hasattr(model, "can_generate") and known.can_generate()
-    return {"use_cache": False} if writes and getattr(known.config, "use_cache", False) else {}
+    """Return the argument by which an encoder–decoder keeps no keys and values for text to follow; none for others."""
+    config: Any = getattr(model, "config", None)
+    keeps = getattr(config, "is_encoder_decoder", False) and getattr(config, "use_cache", False)
+    return {"use_cache": False} if keeps else {}
 
 
 def _attention(
