@@ -122,8 +122,7 @@ class ModelTrainer:
         self.schedule = EvalSchedule()
         batches = in_lengths(family.batches(tokenizer, model), self.experiment)
         self.compiled = compiled_of(self.experiment, profile, model, worker.notify)
-        is_by_rows = attends_by_rows(self.experiment, profile)
-        self.attention = AttentionByRows(model) if is_by_rows else None
+        self.attention = AttentionByRows(model) if attends_by_rows(self.experiment, profile) else None
         self.batch_tokens = batch_tokens_of(self.experiment, train_dataset, batches, profile)
         self.recovery = recovery_of(family, batches, model, profile, folder, worker, precision)
         self.hf = Loop(
