@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,6 +42,7 @@ from dure.data.collating import Batch, Batches
 from dure.family import Family, load_family
 from dure.family.corpus import Corpus, load_corpus
 from dure.files import read_json_lines
+from dure.modeling.attention import AttentionByRows, no_cache
 from dure.modeling.objectives import Objective
 from dure.modeling.packed_layers import quantization_of
 from dure.modeling.tracing import trace_step
@@ -63,7 +64,9 @@ NAMES = {
 """What is taken where nothing is named."""
 
 
-def real_peak(model: Any, batches: Batches, objective: Objective, batch: Batch, *, passes: int) -> int:
+def real_peak(
+    model: Any, batches: Batches, objective: Objective, batch: Batch, *, passes: int, by_rows: bool = False
+) -> int:
     """Return the bytes that a step takes at its peak by torch's profiler, which asks the allocator."""
     model = copy.deepcopy(model).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -72,7 +75,9 @@ def real_peak(model: Any, batches: Batches, objective: Objective, batch: Batch, 
 
     def step() -> None:
         for _ in range(passes):
-            objective(model(**batches.inputs(batch)), batches.targets(batch), items).backward()
+            with AttentionByRows(model).applied() if by_rows else nullcontext():
+                given = no_cache(model) | batches.inputs(batch)
+                objective(model(**given), batches.targets(batch), items).backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad()
@@ -135,11 +140,13 @@ def _memory_row(
     batches, objective = family.batches(corpus.tokenizer, model), family.objective(model, corpus.train)
     longest = length_order(numpy.asarray(corpus.train["length"]))[:rows]
     batch = batches.collate([corpus.train[int(row)] for row in longest])
-    traced = trace_step(model, batches, objective, batch, precision="fp32", checkpointing=checkpointing).peak
+    traced = trace_step(
+        model, batches, objective, batch, precision="fp32", checkpointing=checkpointing, by_rows=True
+    ).peak
     stepped = copy.deepcopy(model)
     if checkpointing:
         stepped.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    real = real_peak(stepped, batches, objective, batch, passes=1)
+    real = real_peak(stepped, batches, objective, batch, passes=1, by_rows=True)
     return {
         "experiment": name, "lora": family.experiment.lora is not None, "rows": rows, "checkpointing": checkpointing,
         "foretold MiB": traced / 2**20, "came MiB": real / 2**20, "error %": 100 * (traced / real - 1),

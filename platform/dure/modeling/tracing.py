@@ -90,6 +90,7 @@ def trace_step(
     averages: bool = False,
     r_drop: float = 0.0,
     packing: QuantizationConfig | None = None,
+    by_rows: bool = False,
 ) -> StepTrace:
     """Trace the training step of a model on a batch; neither of the two is touched.
 
@@ -104,7 +105,10 @@ def trace_step(
         averages: Whether a moving average of the weights is kept.
         r_drop: Weight of the disagreement of two passes; 0 makes one pass.
         packing: How the frozen layers of a model that was built without its weights will be packed.
+        by_rows: Whether layers attend by rows.
     """
+    from dure.modeling.attention import AttentionByRows, no_cache
+
     # Whether a mask hides anything, and how many targets count, is asked where they still have their data.
     given = _without_idle_masks(model, batches.inputs(batches.twice(batch) if r_drop else batch))
     chosen = {each.shape: int((each != IGNORED).sum()) for each in _tensors(batches.targets(batch))}
@@ -122,7 +126,7 @@ def trace_step(
         def loss() -> torch.Tensor:
             half = _AUTOCAST.get(precision)
             with nullcontext() if half is None else torch.autocast("cpu", half):
-                outputs = fake(**inputs)
+                outputs = fake(**no_cache(fake) | inputs)
                 if r_drop:
                     return r_drop_loss(objective, r_drop, outputs, targets, items)
                 return objective(outputs, targets, items)
@@ -135,7 +139,8 @@ def trace_step(
         held = [*fake.parameters(), *fake.buffers(), *_tensors(_fakes(fakes, batch))]
         held += _tensors([inputs, targets, [each.grad for each in trained], list(optimizer.state.values())])
         with Operators(held, chosen) as found, _as_with_data(found):
-            loss().backward()  # type: ignore[no-untyped-call]
+            with AttentionByRows(fake).applied() if by_rows else nullcontext():
+                loss().backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             optimizer.zero_grad()

@@ -87,6 +87,11 @@ def check_budget(experiment: Experiment, profile: Profile) -> None:
         )
 
 
+def attends_by_rows(experiment: Experiment, profile: Profile) -> bool:
+    """Return whether layers attend by rows in the steps of an experiment on a machine."""
+    return profile.device == "cpu" and not experiment.training.compile
+
+
 def training_arguments(
     experiment: Experiment,
     profile: Profile,

@@ -19,7 +19,7 @@ from dure.family.corpus import Corpus
 from dure.modeling.precision import resolve
 from dure.modeling.tracing import StepTrace, trace_step
 from dure.runs.folder import RunFolder
-from dure.training.arguments import loaded_rows
+from dure.training.arguments import attends_by_rows, loaded_rows
 from dure.training.compiler import in_lengths
 from dure.training.memory import free_memory, resident_mb
 from dure.training.timing import Timing, padded_positions, timing_of
@@ -149,6 +149,7 @@ def forecast_run(
         averages=training.ema is not None,
         r_drop=experiment.objective.r_drop,
         packing=None if getattr(model, "is_quantized", False) else _packing(experiment, profile),
+        by_rows=attends_by_rows(experiment, profile),
     )
     lengths = np.asarray(rows["length"])
     parts = _parts(trace, profile, workers) | {"generation": _generation(family, model, lengths, precision)}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import accelerate.optimizer as stepping
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
@@ -16,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from dure.data.collating import Batch, StepsInRuns
 from dure.family.predicting import generated, generated_all
+from dure.modeling.attention import no_cache
 from dure.modeling.decoding import encoded
 from dure.modeling.output_layer import deferred
 from dure.modeling.r_drop import r_drop_loss
@@ -29,6 +31,9 @@ from dure.training.zero import SharedOutTraining
 
 _WRITTEN, _ENCODED = "dure_written", "dure_encoded"
 """In a batch of a validation: the ids that were written for it, and what the encoder made of it."""
+
+# Every step asks twice whether this optimizer is installed, and looks through all folders for it.
+stepping.is_lomo_available = cache(stepping.is_lomo_available)
 
 
 class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
@@ -60,6 +65,8 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
             compute_loss_func=parts.objective,
             callbacks=[CheckpointTurns(self), *parts.callbacks],
         )
+        # Nothing was trained here before. To look through all objects for what it left takes a third of a second.
+        self.accelerator.free_memory = lambda: None
         if parts.average is not None:
             self.add_callback(Averaging(parts.average, lambda: self.accelerator.optimizer_step_was_skipped))
         self.running_loss = RunningLoss(self)
@@ -161,7 +168,8 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
     ) -> torch.Tensor:
         """Add the gradients of what was loaded, one micro-batch or all of a step, and return their loss."""
         *before, last = _runs(inputs)
-        with contextlib.nullcontext() if self.parts.compiled is None else self.parts.compiled.applied():
+        layers = self.parts.compiled or self.parts.attention
+        with contextlib.nullcontext() if layers is None else layers.applied():
             for batch in before:
                 with (
                     contextlib.nullcontext() if self.written is not None else self.accelerator.no_sync(model)
@@ -204,8 +212,15 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
             self.data_collator = collate
 
     def floating_point_ops(self: Any, inputs: Any) -> int:
-        """Return the operations of what was loaded."""
-        return sum(super(Loop, self).floating_point_ops(batch) for batch in _runs(inputs))
+        """Return the operations of what was loaded, as the trainer of transformers counts them."""
+        name = getattr(self.model, "main_input_name", "input_ids")
+        return sum(6 * batch[name].numel() * self._num_weights for batch in _runs(inputs) if name in batch)
+
+    @cached_property
+    def _num_weights(self: Any) -> int:
+        """Weights beside embeddings; their number stays the same."""
+        model = self.model
+        return model.num_parameters(exclude_embeddings=True) if hasattr(model, "num_parameters") else 0
 
     def compute_loss(
         self: Any,
@@ -258,11 +273,16 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
 
         Under ZeRO 3 the output layer is whole only while the model runs, so that they must.
         """
+        inputs = self._no_cache | inputs
         defers = self.parts.objective.takes_projected and needs_loss_only
         if defers and not is_deepspeed_zero3_enabled():
             with deferred(self.model):
                 return model(**inputs)
         return model(**inputs)
+
+    @cached_property
+    def _no_cache(self: Any) -> dict[str, bool]:
+        return no_cache(self.model)
 
     def create_optimizer(self: Any, model: Any = None) -> torch.optim.Optimizer:
         """Make the optimizer, whose groups are parted by the factors on their rates; the largest comes first."""

@@ -17,6 +17,7 @@ from dure.errors import UserError
 from dure.events import Notify
 from dure.family import Family
 from dure.metrics.metric import Metric
+from dure.modeling.attention import AttentionByRows
 from dure.modeling.depth import distances_from_head
 from dure.modeling.ema import WeightAverage
 from dure.modeling.objectives import Objective
@@ -72,6 +73,7 @@ class Parts:
         sampler: Order of the training rows; reshuffled in every epoch when not given.
         batch_tokens: Most positions of a micro-batch, when the rows of a step are cut by that.
         compiled: The layers of the model, compiled, when training uses those.
+        attention: How layers that are not compiled attend on a CPU.
         r_drop: Weight of the disagreement of two passes over every row; 0 makes one pass.
         average: What validation during training is made with, in place of the weights that are trained.
         rate_factors: Factor on the learning rate of every parameter, by its name; all are 1 when not given.
@@ -89,6 +91,7 @@ class Parts:
     sampler: LengthGroupedSampler | None = None
     batch_tokens: int | None = None
     compiled: CompiledLayers | None = None
+    attention: AttentionByRows | None = None
     r_drop: float = 0.0
     average: WeightAverage | None = None
     rate_factors: Mapping[str, float] | None = None

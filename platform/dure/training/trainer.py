@@ -23,6 +23,7 @@ from dure.events import RunListener, RunStart
 from dure.family import Family
 from dure.family.predicting import Reported
 from dure.family.saved_model import write_model
+from dure.modeling.attention import AttentionByRows
 from dure.modeling.ema import WeightAverage
 from dure.modeling.precision import Precision, resolve
 from dure.modeling.shards import whole_weights
@@ -33,7 +34,7 @@ from dure.runs.disk import DiskRoom
 from dure.runs.folder import RunFolder
 from dure.runs.forecast import forecast, num_parameters
 from dure.training import zero
-from dure.training.arguments import total_steps, training_arguments
+from dure.training.arguments import attends_by_rows, total_steps, training_arguments
 from dure.training.callbacks import CheckpointingOfOneStep, EvalSchedule
 from dure.training.compiler import in_lengths
 from dure.training.compiling import compiled_of
@@ -121,6 +122,7 @@ class ModelTrainer:
         self.schedule = EvalSchedule()
         batches = in_lengths(family.batches(tokenizer, model), self.experiment)
         self.compiled = compiled_of(self.experiment, profile, model, worker.notify)
+        self.attention = AttentionByRows(model) if attends_by_rows(self.experiment, profile) else None
         self.batch_tokens = batch_tokens_of(self.experiment, train_dataset, batches, profile)
         self.recovery = recovery_of(family, batches, model, profile, folder, worker, precision)
         self.hf = Loop(
@@ -154,6 +156,7 @@ class ModelTrainer:
             sampler=sampler_of(experiment, train_dataset, batches, self.worker.num_workers),
             batch_tokens=self.batch_tokens,
             compiled=self.compiled,
+            attention=self.attention,
             r_drop=experiment.objective.r_drop,
             average=average,
             rate_factors=rate_factors_of(experiment, self.model),
