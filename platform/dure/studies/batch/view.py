@@ -8,17 +8,29 @@ from typing import Any
 
 from dure.metrics.metric import Metric, recorded
 from dure.pages.shared_sections import text_head
-from dure.reporting.figures import BASELINE, UNTRAINED, counted, metric_phrase, number
+from dure.reporting.figures import BASELINE, UNTRAINED, counted, metric_figure, metric_phrase, number
 from dure.reporting.marks import sentence
-from dure.reporting.page import Head, Inline, Section, Table
-from dure.studies.batch.results import BatchResults
+from dure.reporting.page import Block, Head, Inline, Section, Table
+from dure.studies.batch.results import BatchResults, Setting
 from dure.studies.pairs import paired_sentences
 from dure.studies.results import TrialRecord
 from dure.studies.viewing import View, failures
 
+_ONE_SEED = (
+    "Each was trained by one seed: the intervals say how far a difference depends on the test rows, and nothing of "
+    "another seed."
+)
+
 
 class BatchView(View[BatchResults]):
-    """A batch: its experiments, best first."""
+    """A batch: its experiments, best first; with several seeds, first what they are worth as means over these."""
+
+    @classmethod
+    def run_folders(cls, results: BatchResults, path: Path) -> Mapping[str, Path]:
+        """Return the folder of every run by its name; of several seeds, those of the best setting first."""
+        folders = super().run_folders(results, path)
+        first = next((each.runs for each in results.settings if each.name == results.best), ())
+        return {name: folders[name] for name in (*first, *(each for each in folders if each not in first))}
 
     @classmethod
     def facts_of(cls, results: BatchResults, path: Path) -> dict[str, Any]:
@@ -30,26 +42,10 @@ class BatchView(View[BatchResults]):
             for trial in results.experiments
             if trial.state == "completed" and (score := number(trial.metrics.get(metric.name))) is not None
         }
-        told = []
-        if scores:
-            best = metric.ranked(scores)[0]
-            equal = [name for name, score in scores.items() if score == scores[best] and name != best]
-            first = metric_phrase(metric, scores[best])
-            if equal:
-                told.append(
-                    f"{best} and {', '.join(equal)} tie at {first}, the best of {counted(len(scores), 'experiment')}."
-                )
-            elif len(scores) > 1:
-                told.append(
-                    f"{best} has the best score of {len(scores)} experiments: {first} on the validation rows."
-                )
-            else:
-                told.append(f"{best} has {first} on the validation rows.")
+        if results.settings:
+            told = _over_seeds(results, metric)
         else:
-            told.append(f"No experiment completed with a {metric.name}.")
-        told += _beside_baseline(metric, scores, trials)
-        folders = cls.run_folders(results, path)
-        told += paired_sentences({name: folders[name] for name in metric.ranked(scores)}, metric)
+            told = _of_one_seed(cls.run_folders(results, path), metric, scores, trials)
         told += failures({trial.name: trial.state for trial in results.experiments})
         gains = {name: _gains(trial, results.metrics) for name, trial in trials.items()}
         return {"metric": metric.name, "sentences": told, "gains": gains}
@@ -80,7 +76,90 @@ class BatchView(View[BatchResults]):
             at for at, place in enumerate(order) if results.experiments[place].name == results.best
         )
         caption = sentence("Experiments, best {} first", record.mark("metrics", 0, written="metric"))
-        return [Section("Experiments", [Table(caption, heads, kept, strong)])]
+        of_seeds = [Section("Settings", [_settings(self, metrics)])] if results.settings else []
+        return [*of_seeds, Section("Experiments", [Table(caption, heads, kept, strong)])]
+
+
+def _of_one_seed(
+    folders: Mapping[str, Path],
+    metric: Metric,
+    scores: Mapping[str, float],
+    trials: Mapping[str, TrialRecord],
+) -> list[str]:
+    """Return who is best, who is no better than the trivial baseline, and how sure that is by the test rows."""
+    told = []
+    if scores:
+        best = metric.ranked(scores)[0]
+        equal = [name for name, score in scores.items() if score == scores[best] and name != best]
+        first = metric_phrase(metric, scores[best])
+        if equal:
+            told.append(
+                f"{best} and {', '.join(equal)} tie at {first}, the best of {counted(len(scores), 'experiment')}."
+            )
+        elif len(scores) > 1:
+            told.append(
+                f"{best} has the best score of {len(scores)} experiments: {first} on the validation rows."
+            )
+        else:
+            told.append(f"{best} has {first} on the validation rows.")
+    else:
+        told.append(f"No experiment completed with a {metric.name}.")
+    told += _beside_baseline(metric, scores, trials)
+    paired = paired_sentences({name: folders[name] for name in metric.ranked(scores)}, metric)
+    return told + ([*paired, _ONE_SEED] if paired else [])
+
+
+def _over_seeds(results: BatchResults, metric: Metric) -> list[str]:
+    """Return the means over seeds, best first, and every two settings by the same seeds."""
+    told = [_mean_sentence(each, metric) for each in _by_mean(results.settings, metric)]
+    if results.best is None:
+        told.append("No setting has all its scores and a mean above the trivial baseline.")
+    return told + [each.sentence for each in results.comparisons]
+
+
+def _mean_sentence(setting: Setting, metric: Metric) -> str:
+    mean, deviation = setting.mean.get(metric.name), setting.deviation.get(metric.name)
+    if mean is None:
+        return f"{setting.name}: no run has a {metric.name}."
+    told = (
+        f"{setting.name}: {metric_phrase(metric, mean)} as a mean over {counted(setting.num_scored, 'seed')}"
+    )
+    if deviation is not None:
+        told += f", standard deviation {metric_figure(metric, deviation)}"
+    if setting.baseline is not None and not metric.better(mean, setting.baseline):
+        told += f"; no better than the trivial baseline ({metric_figure(metric, setting.baseline)})"
+    return f"{told}."
+
+
+def _by_mean(settings: Sequence[Setting], metric: Metric) -> list[Setting]:
+    return sorted(settings, key=lambda each: metric.cost(each.mean.get(metric.name)))
+
+
+def _settings(view: View[BatchResults], metrics: Sequence[Metric]) -> Block:
+    """Return the mean of every setting over its seeds with the deviation between them, best mean first."""
+    record, settings = view.record, view.results.settings
+    order = [settings.index(each) for each in _by_mean(settings, metrics[0])]
+    rows: list[list[Inline]] = [
+        [
+            record.mark("settings", place, "name"),
+            record.mark("settings", place, "num_scored", written="count"),
+            *(
+                sentence(
+                    "{} ± {}",
+                    record.figure("settings", place, "mean", metric.name, metric=metric),
+                    record.figure("settings", place, "deviation", metric.name, metric=metric),
+                )
+                for metric in metrics
+            ),
+            record.figure("settings", place, "baseline", metric=metrics[0]),
+        ]
+        for place in order
+    ]
+    heads = [text_head("setting"), Head("seeds")]
+    heads += [Head(view.label(metric, "metrics", place)) for place, metric in enumerate(metrics)]
+    strong = frozenset(at for at, place in enumerate(order) if settings[place].name == view.results.best)
+    caption = "Mean over the seeds ± standard deviation between them, on the validation rows"
+    return Table(caption, [*heads, Head("trivial baseline")], rows, strong)
 
 
 def ranked_places(trials: Sequence[TrialRecord], metric: Metric) -> list[int]:

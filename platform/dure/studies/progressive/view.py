@@ -10,6 +10,7 @@ from dure.metrics.metric import recorded
 from dure.pages.shared_sections import text_head
 from dure.reporting.figures import metric_phrase, percent
 from dure.reporting.inline import Drawing
+from dure.reporting.marks import listed
 from dure.reporting.page import Block, Head, Inline, Picture, Section, Table
 from dure.studies.progressive.plot import plot_progressive
 from dure.studies.progressive.report import verdict_lines
@@ -49,9 +50,13 @@ class ProgressiveView(View[ProgressiveResults]):
                 if len(results.candidates) < 2
                 else f" of {results.winner}, the winner of {len(results.candidates)},"
             )
+            equal = [str(each.stage) for each in results.stages if each.score == best.score and each != best]
+            tie = (
+                f"; {'stage' if len(equal) == 1 else 'stages'} {listed(equal)} tied with it" if equal else ""
+            )
             told.append(
                 f"Stage {best.stage}{of} with {percent(best.ratio)} of the rows is the best: "
-                f"{metric_phrase(metric, best.score)} on the validation rows."
+                f"{metric_phrase(metric, best.score)} on the validation rows{tie}."
             )
             if best.baseline is not None and not metric.better(best.score, best.baseline):
                 told.append(
