@@ -24,7 +24,7 @@ run: setup
 test: setup
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-# What can be known in two minutes: lint, and the tests that start no Ray and train no model.
+# What can be known in two minutes: lint, and the tests that start no Ray, train no model and do not count for seconds.
 check: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not slow and not heavy'
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from dure.errors import RunError, UserError
+
 if TYPE_CHECKING:
     from dure.api import (
         batch,
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from dure.notebook import create_trainer, load_datasets, load_model_and_tokenizer
 
 __all__ = [
+    "RunError",
+    "UserError",
     "batch",
     "clean",
     "compare",
@@ -69,3 +73,7 @@ def __getattr__(name: str) -> Any:
         by_hand = ("create_trainer", "load_datasets", "load_model_and_tokenizer")
         return getattr(importlib.import_module("dure.notebook" if name in by_hand else "dure.api"), name)
     raise AttributeError(f"module 'dure' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dure.config import library
 from dure.config.families import trusting
+from dure.config.given import Names, Overrides, name_of, names_of, overrides_of
 from dure.config.loading import load_experiment, load_profile, load_space
 from dure.config.rehearsal import with_options
 from dure.config.schema import Profile
@@ -59,7 +60,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger(__name__)
-
 load_config = load_experiment
 READERS: dict[library.Kind, Callable[[str], Any]] = {
     "experiment": load_experiment,
@@ -80,7 +80,7 @@ def predict(
     source: str | Path | Sequence[str | Mapping[str, str]],
     output: str | Path | None = None,
     *,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     force: bool = False,
     resume: bool = False,
     fold: int | None = None,
@@ -119,11 +119,14 @@ def predict(
     from dure.studies.crossval.driver import fold_runs
 
     with trusting(trust_code):
-        runs = fold_runs(Path(run), fold)
+        runs = fold_runs(Path(name_of(run)), fold)
         heard: Any = {"progress": progress, "notify": notify}
         if not isinstance(source, str | Path):
             return predict_texts(runs, source, profile=machine(profile, notify), **heard)
-        heard |= {"where": predicting.Where(profile, workers, address, trust_code), "overrides": overrides}
+        heard |= {
+            "where": predicting.Where(profile, workers, address, trust_code),
+            "overrides": overrides_of(overrides),
+        }
         return predicting.predict_table(runs, str(source), output, force=force, resume=resume, **heard)
 
 
@@ -131,7 +134,7 @@ def evaluate(
     run: str | Path,
     table: str | Path,
     *,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     fold: int | None = None,
     profile: str | Profile | None = None,
     notify: Notify = logger.info,
@@ -159,21 +162,20 @@ def evaluate(
     from dure.training.evaluating import evaluate_table
 
     with trusting(trust_code):
-        runs = fold_runs(Path(run), fold)
+        runs = fold_runs(Path(name_of(run)), fold)
         if len(runs) > 1:
             raise UserError(
                 f"this is a cross-validation of {len(runs)} folds, each with a model of its own",
                 where=str(run),
                 hint="--fold 1 evaluates that of one fold",
             )
-        return evaluate_table(
-            runs[0], str(table), overrides=overrides, profile=machine(profile, notify), notify=notify
-        )
+        heard: Any = {"profile": machine(profile, notify), "notify": notify}
+        return evaluate_table(runs[0], name_of(table), overrides=overrides_of(overrides), **heard)
 
 
 def forecast(
     what: str,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     *,
     profile: str | None = None,
     rehearse: bool = False,
@@ -201,7 +203,7 @@ def forecast(
 
     return forecast_experiments(
         what,
-        overrides,
+        overrides_of(overrides),
         # That of another machine can be forecast too.
         machine=choose_profile(None, notify) if profile is None else load_profile(profile),
         shape=partial(with_options, rehearse=rehearse, one_epoch=False, samples=samples),
@@ -211,7 +213,7 @@ def forecast(
 
 
 def score(
-    predictions: str | Path, references: str | Path, *, overrides: Sequence[str] = (), **options: Any
+    predictions: str | Path, references: str | Path, *, overrides: Overrides = (), **options: Any
 ) -> dict[str, Any]:
     """Score a table of predictions against a table of references, as ``dure score`` does.
 
@@ -228,15 +230,13 @@ def score(
     return score_files(
         Path(predictions),
         Path(references),
-        reading=reading_of(overrides),
+        reading=reading_of(overrides_of(overrides)),
         cache_folder=cache_folder(),
         **options,
     )
 
 
-def report(
-    paths: str | Path | Sequence[str | Path], output: str | Path | None = None, *, force: bool = False
-) -> Path:
+def report(paths: Names, output: str | Path | None = None, *, force: bool = False) -> Path:
     """Write what runs and studies came to as one self-contained page, and return its file.
 
     Args:
@@ -254,7 +254,7 @@ def report(
     from dure.reporting.verifying import require_replaceable
     from dure.studies.reports import page_at
 
-    folders = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    folders = [Path(path) for path in names_of(paths)]
     if not folders:
         raise UserError("no folder is given", where="report", expected="folders of runs or studies")
     is_alone = len(folders) == 1
@@ -284,7 +284,7 @@ def verify_report(path: str | Path, *, root: str | Path | None = None) -> Verifi
 
 
 def compare(
-    *runs: str | Path, metric: str | None = None, output: str | Path | None = None, force: bool = False
+    *runs: Names, metric: str | None = None, output: str | Path | None = None, force: bool = False
 ) -> Comparison:
     """Compare runs and studies, as ``dure compare`` does; see :mod:`dure.archive.comparing`.
 
@@ -299,15 +299,15 @@ def compare(
     """
     from dure.archive.comparing import compare as compared
 
-    comparison, settings = compared(runs, metric=metric)
+    comparison, settings = compared(names_of(*runs), metric=metric)
     if output is not None:
-        from dure.archive.written import write_comparison
+        from dure.archive.comparison_table import write_comparison
 
         write_comparison(comparison, settings, Path(output), force=force)
     return comparison
 
 
-def list_runs(*folders: str | Path, state: str | None = None, sort: str = "date") -> Listing:
+def list_runs(*folders: Names, state: str | None = None, sort: str = "date") -> Listing:
     """List the runs and studies in folders, as ``dure runs`` does; see :mod:`dure.archive.listing`.
 
     Args:
@@ -323,7 +323,7 @@ def list_runs(*folders: str | Path, state: str | None = None, sort: str = "date"
     return listing(_given_or_outputs(folders), state=state, sort=sort)
 
 
-def clean(*folders: str | Path, remove: bool = False) -> Cleaning:
+def clean(*folders: Names, remove: bool = False) -> Cleaning:
     """Find what may go from outputs and cache, as ``dure clean`` does, and remove it if that is wanted.
 
     Args:
@@ -339,14 +339,14 @@ def clean(*folders: str | Path, remove: bool = False) -> Cleaning:
     return cleaned(_given_or_outputs(folders), cache_folder(), remove=remove)
 
 
-def _given_or_outputs(folders: Sequence[str | Path]) -> list[Path]:
+def _given_or_outputs(folders: Sequence[Names]) -> list[Path]:
     """Return the folders that were given; else the outputs, which are not there before something ran."""
-    return [Path(folder) for folder in folders] or [path for path in (outputs(),) if path.is_dir()]
+    return [Path(folder) for folder in names_of(*folders)] or [path for path in (outputs(),) if path.is_dir()]
 
 
 def validate(
     experiment: str | Path | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     *,
     profile: str | None = None,
     checkpoint: str | Path | None = None,
@@ -374,7 +374,7 @@ def validate(
 
     checks = preflight.validate(
         None if experiment is None else str(experiment),
-        overrides,
+        overrides_of(overrides),
         profile=profile,
         checkpoint=None if checkpoint is None else Path(checkpoint),
         output=None if output is None else Path(output),

@@ -17,13 +17,13 @@ from dure.family.corpus import Corpus
 from dure.family.given_rows import encoded_rows, hash_of
 from dure.files import write_json, write_text
 from dure.reporting.console import RunConsole
-from dure.reporting.tracking import trackers_for
+from dure.reporting.tracker import trackers_for
 from dure.runs.environment import describe_environment
 from dure.runs.lock import held
 from dure.runs.logs import captured_output
 from dure.runs.resuming import require_continuable
 from dure.training import memory
-from dure.training.run import RunRequest, recorded, settle, trained
+from dure.training.run import RunRequest, foretold, recorded, settle, trained
 from dure.training.trainer import ModelTrainer
 from dure.training.worker import Worker
 
@@ -145,7 +145,8 @@ class InteractiveTrainer:
             )
             write_json(folder.environment, environment)
             self._request = replace(request, resume=False)
-            result, outcome = trained(request, self.loop, self._corpus, usage)
+            ahead = foretold(self.loop.family, self._corpus, self.loop.model, profile, self.loop.worker)
+            result, outcome = trained(request, self.loop, self._corpus, usage, ahead)
             settle(request, result, self.loop.room)
         return outcome
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
+from dure.config.given import Names, Overrides, names_of, overrides_of
 from dure.config.loading import checked
 from dure.config.schema import Experiment, Profile
 from dure.events import Notify
@@ -69,7 +69,7 @@ class TrainedRun(RunResult):
 
 def train(
     experiment: str | Path | Experiment,
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     *,
     epochs: int | None = None,
     from_sweep: str | Path | None = None,
@@ -95,7 +95,7 @@ def train(
     asked = asked_for(common)
     chosen = experiment_to_train(
         experiment if isinstance(experiment, Experiment) else str(experiment),
-        overrides,
+        overrides_of(overrides),
         asked,
         from_sweep=None if from_sweep is None else Path(from_sweep),
         epochs=epochs,
@@ -105,9 +105,7 @@ def train(
     return TrainedRun(**{**vars(result)}, path=path)
 
 
-def run(
-    study: str | Path | StudyPlan, overrides: Sequence[str] = (), **common: Unpack[Common]
-) -> StudyResults:
+def run(study: str | Path | StudyPlan, overrides: Overrides = (), **common: Unpack[Common]) -> StudyResults:
     """Run a study of any kind, as ``dure run`` does, and return its record.
 
     Args:
@@ -120,13 +118,13 @@ def run(
         RunError: Ray does not start, or a step failed.
     """
     plan = study if isinstance(study, StudyPlan) else load_study(str(study))
-    results: StudyResults = _run(plan.with_overrides(overrides), asked_for(common))
+    results: StudyResults = _run(plan.with_overrides(overrides_of(overrides)), asked_for(common))
     return results
 
 
 def batch(
-    *experiments: str | Path,
-    overrides: Sequence[str] = (),
+    *experiments: Names,
+    overrides: Overrides = (),
     only: str | None = None,
     seeds: int | None = None,
     **common: Unpack[Common],
@@ -144,13 +142,13 @@ def batch(
         UserError: Something that was given is wrong; nothing has started.
         RunError: Ray does not start.
     """
-    study = plan_batch([*map(str, experiments)], overrides=overrides, only=only, seeds=seeds)
+    study = plan_batch(names_of(*experiments), overrides=overrides_of(overrides), only=only, seeds=seeds)
     results: BatchResults = _run(study, asked_for(common))
     return results
 
 
 def sweep(
-    experiment: str | Path, overrides: Sequence[str] = (), *, trials: int | None = None, **options: Any
+    experiment: str | Path, overrides: Overrides = (), *, trials: int | None = None, **options: Any
 ) -> SweepResults:
     """Search settings of an experiment, as ``dure sweep`` does.
 
@@ -167,13 +165,14 @@ def sweep(
     """
     asked, own = _parted(options)
     name = str(experiment)
-    before = stored_for(plan_sweep(name, overrides=overrides), asked)
-    study = plan_sweep(name, overrides=overrides, num_trials=trials, before=before, **own)
+    laid = overrides_of(overrides)
+    before = stored_for(plan_sweep(name, overrides=laid), asked)
+    study = plan_sweep(name, overrides=laid, num_trials=trials, before=before, **own)
     results: SweepResults = _run(study, asked)
     return results
 
 
-def progressive(experiment: str | Path, overrides: Sequence[str] = (), **options: Any) -> ProgressiveResults:
+def progressive(experiment: str | Path, overrides: Overrides = (), **options: Any) -> ProgressiveResults:
     """Train on more and more of the data, as ``dure progressive`` does.
 
     Args:
@@ -188,7 +187,7 @@ def progressive(experiment: str | Path, overrides: Sequence[str] = (), **options
         RunError: Ray does not start, or a stage failed.
     """
     asked, own = _parted(options)
-    said = {"experiment": str(experiment), "overrides": list(overrides)}
+    said = {"experiment": str(experiment), "overrides": overrides_of(overrides)}
     bare = checked(ProgressiveStudy, said, {}, "dure.progressive")
     study = plan_progressive(bare, before=stored_for(bare, asked), **own)
     results: ProgressiveResults = _run(study, asked)
@@ -196,8 +195,8 @@ def progressive(experiment: str | Path, overrides: Sequence[str] = (), **options
 
 
 def crossval(
-    *experiments: str | Path,
-    overrides: Sequence[str] = (),
+    *experiments: Names,
+    overrides: Overrides = (),
     folds: int | None = None,
     drop_worse: bool = False,
     **common: Unpack[Common],
@@ -215,14 +214,16 @@ def crossval(
         UserError: Something that was given is wrong; nothing has started.
         RunError: Ray does not start.
     """
-    study = plan_crossval([*map(str, experiments)], overrides=overrides, folds=folds, drop_worse=drop_worse)
+    study = plan_crossval(
+        names_of(*experiments), overrides=overrides_of(overrides), folds=folds, drop_worse=drop_worse
+    )
     results: CrossvalResults = _run(study, asked_for(common))
     return results
 
 
 def unified(
     preset: str = "730m",
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     *,
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -251,7 +252,9 @@ def unified(
     study = load_study_of(UnifiedStudy, named if named in available("study") else preset)
     own = {"epochs": epochs, "batch_size": batch_size, "sweep": sweep, "crossover": crossover}
     said = {key: value for key, value in own.items() if value is not None}
-    results: UnifiedResults = _run(study.with_overrides(overrides).with_values(**said), asked_for(common))
+    results: UnifiedResults = _run(
+        study.with_overrides(overrides_of(overrides)).with_values(**said), asked_for(common)
+    )
     return results
 
 

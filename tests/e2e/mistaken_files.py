@@ -24,6 +24,10 @@ _SPACE = "parameters:\n  training.learning_rate: "
 _YAML: dict[str, str | bytes] = {
     "tab.yaml": f"{_MINE}training:\n\tepochs: 3\n",
     "twice.yaml": f"{_MINE}lora: null\nlora: null\n",
+    "emptied.yaml": f"{_MINE}training:\n  # epochs: 3\n",
+    "dotted.yaml": f"{_MINE}training.epochs: 3\n",
+    "shifted.yaml": f"{_MINE}training:\n  epochs: 3\n batch_size: 4\n",
+    "colon.yaml": f"{_MINE}data:\n  train: a: b.csv\n",
     "bracket.yaml": f"{_MINE}data: {{train: [a\n",
     "anchor.yaml": f"{_MINE}training: &all {{epochs: 3}}\n",
     "bomb.yaml": f"{_MINE}a: &a [x, x]\nb: &b [*a, *a]\nc: &c [*b, *b]\n",

@@ -21,6 +21,14 @@ CONFIG: dict[str, Row] = {
     "tab": ("train tab.yaml", "tab.yaml:4", "indented with spaces"),
     "key given twice": ("train twice.yaml", "twice.yaml:4", "given twice"),
     "unclosed bracket": ("train bracket.yaml", "bracket.yaml:4", "']'"),
+    "section of which all is commented out": (
+        "train emptied.yaml",
+        "emptied.yaml:3: nothing stands in section 'training'",
+        "leave the line out",
+    ),
+    "dotted key": ("train dotted.yaml", "dotted.yaml:3", "try: 'training: {epochs: …}'"),
+    "indented between": ("train shifted.yaml", "shifted.yaml:5", "this line is indented otherwise"),
+    "colon in a text": ("train colon.yaml", "colon.yaml:4", "put a text with a colon in quotes"),
     "anchor": ("train anchor.yaml", "anchor.yaml:3", "extends:"),
     "bomb of aliases": ("train bomb.yaml", "bomb.yaml:3", "extends:"),
     "merge key": ("train merge.yaml", "merge.yaml:3", "extends:"),
@@ -78,6 +86,13 @@ CONFIG: dict[str, Row] = {
     "override without key": (f"{DRY} =1", "'=1'", "section.key=value"),
     "override that is no YAML": (f"{DRY} lora.targets=[q", "lora.targets=[q", "']'"),
     "override below a value": (f"{DRY} training.epochs.x=1", "training.epochs", "a whole number"),
+    "override with slashes": (f"{DRY} training/epochs=3", "'training/epochs'", "try: 'training.epochs'"),
+    "override in brackets": (f"{DRY} data.train=[x].csv", "data.train=[x].csv", """'data.train="[x].csv"'"""),
+    "override with dashes": (
+        f"{DRY} --training.learning_rate=1",
+        "--training.learning_rate",
+        "try: training.learning_rate=VALUE",
+    ),
     "override of no end": (f"{DRY} {'a.' * 5000}a=1", "command line", "section.key=value"),
     # types and values
     "text for a number": (f"{DRY} training.learning_rate=fast", '"fast"', "a number"),
@@ -106,6 +121,7 @@ CONFIG: dict[str, Row] = {
         "warmup_steps or warmup_ratio",
     ),
     "heads that do not fit": (f"{DRY} rehearsal.hidden_size=30", "'rehearsal'", "a multiple of num_heads 4"),
+    "miniature of no end": (f"{DRY} rehearsal.vocab_size=1e12", "rehearsal.vocab_size", "at most 200000"),
     "4-bit without LoRA": ("train kobart_baseline lora=null", "model.quantization", "needs a lora section"),
     "fold that is none": (f"{DRY} data.fold.number=6 data.fold.of=5", "data.fold", "no fold 6 of 5"),
     # families

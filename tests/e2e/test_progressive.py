@@ -76,11 +76,13 @@ def assert_all_end(processes: list[psutil.Process]) -> None:
     assert alive == []
 
 
-def killed_in(place: int, command: tuple[str, ...], stages: list[str], folder: Path) -> Killed:
+def killed_in(
+    place: int, command: tuple[str, ...], stages: list[str], folder: Path, name: str = "killed"
+) -> Killed:
     """Kill a training in a stage (counted from 0), and start it again with the same command."""
-    words = [*command, "--output", "killed", "--json"]
-    path = folder / "killed"
-    with (folder / "killed.log").open("w") as log:
+    words = [*command, "--output", name, "--json"]
+    path = folder / name
+    with (folder / f"{name}.log").open("w") as log:
         driver = subprocess.Popen(
             [sys.executable, "-m", "dure", *words], cwd=folder, env=environment(), stdout=log, stderr=log
         )
@@ -229,7 +231,7 @@ def test_ten_stages_killed_in_the_fourth_end_as_if_nothing_had_happened(place):
     assert [stage["name"] for stage in outcome.value["stages"]] == stages
     assert stages[-2:] == ["stage_9_90pct", "stage_10_100pct"]
     assert outcome.value["stages"][-1]["score"] > 0.9
-    killed = killed_in(3, command, stages, place)
+    killed = killed_in(3, command, stages, place, "ten_killed")
     assert times(*(killed.folder / stage for stage in stages[:3])) == killed.finished
     assert_same_training(killed.folder, place / "ten", stages)
 

@@ -6,8 +6,10 @@ import csv
 import io
 import json
 
+import pandas as pd
 import pytest
 
+import dure
 from dure.cli import options
 from dure.runs.folder import RunFolder
 
@@ -41,6 +43,12 @@ def test_texts_are_predicted_from_the_command_and_from_standard_input(trained, m
         (("--text", "a", "-o", "x.csv"), "--output x.csv"),
         (("in.csv",), "no file is named"),
         (("--text", "a", "--workers", "2"), "--workers 2: this is for tables"),
+        (("--text", "a", "--text", "\u200b"), "--text (number 2 of 2): the text is empty"),
+        (("--text", "a\udcff"), "--text: there are bytes that are not UTF-8"),
+        (("",), "an empty word is given"),
+        (("in.csv", "-o", ""), "--output: an empty word is given"),
+        (("in.csv", "-o", "o.csv", "data.colums.dialogue=text"), "try: data.columns.dialogue=…"),
+        (("in.csv", "-o", "-"), "its name has no suffix"),
     ],
 )
 def test_what_predict_needs_is_said(trained, words, said, tmp_path, monkeypatch):
@@ -49,6 +57,49 @@ def test_what_predict_needs_is_said(trained, words, said, tmp_path, monkeypatch)
     outcome = call("predict", trained[1], *words, "--profile", "cpu")
     assert outcome.code == 2
     assert said in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("", "standard input: there is nothing"), ("a\n \nb", "line 2: the text is empty"), ("a\n\udcff\n", "line 2: there are bytes")],
+)  # fmt: skip
+def test_what_standard_input_lacks_is_said(trained, monkeypatch, given, said):
+    monkeypatch.setattr("sys.stdin", io.StringIO(given))
+    outcome = call("predict", trained[1], "-", "--profile", "cpu")
+    assert outcome.code == 2
+    assert said in outcome.err
+
+
+def test_texts_of_python_are_predicted_from_any_iterable_and_nothing_else_is_taken_for_them(trained):
+    _, run = trained
+    frame = pd.DataFrame({"text": ["안녕하세요", "내일 봐요"]})
+    expected = dure.predict(run, [*frame["text"]], profile="cpu")
+    assert dure.predict(run, frame["text"], profile="cpu") == expected
+    assert dure.predict(run, (text for text in frame["text"]), profile="cpu") == expected
+    assert dure.predict(run, frame.to_dict("records"), profile="cpu") == expected
+    for given, said in {
+        "frame": (frame, r'DataFrame is no list of texts(?s:.*)to_dict\("records"\)'),
+        "mapping": ({"text": "a"}, "dict is no list of texts"),
+        "numbers": ([1], "text 1: 1 is no text"),
+        "missing": (["a", None], "text 2: None is no text"),
+        "torn": (["a\ud83d"], "text 1"),
+        "none": ([], "there is no text"),
+    }.values():
+        with pytest.raises(dure.UserError, match=said):
+            dure.predict(run, given, profile="cpu")
+
+
+def test_evaluation_from_python_prints_nothing(trained, tmp_path, capsys):
+    (tmp_path / "in.csv").write_text("dialogue,summary\n안녕하세요,인사\n", encoding="utf-8")
+    assert dure.evaluate(trained[1], tmp_path / "in.csv", profile="cpu")["rows"] == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_a_folder_within_a_run_names_the_run(trained):
+    for inside in ("final_model", "checkpoint-2"):
+        outcome = call("predict", trained[1] / inside, "--text", "a", "--profile", "cpu")
+        assert outcome.code == 2
+        assert f"try: the folder around it: {trained[1]}" in outcome.err
 
 
 def test_a_table_is_scored_as_validation_scored_it(trained, corpus):

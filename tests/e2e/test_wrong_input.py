@@ -166,6 +166,24 @@ def test_a_terminal_without_utf8_gets_a_message_and_json(tmp_path):
     assert outcome.value["experiments"]["mine"] == "내 실험"
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["clean", "runs", "report", "compare", "stop", "sample -o", "train transfer_bert -o", "convert"],
+)
+def test_an_empty_word_is_not_taken_for_the_working_folder(command, tmp_path):
+    check_message(call(*command.split(), ""), "an empty word is given", "a variable of the shell")
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-"])
+def test_a_closed_stream_is_no_defect(closed, tmp_path):
+    command = f"$0 -m dure runs . {closed}"
+    ended = subprocess.run(
+        ["bash", "-c", command, sys.executable], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def test_a_working_folder_that_is_gone_is_told(tmp_path):
     gone = tmp_path / "gone"
     gone.mkdir()

@@ -69,6 +69,7 @@ def test_a_record_that_is_too_large_is_named_and_not_read(tmp_path, monkeypatch)
         read_json_lines(file)
 
 
+@pytest.mark.heavy
 def test_records_are_read_one_at_a_time_however_many_they_are(tmp_path):
     path = tmp_path / "metrics.jsonl"
     with path.open("w", encoding="utf-8") as file:

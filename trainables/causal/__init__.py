@@ -51,6 +51,7 @@ class Causal(Family):
     options_section = CausalOptions
     options: CausalOptions
     predicts = "text"
+    exports = ("transformers", "adapter", "ctranslate2")
     metrics: tuple[Metric, ...]
 
     def __init__(self, experiment: Experiment, *args: Any) -> None:
@@ -96,9 +97,11 @@ class Causal(Family):
             lacking = [row for row, answer in enumerate(table.dataset["target"][:]) if not answer]
             if lacking:
                 raise UserError(
-                    f"{len(lacking):,} rows end without an answer, the first of them {table.place(lacking[0])}",
+                    f"{table.place(lacking[0])} ends without an answer"
+                    + (f", and so do {len(lacking) - 1:,} more" if len(lacking) > 1 else ""),
                     where=table.source,
                     expected="conversations whose last turn is the assistant's",
+                    hint="answer them, or leave the rows out of the table",
                 )
 
     def tell_unused_prompts(self) -> None:
@@ -183,7 +186,7 @@ class Causal(Family):
         template = source if source in ("tokenizer", "plain") else template_in(Path(source))
         return {
             **super().encoding_key(),
-            "family": "causal-2",
+            "family": "causal-3",
             "layout": self.layout,
             "template": [template, model.checkpoint, model.revision],
         }
@@ -194,7 +197,9 @@ class Causal(Family):
 
         from trainables.causal.packing import Conversations, way_to_pack
 
-        way, bool_mask = way_to_pack(model) if self.options.packing else ("padded", True)
+        # An export for CTranslate2 is no module: it only writes, after prompts that are never packed.
+        packs = self.options.packing and isinstance(model, torch.nn.Module)
+        way, bool_mask = way_to_pack(model) if packs else ("padded", True)
         multiple = 8 if torch.cuda.is_available() else 1
         return Conversations(int(tokenizer.pad_token_id or 0), way, bool_mask=bool_mask, multiple_of=multiple)
 

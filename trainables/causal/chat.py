@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise, takewhile
+from itertools import takewhile
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -125,13 +125,13 @@ class Chat:
             cuts: Where an answer begins or is over, in turn; the last is the end.
             prefixes: Ids of the text up to every cut.
         """
-        whole = prefixes[-1]
-        ends = [len(prefix) for prefix in prefixes]
-        if any(whole[:end] != prefix for end, prefix in zip(ends, prefixes, strict=True)):
-            # A token reaches over a cut: every part is taken apart, and the first as it is when it stands alone.
-            pieces = [prefixes[0], *self._ids([text[one:other] for one, other in pairwise(cuts)])]
-            whole = [token for piece in pieces for token in piece]
-            ends = [sum(map(len, pieces[: place + 1])) for place in range(len(pieces))]
+        *_, prompt, whole = prefixes
+        if whole[: len(prompt)] != prompt:
+            # A token reaches over the beginning of the last answer, and a prompt has the ids that it has alone.
+            (answer,) = self._ids([text[cuts[-2] : cuts[-1]]])
+            whole = prompt + answer
+        # A token that reaches over the beginning of an earlier answer is its first.
+        ends = [_num_shared(prefix, whole) for prefix in prefixes[:-1]] + [len(whole)]
         answers = [list(pair) for pair in zip(ends[::2], ends[1::2], strict=True)]
         begin, end = answers[-1]
         is_cut = end - begin > self.max_answer
@@ -242,6 +242,12 @@ class Chat:
             "input_ids"
         ]
         return found
+
+
+def _num_shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return how many ids both begin with."""
+    apart = (place for place, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return next(apart, min(len(one), len(other)))
 
 
 def _shows(text: str, answer: str, begin: int) -> bool:

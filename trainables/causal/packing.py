@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel
@@ -160,16 +163,25 @@ class Conversations(Batches):
 
 
 def packed(texts: Sequence[Sequence[int]], length: int) -> list[list[int]]:
-    """Return which rows share a sequence of some length: the longest first, each into the first with room for it."""
+    """Return which rows share a sequence of some length: the longest first, each where it leaves the least room."""
     bins: list[list[int]] = []
-    rooms: list[int] = []
+    rooms: list[int] = []  # in order, each once; so that a row is placed without a look at every sequence
+    having: defaultdict[int, list[int]] = defaultdict(list)
     for row in sorted(range(len(texts)), key=lambda row: -len(texts[row])):
-        place = next((place for place, room in enumerate(rooms) if room >= len(texts[row])), len(bins))
-        if place == len(bins):
+        tightest = bisect_left(rooms, len(texts[row]))
+        if tightest == len(rooms):
+            place, room = len(bins), length
             bins.append([])
-            rooms.append(length)
+        else:
+            room = rooms[tightest]
+            place = having[room].pop()
+            if not having[room]:
+                del rooms[tightest]
         bins[place].append(row)
-        rooms[place] -= len(texts[row])
+        left = room - len(texts[row])
+        if not having[left]:
+            insort(rooms, left)
+        having[left].append(place)
     return bins
 
 
@@ -179,19 +191,19 @@ def packs_of(train: datasets.Dataset, tokens: int) -> datasets.Dataset:
     Returns:
         ``members``, the rows of a pack, and their ``length`` together.
     """
-    rows = train.select_columns(["input_ids", "prompt_length", "learned"])
-    lengths = train["length"][:]
-    short = [row for row, length in enumerate(lengths) if length <= tokens]
-    bins = [[row] for row, length in enumerate(lengths) if length > tokens]
-    bins += [
-        [short[row] for row in members] for members in packed([range(lengths[row]) for row in short], tokens)
-    ]
-    return datasets.Dataset.from_list(
-        [
-            {"members": [rows[row] for row in members], "length": sum(lengths[row] for row in members)}
-            for members in bins
-        ]
-    )
+    lengths = np.asarray(train["length"][:])
+    short = np.flatnonzero(lengths <= tokens)
+    bins = [[row] for row in np.flatnonzero(lengths > tokens)]
+    bins += [short[members].tolist() for members in packed([range(n) for n in lengths[short]], tokens)]
+    order, ends = np.concatenate(bins), np.cumsum([0, *map(len, bins)])
+    # As Arrow has them, since a million rows as objects of Python would fill the memory.
+    rows = train.select_columns(["input_ids", "prompt_length", "learned"]).with_format("arrow")[:]
+    members = rows.combine_chunks().take(order).to_struct_array().combine_chunks()
+    packs = {
+        "members": pa.ListArray.from_arrays(ends, members),
+        "length": np.add.reduceat(lengths[order], ends[:-1]),
+    }
+    return datasets.Dataset(pa.table(packs))
 
 
 def way_to_pack(model: PreTrainedModel | PeftModel) -> tuple[Way, bool]:

@@ -131,7 +131,8 @@ def _turn(place: int, message: Any) -> tuple[Speaker, str]:
     speaker = _SPEAKERS.get(said.strip().lower()) if isinstance(said, str) else None
     if speaker is None:
         raise UserError(
-            f"holds a turn {place} of '{said}'", expected=f"one of {', '.join(_SPEAKERS)} as who speaks"
+            f"holds a turn {place} of nobody" if said is None else f"holds a turn {place} of '{said}'",
+            expected=f"one of {', '.join(_SPEAKERS)} as its role",
         )
     if speaker == "system" and place > 1:
         raise UserError(f"holds a system text as turn {place}", expected="one at the beginning, or none")

@@ -280,7 +280,7 @@ class Preference(Causal):
     def encoding_key(self) -> Mapping[str, Any]:
         """Return what decides the ids, and with DPO what decides the reference; beta and the margin are no part of it."""
         experiment = self.experiment
-        key = {**super().encoding_key(), "family": "preference-2"}
+        key = {**super().encoding_key(), "family": "preference-3"}
         key["task"] = {
             name: value for name, value in experiment.task.items() if name not in ("beta", "margin")
         }

@@ -143,6 +143,11 @@ class Transfer(Family):
             self._survey_numbers(tables["train"])
             return
         self.classes = classes_of(tables["train"], "label")
+        if numbers.are_measures(self.classes):
+            self.notify(
+                f"{tables['train'].source}: the labels are numbers with fractions, and each is a class of its own; "
+                "task.target=number learns them as numbers"
+            )
         for split, table in tables.items():
             if split != "train":
                 self.check_targets(table)
@@ -360,8 +365,12 @@ class Transfer(Family):
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
-        self.classes = tuple(classes_of_model(model))
+        self.know(model)
         return model.eval(), AutoTokenizer.from_pretrained(folder)
+
+    def know(self, model: PreTrainedModel) -> None:
+        """Take the names of the classes."""
+        self.classes = tuple(classes_of_model(model))
 
     def modules(self, model: PreTrainedModel) -> dict[str, tuple[str, ...]]:
         """Return encoder and head with the prefixes of their parameters."""

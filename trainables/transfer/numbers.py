@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,12 +21,15 @@ METRICS = (Metric("eval_pearson", "max"), Metric("eval_spearman", "max"), Metric
 _USUAL_SPREAD = (0.03, 30.0)
 """Standard deviations of targets that a head, which begins near 0, comes to at usual learning rates."""
 
+_LARGEST = 1e18
+"""Its square is finite in single precision."""
+
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class NumberReader(CellReader):
-    """Reads one finite number."""
+    """Reads one number whose squared error can be computed."""
 
     def read(self, text: str) -> str:
         """Return the number as it is written, without space around it."""
@@ -33,9 +37,10 @@ class NumberReader(CellReader):
             value = float(text)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value):
+        if not abs(value) <= _LARGEST or "_" in text:  # Python takes 1_000, which no table means so.
             raise UserError(
-                f"holds '{text.strip()[:40]}'", expected="a number, such as 3.5 (task.target: number)"
+                f"holds '{text.strip()[:40]}'",
+                expected=f"a number, such as 3.5, from {-_LARGEST:g} to {_LARGEST:g} (task.target: number)",
             )
         return text.strip()
 
@@ -101,6 +106,14 @@ def told_of(cells: Sequence[str]) -> str:
     if not _USUAL_SPREAD[0] <= spread <= _USUAL_SPREAD[1]:
         line += "; a head begins near 0 and learns numbers about 1 apart best: rescale the column"
     return line
+
+
+def are_measures(classes: Sequence[str]) -> bool:
+    """Return whether names of classes are plain numbers, of which most have a fraction."""
+    fractions = sum(re.fullmatch(r"[-+]?[0-9]*\.[0-9]*[1-9][0-9]*", name) is not None for name in classes)
+    return fractions > len(classes) / 2 and all(
+        re.fullmatch(r"[-+]?[0-9]*\.?[0-9]+", name) for name in classes
+    )
 
 
 def refuse_of_classes(experiment: Experiment) -> None:

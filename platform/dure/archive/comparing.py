@@ -23,13 +23,13 @@ from dure.archive.comparison import (
     Signature,
 )
 from dure.archive.left import LeftRun, completed_runs
-from dure.archive.row_scores import RowScores, read_rows, read_scores
 from dure.archive.settings import Setting, settings_of
 from dure.errors import UserError, nearest
 from dure.metrics.metric import Metric
 from dure.metrics.paired import PairedDifference, corrected, paired_difference
 from dure.reporting.figures import shortened
 from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE
+from dure.runs.row_scores import RowScores, read_rows, read_scores
 
 _EXAMPLES = 10
 _LONGEST_TEXT = 300
@@ -193,16 +193,22 @@ def _metric(runs: Sequence[LeftRun], asked: str | None) -> Metric:
     Raises:
         UserError: No run has it, it has no direction, or it is not said and runs do not agree.
     """
-    known = sorted(
-        {_bare(name) for run in runs for name in run.result.metrics if name.startswith(("eval_", "test_"))}
-    )
+    names = [
+        {_bare(name) for name in run.result.metrics if name.startswith(("eval_", "test_"))} for run in runs
+    ]
+    known = sorted(set[str]().union(*names))
     if asked is None:
         chosen = dict.fromkeys(_bare(run.result.best_metric) for run in runs if run.result.best_metric)
         if len(chosen) != 1:
             said = (
                 f"runs were chosen by {', '.join(chosen)}" if chosen else "no run says what it was chosen by"
             )
-            raise UserError(said, where="--metric", expected=f"one of {', '.join(known)}")
+            shared = sorted(set[str].intersection(*names))
+            raise UserError(
+                said,
+                where="--metric",
+                expected=f"one that all of them have: {', '.join(shared)}" if shared else "runs of one task",
+            )
         asked = next(iter(chosen))
     name = _bare(asked)
     if name not in known:

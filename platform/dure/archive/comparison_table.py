@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from dure.archive.comparison import Comparison, ExampleRecord, PairRecord, SettingRecord
+from dure.archive.comparison import Comparison, ExampleRecord
+from dure.archive.settings import Setting
 from dure.archive.verdict import difference_of
+from dure.data.writing import place_files
+from dure.files import write_text
 from dure.metrics.metric import Metric
-from dure.reporting.columns import Column, FittedTable, column
+from dure.reporting.columns import Column, FittedTable, Rows, column, plain_text
+from dure.reporting.curves import RunCurves, plot_runs
 from dure.reporting.figures import (
     NOTHING,
     bare_label,
     counted,
-    duration,
-    memory,
-    metric_figure,
     metric_label,
-    setting_text,
     shortened,
 )
+from dure.reporting.marks import Source, sentence
 from dure.reporting.verdicts import p_value_text, signed_figure
 
 _SHORTEST_NAME = 16
 _SHORTEST_TEXT = 12
 _LONGEST_TEXT = 60
 _MOST_PREDICTED = 4
+_VERDICTS = {"better": "a is better", "worse": "b is better", "tie": "tie", "equal": "equal on every row"}
+_STYLES = {"a is better": "green", "b is better": "green"}
 _ELSEWHERE = "comparison.json (-o DIR)"
 
 
@@ -39,46 +46,85 @@ def comparison_table(comparison: Comparison) -> Group:
         f"{counted(len(comparison.settings), 'setting')} of {counted(num_runs, 'run')}, by "
         f"{bare_label(metric)} ({metric.sentence})"
     )
-    parts: list[RenderableType] = [Text(title, style="bold"), Text(), _scores(comparison, metric)]
-    parts += [Text(), *(Text(sentence) for sentence in comparison.sentences)]
+    facts = Source(0, table_facts(comparison))
+    scores = [Rows.of(facts, "settings").column("#", "place", rank=1), *score_columns(facts)]
+    parts: list[RenderableType] = [
+        Text(title, style="bold"),
+        Text(),
+        FittedTable(scores, elsewhere=_ELSEWHERE),
+    ]
+    parts += [Text(), *map(Text, comparison.sentences)]
     if comparison.pairs:
-        parts += [Text(), _pairs(comparison.pairs)]
+        by = f"row by row, by {comparison.pairs[0].metric.replace('_', ' ')}"
+        parts += [Text(), FittedTable(pair_columns(facts), by, elsewhere=_ELSEWHERE)]
     if any(each.values for each in comparison.settings):
-        parts += [Text(), _settings(comparison.settings)]
+        parts += [Text(), FittedTable(setting_columns(facts), "settings that differ", elsewhere=_ELSEWHERE)]
     if comparison.examples:
         parts += [Text(), _examples(comparison.examples)]
     return Group(*parts, *([Text()] if comparison.notes else []), *map(Text, comparison.notes))
 
 
-def _scores(comparison: Comparison, metric: Metric) -> FittedTable:
-    """Return scores and costs, best first within what may be ranked together."""
-    by_name = {each.name: each for each in comparison.settings}
-    records = [by_name[name] for group in comparison.groups for name in group.settings]
-    places = [_place(comparison, name) for group in comparison.groups for name in group.settings]
-    several = any(len(each.seeds) > 1 for each in records)
+def table_facts(comparison: Comparison) -> dict[str, Any]:
+    """Return a comparison as JSON, with what its tables say of settings and pairs in words."""
+    record = comparison.as_json()
+    for facts, setting in zip(record["settings"], comparison.settings, strict=True):
+        signature = setting.signature
+        count = "" if signature.num_rows is None else f"{signature.num_rows:,} "
+        facts |= {
+            "place": _place(comparison, setting.name),
+            "num_seeds": len(setting.seeds),
+            "measured_on": f"{count}{signature.split} {signature.rows[:8]}",
+            "measured_by": ", ".join(signature.how.values()) or None,
+        }
+    for facts, pair in zip(record["pairs"], comparison.pairs, strict=True):
+        gain, low, high = (
+            signed_figure(Metric("", None, pair.unit), each) for each in (pair.value, pair.low, pair.high)
+        )
+        facts |= {
+            "gain": gain,
+            "interval": f"{low} to {high}",
+            "p": p_value_text(difference_of(pair)),
+            "counts": f"{pair.wins}/{pair.ties}/{pair.losses}",
+            "said": _VERDICTS[pair.verdict],
+        }
+    return record
+
+
+def score_columns(facts: Source) -> list[Column]:
+    """Return scores and costs, best first within what may be ranked together; ``facts`` are :func:`table_facts`."""
+    rows, settings = Rows.of(facts, "settings"), facts.get("settings")
+    metric = Metric(facts.get("metric"), facts.get("direction"), facts.get("unit"))
     columns = [
-        column("#", places, rank=1),
-        column("setting", (each.name for each in records), is_text=True, shortest=_SHORTEST_NAME),
-        column(metric_label(metric), (metric_figure(metric, each.score) for each in records)),
+        rows.column("setting", "name", is_text=True, shortest=_SHORTEST_NAME),
+        rows.column(facts.label(metric, "metric"), "score", figure=metric),
     ]
-    if several:
-        spreads = (metric_figure(metric, each.deviation) for each in records)
-        columns += [
-            column("± std", spreads, rank=2),
-            column("seeds", (len(each.seeds) for each in records), rank=3),
-        ]
-    baselines = [metric_figure(metric, each.baseline) for each in records]
-    if any(each.baseline is not None for each in records):
-        columns.append(column("baseline", baselines, rank=5))
+    if any(each["num_seeds"] > 1 for each in settings):
+        columns.append(rows.column("± std", "deviation", figure=metric, rank=2))
+        columns.append(rows.column("seeds", "num_seeds", rank=3))
+    if any(each["baseline"] is not None for each in settings):
+        columns.append(rows.column("baseline", "baseline", figure=metric, rank=5))
     columns += [
-        column("time", (duration(each.seconds) for each in records), rank=4),
-        column("peak memory", (memory(each.peak_memory_mb) for each in records), rank=6),
-        column("rows", (_rows(each) for each in records), rank=7, is_text=True),
+        rows.column("time", "seconds", written="duration", rank=4),
+        rows.column("peak memory", "peak_memory_mb", written="memory", rank=6),
+        rows.column("rows", "measured_on", rank=7, is_text=True),
     ]
-    how = [", ".join(each.signature.how.values()) or NOTHING for each in records]
-    if any(each.signature.how for each in records):
-        columns.append(column("measured by", how, rank=8, is_text=True))
-    return FittedTable(columns, elsewhere=_ELSEWHERE)
+    if any(each["measured_by"] for each in settings):
+        columns.append(rows.column("measured by", "measured_by", rank=8, is_text=True))
+    return columns
+
+
+def pair_columns(facts: Source) -> list[Column]:
+    """Return every two settings row by row; ``facts`` are :func:`table_facts`."""
+    rows = Rows.of(facts, "pairs")
+    level = facts.mark("pairs", 0, "level", written="ratio")
+    return [
+        *(rows.column(name, name, is_text=True, shortest=_SHORTEST_NAME) for name in ("a", "b")),
+        rows.column("a better by", "gain"),
+        rows.column(sentence("{} interval", level), "interval", rank=1),
+        rows.column("p", "p", rank=2),
+        rows.column("win/tie/loss", "counts", rank=3),
+        rows.column("verdict", "said", is_text=True, styles=_STYLES),
+    ]
 
 
 def _place(comparison: Comparison, name: str) -> str:
@@ -96,43 +142,15 @@ def _place(comparison: Comparison, name: str) -> str:
     return f"{letter[name] if len(comparison.groups) > 1 else ''}{first + 1}"
 
 
-def _rows(record: SettingRecord) -> str:
-    count = "" if record.signature.num_rows is None else f"{record.signature.num_rows:,} "
-    return f"{count}{record.signature.split} {record.signature.rows[:8]}"
-
-
-def _pairs(pairs: Sequence[PairRecord]) -> FittedTable:
-    unit = Metric(pairs[0].metric, None, pairs[0].unit)
-    known = [difference_of(pair) for pair in pairs]
-    columns = [
-        column("a", (pair.a for pair in pairs), is_text=True, shortest=_SHORTEST_NAME),
-        column("b", (pair.b for pair in pairs), is_text=True, shortest=_SHORTEST_NAME),
-        column("a better by", (signed_figure(unit, pair.value) for pair in pairs)),
-        column(
-            f"{100 * pairs[0].level:g} % interval",
-            (f"{signed_figure(unit, pair.low)} to {signed_figure(unit, pair.high)}" for pair in pairs),
-            rank=1,
-        ),
-        column("p", (p_value_text(each) for each in known), rank=2),
-        column("win/tie/loss", (f"{pair.wins}/{pair.ties}/{pair.losses}" for pair in pairs), rank=3),
-        column("verdict", (_verdict(pair) for pair in pairs), is_text=True),
-    ]
-    return FittedTable(columns, f"row by row, by {pairs[0].metric.replace('_', ' ')}", elsewhere=_ELSEWHERE)
-
-
-def _verdict(pair: PairRecord) -> Text:
-    words = {"better": "a is better", "worse": "b is better", "tie": "tie", "equal": "equal on every row"}
-    return Text(words[pair.verdict], style="green" if pair.verdict in ("better", "worse") else "")
-
-
-def _settings(settings: Sequence[SettingRecord]) -> FittedTable:
+def setting_columns(record: Source) -> list[Column]:
     """Return only what differs: a line for every setting, a column for every key."""
-    keys = list(settings[0].values)
-    columns = [column("setting", (each.name for each in settings), is_text=True, shortest=_SHORTEST_NAME)]
-    for place, key in enumerate(keys, 1):
-        values = (setting_text(each.values[key]) for each in settings)
-        columns.append(column(key, values, rank=place, is_text=True, shortest=_SHORTEST_TEXT))
-    return FittedTable(columns, "settings that differ", elsewhere=_ELSEWHERE)
+    rows = Rows.of(record, "settings")
+    keys = dict.fromkeys(key for setting in record.get("settings") for key in setting["values"])
+    shown: dict[str, Any] = {"written": "setting", "is_text": True, "shortest": _SHORTEST_TEXT}
+    return [
+        rows.column("setting", "name", is_text=True, shortest=_SHORTEST_NAME),
+        *(rows.column(key, "values", key, rank=place, **shown) for place, key in enumerate(keys, 1)),
+    ]
 
 
 def _examples(examples: Sequence[ExampleRecord]) -> FittedTable:
@@ -157,3 +175,38 @@ def _answer(example: ExampleRecord, name: str) -> str:
 
 def _short(text: str) -> str:
     return shortened(" ".join(text.split()), _LONGEST_TEXT)
+
+
+_LONGEST_NAME = 40
+_NAMES = ("comparison.json", "comparison.txt", "comparison.png")
+
+
+def write_comparison(
+    comparison: Comparison, settings: Sequence[Setting], folder: Path, *, force: bool
+) -> None:
+    """Write ``comparison.json``, ``.txt`` and ``.png`` into a folder, all of them or none.
+
+    Args:
+        comparison: What was found.
+        settings: What was compared.
+        folder: Made if it is not there.
+        force: Whether files that are there, and say something else, are replaced.
+
+    Raises:
+        UserError: The folder cannot be written to, or such a file is there.
+    """
+    metric = Metric(comparison.metric, comparison.direction, comparison.unit)
+    order = {each.name: place for place, each in enumerate(comparison.settings)}
+    with TemporaryDirectory() as beside:
+        record, text, curves = (Path(beside, name) for name in _NAMES)
+        comparison.write(record)
+        write_text(text, plain_text(comparison_table(comparison)))
+        ordered = sorted(settings, key=lambda each: order[each.name])
+        runs = [
+            RunCurves.of(run.path, shortened(each.name, _LONGEST_NAME))
+            for each in ordered
+            for run in each.runs
+        ]
+        plot_runs(curves, runs, replace(metric, name=f"eval_{metric.name}"), title=metric_label(metric))
+        # The picture is there in every format that was asked for.
+        place_files({file.name: file for file in sorted(Path(beside).iterdir())}, folder, force=force)

@@ -24,6 +24,7 @@ SortKey = Literal["date", "name", "state", "score", "seconds", "size"]
 State = Literal["running", "completed", "stopped", "diverged", "failed", "interrupted"]
 
 _KIND = re.compile(r"^kind:\s*(\w+)", re.MULTILINE)
+_LONGEST_EVENT = 1 << 16
 _BEGUN, _ENDED = b'"study_started"', b'"study_finished"'
 
 
@@ -112,13 +113,12 @@ def listed(path: Path) -> Listed:
     results = [json_or_none(run.result) or {} for run in runs]
     metric, score = _best(results)
     record = path / (STUDY_FILE if is_study else RUN_RECORD)
-    begun = record.stat().st_mtime
     single = results[0] if results else {}
     return Listed(
         name=path.name if is_study or not single.get("name") else str(single["name"]),
         kind=_kind(record) if is_study else "run",
         state=_state(path, is_study, single),
-        date=datetime.fromtimestamp(begun).isoformat(sep=" ", timespec="minutes"),
+        date=_begun(path, record).isoformat(sep=" ", timespec="minutes"),
         num_runs=len(runs),
         metric=None if metric is None else metric.name,
         unit="number" if metric is None else metric.unit,
@@ -128,6 +128,16 @@ def listed(path: Path) -> Listed:
         num_bytes=bytes_in(path),
         path=str(path),
     )
+
+
+def _begun(path: Path, record: Path) -> datetime:
+    """Return when it began, in local time: by its first event, since a copy of the folder has the copy's times."""
+    try:
+        with (path / EVENTS_FILE).open("rb") as stream:
+            at = datetime.fromisoformat(json.loads(stream.readline(_LONGEST_EVENT))["at"])
+        return at.astimezone().replace(tzinfo=None)
+    except (OSError, ValueError, KeyError, TypeError):
+        return datetime.fromtimestamp(record.stat().st_mtime)
 
 
 def _is_run(run: RunFolder) -> bool:

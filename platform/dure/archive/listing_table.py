@@ -8,7 +8,7 @@ from dure.archive.cleaning import Cleaning
 from dure.archive.listing import Listed, Listing
 from dure.files import in_bytes
 from dure.metrics.metric import Metric
-from dure.reporting.columns import FittedTable, column, state_text
+from dure.reporting.columns import STATE_STYLES, FittedTable, column
 from dure.reporting.figures import NOTHING, counted, duration, metric_phrase, shown_path
 
 _SHORTEST_PATH = 20
@@ -20,7 +20,7 @@ def listing_table(found: Listing) -> FittedTable:
     columns = [
         column("path", (shown_path(each.path) for each in entries), is_text=True, shortest=_SHORTEST_PATH),
         column("kind", (each.kind for each in entries), rank=4, is_text=True),
-        column("state", (state_text(each.state) for each in entries), is_text=True),
+        column("state", (each.state for each in entries), is_text=True, styles=STATE_STYLES),
         column("date", (each.date for each in entries), rank=2),
         column("runs", (each.num_runs for each in entries), rank=5),
         column("best", map(_score, entries), rank=1, is_text=True),

@@ -9,14 +9,14 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from dure.archive.comparing import compare
+from dure.archive.comparison_table import pair_columns, score_columns, setting_columns, table_facts
 from dure.errors import UserError
-from dure.metrics.metric import Metric
 from dure.pages.run_facts import best_metric
-from dure.pages.shared_sections import points_of, text_head
+from dure.pages.shared_sections import points_of
 from dure.reporting.curves import RunCurves, plot_runs
 from dure.reporting.inline import Drawing
 from dure.reporting.marks import Computation, Source, Sources, listed, sentence
-from dure.reporting.page import Block, Head, Inline, Page, Pairs, Picture, Section, Table
+from dure.reporting.page import Inline, Page, Pairs, Picture, Section, Table
 from dure.runs.folder import STUDY_FILE
 from dure.studies.reports import COMPUTATIONS as OF_EACH
 from dure.studies.reports import page_at
@@ -27,7 +27,7 @@ SIDE_BY_SIDE = "comparison"
 def comparison_facts(paths: Sequence[Path]) -> dict[str, Any]:
     """Return what a comparison came to, without the paths that depend on where one asks; or why there is none."""
     try:
-        compared = compare(paths)[0].as_json()
+        compared = table_facts(compare(paths)[0])
     except UserError as error:
         return {"sentences": [f"They are not compared: {error.problem}."]}
     for setting in compared["settings"]:
@@ -74,98 +74,18 @@ def _curves(runs: Sequence[Path]) -> list[Section]:
 
 
 def _compared(facts: Source) -> list[Section]:
-    metric = Metric(facts.get("metric"), facts.get("direction"), facts.get("unit"))
-    sections = [Section("Scores", [_scores(facts, metric), *_settings(facts)])]
+    caption = "Scores; those on other rows, or by another tokeniser, are not ranked together"
+    scores = [Table(caption, score_columns(facts))]
+    if len(values := setting_columns(facts)) > 1:
+        scores.append(Table("Settings in which they differ", values))
+    sections = [Section("Scores", scores)]
     if facts.get("pairs"):
-        sections.append(Section("Row by row", [_pairs(facts)]))
+        by = sentence("The same test rows, scored by {}", facts.mark("pairs", 0, "metric", written="metric"))
+        sections.append(Section("Row by row", [Table(by, pair_columns(facts))]))
     if facts.get("examples"):
         parts = [_example(facts, place) for place in range(len(facts.get("examples")))]
         sections.append(Section("Where they differ most", (), parts))
     return sections
-
-
-def _scores(facts: Source, metric: Metric) -> Block:
-    rows: list[list[Inline]] = []
-    has_how = any(setting["signature"]["how"] for setting in facts.get("settings"))
-    for place, setting in enumerate(facts.get("settings")):
-        at = ("settings", place)
-        rows.append(
-            [
-                facts.mark(*at, "name"),
-                facts.figure(*at, "score", metric=metric),
-                facts.figure(*at, "deviation", metric=metric),
-                listed([facts.mark(*at, "seeds", number) for number in range(len(setting["seeds"]))]),
-                facts.figure(*at, "baseline", metric=metric),
-                facts.mark(*at, "seconds", written="duration"),
-                facts.mark(*at, "peak_memory_mb", written="memory"),
-                sentence(
-                    "{} rows of {} ({})",
-                    facts.mark(*at, "signature", "num_rows", written="count"),
-                    facts.mark(*at, "signature", "split"),
-                    facts.mark(*at, "signature", "rows", written="hash"),
-                ),
-                *(
-                    [
-                        listed(
-                            [facts.mark(*at, "signature", "how", key) for key in setting["signature"]["how"]]
-                        )
-                    ]
-                    if has_how
-                    else []
-                ),
-            ]
-        )
-    unit = " %" if metric.in_percent else ""
-    heads = [text_head("setting"), Head(sentence("{}{}", facts.mark("metric", written="metric"), unit))]
-    heads += [Head(name) for name in ("deviation over seeds", "seeds", "trivial baseline", "time", "memory")]
-    heads += [text_head("measured on"), *([text_head("measured by")] if has_how else [])]
-    return Table("Scores; those on other rows, or by another tokeniser, are not ranked together", heads, rows)
-
-
-def _settings(facts: Source) -> list[Block]:
-    """Return only those settings in which the compared ones differ."""
-    settings = facts.get("settings")
-    keys = list(dict.fromkeys(key for setting in settings for key in setting["values"]))
-    rows: list[list[Inline]] = [
-        [
-            facts.mark("settings", place, "name"),
-            *(facts.mark("settings", place, "values", key, written="setting") for key in keys),
-        ]
-        for place in range(len(settings))
-    ]
-    heads = [text_head("setting"), *(Head(key) for key in keys)]
-    return [Table("Settings in which they differ", heads, rows)] if keys else []
-
-
-def _pairs(facts: Source) -> Block:
-    rows: list[list[Inline]] = []
-    for place, pair in enumerate(facts.get("pairs")):
-        at, metric = ("pairs", place), Metric(pair["metric"], None, pair["unit"])
-        ends = [facts.change(*at, end, metric=metric) for end in ("low", "high")]
-        rows.append(
-            [
-                sentence("{} against {}", facts.mark(*at, "a"), facts.mark(*at, "b")),
-                facts.mark(*at, "verdict"),
-                facts.change(*at, "value", metric=metric),
-                sentence("{} to {}", *ends),
-                facts.mark(*at, "p_holm", written="p"),
-                *(facts.mark(*at, count, written="count") for count in ("wins", "ties", "losses")),
-                facts.mark(*at, "num_rows", written="count"),
-            ]
-        )
-    heads = [
-        text_head("pair"),
-        text_head("the first is"),
-        Head("better by"),
-        Head("interval"),
-        Head("p by Holm"),
-    ]
-    heads += [Head(name) for name in ("wins", "ties", "losses", "rows")]
-    return Table(
-        sentence("The same test rows, scored by {}", facts.mark("pairs", 0, "metric", written="metric")),
-        heads,
-        rows,
-    )
 
 
 def _example(facts: Source, place: int) -> Section:

@@ -13,12 +13,14 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from dure.cli.printing import results_only_on_stdout
+from dure.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,16 @@ def help_records(command: Any, context: Any) -> Iterator[tuple[str, str, str]]:
 
 
 class _Verb(TyperCommand):
-    """A verb whose help names its arguments as its file does, without the parser's braces and types of Python."""
+    """A verb whose help names its arguments as its file does, without the parser's braces and types of Python.
+
+    An empty word for a path or an argument, as a variable of the shell that is not set gives it, is refused: as a path
+    it would mean the working folder.
+    """
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        for parameter in self.params:
+            _refuse_nothing(parameter)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         arguments = [each for each in self.get_params(ctx) if each.param_type_name == "argument"]
@@ -65,6 +76,25 @@ class _Verb(TyperCommand):
             if rows := [(name, sentence) for of, name, sentence in records if of == kind]:
                 with formatter.section(title):
                     formatter.write_dl(rows)
+
+
+def _refuse_nothing(parameter: Any) -> None:
+    """Let a parameter refuse an empty word, if it is an argument or a path."""
+    process = parameter.process_value
+    is_argument = parameter.param_type_name == "argument"
+    is_path = parameter.type_descriptor.annotation is Path
+
+    def checked(context: Any, value: Any) -> Any:
+        if (is_argument or is_path) and (value == "" or (isinstance(value, (list, tuple)) and "" in value)):
+            raise UserError(
+                "an empty word is given",
+                where=_usage(parameter) if is_argument else parameter.opts[0],
+                expected="a name; . is the working folder" if is_path else "a name",
+                hint='look whether a variable of the shell is set, such as NAME of "$NAME"',
+            )
+        return process(context, value)
+
+    parameter.process_value = checked
 
 
 def _usage(argument: Any) -> str:

@@ -37,6 +37,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     flags = [word for word in words[:end] if word in FLAGS]
     words = flags + [word for word in words[:end] if word not in FLAGS] + words[end:]
     install()
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started the program
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - open to the end
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal without UTF-8 gets escapes, and no traceback
             stream.reconfigure(errors="backslashreplace")
@@ -93,10 +96,14 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
         context: Any = getattr(error, "ctx", None)
         lines = [" ".join(show().replace("Value error, ", "").split())]
         if context is not None:
-            lines.append(f"  expected: {' '.join(context.get_usage().removeprefix('Usage: ').split())}")
-            option = getattr(error, "option_name", None)
+            usage = " ".join(context.get_usage().removeprefix("Usage: ").split())
+            lines.append(f"  expected: {usage}")
+            option = getattr(error, "option_name", None) or ""
             known = [name for parameter in context.command.params for name in parameter.opts]
-            like = nearest(option, known) if option else None
+            like: str | None = nearest(option, known) if option else None
+            if "." in option and "KEY=VALUE" in usage:
+                lines[0] = f"No such option: {option}"
+                like = f"{option.lstrip('-')}=VALUE, without dashes: settings of the YAML are no options"
             lines.append(f"  try: {like or f'{context.command_path} --help'}")
         _fail(error, "\n".join(lines), 2, words)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -51,13 +51,19 @@ def available(kind: Kind) -> dict[str, Path]:
     return files
 
 
-def find(kind: Kind, name: str, beside: Path = Path()) -> Path:
+def find(kind: Kind, name: str | Path, beside: Path = Path()) -> Path:
     """Return the file of a name; a path (with a slash, or ending in .yaml or for DeepSpeed in .json) is taken from ``beside``.
 
     Raises:
         UserError: There is neither a file nor a name like it.
     """
     suffix = _suffix(kind)
+    if not isinstance(name, str | Path):
+        raise UserError(
+            f"{type(name).__name__} is given in place of the name of {'an' if kind == 'experiment' else 'a'} {kind}",
+            expected=f"a name, or the path of a {suffix} file",
+        )
+    name = str(name)
     if is_file_name(kind, name):
         path = beside / name
         if _is_file(path):

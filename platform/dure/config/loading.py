@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from dure.config import library
 from dure.config.data import ReadingConfig
 from dure.config.deepspeed import deepspeed_settings
+from dure.config.given import Overrides, overrides_of
 from dure.config.problems import user_error
 from dure.config.schema import Experiment, Profile
 from dure.config.spaces import SearchSpace
@@ -32,14 +33,14 @@ Model = TypeVar("Model", bound=BaseModel)
 _COLUMNS = "data.columns"
 
 
-def load_experiment(name_or_path: str, overrides: Iterable[str] = ()) -> Experiment:
-    """Load an experiment by name or file, with ``a.b=value`` overrides on top.
+def load_experiment(name_or_path: str | Path, overrides: Overrides = ()) -> Experiment:
+    """Load an experiment by name or file, with settings such as ``a.b=value`` on top.
 
     Raises:
         UserError: Nothing of that name, or something in it is wrong.
     """
     path = library.find("experiment", name_or_path)
-    tree = with_overrides(read_extended(path, "experiment", Experiment.model_fields), overrides)
+    tree = with_overrides(read_extended(path, "experiment", Experiment.model_fields), overrides_of(overrides))
     return checked_tree(Experiment, tree, library.shown(path))
 
 
@@ -60,7 +61,7 @@ def load_record(path: Path, overrides: Iterable[str] = ()) -> Experiment:
     return checked_tree(Experiment, with_overrides(tree, overrides), library.shown(path))
 
 
-def load_space(name_or_path: str) -> SearchSpace:
+def load_space(name_or_path: str | Path) -> SearchSpace:
     """Load a search space by name or file.
 
     Raises:
@@ -72,7 +73,7 @@ def load_space(name_or_path: str) -> SearchSpace:
     )
 
 
-def load_profile(name_or_path: str) -> Profile:
+def load_profile(name_or_path: str | Path) -> Profile:
     """Load a machine profile by name or file.
 
     Raises:
@@ -139,7 +140,8 @@ def check_reading(overrides: Sequence[str], *, with_columns: bool = False) -> No
         key = override.partition("=")[0]
         if key in known or (with_columns and (key == _COLUMNS or key.startswith(f"{_COLUMNS}."))):
             continue
-        like = nearest(key, known)
+        of_role = [f"{_COLUMNS}.{key.rpartition('.')[2]}"] if with_columns and key.count(".") == 2 else []
+        like = nearest(key, [*known, *of_role])
         raise UserError(
             f"'{key}' does not say how a table is read",
             where=COMMAND_LINE,

@@ -31,6 +31,7 @@ _EXPECTED: dict[str, Callable[[dict[str, Any]], str]] = {
     "int_type": lambda _: "a whole number",
     "less_than": lambda context: f"less than {context['lt']:g}",
     "less_than_equal": lambda context: f"at most {context['le']:g}",
+    "list_type": lambda _: "a list",
     "literal_error": lambda context: str(context["expected"]).replace("'", ""),
     "model_type": lambda _: "keys and values",
     "string_too_short": lambda _: "text that is not empty",
@@ -149,9 +150,14 @@ def _unknown_key(location: Location, model: type[BaseModel], place: str) -> User
     section = section_at(model, location[:-1])
     keys = list(section.model_fields) if section else []
     name = str(location[-1])
-    elsewhere = [key for key in dotted_keys(model) if key.rpartition(".")[2] == name]
+    known = [*dotted_keys(model)]
+    elsewhere = [key for key in known if key.rpartition(".")[2] == name]
     like = nearest(name, keys)
     hint = elsewhere[0] if elsewhere else _dotted((*location[:-1], like)) if like else None
+    parted = name.replace("/", ".")
+    if len(location) == 1 and parted in known:  # a dotted key where YAML has sections
+        outer, _, inner = parted.rpartition(".")
+        hint = parted if place == COMMAND_LINE else f"{outer}: {{{inner}: …}}"
     return UserError(
         f"unknown key '{_dotted(location)}'",
         where=place,
@@ -166,15 +172,15 @@ def _old_key(location: Location, now: Successor, place: str) -> UserError:
     if now.key is None:
         hint = f"leave it out{note}"
     elif place == COMMAND_LINE:
-        hint = f"{shell_word(f'{now.key}={_in_yaml(now.value)}')}{note}"
+        hint = f"{shell_word(f'{now.key}={in_yaml(now.value)}')}{note}"
     else:
         sections = now.key.split(".")
-        written = "".join(f"{part}: {{" for part in sections[:-1]) + f"{sections[-1]}: {_in_yaml(now.value)}"
+        written = "".join(f"{part}: {{" for part in sections[:-1]) + f"{sections[-1]}: {in_yaml(now.value)}"
         hint = f"'{now.key}', as in {written}{'}' * (len(sections) - 1)}{note}"
     return UserError(f"unknown key '{_dotted(location)}'", where=place, hint=hint)
 
 
-def _in_yaml(value: Any) -> str:
+def in_yaml(value: Any) -> str:
     """Return a value in one line of YAML, as a file and the command line read it alike."""
     text = yaml.dump(
         value, Dumper=Dumper, default_flow_style=True, allow_unicode=True, width=1_000_000, sort_keys=False

@@ -81,4 +81,4 @@ Name = Annotated[
 """A name that is also the name of a folder."""
 
 TrackerName = Literal["wandb", "tensorboard", "mlflow"]
-"""What tracks runs, each by the name of its package; see :mod:`dure.reporting.tracking`."""
+"""What tracks runs, each by the name of its package; see :mod:`dure.reporting.tracker`."""

@@ -158,7 +158,7 @@ class TrainingConfig(Section):
     """Train by compiled layers (``torch.compile``): compiling takes seconds to minutes; slower on a CPU."""
     group_by_length: Bool = True
     """Put rows of similar length into one batch, so that little padding is computed."""
-    num_data_workers: Int = Field(default=0, ge=0)
+    num_data_workers: Int = Field(default=0, ge=0, le=256)
     """Processes that load batches; the rows are memory-mapped, so few are needed."""
 
     @model_validator(mode="after")
@@ -226,13 +226,13 @@ class RehearsalConfig(Section):
 
     enabled: Bool = False
     """Whether this run is a rehearsal; ``--rehearse`` sets it."""
-    hidden_size: Int = Field(default=96, ge=8)
+    hidden_size: Int = Field(default=96, ge=8, le=4096)
     """Width of the miniature."""
-    num_layers: Int = Field(default=2, ge=1)
+    num_layers: Int = Field(default=2, ge=1, le=64)
     """Layers of its encoder, and of its decoder."""
     num_heads: Int = Field(default=4, ge=1)
     """Attention heads."""
-    vocab_size: Int = Field(default=2000, ge=100)
+    vocab_size: Int = Field(default=2000, ge=100, le=200_000)
     """Largest vocabulary of the tokenizer that is trained on the data."""
     max_steps: Int = Field(default=120, ge=1)
     """Most optimiser steps."""

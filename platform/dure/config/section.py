@@ -8,6 +8,7 @@ from typing import Any, NoReturn, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from dure.config.given import plain_value
 from dure.config.problems import user_error
 from dure.config.sections import inner_section, place_in
 from dure.config.tree import INSTEAD, flat, plain, with_overrides
@@ -46,7 +47,9 @@ class Section(BaseModel):
         Raises:
             UserError: There is no such key, or the section is impossible with these values; it names the key.
         """
-        if not isinstance(changes, Mapping):
+        if isinstance(changes, Mapping):
+            changes = {key: plain_value(value) for key, value in changes.items()}
+        else:
             changes = flat(plain(with_overrides({}, [changes] if isinstance(changes, str) else changes)))
         tree: dict[str, Any] = self.model_dump(mode="json")
         places: dict[tuple[str, ...], str] = {}

@@ -150,6 +150,11 @@ class SearchSpace(Section):
             keys.append(ready[0])
         return keys
 
+    def is_logarithmic(self, key: str) -> bool:
+        """Return whether a parameter is drawn on a logarithmic scale."""
+        parameter = self.parameters[key]
+        return isinstance(parameter, LogUniform) or (isinstance(parameter, Integer) and parameter.log)
+
     def is_active(self, key: str, values: Values) -> bool:
         """Return whether a parameter is searched at this point of the space."""
         return all(

@@ -7,6 +7,7 @@ better errors (and because aliases let a small file grow without bound).
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -17,7 +18,8 @@ from typing import Any
 import yaml
 
 from dure.config import library
-from dure.errors import UserError
+from dure.config.yaml_errors import Refused, line_of, said
+from dure.errors import UserError, shell_word
 
 COMMAND_LINE = "command line"
 MAX_DEPTH = 32
@@ -38,28 +40,27 @@ _PLAIN_VALUES = {
     ),
 }
 """What plain (unquoted) text means, and the characters it may begin with; everything else is text."""
+_BRACKETS = ("[", "{", '"', "'")
+"""What a value on the command line begins with that is read as YAML."""
 _PLACEHOLDER = re.compile(r"\{\w+\}")
 """A name in braces, with which a template may begin: valid YAML, but for a key without a value."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """The value of a key, which is a tree of its own for a section, and the place that set it last."""
+    """The value of a key, which is a tree of its own for a section, and the place that set it last.
+
+    Where nothing stands behind a key the value is None, and ``is_said`` is false.
+    """
 
     value: Any
     place: str
+    is_said: bool = True
 
 
 Tree = dict[str, Entry]
 Places = Mapping[tuple[str, ...], str]
 """Where each key was set: a file with its line, or the command line."""
-
-
-class _Refused(yaml.MarkedYAMLError):
-    """Valid YAML that a configuration must not use."""
-
-    def __init__(self, problem: str, at: Any) -> None:
-        super().__init__(problem=problem, problem_mark=at.start_mark)
 
 
 class _Loader(yaml.SafeLoader):
@@ -72,11 +73,11 @@ class _Loader(yaml.SafeLoader):
         """Build the next node; PyYAML calls it for every value and key."""
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if getattr(event, "anchor", None) is not None:
-            raise _Refused("anchors (&) and aliases (*) are not read; share values with 'extends:'", event)
+            raise Refused("anchors (&) and aliases (*) are not read; share values with 'extends:'", event)
         if getattr(event, "tag", None) is not None:
-            raise _Refused(f"tags ({event.tag.replace(_TAG, '!!')}) are not read", event)
+            raise Refused(f"tags ({event.tag.replace(_TAG, '!!')}) are not read", event)
         if self.depth > MAX_DEPTH:
-            raise _Refused(f"nested more than {MAX_DEPTH} deep", event)
+            raise Refused(f"nested more than {MAX_DEPTH} deep", event)
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -129,8 +130,8 @@ def read_yaml(path: Path) -> Tree:
         if isinstance(node, yaml.MappingNode):
             return _tree(node, lambda key: f"{shown}:{key.start_mark.line + 1}")
     except yaml.YAMLError as error:
-        number = _line(error, text)
-        raise UserError(_said(error), where=f"{shown}:{number}" if number else shown) from None
+        number = line_of(error, text)
+        raise UserError(said(error), where=f"{shown}:{number}" if number else shown) from None
     except (ValueError, OverflowError) as error:  # PyYAML on escapes such as "\UFFFFFFFF"
         raise UserError(f"this is not valid YAML: {error}", where=shown) from None
     found = (
@@ -139,30 +140,13 @@ def read_yaml(path: Path) -> Tree:
     raise UserError(f"the file {found}", where=shown, expected="keys and values, such as 'name: …'")
 
 
-def _line(error: yaml.YAMLError, text: str) -> int | None:
-    if isinstance(error, yaml.reader.ReaderError):
-        return text.count("\n", 0, error.position) + 1
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    return mark.line + 1 if mark else None
-
-
-def _said(error: yaml.YAMLError) -> str:
-    if isinstance(error, _Refused):
-        return str(error.problem)
-    if isinstance(error, yaml.reader.ReaderError):
-        return f"character U+{error.character:04X} is not allowed in YAML"
-    problem = str(getattr(error, "problem", None) or error)
-    if "'\\t'" in problem:
-        return "this is a tab; YAML is indented with spaces"
-    context = getattr(error, "context", None)
-    return f"this is not valid YAML: {problem}{f' ({context})' if context else ''}"
-
-
 def _tree(node: yaml.MappingNode, place: Callable[[yaml.Node], str]) -> Tree:
     tree: Tree = {}
     for key, value in node.value:
         tree[_key(key, tree)] = Entry(
-            _tree(value, place) if isinstance(value, yaml.MappingNode) else _value(value), place(key)
+            _tree(value, place) if isinstance(value, yaml.MappingNode) else _value(value),
+            place(key),
+            is_said=value.value != "" or value.style is not None,
         )
     return tree
 
@@ -170,13 +154,13 @@ def _tree(node: yaml.MappingNode, place: Callable[[yaml.Node], str]) -> Tree:
 def _key(node: Any, taken: Mapping[str, Any]) -> str:
     key = _value(node)
     if isinstance(key, (list, dict)):
-        raise _Refused("a list or mapping cannot be a key", node)
+        raise Refused("a list or mapping cannot be a key", node)
     if not isinstance(key, str):
-        raise _Refused(f"key {node.value or 'null'} is not text; put it in quotes", node)
+        raise Refused(f"key {node.value or 'null'} is not text; put it in quotes", node)
     if key == "<<" and node.style is None:
-        raise _Refused("merge keys (<<) are not read; share values with 'extends:'", node)
+        raise Refused("merge keys (<<) are not read; share values with 'extends:'", node)
     if key in taken:
-        raise _Refused(f"key '{key}' is given twice", node)
+        raise Refused(f"key '{key}' is given twice", node)
     return key
 
 
@@ -200,14 +184,14 @@ def _value(node: yaml.Node) -> Any:
         case "float" if len(text) <= MAX_DIGITS and math.isfinite(float(text)):
             return float(text)
         case "int" | "float":
-            raise _Refused("this number is beyond all bounds", node)
-        case _ if _is_torn(text):
-            raise _Refused("half of a surrogate pair is no character", node)
+            raise Refused("this number is beyond all bounds", node)
+        case _ if is_torn(text):
+            raise Refused("half of a surrogate pair is no character", node)
         case _:
             return text
 
 
-def _is_torn(text: str) -> bool:
+def is_torn(text: str) -> bool:
     """Return whether a text holds half of a surrogate pair, as bytes that are no UTF-8 become on a command line."""
     return any("\ud800" <= character <= "\udfff" for character in text)
 
@@ -309,6 +293,13 @@ def merged(base: Tree, top: Tree) -> Tree:
             result[key] = Entry(merged(below.value, entry.value), entry.place)
         elif entry.value is not None:
             result[key] = entry
+        elif not entry.is_said:
+            raise UserError(
+                f"nothing stands in section '{key}', which the file extends",
+                where=entry.place,
+                expected="keys and values",
+                hint=f"leave the line out, or '{key}: null' to remove all that the extended file says there",
+            )
     return result
 
 
@@ -324,7 +315,7 @@ def with_overrides(tree: Tree, overrides: Iterable[str]) -> Tree:
     for override in overrides:
         key, equals, raw = override.partition("=")
         parts = key.split(".")
-        is_key = all(part and part == part.strip() and not _is_torn(part) for part in parts)
+        is_key = all(part and part == part.strip() and not is_torn(part) for part in parts)
         if not equals or not is_key or len(parts) > MAX_DEPTH:
             raise UserError(
                 f"'{_shortened(override)}' is no override",
@@ -334,7 +325,13 @@ def with_overrides(tree: Tree, overrides: Iterable[str]) -> Tree:
         try:
             value = given_value(raw)
         except ValueError as error:
-            raise UserError(f"'{_shortened(override)}': {error}", where=COMMAND_LINE) from None
+            quoted = _shortened(shell_word(f"{key}={json.dumps(raw, ensure_ascii=False)}"))
+            hint = f"correct its brackets or quotes; where they belong to a text: {quoted}"
+            raise UserError(
+                f"'{_shortened(override)}': {error}",
+                where=COMMAND_LINE,
+                hint=hint if raw.strip().startswith(_BRACKETS) else None,
+            ) from None
         for part in reversed(parts):
             value = {part: Entry(value, COMMAND_LINE)}
         tree = merged(tree, value)
@@ -354,14 +351,14 @@ def given_value(raw: str) -> Any:
     try:
         return _given_value(raw)
     except yaml.YAMLError as error:
-        raise ValueError(_said(error)) from None
+        raise ValueError(said(error)) from None
     except (ValueError, OverflowError) as error:
         raise ValueError(f"this is not valid YAML: {error}") from None
 
 
 def _given_value(raw: str) -> Any:
     text = raw.strip()
-    if text.startswith(("[", "{", '"', "'")) and not _PLACEHOLDER.match(text):
+    if text.startswith(_BRACKETS) and not _PLACEHOLDER.match(text):
         node: Any = yaml.compose(text, Loader=_Loader)
         return _tree(node, lambda _: COMMAND_LINE) if isinstance(node, yaml.MappingNode) else _value(node)
     tag: Any = _Loader("").resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]

@@ -64,9 +64,9 @@ def recognise_encoding(path: Path) -> str:
         if head.startswith(mark):
             problem = f"the file is {kind}, whatever its suffix says"
             raise UserError(problem, where=str(path), expected="text", hint=hint)
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if wide := _wide_encoding(head):
         raise UserError(
-            "the file is UTF-16", where=str(path), expected=_EXPECTED, hint="data.encoding=utf-16"
+            f"the file is {wide.upper()}", where=str(path), expected=_EXPECTED, hint=f"data.encoding={wide}"
         )
     unlike_utf8 = _first_unreadable(path, "utf-8-sig")
     if unlike_utf8 is None:
@@ -78,6 +78,18 @@ def recognise_encoding(path: Path) -> str:
         return "cp949"
     # The encoding that reads further is likelier the file's own.
     raise max(unlike_utf8, unlike_cp949, key=lambda found: found[0])[1]
+
+
+def _wide_encoding(head: bytes) -> str | None:
+    """Return the encoding of several bytes a letter that a file begins in, by its mark or by the zeros of names."""
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    for name, zeros in (("utf-16-le", head[1:8:2]), ("utf-16-be", head[:8:2])):
+        if len(zeros) == 4 and not any(zeros) and head[:8].count(0) == 4:
+            return name
+    return None
 
 
 def unreadable_byte(path: Path, encoding: str) -> UserError | None:

@@ -104,7 +104,7 @@ class DelimitedSource:
                 if "field limit" in str(error):
                     raise self._long_cell(number, first_line) from None
                 raise self._broken_quote(number, first_line) from None
-            if cells:
+            if not _is_blank_line(cells, before_names=number == 0):
                 yield number, first_line, cells
                 number += 1
 
@@ -162,6 +162,13 @@ def _quote_lines(record: Iterable[str], first_line: int, delimiter: str) -> tupl
             at_start = not quoted and character in (delimiter, "\r", "\n")
             place += 1
     return opened, None
+
+
+def _is_blank_line(cells: Sequence[str], *, before_names: bool) -> bool:
+    """Return whether a line holds nothing, or white space in place of all cells; above the names also empty cells."""
+    if before_names:
+        return not any(cell.strip() for cell in cells)
+    return not cells or (len(cells) == 1 and cells[0].isspace())
 
 
 def _separator_of(suffix: str, first_line: str, *, header: bool) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal
@@ -14,10 +15,14 @@ from dure.errors import UserError
 if TYPE_CHECKING:
     from dure.data.tables import Table
 
-_NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
-"""A plain number; ``007`` is a code, which is compared as it is spelled."""
-_WHOLE = re.compile(r"[+]?(-?[0-9]+)\.0+|[+]([0-9]+)")
+_NUMBER = re.compile(r"([-+]?)(?=\.?[0-9])(0|[1-9][0-9]*|)(?:\.([0-9]*))?")
+"""A plain number, as any program writes it: 1, +1, 1.0, 1. or .5; ``007`` is a code, compared as it is spelled."""
 _NAMED_CLASSES = 12
+_NAMED_PAIRS = 3
+_AROUND = "\"'`“”‘’.,;:!「」"
+"""Signs that stand around a label by accident."""
+_FEW_ROWS = 10
+_SHOWN_LETTERS = 40
 _TRUTH = {"true": "1", "false": "0"}
 
 Form = Literal["spelling", "numbers", "truth"]
@@ -39,7 +44,7 @@ def form_of(labels: Iterable[str]) -> Form:
     """Return how the labels of a column are told apart, which all of them decide together.
 
     - ``truth``: all are 0, 1, true or false (in any case, also 0.0 and 1.0), so true is 1;
-    - ``numbers``: all are plain numbers, so 1.0 is 1; pandas writes whole numbers so beside an empty cell;
+    - ``numbers``: all are plain numbers, so 1.0 and 1. are 1; pandas writes whole numbers so beside an empty cell;
     - ``spelling``: anything else, so "1.0" beside "version 1" is a name like any other.
     """
     found = {*labels}
@@ -56,7 +61,7 @@ def key_of_label(label: str, form: Form) -> str:
         case "truth":
             return _as_truth(label)
         case "numbers":
-            return _as_whole(label)
+            return _as_number(label)
 
 
 def class_keys(labels: Iterable[str | None]) -> list[str | None]:
@@ -118,6 +123,39 @@ def label_counts(cells: Iterable[str], separator: str | None = None) -> Counter[
     return totals
 
 
+def notes_on_classes(table: Table, role: str, separator: str | None = None) -> list[str]:
+    """Return what looks like a mistake about the classes of a training table, a line each."""
+    counts = label_counts(table.dataset[role], separator)
+    del counts[""]
+    lines = []
+    alike: dict[str, list[str]] = {}
+    for name in counts:
+        alike.setdefault(_loosely(name), []).append(name)
+    pairs = [
+        f"'{shown_label(names[0])}' and '{shown_label(names[1])}'"
+        for names in alike.values()
+        if len(names) > 1
+    ]
+    if pairs:
+        named = ", ".join(pairs[:_NAMED_PAIRS]) + (", …" if len(pairs) > _NAMED_PAIRS else "")
+        lines.append(
+            f"{table.source}: {named} are classes of their own, though they differ only in case, spaces or signs; spell "
+            "them alike if they are one"
+        )
+    if _FEW_ROWS <= table.num_rows < 2 * len(counts):
+        lines.append(
+            f"{table.source}: {len(counts):,} classes in {table.num_rows:,} rows, so most have a single row; is another "
+            f"column meant (data.columns.{role}=COLUMN)?"
+        )
+    return lines
+
+
+def shown_label(name: str) -> str:
+    """Return a label as messages show it: in one line, and cut where it is long."""
+    text = " ".join(name.split())
+    return text if len(text) <= _SHOWN_LETTERS else f"{text[: _SHOWN_LETTERS - 1]}…"
+
+
 def classes_of(table: Table, role: str, separator: str | None = None) -> tuple[str, ...]:
     """Return the classes of a table, as :func:`class_names` of its labels.
 
@@ -129,7 +167,7 @@ def classes_of(table: Table, role: str, separator: str | None = None) -> tuple[s
     )
     if len(classes) < 2:
         raise UserError(
-            f"every row is of the class '{classes[0]}'" if classes else "no row has a class",
+            f"every row is of the class '{shown_label(classes[0])}'" if classes else "no row has a class",
             where=f"{table.source}, role '{role}'",
             expected="at least two classes",
             hint=f"data.columns.{role}=COLUMN names the column to read",
@@ -152,23 +190,37 @@ def check_classes(table: Table, role: str, classes: Sequence[str], separator: st
         return
     cells = table.dataset[role]
     row = next(place for place, cell in enumerate(cells) if strange[0] in labels_in(cell, separator))
-    named = ", ".join(classes[:_NAMED_CLASSES]) + (", …" if len(classes) > _NAMED_CLASSES else "")
+    named = ", ".join(map(shown_label, classes[:_NAMED_CLASSES])) + (
+        ", …" if len(classes) > _NAMED_CLASSES else ""
+    )
     others = f" (and {len(strange) - 1} more)" if len(strange) > 1 else ""
     raise UserError(
-        f"the training table has no class '{strange[0]}'{others}",
+        f"the training table has no class '{shown_label(strange[0])}'{others}",
         where=f"{table.source}, role '{role}', {table.place(row)}",
         expected=f"one of {named}",
         hint="correct or remove such rows, or train on a table that has the class",
     )
 
 
+def _loosely(name: str) -> str:
+    """Return what two labels share that a person would take for one."""
+    plain = "".join(unicodedata.normalize("NFKC", name).casefold().split()).strip(_AROUND)
+    return _as_number(plain) or name
+
+
 def _as_truth(label: str) -> str:
-    return _TRUTH.get(label.lower()) or _as_whole(label)
+    return _TRUTH.get(label.lower()) or _as_number(label)
 
 
-def _as_whole(label: str) -> str:
-    whole = _WHOLE.fullmatch(label)
-    return label if whole is None else str(int(whole[1] or whole[2]))
+def _as_number(label: str) -> str:
+    """Return a plain number without what changes nothing: plus, a zero's sign, a fraction of zeros; else the label."""
+    number = _NUMBER.fullmatch(label)
+    if number is None:
+        return label
+    sign, whole, fraction = number.groups()
+    # Not int: it refuses thousands of digits. 1.10 stays apart from 1.1, for both may be versions.
+    text = (whole or "0") + (f".{fraction}" if fraction and fraction.strip("0") else "")
+    return text if sign != "-" or text == "0" else f"-{text}"
 
 
 def order_of(label: str) -> tuple[bool, float, str]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from dure.data.arrow_files import BATCH_ROWS
 from dure.data.canonical import folded
+from dure.data.labels import notes_on_classes
 
 if TYPE_CHECKING:
     from dure.data.tables import Role, Table
@@ -54,14 +55,20 @@ def conflicting_texts(
     return np.sort(firsts[texts[counts > 1]]).astype(np.int64)
 
 
-def notes_on_texts(tables: Mapping[str, Table], roles: Sequence[Role]) -> list[str]:
-    """Return what the user should know about equal texts in the tables of an experiment, a line each.
+def notes_on_rows(tables: Mapping[str, Table], roles: Sequence[Role]) -> list[str]:
+    """Return what the user should know about classes and equal texts in an experiment's tables, a line each.
 
     ``tables`` has every split (``train``, ``dev``, ``test``) that there is.
     """
     inputs = [role.name for role in roles if role.is_input]
     classes = [role.name for role in roles if role.is_class]
-    lines = []
+    train = tables.get("train")
+    lines = [
+        line
+        for role in roles
+        if train is not None and role.is_class and role.name in train.dataset.column_names
+        for line in notes_on_classes(train, role.name, role.separator)
+    ]
     for table in tables.values():
         rows = conflicting_texts(table, inputs, classes)
         if len(rows):

@@ -57,6 +57,10 @@ def shown_source(source: str | Path | Sequence[str], files: Sequence[Path]) -> s
 
 
 def _files_of_one(source: str | Path) -> list[Path]:
+    if source == "":
+        raise UserError(
+            "the name of the table is empty", expected="a file, a folder or a pattern such as data/*.csv"
+        )
     if str(source).startswith(_HUB):
         raise _on_the_hub(str(source))
     try:
@@ -101,6 +105,13 @@ def _existing(path: Path) -> Path:
 
 def _matching(path: Path) -> list[Path]:
     """Return the files that a pattern matches, by name; without a pattern there is no such file."""
+    if path.is_symlink():
+        raise UserError(
+            f"this is a link to '{path.readlink()}', which is not there",
+            where=str(path),
+            expected="a link to a file that exists",
+            hint="name the file itself",
+        )
     if not any(sign in str(path) for sign in _PATTERN):
         raise UserError("there is no such file", where=str(path), hint=_meant(path))
     parts = path.parts[1:] if path.anchor else path.parts
@@ -202,8 +213,15 @@ def _check_suffix(path: Path) -> None:
         hint = "save it as .xlsx or .csv"
     elif suffix == ARROW:
         hint = f"the folder that save_to_disk wrote: {path.parent}"
+    else:
+        name = path.name.strip()
+        inner = next((each for each in SUFFIXES if f"{each}." in f"{name.lower()}."), None)
+        renamed = name[: name.lower().rindex(inner)] + inner if inner else f"{name}.csv"
+        hint = f"rename it, such as to {renamed}, if that is what it holds"
     raise UserError(
-        f"tables with the suffix '{path.suffix}' cannot be read",
+        f"tables with the suffix '{path.suffix}' cannot be read"
+        if suffix
+        else "its name has no suffix, which says the format",
         where=str(path),
         expected=f"one of {', '.join(SUFFIXES)}",
         hint=hint,

@@ -31,7 +31,9 @@ def check_output(path: Path, *, force: bool) -> None:
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:
         raise UserError(
-            f"tables with the suffix '{path.suffix}' cannot be written",
+            f"tables with the suffix '{path.suffix}' cannot be written"
+            if suffix
+            else "its name has no suffix, which says the format",
             where=where,
             expected=f"one of {', '.join(_SUFFIXES)}",
         )

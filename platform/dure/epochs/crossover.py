@@ -211,17 +211,7 @@ def crossover(
         (candidate for candidate in found.candidates if candidate.kind == "crossover"),
         key=lambda candidate: found.cost(candidate.recipe),
     )
-    return _decided(
-        weights,
-        found.candidates,
-        winner,
-        rows,
-        selection_metric,
-        rows_metric,
-        level,
-        seed,
-        len(found.scores),
-    )
+    return _decided(found, winner, rows, rows_metric, level, seed)
 
 
 class _Candidates:
@@ -229,10 +219,10 @@ class _Candidates:
 
     def __init__(self, weights: EpochWeights, score: Score, metric: Metric, notify: Notify) -> None:
         self.weights = weights
+        self.metric = metric
         self.candidates: list[Candidate] = []
         self.scores: dict[str, float] = {}
         self._score = score
-        self._metric = metric
         self._tell = notify
 
     def add(self, name: str, kind: Literal["baseline", "crossover"], recipe: Recipe) -> None:
@@ -242,7 +232,7 @@ class _Candidates:
 
     def cost(self, recipe: Recipe) -> float:
         """Return the score of a recipe as something to be made small."""
-        return self._metric.cost(self._scored(recipe))
+        return self.metric.cost(self._scored(recipe))
 
     def choice_cost(self, choice: Mapping[str, int]) -> float:
         """Return the cost of taking each module from one epoch."""
@@ -315,17 +305,10 @@ def _greedy_soup(
 
 
 def _decided(
-    weights: EpochWeights,
-    candidates: Sequence[Candidate],
-    winner: Candidate,
-    rows: Rows,
-    selection_metric: Metric,
-    rows_metric: Metric,
-    level: float,
-    seed: int,
-    num_evaluations: int,
+    found: _Candidates, winner: Candidate, rows: Rows, rows_metric: Metric, level: float, seed: int
 ) -> Outcome:
-    baselines = [candidate for candidate in candidates if candidate.kind == "baseline"]
+    weights, metric = found.weights, found.metric
+    baselines = [candidate for candidate in found.candidates if candidate.kind == "baseline"]
     scores: dict[str, list[float]] = {}
     measured: dict[str, list[float]] = {}
     for candidate in (*baselines, winner):
@@ -355,15 +338,15 @@ def _decided(
         margin is None or margin.value > 0 for margin in margins.values()
     )
     return Outcome(
-        candidates=tuple(replace(candidate, held_out=means.get(candidate.name)) for candidate in candidates),
+        candidates=tuple(
+            replace(candidate, held_out=means.get(candidate.name)) for candidate in found.candidates
+        ),
         winner=winner.name,
-        kept=winner.name
-        if wins
-        else min(finite, key=lambda candidate: selection_metric.cost(candidate.selection)).name,
+        kept=(winner if wins else min(finite, key=lambda candidate: metric.cost(candidate.selection))).name,
         margins=margins,
-        selection_better=selection_metric.direction,
+        selection_better=metric.direction,
         rows_better=rows_metric.direction,
-        num_evaluations=num_evaluations,
+        num_evaluations=len(found.scores),
     )
 
 

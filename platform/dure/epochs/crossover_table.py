@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from rich.text import Text
-
-from dure.reporting.columns import FittedTable, column
-from dure.reporting.figures import NOTHING, counted, shown_path
+from dure.reporting.columns import Column, FittedTable, Rows
+from dure.reporting.figures import counted, shown_path
+from dure.reporting.marks import Key, Source
 
 _MOST_EPOCHS = 6
 
@@ -22,44 +21,36 @@ def crossover_table(record: Mapping[str, Any]) -> FittedTable:
         record: What ``crossover_final.json`` holds; ``selection`` and ``held_out`` name the rows if they are there,
             ``path`` the file of the model.
     """
-    rows: Sequence[Row] = record["candidates"]
-    margins: Mapping[str, Row | None] = record["margins"]
-    names = [
-        Text(_marked(row, record), style="bold green" if row["name"] == record["kept"] else "")
-        for row in rows
-    ]
-    columns = [
-        column("candidate", names, is_text=True, shortest=12),
-        column("kind", (row["kind"] for row in rows), 4, is_text=True),
-        column(
-            f"selection {_arrow(record['selection_better'])}", (_figure(row["selection"]) for row in rows)
-        ),
-        column(f"held-out {_arrow(record['rows_better'])}", (_figure(row["held_out"]) for row in rows)),
-        column("margin", (_margin(margins.get(row["name"])) for row in rows), 1),
-        column("interval", (_interval(margins.get(row["name"])) for row in rows), 2),
-        column("epochs", (epochs_of_modules(row["modules"]) for row in rows), 3, is_text=True, shortest=12),
-    ]
+    epochs = {row["name"]: epochs_of_modules(row["modules"]) for row in record["candidates"]}
+    columns = crossover_columns(Source(0, record), Source(0, {"epochs": epochs}))
     return FittedTable(columns, record["verdict"], _notes(record), elsewhere="crossover_final.json")
 
 
-def _marked(row: Row, record: Mapping[str, Any]) -> str:
-    return f"* {row['name']}" if row["name"] == record["kept"] else row["name"]
+def crossover_columns(record: Source, facts: Source, *at: Key) -> list[Column]:
+    """Return the candidates of a crossover that stands at keys of a record.
 
-
-def _arrow(direction: str | None) -> str:
-    return "↓" if direction == "min" else "↑"
-
-
-def _figure(value: float | None) -> str:
-    return NOTHING if value is None else f"{value:.5g}"
-
-
-def _margin(margin: Row | None) -> str:
-    return NOTHING if margin is None else f"{margin['value']:+.4g}"
-
-
-def _interval(margin: Row | None) -> str:
-    return NOTHING if margin is None else f"{margin['low']:+.4g} to {margin['high']:+.4g}"
+    Args:
+        record: The record.
+        facts: ``epochs`` of every candidate in words, by its name.
+        at: The keys.
+    """
+    rows = Rows.of(record, *at, "candidates")
+    names = [record.get(*place, "name") for place in rows.places]
+    kept = [place for place, name in enumerate(names) if name == record.get(*at, "kept")]
+    margins = Rows(record, [(*at, "margins", name) for name in names])
+    arrows = {
+        name: "↓" if record.get(*at, f"{key}_better") == "min" else "↑"
+        for name, key in (("selection", "selection"), ("held-out", "rows"))
+    }
+    return [
+        rows.column("candidate", "name", is_text=True, shortest=12, starred=kept),
+        rows.column("kind", "kind", rank=4, is_text=True),
+        rows.column(f"selection {arrows['selection']}", "selection", written="digits"),
+        rows.column(f"held-out {arrows['held-out']}", "held_out", written="digits"),
+        margins.column("margin", "value", written="signed", rank=1),
+        margins.column("interval", written="signed", interval=True, rank=2),
+        Rows(facts, [("epochs", name) for name in names]).column("epochs", rank=3, is_text=True, shortest=12),
+    ]
 
 
 def epochs_of_modules(modules: Mapping[str, Mapping[str, float]]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dure.reporting.figures import number
-from dure.reporting.plots import BLUE, GREEN, GREY, PALE, PURPLE, VERMILION, grid, language, picture
+from dure.reporting.plots import BLUE, GREEN, GREY, PALE, PURPLE, VERMILION, grid, picture, spoken
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,38 +16,20 @@ if TYPE_CHECKING:
     from dure.reporting.inline import Drawing
 
 _WORDS = {
-    "ko": {
-        "title": "모듈별 최적 에포크 (Sweet Spot)",
-        "epoch": "에포크",
-        "loss": "손실",
-        "eval": "검증 손실",
-        "train": "학습 손실",
-        "spot": "Sweet Spot",
-        "plateau": "정체 구간",
-        "lowest": "최저",
-        "criteria": "기준 충족",
-        "first": "낮은 정체 시작",
-        "score": "점수",
-        "none": "없음",
-        "sure": "신뢰도",
-        "few": "판단하기에 에포크가 부족함",
-    },
-    "en": {
-        "title": "sweet spot of every module",
-        "epoch": "epoch",
-        "loss": "loss",
-        "eval": "eval loss",
-        "train": "train loss",
-        "spot": "sweet spot",
-        "plateau": "plateau",
-        "lowest": "lowest",
-        "criteria": "meets all criteria",
-        "first": "low plateau begins",
-        "score": "best score",
-        "none": "none",
-        "sure": "confidence",
-        "few": "too few epochs to say",
-    },
+    "title": ("모듈별 최적 에포크 (Sweet Spot)", "sweet spot of every module"),
+    "epoch": ("에포크", "epoch"),
+    "loss": ("손실", "loss"),
+    "eval": ("검증 손실", "eval loss"),
+    "train": ("학습 손실", "train loss"),
+    "spot": ("Sweet Spot", "sweet spot"),
+    "plateau": ("정체 구간", "plateau"),
+    "lowest": ("최저", "lowest"),
+    "criteria": ("기준 충족", "meets all criteria"),
+    "first": ("낮은 정체 시작", "low plateau begins"),
+    "score": ("점수", "best score"),
+    "none": ("없음", "none"),
+    "sure": ("신뢰도", "confidence"),
+    "few": ("판단하기에 에포크가 부족함", "too few epochs to say"),
 }
 _MARKS = {
     "lowest": ("lowest", "v", VERMILION),
@@ -69,7 +51,7 @@ def plot_sweet_spots(target: Path | Drawing, record: Mapping[str, Any]) -> None:
         target: File to write as PNG, or the drawing of a page.
         record: What ``dure.epochs.sweet_spot.analysis_record`` returns.
     """
-    words = _WORDS[language(target)]
+    words = spoken(_WORDS, target)
     modules: Mapping[str, Row] = record["modules"]
     columns = min(_ABREAST, max(1, len(modules)))
     rows = max(1, math.ceil(len(modules) / columns))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dure.reporting.columns import FittedTable, column, plain_text
-from dure.reporting.figures import NOTHING, Figure, metric_figure
+from dure.reporting.columns import Column, FittedTable, Rows, column, plain_text
+from dure.reporting.figures import NOTHING
+from dure.reporting.marks import Key, Source
 
 _CRITERIA = ("low", "stable", "fitting", "converged", "plateau")
 _TRENDS = {
@@ -24,21 +25,32 @@ def sweet_spot_table(record: Mapping[str, Any]) -> FittedTable:
     Args:
         record: What ``dure.epochs.sweet_spot.analysis_record`` returns.
     """
-    modules: Mapping[str, Row] = record["modules"]
-    rows = list(modules.values())
-    columns = [
-        column("module", modules, is_text=True, shortest=12),
-        column("sweet spot", (_epoch(row["epoch"]) for row in rows)),
-        column("confidence", (_confidence(row) for row in rows)),
-        column("eval loss", (metric_figure("eval_loss", row["eval_loss"]) for row in rows), 1),
-        column("train loss", (metric_figure("eval_loss", row["train_loss"]) for row in rows), 5),
-        *(column(voter, (_epoch(row["votes"][voter]) for row in rows), 3) for voter in record["voters"]),
-        column("it is", (", ".join(_met(row)) or NOTHING for row in rows), 4, is_text=True),
-        column("trend", (row["trend"].replace("_", " ") for row in rows), 2, is_text=True),
-    ]
+    columns = sweet_spot_columns(Source(0, record))
     return FittedTable(
         columns, "sweet spots by epoch", notes=_notes(record), elsewhere="sweet_spot_report_<time>.txt"
     )
+
+
+def sweet_spot_columns(record: Source, *at: Key) -> list[Column]:
+    """Return the modules of an analysis that stands at keys of a record."""
+    modules: Mapping[str, Row] = record.get(*at, "modules")
+    rows = Rows(record, [(*at, "modules", name) for name in modules])
+    confidences = [
+        "too few epochs"
+        if row["confidence"] is None
+        else record.mark(*place, "confidence", written="whole-percent")
+        for place, row in zip(rows.places, modules.values(), strict=True)
+    ]
+    return [
+        rows.column("module", written="key", is_text=True, shortest=12),
+        rows.column("sweet spot", "epoch"),
+        column("confidence", confidences),
+        rows.column("eval loss", "eval_loss", written="number", rank=1),
+        rows.column("train loss", "train_loss", written="number", rank=5),
+        *(rows.column(voter, "votes", voter, rank=3) for voter in record.get(*at, "voters")),
+        column("it is", (", ".join(_met(row)) or NOTHING for row in modules.values()), 4, is_text=True),
+        rows.column("trend", "trend", written="words", rank=2, is_text=True),
+    ]
 
 
 def sweet_spot_text(record: Mapping[str, Any]) -> str:
@@ -75,16 +87,8 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _confidence(row: Row) -> str:
-    return "too few epochs" if row["confidence"] is None else f"{100 * row['confidence']:.0f} %"
-
-
 def _met(row: Row) -> list[str]:
     return [name for name in _CRITERIA if row["epoch"] in row["met"][name]]
-
-
-def _epoch(value: Figure) -> str:
-    return NOTHING if value is None else str(value)
 
 
 def _ranges(epochs: Sequence[int]) -> str:

@@ -312,6 +312,13 @@ class Family(ABC):
     def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load what :meth:`export` saved."""
 
+    def know(self, model: Any) -> None:  # noqa: B027  # most families need nothing
+        """Take from a model that something else loaded what predictions need, such as the names of its classes.
+
+        Args:
+            model: With a ``config``: an ONNX graph, or a checkpoint with adapters.
+        """
+
     def baseline(
         self, tokenizer: PreTrainedTokenizerBase, train: datasets.Dataset, dev: datasets.Dataset
     ) -> dict[str, float]:

@@ -18,7 +18,7 @@ from dure.config.schema import Experiment
 from dure.data.arrow_files import max_bytes
 from dure.data.encoding import Encoded, encode_table
 from dure.data.folds import cut_fold
-from dure.data.overlap import notes_on_texts, overlap
+from dure.data.overlap import notes_on_rows, overlap
 from dure.data.ratios import joined_classes, nested_rows
 from dure.data.sources import files_of
 from dure.data.tables import Table, read_table, select_rows, table_from_rows
@@ -181,7 +181,7 @@ def load_corpus(
     for message in (*told, *splits.messages()):
         notify(message)
     family.survey(surveyed)
-    for message in notes_on_texts(surveyed, family.roles):
+    for message in notes_on_rows(surveyed, family.roles):
         notify(message)
     hashes = {split: table.content_hash() for split, table in tables.items()}
     held_out = {split: table for split, table in tables.items() if split != "train"}
@@ -235,7 +235,7 @@ def _corpus_of_fold(
                 f"{'selects' if split == 'dev' else 'is reported on'}"
             )
     family.survey({"train": table})
-    for message in notes_on_texts({"train": table}, family.roles):
+    for message in notes_on_rows({"train": table}, family.roles):
         notify(message)
     fold = cut_fold(table, family.roles, config)
     for message in fold.messages:

@@ -6,8 +6,9 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
+from dure.config.loading import checked
 from dure.errors import UserError
 from dure.family.contract import ExportFormat, Family
 from dure.files import read_json
@@ -62,16 +63,8 @@ def read_record(folder: Path) -> ExportRecord:
     Raises:
         UserError: It is none, or its record is broken.
     """
-    values = read_json(folder / EXPORT_FILE, what="record of an export")
-    try:
-        return ExportRecord.model_validate(values)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise UserError(
-            f"this is no record of an export ('{'.'.join(map(str, first['loc']))}': {first['msg']})",
-            where=str(folder / EXPORT_FILE),
-            hint="export the run again",
-        ) from None
+    file = folder / EXPORT_FILE
+    return checked(ExportRecord, read_json(file, what="record of an export"), {}, str(file))
 
 
 def read_exported(family: Family, folder: Path) -> tuple[Any, PreTrainedTokenizerBase]:
@@ -116,15 +109,18 @@ def read_as(format: ExportFormat, family: Family, folder: Path) -> tuple[Any, Pr
     if format == "transformers":
         return load_saved(family, folder)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model: Any
     if format == "adapter":
         from dure.modeling.adapted import adapted_model
 
-        return adapted_model(family.experiment.model, folder), tokenizer
-    if format == "ctranslate2":
+        model = adapted_model(family.experiment.model, folder)
+    elif format == "ctranslate2":
         from dure.modeling.text_writer import TextWriter
 
-        return TextWriter(folder, tokenizer), tokenizer
-    from dure.modeling.onnx_model import OnnxEncoderDecoder, OnnxModel
+        model = TextWriter(folder, tokenizer)
+    else:
+        from dure.modeling.onnx_model import OnnxEncoderDecoder, OnnxModel
 
-    kind = OnnxEncoderDecoder if family.predicts == "text" else OnnxModel
-    return kind(folder), tokenizer
+        model = (OnnxEncoderDecoder if family.predicts == "text" else OnnxModel)(folder)
+    family.know(model)
+    return model, tokenizer

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dure.config.schema import Profile
+from dure.config.tree import is_torn
 from dure.data.tables import Table, table_from_rows
 from dure.data.writing import write_rows
 from dure.errors import UserError
@@ -170,7 +171,7 @@ def generated_all(
 
 def predict_texts(
     runs: Sequence[Path],
-    texts: Sequence[str | Mapping[str, str]],
+    texts: Iterable[str | Mapping[str, str]],
     *,
     profile: Profile,
     progress: Callable[[int, int], None],
@@ -192,8 +193,7 @@ def predict_texts(
 
     for run in runs:
         weights_at(run)
-    if not texts:
-        raise UserError("there is no text to predict", where="--text", expected="a text at least")
+    texts = _given_texts(texts)
     done, parts = 0, []
 
     def count(rows: int) -> None:
@@ -213,6 +213,32 @@ def predict_texts(
         encoded = encode_split(family, tokenizer, table, notify=heard).dataset
         parts.append(predict_rows(family, model, tokenizer, encoded, progress=count))
     return parts[0] if len(parts) == 1 else family.combine(parts)
+
+
+def _given_texts(texts: Iterable[str | Mapping[str, str]]) -> list[str | Mapping[str, str]]:
+    """Return texts as a list.
+
+    Raises:
+        UserError: They are none.
+    """
+    if isinstance(texts, Mapping | bytes) or hasattr(texts, "columns") or not isinstance(texts, Iterable):
+        raise UserError(
+            f"a {type(texts).__name__} is no list of texts",
+            where="what is to be predicted",
+            expected='texts such as ["문장"], rows such as [{"text": "문장"}], or the path of a table',
+            hint='DataFrame.to_dict("records") gives such rows' if hasattr(texts, "columns") else None,
+        )
+    found = [*texts]
+    if not found:
+        raise UserError("there is no text to predict", expected="a text at least")
+    for number, given in enumerate(found, start=1):
+        said = given.values() if isinstance(given, Mapping) else [given]
+        for text in said:
+            if not isinstance(text, str) or is_torn(text):
+                raise UserError(
+                    f"{text!r} is no text"[:200], where=f"text {number}", expected="letters, as str has them"
+                )
+    return found
 
 
 def _table_of_texts(family: Family, texts: Sequence[str | Mapping[str, str]]) -> Table:

@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any
 
 from rich.console import RenderableType
-from rich.text import Text
 
 from dure.reporting.columns import FittedTable, column
 from dure.reporting.figures import counted
@@ -22,9 +21,7 @@ def jobs_table(jobs: Sequence[Mapping[str, Any]]) -> RenderableType:
         return "no jobs"
     columns = [
         column("job", (job["id"] for job in jobs), is_text=True),
-        column(
-            "state", (Text(job["state"], style=_STYLES.get(job["state"], "")) for job in jobs), is_text=True
-        ),
+        column("state", (job["state"] for job in jobs), is_text=True, styles=_STYLES),
         column("command", (job["command"] for job in jobs), is_text=True, shortest=_SHORTEST_COMMAND),
         column("started", (_local_time(job["started"]) for job in jobs), rank=2, is_text=True),
         column("seconds", (f"{job['seconds']:,.0f}" for job in jobs), rank=1),

@@ -63,9 +63,13 @@ class TextWriter:
             )
             written = [self._ids(each.hypotheses[0]) for each in found]
             return _padded(written, said.pad_token_id)
-        longest = input_ids.shape[1]
         found = self._model.generate_batch(
-            texts, max_length=max(1, said.max_length - longest), include_prompt_in_result=False, **options
+            texts,
+            max_length=said.max_new_tokens,
+            min_length=said.min_new_tokens or 0,
+            end_token=said.eos_token_id,
+            include_prompt_in_result=False,
+            **options,
         )
         after = _padded([each.sequences_ids[0] for each in found], said.pad_token_id)
         return torch.cat([input_ids, after], dim=1)

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Iterable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,8 +24,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
+from dure.config.schema import QuantizationConfig
 from dure.data.collating import Batch, Batches
 from dure.modeling.objectives import Objective
+from dure.modeling.packed_layers import packed_layers
 from dure.modeling.precision import Precision
 from dure.modeling.r_drop import r_drop_loss
 
@@ -46,8 +49,6 @@ _BY_PLACES = frozenset(
     }
 )
 """Operators whose second argument says which elements they take or put: their numbers, or a mask."""
-_PACKED = 4.127 / 8
-"""Bytes of a number in NF4 whose scales are packed too, in blocks of 64 and 256 (Dettmers et al. 2023, section 3)."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def trace_step(
     accumulates: bool = False,
     averages: bool = False,
     r_drop: float = 0.0,
-    in_4bit: bool = False,
+    packing: QuantizationConfig | None = None,
 ) -> StepTrace:
     """Trace the training step of a model on a batch; neither of the two is touched.
 
@@ -102,12 +103,12 @@ def trace_step(
         accumulates: Whether gradients of an earlier micro-batch are there while this one is computed.
         averages: Whether a moving average of the weights is kept.
         r_drop: Weight of the disagreement of two passes; 0 makes one pass.
-        in_4bit: Whether the frozen layers of a model that was built without its weights will be packed.
+        packing: How the frozen layers of a model that was built without its weights will be packed.
     """
     # Whether a mask hides anything is asked where it still has its data.
     given = _without_idle_masks(model, batches.inputs(batches.twice(batch) if r_drop else batch))
     with FakeTensorMode(allow_non_fake_inputs=True) as fakes:
-        fake, packed = _without_data(model, in_4bit=in_4bit)
+        fake = _without_data(model, packing)
         fake.train()
         if checkpointing:
             fake.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -134,9 +135,9 @@ def trace_step(
         optimizer.zero_grad()
         if accumulates:
             put_gradients()
-        held = [*fake.parameters(), *fake.buffers(), *inputs.values(), *_tensors(targets)]
-        held += _tensors([each.grad for each in trained])
-        with Operators([*held, *_tensors(list(optimizer.state.values()))]) as found:
+        held = [*fake.parameters(), *fake.buffers(), *_tensors(_fakes(fakes, batch))]
+        held += _tensors([inputs, targets, [each.grad for each in trained], list(optimizer.state.values())])
+        with Operators(held) as found, _as_with_data(found):
             loss().backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
@@ -144,21 +145,47 @@ def trace_step(
     gradients = _bytes(trained)
     average = sum(4 * each.numel() for each in trained) if averages else 0
     return StepTrace(
-        weights=_bytes(fake.parameters()) + _bytes(fake.buffers()) - packed,
+        weights=_bytes(fake.parameters()) + _bytes(fake.buffers()),
         gradients=gradients,
         moments=2 * gradients,
         average=average,
-        peak=found.peak - packed + average + (_random_states(fake) if checkpointing else 0),
+        peak=found.peak + average,
         flops=found.flops,
     )
 
 
-def _random_states(model: nn.Module) -> int:
-    """Return the bytes of random states that layers keep to be computed again; no operator makes them."""
-    from transformers.modeling_layers import GradientCheckpointingLayer
+@contextmanager
+def _as_with_data(found: Operators) -> Iterator[None]:
+    """Let a step do what it does where tensors have data, as far as its memory tells.
 
-    layers = sum(isinstance(each, GradientCheckpointingLayer) for each in model.modules())
-    return layers * torch.get_rng_state().nbytes
+    Layers that are computed again keep the state of the random numbers, which no operator makes. And where a model makes
+    itself a mask that hides nothing, attention needs none; without data transformers does not look.
+    """
+    from transformers import masking_utils
+
+    states = torch.get_rng_state
+
+    def without_idle(ignores: Callable[..., bool]) -> Callable[..., bool]:
+        def ignored(padding_mask: torch.Tensor | None, *args: Any, **kwargs: Any) -> bool:
+            return ignores(None if found.is_ones(padding_mask) else padding_mask, *args, **kwargs)
+
+        return ignored
+
+    with ExitStack() as during:
+        during.enter_context(_replaced(torch, "get_rng_state", lambda: found.count(states())))
+        for name in ("_ignore_causal_mask_sdpa", "_ignore_bidirectional_mask_sdpa"):
+            during.enter_context(_replaced(masking_utils, name, without_idle(getattr(masking_utils, name))))
+        yield
+
+
+@contextmanager
+def _replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
 
 
 class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -175,16 +202,20 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, held: Iterable[Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak = self.flops = self._now = 0
-        self._known = weakref.WeakSet[Any]()
+        self._known, self._ones = weakref.WeakSet[Any](), weakref.WeakSet[Any]()
         for tensor in held:
-            self._count(tensor)
+            self.count(tensor)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Compute an operator, and count what it gives."""
         if func._overloadpacket in _BY_PLACES:
             args = (args[0], [place for each in args[1] for place in _places(each)], *args[2:])
         given = func(*args, **(kwargs or {}))
-        tree_map_only(torch.Tensor, self._count, given)
+        tree_map_only(torch.Tensor, self.count, given)
+        if func._overloadpacket is torch.ops.aten.ones or (
+            func._overloadpacket is torch.ops.aten._to_copy and self.is_ones(args[0])
+        ):
+            self._ones.add(given.untyped_storage())
         formula = flop_registry.get(func._overloadpacket)
         if formula is not None:
             self.flops += int(formula(*args, **(kwargs or {}), out_val=given))
@@ -195,7 +226,12 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.flops += forward * 5 // 2 if _ATTENTION_ON_CPUS[func._overloadpacket] else forward
         return given
 
-    def _count(self, tensor: Any) -> Any:
+    def is_ones(self, tensor: torch.Tensor | None) -> bool:
+        """Return whether a tensor was made of ones."""
+        return tensor is not None and tensor.untyped_storage() in self._ones
+
+    def count(self, tensor: Any) -> Any:
+        """Count a tensor for as long as it lives, and return it."""
         storage = tensor.untyped_storage() if isinstance(tensor, torch.Tensor) else None
         if storage is not None and storage not in self._known:
             self._known.add(storage)
@@ -221,35 +257,17 @@ def _places(chosen: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
     return torch.unravel_index(torch.arange(chosen.numel()), chosen.shape)
 
 
-def _without_data(model: PreTrainedModel, *, in_4bit: bool) -> tuple[PreTrainedModel, int]:
-    """Copy a model whose parameters have no data, and return the bytes that it is smaller than the copy.
-
-    4-bit weights are traced as what they are unpacked to when they are used.
-    """
-    known: dict[int, Any] = {}
-    saved = 0
-    # Neither what is trained nor an embedding is packed, nor the output layer that shares it.
-    spared = {id(each) for each in model.parameters() if each.requires_grad}
-    spared |= {id(each.weight) for each in model.modules() if isinstance(each, nn.Embedding)}
-    for module in model.modules():
-        if type(module).__name__ == "Linear4bit" and isinstance(module, nn.Linear):
-            dtype = module.compute_dtype or torch.float32
-            plain = nn.Linear(module.in_features, module.out_features, module.bias is not None, dtype=dtype)
-            plain.requires_grad_(False)
-            known[id(module)] = plain
-            saved += int(plain.weight.numel() * (plain.weight.element_size() - _PACKED))
-        elif in_4bit and isinstance(module, nn.Linear) and id(module.weight) not in spared:
-            saved += int(module.weight.numel() * (module.weight.element_size() - _PACKED))
+def _without_data(model: PreTrainedModel, packing: QuantizationConfig | None) -> PreTrainedModel:
+    """Copy a model whose parameters have no data, and whose 4-bit layers unpack what has none."""
+    known: dict[int, Any] = packed_layers(model, packing)
     for tensor in (*model.parameters(), *model.buffers()):
-        if id(tensor) in known:
-            continue
         empty = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu")
         known[id(tensor)] = (
             nn.Parameter(empty, requires_grad=tensor.requires_grad)
             if isinstance(tensor, nn.Parameter)
             else empty
         )
-    return copy.deepcopy(model, known), saved
+    return copy.deepcopy(model, known)
 
 
 def _without_idle_masks(model: PreTrainedModel, inputs: Mapping[str, Any]) -> dict[str, Any]:

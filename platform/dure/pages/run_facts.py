@@ -17,10 +17,10 @@ from dure.metrics.intervals import share_interval
 from dure.metrics.metric import Metric, recorded
 from dure.reporting.figures import (
     BASELINE,
-    UNTRAINED,
     Figure,
     counted,
     duration,
+    gains_of,
     metric_change,
     metric_figure,
     metric_phrase,
@@ -108,18 +108,6 @@ def _beside_baseline(metric: Metric, score: float, baseline: float) -> str:
         return f"{told} as well: nothing was learned that it does not know."
     verdict = "better" if metric.better(score, baseline) else "worse, so nothing useful was learned"
     return f"{told}: the model is {change.lstrip('+-')}{unit} {verdict}."
-
-
-def gains_of(figures: Mapping[str, Figure]) -> dict[str, dict[str, float]]:
-    """Return by how much every validation figure is above the trivial baseline, and above the untrained model."""
-    found: dict[str, dict[str, float]] = {}
-    for key, value in figures.items():
-        score = number(value) if key.startswith("eval_") else None
-        for what, prefix in (("baseline", BASELINE), ("untrained", UNTRAINED)):
-            before = number(figures.get(key.replace("eval_", prefix, 1)))
-            if score is not None and before is not None:
-                found.setdefault(key, {})[what] = score - before
-    return found
 
 
 def facts_of_runs(base: Path, runs: Mapping[str, Path]) -> dict[str, Any]:

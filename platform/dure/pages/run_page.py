@@ -16,14 +16,15 @@ from dure.pages.shared_sections import (
     lineage_section,
     machine_section,
     points_of,
-    text_head,
     trouble_section,
 )
+from dure.reporting.columns import Column, column
 from dure.reporting.curves import CURVES, RunCurves, plot_run
 from dure.reporting.figures import BASELINE, UNTRAINED, class_figure, is_speed
 from dure.reporting.inline import Drawing
 from dure.reporting.marks import Computation, Key, Source, Sources, sentence
-from dure.reporting.page import REPORT, Block, Command, Head, Inline, Page, Pairs, Picture, Section, Table
+from dure.reporting.page import REPORT, Block, Command, Inline, Page, Pairs, Picture, Section, Table
+from dure.reporting.summary import class_columns
 from dure.runs.folder import RunFolder
 
 RUN = "run"
@@ -127,78 +128,38 @@ def curves_section(curves: RunCurves, metric: Metric) -> Section:
 def _figures(
     facts: Source, result: Source, definitions: Mapping[str, object], keys: tuple[str, ...]
 ) -> list[Block]:
-    figures: Mapping[str, object] = result.get(*keys, "metrics") or {}
-    shown = [
-        name
-        for name in figures
-        if name.startswith(("eval_", "test_")) and not is_speed(name) and class_figure(name) is None
-    ]
+    names = [*(result.get(*keys, "metrics") or {})]
+    shown = [name for name in names if not is_speed(name) and class_figure(name) is None]
     validated = [name for name in shown if name.startswith("eval_")]
-    tests = {name.replace("test_", "eval_", 1) for name in shown if name.startswith("test_")}
-    blocks: list[Block] = []
-    rows: list[list[Inline]] = []
-    for name in validated:
-        metric = recorded(definitions, name) if definitions["definitions"] else undeclared(name)
-        unit = " %" if metric.in_percent else ""
-
-        def cell(key: str, of: Metric = metric) -> Inline:
-            return result.figure(*keys, "metrics", key, metric=of)
-
-        rows.append(
-            [
-                sentence("{}{}", result.mark(*keys, "metrics", name, written="label"), unit),
-                cell(name),
-                cell(name.replace("eval_", BASELINE, 1)),
-                facts.change("gains", name, "baseline", metric=metric),
-                cell(name.replace("eval_", UNTRAINED, 1)),
-                *([cell(name.replace("eval_", "test_", 1))] if tests else []),
-            ]
-        )
-    if rows:
-        heads = ["validation", "trivial baseline", "above it", "untrained", *(["test"] if tests else [])]
-        blocks.append(
-            Table("What it reached at its best checkpoint", [text_head("metric"), *map(Head, heads)], rows)
-        )
-    blocks += _classes(result, keys)
-    blocks.append(_cost(result, keys))
-    return blocks
-
-
-def _classes(result: Source, keys: tuple[str, ...]) -> list[Block]:
-    """Return the validation figures of every class."""
-    names = [name for name in result.get(*keys, "metrics") or {} if name.startswith("eval_")]
-    found = {name: pair for name in names if (pair := class_figure(name)) is not None}
-    measures = list(dict.fromkeys(measure for measure, _ in found.values()))
-    rows: list[list[Inline]] = []
-    for label in dict.fromkeys(label for _, label in found.values()):
-        first = next(name for name, pair in found.items() if pair[1] == label)
-        cells = [
-            result.figure(*keys, "metrics", f"{measure}[{label}]", metric=undeclared(f"{measure}[{label}]"))
-            if not measure.endswith("support")
-            else result.mark(*keys, "metrics", f"{measure}[{label}]", written="count")
-            for measure in measures
-        ]
-        rows.append([result.mark(*keys, "metrics", first, written="class"), *cells])
-    heads = [
-        Head(
-            sentence(
-                "{}{}",
-                result.mark(
-                    *keys,
-                    "metrics",
-                    next(name for name in found if found[name][0] == measure),
-                    written="measure",
-                ),
-                " %" if undeclared(measure).in_percent else "",
-            )
-        )
-        for measure in measures
+    has_tests = any(name.startswith("test_") for name in shown)
+    metrics = [
+        recorded(definitions, name) if definitions["definitions"] else undeclared(name) for name in validated
     ]
-    return (
-        [foldable(Table("Classes, on the validation rows", [text_head("class"), *heads], rows))]
-        if rows
-        else []
-    )
+    labels = [
+        result.label(metric, *keys, "metrics", name, written="label")
+        for name, metric in zip(validated, metrics, strict=True)
+    ]
+
+    def figures(heading: str, prefix: str) -> Column:
+        cells = [
+            result.figure(*keys, "metrics", metric.name.replace("eval_", prefix, 1), metric=metric)
+            for metric in metrics
+        ]
+        return column(heading, cells)
+
+    gains = [facts.change("gains", metric.name, "baseline", metric=metric) for metric in metrics]
+    columns = [
+        column("metric", labels, is_text=True),
+        figures("validation", "eval_"),
+        figures("trivial baseline", BASELINE),
+        column("above it", gains),
+        figures("untrained", UNTRAINED),
+        *([figures("test", "test_")] if has_tests else []),
+    ]
+    table = [Table("What it reached at its best checkpoint", columns)] if validated else []
+    classes = class_columns(result, *keys, "metrics")
+    by_class = [foldable(Table("Classes, on the validation rows", classes))] if classes else []
+    return [*table, *by_class, _cost(result, keys)]
 
 
 def _cost(result: Source, keys: tuple[str, ...]) -> Pairs:

@@ -9,11 +9,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from dure.reporting.columns import Rows, column
 from dure.reporting.marks import LONGEST_TEXT, Key, Source, Sources, listed, sentence
 from dure.reporting.page import (
     Block,
     Folded,
-    Head,
     Inline,
     Pairs,
     Paragraph,
@@ -103,23 +103,18 @@ def _text(table: Source, row: int, name: str) -> Inline:
 
 def forecast_section(runs: Runs) -> Section | None:
     """Return what was forecast of every run beside what came; None where nothing was forecast of any."""
-    results = {name: runs.result(name) for name in runs.folders}
-    rows: list[list[Inline]] = [
-        [
-            result.mark("name"),
-            _between(result, "seconds", "duration"),
-            result.mark("seconds", written="duration"),
-            _between(result, "memory_mb", "memory"),
-            result.mark("metrics", "peak_memory_mb", written="memory"),
-        ]
-        for result in results.values()
-        if result.get("forecast") is not None
-    ]
-    if not rows:
+    told = [result for name in runs.folders if (result := runs.result(name)).get("forecast") is not None]
+    if not told:
         return None
-    heads = ["time forecast", "time", "memory forecast", "peak memory"]
+    columns = [
+        column("run", (each.mark("name") for each in told), is_text=True),
+        column("time forecast", (_between(each, "seconds", "duration") for each in told)),
+        column("time", (each.mark("seconds", written="duration") for each in told)),
+        column("memory forecast", (_between(each, "memory_mb", "memory") for each in told)),
+        column("peak memory", (each.mark("metrics", "peak_memory_mb", written="memory") for each in told)),
+    ]
     caption = "What was forecast at the start, at the least and at the most, and what came"
-    return Section("Forecast", [foldable(Table(caption, [text_head("run"), *map(Head, heads)], rows))])
+    return Section("Forecast", [foldable(Table(caption, columns))])
 
 
 def _between(result: Source, what: str, written: str) -> Inline:
@@ -135,34 +130,22 @@ def trouble_section(runs: Runs, trials: Sequence[tuple[Source, tuple[Key, ...]]]
         trials: Where records say ``name``, ``state`` and ``error`` of each.
     """
     blocks: list[Block] = []
-    rows: list[list[Inline]] = [
-        [record.mark(*at, "name"), record.mark(*at, "state"), record.mark(*at, "error", written="line")]
-        for record, at in trials
-        if record.get(*at, "error")
-    ]
-    if rows:
-        blocks.append(
-            Table(
-                "What ended before its time", [text_head("run"), text_head("state"), text_head("why")], rows
-            )
-        )
-    restarts = runs.facts.get("restarts") or []
-    if restarts:
-        rows = [
-            [
-                runs.facts.mark("restarts", place, "run"),
-                runs.facts.mark("restarts", place, "at", written="date"),
-                runs.facts.mark("restarts", place, "reason"),
-            ]
-            for place in range(len(restarts))
+    ended = [(record, at) for record, at in trials if record.get(*at, "error")]
+    if ended:
+        columns = [
+            column("run", (record.mark(*at, "name") for record, at in ended), is_text=True),
+            column("state", (record.mark(*at, "state") for record, at in ended), is_text=True),
+            column("why", (record.mark(*at, "error", written="line") for record, at in ended), is_text=True),
         ]
-        blocks.append(
-            Table(
-                "Processes that died and went on",
-                [text_head("run"), text_head("when (UTC)"), text_head("why")],
-                rows,
-            )
-        )
+        blocks.append(Table("What ended before its time", columns))
+    restarts = Rows.of(runs.facts, "restarts")
+    if restarts.places:
+        columns = [
+            restarts.column("run", "run", is_text=True),
+            restarts.column("when (UTC)", "at", written="date", is_text=True),
+            restarts.column("why", "reason", is_text=True),
+        ]
+        blocks.append(Table("Processes that died and went on", columns))
     if not blocks:
         blocks.append(Paragraph("No run failed, and no process died."))
     notices = runs.facts.get("notices") or []
@@ -209,12 +192,11 @@ def _machine(environment: Source) -> list[Block]:
         ("source", source),
     ]
     packages = environment.get("packages") or {}
-    rows = [[name, environment.mark("packages", name)] for name in packages]
+    versions = (environment.mark("packages", name) for name in packages)
+    columns = [column("package", packages, is_text=True), column("version", versions, is_text=True)]
     return [
         Pairs(pairs),
-        Folded(
-            "Versions of packages", [Table("Packages", [text_head("package"), text_head("version")], rows)]
-        ),
+        Folded("Versions of packages", [Table("Packages", columns)]),
     ]
 
 
@@ -329,11 +311,11 @@ def _trail(runs: Runs) -> Block:
     """Return the records of every run with their hashes, from which all numbers are."""
     hashes: Mapping[str, Mapping[str, str]] = runs.facts.get("hashes") or {}
     files = list(dict.fromkeys(file for each in hashes.values() for file in each))
-    rows: list[list[Inline]] = [
-        [_name(runs, name), *(runs.facts.mark("hashes", name, file, written="hash") for file in files)]
-        for name in hashes
-    ]
-    return foldable(Table("Records of every run (XXH3)", [text_head("run"), *map(Head, files)], rows))
+    columns = [column("run", (_name(runs, name) for name in hashes), is_text=True)]
+    for file in files:
+        marks = (runs.facts.mark("hashes", name, file, written="hash") for name in hashes)
+        columns.append(column(file, marks))
+    return foldable(Table("Records of every run (XXH3)", columns))
 
 
 def _name(runs: Runs, name: str) -> Inline:
@@ -346,8 +328,3 @@ def _names(facts: Source, *keys: Key) -> Inline:
     shown = [facts.mark(*keys, place) for place in range(min(len(names), _MOST_NAMES))]
     more = len(names) - len(shown)
     return listed(shown) if not more else sentence("{} and others", Markup(", ").join(shown))
-
-
-def text_head(text: Inline) -> Head:
-    """Return the head of a column of texts."""
-    return Head(text, is_text=True)

@@ -87,7 +87,6 @@ def check_settings(experiments: Sequence[Experiment], *, with_tables: bool = Tru
 
 
 def before_run(
-    checked: Sequence[Experiment],
     read: Sequence[Experiment],
     *,
     files: Sequence[Files],
@@ -97,10 +96,9 @@ def before_run(
     address: str | None = None,
     any_will_do: bool = False,
 ) -> None:
-    """Check everything that would end a run or study for a mistake of its user.
+    """Check everything beside :func:`check_settings` that would end a run or study for a mistake of its user.
 
     Args:
-        checked: Experiments whose settings are checked.
         read: Experiments whose rows are read.
         files: What is still to be written.
         profile: The machine.
@@ -112,7 +110,6 @@ def before_run(
     Raises:
         UserError: What is wrong, with its place and what to do.
     """
-    check_settings(checked)
     for experiment in read:
         batch(Note(), experiment, profile)
     if address is None:

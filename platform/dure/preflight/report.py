@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from dure.reporting.columns import Column, FittedTable, column
+from dure.reporting.columns import FittedTable, column
 from dure.reporting.figures import counted
 
 _STYLES = {"ok": "green", "failed": "bold red", "skipped": "yellow"}
@@ -28,10 +28,10 @@ def validation_table(record: Mapping[str, Any]) -> Group:
             "", (area if area not in areas[:place] else "" for place, area in enumerate(areas)), is_text=True
         ),
         column("check", (row["name"] for row in rows), is_text=True),
-        column("state", (Text(row["state"], style=_STYLES[row["state"]]) for row in rows), is_text=True),
-        Column(
+        column("state", (row["state"] for row in rows), is_text=True, styles=_STYLES),
+        column(
             "found",
-            [Text(row["found"]) for row in rows],
+            (row["found"] for row in rows),
             is_text=True,
             shortest=_SHORTEST_SENTENCE,
             wraps_at=_LONGEST_SENTENCE,

@@ -6,8 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from dure.config.data import Source
-from dure.data.labels import label_counts
-from dure.data.overlap import notes_on_texts
+from dure.data.labels import label_counts, shown_label
+from dure.data.overlap import notes_on_rows
 from dure.data.tables import Table
 from dure.errors import UserError
 from dure.family import Family, load_family
@@ -48,7 +48,7 @@ def check_rows(checklist: Checklist, family: Family) -> PreTrainedTokenizerBase 
     if not is_read or surveyed is None:
         checklist.skip("data", "encoding", "a table is wrong, see above")
         return None
-    return checklist.run("data", "encoding", partial(_encoding, family=family))
+    return checklist.run("data", "encoding", partial(_encoding, family=family, known=surveyed))
 
 
 def _table(
@@ -70,7 +70,7 @@ def _table(
         except UserError as error:
             raise error.at(
                 table.source,
-                f"{bad:,} bad of {table.num_rows + bad:,} rows: {'; '.join(messages)}. "
+                f"{bad:,} bad of {table.num_rows + bad:,} rows; with data.on_bad_row=skip: {'; '.join(messages)}. "
                 f"The first: {error.where}: {error.problem}",
             ) from None
     note.found = "; ".join((f"{table.num_rows:,} rows of {table.source}", *messages))
@@ -79,8 +79,8 @@ def _table(
     return table
 
 
-def _targets(note: Note, family: Family, tables: dict[str, Table]) -> bool:
-    """Let the family look at the tables, and count the classes."""
+def _targets(note: Note, family: Family, tables: dict[str, Table]) -> list[str]:
+    """Let the family look at the tables, and count the classes; return what the family told."""
     told: list[str] = []
     family.notify = told.append
     family.survey(tables)
@@ -88,14 +88,17 @@ def _targets(note: Note, family: Family, tables: dict[str, Table]) -> bool:
     for role in family.roles:
         if role.is_class and role.name in tables["train"].dataset.column_names:
             counts = label_counts(tables["train"].dataset[role.name], role.separator)
-            shares = [f"{name or '(none)'} {number:,}" for name, number in counts.most_common(_CLASSES_NAMED)]
+            shares = [
+                f"{shown_label(name) or '(none)'} {number:,}"
+                for name, number in counts.most_common(_CLASSES_NAMED)
+            ]
             more = ", …" if len(counts) > _CLASSES_NAMED else ""
             number = len(counts) - ("" in counts)
             what = "labels, several in a row" if role.separator else "classes"
             parts.append(f"{role.name}: {number} {what} ({', '.join(shares)}{more})")
-    texts = notes_on_texts(tables, family.roles)
+    texts = notes_on_rows(tables, family.roles)
     note.found = "; ".join((*parts, *told, *texts)) or "texts, no classes"
-    return True
+    return told
 
 
 def _split(note: Note, family: Family, tables: dict[str, Table]) -> None:
@@ -143,13 +146,19 @@ def _split(note: Note, family: Family, tables: dict[str, Table]) -> None:
             )
 
 
-def _encoding(note: Note, family: Family) -> PreTrainedTokenizerBase:
-    """Encode the rows as a run would, which then finds them in the cache; reports unknown and truncated ones."""
+def _encoding(note: Note, family: Family, known: list[str]) -> PreTrainedTokenizerBase:
+    """Encode the rows as a run would, which then finds them in the cache.
+
+    Reports unknown and truncated ones, and what the family tells of its tokenizer, beside what is ``known``.
+    """
     from dure.family.corpus import load_corpus
 
     told: list[str] = []
+    of_family: list[str] = []
+    family.notify = of_family.append
     family.computes_ahead = False
     with offline(family.experiment.model):
         corpus = load_corpus(family, notify=told.append)
-    note.found = "; ".join(line for line in told if "unknown tokens" in line) or "; ".join(told)
+    counted = [line for line in told if "unknown tokens" in line] or told
+    note.found = "; ".join((*counted, *dict.fromkeys(line for line in of_family if line not in known)))
     return corpus.tokenizer

@@ -9,7 +9,7 @@ from dure.config.schema import Experiment, Profile
 from dure.family import Family
 from dure.preflight.checks import CannotTellError, Note
 from dure.preflight.model import ModelFacts, model_facts, offline
-from dure.reporting.tracking import check_trackers
+from dure.reporting.tracker import check_trackers
 from dure.runs.forecast import Forecast, forecast
 
 logger = logging.getLogger(__name__)

@@ -1,20 +1,25 @@
-"""Tables that leave out whole columns where there is no room, since a number that is cut off misleads."""
+"""Tables as columns: a page shows all of them, a terminal those that fit whole, since a number that is cut off misleads."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+from markupsafe import Markup
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from dure.metrics.metric import Metric
 from dure.reporting.figures import counted
+from dure.reporting.marks import Key, Mark, Shown, Source
 
+Cell = Shown | Markup | Text
 GAP = 2
 """Cells between two columns."""
 _WIDEST = 10_000
@@ -35,24 +40,42 @@ class Column:
 
     Attributes:
         heading: Its heading.
-        cells: One text per row.
-        rank: How soon it is left out: the highest rank goes first, rank 0 always stays.
+        cells: One for every row.
+        rank: How soon a terminal leaves it out: the highest rank goes first, rank 0 always stays.
         is_text: Whether it is aligned to the left; numbers go to the right.
-        shortest: Cells to which its texts may be cut; None when they must stay whole.
+        shortest: Cells of the terminal to which its texts may be cut; None when they must stay whole.
         wraps_at: Cells at which its texts go on in another line, in place of being cut; None when they do not.
+        styles: Colours by text.
+        starred: Places of the cells that a terminal marks with a star.
     """
 
-    heading: str
-    cells: Sequence[Text]
+    heading: Cell
+    cells: Sequence[Cell]
     rank: int = 0
     is_text: bool = False
     shortest: int | None = None
     wraps_at: int | None = None
+    styles: Mapping[str, str] = field(default_factory=dict)
+    starred: Collection[int] = ()
+
+    @cached_property
+    def texts(self) -> list[Text]:
+        """Its cells as a terminal shows them."""
+        found = []
+        for place, cell in enumerate(self.cells):
+            text = cell if isinstance(cell, Text) else Text(_plain(cell), self.styles.get(str(cell), ""))
+            found.append(Text(f"* {text}", style="bold green") if place in self.starred else text)
+        return found
+
+    @property
+    def title(self) -> str:
+        """Its heading as a terminal shows it."""
+        return _plain(self.heading)
 
     @property
     def width(self) -> int:
         """Cells that it takes when nothing is cut; a Korean letter takes two."""
-        widest = max([cell_len(self.heading), *(text.cell_len for text in self.cells)])
+        widest = max([cell_len(self.title), *(text.cell_len for text in self.texts)])
         return widest if self.wraps_at is None else min(widest, self.wraps_at)
 
     @property
@@ -61,17 +84,68 @@ class Column:
         return self.width if self.shortest is None else min(self.width, self.shortest)
 
 
-def column(
-    heading: str, cells: Iterable[Any], rank: int = 0, *, is_text: bool = False, shortest: int | None = None
-) -> Column:
-    """Return a column of any cells; a :class:`rich.text.Text` keeps its style. See :class:`Column`."""
-    texts = [cell if isinstance(cell, Text) else Text(str(cell)) for cell in cells]
-    return Column(heading, texts, rank, is_text, shortest)
+def column(heading: Cell, cells: Iterable[Any], rank: int = 0, **more: Any) -> Column:
+    """Return a column of any cells; see :class:`Column`."""
+    return Column(
+        heading, [cell if isinstance(cell, Mark | Text | str) else str(cell) for cell in cells], rank, **more
+    )
 
 
-def state_text(state: str) -> Text:
-    """Return how a run or trial ended, in the colour that it has in every table."""
-    return Text(state, style=STATE_STYLES.get(state, ""))
+@dataclass(frozen=True)
+class Rows:
+    """Rows of a table that stand in a record, each at keys of its own.
+
+    Attributes:
+        source: The record.
+        places: Keys of every row.
+    """
+
+    source: Source
+    places: Sequence[tuple[Key, ...]]
+
+    @classmethod
+    def of(cls, source: Source, *keys: Key, order: Iterable[Key] | None = None) -> Rows:
+        """Return the rows of a list that stands at keys, or those of its places that are given, in their order."""
+        places = range(len(source.get(*keys) or ())) if order is None else order
+        return cls(source, [(*keys, place) for place in places])
+
+    def column(
+        self,
+        heading: Cell,
+        *keys: Key,
+        rank: int = 0,
+        written: str = "text",
+        figure: Metric | None = None,
+        change: Metric | None = None,
+        interval: bool = False,
+        more: Iterable[Cell] = (),
+        **shown: Any,
+    ) -> Column:
+        """Return what stands in every row at keys.
+
+        Args:
+            heading: Of the column.
+            keys: Where it stands within a row.
+            rank: As :class:`Column` has it.
+            written: Name of its format.
+            figure: The metric whose value it is.
+            change: The metric of which it is a difference.
+            interval: Whether the ends of an interval stand there.
+            more: Cells beneath them.
+            shown: The rest of :class:`Column`.
+        """
+        source, written = self.source, written if change is None else f"change-{change.unit}"
+
+        def cell(*at: Key) -> Cell:
+            if figure is not None:
+                return source.figure(*at, metric=figure)
+            return source.interval(*at, written=written) if interval else source.mark(*at, written=written)
+
+        return column(heading, [*(cell(*place, *keys) for place in self.places), *more], rank, **shown)
+
+
+def _plain(cell: Cell) -> str:
+    return cell.striptags() if isinstance(cell, Markup) else str(cell)
 
 
 def fitting(columns: Sequence[Column], width: int) -> list[Column]:
@@ -131,12 +205,12 @@ def _table(columns: Sequence[Column], width: int) -> Table:
         room = min(column.width, column.least_width + max(0, spare))
         spare -= room - column.least_width
         table.add_column(
-            column.heading,
+            column.title,
             justify="left" if column.is_text else "right",
             no_wrap=column.wraps_at is None,
             overflow="ellipsis" if column.wraps_at is None else "fold",
             width=room,
         )
-    for row in zip(*(column.cells for column in columns), strict=True):
+    for row in zip(*(column.texts for column in columns), strict=True):
         table.add_row(*row)
     return table

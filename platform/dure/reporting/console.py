@@ -297,7 +297,7 @@ def _bar(title: str, done: int, total: int, texts: Sequence[tuple[int, str]], wi
     for column in others:
         grid.add_column(no_wrap=True, justify="right", width=column.width)
     bar = ProgressBar(total=total or None, completed=done)
-    grid.add_row(*first.cells, bar, *(cell for column in others for cell in column.cells))
+    grid.add_row(*first.texts, bar, *(text for column in others for text in column.texts))
     return grid
 
 

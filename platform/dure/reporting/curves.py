@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dure.files import read_json_lines
 from dure.metrics.metric import Metric, undeclared
 from dure.reporting.figures import BASELINE, class_figure, is_speed, metric_label, number
-from dure.reporting.plots import GREY, SERIES, grid, language, picture, whole_epochs
+from dure.reporting.plots import GREY, SERIES, grid, picture, spoken, whole_epochs
 from dure.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -25,24 +25,13 @@ _MOST_LINES = 8
 _MOST_POINTS = 1600
 """Points of a panel, as far as every line keeps its own ends: a picture has no room for more."""
 _WORDS = {
-    "ko": {
-        "loss": "학습 손실",
-        "eval": "검증 손실",
-        "score": "검증 점수 (%)",
-        "rate": "학습률",
-        "epoch": "에포크",
-        "baseline": "단순 기준선",
-        "others": "나머지",
-    },
-    "en": {
-        "loss": "training loss",
-        "eval": "validation loss",
-        "score": "validation, %",
-        "rate": "learning rate",
-        "epoch": "epoch",
-        "baseline": "trivial baseline",
-        "others": "others",
-    },
+    "loss": ("학습 손실", "training loss"),
+    "eval": ("검증 손실", "validation loss"),
+    "score": ("검증 점수 (%)", "validation, %"),
+    "rate": ("학습률", "learning rate"),
+    "epoch": ("에포크", "epoch"),
+    "baseline": ("단순 기준선", "trivial baseline"),
+    "others": ("나머지", "others"),
 }
 
 Record = Mapping[str, Any]
@@ -117,7 +106,7 @@ def plot_run(target: Path | Drawing, run: RunCurves) -> None:
         target: File to write as PNG, or the drawing of a page.
         run: The run.
     """
-    words = _WORDS[language(target)]
+    words = spoken(_WORDS, target)
     names = run.validated()
     losses = [name for name in names if name.startswith("eval_loss")]
     shares = [name for name in names if undeclared(name).in_percent]
@@ -138,13 +127,15 @@ def plot_run(target: Path | Drawing, run: RunCurves) -> None:
 def plot_runs(target: Path | Drawing, runs: Sequence[RunCurves], metric: Metric, *, title: str) -> None:
     """Draw runs side by side: training loss, validation loss, one score and learning rate; one legend of their names.
 
+    Runs of one name, as those of several seeds, have one colour.
+
     Args:
         target: File to write as PNG, or the drawing of a page.
         runs: The runs, the most important ones first: the others have no colour of their own.
         metric: The score.
         title: What stands above the picture.
     """
-    words = _WORDS[language(target)]
+    words = spoken(_WORDS, target)
     most = _MOST_POINTS // max(_MOST_LINES, len(runs))
 
     def panel(title: str, name: str, factor: float = 1.0) -> tuple[str, list[Curve]]:
@@ -196,15 +187,16 @@ def _draw(
 
 
 def _lines(axis: Axes, curves: Sequence[Curve], words: Words) -> None:
-    """Draw the lines of a panel, each with the baseline that it must beat."""
+    """Draw the lines of a panel, those of one name in one colour, each with the baseline that it must beat."""
     drawn = [curve for curve in curves if curve.points]
-    told_apart = len(drawn) if len(drawn) <= _MOST_LINES else _MOST_LINES - 1
-    for place, curve in reversed([*enumerate(drawn)]):
+    names = list(dict.fromkeys(curve.label for curve in drawn))
+    told_apart = len(names) if len(names) <= _MOST_LINES else _MOST_LINES - 1
+    for curve in reversed(drawn):
+        place = names.index(curve.label)
         color, label = SERIES[min(place, _MOST_LINES - 1)], curve.label or "_"
         if place >= told_apart:
-            is_last = place == len(drawn) - 1
             color = GREY
-            label = words["others"] if is_last else "_"
+            label = words["others"] if place == len(names) - 1 else "_"
         is_marked = place < told_apart and len(curve.points) < 12
         look: dict[str, Any] = {"marker": "o" if is_marked else None, "markersize": 3}
         axis.plot(
@@ -214,7 +206,9 @@ def _lines(axis: Axes, curves: Sequence[Curve], words: Words) -> None:
     levels = {curve.baseline for curve in drawn if curve.baseline is not None}
     for place, level in enumerate(sorted(levels)):
         color = next(
-            SERIES[min(at, _MOST_LINES - 1)] for at, curve in enumerate(drawn) if curve.baseline == level
+            SERIES[min(names.index(curve.label), _MOST_LINES - 1)]
+            for curve in drawn
+            if curve.baseline == level
         )
         axis.axhline(
             level, color="black" if len(levels) == 1 else color, linewidth=1, linestyle=(0, (5, 3)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dure.errors import shell_word
@@ -100,6 +100,18 @@ def metric_phrase(metric: Metric | str, value: Figure) -> str:
     label, figure = metric_label(metric), metric_figure(metric, value)
     unit = " %" if label.endswith(" %") and number(value) is not None else ""
     return f"{label.removesuffix(' %')} {figure}{unit}"
+
+
+def gains_of(figures: Mapping[str, Figure]) -> dict[str, dict[str, float]]:
+    """Return by how much every validation figure is above the trivial baseline, and above the untrained model."""
+    found: dict[str, dict[str, float]] = {}
+    for key, value in figures.items():
+        score = number(value) if key.startswith("eval_") else None
+        for what, prefix in (("baseline", BASELINE), ("untrained", UNTRAINED)):
+            before = number(figures.get(key.replace("eval_", prefix, 1)))
+            if score is not None and before is not None:
+                found.setdefault(key, {})[what] = score - before
+    return found
 
 
 def _metric(metric: Metric | str) -> Metric:

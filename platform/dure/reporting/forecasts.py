@@ -29,7 +29,8 @@ def forecast_text(record: Mapping[str, Any]) -> str:
         lines += [f"  would fit: {words}" for words in each["would_fit"]]
         lines.append(f"  disk: {in_bytes(each['disk'])}")
     if record["study"] is not None:
-        lines.append(f"the {record['study']}: {_range(record['seconds'])}, disk {in_bytes(record['disk'])}")
+        disk = "unknown" if record["disk"] is None else in_bytes(record["disk"])
+        lines.append(f"the {record['study']}: {_range(record['seconds'])}, disk {disk}")
     return "\n".join(lines)
 
 

@@ -19,7 +19,7 @@ from markupsafe import Markup, escape
 from dure.config.tree import plain, read_yaml
 from dure.errors import UserError
 from dure.files import MAX_RECORD_BYTES, in_bytes, read_json, read_json_lines
-from dure.metrics.metric import Metric, Unit
+from dure.metrics.metric import Metric, Unit, undeclared
 from dure.reporting.figures import (
     NOTHING,
     class_figure,
@@ -28,7 +28,6 @@ from dure.reporting.figures import (
     metric_change,
     metric_figure,
     metric_label,
-    number,
     one_line,
     percent,
     setting_text,
@@ -57,7 +56,7 @@ def _shortened(value: Any) -> str:
 
 
 def _bare_label(name: str) -> str:
-    return metric_label(Metric(name, None))
+    return metric_label(Metric(name, None, "memory" if undeclared(name).unit == "memory" else "number"))
 
 
 def _parted(name: str) -> tuple[str, str]:
@@ -82,6 +81,10 @@ FORMATS: Mapping[str, Format] = {
     "class": lambda value, key: _parted(key)[1],
     "measure": lambda value, key: _bare_label(_parted(key)[0]),
     "key": lambda value, key: key,
+    "whole-percent": lambda value, key: f"{100 * value:.0f} %",
+    "digits": lambda value, key: f"{value:.5g}",
+    "signed": lambda value, key: f"{value:+.4g}",
+    "ending": lambda value, key: str(value).rpartition(".")[2],
     **{unit: lambda value, key, unit=unit: metric_figure(Metric("", None, unit), value) for unit in _UNITS},  # type: ignore[misc]
     **{
         f"change-{unit}": lambda value, key, unit=unit: metric_change(Metric("", None, unit), value)  # type: ignore[misc]
@@ -150,8 +153,17 @@ class Source:
 
     def figure(self, *keys: Key, metric: Metric) -> Shown:
         """Return the mark of a metric's value, in its unit; a text stays one."""
-        is_number = number(self.get(*keys)) is not None
-        return self.mark(*keys, written=metric.unit if is_number else "text")
+        return self.mark(*keys, written="text" if isinstance(self.get(*keys), str) else metric.unit)
+
+    def label(self, metric: Metric, *keys: Key, written: str = "metric") -> Markup:
+        """Return the heading of a metric that stands at keys, or is the last of them, with its unit."""
+        return sentence("{}{}", self.mark(*keys, written=written), " %" if metric.in_percent else "")
+
+    def interval(self, *keys: Key, written: str) -> Shown | Markup:
+        """Return the ends of an interval that stands at keys: ``+0.1 to +0.3``; a dash where there is none."""
+        if self.get(*keys) is None:
+            return NOTHING
+        return sentence("{} to {}", *(self.mark(*keys, end, written=written) for end in ("low", "high")))
 
     def change(self, *keys: Key, metric: Metric) -> Shown:
         """Return the mark of a difference of a metric, with its sign."""

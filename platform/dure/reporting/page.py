@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -25,6 +25,7 @@ from markupsafe import Markup
 
 from dure.errors import one_line
 from dure.events import Notify
+from dure.reporting.columns import Cell, Column
 from dure.reporting.inline import Drawing
 from dure.reporting.marks import Shown, Sources, relative_to
 
@@ -67,29 +68,24 @@ class Points:
 
 
 @dataclass(frozen=True)
-class Head:
-    """The head of a column; numbers go to the right."""
-
-    text: Inline
-    is_text: bool = False
-
-
-@dataclass(frozen=True)
 class Table:
-    """Rows of cells; the first cell of a row is its head.
+    """Columns beside each other; the cells of the first one head their rows.
 
     Attributes:
         caption: What the table is of.
-        heads: Of its columns.
-        rows: As many cells each.
+        columns: As many cells each.
         strong: Places of the rows that stand out.
     """
 
     kind: ClassVar[str] = "table"
     caption: Inline
-    heads: Sequence[Head]
-    rows: Sequence[Sequence[Inline]]
-    strong: frozenset[int] = frozenset()
+    columns: Sequence[Column]
+    strong: Collection[int] = ()
+
+    @property
+    def rows(self) -> list[tuple[Cell, ...]]:
+        """Its cells, row by row."""
+        return list(zip(*(column.cells for column in self.columns), strict=True))
 
 
 @dataclass(frozen=True)

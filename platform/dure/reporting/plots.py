@@ -49,10 +49,10 @@ def hangul_font() -> str | None:
     return next((name for name in _HANGUL_FONTS if name in known), None)
 
 
-def language(target: Path | Drawing | None = None) -> str:
-    """Return the language of labels: ``ko``, or ``en`` on a page and on a machine that cannot draw Korean letters."""
-    is_inline = target is not None and not isinstance(target, Path)
-    return "en" if is_inline or hangul_font() is None else "ko"
+def spoken(words: Mapping[str, tuple[str, str]], target: Path | Drawing) -> dict[str, str]:
+    """Return labels that are given in Korean and English: the English ones on a page or without a Korean font."""
+    is_korean = isinstance(target, Path) and hangul_font() is not None
+    return {name: each[0 if is_korean else 1] for name, each in words.items()}
 
 
 @contextmanager

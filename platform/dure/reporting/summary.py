@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from dure.metrics.metric import Metric, recorded
-from dure.reporting.columns import Column, FittedTable, column, state_text
+from dure.metrics.metric import Metric, recorded, undeclared
+from dure.reporting.columns import STATE_STYLES, Column, FittedTable, Rows, column
 from dure.reporting.figures import (
     BASELINE,
     NOTHING,
@@ -19,6 +19,7 @@ from dure.reporting.figures import (
     class_figure,
     counted,
     duration,
+    gains_of,
     is_speed,
     metric_change,
     metric_figure,
@@ -29,6 +30,7 @@ from dure.reporting.figures import (
     shown_path,
 )
 from dure.reporting.forecasts import beside_table
+from dure.reporting.marks import Key, Source
 from dure.reporting.targets import target_sentences
 from dure.runs.folder import PROBABILITY
 
@@ -52,11 +54,17 @@ def summary_table(summary: Mapping[str, Any]) -> FittedTable:
     Raises:
         UserError: The summary does not define which way the first metric, which ranks, is better.
     """
+    experiments, first = summary["experiments"], _metrics(summary)[0]
     title = (
-        f"{summary['study']} · {counted(len(summary['experiments']), 'experiment')} "
-        f"in {duration(summary['seconds'])}, ranked by {bare_label(_metrics(summary)[0])}"
+        f"{summary['study']} · {counted(len(experiments), 'experiment')} "
+        f"in {duration(summary['seconds'])}, ranked by {bare_label(first)}"
     )
-    return FittedTable(_columns(summary), title, _notes(summary), elsewhere="experiment_summary.txt")
+    gains = [gains_of(row["metrics"]).get(first.name, {}) for row in experiments]
+    order, facts = ranked(experiments, first), Source(0, {"gains": gains})
+    scores = [_score(experiments[at], first.name) for at in order]
+    places = [NOTHING if score is None else str(place) for place, score in enumerate(scores, 1)]
+    columns = [column("#", places, rank=4), *experiment_columns(Source(0, summary), facts, order)]
+    return FittedTable(columns, title, _notes(summary), elsewhere="experiment_summary.txt")
 
 
 def result_report(result: Mapping[str, Any]) -> Group:
@@ -94,12 +102,29 @@ def evaluation_report(found: Mapping[str, Any]) -> Group:
 
 def class_table(result: Mapping[str, Any]) -> FittedTable | None:
     """Return the validation figures of every class, or None when there are no classes."""
-    classes: dict[str, dict[str, Figure]] = {}
-    for key, value in result["metrics"].items():
-        found = class_figure(key)
-        if found is not None and found[0].startswith(("eval_", "class_weight")):
-            classes.setdefault(found[1], {})[found[0].removeprefix("eval_")] = value
-    return _class_figures(classes, "classes") if classes else None
+    columns = class_columns(Source(0, result), "metrics")
+    return FittedTable(columns, "classes") if columns else None
+
+
+def class_columns(record: Source, *keys: Key) -> list[Column]:
+    """Return the figures of every class among the metrics that stand at keys; nothing without classes."""
+    measures: dict[str, str] = {}
+    classes: dict[str, str] = {}
+    for name, value in (record.get(*keys) or {}).items():
+        found = class_figure(name)
+        if value is not None and found is not None and found[0].startswith(("eval_", "class_weight")):
+            # What a class has depends on what it is a class of: of an emotion precision, of a scale its error.
+            measures.setdefault(found[0], name)
+            classes.setdefault(found[1], name)
+    if not classes:
+        return []
+    labels = (record.mark(*keys, name, written="class") for name in classes.values())
+    columns = [column("class", labels, is_text=True, shortest=_SHORTEST_NAME)]
+    for measure, name in measures.items():
+        metric = Metric("", None, "count") if measure.endswith("support") else undeclared(measure)
+        cells = (record.figure(*keys, f"{measure}[{label}]", metric=metric) for label in classes)
+        columns.append(column(record.label(metric, *keys, name, written="measure"), cells))
+    return columns
 
 
 def result_table(result: Mapping[str, Any]) -> FittedTable:
@@ -154,7 +179,13 @@ def score_table(scores: Mapping[str, Any]) -> FittedTable:
     if scores["task"] == "classification":
         overall = ("accuracy", "macro_f1", "weighted_f1", "subset_accuracy", "micro_f1")
         notes = [metric_phrase(key, scores[key]) for key in overall if key in scores]
-        return _class_figures(scores["per_class"], counted(scores["num_rows"], "row"), [*notes, *compared])
+        figures = {
+            f"eval_{name}[{label}]": value
+            for label, values in scores["per_class"].items()
+            for name, value in values.items()
+        }
+        columns = class_columns(Source(0, figures))
+        return FittedTable(columns, counted(scores["num_rows"], "row"), [*notes, *compared])
     names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
     columns = [column("", (bare_label(name) for name in names), is_text=True)]
     for heading, suffix in (("F1 %", ""), ("precision %", "_precision"), ("recall %", "_recall")):
@@ -168,19 +199,6 @@ def score_table(scores: Mapping[str, Any]) -> FittedTable:
         *compared,
     ]
     return FittedTable(columns, counted(scores["num_pairs"], "pair"), notes)
-
-
-def _class_figures(
-    classes: Mapping[str, Mapping[str, Figure]], title: str, notes: Sequence[str] = ()
-) -> FittedTable:
-    columns = [column("class", classes, is_text=True, shortest=_SHORTEST_NAME)]
-    # What a class has depends on what it is a class of: of an emotion precision, of a scale its error.
-    for figure in dict.fromkeys(name for values in classes.values() for name in values):
-        cells = [values.get(figure) for values in classes.values()]
-        if figure == "support":
-            cells = [None if number(cell) is None else int(number(cell) or 0) for cell in cells]
-        columns.append(column(metric_label(figure), (metric_figure(figure, cell) for cell in cells)))
-    return FittedTable(columns, title, notes)
 
 
 def catalogue_table(catalogue: Mapping[str, Mapping[str, str]]) -> FittedTable:
@@ -205,42 +223,36 @@ def catalogue_table(catalogue: Mapping[str, Mapping[str, str]]) -> FittedTable:
     )
 
 
-def ranked(experiments: Sequence[Row], metric: Metric) -> list[Row]:
-    """Return the experiments best first by a metric; those without a score come last, in their order."""
-    return sorted(experiments, key=lambda row: metric.cost(_score(row, metric.name)))
+def ranked(experiments: Sequence[Row], metric: Metric) -> list[int]:
+    """Return the places of experiments best first by a metric; those that did not complete or have no score come last."""
+
+    def cost(place: int) -> tuple[bool, float]:
+        score = _score(experiments[place], metric.name)
+        return experiments[place]["state"] != "completed", metric.cost(score)
+
+    return sorted(range(len(experiments)), key=cost)
 
 
-def _columns(summary: Mapping[str, Any]) -> list[Column]:
-    metrics = _metrics(summary)
-    first = metrics[0]
-    rows = ranked(summary["experiments"], first)
-    places = [
-        str(place) if _score(row, first.name) is not None else NOTHING for place, row in enumerate(rows, 1)
-    ]
+def experiment_columns(record: Source, facts: Source, order: Sequence[int]) -> list[Column]:
+    """Return the experiments of a study in an order; ``gains`` among the facts are theirs in the first metric."""
+    metrics, experiments = _metrics(record.data), record.get("experiments")
+    rows, gains = Rows.of(record, "experiments", order=order), Rows.of(facts, "gains", order=order)
     columns = [
-        column("#", places, rank=4),
-        column("experiment", (row["name"] for row in rows), is_text=True, shortest=_SHORTEST_NAME),
-        column("state", (state_text(row["state"]) for row in rows), rank=2, is_text=True),
+        rows.column("experiment", "name", is_text=True, shortest=_SHORTEST_NAME),
+        rows.column("state", "state", rank=2, is_text=True, styles=STATE_STYLES),
     ]
     for place, metric in enumerate(metrics):
-        columns.append(_metric_column(rows, metric, rank=10 + place if place else 1))
-        if place == 0 and _is_compared(rows, first.name):
-            name = first.name
-            gains = [metric_change(first, row["metrics"].get(name), _before(row, name)) for row in rows]
-            columns.append(column("gain", gains, rank=3))
-    columns.append(column("time", (duration(row["seconds"]) for row in rows), rank=5))
-    return columns
-
-
-def _metric_column(rows: Sequence[Row], metric: Metric, rank: int) -> Column:
-    """Return the figures of one metric, the best one marked."""
-    best = _best(rows, metric)
-    cells = []
-    for row in rows:
-        figure = metric_figure(metric, row["metrics"].get(metric.name))
-        is_best = best is not None and _score(row, metric.name) == best
-        cells.append(Text(f"* {figure}", style="bold green") if is_best else Text(figure))
-    return Column(metric_label(metric), cells, rank)
+        best = _best(experiments, metric)
+        starred = [
+            at
+            for at, each in enumerate(order)
+            if best is not None and _score(experiments[each], metric.name) == best
+        ]
+        label, rank = record.label(metric, "metrics", place), 10 + place if place else 1
+        columns.append(rows.column(label, "metrics", metric.name, figure=metric, rank=rank, starred=starred))
+        if place == 0 and _is_compared(experiments, metric.name):
+            columns.append(gains.column("gain", "untrained", change=metric, rank=3))
+    return [*columns, rows.column("time", "seconds", written="duration", rank=5)]
 
 
 def _notes(summary: Mapping[str, Any]) -> list[str]:

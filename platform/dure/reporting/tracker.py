@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from typing import ClassVar
 
+from dure.config.schema import Experiment
+from dure.errors import UserError
 from dure.events import Notify, RunListener, RunProgress, RunStart, silent
 from dure.reporting.figures import UNTRAINED, shortened
 from dure.runs.folder import RunResult
@@ -97,3 +101,32 @@ def reason(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     text = redacted(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
     return shortened(text, _MAX_REASON_LENGTH)
+
+
+def trackers_for(experiment: Experiment) -> tuple[RunListener, ...]:
+    """Return the listeners that track an experiment, in the order of ``tracking``.
+
+    The tracker called X there is made by the function ``tracker`` of ``dure/reporting/X_tracker.py``, and X is the
+    package that it needs.
+    """
+    modules = [import_module(f"dure.reporting.{name}_tracker") for name in experiment.trackers]
+    return tuple(module.tracker(experiment) for module in modules)
+
+
+def check_trackers(experiment: Experiment) -> None:
+    """Check that the packages of the trackers are installed.
+
+    Where only ``wandb.enabled`` asks for W&B its package may be missing: the run says so, as it says everything that
+    fails in a tracker.
+
+    Raises:
+        UserError: One is not.
+    """
+    for name in experiment.tracking:
+        if find_spec(name) is None:
+            raise UserError(
+                f"the package '{name}' is not installed",
+                where=f"tracking: {name}",
+                expected="a tracker whose package is there",
+                hint=f"pip install 'dure[{name}]', or leave it out of tracking",
+            )

@@ -11,7 +11,7 @@ from rich.text import Text
 from dure.reporting.columns import FittedTable, column
 
 _DIGITS = 12
-_YES, _NO = Text("yes", style="green"), Text("no", style="bold red")
+_STYLES = {"yes": "green", "no": "bold red"}
 _KINDS = {"eval_": "validation", "untrained_": "validation before training", "test_": "test"}
 
 
@@ -24,7 +24,7 @@ def resume_table(record: Mapping[str, Any]) -> Group:
     rows = _shortened(record["comparisons"])
     columns = [
         column("what", (row["what"] for row in rows), is_text=True),
-        column("equal", (_YES if row["is_equal"] else _NO for row in rows), is_text=True),
+        column("equal", ("yes" if row["is_equal"] else "no" for row in rows), is_text=True, styles=_STYLES),
         column("compared", (row["count"] for row in rows)),
         column("largest difference", map(_difference, rows)),
         column("first at step", ("" if row["first_step"] is None else row["first_step"] for row in rows)),

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import psutil
 
-from dure.errors import UserError
+from dure.errors import UserError, shell_word
 from dure.secrets import redacted
 
 logger = logging.getLogger(__name__)
@@ -294,8 +294,17 @@ def _taken(holder: Holder, folder: Path) -> UserError:
         said = f"{said}; it is suspended"
         hint = f"`kill -CONT {holder.pid}` lets it go on; after `kill -9 {holder.pid}` the folder is free"
     else:
-        hint = f"wait for its end, or end it in order with `kill {holder.pid}`; another --output is free"
+        way = f"dure stop {shell_word(folder)}" if _is_in_background(holder, folder) else f"kill {holder.pid}"
+        hint = f"wait for its end, or end it in order with `{way}`; another --output is free"
     return UserError(said, where=str(folder), expected="a folder that nobody works in", hint=hint)
+
+
+def _is_in_background(holder: Holder, folder: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return any(
+            file.read_text(encoding="utf-8").strip() == str(holder.pid) for file in folder.glob("*.pid")
+        )
+    return False
 
 
 def _is_suspended(pid: int) -> bool:

@@ -1,20 +1,69 @@
-"""How fast runs were on this machine, so that the next ones can be forecast."""
+"""How long the parts of runs took on this machine, so that the next ones can be forecast."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dure.files import append_json_line, read_json_lines
 
-PACE_FILE = "paces.jsonl"
+PACE_FILE = "times_of_runs.jsonl"
 _NEWEST = 5
 _WARM = 5
 """Steps after which a process is as fast as it becomes."""
-_SAME, _OTHER = (0.85, 1.15), (0.33, 3.0)
-"""How far a run may be from those before it: of the same model and lengths, and of another model."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds that the parts of a run took.
+
+    Attributes:
+        start: What came before the first step, and what the first steps took more than later ones; no validation.
+        step: Of an optimiser step, however long its rows.
+        position: Of every position of a step beside that.
+        first_validation: What the first validation took more than later ones: scoring is made ready in it.
+        row: Of a row in a validation.
+        save: What training waited for a checkpoint in its midst.
+        end: What came after the last validation: its checkpoint, the best weights, the final model.
+    """
+
+    start: float
+    step: float
+    position: float
+    first_validation: float
+    row: float
+    save: float
+    end: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run does that takes time.
+
+    Attributes:
+        positions: Positions that each optimiser step computes, padding included, shape (steps,).
+        validations: How often it validates.
+        rows: Rows of a validation.
+        saves: Checkpoints before the last one.
+    """
+
+    positions: NDArray[np.float64]
+    validations: int
+    rows: int
+    saves: int
+
+    def seconds(self, times: Times) -> float:
+        """Return how long it takes, by the times of another run."""
+        steps = times.step * len(self.positions) + times.position * float(self.positions.sum())
+        validations = self.validations * self.rows * times.row
+        first = times.first_validation if self.validations else 0.0
+        return times.start + steps + first + validations + self.saves * times.save + times.end
 
 
 @dataclass(frozen=True)
@@ -25,21 +74,23 @@ class Pace:
         device: Name of the device.
         model: What trained: family, parameters, lengths and batch.
         precision: What it computed in.
-        flops: Floating-point operations of its training, as a trace counts them.
-        seconds: Time of its training, without validations.
         validates: How it validates: as logits or as text, with so many beams, tokens and rows at a time.
-        rows: Rows that it validated in all.
-        validation: Seconds of its validations.
+        flops: Floating-point operations of an optimiser step, as a trace counts them.
+        seconds: Mean time of a step, without validations.
+        times: Its parts.
     """
 
     device: str
     model: str
     precision: str
+    validates: str
     flops: float
     seconds: float
-    validates: str = ""
-    rows: int = 0
-    validation: float = 0.0
+    times: Times
+
+    def is_like(self, other: tuple[str, str, str, str]) -> bool:
+        """Return whether device, model, precision and validation are the same."""
+        return (self.device, self.model, self.precision, self.validates) == other
 
 
 def remember(folder: Path, pace: Pace) -> None:
@@ -47,56 +98,102 @@ def remember(folder: Path, pace: Pace) -> None:
     append_json_line(folder / PACE_FILE, asdict(pace))
 
 
-def rates(folder: Path, device: str, model: str, precision: str) -> tuple[float, float] | None:
-    """Return the floating-point operations a second that a run may have, least and most; None where none was here."""
-    known = [Pace(**record) for record in read_json_lines(folder / PACE_FILE)]
-    here = [
-        each for each in known if (each.device, each.precision) == (device, precision) and each.seconds > 0
-    ]
-    same = [each for each in here if each.model == model]
-    found = [each.flops / each.seconds for each in (same or here)[-_NEWEST:]]
-    if not found:
-        return None
-    least, most = _SAME if same else _OTHER
-    return min(found) * least, max(found) * most
+def known(folder: Path) -> list[Pace]:
+    """Return the paces that the cache keeps, the newest last."""
+    records = read_json_lines(folder / PACE_FILE)
+    return [Pace(**{**each, "times": Times(**each["times"])}) for each in records]
 
 
-def seconds_a_row(folder: Path, device: str, model: str, validates: str) -> tuple[float, float] | None:
-    """Return the seconds that a validation may take for a row, least and most; None where this was not measured."""
-    known = [Pace(**record) for record in read_json_lines(folder / PACE_FILE)]
-    found = [
-        each.validation / each.rows
-        for each in known
-        if (each.device, each.model, each.validates) == (device, model, validates) and each.rows
-    ][-_NEWEST:]
-    return (min(found) * _SAME[0], max(found) * _SAME[1]) if found else None
+def alike(paces: Sequence[Pace], run: tuple[str, str, str, str]) -> list[Pace]:
+    """Return the newest paces of runs of the same device, model, precision and validation."""
+    return [each for each in paces if each.is_like(run)][-_NEWEST:]
 
 
-def training_pace(records: Sequence[Mapping[str, Any]]) -> tuple[int, float]:
-    """Return steps of training and their seconds, of the records of a run.
+def nearest(paces: Sequence[Pace], device: str, precision: str, flops: float) -> list[Pace]:
+    """Return the paces of other models on a device whose steps compute most nearly as much: of a miniature miniatures."""
+    here = [each for each in paces if (each.device, each.precision) == (device, precision) and each.flops > 0]
+    return sorted(here, key=lambda each: abs(math.log(each.flops / flops)))[:_NEWEST]
 
-    Validations are left out, and the first steps, in which memory and files are still warmed up, where enough others
-    are there.
+
+@dataclass(frozen=True)
+class _Interval:
+    """Steps between two records, without validations.
+
+    Attributes:
+        first: Steps before it.
+        last: Steps at its end.
+        seconds: Its time.
+        saves: Whether a checkpoint was written in its beginning.
+    """
+
+    first: int
+    last: int
+    seconds: float
+    saves: bool
+
+
+def times_of(
+    records: Sequence[Mapping[str, Any]], seconds: float, positions: NDArray[np.float64], rows: int
+) -> Times | None:
+    """Return how long the parts of a run took; None where it recorded no step.
+
+    A step takes some time however long its rows are, and some for every position; both are fitted to what lies between
+    two records (least squares, neither below zero). The first steps, and those that a checkpoint is written beside,
+    are left out where others are there, and what they take more counts for the start and for saving.
 
     Args:
         records: Of ``metrics.jsonl``, in their order.
+        seconds: Of the whole run.
+        positions: Of each of its steps.
+        rows: Rows of a validation.
     """
-    steps, seconds, validations = [0], [0.0], 0.0
+    from scipy.optimize import nnls
+
+    parts, validations, start, end = _parted(records, seconds)
+    if not parts:
+        return None
+    plain = [each for each in parts if not each.saves]
+    fitted = [each for each in plain if each.first >= _WARM] or plain[1:] or parts[1:] or parts
+    sizes = np.array([[each.last - each.first, positions[each.first : each.last].sum()] for each in fitted])
+    # Positions are many: in units of their mean both unknowns are seconds of a step.
+    mean = max(float(positions.mean()), 1.0)
+    (step, position), _ = nnls(sizes / [1.0, mean], np.array([each.seconds for each in fitted]))
+
+    def beyond(chosen: Sequence[_Interval]) -> list[float]:
+        usual = [
+            step * (each.last - each.first) + position / mean * positions[each.first : each.last].sum()
+            for each in chosen
+        ]
+        return [max(0.0, each.seconds - most) for each, most in zip(chosen, usual, strict=True)]
+
+    later = validations[1:] or validations
+    row = sum(later) / max(1, len(later) * rows)
+    saving = [each for each in parts if each.saves and each not in fitted and each.first >= _WARM]
+    return Times(
+        start=start + sum(beyond([each for each in parts if each.first < _WARM and each not in fitted])),
+        step=float(step),
+        position=float(position) / mean,
+        first_validation=max(0.0, validations[0] - row * rows) if validations else 0.0,
+        row=row,
+        save=sum(beyond(saving)) / max(1, len(saving)),
+        end=end,
+    )
+
+
+def _parted(
+    records: Sequence[Mapping[str, Any]], seconds: float
+) -> tuple[list[_Interval], list[float], float, float]:
+    """Return the steps of a run, its validations, and the seconds before the former and after both."""
+    parts, validations = list[_Interval](), list[float]()
+    start, clock, step, saves = 0.0, 0.0, 0, False
     for record in records:
-        validations += _runtime(record)
-        if record["kind"] == "train" and record["step"] > steps[-1]:
-            steps.append(int(record["step"]))
-            seconds.append(float(record["seconds"]) - validations)
-    first = next((at for at, step in enumerate(steps[:-1]) if step >= _WARM), 0)
-    return steps[-1] - steps[first], seconds[-1] - seconds[first]
-
-
-def validation_pace(records: Sequence[Mapping[str, Any]]) -> tuple[int, float]:
-    """Return how many validations the records of a run are of, and their seconds."""
-    found = [_runtime(record) for record in records if record["kind"] == "eval"]
-    found = [each for each in found if each]
-    return len(found), sum(found)
-
-
-def _runtime(record: Mapping[str, Any]) -> float:
-    return float(record.get("eval_runtime") or record.get("untrained_runtime") or 0.0)
+        validation = float(record.get("eval_runtime") or record.get("untrained_runtime") or 0.0)
+        if record["kind"] == "train" and record["step"] > step:
+            parts.append(_Interval(step, int(record["step"]), float(record["seconds"]) - clock, saves))
+            step, clock, saves = int(record["step"]), float(record["seconds"]), False
+        elif validation:
+            validations.append(validation)
+            if not step:
+                start = float(record["seconds"]) - validation
+            clock, saves = float(record["seconds"]), bool(step)
+    return parts, validations, start, max(0.0, seconds - clock)

@@ -58,7 +58,7 @@ def train(
         RunError: Training failed.
         Interrupted: It ended cleanly because of Ctrl-C or SIGTERM; the folder can be resumed.
     """
-    from dure.reporting.tracking import trackers_for
+    from dure.reporting.tracker import trackers_for
     from dure.storage.mirror import shared_folder
     from dure.training.run import RunRequest
 

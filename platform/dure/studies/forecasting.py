@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from dure.config.loading import load_experiment
 from dure.config.schema import Experiment, Profile
@@ -14,11 +18,13 @@ from dure.family import load_family
 from dure.preflight.checks import CannotTellError
 from dure.preflight.foreseeing import foresee, what_fits
 from dure.preflight.settings import foretold
-from dure.runs.folder import RunFolder
 from dure.studies.kind import Shape
 from dure.studies.study import is_study, load_study
 from dure.training.memory import free_memory
 from dure.training.run import RunRequest, run
+
+_BATCHES = 4
+"""Batches that a measured validation has at most: with text two are written at a time, and others wait."""
 
 
 def forecast_experiments(
@@ -41,14 +47,15 @@ def forecast_experiments(
         notify: Gets one-line messages.
 
     Returns:
-        ``experiments`` (a forecast each, or why it is ``unknown``), and of a study ``seconds`` and ``disk`` in all.
+        ``experiments`` (a forecast each, or why it is ``unknown``), and of a study ``seconds`` and ``disk`` in all,
+        None where those of one are unknown.
 
     Raises:
         UserError: Something that was given is wrong.
     """
     study = load_study(what).with_overrides(overrides) if is_study(what) else None
     found = [load_experiment(what, overrides)] if study is None else study.load()
-    parts, seconds, disk = list[dict[str, Any]](), [0.0, 0.0], 0
+    parts, seconds = list[dict[str, Any]](), [0.0, 0.0]
     longest = 0.0
     for experiment in map(shape, found):
         if measure is not None:
@@ -59,10 +66,12 @@ def forecast_experiments(
         if part.get("seconds") is None:
             seconds = []
         elif seconds:
-            seconds = [total + one * n for total, one, n in zip(seconds, part["seconds"], times, strict=True)]
+            ends = (part["earliest_seconds"] or part["seconds"][0], part["seconds"][1])
+            seconds = [total + one * n for total, one, n in zip(seconds, ends, times, strict=True)]
             longest = max(longest, part["seconds"][1])
-        disk += int(part.get("disk", 0))
     side_by_side = machine.max_concurrent_trials or 1
+    disks: list[Any] = [part.get("disk") for part in parts]
+    disk = None if None in disks else sum(disks)
     whole = [max(each / side_by_side, min(each, longest)) for each in seconds] or None
     name = None if study is None else study.words
     return {"study": name, "experiments": parts, "seconds": whole, "disk": disk, "profile": machine.name}
@@ -90,25 +99,36 @@ def _part(experiment: Experiment, machine: Profile) -> dict[str, Any]:
 
 
 def _measure(experiment: Experiment, machine: Profile, steps: int, notify: Notify) -> None:
-    """Train some steps and validate some rows, so that the machine's pace with this model is known.
+    """Train some steps and validate some rows twice, so that it is known how long the parts of a run take here.
 
-    A run on its own remembers its pace; that of a miniature, which forecasts nothing by itself, is kept here.
+    The run remembers that itself. Its first validation takes longer than those after it.
 
     Raises:
         UserError: Something of the experiment is wrong.
     """
     notify(f"{experiment.name}: training {steps} steps to measure the pace")
-    rows = 2 * (experiment.training.eval_batch_size or experiment.training.batch_size)
+    rows = _BATCHES * (experiment.training.eval_batch_size or experiment.training.batch_size)
     changes: dict[str, Any] = {
         "training.max_steps": steps,
-        "training.log_every": 1,
-        "training.eval_every": steps,
-        "training.evaluate_untrained": False,
+        "training.log_every": max(1, min(experiment.training.log_every, steps // 4)),
+        "training.eval_every": max(1, steps // 2),
+        "training.early_stopping_patience": None,
         "data.max_dev_rows": min(rows, experiment.data.max_dev_rows or rows),
     }
-    measured = experiment.with_(changes)
-    with tempfile.TemporaryDirectory() as folder:
-        result = run(RunRequest(measured, machine, Path(folder) / "run"))
-        if experiment.rehearsal.enabled:
-            ahead = foresee(load_family(experiment), machine).forecast
-            ahead.remember(RunFolder(Path(folder) / "run"), int(result.metrics["num_dev_rows"]))
+    with tempfile.TemporaryDirectory() as folder, _threads(machine):
+        run(RunRequest(experiment.with_(changes), machine, Path(folder) / "run"))
+
+
+@contextmanager
+def _threads(machine: Profile) -> Iterator[None]:
+    """Let this process compute with as many threads as Ray gives a worker of a machine."""
+    cores = os.environ.get("OMP_NUM_THREADS") or str(max(1, int(machine.cpus_per_worker)))
+    before, torch_before = os.environ.get("OMP_NUM_THREADS"), torch.get_num_threads()
+    os.environ["OMP_NUM_THREADS"] = cores
+    torch.set_num_threads(int(cores))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(torch_before)
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]

@@ -18,11 +18,11 @@ from dure.reporting.forecasts import beside_table
 from dure.reporting.targets import target_sentence
 from dure.studies.plan import StudyPlan
 from dure.studies.results import StudyResults, TrialRecord
+from dure.studies.viewing import View
 
 if TYPE_CHECKING:
     from dure.preflight.before import Files
     from dure.studies.strategy import Strategy
-    from dure.studies.viewing import View
 
 Plan = TypeVar("Plan", bound=StudyPlan)
 Results = TypeVar("Results", bound=StudyResults)
@@ -79,6 +79,8 @@ class Kind(ABC, Generic[Plan, Results]):
 
     results: ClassVar[type[StudyResults]]
     """The record that the study leaves."""
+    view: ClassVar[type[View[Any]]] = View
+    """What shows the results on the study's page; here all its trials."""
     results_file: ClassVar[str]
     """Its file in the study's folder."""
     text_file: ClassVar[str | None] = None
@@ -193,13 +195,6 @@ class Kind(ABC, Generic[Plan, Results]):
         """Return what a user might do with the results, as commands; here nothing."""
         return ()
 
-    @classmethod
-    def view(cls) -> type[View[Any]]:
-        """Return what shows the results on the study's page; here all its trials."""
-        from dure.studies.viewing import View
-
-        return View
-
 
 class TrialKind(Kind[Plan, Results]):
     """A study that runs trials on Ray Tune, and may add to its record what only all of them together say."""
@@ -214,7 +209,7 @@ class TrialKind(Kind[Plan, Results]):
 
     def run(self, session: Session) -> Results:
         """Run the trials that are left."""
-        from dure.reporting.tracking import trackers_for
+        from dure.reporting.tracker import trackers_for
         from dure.studies.adapter import run_study
 
         results: Results = run_study(

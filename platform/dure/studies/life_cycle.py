@@ -171,7 +171,6 @@ def run(study: StudyPlan, asked: Asked, *, screen: Terminal) -> StudyResults:
     machine, resume = asked.machine, path is not None
     assert machine is not None, "a dry run is not run"
     before_run(
-        kind.checked(),
         kind.read(),
         files=_still_written(kind, path),
         profile=machine,
@@ -235,7 +234,6 @@ def run_experiment(
         else None
     )
     before_run(
-        [chosen],
         [chosen],
         files=files_of_run(chosen, continued),
         profile=machine,

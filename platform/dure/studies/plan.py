@@ -54,7 +54,7 @@ class StudyPlan(Section, ABC):
 
     kind: str
     """Kind of the study; a file must name it."""
-    name: Name = Field(default_factory=str)
+    name: Name = Field(default_factory=str, exclude_if=lambda name: not name)
     """Name of the study; also that of its folder and of its W&B group. Made of its experiment's when not given."""
     description: str = ""
     """One sentence on what the study finds out."""

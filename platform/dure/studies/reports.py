@@ -37,7 +37,7 @@ def study_facts(path: Path) -> dict[str, Any]:
         UserError: It holds no study, or a record is broken.
     """
     plan, results = stored_kind(path), read_results(path)
-    view = plan.kind_of().view()
+    view = plan.kind_of().view
     runs, facts = dict(view.run_folders(results, path)), view.facts_of(results, path)
     return {
         "title": results.study,
@@ -64,8 +64,8 @@ def page_of_study(path: Path, sources: Sources) -> Page:
     """
     kind, results = stored_kind(path).kind_of(), read_results(path)
     record, facts = sources.file(path / kind.results_file), sources.computed(STUDY, path)
-    runs = Runs(dict(kind.view().run_folders(results, path)), facts, sources)
-    view = kind.view()(path, results, record, facts, runs)
+    runs = Runs(dict(kind.view.run_folders(results, path)), facts, sources)
+    view = kind.view(path, results, record, facts, runs)
     return page_around(
         [*view.sections(), _curves(view)],
         runs,
@@ -100,7 +100,7 @@ def leave_study_report(path: Path) -> None:
         UserError: A record of it is broken.
         OSError: They cannot be written.
     """
-    view, results = stored_kind(path).kind_of().view(), read_results(path)
+    view, results = stored_kind(path).kind_of().view, read_results(path)
     runs, facts = view.run_folders(results, path), view.facts_of(results, path)
     curves = _drawn(runs)
     # The curves of a study whose folder is that of a run are the run's own.

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from dure.metrics.metric import Metric
-from dure.pages.shared_sections import Runs, text_head
-from dure.reporting.marks import Source, sentence
-from dure.reporting.page import Head, Inline, Section, Table
+from dure.pages.shared_sections import Runs
+from dure.reporting.columns import Rows
+from dure.reporting.marks import Source
+from dure.reporting.page import Section, Table
 from dure.studies.results import StudyResults, TrialRecord
 
 Results = TypeVar("Results", bound=StudyResults)
@@ -59,12 +59,13 @@ class View(Generic[Results]):
 
     def sections(self) -> Sequence[Section]:
         """Return what the page shows after the verdict: tables and pictures."""
-        trials = _trials(self.results)
-        return [Section("Trials", [trial_table(self, [], range(len(trials)))])] if trials else []
-
-    def label(self, metric: Metric, *keys: str | int) -> Inline:
-        """Return the heading of a metric that the record names at keys, with its unit."""
-        return sentence("{}{}", self.record.mark(*keys, written="metric"), " %" if metric.in_percent else "")
+        rows = Rows.of(self.record, "experiments")
+        columns = [
+            rows.column("trial", "name", is_text=True),
+            rows.column("state", "state", is_text=True),
+            rows.column("time", "seconds", written="duration"),
+        ]
+        return [Section("Trials", [Table("Trials", columns)])] if rows.places else []
 
 
 def _trials(results: StudyResults) -> Sequence[TrialRecord]:
@@ -74,28 +75,6 @@ def _trials(results: StudyResults) -> Sequence[TrialRecord]:
 def moved(recorded: str, results: StudyResults, path: Path) -> Path:
     """Return where a folder lies that a record names, given where the study lies by now."""
     return path / os.path.relpath(recorded, results.path)
-
-
-def trial_table(view: View[Any], metrics: Sequence[tuple[Metric, Inline]], order: Sequence[int]) -> Table:
-    """Return the trials of a study with their state, figures and time.
-
-    Args:
-        view: Of a study whose record has its trials as ``experiments``.
-        metrics: What to show, with headings.
-        order: Places of the trials among ``experiments``, as they are to be shown.
-    """
-    record = view.record
-    rows: list[list[Inline]] = [
-        [
-            record.mark("experiments", place, "name"),
-            record.mark("experiments", place, "state"),
-            *(record.figure("experiments", place, "metrics", each.name, metric=each) for each, _ in metrics),
-            record.mark("experiments", place, "seconds", written="duration"),
-        ]
-        for place in order
-    ]
-    heads = [text_head("trial"), text_head("state"), *(Head(label) for _, label in metrics), Head("time")]
-    return Table("Trials", heads, rows)
 
 
 def failures(trials: Mapping[str, str]) -> list[str]:

@@ -7,6 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from transformers import PrinterCallback
+
 from dure.config.loading import check_reading
 from dure.config.schema import Profile
 from dure.data.tables import read_table
@@ -63,6 +65,7 @@ def evaluate_table(
             folder=RunFolder(Path(scratch)),
             worker=Worker(notify=notify),
         )
+        trainer.hf.remove_callback(PrinterCallback)  # it would print figures between those of the caller
         metrics = trainer.evaluate()
     known = {name: metric for name in metrics if (metric := family.metric(name)) is not None}
     return {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dure.config.deepspeed import deepspeed_settings
-from dure.config.schema import Experiment, Profile
+from dure.config.schema import Experiment, Profile, QuantizationConfig
 from dure.data.batching import length_order
 from dure.data.collating import cut
+from dure.events import silent
 from dure.family import Family
-from dure.family.corpus import Corpus, cache_folder
-from dure.files import read_json_lines
+from dure.family.corpus import Corpus
 from dure.modeling.precision import resolve
 from dure.modeling.tracing import StepTrace, trace_step
-from dure.runs.environment import device_name
 from dure.runs.folder import RunFolder
-from dure.runs.pace import Pace, rates, remember, seconds_a_row, training_pace, validation_pace
-from dure.training.arguments import loaded_rows, steps_per_epoch, total_steps
+from dure.training.arguments import loaded_rows
 from dure.training.compiler import in_lengths
 from dure.training.memory import free_memory, resident_mb
+from dure.training.timing import Timing, padded_positions, timing_of
 
 if TYPE_CHECKING:
+    import datasets
     from transformers import PreTrainedModel
 
     from dure.data.collating import Batches
@@ -37,10 +37,6 @@ _CONTEXT = {"cpu": (0, 0), "cuda": (300 * _MIB, 900 * _MIB), "mps": (0, 500 * _M
 """What the device's own software takes beside tensors."""
 _MASKS = 0.95
 """Least part of the traced peak that comes: a step with data leaves out attention masks of batches without padding."""
-_SLOWER_TEXT = 10
-"""How much slower a token is written by one beam than it is trained on, at the most."""
-_SHARE_OF_PEAK = (0.03, 0.45)
-"""What training reaches of a data sheet's peak, from small models to large ones."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +47,7 @@ class RunForecast:
         memory: Bytes of the device that one worker takes.
         parts: What they are made of at the most, by name.
         seconds: Time of training with its validations; None where nothing is known of the machine's pace.
+        earliest: Least time where the run stops as early as it may; None where that is not known, or not before its end.
         cost: Money for it; None where the profile has no price.
         steps: Optimiser steps, unless the run stops early.
         flops: Floating-point operations of training, over all workers.
@@ -63,6 +60,7 @@ class RunForecast:
     memory: tuple[int, int]
     parts: Mapping[str, int]
     seconds: tuple[float, float] | None
+    earliest: float | None
     cost: tuple[float, float] | None
     steps: int
     flops: float
@@ -70,9 +68,7 @@ class RunForecast:
     device: str
     pace: str
     is_compiled: bool = False
-    _key: str = field(default="", repr=False)
-    _precision: str = field(default="fp32", repr=False)
-    _validates: str = field(default="", repr=False)
+    _timing: Timing = field(kw_only=True, repr=False)
 
     @property
     def sentence(self) -> str:
@@ -85,7 +81,8 @@ class RunForecast:
         if self.seconds is None:
             time = f"time unknown ({self.pace})"
         else:
-            time = f"{in_time(self.seconds[0])}–{in_time(self.seconds[1])} ({self.pace})"
+            early = "" if self.earliest is None else f", from {in_time(self.earliest)} if it stops early"
+            time = f"{in_time(self.seconds[0])}–{in_time(self.seconds[1])}{early} ({self.pace})"
         cost = "" if self.cost is None else f", costs {self.cost[0]:.2f}–{self.cost[1]:.2f}"
         return f"forecast: {memory} a worker{unproven}, {self.steps:,} steps, {time}{cost}"
 
@@ -102,6 +99,7 @@ class RunForecast:
             "memory_mb": [round(size / _MIB, 1) for size in self.memory],
             "memory_parts_mb": {name: round(size / _MIB, 1) for name, size in self.parts.items()},
             "seconds": None if self.seconds is None else [round(each, 1) for each in self.seconds],
+            "earliest_seconds": None if self.earliest is None else round(self.earliest, 1),
             "cost": None if self.cost is None else [round(each, 2) for each in self.cost],
             "steps": self.steps,
             "flops": self.flops,
@@ -111,17 +109,9 @@ class RunForecast:
             "traced_uncompiled": self.is_compiled,
         }
 
-    def remember(self, folder: RunFolder, num_dev_rows: int) -> None:
-        """Keep the pace of a run like the one that was forecast, now that it is over."""
-        records = read_json_lines(folder.metrics)
-        steps, seconds = training_pace(records)
-        times, validation = validation_pace(records)
-        if steps <= 0 or seconds <= 0:
-            return
-        done = self.flops * steps / self.steps
-        where, rows = device_name(self.device), times * num_dev_rows
-        pace = Pace(where, self._key, self._precision, done, seconds, self._validates, rows, validation)
-        remember(cache_folder(), pace)
+    def remember(self, folder: RunFolder, seconds: float) -> None:
+        """Keep how long the parts of the run took, now that it is over."""
+        self._timing.remember(folder, seconds)
 
 
 def forecast_run(
@@ -132,7 +122,7 @@ def forecast_run(
     *,
     num_workers: int | None = None,
 ) -> RunForecast:
-    """Forecast a run from a trace of its step on the longest micro-batch.
+    """Forecast a run from a trace of its step on the longest micro-batch, and from the times of runs before it.
 
     Args:
         family: The model's family.
@@ -144,52 +134,58 @@ def forecast_run(
     experiment, training = family.experiment, family.experiment.training
     workers = num_workers or profile.num_workers
     precision = resolve(training.precision, profile, model.config.model_type, lambda message: None)
-    lengths = np.asarray(corpus.train["length"])
-    batches = in_lengths(family.batches(corpus.tokenizer, model), experiment)
-    longest, passes = _longest(experiment, corpus, batches, workers)
-    rows = len(longest)
+    batches, rows = in_lengths(family.batches(corpus.tokenizer, model), experiment), _trained(family, corpus)
+    longest, passes = _longest(experiment, rows, batches, workers)
+    chosen = rows.select(longest)
     trace = trace_step(
         model,
         batches,
-        family.objective(model, corpus.train),
-        batches.collate([corpus.train[int(row)] for row in longest]),
+        family.objective(model, rows),
+        batches.collate(list(chosen)),
         precision=precision,
-        checkpointing=training.gradient_checkpointing,
+        # A rehearsal recomputes its first step only.
+        checkpointing=training.gradient_checkpointing and not experiment.rehearsal.enabled,
         accumulates=passes > 1,
         averages=training.ema is not None,
         r_drop=experiment.objective.r_drop,
-        in_4bit=_packs(experiment, profile) and not getattr(model, "is_quantized", False),
+        packing=None if getattr(model, "is_quantized", False) else _packing(experiment, profile),
     )
+    lengths = np.asarray(rows["length"])
     parts = _parts(trace, profile, workers) | {"generation": _generation(family, model, lengths, precision)}
     base = _base(model) if profile.device == "cpu" else 0
-    steps = total_steps(experiment, len(corpus.train))
-    # The trace is of the longest rows; the others are shorter, and as much is computed less.
-    flops = trace.flops * float(lengths.mean() / lengths[longest].mean()) * passes * steps * workers
-    key = f"{experiment.family} {sum(p.numel() for p in model.parameters())} x{rows} {round(float(lengths.mean()))}"
-    key += " compiled" * training.compile
-    found, pace = _rates(profile, workers, key, precision)
-    validates = _validates(family)
-    seconds = None
-    if found is not None:
-        a_row = flops / steps / training.effective_batch_size
-        rows_validated = num_validations(experiment, steps, len(corpus.train)) * len(corpus.dev or ())
-        quick, slow = _validation(family, profile, (key, validates), a_row, found)
-        seconds = flops / found[1] + rows_validated * quick, flops / found[0] + rows_validated * slow
+    timing = timing_of(
+        family,
+        rows,
+        len(corpus.dev or ()),
+        model,
+        batches,
+        precision=precision,
+        device=profile.device,
+        workers=workers,
+        flops=trace.flops / padded_positions(chosen, batches),
+    )
+    seconds, earliest, pace = timing.seconds(profile, is_here=_is_here(profile))
     return RunForecast(
         memory=_memory(parts, base, profile),
         parts=parts | {"libraries": base},
         seconds=seconds,
+        earliest=earliest,
         cost=_cost(seconds, profile),
-        steps=steps,
-        flops=flops,
-        rows=rows,
+        steps=len(timing.work.positions),
+        flops=timing.flops * len(timing.work.positions),
+        rows=len(longest),
         device=profile.device,
         pace=pace,
         is_compiled=training.compile,
-        _key=key,
-        _precision=precision,
-        _validates=validates,
+        _timing=timing,
     )
+
+
+def _trained(family: Family, corpus: Corpus) -> datasets.Dataset:
+    """Return the rows as training takes them; what the family says of them, training says too."""
+    quiet = copy.copy(family)
+    quiet.notify = silent
+    return quiet.training_rows(corpus.train)
 
 
 def _memory(parts: Mapping[str, int], base: int, profile: Profile) -> tuple[int, int]:
@@ -201,9 +197,9 @@ def _memory(parts: Mapping[str, int], base: int, profile: Profile) -> tuple[int,
     return int(peak * _MASKS) + base + least, int(peak * _FRAGMENTS[profile.device]) + base + most
 
 
-def _packs(experiment: Experiment, profile: Profile) -> bool:
-    """Return whether a machine trains an experiment with frozen weights of four bits."""
-    return experiment.model.quantization is not None and profile.quantization
+def _packing(experiment: Experiment, profile: Profile) -> QuantizationConfig | None:
+    """Return how a machine packs the frozen weights of an experiment; None where it does not."""
+    return experiment.model.quantization if profile.quantization else None
 
 
 def _cost(seconds: tuple[float, float] | None, profile: Profile) -> tuple[float, float] | None:
@@ -214,56 +210,16 @@ def _cost(seconds: tuple[float, float] | None, profile: Profile) -> tuple[float,
 
 
 def _longest(
-    experiment: Experiment, corpus: Corpus, batches: Batches, workers: int
+    experiment: Experiment, rows: datasets.Dataset, batches: Batches, workers: int
 ) -> tuple[Sequence[int], float]:
     """Return the rows of the longest forward pass of a worker, and how many passes make up its step."""
     training = experiment.training
-    of_step = min(loaded_rows(experiment, workers), len(corpus.train))
-    longest = length_order(np.asarray(corpus.train["length"]))[:of_step]
+    of_step = min(loaded_rows(experiment, workers), len(rows))
+    longest = length_order(np.asarray(rows["length"]))[:of_step]
     if training.batch_tokens is None:
         return longest, float(training.gradient_accumulation_steps)
-    first = cut(batches, [corpus.train[int(row)] for row in longest], training.batch_tokens)[0]
+    first = cut(batches, list(rows.select(longest)), training.batch_tokens)[0]
     return longest[: len(first)], of_step / len(first)
-
-
-def num_validations(experiment: Experiment, steps: int, num_rows: int) -> int:
-    """Return how often a run of so many steps validates, unless it stops early."""
-    training = experiment.training
-    every = steps_per_epoch(experiment, num_rows) if training.eval_every == "epoch" else training.eval_every
-    return math.ceil(steps / every) + training.evaluate_untrained
-
-
-def _validates(family: Family) -> str:
-    """Return what the time of a validation depends on, beside the model."""
-    experiment, how = family.experiment, family.validates
-    rows = experiment.training.eval_batch_size or experiment.training.batch_size
-    written = experiment.generation
-    text = f" {written.num_beams} beams {written.min_length}-{written.max_length}" if how == "text" else ""
-    return f"{how} x{rows}{text}"
-
-
-def _validation(
-    family: Family,
-    profile: Profile,
-    key: tuple[str, str],
-    flops: float,
-    found: tuple[float, float],
-) -> tuple[float, float]:
-    """Return the seconds of a validation for a row, least and most: as measured here, else by the training's pace.
-
-    Args:
-        family: The model's family.
-        profile: The machine.
-        key: What is trained, and how it is validated.
-        flops: Of a row of training, whose forward pass takes a third.
-        found: Operations a second.
-    """
-    here = seconds_a_row(cache_folder(), device_name(profile.device), *key) if _is_here(profile) else None
-    if here is not None:
-        return here
-    beams = family.experiment.generation.num_beams if family.validates == "text" else 1
-    least, most = (1, _SLOWER_TEXT * beams) if family.validates == "text" else (1, 1)
-    return least * flops / 3 / found[1], most * flops / 3 / found[0]
 
 
 def _parts(trace: StepTrace, profile: Profile, workers: int) -> dict[str, int]:
@@ -314,22 +270,6 @@ def _base(model: PreTrainedModel) -> int:
     """Return what the process holds beside the model: Python and its libraries."""
     loaded = sum(int(p.numel() * p.element_size()) for p in model.parameters() if not p.is_meta)
     return max(0, int(resident_mb() * _MIB) - loaded)
-
-
-def _rates(
-    profile: Profile, workers: int, key: str, precision: str
-) -> tuple[tuple[float, float] | None, str]:
-    """Return the operations a second of all workers, least and most, and where they are known from."""
-    here = rates(cache_folder(), device_name(profile.device), key, precision) if _is_here(profile) else None
-    if here is not None:
-        return here, "by earlier runs here"
-    if profile.tflops is not None:
-        least, most = _SHARE_OF_PEAK
-        return (
-            profile.tflops * 1e12 * least * workers,
-            profile.tflops * 1e12 * most * workers,
-        ), f"by the peak of profile {profile.name}"
-    return None, "no run was measured here yet"
 
 
 def _is_here(profile: Profile) -> bool:

@@ -263,7 +263,7 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
         )
     set_seed(experiment.experiment.seed)
     model = family.load_model(corpus.tokenizer, profile)
-    ahead = _forecast(family, corpus, model, profile, worker)
+    ahead = foretold(family, corpus, model, profile, worker)
     if request.warm_start is not None:
         load_weights(model, request.warm_start)
     worker.stop.check()
@@ -279,25 +279,25 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
         group=request.group,
         worker=worker,
     )
-    result, _ = trained(request, trainer, corpus, usage)
+    result, _ = trained(request, trainer, corpus, usage, ahead)
     room = trainer.room
     del model, trainer
     memory.release()
     kept = memory.allocated_mb(profile.device) - device_before
     result = replace(result, metrics={**result.metrics, "unreleased_memory_mb": round(max(0.0, kept), 1)})
-    if ahead is not None:
-        result = replace(result, forecast=ahead.as_dict())
-        if worker.is_main and not request.resume:
-            ahead.remember(folder, int(result.metrics["num_dev_rows"]))
     if worker.is_main:
         settle(request, result, room)
     return result
 
 
 def trained(
-    request: RunRequest, trainer: ModelTrainer, corpus: Corpus, usage: memory.Usage
+    request: RunRequest,
+    trainer: ModelTrainer,
+    corpus: Corpus,
+    usage: memory.Usage,
+    ahead: RunForecast | None,
 ) -> tuple[RunResult, dict[str, Any]]:
-    """Train to the end, and leave what is asked for beside the model.
+    """Train to the end, and leave what is asked for beside the model, and beside what was forecast.
 
     Returns:
         The result, which is not written yet, and what :meth:`ModelTrainer.train` returned.
@@ -320,7 +320,12 @@ def trained(
     if reported is not None:
         _keep_predictions(request, folder, worker, trainer, corpus, reported)
     tested = {} if reported is None else reported.metrics
-    return completed_result(request, family, corpus, outcome | {"tested": tested}, usage), outcome
+    result = completed_result(request, family, corpus, outcome | {"tested": tested}, usage)
+    if ahead is None:
+        return result, outcome
+    if worker.is_main and not request.resume:
+        ahead.remember(folder, result.seconds)
+    return replace(result, forecast=ahead.as_dict()), outcome
 
 
 def settle(request: RunRequest, result: RunResult, room: DiskRoom) -> None:
@@ -338,11 +343,11 @@ def settle(request: RunRequest, result: RunResult, room: DiskRoom) -> None:
         listener.finished(result)
 
 
-def _forecast(
+def foretold(
     family: Family, corpus: Corpus, model: Any, profile: Profile, worker: Worker
 ) -> RunForecast | None:
-    """Say what the run will take; a miniature takes nothing that anybody would ask for."""
-    if not worker.is_main or family.experiment.rehearsal.enabled:
+    """Say on the main worker what the run will take; None on the others, and where the step cannot be traced."""
+    if not worker.is_main:
         return None
     try:
         ahead = forecast_run(family, corpus, model, profile, num_workers=worker.num_workers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from datetime import UTC, datetime
 
 import pytest
 
@@ -87,6 +88,16 @@ def test_a_unified_training_is_completed_once_its_results_stand_and_not_while_it
     later = time.time() + 60
     os.utime(stream, (later, later))
     assert [each.state for each in list_runs(tmp_path).entries] == ["interrupted"]
+
+
+def test_a_copy_has_the_date_of_its_run(tmp_path):
+    run = made_run(tmp_path / "run", HITS)
+    begun = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+    (run / "events.jsonl").write_text(json.dumps({"at": begun.isoformat(), "event": "notice"}) + "\n")
+    shown = begun.astimezone().strftime("%Y-%m-%d %H:%M")
+    assert [each.date for each in list_runs(tmp_path).entries] == [shown]
+    (run / "events.jsonl").write_text("{")
+    assert [each.date for each in list_runs(tmp_path).entries] != [shown]
 
 
 def test_five_hundred_runs_are_listed_within_seconds(tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dure import compare
-from dure.archive.row_scores import read_scores
+from dure.runs.row_scores import read_scores
 from dure.training.run import RunRequest, run
 
 pytestmark = pytest.mark.slow

@@ -118,7 +118,7 @@ def test_two_ways_to_one_ancestor_are_no_circle() -> None:
 def test_null_removes_a_section_of_a_parent() -> None:
     write(
         "a.yaml",
-        "extends: _base.yaml\nmodel: {quantization: null}\nlora: null\ntraining:\ndata: {columns: ~}\n",
+        "extends: _base.yaml\nmodel: {quantization: null}\nlora: null\ntraining: null\ndata: {columns: ~}\n",
     )
     experiment = load_experiment("a.yaml")
     assert experiment.model.quantization is None

@@ -121,6 +121,12 @@ def test_any_file_loads_or_is_named(kind, data):
     check(kind, data.draw(content_of(kind)))
 
 
+def test_a_study_without_a_name_is_written_without_one():
+    Path("fuzzed.yaml").write_text("kind: unified\nexperiment: red_heart_320m\n", encoding="utf-8")
+    check("study", Path("fuzzed.yaml").read_bytes())
+    assert "name" not in Path("again.yaml").read_text(encoding="utf-8")
+
+
 @quick
 @given(overrides=st.lists(override, min_size=1, max_size=3))
 def test_any_override_loads_or_is_named(overrides):

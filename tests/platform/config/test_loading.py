@@ -129,7 +129,11 @@ def message_of(text: str | bytes, *overrides: str) -> str:
         ("x: " + "{a: " * 100_000, "e.yaml:4: nested more than 32 deep"),
         ("x: \x00", "e.yaml:4: character U+0000 is not allowed in YAML"),
         ('x: "\\ud800"', "e.yaml:4: half of a surrogate pair is no character"),
-        ("a: b: c", "e.yaml:4: this is not valid YAML: mapping values are not allowed here"),
+        (
+            "a: b: c",
+            "e.yaml:4: this is not valid YAML: no colon can stand here: correct the indentation, add the colon that the "
+            "line above lacks, or put a text with a colon in quotes",
+        ),
     ],
 )
 def test_a_wrong_line_is_told_with_its_remedy(line: str, message: str) -> None:
@@ -279,7 +283,8 @@ def test_an_override_may_fill_a_section_that_the_file_sets_to_null() -> None:
         (
             "lora.targets=[q",
             "command line: 'lora.targets=[q': this is not valid YAML: expected ',' or ']', but got "
-            "'<stream end>' (while parsing a flow sequence)",
+            "'<stream end>' (while parsing a flow sequence)\n  try: correct its brackets or quotes; where they belong to a "
+            "text: 'lora.targets=\"[q\"'",
         ),
     ],
 )

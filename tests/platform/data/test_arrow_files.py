@@ -132,6 +132,7 @@ for _ in range(30):
 """
 
 
+@pytest.mark.heavy
 def test_processes_that_write_one_entry_do_not_disturb_each_other(tmp_path):
     path = tmp_path / "encoded" / "a.arrow"
     writing = [subprocess.Popen([sys.executable, "-c", WRITE, str(path)], env=os.environ) for _ in range(3)]

@@ -243,6 +243,7 @@ def test_many_rows_are_those_of_the_csv_module(tmp_path, made):
     check_like_csv(tmp_path, made[1], made[0])
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("content", "suffix", "said"),
     [

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 
 import datasets
@@ -15,7 +16,7 @@ import pyarrow.parquet
 import pytest
 
 from dure.config.data import ReadingConfig
-from dure.data.overlap import conflicting_texts, notes_on_texts, text_groups
+from dure.data.overlap import conflicting_texts, notes_on_rows, text_groups
 from dure.data.sources import files_of
 from dure.data.tables import Role, Table, read_table
 from dure.errors import UserError
@@ -107,6 +108,7 @@ SOLD = "one long string of cliches\t0\nthis is one of the best films\t1\n"
         ("inside.csv", 'text,label\r\n"a\r\nb",0\r\nc,1\r\n', {}, [("a\r\nb", "0"), ("c", "1")], None),
         ("mac.csv", "text,label\ra,0\rb,1\r", {}, [("a", "0"), ("b", "1")], None),
         ("comma.csv", "sep=,\r\ntext,label\r\na,0\r\n", {}, [("a", "0")], None),
+        ("above.csv", " \t\n,,\ntext,label\na,0\n   \nb,1\n  \n", {}, [("a", "0"), ("b", "1")], None),
         ("wide16.csv", "text,label\na,0\n".encode("utf-16"), {"encoding": "utf-16"}, [("a", "0")], None),
         ("thousands.csv", 'text,label\na,"1,000"\nb,"2,000"\n', {}, [("a", "1,000"), ("b", "2,000")], None),
         # Words, not missing values.
@@ -146,6 +148,12 @@ def test_a_layout_is_read_right_and_told(read, name, content, settings, rows, to
         ("titled.csv", "영화 리뷰,,\nid,text,label\n1,a,0\n", {}, "no column 'text'", "remove what stands above"),
         ("zstd.csv", b"(\xb5/\xfd\x00", {}, "packed by zstd", "unpack it first"),
         ("lfs.csv", "version https://git-lfs.github.com/spec/v1\noid x\n", {}, "a pointer of Git LFS", "git lfs pull"),
+        ("noext", "x", {}, "its name has no suffix", "rename it, such as to noext.csv"),
+        ("table.csv ", "x", {}, "the suffix '.csv ' cannot be read", "such as to table.csv,"),
+        ("old.csv.bak", "x", {}, "the suffix '.bak' cannot be read", "rename it, such as to old.csv,"),
+        ("wide32.csv", "text,label\na,0\n".encode("utf-32"), {}, "the file is UTF-32", "data.encoding=utf-32"),
+        ("le.csv", "text,label\n가,0\n".encode("utf-16-le"), {}, "UTF-16-LE", "data.encoding=utf-16-le"),
+        ("be.csv", "text,label\n가,0\n".encode("utf-16-be"), {}, "UTF-16-BE", "data.encoding=utf-16-be"),
         ("parquet.csv", b"PAR1xx", {}, "a Parquet table", "name it .parquet"),
         ("old.csv", b"\xd0\xcf\x11\xe0\xa1\xb1", {}, "an old workbook", "save it as .xlsx or .csv"),
         ("page.csv", "<!DOCTYPE html><html>", {}, "a page of the web", "download the file"),
@@ -188,6 +196,12 @@ def test_names_of_files_patterns_folders_and_home_are_found(read, tmp_path, monk
     }.items():
         with pytest.raises(UserError, match=problem):
             files_of(source)
+    Path("led.csv").symlink_to("away.csv")
+    with pytest.raises(
+        UserError,
+        match=r"led.csv: this is a link to 'away.csv', which is not there(?s:.*)name the file itself",
+    ):
+        files_of("led.csv")
     with pytest.raises(UserError, match="named twice"):
         files_of(["a.csv", "./a.csv"])
     with pytest.raises(UserError, match=r"this is a folder(?s:.*)\*\.csv"):
@@ -274,14 +288,33 @@ def test_texts_with_two_labels_and_test_rows_that_chose_the_checkpoint_are_told(
     assert conflicting_texts(train, ["text"], ["label"]).tolist() == [0]
     dev = read("text,label\nx,0\ny,1\n", "dev.csv")
     test = read("text,label\nX,0\ny,1\nz,0\n", "test.csv")
-    told = notes_on_texts({"train": train, "dev": dev, "test": test}, ROLES)
+    told = notes_on_rows({"train": train, "dev": dev, "test": test}, ROLES)
     assert told == [
         "train.csv: 1 text stands in rows of different label, which no model can get right; first: row 1",
         "test.csv: 2 of 3 test rows have a text that stands in dev.csv too, which chooses the checkpoint: the score on "
         "them flatters",
     ]
-    same = notes_on_texts({"dev": dev, "test": dev}, ROLES)
+    same = notes_on_rows({"dev": dev, "test": dev}, ROLES)
     assert same[0].startswith("dev.csv: all 2 test rows have a text that stands in dev.csv too")
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (["Positive", "positive"], "'Positive' and 'positive' are classes of their own"),
+        (["매우 좋음", "매우좋음", "나쁨"], "'매우 좋음' and '매우좋음' are"),
+        (["“긍정”", "긍정", "부정."], "'“긍정”' and '긍정' are"),
+        (["㈜", "(주)"], "'㈜' and '(주)' are"),
+        (["1.0", "1", "version 1"], "'1.0' and '1' are"),
+        (["A+", "A-", "-1", "1", "C", "C++"], None),
+        ([f"kind {row}" for row in range(7)], "7 classes in 12 rows, so most have a single row"),
+    ],
+)
+def test_classes_that_look_like_a_mistake_are_told(read, labels, told) -> None:
+    rows = "".join(f"text {row},{labels[row % len(labels)]}\n" for row in range(12))
+    notes = notes_on_rows({"train": read(f"text,label\n{rows}")}, ROLES)
+    assert len(notes) == (told is not None)
+    assert told is None or told in notes[0]
 
 
 def parquet(path: str, text: pyarrow.Array, **settings) -> None:
@@ -289,12 +322,25 @@ def parquet(path: str, text: pyarrow.Array, **settings) -> None:
     pyarrow.parquet.write_table(table, path, compression="zstd", **settings)
 
 
+@pytest.mark.heavy
 def test_a_small_file_that_grows_beyond_any_text_is_refused_before_it_is_read(read, tmp_path) -> None:
     parquet("bomb.parquet", pyarrow.array(["a" * 70_000_000]), use_dictionary=False)
     assert Path("bomb.parquet").stat().st_size < 10_000
     message = failure(read, name="bomb.parquet")
     assert "column 'text' grows from" in message
     assert "cells of at most 16,777,216 characters" in message
+
+
+def test_damaged_metadata_of_a_column_are_an_error_and_not_the_end_of_the_process(read) -> None:
+    parquet("damaged.parquet", pyarrow.array(["good", "bad"]))
+    content = bytearray(Path("damaged.parquet").read_bytes())
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    for place in (place for place in range(footer, len(content) - 8) if content[place] == 2):
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        Path("damaged.parquet").write_bytes(damaged)
+        with suppress(UserError):
+            read(name="damaged.parquet")
 
 
 @pytest.mark.slow
@@ -315,6 +361,7 @@ print(letters, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 
 """
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(sys.platform != "linux", reason="reads its own memory in KiB")
 def test_a_long_text_that_many_rows_share_is_in_memory_once(read) -> None:
     indices = pyarrow.array([0] * 1000, pyarrow.int32())

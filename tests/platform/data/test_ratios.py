@@ -102,6 +102,7 @@ def test_the_sum_is_near_its_share_whatever_the_classes(sizes, ratio, seed):
     assert abs(len(rows) - ratio * len(classes)) <= 2 + 5 * (len(sizes) / 4) ** 0.5
 
 
+@pytest.mark.heavy
 def test_one_row_of_a_million_and_a_million_rows_in_ten_stages():
     classes = pyarrow.array(np.arange(1_000_000) % 7).cast(pyarrow.string())
     assert len(nested_rows(1_000_000, Fraction(1, 1_000_000), 5, classes)) == 1

@@ -458,6 +458,7 @@ def test_a_table_without_any_good_row_is_an_error_even_when_rows_are_skipped(rea
     assert "no row is left, all 2 were skipped (column 'dialogue' is empty: 2)" in message
 
 
+@pytest.mark.heavy
 def test_a_doubled_id_is_found_among_many_rows(read):
     lines = [f"{i},x,s\n" for i in range(150_000)]
     message = failure(read, HEADER + "".join(lines) + "12345,x,s\n")
@@ -538,6 +539,7 @@ print(max(samples) - before, table.num_rows)
 """
 
 
+@pytest.mark.heavy
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_stays_flat_with_the_number_of_rows(tmp_path):
     for name, num_rows in [("small.csv", 5_000), ("large.csv", 100_000)]:

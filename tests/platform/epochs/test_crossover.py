@@ -98,6 +98,7 @@ def test_a_crossover_that_loses_on_held_out_rows_is_not_kept(weights):
     assert outcome.as_dict()["modules"]["a"] == {"ema": 1.0}
 
 
+@pytest.mark.heavy
 def test_the_baseline_that_is_kept_is_never_chosen_by_the_rows_that_it_is_reported_on(weights):
     """By the selection rows 'ema' is the best baseline, whichever one the held-out rows would prefer."""
     for liked in EPOCHS:

@@ -174,6 +174,15 @@ def test_ctranslate2_writes_the_same_texts(bart, tmp_path):
 
 
 @pytest.mark.slow
+def test_ctranslate2_writes_the_same_answers_after_prompts_of_any_length(tmp_path):
+    pytest.importorskip("ctranslate2")
+    steps = ["rehearsal.max_steps=20", "rehearsal.num_evaluations=1", "generation.min_length=3"]
+    api.train("causal_qwen", steps, rehearse=True, profile="cpu", output=tmp_path / "run")
+    assert export(tmp_path / "run", tmp_path / "out", Asked("ctranslate2")).agreement["share"] == 1
+    assert_alike(tmp_path / "out", tmp_path / "run")
+
+
+@pytest.mark.slow
 def test_an_adapter_with_new_tokens_loads_by_peft_alone(bart, tiny, tmp_path, monkeypatch):
     checkpoint = tmp_path / "checkpoint"
     shutil.copytree(bart / "final_model", checkpoint)

@@ -41,6 +41,7 @@ def test_few_rows_are_tested_exactly_as_scipy_does(rows):
     assert permutation_test([*differences, 0.0]) == pytest.approx(by_scipy(differences))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("shift", [0.0, 0.12, 0.2])
 def test_many_rows_are_tested_by_draws_as_scipy_does(shift):
     differences = np.random.default_rng(1).standard_t(5, 200) + shift

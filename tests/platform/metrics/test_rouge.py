@@ -54,6 +54,7 @@ def scorer(tokenizer):
     return RougeScorer(METRICS, use_stemmer=False, tokenizer=get_tokenizer(tokenizer, SPECIAL))
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(
     ("tokenizer", "examples"),
     [("whitespace_markers", 200), ("character", 200), ("default", 120), ("morpheme", 40)],

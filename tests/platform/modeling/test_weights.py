@@ -123,6 +123,7 @@ def test_a_changed_byte_is_no_changed_weight(checkpoints, tmp_path):
         load_weights(model, file)
 
 
+@pytest.mark.heavy
 def test_a_kill_while_weights_are_written_leaves_a_whole_file(tmp_path):
     file = tmp_path / "epoch_1.pt"
     writing = (

@@ -21,7 +21,7 @@ from dure.studies.batch.plan import BatchStudy
 from dure.studies.batch.results import BatchResults
 from dure.studies.batch.seeds import best_setting, comparisons_of, settings_of
 from dure.studies.crossval.plan import CrossvalStudy
-from dure.studies.crossval.results import CrossvalResults, comparisons, crossval_results
+from dure.studies.crossval.results import CrossvalResults, comparisons
 from dure.studies.progressive.plan import ProgressiveStudy
 from dure.studies.progressive.results import ProgressiveResults
 from dure.studies.sweep.driver import SweepKind
@@ -30,6 +30,7 @@ from dure.studies.sweep.results import SweepPoint, SweepRecord, SweepResults
 from dure.studies.sweep.verdict import sweep_verdict
 from dure.studies.unified.plan import UnifiedStudy
 from dure.studies.unified.results import UnifiedResults
+from tests.platform.studies.crossval.put_together import together
 
 RATE = "training.learning_rate"
 ACCURACY = Metric("eval_accuracy", "max", "share")
@@ -256,7 +257,7 @@ def left_crossval(folder: Path, num_folds: int = 3) -> None:
                 )
             folds.append(path)
             trials.append({**trial(folder, result.name, result), "path": str(path)})
-        found.append(crossval_results(name, folds))
+        found.append(together(name, folds, folder / name / "oof_predictions.csv"))
     CrossvalResults.model_validate(
         {
             **about(folder, "c", "crossval"), "metric": "accuracy", "direction": "max",

@@ -8,7 +8,6 @@ from dure.config import load_experiment, load_profile
 from dure.config.rehearsal import rehearsal_of
 from dure.family import load_family
 from dure.preflight.foreseeing import foresee, what_fits
-from dure.runs.pace import Pace, rates, remember, seconds_a_row, training_pace, validation_pace
 from dure.studies.batch.plan import BatchStudy
 from dure.studies.unified.plan import UnifiedStudy
 
@@ -43,35 +42,6 @@ def test_a_card_that_is_too_small_names_the_profile_that_fits():
     assert with_offload.parts["moments"] == with_offload.parts["gradients"] == 0
     assert with_offload.memory[0] <= free
     assert any(words.startswith("--profile rtx2070s_offload") for words in fits)
-
-
-def test_the_pace_of_earlier_runs_bounds_the_next_one(tmp_path):
-    assert rates(tmp_path, "card", "model", "bf16") is None
-    for seconds in (10.0, 8.0):
-        remember(tmp_path, Pace("card", "model", "bf16", 1e12, seconds))
-    least, most = rates(tmp_path, "card", "model", "bf16")
-    assert least < 1e12 / 10 < 1e12 / 8 < most
-    wider = rates(tmp_path, "card", "another model", "bf16")
-    assert wider[0] < least < most < wider[1]
-    assert rates(tmp_path, "another card", "model", "bf16") is None
-    assert rates(tmp_path, "card", "model", "fp32") is None
-
-
-def test_the_pace_of_training_leaves_out_validations_and_the_first_steps(tmp_path):
-    records = [{"kind": "eval", "step": 0, "seconds": 7.0, "untrained_runtime": 7.0}]
-    # Ten seconds for the first step, one for each that follows; a validation of 20 after the sixth.
-    for step in range(1, 11):
-        seconds = 7.0 + 10 + (step - 1) + (20 if step > 6 else 0)
-        records.append({"kind": "train", "step": step, "seconds": seconds})
-        if step == 6:
-            records.append({"kind": "eval", "step": 6, "seconds": seconds + 20, "eval_runtime": 20.0})
-    assert training_pace(records) == (5, pytest.approx(5.0))
-    assert validation_pace(records) == (2, 27.0)
-    assert training_pace(records[1:4]) == (3, pytest.approx(19.0))
-    remember(tmp_path, Pace("card", "model", "bf16", 1e12, 5.0, "text x8", rows=54, validation=27.0))
-    least, most = seconds_a_row(tmp_path, "card", "model", "text x8")
-    assert least < 0.5 < most
-    assert seconds_a_row(tmp_path, "card", "model", "logits x8") is None
 
 
 @pytest.mark.parametrize(

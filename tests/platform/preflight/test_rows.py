@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 ROWS = [f"{number},the {number}. text,{'good' if number % 2 else 'bad'}" for number in range(40)]
@@ -51,6 +53,22 @@ def test_a_sound_table_says_rows_classes_and_unknown_tokens(tables, look):
     assert checks["train table"].found == "40 rows of train.csv"
     assert "2 classes (bad 20, good 20)" in checks["targets"].found
     assert "unknown tokens" in checks["encoding"].found
+
+
+def test_what_a_family_tells_of_its_tokenizer_is_told_once(tmp_path, look):
+    (tmp_path / "dated.jinja").write_text(
+        "{{ strftime_now('%d') }}{% for each in messages %}{{ each.role }}: {{ each.content }}</s>{% endfor %}"
+    )
+    chats = (
+        [{"role": "user", "content": f"가 {n}"}, {"role": "assistant", "content": "나"}] for n in range(8)
+    )
+    lines = [json.dumps({"messages": chat}) for chat in chats]
+    (tmp_path / "chats.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    small = ["rehearsal.hidden_size=32", "rehearsal.num_layers=1", "task.chat_template=dated.jinja"]
+    checks = look("causal_qwen", ["data.train=chats.jsonl", "data.dev=25%", *small], rehearse=True)
+    assert "today's date" in checks["encoding"].found
+    assert "read as messages" in checks["targets"].found
+    assert "read as messages" not in checks["encoding"].found
 
 
 def test_every_bad_row_is_counted_and_the_first_one_told(tables, failed):

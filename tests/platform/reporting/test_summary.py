@@ -124,7 +124,8 @@ def test_a_study_in_which_everything_failed_still_has_a_summary() -> None:
 @given(st.lists(st.floats(min_value=0, max_value=1) | st.just(float("nan")), max_size=8))
 def test_scores_are_ranked_best_first_and_nan_last(scores: list[float]) -> None:
     rows = [experiment(str(place), score) for place, score in enumerate(scores)]
-    order = [row["metrics"]["eval_rouge1"] for row in ranked(rows, Metric("eval_rouge1", "max", "share"))]
+    metric = Metric("eval_rouge1", "max", "share")
+    order = [rows[place]["metrics"]["eval_rouge1"] for place in ranked(rows, metric)]
     numbers = [score for score in order if score == score]
 
     assert len(order) == len(scores)
@@ -135,7 +136,7 @@ def test_scores_are_ranked_best_first_and_nan_last(scores: list[float]) -> None:
 def test_a_loss_is_ranked_lowest_first() -> None:
     rows = [experiment("bad", 0.1), experiment("good", 0.9)]
 
-    assert [row["name"] for row in ranked(rows, Metric("eval_loss", "min"))] == ["good", "bad"]
+    assert ranked(rows, Metric("eval_loss", "min")) == [1, 0]
 
 
 def test_the_result_of_a_run_shows_its_figures_changes_and_files() -> None:
@@ -321,16 +322,16 @@ def test_figures_of_classes_stand_in_a_table_of_their_own() -> None:
             for figure, value in figures.items()
         },
     }
-    assert [cell.plain for cell in result_table(result).columns[0].cells] == ["accuracy %", "eval loss"]
+    assert [cell.plain for cell in result_table(result).columns[0].texts] == ["accuracy %", "eval loss"]
     table = class_table(result)
-    assert [column.heading for column in table.columns] == [
+    assert [column.title for column in table.columns] == [
         "class",
         "precision %",
         "recall %",
         "F1 %",
         "support",
     ]
-    assert [column.cells[0].plain for column in table.columns] == [
+    assert [column.texts[0].plain for column in table.columns] == [
         "a_loss f1",
         "50.00",
         "25.00",

@@ -19,9 +19,8 @@ import pytest
 from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.events import RunProgress, RunStart
-from dure.reporting import tracking
-from dure.reporting.tracker import Tracker
-from dure.reporting.tracking import check_trackers, trackers_for
+from dure.reporting import tracker as trackers
+from dure.reporting.tracker import Tracker, check_trackers, trackers_for
 from dure.runs.folder import RunResult
 
 needs_tensorboard = pytest.mark.skipif(find_spec("tensorboard") is None, reason="tensorboard is not installed")  # fmt: skip
@@ -214,7 +213,7 @@ def test_trackers_are_named_once_and_wandb_may_be_enabled_by_itself():
 
 
 def test_a_tracker_whose_package_is_missing_is_an_error_that_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(tracking, "find_spec", lambda name: None)
+    monkeypatch.setattr(trackers, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'dure\[mlflow\]'"):
         check_trackers(experiment(tracking=["mlflow"]))
 

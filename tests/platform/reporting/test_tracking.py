@@ -16,7 +16,7 @@ from google.protobuf.json_format import MessageToDict
 from wandb.proto.wandb_internal_pb2 import Record
 
 from dure.config.schema import Experiment
-from dure.reporting.tracking import trackers_for
+from dure.reporting.tracker import trackers_for
 from dure.reporting.wandb_tracker import WandbTracker
 
 PLATFORM = Path(__file__).resolve().parents[3] / "platform"

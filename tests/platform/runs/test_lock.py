@@ -62,6 +62,10 @@ def test_a_second_process_is_refused_and_told_who_works_there(tmp_path):
         text = str(refused.value)
         assert f"process {first.pid} of {os.uname().nodename} works in it since 20" in text
         assert "-c" in text  # its command
+        assert f"`kill {first.pid}`" in text
+        (tmp_path / "dure.pid").write_text(f"{first.pid}\n")
+        with pytest.raises(UserError, match=f"`dure stop {tmp_path}`"), held(tmp_path):
+            pass
         assert refused.value.exit_code == 2
         require_free(tmp_path / "not" / "there" / "yet" / "at")
 

@@ -20,7 +20,7 @@ from dure.modeling.objectives import TokenCrossEntropy
 from dure.runs.folder import RunFolder
 from dure.runs.logs import captured_output
 from dure.runs.manifest import write_manifest
-from dure.studies.crossval.results import crossval_results
+from dure.studies.crossval.predictions import read_predictions
 from dure.training import memory
 from dure.training.run import RunRequest, run
 
@@ -213,7 +213,7 @@ def test_the_held_out_rows_of_every_fold_are_predicted_by_its_best_model(tiny, c
         f"{text},{'기쁨 ' if number % 3 else '슬픔'}" for number, text in enumerate(texts)
     ]
     (tmp_path / "train.csv").write_text("\n".join(lines), encoding="utf-8")
-    rows = []
+    rows, accuracies = [], []
     for number in (1, 2, 3):
         data = {
             "train": str(tmp_path / "train.csv"),
@@ -226,6 +226,7 @@ def test_the_held_out_rows_of_every_fold_are_predicted_by_its_best_model(tiny, c
         result = run(RunRequest(experiment, cpu, folder, keeps_predictions=True))
         kept = _predictions(folder)
         accuracy = sum(row["predicted_label"] == row["label"].strip() for row in kept) / len(kept)
+        accuracies.append(accuracy)
         assert accuracy == pytest.approx(result.metrics["test_accuracy"])
         assert list(kept[0]) == [
             "row", "text", "label", "predicted_label", "probability_기쁨", "probability_슬픔",
@@ -238,10 +239,12 @@ def test_the_held_out_rows_of_every_fold_are_predicted_by_its_best_model(tiny, c
             )
         rows += [int(row["row"]) for row in kept]
     assert sorted(rows) == list(range(30))
-    together = crossval_results("tiny", [tmp_path / f"fold_{number}" for number in (1, 2, 3)])
+    together = read_predictions({number: tmp_path / f"fold_{number}" for number in (1, 2, 3)})
+    labels, made = together.classes
     # The folds are of the same size, so the accuracy of all rows is the mean over folds.
-    assert together["overall"]["accuracy"] == pytest.approx(together["mean"]["accuracy"])
-    assert together["confusion"]["classes"] == ["기쁨", "슬픔"]
+    right = sum(label == prediction for label, prediction in zip(labels, made, strict=True))
+    assert right / 30 == pytest.approx(sum(accuracies) / 3)
+    assert list(together.probabilities) == ["기쁨", "슬픔"]
 
 
 def test_a_run_keeps_the_text_that_it_generated_for_test_rows_and_what_each_is_worth(tiny, cpu, tmp_path):

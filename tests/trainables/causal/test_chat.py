@@ -71,6 +71,24 @@ def test_a_prompt_has_the_ids_that_stand_before_its_answer(name):
     assert asked.ids == answered.ids[: answered.prompt_length]
 
 
+def test_a_token_over_the_beginning_of_an_answer_leaves_the_prompt_as_it_is_alone():
+    # The prompt ends in a space, which the tokenizer would join to the word behind it.
+    template = (
+        "{% for m in messages %}{{ m.role }}: {{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}assistant: {% endif %}"
+    )
+    made = chat(tokenizer_of(template, control=CHATML_TOKENS))
+    turns = (Turn("user", "사과를 주세요."), Turn("assistant", ANSWER), Turn("user", "요약"))
+    (asked,), (row,) = made.encode([turns], None), made.encode([turns], [ANSWER])
+    begin, end = row.learned[0]
+    assert made.tokenizer.decode(row.ids[:begin]).endswith(
+        "assistant:"
+    )  # the space is of the token that is learned
+    assert made.tokenizer.decode(row.ids[begin:end]) == f" {ANSWER}<|im_end|>"
+    assert row.ids[: row.prompt_length] == asked.ids
+    assert learned(made, row)[-1] == f"{ANSWER}<|im_end|>"
+
+
 def test_a_mark_of_the_template_and_the_difference_of_prompts_find_the_same_answers():
     marked, plain = (chat(name).encode([TALK], [ANSWER])[0] for name in ("marked", "chatml"))
     assert [end - begin for begin, end in marked.learned] == [end - begin for begin, end in plain.learned]
@@ -186,6 +204,7 @@ def test_all_layouts_say_the_same():
         ("안녕", "no JSON"),
         ("[]", "no list of turns"),
         ('["a"]', "turn 1 that is no object"),
+        ('[{"content": "a"}]', "turn 1 of nobody"),
         ('[{"role": "tool", "content": "a"}]', "turn 1 of 'tool'"),
         ('[{"role": "user", "content": " "}]', "turn 1 without text"),
         ('[{"role": "assistant", "content": "a"}]', "no turn of the user"),

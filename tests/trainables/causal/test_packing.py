@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+import time
+from collections import Counter
+
 import datasets
 import pytest
 import torch
@@ -148,6 +152,21 @@ def test_sequences_are_as_long_as_the_longest_row_and_hold_every_row_once():
     assert sorted(row for members in bins for row in members) == list(range(len(texts)))
     assert all(sum(len(texts[row]) for row in members) <= max(LENGTHS) for members in bins)
     assert len(bins) == 5  # of 165 tokens in sequences of 40 that is the least there can be
+
+
+def test_packs_of_many_rows_are_found_soon_and_hold_each_once():
+    # Looking for room in every sequence takes ten times as long for three times the rows.
+    draw = random.Random(0)
+    lengths = [min(600, 5 + int(draw.lognormvariate(4, 0.6))) for _ in range(60_000)]
+    rows = [{"input_ids": [n % 97] * 3, "prompt_length": 1, "learned": [[1, 3]]} for n in range(len(lengths))]
+    table = datasets.Dataset.from_list([row | {"length": n} for row, n in zip(rows, lengths, strict=True)])
+    begin = time.process_time()
+    packs = packs_of(table, 500)
+    assert time.process_time() - begin < 5
+    assert sum(packs["length"][:]) == sum(lengths)
+    assert sum(lengths) / 500 <= len(packs) < 1.01 * sum(lengths) / 500
+    kept = Counter(member["input_ids"][0] for members in packs["members"][:] for member in members)
+    assert kept == Counter(row["input_ids"][0] for row in rows)
 
 
 @pytest.mark.parametrize("way", ["padded", "positions", "blocks"])

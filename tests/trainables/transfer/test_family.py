@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -209,6 +210,13 @@ def test_encoders_of_today_are_rehearsed_to_a_model_that_loads_again(
         for row, label in zip(predictions, corpus.dev["labels"], strict=True)
     ]
     assert numpy.mean(hits) == pytest.approx(result.metrics["eval_accuracy"])
+
+
+def test_a_graph_in_the_place_of_the_model_tells_the_names_of_the_classes(tiny) -> None:
+    family = load_family(tiny("bert", "full"), lambda message: None)
+    family.know(SimpleNamespace(config=BertConfig(id2label={0: "불만", 1: "칭찬"})))
+    (row,) = family.predictions(torch.tensor([[0.0, 2.0]]), {}, None)
+    assert row["label"] == "칭찬"
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from dure.family.testing import check_family
 from dure.metrics.metric import Metric
 from dure.runs.folder import RunFolder
 from dure.training.run import RunRequest, run
-from trainables.transfer.numbers import NumberReader, number_report, trivial_numbers
+from trainables.transfer.numbers import NumberReader, are_measures, number_report, trivial_numbers
 from trainables.transfer.squared_error import SquaredError
 
 SCORES = ("0.0", "2.5", " 5 ", "-1e1")
@@ -93,7 +93,7 @@ def test_the_loss_is_the_mean_squared_error_of_the_step() -> None:
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("cell", ["drei", "nan", "inf", "1,5", "0x10"])
+@pytest.mark.parametrize("cell", ["drei", "nan", "inf", "1,5", "0x10", "1e39", "1_000"])
 def test_a_cell_that_is_no_finite_number_is_refused_with_its_row(cell, tiny, tmp_path) -> None:
     family = load_family(with_numbers(tiny, tmp_path, [*ROWS, ("ein Text", cell)]))
     with pytest.raises(UserError) as caught:
@@ -105,6 +105,19 @@ def test_a_cell_that_is_no_finite_number_is_refused_with_its_row(cell, tiny, tmp
 
 def test_a_reader_leaves_a_number_as_it_is_written() -> None:
     assert NumberReader().read(" 2.50 ") == "2.50"
+
+
+@pytest.mark.parametrize(
+    ("classes", "measures"),
+    [
+        (("0.2", "1.0", "3.6"), True),
+        (("-.5", "2.5"), True),
+        (("0", "1", "2.0"), False),
+        (("1.5", "v2"), False),
+    ],
+)
+def test_classes_that_are_numbers_with_fractions_are_told(classes, measures) -> None:
+    assert are_measures(classes) == measures
 
 
 def test_a_run_is_chosen_by_correlation_and_predicts_numbers(tiny, cpu, tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,6 +12,8 @@ import typer
 from dure.cli import options
 from dure.cli.app import verb
 from dure.cli.printing import print_result, print_text
+from dure.config.tree import is_torn
+from dure.data.canonical import is_blank
 from dure.errors import UserError
 from dure.runs.folder import PROBABILITY
 
@@ -135,14 +138,24 @@ def _source(
             hint="leave it out; > FILE keeps what is printed",
         )
     if texts:
+        for number, text in enumerate(texts, start=1):
+            _check_text(text, f"--text (number {number} of {len(texts)})" if len(texts) > 1 else "--text")
         return texts
-    lines = sys.stdin.read().splitlines()
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")
+    lines = sys.stdin.read().removeprefix("\ufeff").splitlines()
+    if not lines:
+        raise UserError("there is nothing", where="standard input", expected="a text on every line")
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            raise UserError(
-                "the line is empty", where=f"standard input, line {number}", expected="a text on every line"
-            )
+        _check_text(line, f"standard input, line {number}")
     return lines
+
+
+def _check_text(text: str, where: str) -> None:
+    if is_blank(text):
+        raise UserError("the text is empty", where=where, expected="a text to predict")
+    if is_torn(text):
+        raise UserError("there are bytes that are not UTF-8", where=where, expected="a text in UTF-8")
 
 
 def _print_texts(texts: list[str], outcome: list[dict[str, Any]], *, in_lines: bool, as_json: bool) -> None:

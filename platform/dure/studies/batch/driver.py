@@ -12,18 +12,19 @@ from dure.config.schema import Experiment
 from dure.reporting.figures import typed_path
 from dure.reporting.summary import seeds_table, summary_table
 from dure.studies.batch.plan import BatchStudy
+from dure.studies.batch.report import BatchView
 from dure.studies.batch.results import BatchResults
 from dure.studies.kind import Session, TrialKind
 
 if TYPE_CHECKING:
     from dure.studies.batch.strategy import Batch
-    from dure.studies.batch.view import BatchView
 
 
 class BatchKind(TrialKind[BatchStudy, BatchResults]):
     """A finished experiment of the folder is not run again; an interrupted one continues from its checkpoint."""
 
     results = BatchResults
+    view = BatchView
     results_file: ClassVar[str] = "experiment_summary.json"
     text_file: ClassVar[str | None] = "experiment_summary.txt"
     runs_what_it_can: ClassVar[bool] = True
@@ -66,7 +67,7 @@ class BatchKind(TrialKind[BatchStudy, BatchResults]):
         """Draw the curves of every experiment into its folder."""
         from dure.reporting.curves import CURVES, RunCurves, plot_run
 
-        for name, folder in self.view().run_folders(results, session.path).items():
+        for name, folder in self.view.run_folders(results, session.path).items():
             curves = RunCurves.of(folder, name)
             if curves.records:
                 plot_run(folder / CURVES, curves)
@@ -94,10 +95,3 @@ class BatchKind(TrialKind[BatchStudy, BatchResults]):
         settings = {each.name: each.runs[0] for each in results.settings}
         best = settings.get(results.best or "", results.best)
         return () if best is None else (f'dure predict {typed_path(f"{results.path}/{best}")} --text "…"',)
-
-    @classmethod
-    def view(cls) -> type[BatchView]:
-        """Return what shows the results."""
-        from dure.studies.batch.view import BatchView
-
-        return BatchView

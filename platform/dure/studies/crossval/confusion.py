@@ -13,7 +13,7 @@ from rich.cells import cell_len
 
 from dure.files import write_text
 from dure.reporting.figures import shortened
-from dure.reporting.plots import hangul_font, language, picture
+from dure.reporting.plots import hangul_font, picture, spoken
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,13 +21,10 @@ if TYPE_CHECKING:
     from dure.reporting.inline import Drawing
 
 _WORDS = {
-    "ko": {"true": "실제", "predicted": "예측", "share": "실제 클래스 중 비율 (%)", "key": "{}"},
-    "en": {
-        "true": "true class",
-        "predicted": "predicted class",
-        "share": "share of the true class (%)",
-        "key": "{} (this machine has no Korean letters: numbers are rows of {}.csv)",
-    },
+    "true": ("실제", "true class"),
+    "predicted": ("예측", "predicted class"),
+    "share": ("실제 클래스 중 비율 (%)", "share of the true class (%)"),
+    "key": ("{}", "{} (this machine has no Korean letters: numbers are rows of {}.csv)"),
 }
 _MOST_WRITTEN = 16
 """Classes up to which the cells have numbers."""
@@ -47,12 +44,12 @@ def plot_confusion(target: Path | Drawing, confusion: Mapping[str, Any], *, titl
 
     Args:
         target: File to write as PNG, or the drawing of a page.
-        confusion: ``classes`` and ``counts``, as :func:`dure.studies.crossval.results.crossval_results` gives them.
+        confusion: ``classes`` and ``counts``, as :class:`dure.studies.crossval.results.ConfusionRecord` has them.
         title: What stands above it.
     """
     counts = np.asarray(confusion["counts"], dtype=np.int64)
     names = _drawable(confusion["classes"], is_inline=not isinstance(target, Path))
-    words = _WORDS[language(target)]
+    words = spoken(_WORDS, target)
     longest = max(map(cell_len, names))
     room = 0.07 * longest + 1.0
     side = min(max(_INCHES * len(names), _LEAST), _MOST)

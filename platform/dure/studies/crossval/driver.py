@@ -12,15 +12,13 @@ from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.metrics.metric import Metric
 from dure.reporting.figures import typed_path
-from dure.runs.folder import RUN_RECORD
 from dure.studies.crossval.plan import CrossvalStudy
-from dure.studies.crossval.report import crossval_table
+from dure.studies.crossval.report import CrossvalView, crossval_table
 from dure.studies.crossval.results import CrossvalResults
 from dure.studies.kind import Session, TrialKind
 
 if TYPE_CHECKING:
     from dure.studies.crossval.strategy import Crossval
-    from dure.studies.crossval.view import CrossvalView
 
 OUT_OF_FOLD = "oof_predictions.csv"
 
@@ -29,6 +27,7 @@ class CrossvalKind(TrialKind[CrossvalStudy, CrossvalResults]):
     """Leaves a folder per fold, and for every experiment its predictions out of fold and its confusions."""
 
     results = CrossvalResults
+    view = CrossvalView
     results_file: ClassVar[str] = "crossval_results.json"
     text_file: ClassVar[str | None] = "crossval_summary.txt"
 
@@ -56,7 +55,7 @@ class CrossvalKind(TrialKind[CrossvalStudy, CrossvalResults]):
 
     def completed(self, results: CrossvalResults, session: Session) -> CrossvalResults:
         """Return what the folds say together, and write their predictions."""
-        return _put_together(self.study, [each.name for each in self.shown()], session.path, results)
+        return _put_together(session.path, results)
 
     @classmethod
     def winner(cls, results: CrossvalResults) -> tuple[str, Mapping[str, Any]] | None:
@@ -77,44 +76,27 @@ class CrossvalKind(TrialKind[CrossvalStudy, CrossvalResults]):
         first = next((each.name for each in results.experiments), None)
         return () if first is None else (f'dure predict {typed_path(f"{results.path}/{first}")} --text "…"',)
 
-    @classmethod
-    def view(cls) -> type[CrossvalView]:
-        """Return what shows the results."""
-        from dure.studies.crossval.view import CrossvalView
 
-        return CrossvalView
-
-
-def _put_together(
-    study: CrossvalStudy, names: Sequence[str], path: Path, results: CrossvalResults
-) -> CrossvalResults:
+def _put_together(path: Path, results: CrossvalResults) -> CrossvalResults:
     """Add what only the predictions of all folds together say, and write these."""
     from dure.studies.crossval.confusion import plot_confusion, write_confusion
-    from dure.studies.crossval.predictions import read_predictions
-    from dure.studies.crossval.results import comparisons, crossval_results
-    from dure.studies.crossval.strategy import fold_folder
+    from dure.studies.crossval.results import comparisons, put_together
 
     found, predictions = [], {}
-    for name in names:
-        folder = path if len(names) == 1 else path / name
-        folds = [path / fold_folder(study, name, number) for number in range(1, study.folds + 1)]
-        started = [each for each in folds if (each / RUN_RECORD).is_file()]
-        result = crossval_results(name, started, folder / OUT_OF_FOLD)
-        if "confusion" in result:
-            write_confusion(folder / "confusion_matrix.csv", result["confusion"])
-            plot_confusion(folder / "confusion_matrix.png", result["confusion"], title=name)
-            result["confusion_matrix"] = str(folder / "confusion_matrix.png")
-        found.append(result)
-        rows = read_predictions(started)
+    for each in results.experiments:
+        folder = path if len(results.experiments) == 1 else path / each.name
+        experiment, rows = put_together(each, folder / OUT_OF_FOLD)
+        if experiment.confusion is not None:
+            picture, confusion = folder / "confusion_matrix.png", experiment.confusion.as_json()
+            write_confusion(picture.with_suffix(".csv"), confusion)
+            plot_confusion(picture, confusion, title=each.name)
+            experiment = experiment.with_values(confusion_matrix=str(picture))
         if rows is not None:
-            predictions[name] = rows
-    compared = (
-        comparisons(found, metric=results.metric, num_folds=study.folds, predictions=predictions)
-        if len(found) > 1
-        else []
-    )
-    values = {**results.as_json(), "experiments": found, "comparisons": compared}
-    return CrossvalResults.model_validate(values)
+            predictions[each.name] = rows
+        found.append(experiment)
+    records, metric = [each.as_json() for each in found], results.metric
+    compared = comparisons(records, metric=metric, num_folds=results.num_folds, predictions=predictions)
+    return results.with_values(experiments=tuple(found), comparisons=compared)
 
 
 def fold_runs(path: Path, fold: int | None) -> list[Path]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from dure.config.loading import load_record
 from dure.data.labels import ClassIndex
 from dure.errors import UserError
 from dure.files import write_text
@@ -49,19 +48,18 @@ class Predictions:
         return None
 
 
-def read_predictions(folds: Iterable[Path]) -> Predictions | None:
-    """Read the predictions that the runs of several folds kept; None when none of them has kept any.
+def read_predictions(folds: Mapping[int, Path]) -> Predictions | None:
+    """Read the predictions that the runs of several folds kept, by their numbers; None when none of them has kept any.
 
     Raises:
         UserError: The folds are of different tables or families, or a row is in two of them.
     """
     header: list[str] | None = None
     rows: list[tuple[int, int, list[str]]] = []
-    for path in folds:
+    for number, path in folds.items():
         folder = RunFolder(path)
         if not folder.predictions.is_file():
             continue
-        number = fold_number(folder)
         with folder.predictions.open(encoding="utf-8", newline="") as file:
             lines = csv.reader(file)
             found = next(lines)
@@ -96,7 +94,7 @@ def read_predictions(folds: Iterable[Path]) -> Predictions | None:
 
 
 def write_oof_predictions(path: Path, predictions: Predictions) -> None:
-    """Write out-of-fold predictions as CSV, whole or not at all; :func:`crossval_results` names the columns."""
+    """Write out-of-fold predictions as CSV, whole or not at all; :func:`dure.studies.crossval.results.put_together` names the columns."""
     single = len(predictions.predicted) == 1
     columns: dict[str, Sequence[Any]] = {
         **predictions.columns,
@@ -112,21 +110,6 @@ def write_oof_predictions(path: Path, predictions: Predictions) -> None:
     writer.writerow(columns)
     writer.writerows(zip(*columns.values(), strict=True))
     write_text(path, text.getvalue())
-
-
-def fold_number(folder: RunFolder) -> int:
-    """Return the fold that a run held out.
-
-    Raises:
-        UserError: It is no run of a fold.
-    """
-    if folder.experiment.is_file():
-        fold = load_record(folder.experiment).data.fold
-        if fold is not None:
-            return fold.number
-    raise UserError(
-        "this is no folder of a fold", where=str(folder.path), expected="a run whose experiment has data.fold"
-    )
 
 
 def _with_prefix(columns: Mapping[str, list[str]], prefix: str) -> dict[str, list[str]]:

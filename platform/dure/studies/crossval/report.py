@@ -2,28 +2,39 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from dure.metrics.metric import Metric, recorded
-from dure.reporting.columns import Column, FittedTable, column, state_text
+from dure.metrics.metric import Metric, recorded, undeclared
+from dure.pages.shared_sections import foldable
+from dure.reporting.columns import STATE_STYLES, Cell, Column, FittedTable, Rows, column
 from dure.reporting.figures import (
-    NOTHING,
+    BASELINE,
+    bare_label,
     class_figure,
     counted,
-    duration,
     is_speed,
-    metric_change,
     metric_figure,
     metric_label,
+    metric_phrase,
     number,
     one_line,
     shown_path,
     study_title,
 )
+from dure.reporting.inline import Drawing
+from dure.reporting.marks import Source, p_value, sentence
+from dure.reporting.page import Block, Picture, Section, Table
+from dure.reporting.verdicts import signed_figure
+from dure.runs.folder import RunFolder
+from dure.studies.crossval.confusion import plot_confusion
+from dure.studies.crossval.results import ComparisonRecord, CrossvalResults, ExperimentRecord
+from dure.studies.viewing import View, failures, moved
 
 _SHORTEST = 16
 _FILE = "crossval_summary.txt"
@@ -39,20 +50,16 @@ def crossval_table(summary: Mapping[str, Any]) -> Group:
         summary: As :mod:`dure.studies.crossval.results` says, of a finished study or of one that runs.
     """
     experiments: Sequence[Row] = summary["experiments"]
-    several = len(experiments) > 1
+    record, several = Source(0, summary), len(experiments) > 1
     parts: list[RenderableType] = [Text(_title(summary), style="bold")]
     if several:
         parts += [Text(), FittedTable(_overview(summary), elsewhere=_FILE)]
     if summary.get("comparisons"):
-        parts += [Text(), FittedTable(_comparison_columns(summary), "comparisons", elsewhere=_FILE)]
-    for experiment in experiments:
+        parts += [Text(), FittedTable(comparison_columns(record), "comparisons", elsewhere=_FILE)]
+    for place, experiment in enumerate(experiments):
         title = f"{experiment['name']}: " if several else ""
-        parts += [
-            Text(),
-            FittedTable(_fold_columns(experiment, summary), f"{title}folds", elsewhere=_FILE),
-        ]
-        if classes := _classes(experiment):
-            columns = _class_columns(experiment, classes)
+        parts += [Text(), FittedTable(fold_columns(record, place), f"{title}folds", elsewhere=_FILE)]
+        if columns := class_columns(record, Source(0, {"supports": supports(summary)}), place):
             parts += [Text(), FittedTable(columns, f"{title}classes, mean ± std over folds", elsewhere=_FILE)]
     return Group(*parts, Text(), *map(Text, _notes(summary)))
 
@@ -89,60 +96,104 @@ def _overview(summary: Mapping[str, Any]) -> list[Column]:
     return columns
 
 
-def _fold_columns(experiment: Row, summary: Mapping[str, Any]) -> list[Column]:
-    """Return the folds, and beneath them their mean and standard deviation and the figures of all rows together."""
-    folds: Sequence[Row] = experiment["folds"]
-    overall: Row = experiment.get("overall") or {}
-    last = ["mean", "± std", *(["all rows"] if overall else [])]
-    empty = [""] * len(last)
-    columns = [column("fold", [*(fold["fold"] for fold in folds), *last], is_text=True)]
-    if any(fold["state"] != "completed" for fold in folds):
-        states = [state_text(fold["state"]) for fold in folds]
-        columns.append(column("state", [*states, *empty], 1, is_text=True))
-    metrics = sorted(_metrics([experiment], summary), key=lambda each: each.name != summary["metric"])
-    for place, each in enumerate(metrics):
-        cells = [metric_figure(each, fold["metrics"].get(each.name)) for fold in folds]
-        cells += [metric_figure(each, experiment[over].get(each.name)) for over in ("mean", "std")]
-        if overall:
-            cells.append(metric_figure(each, overall[each.name]) if each.name in overall else "")
-        columns.append(column(metric_label(each), cells, rank=3 + place if place else 0))
-    times = [duration(fold["seconds"]) for fold in folds]
-    columns.append(column("time", [*times, *empty], 2))
-    return columns
+def fold_columns(record: Source, place: int) -> list[Column]:
+    """Return the folds of an experiment, and beneath them their mean and standard deviation and the figures of all rows."""
+    at = ("experiments", place)
+    experiment: Row = record.get(*at)
+    folds = Rows.of(record, *at, "folds")
+    over = ["mean", "std", *(["overall"] if experiment.get("overall") else [])]
+    names = ["mean", "± std", "all rows"][: len(over)]
+    columns = [folds.column("fold", "fold", more=names, is_text=True)]
+    empty = [""] * len(over)
+    if any(fold["state"] != "completed" for fold in experiment["folds"]):
+        columns.append(folds.column("state", "state", rank=1, more=empty, is_text=True, styles=STATE_STYLES))
+    metrics = _metrics([experiment], record.data)
+    metrics.sort(key=lambda each: each.name != record.get("metric"))
+    for rank, each in enumerate(metrics):
+        more = [
+            "" if part == "overall" and each.name not in experiment[part]
+            else record.figure(*at, part, each.name, metric=each)
+            for part in over
+        ]  # fmt: skip
+        label = record.label(each, *at, "mean", each.name, written="label")
+        columns.append(
+            folds.column(label, "metrics", each.name, figure=each, rank=3 + rank if rank else 0, more=more)
+        )
+    return [*columns, folds.column("time", "seconds", written="duration", rank=2, more=empty)]
 
 
-def _class_columns(experiment: Row, classes: Sequence[str]) -> list[Column]:
-    mean, std = experiment["mean"], experiment["std"]
-    columns = [column("class", classes, is_text=True)]
+def class_columns(record: Source, facts: Source, place: int) -> list[Column]:
+    """Return the figures of every class over the folds of an experiment; nothing without classes.
+
+    Args:
+        record: What the study came to.
+        facts: ``supports``, see :func:`supports`.
+        place: That of the experiment.
+    """
+    at, experiment = ("experiments", place), record.get("experiments", place)
+    confused = record.get(*at, "confusion", "classes") or ()
+    marks = {
+        of[1]: record.mark(*at, "mean", name, written="class")
+        for name in experiment["mean"]
+        if (of := class_figure(name))
+    }
+    classes = {label: record.mark(*at, "confusion", "classes", each) for each, label in enumerate(confused)}
+    classes |= marks
+    if not marks:
+        return []
+
+    def over_folds(name: str) -> Cell:
+        metric = undeclared(name)
+        mean, std = (record.figure(*at, part, name, metric=metric) for part in ("mean", "std"))
+        return mean if record.get(*at, "std", name) is None else sentence("{} ± {}", mean, std)
+
+    columns = [column("class", classes.values(), is_text=True)]
     for figure in _CLASS_FIGURES:
-        names = [f"{figure}[{label}]" for label in classes]
-        cells = (mean_and_std(name, mean.get(name), std.get(name)) for name in names)
+        cells = [over_folds(f"{figure}[{label}]") for label in classes]
         columns.append(column(metric_label(figure), cells, rank=0 if figure == "f1" else 1))
-    supports = (_support(experiment, label) for label in classes)
-    columns.append(column("rows", supports, rank=2))
-    return columns
+    rows = [facts.mark("supports", experiment["name"], label, written="count") for label in classes]
+    return [*columns, column("rows", rows, rank=2)]
 
 
-def _comparison_columns(summary: Mapping[str, Any]) -> list[Column]:
+def supports(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Return the rows of every class over all folds, by experiment and class."""
+    found: dict[str, dict[str, float]] = {}
+    for experiment in summary["experiments"]:
+        for fold in experiment["folds"]:
+            for name, count in fold["metrics"].items():
+                if (of := class_figure(name)) is not None and of[0] == "support":
+                    counts = found.setdefault(experiment["name"], {})
+                    counts[of[1]] = counts.get(of[1], 0) + count
+    return found
+
+
+def comparison_columns(record: Source) -> list[Column]:
+    """Return every two experiments, over their folds and, of classifiers, over their rows."""
+    summary = record.data
     pairs: Sequence[Row] = summary["comparisons"]
     metric = _metric(summary)
-    found = [pair["difference"] or {} for pair in pairs]
-    rows = [pair.get("rows") or {} for pair in pairs]
-    level = next((one["level"] for one in found if one), 0.95)
+    level = next((place for place, pair in enumerate(pairs) if pair["difference"]), None)
+    rows = Rows.of(record, "comparisons")
+    percent = (
+        "" if level is None else record.mark("comparisons", level, "difference", "level", written="ratio")
+    )
     columns = [
-        column("a", (pair["a"] for pair in pairs), is_text=True, shortest=_SHORTEST),
-        column("b", (pair["b"] for pair in pairs), is_text=True, shortest=_SHORTEST),
-        column("folds", (pair["folds"] for pair in pairs), rank=4),
-        column(f"a - b: {metric_label(metric)}", (metric_change(metric, one.get("value")) for one in found)),
-        column(f"{100 * level:g} % interval", (_interval(metric, one) for one in found)),
-        column("p", (_p_value(pair.get("p_holm")) for pair in pairs), rank=1),
+        *(rows.column(name, name, is_text=True, shortest=_SHORTEST) for name in ("a", "b")),
+        rows.column("folds", "folds", rank=4),
+        rows.column(
+            sentence("a - b: {}", record.label(metric, "metric")), "difference", "value", change=metric
+        ),
+        rows.column(sentence("{} interval", percent), "difference", change=metric, interval=True),
+        rows.column("p", "p_holm", written="p", rank=1),
     ]
-    if any(rows):
-        draws = [(row.get("bootstrap") or {}) for row in rows]
+    if any(pair.get("rows") for pair in pairs):
+        draws = [(pair.get("rows") or {}).get("bootstrap") or {} for pair in pairs]
         for name in dict.fromkeys(name for draw in draws for name in draw):
-            cells = (_interval(name, draw.get(name) or {}) for draw in draws)
-            columns.append(column(f"rows: {metric_label(name)}", cells, rank=3))
-        columns.append(column("McNemar p", (_p_value(row.get("mcnemar_holm")) for row in rows), rank=2))
+            heading, share = f"rows: {metric_label(name)}", undeclared(name)
+            columns.append(
+                rows.column(heading, "rows", "bootstrap", name, change=share, interval=True, rank=3)
+            )
+        columns.append(rows.column("McNemar p", "rows", "mcnemar_holm", written="p", rank=2))
     return columns
 
 
@@ -200,31 +251,121 @@ def _metrics(experiments: Sequence[Row], summary: Mapping[str, Any]) -> list[Met
     return sorted((recorded(summary, name) for name in names), key=lambda each: each.direction == "min")
 
 
-def _classes(experiment: Row) -> list[str]:
-    known = (experiment.get("confusion") or {}).get("classes") or []
-    found = [pair[1] for name in experiment["mean"] if (pair := class_figure(name)) is not None]
-    return list(dict.fromkeys([*known, *found]))
-
-
-def _support(experiment: Row, label: str) -> str:
-    name = f"support[{label}]"
-    counts = [fold["metrics"][name] for fold in experiment["folds"] if name in fold["metrics"]]
-    return f"{sum(counts):,.0f}" if counts else NOTHING
-
-
 def _num_completed(experiment: Row) -> str:
     return f"{sum(fold['state'] == 'completed' for fold in experiment['folds'])}/{len(experiment['folds'])}"
 
 
-def _interval(metric: Metric | str, found: Row) -> str:
+class CrossvalView(View[CrossvalResults]):
+    """A cross-validation: comparisons, folds, classes and confusions."""
+
+    @classmethod
+    def run_folders(cls, results: CrossvalResults, path: Path) -> dict[str, Path]:
+        """Return the folders of all folds, those of the best experiment first."""
+        metric = recorded(results.as_json(), results.metric)
+        ranked = sorted(results.experiments, key=lambda each: metric.cost(each.mean.get(metric.name)))
+        return {
+            f"{each.name} fold {fold.fold}": moved(fold.path, results, path)
+            for each in ranked
+            for fold in each.folds
+        }
+
+    @classmethod
+    def facts_of(cls, results: CrossvalResults, path: Path) -> dict[str, Any]:
+        """Return the verdict of a cross-validation: the scores over folds, and who can be told apart."""
+        metric = recorded(results.as_json(), results.metric)
+        folders = cls.run_folders(results, path)
+        told = [_over_folds(each, metric, _baseline(each, metric, folders)) for each in results.experiments]
+        told += [_compared(pair, metric) for pair in results.comparisons]
+        told += [f"{name} was trained on no further folds: {why}." for name, why in results.dropped.items()]
+        told += failures({trial.name: trial.state for trial in results.trials})
+        return {
+            "metric": f"eval_{results.metric}",
+            "sentences": told,
+            "supports": supports(results.as_json()),
+        }
+
+    def sections(self) -> Sequence[Section]:
+        """Return comparisons, folds, classes and confusions."""
+        results, record = self.results, self.record
+        sections = []
+        if results.comparisons:
+            compared = Table(
+                "Over folds: the corrected resampled t-test (Nadeau & Bengio), p by Holm; over rows: paired bootstrap, "
+                "McNemar's test",
+                comparison_columns(record),
+            )
+            sections.append(Section("Experiments compared", [compared]))
+        for place, experiment in enumerate(results.experiments):
+            folds = Table("Scores on the rows that each fold held out", fold_columns(record, place))
+            blocks: list[Block] = [folds]
+            if experiment.confusion is not None:
+                blocks.append(_confusion(experiment))
+            if classes := class_columns(record, self.facts, place):
+                blocks.append(foldable(Table("Classes: mean and standard deviation over folds", classes)))
+            title = sentence("Folds of {}", record.mark("experiments", place, "name"))
+            sections.append(Section(title, blocks))
+        return sections
+
+
+def _baseline(experiment: ExperimentRecord, metric: Metric, folders: Mapping[str, Path]) -> float | None:
+    """Return what the trivial predictor has on the validation rows of the folds, as a mean; None where none was scored."""
+    results = [
+        RunFolder(folders[f"{experiment.name} fold {fold.fold}"]).read_result() for fold in experiment.folds
+    ]
+    found = [number(each.metrics.get(f"{BASELINE}{metric.name}")) for each in results if each is not None]
+    known = [each for each in found if each is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _over_folds(experiment: ExperimentRecord, metric: Metric, baseline: float | None) -> str:
+    folds = sum(fold.state == "completed" for fold in experiment.folds)
+    mean, std = experiment.mean.get(metric.name), experiment.std.get(metric.name)
+    if mean is None:
+        return f"{experiment.name}: no fold completed."
+    spread = "" if std is None else f", standard deviation {metric_figure(metric, std)}"
+    told = f"{experiment.name}: {metric_phrase(metric, mean)} over {counted(folds, 'fold')}{spread}"
+    overall = (experiment.overall or {}).get(metric.name)
+    if overall is not None:
+        told += f"; of all rows together {metric_figure(metric, overall)}"
+    if baseline is not None and not metric.better(mean, baseline):
+        told += f"; no better than the trivial baseline ({metric_figure(metric, baseline)} on the folds' validation rows)"
+    return f"{told}."
+
+
+def _compared(pair: ComparisonRecord, metric: Metric) -> str:
+    found = pair.difference
+    label = bare_label(metric)
+    if found is None:
+        return f"{pair.a} and {pair.b} cannot be compared: they share {counted(pair.folds, 'fold')}."
+    p = pair.p_holm if pair.p_holm is not None else found.p_value
+    ends = f"{100 * found.level:g} % between {signed_figure(metric, found.low)} and {signed_figure(metric, found.high)}"
+    by = "" if p is None else f", p {p_value(p) if p < 1e-3 else '= ' + p_value(p)} by Holm"
+    how = f"{counted(pair.folds, 'fold')}, corrected resampled t-test{by}"
+    points = " points" if metric.in_percent else ""
+    if found.low == found.high == 0:
+        return f"{pair.a} and {pair.b} have the same {label} on every one of {counted(pair.folds, 'fold')}."
+    if p is None or p >= 1 - found.level or found.value == 0:
+        return (
+            f"{pair.a} and {pair.b} cannot be told apart by {label}: {signed_figure(metric, found.value)}{points}, {ends} "
+            f"({how})."
+        )
+    is_first = metric.better(found.value, 0.0)
+    better, worse = (pair.a, pair.b) if is_first else (pair.b, pair.a)
     return (
-        f"{metric_change(metric, found['low'])} to {metric_change(metric, found['high'])}"
-        if found
-        else NOTHING
+        f"{better} is better than {worse} by {metric_figure(metric, abs(found.value))}{points} of {label}; {pair.a} "
+        f"minus {pair.b} lies {ends} ({how})."
     )
 
 
-def _p_value(value: float | None) -> str:
-    if value is None:
-        return NOTHING
-    return "< 0.001" if value < 1e-3 else f"{value:.3f}"
+def _confusion(experiment: ExperimentRecord) -> Block:
+    assert experiment.confusion is not None, "asked only where there is one"
+    confusion = experiment.confusion
+    right = sum(row[place] for place, row in enumerate(confusion.counts))
+    total = sum(map(sum, confusion.counts))
+    drawing = Drawing(
+        f"Confusions of {experiment.name}: {right} of {total} rows of {len(confusion.classes)} classes are right."
+    )
+    plot_confusion(drawing, confusion.as_json(), title=experiment.name)
+    return Picture(
+        "Confusions over all folds: true classes downwards, what they were taken for across.", drawing
+    )

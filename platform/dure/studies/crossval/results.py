@@ -11,19 +11,12 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from dure.errors import UserError
 from dure.events import TrialState
 from dure.metrics.classification import classification_report
 from dure.metrics.metric import Direction
 from dure.metrics.paired import Difference, holm
-from dure.runs.folder import RunFolder
 from dure.studies.crossval.comparison import Share, compare, mcnemar, paired_bootstrap
-from dure.studies.crossval.predictions import (
-    Predictions,
-    fold_number,
-    read_predictions,
-    write_oof_predictions,
-)
+from dure.studies.crossval.predictions import Predictions, read_predictions, write_oof_predictions
 from dure.studies.results import Definitions, Figure, Record, StudyResults, TrialRecord
 
 _TEST = "test_"
@@ -53,7 +46,7 @@ class ConfusionRecord(Record):
 
 
 class ExperimentRecord(Record):
-    """The folds of one experiment and what they say together; see :func:`crossval_results`."""
+    """The folds of one experiment and what they say together; see :func:`put_together`."""
 
     name: str
     folds: tuple[FoldRecord, ...]
@@ -124,40 +117,32 @@ class CrossvalResults(StudyResults):
     """Every two experiments; empty until the session has ended."""
 
 
-def crossval_results(name: str, folds: Sequence[Path], output: Path | None = None) -> dict[str, Any]:
-    """Put together the runs of one experiment, each of which held out one fold.
+def put_together(experiment: ExperimentRecord, output: Path) -> tuple[ExperimentRecord, Predictions | None]:
+    """Add what the predictions of all completed folds say together, and write them.
 
     Args:
-        name: Name of the experiment.
-        folds: Folders of the runs; those that have not ended or failed are among the folds without figures.
+        experiment: Its folds, with their mean and standard deviation.
         output: ``oof_predictions.csv`` to write when the runs kept their predictions: inputs, targets (``text,label``
             of a classifier), ``prediction``, ``fold``, and one column per class with its probability.
 
     Returns:
-        What :class:`ExperimentRecord` holds, without the keys of which there is nothing.
+        The experiment, and the predictions if they were kept.
 
     Raises:
-        UserError: A folder is not of a fold, or two of the same one are given.
+        UserError: The folds are of different tables or families, or a row is in two of them.
     """
-    records = sorted((_record(path) for path in folds), key=lambda record: int(record["fold"]))
-    numbers = [record["fold"] for record in records]
-    if len(set(numbers)) < len(numbers):
-        raise UserError(f"folds {numbers} are not different ones", where=name)
-    completed = [record for record in records if record["state"] == "completed"]
-    mean, std = over_folds([record["metrics"] for record in completed])
-    result: dict[str, Any] = {"name": name, "folds": records, "mean": mean, "std": std}
-    predictions = read_predictions([Path(record["path"]) for record in completed])
+    completed = {fold.fold: Path(fold.path) for fold in experiment.folds if fold.state == "completed"}
+    predictions = read_predictions(completed)
     if predictions is None:
-        return result
-    if output is not None:
-        write_oof_predictions(output, predictions)
-        result["oof_predictions"] = str(output)
+        return experiment, None
+    write_oof_predictions(output, predictions)
+    values: dict[str, Any] = {"oof_predictions": str(output)}
     if predictions.classes is not None:
         labels, predicted = predictions.classes
         report = classification_report(labels, predicted)
-        result["overall"] = {name: report[name] for name in _OVERALL}
-        result["confusion"] = _confusion(labels, predicted, list(predictions.probabilities))
-    return result
+        values["overall"] = {name: report[name] for name in _OVERALL}
+        values["confusion"] = _confusion(labels, predicted, list(predictions.probabilities))
+    return experiment.with_values(**values), predictions
 
 
 def comparisons(
@@ -171,7 +156,7 @@ def comparisons(
     """Compare every two experiments on the folds that both completed.
 
     Args:
-        experiments: What :func:`crossval_results` returned for each.
+        experiments: The record of each, as JSON.
         metric: What they are compared by, such as ``macro_f1``.
         num_folds: Folds that the table was cut into.
         predictions: Experiment to its out-of-fold predictions; of classifiers they are compared row by row too.
@@ -192,19 +177,6 @@ def comparisons(
     for pair, p_value in zip(by_rows, holm([pair["rows"]["mcnemar"] for pair in by_rows]), strict=True):
         pair["rows"]["mcnemar_holm"] = p_value
     return pairs
-
-
-def _record(path: Path) -> dict[str, Any]:
-    folder = RunFolder(path)
-    number, result = fold_number(folder), folder.read_result()
-    return {
-        "fold": number,
-        "path": str(path),
-        "state": "pending" if result is None else result.state,
-        "seconds": 0.0 if result is None else result.seconds,
-        "error": None if result is None else result.error,
-        "metrics": {} if result is None else held_out(result.metrics),
-    }
 
 
 def held_out(metrics: Mapping[str, float | int | str]) -> dict[str, float]:

@@ -20,13 +20,12 @@ from dure.reporting.figures import typed_path
 from dure.runs.folder import RUN_RECORD, RunFolder
 from dure.studies.kind import Session, Shape, TrialKind, unshaped
 from dure.studies.progressive.plan import ProgressiveStudy, candidate_experiments
-from dure.studies.progressive.report import progressive_table
+from dure.studies.progressive.report import ProgressiveView, progressive_table
 from dure.studies.progressive.results import ProgressiveResults
 from dure.studies.study import stored_study
 
 if TYPE_CHECKING:
     from dure.studies.progressive.strategy import Progressive
-    from dure.studies.progressive.view import ProgressiveView
 
 PLOT = "progressive_training.png"
 
@@ -35,6 +34,7 @@ class ProgressiveKind(TrialKind[ProgressiveStudy, ProgressiveResults]):
     """Leaves a folder per stage, the results, their picture, and the model of the winner's best stage."""
 
     results = ProgressiveResults
+    view = ProgressiveView
     results_file: ClassVar[str] = "progressive_training_results.json"
     text_file: ClassVar[str | None] = "progressive_training_summary.txt"
     pid_file: ClassVar[str] = "progressive_training.pid"
@@ -108,13 +108,6 @@ class ProgressiveKind(TrialKind[ProgressiveStudy, ProgressiveResults]):
         """Return how the final model predicts."""
         made = results.final_model
         return () if made is None else (f'dure predict {typed_path(Path(made).parent)} --text "…"',)
-
-    @classmethod
-    def view(cls) -> type[ProgressiveView]:
-        """Return what shows the results."""
-        from dure.studies.progressive.view import ProgressiveView
-
-        return ProgressiveView
 
 
 def _move_aside(study: ProgressiveStudy, path: Path, start: Fraction) -> None:

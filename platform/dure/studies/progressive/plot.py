@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dure.metrics.metric import recorded
 from dure.reporting.figures import metric_label, number, percent, setting_text
-from dure.reporting.plots import BLUE, GREY, PALE, PURPLE, VERMILION, grid, language, picture
+from dure.reporting.plots import BLUE, GREY, PALE, PURPLE, VERMILION, grid, picture, spoken
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,34 +17,18 @@ if TYPE_CHECKING:
     from dure.reporting.inline import Drawing
 
 _WORDS = {
-    "ko": {
-        "rows": "학습 데이터 (비율, 행 수)",
-        "ratio": "학습 데이터 %",
-        "winner": "최종 후보",
-        "measured": "측정값",
-        "candidate": "다른 후보",
-        "stopped": "탈락",
-        "failed": "실패",
-        "baseline": "단순 기준선",
-        "forecast": "{at}에서 한 예측 ({level} 구간)",
-        "loss": "검증 손실",
-        "seconds": "단계별 시간 (초)",
-        "memory": "최대 메모리 (GiB)",
-    },
-    "en": {
-        "rows": "training data (share, rows)",
-        "ratio": "training data %",
-        "winner": "winner",
-        "measured": "measured",
-        "candidate": "other candidates",
-        "stopped": "eliminated",
-        "failed": "failed",
-        "baseline": "trivial baseline",
-        "forecast": "forecast made at {at} ({level} interval)",
-        "loss": "eval loss",
-        "seconds": "seconds per stage",
-        "memory": "peak memory (GiB)",
-    },
+    "rows": ("학습 데이터 (비율, 행 수)", "training data (share, rows)"),
+    "ratio": ("학습 데이터 %", "training data %"),
+    "winner": ("최종 후보", "winner"),
+    "measured": ("측정값", "measured"),
+    "candidate": ("다른 후보", "other candidates"),
+    "stopped": ("탈락", "eliminated"),
+    "failed": ("실패", "failed"),
+    "baseline": ("단순 기준선", "trivial baseline"),
+    "forecast": ("{at}에서 한 예측 ({level} 구간)", "forecast made at {at} ({level} interval)"),
+    "loss": ("검증 손실", "eval loss"),
+    "seconds": ("단계별 시간 (초)", "seconds per stage"),
+    "memory": ("최대 메모리 (GiB)", "peak memory (GiB)"),
 }
 _FAILED = ("failed", "diverged")
 _MOST_LABELS = 12
@@ -71,7 +55,7 @@ def plot_progressive(target: Path | Drawing, summary: Mapping[str, Any]) -> None
         target: File to write as PNG, or the drawing of a page.
         summary: What ``progressive_training_results.json`` holds, of a finished study or of one that runs.
     """
-    words = _WORDS[language(target)]
+    words = spoken(_WORDS, target)
     candidates: Sequence[Row] = summary.get("candidates") or []
     strong = _strong(summary, candidates)
     others = [row for row in candidates if row["name"] != strong["name"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -10,24 +11,24 @@ from rich.text import Text
 
 from dure.metrics.intervals import difference_of_shares
 from dure.metrics.metric import Metric, recorded
-from dure.reporting.columns import Column, FittedTable, column, state_text
+from dure.reporting.columns import STATE_STYLES, Column, FittedTable, Rows, column
 from dure.reporting.figures import (
     NOTHING,
-    Figure,
     counted,
-    duration,
-    memory,
-    metric_change,
     metric_figure,
-    metric_label,
     metric_phrase,
     number,
     one_line,
     percent,
-    setting_text,
     shown_path,
     study_title,
 )
+from dure.reporting.inline import Drawing
+from dure.reporting.marks import Source, listed, sentence
+from dure.reporting.page import Picture, Section, Table
+from dure.studies.progressive.plot import plot_progressive
+from dure.studies.progressive.results import ProgressiveResults
+from dure.studies.viewing import View, failures, moved
 
 _SHORTEST = 16
 _LEVEL = 0.95
@@ -49,12 +50,16 @@ def progressive_table(summary: Mapping[str, Any]) -> Group:
     """
     candidates: Sequence[Row] = summary.get("candidates") or []
     stages: Sequence[Row] = summary.get("stages") or (candidates[0]["stages"] if len(candidates) == 1 else [])
+    record = Source(0, {**summary, "stages": stages, "candidates": candidates})
     tables = []
     if stages:
         name = f"winner: {summary['winner']}" if len(candidates) > 1 and summary.get("winner") else ""
-        tables.append(FittedTable(_stage_columns(stages, _metric(summary)), name, elsewhere=_FILE))
+        facts = Source(0, {"gains": gains_of(stages)})
+        tables.append(FittedTable(stage_columns(record, facts), name, elsewhere=_FILE))
     if len(candidates) > 1:
-        columns = _candidate_columns(summary, candidates)
+        facts = Source(0, {"sums": sums_of(candidates)})
+        order = ranked_candidates(summary)
+        columns = candidate_columns(record, facts, order)
         tables.append(FittedTable(columns, "candidates" if tables else "", elsewhere=_FILE))
     parts: list[RenderableType] = [Text(_title(summary, stages, candidates), style="bold")]
     for table in tables:
@@ -81,51 +86,67 @@ def _title(summary: Mapping[str, Any], stages: Sequence[Row], candidates: Sequen
     return study_title(summary["study"], parts or ["no stage yet"], summary["seconds"], summary["state"])
 
 
-def _stage_columns(stages: Sequence[Row], metric: Metric) -> list[Column]:
+def gains_of(stages: Sequence[Row]) -> list[float | None]:
+    """Return by how much the score of every stage differs from that of the one before."""
     scores = [number(stage.get("score")) for stage in stages]
-    gains = map(metric_change, [metric] * len(scores), scores, [None, *scores])
+    pairs = zip(scores, [None, *scores], strict=False)
+    return [None if score is None or before is None else score - before for score, before in pairs]
+
+
+def sums_of(candidates: Sequence[Row]) -> list[dict[str, float | None]]:
+    """Return what the stages of every candidate took together."""
+    return [{name: _sum(row["stages"], name) for name in ("samples", "seconds")} for row in candidates]
+
+
+def stage_columns(record: Source, facts: Source) -> list[Column]:
+    """Return the stages of the winner; ``gains`` among the facts is what :func:`gains_of` returns."""
+    metric, stages = _metric(record.data), Rows.of(record, "stages")
+    has_loss = metric.name != "eval_loss"
+    sizes = ("batch_size", "gradient_accumulation_steps")
+    batches = [
+        NOTHING
+        if record.get(*at, sizes[0]) is None
+        else sentence("{} × {}", *(record.mark(*at, name) for name in sizes))
+        for at in stages.places
+    ]
+    return [
+        stages.column("stage", "stage"),
+        stages.column("data", "ratio", written="ratio", rank=1),
+        stages.column("rows", "num_rows", written="count", rank=3),
+        stages.column(record.label(metric, "metric"), "score", figure=metric),
+        Rows.of(facts, "gains").column("gain", change=metric, rank=2),
+        *([stages.column("eval loss", "metrics", "eval_loss", written="number", rank=5)] if has_loss else []),
+        column("batch", batches, rank=6),
+        stages.column("time", "seconds", written="duration", rank=4),
+        stages.column("peak memory", "peak_memory_mb", written="memory", rank=7),
+    ]
+
+
+def candidate_columns(record: Source, facts: Source, order: Sequence[int]) -> list[Column]:
+    """Return the candidates in an order; ``sums`` among the facts is what :func:`sums_of` returns."""
+    metric = _metric(record.data)
+    rows, sums = Rows.of(record, "candidates", order=order), Rows.of(facts, "sums", order=order)
+    candidates = [record.get(*at) for at in rows.places]
+    lasts = Rows(
+        record,
+        [(*at, "stages", len(row["stages"]) - 1) for at, row in zip(rows.places, candidates, strict=True)],
+    )
+    won = [place for place, row in enumerate(candidates) if row["name"] == record.get("winner")]
+    keys = dict.fromkeys(key for row in candidates for key in row["values"])
     columns = [
-        column("stage", (stage["stage"] for stage in stages)),
-        column("data", (percent(stage["ratio"]) for stage in stages), rank=1),
-        column("rows", (f"{stage['num_rows']:,}" for stage in stages), rank=3),
-        column(metric_label(metric), (metric_figure(metric, score) for score in scores)),
-        column("gain", gains, rank=2),
+        rows.column("candidate", "name", is_text=True, shortest=_SHORTEST),
+        *(rows.column(key.rpartition(".")[2], "values", key, written="setting", rank=1) for key in keys),
+        rows.column("state", "state", rank=4, is_text=True, styles=STATE_STYLES),
+        lasts.column("ended at", "ratio", written="ratio", rank=2),
+        lasts.column(record.label(metric, "metric"), "score", figure=metric, starred=won),
+        sums.column("samples", "samples", written="count", rank=6),
+        sums.column("time", "seconds", written="duration", rank=5),
     ]
-    if metric.name != "eval_loss":
-        losses = [(stage.get("metrics") or {}).get("eval_loss") for stage in stages]
-        columns.append(
-            column(metric_label("eval_loss"), (metric_figure("", loss) for loss in losses), rank=5)
-        )
-    columns += [
-        column("batch", map(_batch, stages), rank=6),
-        column("time", (duration(stage.get("seconds")) for stage in stages), rank=4),
-        column("peak memory", (memory(number(stage.get("peak_memory_mb"))) for stage in stages), rank=7),
-    ]
-    return columns
-
-
-def _candidate_columns(summary: Mapping[str, Any], candidates: Sequence[Row]) -> list[Column]:
-    metric = _metric(summary)
-    rows = _ranked(candidates, summary)
-    lasts = [_last(row) for row in rows]
-    scores = []
-    for row, last in zip(rows, lasts, strict=True):
-        figure, won = metric_figure(metric, last.get("score")), row["name"] == summary.get("winner")
-        scores.append(Text(f"* {figure}", style="bold green") if won else Text(figure))
-    columns = [column("candidate", (row["name"] for row in rows), is_text=True, shortest=_SHORTEST)]
-    for key in dict.fromkeys(key for row in rows for key in row["values"]):
-        columns.append(
-            column(key.rpartition(".")[2], (setting_text(row["values"].get(key)) for row in rows), 1)
-        )
-    columns += [
-        column("state", (state_text(row["state"]) for row in rows), 4, is_text=True),
-        column("ended at", (percent(last["ratio"]) if last else NOTHING for last in lasts), rank=2),
-        column(metric_label(metric), scores),
-        column("samples", (_whole(_sum(row["stages"], "samples")) for row in rows), rank=6),
-        column("time", (duration(_sum(row["stages"], "seconds")) for row in rows), rank=5),
-    ]
-    if any(row.get("reason") for row in rows):
-        reasons = (one_line(row.get("reason")) for row in rows)
+    if any(row.get("reason") for row in candidates):
+        reasons = [
+            record.mark(*at, "reason", written="line") if record.get(*at, "reason") else ""
+            for at in rows.places
+        ]
         columns.append(column("why", reasons, 3, is_text=True, shortest=_SHORTEST))
     return columns
 
@@ -220,20 +241,18 @@ def _forecast_notes(metric: Metric, stages: Sequence[Row]) -> list[str]:
     return [line]
 
 
-def _ranked(candidates: Sequence[Row], summary: Mapping[str, Any]) -> list[Row]:
-    """Return the winner first, then who saw the most data, the best score before the others."""
+def ranked_candidates(summary: Mapping[str, Any]) -> list[int]:
+    """Return the places of the candidates: the winner, then who saw the most data, the best score before the others."""
     metric = _metric(summary)
+    candidates = summary["candidates"]
 
-    def rank(row: Row) -> tuple[bool, float, float]:
-        last = _last(row)
+    def rank(place: int) -> tuple[bool, float, float]:
+        last = _last(candidates[place])
         score = number(last.get("score"))
-        return (
-            row["name"] != summary.get("winner"),
-            -last.get("ratio", 0.0),
-            metric.cost(score),
-        )
+        is_beaten = candidates[place]["name"] != summary.get("winner")
+        return is_beaten, -last.get("ratio", 0.0), metric.cost(score)
 
-    return sorted(candidates, key=rank)
+    return sorted(range(len(candidates)), key=rank)
 
 
 def _last(row: Row) -> Row:
@@ -251,17 +270,89 @@ def _metric(summary: Mapping[str, Any]) -> Metric:
     return recorded(summary, summary["metric"])
 
 
-def _batch(stage: Row) -> str:
-    if stage.get("batch_size") is None:
-        return NOTHING
-    return f"{stage['batch_size']} × {stage.get('gradient_accumulation_steps') or 1}"
-
-
-def _whole(value: Figure) -> str:
-    found = number(value)
-    return NOTHING if found is None else f"{found:,.0f}"
-
-
 def _sum(stages: Sequence[Row], name: str) -> float | None:
     values = [value for stage in stages if (value := number(stage.get(name))) is not None]
     return sum(values) if values else None
+
+
+class ProgressiveView(View[ProgressiveResults]):
+    """A progressive training: score over data, stages and candidates."""
+
+    @classmethod
+    def run_folders(cls, results: ProgressiveResults, path: Path) -> dict[str, Path]:
+        """Return the folders of the winner's stages, last one first, then the last stage of every other candidate."""
+        trials = {trial.name: trial for trial in results.experiments}
+        several = len(results.candidates) > 1
+        found = {}
+        for candidate in sorted(results.candidates, key=lambda each: each.name != results.winner):
+            stages = (
+                candidate.stages if candidate.name == results.winner or not several else candidate.stages[-1:]
+            )
+            for stage in reversed(stages):
+                name = f"{candidate.name} {stage.name}" if several else stage.name
+                found[name] = moved(trials[candidate.name].path, results, path) / stage.name
+        return found
+
+    @classmethod
+    def facts_of(cls, results: ProgressiveResults, path: Path) -> dict[str, Any]:
+        """Return the verdict of a progressive training, and by how much each stage gained on the one before."""
+        record = results.as_json()
+        metric = recorded(record, results.metric)
+        told = []
+        best = next((stage for stage in results.stages if stage.name == results.best_stage), None)
+        if best is not None:
+            of = (
+                ""
+                if len(results.candidates) < 2
+                else f" of {results.winner}, the winner of {len(results.candidates)},"
+            )
+            equal = [str(each.stage) for each in results.stages if each.score == best.score and each != best]
+            tie = (
+                f"; {'stage' if len(equal) == 1 else 'stages'} {listed(equal)} tied with it" if equal else ""
+            )
+            told.append(
+                f"Stage {best.stage}{of} with {percent(best.ratio)} of the rows is the best: "
+                f"{metric_phrase(metric, best.score)} on the validation rows{tie}."
+            )
+            if best.baseline is not None and not metric.better(best.score, best.baseline):
+                told.append(
+                    f"That is no better than the trivial baseline ({metric_phrase(metric, best.baseline)})."
+                )
+        told += verdict_lines(record)
+        told += failures({trial.name: trial.state for trial in results.experiments})
+        return {
+            "metric": metric.name,
+            "sentences": told,
+            "gains": gains_of(record["stages"]),
+            "sums": sums_of(record["candidates"]),
+        }
+
+    def sections(self) -> Sequence[Section]:
+        """Return picture, stages and candidates."""
+        sections = []
+        if self.results.stages:
+            points = [
+                f"{percent(stage.ratio)}: {stage.score:.4g}"
+                for stage in self.results.stages
+                if stage.score is not None
+            ]
+            drawing = Drawing(f"{self.results.metric} by part of the training rows: {', '.join(points)}.")
+            plot_progressive(drawing, self.results.as_json())
+            caption = (
+                "The score over the training rows, with the forecast that was made and what came; beneath it what every "
+                "stage took. Grey squares were eliminated, crosses failed."
+            )
+            sections.append(Section("Score over data", [Picture(caption, drawing)]))
+            best = [at for at, each in enumerate(self.results.stages) if each.name == self.results.best_stage]
+            stages = Table(
+                "Stages of the winner; gain: over the stage before; batch: rows per step × accumulated steps",
+                stage_columns(self.record, self.facts),
+                best,
+            )
+            sections.append(Section("Stages", [stages]))
+        if len(self.results.candidates) > 1:
+            order = ranked_candidates(self.record.data)
+            won = [0] if self.results.winner is not None else []
+            columns = candidate_columns(self.record, self.facts, order)
+            sections.append(Section("Candidates", [Table("Candidates", columns, won)]))
+        return sections

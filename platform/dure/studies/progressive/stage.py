@@ -248,7 +248,7 @@ def _warn_of_baseline(metric: Metric, result: RunResult, study: ProgressiveStudy
 def _too_much_memory(number: int, peak: float, most: int, limit: int, *, is_less: bool) -> str:
     """Return the warning of a stage that took more memory than it may, and what the next one takes."""
     rows = "1 row" if limit == 1 else f"{limit} rows"
-    return f"stage {number} took {peak:,.0f} MB, more than --max-memory-mb {most:,}; " + (
+    return f"stage {number} took {peak:,.0f} MiB, more than --max-memory-mb {most:,}; " + (
         f"the next stage takes at most {rows} at a time"
         if is_less
         else f"it took {rows} at a time already, the fewest that are possible"

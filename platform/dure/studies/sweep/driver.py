@@ -11,7 +11,6 @@ from rich.console import RenderableType
 
 from dure.config.loading import dump_yaml, load_experiment
 from dure.config.schema import Experiment
-from dure.config.spaces import Integer, LogUniform, SearchSpace
 from dure.errors import UserError
 from dure.events import Notify
 from dure.files import read_json, write_text
@@ -21,13 +20,12 @@ from dure.runs.folder import RunFolder
 from dure.studies.kind import Session, TrialKind
 from dure.studies.study import stored_study
 from dure.studies.sweep.plan import SweepStudy, judged_by, looked_for, override_text
-from dure.studies.sweep.report import sweep_table
+from dure.studies.sweep.report import SweepView, sweep_table
 from dure.studies.sweep.results import SweepRecord, SweepResults, sweep_points
 
 if TYPE_CHECKING:
     from dure.studies.life_cycle import Asked
     from dure.studies.sweep.strategy import Sweep
-    from dure.studies.sweep.view import SweepView
 
 WINNER = "winner.yaml"
 RESULTS = "lr_sweep_results"
@@ -42,6 +40,7 @@ class SweepKind(TrialKind[SweepStudy, SweepResults]):
     """
 
     results = SweepResults
+    view = SweepView
     results_file: ClassVar[str] = "experiment_summary.json"
     text_file: ClassVar[str | None] = "experiment_summary.txt"
 
@@ -115,13 +114,6 @@ class SweepKind(TrialKind[SweepStudy, SweepResults]):
         what = "  # the miniature once more" if results.is_rehearsal else ""
         return () if winner is None else (f"dure train {typed_path(winner)}{what}",)
 
-    @classmethod
-    def view(cls) -> type[SweepView]:
-        """Return what shows the results."""
-        from dure.studies.sweep.view import SweepView
-
-        return SweepView
-
     def _base(self) -> Experiment:
         """Return what is tried, judged by the first metric."""
         from dure.family import load_family
@@ -154,7 +146,7 @@ def _written(
             [point.as_json() for point in points],
             title=results.study,
             metrics=[recorded(results.as_json(), name) for name in results.metrics],
-            parameters={key: is_logarithmic(study.space, key) for key in study.space.ordered()},
+            parameters={key: study.space.is_logarithmic(key) for key in study.space.ordered()},
             verdict=results.as_json()["verdict"],
         )
         files["plot"] = str(picture)
@@ -270,9 +262,3 @@ def _samples(experiment: Experiment) -> tuple[int, int]:
     return steps * training.effective_batch_size, total_steps(
         experiment, rows
     ) * training.effective_batch_size
-
-
-def is_logarithmic(space: SearchSpace, key: str) -> bool:
-    """Return whether a parameter of a space is drawn on a logarithmic scale."""
-    parameter = space.parameters[key]
-    return isinstance(parameter, LogUniform) or (isinstance(parameter, Integer) and parameter.log)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dure.metrics.metric import Metric
 from dure.reporting.figures import metric_label
-from dure.reporting.plots import BLUE, GREEN, GREY, PALE, PURPLE, VERMILION, grid, language, picture
+from dure.reporting.plots import BLUE, GREEN, GREY, PALE, PURPLE, VERMILION, grid, picture, spoken
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,28 +27,15 @@ _LEAST_PART = 0.02
 """Part of its values that the axis of any other figure shows at least."""
 _LETTERS_PER_INCH = 12
 _WORDS = {
-    "ko": {
-        "completed": "완료",
-        "stopped": "일찍 중단",
-        "diverged": "발산",
-        "never": "학습률 0",
-        "winner": "승자",
-        "loss": "검증 손실",
-        "baseline": "기준선",
-        "noise": "최고점과 구별되지 않음",
-        "training.learning_rate": "학습률",
-    },
-    "en": {
-        "completed": "completed",
-        "stopped": "stopped early",
-        "diverged": "diverged",
-        "never": "trained at rate 0",
-        "winner": "winner",
-        "loss": "eval loss",
-        "baseline": "trivial baseline",
-        "noise": "not told apart from the best",
-        "training.learning_rate": "learning rate",
-    },
+    "completed": ("완료", "completed"),
+    "stopped": ("일찍 중단", "stopped early"),
+    "diverged": ("발산", "diverged"),
+    "never": ("학습률 0", "trained at rate 0"),
+    "winner": ("승자", "winner"),
+    "loss": ("검증 손실", "eval loss"),
+    "baseline": ("기준선", "trivial baseline"),
+    "noise": ("최고점과 구별되지 않음", "not told apart from the best"),
+    "training.learning_rate": ("학습률", "learning rate"),
 }
 
 Point = Mapping[str, Any]
@@ -75,7 +62,7 @@ def plot_sweep(
         parameters: Dotted keys, and whether their scale is logarithmic; the first four are drawn.
         verdict: What the sweep measured, as JSON.
     """
-    words = _WORDS[language(target)]
+    words = spoken(_WORDS, target)
     columns = dict(list(parameters.items())[:_MOST_COLUMNS])
     rows: list[Metric] = [
         *(metric for metric in metrics if metric.name != "eval_loss"),

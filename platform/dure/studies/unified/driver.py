@@ -25,12 +25,11 @@ from dure.studies.sweep.driver import SweepKind
 from dure.studies.sweep.plan import SweepStudy
 from dure.studies.sweep.results import SweepResults
 from dure.studies.unified.plan import UnifiedStudy
-from dure.studies.unified.report import unified_table
+from dure.studies.unified.report import UnifiedView, unified_table
 from dure.studies.unified.results import UnifiedResults
 
 if TYPE_CHECKING:
     from dure.preflight.before import Files
-    from dure.studies.unified.view import UnifiedView
 
 
 RESULTS = "unified_results.json"
@@ -52,6 +51,7 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
     """
 
     results = UnifiedResults
+    view = UnifiedView
     results_file: ClassVar[str] = RESULTS
 
     def begin(self, session: Session) -> None:
@@ -137,13 +137,6 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
     def table(results: UnifiedResults) -> RenderableType:
         """Return the main run, the sweet spots of its modules and the crossover."""
         return unified_table(results.as_json())
-
-    @classmethod
-    def view(cls) -> type[UnifiedView]:
-        """Return what shows the results."""
-        from dure.studies.unified.view import UnifiedView
-
-        return UnifiedView
 
     def files(self, path: Path | None) -> Sequence[Files]:
         """Return the files of the main run, and those of a sweep that is not finished."""

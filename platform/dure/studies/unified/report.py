@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from dure.epochs.crossover_table import crossover_table
-from dure.epochs.sweet_spot_table import sweet_spot_table
-from dure.reporting.figures import duration, memory, shown_path
+from dure.epochs.crossover_table import crossover_columns, crossover_table, epochs_of_modules
+from dure.epochs.sweet_spot_plot import plot_sweet_spots
+from dure.epochs.sweet_spot_table import sweet_spot_columns, sweet_spot_table
+from dure.pages.run_facts import best_metric, run_sentences
+from dure.pages.run_page import figures_section
+from dure.reporting.figures import duration, gains_of, memory, shown_path
+from dure.reporting.inline import Drawing
+from dure.reporting.page import Block, Paragraph, Picture, Points, Section, Table
 from dure.reporting.summary import result_report
+from dure.studies.sweep.driver import SweepKind
+from dure.studies.sweep.report import sweep_picture
+from dure.studies.sweep.results import SweepResults
+from dure.studies.unified.results import UnifiedResults
+from dure.studies.viewing import View
 
 
 def unified_table(results: Mapping[str, Any]) -> Group:
@@ -56,3 +67,74 @@ def _memory(metrics: Mapping[str, Any]) -> str:
     parts.append(f"{int(metrics.get('num_oom', 0))} times out of memory")
     parts.append(f"CPU {float(metrics.get('cpu_percent', 0)):.0f} %")
     return f"memory: {', '.join(parts)}"
+
+
+SWEEP = "lr_sweep"
+
+
+class UnifiedView(View[UnifiedResults]):
+    """A unified training: the main run, its sweep, sweet spots and crossover."""
+
+    @classmethod
+    def run_folders(cls, results: UnifiedResults, path: Path) -> dict[str, Path]:
+        """Return the folder of the main run, which is the study's."""
+        return {results.result.name: path}
+
+    @classmethod
+    def facts_of(cls, results: UnifiedResults, path: Path) -> dict[str, Any]:
+        """Return the verdict of a unified training: what the main run reached, and whether crossing over helped."""
+        metric = best_metric(path)
+        told = [f"The main run {results.result.state}.", *run_sentences(metric, results.result.metrics)]
+        if results.crossover is not None:
+            told.append(f"Crossover: {results.crossover['verdict']}.")
+        if results.sweep_verdict is not None:
+            told.append(f"Sweep: {results.sweep_verdict.sentences[0]}")
+        found: dict[str, Any] = {
+            "metric": metric.name,
+            "sentences": told,
+            "gains": gains_of(results.result.metrics),
+        }
+        if results.crossover is not None:
+            candidates = results.crossover["candidates"]
+            found["epochs"] = {row["name"]: epochs_of_modules(row["modules"]) for row in candidates}
+        return found
+
+    def sections(self) -> Sequence[Section]:
+        """Return the main run, sweep, modules and crossover."""
+        sections = [figures_section(self.runs, self.facts, self.record, "result")]
+        sweep = self.path / SWEEP / SweepKind.results_file
+        if self.results.sweep_verdict is not None and sweep.is_file():
+            drawn = sweep_picture(SweepResults.read(sweep), self.path / SWEEP)
+            lines = range(len(self.results.sweep_verdict.sentences))
+            told = Points([self.record.mark("sweep_verdict", "sentences", line) for line in lines])
+            sections.append(Section("Learning-rate sweep", [told, *([drawn] if drawn else [])]))
+        if self.results.sweet_spots is not None:
+            sections.append(Section("Sweet spots of the modules", _modules(self)))
+        if self.results.crossover is not None:
+            sections.append(Section("Crossover against its baselines", _crossover(self)))
+        return sections
+
+
+def _modules(view: View[UnifiedResults]) -> list[Block]:
+    spots = view.results.sweet_spots
+    assert spots is not None, "asked only where there are some"
+    drawing = Drawing(_told(spots["modules"]))
+    plot_sweet_spots(drawing, spots)
+    caption = "Losses of every module over the epochs, with the epoch that each voter names."
+    return [Picture(caption, drawing), Table("Sweet spots", sweet_spot_columns(view.record, "sweet_spots"))]
+
+
+def _told(modules: Mapping[str, Mapping[str, Any]]) -> str:
+    spots = [
+        f"{name} {row['epoch'] if row['epoch'] is not None else 'none'}" for name, row in modules.items()
+    ]
+    return f"Sweet spots by epoch: {', '.join(spots)}."
+
+
+def _crossover(view: View[UnifiedResults]) -> list[Block]:
+    crossed = view.results.crossover
+    assert crossed is not None, "asked only where there is one"
+    kept = [at for at, row in enumerate(crossed["candidates"]) if row["name"] == crossed["kept"]]
+    columns = crossover_columns(view.record, view.facts, "crossover")
+    caption = "Candidates, with the margin of the best crossover over each; the one that is kept stands out"
+    return [Paragraph(view.record.mark("crossover", "verdict")), Table(caption, columns, kept)]

@@ -95,6 +95,7 @@ def dropped(a, b):
     return any(is_clearly_worse(a[:seen], b[:seen], num_folds=5, metric=SHARE) for seen in (3, 4))
 
 
+@pytest.mark.heavy
 def test_of_two_equal_experiments_one_is_rarely_dropped():
     rng = np.random.default_rng(2)
     # Differences correlated by 1/k, as the correction assumes of k folds whose training sets overlap.

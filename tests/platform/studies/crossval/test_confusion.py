@@ -10,6 +10,7 @@ from dure.studies.crossval.confusion import plot_confusion, write_confusion
 CONFUSION = {"classes": ["기쁨", "슬픔", "분노"], "counts": [[50, 3, 0], [10, 40, 1], [0, 0, 0]]}
 
 
+@pytest.mark.heavy
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("num_classes", [2, 5, 17, 44])
 def test_any_number_of_classes_has_a_picture(num_classes, tmp_path):

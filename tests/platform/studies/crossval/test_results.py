@@ -17,7 +17,9 @@ from dure.metrics.classification import classification_report
 from dure.runs.folder import RunFolder, RunResult
 from dure.studies.crossval.comparison import compare, mcnemar
 from dure.studies.crossval.predictions import Predictions, read_predictions
-from dure.studies.crossval.results import comparisons, crossval_results
+from dure.studies.crossval.results import comparisons
+
+from .put_together import together
 
 CLASSES = ["기쁨", "슬픔", "분노"]
 NUM_FOLDS, NUM_ROWS = 5, 60
@@ -69,9 +71,9 @@ def folds(tiny, tmp_path):
     return make
 
 
-def test_every_metric_has_its_mean_and_deviation_over_the_folds(folds):
+def test_every_metric_has_its_mean_and_deviation_over_the_folds(folds, tmp_path):
     paths = folds("a")
-    result = crossval_results("a", paths[::-1])
+    result = together("a", paths, tmp_path / "oof.csv")
     records = [RunFolder(path).read_result() for path in paths]
     assert [fold["fold"] for fold in result["folds"]] == [1, 2, 3, 4, 5]
     values = [record.metrics["test_macro_f1"] for record in records]
@@ -83,15 +85,15 @@ def test_every_metric_has_its_mean_and_deviation_over_the_folds(folds):
     }  # fmt: skip
 
 
-def test_a_class_counts_only_in_folds_that_have_rows_of_it(folds):
+def test_a_class_counts_only_in_folds_that_have_rows_of_it(folds, tmp_path):
     paths = folds("a", accuracy=1.0)
-    result = crossval_results("a", paths)
+    result = together("a", paths, tmp_path / "oof.csv")
     assert result["mean"]["recall[분노]"] == 1
     assert result["std"]["recall[분노]"] == 0
 
 
 def test_the_rows_of_all_folds_are_scored_together_and_written_in_the_order_of_the_table(folds, tmp_path):
-    result = crossval_results("a", folds("a"), tmp_path / "oof_predictions.csv")
+    result = together("a", folds("a"), tmp_path / "oof_predictions.csv")
     with (tmp_path / "oof_predictions.csv").open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     assert list(lines[0]) == [
@@ -120,39 +122,35 @@ def test_folds_that_failed_or_have_not_ended_keep_their_place_without_figures(fo
     paths = folds("a")
     RunFolder(paths[1]).write_result(RunResult("a", "failed", error="out of memory"))
     RunFolder(paths[2]).result.unlink()
-    result = crossval_results("a", paths, tmp_path / "oof.csv")
+    result = together("a", paths, tmp_path / "oof.csv")
     assert [fold["state"] for fold in result["folds"]] == [
         "completed",
         "failed",
-        "pending",
+        "interrupted",
         "completed",
         "completed",
     ]
     assert result["folds"][1]["error"] == "out of memory"
     assert result["overall"]["num_rows"] == 36
     assert "macro_f1" in result["std"]
-    alone = crossval_results("a", paths[:1])
+    alone = together("a", paths[:1], tmp_path / "oof.csv")
     assert "macro_f1" in alone["mean"]
     assert alone["std"] == {}
 
 
-def test_runs_that_kept_no_predictions_or_rows_of_several_labels_have_figures_all_the_same(folds):
-    assert "overall" not in crossval_results("a", folds("a", kept=False))
+def test_runs_that_kept_no_predictions_or_rows_of_several_labels_have_figures_all_the_same(folds, tmp_path):
+    assert together("a", folds("a", kept=False), tmp_path / "oof.csv")["overall"] is None
     paths = folds("b")
     for path in paths:
         text = RunFolder(path).predictions.read_text(encoding="utf-8")
         RunFolder(path).predictions.write_text(text.replace("기쁨 ,", "기쁨|슬픔,"), encoding="utf-8")
-    result = crossval_results("b", paths)
-    assert "confusion" not in result
+    result = together("b", paths, tmp_path / "oof.csv")
+    assert result["confusion"] is None
     assert result["mean"]["macro_f1"] > 0
 
 
-def test_what_is_no_fold_or_the_same_fold_twice_is_refused(folds, tmp_path):
+def test_a_row_that_two_folds_held_out_is_refused(folds, tmp_path):
     paths = folds("a")
-    with pytest.raises(UserError, match="no folder of a fold"):
-        crossval_results("a", [tmp_path / "nothing"])
-    with pytest.raises(UserError, match="not different ones"):
-        crossval_results("a", [*paths, paths[0]])
     lines = (
         RunFolder(paths[1])
         .predictions.read_text(encoding="utf-8")
@@ -161,13 +159,15 @@ def test_what_is_no_fold_or_the_same_fold_twice_is_refused(folds, tmp_path):
     )
     RunFolder(paths[1]).predictions.write_text(lines, encoding="utf-8")
     with pytest.raises(UserError, match="row 0 is held out by two folds"):
-        crossval_results("a", paths)
+        together("a", paths, tmp_path / "oof.csv")
 
 
-def test_experiments_are_compared_in_pairs_on_the_folds_that_both_have(folds):
+def test_experiments_are_compared_in_pairs_on_the_folds_that_both_have(folds, tmp_path):
     given = {"a": folds("a", 0.95, 1), "b": folds("b", 0.5, 2), "c": folds("c", 0.5, 3, numbers=(1, 2, 4))}
-    results = [crossval_results(name, paths) for name, paths in given.items()]
-    predictions = {name: read_predictions(paths) for name, paths in given.items()}
+    results = [together(name, paths, tmp_path / "oof.csv") for name, paths in given.items()]
+    predictions = {
+        name: read_predictions({int(path.name[-1]): path for path in paths}) for name, paths in given.items()
+    }
     pairs = comparisons(results, metric="accuracy", num_folds=NUM_FOLDS, predictions=predictions)
     assert [(pair["a"], pair["b"], pair["folds"]) for pair in pairs] == [
         ("a", "b", 5),
@@ -191,8 +191,9 @@ def test_experiments_are_compared_in_pairs_on_the_folds_that_both_have(folds):
     assert pairs[0]["rows"]["mcnemar_holm"] < 0.05
 
 
-def test_one_common_fold_is_no_comparison(folds):
-    results = [crossval_results("a", folds("a")), crossval_results("b", folds("b", numbers=(2,)))]
+def test_one_common_fold_is_no_comparison(folds, tmp_path):
+    given = {"a": folds("a"), "b": folds("b", numbers=(2,))}
+    results = [together(name, paths, tmp_path / "oof.csv") for name, paths in given.items()]
     assert comparisons(results, metric="accuracy", num_folds=5)[0]["difference"] is None
 
 

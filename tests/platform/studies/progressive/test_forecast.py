@@ -81,6 +81,7 @@ def test_the_closed_form_is_the_posterior_that_plain_sampling_finds(scores):
     assert (found.low, found.high) == pytest.approx((low, min(high, 1.0)), abs=0.012)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize(("num_dev_rows", "spread"), [(400, 0.0), (2000, 0.01)])
 def test_nine_of_ten_intervals_hold_what_is_measured_at_the_end(num_dev_rows, spread):
     rng = np.random.default_rng(1)

@@ -80,4 +80,5 @@ def test_a_drawing_that_fails_leaves_the_picture_that_was_there(tmp_path):
 
 
 def test_labels_are_korean_only_where_korean_letters_can_be_drawn():
-    assert plots.language() == ("en" if plots.hangul_font() is None else "ko")
+    spoken = plots.spoken({"loss": ("손실", "loss")}, Path("picture.png"))
+    assert spoken == {"loss": "loss" if plots.hangul_font() is None else "손실"}

@@ -174,7 +174,7 @@ def test_too_much_memory_takes_smaller_batches_and_too_little_gain_ends_it(by_lo
     assert [each["gradient_accumulation_steps"] for each in (first, second)] == [2, 4]
     warned = [line for line in notes.told_lines if "--max-memory-mb 1" in line]
     assert len(warned) == 2
-    assert f"stage 1 took {first['peak_memory_mb']:,.0f} MB" in warned[0]
+    assert f"stage 1 took {first['peak_memory_mb']:,.0f} MiB" in warned[0]
     assert "the next stage takes at most 1 row at a time" in warned[0]
     assert "already" in warned[1]
 
@@ -191,7 +191,7 @@ def test_too_much_memory_takes_smaller_batches_and_too_little_gain_ends_it(by_lo
     # Every stage tells its memory and CPU, and which rows it took.
     for number in (1, 2):
         [line] = [line for line in notes.told_lines if f"stage {number} of 4" in line]
-        for said in ("peak memory", "CPU", "0 MB of tensors not released"):
+        for said in ("peak memory", "CPU", "0 MiB of tensors not released"):
             assert said in line
 
 

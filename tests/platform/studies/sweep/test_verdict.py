@@ -254,7 +254,13 @@ def test_the_axis_is_never_shorter_than_the_noise(tmp_path):
     results, points = swept([0.41, 0.42, 0.415], rows=100)
     axis = Figure().subplots()
     verdict = results.as_json()["verdict"]
-    plot._draw_levels(axis, [point.as_json() for point in points], ACCURACY, verdict, plot._WORDS["en"])
+    plot._draw_levels(
+        axis,
+        [point.as_json() for point in points],
+        ACCURACY,
+        verdict,
+        {name: english for name, (_, english) in plot._WORDS.items()},
+    )
     low, high = axis.get_ylim()
     assert high - low >= 100 * noise_of(verdict)
     assert not math.isclose(noise_of(verdict), 0)

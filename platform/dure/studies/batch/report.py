@@ -1,0 +1,211 @@
+"""The page of a batch: who is best, who is no better than the trivial baseline, and all figures with their gains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dure.metrics.metric import Metric, recorded
+from dure.metrics.paired import corrected, paired_difference
+from dure.pages.run_facts import environment_of
+from dure.reporting.columns import Rows, column
+from dure.reporting.figures import BASELINE, counted, gains_of, metric_figure, metric_phrase, number
+from dure.reporting.marks import sentence
+from dure.reporting.page import Section, Table
+from dure.reporting.summary import experiment_columns, ranked
+from dure.reporting.verdicts import difference_sentence
+from dure.runs.folder import RunFolder
+from dure.runs.row_scores import read_scores
+from dure.studies.batch.results import BatchResults, Setting
+from dure.studies.viewing import View, failures
+
+_ONE_SEED = (
+    "Each was trained by one seed: the intervals say how far a difference depends on the test rows, and nothing of "
+    "another seed."
+)
+
+
+class BatchView(View[BatchResults]):
+    """A batch: its experiments, best first; with several seeds, first what they are worth as means over these."""
+
+    @classmethod
+    def run_folders(cls, results: BatchResults, path: Path) -> Mapping[str, Path]:
+        """Return the folder of every run by its name; of several seeds, those of the best setting first."""
+        folders = super().run_folders(results, path)
+        first = next((each.runs for each in results.settings if each.name == results.best), ())
+        return {name: folders[name] for name in (*first, *(each for each in folders if each not in first))}
+
+    @classmethod
+    def facts_of(cls, results: BatchResults, path: Path) -> dict[str, Any]:
+        """Return verdict and gains of a batch."""
+        metric = recorded(results.as_json(), results.metrics[0])
+        scores = {
+            trial.name: score
+            for trial in results.experiments
+            if trial.state == "completed" and (score := number(trial.metrics.get(metric.name))) is not None
+        }
+        gains = [gains_of(trial.metrics).get(metric.name, {}) for trial in results.experiments]
+        if results.settings:
+            told = _over_seeds(results, metric)
+        else:
+            below = [
+                trial.name
+                for trial, gain in zip(results.experiments, gains, strict=True)
+                if trial.name in scores and "baseline" in gain and not metric.better(gain["baseline"], 0.0)
+            ]
+            told = _of_one_seed(cls.run_folders(results, path), metric, scores, below)
+        told += failures({trial.name: trial.state for trial in results.experiments})
+        return {"metric": metric.name, "sentences": told, "gains": gains}
+
+    def sections(self) -> Sequence[Section]:
+        """Return the table of a batch, best first."""
+        record, results = self.record, self.results
+        metric, experiments = recorded(record.data, results.metrics[0]), record.get("experiments")
+        order = ranked(experiments, metric)
+        columns = experiment_columns(record, self.facts, order)
+        rows, gains = (
+            Rows.of(each, key, order=order) for each, key in ((record, "experiments"), (self.facts, "gains"))
+        )
+        if any("baseline" in each for each in self.facts.get("gains")):
+            baseline = metric.name.replace("eval_", BASELINE, 1)
+            columns[3:3] = [
+                rows.column("trivial baseline", "metrics", baseline, figure=metric),
+                gains.column("above it", "baseline", change=metric),
+            ]
+        columns.append(rows.column("peak memory", "metrics", "peak_memory_mb", written="memory"))
+        strong = [at for at, place in enumerate(order) if experiments[place]["name"] == results.best]
+        has_gain = any("untrained" in each for each in self.facts.get("gains"))
+        gain = "; gain: over the untrained model" if has_gain else ""
+        caption = sentence("Experiments, best {} first{}", record.mark("metrics", 0, written="metric"), gain)
+        of_seeds = [Section("Settings", [_settings(self)])] if results.settings else []
+        return [*of_seeds, Section("Experiments", [Table(caption, columns, strong)])]
+
+
+def _of_one_seed(
+    folders: Mapping[str, Path], metric: Metric, scores: Mapping[str, float], below: Sequence[str]
+) -> list[str]:
+    """Return who is best, who is no better than the trivial baseline, and how sure that is by the test rows."""
+    if not scores:
+        return [f"No experiment completed with a {metric.name}."]
+    best = metric.ranked(scores)[0]
+    equal = [name for name, score in scores.items() if score == scores[best] and name != best]
+    first, number_of = metric_phrase(metric, scores[best]), counted(len(scores), "experiment")
+    if equal:
+        told = [f"{best} and {', '.join(equal)} tie at {first}, the best of {number_of}."]
+    elif len(scores) > 1:
+        told = [f"{best} has the best score of {number_of}: {first} on the validation rows."]
+    else:
+        told = [f"{best} has {first} on the validation rows."]
+    told += [f"No better than the trivial baseline: {', '.join(below)}."] if below else []
+    paired = paired_sentences({name: folders[name] for name in metric.ranked(scores)}, metric)
+    return told + ([*paired, _ONE_SEED] if paired else [])
+
+
+def _over_seeds(results: BatchResults, metric: Metric) -> list[str]:
+    """Return the means over seeds, best first, and every two settings by the same seeds."""
+    told = [_mean_sentence(results.settings[place], metric) for place in _by_mean(results, metric)]
+    if results.best is None:
+        told.append("No setting has all its scores and a mean above the trivial baseline.")
+    return told + [each.sentence for each in results.comparisons]
+
+
+def _mean_sentence(setting: Setting, metric: Metric) -> str:
+    mean, deviation = setting.mean.get(metric.name), setting.deviation.get(metric.name)
+    if mean is None:
+        return f"{setting.name}: no run has a {metric.name}."
+    told = (
+        f"{setting.name}: {metric_phrase(metric, mean)} as a mean over {counted(setting.num_scored, 'seed')}"
+    )
+    if deviation is not None:
+        told += f", standard deviation {metric_figure(metric, deviation)}"
+    if setting.baseline is not None and not metric.better(mean, setting.baseline):
+        told += f"; no better than the trivial baseline ({metric_figure(metric, setting.baseline)})"
+    return f"{told}."
+
+
+def _by_mean(results: BatchResults, metric: Metric) -> list[int]:
+    """Return the places of the settings, the best mean first."""
+    costs = [metric.cost(each.mean.get(metric.name)) for each in results.settings]
+    return sorted(range(len(costs)), key=costs.__getitem__)
+
+
+def _settings(view: View[BatchResults]) -> Table:
+    """Return the mean of every setting over its seeds with the deviation between them, best mean first."""
+    record, results = view.record, view.results
+    metrics = [recorded(record.data, name) for name in results.metrics]
+    order = _by_mean(results, metrics[0])
+    rows = Rows.of(record, "settings", order=order)
+    columns = [
+        rows.column("setting", "name", is_text=True),
+        rows.column("seeds", "num_scored", written="count"),
+        *(
+            column(
+                record.label(metric, "metrics", place),
+                [
+                    sentence(
+                        "{} ± {}",
+                        *(
+                            record.figure(*at, what, metric.name, metric=metric)
+                            for what in ("mean", "deviation")
+                        ),
+                    )
+                    for at in rows.places
+                ],
+            )
+            for place, metric in enumerate(metrics)
+        ),
+        rows.column("trivial baseline", "baseline", figure=metrics[0]),
+    ]
+    strong = [at for at, place in enumerate(order) if results.settings[place].name == results.best]
+    caption = "Mean over the seeds ± standard deviation between them, on the validation rows"
+    return Table(caption, columns, strong)
+
+
+_MOST = 12
+"""Runs that the first one is compared with: each is a test more to be corrected for."""
+
+
+def paired_sentences(runs: Mapping[str, Path], metric: Metric) -> list[str]:
+    """Return how sure it is that the first run is better than each other one, by what every test row is worth.
+
+    Args:
+        runs: Folder of every run by its name; the first one is compared with the others.
+        metric: What they are compared by; where it is no mean over rows, the first score of theirs that is.
+
+    Returns:
+        A sentence for every run that was scored on the same test rows; corrected for their number (Holm).
+    """
+    names = [*runs][: _MOST + 1]
+    tested = {name: environment_of(runs[name]).get("data", {}).get("test") for name in names}
+    tables = {name: read_scores([RunFolder(runs[name]).predictions]) for name in names}
+    first = tables[names[0]] if names else None
+    if first is None or not first.scores or tested[names[0]] is None:
+        return []
+    wanted = metric.name.removeprefix("eval_")
+    by = wanted if wanted in first.scores else next(iter(first.scores))
+    result = RunFolder(runs[names[0]]).read_result()
+    used = replace(
+        recorded({"definitions": {} if result is None else result.definitions}, f"eval_{by}"), name=by
+    )
+    if used.direction is None:
+        return []
+    found = []
+    for name in names[1:]:
+        table = tables[name]
+        if table is None or by not in table.scores or tested[name] != tested[names[0]]:
+            continue
+        rows = np.intersect1d(first.rows, table.rows)
+        both = np.stack([first.of(by, rows), table.of(by, rows)])
+        are_known = np.isfinite(both).all(axis=0)
+        if are_known.any():
+            found.append((name, paired_difference(*both[:, are_known], metric=used)))
+    differences = [difference for _, difference in found]
+    together = corrected(differences) if len(differences) > 1 else differences
+    return [
+        f"On the test rows: {difference_sentence(names[0], name, each, used)}"
+        for (name, _), each in zip(found, together, strict=True)
+    ]
