@@ -17,10 +17,14 @@ from typing import Any
 
 import xxhash
 
-from dure.errors import UserError
+from dure.errors import DureError, UserError
 
 MAX_RECORD_BYTES = 256 * 1024**2
 """Largest record that is read as one JSON object, or as one line; the largest that dure writes has a hundredth."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_WORDS = ("no space left", "os error 28", "quota exceeded", "os error 122")
+_CUT_WORDS = ("pytorchstreamwriter", "inline_container", "iostream error", "unexpected pos")
+"""Torch's writer says no more of a write that the disk did not take than that it was cut."""
 _CHUNK_BYTES = 4 * 1024**2
 _TAIL_BYTES = 4096
 """How much of a file's end is looked at at once."""
@@ -48,6 +52,19 @@ def in_bytes(size: float) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """Return whether a write failed because the disk, or the quota on it, was full."""
+    seen: BaseException | None = error
+    while seen is not None:
+        text = str(seen).lower()
+        if getattr(seen, "errno", None) in _FULL or any(word in text for word in _FULL_WORDS):
+            return True
+        if isinstance(seen, RuntimeError) and any(word in text for word in _CUT_WORDS):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
 def flush(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk itself, whoever wrote them."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -72,16 +89,37 @@ def hash_of(path: Path) -> str:
 
 
 @contextmanager
+def failures_named(path: Path, beside: Path) -> Iterator[None]:
+    """Tell what ``beside`` could not take with the name of ``path``, and a full disk too, whichever library met it.
+
+    Raises:
+        OSError: It could not be written.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, DureError) and is_disk_full(error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        if isinstance(error, OSError) and error.errno is not None and str(error.filename) == str(beside):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
+
+
+@contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
     """Give a path beside ``path`` to write a file or folder to, then rename it into place.
 
     A file is on the disk itself before it gets its name, so that not even a power cut leaves an empty one there.
     An existing folder at ``path`` is replaced; when the body raises, ``path`` is left as it was.
+
+    Raises:
+        OSError: It cannot be written; told with ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.part"
     try:
-        yield beside
+        with failures_named(path, beside):
+            yield beside
         give_usual_permissions(beside)
         if path.is_dir() and beside.is_dir():
             old = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.old"

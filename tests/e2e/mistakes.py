@@ -395,6 +395,13 @@ OPTIONS: dict[str, Row] = {
     # numbers
     "no samples": (f"{TRAIN} --samples 0", "--samples", "a number from 1"),
     "no samples locally": ("train-local --samples 0 --dry-run", "--samples", "a number from 1"),
+    "unknown profile of a dry run": (f"{DRY} --profile cpuu", "no profile 'cpuu'", "try: cpu"),
+    "unknown profile of a study's dry run": (f"{SWEEP} --profile cpuu", "no profile 'cpuu'", "try: cpu"),
+    "epochs by option and by setting": (f"{DRY} --epochs 2 training.epochs=3", "--epochs 2", "give one of them"),
+    "ratios that stay": (f"{GROW} --ratios 0.1,10%", "dure progressive", "ratios stay at 1/10"),
+    "ratio beyond all": (f"{GROW} --ratios 200%", "--ratios: 'ratios[0]' is \"200%\"", "such as 0.1, 10% or 1/10"),
+    "family of a like name": (f"{DRY} family=trainables.emotio", "family", "try: trainables.emotion"),
+    "word for a number": (f"{DRY} --epochs two", "'--epochs': this is no whole number", "dure train --help"),
     "no epochs": ("unified-train --epochs 0 --dry-run", "--epochs", "at least 1"),
     "batch that divides nothing": ("unified-train --batch-size 7 --dry-run", "--batch-size", "a part of 64"),
     "no folds": ("crossval transfer_bert --dry-run --folds 0", "--folds", "at least 2"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tracemalloc
 
@@ -82,3 +83,22 @@ def test_records_are_read_one_at_a_time_however_many_they_are(tmp_path):
         tracemalloc.stop()
     assert total == 199_999 * 100_000
     assert peak < 1_000_000
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.ENOSPC, "No space left on device", "a/.x.0123abcd.part"),
+        ValueError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+def test_what_could_not_be_written_is_told_by_its_own_name(tmp_path, error):
+    with pytest.raises(OSError, match="No space left") as caught, written_beside(tmp_path / "x.csv"):
+        raise error
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "x.csv"))
+    with pytest.raises(PermissionError) as caught, written_beside(tmp_path / "x.csv") as beside:
+        raise PermissionError(errno.EACCES, "Permission denied", str(beside))
+    assert caught.value.filename == str(tmp_path / "x.csv")
+    with pytest.raises(ValueError, match="other"), written_beside(tmp_path / "x.csv"):
+        raise ValueError("other")

@@ -66,6 +66,7 @@ class Causal(Family):
         self.roles = roles_of(self.layout)
         prefix = experiment.tokenizer.input_prefix
         self.framing = Framing(prefix + self.options.prompt, self.options.system)
+        self._own_ends: frozenset[int] = frozenset()
 
     def recognised(self) -> Mapping[str, str]:
         """Return the layout of rows, where the training table decided it."""
@@ -152,7 +153,8 @@ class Causal(Family):
         from dure.modeling.loading import load_model
 
         model = load_model(self.task(), self.experiment, profile, tokenizer, self.notify)
-        return self._ready(model, tokenizer)
+        said, is_known = self.experiment.model, not self.experiment.rehearsal.enabled
+        return self._ready(model, tokenizer, said.checkpoint if is_known else None, said.revision)
 
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Features:
         """Encode conversations by the chat template; keep the answer's text, and the lead of what is answered."""
@@ -234,13 +236,10 @@ class Causal(Family):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: datasets.Dataset
     ) -> Callable[[EvalPrediction], dict[str, float]]:
         """Score generated answers with ROUGE against the references as they stand in the table."""
-        from trainables.causal.likelihood import plain
-
         references = list(dataset["reference"])
-        ends = plain(model).generation_config.eos_token_id
 
         def score(prediction: EvalPrediction) -> dict[str, float]:
-            texts, lengths = self._written(numpy.asarray(prediction.predictions), tokenizer, ends)
+            texts, lengths = self._written(numpy.asarray(prediction.predictions), tokenizer)
             return {
                 **self._scores(texts, references),
                 **self.library.scores(texts, [[reference] for reference in references]),
@@ -266,7 +265,7 @@ class Causal(Family):
         self, answers: torch.Tensor, batch: Batch, tokenizer: PreTrainedTokenizerBase
     ) -> list[dict[str, Any]]:
         """Return the answer to every row, under the name of the column that has such answers."""
-        texts, _ = self._written(answers.numpy(), tokenizer, self._chat(tokenizer).end_ids)
+        texts, _ = self._written(answers.numpy(), tokenizer)
         return [{self._answer: text} for text in texts]
 
     def row_scores(
@@ -290,25 +289,39 @@ class Causal(Family):
         )
         tokenizer = saved_tokenizer(folder)
         set_generation(model, self.experiment, tokenizer)
-        return self._ready(model, tokenizer), tokenizer
+        return self._ready(model, tokenizer, folder), tokenizer
 
-    def _ready(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    def know(self, model: Any) -> None:
+        """Take the tokens that end its texts."""
+        ends = model.generation_config.eos_token_id
+        self._own_ends = frozenset(ends if isinstance(ends, list) else [ends])
+
+    def _ready(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        source: str | Path | None,
+        revision: str | None = None,
+    ) -> PreTrainedModel:
         """Let a model end texts as the chat template does, count lengths from the prompt's end, and score targets."""
         from trainables.causal.likelihood import plain, score_targets
+        from trainables.causal.template import own_ends
 
         said = self.experiment.generation
-        # A checkpoint may know more tokens that end a text than its tokenizer, such as that of documents.
-        known = plain(model).config.get_text_config().eos_token_id
-        own = known if isinstance(known, list) else [known] if known is not None else []
+        self._own_ends = own_ends(plain(model), source, revision)
         plain(model).generation_config.update(
             max_length=None,
             max_new_tokens=said.max_length,
             min_length=None,
             min_new_tokens=said.min_length or None,
-            eos_token_id=sorted({*self._chat(tokenizer).end_ids, *own}),
+            eos_token_id=self._ends(tokenizer),
         )
         score_targets(model, smoothed=self.experiment.objective.label_smoothing > 0)
         return model
+
+    def _ends(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """Return all tokens that end a generated text."""
+        return sorted({*self._chat(tokenizer).end_ids, *self._own_ends})
 
     def _chat(self, tokenizer: PreTrainedTokenizerBase) -> Chat:
         from trainables.causal.chat import Chat
@@ -357,14 +370,12 @@ class Causal(Family):
         """Return what is said in one text of the tables."""
         return (content for _, content in parsed(text)) if self.layout in CHATS else (text,)
 
-    def _written(
-        self, ids: Any, tokenizer: PreTrainedTokenizerBase, ends: Sequence[int]
-    ) -> tuple[list[str], list[int]]:
-        """Return the texts of generated ids, each up to the first of ``ends``, and the numbers of their tokens.
+    def _written(self, ids: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[list[str], list[int]]:
+        """Return the texts of generated ids, each up to the first that ends it, and the numbers of their tokens.
 
         What the chat template itself begins answers with is no part of them.
         """
-        chat = self._chat(tokenizer)
+        chat, ends = self._chat(tokenizer), self._ends(tokenizer)
         rows = [chat.written(row, ends) for row in ids]
         return decoded(tokenizer, rows, self.experiment.tokenizer), [len(row) for row in rows]
 

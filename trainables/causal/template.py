@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateError
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import (
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from dure.errors import UserError
@@ -98,6 +105,26 @@ def saved_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
     tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(folder, local_files_only=True)
     return tokenizer
+
+
+def own_ends(
+    model: PreTrainedModel, source: str | Path | None, revision: str | None = None
+) -> frozenset[int]:
+    """Return the tokens that a checkpoint ends texts with, of which its tokenizer knows one, such as that of documents.
+
+    Args:
+        model: The model, whose configuration names them.
+        source: Where the model is from, whose generation settings may name more; None when it is from nowhere.
+        revision: That of the source.
+    """
+    named = [model.config.get_text_config().eos_token_id]
+    if source is not None:
+        # Many a checkpoint has no such settings; all others are the experiment's.
+        with suppress(OSError, ValueError):
+            settings = GenerationConfig.from_pretrained(source, revision=revision or "main")
+            named.append(settings.eos_token_id)
+    each = [ids if isinstance(ids, list) else [ids] for ids in named if ids is not None]
+    return frozenset(int(token) for ids in each for token in ids)
 
 
 class Template:

@@ -14,6 +14,7 @@ from dure.cli.app import StoppedError, app, load_verbs
 from dure.cli.dotenv import FILE as DOTENV
 from dure.cli.dotenv import load_dotenv
 from dure.errors import DureError, named, nearest
+from dure.files import is_disk_full
 from dure.imports import import_fast
 from dure.secrets import redacted
 from dure.signals import INTERRUPTED_CODE, Interrupted, install
@@ -21,6 +22,11 @@ from dure.signals import INTERRUPTED_CODE, Interrupted, install
 FLAGS = ("--debug", "--verbose", "-v", "--background")
 """Flags of the program itself that are accepted anywhere, since people put them last; after -- they are a job's."""
 
+_PLAINLY = {
+    "Input should be a valid integer, unable to parse string as an integer": "this is no whole number",
+    "Input should be a valid number, unable to parse string as a number": "this is no number",
+}
+"""What pydantic says of words that are no numbers, and plainer words."""
 _INTERRUPTED = "interrupted"
 _RESUMABLE = "\n  try: --resume continues it where it was"
 
@@ -94,7 +100,10 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
     show: Any = getattr(error, "format_message", None)
     if show is not None:
         context: Any = getattr(error, "ctx", None)
-        lines = [" ".join(show().replace("Value error, ", "").split())]
+        said = show().replace("Value error, ", "")
+        for theirs, ours in _PLAINLY.items():
+            said = said.replace(theirs, ours)
+        lines = [" ".join(said.split())]
         if context is not None:
             usage = " ".join(context.get_usage().removeprefix("Usage: ").split())
             lines.append(f"  expected: {usage}")
@@ -106,11 +115,18 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
                 like = f"{option.lstrip('-')}=VALUE, without dashes: settings of the YAML are no options"
             lines.append(f"  try: {like or f'{context.command_path} --help'}")
         _fail(error, "\n".join(lines), 2, words)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        place = error.filename or "what is written to"
-        _fail(error, f"{place}: {error.strerror}\n  try: make room there, or --output elsewhere", 2, words)
+    if is_disk_full(error):
+        place = getattr(error, "filename", None)
+        text = f"{place}: the disk is full" if place else "a disk that is written to is full"
+        _fail(error, f"{text}\n  try: make room there, or write to another one", 2, words)
     if isinstance(error, OSError) and error.filename is not None:
-        _fail(error, f"{error.filename}: {error.strerror}\n  try: --debug shows who needs it", 2, words)
+        is_permission = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        hint = (
+            "look at the permissions of it and of its folder"
+            if is_permission
+            else "--debug shows who needs it"
+        )
+        _fail(error, f"{error.filename}: {error.strerror}\n  try: {hint}", 2, words)
     _fail(
         error,
         f"{named(error)}\n  (a defect of dure or of a library; --debug shows where)",

@@ -28,6 +28,7 @@ def run_study(study: StudyPlan, asked: Asked, *, as_json: bool) -> int:
     from dure.studies import life_cycle
 
     if asked.dry_run:
+        _check_profile(asked)
         kind = life_cycle.preview(study, asked)
         print_yaml(kind.study, kind.shown(), as_json=as_json)
         return 0
@@ -41,6 +42,14 @@ def run_study(study: StudyPlan, asked: Asked, *, as_json: bool) -> int:
     return _exit_code(results.state, results.targets, asked)
 
 
+def _check_profile(asked: Asked) -> None:
+    """Refuse a profile that is none, which a dry run reads but does not look for on the machine."""
+    from dure.config.loading import load_profile
+
+    if isinstance(asked.profile, str):
+        load_profile(asked.profile)
+
+
 def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> int:
     """Run one experiment and print its result, or with ``--dry-run`` what would run; returns the exit code."""
     from dure.preflight.before import check_settings
@@ -51,6 +60,7 @@ def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> in
     from dure.studies import life_cycle
 
     if asked.dry_run:
+        _check_profile(asked)
         chosen = asked.shape(experiment)
         check_settings([chosen], with_tables=False)
         print_yaml(None, [chosen], as_json=as_json)

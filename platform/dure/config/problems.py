@@ -55,9 +55,12 @@ def user_error(
     for detail in error.errors(include_url=False):
         for location, part in _parts(detail, _location(detail, values)):
             details.setdefault(location, []).append(part)
+    within = {location[:length] for location in details for length in range(len(location))}
     problems = [
         _problem(location, found, model, _place(location, places, source))
         for location, found in details.items()
+        # A list of which an item is wrong counts as too short beside it.
+        if location not in within or found[0]["type"] != "too_short"
     ]
     if len(problems) == 1:
         return problems[0]

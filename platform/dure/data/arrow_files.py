@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dure.errors import UserError
-from dure.files import flush, hash_of, parse_json, write_json
+from dure.files import failures_named, flush, hash_of, parse_json, write_json
 
 if TYPE_CHECKING:
     import datasets
@@ -107,7 +107,7 @@ def written_entry(path: Path, facts: Callable[[], dict[str, Any]]) -> Iterator[C
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part")
     try:
-        with pyarrow.OSFile(str(beside), "wb") as file:
+        with failures_named(path.parent, beside), pyarrow.OSFile(str(beside), "wb") as file:
 
             def append(batch: pyarrow.RecordBatch) -> None:
                 nonlocal writer, num_rows

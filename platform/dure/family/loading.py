@@ -7,10 +7,10 @@ import logging
 import traceback
 from collections.abc import Sequence
 
-from dure.config.families import family_module
+from dure.config.families import family_module, own_families
 from dure.config.loading import load_record
 from dure.config.schema import Experiment
-from dure.errors import UserError, named
+from dure.errors import UserError, named, nearest
 from dure.events import Notify
 from dure.family.contract import Family
 from dure.files import read_json
@@ -71,11 +71,13 @@ def family_class(name: str) -> type[Family]:
     except ModuleNotFoundError as error:
         if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
             raise _broken_module(name, error) from error
+        own = {each.rpartition(".")[2]: each for each in own_families()}
+        like = nearest(name.rpartition(".")[2], list(own))
         raise UserError(
             f"there is no module '{name}'",
             where="family",
             expected="a module's dotted name, such as my_package.my_family",
-            hint="run from the folder that holds the module",
+            hint=own[like] if like else "run from the folder that holds the module",
         ) from None
     except Exception as error:  # a user's module may raise anything while it is imported
         raise _broken_module(name, error) from error

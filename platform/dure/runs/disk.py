@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import shutil
 import time
@@ -13,7 +12,7 @@ from accelerate.state import PartialState
 
 from dure.config.storage import StorageConfig
 from dure.errors import DureError, RunError, UserError
-from dure.files import in_bytes
+from dure.files import in_bytes, is_disk_full
 from dure.runs.agreement import by_main, first_said
 from dure.runs.budget import bytes_in, collect, study_of
 from dure.runs.forecast import Forecast
@@ -24,10 +23,6 @@ RESERVE_BYTES = 16_000_000
 """What stays free beside whatever is written, for records and logs."""
 _SPARE = 1.1
 """How much larger than the last one the next checkpoint is expected to be at most."""
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_FULL_WORDS = ("no space left", "os error 28", "quota exceeded", "os error 122")
-_CUT_WORDS = ("pytorchstreamwriter", "inline_container", "iostream error", "unexpected pos")
-"""Torch's writer says no more of a write that the disk did not take than that it was cut."""
 
 
 class DiskRoom:
@@ -233,16 +228,3 @@ class DiskRoom:
         if self._paused_at is not None:
             self._tell(f"there is room again: going on after {time.monotonic() - self._paused_at:.0f} s")
             self._paused_at = None
-
-
-def is_disk_full(error: BaseException) -> bool:
-    """Return whether a write failed because the disk, or the quota on it, was full."""
-    seen: BaseException | None = error
-    while seen is not None:
-        text = str(seen).lower()
-        if getattr(seen, "errno", None) in _FULL or any(word in text for word in _FULL_WORDS):
-            return True
-        if isinstance(seen, RuntimeError) and any(word in text for word in _CUT_WORDS):
-            return True
-        seen = seen.__cause__ or seen.__context__
-    return False

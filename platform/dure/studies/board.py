@@ -28,8 +28,9 @@ from dure.events import (
     StudyStart,
     TrialStatus,
 )
+from dure.files import is_disk_full
 from dure.runs.checkpoints import last_checkpoint
-from dure.runs.disk import DiskRoom, is_disk_full
+from dure.runs.disk import DiskRoom
 from dure.runs.folder import RunFolder, RunResult, finite, folder_at
 from dure.runs.restarts import Restarts
 from dure.runtime.deaths import Death, death_of

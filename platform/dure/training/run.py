@@ -23,10 +23,10 @@ from dure.events import EventLog, RunListener
 from dure.family import Family, load_family
 from dure.family.corpus import Corpus, load_corpus
 from dure.family.predicting import Reported, predict_rows, read_answers, write_predictions
-from dure.files import json_lines, write_json, write_text
+from dure.files import is_disk_full, json_lines, write_json, write_text
 from dure.imports import collect_as_usual
 from dure.modeling.weights import load_weights
-from dure.runs.disk import DiskRoom, is_disk_full
+from dure.runs.disk import DiskRoom
 from dure.runs.environment import describe_environment
 from dure.runs.folder import RunFolder, RunResult, vanished
 from dure.runs.logs import captured_output

@@ -126,7 +126,7 @@ def test_a_changed_record_word_and_picture_are_named(left, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "where"),
     [
-        (" aria-label=\"Experiments, best accuracy", " aria-label=\"Experiments, best loss", "Experiments"),
+        (' aria-label="Experiments, best accuracy', ' aria-label="Experiments, best loss', "Experiments"),
         ('<tr class="strong">', "<tr>", "Experiments"),
         ('<data data-at="0:/experiments/0/state"', '<data hidden data-at="0:/experiments/0/state"', "Experiments"),
         ("Verdict</h2>\n<ul>\n<li>", 'Verdict</h2>\n<ul>\n<li value="7">', "Verdict"),

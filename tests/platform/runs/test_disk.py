@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from dure.config.storage import StorageConfig
 from dure.errors import RunError, UserError
 from dure.events import RunListener
-from dure.files import append_json_line, read_json_lines
+from dure.files import append_json_line, is_disk_full, read_json_lines
 from dure.runs import checkpoints
-from dure.runs.disk import DiskRoom, is_disk_full
+from dure.runs.disk import DiskRoom
 from dure.runs.folder import RunFolder
 from dure.runs.forecast import Forecast
 from dure.runs.logs import captured_output

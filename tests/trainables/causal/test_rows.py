@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from pydantic import ValidationError
 
 from dure.config.loading import dump_yaml
@@ -127,17 +128,33 @@ def test_the_sample_of_chats_ends_in_the_summary_of_its_dialogue(tmp_path):
     assert all(row["messages"][-1]["role"] == "user" for row in test)
 
 
-def test_generation_ends_in_every_token_that_the_checkpoint_ends_texts_with(tiny, cpu, tmp_path):
+def test_a_text_ends_in_every_token_that_the_checkpoint_ends_texts_with(tiny, cpu, tmp_path):
     family = load_family(tiny("llama", "full"))
-    corpus = load_corpus(family, notify=lambda line: None)
-    model = family.load_model(corpus.tokenizer, cpu)
-    other = corpus.tokenizer.convert_tokens_to_ids("#Person3#")
-    model.config.eos_token_id = [corpus.tokenizer.eos_token_id, other]
-    for part in (model, corpus.tokenizer):
-        part.save_pretrained(tmp_path)
-    saved = tiny("llama", "full").with_({"rehearsal.enabled": False, "model.checkpoint": str(tmp_path)})
-    loaded = load_family(saved).load_model(corpus.tokenizer, cpu)
-    assert loaded.generation_config.eos_token_id == sorted(model.config.eos_token_id)
+    tokenizer = load_corpus(family, notify=lambda line: None).tokenizer
+    model = family.load_model(tokenizer, cpu)
+    one, other = tokenizer.convert_tokens_to_ids(["#Person2#", "#Person3#"])
+    model.config.eos_token_id = [tokenizer.eos_token_id, one]
+    model.generation_config.eos_token_id = [
+        tokenizer.eos_token_id,
+        other,
+    ]  # as many checkpoints, it names more
+    for part in (model, tokenizer):
+        part.save_pretrained(tmp_path / "checkpoint")
+    changes = {"rehearsal.enabled": False, "model.checkpoint": str(tmp_path / "checkpoint")}
+    trained = load_family(tiny("llama", "full").with_(changes))
+    loaded = trained.load_model(tokenizer, cpu)
+    ends = sorted({tokenizer.eos_token_id, one, other})
+    assert loaded.generation_config.eos_token_id == ends
+    trained.export(loaded, tokenizer, tmp_path / "final")
+    later = load_family(tiny("llama", "full").with_(changes))
+    exported, _ = later.load_exported(tmp_path / "final")
+    assert exported.generation_config.eos_token_id == ends
+    # What is predicted is over there too, as what validation scores.
+    said = tokenizer.convert_tokens_to_ids("#Person1#")
+    for end in ends:
+        answers = torch.tensor([[said, end, tokenizer.pad_token_id, said]])
+        for each in (trained, later):
+            assert each.predictions(answers, {}, tokenizer) == [{"summary": "#Person1#"}]
 
 
 def test_r_drop_is_refused_with_the_reason(tiny, cpu):

@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from dure.config.loading import load_profile
 from dure.family import load_family
@@ -245,6 +246,17 @@ def test_11_padding_at_the_left_in_generation(tiny):
     for row, text in zip(rows, texts, strict=True):
         alone = generated(model, batches.prompts(batches.collate([row])))
         assert corpus.tokenizer.batch_decode(alone, skip_special_tokens=True) == [text]
+
+
+def test_11_padding_at_the_left_of_windows():
+    model, batches = model_of("gemma3_text", window=6), Conversations(0)
+    model.generation_config = GenerationConfig(max_new_tokens=12, pad_token_id=0, eos_token_id=1)
+    rows = rows_of((40, 11, 23, 9))
+    together = generated(model, batches.prompts(batches.collate(rows)))
+    assert len({tuple(ids) for ids in together.tolist()}) > 1
+    for row, ids in zip(rows, together.tolist(), strict=True):
+        (alone,) = generated(model, batches.prompts(batches.collate([row]))).tolist()
+        assert ids == alone + [0] * (len(ids) - len(alone))
 
 
 def test_12_prompt_cut_in_place_of_history():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 
 import pytest
@@ -104,6 +105,42 @@ def test_the_loss_of_a_batch_is_that_of_plain_logits(tiny, cpu) -> None:
         ahead = (sides[0] - row["reference"][0]) - (sides[1] - row["reference"][1])
         expected -= float(functional.logsigmoid(torch.tensor(0.5 * ahead, dtype=torch.float64))) / 3
     assert float(found.detach()) == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_step_of_dpo_is_that_of_two_models_and_plain_logits(tiny, cpu) -> None:
+    """Loss and gradients to 1e-6, of the formula written down once more over whole logits of policy and reference."""
+    family = load_family(preferring(tiny))
+    corpus = load_corpus(family, notify=silent)
+    model = family.load_model(corpus.tokenizer, cpu).eval()
+    start = copy.deepcopy(model)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.02 * torch.randn_like(weight))
+    batches = family.batches(corpus.tokenizer, model)
+    rows = [corpus.train[row] for row in range(4)]
+    batch = batches.collate(rows)
+    loss = family.objective(model, corpus.train)(model(**batches.inputs(batch)), batches.targets(batch))
+    found = torch.autograd.grad(loss, [*model.parameters()], allow_unused=True)
+
+    def given(by, ids, begin) -> torch.Tensor:
+        logits = by(input_ids=torch.tensor([ids])).logits[0, begin - 1 : -1].double()
+        return logits.log_softmax(-1).gather(1, torch.tensor(ids[begin:])[:, None]).sum()
+
+    losses = []
+    for row in rows:
+        begin, (better, other) = row["prompt_length"], (row["input_ids"], row["rejected_ids"])
+        policy = given(model, better, begin) - given(model, other, begin)
+        with torch.no_grad():
+            reference = given(start, better, begin) - given(start, other, begin)
+        losses.append(-functional.logsigmoid(0.1 * (policy - reference)))
+    expected = torch.stack(losses).mean()
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), abs=1e-6)
+    wanted = torch.autograd.grad(expected, [*model.parameters()], allow_unused=True)
+    largest = max(float(each.abs().max()) for each in wanted if each is not None)
+    for one, two in zip(found, wanted, strict=True):
+        assert (one is None) == (two is None)
+        assert one is None or float((one - two).abs().max()) <= 1e-6 * max(largest, 1)
 
 
 def test_the_reference_is_computed_once_and_found_again_for_any_beta(tiny, monkeypatch, tmp_path) -> None:

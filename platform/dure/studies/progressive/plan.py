@@ -57,7 +57,8 @@ class ProgressiveStudy(OneExperiment):
     def _ratios_rise(self) -> Self:
         for before, after in pairwise(self.ratios):
             if after <= before:
-                raise ValueError(f"ratios fall from {before} to {after}")
+                how = "stay at" if after == before else f"fall from {before} to"
+                raise ValueError(f"ratios {how} {after}, and each stage takes more rows than the one before")
         return self
 
     @model_validator(mode="after")

@@ -208,6 +208,10 @@ def experiment_to_train(
         experiment.with_(laid) if isinstance(experiment, Experiment) else load_experiment(experiment, laid)
     )
     if epochs is not None:
+        if any(each.partition("=")[0] == "training.epochs" for each in overrides):
+            raise UserError(
+                "training.epochs is given too", where=f"--epochs {epochs}", hint="give one of them"
+            )
         chosen = chosen.with_({"training.epochs": epochs}, "--epochs")
     if from_sweep is not None:
         check_for(from_sweep, asked.shape(chosen), notify=asked.notify)
