@@ -25,7 +25,7 @@ State = Literal["running", "completed", "stopped", "diverged", "failed", "interr
 
 _KIND = re.compile(r"^kind:\s*(\w+)", re.MULTILINE)
 _LONGEST_EVENT = 1 << 16
-_ENDED = b'"study_finished"'
+_BEGUN, _ENDED = b'"study_started"', b'"study_finished"'
 
 
 class Listed(Record):
@@ -180,14 +180,29 @@ def _end_of_study(path: Path) -> str | None:
         stream = (path / EVENTS_FILE).read_bytes()
     except OSError:
         return None
+    if _BEGUN not in stream:
+        return _end_by_results(path)
     place = stream.rfind(_ENDED)
-    if place < 0 or b'"study_started"' in stream[place:]:
+    if place < 0 or _BEGUN in stream[place:]:
         return None
     line = stream[stream.rfind(b"\n", 0, place) + 1 :].partition(b"\n")[0]
     try:
         return str(json.loads(line)["state"])
     except (ValueError, KeyError):
         return None
+
+
+def _end_by_results(path: Path) -> str | None:
+    """Return how a study of one run ended, which writes its results last; None where its run went on since then."""
+    from dure.studies.study import stored_kind
+
+    try:
+        results = path / stored_kind(path).kind_of().results_file
+        if results.stat().st_mtime < (path / EVENTS_FILE).stat().st_mtime:
+            return None
+    except (UserError, OSError):
+        return None
+    return str((json_or_none(results) or {}).get("state"))
 
 
 def _kind(record: Path) -> str:

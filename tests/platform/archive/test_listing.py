@@ -74,6 +74,22 @@ def test_runs_and_studies_are_listed_with_state_best_score_time_and_size(tmp_pat
         assert {each.state for each in list_runs(tmp_path / "s" / "2").entries} == {"running"}
 
 
+def test_a_unified_training_is_completed_once_its_results_stand_and_not_while_it_goes_on(tmp_path):
+    made_run(tmp_path / "u", HITS)
+    (tmp_path / "u" / "study.yaml").write_text(
+        "kind: unified\nexperiment: red_heart_tiny\n", encoding="utf-8"
+    )
+    stream = tmp_path / "u" / "events.jsonl"
+    stream.write_text('{"event": "finished", "state": "completed"}\n', encoding="utf-8")
+    assert [each.state for each in list_runs(tmp_path).entries] == ["interrupted"]
+    (tmp_path / "u" / "unified_results.json").write_text('{"state": "completed"}', encoding="utf-8")
+    (found,) = list_runs(tmp_path).entries
+    assert (found.kind, found.state) == ("unified", "completed")
+    later = time.time() + 60
+    os.utime(stream, (later, later))
+    assert [each.state for each in list_runs(tmp_path).entries] == ["interrupted"]
+
+
 def test_a_copy_has_the_date_of_its_run(tmp_path):
     run = made_run(tmp_path / "run", HITS)
     begun = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)

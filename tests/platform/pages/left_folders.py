@@ -11,7 +11,7 @@ from dure.config import dump_yaml
 from dure.config.schema import Experiment
 from dure.epochs.loss_series import Point
 from dure.epochs.sweet_spot import analysis_record, sweet_spots
-from dure.events import EventLog, Notice, RunStart
+from dure.events import EventLog, Notice, RunStart, TrialStatus
 from dure.files import write_json, write_text
 from dure.metrics.metric import Metric
 from dure.metrics.targets import Target
@@ -19,6 +19,7 @@ from dure.runs.folder import RunFolder, RunResult
 from dure.runs.restarts import Restarts
 from dure.studies.batch.plan import BatchStudy
 from dure.studies.batch.results import BatchResults
+from dure.studies.batch.seeds import best_setting, comparisons_of, settings_of
 from dure.studies.crossval.plan import CrossvalStudy
 from dure.studies.crossval.results import CrossvalResults, comparisons
 from dure.studies.progressive.plan import ProgressiveStudy
@@ -174,6 +175,28 @@ def left_batch(folder: Path) -> None:
     ).write(folder / "experiment_summary.json")  # fmt: skip
 
 
+def left_seeds(folder: Path) -> None:
+    """Two experiments by three seeds each; the second is no better than the trivial baseline."""
+    study = BatchStudy(name="m", experiments=("good", "poor"), metrics=("eval_accuracy",), seeds=3)
+    write_text(folder / "study.yaml", dump_yaml(study))
+    scores = {"good": (0.8125, 0.8031, 0.8287), "poor": (0.5113, 0.5021, 0.5325)}
+    experiments = [experiment(name) for name in scores]
+    runs = [
+        left_run(folder / run.name, run.name, score)
+        for each in experiments
+        for run, score in zip(study.runs_of(each), scores[each.experiment.name], strict=True)
+    ]
+    statuses = [TrialStatus(each.name, each.state, folder / each.name, metrics=each.metrics) for each in runs]
+    settings = settings_of(study, experiments, statuses, [ACCURACY])
+    BatchResults.model_validate(
+        {
+            **about(folder, "m", "batch"), "metrics": ["eval_accuracy"], "definitions": DEFINITIONS,
+            "best": best_setting(settings, ACCURACY), "experiments": [trial(folder, each.name, each) for each in runs],
+            "settings": settings, "comparisons": comparisons_of(settings, statuses, ACCURACY),
+        }
+    ).write(folder / "experiment_summary.json")  # fmt: skip
+
+
 def left_sweep(folder: Path, num_trials: int = 6, *, points: int = 12) -> None:
     """Trials at rising learning rates; the last one diverged."""
     study = SweepStudy(name="s", experiment="transfer_bert", num_trials=num_trials)
@@ -319,6 +342,7 @@ def left_unified(folder: Path) -> None:
 
 STUDIES = {
     "batch": left_batch,
+    "seeds": left_seeds,
     "sweep": left_sweep,
     "crossval": left_crossval,
     "progressive": left_progressive,

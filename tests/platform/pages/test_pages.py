@@ -15,7 +15,17 @@ from dure.pages.run_page import leave_run_report
 from dure.reporting.verifying import verification_text
 from dure.studies.reports import leave_study_report
 
-from .left_folders import HOSTILE, STUDIES, experiment, left_batch, left_run, left_sweep, predictions
+from .left_folders import (
+    HOSTILE,
+    STUDIES,
+    experiment,
+    left_batch,
+    left_crossval,
+    left_progressive,
+    left_run,
+    left_sweep,
+    predictions,
+)
 
 PLAIN = {"F1", "XXH3", "UTC"}
 """Words of the page itself that have a digit, or could have one."""
@@ -190,6 +200,41 @@ def test_a_batch_says_who_is_best_what_failed_and_what_repeats_it(left):
     assert "killed by signal 9" in html
     assert f"dure run {left / 'batch' / 'study.yaml'} --profile cpu" in html
     assert (left / "batch" / "training_curves.png").stat().st_size > 10_000
+
+
+def test_tests_of_one_seed_say_that_another_seed_is_another_matter(left):
+    assert "Each was trained by one seed" in page_of(left / "batch")
+    assert "Each was trained by one seed" not in page_of(left / "seeds")
+
+
+def test_a_batch_of_several_seeds_is_judged_by_its_settings_and_not_by_single_seeds(left):
+    html = page_of(left / "seeds")
+    words = re.sub(r"<[^>]*>", "", html)
+    assert "good: accuracy 81.48 % as a mean over 3 seeds, standard deviation 1.29." in words
+    assert "poor: accuracy 51.53 % as a mean over 3 seeds, standard deviation 1.56; no better than the trivial baseline (55.00)." in words  # fmt: skip
+    assert "good is better than poor by 29.95 points of accuracy" in words
+    assert "81.48 ± 1.29" in words
+    assert ">Settings</h2>" in html
+    assert "good-seed42 and" not in words
+    assert "rows that good-seed42 is reported on" in words
+
+
+def test_folds_that_learned_nothing_say_so(tmp_path):
+    left_crossval(tmp_path / "c")
+    for file in (tmp_path / "c" / "two").glob("*/result.json"):
+        edited = file.read_text("utf-8").replace('"baseline_accuracy": 0.55', '"baseline_accuracy": 0.99')
+        file.write_text(edited, encoding="utf-8")
+    leave_study_report(tmp_path / "c")
+    said = re.findall(r">([^<]*over 3 folds[^<]*)<", page_of(tmp_path / "c"))
+    assert ["no better than the trivial baseline (99.00 on" in each for each in said] == [False, True]
+
+
+def test_stages_of_one_score_are_a_tie(tmp_path):
+    left_progressive(tmp_path / "p")
+    file = tmp_path / "p" / "progressive_training_results.json"
+    file.write_text(re.sub(r'"score": 0\.71\b', '"score": 0.7731', file.read_text("utf-8")), encoding="utf-8")
+    leave_study_report(tmp_path / "p")
+    assert "accuracy 77.31 % on the validation rows; stage 1 tied with it." in page_of(tmp_path / "p")
 
 
 def test_a_run_says_what_its_rows_leave_open(left):

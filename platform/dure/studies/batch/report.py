@@ -12,20 +12,32 @@ import numpy as np
 from dure.metrics.metric import Metric, recorded
 from dure.metrics.paired import corrected, paired_difference
 from dure.pages.run_facts import environment_of
-from dure.reporting.columns import Rows
-from dure.reporting.figures import BASELINE, counted, gains_of, metric_phrase, number
+from dure.reporting.columns import Rows, column
+from dure.reporting.figures import BASELINE, counted, gains_of, metric_figure, metric_phrase, number
 from dure.reporting.marks import sentence
 from dure.reporting.page import Section, Table
 from dure.reporting.summary import experiment_columns, ranked
 from dure.reporting.verdicts import difference_sentence
 from dure.runs.folder import RunFolder
 from dure.runs.row_scores import read_scores
-from dure.studies.batch.results import BatchResults
+from dure.studies.batch.results import BatchResults, Setting
 from dure.studies.viewing import View, failures
+
+_ONE_SEED = (
+    "Each was trained by one seed: the intervals say how far a difference depends on the test rows, and nothing of "
+    "another seed."
+)
 
 
 class BatchView(View[BatchResults]):
-    """A batch: its experiments, best first."""
+    """A batch: its experiments, best first; with several seeds, first what they are worth as means over these."""
+
+    @classmethod
+    def run_folders(cls, results: BatchResults, path: Path) -> Mapping[str, Path]:
+        """Return the folder of every run by its name; of several seeds, those of the best setting first."""
+        folders = super().run_folders(results, path)
+        first = next((each.runs for each in results.settings if each.name == results.best), ())
+        return {name: folders[name] for name in (*first, *(each for each in folders if each not in first))}
 
     @classmethod
     def facts_of(cls, results: BatchResults, path: Path) -> dict[str, Any]:
@@ -36,32 +48,16 @@ class BatchView(View[BatchResults]):
             for trial in results.experiments
             if trial.state == "completed" and (score := number(trial.metrics.get(metric.name))) is not None
         }
-        told = []
-        if scores:
-            best = metric.ranked(scores)[0]
-            equal = [name for name, score in scores.items() if score == scores[best] and name != best]
-            first = metric_phrase(metric, scores[best])
-            if equal:
-                told.append(
-                    f"{best} and {', '.join(equal)} tie at {first}, the best of {counted(len(scores), 'experiment')}."
-                )
-            elif len(scores) > 1:
-                told.append(
-                    f"{best} has the best score of {len(scores)} experiments: {first} on the validation rows."
-                )
-            else:
-                told.append(f"{best} has {first} on the validation rows.")
-        else:
-            told.append(f"No experiment completed with a {metric.name}.")
         gains = [gains_of(trial.metrics).get(metric.name, {}) for trial in results.experiments]
-        below = [
-            trial.name
-            for trial, gain in zip(results.experiments, gains, strict=True)
-            if trial.name in scores and "baseline" in gain and not metric.better(gain["baseline"], 0.0)
-        ]
-        told += [f"No better than the trivial baseline: {', '.join(below)}."] if below else []
-        folders = cls.run_folders(results, path)
-        told += paired_sentences({name: folders[name] for name in metric.ranked(scores)}, metric)
+        if results.settings:
+            told = _over_seeds(results, metric)
+        else:
+            below = [
+                trial.name
+                for trial, gain in zip(results.experiments, gains, strict=True)
+                if trial.name in scores and "baseline" in gain and not metric.better(gain["baseline"], 0.0)
+            ]
+            told = _of_one_seed(cls.run_folders(results, path), metric, scores, below)
         told += failures({trial.name: trial.state for trial in results.experiments})
         return {"metric": metric.name, "sentences": told, "gains": gains}
 
@@ -85,7 +81,88 @@ class BatchView(View[BatchResults]):
         has_gain = any("untrained" in each for each in self.facts.get("gains"))
         gain = "; gain: over the untrained model" if has_gain else ""
         caption = sentence("Experiments, best {} first{}", record.mark("metrics", 0, written="metric"), gain)
-        return [Section("Experiments", [Table(caption, columns, strong)])]
+        of_seeds = [Section("Settings", [_settings(self)])] if results.settings else []
+        return [*of_seeds, Section("Experiments", [Table(caption, columns, strong)])]
+
+
+def _of_one_seed(
+    folders: Mapping[str, Path], metric: Metric, scores: Mapping[str, float], below: Sequence[str]
+) -> list[str]:
+    """Return who is best, who is no better than the trivial baseline, and how sure that is by the test rows."""
+    if not scores:
+        return [f"No experiment completed with a {metric.name}."]
+    best = metric.ranked(scores)[0]
+    equal = [name for name, score in scores.items() if score == scores[best] and name != best]
+    first, number_of = metric_phrase(metric, scores[best]), counted(len(scores), "experiment")
+    if equal:
+        told = [f"{best} and {', '.join(equal)} tie at {first}, the best of {number_of}."]
+    elif len(scores) > 1:
+        told = [f"{best} has the best score of {number_of}: {first} on the validation rows."]
+    else:
+        told = [f"{best} has {first} on the validation rows."]
+    told += [f"No better than the trivial baseline: {', '.join(below)}."] if below else []
+    paired = paired_sentences({name: folders[name] for name in metric.ranked(scores)}, metric)
+    return told + ([*paired, _ONE_SEED] if paired else [])
+
+
+def _over_seeds(results: BatchResults, metric: Metric) -> list[str]:
+    """Return the means over seeds, best first, and every two settings by the same seeds."""
+    told = [_mean_sentence(results.settings[place], metric) for place in _by_mean(results, metric)]
+    if results.best is None:
+        told.append("No setting has all its scores and a mean above the trivial baseline.")
+    return told + [each.sentence for each in results.comparisons]
+
+
+def _mean_sentence(setting: Setting, metric: Metric) -> str:
+    mean, deviation = setting.mean.get(metric.name), setting.deviation.get(metric.name)
+    if mean is None:
+        return f"{setting.name}: no run has a {metric.name}."
+    told = (
+        f"{setting.name}: {metric_phrase(metric, mean)} as a mean over {counted(setting.num_scored, 'seed')}"
+    )
+    if deviation is not None:
+        told += f", standard deviation {metric_figure(metric, deviation)}"
+    if setting.baseline is not None and not metric.better(mean, setting.baseline):
+        told += f"; no better than the trivial baseline ({metric_figure(metric, setting.baseline)})"
+    return f"{told}."
+
+
+def _by_mean(results: BatchResults, metric: Metric) -> list[int]:
+    """Return the places of the settings, the best mean first."""
+    costs = [metric.cost(each.mean.get(metric.name)) for each in results.settings]
+    return sorted(range(len(costs)), key=costs.__getitem__)
+
+
+def _settings(view: View[BatchResults]) -> Table:
+    """Return the mean of every setting over its seeds with the deviation between them, best mean first."""
+    record, results = view.record, view.results
+    metrics = [recorded(record.data, name) for name in results.metrics]
+    order = _by_mean(results, metrics[0])
+    rows = Rows.of(record, "settings", order=order)
+    columns = [
+        rows.column("setting", "name", is_text=True),
+        rows.column("seeds", "num_scored", written="count"),
+        *(
+            column(
+                record.label(metric, "metrics", place),
+                [
+                    sentence(
+                        "{} ± {}",
+                        *(
+                            record.figure(*at, what, metric.name, metric=metric)
+                            for what in ("mean", "deviation")
+                        ),
+                    )
+                    for at in rows.places
+                ],
+            )
+            for place, metric in enumerate(metrics)
+        ),
+        rows.column("trivial baseline", "baseline", figure=metrics[0]),
+    ]
+    strong = [at for at, place in enumerate(order) if results.settings[place].name == results.best]
+    caption = "Mean over the seeds ± standard deviation between them, on the validation rows"
+    return Table(caption, columns, strong)
 
 
 _MOST = 12

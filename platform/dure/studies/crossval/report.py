@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from dure.metrics.metric import Metric, recorded, undeclared
 from dure.pages.shared_sections import foldable
 from dure.reporting.columns import STATE_STYLES, Cell, Column, FittedTable, Rows, column
 from dure.reporting.figures import (
+    BASELINE,
     bare_label,
     class_figure,
     counted,
@@ -29,6 +31,7 @@ from dure.reporting.inline import Drawing
 from dure.reporting.marks import Source, p_value, sentence
 from dure.reporting.page import Block, Picture, Section, Table
 from dure.reporting.verdicts import signed_figure
+from dure.runs.folder import RunFolder
 from dure.studies.crossval.confusion import plot_confusion
 from dure.studies.crossval.results import ComparisonRecord, CrossvalResults, ExperimentRecord
 from dure.studies.viewing import View, failures, moved
@@ -270,7 +273,8 @@ class CrossvalView(View[CrossvalResults]):
     def facts_of(cls, results: CrossvalResults, path: Path) -> dict[str, Any]:
         """Return the verdict of a cross-validation: the scores over folds, and who can be told apart."""
         metric = recorded(results.as_json(), results.metric)
-        told = [_over_folds(each, metric) for each in results.experiments]
+        folders = cls.run_folders(results, path)
+        told = [_over_folds(each, metric, _baseline(each, metric, folders)) for each in results.experiments]
         told += [_compared(pair, metric) for pair in results.comparisons]
         told += [f"{name} was trained on no further folds: {why}." for name, why in results.dropped.items()]
         told += failures({trial.name: trial.state for trial in results.trials})
@@ -303,7 +307,17 @@ class CrossvalView(View[CrossvalResults]):
         return sections
 
 
-def _over_folds(experiment: ExperimentRecord, metric: Metric) -> str:
+def _baseline(experiment: ExperimentRecord, metric: Metric, folders: Mapping[str, Path]) -> float | None:
+    """Return what the trivial predictor has on the validation rows of the folds, as a mean; None where none was scored."""
+    results = [
+        RunFolder(folders[f"{experiment.name} fold {fold.fold}"]).read_result() for fold in experiment.folds
+    ]
+    found = [number(each.metrics.get(f"{BASELINE}{metric.name}")) for each in results if each is not None]
+    known = [each for each in found if each is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _over_folds(experiment: ExperimentRecord, metric: Metric, baseline: float | None) -> str:
     folds = sum(fold.state == "completed" for fold in experiment.folds)
     mean, std = experiment.mean.get(metric.name), experiment.std.get(metric.name)
     if mean is None:
@@ -311,9 +325,11 @@ def _over_folds(experiment: ExperimentRecord, metric: Metric) -> str:
     spread = "" if std is None else f", standard deviation {metric_figure(metric, std)}"
     told = f"{experiment.name}: {metric_phrase(metric, mean)} over {counted(folds, 'fold')}{spread}"
     overall = (experiment.overall or {}).get(metric.name)
-    return (
-        f"{told}." if overall is None else f"{told}; of all rows together {metric_figure(metric, overall)}."
-    )
+    if overall is not None:
+        told += f"; of all rows together {metric_figure(metric, overall)}"
+    if baseline is not None and not metric.better(mean, baseline):
+        told += f"; no better than the trivial baseline ({metric_figure(metric, baseline)} on the folds' validation rows)"
+    return f"{told}."
 
 
 def _compared(pair: ComparisonRecord, metric: Metric) -> str:

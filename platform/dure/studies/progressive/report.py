@@ -24,7 +24,7 @@ from dure.reporting.figures import (
     study_title,
 )
 from dure.reporting.inline import Drawing
-from dure.reporting.marks import Source, sentence
+from dure.reporting.marks import Source, listed, sentence
 from dure.reporting.page import Picture, Section, Table
 from dure.studies.progressive.plot import plot_progressive
 from dure.studies.progressive.results import ProgressiveResults
@@ -306,9 +306,13 @@ class ProgressiveView(View[ProgressiveResults]):
                 if len(results.candidates) < 2
                 else f" of {results.winner}, the winner of {len(results.candidates)},"
             )
+            equal = [str(each.stage) for each in results.stages if each.score == best.score and each != best]
+            tie = (
+                f"; {'stage' if len(equal) == 1 else 'stages'} {listed(equal)} tied with it" if equal else ""
+            )
             told.append(
                 f"Stage {best.stage}{of} with {percent(best.ratio)} of the rows is the best: "
-                f"{metric_phrase(metric, best.score)} on the validation rows."
+                f"{metric_phrase(metric, best.score)} on the validation rows{tie}."
             )
             if best.baseline is not None and not metric.better(best.score, best.baseline):
                 told.append(
