@@ -285,7 +285,7 @@ class Causal(Family):
     def know(self, model: Any) -> None:
         """Take the tokens that end its texts."""
         ends = model.generation_config.eos_token_id
-        self._own_ends = frozenset(ends if isinstance(ends, list) else [ends])
+        self._own_ends = frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
 
     def _ready(
         self,

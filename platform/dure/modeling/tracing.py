@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -122,14 +123,12 @@ def trace_step(
         items = _fakes(fakes, objective.count(batches.targets(batch)))
         trained = [parameter for parameter in fake.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, fused=True)
+        measure = partial(r_drop_loss, objective, r_drop) if r_drop else objective
 
         def loss() -> torch.Tensor:
             half = _AUTOCAST.get(precision)
             with nullcontext() if half is None else torch.autocast("cpu", half):
-                outputs = fake(**no_cache(fake) | inputs)
-                if r_drop:
-                    return r_drop_loss(objective, r_drop, outputs, targets, items)
-                return objective(outputs, targets, items)
+                return measure(fake(**no_cache(fake) | inputs), targets, items)
 
         for parameter in trained:
             parameter.grad = torch.empty_like(parameter)
