@@ -47,20 +47,27 @@ class Work:
     """What a run does that takes time.
 
     Attributes:
-        positions: Positions that each optimiser step computes, padding included, shape (steps,).
+        steps: Optimiser steps.
+        positions: Positions that each of the first ones computes, padding included; those after them have their mean.
         validations: How often it validates.
         rows: Rows of a validation.
         saves: Checkpoints before the last one.
     """
 
+    steps: int
     positions: NDArray[np.float64]
     validations: int
     rows: int
     saves: int
 
+    def of_first(self, steps: int) -> NDArray[np.float64]:
+        """Return the positions of so many steps, shape (steps,)."""
+        more = max(0, steps - len(self.positions))
+        return np.append(self.positions[:steps], np.full(more, self.positions.mean()))
+
     def seconds(self, times: Times) -> float:
         """Return how long it takes, by the times of another run."""
-        steps = times.step * len(self.positions) + times.position * float(self.positions.sum())
+        steps = self.steps * (times.step + times.position * float(self.positions.mean()))
         validations = self.validations * self.rows * times.row
         first = times.first_validation if self.validations else 0.0
         return times.start + steps + first + validations + self.saves * times.save + times.end

@@ -37,7 +37,7 @@ _SLOWER_TEXT = 10
 _SHARE_OF_PEAK = (0.03, 0.45)
 """What training reaches of a data sheet's peak, from small models to large ones."""
 _MOST_STEPS = 2000
-"""Steps whose rows are looked up; those after them have as many positions in the mean."""
+"""Steps whose rows are looked up."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Timing:
         self, least: float, most: float, others: Sequence[Times], work: Work
     ) -> tuple[float, float]:
         """Return the least and the most seconds by operations a second, and by what does not depend on the model."""
-        steps = self.flops * len(work.positions)
+        steps = self.flops * work.steps
         validated = self.flops / 3 / self.rows * work.rows * work.validations
         around = [each.start + each.end for each in others] or [0.0]
         first = max((each.first_validation for each in others), default=0.0)
@@ -114,7 +114,9 @@ class Timing:
 
     def remember(self, folder: RunFolder, seconds: float) -> None:
         """Keep how long the parts of a run like this took, now that it is over."""
-        times = times_of(read_json_lines(folder.metrics), seconds, self.work.positions, self.work.rows)
+        records = list(read_json_lines(folder.metrics))
+        done = max((int(each["step"]) for each in records if each["kind"] == "train"), default=0)
+        times = times_of(records, seconds, self.work.of_first(done), self.work.rows)
         if times is None:
             return
         mean = times.step + times.position * float(self.work.positions.mean())
@@ -159,7 +161,7 @@ def timing_of(
         flops: Floating-point operations of a position of a step, as a trace counts them.
     """
     experiment, training, how = family.experiment, family.experiment.training, family.validates
-    positions = step_positions(experiment, rows, batches, workers)
+    positions, steps = step_positions(experiment, rows, batches, workers), total_steps(experiment, len(rows))
     eval_rows, written = training.eval_batch_size or training.batch_size, experiment.generation
     beams = written.num_beams if how == "text" else 1
     text = f" {beams} beams {written.min_length}-{written.max_length}" if how == "text" else ""
@@ -171,8 +173,8 @@ def timing_of(
         flops=flops * float(positions.mean()),
         slower=_SLOWER_TEXT * beams if how == "text" else 1.0,
         rows=training.effective_batch_size,
-        work=_work(experiment, positions, len(rows), num_dev_rows),
-        earliest=_earliest(experiment, positions, len(rows), num_dev_rows),
+        work=_work(experiment, steps, positions, len(rows), num_dev_rows),
+        earliest=_earliest(experiment, steps, positions, len(rows), num_dev_rows),
     )
 
 
@@ -203,21 +205,23 @@ def _every(experiment: Experiment, num_rows: int) -> int:
     return steps_per_epoch(experiment, num_rows) if every == "epoch" else every
 
 
-def _work(experiment: Experiment, positions: NDArray[np.float64], num_rows: int, num_dev_rows: int) -> Work:
-    times = math.ceil(len(positions) / _every(experiment, num_rows))
+def _work(
+    experiment: Experiment, steps: int, positions: NDArray[np.float64], num_rows: int, num_dev_rows: int
+) -> Work:
+    times = math.ceil(steps / _every(experiment, num_rows))
     validations = times + experiment.training.evaluate_untrained if num_dev_rows else 0
-    return Work(positions, validations, num_dev_rows, saves=times - 1)
+    return Work(steps, positions[:steps], validations, num_dev_rows, saves=times - 1)
 
 
 def _earliest(
-    experiment: Experiment, positions: NDArray[np.float64], num_rows: int, num_dev_rows: int
+    experiment: Experiment, steps: int, positions: NDArray[np.float64], num_rows: int, num_dev_rows: int
 ) -> Work | None:
     """Return what is done where no validation is better than the first one, and patience ends."""
     patience = experiment.training.early_stopping_patience
     if patience is None or not num_dev_rows:
         return None
-    steps = (patience + 1) * _every(experiment, num_rows)
-    return None if steps >= len(positions) else _work(experiment, positions[:steps], num_rows, num_dev_rows)
+    least = (patience + 1) * _every(experiment, num_rows)
+    return None if least >= steps else _work(experiment, least, positions, num_rows, num_dev_rows)
 
 
 def padded_positions(rows: datasets.Dataset, batches: Batches) -> float:
@@ -230,7 +234,7 @@ def padded_positions(rows: datasets.Dataset, batches: Batches) -> float:
 def step_positions(
     experiment: Experiment, rows: datasets.Dataset, batches: Batches, workers: int
 ) -> NDArray[np.float64]:
-    """Return the positions that every optimiser step of a run computes, padding included, shape (steps,).
+    """Return the positions that the first optimiser steps of a run compute, padding included, shape (steps,).
 
     Those of targets count as much as they cost beside those of inputs. The order of the rows is that of training where
     lengths are grouped, and another by chance where they are not.
@@ -242,21 +246,19 @@ def step_positions(
     lengths, targets = np.asarray(rows["length"], dtype=np.int64), batches.targets_of(rows)
     written = None if targets is None else np.asarray(targets.lengths, dtype=np.int64)
     cost = 0.0 if targets is None else targets.cost
-    steps, size = total_steps(experiment, len(rows)), training.effective_batch_size
+    size, most = training.effective_batch_size, min(total_steps(experiment, len(rows)), _MOST_STEPS)
     sampler = sampler_of(experiment, rows, batches, workers)
     random = np.random.default_rng(experiment.experiment.seed)
-    found = list[float]()
-    for epoch in range(training.epochs):
+    starts, found = range(0, len(rows), size), list[float]()
+    for epoch in range(math.ceil(most / len(starts))):
         if sampler is not None:
             sampler.set_epoch(epoch)
         order = random.permutation(len(rows)) if sampler is None else np.fromiter(sampler, np.int64)
-        for start in range(0, len(rows), size):
-            if len(found) == min(steps, _MOST_STEPS):
-                break
+        for start in starts[: most - len(found)]:
             step = order[start : start + size]
             inputs = _padded(lengths[step], training)
             found.append(inputs + (0.0 if written is None else cost * _padded(written[step], training)))
-    return np.concatenate([found, np.full(steps - len(found), np.mean(found))])
+    return np.array(found)
 
 
 def _padded(lengths: NDArray[np.int64], training: TrainingConfig) -> float:

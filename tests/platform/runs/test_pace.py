@@ -45,7 +45,7 @@ def test_a_longer_run_takes_what_its_own_steps_and_rows_take():
     few, many = random.integers(50, 100, 20).astype(float), random.integers(100, 400, 200).astype(float)
     found = times_of(*records_of(few, TRUE, every=10), few, rows=10)
     _, seconds = records_of(many, TRUE, every=50, rows=40)
-    assert Work(many, validations=5, rows=40, saves=3).seconds(found) == pytest.approx(seconds)
+    assert Work(len(many), many, validations=5, rows=40, saves=3).seconds(found) == pytest.approx(seconds)
 
 
 def test_records_of_every_tenth_step_tell_as_much():

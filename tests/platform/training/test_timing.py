@@ -44,6 +44,18 @@ def test_the_positions_of_every_step_are_those_of_its_batches(given):
     assert len(set(found)) > 10
 
 
+def test_a_run_of_any_length_is_looked_through_in_no_time(given):
+    family, corpus, batches = given
+    endless = family.experiment.with_({"training.epochs": 10**9, "training.max_steps": None})
+    found = step_positions(endless, corpus.train, batches, 1)
+    assert len(found) == 2000
+    work = Work(10**12, found, validations=0, rows=0, saves=0)
+    assert work.seconds(replace(TIMES, start=0.0, end=0.0, position=1.0)) == pytest.approx(
+        10**12 * (1 + found.mean())
+    )
+    assert work.of_first(2001)[-1] == found.mean()
+
+
 def test_a_micro_batch_has_the_positions_of_its_tensors(given):
     _, corpus, batches = given
     rows = corpus.train.select(range(4))
@@ -59,8 +71,8 @@ TIMES = Times(start=2.0, step=1.0, position=0.0, first_validation=3.0, row=0.1, 
 def timing(tmp_path, monkeypatch):
     """A run of ten steps and two validations of twenty rows, which may stop after five."""
     monkeypatch.setenv("DURE_CACHE", str(tmp_path / "cache"))
-    work = Work(np.ones(10), validations=2, rows=20, saves=1)
-    early = Work(np.ones(5), validations=1, rows=20, saves=0)
+    work = Work(10, np.ones(10), validations=2, rows=20, saves=1)
+    early = Work(5, np.ones(5), validations=1, rows=20, saves=0)
     return Timing(
         "here", "model", "fp32", "text x8", flops=6.0, slower=10.0, rows=2, work=work, earliest=early
     )
