@@ -315,11 +315,11 @@ def test_a_run_or_study_finds_them_before_it_begins(checkpoints: dict[str, Path]
     asks = sound.with_({"generation.max_length": 65})
     check = partial(before_run, files=[], profile=CPU, output=tmp_path / "out", notify=print)
     with pytest.raises(UserError) as started:
-        check([sound, asks], [sound, asks])
+        check([sound, asks])
     assert started.value.where == "generation.max_length"
-    check([sound], [sound])
+    check([sound])
     # The nodes of a cluster fetch it for themselves.
-    check([asks], [asks], address="127.0.0.1:1")
+    check([asks], address="127.0.0.1:1")
     assert not (tmp_path / "out").exists()
 
 

@@ -62,6 +62,7 @@ def test_a_cluster_that_is_ended_from_outside_is_told_with_the_command_that_goes
     assert not Path(folder).exists()
 
 
+@pytest.mark.slow
 def test_a_process_answers_sigterm_itself_beside_a_cluster_and_after_it():
     ended = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=120, check=False

@@ -48,7 +48,8 @@ def test_one_worker_process_gives_the_numbers_of_local_mode(tiny, cpu, tmp_path,
     assert _numbers(tmp_path / "worker") == _numbers(tmp_path / "local")
 
 
-@pytest.mark.parametrize("architecture", ["bert", pytest.param("t5", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["bert", "t5"])
 def test_local_mode_and_two_gloo_workers_agree(architecture, tiny, cpu, tmp_path, ray_cluster):
     WITHOUT_DROPOUT[architecture].save_pretrained(tmp_path / "checkpoint")
     experiment = tiny(architecture, "lora")
