@@ -54,7 +54,7 @@ CONFIG: dict[str, Row] = {
     "unknown study": ("batch sevn", "'sevn'", "try: seven"),
     "unknown space": ("sweep transfer_bert --space lerning_rate", "'lerning_rate'", "try: learning_rate"),
     "unknown profile": (f"{TRAIN} --profile rtx309", "'rtx309'", "try: rtx3090"),
-    "unknown experiment of a study": ("batch strangers.yaml", "'nobody'", "one of:"),
+    "unknown experiment of a study": ("batch strangers.yaml", "strangers.yaml:", "no experiment 'nobody'"),
     # keys
     "unknown key": ("train key.yaml", "key.yaml:3", "try: 'training.learning_rate'"),
     "key of another section": ("train section.yaml", "section.yaml:3", "try: 'training.learning_rate'"),

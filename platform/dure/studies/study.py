@@ -54,7 +54,19 @@ def load_study(name_or_path: str) -> StudyPlan:
     path = library.find("study", name_or_path)
     source = library.shown(path)
     tree = read_extended(path, "study", _keys())
-    return checked_tree(_kind_in(tree, source), tree, source)
+    try:
+        study = checked_tree(_kind_in(tree, source), tree, source)
+    except UserError as error:
+        if error.where is not None:
+            raise
+        raise error.at(source) from None  # there is no such search space
+    named = tree.get("experiments", tree.get("experiment"))
+    for each in study.sources:
+        try:
+            library.find("experiment", each)
+        except UserError as error:
+            raise error.at(source if named is None else named.place) from None
+    return study
 
 
 def load_study_of(plan: type[Plan], name_or_path: str) -> Plan:

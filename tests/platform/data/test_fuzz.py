@@ -179,7 +179,8 @@ def check_like_csv(folder: Path, content: bytes, suffix: str) -> None:
         return
     lines = io.StringIO(content.decode("utf-8-sig"), newline="")
     rows = [row for row in csv.reader(lines, delimiter="," if suffix == ".csv" else "\t", strict=True) if row]
-    names = [name.strip() for name in rows[0]]  # Spaces around a name mean nothing.
+    # Spaces around a name mean nothing, nor does what cannot be seen in it.
+    names = ["".join(sign for sign in name if unicodedata.category(sign) != "Cf").strip() for name in rows[0]]
     places = [names.index(name) for name in ("text", "label")]
     ids = names.index("id") if "id" in names else None
     expected, seen = [], set()
