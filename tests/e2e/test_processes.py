@@ -14,6 +14,7 @@ import pytest
 from .conftest import TINY, call, environment, program
 
 
+@pytest.mark.slow
 def test_a_batch_prints_one_json_object_and_tells_its_progress(tmp_path):
     outcome = program("batch", "seven", "--only", "5", "--rehearse", "--json", "--output", "study", *TINY,
                       cwd=tmp_path)  # fmt: skip

@@ -43,7 +43,7 @@ CASES = {
     "emotions-lora": ("bert", "lora", EMOTIONS),
     "red_heart": ("red_heart", "full", RED_HEART),
 }  # fmt: skip
-RUN_BY_DEFAULT = {"bart-qlora", "bert-full", "red_heart", "qwen3-lora"}
+RUN_BY_DEFAULT = {"bert-full", "red_heart", "qwen3-lora"}
 """The cases whose runs are in the default suite; their likes are in the slow one."""
 
 

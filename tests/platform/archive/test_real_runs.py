@@ -29,7 +29,9 @@ def write_table(path, rows, seed, *, noise=0.0):
             word, noun = rng.choice(GOOD if is_good else BAD), rng.choice(NOUNS)
             label = is_good != (rng.random() < noise)
             # All tables draw from the same texts, or a truth on many rows would be that of other ones.
-            writer.writerow([f"{word} {noun} {rng.integers(1000)} 번 {rng.choice(NOUNS)}", "긍정" if label else "부정"])
+            writer.writerow(
+                [f"{word} {noun} {rng.integers(1000)} 번 {rng.choice(NOUNS)}", "긍정" if label else "부정"]
+            )
     return str(path)
 
 

@@ -39,7 +39,8 @@ print("went on")
 """
 
 
-@pytest.mark.parametrize("part", ["raylet", pytest.param("gcs_server", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["raylet", "gcs_server"])
 def test_a_cluster_that_is_ended_from_outside_is_told_with_the_command_that_goes_on(part):
     ended = subprocess.run(
         [sys.executable, "-c", ENDED.replace("PART", repr(part))],

@@ -56,6 +56,7 @@ def times(path):
     }
 
 
+@pytest.mark.slow
 def test_three_candidates_on_growing_data(by_loss, cpu, tmp_path, ray_address):
     study = ProgressiveStudy(
         name="three",
