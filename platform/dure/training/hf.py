@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import accelerate.optimizer as stepping
 import torch
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
@@ -31,9 +30,6 @@ from dure.training.zero import SharedOutTraining
 
 _WRITTEN, _ENCODED = "dure_written", "dure_encoded"
 """In a batch of a validation: the ids that were written for it, and what the encoder made of it."""
-
-# Every step asks twice whether this optimizer is installed, and looks through all folders for it.
-stepping.is_lomo_available = cache(stepping.is_lomo_available)
 
 
 class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
