@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +81,6 @@ class Pace:
         model: What trained: family, parameters, lengths and batch.
         precision: What it computed in.
         validates: How it validates: as logits or as text, with so many beams, tokens and rows at a time.
-        flops: Floating-point operations of an optimiser step, as a trace counts them.
-        seconds: Mean time of a step, without validations.
         times: Its parts.
     """
 
@@ -91,8 +88,6 @@ class Pace:
     model: str
     precision: str
     validates: str
-    flops: float
-    seconds: float
     times: Times
 
     def is_like(self, other: tuple[str, str, str, str]) -> bool:
@@ -106,20 +101,15 @@ def remember(folder: Path, pace: Pace) -> None:
 
 
 def known(folder: Path) -> list[Pace]:
-    """Return the paces that the cache keeps, the newest last."""
-    records = read_json_lines(folder / PACE_FILE)
+    """Return the paces that the cache keeps, the newest last; those that another version of dure kept say nothing here."""
+    parts = {each.name for each in fields(Pace)}
+    records = [each for each in read_json_lines(folder / PACE_FILE) if each.keys() == parts]
     return [Pace(**{**each, "times": Times(**each["times"])}) for each in records]
 
 
 def alike(paces: Sequence[Pace], run: tuple[str, str, str, str]) -> list[Pace]:
     """Return the newest paces of runs of the same device, model, precision and validation."""
     return [each for each in paces if each.is_like(run)][-_NEWEST:]
-
-
-def nearest(paces: Sequence[Pace], device: str, precision: str, flops: float) -> list[Pace]:
-    """Return the paces of other models on a device whose steps compute most nearly as much: of a miniature miniatures."""
-    here = [each for each in paces if (each.device, each.precision) == (device, precision) and each.flops > 0]
-    return sorted(here, key=lambda each: abs(math.log(each.flops / flops)))[:_NEWEST]
 
 
 @dataclass(frozen=True)

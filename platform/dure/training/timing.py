@@ -18,7 +18,7 @@ from dure.files import read_json_lines
 from dure.runs.environment import device_name
 from dure.runs.folder import RunFolder
 from dure.runs.forecast import num_parameters
-from dure.runs.pace import Pace, Times, Work, alike, known, nearest, remember, times_of
+from dure.runs.pace import Pace, Times, Work, alike, known, remember, times_of
 from dure.training.arguments import steps_per_epoch, total_steps
 
 if TYPE_CHECKING:
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
     from dure.data.collating import Batches
 
-_SAME, _OTHER = (0.78, 1.22), (0.33, 3.0)
-"""How far a run may be from those before it: of the same model and lengths, and of another model.
+_SAME = (0.78, 1.22)
+"""How far a run may be from those before it of the same model and lengths. Of another model nothing is said: its
+operations a second put rehearsals of a minute between two minutes and eleven hours.
 
 At an even load runs came within a tenth of the forecast; what else a machine begins or ends takes more.
 """
@@ -83,46 +84,27 @@ class Timing:
         kind = "by earlier runs here"
         if same := alike(paces, (self.device, self.model, self.precision, self.validates)):
             ends = partial(_by_times, [each.times for each in same])
-        elif others := nearest(paces, self.device, self.precision, self.flops):
-            kind = "by earlier runs of other models here"
-            rates = [each.flops / each.seconds for each in others]
-            ends = partial(
-                self._by_rates,
-                min(rates) * _OTHER[0],
-                max(rates) * _OTHER[1],
-                [each.times for each in others],
-            )
         elif profile.tflops is not None:
             kind = f"by the peak of profile {profile.name}"
             least, most = (profile.tflops * 1e12 * share * profile.num_workers for share in _SHARE_OF_PEAK)
-            ends = partial(self._by_rates, least, most, [])
+            ends = partial(self._by_rates, least, most)
         else:
-            return None, None, "no run was measured here yet"
+            return None, None, "no run like it was measured here yet"
         return ends(self.work), None if self.earliest is None else ends(self.earliest)[0], kind
 
-    def _by_rates(
-        self, least: float, most: float, others: Sequence[Times], work: Work
-    ) -> tuple[float, float]:
-        """Return the least and the most seconds by operations a second, and by what does not depend on the model."""
+    def _by_rates(self, least: float, most: float, work: Work) -> tuple[float, float]:
+        """Return the least and the most seconds by operations a second; start and end are not in it."""
         steps = self.flops * work.steps
         validated = self.flops / 3 / self.rows * work.rows * work.validations
-        around = [each.start + each.end for each in others] or [0.0]
-        first = max((each.first_validation for each in others), default=0.0)
-        return (steps + validated) / most + min(around), (steps + self.slower * validated) / least + max(
-            around
-        ) + first
+        return (steps + validated) / most, (steps + self.slower * validated) / least
 
     def remember(self, folder: RunFolder, seconds: float) -> None:
         """Keep how long the parts of a run like this took, now that it is over."""
         records = list(read_json_lines(folder.metrics))
         done = max((int(each["step"]) for each in records if each["kind"] == "train"), default=0)
         times = times_of(records, seconds, self.work.of_first(done), self.work.rows)
-        if times is None:
-            return
-        mean = times.step + times.position * float(self.work.positions.mean())
-        if mean > 0:
-            pace = Pace(self.device, self.model, self.precision, self.validates, self.flops, mean, times)
-            remember(cache_folder(), pace)
+        if times is not None and times.step + times.position > 0:
+            remember(cache_folder(), Pace(self.device, self.model, self.precision, self.validates, times))
 
 
 def _by_times(found: Sequence[Times], work: Work) -> tuple[float, float]:

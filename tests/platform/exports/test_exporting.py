@@ -206,7 +206,7 @@ def test_an_adapter_with_new_tokens_loads_by_peft_alone(bart, tiny, tmp_path, mo
     ahead = foresee(load_family(load_record(path / "experiment.yaml")), load_profile("cpu")).forecast
     for name in ("weights", "gradients", "moments", "activations"):
         assert round(ahead.parts[name] / 1024**2, 1) == said["memory_parts_mb"][name]
-    assert (ahead.pace, said["pace"]) == ("by earlier runs here", "no run was measured here yet")
+    assert (ahead.pace, said["pace"]) == ("by earlier runs here", "no run like it was measured here yet")
     with pytest.raises(UserError, match="rehearsal's miniature"):
         export(bart, tmp_path / "other", Asked("adapter"))
 

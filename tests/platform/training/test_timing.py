@@ -79,7 +79,7 @@ def timing(tmp_path, monkeypatch):
 
 
 def test_a_run_like_one_before_it_takes_as_long(timing, cpu, tmp_path):
-    assert timing.seconds(cpu, is_here=True) == (None, None, "no run was measured here yet")
+    assert timing.seconds(cpu, is_here=True) == (None, None, "no run like it was measured here yet")
     records = [{"kind": "eval", "step": 0, "seconds": 7.0, "untrained_runtime": 5.0}]
     records += [{"kind": "train", "step": step, "seconds": 7.0 + step} for step in range(1, 11)]
     records.append({"kind": "eval", "step": 10, "seconds": 19.0, "eval_runtime": 2.0})
@@ -93,13 +93,11 @@ def test_a_run_like_one_before_it_takes_as_long(timing, cpu, tmp_path):
     assert timing.seconds(cpu, is_here=False)[0] is None
 
 
-def test_a_run_of_another_model_takes_what_its_operations_do(timing, cpu, tmp_path):
+def test_a_run_of_another_model_says_nothing_of_how_long_one_takes(timing, cpu, tmp_path):
     records = [{"kind": "train", "step": step, "seconds": float(step)} for step in range(1, 11)]
     timing.remember(_folder(tmp_path, records), 10.0)
-    twice = replace(timing, model="another", flops=12.0)
-    (least, most), _, known_from = twice.seconds(cpu, is_here=True)
-    assert least < 20.0 < most
-    assert "other models" in known_from
+    another = replace(timing, model="another")
+    assert another.seconds(cpu, is_here=True) == (None, None, "no run like it was measured here yet")
 
 
 def _folder(path, records):
