@@ -25,6 +25,7 @@ from trainables._summaries import (
     ROUGE,
     check_rouge_tokenizer,
     decoded,
+    load_rouge_tokenizer,
     notes_on_rouge,
     row_scores,
     scores,
@@ -167,6 +168,10 @@ class Summarization(Family):
         """Score the lead of every text as its summary."""
         trivial = self._scores(dev["lead"][:], dev["reference"][:])
         return {f"eval_{name}": trivial[name] for name in ROUGE}
+
+    def load_scorer(self) -> None:
+        """Load the tokeniser of ROUGE."""
+        load_rouge_tokenizer(self.options.rouge_tokenizer)
 
     def metric_notes(self) -> dict[str, str | float]:
         """Return the tokeniser of ROUGE and its version."""

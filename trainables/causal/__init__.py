@@ -22,6 +22,7 @@ from trainables._summaries import (
     ROUGE,
     check_rouge_tokenizer,
     decoded,
+    load_rouge_tokenizer,
     notes_on_rouge,
     row_scores,
     scores,
@@ -247,6 +248,11 @@ class Causal(Family):
             return {}
         trivial = self._scores(dev["lead"][:], dev["reference"][:])
         return {f"eval_{name}": trivial[name] for name in ROUGE}
+
+    def load_scorer(self) -> None:
+        """Load the tokeniser of ROUGE, where texts are scored."""
+        if self.validates == "text":
+            load_rouge_tokenizer(self.options.rouge_tokenizer)
 
     def metric_notes(self) -> dict[str, str | float]:
         """Return the tokeniser of ROUGE and its version."""

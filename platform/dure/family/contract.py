@@ -335,6 +335,9 @@ class Family(ABC):
         """
         return {}
 
+    def load_scorer(self) -> None:  # noqa: B027  # most families score by what is loaded anyway
+        """Load what scoring takes much memory for; called before the memory of a process that will validate is forecast."""
+
     def metric_notes(self) -> dict[str, str | float]:
         """Return how the metrics were computed, such as the tokeniser of ROUGE or the weights of the classes.
 

@@ -153,6 +153,8 @@ def forecast_run(
     )
     lengths = np.asarray(rows["length"])
     parts = _parts(trace, profile, workers) | {"generation": _generation(family, model, lengths, precision)}
+    if profile.device == "cpu":
+        family.load_scorer()  # It is in the memory that is counted here.
     base = _base(model) if profile.device == "cpu" else 0
     timing = timing_of(
         family,

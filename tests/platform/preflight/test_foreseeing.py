@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from dure.config import load_experiment, load_profile
@@ -57,3 +60,18 @@ def test_a_card_that_is_too_small_names_the_profile_that_fits():
 def test_a_study_is_foretold_by_all_that_it_trains(study, times):
     experiment = load_experiment("red_heart_tiny", ["training.epochs=4"])
     assert study.num_trainings(experiment) == (times, times)
+
+
+def test_what_scores_texts_is_in_the_memory_that_is_forecast():
+    program = (
+        "from dure.config import load_experiment, load_profile\n"
+        "from dure.config.rehearsal import rehearsal_of\n"
+        "from dure.family import load_family\n"
+        "from dure.preflight.foreseeing import foresee\n"
+        "changes = {'rehearsal.max_train_rows': 16, 'rehearsal.num_layers': 1}\n"
+        "experiment = rehearsal_of(load_experiment('kobart_baseline').with_(changes))\n"
+        "print(foresee(load_family(experiment), load_profile('cpu')).forecast.parts['libraries'] / 2**20)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    # kiwi alone takes half a GiB, and nothing was scored yet.
+    assert float(done.stdout.splitlines()[-1]) > 900
