@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from dure.errors import counted
 from dure.metrics.metric import Metric, recorded, undeclared
 from dure.reporting.columns import STATE_STYLES, Column, FittedTable, Rows, column
 from dure.reporting.figures import (
@@ -17,7 +18,6 @@ from dure.reporting.figures import (
     Figure,
     bare_label,
     class_figure,
-    counted,
     duration,
     gains_of,
     is_speed,
