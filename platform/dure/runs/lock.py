@@ -75,13 +75,17 @@ class Holder:
 def held(path: Path) -> Iterator[None]:
     """Let nobody else work in the folder of a run or study, nor in one in or around it, while the body runs.
 
-    Does nothing where this process holds the folder, or one around it, already. The folder is made if it is not there.
+    Does nothing where this thread holds the folder, or one around it, already. The folder is made if it is not there.
 
     Raises:
         UserError: Somebody else works there; names who, where, since when and with which command.
     """
     path = path.resolve()
-    if any(each in _leases for each in (path, *path.parents)):
+    lease = next((_leases[each] for each in (path, *path.parents) if each in _leases), None)
+    if lease is not None:
+        # A forked process has what its parent knew, and holds nothing of it.
+        if lease.owner != threading.get_ident() or not lease.me.is_me:
+            raise _taken(lease.me, lease.file.parent)
         yield
         return
     _leases[path] = lease = _Lease(path)
@@ -131,6 +135,7 @@ class _Lease:
         path.mkdir(parents=True, exist_ok=True)
         self.file = path / LOCK
         self.me = _myself()
+        self.owner = threading.get_ident()
         with _alone(path):
             self._take()
             try:
@@ -290,6 +295,8 @@ def _taken(holder: Holder, folder: Path) -> UserError:
     said = _described(holder)
     if not holder.is_near:
         hint = f"end it there; when it is gone, the folder is free within {LEASE_SECONDS:.0f} s of its last sign of life"
+    elif holder.is_me:
+        hint = "that is this process itself, in another thread: wait for its end; another --output is free"
     elif _is_suspended(holder.pid):
         said = f"{said}; it is suspended"
         hint = f"`kill -CONT {holder.pid}` lets it go on; after `kill -9 {holder.pid}` the folder is free"
