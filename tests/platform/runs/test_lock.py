@@ -189,12 +189,16 @@ def entered(folder: Path) -> str:
 
 
 def test_a_second_thread_and_a_forked_process_are_others_too(tmp_path):
-    trial = tmp_path / "run" / "trial"
+    trial, other = tmp_path / "run" / "trial", tmp_path / "other"
     with held(tmp_path / "run"):
         with ThreadPoolExecutor(1) as threads:
-            assert "that is this process itself, in another thread" in threads.submit(entered, trial).result()
+            # Two at once would share random numbers, output and temporary files, wherever they lie.
+            for folder in (trial, other):
+                said = threads.submit(entered, folder).result()
+                assert f"this process works in {tmp_path / 'run'} already, in another thread" in said
         with multiprocessing.get_context("fork").Pool(1) as forked:
             assert f"process {os.getpid()} of" in forked.apply(entered, (trial,))
+            assert forked.apply(entered, (other,)) == "entered"
         assert entered(trial) == "entered"
     with ThreadPoolExecutor(1) as threads:
         assert threads.submit(entered, trial).result() == "entered"
