@@ -92,6 +92,7 @@ wandb.entity | wandb_entity
 _GONE = """
 dure sends to W&B, TensorBoard and MLflow, as `tracking` says | trackio_space_id trackio_bucket_id trackio_static_space_id
 models stay in the run's folder; storage.url of a profile mirrors it | wandb.log_model wandb_log_model wandb_watch
+the file or name of an experiment stands behind the verb, as in dure train FILE | config config_file config_path
 --output DIR says where a run goes | output_dir overwrite_output_dir logging_dir model_path output_path result_path
     save_dir
 verbs say what is done: dure train, predict, score | do_train do_eval do_predict prediction_loss_only
@@ -169,6 +170,8 @@ _NOTES = {
         "epoch, or a number of steps; without a validation table (data.dev: null) nothing is validated",
     ),
     **dict.fromkeys(("evals_per_epoch", "saves_per_epoch"), "epoch, or a number of steps"),
+    "quantization_bit": "4 bits or none",
+    "adapter": "a section lora says that there are adapters",
     "max_length": "of generated text; the input's is tokenizer.encoder_max_len",
     "report_to": "W&B, TensorBoard, MLflow or nothing",
 }
@@ -212,8 +215,8 @@ _VALUES: dict[str, Mapping[str, Any]] = {
     "training.group_by_length": {"group_by_length": True, "random": False},
     "objective.class_weights": {"true": "balanced", "balanced": "balanced", "false": UNSAID},
     "model.quantization": _QUANTIZED,
-    "quantization_bit": {**_QUANTIZED, "4": _QUANTIZED["true"], "none": None},
-    "adapter": {"qlora": _QUANTIZED["true"], "lora": UNSAID},
+    "quantization_bit": {"4": _QUANTIZED["true"]},
+    "adapter": {"qlora": _QUANTIZED["true"]},
     "report_to": {
         **{name: [name] for name in get_args(TrackerName)},
         "all": [*get_args(TrackerName)],
@@ -297,6 +300,8 @@ def successor(path: Sequence[str], value: Any) -> Successor | None:
         return Successor(None, None, f"{alias.key} is what the checkpoint's own configuration says")
     if names[-1] in ("val_set_size", "val_size"):
         return _held_out(value)
+    if alias.key == "lora.targets" and value in ("all", "all-linear"):
+        return Successor(None, None, "lora.targets names the layers that get adapters")
     if not alias.values:
         listed = [value] if alias.key == "lora.targets" and isinstance(value, str) else value
         return Successor(alias.key, listed, alias.note)

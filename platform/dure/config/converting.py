@@ -200,7 +200,6 @@ _TARGETS = {
     "causal": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
 }
 """Layers that get adapters where the old file does not say which."""
-_ALL = ("all", "all-linear")
 _CAUSAL = re.compile(
     r"causal|llama|qwen|gemma|exaone|mi[sx]tral|gpt|deepseek|falcon|kanana|smollm|olmo|polyglot|bloom|\bphi-?\d|\bopt-\d"
 )
@@ -229,8 +228,6 @@ def _complete_lora(result: Converted, said: Mapping[str, Any]) -> None:
             "lora.alpha", 2 * rank, f"lora.alpha: {2 * rank}, twice the rank, which the old file does not say"
         )
     targets = list(_TARGETS[_kind(result, said)])
-    if result.values.get("lora.targets") in ([each] for each in _ALL):
-        del result.values["lora.targets"]
     result.assume("lora.targets", targets, f"lora.targets: {targets}, since the old file names no layers")
 
 
