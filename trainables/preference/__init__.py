@@ -181,6 +181,7 @@ class Preference(Causal):
     """Learns from pairs of answers to a prompt which is the better one, and answers prompts."""
 
     options_section = PreferenceOptions
+    converts = ("dpo", "simpo")
     options: PreferenceOptions
 
     def __init__(self, experiment: Experiment, *args: Any) -> None:
