@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy
 import pytest
@@ -27,7 +28,7 @@ def is_right(ahead):
 def parts_of(text):
     """Return the words of a text, and each with the one after it."""
     words = text.split()
-    return {*words, *zip(words, words[1:], strict=False)}
+    return {*words, *pairwise(words)}
 
 
 @pytest.mark.parametrize("wrong", ["person", "thing", "outcome"])
