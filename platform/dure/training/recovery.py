@@ -251,7 +251,7 @@ class Recovery:
     def _place(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def _agreed(self, rows: int, by: distributed.ReduceOp) -> int:
+    def _agreed(self, rows: int, by: distributed.ReduceOp.RedOpType) -> int:
         """Return the smallest or the largest number of all workers."""
         if self._worker.num_workers == 1:
             return rows
