@@ -10,7 +10,7 @@ import re
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -279,8 +279,12 @@ def json_or_none(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def parse_json(data: bytes | str) -> Any:
+def parse_json(data: bytes | str, of_pairs: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
     """Return the value of a JSON text that a file or a line of one holds.
+
+    Args:
+        data: The text.
+        of_pairs: Makes an object of its pairs; where it is not given the last value of a key counts.
 
     Raises:
         ValueError: It is no JSON, too large, or nested so deeply that it would exhaust the stack.
@@ -288,7 +292,8 @@ def parse_json(data: bytes | str) -> Any:
     if len(data) > MAX_RECORD_BYTES:
         raise ValueError(f"it is larger than {in_bytes(MAX_RECORD_BYTES)}")
     try:
-        return json.loads(data.decode("utf-8") if isinstance(data, bytes) else data)
+        text = data.decode("utf-8") if isinstance(data, bytes) else data
+        return json.loads(text, object_pairs_hook=of_pairs)
     except RecursionError:
         raise ValueError("its JSON is nested too deeply") from None
 
