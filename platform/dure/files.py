@@ -25,7 +25,8 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_WORDS = ("no space left", "os error 28", "quota exceeded", "os error 122")
 _CUT_WORDS = ("pytorchstreamwriter", "inline_container", "iostream error", "unexpected pos")
 """Torch's writer says no more of a write that the disk did not take than that it was cut."""
-_CHUNK_BYTES = 4 * 1024**2
+_CHUNK_BYTES = 256 * 1024
+"""Of a file that is hashed at a time; eight threads hash the files of a checkpoint beside training, and memory stays theirs."""
 _TAIL_BYTES = 4096
 """How much of a file's end is looked at at once."""
 
