@@ -18,6 +18,7 @@ from dure.family import Family
 from dure.family.corpus import Corpus
 from dure.modeling.precision import resolve
 from dure.modeling.tracing import StepTrace, trace_step
+from dure.runs.environment import device_name
 from dure.runs.folder import RunFolder
 from dure.training.arguments import attends_by_rows, loaded_rows
 from dure.training.compiler import in_lengths
@@ -156,6 +157,7 @@ def forecast_run(
     if profile.device == "cpu":
         family.load_scorer()  # It is in the memory that is counted here.
     base = _base(model) if profile.device == "cpu" else 0
+    is_here = _is_here(profile)
     timing = timing_of(
         family,
         rows,
@@ -163,11 +165,11 @@ def forecast_run(
         model,
         batches,
         precision=precision,
-        device=profile.device,
+        device=device_name(profile.device) if is_here else profile.device,
         workers=workers,
         flops=trace.flops / padded_positions(chosen, batches),
     )
-    seconds, earliest, pace = timing.seconds(profile, is_here=_is_here(profile))
+    seconds, earliest, pace = timing.seconds(profile, is_here=is_here)
     return RunForecast(
         memory=_memory(parts, base, profile, copies_beside_steps=timing.work.saves > 0),
         parts=parts | {"libraries": base},

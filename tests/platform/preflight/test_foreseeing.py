@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from dure.config import load_experiment, load_profile
 from dure.config.rehearsal import rehearsal_of
@@ -37,6 +38,14 @@ def test_the_copy_that_a_checkpoint_is_written_from_is_in_the_memory_that_is_for
     everything = sum(parts[name] for name in ("weights", "gradients", "moments", "activations", "checkpoint"))
     assert found.memory[1] == int(everything * 1.02) + parts["libraries"]
     assert found.memory[0] < found.memory[1] - parts["checkpoint"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the card is here")
+def test_a_card_that_is_not_here_is_forecast_by_its_profile(foreseen):
+    found = foresee(foreseen.family, load_profile("rtx2070s")).forecast
+    assert "unproven on CUDA" in found.sentence
+    assert found.pace == "by the peak of profile rtx2070s"
+    assert found.parts["checkpoint"] == 0  # its copy lies in the memory of the host
 
 
 @pytest.mark.slow
