@@ -18,6 +18,7 @@ from dure.family import Family
 from dure.family.corpus import Corpus
 from dure.modeling.precision import resolve
 from dure.modeling.tracing import StepTrace, trace_step
+from dure.runs.environment import device_name
 from dure.runs.folder import RunFolder
 from dure.training.arguments import attends_by_rows, loaded_rows
 from dure.training.compiler import in_lengths
@@ -156,6 +157,7 @@ def forecast_run(
     if profile.device == "cpu":
         family.load_scorer()  # It is in the memory that is counted here.
     base = _base(model) if profile.device == "cpu" else 0
+    is_here = _is_here(profile)
     timing = timing_of(
         family,
         rows,
@@ -163,13 +165,13 @@ def forecast_run(
         model,
         batches,
         precision=precision,
-        device=profile.device,
+        device=device_name(profile.device) if is_here else profile.device,
         workers=workers,
         flops=trace.flops / padded_positions(chosen, batches),
     )
-    seconds, earliest, pace = timing.seconds(profile, is_here=_is_here(profile))
+    seconds, earliest, pace = timing.seconds(profile, is_here=is_here)
     return RunForecast(
-        memory=_memory(parts, base, profile),
+        memory=_memory(parts, base, profile, copies_beside_steps=timing.work.saves > 0),
         parts=parts | {"libraries": base},
         seconds=seconds,
         earliest=earliest,
@@ -191,13 +193,20 @@ def _trained(family: Family, corpus: Corpus) -> datasets.Dataset:
     return quiet.training_rows(corpus.train)
 
 
-def _memory(parts: Mapping[str, int], base: int, profile: Profile) -> tuple[int, int]:
-    """Return the least and the most bytes of a worker at its peak."""
-    # Gradients and activations are gone when text is generated.
-    beside = parts["weights"] + parts["moments"] + parts["average"]
-    peak = beside + max(parts["gradients"] + parts["activations"], parts["generation"])
+def _memory(
+    parts: Mapping[str, int], base: int, profile: Profile, *, copies_beside_steps: bool
+) -> tuple[int, int]:
+    """Return the least and the most bytes of a worker at its peak.
+
+    The next steps are taken while a checkpoint is written from its copy, which is not made where memory is scarce.
+    Gradients and activations are gone when text is generated, and the copy too.
+    """
+    stays = parts["weights"] + parts["moments"] + parts["average"]
+    step, copied = parts["gradients"] + parts["activations"], parts["checkpoint"]
+    plain = stays + max(step, parts["generation"])
+    peak = max(plain, stays + copied + (step if copies_beside_steps else 0))
     least, most = _CONTEXT[profile.device]
-    return int(peak * _MASKS) + base + least, int(peak * _FRAGMENTS[profile.device]) + base + most
+    return int(plain * _MASKS) + base + least, int(peak * _FRAGMENTS[profile.device]) + base + most
 
 
 def _packing(experiment: Experiment, profile: Profile) -> QuantizationConfig | None:
@@ -234,6 +243,9 @@ def _parts(trace: StepTrace, profile: Profile, workers: int) -> dict[str, int]:
         "average": trace.average,
         "activations": trace.activations,
     }
+    # Checkpoints are written from a copy in the host's memory; those of DeepSpeed are written at once.
+    on_host = profile.device == "cpu" and profile.deepspeed is None
+    parts["checkpoint"] = trace.gradients + trace.moments + trace.average if on_host else 0
     if profile.deepspeed is None:
         return parts
     zero = deepspeed_settings(profile.deepspeed)["zero_optimization"]

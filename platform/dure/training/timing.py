@@ -15,7 +15,6 @@ from dure.config.schema import Experiment, Profile, TrainingConfig
 from dure.family import Family
 from dure.family.corpus import cache_folder
 from dure.files import read_json_lines
-from dure.runs.environment import device_name
 from dure.runs.folder import RunFolder
 from dure.runs.forecast import num_parameters
 from dure.runs.pace import Pace, Times, Work, alike, known, remember, times_of
@@ -138,7 +137,7 @@ def timing_of(
         model: The model.
         batches: How rows are read.
         precision: What the model computes in.
-        device: Kind of the device.
+        device: Name of the device; where it is not here, its kind.
         workers: Processes that train together.
         flops: Floating-point operations of a position of a step, as a trace counts them.
     """
@@ -148,7 +147,7 @@ def timing_of(
     beams = written.num_beams if how == "text" else 1
     text = f" {beams} beams {written.min_length}-{written.max_length}" if how == "text" else ""
     return Timing(
-        device=device_name(device),
+        device=device,
         model=_model(experiment, model, workers),
         precision=precision,
         validates=f"{how} x{eval_rows}{text}",
