@@ -121,6 +121,6 @@ def counted(count: int, noun: str) -> str:
 
 
 def shell_word(text: object) -> str:
-    """Return a text as a command has it: quoted for the shell where that is needed, which Hangul is not."""
-    word = str(text)
+    """Return a text as a command has it: quoted for the shell where that is needed, and never like an option."""
+    word = f"./{text}" if str(text).startswith("-") else str(text)
     return word if _PLAIN_WORD.fullmatch(word) else shlex.quote(word)

@@ -106,10 +106,6 @@ class Pairs(Conversations):
         """Return the length of the longer answer with its prompt, twice: each has a sequence."""
         return (2 * max(len(row["input_ids"]), len(row["rejected_ids"])),)
 
-    def num_rows(self, batch: Batch) -> int:
-        """Return the number of pairs."""
-        return len(batch["held"].rows)
-
     def prompts(self, batch: Batch) -> Batch:
         """Return each prompt once, padded at the left."""
         return {name: value[: self.num_rows(batch)] for name, value in super().prompts(batch).items()}
@@ -181,6 +177,7 @@ class Preference(Causal):
     """Learns from pairs of answers to a prompt which is the better one, and answers prompts."""
 
     options_section = PreferenceOptions
+    converts = ("dpo", "simpo")
     options: PreferenceOptions
 
     def __init__(self, experiment: Experiment, *args: Any) -> None:
