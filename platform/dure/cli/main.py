@@ -111,7 +111,8 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
             option = getattr(error, "option_name", None) or ""
             known = [name for parameter in context.command.params for name in parameter.opts]
             like: str | None = nearest(option, known) if option else None
-            if option and "KEY=VALUE" in usage and (setting := _setting(option, words)):
+            is_unknown = type(error).__name__ == "NoSuchOption" and "KEY=VALUE" in usage
+            if is_unknown and (setting := _setting(option, words)):
                 lines[0] = f"No such option: {option}"
                 like = setting
             lines.append(f"  try: {like or f'{context.command_path} --help'}")
@@ -145,8 +146,10 @@ def _setting(option: str, words: list[str]) -> str | None:
     from dure.config.tree import given_value
 
     name = option.lstrip("-").replace("-", "_")
-    index, word = next(pair for pair in enumerate(words) if pair[1].partition("=")[0] == option)
-    following = words[index + 1 : index + 2]
+    places = [index for index, word in enumerate(words) if word.partition("=")[0] == option]
+    if not places:  # one letter of several, as in -xyz
+        return None
+    word, *following = words[places[0] : places[0] + 2]
     given = [word.partition("=")[2]] if "=" in word else [each for each in following if each[:2] != "--"]
     value = given[0] if given else "true"
     own = [key for key in dotted_keys(Experiment) if name in (key, key.rpartition(".")[2])]
