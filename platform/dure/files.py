@@ -26,6 +26,8 @@ _FULL_WORDS = ("no space left", "os error 28", "quota exceeded", "os error 122")
 _CUT_WORDS = ("pytorchstreamwriter", "inline_container", "iostream error", "unexpected pos")
 """Torch's writer says no more of a write that the disk did not take than that it was cut."""
 _CHUNK_BYTES = 4 * 1024**2
+_LONGEST_NAME = 255
+"""Bytes of a name in a folder, on all usual file systems."""
 _TAIL_BYTES = 4096
 """How much of a file's end is looked at at once."""
 
@@ -116,7 +118,8 @@ def written_beside(path: Path) -> Iterator[Path]:
         OSError: It cannot be written; told with ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.part"
+    end = f".{uuid.uuid4().hex[:8]}.part"
+    beside = path.parent / f".{_shortened(path.name, _LONGEST_NAME - 1 - len(end))}{end}"
     try:
         with failures_named(path, beside):
             yield beside
@@ -135,6 +138,15 @@ def written_beside(path: Path) -> Iterator[Path]:
             shutil.rmtree(beside)
         else:
             beside.unlink(missing_ok=True)
+
+
+def _shortened(name: str, num_bytes: int) -> str:
+    """Return as much of a file's name as takes so many bytes; a whole name has no room for an ending."""
+    return (
+        name
+        if len(os.fsencode(name)) <= num_bytes
+        else os.fsencode(name)[:num_bytes].decode("utf-8", "ignore")
+    )
 
 
 _BESIDE = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(part|old)")

@@ -144,3 +144,10 @@ def test_an_option_that_there_is_stays_one():
     told = call("train", "kobart_baseline", "--epochs")
     assert told.code == 2
     assert "requires an argument" in told.err
+
+
+def test_the_home_folder_behind_an_equals_sign_is_no_folder_of_the_working_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert call("sample", "--output=~/rows").code == 0
+    assert (tmp_path / "home" / "rows" / "train.csv").is_file()
+    assert not (tmp_path / "~").exists()

@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     words = sys.argv[1:] if arguments is None else arguments
     end = words.index("--") if "--" in words else len(words)
     flags = [word for word in words[:end] if word in FLAGS]
-    words = flags + [word for word in words[:end] if word not in FLAGS] + words[end:]
+    words = flags + [_at_home(word) for word in words[:end] if word not in FLAGS] + words[end:]
     install()
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by whoever started the program
@@ -78,6 +78,13 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     if result == INTERRUPTED_CODE:  # The parser turns Ctrl-C into the code that it would exit with.
         _interrupted(words)
     sys.exit(result if isinstance(result, int) else 0)
+
+
+def _at_home(word: str) -> str:
+    """Return ``--option=~/path`` with the path that ``~`` stands for; no shell sees to that behind a ``=``."""
+    option, _, path = word.partition("=")
+    is_path = option.startswith("--") and option != "--text" and path.startswith("~/")
+    return f"{option}={Path(path).expanduser()}" if is_path else word
 
 
 def _check_encoding(words: list[str]) -> None:
