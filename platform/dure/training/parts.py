@@ -24,7 +24,7 @@ from dure.modeling.objectives import Objective
 from dure.modeling.precision import Precision
 from dure.runs.disk import DiskRoom
 from dure.runs.folder import RunFolder
-from dure.training.arguments import check_budget, loaded_rows
+from dure.training.arguments import check_budget
 from dure.training.compiling import CompiledLayers
 from dure.training.oom import FittingRows
 from dure.training.recovery import Recovery
@@ -130,7 +130,6 @@ def recovery_of(
         batches,
         model,
         profile.device,
-        num_rows=loaded_rows(experiment, worker.num_workers),
         folder=folder.path,
         worker=worker,
         remember=fitting.write if worker.is_main else lambda rows: None,
@@ -142,10 +141,10 @@ def recovery_of(
             "out of memory ends the run"
         )
     rows = fitting.read() if recovery.policy == "shrink" else None
-    if rows is not None and rows < recovery.num_rows:
+    if rows is not None:
         recovery.rows_at_once = rows
         worker.notify(
-            f"{recovery.num_rows} rows at once ran out of memory here before: computing {rows} at once "
+            f"more than {rows} rows at once ran out of memory here before: computing {rows} at once "
             f"({fitting.path} remembers it)"
         )
     return recovery
@@ -158,7 +157,7 @@ def sampler_of(
     training = experiment.training
     if not training.group_by_length:
         return None
-    lengths = numpy.asarray(train_dataset["length"])
+    lengths = numpy.asarray(train_dataset["length"][:])
     return LengthGroupedSampler(
         lengths,
         training.effective_batch_size,
@@ -181,7 +180,7 @@ def batch_tokens_of(
         return None
     check_budget(experiment, profile)
     targets = batches.targets_of(train_dataset)
-    lengths = numpy.asarray(train_dataset["length"]) + (
+    lengths = numpy.asarray(train_dataset["length"][:]) + (
         0 if targets is None else numpy.asarray(targets.lengths)
     )
     longest = int(lengths.max(initial=0))

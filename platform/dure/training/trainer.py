@@ -97,7 +97,7 @@ class ModelTrainer:
         self.group = group
         self.worker = worker = worker or Worker()
         # Longest first: batches pad little, and the most memory is asked for first.
-        self.eval_dataset = eval_dataset and eval_dataset.select(length_order(eval_dataset["length"]))
+        self.eval_dataset = eval_dataset and eval_dataset.select(length_order(eval_dataset["length"][:]))
         train_dataset = family.training_rows(train_dataset)
         self.total_steps = total_steps(self.experiment, len(train_dataset))
         training = self.experiment.training
@@ -113,7 +113,9 @@ class ModelTrainer:
         )
         self.metric = family.best_metric
         self.compute_metrics = self._scorer(self.eval_dataset)
-        precision = resolve(training.precision, profile, model.config.model_type, worker.notify)
+        precision = self._precision = resolve(
+            training.precision, profile, model.config.model_type, worker.notify
+        )
         deepspeed = zero.settings_of(self.experiment, profile, precision)
         args = self._arguments(profile, len(train_dataset), precision, deepspeed)
         if deepspeed is None and not getattr(model, "is_quantized", False):
@@ -306,7 +308,7 @@ class ModelTrainer:
 
     def test(self, dataset: datasets.Dataset) -> Reported:
         """Score rows that took no part in training or selection."""
-        order = length_order(dataset["length"])
+        order = length_order(dataset["length"][:])
         longest_first = dataset.select(order)
         self.hf.compute_metrics = self._scorer(longest_first)
         with self._out_of_memory_recorded():
@@ -380,7 +382,7 @@ class ModelTrainer:
     def _conclude(self) -> dict[str, Any]:
         best_step = self.hf.state.best_global_step
         metrics, untrained = recorded_metrics(self.folder.metrics, best_step)
-        check_last_loss(self.folder.metrics, self.experiment)
+        check_last_loss(self.folder.metrics, self.experiment, self._precision)
         with whole_weights(self.model, keep=self.worker.is_main):
             self.room.write("the final model", self.foretold.final_model, [self._write_final_model])
         return {
