@@ -333,7 +333,7 @@ def clean(*folders: Names, remove: bool = False) -> Cleaning:
         remove: Whether it goes.
 
     Raises:
-        UserError: A folder is not there, or somebody began to work in one.
+        UserError: A folder is not there.
     """
     from dure.archive.cleaning import clean as cleaned
     from dure.family.corpus import cache_folder

@@ -8,6 +8,8 @@ from typing import Literal
 
 from dure.archive.listing import entries_in, listed
 from dure.data.arrow_files import forget, spare_entries
+from dure.errors import UserError
+from dure.reporting.figures import shown_path
 from dure.runs.budget import delete, study_of, survey
 from dure.runs.lock import held
 from dure.runs.manifest import has_manifest
@@ -30,6 +32,8 @@ class Cleaning(Record):
     num_bytes: int
     """All of it together."""
     is_removed: bool
+    left: tuple[str, ...] = ()
+    """What was to go and stayed, each with the reason: somebody works in its folder, or the system refuses."""
 
 
 def clean(folders: Sequence[Path], cache: Path, *, remove: bool) -> Cleaning:
@@ -41,14 +45,20 @@ def clean(folders: Sequence[Path], cache: Path, *, remove: bool) -> Cleaning:
     is above the budget of the cache; what is missing there is made anew.
 
     Raises:
-        UserError: A folder is not there, or somebody began to work in one.
+        UserError: A folder is not there.
     """
     entries = dict.fromkeys(path for folder in folders for path in entries_in(folder))
     found: list[Removable] = []
+    left: list[str] = []
     for path in entries:
         # A trial may be finished and its study still need it.
-        if {listed(path).state, listed(study_of(path)).state} == {"completed"}:
-            found += _of_runs(path, remove=remove)
+        if {listed(path).state, listed(study_of(path)).state} != {"completed"}:
+            continue
+        try:
+            for each in _of_runs(path, remove=remove):
+                found.append(each)
+        except (UserError, OSError) as error:
+            left.append(f"{shown_path(path)}: {error.problem if isinstance(error, UserError) else error}")
     for entry in spare_entries(cache):
         found.append(
             Removable(path=str(entry.files[0]), kind="cache", num_bytes=entry.num_bytes, reason=entry.reason)
@@ -56,7 +66,7 @@ def clean(folders: Sequence[Path], cache: Path, *, remove: bool) -> Cleaning:
         if remove:
             forget(entry)
     size = sum(each.num_bytes for each in found)
-    return Cleaning(removable=tuple(found), num_bytes=size, is_removed=remove)
+    return Cleaning(removable=tuple(found), num_bytes=size, is_removed=remove, left=tuple(left))
 
 
 def _of_runs(path: Path, *, remove: bool) -> Iterator[Removable]:

@@ -181,6 +181,15 @@ _LONGEST_NAME = 40
 _NAMES = ("comparison.json", "comparison.txt", "comparison.png")
 
 
+def curves_of(settings: Sequence[Setting], order: Sequence[str]) -> list[RunCurves]:
+    """Return the curves of all runs of settings, in the order of their names, each named as its setting."""
+    return [
+        RunCurves.of(run.path, shortened(each.name, _LONGEST_NAME))
+        for each in sorted(settings, key=lambda each: order.index(each.name))
+        for run in each.runs
+    ]
+
+
 def write_comparison(
     comparison: Comparison, settings: Sequence[Setting], folder: Path, *, force: bool
 ) -> None:
@@ -196,17 +205,11 @@ def write_comparison(
         UserError: The folder cannot be written to, or such a file is there.
     """
     metric = Metric(comparison.metric, comparison.direction, comparison.unit)
-    order = {each.name: place for place, each in enumerate(comparison.settings)}
     with TemporaryDirectory() as beside:
         record, text, curves = (Path(beside, name) for name in _NAMES)
         comparison.write(record)
         write_text(text, plain_text(comparison_table(comparison)))
-        ordered = sorted(settings, key=lambda each: order[each.name])
-        runs = [
-            RunCurves.of(run.path, shortened(each.name, _LONGEST_NAME))
-            for each in ordered
-            for run in each.runs
-        ]
+        runs = curves_of(settings, [each.name for each in comparison.settings])
         plot_runs(curves, runs, replace(metric, name=f"eval_{metric.name}"), title=metric_label(metric))
         # The picture is there in every format that was asked for.
         place_files({file.name: file for file in sorted(Path(beside).iterdir())}, folder, force=force)

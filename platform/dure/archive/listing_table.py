@@ -44,9 +44,9 @@ def cleaning_table(found: Cleaning) -> FittedTable:
     size = in_bytes(found.num_bytes)
     what = f"{counted(len(rows), 'thing')}, {size}"
     title = f"removed: {what}" if found.is_removed else f"may go: {what}"
-    notes: Sequence[str] = (
-        () if found.is_removed or not rows else ["nothing is removed yet; --yes removes it"]
-    )
+    notes: Sequence[str] = [f"left alone: {each}" for each in found.left]
+    if rows and not found.is_removed:
+        notes = ["nothing is removed yet; --yes removes it"]
     return FittedTable(columns, title, notes)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from itertools import takewhile
+from pathlib import Path
 from typing import Any
 
 from dure.archive.left import LeftRun
@@ -57,6 +58,20 @@ def settings_of(runs: Sequence[LeftRun]) -> list[Setting]:
         for part in parts
     ]
     return _named_apart(found)
+
+
+def run_names(settings: Sequence[Setting]) -> dict[Path, str]:
+    """Return what every run is called beside the others: as its setting, with seed and fold where that has several."""
+    return {
+        run.path.resolve(): setting.name if len(setting.runs) == 1 else f"{setting.name} · {_repetition(run)}"
+        for setting in settings
+        for run in setting.runs
+    }
+
+
+def _repetition(run: LeftRun) -> str:
+    fold = "" if run.fold is None else f", fold {run.fold}"
+    return f"seed {run.experiment.experiment.seed}{fold}"
 
 
 def flat_of(run: LeftRun) -> dict[str, Any]:

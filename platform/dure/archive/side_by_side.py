@@ -9,15 +9,17 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from dure.archive.comparing import compare
-from dure.archive.comparison_table import pair_columns, score_columns, setting_columns, table_facts
+from dure.archive.comparison_table import curves_of, pair_columns, score_columns, setting_columns, table_facts
+from dure.archive.left import completed_runs
+from dure.archive.settings import run_names, settings_of
 from dure.errors import UserError
+from dure.metrics.metric import Metric
 from dure.pages.run_facts import best_metric
 from dure.pages.shared_sections import points_of
-from dure.reporting.curves import RunCurves, plot_runs
+from dure.reporting.curves import plot_runs
 from dure.reporting.inline import Drawing
 from dure.reporting.marks import Computation, Source, Sources, listed, sentence
 from dure.reporting.page import Inline, Page, Pairs, Picture, Section, Table
-from dure.runs.folder import STUDY_FILE
 from dure.studies.reports import COMPUTATIONS as OF_EACH
 from dure.studies.reports import page_at
 
@@ -26,14 +28,17 @@ SIDE_BY_SIDE = "comparison"
 
 def comparison_facts(paths: Sequence[Path]) -> dict[str, Any]:
     """Return what a comparison came to, without the paths that depend on where one asks; or why there is none."""
+    titles: list[str | None] = []
     try:
+        names = run_names(settings_of(completed_runs(paths)[0]))
+        titles += [names.get(path.resolve()) for path in paths]
         compared = table_facts(compare(paths)[0])
     except UserError as error:
-        return {"sentences": [f"They are not compared: {error.problem}."]}
+        return {"titles": titles, "sentences": [f"They are not compared: {error.problem}."]}
     for setting in compared["settings"]:
         del setting["runs"]
     compared["sentences"] += compared.pop("notes")
-    return compared
+    return {"titles": titles, **compared}
 
 
 COMPUTATIONS: Mapping[str, Computation] = {**OF_EACH, SIDE_BY_SIDE: comparison_facts}
@@ -51,26 +56,37 @@ def side_by_side(paths: Sequence[Path], sources: Sources) -> Page:
     sections = [Section("Verdict", [points_of(facts, "sentences")])]
     if facts.get("settings"):
         sections += _compared(facts)
-    sections += _curves([path for path in paths if not (path / STUDY_FILE).is_file()])
-    for page in pages:
+    if facts.get("titles"):
+        sections += _curves(paths, facts)
+    titles = [
+        facts.mark("titles", place) if facts.get("titles", place) else page.title
+        for place, page in enumerate(pages)
+    ]
+    for title, page in zip(titles, pages, strict=True):
         verdict, *others = page.sections
         parts = [
             part for section in others for part in (Section(section.title, section.blocks), *section.parts)
         ]
-        sections.append(Section(page.title, verdict.blocks, parts))
-    lead = sentence("{}", Markup(" · ").join(escape(page.title) for page in pages))
+        sections.append(Section(title, verdict.blocks, parts))
+    lead = sentence("{}", Markup(" · ").join(map(escape, titles)))
     notes = list(dict.fromkeys(note for page in pages for note in page.notes))
     return Page("Runs side by side", lead, sections, sources, notes)
 
 
-def _curves(runs: Sequence[Path]) -> list[Section]:
-    """Return the curves of runs in one picture; nothing of fewer than two."""
-    drawn = [curves for path in runs if (curves := RunCurves.of(path, path.name)).records]
+def _curves(paths: Sequence[Path], facts: Source) -> list[Section]:
+    """Return the curves of all runs that completed in one picture, named as the tables name them; nothing of one alone."""
+    settings = settings_of(completed_runs(paths)[0])
+    order = [each["name"] for each in facts.get("settings") or ()] or [each.name for each in settings]
+    drawn = [curves for curves in curves_of(settings, order) if curves.records]
     if len(drawn) < 2:
         return []
-    drawing = Drawing(f"Curves of {', '.join(each.name for each in drawn)} over the epochs.")
-    plot_runs(drawing, drawn, best_metric(runs[0]), title="")
-    return [Section("Curves", [Picture("Every run; dashed: the trivial baseline.", drawing)])]
+    drawing = Drawing(f"Curves of {', '.join(dict.fromkeys(each.name for each in drawn))} over the epochs.")
+    if compared := facts.get("metric"):
+        metric = Metric(f"eval_{compared}", facts.get("direction"), facts.get("unit"))
+    else:
+        metric = best_metric(settings[0].runs[0].path)
+    plot_runs(drawing, drawn, metric, title="")
+    return [Section("Curves", [Picture("Every run that completed; dashed: the trivial baseline.", drawing)])]
 
 
 def _compared(facts: Source) -> list[Section]:

@@ -75,7 +75,8 @@ def find(kind: Kind, name: str | Path, beside: Path = Path()) -> Path:
     files = available(kind)
     if name in files:
         return files[name]
-    like = nearest(name, list(files))
+    is_study = kind == "experiment" and name in available("study")
+    like = f"`dure run {name}`, since that is a study" if is_study else nearest(name, list(files))
     raise UserError(
         f"there is no {kind} '{name}'",
         expected=f"one of: {', '.join(files) or 'none is installed'}; or the path of a {suffix} file",

@@ -43,8 +43,9 @@ def leave_run_report(path: Path) -> None:
         UserError: A record of it is broken.
         OSError: They cannot be written.
     """
-    curves = RunCurves.of(path, path.name)
-    page = page_of_run(path, Sources(path, COMPUTATIONS))
+    sources = Sources(path, COMPUTATIONS)
+    page = page_of_run(path, sources)
+    curves = RunCurves.of(path, sources.computed(RUN, path).get("name"))
     if curves.records:
         plot_run(path / CURVES, curves)
     write_text(path / REPORT, page.html(path))

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 CURVES = "training_curves.png"
 """Their file in the folder of a run or study."""
+_PANEL_WIDTH = 3.8
+"""Of a panel, in inches: a phone shows it whole."""
 _MOST_LINES = 8
 """Lines that are told apart; further ones are drawn in grey."""
 _MOST_POINTS = 1600
@@ -166,22 +168,39 @@ def _draw(
 ) -> None:
     shown = [(name, curves) for name, curves in panels if any(curve.points for curve in curves)]
     last = max((point[0] for _, curves in shown for curve in curves for point in curve.points), default=1.0)
+
+    def panel(axis: Axes, name: str, curves: Sequence[Curve]) -> None:
+        axis.set_title(name, fontsize=9)
+        axis.set_xlabel(words["epoch"])
+        _lines(axis, curves, words)
+        whole_epochs(axis, last)
+        axis.ticklabel_format(axis="y", useOffset=False, scilimits=(-3, 4))
+        grid(axis)
+        if not shared_legend and axis.get_legend_handles_labels()[1]:
+            axis.legend(fontsize=7, loc="best")
+
+    if not isinstance(target, Path):
+        # Panel by panel: a page puts them abreast as far as there is room, and beneath each other on a phone.
+        named: dict[str, Any] = {}
+        for name, curves in shown:
+            with picture(target, title=name, width=_PANEL_WIDTH, height=2.5, shared_legend=False) as figure:
+                panel(axis := figure.subplots(), name, curves)
+                named |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+        if shared_legend and named:
+            height = 0.2 * len(named) + 0.2
+            with picture(
+                target, title=title, width=_PANEL_WIDTH, height=height, shared_legend=False
+            ) as figure:
+                figure.legend(named.values(), named.keys(), loc="center left", frameon=False)
+        return
     columns = 2 if len(shown) > 1 else 1
     rows = max(1, -(-len(shown) // columns))
     with picture(
-        target, title=title, width=7.6, height=2.5 * rows + 0.6, shared_legend=shared_legend
+        target, title=title, width=2 * _PANEL_WIDTH, height=2.5 * rows + 0.6, shared_legend=shared_legend
     ) as figure:
-        for axis, (name, curves) in zip(
-            figure.subplots(rows, columns, squeeze=False).flat, shown, strict=False
-        ):
-            axis.set_title(name, fontsize=9)
-            axis.set_xlabel(words["epoch"])
-            _lines(axis, curves, words)
-            whole_epochs(axis, last)
-            axis.ticklabel_format(axis="y", useOffset=False, scilimits=(-3, 4))
-            grid(axis)
-            if not shared_legend and axis.get_legend_handles_labels()[1]:
-                axis.legend(fontsize=7, loc="best")
+        axes = figure.subplots(rows, columns, squeeze=False).flat
+        for axis, (name, curves) in zip(axes, shown, strict=False):
+            panel(axis, name, curves)
         for axis in figure.axes[len(shown) :]:
             axis.set_visible(False)
 
@@ -191,7 +210,7 @@ def _lines(axis: Axes, curves: Sequence[Curve], words: Words) -> None:
     drawn = [curve for curve in curves if curve.points]
     names = list(dict.fromkeys(curve.label for curve in drawn))
     told_apart = len(names) if len(names) <= _MOST_LINES else _MOST_LINES - 1
-    for curve in reversed(drawn):
+    for curve in drawn:
         place = names.index(curve.label)
         color, label = SERIES[min(place, _MOST_LINES - 1)], curve.label or "_"
         if place >= told_apart:

@@ -39,7 +39,7 @@ _FONT = re.compile(r"(font: [\d.]+px)[^;\"]*|; font-family: [^;\"]*")
 
 @dataclass
 class Drawing:
-    """A picture for a page, once it is drawn.
+    """A picture for a page, once it is drawn; panel by panel where it was drawn so.
 
     Attributes:
         alt: What the picture shows, for whoever cannot see it; its title when empty.
@@ -50,11 +50,12 @@ class Drawing:
     svg: str = ""
 
     def take(self, figure: Figure, title: str) -> None:
-        """Turn a figure into SVG: an eighth of matplotlib's own size, with the page's letters and colours."""
+        """Add a figure as SVG: an eighth of matplotlib's own size, with the page's letters and colours."""
         file = io.StringIO()
         metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
         figure.savefig(file, format="svg", transparent=True, metadata=metadata)
-        self.svg = inlined(file.getvalue(), self.alt or title)
+        said = title if self.svg else self.alt or title
+        self.svg += inlined(file.getvalue(), said)
 
 
 def inlined(svg: str, alt: str) -> str:

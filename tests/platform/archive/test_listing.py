@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 
@@ -148,6 +150,26 @@ def test_what_a_working_process_holds_is_left_alone(tmp_path):
     with held(done):
         assert clean(tmp_path, remove=True).removable == ()
     assert len(clean(tmp_path, remove=True).removable) == 1
+
+
+def test_a_run_that_somebody_began_to_work_in_is_left_alone_and_all_others_are_cleaned(tmp_path):
+    for name in ("a", "b"):
+        done = made_run(tmp_path / name, HITS)
+        checkpoint(done, 2, 4), checkpoint(done, 4, 4)
+    (tmp_path / "a" / "inner").mkdir()
+    code = "import sys, time; from pathlib import Path; from dure.runs.lock import held\nwith held(Path(sys.argv[1])):\n print(flush=True); time.sleep(60)"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path / "a" / "inner"], stdout=subprocess.PIPE
+    ) as other:
+        other.stdout.readline()
+        try:
+            found = clean(tmp_path, remove=True)
+        finally:
+            other.kill()
+    assert [each.path for each in found.removable] == [str(tmp_path / "b" / "checkpoint-2")]
+    (said,) = found.left
+    assert str(other.pid) in said
+    assert (tmp_path / "a" / "checkpoint-2").is_dir()
 
 
 def entry(cache, name, age_days, used_days):

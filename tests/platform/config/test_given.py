@@ -11,6 +11,7 @@ import pytest
 import dure
 from dure.config import load_experiment
 from dure.config.given import names_of, overrides_of
+from dure.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -70,3 +71,9 @@ def test_what_is_neither_is_told_in_words(call, said) -> None:
 
 def test_the_package_shows_its_functions_and_its_errors() -> None:
     assert {"train", "predict", "UserError", "RunError"} <= {*dir(dure)} == {*dure.__all__}
+
+
+def test_the_name_of_a_study_in_place_of_an_experiment_leads_to_its_command():
+    with pytest.raises(UserError) as caught:
+        load_experiment("growing_bert")
+    assert caught.value.hint == "`dure run growing_bert`, since that is a study"

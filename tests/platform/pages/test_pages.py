@@ -266,10 +266,37 @@ def test_several_are_compared_first_and_the_page_is_true(left, tmp_path):
         assert f">{heading}</h2>" in html
     assert "Settings in which they differ" in html
     assert ">training.learning_rate</th>" in html
+    curves = html[html.index(">Curves</h2>") :].partition("</figure>")[0]
+    assert {">one</text>", ">two</text>"} <= {*re.findall(r">[^<>]+</text>", curves)}
     moved = (tmp_path / "runs").rename(tmp_path / "elsewhere")
     assert dure.verify_report(moved / "both.html").is_true
     alone = dure.report([left / "run", left / "sweep"], tmp_path / "both.html")
     assert dure.verify_report(alone).is_true
+
+
+def test_runs_of_one_name_have_the_names_of_the_table_in_curves_and_headings(tmp_path):
+    for folder, rate in (("2026-11-29_1", 3e-5), ("2026-11-29_2", 1e-4)):
+        training = {"best_metric": "eval_accuracy", "learning_rate": rate, "epochs": 3}
+        settings = experiment("bert", experiment={"name": "bert", "seed": 1}, training=training)
+        left_run(tmp_path / folder, "bert", of=settings)
+        predictions(tmp_path / folder / "predictions.csv", 60)
+    html = dure.report([*tmp_path.iterdir()], tmp_path / "both.html").read_text("utf-8")
+    body = html[html.index("<body>") :]
+    curves = body[body.index(">Curves</h2>") :].partition("</figure>")[0]
+    assert "2026-11-29" not in curves
+    for name in ("bert (learning_rate=3e-05)", "bert (learning_rate=0.0001)"):
+        assert f">{name}</text>" in curves
+        assert re.search(rf"<h2[^>]*><data[^>]*>{re.escape(name)}</data></h2>", body)
+
+
+def test_a_panel_of_curves_is_no_wider_than_a_phone_and_its_lines_stand_in_their_order(left):
+    html = (left / "batch" / "report.html").read_text("utf-8")
+    curves = html[html.index(">Curves</h2>") :].partition("</figure>")[0]
+    widths = [int(each) for each in re.findall(r"--width:(\d+)px", curves)]
+    assert len(widths) == 5
+    assert max(widths) <= 366
+    names = re.findall(r">(one|two|three)</text>", curves)
+    assert names == ["one", "two", "three"]
 
 
 def test_a_study_of_a_hundred_trials_is_small_and_true(tmp_path):

@@ -77,11 +77,12 @@ def test_a_picture_is_also_drawn_in_the_format_that_is_asked_for(tmp_path, figur
     assert imread(tmp_path / "c.png").shape == imread(tmp_path / "alone.png").shape
 
 
-def test_a_picture_of_a_page_has_its_letters_as_text_its_colours_by_name_and_no_name_twice():
+def test_a_picture_of_a_page_has_its_letters_as_text_its_colours_by_name_and_what_is_drawn_in_each_panel():
     drawing = Drawing("what it shows <b>")
     plot_run(drawing, run("이름"))
     svg = str(drawing.svg)
-    assert svg.count("<svg") == 1
+    assert svg.count("<svg") == svg.count("<title>") == 4
+    assert "<title>training loss</title>" not in svg  # the first panel says what all of them show
     assert "<title>what it shows &lt;b&gt;</title>" in svg
     assert ">epoch</text>" in svg
     assert "var(--blue)" in svg

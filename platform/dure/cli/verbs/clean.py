@@ -26,3 +26,5 @@ def clean(
 
     found = api.clean(*(folders or ()), remove=yes)
     print_result(found.as_json(), cleaning_table(found), as_json=as_json)
+    if found.left:
+        raise typer.Exit(1)
