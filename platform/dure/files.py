@@ -27,6 +27,8 @@ _CUT_WORDS = ("pytorchstreamwriter", "inline_container", "iostream error", "unex
 """Torch's writer says no more of a write that the disk did not take than that it was cut."""
 _CHUNK_BYTES = 256 * 1024
 """Of a file that is hashed at a time; eight threads hash the files of a checkpoint beside training, and memory stays theirs."""
+_LONGEST_NAME = 255
+"""Bytes of a name in a folder, on all usual file systems."""
 _TAIL_BYTES = 4096
 """How much of a file's end is looked at at once."""
 
@@ -117,7 +119,8 @@ def written_beside(path: Path) -> Iterator[Path]:
         OSError: It cannot be written; told with ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.part"
+    end = f".{uuid.uuid4().hex[:8]}.part"
+    beside = path.parent / f".{_shortened(path.name, _LONGEST_NAME - 1 - len(end))}{end}"
     try:
         with failures_named(path, beside):
             yield beside
@@ -136,6 +139,15 @@ def written_beside(path: Path) -> Iterator[Path]:
             shutil.rmtree(beside)
         else:
             beside.unlink(missing_ok=True)
+
+
+def _shortened(name: str, num_bytes: int) -> str:
+    """Return as much of a file's name as takes so many bytes; a whole name has no room for an ending."""
+    return (
+        name
+        if len(os.fsencode(name)) <= num_bytes
+        else os.fsencode(name)[:num_bytes].decode("utf-8", "ignore")
+    )
 
 
 _BESIDE = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(part|old)")

@@ -126,6 +126,7 @@ def test_validation_of_a_gpu_profile_without_the_gpu_skips_what_needs_it():
         (("--per-device-train-batch-size=4",), "training.batch_size=4; it counts the rows"),
         (("--fp16", "--dry-run"), "training.precision=fp16"),
         (("--output_dir", "x"), "leave it out; --output DIR says where a run goes"),
+        (("-xyz", "1"), "dure train --help"),
         (("--config",), "leave it out; the file or name of an experiment stands behind the verb"),
         (("lora_target=all",), "leave it out; lora.targets names the layers"),
     ],
@@ -137,3 +138,16 @@ def test_options_of_other_scripts_are_answered_with_the_setting_that_they_are_he
     if "=" in remedy.partition(";")[0]:
         setting = remedy.partition(";")[0].partition(",")[0]
         assert call("train", "kobart_baseline", setting, "--dry-run").code == 0
+
+
+def test_an_option_that_there_is_stays_one():
+    told = call("train", "kobart_baseline", "--epochs")
+    assert told.code == 2
+    assert "requires an argument" in told.err
+
+
+def test_the_home_folder_behind_an_equals_sign_is_no_folder_of_the_working_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert call("sample", "--output=~/rows").code == 0
+    assert (tmp_path / "home" / "rows" / "train.csv").is_file()
+    assert not (tmp_path / "~").exists()

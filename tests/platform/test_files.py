@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from dure import files
 from dure.errors import UserError
-from dure.files import json_lines, read_json, read_json_lines, written_beside
+from dure.files import json_lines, read_json, read_json_lines, write_text, written_beside
 from dure.runs.manifest import write_manifest
 
 DEEP = "[" * 100_000
@@ -116,3 +116,11 @@ def test_what_could_not_be_written_is_told_by_its_own_name(tmp_path, error):
     assert caught.value.filename == str(tmp_path / "x.csv")
     with pytest.raises(ValueError, match="other"), written_beside(tmp_path / "x.csv"):
         raise ValueError("other")
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "가" * 85, "x" * 241])
+def test_the_longest_name_that_a_folder_takes_is_written(name, tmp_path):
+    write_text(tmp_path / name, "one\n")
+    write_text(tmp_path / name, "two\n")
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "two\n"

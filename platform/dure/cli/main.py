@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     words = sys.argv[1:] if arguments is None else arguments
     end = words.index("--") if "--" in words else len(words)
     flags = [word for word in words[:end] if word in FLAGS]
-    words = flags + [word for word in words[:end] if word not in FLAGS] + words[end:]
+    words = flags + [_at_home(word) for word in words[:end] if word not in FLAGS] + words[end:]
     install()
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by whoever started the program
@@ -80,6 +80,13 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     sys.exit(result if isinstance(result, int) else 0)
 
 
+def _at_home(word: str) -> str:
+    """Return ``--option=~/path`` with the path that ``~`` stands for; no shell sees to that behind a ``=``."""
+    option, _, path = word.partition("=")
+    is_path = option.startswith("--") and option != "--text" and path.startswith("~/")
+    return f"{option}={Path(path).expanduser()}" if is_path else word
+
+
 def _check_encoding(words: list[str]) -> None:
     """End where Python reads names by a locale that has no letters for them, as with LC_ALL=C and PYTHONUTF8=0."""
     encoding = sys.getfilesystemencoding()
@@ -111,7 +118,8 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
             option = getattr(error, "option_name", None) or ""
             known = [name for parameter in context.command.params for name in parameter.opts]
             like: str | None = nearest(option, known) if option else None
-            if option and "KEY=VALUE" in usage and (setting := _setting(option, words)):
+            is_unknown = type(error).__name__ == "NoSuchOption" and "KEY=VALUE" in usage
+            if is_unknown and (setting := _setting(option, words)):
                 lines[0] = f"No such option: {option}"
                 like = setting
             lines.append(f"  try: {like or f'{context.command_path} --help'}")
@@ -145,8 +153,10 @@ def _setting(option: str, words: list[str]) -> str | None:
     from dure.config.tree import given_value
 
     name = option.lstrip("-").replace("-", "_")
-    index, word = next(pair for pair in enumerate(words) if pair[1].partition("=")[0] == option)
-    following = words[index + 1 : index + 2]
+    places = [index for index, word in enumerate(words) if word.partition("=")[0] == option]
+    if not places:  # one letter of several, as in -xyz
+        return None
+    word, *following = words[places[0] : places[0] + 2]
     given = [word.partition("=")[2]] if "=" in word else [each for each in following if each[:2] != "--"]
     value = given[0] if given else "true"
     own = [key for key in dotted_keys(Experiment) if name in (key, key.rpartition(".")[2])]
