@@ -16,6 +16,8 @@ def classification_report(
 ) -> dict[str, Any]:
     """Compare predicted classes with the true ones.
 
+    An empty prediction is none: it is wrong, and no class of its own.
+
     Returns:
         ``accuracy``, ``macro_f1`` (every class counts alike, those only predicted too), ``weighted_f1``
         (by the rows of a class), ``num_rows``, and ``per_class``: ``precision``, ``recall``, ``f1`` and
@@ -30,7 +32,7 @@ def classification_report(
         raise UserError(f"{len(predictions)} predictions do not pair up with {len(labels)} labels")
     if not len(labels):
         raise UserError("there is no prediction to score")
-    classes = sorted({*labels, *predictions})
+    classes = sorted({*labels, *predictions} - {""})
     precision, recall, f1, support = precision_recall_fscore_support(
         labels, predictions, labels=classes, zero_division=0
     )
