@@ -28,7 +28,6 @@ COMMON = {
     "training.batch_size": 16,
     "training.gradient_accumulation_steps": 1,
     "training.gradient_checkpointing": False,
-    "generation.max_length": 8,  # what is written is not looked at
     "wandb.enabled": False,
 }
 TUNING = COMMON | {
