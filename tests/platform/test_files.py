@@ -8,6 +8,7 @@ import tracemalloc
 
 import pytest
 import torch
+import xxhash
 from safetensors.torch import save_file
 
 from dure import files
@@ -83,6 +84,19 @@ def test_records_are_read_one_at_a_time_however_many_they_are(tmp_path):
         tracemalloc.stop()
     assert total == 199_999 * 100_000
     assert peak < 1_000_000
+
+
+def test_a_file_is_hashed_in_little_memory_since_eight_are_at_a_time_beside_training(tmp_path):
+    path = tmp_path / "optimizer.pt"
+    path.write_bytes(bytes(3_000_000))
+    tracemalloc.start()
+    try:
+        found = files.hash_of(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == xxhash.xxh3_128_hexdigest(bytes(3_000_000))
+    assert peak < 600_000
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def _array_values(path: Path, encoding: str) -> Iterator[tuple[int, Any]]:
     Raises:
         UserError: The file is no JSON array, or is cut off.
     """
-    decoder = json.JSONDecoder(parse_int=Number, parse_float=Number, object_pairs_hook=_distinct_keys)
+    decoder = json.JSONDecoder(parse_int=Number, parse_float=Number, object_pairs_hook=distinct_keys)
     text = _Window(path, encoding)
     text.skip_space()
     text.take("[")
@@ -109,7 +109,7 @@ def _array_values(path: Path, encoding: str) -> Iterator[tuple[int, Any]]:
         line = text.line
         try:
             yield line, text.value(decoder)
-        except _DoubledKeyError as error:
+        except DoubledKeyError as error:
             raise text.broken(f"the key '{error}' stands twice in row {number}", line) from None
         except json.JSONDecodeError as error:
             raise text.broken(f"row {number} is no JSON: {error.msg}", line) from None
@@ -194,23 +194,28 @@ class _Window:
         return added > 0
 
 
-class _DoubledKeyError(ValueError):
+class DoubledKeyError(ValueError):
     """A JSON object names a key twice."""
 
 
-def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the object of pairs as JSON has them, for its ``object_pairs_hook``.
+
+    Raises:
+        DoubledKeyError: A key stands twice, so that one of its values would be lost.
+    """
     values = dict(pairs)
     if len(values) != len(pairs):
         keys = [key for key, _ in pairs]
-        raise _DoubledKeyError(next(key for key in keys if keys.count(key) > 1))
+        raise DoubledKeyError(next(key for key in keys if keys.count(key) > 1))
     return values
 
 
 def _parse_json_line(line: str) -> dict[str, Any] | RowProblem:
     """Return the object of a line, its numbers as the text that they are written with."""
     try:
-        value = json.loads(line, parse_int=Number, parse_float=Number, object_pairs_hook=_distinct_keys)
-    except _DoubledKeyError as error:
+        value = json.loads(line, parse_int=Number, parse_float=Number, object_pairs_hook=distinct_keys)
+    except DoubledKeyError as error:
         return RowProblem("doubled JSON key", f"the key '{error}' stands twice in the JSON object")
     except json.JSONDecodeError as error:
         text = f"the line is no JSON: {error.msg} at character {error.pos + 1}"

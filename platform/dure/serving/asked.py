@@ -8,6 +8,7 @@ from typing import Any
 from dure.data.cells import Record, RowProblem, kind_of, text_of
 from dure.data.checking import Checks
 from dure.data.fields import fields_of_rows
+from dure.data.json_files import DoubledKeyError, distinct_keys
 from dure.errors import UserError, nearest, said
 from dure.family import Family
 from dure.files import parse_json
@@ -36,7 +37,7 @@ class Inputs:
         """Return the rows of a request, role → text.
 
         Raises:
-            RefusedError: The body is no JSON (400), holds too many texts (413), or something else than such texts (422).
+            RefusedError: The body is no JSON, or doubles a key (400), holds too many texts (413), or something else than such texts (422).
         """
         texts = _texts_in(body)
         if len(texts) > MOST_TEXTS:
@@ -94,7 +95,11 @@ class Inputs:
 def _texts_in(body: bytes) -> Sequence[Any]:
     """Return the texts of a request."""
     try:
-        value = parse_json(body)
+        value = parse_json(body, distinct_keys)
+    except DoubledKeyError as error:
+        raise RefusedError(
+            400, f"the key '{error}' stands twice", where="body", expected=f"each key once, {_EXAMPLE}"
+        ) from None
     except UnicodeDecodeError:
         raise RefusedError(
             400, "the body is not UTF-8", where="body", expected=f"JSON in UTF-8, such as {_EXAMPLE}"

@@ -19,6 +19,7 @@ from dure.preflight.checks import CannotTellError
 from dure.preflight.foreseeing import foresee, what_fits
 from dure.preflight.settings import foretold
 from dure.studies.kind import Shape
+from dure.studies.plan import StudyPlan
 from dure.studies.study import is_study, load_study
 from dure.training.memory import free_memory
 from dure.training.run import RunRequest, run
@@ -72,11 +73,22 @@ def forecast_experiments(
             seconds = [total + one * n for total, one, n in zip(seconds, ends, times, strict=True)]
             longest = max(longest, part["seconds"][1])
     side_by_side = machine.max_concurrent_trials or 1
-    disks: list[Any] = [part.get("disk") for part in parts]
-    disk = None if None in disks else sum(disks)
+    disk = parts[0].get("disk") if study is None else _disk(study.named(found).resolved(found), found, shape)
     whole = [max(each / side_by_side, min(each, longest)) for each in seconds] or None
     name = None if study is None else study.words
     return {"study": name, "experiments": parts, "seconds": whole, "disk": disk, "profile": machine.name}
+
+
+def _disk(study: StudyPlan, experiments: Sequence[Experiment], shape: Shape) -> int | None:
+    """Return the bytes that a study leaves in all its folders; None where those of one are unknown."""
+    try:
+        return sum(
+            files.num_copies * foretold(load_family(each)).disk
+            for files in study.kind_of()(study, experiments, shape).files(None)
+            for each in files.experiments
+        )
+    except CannotTellError:
+        return None
 
 
 def _part(experiment: Experiment, machine: Profile) -> dict[str, Any]:

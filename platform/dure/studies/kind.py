@@ -170,12 +170,12 @@ class Kind(ABC, Generic[Plan, Results]):
         return record.get("trials") or record.get("experiments") or ()
 
     def reached(self, results: Results) -> tuple[Reached, ...]:
-        """Return the targets of the winner's experiment, beside what it has; without a winner those of all."""
+        """Return the targets of the winner's experiment, beside what it has; those of all where it has none."""
         from dure.family import load_family
 
         name, figures = self.winner(results) or ("", {})
         shaped = [self.shape(each) for each in self.experiments]
-        of = [each for each in shaped if each.name == name] or shaped
+        of = [each for each in shaped if each.name == name and each.targets] or shaped
         targets = {each.metric.name: each for one in of for each in load_family(one).targets}
         return tuple(target.reached(figures, name) for target in targets.values())
 

@@ -15,9 +15,11 @@ from dure.data.batching import length_order
 from dure.data.collating import cut
 from dure.events import silent
 from dure.family import Family
-from dure.family.corpus import Corpus
+from dure.family.corpus import Corpus, cache_folder
+from dure.modeling.known_traces import known_step
 from dure.modeling.precision import resolve
-from dure.modeling.tracing import StepTrace, trace_step
+from dure.modeling.tracing import StepTrace
+from dure.runs.environment import device_name
 from dure.runs.folder import RunFolder
 from dure.training.arguments import attends_by_rows, loaded_rows
 from dure.training.compiler import in_lengths
@@ -137,7 +139,8 @@ def forecast_run(
     batches, rows = in_lengths(family.batches(corpus.tokenizer, model), experiment), _trained(family, corpus)
     longest, passes = _longest(experiment, rows, batches, workers)
     chosen = rows.select(longest)
-    trace = trace_step(
+    trace = known_step(
+        cache_folder(),
         model,
         batches,
         family.objective(model, rows),
@@ -151,11 +154,12 @@ def forecast_run(
         packing=None if getattr(model, "is_quantized", False) else _packing(experiment, profile),
         by_rows=attends_by_rows(experiment, profile),
     )
-    lengths = np.asarray(rows["length"])
+    lengths = np.asarray(rows["length"][:])
     parts = _parts(trace, profile, workers) | {"generation": _generation(family, model, lengths, precision)}
     if profile.device == "cpu":
         family.load_scorer()  # It is in the memory that is counted here.
     base = _base(model) if profile.device == "cpu" else 0
+    is_here = _is_here(profile)
     timing = timing_of(
         family,
         rows,
@@ -163,13 +167,13 @@ def forecast_run(
         model,
         batches,
         precision=precision,
-        device=profile.device,
+        device=device_name(profile.device) if is_here else profile.device,
         workers=workers,
         flops=trace.flops / padded_positions(chosen, batches),
     )
-    seconds, earliest, pace = timing.seconds(profile, is_here=_is_here(profile))
+    seconds, earliest, pace = timing.seconds(profile, is_here=is_here)
     return RunForecast(
-        memory=_memory(parts, base, profile),
+        memory=_memory(parts, base, profile, copies_beside_steps=timing.work.saves > 0),
         parts=parts | {"libraries": base},
         seconds=seconds,
         earliest=earliest,
@@ -191,13 +195,20 @@ def _trained(family: Family, corpus: Corpus) -> datasets.Dataset:
     return quiet.training_rows(corpus.train)
 
 
-def _memory(parts: Mapping[str, int], base: int, profile: Profile) -> tuple[int, int]:
-    """Return the least and the most bytes of a worker at its peak."""
-    # Gradients and activations are gone when text is generated.
-    beside = parts["weights"] + parts["moments"] + parts["average"]
-    peak = beside + max(parts["gradients"] + parts["activations"], parts["generation"])
+def _memory(
+    parts: Mapping[str, int], base: int, profile: Profile, *, copies_beside_steps: bool
+) -> tuple[int, int]:
+    """Return the least and the most bytes of a worker at its peak.
+
+    The next steps are taken while a checkpoint is written from its copy, which is not made where memory is scarce.
+    Gradients and activations are gone when text is generated, and the copy too.
+    """
+    stays = parts["weights"] + parts["moments"] + parts["average"]
+    step, copied = parts["gradients"] + parts["activations"], parts["checkpoint"]
+    plain = stays + max(step, parts["generation"])
+    peak = max(plain, stays + copied + (step if copies_beside_steps else 0))
     least, most = _CONTEXT[profile.device]
-    return int(peak * _MASKS) + base + least, int(peak * _FRAGMENTS[profile.device]) + base + most
+    return int(plain * _MASKS) + base + least, int(peak * _FRAGMENTS[profile.device]) + base + most
 
 
 def _packing(experiment: Experiment, profile: Profile) -> QuantizationConfig | None:
@@ -218,7 +229,7 @@ def _longest(
     """Return the rows of the longest forward pass of a worker, and how many passes make up its step."""
     training = experiment.training
     of_step = min(loaded_rows(experiment, workers), len(rows))
-    longest = length_order(np.asarray(rows["length"]))[:of_step]
+    longest = length_order(rows["length"][:])[:of_step]
     if training.batch_tokens is None:
         return longest, float(training.gradient_accumulation_steps)
     first = cut(batches, list(rows.select(longest)), training.batch_tokens)[0]
@@ -234,6 +245,9 @@ def _parts(trace: StepTrace, profile: Profile, workers: int) -> dict[str, int]:
         "average": trace.average,
         "activations": trace.activations,
     }
+    # Checkpoints are written from a copy in the host's memory; those of DeepSpeed are written at once.
+    on_host = profile.device == "cpu" and profile.deepspeed is None
+    parts["checkpoint"] = trace.gradients + trace.moments + trace.average if on_host else 0
     if profile.deepspeed is None:
         return parts
     zero = deepspeed_settings(profile.deepspeed)["zero_optimization"]

@@ -15,7 +15,6 @@ from dure.config.schema import Experiment, Profile, TrainingConfig
 from dure.family import Family
 from dure.family.corpus import cache_folder
 from dure.files import read_json_lines
-from dure.runs.environment import device_name
 from dure.runs.folder import RunFolder
 from dure.runs.forecast import num_parameters
 from dure.runs.pace import Pace, Times, Work, alike, known, remember, times_of
@@ -138,7 +137,7 @@ def timing_of(
         model: The model.
         batches: How rows are read.
         precision: What the model computes in.
-        device: Kind of the device.
+        device: Name of the device; where it is not here, its kind.
         workers: Processes that train together.
         flops: Floating-point operations of a position of a step, as a trace counts them.
     """
@@ -148,7 +147,7 @@ def timing_of(
     beams = written.num_beams if how == "text" else 1
     text = f" {beams} beams {written.min_length}-{written.max_length}" if how == "text" else ""
     return Timing(
-        device=device_name(device),
+        device=device,
         model=_model(experiment, model, workers),
         precision=precision,
         validates=f"{how} x{eval_rows}{text}",
@@ -210,7 +209,7 @@ def padded_positions(rows: datasets.Dataset, batches: Batches) -> float:
     """Return the positions of some rows as one micro-batch; those of targets count as :func:`step_positions` says."""
     targets = batches.targets_of(rows)
     written = 0.0 if targets is None else targets.cost * float(np.max(targets.lengths))
-    return len(rows) * (float(np.max(rows["length"])) + written)
+    return len(rows) * (float(np.max(rows["length"][:])) + written)
 
 
 def step_positions(
@@ -225,7 +224,7 @@ def step_positions(
     from dure.training.parts import sampler_of
 
     training = experiment.training
-    lengths, targets = np.asarray(rows["length"], dtype=np.int64), batches.targets_of(rows)
+    lengths, targets = np.asarray(rows["length"][:], dtype=np.int64), batches.targets_of(rows)
     written = None if targets is None else np.asarray(targets.lengths, dtype=np.int64)
     cost = 0.0 if targets is None else targets.cost
     size, most = training.effective_batch_size, min(total_steps(experiment, len(rows)), _MOST_STEPS)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.dummy import DummyClassifier
+from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
 from sklearn.metrics import classification_report as independent
-from sklearn.metrics import log_loss
 
 from dure.config.data import ReadingConfig
 from dure.errors import UserError
@@ -51,6 +51,18 @@ def test_classification_figures_are_those_of_scikit_learn():
         assert figures["f1"] == pytest.approx(theirs[name]["f1-score"])
         assert figures["support"] == theirs[name]["support"]
     assert list(ours["per_class"]) == ["anger", "anxiety", "joy", "neutral", "sad"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=1, max_size=60))
+def test_classification_figures_are_to_the_last_bit_those_of_scikit_learn(rows):
+    labels, predictions = zip(*rows, strict=True)
+    classes = sorted({*labels, *predictions})
+    found = classification_report(labels, predictions)
+    theirs = precision_recall_fscore_support(labels, predictions, labels=classes, zero_division=0)
+    for name, figures in zip(("precision", "recall", "f1", "support"), theirs, strict=True):
+        assert [each[name] for each in found["per_class"].values()] == figures.tolist()
+    assert found["accuracy"] == accuracy_score(labels, predictions)
+    assert found["macro_f1"] == theirs[2].mean()
 
 
 def test_classes_may_be_numbers():

@@ -134,8 +134,11 @@ def test_a_special_token_that_cannot_be_kept_whole_is_refused(token):
         get_tokenizer("character", [token])
 
 
-def test_importing_rouge_loads_no_heavy_library():
-    code = "import sys, dure.metrics.rouge, dure.metrics.scoring; print(*sys.modules, sep='\\n')"
+def test_scoring_loads_no_heavy_library():
+    code = (
+        "import sys, dure.metrics.rouge, dure.metrics.scoring; from dure.metrics import classification; "
+        "classification.classification_report(['a', 'b'], ['a', 'a']); print(*sys.modules, sep='\\n')"
+    )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from dure.config import load_experiment, load_profile
 from dure.config.rehearsal import rehearsal_of
@@ -18,7 +19,7 @@ from dure.studies.unified.plan import UnifiedStudy
 @pytest.fixture(scope="module")
 def foreseen():
     """A tiny classifier and its forecast."""
-    changes = {"rehearsal.num_layers": 2, "rehearsal.max_train_rows": 64, "training.batch_size": 16}
+    changes = {"rehearsal.max_train_rows": 64, "rehearsal.max_steps": 6, "training.batch_size": 16}
     experiment = rehearsal_of(load_experiment("transfer_bert").with_(changes))
     return foresee(load_family(experiment), load_profile("cpu"))
 
@@ -28,6 +29,23 @@ def test_a_smaller_batch_that_keeps_the_effective_one_is_offered_where_it_fits(f
     (words, *_) = what_fits(foreseen, profile, most - 1)
     assert words.startswith(("training.gradient_checkpointing=true", "training.batch_size=8"))
     assert what_fits(foreseen, profile, 1) == []
+
+
+def test_the_copy_that_a_checkpoint_is_written_from_is_in_the_memory_that_is_forecast(foreseen):
+    found = foreseen.forecast
+    parts = found.parts
+    assert parts["checkpoint"] == parts["gradients"] + parts["moments"] > 0
+    everything = sum(parts[name] for name in ("weights", "gradients", "moments", "activations", "checkpoint"))
+    assert found.memory[1] == int(everything * 1.02) + parts["libraries"]
+    assert found.memory[0] < found.memory[1] - parts["checkpoint"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the card is here")
+def test_a_card_that_is_not_here_is_forecast_by_its_profile(foreseen):
+    found = foresee(foreseen.family, load_profile("rtx2070s")).forecast
+    assert "unproven on CUDA" in found.sentence
+    assert found.pace == "by the peak of profile rtx2070s"
+    assert found.parts["checkpoint"] == 0  # its copy lies in the memory of the host
 
 
 @pytest.mark.slow

@@ -98,3 +98,15 @@ def test_a_rehearsed_study_says_that_a_miniature_reached_it(tiny, tmp_path):
     for shape, is_rehearsal in ((lambda each: each, False), (rehearsal_of, True)):
         [reached] = plan.kind_of()(plan, [real], shape).reached(read_results(tmp_path))
         assert (reached.met, reached.is_rehearsal) == (True, is_rehearsal)
+
+
+def test_a_target_is_not_dropped_because_the_winner_is_an_experiment_without_one(tiny, tmp_path):
+    STUDIES["batch"](tmp_path)
+    plan = stored_kind(tmp_path)
+    winner, other = (
+        tiny("bert").with_({"targets": targets, "experiment.name": name})
+        for name, targets in (("one", {}), ("two", {"eval_accuracy": 0.99}))
+    )
+    [reached] = plan.kind_of()(plan, [winner, other], lambda each: each).reached(read_results(tmp_path))
+    assert (reached.of, reached.met) == ("one", False)
+    assert missed([reached]).startswith("--require-targets: missed accuracy")

@@ -182,6 +182,8 @@ def test_a_model_of_pairs_takes_an_object_for_each(tiny, tmp_path):
 WRONG = {
     "no JSON": (b'{"texts": [', 400, "no JSON"),
     "nothing": (b"", 400, "no JSON"),
+    "a key twice": (b'{"texts": ["a"], "texts": ["b"]}', 400, "'texts' stands twice"),
+    "a column twice": (b'{"texts": [{"text": "a", "text": "b"}]}', 400, "'text' stands twice"),
     "CP949": ('{"texts": ["가"]}'.encode("cp949"), 400, "not UTF-8"),
     "bottomless": (b"[" * 5000, 400, "no JSON"),
     "a list": (["가"], 422, "the body is a list"),

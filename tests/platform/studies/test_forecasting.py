@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from dure import api
+from dure.config import load_experiment
+from dure.config.rehearsal import rehearsal_of
+from dure.family import load_family
+from dure.preflight.settings import foretold
 from dure.reporting.forecasts import forecast_text
 
 
@@ -13,3 +19,21 @@ def test_the_disk_of_a_study_is_unknown_where_that_of_an_experiment_is(tmp_path)
     assert "'nobody/knows' is not on this machine" in record["experiments"][0]["unknown"]
     assert record["disk"] is None
     assert forecast_text(record).endswith("time unknown, disk unknown")
+
+
+@pytest.mark.parametrize(
+    ("kind", "copies"),
+    [
+        ("kind: batch\nexperiments: [transfer_bert]\nseeds: 3", 3),
+        ("kind: crossval\nexperiments: [transfer_bert]\nfolds: 4", 4),
+        # The weights of trials that were beaten are removed.
+        ("kind: sweep\nexperiment: transfer_bert\nnum_trials: 9", 2),
+        ("kind: progressive\nexperiment: transfer_bert", 1),
+    ],
+)
+def test_the_disk_of_a_study_is_that_of_all_its_runs(tmp_path, kind, copies) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text(f"name: one\n{kind}\n", encoding="utf-8")
+    few = ["rehearsal.max_train_rows=32", "rehearsal.max_dev_rows=8"]
+    one = foretold(load_family(rehearsal_of(load_experiment("transfer_bert", few)))).disk
+    assert api.forecast(str(study), few, profile="cpu", rehearse=True)["disk"] == copies * one

@@ -44,6 +44,11 @@ class SweepKind(TrialKind[SweepStudy, SweepResults]):
     results_file: ClassVar[str] = "experiment_summary.json"
     text_file: ClassVar[str | None] = "experiment_summary.txt"
 
+    @property
+    def num_copies(self) -> int:
+        """The weights of the best trial so far lie beside those of the one that trains."""
+        return 2
+
     def checked(self) -> Sequence[Experiment]:
         """Return the experiment as each metric would judge it whose name can be checked before anything runs."""
         from dure.family import load_family
