@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from dure import api
-from dure.config import load_experiment
+from dure.config import load_experiment, load_profile
+from dure.config.loading import dump_yaml
 from dure.config.rehearsal import rehearsal_of
 from dure.family import load_family
 from dure.preflight.settings import foretold
@@ -37,3 +38,16 @@ def test_the_disk_of_a_study_is_that_of_all_its_runs(tmp_path, kind, copies) -> 
     few = ["rehearsal.max_train_rows=32", "rehearsal.max_dev_rows=8"]
     one = foretold(load_family(rehearsal_of(load_experiment("transfer_bert", few)))).disk
     assert api.forecast(str(study), few, profile="cpu", rehearse=True)["disk"] == copies * one
+
+
+def test_a_study_costs_what_its_machine_costs_for_as_long(tmp_path) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text("name: one\nkind: batch\nexperiments: [transfer_bert]\nseeds: 3\n", encoding="utf-8")
+    few = ["rehearsal.max_train_rows=32", "rehearsal.max_dev_rows=8"]
+    machine = tmp_path / "dear.yaml"
+    slow_and_dear = {"tflops": 1e-4, "cost_per_hour": 7200.0}
+    machine.write_text(dump_yaml(load_profile("m4").model_copy(update=slow_and_dear)), encoding="utf-8")
+    record = api.forecast(str(study), few, profile=str(machine), rehearse=True)
+    assert record["seconds"][0] > 1
+    assert record["cost"] == pytest.approx([each * 2 for each in record["seconds"]])
+    assert f"costs {record['cost'][0]:.2f}–{record['cost'][1]:.2f}, disk" in forecast_text(record)
