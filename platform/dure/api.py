@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dure.config import library
 from dure.config.families import trusting
-from dure.config.given import Names, Overrides, name_of, names_of, overrides_of
+from dure.config.given import Names, Overrides, name_of, names_of, overrides_of, path_of
 from dure.config.loading import load_experiment, load_profile, load_space
 from dure.config.rehearsal import with_options
 from dure.config.schema import Profile
@@ -127,7 +127,9 @@ def predict(
             "where": predicting.Where(profile, workers, address, trust_code),
             "overrides": overrides_of(overrides),
         }
-        return predicting.predict_table(runs, str(source), output, force=force, resume=resume, **heard)
+        return predicting.predict_table(
+            runs, str(source), path_of(output), force=force, resume=resume, **heard
+        )
 
 
 def evaluate(
@@ -228,8 +230,8 @@ def score(
     from dure.metrics.scoring import score_files
 
     return score_files(
-        Path(predictions),
-        Path(references),
+        Path(name_of(predictions)),
+        Path(name_of(references)),
         reading=reading_of(overrides_of(overrides)),
         cache_folder=cache_folder(),
         **options,
@@ -258,7 +260,7 @@ def report(paths: Names, output: str | Path | None = None, *, force: bool = Fals
     if not folders:
         raise UserError("no folder is given", where="report", expected="folders of runs or studies")
     is_alone = len(folders) == 1
-    file = Path(output) if output is not None else (folders[0] if is_alone else Path()) / REPORT
+    file = path_of(output) or (folders[0] if is_alone else Path()) / REPORT
     require_replaceable(file, force=force)
     base = folders[0] if is_alone else Path(os.path.commonpath([each.resolve() for each in folders]))
     sources = Sources(base, COMPUTATIONS)
@@ -280,7 +282,7 @@ def verify_report(path: str | Path, *, root: str | Path | None = None) -> Verifi
     from dure.archive.side_by_side import COMPUTATIONS
     from dure.reporting.verifying import verify
 
-    return verify(Path(path), COMPUTATIONS, root=None if root is None else Path(root))
+    return verify(Path(name_of(path)), COMPUTATIONS, root=path_of(root))
 
 
 def compare(
@@ -303,7 +305,7 @@ def compare(
     if output is not None:
         from dure.archive.comparison_table import write_comparison
 
-        write_comparison(comparison, settings, Path(output), force=force)
+        write_comparison(comparison, settings, Path(name_of(output)), force=force)
     return comparison
 
 
@@ -376,8 +378,8 @@ def validate(
         None if experiment is None else str(experiment),
         overrides_of(overrides),
         profile=profile,
-        checkpoint=None if checkpoint is None else Path(checkpoint),
-        output=None if output is None else Path(output),
+        checkpoint=path_of(checkpoint),
+        output=path_of(output),
         rehearse=rehearse,
         trust_code=trust_code,
         readers=READERS,

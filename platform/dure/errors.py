@@ -115,7 +115,12 @@ class FrozenError(UserError, AttributeError):
     """A value of a configuration was assigned to; what is loaded never changes."""
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number of things: ``1 trial``, ``1,200 steps``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def shell_word(text: object) -> str:
-    """Return a text as a command has it: quoted for the shell where that is needed, which Hangul is not."""
-    word = str(text)
+    """Return a text as a command has it: quoted for the shell where that is needed, and never like an option."""
+    word = f"./{text}" if str(text).startswith("-") else str(text)
     return word if _PLAIN_WORD.fullmatch(word) else shlex.quote(word)

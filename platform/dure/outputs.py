@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dure.config.schema import Profile
-from dure.errors import UserError
+from dure.errors import UserError, shell_word
 from dure.events import Notify, RunStart
 from dure.events.stream import read_events
 from dure.files import make_folder
@@ -231,11 +231,12 @@ def refuse_links(folder: Path) -> None:
         for name in sorted((*folders, *files)):
             path = Path(place, name)
             if path.is_symlink() and not name.startswith("."):
+                said, copy = shell_word(path), shell_word(f"{path}.copy")
                 raise UserError(
                     f"this is a symbolic link to {path.readlink()}, and what it leads to would be replaced or removed",
                     where=str(path),
                     expected="files and folders",
-                    hint=f"put a copy in its place: cp -rL {path} {path}.copy && rm {path} && mv {path}.copy {path}",
+                    hint=f"put a copy in its place: cp -rL {said} {copy} && rm {said} && mv {copy} {said}",
                 )
         folders[:] = [name for name in folders if not name.startswith(".") and name not in _OF_TRACKERS]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from dure.config.given import Names, Overrides, names_of, overrides_of
+from dure.config.given import Names, Overrides, names_of, overrides_of, path_of
 from dure.config.loading import checked
 from dure.config.schema import Experiment, Profile
 from dure.events import Notify
@@ -97,7 +97,7 @@ def train(
         experiment if isinstance(experiment, Experiment) else str(experiment),
         overrides_of(overrides),
         asked,
-        from_sweep=None if from_sweep is None else Path(from_sweep),
+        from_sweep=path_of(from_sweep),
         epochs=epochs,
     )
     with terminal() as screen:
@@ -264,8 +264,7 @@ def asked_for(common: Common) -> Asked:
     resume = given.pop("resume", False)
     if not isinstance(resume, bool):
         given["output"], resume = resume, True
-    if given.get("output") is not None:
-        given["output"] = Path(given["output"])
+    given["output"] = path_of(given.get("output"))
     if isinstance(given.get("profile"), Path):
         given["profile"] = str(given["profile"])
     return Asked(**{"notify": logger.info, **given, "resume": resume})

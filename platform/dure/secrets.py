@@ -22,7 +22,8 @@ CLOUD_SECRETS = (
 """Environment variables that cloud providers, trackers and databases are reached by."""
 _OTHERS = ("RAY_AUTH_TOKEN",)
 _LOOKS_SECRET = re.compile(
-    r"(^|_)(SECRET|PASSWORD|PASSWD|TOKEN|(API|ACCESS|PRIVATE|ACCOUNT)_?KEY)(_ID|_KEY|_JSON)?$"
+    r"(^|_)(SECRETS?|(SSH)?PASS(WORD|WD|PHRASE)?|TOKEN|PAT|JWT|BEARER|(API|ACCESS)?KEY|(?<!APPLICATION_)CREDENTIALS"
+    r"|CONNECTION_STRING|WEBHOOK_URL|AUTH_CONFIG)(_ID|_KEY|_JSON)?(_?\d+)?$"
 )
 """Names by which people call secrets of their own."""
 _SHORTEST = 6
@@ -30,12 +31,17 @@ _SHORTEST = 6
 _HIDDEN_VALUE = "<hidden>"
 HIDDEN = "***"
 """What stands in a URL in place of a password."""
-_PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@'\"]*):[^\s'\"]*@", re.IGNORECASE)
+_PASSWORD = re.compile(
+    r"(\b[a-z][a-z0-9+.-]*://[^\s:/@'\"]*):(?:[^\s'\"]|['\"](?=[^\s'\",;:)\]}]))*@", re.IGNORECASE
+)
+"""Up to the last ``@``, since a password may hold one; a quote belongs to it where no list or sentence goes on."""
 _TOKEN_AS_USER = re.compile(r"(\bhttps?://)[^\s:/@'\"]+@", re.IGNORECASE)
 _OPTION = re.compile(
-    r"([?&][\w.-]*(?:password|passwd|pwd|secret|token|key|signature|sig|credential)[\w.-]*=)[^&\s#'\"]+",
+    r"((?:[?&;#]|\b(?=passw))[\w.-]*(?:password|passwd|pwd|secret|token|key|signature|sig|credential)[\w.-]*=)"
+    r"[^&;\s#'\"]+",
     re.IGNORECASE,
 )
+"""An option of a URL, and one of the ``name=value`` lists by which databases and storage accounts are reached."""
 
 
 def is_secret(name: str) -> bool:
@@ -44,11 +50,10 @@ def is_secret(name: str) -> bool:
 
 
 def without_passwords(text: str) -> str:
-    """Return a text in which no URL shows a password, a token or a key."""
-    if "://" not in text:
-        return text
-    text = _PASSWORD.sub(rf"\1:{HIDDEN}@", text)
-    text = _TOKEN_AS_USER.sub(rf"\1{HIDDEN}@", text)
+    """Return a text in which no URL, and no list of options, shows a password, a token or a key."""
+    if "://" in text:
+        text = _PASSWORD.sub(rf"\1:{HIDDEN}@", text)
+        text = _TOKEN_AS_USER.sub(rf"\1{HIDDEN}@", text)
     return _OPTION.sub(rf"\1{HIDDEN}", text)
 
 

@@ -6,6 +6,8 @@ TRL is no dependency: `pip install --no-deps --target DIR trl`, then
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
 import tempfile
 import warnings
@@ -130,6 +132,43 @@ def passes(split: tuple[int, ...]) -> str:
     return f"loss {losses[0]:.6f} in one pass of 8, {losses[1]:.6f} in passes of {split[1]}"
 
 
+def step(rank: int, num_workers: int, port: int, folder: str) -> None:
+    """Take one plain step of rate 1 over eight rows of unlike lengths as one of some workers, and save what it changed."""
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(num_workers),
+        "LOCAL_WORLD_SIZE": str(num_workers), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+    rows = [talk("사과 " * (1 if number < 4 else 12 * number)) for number in range(8)]
+    made = trainer(
+        tokenizer_of(CHATML, control=CHATML_TOKENS), rows, max_steps=1, learning_rate=1.0, optim="sgd",
+        lr_scheduler_type="constant", logging_steps=1, per_device_train_batch_size=8 // num_workers, train_sampling_strategy="sequential",
+    )  # fmt: skip
+    assert made.accelerator.num_processes == num_workers
+    before = torch.cat([weight.detach().flatten() for weight in made.model.parameters()])
+    loss = {"told": made.train().training_loss, "logged": made.state.log_history[0]["loss"]}
+    after = torch.cat(
+        [weight.detach().flatten() for weight in made.accelerator.unwrap_model(made.model).parameters()]
+    )
+    if rank == 0:
+        torch.save({"gradient": before - after, **loss}, f"{folder}/{num_workers}.pt")
+
+
+def workers() -> str:
+    """Compare the gradient of one process with that of two, of which one has far longer rows."""
+    folder = tempfile.mkdtemp()
+    found = []
+    for number in (1, 2):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        torch.multiprocessing.spawn(step, (number, port, folder), nprocs=number)
+        found.append(torch.load(f"{folder}/{number}.pt", weights_only=True))
+    one, two = found
+    apart = float((one["gradient"] - two["gradient"]).norm() / one["gradient"].norm())
+    losses = [f"{name} {one[name]:.4f} and {two[name]:.4f}" for name in ("logged", "told")]
+    return f"gradients of one worker and of two {apart:.1e} apart; losses {', '.join(losses)} in the end"
+
+
 def cut() -> str:
     """Say what is left of a row that is too long."""
     tokenizer = tokenizer_of(CHATML, control=CHATML_TOKENS)
@@ -146,6 +185,7 @@ CASES: dict[str, Callable[[], str]] = {
     "6, 7 packing": packing,
     "8 mean of means": lambda: passes((8, 1)),
     "9 last batch of few rows": lambda: passes((8, 3)),
+    "10 several workers": workers,
     "12 too long": cut,
 }
 

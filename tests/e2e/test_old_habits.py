@@ -115,3 +115,25 @@ def test_validation_of_a_gpu_profile_without_the_gpu_skips_what_needs_it():
         assert found[name]["found"] == "there is no cuda device here"
     assert "Traceback" not in told.err
     assert "not compiled" not in told.err
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        (("--learning_rate", "1e-4"), "training.learning_rate=1e-4, without dashes"),
+        (("--training.learning_rate=3e-5",), "training.learning_rate=3e-5, without dashes"),
+        (("--num_train_epochs", "3"), "training.epochs=3"),
+        (("--per-device-train-batch-size=4",), "training.batch_size=4; it counts the rows"),
+        (("--fp16", "--dry-run"), "training.precision=fp16"),
+        (("--output_dir", "x"), "leave it out; --output DIR says where a run goes"),
+        (("--config",), "leave it out; the file or name of an experiment stands behind the verb"),
+        (("lora_target=all",), "leave it out; lora.targets names the layers"),
+    ],
+)
+def test_options_of_other_scripts_are_answered_with_the_setting_that_they_are_here(words, remedy):
+    told = call("train", "kobart_baseline", *words)
+    assert told.code == 2
+    assert f"  try: {remedy}" in told.err
+    if "=" in remedy.partition(";")[0]:
+        setting = remedy.partition(";")[0].partition(",")[0]
+        assert call("train", "kobart_baseline", setting, "--dry-run").code == 0

@@ -28,6 +28,12 @@ DATABASE = "postgresql://alice:pa/s@s-w0rd@db.lab:5432/sweeps"
             "s3://b/p?endpoint_override=h:9000&secret_key=abc",
             "s3://b/p?endpoint_override=h:9000&secret_key=***",
         ),
+        ("mysql://a:it's-s3cret@h/d", "mysql://a:***@h/d"),
+        ("https://h/x#access_token=abc", "https://h/x#access_token=***"),
+        ("https://h/x?api_key=abc;token=def", "https://h/x?api_key=***;token=***"),
+        ("AccountName=a;AccountKey=Zm9vYmFy==;Suffix=net", "AccountName=a;AccountKey=***;Suffix=net"),
+        ("host=h user=u password=s3cret dbname=d", "host=h user=u password=*** dbname=d"),
+        ("http://h:80/x','a@b'", "http://h:80/x','a@b'"),
         ("sqlite:///sweeps.db", "sqlite:///sweeps.db"),
         ("s3://bucket/prefix and user@host", "s3://bucket/prefix and user@host"),
         ("http://127.0.0.1:8265", "http://127.0.0.1:8265"),
@@ -49,7 +55,8 @@ def test_no_error_quotes_a_password_wherever_it_stands():
     [
         "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_STORAGE_CONNECTION_STRING",
         "AZURE_CLIENT_SECRET", "WANDB_API_KEY", "HF_TOKEN", "OPENAI_API_KEY", "MY_DB_PASSWORD", "PGPASSWORD",
-        "RAY_AUTH_TOKEN", "MLFLOW_TRACKING_PASSWORD", "SLACK_BOT_TOKEN",
+        "RAY_AUTH_TOKEN", "MLFLOW_TRACKING_PASSWORD", "SLACK_BOT_TOKEN", "AZURE_OPENAI_KEY", "DB_PASS", "SSHPASS",
+        "KAGGLE_KEY", "GITHUB_PAT", "GOOGLE_CREDENTIALS", "OPENAI_API_KEY_2", "SLACK_WEBHOOK_URL", "APP_SECRETS",
     ],
 )  # fmt: skip
 def test_the_names_of_the_providers_are_known_as_secrets(name, monkeypatch):
@@ -60,7 +67,18 @@ def test_the_names_of_the_providers_are_known_as_secrets(name, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["PATH", "TOKENIZERS_PARALLELISM", "AWS_REGION", "RAY_AUTH_TOKEN_PATH", "KEYBOARD"]
+    "name",
+    [
+        "PATH",
+        "TOKENIZERS_PARALLELISM",
+        "AWS_REGION",
+        "RAY_AUTH_TOKEN_PATH",
+        "KEYBOARD",
+        "PWD",
+        "GOOGLE_APPLICATION_CREDENTIALS",
+        "COMPASS",
+        "AWS_SESSION_TOKEN_EXPIRATION",
+    ],
 )
 def test_what_only_sounds_like_a_secret_is_none(name):
     assert not is_secret(name)

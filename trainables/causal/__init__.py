@@ -52,6 +52,7 @@ class Causal(Family):
     options_section = CausalOptions
     options: CausalOptions
     predicts = "text"
+    converts = ("causal",)
     exports = ("transformers", "adapter", "ctranslate2")
     metrics: tuple[Metric, ...]
 

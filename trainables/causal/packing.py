@@ -122,8 +122,8 @@ class Conversations(Batches):
         return (sum(len(each["input_ids"]) for each in row.get("members", [row])),)
 
     def num_rows(self, batch: Batch) -> int:
-        """Return the number of rows, or of packs."""
-        return len(batch["held"].rows)
+        """Return the number of rows, be they in packs or not."""
+        return sum(len(row.get("members", [row])) for row in batch["held"].rows)
 
     def twice(self, batch: Batch) -> Batch:
         """Refuse R-Drop.
@@ -140,13 +140,18 @@ class Conversations(Batches):
         )
 
     def split(self, batch: Batch) -> tuple[Batch, Batch] | None:
-        """Make a batch of each half of the rows."""
+        """Make a batch of each half of the rows; of a pack alone, one of each half of its rows."""
         rows = batch["held"].rows
-        half = -(-len(rows) // 2)
-        if half == len(rows):
+        is_pack = len(rows) == 1 and "members" in rows[0]
+        parts = rows[0]["members"] if is_pack else rows
+        half = -(-len(parts) // 2)
+        if half == len(parts):
             return None
-        device = batch["input_ids"].device
-        return moved(self.collate(rows[:half]), device), moved(self.collate(rows[half:]), device)
+        first, second = (
+            moved(self.collate([{"members": part}] if is_pack else part), batch["input_ids"].device)
+            for part in (parts[:half], parts[half:])
+        )
+        return first, second
 
     def inputs(self, batch: Batch) -> Batch:
         """Return what the model reads, and which tokens of it are targets."""

@@ -24,7 +24,7 @@ from dure.config.schema import Experiment, Profile
 from dure.data.batching import length_order
 from dure.data.collating import Batch, Row, moved
 from dure.data.tables import Table
-from dure.errors import UserError
+from dure.errors import UserError, counted
 from dure.family import Features, Rows
 from dure.files import hash_of
 from dure.metrics.metric import Metric
@@ -106,10 +106,6 @@ class Pairs(Conversations):
         """Return the length of the longer answer with its prompt, twice: each has a sequence."""
         return (2 * max(len(row["input_ids"]), len(row["rejected_ids"])),)
 
-    def num_rows(self, batch: Batch) -> int:
-        """Return the number of pairs."""
-        return len(batch["held"].rows)
-
     def prompts(self, batch: Batch) -> Batch:
         """Return each prompt once, padded at the left."""
         return {name: value[: self.num_rows(batch)] for name, value in super().prompts(batch).items()}
@@ -181,6 +177,7 @@ class Preference(Causal):
     """Learns from pairs of answers to a prompt which is the better one, and answers prompts."""
 
     options_section = PreferenceOptions
+    converts = ("dpo", "simpo")
     options: PreferenceOptions
 
     def __init__(self, experiment: Experiment, *args: Any) -> None:
@@ -219,7 +216,7 @@ class Preference(Causal):
                 apart = [row for row, (one, other) in enumerate(prompts) if one != other]
                 if apart:
                     raise UserError(
-                        f"{len(apart):,} rows have answers to different prompts, the first of them {table.place(apart[0])}",
+                        f"{counted(len(apart), 'row')} with answers to different prompts, first: {table.place(apart[0])}",
                         where=table.source,
                         expected="chosen and rejected to differ in their last turn only",
                     )

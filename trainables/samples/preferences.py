@@ -1,7 +1,7 @@
 """The sample corpus of preferences: a dialogue, its summary, and one that tells a person, a thing or the outcome wrong.
 
-Both summaries are written by the grammar of the dialogues, so that neither is worse as a text: which is right, only the
-dialogue says.
+Both summaries are written by the grammar of the dialogues, and mistakes are drawn so that either of two stories may be
+the other's mistake: no word, order or length tells the right summary from the wrong one, only the dialogue does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dure.errors import UserError
 from trainables.samples.corpus_files import write_corpus
 from trainables.samples.korean import Noun
 from trainables.samples.scenario import Ending
-from trainables.samples.story import Story, draw_story, summarise
+from trainables.samples.story import Story, draw_story, may_have_third, summarise
 from trainables.samples.telling import tell
 
 MAX_PREFERENCES = 20_000
@@ -108,22 +108,24 @@ def _other_person(rng: random.Random, story: Story) -> Story:
 
 
 def _other_thing(rng: random.Random, story: Story) -> Story:
-    """One thing, place or time is another one of its kind; who speaks keeps the name."""
-    pools = {
-        name: pool
-        for names, pool in story.scenario.slots.items()
-        for name in names.replace("<", " ").split()
-        if name != "name"
-    }
-    name = rng.choice(sorted(pools))
-    others = [noun for noun in pools[name] if noun != story.facts[name]]
-    return replace(story, facts=story.facts | {name: Noun(rng.choice(others))}) if others else story
+    """One thing, place or time is another one of its kind, in order where these have one."""
+    names, pool = rng.choice(list(story.scenario.slots.items()))
+    wanted = names.replace("<", " ").split()
+    places = [pool.index(Noun(story.facts[name])) for name in wanted]
+    place = rng.randrange(len(wanted))
+    free = {*range(len(pool))} - {*places}
+    if "<" in names:
+        free &= {*range(*[-1, *places, len(pool)][place : place + 3 : 2])}
+    if not free:
+        return story
+    return replace(story, facts=story.facts | {wanted[place]: pool[rng.choice(sorted(free))]})
 
 
 def _other_outcome(rng: random.Random, story: Story) -> Story:
     """The request ends otherwise."""
-    endings = [ending for ending in Ending if ending is not story.ending]
-    return replace(story, ending=rng.choice(endings), third=False)
+    ending = rng.choice([ending for ending in Ending if ending is not story.ending])
+    third = may_have_third(story.relation, ending) and rng.random() < 0.5
+    return replace(story, ending=ending, third=third)
 
 
 _MISTAKES: dict[str, Callable[[random.Random, Story], Story]] = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import cached_property
 
 from trainables.samples.korean import Noun, Verb
 from trainables.samples.scenario import DAYS, Ending, Relation, Scenario, nouns
@@ -75,7 +76,7 @@ class Story:
     Attributes:
         scenario: What kind of request.
         relation: Who asks whom.
-        facts: Every slot filled: nouns and clauses by name.
+        facts: What fills every slot: nouns, and clauses that may name nouns by their slots, by name.
         ending: How it ends.
         third: ``#Person3#`` brings the change, where the ending allows it.
         layout: How it is told.
@@ -87,6 +88,14 @@ class Story:
     ending: Ending
     third: bool
     layout: Layout
+
+    @cached_property
+    def told(self) -> dict[str, Noun | Verb]:
+        """Return all facts, the clauses with their nouns in them."""
+        return {
+            name: fact.filled(self.facts) if isinstance(fact, Verb) else fact
+            for name, fact in self.facts.items()
+        }
 
     @property
     def people(self) -> dict[str, Noun]:
@@ -134,13 +143,8 @@ def _draw_facts(rng: random.Random, scenario: Scenario) -> dict[str, Noun | Verb
         ("objection", scenario.objections),
         ("plea", scenario.pleas),
     ):
-        facts[name] = rng.choice(clauses).filled(facts)
-    for name, clause in (
-        ("agreed", scenario.agreed),
-        ("offered", scenario.offered),
-        ("denied", scenario.denied),
-    ):
-        facts[name] = clause.filled(facts)
+        facts[name] = rng.choice(clauses)
+    facts |= {"agreed": scenario.agreed, "offered": scenario.offered, "denied": scenario.denied}
     return facts
 
 
@@ -162,4 +166,4 @@ def _draw_layout(rng: random.Random, relation: Relation) -> Layout:
 def summarise(story: Story) -> str:
     """Return the two sentences that tell the story: what was asked of whom and why, and how it ended."""
     template = f"{request_template(story.scenario)} {outcome_template(story.scenario, story.ending, third=story.third)}"
-    return template.format_map({**story.facts, **story.people})
+    return template.format_map({**story.told, **story.people})

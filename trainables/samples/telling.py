@@ -68,7 +68,7 @@ class _Telling:
         self, speaker: str, template: str, register: Register | None = None, **facts: Noun | Verb
     ) -> str:
         level = self.registers[speaker] if register is None else register
-        return in_register(template, level).format_map({**self.story.facts, **facts})
+        return in_register(template, level).format_map({**self.story.told, **facts})
 
     def say(self, speaker: str, text: str) -> None:
         if self.turns and self.turns[-1][0] == speaker:
@@ -119,7 +119,7 @@ class _Telling:
 
     def _request(self) -> None:
         layout, scenario = self.story.layout, self.story.scenario
-        facts = dict(self.story.facts)
+        facts = dict(self.story.told)
         if layout.corrected:
             facts[scenario.key] = facts["wrong"]
         ask = in_register(self.choose("ask", scenario.asks), self.registers["A"]).format_map(facts)
@@ -154,7 +154,7 @@ class _Telling:
         self.tell_why_late()
 
     def refuse(self) -> None:
-        refusal = self.story.facts["hitch" if self.story.ending is Ending.PERSUADED else "refusal"]
+        refusal = self.story.told["hitch" if self.story.ending is Ending.PERSUADED else "refusal"]
         self.say("B", self.line("B", self.choose("refuse", phrases.REFUSE), refusal=refusal))
 
     def give_up(self) -> None:

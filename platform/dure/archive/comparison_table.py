@@ -15,6 +15,7 @@ from dure.archive.comparison import Comparison, ExampleRecord
 from dure.archive.settings import Setting
 from dure.archive.verdict import difference_of
 from dure.data.writing import place_files
+from dure.errors import counted
 from dure.files import write_text
 from dure.metrics.metric import Metric
 from dure.reporting.columns import Column, FittedTable, Rows, column, plain_text
@@ -22,7 +23,6 @@ from dure.reporting.curves import RunCurves, plot_runs
 from dure.reporting.figures import (
     NOTHING,
     bare_label,
-    counted,
     metric_label,
     shortened,
 )

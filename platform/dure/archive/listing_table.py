@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from dure.archive.cleaning import Cleaning
 from dure.archive.listing import Listed, Listing
+from dure.errors import counted
 from dure.files import in_bytes
 from dure.metrics.metric import Metric
 from dure.reporting.columns import STATE_STYLES, FittedTable, column
-from dure.reporting.figures import NOTHING, counted, duration, metric_phrase, shown_path
+from dure.reporting.figures import NOTHING, duration, metric_phrase, shown_path
 
 _SHORTEST_PATH = 20
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dure.archive.comparison import Comparison, GroupRecord, PairRecord, SettingRecord, Signature
+from dure.errors import counted
 from dure.metrics.metric import Metric
 from dure.metrics.paired import PairedDifference
-from dure.reporting.figures import bare_label, counted, metric_phrase
+from dure.reporting.figures import bare_label, metric_phrase
 from dure.reporting.verdicts import difference_sentence
 
 _MOST_IN_FULL = 3

@@ -7,13 +7,14 @@ import io
 import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 from dure.cli.app import StoppedError, app, load_verbs
 from dure.cli.dotenv import FILE as DOTENV
 from dure.cli.dotenv import load_dotenv
-from dure.errors import DureError, named, nearest
+from dure.errors import DureError, named, nearest, shell_word
 from dure.files import is_disk_full
 from dure.imports import import_fast
 from dure.secrets import redacted
@@ -110,9 +111,9 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
             option = getattr(error, "option_name", None) or ""
             known = [name for parameter in context.command.params for name in parameter.opts]
             like: str | None = nearest(option, known) if option else None
-            if "." in option and "KEY=VALUE" in usage:
+            if option and "KEY=VALUE" in usage and (setting := _setting(option, words)):
                 lines[0] = f"No such option: {option}"
-                like = f"{option.lstrip('-')}=VALUE, without dashes: settings of the YAML are no options"
+                like = setting
             lines.append(f"  try: {like or f'{context.command_path} --help'}")
         _fail(error, "\n".join(lines), 2, words)
     if is_disk_full(error):
@@ -133,6 +134,28 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
         1,
         words,
     )
+
+
+def _setting(option: str, words: list[str]) -> str | None:
+    """Return what takes the place of an option that is a setting here, or was one in another system's scripts."""
+    from dure.config.aliases import successor
+    from dure.config.problems import as_override
+    from dure.config.schema import Experiment
+    from dure.config.sections import dotted_keys
+    from dure.config.tree import given_value
+
+    name = option.lstrip("-").replace("-", "_")
+    index, word = next(pair for pair in enumerate(words) if pair[1].partition("=")[0] == option)
+    following = words[index + 1 : index + 2]
+    given = [word.partition("=")[2]] if "=" in word else [each for each in following if each[:2] != "--"]
+    value = given[0] if given else "true"
+    own = [key for key in dotted_keys(Experiment) if name in (key, key.rpartition(".")[2])]
+    if len(own) == 1:
+        return f"{shell_word(f'{own[0]}={value}')}, without dashes: settings of the YAML are no options"
+    with suppress(ValueError):  # brackets that do not close are quoted as they are
+        value = given_value(value)
+    now = successor(name.split("."), value)
+    return None if now is None else as_override(now)
 
 
 def _fail(error: Exception | None, text: str, code: int, words: list[str]) -> NoReturn:

@@ -31,7 +31,7 @@ training.max_grad_norm | gradient_clip_val max_norm clip_grad_norm
 training.ema | ema_decay
 training.layer_lr_decay | layerwise_lr_decay llrd
 training.log_every | logging_steps log_steps logging_step
-training.eval_every | eval_steps save_steps eval_strategy evaluation_strategy save_strategy
+training.eval_every | eval_steps save_steps eval_strategy evaluation_strategy save_strategy evals_per_epoch saves_per_epoch
 training.best_metric | metric_for_best_model best_model_metric
 training.higher_is_better | greater_is_better
 training.early_stopping_patience | patience early_stopping_epochs
@@ -50,14 +50,15 @@ model.checkpoint | model_name_or_path model_name pretrained_model_name_or_path p
 model.architecture | model_type
 model.revision | model_revision
 model.use_unsloth | qlora.use_unsloth
-model.quantization | use_qlora load_in_4bit use_4bit
+model.quantization | use_qlora load_in_4bit use_4bit quantization_bit adapter
 model.quantization.type | bnb_4bit_quant_type
 model.quantization.double | bnb_4bit_use_double_quant use_double_quant use_nested_quant
 lora.rank | lora_rank lora_r lora.r qlora.r qlora.rank peft.r
 lora.alpha | lora_alpha qlora.alpha
 lora.dropout | lora_dropout qlora.dropout
-lora.targets | target_modules lora_target_modules
+lora.targets | target_modules lora_target_modules lora_target
 tokenizer.encoder_max_len | tokenizer.max_length max_source_length max_input_length max_seq_length max_seq_len max_len
+    sequence_len cutoff_len model_max_length max_prompt_length
 tokenizer.decoder_max_len | max_target_length max_output_length
 tokenizer.input_prefix | source_prefix prefix
 tokenizer.special_tokens | additional_special_tokens
@@ -69,15 +70,16 @@ generation.length_penalty | generation_length_penalty
 generation.no_repeat_ngram_size | generation_no_repeat_ngram_size
 data.train | train_file train_path train_data train_csv
 data.dev | validation_file valid_file dev_file eval_file val_file dev_path val_path valid_path
+    val_set_size val_size
 data.test | test_file test_path test_data
 data.columns.text | text_column dialogue_column source_column input_column
 data.columns.target | summary_column target_column
 data.columns.label | label_column
 data.columns.id | id_column
-data.max_train_rows | max_train_samples train_samples
+data.max_train_rows | max_train_samples train_samples max_samples
 data.max_dev_rows | max_eval_samples max_val_samples
 data.train_ratio | data_ratio
-experiment.name | run_name wandb.name wandb.run_name experiment_name
+experiment.name | run_name wandb.name wandb.run_name experiment_name wandb_name
 experiment.tags | wandb.tags
 wandb.enabled | use_wandb
 tracking | report_to
@@ -89,17 +91,19 @@ wandb.entity | wandb_entity
 
 _GONE = """
 dure sends to W&B, TensorBoard and MLflow, as `tracking` says | trackio_space_id trackio_bucket_id trackio_static_space_id
-models stay in the run's folder; storage.url of a profile mirrors it | wandb.log_model
+models stay in the run's folder; storage.url of a profile mirrors it | wandb.log_model wandb_log_model wandb_watch
+the file or name of an experiment stands behind the verb, as in dure train FILE | config config_file config_path
 --output DIR says where a run goes | output_dir overwrite_output_dir logging_dir model_path output_path result_path
     save_dir
 verbs say what is done: dure train, predict, score | do_train do_eval do_predict prediction_loss_only
 --resume goes on with a run's folder | resume_from_checkpoint ignore_data_skip ckt_path
 dure always does | load_best_model_at_end predict_with_generate remove_unused_columns
     restore_callback_states_from_checkpoint logging_nan_inf_filter average_tokens_across_devices dataloader_in_order
-    full_determinism include_tokens_per_second include_num_input_tokens_seen remove_tokens
+    full_determinism include_tokens_per_second include_num_input_tokens_seen remove_tokens strict plot_loss
+    overwrite_cache preprocessing_num_workers dataset_num_proc dataset_processes dataset_prepared_path
 AdamW is the optimizer: training.learning_rate, weight_decay and max_grad_norm are what it takes | optim optimizer
     optim_args adam_beta1 adam_beta2 adam_epsilon adafactor optim_target_modules
-it belongs to the machine: --profile NAME, or a file of yours | use_cpu no_cuda device n_gpu local_rank fsdp
+it belongs to the machine: --profile NAME, or a file of yours | use_cpu device_map no_cuda device n_gpu local_rank fsdp
     fsdp_config deepspeed tf32 ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph
     ddp_backend ddp_timeout accelerator_config parallelism_config dataloader_pin_memory bf16_full_eval fp16_full_eval
     fp16_opt_level half_precision_backend max_memory_mb
@@ -117,7 +121,7 @@ training.num_data_workers is all that batches need: rows are memory-mapped | dat
 training.gradient_checkpointing has no options | gradient_checkpointing_kwargs activation_checkpointing_kwargs
 training.compile has no options | torch_compile_backend torch_compile_mode
 dure has its own fast path and no option for it | use_liger_kernel liger_kernel_config use_cache torch_empty_cache_steps use_flash_attention attn_implementation
-    sortish_sampler use_rslora use_dora
+    sortish_sampler flash_attention flash_attn sdp_attention xformers_attention
 training.on_oom: shrink halves the batch when memory does not suffice | auto_find_batch_size
 no noise on embeddings; objective.r_drop and label_smoothing regularise | neftune_noise_alpha
 any better value of training.best_metric counts | early_stopping_threshold
@@ -128,14 +132,26 @@ generation.no_repeat_ngram_size keeps texts from repeating themselves | repetiti
 beam search stops as soon as it has its beams; training.early_stopping_patience stops a run | early_stopping
 a row gets one text | num_return_sequences
 the section generation says it all; what the checkpoint brings is replaced | generation_config
-the checkpoint's tokenizer says so | bos_token eos_token pad_token unk_token tokenizer_name use_fast padding
+the checkpoint's tokenizer says so | tokenizer_type bos_token eos_token pad_token unk_token tokenizer_name use_fast padding
     truncation pad_to_multiple_of forced_bos_token_id forced_eos_token_id decoder_start_token_id
 4 bits or none: model.quantization | load_in_8bit
-adapters are plain LoRA: lora.rank, alpha, dropout, targets | bias task_type fan_in_fan_out inference_mode
-new tokens and new heads are trained whole by themselves | modules_to_save
-a section lora says so; without one the whole model trains | use_peft use_lora
+adapters are plain LoRA: lora.rank, alpha, dropout, targets | bias task_type fan_in_fan_out inference_mode use_rslora
+    use_dora peft_use_dora peft_use_rslora loraplus_lr_ratio loraplus_lr_embedding lora_fan_in_fan_out
+new tokens and new heads are trained whole by themselves | modules_to_save lora_modules_to_save additional_target
+a section lora says so; without one the whole model trains | use_peft use_lora finetuning_type
+lora.targets names the layers that get adapters | lora_target_linear
+`family` says what is trained, and `task` how | stage rl rl_beta pref_beta pref_loss pref_ftx dpo_beta loss_type
+task.packing of instruction fine-tuning, which is on by itself | packing sample_packing eval_packing eval_sample_packing
+    neat_packing pad_to_sequence_len
+task.chat_template and task.system of instruction fine-tuning say how turns are written | chat_template template
+    default_system_message system_prompt chat_template_jinja
+task.loss of instruction fine-tuning says which tokens are learned | train_on_inputs train_on_prompt mask_history
+    train_on_eos roles_to_train completion_only_loss assistant_only_loss
+data.columns names the columns of a table | dataset_text_field
+no code of a checkpoint is run | trust_remote_code
 the classes are those of the training table | num_labels
-data.train, data.dev and data.test name the files | general.data_path
+data.train, data.dev and data.test name the files | general.data_path datasets dataset dataset_name dataset_dir
+    test_datasets eval_dataset
 dure crossval EXPERIMENT --folds N | n_folds num_folds k_folds n_splits
 dure sweep EXPERIMENT, or dure unified-train, searches the learning rate | lr_sweep_range lr_sweep_points
 dure progressive EXPERIMENT has options for it | start_ratio step_size max_ratio epochs_per_stage progressive
@@ -153,6 +169,9 @@ _NOTES = {
         ("eval_strategy", "evaluation_strategy"),
         "epoch, or a number of steps; without a validation table (data.dev: null) nothing is validated",
     ),
+    **dict.fromkeys(("evals_per_epoch", "saves_per_epoch"), "epoch, or a number of steps"),
+    "quantization_bit": "4 bits or none",
+    "adapter": "a section lora says that there are adapters",
     "max_length": "of generated text; the input's is tokenizer.encoder_max_len",
     "report_to": "W&B, TensorBoard, MLflow or nothing",
 }
@@ -181,18 +200,23 @@ _FORMATS = {
     **dict.fromkeys(("fp32", "float32", "torch.float32", "no"), "fp32"),
 }
 _SCHEDULES = "linear cosine cosine_with_restarts polynomial constant constant_with_warmup"
+_QUANTIZED = {"true": {"type": "nf4", "double": True}, "false": None}
 _VALIDATED = {"epoch": "epoch", "steps": UNSAID}
 _VALUES: dict[str, Mapping[str, Any]] = {
     "training.max_steps": {"-1": UNSAID, "0": UNSAID},
     "training.scheduler": {name: name for name in _SCHEDULES.split()},
     **dict.fromkeys(("eval_strategy", "evaluation_strategy", "save_strategy"), _VALIDATED),
+    "evals_per_epoch": {"1": "epoch"},
+    "saves_per_epoch": {"1": "epoch"},
     "training.best_metric": _METRICS,
     "bf16": {"true": "bf16", "false": "fp32"},
     "fp16": {"true": "fp16", "false": "fp32"},
     "training.precision": _FORMATS,
     "training.group_by_length": {"group_by_length": True, "random": False},
     "objective.class_weights": {"true": "balanced", "balanced": "balanced", "false": UNSAID},
-    "model.quantization": {"true": {"type": "nf4", "double": True}, "false": None},
+    "model.quantization": _QUANTIZED,
+    "quantization_bit": {"4": _QUANTIZED["true"]},
+    "adapter": {"qlora": _QUANTIZED["true"]},
     "report_to": {
         **{name: [name] for name in get_args(TrackerName)},
         "all": [*get_args(TrackerName)],
@@ -272,6 +296,12 @@ def successor(path: Sequence[str], value: Any) -> Successor | None:
         return None
     if alias.key is None:
         return Successor(None, None, alias.note)
+    if alias.key == "model.architecture" and "For" in str(value):
+        return Successor(None, None, f"{alias.key} is what the checkpoint's own configuration says")
+    if names[-1] in ("val_set_size", "val_size"):
+        return _held_out(value)
+    if alias.key == "lora.targets" and value in ("all", "all-linear"):
+        return Successor(None, None, "lora.targets names the layers that get adapters")
     if not alias.values:
         listed = [value] if alias.key == "lora.targets" and isinstance(value, str) else value
         return Successor(alias.key, listed, alias.note)
@@ -287,3 +317,13 @@ def successor(path: Sequence[str], value: Any) -> Successor | None:
     if isinstance(known[0], list):
         return Successor(alias.key, [*dict.fromkeys(each for some in known for each in some)], alias.note)
     return Successor(alias.key, known[0], alias.note)
+
+
+def _held_out(value: Any) -> Successor:
+    """Return the validation table that a share of the training rows, or a number of them, has become."""
+    share = value if isinstance(value, int | float) and not isinstance(value, bool) else -1
+    if 0 < share < 1:
+        return Successor("data.dev", f"{100 * share:g}%")
+    if share == 0:
+        return Successor("data.dev", None, "nothing is validated, and nothing selected")
+    return Successor(None, None, "data.dev is a file, or a share of the training rows such as 10%")

@@ -97,8 +97,9 @@ def convert(old: Mapping[str, Any], name: str, family_of: FamilyOf) -> Converted
     for path, value in leaves:
         _convert_key(result, path, value)
     _keep_one_warmup(result)
-    _complete_lora(result, dict(leaves))
-    _choose_family(result, family_of)
+    said = {path[-1].lower(): value for path, value in leaves}
+    _complete_lora(result, said)
+    _choose_family(result, said, family_of)
     given = str(result.values.setdefault("experiment.name", name))
     result.values["experiment.name"] = _as_name(given)
     if result.sources.setdefault("experiment.name", "assumed") == "assumed" or _as_name(given) != given:
@@ -124,10 +125,23 @@ _FIRST = ("eval_strategy", "evaluation_strategy", "eval_steps", "save_strategy",
 """Keys of which the earlier one decides when several say how often a run is validated."""
 
 
+_SWITCHES = (
+    "use_lora",
+    "use_peft",
+    "use_qlora",
+    "use_unsloth",
+    "adapter",
+    "finetuning_type",
+    "quantization_bit",
+)
+"""Keys that say whether a model gets adapters."""
+_OFF = (None, False, "", "full", "freeze", 0)
+
+
 def _rank(leaf: tuple[KeyPath, Any]) -> tuple[int, int]:
     """Return the place of a key among those that compete with it; others keep theirs."""
     key, value = leaf[0][-1].lower(), leaf[1]
-    yields = (key in ("bf16", "fp16") and value is False) or key in ("use_qlora", "load_in_4bit", "use_4bit")
+    yields = (key in ("bf16", "fp16") and value is False) or key in (*_SWITCHES, "load_in_4bit", "use_4bit")
     return (1 if yields else 0, _FIRST.index(key) if key in _FIRST else len(_FIRST))
 
 
@@ -179,13 +193,22 @@ def _keep_one_warmup(result: Converted) -> None:
     del result.values[f"training.warmup_{gone}"]
 
 
-_T5, _BART, _BERT = ("q", "v"), ("q_proj", "v_proj"), ("query", "value")
+_TARGETS = {
+    "t5": ("q", "v"),
+    "bart": ("q_proj", "v_proj"),
+    "bert": ("query", "value"),
+    "causal": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+}
+"""Layers that get adapters where the old file does not say which."""
+_CAUSAL = re.compile(
+    r"causal|llama|qwen|gemma|exaone|mi[sx]tral|gpt|deepseek|falcon|kanana|smollm|olmo|polyglot|bloom|\bphi-?\d|\bopt-\d"
+)
+"""What decoder-only models, and their classes, are called."""
 
 
-def _complete_lora(result: Converted, leaves: Mapping[KeyPath, Any]) -> None:
+def _complete_lora(result: Converted, said: Mapping[str, Any]) -> None:
     """Give a LoRA section what it must have, or remove one that the old file had switched off."""
-    said = {path[-1].lower(): value for path, value in leaves.items()}
-    switches = [said[key] for key in ("use_lora", "use_peft", "use_qlora", "use_unsloth") if key in said]
+    switches = [said[key] not in _OFF for key in _SWITCHES if key in said]
     given = [key for key in result.values if key.startswith("lora.")]
     if switches and not any(switches):
         for key in given:
@@ -204,31 +227,29 @@ def _complete_lora(result: Converted, leaves: Mapping[KeyPath, Any]) -> None:
         result.assume(
             "lora.alpha", 2 * rank, f"lora.alpha: {2 * rank}, twice the rank, which the old file does not say"
         )
-    kind = _kind(result)
-    targets = list(_BERT if kind == "bert" else _BART if kind == "bart" else _T5)
-    result.assume("lora.targets", targets, f"lora.targets: {targets}, which the old file does not say")
+    targets = list(_TARGETS[_kind(result, said)])
+    result.assume("lora.targets", targets, f"lora.targets: {targets}, since the old file names no layers")
 
 
-def _kind(result: Converted) -> str:
-    """Return the kind of model, as far as the names tell: ``bart``, ``bert`` or ``t5``."""
-    named = " ".join(
-        str(result.values.get(f"model.{key}", "")) for key in ("checkpoint", "architecture")
-    ).lower()
-    return next(
-        (kind for kind in ("bart", "t5") if kind in named),
-        "bert" if re.search("bert|electra", named) else "t5",
-    )
+def _kind(result: Converted, said: Mapping[str, Any]) -> str:
+    """Return the kind of model, as far as the names tell: a key of ``_TARGETS``."""
+    checkpoint, architecture = (result.values.get(f"model.{key}") for key in ("checkpoint", "architecture"))
+    named = f"{checkpoint} {architecture} {said.get('model_type')} {said.get('task_type')}".lower()
+    kinds = ("bart", "bart"), ("t5", "t5"), ("bert", "bert|electra|seq_cls"), ("causal", _CAUSAL)
+    return next((kind for kind, words in kinds if re.search(words, named)), "t5")
 
 
-def _choose_family(result: Converted, family_of: FamilyOf) -> None:
+def _choose_family(result: Converted, said: Mapping[str, Any], family_of: FamilyOf) -> None:
     """Say which family the experiment is of, which old files never do."""
     writes = any(
         key in result.values
         for key in ("data.columns.target", "tokenizer.decoder_max_len", "generation.num_beams")
     )
     reads = "data.columns.label" in result.values or "objective.class_weights" in result.values
-    is_classifier = reads or (_kind(result) == "bert" and not writes)
-    family = family_of("logits" if is_classifier else "text", " ".join(map(str, result.values.values())))
+    kind = _kind(result, said)
+    is_classifier = reads or (kind == "bert" and not writes)
+    words = (kind, said.get("stage"), said.get("rl"), *result.values.values())
+    family = family_of("logits" if is_classifier else "text", " ".join(map(str, words)))
     if is_classifier:
         result.values.setdefault("training.best_metric", "eval_macro_f1")
         length = result.values.pop("generation.max_length", None)

@@ -50,6 +50,15 @@ def name_of(given: str | Path) -> str:
     )
 
 
+def path_of(given: str | Path | None) -> Path | None:
+    """Return a name or a path as a path; None where nothing is given.
+
+    Raises:
+        UserError: It is neither.
+    """
+    return None if given is None else Path(name_of(given))
+
+
 def names_of(*given: Names) -> list[str]:
     """Return names and paths as texts, those within lists too.
 

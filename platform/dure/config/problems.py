@@ -171,16 +171,20 @@ def _unknown_key(location: Location, model: type[BaseModel], place: str) -> User
 
 def _old_key(location: Location, now: Successor, place: str) -> UserError:
     """Return the error of a key that another system knows, with what takes its place."""
-    note = f"; {now.note}" if now.note else ""
-    if now.key is None:
-        hint = f"leave it out{note}"
-    elif place == COMMAND_LINE:
-        hint = f"{shell_word(f'{now.key}={in_yaml(now.value)}')}{note}"
+    if now.key is None or place == COMMAND_LINE:
+        hint = as_override(now)
     else:
+        note = f"; {now.note}" if now.note else ""
         sections = now.key.split(".")
         written = "".join(f"{part}: {{" for part in sections[:-1]) + f"{sections[-1]}: {in_yaml(now.value)}"
         hint = f"'{now.key}', as in {written}{'}' * (len(sections) - 1)}{note}"
     return UserError(f"unknown key '{_dotted(location)}'", where=place, hint=hint)
+
+
+def as_override(now: Successor) -> str:
+    """Return what takes the place of an old key on the command line, with what differs."""
+    said = "leave it out" if now.key is None else shell_word(f"{now.key}={in_yaml(now.value)}")
+    return f"{said}; {now.note}" if now.note else said
 
 
 def in_yaml(value: Any) -> str:

@@ -9,10 +9,10 @@ from pydantic import Field, model_validator
 
 from dure.config.scalars import Float, Text
 from dure.config.section import Section
+from dure.secrets import without_passwords
 
 SCHEMES = ("s3", "gs", "file")
 """Beginnings of a URL that storage is reached by."""
-_SECRETS = ("access_key", "secret_key", "session_token", "token", "password")
 
 
 class StorageConfig(Section):
@@ -39,7 +39,7 @@ class StorageConfig(Section):
             parts = urlsplit(self.url)
         except ValueError:
             raise ValueError("'url' is no URL") from None
-        if "@" in parts.netloc or any(f"{name}=" in parts.query.lower() for name in _SECRETS):
+        if "@" in parts.netloc or without_passwords(self.url) != self.url:
             raise ValueError(
                 "'url' holds a password or key; leave it out and give it by the environment "
                 "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or GOOGLE_APPLICATION_CREDENTIALS)"

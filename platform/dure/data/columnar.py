@@ -49,7 +49,7 @@ class _ColumnarSource(ABC):
         present = [column for column in columns if column in self.columns]
         try:
             for batch in self._batches(present):
-                for row in self._rows(batch, number):
+                for row in self._rows(_with_short_numbers(batch), number):
                     number += 1
                     yield record_of(number, None, row, self._nested)
         except (pyarrow.ArrowException, OSError, MemoryError, UnicodeDecodeError) as error:
@@ -199,3 +199,12 @@ def _unpacked(column: Any) -> Any:
     import pyarrow
 
     return column.dictionary_decode() if pyarrow.types.is_dictionary(column.type) else column
+
+
+def _with_short_numbers(batch: Any) -> Any:
+    """Return a batch with numbers of 32 bits as text: Python would show 0.1 of them as 0.10000000149011612."""
+    import pyarrow
+
+    short = (pyarrow.float16(), pyarrow.float32())
+    columns = [each.cast(pyarrow.string()) if each.type in short else each for each in batch.columns]
+    return pyarrow.record_batch(columns, names=batch.schema.names)

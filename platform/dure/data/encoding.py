@@ -18,7 +18,7 @@ import pyarrow
 from numpy.typing import NDArray
 
 from dure.data.arrow_files import BATCH_ROWS, key_of, load_entry, written_entry
-from dure.errors import UserError
+from dure.errors import UserError, counted
 
 if TYPE_CHECKING:
     import datasets
@@ -68,7 +68,7 @@ class Encoded:
         cached = ", from the cache" if self.from_cache else ""
         part = self.num_truncated / self.num_rows
         lines = [
-            f"{self.source}: {self.num_rows:,} rows, {self.num_truncated:,} truncated ({part:.1%}), "
+            f"{self.source}: {counted(self.num_rows, 'row')}, {self.num_truncated:,} truncated ({part:.1%}), "
             f"{self.unknown_rate:.2%} unknown tokens{cached}"
         ]
         if self.num_unknown_rows:

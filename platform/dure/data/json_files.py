@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from dure.errors import UserError
 
 _CHUNK = 1 << 16
 """Characters that are read at once."""
+_FIRST_ROWS = 100
+"""Rows that are looked at for the names of columns."""
 _LONGEST_VALUE = 4 * LONGEST_CELL
 """Characters of one row of an array."""
 _REMEDY = "pandas writes such a file by df.to_json(FILE, orient='records', lines=True, force_ascii=False)"
@@ -23,14 +25,13 @@ _Row = tuple[int, dict[str, Any] | RowProblem]
 
 
 class JsonSource:
-    """Rows of JSON objects; the keys of the first are the columns."""
+    """Rows of JSON objects; the keys of the first rows together are the columns, since a row may leave some out."""
 
-    def __init__(
-        self, first: tuple[int, dict[str, Any]], rows: Iterator[_Row], nested: Collection[str]
-    ) -> None:
-        self.columns = list(first[1])
+    def __init__(self, rows: Iterator[_Row], nested: Collection[str]) -> None:
+        first = list(islice(rows, _FIRST_ROWS))
+        self.columns = list(dict.fromkeys(key for _, row in first if isinstance(row, dict) for key in row))
         self.notes: list[str] = []
-        self._rows = chain([first], rows)
+        self._rows = chain(first, rows)
         self._nested = nested
 
     def records(self, columns: Sequence[str]) -> Iterator[Record]:
@@ -50,10 +51,11 @@ def json_lines(path: Path, encoding: str, nested: Collection[str]) -> JsonSource
     first = next(lines, None)
     if first is None:
         raise UserError("the file is empty", where=str(path), expected="one JSON object a line")
-    row = _parse_json_line(first[1])
-    if isinstance(row, RowProblem):
+    parsed = ((number, _parse_json_line(line)) for number, line in chain([first], lines))
+    source = JsonSource(parsed, nested)
+    row, is_list = _parse_json_line(first[1]), first[1].lstrip().startswith("[")
+    if isinstance(row, RowProblem) and (is_list or not source.columns):
         is_document = path.suffix.lower() == ".json"
-        is_list = first[1].lstrip().startswith("[")
         raise UserError(
             row.text,
             where=f"{path}, row 1 (line {first[0]})",
@@ -62,7 +64,7 @@ def json_lines(path: Path, encoding: str, nested: Collection[str]) -> JsonSource
             else "one JSON object a line (JSON lines, not one JSON document)",
             hint="an array of objects is read from a file that is called .json" if is_list else _REMEDY,
         )
-    return JsonSource((first[0], row), ((number, _parse_json_line(line)) for number, line in lines), nested)
+    return source
 
 
 def json_array(path: Path, encoding: str, nested: Collection[str]) -> JsonSource:
@@ -78,7 +80,8 @@ def json_array(path: Path, encoding: str, nested: Collection[str]) -> JsonSource
             expected="an array of JSON objects",
             hint=_REMEDY,
         )
-    return JsonSource((line, row), ((line, _object(value, "the row")) for line, value in values), nested)
+    rows = ((line, _object(value, "the row")) for line, value in chain([(line, row)], values))
+    return JsonSource(rows, nested)
 
 
 def is_array(path: Path, encoding: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
@@ -19,8 +20,8 @@ SUFFIXES = (*TEXT_SUFFIXES, ".parquet", ".xlsx")
 ARROW = ".arrow"
 """Suffix of the files in a folder of ``save_to_disk``."""
 
-_PACKED = (".gz", ".zip", ".bz2", ".xz", ".zst", ".7z", ".tar")
-_HUB = "hf:/"
+_PACKED = (".gz", ".gzip", ".zip", ".bz2", ".xz", ".zst", ".7z", ".rar", ".tar", ".tgz")
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)", re.IGNORECASE | re.DOTALL)
 _PATTERN = "*?["
 _SPLITS = ("train", "valid", "dev", "test")
 """What names of files begin with that belong to one part of a data set."""
@@ -61,8 +62,8 @@ def _files_of_one(source: str | Path) -> list[Path]:
         raise UserError(
             "the name of the table is empty", expected="a file, a folder or a pattern such as data/*.csv"
         )
-    if str(source).startswith(_HUB):
-        raise _on_the_hub(str(source))
+    if address := _ADDRESS.match(str(source)):
+        raise _elsewhere(str(source), *address.groups())
     try:
         path = _existing(Path(source).expanduser())
     except RuntimeError:  # there is no such user
@@ -173,12 +174,20 @@ def _in_folder(folder: Path) -> list[Path]:
             expected="the files of one split",
             hint=" or ".join(f"{folder}/**/{split}*.parquet" for split in splits),
         )
+    others = _tables_inside(folder)
     if not files:
         raise UserError(
             "this is a folder, not a table",
             where=str(folder),
             expected="a file, or a folder with Parquet files or of save_to_disk",
-            hint=_tables_inside(folder),
+            hint=f"all its files together: {others[0]}" if others else None,
+        )
+    if others:
+        raise UserError(
+            "this folder holds tables of several formats, and only Parquet would be read of it",
+            where=str(folder),
+            expected="the files of one table",
+            hint=" or ".join((f"{folder}/**/*.parquet", *others)),
         )
     return files
 
@@ -197,9 +206,10 @@ def _saved_dataset(folder: Path) -> list[Path]:
     return files
 
 
-def _tables_inside(folder: Path) -> str | None:
-    found = sorted({file.suffix.lower() for file in folder.iterdir() if file.suffix.lower() in SUFFIXES})
-    return f"all its files together: {folder}/*{found[0]}" if found else None
+def _tables_inside(folder: Path) -> list[str]:
+    """Return a pattern for the tables of each further format in a folder; data sets bring .json and .txt that are none."""
+    found = {file.suffix.lower() for file in folder.iterdir() if file.is_file()}
+    return [f"{folder}/*{suffix}" for suffix in SUFFIXES if suffix in found - {".json", ".txt", ".parquet"}]
 
 
 def _check_suffix(path: Path) -> None:
@@ -228,15 +238,20 @@ def _check_suffix(path: Path) -> None:
     )
 
 
-def _on_the_hub(name: str) -> UserError:
-    parts = [part for part in name.split("/")[1:] if part]
-    repository = "/".join(parts[1:3] if parts[:1] == ["datasets"] else parts[:2]) or "OWNER/NAME"
-    folder = f"data/{repository.rpartition('/')[2]}"
+def _elsewhere(name: str, scheme: str, rest: str) -> UserError:
+    """Return the error for an address, with what brings the table here."""
+    parts = [part for part in rest.split("/") if part]
+    hint = f"copy it here, and name the copy: {parts[-1] if parts else 'FILE'}"
+    if scheme == "hf":
+        repository = "/".join(parts[1:3] if parts[:1] == ["datasets"] else parts[:2]) or "OWNER/NAME"
+        folder = f"data/{repository.rpartition('/')[2]}"
+        hint = f"hf download {repository} --repo-type dataset --local-dir {folder}, and then the files in {folder}"
+    elif scheme == "file":
+        hint = f"/{rest}"
+    elif scheme in ("http", "https"):
+        hint = f"curl -LO '{scheme}://{rest}', and then the file that it writes"
     return UserError(
-        "tables are not read from the hub",
-        where=name,
-        expected="a file or a folder",
-        hint=f"hf download {repository} --repo-type dataset --local-dir {folder}, and then the files in {folder}",
+        "tables are read from this machine's files only", where=name, expected="a file or a folder", hint=hint
     )
 
 

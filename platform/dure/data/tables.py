@@ -19,7 +19,7 @@ from dure.data.fields import ColumnNames, Field, fields_of, fields_of_rows, pres
 from dure.data.fields import Role as Role
 from dure.data.formats import Opening, TableSource, open_source
 from dure.data.sources import TEXT_SUFFIXES, files_of, shown_source
-from dure.errors import UserError
+from dure.errors import UserError, counted
 
 if TYPE_CHECKING:
     import datasets
@@ -123,9 +123,9 @@ class Table:
                 for place in skipped.first_rows
             )
             more = ", …" if skipped.count > len(skipped.first_rows) else ""
-            noun = "row" if skipped.count == 1 else "rows"
-            named = f"{noun} {rows}" if len(self.files) == 1 else rows
-            lines.append(f"{self.source}: {skipped.count:,} {noun} skipped: {skipped.reason} ({named}{more})")
+            number = counted(skipped.count, "row")
+            named = f"{number.rpartition(' ')[2]} {rows}" if len(self.files) == 1 else rows
+            lines.append(f"{self.source}: {number} skipped: {skipped.reason} ({named}{more})")
         return lines
 
     def select(self, indices: Sequence[int] | NDArray[np.int64]) -> Table:

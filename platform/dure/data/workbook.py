@@ -14,6 +14,8 @@ from dure.errors import UserError
 
 _MOST_BYTES = 1 << 30
 """Bytes of a workbook's parts when they are unpacked; a reader holds all its different texts in memory."""
+_FAILED = frozenset(("#NULL!", "#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#N/A"))
+"""What a cell shows whose formula has no value."""
 _MOST_LETTERS = 32_767
 """Letters that a cell of Excel holds."""
 
@@ -52,7 +54,12 @@ class WorkbookSource:
                 hint="save it again as .xlsx, or as .csv",
             ) from None
         if first is None:
-            raise UserError("the file is empty", where=str(path), expected="a row of column names and rows")
+            problem = (
+                "the file is empty" if len(sheets) < 2 else f"its first sheet, '{sheets[0].title}', is empty"
+            )
+            raise UserError(
+                problem, where=str(path), expected="a row of column names and rows in the first sheet"
+            )
         if len(sheets) > 1:
             self.notes.append(f"only its first sheet, '{sheets[0].title}', is read of {len(sheets)}")
         if header:
@@ -72,7 +79,9 @@ class WorkbookSource:
                 yield Record(number, line, {}, REPEATED_NAMES)
             else:
                 cells = {
-                    column: _value(values[place]) if place < len(values) else None
+                    column: None
+                    if place >= len(values) or values[place] in _FAILED
+                    else _value(values[place])
                     for column, place in places.items()
                 }
                 yield record_of(number, line, cells)

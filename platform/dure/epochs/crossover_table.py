@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dure.errors import counted
 from dure.reporting.columns import Column, FittedTable, Rows
-from dure.reporting.figures import counted, shown_path
+from dure.reporting.figures import shown_path
 from dure.reporting.marks import Key, Source
 
 _MOST_EPOCHS = 6

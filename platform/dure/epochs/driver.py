@@ -19,7 +19,7 @@ from dure.epochs.crossover import crossover, save_crossover
 from dure.epochs.loss_series import Point, series_of
 from dure.epochs.mixing import EMA, EpochWeights, Source, State, tied_names
 from dure.epochs.sweet_spot import Thresholds, analysis_record, sweet_spots
-from dure.errors import UserError
+from dure.errors import UserError, counted
 from dure.events import Notify
 from dure.family import Family
 from dure.family.corpus import load_corpus
@@ -229,7 +229,9 @@ def _splits(
             expected="data.dev in experiment.yaml",
         )
     if test is not None:
-        return _Splits(dev, test, f"the {len(dev):,} rows of dev", f"the {len(test):,} rows of test")
+        return _Splits(
+            dev, test, f"the {counted(len(dev), 'row')} of dev", f"the {counted(len(test), 'row')} of test"
+        )
     if len(dev) < 2:
         raise UserError(
             "one validation row cannot both select and be held out", where=str(run), expected="data.test"
@@ -240,6 +242,6 @@ def _splits(
     return _Splits(
         dev.select(first),
         dev.select(second),
-        f"{len(first):,} rows, a half of dev",
-        f"{len(second):,} rows, the other half of dev; all of dev chose the sweet spots and the best epoch",
+        f"{counted(len(first), 'row')}, a half of dev",
+        f"{counted(len(second), 'row')}, the other half of dev; all of dev chose the sweet spots and the best epoch",
     )

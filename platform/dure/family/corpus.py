@@ -22,7 +22,7 @@ from dure.data.overlap import notes_on_rows, overlap
 from dure.data.ratios import joined_classes, nested_rows
 from dure.data.sources import files_of
 from dure.data.tables import Table, read_table, select_rows, table_from_rows
-from dure.errors import UserError
+from dure.errors import UserError, counted
 from dure.events import Notify
 from dure.family import Family
 from dure.family.splits import Splits, cut, sources_of
@@ -241,7 +241,7 @@ def _corpus_of_fold(
     for message in fold.messages:
         notify(message)
     notify(
-        f"fold {config.number} of {config.of}: {len(fold.train):,} rows of {table.source} train, {len(fold.dev):,} "
+        f"fold {config.number} of {config.of}: {counted(len(fold.train), 'row')} of {table.source} to train on, {len(fold.dev):,} "
         f"select the best checkpoint, {len(fold.test):,} are held out and reported on"
     )
     train = _at_most(table, fold.train, data.max_train_rows, seed, "training", notify)
@@ -330,7 +330,7 @@ def _at_most(
     """Return at most ``limit`` of these rows of a table, in its order."""
     if limit is None or limit >= len(rows):
         return rows
-    notify(f"{what} on {limit:,} of {len(rows):,} rows of {table.source}, drawn by seed {seed}")
+    notify(f"{what} on {limit:,} of {counted(len(rows), 'row')} of {table.source}, drawn by seed {seed}")
     return rows[select_rows(_selected(table, rows), limit, seed)]
 
 
@@ -349,7 +349,7 @@ def _part_of(family: Family, table: Table, rows: datasets.Dataset, notify: Notif
     ]
     part = nested_rows(table.num_rows, ratio, seed, joined_classes(table.dataset, classes))
     notify(
-        f"training on {len(part):,} of {table.num_rows:,} rows of {table.source} "
+        f"training on {len(part):,} of {counted(table.num_rows, 'row')} of {table.source} "
         f"(data.train_ratio={as_number(ratio)}), drawn by seed {seed}"
     )
     return rows.select(part)

@@ -23,7 +23,8 @@ def family_of_old(predicts: Literal["logits", "text"], text: str) -> str:
             declared[name] = family_class(name)
     candidates = {
         name: each.converts
-        for name, each in declared.items()
+        # A family that is built upon another says more than that one, so it is asked first.
+        for name, each in sorted(declared.items(), key=lambda item: -len(item[1].__mro__))
         if each.predicts == predicts and each.converts is not None
     }
     plain = next(name for name, words in candidates.items() if not words)

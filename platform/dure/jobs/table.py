@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.console import RenderableType
 
+from dure.errors import counted
 from dure.reporting.columns import FittedTable, column
-from dure.reporting.figures import counted
 
 _STYLES = {"failed": "bold red", "running": "green", "stopped": "yellow"}
 _SHORTEST_COMMAND = 20

@@ -16,6 +16,8 @@ def classification_report(
 ) -> dict[str, Any]:
     """Compare predicted classes with the true ones.
 
+    An empty prediction is none: it is wrong, and no class of its own.
+
     Returns:
         ``accuracy``, ``macro_f1`` (every class counts alike, those only predicted too), ``weighted_f1``
         (by the rows of a class), ``num_rows``, and ``per_class``: ``precision``, ``recall``, ``f1`` and
@@ -28,11 +30,12 @@ def classification_report(
         raise UserError(f"{len(predictions)} predictions do not pair up with {len(labels)} labels")
     if not len(labels):
         raise UserError("there is no prediction to score")
-    classes = sorted({*labels, *predictions})
-    places = {each: place for place, each in enumerate(classes)}
+    classes = sorted({*labels, *predictions} - {""})
+    places = {each: place for place, each in enumerate((*classes, ""))}
     truth, said = (np.array([places[each] for each in rows]) for rows in (labels, predictions))
     hits, given, real = (
-        np.bincount(chosen, minlength=len(classes)) for chosen in (truth[truth == said], said, truth)
+        np.bincount(chosen, minlength=len(places))[: len(classes)]
+        for chosen in (truth[truth == said], said, truth)
     )
     f1 = _ratio(2 * hits, given + real)
     return {

@@ -16,14 +16,14 @@ CLASS_NAMES = frozenset(
 """What columns of classes are called; all others hold texts."""
 _PREDICTED = "predicted_"
 _PROBABILITY = "probability_"
+_SAID = ("prediction", "predicted", "예측")
+"""What columns are called that hold predictions, whatever stands beside them."""
 _USUAL = (
-    "prediction",
-    "predicted",
+    *_SAID,
     "summary",
     "target",
     "reference",
     "output",
-    "예측",
     "요약",
     "정답",
     *sorted(CLASS_NAMES),
@@ -72,7 +72,7 @@ def find_columns(
 
 
 def _prediction(names: Sequence[str], references: Sequence[str] | None) -> str:
-    marked = [name for name in names if name.startswith(_PREDICTED)]
+    marked = [name for name in names if name.startswith(_PREDICTED) or folded(name) in _SAID]
     shared = [name for name in names if name in (references or ())]
     usual = [name for known in _USUAL for name in names if folded(name) == known]
     for some in (names, marked, shared):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +11,7 @@ import numpy as np
 
 from dure.config.data import USUAL, ReadingConfig
 from dure.data.canonical import canonical, is_blank, visible
-from dure.data.labels import ClassIndex, class_names, form_of, key_of_label, labels_in
+from dure.data.labels import ClassIndex, class_names, form_of, key_of_label, labels_in, shown_label
 from dure.data.tables import Role, columns_of, read_table
 from dure.errors import UserError
 from dure.metrics.classification import classification_report, multilabel_report
@@ -25,6 +25,7 @@ Task = Literal["generation", "classification"]
 _ID = "id of a row"
 """Role of the ids; the others have the names of columns, of which one may be called ``id``."""
 _NAMED_IDS = 5
+_NAMED_CLASSES = 4
 _SEPARATOR = "|"
 """What stands between the labels of a cell where the user does not say."""
 
@@ -67,8 +68,8 @@ def score_files(
     Ids and classes are compared in canonical form, and as numbers where all are: ``1.0`` is ``1``.
 
     Returns:
-        ``task`` with the figures of ``RougeResult.as_dict`` or of ``classification_report``, and ``num_skipped`` when
-        rows were.
+        ``task`` with the figures of ``RougeResult.as_dict`` or of ``classification_report``, ``num_skipped`` when
+        rows were, and ``notes`` where the figures look like a mistake.
 
     Raises:
         UserError: A file, column or row is wrong, or an id stands in one file only.
@@ -108,11 +109,14 @@ def score_files(
             }
             figures = {**rouge(texts, groups, **rules).as_dict(), **_library(library.scores(texts, groups))}
         case "classification":
-            figures = _classification(
-                [each[0] if each else "" for each in groups], texts, label_separator, library
-            )
+            truth = [each[0] if each else "" for each in groups]
+            figures = _classification(truth, texts, label_separator, library)
         case _:
             raise UserError(f"there is no task {task!r}", expected="generation, classification")
+    if columns.references == (columns.prediction,) and predictions.resolve() == references.resolve():
+        figures["notes"] = [
+            f"column '{columns.prediction}' is compared with itself: --reference-columns names another"
+        ]
     return {"task": task, **found, **figures, **more}
 
 
@@ -187,11 +191,21 @@ def _classification(
     if separator is not None:
         return _several_labels(labels, predictions, separator)
     spelled = [[canonical(label) for label in side] for side in (labels, predictions)]
-    names = class_names(label for side in spelled for label in side)
+    names = class_names(label for side in spelled for label in side if label)
     index = ClassIndex(names)
-    true, predicted = ([names[index[label]] for label in side] for side in spelled)
-    more = library.scores(predicted, [[each] for each in true], names)
-    return {**classification_report(true, predicted), **_library(more)}
+    true, predicted = ([names[index[label]] if label else "" for label in side] for side in spelled)
+    report = classification_report(true, predicted) | {"num_empty_predictions": predicted.count("")}
+    strange = {*predicted} - {"", *true}
+    if strange and {*predicted}.isdisjoint(true):
+        report["notes"] = [
+            f"no predicted class ({_some(strange)}) is among the true ones ({_some({*true})}): are they spelled alike?"
+        ]
+    return {**report, **_library(library.scores(predicted, [[each] for each in true], (*names, "")))}
+
+
+def _some(classes: Set[str]) -> str:
+    named = sorted(classes)[:_NAMED_CLASSES]
+    return ", ".join(map(shown_label, named)) + (", …" if len(classes) > len(named) else "")
 
 
 def _library(scores: Mapping[str, float]) -> dict[str, Any]:

@@ -166,7 +166,7 @@ def check_complete(
         UserError: Others are missing, so that the model would write or classify at random.
     """
     base = f"{model.base_model_prefix}."
-    is_whole = bool(model.config.is_encoder_decoder)
+    is_whole = model.can_generate()
     lost = [
         name for name in untaught if is_whole or (name.startswith(base) and "pooler" not in name.split("."))
     ]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import (
@@ -26,7 +27,7 @@ from transformers import (
 )
 
 from dure.config.schema import Experiment, ModelConfig, Profile, QuantizationConfig
-from dure.errors import UserError
+from dure.errors import UserError, counted, said
 from dure.modeling.classifier import starting_at_random
 from dure.modeling.folders import is_model_folder
 from dure.modeling.hub import TOKEN_HINT, go_on_without_hub
@@ -60,6 +61,12 @@ def load_tokenizer(
     add_special_tokens(tokenizer, experiment.tokenizer.all_special_tokens)
     return tokenizer
 
+
+_LONGEST_REASON = 240
+_OFTEN_LEFT = frozenset(("pooler", "position_ids", "inv_freq"))
+"""Parts of a checkpoint that many a model does without."""
+BROKEN_CONFIG = (OSError, ValueError, TypeError, StrictDataclassError)
+"""What reading a broken config.json raises; the last where a value is of another type."""
 
 _structure_only: ContextVar[bool] = ContextVar("structure_only", default=False)
 
@@ -227,17 +234,34 @@ def _load(
             options["device_map"] = {"": device}
         else:
             notify(f"no 4-bit weights on {profile.name}: LoRA on {precision} weights instead")
-    if task.config_changes:
-        # The head of a checkpoint that knew another number of classes is replaced, and told below.
-        options["ignore_mismatched_sizes"] = True
+    # Weights of another size are missing ones: the head of other classes is replaced and told, all others are refused.
+    options["ignore_mismatched_sizes"] = True
     try:
         model: PreTrainedModel
         model, report = task.auto_class.from_pretrained(source, output_loading_info=True, **options)
-    except (OSError, ValueError, SafetensorError, pickle.UnpicklingError) as error:
+    except (
+        OSError,
+        ValueError,
+        ImportError,
+        AssertionError,
+        SafetensorError,
+        pickle.UnpicklingError,
+    ) as error:
         raise _unloadable(experiment.model, error) from error
     check_finite(model.state_dict(), f"model.checkpoint ({experiment.model.checkpoint})")
     mismatched = {name for name, *_ in report["mismatched_keys"]}
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    base = f"{model.base_model_prefix}."
+    left = [
+        name
+        for name in report["unexpected_keys"]
+        if name.startswith(base) and _OFTEN_LEFT.isdisjoint(name.split("."))
+    ]
+    if left:
+        notify(
+            f"{source}: its config.json has no place for {counted(len(left), 'weight')} of its files, which are left out: "
+            f"{', '.join(sorted(left)[:3])}{' …' if len(left) > 3 else ''}"
+        )
     missing = mismatched.union(report["missing_keys"]) & parameters
     _keep_4bit_trainable(model)
     state_real_tying(model)
@@ -276,7 +300,7 @@ def _checkpoint_tokenizer(settings: ModelConfig) -> PreTrainedTokenizerBase:
         if folder is not None:
             return load_sentencepiece_vocab(folder)
         return AutoTokenizer.from_pretrained(settings.checkpoint, revision=revision)
-    except (OSError, ValueError) as error:
+    except BROKEN_CONFIG as error:
         raise _unloadable(settings, error) from error
 
 
@@ -291,12 +315,28 @@ def _checkpoint_config(settings: ModelConfig, task: Task) -> PretrainedConfig:
         config = AutoConfig.from_pretrained(
             settings.checkpoint, revision=settings.revision or "main", **task.config_changes
         )
-    except (OSError, ValueError) as error:
+    except BROKEN_CONFIG as error:
         raise _unloadable(settings, error) from error
+    check_plain(config, settings)
     # What a forward pass returns is the trainer's affair.
     config.return_dict, config.output_attentions, config.output_hidden_states = True, False, False
     task.check(config, settings.checkpoint)
     return config
+
+
+def check_plain(config: PretrainedConfig, settings: ModelConfig) -> None:
+    """Refuse a checkpoint whose weights are packed, where the experiment does not pack weights itself.
+
+    Raises:
+        UserError: They are.
+    """
+    if settings.quantization is None and getattr(config, "quantization_config", None):
+        raise UserError(
+            "its weights are packed in few bits, which cannot be trained as they are",
+            where=f"model.checkpoint={settings.checkpoint}",
+            expected="a checkpoint of plain weights",
+            hint="take the one that it was made of; a model.quantization section packs its weights for LoRA",
+        )
 
 
 def _check_folder(settings: ModelConfig) -> None:
@@ -306,7 +346,7 @@ def _check_folder(settings: ModelConfig) -> None:
 
 
 def _unloadable(settings: ModelConfig, error: Exception) -> UserError:
-    reason = str(error).strip().partition("\n")[0]
+    reason = said(error, _LONGEST_REASON) or type(error).__name__
     if isinstance(error, pickle.UnpicklingError):
         return UserError(
             "its weights are no plain tensors, and code might run when they are opened",

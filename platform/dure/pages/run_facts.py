@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dure.config.tree import plain, read_yaml
-from dure.errors import shell_word
+from dure.errors import counted, shell_word
 from dure.events import Notice, RunStart
 from dure.events.stream import read_events
 from dure.files import hash_of, read_json
@@ -18,7 +18,6 @@ from dure.metrics.metric import Metric, recorded
 from dure.reporting.figures import (
     BASELINE,
     Figure,
-    counted,
     duration,
     gains_of,
     metric_change,

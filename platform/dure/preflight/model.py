@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -96,8 +96,7 @@ def model_facts(note: Note, family: Family, tokenizer: PreTrainedTokenizerBase |
     with offline():
         config = None if experiment.rehearsal.enabled else _known_config(family)
         if config is not None:
-            with torch.device("meta"):
-                empty = _from_config(config)
+            empty = _without_weights(config, experiment.model)
             facts = _facts_of_config(empty, experiment.lora)
             how = f"counted by the configuration of {experiment.model.checkpoint}"
             if tokenizer is not None and _FULL * facts.num_parameters < psutil.virtual_memory().available / 2:
@@ -129,15 +128,12 @@ def require_limits(family: Family) -> None:
         UserError: As :func:`dure.modeling.limits.check_limits`; or it is no model for the family, its files of weights
             are not whole, its configuration or tokenizer cannot be read, or they do not belong together.
     """
-    import torch
-
     from dure.modeling.limits import check_limits, check_vocabulary
 
     with offline():
         config = _known_config(family)
     if config is not None:
-        with torch.device("meta"):
-            empty = _from_config(config)
+        empty = _without_weights(config, family.experiment.model)
         tokenizer = family.load_tokenizer(lambda: iter(()))
         check_vocabulary(family.experiment, empty, tokenizer)
         check_limits(family.experiment, empty, tokenizer)
@@ -150,12 +146,14 @@ def _known_config(family: Family) -> PretrainedConfig | None:
         UserError: There is no such folder, it is no model for the family, or its files are not whole.
     """
     from dure.modeling.folders import check_weight_files, is_model_folder
+    from dure.modeling.loading import check_plain
 
     settings, task = family.experiment.model, family.task()
     is_folder = is_model_folder(settings.checkpoint)
     config = _read_config(settings)
     if config is not None and task is not None:
         task.check(config, settings.checkpoint)
+        check_plain(config, settings)
     if is_folder:
         check_weight_files(Path(settings.checkpoint))
     return config
@@ -164,30 +162,42 @@ def _known_config(family: Family) -> PretrainedConfig | None:
 def _read_config(settings: ModelConfig) -> PretrainedConfig | None:
     from transformers import AutoConfig
 
+    from dure.modeling.loading import BROKEN_CONFIG
+
     try:
         return AutoConfig.from_pretrained(settings.checkpoint, revision=settings.revision or "main")
-    except (OSError, ValueError) as error:
+    except BROKEN_CONFIG as error:
         if Path(settings.checkpoint).is_dir():
-            raise UserError(
-                f"its configuration cannot be read: {said(error, 200)}",
-                where=f"model.checkpoint={settings.checkpoint}",
-                expected="a folder saved with save_pretrained",
-                hint="copy its config.json again, or take another checkpoint",
-            ) from None
+            raise _broken_config(settings, error) from None
         return None
 
 
-def _from_config(config: PretrainedConfig) -> PreTrainedModel:
-    """Build the model that a configuration says, of the class that wrote it where transformers knows that."""
+def _broken_config(settings: ModelConfig, error: Exception) -> UserError:
+    return UserError(
+        f"its configuration cannot be read: {said(error, 200)}",
+        where=f"model.checkpoint={settings.checkpoint}",
+        expected="a folder saved with save_pretrained",
+        hint="copy its config.json again, or take another checkpoint",
+    )
+
+
+def _without_weights(config: PretrainedConfig, settings: ModelConfig) -> PreTrainedModel:
+    """Build the model that a configuration says, of the class that wrote it where transformers knows that.
+
+    Raises:
+        UserError: Its sizes do not fit each other.
+    """
+    import torch
     import transformers
 
-    for name in config.architectures or ():
-        known: Any = getattr(transformers, name, None)
-        if known is not None:
-            model: PreTrainedModel = known(config)
-            return model
-    built: PreTrainedModel = transformers.AutoModel.from_config(config)
-    return built
+    known = [getattr(transformers, name, None) for name in config.architectures or ()]
+    build = next((each for each in known if each is not None), transformers.AutoModel.from_config)
+    try:
+        with torch.device("meta"):
+            model: PreTrainedModel = build(config)
+    except ValueError as error:
+        raise _broken_config(settings, error) from None
+    return model
 
 
 def _facts_of_config(model: nn.Module, lora: LoraConfig | None) -> ModelFacts:

@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from dure.errors import counted
 from dure.reporting.columns import FittedTable, column
-from dure.reporting.figures import counted
 
 _STYLES = {"ok": "green", "failed": "bold red", "skipped": "yellow"}
 _SHORTEST_SENTENCE = 40

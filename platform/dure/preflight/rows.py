@@ -9,7 +9,7 @@ from dure.config.data import Source
 from dure.data.labels import label_counts, shown_label
 from dure.data.overlap import notes_on_rows
 from dure.data.tables import Table
-from dure.errors import UserError
+from dure.errors import UserError, counted
 from dure.family import Family, load_family
 from dure.preflight.checks import Checklist, Note
 from dure.preflight.model import offline
@@ -70,10 +70,10 @@ def _table(
         except UserError as error:
             raise error.at(
                 table.source,
-                f"{bad:,} bad of {table.num_rows + bad:,} rows; with data.on_bad_row=skip: {'; '.join(messages)}. "
+                f"{bad:,} bad of {counted(table.num_rows + bad, 'row')}; with data.on_bad_row=skip: {'; '.join(messages)}. "
                 f"The first: {error.where}: {error.problem}",
             ) from None
-    note.found = "; ".join((f"{table.num_rows:,} rows of {table.source}", *messages))
+    note.found = "; ".join((f"{counted(table.num_rows, 'row')} of {table.source}", *messages))
     if bad:
         note.remedy = "data.on_bad_row=skip leaves them out; correct them to train on all rows"
     return table
@@ -112,7 +112,7 @@ def _split(note: Note, family: Family, tables: dict[str, Table]) -> None:
         fold = cut_fold(train, family.roles, data.fold)
         note.found = "; ".join(
             (
-                f"{len(fold.train):,} rows train, {len(fold.dev):,} select, {len(fold.test):,} are held out, "
+                f"{counted(len(fold.train), 'row')} to train on, {len(fold.dev):,} select, {len(fold.test):,} are held out, "
                 "and no text is in two of them",
                 *fold.messages,
             )
@@ -130,7 +130,7 @@ def _split(note: Note, family: Family, tables: dict[str, Table]) -> None:
         )
         return
     found = "; ".join(
-        f"{number:,} of {train.num_rows:,} training rows have a text that stands in {split} too"
+        f"{number:,} of {counted(train.num_rows, 'training row')} with a text that stands in {split} too"
         for split, number in shared.items()
         if number
     )

@@ -6,6 +6,7 @@ import logging
 
 from dure.config.data import Source, source_name
 from dure.config.schema import Experiment, Profile
+from dure.errors import counted
 from dure.family import Family
 from dure.preflight.checks import CannotTellError, Note
 from dure.preflight.model import ModelFacts, model_facts, offline
@@ -60,7 +61,7 @@ def batch(note: Note, experiment: Experiment, profile: Profile) -> None:
         if training.batch_tokens is None
         else f"in passes of at most {training.batch_tokens:,} tokens"
     )
-    note.found = f"{training.effective_batch_size} rows a step: {rows} for each of {profile.num_workers} worker(s), {passes}"
+    note.found = f"{counted(training.effective_batch_size, 'row')} a step: {rows} for each of {counted(profile.num_workers, 'worker')}, {passes}"
 
 
 def foretold(family: Family, facts: ModelFacts | None = None) -> Forecast:

@@ -15,8 +15,8 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from dure.errors import counted
 from dure.metrics.metric import Metric
-from dure.reporting.figures import counted
 from dure.reporting.marks import Key, Mark, Shown, Source
 
 Cell = Shown | Markup | Text

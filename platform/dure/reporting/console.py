@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from dure.errors import counted
 from dure.events import Notify, RunListener, RunProgress, RunStart, StudyListener, TrialStatus
 from dure.reporting.columns import GAP, Column, fitting
 from dure.reporting.figures import (
@@ -20,7 +21,6 @@ from dure.reporting.figures import (
     UNTRAINED,
     Figure,
     class_figure,
-    counted,
     duration,
     is_speed,
     metric_figure,

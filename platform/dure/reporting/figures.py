@@ -146,11 +146,6 @@ def memory(megabytes: float | None) -> str:
     return f"{megabytes / 1024:.2f} GiB" if megabytes >= 1024 else f"{megabytes:.0f} MiB"
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a number of things: ``1 trial``, ``1,200 steps``."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
 def percent(share: float) -> str:
     """Return a share of the whole: ``12.5 %``."""
     return f"{100 * share:g} %"

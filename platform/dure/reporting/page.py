@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from markupsafe import Markup
 
-from dure.errors import one_line
+from dure.errors import one_line, shell_word
 from dure.events import Notify
 from dure.reporting.columns import Cell, Column
 from dure.reporting.inline import Drawing
@@ -47,7 +47,9 @@ def page_attempted(path: Path, notify: Notify) -> Iterator[None]:
         yield
     except Exception as error:
         logger.exception("no page is written")
-        notify(f"{REPORT} is not written, and all else is: {one_line(error)}; dure report {path} tries again")
+        notify(
+            f"{REPORT} is not written, and all else is: {one_line(error)}; dure report {shell_word(path)} tries again"
+        )
 
 
 @dataclass(frozen=True)

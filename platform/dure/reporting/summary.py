@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from dure.errors import counted
 from dure.metrics.metric import Metric, recorded, undeclared
 from dure.reporting.columns import STATE_STYLES, Column, FittedTable, Rows, column
 from dure.reporting.figures import (
@@ -17,7 +18,6 @@ from dure.reporting.figures import (
     Figure,
     bare_label,
     class_figure,
-    counted,
     duration,
     gains_of,
     is_speed,
@@ -176,6 +176,12 @@ def score_table(scores: Mapping[str, Any]) -> FittedTable:
     joined = "paired by their order" if known["id"] is None else f"joined by {known['id']}"
     compared = [f"{known['prediction']} against {', '.join(known['references'])}, {joined}"]
     compared += [f"{name}: {value:.4f}" for name, value in scores.get("library", {}).items()]
+    told = [*scores.get("notes", ())]
+    if empty := scores.get("num_empty_predictions"):
+        what = "of no class" if scores["task"] == "classification" else "without a token"
+        told.append(f"{counted(empty, 'prediction')} {what}, scored 0")
+    if skipped := scores.get("num_skipped"):
+        told.append(f"{counted(skipped, 'row')} skipped as bad, so not scored")
     if scores["task"] == "classification":
         overall = ("accuracy", "macro_f1", "weighted_f1", "subset_accuracy", "micro_f1")
         notes = [metric_phrase(key, scores[key]) for key in overall if key in scores]
@@ -185,17 +191,16 @@ def score_table(scores: Mapping[str, Any]) -> FittedTable:
             for name, value in values.items()
         }
         columns = class_columns(Source(0, figures))
-        return FittedTable(columns, counted(scores["num_rows"], "row"), [*notes, *compared])
+        return FittedTable(columns, counted(scores["num_rows"], "row"), [*notes, *told, *compared])
     names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
     columns = [column("", (bare_label(name) for name in names), is_text=True)]
     for heading, suffix in (("F1 %", ""), ("precision %", "_precision"), ("recall %", "_recall")):
         cells = [Text(metric_figure(name, scores[f"{name}{suffix}"])) for name in names]
         columns.append(Column(heading, cells))
-    empty = scores["num_empty_predictions"]
     notes = [
         f"{metric_phrase('rouge_sum', scores['rouge_sum'])} (F1 of ROUGE-1, 2 and L)",
         f"ROUGE tokeniser: {scores['tokenizer']} ({scores['tokenizer_version']})",
-        *([f"{counted(empty, 'prediction')} without a token, scored 0"] if empty else []),
+        *told,
         *compared,
     ]
     return FittedTable(columns, counted(scores["num_pairs"], "pair"), notes)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dure.errors import counted
 from dure.metrics.metric import Metric
 from dure.metrics.paired import PairedDifference
-from dure.reporting.figures import bare_label, counted, metric_figure
+from dure.reporting.figures import bare_label, metric_figure
 
 _SMALLEST_P = 1e-4
 

@@ -17,9 +17,8 @@ from typing import Any
 
 import xxhash
 
-from dure.errors import UserError
+from dure.errors import UserError, counted
 from dure.files import parse_json
-from dure.reporting.figures import counted
 from dure.reporting.marks import FORMATS, Computation, Sources, keys_of
 
 _VOID = {"meta", "br", "hr", "img", "link", "input"}

@@ -75,21 +75,38 @@ class Holder:
 def held(path: Path) -> Iterator[None]:
     """Let nobody else work in the folder of a run or study, nor in one in or around it, while the body runs.
 
-    Does nothing where this process holds the folder, or one around it, already. The folder is made if it is not there.
+    Does nothing where this thread holds the folder, or one around it, already. The folder is made if it is not there.
+    One thread of a process works at a time: its output, its random numbers and its temporary files are the process's.
 
     Raises:
-        UserError: Somebody else works there; names who, where, since when and with which command.
+        UserError: Somebody else works there; names who, where, since when and with which command. Or another thread
+            of this process works, wherever that is.
     """
     path = path.resolve()
-    if any(each in _leases for each in (path, *path.parents)):
+    with _entering:
+        around = [_leases[each] for each in (path, *path.parents) if each in _leases]
+        for lease in _leases.values():
+            # A forked process has what its parent knew, and holds nothing of it.
+            if lease.me.is_me and lease.owner != threading.get_ident():
+                raise UserError(
+                    f"this process works in {lease.file.parent} already, in another thread",
+                    where=str(path),
+                    expected="one run or study at a time in a process",
+                    hint="wait for its end, or start this one in a process of its own",
+                )
+            if not lease.me.is_me and lease in around:
+                raise _taken(lease.me, lease.file.parent)
+        if not around:
+            _leases[path] = lease = _Lease(path)
+    if around:
         yield
         return
-    _leases[path] = lease = _Lease(path)
     try:
         yield
     finally:
-        del _leases[path]
-        lease.release()
+        with _entering:
+            lease.release()
+            del _leases[path]
 
 
 def require_free(path: Path) -> None:
@@ -131,6 +148,7 @@ class _Lease:
         path.mkdir(parents=True, exist_ok=True)
         self.file = path / LOCK
         self.me = _myself()
+        self.owner = threading.get_ident()
         with _alone(path):
             self._take()
             try:
@@ -204,6 +222,7 @@ class _Lease:
 
 
 _leases: dict[Path, _Lease] = {}
+_entering = threading.Lock()
 
 
 @contextlib.contextmanager

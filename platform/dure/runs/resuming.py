@@ -15,7 +15,7 @@ from dure.runs.folder import RunFolder
 
 FREE = (
     *("experiment.description", "experiment.tags", "tracking", "wandb.*", "mlflow.*", "model.use_unsloth"),
-    *("targets", "targets.*"),
+    *("targets", "targets.*", "tokenizer.max_unknown_rate"),
     *("training.num_data_workers", "training.log_every", "training.save_total_limit", "training.on_oom"),
 )
 """Settings that change no number of a run; ``on_oom`` only decides whether there are any after memory ran out."""
@@ -69,6 +69,8 @@ def require_continuable(path: Path, wanted: Experiment, *, may_be_longer: bool =
 
 def _is_free(key: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     if any(fnmatchcase(key, pattern) for pattern in FREE):
+        return True
+    if key.startswith("rehearsal.") and not (old["rehearsal.enabled"] or new["rehearsal.enabled"]):
         return True
     # A split that was not there, or is no more, is none that is only elsewhere.
     is_place = any(fnmatchcase(key, pattern) for pattern in PLACES)

@@ -20,7 +20,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.placement_group import PlacementGroup, get_current_placement_group, remove_placement_group
 
 from dure.config.schema import Profile
-from dure.errors import RunError, said
+from dure.errors import RunError, counted, said
 from dure.events import RunListener, RunProgress
 from dure.files import write_text
 from dure.runs.checkpoints import last_checkpoint
@@ -156,8 +156,8 @@ def _fit_on_workers(request: RunRequest, callbacks: Sequence[Any]) -> RunResult:
         nodes = alive_nodes(answering=restarts.num > 0) or alive_nodes()
         num_workers = fitting_workers(request.profile, nodes, batch_size) or most
         if num_workers != before:
-            rows = batch_size // num_workers
-            notify(f"trains with {num_workers} of {request.profile.num_workers} workers, {rows} rows each")
+            rows = counted(batch_size // num_workers, "row")
+            notify(f"trains with {num_workers} of {request.profile.num_workers} workers, {rows} each")
         before = num_workers
         try:
             _trainer(request, num_workers, callbacks).fit()

@@ -122,6 +122,7 @@ class FittingRows:
             "precision": precision,
             "gradient_checkpointing": training.gradient_checkpointing,
             "r_drop": experiment.objective.r_drop > 0,
+            "task": experiment.task,
             "device": device_name(profile.device),
             "memory_mb": profile.memory_mb or psutil.virtual_memory().total // (1024 * 1024),
         }

@@ -24,7 +24,7 @@ from dure.modeling.objectives import Objective
 from dure.modeling.precision import Precision
 from dure.runs.disk import DiskRoom
 from dure.runs.folder import RunFolder
-from dure.training.arguments import check_budget, loaded_rows
+from dure.training.arguments import check_budget
 from dure.training.compiling import CompiledLayers
 from dure.training.oom import FittingRows
 from dure.training.recovery import Recovery
@@ -130,7 +130,6 @@ def recovery_of(
         batches,
         model,
         profile.device,
-        num_rows=loaded_rows(experiment, worker.num_workers),
         folder=folder.path,
         worker=worker,
         remember=fitting.write if worker.is_main else lambda rows: None,
@@ -142,10 +141,10 @@ def recovery_of(
             "out of memory ends the run"
         )
     rows = fitting.read() if recovery.policy == "shrink" else None
-    if rows is not None and rows < recovery.num_rows:
+    if rows is not None:
         recovery.rows_at_once = rows
         worker.notify(
-            f"{recovery.num_rows} rows at once ran out of memory here before: computing {rows} at once "
+            f"more than {rows} rows at once ran out of memory here before: computing {rows} at once "
             f"({fitting.path} remembers it)"
         )
     return recovery

@@ -17,6 +17,7 @@ from dure.errors import RunError
 from dure.events import RunListener, RunProgress
 from dure.files import append_json_line, json_lines, written_beside
 from dure.metrics.targets import Target
+from dure.modeling.precision import Precision
 from dure.reporting.targets import target_line
 from dure.runs.disk import DiskRoom
 from dure.runs.folder import vanished
@@ -172,8 +173,10 @@ def recorded_metrics(file: Path, best_step: int | None) -> tuple[dict[str, float
     return metrics, untrained
 
 
-def check_last_loss(file: Path, experiment: Experiment) -> None:
+def check_last_loss(file: Path, experiment: Experiment, precision: Precision) -> None:
     """Check that the last recorded training loss is a number.
+
+    ``precision`` is what the run was computed in.
 
     Raises:
         RunError: It is not, so that the model is worth nothing.
@@ -183,9 +186,10 @@ def check_last_loss(file: Path, experiment: Experiment) -> None:
         if each["kind"] == "train" and "loss" in each:
             last = each["loss"]
     if last is None:
+        finer = "" if precision == "fp32" else f" or set training.precision=fp32 (this was {precision})"
         raise RunError(
-            f"the training loss became NaN or infinite; lower training.learning_rate "
-            f"({experiment.training.learning_rate:g}) or set training.precision=fp32"
+            "the training loss became NaN or infinite; lower training.learning_rate "
+            f"({experiment.training.learning_rate:g}){finer}"
         )
 
 

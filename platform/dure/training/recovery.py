@@ -14,6 +14,7 @@ pass: less overlap of computing and sending is the price.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 MAX_ATTEMPTS = 4
 """Times that one step is computed at the same size before the run fails."""
 STATE_FILE = "recovery.json"
+ALL = sys.maxsize
+"""Rows at once while memory has sufficed."""
 
 Compute = Callable[[Batch], torch.Tensor]
 
@@ -63,7 +66,6 @@ class Recovery:
         batches: How the family halves a batch.
         model: The model, before it is wrapped for several workers.
         device: ``cpu``, ``cuda`` or ``mps``.
-        num_rows: Rows of a micro-batch of one worker.
         folder: Folder of the run.
         worker: Which of the processes that train together this is; notifies of every failure.
         remember: Gets the rows at a time whenever they become fewer.
@@ -78,7 +80,6 @@ class Recovery:
         model: nn.Module,
         device: str,
         *,
-        num_rows: int,
         folder: Path,
         worker: Worker,
         remember: Callable[[int], None] = lambda rows: None,
@@ -88,8 +89,7 @@ class Recovery:
         self.batches = batches
         self.model = model
         self.device = device
-        self.rows_at_once = num_rows
-        self.num_rows = num_rows
+        self.rows_at_once = ALL
         self.num_oom = 0
         self._folder = folder
         self._worker = worker
@@ -118,7 +118,8 @@ class Recovery:
         """
         if self._step is None:
             if not self._has_agreed:
-                self._agree_on_size()
+                self.rows_at_once = self._agreed(self.rows_at_once, distributed.ReduceOp.MIN)
+                self._has_agreed = True
             self._step = _Step(_random_state(self.device))
         now = self._step
         now.batches.append(batch)
@@ -159,21 +160,23 @@ class Recovery:
 
     def state(self) -> dict[str, Any]:
         """Return what a resumed run goes on with; it is in every checkpoint as :data:`STATE_FILE`."""
-        is_smaller = self.rows_at_once < self.num_rows
-        return {"rows_at_once": self.rows_at_once if is_smaller else None, "num_oom": self.num_oom}
+        return {
+            "rows_at_once": None if self.rows_at_once == ALL else self.rows_at_once,
+            "num_oom": self.num_oom,
+        }
 
     def load(self, folder: Path) -> None:
         """Go on as :meth:`state` found it: the same pieces have the same dropout."""
         saved = read_json(folder / STATE_FILE, what="state of a trainer")
-        self.rows_at_once = min(saved["rows_at_once"] or self.num_rows, self.num_rows)
+        self.rows_at_once = saved["rows_at_once"] or ALL
         self.num_oom = saved["num_oom"]
 
     def _attempt(self, compute: Compute, now: _Step, place: int, step: int) -> None:
         """Compute one micro-batch in pieces; when memory does not suffice, free it and say so."""
         losses: list[torch.Tensor] = []
-        piece: Batch = {}
+        piece = whole = now.batches[place]
         try:
-            for piece in pieces(self.batches, now.batches[place], self.rows_at_once):
+            for piece in pieces(self.batches, whole, self.rows_at_once):
                 losses.append(compute(piece))
         except Exception as error:
             if not oom.is_out_of_memory(error):
@@ -192,17 +195,19 @@ class Recovery:
 
         All workers decide the same, since they know the same numbers.
         """
+        rows = min(self.rows_at_once, max(self.batches.num_rows(each) for each in now.batches))
+        rows = self._agreed(rows, distributed.ReduceOp.MAX)
         self.num_oom += 1
         stats, self._stats = self._stats, {}
         memory.release()
         where = (
             f"out of memory at step {step} ({stats['phase']}, {stats['module'] or 'module not known'}, "
-            f"{self.rows_at_once} rows)"
+            f"{stats['rows']} rows)"
             if stats
             else f"out of memory at step {step} on another worker"
         )
-        if self.policy == "shrink" and self.rows_at_once > 1:
-            self.rows_at_once = self.rows_at_once // 2
+        if self.policy == "shrink" and rows > 1:
+            self.rows_at_once = rows // 2
             passes = max(len([*pieces(self.batches, each, self.rows_at_once)]) for each in now.batches)
             action = f"{self.rows_at_once} rows at once from here on, {passes} passes for each before"
             self._remember(self.rows_at_once)
@@ -230,7 +235,7 @@ class Recovery:
             "step": step,
             "phase": phase,
             "module": module,
-            "rows": self.rows_at_once,
+            "rows": self.batches.num_rows(batch) if batch else None,
             "shapes": oom.shapes(batch),
             "device": self.device,
             "worker": self._worker.rank,
@@ -246,12 +251,13 @@ class Recovery:
     def _place(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def _agree_on_size(self) -> None:
-        """Take the smallest number of rows at once that any worker remembers."""
-        rows = torch.tensor(self.rows_at_once, device=self._place())
-        distributed.all_reduce(rows, distributed.ReduceOp.MIN)
-        self.rows_at_once = int(rows)
-        self._has_agreed = True
+    def _agreed(self, rows: int, by: distributed.ReduceOp.RedOpType) -> int:
+        """Return the smallest or the largest number of all workers."""
+        if self._worker.num_workers == 1:
+            return rows
+        number = torch.tensor(rows, device=self._place())
+        distributed.all_reduce(number, by)
+        return int(number)
 
     def _anyone(self, has_failed: bool) -> bool:
         """Whether any worker has failed; asks all of them."""

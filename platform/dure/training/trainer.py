@@ -113,7 +113,9 @@ class ModelTrainer:
         )
         self.metric = family.best_metric
         self.compute_metrics = self._scorer(self.eval_dataset)
-        precision = resolve(training.precision, profile, model.config.model_type, worker.notify)
+        precision = self._precision = resolve(
+            training.precision, profile, model.config.model_type, worker.notify
+        )
         deepspeed = zero.settings_of(self.experiment, profile, precision)
         args = self._arguments(profile, len(train_dataset), precision, deepspeed)
         if deepspeed is None and not getattr(model, "is_quantized", False):
@@ -380,7 +382,7 @@ class ModelTrainer:
     def _conclude(self) -> dict[str, Any]:
         best_step = self.hf.state.best_global_step
         metrics, untrained = recorded_metrics(self.folder.metrics, best_step)
-        check_last_loss(self.folder.metrics, self.experiment)
+        check_last_loss(self.folder.metrics, self.experiment, self._precision)
         with whole_weights(self.model, keep=self.worker.is_main):
             self.room.write("the final model", self.foretold.final_model, [self._write_final_model])
         return {

@@ -56,6 +56,11 @@ def test_names_may_be_paths_and_lists() -> None:
         (lambda: dure.compare(pd.DataFrame({"a": [1]})), r"DataFrame is given(?s:.*)DataFrame\.to_csv"),
         (lambda: dure.load_config("transfer_bert", {"data.train": pd.DataFrame()}), "data.train: a DataFrame is no value"),
         (lambda: dure.predict(None, ["a"]), "NoneType is given in place of a name or a path"),
+        (lambda: dure.train("transfer_bert", rehearse=True, output=3), "int is given in place of a name or a path"),
+        (lambda: dure.batch("seven", output=b"out"), "bytes is given in place of a name or a path"),
+        (lambda: dure.validate("transfer_bert", output=3), "int is given in place of a name or a path"),
+        (lambda: dure.report(".", output=3), "int is given in place of a name or a path"),
+        (lambda: dure.score(1, 2), "int is given in place of a name or a path"),
     ],
 )  # fmt: skip
 def test_what_is_neither_is_told_in_words(call, said) -> None:

@@ -94,6 +94,11 @@ def test_truncation_and_unknown_tokens_are_counted_and_told(encode):
     ]
 
 
+def test_one_row_is_one_row_in_what_is_told():
+    encoded = Encoded(["the row"], "a.csv", 1, 0.0, from_cache=False)  # type: ignore[arg-type]
+    assert encoded.messages() == ["a.csv: 1 row, 1 truncated (100.0%), 0.00% unknown tokens"]
+
+
 def test_the_second_time_nothing_is_encoded(encode):
     family = Family()
     first = encode(TEXTS, family=family)

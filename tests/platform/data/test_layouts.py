@@ -101,6 +101,12 @@ SOLD = "one long string of cliches\t0\nthis is one of the best films\t1\n"
         # Names of columns are compared in canonical form.
         ("spaced.csv", "text , label\na,0\nb,1\n", {}, [("a", "0"), ("b", "1")], None),
         ("wide.csv", "\u200btext,ｌａｂｅｌ\na,0\nb,1\n", {}, [("a", "0"), ("b", "1")], None),
+        # A row may leave out what it has not; the columns are those of the first rows together.
+        ("lacking.jsonl", '{"text": "a", "label": 0}\n{"id": "x", "text": "b", "label": 1}\n', {"on_bad_row": "skip"},
+         [("b", "1")], "column 'id' is empty (row 1)"),
+        ("lacks.jsonl", '{"text": "a"}\n{"text": "b", "label": 1}\n', {"on_bad_row": "skip"}, [("b", "1")], "row 1"),
+        ("torn.jsonl", '{"text": "a"\n{"text": "b", "label": 1}\n', {"on_bad_row": "skip"}, [("b", "1")], "malformed"),
+        ("lacks.json", '[{"text": "a"}, {"text": "b", "label": 1}]', {"on_bad_row": "skip"}, [("b", "1")], "row 1"),
         ("parts.jsonl", json.dumps({"text": "a", NFD: 0}), {"columns": {"label": "가나다"}}, [("a", "0")], None),
         ("exact.csv", "label, label,text\n0,9,a\n", {}, [("a", "0")], None),
         # What spreadsheets add: empty columns behind the last, line ends inside cells, a line that names the separator.
@@ -135,6 +141,11 @@ def test_a_layout_is_read_right_and_told(read, name, content, settings, rows, to
         ("bad.json", '{"data": [\n{"text": "a"}]}', {}, "an array of JSON objects, or one object a line", "orient="),
         ("cut.json", '[{"text": "a", "label": 0},\n{"text": "b"', {}, "cut.json, line 2: row 2 is no JSON", "correct"),
         ("more.json", '[{"text": "a", "label": 0}] x', {}, "goes on behind the end of the array", "correct"),
+        ("twice.jsonl", '{"text": "a", "label": 0}\n{"text": "b", "label": 0, "label": 1}\n', {},
+         "row 2 (line 2): the key 'label' stands twice", "skip"),
+        ("first.jsonl", '{"text": "a"\n{"text": "b", "label": 1}\n', {}, "row 1 (line 1): the line is no JSON", "skip"),
+        ("lack.jsonl", '{"text": "a"}\n{"text": "b", "label": 1}\n', {}, "the row has no 'label'", "skip"),
+        ("part.csv.gzip", "x", {}, "'.gzip' cannot be read", "unpack it first"),
         ("value.json", '[{"text": "a", "label": 0}, 3]', {}, "row 2 (line 1): the row is no JSON object", "skip"),
         ("none.json", "[]", {}, "there are no rows", ""),
         ("array.jsonl", '[\n{"text": "a"}]', {}, "row 1 (line 1)", "called .json"),
@@ -193,6 +204,9 @@ def test_names_of_files_patterns_folders_and_home_are_found(read, tmp_path, monk
         "c*.csv": "no file matches",
         "없다.csv": "no such file",
         "hf://datasets/e9t/nsmc/a.csv": "hf download e9t/nsmc --repo-type dataset",
+        "https://example.com/a.csv?x=1": r"curl -LO 'https://example.com/a.csv\?x=1'",
+        "s3://bucket/data/a.csv": "name the copy: a.csv",
+        f"file://{tmp_path}/a.csv": f"try: {tmp_path}/a.csv",
     }.items():
         with pytest.raises(UserError, match=problem):
             files_of(source)
@@ -229,6 +243,9 @@ def test_folders_of_parquet_and_of_save_to_disk_are_tables(read) -> None:
     for name in "xy":
         rows.to_parquet(f"parts/{name}.parquet")
     assert pairs(read(source="parts")) == [("a", "0"), ("b", "1")] * 2
+    Path("parts/more.csv").write_text("text,label\nc,0\n")
+    assert "try: parts/**/*.parquet or parts/*.csv" in failure(read, source="parts")
+    Path("parts/more.csv").unlink()
     Path("parts/x.parquet").rename("parts/train-0.parquet")
     Path("parts/y.parquet").rename("parts/test-0.parquet")
     assert "parts/**/train*.parquet" in failure(read, source="parts")
@@ -258,6 +275,26 @@ def test_the_first_sheet_of_a_workbook_is_a_table(read) -> None:
     assert "only its first sheet" in table.messages()[0]
     assert "the column names once more (row 3)" in table.messages()[1]
     assert "cannot be read" in failure(read, b"junk", "junk.xlsx")
+
+
+def test_a_workbook_with_failed_formulas_and_an_empty_first_sheet_is_told(read) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in (["text", "label"], ["a", 0], ["b", "#DIV/0!"], ["c", "#N/A"], ["d", 1]):
+        book.active.append(row)
+    book.save("failed.xlsx")
+    assert pairs(read(name="failed.xlsx", on_bad_row="skip")) == [("a", "0"), ("d", "1")]
+    book.create_sheet("first", 0)
+    book.save("second.xlsx")
+    assert "its first sheet, 'first', is empty" in failure(read, name="second.xlsx")
+
+
+def test_short_numbers_are_read_as_they_were_written(read) -> None:
+    labels = pyarrow.array([0.1, 2.0, None, 0.1], pyarrow.float32())
+    rows = pyarrow.table({"text": ["a", "b", "c", "d"], "label": labels})
+    pyarrow.parquet.write_table(rows, "short.parquet")
+    table = read(name="short.parquet", on_bad_row="skip")
+    assert pairs(table) == [("a", "0.1"), ("b", "2"), ("d", "0.1")]
 
 
 def test_an_array_is_read_piece_by_piece_and_its_lines_are_counted(read) -> None:

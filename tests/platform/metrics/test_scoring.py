@@ -18,6 +18,7 @@ from dure.errors import UserError
 from dure.metrics.classification import classification_report, trivial_classification
 from dure.metrics.rouge import rouge
 from dure.metrics.scoring import score_files
+from dure.reporting.summary import score_table
 
 
 def score(*files, **options):
@@ -278,3 +279,42 @@ def test_skipped_rows_leave_out_their_partners_and_are_counted(table):
     more = table("m.csv", ["fname", "summary"], *([name, "가"] for name in "abcd"))
     with pytest.raises(UserError, match=r"2 of 4 ids are not in"):
         score(more, references, reading=ReadingConfig(on_bad_row="skip"))
+
+
+def test_an_empty_prediction_is_wrong_and_no_class(table):
+    # pandas writes whole numbers as 1.0 beside an empty cell: the cell must not make names of them.
+    predictions = table("p.csv", ["id", "label"], [1, "1.0"], [2, ""], [3, "0.0"], [4, "1.0"])
+    scores = score(predictions, table("r.csv", ["id", "label"], [1, 1], [2, 1], [3, 0], [4, 0]))
+    truth, given = ["1", "1", "0", "0"], ["1", "none", "0", "1"]
+    real = independent(truth, given, labels=["0", "1"], output_dict=True, zero_division=0)
+    assert scores["accuracy"] == 0.5
+    assert scores["macro_f1"] == pytest.approx(real["macro avg"]["f1-score"])
+    assert scores["weighted_f1"] == pytest.approx(real["weighted avg"]["f1-score"])
+    assert (list(scores["per_class"]), scores["num_empty_predictions"]) == (["0", "1"], 1)
+    assert "1 prediction of no class, scored 0" in score_table(scores).notes
+
+
+def test_classes_of_another_spelling_throughout_are_told(table):
+    predictions = table("p.csv", ["id", "label"], [1, "0"], [2, "1"])
+    scores = score(predictions, table("r.csv", ["id", "label"], [1, "negative"], [2, "positive"]))
+    assert scores["accuracy"] == 0
+    assert scores["notes"] == [
+        "no predicted class (0, 1) is among the true ones (negative, positive): are they spelled alike?"
+    ]
+    assert scores["notes"][0] in score_table(scores).notes
+    assert "notes" not in score(predictions, table("s.csv", ["id", "label"], [1, "1"], [2, "0"]))
+
+
+def test_a_column_that_is_compared_with_itself_is_told(table):
+    both = table("p.csv", ["id", "label", "prediction"], [1, "a", "b"], [2, "b", "b"])
+    told = "column 'prediction' is compared with itself: --reference-columns names another"
+    assert score(both, both, tokenizer="whitespace")["notes"] == [told]
+    assert score(both, both, reference_columns=["label"])["accuracy"] == 0.5
+
+
+def test_skipped_rows_are_counted_beside_the_figures(table):
+    predictions = table("p.csv", ["id", "label"], [1, "a"], [2, "b"], [2, "b"])
+    references = table("r.csv", ["id", "label"], [1, "a"], [2, "b"])
+    scores = score(predictions, references, reading=ReadingConfig(on_bad_row="skip"))
+    assert scores["num_skipped"] == 1
+    assert "1 row skipped as bad, so not scored" in score_table(scores).notes

@@ -20,7 +20,7 @@ from dure.family import load_family
 from dure.modeling.export import export
 from dure.modeling.limits import check_limits, num_positions
 from dure.modeling.loading import load_model, load_tokenizer
-from dure.modeling.task import SEQ2SEQ, classification
+from dure.modeling.task import CAUSAL, SEQ2SEQ, classification
 from dure.preflight.before import before_run
 from dure.preflight.checks import Note
 from dure.preflight.model import model_facts, require_limits
@@ -365,9 +365,25 @@ def encoder(folder: Path) -> None:
     transformers.BertModel(transformers.BertConfig(**ENCODER)).save_pretrained(folder)
 
 
+def configured(**values: Any):
+    def change(folder: Path) -> None:
+        file = folder / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("damage", "problem", "remedy"),
     [
+        (configured(pad_token_id=[1]), "Field 'pad_token_id'", "copy its config.json again"),
+        (configured(dropout="0.1"), "Field 'dropout'", "copy its config.json again"),
+        (configured(encoder_attention_heads=5), "divisible by num_heads", "copy its config.json again"),
+        (
+            configured(quantization_config={"quant_method": "gptq", "bits": 4}),
+            "packed in few bits",
+            "take the one that it was made of",
+        ),
         (adapter, "holds an adapter of klue/bert-base, and no model", "merge_and_unload"),
         (shard_lost, "are missing, such as model-00002-of", "copy the folder again"),
         (index_lost, "parts of weights and no model.safetensors.index.json", "copy the folder again"),
@@ -398,6 +414,44 @@ def test_a_checkpoint_that_is_not_whole_or_of_another_kind_is_refused_before_a_t
         with pytest.raises(UserError) as validated:
             model_facts(Note(), family, None)
         assert str(validated.value) == str(started.value)
+
+
+def test_weights_of_another_size_are_refused_by_name(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(checkpoints["bart"], tmp_path / "bart")
+    configured(vocab_size=100_000)(folder)
+    experiment = experiment_of("bart", folder)
+    tokenizer = load_tokenizer(experiment, lambda: iter(()))
+    with pytest.raises(UserError, match=r"lacks 1 weights(?s:.*)model\.shared\.weight"):
+        load_model(SEQ2SEQ, experiment, CPU, tokenizer, print)
+
+
+def test_layers_that_the_configuration_does_not_count_are_told(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(checkpoints["bart"], tmp_path / "bart")
+    configured(decoder_layers=0)(folder)
+    experiment = experiment_of("bart", folder)
+    tokenizer = load_tokenizer(experiment, lambda: iter(()))
+    told: list[str] = []
+    load_model(SEQ2SEQ, experiment, CPU, tokenizer, told.append)
+    assert "has no place for 26 weights of its files, which are left out: model.decoder.layers.0" in told[0]
+
+
+def test_a_writer_without_its_output_matrix_is_refused(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    for file in checkpoints["bart"].glob("tokenizer*"):
+        shutil.copy(file, tmp_path)
+    tokenizer = load_tokenizer(experiment_of("bart", checkpoints["bart"]), lambda: iter(()))
+    config = transformers.GPT2Config(
+        vocab_size=len(tokenizer),
+        n_embd=16,
+        n_layer=1,
+        n_head=2,
+        n_positions=2 * POSITIONS,
+        tie_word_embeddings=False,
+    )
+    transformers.GPT2Model(config).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"lacks 1 weights(?s:.*)lm_head\.weight"):
+        load_model(CAUSAL, experiment_of("gpt2", tmp_path), CPU, tokenizer, print)
 
 
 def test_a_checkpoint_in_parts_is_loaded_and_one_of_pickled_code_is_not(

@@ -345,3 +345,4 @@ def test_a_path_in_a_command_can_be_typed(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert typed_path(tmp_path / "한글" / "run") == "한글/run"
     assert shlex.split(f"dure predict {typed_path('my run')}") == ["dure", "predict", "my run"]
+    assert typed_path("-run") == "./-run"

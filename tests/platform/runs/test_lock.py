@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -176,3 +178,27 @@ def test_of_many_that_take_over_from_the_dead_one_gets_the_folder(tmp_path):
     racers = [started(tmp_path, 3) for _ in range(4)]
     said = [process.communicate(timeout=60)[0] for process in racers]
     assert sorted(said) == ["", "", "", "held\n"]
+
+
+def entered(folder: Path) -> str:
+    try:
+        with held(folder):
+            return "entered"
+    except UserError as error:
+        return str(error)
+
+
+def test_a_second_thread_and_a_forked_process_are_others_too(tmp_path):
+    trial, other = tmp_path / "run" / "trial", tmp_path / "other"
+    with held(tmp_path / "run"):
+        with ThreadPoolExecutor(1) as threads:
+            # Two at once would share random numbers, output and temporary files, wherever they lie.
+            for folder in (trial, other):
+                said = threads.submit(entered, folder).result()
+                assert f"this process works in {tmp_path / 'run'} already, in another thread" in said
+        with multiprocessing.get_context("fork").Pool(1) as forked:
+            assert f"process {os.getpid()} of" in forked.apply(entered, (trial,))
+            assert forked.apply(entered, (other,)) == "entered"
+        assert entered(trial) == "entered"
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(entered, trial).result() == "entered"

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from dure.config.loading import load_experiment
+from dure.config.loading import dump_yaml, load_experiment
 from dure.errors import RunError, UserError
 from dure.events import RunListener
 from dure.files import read_json_lines
 from dure.runs.checkpoints import last_step
 from dure.runs.folder import RunFolder
+from dure.runs.resuming import require_continuable
 from dure.runtime.experiment import train
 
 LABELS = ("긍정", "부정")
@@ -82,6 +83,24 @@ def test_what_changes_no_number_may_be_another(run, cpu, tmp_path):
     )  # fmt: skip
     assert result.state == "completed"
     assert "completed earlier" in told.lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("is_rehearsal", "change", "is_accepted"),
+    [
+        (False, {"rehearsal.hidden_size": 48, "tokenizer.max_unknown_rate": 0.4}, True),
+        (True, {"rehearsal.hidden_size": 48}, False),
+        (False, {"rehearsal.enabled": True}, False),
+    ],
+)
+def test_how_a_rehearsal_would_be_decides_no_real_run(is_rehearsal, change, is_accepted, base, tmp_path):
+    before = base.with_({"rehearsal.enabled": is_rehearsal})
+    (tmp_path / "experiment.yaml").write_text(dump_yaml(before), encoding="utf-8")
+    if is_accepted:
+        assert not require_continuable(tmp_path, before.with_(change))
+    else:
+        with pytest.raises(UserError, match=f"'{next(iter(change))}' is"):
+            require_continuable(tmp_path, before.with_(change))
 
 
 def test_rows_of_another_form_are_the_same_rows(run, cpu, tmp_path):

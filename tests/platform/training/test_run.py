@@ -22,6 +22,7 @@ from dure.runs.logs import captured_output
 from dure.runs.manifest import write_manifest
 from dure.studies.crossval.predictions import read_predictions
 from dure.training import memory
+from dure.training.recorder import check_last_loss
 from dure.training.run import RunRequest, run
 
 
@@ -117,6 +118,18 @@ def test_a_diverging_run_fails_and_says_what_to_change(tiny, cpu, tmp_path, monk
     with pytest.raises(RunError, match="learning_rate"):
         run(RunRequest(tiny("t5", "full"), cpu, tmp_path))
     assert RunFolder(tmp_path).read_result().state == "failed"
+
+
+@pytest.mark.parametrize(
+    ("precision", "said"),
+    [("fp32", r"learning_rate \(3e-05\)$"), ("bf16", r"or set training\.precision=fp32 \(this was bf16\)$")],
+)
+def test_a_diverged_run_is_advised_what_it_did_not_do(precision, said, tmp_path):
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text('{"kind": "train", "step": 1, "loss": null}\n')
+    experiment = load_experiment("transfer_bert", ["training.learning_rate=3e-5"])
+    with pytest.raises(RunError, match=said):
+        check_last_loss(metrics, experiment, precision)
 
 
 def test_a_failure_is_recorded_told_and_leaves_no_memory(tiny, cpu, tmp_path):

@@ -14,8 +14,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from dure.config.schema import RehearsalConfig
 from dure.data.collating import pieces
 from dure.errors import UserError
+from dure.family import load_family
+from dure.family.corpus import load_corpus
 from dure.modeling.rehearsal import USUAL
 from dure.modeling.shrinking import shrink
+from dure.runs.folder import RunFolder
+from dure.training.trainer import ModelTrainer
+from dure.training.worker import Worker
 from trainables.causal.likelihood import TargetLosses, score_targets
 from trainables.causal.packing import Conversations, packed, packs_of, way_to_pack
 
@@ -113,6 +118,57 @@ def test_a_pack_has_the_loss_and_the_gradients_of_its_rows():
     assert total == pytest.approx(alone[0], rel=1e-6)
     for name, parameter in model.named_parameters():
         assert float((parameter.grad - alone[2][name]).abs().max()) <= 1e-6, name
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3_text"])
+def test_a_single_pack_is_halved_into_its_rows_with_the_same_gradients(name):
+    rows, model, batches, objective = rows_of(), model_of(name), Conversations(0, "positions"), TargetLosses()
+    batch = batches.collate([{"members": rows, "length": sum(LENGTHS)}])
+    items = objective.count(batches.targets(batch))
+    assert (batches.num_rows(batch), len(batch["input_ids"])) == (len(rows), 1)
+    found = []
+    for most, sizes in ((8, [8]), (4, [4, 4]), (1, [1] * 8)):
+        cut = [*pieces(batches, batch, most)]
+        assert [batches.num_rows(piece) for piece in cut] == sizes
+        model.zero_grad()
+        losses = [objective(model(**batches.inputs(piece)), batches.targets(piece), items) for piece in cut]
+        torch.autograd.backward(losses)
+        gradient = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+        found.append((float(torch.stack(losses).sum().detach()), gradient))
+    for loss, gradient in found[1:]:
+        assert loss == pytest.approx(found[0][0], rel=1e-6)
+        assert float((gradient - found[0][1]).abs().max()) <= 1e-6
+
+
+def test_a_run_whose_single_pack_does_not_fit_goes_on_in_its_rows(tiny, cpu, tmp_path, monkeypatch):
+    monkeypatch.setenv("DURE_CACHE", str(tmp_path / "cache"))
+    task = {"batch_counts": "tokens", "pack_tokens": 300, "validate": "loss"}
+    experiment = tiny(
+        "llama", "full", task=task, best_metric="eval_perplexity", batch_size=1, max_steps=2, eval_every=2,
+        gradient_accumulation_steps=1, on_oom="shrink",
+    )  # fmt: skip
+    ended = []
+    for longest in (1000, 200):
+        family = load_family(experiment)
+        corpus = load_corpus(family, notify=lambda line: None)
+        model = family.load_model(corpus.tokenizer, cpu).double()
+
+        def look(module, args, output, most=longest):
+            if module.training and output.shape[1] > most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        model.model.layers[-1].mlp.register_forward_hook(look)
+        trainer = ModelTrainer(
+            family, model, corpus.tokenizer, corpus.train, None, profile=cpu,
+            folder=RunFolder(tmp_path / str(longest)), worker=Worker(),
+        )  # fmt: skip
+        num_oom = trainer.train()["num_oom"]
+        weights = torch.cat([weight.detach().flatten() for weight in model.parameters()])
+        ended.append((num_oom, trainer.recovery.rows_at_once, weights))
+    (calm, _, whole), (num_oom, rows, pieced) = ended
+    assert (calm, num_oom > 0) == (0, True)
+    assert 1 <= rows <= 4  # of the rows of a pack, where a step loads one pack
+    assert float((whole - pieced).abs().max()) <= 1e-6
 
 
 def test_windows_are_those_of_a_row_alone():

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from dure.data.collating import pieces
 from dure.errors import UserError
 from dure.family import load_family
 from dure.family.corpus import load_corpus
@@ -45,6 +46,30 @@ def log_p(model, ids, begin) -> float:
 )
 def test_pairs_keep_the_contract(architecture, kind, task, tiny, cpu, tmp_path) -> None:
     check_family(preferring(tiny, kind, architecture, **task), tmp_path, profile=cpu, runs=False)
+
+
+@pytest.mark.parametrize("method", ["dpo", "simpo"])
+def test_halves_hold_whole_pairs_and_have_the_gradients_of_the_batch(method, tiny, cpu) -> None:
+    family = load_family(preferring(tiny, method=method))
+    corpus = load_corpus(family, notify=silent)
+    model = family.load_model(corpus.tokenizer, cpu).eval()
+    batches, objective = family.batches(corpus.tokenizer, model), family.objective(model, corpus.train)
+    batch = batches.collate([corpus.train[row] for row in range(5)])
+    items = objective.count(batches.targets(batch))
+    found = []
+    for most, sizes in ((5, [5]), (3, [3, 2]), (1, [1] * 5)):
+        cut = [*pieces(batches, batch, most)]
+        assert [len(piece["input_ids"]) for piece in cut] == [2 * size for size in sizes]
+        model.zero_grad()
+        losses = [objective(model(**batches.inputs(piece)), batches.targets(piece), items) for piece in cut]
+        torch.autograd.backward(losses)
+        gradient = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+        found.append((float(torch.stack(losses).sum().detach()), gradient))
+    largest = float(found[0][1].abs().max())
+    assert largest > 1e-3
+    for loss, gradient in found[1:]:
+        assert loss == pytest.approx(found[0][0], rel=1e-6)
+        assert float((gradient - found[0][1]).abs().max()) <= 1e-6 * max(1, largest)
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ def convert(
     """Write an old configuration as an experiment of dure, and say what has no successor."""
     from dure.config.converting import convert, read_old
     from dure.config.library import shown
-    from dure.errors import UserError
+    from dure.errors import UserError, shell_word
     from dure.family import family_of_old
     from dure.files import write_text
 
@@ -45,7 +45,7 @@ def convert(
     header = [f"# Converted from {old.name} by `dure convert`.", *(["# To know:", *said] if said else [])]
     write_text(output, "\n".join([*header, text]))
     result = {"path": str(output), "notes": converted.notes}
-    lines = [*converted.notes, f"written: {output}", f"try: dure train {output} --dry-run"]
+    lines = [*converted.notes, f"written: {output}", f"try: dure train {shell_word(output)} --dry-run"]
     print_result(result, "\n".join(lines), as_json=as_json)
 
 

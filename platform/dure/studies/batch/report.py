@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from dure.errors import counted
 from dure.metrics.metric import Metric, recorded
 from dure.metrics.paired import corrected, paired_difference
 from dure.pages.run_facts import environment_of
 from dure.reporting.columns import Rows, column
-from dure.reporting.figures import BASELINE, counted, gains_of, metric_figure, metric_phrase, number
+from dure.reporting.figures import BASELINE, gains_of, metric_figure, metric_phrase, number
 from dure.reporting.marks import sentence
 from dure.reporting.page import Section, Table
 from dure.reporting.summary import experiment_columns, ranked

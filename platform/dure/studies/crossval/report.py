@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from dure.errors import counted
 from dure.metrics.metric import Metric, recorded, undeclared
 from dure.pages.shared_sections import foldable
 from dure.reporting.columns import STATE_STYLES, Cell, Column, FittedTable, Rows, column
@@ -17,7 +18,6 @@ from dure.reporting.figures import (
     BASELINE,
     bare_label,
     class_figure,
-    counted,
     is_speed,
     metric_figure,
     metric_label,

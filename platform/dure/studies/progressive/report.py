@@ -9,12 +9,12 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from dure.errors import counted
 from dure.metrics.intervals import difference_of_shares
 from dure.metrics.metric import Metric, recorded
 from dure.reporting.columns import STATE_STYLES, Column, FittedTable, Rows, column
 from dure.reporting.figures import (
     NOTHING,
-    counted,
     metric_figure,
     metric_phrase,
     number,

@@ -11,7 +11,7 @@ from typing import Any
 
 from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment
-from dure.errors import DureError, one_line
+from dure.errors import DureError, counted, one_line
 from dure.events import Notify
 from dure.family import load_family
 from dure.files import read_json_lines, write_json
@@ -247,11 +247,10 @@ def _warn_of_baseline(metric: Metric, result: RunResult, study: ProgressiveStudy
 
 def _too_much_memory(number: int, peak: float, most: int, limit: int, *, is_less: bool) -> str:
     """Return the warning of a stage that took more memory than it may, and what the next one takes."""
-    rows = "1 row" if limit == 1 else f"{limit} rows"
     return f"stage {number} took {peak:,.0f} MiB, more than --max-memory-mb {most:,}; " + (
-        f"the next stage takes at most {rows} at a time"
+        f"the next stage takes at most {counted(limit, 'row')} at a time"
         if is_less
-        else f"it took {rows} at a time already, the fewest that are possible"
+        else f"it took {counted(limit, 'row')} at a time already, the fewest that are possible"
     )
 
 
@@ -288,7 +287,7 @@ def _summary(experiment: Experiment, number: int, num_stages: int, result: RunRe
     metric, figures = experiment.training.best_metric, result.metrics
     score = figures.get(metric)
     return (
-        f"stage {number} of {num_stages}: {figures['num_train_rows']:,} rows, {metric} "
+        f"stage {number} of {num_stages}: {counted(int(figures['num_train_rows']), 'row')}, {metric} "
         f"{'missing' if score is None else f'{score:.4f}'}, {result.seconds:.0f} s, peak memory "
         f"{figures['peak_memory_mb']:,.0f} MiB, CPU {figures['cpu_percent']:.0f} %, "
         f"{figures['unreleased_memory_mb']:,.0f} MiB of tensors not released, {resident_mb():,.0f} MiB resident"

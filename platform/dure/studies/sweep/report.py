@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dure.errors import counted
 from dure.files import read_json
 from dure.metrics.metric import recorded
 from dure.pages.shared_sections import foldable
 from dure.reporting.columns import STATE_STYLES, Column, FittedTable, Rows, column
 from dure.reporting.figures import (
     NOTHING,
-    counted,
     duration,
     number,
     one_line,

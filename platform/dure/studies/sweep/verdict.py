@@ -23,9 +23,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from dure.errors import counted
 from dure.metrics.intervals import Interval, difference_of_shares, share_interval
 from dure.metrics.metric import Direction, Metric, recorded
-from dure.reporting.figures import counted, metric_change, metric_figure, metric_phrase, number
+from dure.reporting.figures import metric_change, metric_figure, metric_phrase, number
 from dure.studies.results import Record, TrialRecord
 
 if TYPE_CHECKING:
