@@ -148,7 +148,7 @@ class Summarization(Family):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: datasets.Dataset
     ) -> Callable[[EvalPrediction], dict[str, float]]:
         """Score generated summaries with ROUGE against the references as they stand in the table."""
-        references = list(dataset["reference"])
+        references = dataset["reference"][:]
 
         def score(prediction: EvalPrediction) -> dict[str, float]:
             ids = prediction.predictions

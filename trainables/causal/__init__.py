@@ -229,7 +229,7 @@ class Causal(Family):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: datasets.Dataset
     ) -> Callable[[EvalPrediction], dict[str, float]]:
         """Score generated answers with ROUGE against the references as they stand in the table."""
-        references = list(dataset["reference"])
+        references = dataset["reference"][:]
 
         def score(prediction: EvalPrediction) -> dict[str, float]:
             texts, lengths = self._written(numpy.asarray(prediction.predictions), tokenizer)

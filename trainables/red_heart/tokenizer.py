@@ -10,6 +10,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from dure.errors import UserError
+from dure.modeling.bars import bars_hidden
 from trainables.red_heart.model import RedHeartModel
 
 _TOKENS = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
@@ -56,6 +57,7 @@ def folder_tokenizer(folder: Path, where: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+@bars_hidden()
 @torch.no_grad()
 def take_embedding(model: RedHeartModel, folder: Path, where: str) -> str:
     """Begin with the token embedding of an encoder in a folder.

@@ -234,6 +234,4 @@ def common(
         # Bars and warnings of libraries would break into what dure shows.
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-        if imported := sys.modules.get("transformers.utils.logging"):
-            imported.disable_progress_bar()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

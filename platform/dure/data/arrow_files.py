@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 1000
 """Rows in memory at a time."""
-KINDS = ("tables", "encoded")
+KINDS = ("tables", "encoded", "traces")
 """Folders of a cache that hold entries."""
 MAX_GB = "DURE_CACHE_MAX_GB"
 """Environment variable: gigabytes (10⁹ bytes) that the entries of a cache may take."""

@@ -125,7 +125,7 @@ def label_counts(cells: Iterable[str], separator: str | None = None) -> Counter[
 
 def notes_on_classes(table: Table, role: str, separator: str | None = None) -> list[str]:
     """Return what looks like a mistake about the classes of a training table, a line each."""
-    counts = label_counts(table.dataset[role], separator)
+    counts = label_counts(table.cells(role), separator)
     del counts[""]
     lines = []
     alike: dict[str, list[str]] = {}
@@ -188,8 +188,9 @@ def check_classes(table: Table, role: str, classes: Sequence[str], separator: st
     strange = sorted((label for label in found if index.find(label) is None), key=order_of)
     if not strange:
         return
-    cells = table.dataset[role]
-    row = next(place for place, cell in enumerate(cells) if strange[0] in labels_in(cell, separator))
+    row = next(
+        place for place, cell in enumerate(table.cells(role)) if strange[0] in labels_in(cell, separator)
+    )
     named = ", ".join(map(shown_label, classes[:_NAMED_CLASSES])) + (
         ", …" if len(classes) > _NAMED_CLASSES else ""
     )

@@ -181,7 +181,7 @@ class _Judge:
         self.model.load_state_dict(state, strict=False)
         found = []
         # Rows of similar length together, so that batches pad little.
-        rows = dataset.select(length_order(dataset["length"]))
+        rows = dataset.select(length_order(dataset["length"][:]))
         for begin in range(0, len(rows), self.batch_size):
             members = [rows[place] for place in range(begin, min(begin + self.batch_size, len(rows)))]
             batch = moved(self.batches.collate(members), self.device)

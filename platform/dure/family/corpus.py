@@ -273,7 +273,7 @@ def _has_targets(family: Family, table: Table, notify: Notify) -> bool:
             continue
         if role.name not in table.dataset.column_names:
             return False
-        empty = sum(not text.strip() for text in table.dataset[role.name])
+        empty = sum(not text.strip() for text in table.cells(role.name))
         if empty:
             notify(
                 f"{table.source}: {empty:,} of {table.num_rows:,} rows have no {role.name}, so it is not scored"

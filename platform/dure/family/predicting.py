@@ -65,7 +65,7 @@ def predict_rows(
 
     training = family.experiment.training
     batch_size = training.eval_batch_size or training.batch_size
-    order = length_order(dataset["length"])
+    order = length_order(dataset["length"][:])
     groups = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
     batches = family.batches(tokenizer, model)
     found: dict[int, dict[str, Any]] = {}

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from dure.errors import DureError, UserError, named, shell_word
 from dure.family import Family
 from dure.files import written_beside
+from dure.modeling.bars import bars_hidden
 from dure.modeling.weights import check_finite, tied_parameters
 from dure.runs.manifest import check_whole, write_manifest
 
@@ -56,7 +57,8 @@ def load_saved(family: Family, folder: Path) -> tuple[PreTrainedModel, PreTraine
             hint="copy the folder again",
         )
     try:
-        model, tokenizer = family.load_exported(folder)
+        with bars_hidden():
+            model, tokenizer = family.load_exported(folder)
     except DureError:
         raise
     except Exception as error:  # transformers raises almost anything for a folder that is not its own

@@ -12,12 +12,14 @@ from transformers import AutoConfig
 
 from dure.config.schema import ModelConfig
 from dure.errors import UserError
+from dure.modeling.bars import bars_hidden
 from dure.modeling.tokens import state_real_tying
 
 _OF_THE_HEAD = ("id2label", "label2id", "problem_type")
 """What the configuration of a classifier says beyond its checkpoint's."""
 
 
+@bars_hidden()
 def adapted_model(settings: ModelConfig, folder: Path) -> Any:
     """Return a checkpoint with the adapters that an export holds, in fp32 on the CPU.
 

@@ -28,6 +28,7 @@ from transformers import (
 
 from dure.config.schema import Experiment, ModelConfig, Profile, QuantizationConfig
 from dure.errors import UserError, counted, said
+from dure.modeling.bars import bars_hidden
 from dure.modeling.classifier import starting_at_random
 from dure.modeling.folders import is_model_folder
 from dure.modeling.hub import TOKEN_HINT, go_on_without_hub
@@ -203,6 +204,7 @@ def _save_everywhere(model: PreTrainedModel, folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+@bars_hidden()
 def _load(
     task: Task,
     experiment: Experiment,

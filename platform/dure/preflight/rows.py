@@ -87,7 +87,7 @@ def _targets(note: Note, family: Family, tables: dict[str, Table]) -> list[str]:
     parts = []
     for role in family.roles:
         if role.is_class and role.name in tables["train"].dataset.column_names:
-            counts = label_counts(tables["train"].dataset[role.name], role.separator)
+            counts = label_counts(tables["train"].cells(role.name), role.separator)
             shares = [
                 f"{shown_label(name) or '(none)'} {number:,}"
                 for name, number in counts.most_common(_CLASSES_NAMED)

@@ -90,7 +90,7 @@ def as_record(checks: Sequence[Check]) -> dict[str, Any]:
 
 @contextmanager
 def _quiet(has_transformers: bool) -> Iterator[None]:
-    """Keep libraries from warning and drawing bars while models are loaded only to be looked at."""
+    """Keep libraries from warning while models are loaded only to be looked at."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if not has_transformers:
@@ -98,15 +98,12 @@ def _quiet(has_transformers: bool) -> Iterator[None]:
             return
         from transformers.utils import logging
 
-        verbosity, had_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+        verbosity = logging.get_verbosity()
         logging.set_verbosity_error()
-        logging.disable_progress_bar()
         try:
             yield
         finally:
             logging.set_verbosity(verbosity)
-            if had_bar:
-                logging.enable_progress_bar()
 
 
 def _check_all(

@@ -135,9 +135,9 @@ def training_arguments(
         "warmup_steps": warmup_steps(experiment, num_rows),
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
-        "gradient_checkpointing": training.gradient_checkpointing,
+        "activation_checkpointing": training.gradient_checkpointing,
         # The reentrant kind loses the gradients of adapters, whose inputs need none.
-        "gradient_checkpointing_kwargs": {"use_reentrant": False}
+        "activation_checkpointing_kwargs": {"use_reentrant": False}
         if training.gradient_checkpointing
         else None,
         "dataloader_num_workers": training.num_data_workers,

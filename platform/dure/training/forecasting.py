@@ -15,9 +15,10 @@ from dure.data.batching import length_order
 from dure.data.collating import cut
 from dure.events import silent
 from dure.family import Family
-from dure.family.corpus import Corpus
+from dure.family.corpus import Corpus, cache_folder
+from dure.modeling.known_traces import known_step
 from dure.modeling.precision import resolve
-from dure.modeling.tracing import StepTrace, trace_step
+from dure.modeling.tracing import StepTrace
 from dure.runs.environment import device_name
 from dure.runs.folder import RunFolder
 from dure.training.arguments import attends_by_rows, loaded_rows
@@ -138,7 +139,8 @@ def forecast_run(
     batches, rows = in_lengths(family.batches(corpus.tokenizer, model), experiment), _trained(family, corpus)
     longest, passes = _longest(experiment, rows, batches, workers)
     chosen = rows.select(longest)
-    trace = trace_step(
+    trace = known_step(
+        cache_folder(),
         model,
         batches,
         family.objective(model, rows),
@@ -152,7 +154,7 @@ def forecast_run(
         packing=None if getattr(model, "is_quantized", False) else _packing(experiment, profile),
         by_rows=attends_by_rows(experiment, profile),
     )
-    lengths = np.asarray(rows["length"])
+    lengths = np.asarray(rows["length"][:])
     parts = _parts(trace, profile, workers) | {"generation": _generation(family, model, lengths, precision)}
     if profile.device == "cpu":
         family.load_scorer()  # It is in the memory that is counted here.
@@ -228,7 +230,7 @@ def _longest(
     """Return the rows of the longest forward pass of a worker, and how many passes make up its step."""
     training = experiment.training
     of_step = min(loaded_rows(experiment, workers), len(rows))
-    longest = length_order(np.asarray(rows["length"]))[:of_step]
+    longest = length_order(rows["length"][:])[:of_step]
     if training.batch_tokens is None:
         return longest, float(training.gradient_accumulation_steps)
     first = cut(batches, list(rows.select(longest)), training.batch_tokens)[0]

@@ -157,7 +157,7 @@ def sampler_of(
     training = experiment.training
     if not training.group_by_length:
         return None
-    lengths = numpy.asarray(train_dataset["length"])
+    lengths = numpy.asarray(train_dataset["length"][:])
     return LengthGroupedSampler(
         lengths,
         training.effective_batch_size,
@@ -180,7 +180,7 @@ def batch_tokens_of(
         return None
     check_budget(experiment, profile)
     targets = batches.targets_of(train_dataset)
-    lengths = numpy.asarray(train_dataset["length"]) + (
+    lengths = numpy.asarray(train_dataset["length"][:]) + (
         0 if targets is None else numpy.asarray(targets.lengths)
     )
     longest = int(lengths.max(initial=0))

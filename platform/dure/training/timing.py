@@ -209,7 +209,7 @@ def padded_positions(rows: datasets.Dataset, batches: Batches) -> float:
     """Return the positions of some rows as one micro-batch; those of targets count as :func:`step_positions` says."""
     targets = batches.targets_of(rows)
     written = 0.0 if targets is None else targets.cost * float(np.max(targets.lengths))
-    return len(rows) * (float(np.max(rows["length"])) + written)
+    return len(rows) * (float(np.max(rows["length"][:])) + written)
 
 
 def step_positions(
@@ -224,7 +224,7 @@ def step_positions(
     from dure.training.parts import sampler_of
 
     training = experiment.training
-    lengths, targets = np.asarray(rows["length"], dtype=np.int64), batches.targets_of(rows)
+    lengths, targets = np.asarray(rows["length"][:], dtype=np.int64), batches.targets_of(rows)
     written = None if targets is None else np.asarray(targets.lengths, dtype=np.int64)
     cost = 0.0 if targets is None else targets.cost
     size, most = training.effective_batch_size, min(total_steps(experiment, len(rows)), _MOST_STEPS)

@@ -97,7 +97,7 @@ class ModelTrainer:
         self.group = group
         self.worker = worker = worker or Worker()
         # Longest first: batches pad little, and the most memory is asked for first.
-        self.eval_dataset = eval_dataset and eval_dataset.select(length_order(eval_dataset["length"]))
+        self.eval_dataset = eval_dataset and eval_dataset.select(length_order(eval_dataset["length"][:]))
         train_dataset = family.training_rows(train_dataset)
         self.total_steps = total_steps(self.experiment, len(train_dataset))
         training = self.experiment.training
@@ -308,7 +308,7 @@ class ModelTrainer:
 
     def test(self, dataset: datasets.Dataset) -> Reported:
         """Score rows that took no part in training or selection."""
-        order = length_order(dataset["length"])
+        order = length_order(dataset["length"][:])
         longest_first = dataset.select(order)
         self.hf.compute_metrics = self._scorer(longest_first)
         with self._out_of_memory_recorded():

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, GenerationConfig
+from transformers.utils import logging
 
 from dure import api
 from dure.config import load_profile
@@ -78,6 +79,17 @@ def bert(tiny, tmp_path_factory):
 @pytest.fixture(scope="module")
 def bart(tiny, tmp_path_factory):
     return trained(tiny("bart", "lora"), tmp_path_factory.mktemp("bart") / "run")
+
+
+def test_no_bar_of_transformers_is_drawn_where_python_predicts(bert, capfd):
+    had_bars = logging.is_progress_bar_enabled()
+    logging.enable_progress_bar()
+    try:
+        api.predict(bert, TEXTS, profile="cpu")
+    finally:
+        if not had_bars:
+            logging.disable_progress_bar()
+    assert "Loading weights" not in capfd.readouterr().err
 
 
 def test_a_final_model_loads_without_dure_and_its_card_says_what_was_measured(bert, tmp_path):

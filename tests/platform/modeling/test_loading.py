@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM, BertConfig
+from transformers.utils import logging
 
 from dure.config.schema import Profile
 from dure.errors import UserError
@@ -156,3 +157,18 @@ def test_a_checkpoint_whose_weights_are_no_numbers_is_refused(
     with pytest.raises(UserError, match="not finite") as error:
         load_model(SEQ2SEQ, experiment, CPU, load_tokenizer(experiment, no_texts), print)
     assert "model.checkpoint" in str(error.value.where)
+
+
+def test_no_bar_of_transformers_is_drawn_and_whoever_uses_it_keeps_theirs(
+    checkpoints: dict[str, Path], capfd: pytest.CaptureFixture[str]
+) -> None:
+    had_bars = logging.is_progress_bar_enabled()
+    logging.enable_progress_bar()
+    try:
+        experiment = experiment_of("bart", checkpoints["bart"])
+        load_model(SEQ2SEQ, experiment, CPU, load_tokenizer(experiment, no_texts), print)
+        assert logging.is_progress_bar_enabled()
+    finally:
+        if not had_bars:
+            logging.disable_progress_bar()
+    assert "Loading weights" not in capfd.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -108,3 +109,13 @@ def _folder(path, records):
     for each in records:
         append_json_line(folder.metrics, each)
     return folder
+
+
+def test_the_lengths_of_many_rows_are_read_at_once(given):
+    family, corpus, batches = given
+    many = corpus.train.select(np.arange(200_000) % len(corpus.train)).flatten_indices()
+    once = family.experiment.with_({"training.max_steps": 2, "training.group_by_length": False})
+    begun = time.process_time()
+    step_positions(once, many, batches, 1)
+    # Row by row it took 1.8 CPU seconds.
+    assert time.process_time() - begun < 0.9

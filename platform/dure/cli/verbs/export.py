@@ -47,13 +47,10 @@ def export(
     as_json: options.Json = False,
 ) -> None:
     """Export the model of a run, if it predicts there what it predicts here."""
-    from transformers.utils import logging
-
     from dure import api
     from dure.exports.exporting import Asked, export_run
     from dure.reporting.console import progress_bar
 
-    logging.disable_progress_bar()  # the bar of a library would break into dure's own
     with progress_bar("comparing") as progress, trusting(trust_code):
         record = export_run(
             run,

@@ -38,7 +38,6 @@ def forecast(
     from dure.reporting.forecasts import forecast_text
 
     logging.set_verbosity_error()
-    logging.disable_progress_bar()
     record = api.forecast(
         what,
         overrides or (),
