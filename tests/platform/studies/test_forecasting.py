@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from dure import api
-from dure.config import load_experiment, load_profile
+from dure.config import load_profile
 from dure.config.loading import dump_yaml
 from dure.config.rehearsal import rehearsal_of
 from dure.family import load_family
 from dure.preflight.settings import foretold
 from dure.reporting.forecasts import forecast_text
+from dure.studies.study import load_study
 
 
 def test_the_disk_of_a_study_is_unknown_where_that_of_an_experiment_is(tmp_path) -> None:
@@ -33,11 +34,15 @@ def test_the_disk_of_a_study_is_unknown_where_that_of_an_experiment_is(tmp_path)
     ],
 )
 def test_the_disk_of_a_study_is_that_of_all_its_runs(tmp_path, kind, copies) -> None:
-    study = tmp_path / "study.yaml"
-    study.write_text(f"name: one\n{kind}\n", encoding="utf-8")
+    file = tmp_path / "study.yaml"
+    file.write_text(f"name: one\n{kind}\n", encoding="utf-8")
     few = ["rehearsal.max_train_rows=32", "rehearsal.max_dev_rows=8"]
-    one = foretold(load_family(rehearsal_of(load_experiment("transfer_bert", few)))).disk
-    assert api.forecast(str(study), few, profile="cpu", rehearse=True)["disk"] == copies * one
+    plan = load_study(str(file)).with_overrides(few)
+    experiments = plan.load()
+    study = plan.named(experiments).resolved(experiments)
+    [run] = study.kind_of()(study, experiments, rehearsal_of).read()
+    record = api.forecast(str(file), few, profile="cpu", rehearse=True)
+    assert record["disk"] == copies * foretold(load_family(run)).disk > 0
 
 
 def test_a_study_costs_what_its_machine_costs_for_as_long(tmp_path) -> None:
