@@ -216,7 +216,7 @@ class Preference(Causal):
                 apart = [row for row, (one, other) in enumerate(prompts) if one != other]
                 if apart:
                     raise UserError(
-                        f"{counted(len(apart), 'row')} with answers to different prompts, first: {table.place(apart[0])}",
+                        f"{counted(len(apart), 'row')} with answers to different prompts, the first of them {table.place(apart[0])}",
                         where=table.source,
                         expected="chosen and rejected to differ in their last turn only",
                     )

@@ -248,8 +248,12 @@ _MOST_NAMES = 4
 def sentences_of(verdict: SweepVerdict, metric: Metric, trials: Mapping[str, TrialRecord]) -> tuple[str, ...]:
     """Return what the verdict says: who won and by what, what is to be known of the others, what the score is worth."""
     told = [_headline(verdict, metric, trials)]
-    if verdict.winner is not None and verdict.equals:
-        told.append(f"It is not told apart from {named(verdict.equals)}: {_within(verdict)}.")
+    if verdict.winner is not None:
+        tied = [name for name in verdict.equals if verdict.gaps[name].value == 0]
+        if tied:
+            told.append(f"It ties with {named(tied)}: of equal points the first is taken.")
+        if close := [name for name in verdict.equals if name not in tied]:
+            told.append(f"It is not told apart from {named(close)}: {_within(verdict)}.")
     if verdict.status == "winner" and verdict.rule == "unknown":
         told.append(
             "How far the validation rows alone move this metric is not known: a small difference may be noise."

@@ -112,6 +112,13 @@ def test_differences_within_the_noise_of_the_rows_have_no_winner_and_larger_ones
     assert "not told apart from trial_003" in large.sentences[1]
 
 
+def test_of_two_equal_best_points_the_first_is_taken_and_the_tie_is_told():
+    verdict = verdict_of([0.95, 0.95, 0.94, 0.5])
+    assert (verdict.status, verdict.winner) == ("winner", "trial_000")
+    assert "It ties with trial_001: of equal points the first is taken." in verdict.sentences
+    assert any(each.startswith("It is not told apart from trial_002: within") for each in verdict.sentences)
+
+
 def test_the_best_must_beat_the_trivial_baseline():
     found = verdict_of([0.2, 0.5, 0.25], rows=1000, more={"baseline_accuracy": 0.5})
     assert found.status == "baseline"
