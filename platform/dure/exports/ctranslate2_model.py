@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from transformers import AutoConfig
 
 from dure.errors import UserError, said
 from dure.exports.formats import Format, Trained
 from dure.modeling.text_writer import MODEL
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 _BART = {"normalize_before": False, "normalize_embedding": True}
 """What BART is; transformers 5 no longer says it in its configuration, and the converter asks."""
@@ -22,6 +25,19 @@ class CTranslate2Model(Format):
     packages: ClassVar[tuple[str, ...]] = ("ctranslate2",)
     extra = "ctranslate2"
     tolerance = 0.0
+
+    def differs(self, model: PreTrainedModel) -> str:
+        """Return that beams are scored otherwise where tokens are forbidden."""
+        said = model.generation_config
+        values = {"min_length": said.min_length or 0, "no_repeat_ngram_size": said.no_repeat_ngram_size or 0}
+        forbidding = [f"generation.{name}={value}" for name, value in values.items() if value > 1]
+        if not forbidding or said.num_beams == 1:
+            return ""
+        return (
+            f"CTranslate2 shares the probability of tokens that {' and '.join(forbidding)} "
+            f"forbid{'s' if len(forbidding) == 1 else ''} out among the others, and transformers does not, so that "
+            f"{said.num_beams} beams come to other texts; with generation.num_beams=1 they do not"
+        )
 
     def write(self, trained: Trained, folder: Path, quantization: str | None) -> None:
         """Convert the model, its numbers packed as ``quantization`` says (``int8``, ``int8_float32``, ``float16`` …)."""

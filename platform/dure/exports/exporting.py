@@ -111,7 +111,8 @@ def export_run(
         again = replace(trained, model=copy, tokenizer=copied_tokenizer)
         exported, copy_seconds = _predicted(again, rows, progress, len(rows))
         agreement = compare(original, exported, made.tolerance)
-        _require(agreement, asked)
+        differs = made.differs(model)
+        _require(agreement, asked, differs)
         record = ExportRecord(
             format=asked.format,
             quantization=asked.quantization,
@@ -125,7 +126,7 @@ def export_run(
             dure_version=importlib.metadata.version("dure"),
         )
         write_text(beside / RunFolder(beside).experiment.name, dump_yaml(family.experiment))
-        write_text(beside / CARD, model_card(weights, family, record, agreement, asked.licence))
+        write_text(beside / CARD, model_card(weights, family, record, agreement, asked.licence, differs))
         write_json(beside / EXPORT_FILE, record.model_dump(mode="json"))
         write_manifest(beside)
     return record
@@ -175,7 +176,7 @@ def _to_predict(family: Family, corpus: Corpus, most: int | None) -> datasets.Da
     return rows.select_columns([name for name in rows.column_names if name in known])
 
 
-def _require(agreement: Agreement, asked: Asked) -> None:
+def _require(agreement: Agreement, asked: Asked, differs: str) -> None:
     """Refuse an export that differs more than was accepted, and show where."""
     if agreement.share >= asked.accept:
         return
@@ -188,6 +189,7 @@ def _require(agreement: Agreement, asked: Asked) -> None:
             (
                 f"the export is not kept: {agreement.sentence}, which is less than --accept {asked.accept:g}",
                 *lines,
+                *([f"  {differs}"] if differs else []),
                 f"  try: --accept {int(agreement.share * 1000) / 1000:g} if that will do",
             )
         )

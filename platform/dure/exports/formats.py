@@ -52,6 +52,10 @@ class Format(ABC):
             UserError: The format cannot hold this model or one of its numbers.
         """
 
+    def differs(self, model: PreTrainedModel) -> str:
+        """Return in a sentence why texts of this model differ in the format; nothing where only rounding does it."""
+        return ""
+
     def require(self, name: str) -> None:
         """Check that the packages of the format are installed.
 

@@ -27,7 +27,12 @@ _USE = {
 
 
 def model_card(
-    weights: RunWeights, family: Family, record: ExportRecord, agreement: Agreement, licence: str
+    weights: RunWeights,
+    family: Family,
+    record: ExportRecord,
+    agreement: Agreement,
+    licence: str,
+    differs: str,
 ) -> str:
     """Return the card as Markdown with the head that the model hub reads."""
     experiment = family.experiment
@@ -46,7 +51,7 @@ def model_card(
         f"{_USE[record.format]}",
         "## Agreement with the original",
         f"{agreement.sentence}. It predicted {record.rows_per_second:g} rows a second on a CPU, the original "
-        f"{record.original_rows_per_second:g}.",
+        f"{record.original_rows_per_second:g}.{f' {differs}.' if differs else ''}",
         "## Data",
         _data(weights),
         "## Scores",

@@ -30,7 +30,8 @@ def forecast_text(record: Mapping[str, Any]) -> str:
         lines.append(f"  disk: {in_bytes(each['disk'])}")
     if record["study"] is not None:
         disk = "unknown" if record["disk"] is None else in_bytes(record["disk"])
-        lines.append(f"the {record['study']}: {_range(record['seconds'])}, disk {disk}")
+        cost = "" if record["cost"] is None else ", costs {:.2f}–{:.2f}".format(*record["cost"])
+        lines.append(f"the {record['study']}: {_range(record['seconds'])}{cost}, disk {disk}")
     return "\n".join(lines)
 
 

@@ -21,6 +21,7 @@ from dure.preflight.settings import foretold
 from dure.studies.kind import Shape
 from dure.studies.plan import StudyPlan
 from dure.studies.study import is_study, load_study
+from dure.training.forecasting import cost_of
 from dure.training.memory import free_memory
 from dure.training.run import RunRequest, run
 
@@ -48,7 +49,7 @@ def forecast_experiments(
         notify: Gets one-line messages.
 
     Returns:
-        ``experiments`` (a forecast each, or why it is ``unknown``), and of a study ``seconds`` and ``disk`` in all,
+        ``experiments`` (a forecast each, or why it is ``unknown``), and ``seconds``, ``cost`` and ``disk`` in all,
         None where those of one are unknown.
 
     Raises:
@@ -76,7 +77,14 @@ def forecast_experiments(
     disk = parts[0].get("disk") if study is None else _disk(study.named(found).resolved(found), found, shape)
     whole = [max(each / side_by_side, min(each, longest)) for each in seconds] or None
     name = None if study is None else study.words
-    return {"study": name, "experiments": parts, "seconds": whole, "disk": disk, "profile": machine.name}
+    return {
+        "study": name,
+        "experiments": parts,
+        "seconds": whole,
+        "cost": cost_of(whole, machine),
+        "disk": disk,
+        "profile": machine.name,
+    }
 
 
 def _disk(study: StudyPlan, experiments: Sequence[Experiment], shape: Shape) -> int | None:

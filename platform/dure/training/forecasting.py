@@ -177,7 +177,7 @@ def forecast_run(
         parts=parts | {"libraries": base},
         seconds=seconds,
         earliest=earliest,
-        cost=_cost(seconds, profile),
+        cost=cost_of(seconds, profile),
         steps=timing.work.steps,
         flops=timing.flops * timing.work.steps,
         rows=len(longest),
@@ -216,11 +216,12 @@ def _packing(experiment: Experiment, profile: Profile) -> QuantizationConfig | N
     return experiment.model.quantization if profile.quantization else None
 
 
-def _cost(seconds: tuple[float, float] | None, profile: Profile) -> tuple[float, float] | None:
-    """Return what so long a time costs, where both are known."""
+def cost_of(seconds: Sequence[float] | None, profile: Profile) -> tuple[float, float] | None:
+    """Return what a machine costs for so long, at the least and at the most, where time and price are known."""
     if seconds is None or profile.cost_per_hour is None:
         return None
-    return seconds[0] / 3600 * profile.cost_per_hour, seconds[1] / 3600 * profile.cost_per_hour
+    least, most = (each / 3600 * profile.cost_per_hour for each in seconds)
+    return least, most
 
 
 def _longest(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, GenerationConfig
 from transformers.utils import logging
 
 from dure import api
@@ -18,6 +19,7 @@ from dure.config.loading import load_record
 from dure.config.schema import Experiment
 from dure.errors import RunError, UserError
 from dure.exports.agreement import compare
+from dure.exports.ctranslate2_model import CTranslate2Model
 from dure.exports.exporting import Asked, export_run
 from dure.family import load_family
 from dure.family.exported import read_exported
@@ -183,6 +185,28 @@ def test_ctranslate2_writes_the_same_texts(bart, tmp_path):
     pytest.importorskip("ctranslate2")
     assert export(bart, tmp_path / "out", Asked("ctranslate2")).agreement["share"] == 1
     assert_alike(tmp_path / "out", bart)
+
+
+def test_ctranslate2_says_why_its_beams_differ_where_tokens_are_forbidden():
+    def said(**settings):
+        return CTranslate2Model().differs(SimpleNamespace(generation_config=GenerationConfig(**settings)))
+
+    assert said(num_beams=4) == said(num_beams=1, min_length=9, no_repeat_ngram_size=3) == ""
+    assert "generation.min_length=9 forbids" in said(num_beams=4, min_length=9)
+    both = said(num_beams=4, min_length=9, no_repeat_ngram_size=3)
+    assert "generation.min_length=9 and generation.no_repeat_ngram_size=3 forbid out" in both
+
+
+@pytest.mark.slow
+def test_ctranslate2_writes_the_same_texts_by_beams_where_no_token_is_forbidden(tmp_path):
+    pytest.importorskip("ctranslate2")
+    few = ["rehearsal.max_steps=20", "rehearsal.num_evaluations=1", "generation.num_beams=6"]
+    free = ["generation.min_length=0", "generation.no_repeat_ngram_size=0"]
+    api.train("eenzeenee_t5", [*few, *free], rehearse=True, profile="cpu", output=tmp_path / "run")
+    assert export(tmp_path / "run", tmp_path / "out", Asked("ctranslate2")).agreement["share"] == 1
+    api.train("eenzeenee_t5", few, rehearse=True, profile="cpu", output=tmp_path / "other")
+    with pytest.raises(RunError, match="shares the probability of tokens that"):
+        export(tmp_path / "other", tmp_path / "no", Asked("ctranslate2"))
 
 
 @pytest.mark.slow

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from dure import api
-from dure.config import load_experiment
+from dure.config import load_profile
+from dure.config.loading import dump_yaml
 from dure.config.rehearsal import rehearsal_of
 from dure.family import load_family
 from dure.preflight.settings import foretold
 from dure.reporting.forecasts import forecast_text
+from dure.studies.study import load_study
 
 
 def test_the_disk_of_a_study_is_unknown_where_that_of_an_experiment_is(tmp_path) -> None:
@@ -32,8 +34,25 @@ def test_the_disk_of_a_study_is_unknown_where_that_of_an_experiment_is(tmp_path)
     ],
 )
 def test_the_disk_of_a_study_is_that_of_all_its_runs(tmp_path, kind, copies) -> None:
-    study = tmp_path / "study.yaml"
-    study.write_text(f"name: one\n{kind}\n", encoding="utf-8")
+    file = tmp_path / "study.yaml"
+    file.write_text(f"name: one\n{kind}\n", encoding="utf-8")
     few = ["rehearsal.max_train_rows=32", "rehearsal.max_dev_rows=8"]
-    one = foretold(load_family(rehearsal_of(load_experiment("transfer_bert", few)))).disk
-    assert api.forecast(str(study), few, profile="cpu", rehearse=True)["disk"] == copies * one
+    plan = load_study(str(file)).with_overrides(few)
+    experiments = plan.load()
+    study = plan.named(experiments).resolved(experiments)
+    [run] = study.kind_of()(study, experiments, rehearsal_of).read()
+    record = api.forecast(str(file), few, profile="cpu", rehearse=True)
+    assert record["disk"] == copies * foretold(load_family(run)).disk > 0
+
+
+def test_a_study_costs_what_its_machine_costs_for_as_long(tmp_path) -> None:
+    study = tmp_path / "study.yaml"
+    study.write_text("name: one\nkind: batch\nexperiments: [transfer_bert]\nseeds: 3\n", encoding="utf-8")
+    few = ["rehearsal.max_train_rows=32", "rehearsal.max_dev_rows=8"]
+    machine = tmp_path / "dear.yaml"
+    slow_and_dear = {"tflops": 1e-4, "cost_per_hour": 7200.0}
+    machine.write_text(dump_yaml(load_profile("m4").model_copy(update=slow_and_dear)), encoding="utf-8")
+    record = api.forecast(str(study), few, profile=str(machine), rehearse=True)
+    assert record["seconds"][0] > 1
+    assert record["cost"] == pytest.approx([each * 2 for each in record["seconds"]])
+    assert f"costs {record['cost'][0]:.2f}–{record['cost'][1]:.2f}, disk" in forecast_text(record)
