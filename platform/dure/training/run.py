@@ -215,6 +215,8 @@ def recorded(request: RunRequest, folder: RunFolder, worker: Worker) -> Iterator
         raise
     except (Exception, KeyboardInterrupt) as error:
         logger.error("the run failed", exc_info=error)
+        if isinstance(error, FileNotFoundError) and not folder.experiment.is_file():
+            error = vanished(folder.path).with_traceback(error.__traceback__)
         interrupted = isinstance(error, KeyboardInterrupt)
         line = "interrupted" if interrupted else one_line(error)
         result = RunResult(
@@ -232,7 +234,7 @@ def recorded(request: RunRequest, folder: RunFolder, worker: Worker) -> Iterator
         traceback.clear_frames(error.__traceback__)
         memory.release()
         if interrupted or isinstance(error, DureError):
-            raise
+            raise error
         raise RunError(f"{line} (see {folder.log})") from error
 
 
