@@ -229,6 +229,24 @@ def test_folds_that_learned_nothing_say_so(tmp_path):
     assert ["no better than the trivial baseline (99.00 on" in each for each in said] == [False, True]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_has_one_name_all_over_its_page(left, kind):
+    def named(caption: str) -> set[str]:
+        table = page_of(left / kind).partition(f"<caption>{caption}")[2].partition("</table>")[0]
+        return {re.sub("<[^>]*>", "", cell) for cell in re.findall('<th scope="row".*?</th>', table)}
+
+    assert len(named("What was forecast")) > 0
+    assert named("What was forecast") <= named("Records of every run")
+
+
+def test_no_heading_breaks_within_a_word_and_captions_fit_a_phone(left):
+    looks = page_of(left / "batch").partition("<style>")[2].partition("</style>")[0]
+    headings = [rule for rule in re.findall(r"([^{}]*)\{([^{}]*)\}", looks) if "thead th" in rule[0]]
+    assert headings
+    assert not [rule for rule in headings if "overflow-wrap" in rule[1]]
+    assert re.search(r"caption\{[^}]*max-width:calc\(100vw", looks)
+
+
 def test_stages_of_one_score_are_a_tie(tmp_path):
     left_progressive(tmp_path / "p")
     file = tmp_path / "p" / "progressive_training_results.json"
