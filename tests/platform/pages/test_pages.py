@@ -23,6 +23,7 @@ from .left_folders import (
     left_crossval,
     left_progressive,
     left_run,
+    left_seeds,
     left_sweep,
     predictions,
 )
@@ -216,7 +217,19 @@ def test_a_batch_of_several_seeds_is_judged_by_its_settings_and_not_by_single_se
     assert "81.48 ± 1.29" in words
     assert ">Settings</h2>" in html
     assert "good-seed42 and" not in words
+    assert "(Student's t over 3 seeds, p " in words.replace("&#39;", "'")
+    assert html.count('<tr class="strong">') == 1
     assert "rows that good-seed42 is reported on" in words
+
+
+def test_no_setting_stands_out_of_a_tie(tmp_path):
+    left_seeds(tmp_path / "m")
+    file = tmp_path / "m" / "experiment_summary.json"
+    file.write_text(
+        file.read_text("utf-8").replace('"verdict": "better"', '"verdict": "tie"'), encoding="utf-8"
+    )
+    leave_study_report(tmp_path / "m")
+    assert '<tr class="strong">' not in page_of(tmp_path / "m")
 
 
 def test_folds_that_learned_nothing_say_so(tmp_path):
@@ -258,7 +271,7 @@ def test_stages_of_one_score_are_a_tie(tmp_path):
 def test_a_run_says_what_its_rows_leave_open(left):
     html = page_of(left / "run")
     assert (
-        "81.25 % on 300 validation rows, which chose the checkpoint; its 95 % interval is 76.45 to 85.26."
+        "81.25 % on 300 validation rows, which chose the checkpoint; its 95 % interval, as of a share of hits (Wilson), is 76.45 to 85.26."
         in html
     )
     assert "the model is 26.25 percentage points better" in html
