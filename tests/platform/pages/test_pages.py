@@ -268,6 +268,19 @@ def test_stages_of_one_score_are_a_tie(tmp_path):
     assert "accuracy 77.31 % on the validation rows; stage 1 tied with it." in page_of(tmp_path / "p")
 
 
+def test_examples_and_lineage_are_those_of_the_best_stage(tmp_path):
+    left_progressive(tmp_path / "p")
+    file = tmp_path / "p" / "progressive_training_results.json"
+    edited = file.read_text("utf-8").replace(
+        '"best_stage": "stage_2_100pct"', '"best_stage": "stage_1_50pct"'
+    )
+    file.write_text(edited, encoding="utf-8")
+    leave_study_report(tmp_path / "p")
+    words = re.sub(r"<[^>]*>", "", page_of(tmp_path / "p"))
+    assert "Weights of rate_1 stage_1_50pct" in words
+    assert "rows that rate_1 stage_1_50pct is reported on" in words
+
+
 def test_a_run_says_what_its_rows_leave_open(left):
     html = page_of(left / "run")
     assert (
