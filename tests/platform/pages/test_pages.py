@@ -258,6 +258,7 @@ def test_no_heading_breaks_within_a_word_and_captions_fit_a_phone(left):
     assert headings
     assert not [rule for rule in headings if "overflow-wrap" in rule[1]]
     assert re.search(r"caption\{[^}]*max-width:calc\(100vw", looks)
+    assert "figure,table,tr,dl{break-inside:avoid}" in looks.partition("@media print")[2]
 
 
 def test_stages_of_one_score_are_a_tie(tmp_path):
