@@ -123,13 +123,9 @@ def predict(
         heard: Any = {"progress": progress, "notify": notify}
         if not isinstance(source, str | Path):
             return predict_texts(runs, source, profile=machine(profile, notify), **heard)
-        heard |= {
-            "where": predicting.Where(profile, workers, address, trust_code),
-            "overrides": overrides_of(overrides),
-        }
-        return predicting.predict_table(
-            runs, str(source), path_of(output), force=force, resume=resume, **heard
-        )
+        heard |= {"force": force, "resume": resume, "overrides": overrides_of(overrides)}
+        heard["where"] = predicting.Where(profile, workers, address, trust_code)
+        return predicting.predict_table(runs, str(source), path_of(output), **heard)
 
 
 def evaluate(

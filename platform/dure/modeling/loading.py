@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import pickle
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -253,21 +253,26 @@ def _load(
     check_finite(model.state_dict(), f"model.checkpoint ({experiment.model.checkpoint})")
     mismatched = {name for name, *_ in report["mismatched_keys"]}
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    base = f"{model.base_model_prefix}."
-    left = [
-        name
-        for name in report["unexpected_keys"]
-        if name.startswith(base) and _OFTEN_LEFT.isdisjoint(name.split("."))
-    ]
-    if left:
-        notify(
-            f"{source}: its config.json has no place for {counted(len(left), 'weight')} of its files, which are left out: "
-            f"{', '.join(sorted(left)[:3])}{' …' if len(left) > 3 else ''}"
-        )
+    _tell_left_out(model, source, report["unexpected_keys"], notify)
     missing = mismatched.union(report["missing_keys"]) & parameters
     _keep_4bit_trainable(model)
     state_real_tying(model)
     return model, sorted(missing | replaced_output(model, source, options.get("revision", "main")))
+
+
+def _tell_left_out(
+    model: PreTrainedModel, source: str, unexpected: Collection[str], notify: Callable[[str], None]
+) -> None:
+    """Tell which weights of a checkpoint's files the model has no place for, but those that often are left."""
+    base = f"{model.base_model_prefix}."
+    left = sorted(
+        name for name in unexpected if name.startswith(base) and _OFTEN_LEFT.isdisjoint(name.split("."))
+    )
+    if left:
+        notify(
+            f"{source}: its config.json has no place for {counted(len(left), 'weight')} of its files, which are left out: "
+            f"{', '.join(left[:3])}{' …' if len(left) > 3 else ''}"
+        )
 
 
 def _bitsandbytes(

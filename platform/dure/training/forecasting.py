@@ -154,12 +154,11 @@ def forecast_run(
         packing=None if getattr(model, "is_quantized", False) else _packing(experiment, profile),
         by_rows=attends_by_rows(experiment, profile),
     )
-    lengths = np.asarray(rows["length"][:])
-    parts = _parts(trace, profile, workers) | {"generation": _generation(family, model, lengths, precision)}
+    generation = _generation(family, model, np.asarray(rows["length"][:]), precision)
+    parts = _parts(trace, profile, workers) | {"generation": generation}
     if profile.device == "cpu":
         family.load_scorer()  # It is in the memory that is counted here.
     base = _base(model) if profile.device == "cpu" else 0
-    is_here = _is_here(profile)
     timing = timing_of(
         family,
         rows,
@@ -167,11 +166,11 @@ def forecast_run(
         model,
         batches,
         precision=precision,
-        device=device_name(profile.device) if is_here else profile.device,
+        device=device_name(profile.device) if _is_here(profile) else profile.device,
         workers=workers,
         flops=trace.flops / padded_positions(chosen, batches),
     )
-    seconds, earliest, pace = timing.seconds(profile, is_here=is_here)
+    seconds, earliest, pace = timing.seconds(profile, is_here=_is_here(profile))
     return RunForecast(
         memory=_memory(parts, base, profile, copies_beside_steps=timing.work.saves > 0),
         parts=parts | {"libraries": base},

@@ -113,11 +113,9 @@ class ModelTrainer:
         )
         self.metric = family.best_metric
         self.compute_metrics = self._scorer(self.eval_dataset)
-        precision = self._precision = resolve(
-            training.precision, profile, model.config.model_type, worker.notify
-        )
-        deepspeed = zero.settings_of(self.experiment, profile, precision)
-        args = self._arguments(profile, len(train_dataset), precision, deepspeed)
+        self.precision = resolve(training.precision, profile, model.config.model_type, worker.notify)
+        deepspeed = zero.settings_of(self.experiment, profile, self.precision)
+        args = self._arguments(profile, len(train_dataset), self.precision, deepspeed)
         if deepspeed is None and not getattr(model, "is_quantized", False):
             model.to(args.device)
         self.foretold = forecast(self.experiment, *num_parameters(model))
@@ -126,9 +124,9 @@ class ModelTrainer:
         self.compiled = compiled_of(self.experiment, profile, model, worker.notify)
         self.attention = AttentionByRows(model) if attends_by_rows(self.experiment, profile) else None
         self.batch_tokens = batch_tokens_of(self.experiment, train_dataset, batches, profile)
-        self.recovery = recovery_of(family, batches, model, profile, folder, worker, precision)
+        self.recovery = recovery_of(family, batches, model, profile, folder, worker, self.precision)
         self.hf = Loop(
-            self._parts(train_dataset, zero.written_by(deepspeed, worker.num_workers, precision)),
+            self._parts(train_dataset, zero.written_by(deepspeed, worker.num_workers, self.precision)),
             model=model,
             args=args,
             train_dataset=train_dataset,
@@ -382,7 +380,7 @@ class ModelTrainer:
     def _conclude(self) -> dict[str, Any]:
         best_step = self.hf.state.best_global_step
         metrics, untrained = recorded_metrics(self.folder.metrics, best_step)
-        check_last_loss(self.folder.metrics, self.experiment, self._precision)
+        check_last_loss(self.folder.metrics, self.experiment, self.precision)
         with whole_weights(self.model, keep=self.worker.is_main):
             self.room.write("the final model", self.foretold.final_model, [self._write_final_model])
         return {
