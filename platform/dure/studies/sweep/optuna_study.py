@@ -76,10 +76,13 @@ def _storage(sweep: SweepStudy, path: Path) -> BaseStorage:
     if sweep.storage is not None:
         return optuna.storages.RDBStorage(sweep.storage)
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
     path.mkdir(parents=True, exist_ok=True)
-    return JournalStorage(JournalFileBackend(str(path / JOURNAL)))
+    journal = str(path / JOURNAL)
+    # Who holds the folder is the only writer, so that a lock which is there is left of one who was killed.
+    Path(f"{journal}.lock").unlink(missing_ok=True)
+    return JournalStorage(JournalFileBackend(journal, lock_obj=JournalFileOpenLock(journal)))
 
 
 @contextmanager

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import multiprocessing
 import os
+import signal
+import time
 
 import optuna
 import pytest
@@ -14,6 +17,7 @@ from ray.tune.schedulers import ASHAScheduler
 from dure.config.spaces import SearchSpace
 from dure.errors import UserError
 from dure.metrics.metric import Metric
+from dure.outputs import refuse_links
 from dure.runtime.cluster import cluster
 from dure.signals import STOP_FILE, Interrupted
 from dure.studies.sweep.optuna_study import JOURNAL, drawing, front, open_study
@@ -87,6 +91,24 @@ def plain(path) -> optuna.Study:
     """Open the search with nothing but Optuna."""
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path / JOURNAL)))
     return optuna.load_study(study_name=None, storage=storage)
+
+
+def test_a_search_goes_on_at_once_after_a_kill_in_the_middle_of_writing(tmp_path):
+    SweepSearch(sweep(), tmp_path).suggest("first")
+    child = multiprocessing.get_context("fork").Process(target=_killed_while_writing, args=(tmp_path,))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    assert (tmp_path / f"{JOURNAL}.lock").exists()
+    refuse_links(tmp_path)
+    begin = time.monotonic()
+    assert LR in SweepSearch(sweep(), tmp_path).suggest("next")
+    assert time.monotonic() - begin < 15  # Optuna itself waits for half a minute
+
+
+def _killed_while_writing(path):
+    os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+    SweepSearch(sweep(), path).suggest("second")
 
 
 @pytest.mark.parametrize("sampler", ["random", "qmc", "gp", "grid"])
