@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
+import pandas as pd
 import pytest
 
 import dure
@@ -93,6 +94,8 @@ def test_two_lists_of_texts_train_as_the_old_guide_says_and_leave_a_run_that_goe
         ([[1, 2]], "a row is a list"),
         ([], "no row"),
         (iter([]), "no rows by number"),
+        ({"input_ids": [[1]], "labels": [[1]]}, "a dict has no rows by number"),
+        (pd.DataFrame({"input_ids": [[1]], "labels": [[1]]}), "a DataFrame has no rows by number"),
     ],
 )
 def test_rows_that_do_not_fit_are_told_what_a_row_holds(loaded, cpu, tmp_path, rows, said):

@@ -52,6 +52,7 @@ def _check_profile(asked: Asked) -> None:
 
 def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> int:
     """Run one experiment and print its result, or with ``--dry-run`` what would run; returns the exit code."""
+    from dure.family.predicting import predict_command
     from dure.preflight.before import check_settings
     from dure.reporting.console import terminal
     from dure.reporting.figures import typed_path
@@ -80,7 +81,7 @@ def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> in
     print_result(values, result_report(values), as_json=as_json)
     if result.state == "completed":
         say_next(
-            f'dure predict {typed_path(path)} --text "…"',
+            predict_command(path, path),
             f"dure evaluate {typed_path(path)} TABLE",
         )
     return _exit_code(result.state, result.targets, asked)

@@ -40,7 +40,8 @@ def encoded_rows(
     """
     if isinstance(rows, datasets.Dataset) and "length" in rows.column_names:
         return rows
-    if not hasattr(rows, "__len__") or not hasattr(rows, "__getitem__"):
+    by_name = isinstance(rows, Mapping) or hasattr(rows, "iloc")  # a table of columns, as pandas has them
+    if by_name or not hasattr(rows, "__len__") or not hasattr(rows, "__getitem__"):
         raise UserError(
             f"a {type(rows).__name__} has no rows by number",
             where=name,

@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dure.config.loading import load_experiment
 from dure.config.schema import Profile
 from dure.config.tree import is_torn
 from dure.data.tables import Table, table_from_rows
 from dure.data.writing import write_rows
 from dure.errors import UserError
 from dure.events import Notify, silent
-from dure.family import Family
+from dure.family import Family, Role, load_family
 from dure.family.corpus import Tested, cache_folder, encode_split
 from dure.family.run_weights import weights_at
-from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE
+from dure.reporting.figures import typed_path
+from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE, RunFolder
 
 if TYPE_CHECKING:
     import datasets
@@ -241,14 +243,31 @@ def _given_texts(texts: Iterable[str | Mapping[str, str]]) -> list[str | Mapping
     return found
 
 
+def predict_command(folder: Path, run: Path) -> str:
+    """Return how models predict, as a command: a text, or a table where a row has several texts.
+
+    Args:
+        folder: Of the models.
+        run: Folder of one of their runs.
+    """
+    family = load_family(load_experiment(str(RunFolder(run).experiment)))
+    what = "TABLE -o FILE" if len(_needed(family)) > 1 else '--text "…"'
+    return f"dure predict {typed_path(folder)} {what}"
+
+
+def _needed(family: Family) -> list[Role]:
+    """Return the texts that every row has."""
+    inputs = [role for role in family.roles if role.is_input]
+    return [role for role in inputs if role.required] or inputs[:1]
+
+
 def _table_of_texts(family: Family, texts: Sequence[str | Mapping[str, str]]) -> Table:
     """Return texts as a table.
 
     Raises:
         UserError: A row lacks a text that the family reads, or holds nothing.
     """
-    inputs = [role for role in family.roles if role.is_input]
-    needed = [role for role in inputs if role.required] or inputs[:1]
+    inputs, needed = [role for role in family.roles if role.is_input], _needed(family)
     rows = []
     for number, text in enumerate(texts, start=1):
         if isinstance(text, str) and len(needed) > 1:

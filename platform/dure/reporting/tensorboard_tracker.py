@@ -43,7 +43,9 @@ class TensorBoardTracker(Tracker):
         from torch.utils.tensorboard import SummaryWriter
 
         folder = start.path / FOLDER
-        purged = start.resumed_step + 1 if start.resumed_step or _has_files(folder) else None
+        # What began again without a checkpoint repeats its step 0 too.
+        first = start.resumed_step + 1 if start.resumed_step else 0
+        purged = first if first or _has_files(folder) else None
         self._writer = SummaryWriter(str(folder), purge_step=purged)
         self._last_step = start.resumed_step
         plain = (bool, float, int, str)

@@ -80,6 +80,15 @@ def test_tensorboard_shows_a_run_that_was_killed_and_set_back_as_if_it_had_not_b
 
 
 @needs_tensorboard
+def test_tensorboard_shows_step_0_once_of_a_run_that_began_again_without_a_checkpoint(tmp_path):
+    for loss in (9.0, 1.0):
+        (tracker,) = trackers_for(experiment(tracking=["tensorboard"]))
+        tracker.started(RunStart("one", tmp_path, {}, ("ko", ""), "study", 6, 0), print)
+        tracker.progressed(RunProgress("eval", 0, 6, 0.0, 0.1, {"eval_loss": loss}))
+    assert scalars(tmp_path / "tensorboard")["eval/loss"] == [(0, 1.0)]
+
+
+@needs_tensorboard
 def test_tensorboard_has_the_settings_with_the_scores(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams import metadata

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from dure.config.schema import Experiment
-from dure.reporting.figures import typed_path
 from dure.reporting.summary import seeds_table, summary_table
 from dure.studies.batch.plan import BatchStudy
 from dure.studies.batch.report import BatchView
@@ -92,6 +92,9 @@ class BatchKind(TrialKind[BatchStudy, BatchResults]):
     @staticmethod
     def next_commands(results: BatchResults) -> Sequence[str]:
         """Return how the model of the best run predicts."""
+        from dure.family.predicting import predict_command
+
         settings = {each.name: each.runs[0] for each in results.settings}
         best = settings.get(results.best or "", results.best)
-        return () if best is None else (f'dure predict {typed_path(f"{results.path}/{best}")} --text "…"',)
+        folder = Path(results.path, best or "")
+        return () if best is None else (predict_command(folder, folder),)

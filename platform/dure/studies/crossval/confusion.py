@@ -30,7 +30,7 @@ _MOST_WRITTEN = 16
 """Classes up to which the cells have numbers."""
 _LONGEST_NAME = 14
 _LEVEL = 8
-"""Widest name, in cells of which a Korean letter takes two, up to which those beneath stand level."""
+"""Widest name, in cells of which a Korean letter takes two, that stands level beneath a class ``_INCHES`` wide."""
 _INCHES = 0.62
 _LEAST, _MOST = 3.2, 14.0
 _DARK = 0.55
@@ -60,7 +60,7 @@ def plot_confusion(target: Path | Drawing, confusion: Mapping[str, Any], *, titl
         image = axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         bar = figure.colorbar(image, ax=axis, shrink=0.8, label=words["share"])
         bar.ax.set_yticks(np.linspace(0, 1, 6), [f"{percent}" for percent in range(0, 101, 20)])
-        slant = longest > _LEVEL
+        slant = longest * len(names) * _INCHES > _LEVEL * side
         axis.set_xticks(
             range(len(names)), names, rotation=45 if slant else 0, ha="right" if slant else "center"
         )

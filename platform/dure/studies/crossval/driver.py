@@ -11,7 +11,6 @@ from rich.console import RenderableType
 from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.metrics.metric import Metric
-from dure.reporting.figures import typed_path
 from dure.studies.crossval.plan import CrossvalStudy
 from dure.studies.crossval.report import CrossvalView, crossval_table
 from dure.studies.crossval.results import CrossvalResults
@@ -72,9 +71,21 @@ class CrossvalKind(TrialKind[CrossvalStudy, CrossvalResults]):
 
     @staticmethod
     def next_commands(results: CrossvalResults) -> Sequence[str]:
-        """Return how the folds of the first experiment predict together."""
-        first = next((each.name for each in results.experiments), None)
-        return () if first is None else (f'dure predict {typed_path(f"{results.path}/{first}")} --text "…"',)
+        """Return how the folds of the first experiment that has all of them predict together."""
+        from dure.family.predicting import predict_command
+
+        done = ["completed"] * results.folds
+        whole = (each for each in results.experiments if [run.state for run in each.folds] == done)
+        if (first := next(whole, None)) is None:
+            return ()
+        return (
+            predict_command(_folder_of(Path(results.path), results, first.name), Path(first.folds[0].path)),
+        )
+
+
+def _folder_of(path: Path, results: CrossvalResults, name: str) -> Path:
+    """Return the folder of an experiment's folds, which is the study's own where there is one experiment."""
+    return path if len(results.experiments) == 1 else path / name
 
 
 def _put_together(path: Path, results: CrossvalResults) -> CrossvalResults:
@@ -84,7 +95,7 @@ def _put_together(path: Path, results: CrossvalResults) -> CrossvalResults:
 
     found, predictions = [], {}
     for each in results.experiments:
-        folder = path if len(results.experiments) == 1 else path / each.name
+        folder = _folder_of(path, results, each.name)
         experiment, rows = put_together(each, folder / OUT_OF_FOLD)
         if experiment.confusion is not None:
             picture, confusion = folder / "confusion_matrix.png", experiment.confusion.as_json()

@@ -16,7 +16,6 @@ from dure.config.ratios import as_number
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.files import written_beside
-from dure.reporting.figures import typed_path
 from dure.runs.folder import RUN_RECORD, RunFolder
 from dure.studies.kind import Session, Shape, TrialKind, unshaped
 from dure.studies.progressive.plan import ProgressiveStudy, candidate_experiments
@@ -106,8 +105,10 @@ class ProgressiveKind(TrialKind[ProgressiveStudy, ProgressiveResults]):
     @staticmethod
     def next_commands(results: ProgressiveResults) -> Sequence[str]:
         """Return how the final model predicts."""
-        made = results.final_model
-        return () if made is None else (f'dure predict {typed_path(Path(made).parent)} --text "…"',)
+        from dure.family.predicting import predict_command
+
+        folder = Path(results.final_model or "").parent
+        return () if results.final_model is None else (predict_command(folder, folder),)
 
 
 def _move_aside(study: ProgressiveStudy, path: Path, start: Fraction) -> None:

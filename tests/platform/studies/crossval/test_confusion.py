@@ -5,6 +5,7 @@ import csv
 import pytest
 from matplotlib.image import imread
 
+from dure.reporting.plots import figures_beside
 from dure.studies.crossval.confusion import plot_confusion, write_confusion
 
 CONFUSION = {"classes": ["기쁨", "슬픔", "분노"], "counts": [[50, 3, 0], [10, 40, 1], [0, 0, 0]]}
@@ -20,6 +21,18 @@ def test_any_number_of_classes_has_a_picture(num_classes, tmp_path):
     height, width = imread(tmp_path / "picture.png").shape[:2]
     assert 400 < height < 2600
     assert 400 < width < 2900
+
+
+@pytest.mark.parametrize(("num_classes", "slanted"), [(3, 0), (44, 44)])
+def test_names_beneath_stand_level_only_where_their_columns_have_room(num_classes, slanted, tmp_path):
+    names = [f"mood {place}" for place in range(num_classes)]
+    with figures_beside("svg"):
+        plot_confusion(
+            tmp_path / "picture.png",
+            {"classes": names, "counts": [[1] * num_classes] * num_classes},
+            title="",
+        )
+    assert (tmp_path / "picture.svg").read_text(encoding="utf-8").count("rotate(-45") == slanted
 
 
 @pytest.mark.filterwarnings("error")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 
 from dure import api
+from dure.config import dump_yaml
 from dure.errors import UserError
 from dure.events import TrialStatus
+from dure.files import write_text
 from dure.reporting.columns import plain_text
 from dure.runs.folder import RunFolder
 from dure.studies.crossval.driver import CrossvalKind, fold_runs
@@ -133,6 +136,16 @@ def test_results_have_one_shape_and_a_table_while_folds_run(tiny, tmp_path):
     assert [fold.state for fold in two.folds] == ["running"]
     assert len(record.trials) == 4
     assert "one: folds" in plain_text(CrossvalKind.table(record))
+    # Only what has all its folds predicts, and a lone experiment has them in the folder of the study.
+    assert CrossvalKind.next_commands(record) == ()
+    write_text(RunFolder(trials[0].path).experiment, dump_yaml(experiments[1]))
+    ended = replace(trials[0], name="two.fold_1"), replace(trials[0], name="two.fold_2")
+    record = CrossvalResults.model_validate({**head, **strategy.summary([*trials[::2], *ended])})
+    (command,) = CrossvalKind.next_commands(record)
+    assert command == f'dure predict {tmp_path}/two --text "…"'
+    lone = Crossval(plan_crossval(["two"], folds=2), experiments[1:], tmp_path).summary(ended)
+    (command,) = CrossvalKind.next_commands(CrossvalResults.model_validate({**head, **lone}))
+    assert command == f'dure predict {tmp_path} --text "…"'
 
 
 @pytest.mark.slow
