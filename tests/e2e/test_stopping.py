@@ -14,6 +14,7 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
+from dure.cli.main import _interrupted
 from dure.files import read_json_lines
 from dure.runs.checkpoints import last_checkpoint
 from dure.signals import STOP_FILE
@@ -159,3 +160,10 @@ def test_a_study_that_gets_sigterm_ends_in_order_and_goes_on_exactly(kind, tmp_p
         found, expected = resumed.value.get(key), straight.value.get(key)
         # A sweep names the file that the winner is in, within its own folder.
         assert str(found).replace(str(cut), str(whole)) == str(expected)
+
+
+@pytest.mark.parametrize(("verb", "option"), [("batch", "--resume"), ("unified-test", "--resume FOLDER")])
+def test_what_is_advised_after_ctrl_c_is_how_the_verb_takes_it(verb, option, capsys):
+    with pytest.raises(SystemExit):
+        _interrupted([verb, "--json"], is_kept=True)
+    assert f"try: {option} continues it" in capsys.readouterr().err

@@ -29,7 +29,6 @@ _PLAINLY = {
 }
 """What pydantic says of words that are no numbers, and plainer words."""
 _INTERRUPTED = "interrupted"
-_RESUMABLE = "\n  try: --resume continues it where it was"
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -98,7 +97,10 @@ def _check_encoding(words: list[str]) -> None:
 
 def _interrupted(words: list[str], *, is_kept: bool = False) -> NoReturn:
     """End as the user asked; what has begun in a folder of its own can go on there."""
-    _fail(None, _INTERRUPTED + (_RESUMABLE if is_kept else ""), INTERRUPTED_CODE, words)
+    # That of unified training takes the folder, or a checkpoint, to go on from.
+    option = "--resume FOLDER" if any(word.startswith("unified-") for word in words) else "--resume"
+    hint = f"\n  try: {option} continues it where it was" if is_kept else ""
+    _fail(None, _INTERRUPTED + hint, INTERRUPTED_CODE, words)
 
 
 def _end_of(error: Exception, words: list[str]) -> NoReturn:

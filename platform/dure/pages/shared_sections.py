@@ -220,7 +220,7 @@ def lineage_section(runs: Runs, command: Block) -> Section:
                 ordered=True,
             ),
             _trail(runs),
-            Paragraph("What repeats it:"),
+            Paragraph("What repeats it, typed in the folder that it was started in:"),
             command,
         ],
     )

@@ -142,7 +142,15 @@ def read_results(folder: Path) -> StudyResults:
         UserError: The folder holds no study or no results, or its files are broken.
     """
     kind: Any = stored_kind(folder).kind_of()
-    results: StudyResults = kind.results.read(folder / kind.results_file)
+    file = folder / kind.results_file
+    if not file.is_file():
+        raise UserError(
+            "the study has no results yet, or they are not there any more",
+            where=str(folder),
+            expected=f"its {file.name}",
+            hint="the command that began it finishes it with --resume",
+        )
+    results: StudyResults = kind.results.read(file)
     return results
 
 

@@ -200,6 +200,7 @@ def test_a_batch_says_who_is_best_what_failed_and_what_repeats_it(left):
     assert "Failed: three." in html
     assert "killed by signal 9" in html
     assert f"dure run {left / 'batch' / 'study.yaml'} --profile cpu" in html
+    assert "typed in the folder that it was started in" in html
     assert (left / "batch" / "training_curves.png").stat().st_size > 10_000
 
 
@@ -365,6 +366,10 @@ def test_no_file_of_others_is_replaced_and_mistakes_are_named(tmp_path):
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(UserError, match="no run and no study"):
             dure.report(path)
+    shutil.copytree(tmp_path / "b", tmp_path / "begun")
+    (tmp_path / "begun" / "experiment_summary.json").unlink()
+    with pytest.raises(UserError, match="has no results yet"):
+        dure.report(tmp_path / "begun")
     with pytest.raises(UserError, match="no report of dure"):
         dure.verify_report(tmp_path / "b" / "study.yaml")
     (tmp_path / "b" / "one" / "result.json").unlink()
