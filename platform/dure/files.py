@@ -153,6 +153,12 @@ def _shortened(name: str, num_bytes: int) -> str:
 _BESIDE = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(part|old)")
 
 
+def is_half_written(path: Path) -> bool:
+    """Return whether this is what :func:`written_beside` had begun to write when it was killed."""
+    match = _BESIDE.fullmatch(path.name)
+    return match is not None and match[2] == "part"
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what a kill left of :func:`written_beside` in a folder that nobody else works in.
 
