@@ -1,8 +1,8 @@
 """That preferences are learned by a miniature: its reward accuracy on held-out pairs rises from chance.
 
 As it is done in life: instruction fine-tuning on the right summaries first, and DPO from there. Nine of ten pairs are
-reached for persons; outcomes come near, and things stay behind: in the rehearsal's vocabulary a day and its particle are
-one token, which no copying finds when the dialogue has the day with another particle.
+reached for persons; outcomes come near, and things stay behind, most where the dialogue has a word with another particle
+than the summary, which to the miniature is another token.
 """
 
 from __future__ import annotations
