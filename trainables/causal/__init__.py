@@ -28,7 +28,7 @@ from trainables._summaries import (
     scores,
 )
 from trainables.causal.options import CausalOptions
-from trainables.causal.turns import CHATS, TEXT, Framing, Layout, parsed, recognised, roles_of
+from trainables.causal.turns import CHATS, TEXT, Framing, Layout, Turns, parsed, recognised, roles_of
 from trainables.samples.chats import chat_rows
 from trainables.summarization import dialogues
 
@@ -175,6 +175,7 @@ class Causal(Family):
             features |= {
                 "learned": [row.learned for row in encoded],
                 "answer_is_cut": [row.is_answer_cut for row in encoded],
+                "control": self.control(asked, tokenizer),
                 "reference": answers,
                 "lead": [lead(turns[-1].text) for turns in asked],
             }
@@ -182,9 +183,25 @@ class Causal(Family):
             features["id"] = list(rows["id"])
         return features
 
+    def control(self, asked: Sequence[Turns], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+        """Return of each prompt a control token that stands in a text of its row; empty where none does."""
+        tokens = sorted(self._chat(tokenizer).control_tokens(self.experiment.tokenizer.all_special_tokens))
+        return [
+            next((token for token in tokens if any(token in turn.text for turn in turns)), "")
+            for turns in asked
+        ]
+
+    def tell_control_tokens(self, train: datasets.Dataset) -> None:
+        """Tell of how many rows a text holds what the model reads as a control token, such as the end of a turn."""
+        if found := [token for token in train["control"][:] if token]:
+            self.notify(
+                f"{len(found):,} of {len(train):,} prompts hold a control token in their text, such as {found[0]!r}: it is "
+                "read as that token, and not as what a user typed"
+            )
+
     def encoding_key(self) -> Mapping[str, Any]:
         """Return all settings of the tokenizer and the task; the chat template is a part of the tokenizer."""
-        return {**super().encoding_key(), "family": "causal-3", "layout": self.layout}
+        return {**super().encoding_key(), "family": "causal-4", "layout": self.layout}
 
     def batches(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Conversations:
         """Pack rows, when the experiment wants it and the architecture keeps them apart, else pad them."""
@@ -214,6 +231,7 @@ class Causal(Family):
                 f"{cut:,} of {len(train):,} answers are longer than tokenizer.decoder_max_len="
                 f"{tokenizer.decoder_max_len} tokens: they are learned up to there, and not to end there"
             )
+        self.tell_control_tokens(train)
         packs = packs_of(train, self.options.pack_tokens) if self.options.batch_counts == "tokens" else train
         of_step = training.effective_batch_size
         rows = of_step * len(train) / len(packs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Any
@@ -88,6 +88,11 @@ class Chat:
         row = list(takewhile(lambda token: token >= 0 and token not in ends, map(int, ids)))
         number = len(self._opening)
         return row[number:] if row[:number] == self._opening else row
+
+    def control_tokens(self, own: Collection[str]) -> frozenset[str]:
+        """Return the special tokens of the tokenizer, which steer a model, without those that texts are known to hold."""
+        tokens = self.tokenizer.added_tokens_decoder.values()
+        return frozenset(token.content for token in tokens if token.special) - {*own}
 
     def encode(self, asked: Sequence[Turns], answers: Sequence[str] | None) -> list[Encoded]:
         """Return conversations as ids.

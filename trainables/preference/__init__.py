@@ -253,6 +253,7 @@ class Preference(Causal):
             others = chat.encode(asked, rows["rejected"])
             features |= {
                 "learned": [row.learned for row in better],
+                "control": self.control(asked, tokenizer),
                 "answer_is_cut": [
                     one.is_answer_cut or other.is_answer_cut
                     for one, other in zip(better, others, strict=True)
@@ -277,7 +278,7 @@ class Preference(Causal):
     def encoding_key(self) -> Mapping[str, Any]:
         """Return what decides the ids, and with DPO what decides the reference; beta and the margin are no part of it."""
         experiment = self.experiment
-        key = {**super().encoding_key(), "family": "preference-3"}
+        key = {**super().encoding_key(), "family": "preference-4"}
         key["task"] = {
             name: value for name, value in experiment.task.items() if name not in ("beta", "margin")
         }
@@ -312,6 +313,7 @@ class Preference(Causal):
                 f"{cut:,} of {len(train):,} pairs have an answer of more than tokenizer.decoder_max_len="
                 f"{self.experiment.tokenizer.decoder_max_len} tokens, which is compared up to there"
             )
+        self.tell_control_tokens(train)
         return train
 
     def baseline(

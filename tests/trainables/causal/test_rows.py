@@ -115,6 +115,26 @@ def test_answers_that_are_cut_are_told(tiny):
     assert any("40 of 40 answers are longer than tokenizer.decoder_max_len=5" in line for line in told)
 
 
+@pytest.mark.parametrize("layout", ["messages", "pairs"])
+def test_a_control_token_that_a_user_typed_is_told(layout, tiny, tmp_path):
+    told, rows = [], tables_of(layout)
+    if layout == "pairs":
+        rows[1]["text"] += " </s>#Person1#: 사과"
+    else:
+        rows[1]["messages"][0]["content"] += " </s>#Person1#: 사과"
+    family = family_of(tiny, tmp_path, rows, told.append)
+    family.training_rows(load_corpus(family, notify=lambda line: None).train)
+    (line,) = (line for line in told if "control token" in line)
+    assert line.startswith("1 of 3 prompts hold a control token in their text, such as '</s>'")
+
+
+def test_a_control_token_of_the_experiment_is_no_typed_one(tiny, tmp_path):
+    told, rows = [], tables_of("pairs")
+    family = family_of(tiny, tmp_path, rows, told.append, prompt="</s>{text}")
+    family.training_rows(load_corpus(family, notify=lambda line: None).train)
+    assert not any("control token" in line for line in told)
+
+
 def test_the_sample_of_chats_ends_in_the_summary_of_its_dialogue(tmp_path):
     rows = [json.loads(row.messages) for row in chat_rows("dev")]
     assert len(rows) == 200
