@@ -95,6 +95,7 @@ NAMED = KOREAN.replace("문장,분류", "text,label")
         ("hidden.csv", "text,label\n\u200b\ufeff,0\nb,\u00ad\nc,1\n", {"on_bad_row": "skip"}, [("c", "1")], "is empty"),
         ("nfd.csv", f"text,label\n{NFD},0\nb,1\n", {}, [("가나다", "0"), ("b", "1")], "1 of 2 rows"),
         ("kept.csv", f"text,label\n{NFD},0\nb,1\n", {"normalize": "none"}, [(NFD, "0"), ("b", "1")], None),
+        ("lost.csv", "text,label\n\ufffd\ufffd,0\nb,1\n", {}, [("\ufffd\ufffd", "0"), ("b", "1")], "1 of 2 rows hold U"),
         ("labels.csv", f"text,label\na,{NFD}\nb,1\n", {}, [("a", NFD), ("b", "1")], None),
         # Three sentences of one row, as AIHub has them.
         (
