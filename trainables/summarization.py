@@ -71,8 +71,7 @@ class Summarization(Family):
         super().__init__(experiment, *args)
         check_rouge_tokenizer(self.options.rouge_tokenizer)
         self.library = LibraryMetrics(self.options.metrics, "task.metrics")
-        if declared := self.library.declared():
-            self.metrics = (*self.metrics, *declared)
+        self.metrics = self.library.beside(self.metrics)
 
     def sample(self, split: str) -> list[dict[str, str]]:
         """Return the embedded Korean dialogues with their summaries."""

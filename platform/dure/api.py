@@ -371,7 +371,7 @@ def validate(
     from dure import preflight
 
     checks = preflight.validate(
-        None if experiment is None else str(experiment),
+        None if experiment is None else name_of(experiment),
         overrides_of(overrides),
         profile=profile,
         checkpoint=path_of(checkpoint),

@@ -214,6 +214,12 @@ _NUM_ADDED = 31
 """Bytes of two dots, 24 digits and an ending."""
 
 
+def is_half_written(path: Path) -> bool:
+    """Return whether this is what :func:`written_beside` had begun to write when it was killed."""
+    match = _BESIDE.fullmatch(path.name)
+    return match is not None and match[2] == "part"
+
+
 def remove_leftovers(folder: Path) -> None:
     """Remove what a kill left of :func:`written_beside` in a folder that nobody else works in.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dure.api import choose_profile, machine, output_folder
+from dure.config.given import path_of
 from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment, Profile
 from dure.events import Notify
@@ -192,7 +193,7 @@ def create_trainer(
         config = config.with_({"wandb.enabled": use_wandb, "tracking": others}, "use_wandb")
     chosen = machine(profile, heard.info)
     given = resume if resume is not None else output
-    path = output_folder(config.name, None if given is None else Path(given), resume=resume is not None)
+    path = output_folder(config.name, path_of(given), resume=resume is not None)
     if resume is not None:
         require_continuable(path, config, may_be_longer=True)
     family = load_family(config, heard.info)

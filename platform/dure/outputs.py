@@ -16,7 +16,7 @@ from dure.config.schema import Profile
 from dure.errors import UserError, shell_word
 from dure.events import Notify, RunStart
 from dure.events.stream import read_events
-from dure.files import make_folder
+from dure.files import is_half_written, make_folder
 from dure.runs.folder import RUN_RECORD, STUDY_FILE, RunFolder
 from dure.runs.lock import LOCK, held, require_free
 from dure.signals import Interrupted
@@ -39,7 +39,7 @@ _RECORDS = frozenset(
         ".mirror.json",
     }
 )
-"""What a run that fails before it trains leaves in its folder."""
+"""What a run that fails or is killed before it trains leaves in its folder."""
 
 _OF_TRACKERS = ("wandb", "mlruns")
 
@@ -79,8 +79,8 @@ def output_folder(
 
     Raises:
         UserError: There is nothing to resume; or a new run would land in a folder that holds more than the records of
-            a run that failed before it trained, or
-            in one that cannot be written to; or another process works there; or storage does not answer.
+            a run that failed or was killed before it trained, or in one that cannot be written to; or another process
+            works there; or storage does not answer.
     """
     from dure.runtime.cluster import works_in_copy
 
@@ -89,7 +89,7 @@ def output_folder(
         output = outputs() / output
     if output is not None:
         require_free(output)
-        if not resume and _only_failed(output):
+        if not resume and _never_trained(output):
             with held(output):
                 _empty(output, profile)
     if profile is not None and not resume:
@@ -186,19 +186,23 @@ def _is_untouched(folder: Path) -> bool:
     return not any(folder.rglob("metrics.jsonl")) and not any(folder.rglob("result.json"))
 
 
-def _only_failed(folder: Path) -> bool:
-    """Return whether a folder holds the records of a run that failed before it trained, and nothing else."""
-    if not folder.is_dir() or not all(each.name in _RECORDS and each.is_file() for each in folder.iterdir()):
+def _never_trained(folder: Path) -> bool:
+    """Return whether a folder holds what a run left that failed or was killed before it trained, and nothing else."""
+    if not folder.is_dir() or not all(
+        each.is_file() and (each.name in _RECORDS or is_half_written(each)) for each in folder.iterdir()
+    ):
         return False
     run = RunFolder(folder)
     try:
         result = run.read_result()
     except UserError:
         return False
+    if result is None:  # killed before it wrote what --resume goes on with
+        return (folder / LOCK).is_file() and not run.experiment.is_file()
     has_started = run.events.is_file() and any(
         isinstance(entry.event, RunStart) for entry in read_events(run.events)
     )
-    return result is not None and result.state == "failed" and not has_started
+    return result.state == "failed" and not has_started
 
 
 def _empty(folder: Path, profile: Profile | None) -> None:

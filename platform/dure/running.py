@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from dure.config.given import Names, Overrides, names_of, overrides_of, path_of
+from dure.config.given import Names, Overrides, name_of, names_of, overrides_of, path_of
 from dure.config.loading import checked
 from dure.config.schema import Experiment, Profile
 from dure.events import Notify
@@ -94,7 +94,7 @@ def train(
 
     asked = asked_for(common)
     chosen = experiment_to_train(
-        experiment if isinstance(experiment, Experiment) else str(experiment),
+        experiment if isinstance(experiment, Experiment) else name_of(experiment),
         overrides_of(overrides),
         asked,
         from_sweep=path_of(from_sweep),
@@ -117,7 +117,7 @@ def run(study: str | Path | StudyPlan, overrides: Overrides = (), **common: Unpa
         UserError: Something that was given is wrong; nothing has started.
         RunError: Ray does not start, or a step failed.
     """
-    plan = study if isinstance(study, StudyPlan) else load_study(str(study))
+    plan = study if isinstance(study, StudyPlan) else load_study(name_of(study))
     results: StudyResults = _run(plan.with_overrides(overrides_of(overrides)), asked_for(common))
     return results
 
@@ -164,7 +164,7 @@ def sweep(
         RunError: Ray does not start.
     """
     asked, own = _parted(options)
-    name = str(experiment)
+    name = name_of(experiment)
     laid = overrides_of(overrides)
     before = stored_for(plan_sweep(name, overrides=laid), asked)
     study = plan_sweep(name, overrides=laid, num_trials=trials, before=before, **own)
@@ -187,7 +187,7 @@ def progressive(experiment: str | Path, overrides: Overrides = (), **options: An
         RunError: Ray does not start, or a stage failed.
     """
     asked, own = _parted(options)
-    said = {"experiment": str(experiment), "overrides": overrides_of(overrides)}
+    said = {"experiment": name_of(experiment), "overrides": overrides_of(overrides)}
     bare = checked(ProgressiveStudy, said, {}, "dure.progressive")
     study = plan_progressive(bare, before=stored_for(bare, asked), **own)
     results: ProgressiveResults = _run(study, asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ from dure.files import read_json_lines
 from dure.outputs import output_folder, working_folder
 from dure.runs.checkpoints import last_checkpoint
 from dure.runs.folder import RunFolder, RunResult
-from dure.runs.lock import LOCK
+from dure.runs.lock import LOCK, held
 from dure.signals import Interrupted
 
 from .conftest import TINY, call, environment, program
@@ -166,6 +167,26 @@ def test_a_failed_run_that_trained_or_has_other_files_beside_it_is_not_replaced(
     with pytest.raises(UserError, match="not empty"):
         output_folder("x", folder.path, resume=False)
     assert folder.result.is_file()
+
+
+@pytest.mark.parametrize("left", [".dure.lock", ".study.yaml.0123abcd.part"])
+def test_a_command_that_was_killed_before_it_wrote_anything_may_be_typed_again(left, tmp_path):
+    folder = tmp_path / "run"
+    child = multiprocessing.get_context("fork").Process(target=_killed_at_work, args=(folder, left))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    assert (folder / left).is_file()
+    with pytest.raises(UserError, match="start without --resume"):
+        output_folder("x", folder, resume=True)
+    assert output_folder("x", folder, resume=False) == folder
+    assert not [each for each in folder.iterdir() if each.name != ".dure.lock"]
+
+
+def _killed_at_work(folder: Path, left: str) -> None:
+    with held(folder):
+        (folder / left).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _mistaken(folder: Path, *files: str) -> None:

@@ -109,7 +109,7 @@ def killed_at_random(seed: int, *, times: int = 5) -> Callable[[Scene], None]:
     def happen(scene: Scene) -> None:
         draw = random.Random(seed)
         for number in range(times):
-            scene.start(resume=scene.output.exists())
+            scene.start(resume=(scene.output / "experiment.yaml").exists())
             if draw.random() < 0.4:
                 _wait_unless_over(scene, draw.uniform(0, _LONGEST_START))
             else:

@@ -62,7 +62,7 @@ class Causal(Family):
             check_rouge_tokenizer(self.options.rouge_tokenizer)
         self.validates = self.options.validates
         self.library = LibraryMetrics(self.options.metrics, "task.metrics")
-        texts = (*METRICS, *self.library.declared()) if self.validates == "text" else ()
+        texts = self.library.beside(METRICS) if self.validates == "text" else ()
         self.metrics = (*texts, _PERPLEXITY)
         self.layout = self._layout()
         self.roles = roles_of(self.layout)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 from dure.errors import UserError, named
-from dure.metrics.metric import Metric
+from dure.metrics.metric import RUN_METRICS, Metric
 
 _MAIN = ("score", "value")
 """Keys by which metrics call their one figure when it does not bear their own name."""
@@ -21,16 +22,31 @@ class LibraryMetrics:
         where: Option or key that names them, for errors.
 
     Raises:
-        UserError: One is no metric, or has to come from a hub that does not answer.
+        UserError: One is no metric, has to come from a hub that does not answer, or is called as another.
     """
 
     def __init__(self, names: Sequence[str], where: str) -> None:
         self._where = where
-        self._loaded = {_stem(name): _load(name, where) for name in names}
+        self._loaded: dict[str, Any] = {}
+        for name in names:
+            if _stem(name) in self._loaded:
+                raise _called_alike(_stem(name), where)
+            self._loaded[_stem(name)] = _load(name, where)
 
-    def declared(self) -> tuple[Metric, ...]:
-        """Return the main figure of each as validation names it; which way it is better is not known."""
-        return tuple(Metric(f"eval_{stem}", None) for stem in self._loaded)
+    def __bool__(self) -> bool:
+        return bool(self._loaded)
+
+    def beside(self, metrics: Sequence[Metric]) -> tuple[Metric, ...]:
+        """Return metrics, and the main figure of each of these, of which it is not known which way it is better.
+
+        Raises:
+            UserError: One is called as a metric that is there.
+        """
+        taken = {metric.name for metric in (*RUN_METRICS, *metrics)}
+        for stem in self._loaded:
+            if f"eval_{stem}" in taken:
+                raise _called_alike(stem, self._where)
+        return (*metrics, *(Metric(f"eval_{stem}", None) for stem in self._loaded))
 
     def scores(
         self, predictions: Sequence[str], references: Sequence[Sequence[str]], classes: Sequence[str] = ()
@@ -61,7 +77,7 @@ class LibraryMetrics:
                     where=self._where,
                     expected="a metric of such predictions with its default arguments",
                 ) from error
-            found |= _figures(stem, figures)
+            found |= _figures(stem, figures, self._where)
         return found
 
 
@@ -96,12 +112,28 @@ def _wants_numbers(metric: Any) -> bool:
     return dtype.startswith(("int", "uint", "float"))
 
 
-def _figures(stem: str, figures: Any) -> dict[str, float]:
-    """Return the numbers among what a metric gives."""
-    numbers = {
-        key: float(value)
-        for key, value in dict(figures or {}).items()
-        if hasattr(value, "__float__") and not isinstance(value, str)
-    }
-    main = next((key for key in (stem, *_MAIN) if key in numbers), next(iter(numbers), None))
+def _called_alike(stem: str, where: str) -> UserError:
+    return UserError(
+        f"two metrics are called '{stem}', and their figures would be one",
+        where=where,
+        expected="each metric once, under a name that no other and none of dure's has",
+        hint="rename its folder and its script alike",
+    )
+
+
+def _figures(stem: str, figures: Any, where: str) -> dict[str, float]:
+    """Return the numbers among what a metric gives.
+
+    Raises:
+        UserError: There is none.
+    """
+    given = figures if isinstance(figures, Mapping) else {}
+    numbers = {key: float(value) for key, value in given.items() if isinstance(value, Real)}
+    if not numbers:
+        raise UserError(
+            f"the metric '{stem}' gives no number, but {str(figures)[:80]!r}",
+            where=where,
+            expected=f"a dictionary of figures, such as {{'{stem}': 0.5}}",
+        )
+    main = next((key for key in (stem, *_MAIN) if key in numbers), next(iter(numbers)))
     return {stem if key == main else f"{stem}_{key}": value for key, value in numbers.items()}

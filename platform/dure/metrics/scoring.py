@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -189,6 +190,12 @@ def _classification(
     if separator is None and any(_SEPARATOR in cell for side in (labels, predictions) for cell in side):
         separator = _SEPARATOR
     if separator is not None:
+        if library:
+            raise UserError(
+                "metrics of the library are for one class in a row, and these cells hold several",
+                where="--metric",
+                expected="no --metric: the figures of several labels are dure's own",
+            )
         return _several_labels(labels, predictions, separator)
     spelled = [[canonical(label) for label in side] for side in (labels, predictions)]
     names = class_names(label for side in spelled for label in side if label)
@@ -210,7 +217,8 @@ def _some(classes: Set[str]) -> str:
 
 def _library(scores: Mapping[str, float]) -> dict[str, Any]:
     """Return the figures of further metrics under a key of their own, apart from dure's."""
-    return {"library": dict(scores)} if scores else {}
+    figures = {name: value if math.isfinite(value) else None for name, value in scores.items()}
+    return {"library": figures} if scores else {}
 
 
 def _several_labels(labels: Sequence[str], predictions: Sequence[str], separator: str) -> dict[str, Any]:

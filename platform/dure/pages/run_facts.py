@@ -85,7 +85,9 @@ def run_sentences(metric: Metric, figures: Mapping[str, Figure]) -> list[str]:
     ]
     if metric.unit == "share" and 0 <= score <= 1 and rows:
         low, high = (metric_figure(metric, end) for end in share_interval(score, rows, LEVEL))
-        told[0] = f"{told[0][:-1]}; its {100 * LEVEL:g} % interval is {low} to {high}."
+        told[0] = (
+            f"{told[0][:-1]}; its {100 * LEVEL:g} % interval, as of a share of hits (Wilson), is {low} to {high}."
+        )
     baseline = number(figures.get(metric.name.replace("eval_", BASELINE, 1)))
     if baseline is not None:
         told.append(_beside_baseline(metric, score, baseline))

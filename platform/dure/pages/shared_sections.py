@@ -103,11 +103,12 @@ def _text(table: Source, row: int, name: str) -> Inline:
 
 def forecast_section(runs: Runs) -> Section | None:
     """Return what was forecast of every run beside what came; None where nothing was forecast of any."""
-    told = [result for name in runs.folders if (result := runs.result(name)).get("forecast") is not None]
-    if not told:
+    named = [name for name in runs.folders if runs.result(name).get("forecast") is not None]
+    if not named:
         return None
+    told = [runs.result(name) for name in named]
     columns = [
-        column("run", (each.mark("name") for each in told), is_text=True),
+        column("run", (_name(runs, name) for name in named), is_text=True),
         column("time forecast", (_between(each, "seconds", "duration") for each in told)),
         column("time", (each.mark("seconds", written="duration") for each in told)),
         column("memory forecast", (_between(each, "memory_mb", "memory") for each in told)),

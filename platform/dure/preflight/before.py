@@ -103,13 +103,18 @@ def before_run(
         files: What is still to be written.
         profile: The machine.
         output: Folder that is written to, if it is known.
-        notify: Gets a line on what the disk will have to hold.
+        notify: Gets a line on what a rehearsal changes, and on what the disk will have to hold.
         address: Ray cluster that will run them, whose nodes fetch checkpoints for themselves.
         any_will_do: Whether checkpoints may be missing and rows wrong as long as those of one experiment are right.
 
     Raises:
         UserError: What is wrong, with its place and what to do.
     """
+    for scale in sorted({each.rehearsal.learning_rate_scale for each in read if each.rehearsal.enabled}):
+        notify(
+            "rehearsal: a miniature with random weights on few rows; its learning rates are "
+            f"{scale:g} times the real ones, 1 at most (rehearsal.learning_rate_scale)"
+        )
     for experiment in read:
         batch(Note(), experiment, profile)
     if address is None:

@@ -175,7 +175,8 @@ def score_table(scores: Mapping[str, Any]) -> FittedTable:
     known = scores["columns"]
     joined = "paired by their order" if known["id"] is None else f"joined by {known['id']}"
     compared = [f"{known['prediction']} against {', '.join(known['references'])}, {joined}"]
-    compared += [f"{name}: {value:.4f}" for name, value in scores.get("library", {}).items()]
+    library = scores.get("library", {})
+    compared += [f"{name}: {NOTHING if value is None else f'{value:.4f}'}" for name, value in library.items()]
     told = [*scores.get("notes", ())]
     if empty := scores.get("num_empty_predictions"):
         what = "of no class" if scores["task"] == "classification" else "without a token"

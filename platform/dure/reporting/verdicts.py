@@ -11,7 +11,7 @@ _SMALLEST_P = 1e-4
 
 
 def difference_sentence(first: str, second: str, difference: PairedDifference, metric: Metric) -> str:
-    """Return who is better, by how much and how sure that is; of a tie, that it is one.
+    """Return who is better, by how much, how sure that is and by which method; of a tie, that it is one.
 
     Args:
         first: Name of the model that the difference is positive for where it is better.
@@ -24,6 +24,8 @@ def difference_sentence(first: str, second: str, difference: PairedDifference, m
     rows = f"{counted(difference.num_rows, 'row')}{seeds}"
     if difference.num_rows == 1 and seeds:  # a score for each seed, such as a mean over rows
         rows = counted(difference.num_seeds, "seed")
+    found = f"Student's t over {rows}, " if seeds else f"paired bootstrap over {rows}, permutation test "
+    found += p_value_text(difference)
     match difference.verdict:
         case "equal":
             return f"{first} and {second} have the same {by_what} on every one of {rows}."
@@ -31,8 +33,7 @@ def difference_sentence(first: str, second: str, difference: PairedDifference, m
             low, high = (signed_figure(metric, end) for end in (difference.low, difference.high))
             return (
                 f"{first} and {second} cannot be told apart by {by_what}: {signed_figure(metric, difference.value)}"
-                f"{_points(metric)}, {difference.level * 100:g} % between {low} and {high} "
-                f"({p_value_text(difference)}, {rows})."
+                f"{_points(metric)}, {difference.level * 100:g} % between {low} and {high} ({found})."
             )
     better, worse, ends = first, second, (difference.low, difference.high)
     if difference.verdict == "worse":
@@ -40,7 +41,7 @@ def difference_sentence(first: str, second: str, difference: PairedDifference, m
     low, high = (metric_figure(metric, end) for end in ends)
     return (
         f"{better} is better than {worse} by {metric_figure(metric, abs(difference.value))}{_points(metric)} of "
-        f"{by_what}, {difference.level * 100:g} % between {low} and {high} ({p_value_text(difference)}, {rows})."
+        f"{by_what}, {difference.level * 100:g} % between {low} and {high} ({found})."
     )
 
 

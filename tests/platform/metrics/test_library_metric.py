@@ -54,7 +54,7 @@ def written(path: Path, text: str) -> Path:
 
 def test_a_metric_of_a_folder_scores_texts_and_classes(folder):
     texts = LibraryMetrics([str(folder / "same_text")], "--metric")
-    assert [metric.name for metric in texts.declared()] == ["eval_same_text"]
+    assert [metric.name for metric in texts.beside(())] == ["eval_same_text"]
     assert texts.scores(["가", "나"], [["가"], ["다"]]) == {"same_text": 0.5, "same_text_count": 1.0}
     classes = LibraryMetrics([str(folder / "same_class")], "--metric")
     assert classes.scores(["b", "a"], [["b"], ["b"]], ["a", "b"])["same_class"] == 0.5
@@ -67,6 +67,38 @@ def test_a_name_that_is_not_here_is_refused_in_words_when_there_is_no_network(tm
     written(tmp_path / "odd.py", "raise ValueError('broken')")
     with pytest.raises(UserError, match="no metric of the evaluate library"):
         LibraryMetrics([str(tmp_path / "odd.py")], "task.metrics")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [("'good'", "'good'"), ("0.5", "'0.5'"), ("{}", "'{}'"), ("{'words': 'good'}", "good")]
+)
+def test_a_metric_without_a_number_is_refused_in_words(folder, given, said):
+    broken = SCRIPT.format(title="Broken", kind="string", name="broken").partition("        same =")[0]
+    (folder / "broken").mkdir()
+    written(folder / "broken" / "broken.py", f"{broken}        return {given}\n")
+    with pytest.raises(UserError, match="'broken' gives no number, but") as refused:
+        LibraryMetrics([str(folder / "broken")], "--metric").scores(["가"], [["가"]])
+    assert said in str(refused.value)
+
+
+def test_two_metrics_of_one_name_do_not_hide_each_other(tiny, folder):
+    with pytest.raises(UserError, match="two metrics are called 'same_text'"):
+        LibraryMetrics([str(folder / "same_text"), f"{folder}/same_text/"], "--metric")
+    own = written(folder / "accuracy.py", SCRIPT.format(title="Own", kind="int32", name="accuracy"))
+    with pytest.raises(UserError, match=r"task\.metrics: two metrics are called 'accuracy'"):
+        load_family(tiny("bert", "full", task={"metrics": [str(own)]}))
+
+
+def test_a_figure_that_is_undefined_is_not_written_as_a_number(tmp_path, folder):
+    script = SCRIPT.format(title="Bare", kind="string", name="bare").replace(
+        "same / len", "float('nan') * len"
+    )
+    written(tmp_path / "bare.py", script)
+    table = written(tmp_path / "t.csv", "label\n가\n나\n")
+    assert scored(table, table, metrics=[str(tmp_path / "bare.py")])["library"] == {
+        "bare": None,
+        "bare_count": 2.0,
+    }
 
 
 def test_a_family_declares_what_task_metrics_names(tiny, folder):
@@ -118,6 +150,8 @@ def test_several_labels_in_a_cell_and_rows_in_one_order(tmp_path, folder):
     assert scores["label_separator"] == "|"
     assert scores["subset_accuracy"] == pytest.approx(1 / 3)
     assert scores["per_class"]["놀람"]["f1"] == 0.0
+    with pytest.raises(UserError, match="these cells hold several"):
+        scored(predicted, expected, metrics=[str(folder / "same_text")])
     with pytest.raises(UserError, match="do not pair up"):
         scored(written(tmp_path / "short.csv", "label\n기쁨\n"), expected)
 

@@ -23,6 +23,7 @@ from .left_folders import (
     left_crossval,
     left_progressive,
     left_run,
+    left_seeds,
     left_sweep,
     predictions,
 )
@@ -216,7 +217,19 @@ def test_a_batch_of_several_seeds_is_judged_by_its_settings_and_not_by_single_se
     assert "81.48 ± 1.29" in words
     assert ">Settings</h2>" in html
     assert "good-seed42 and" not in words
+    assert "(Student's t over 3 seeds, p " in words.replace("&#39;", "'")
+    assert html.count('<tr class="strong">') == 1
     assert "rows that good-seed42 is reported on" in words
+
+
+def test_no_setting_stands_out_of_a_tie(tmp_path):
+    left_seeds(tmp_path / "m")
+    file = tmp_path / "m" / "experiment_summary.json"
+    file.write_text(
+        file.read_text("utf-8").replace('"verdict": "better"', '"verdict": "tie"'), encoding="utf-8"
+    )
+    leave_study_report(tmp_path / "m")
+    assert '<tr class="strong">' not in page_of(tmp_path / "m")
 
 
 def test_folds_that_learned_nothing_say_so(tmp_path):
@@ -229,6 +242,25 @@ def test_folds_that_learned_nothing_say_so(tmp_path):
     assert ["no better than the trivial baseline (99.00 on" in each for each in said] == [False, True]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_has_one_name_all_over_its_page(left, kind):
+    def named(caption: str) -> set[str]:
+        table = page_of(left / kind).partition(f"<caption>{caption}")[2].partition("</table>")[0]
+        return {re.sub("<[^>]*>", "", cell) for cell in re.findall('<th scope="row".*?</th>', table)}
+
+    assert len(named("What was forecast")) > 0
+    assert named("What was forecast") <= named("Records of every run")
+
+
+def test_no_heading_breaks_within_a_word_and_captions_fit_a_phone(left):
+    looks = page_of(left / "batch").partition("<style>")[2].partition("</style>")[0]
+    headings = [rule for rule in re.findall(r"([^{}]*)\{([^{}]*)\}", looks) if "thead th" in rule[0]]
+    assert headings
+    assert not [rule for rule in headings if "overflow-wrap" in rule[1]]
+    assert re.search(r"caption\{[^}]*max-width:calc\(100vw", looks)
+    assert "figure,table,tr,dl{break-inside:avoid}" in looks.partition("@media print")[2]
+
+
 def test_stages_of_one_score_are_a_tie(tmp_path):
     left_progressive(tmp_path / "p")
     file = tmp_path / "p" / "progressive_training_results.json"
@@ -237,10 +269,23 @@ def test_stages_of_one_score_are_a_tie(tmp_path):
     assert "accuracy 77.31 % on the validation rows; stage 1 tied with it." in page_of(tmp_path / "p")
 
 
+def test_examples_and_lineage_are_those_of_the_best_stage(tmp_path):
+    left_progressive(tmp_path / "p")
+    file = tmp_path / "p" / "progressive_training_results.json"
+    edited = file.read_text("utf-8").replace(
+        '"best_stage": "stage_2_100pct"', '"best_stage": "stage_1_50pct"'
+    )
+    file.write_text(edited, encoding="utf-8")
+    leave_study_report(tmp_path / "p")
+    words = re.sub(r"<[^>]*>", "", page_of(tmp_path / "p"))
+    assert "Weights of rate_1 stage_1_50pct" in words
+    assert "rows that rate_1 stage_1_50pct is reported on" in words
+
+
 def test_a_run_says_what_its_rows_leave_open(left):
     html = page_of(left / "run")
     assert (
-        "81.25 % on 300 validation rows, which chose the checkpoint; its 95 % interval is 76.45 to 85.26."
+        "81.25 % on 300 validation rows, which chose the checkpoint; its 95 % interval, as of a share of hits (Wilson), is 76.45 to 85.26."
         in html
     )
     assert "the model is 26.25 percentage points better" in html

@@ -24,18 +24,19 @@ FOUND = PairedDifference(
             FOUND,
             ROUGE,
             "A is better than B by 1.20 points of test ROUGE-1, 95 % between 0.40 and 2.10 "
-            "(p = 0.006 by Holm, 600 rows and 5 seeds).",
+            "(Student's t over 600 rows and 5 seeds, p = 0.006 by Holm).",
         ),
         (
             replace(FOUND, value=-0.012, low=-0.021, high=-0.004, p_value=1e-7, p_holm=None, num_seeds=1),
             LOSS,
-            "B is better than A by 0.0120 of test loss, 95 % between 0.0040 and 0.0210 (p < 0.0001, 600 rows).",
+            "B is better than A by 0.0120 of test loss, 95 % between 0.0040 and 0.0210 "
+            "(paired bootstrap over 600 rows, permutation test p < 0.0001).",
         ),
         (
             replace(FOUND, low=-0.001, p_holm=0.07),
             ROUGE,
             "A and B cannot be told apart by test ROUGE-1: +1.20 points, 95 % between -0.10 and +2.10 "
-            "(p = 0.07 by Holm, 600 rows and 5 seeds).",
+            "(Student's t over 600 rows and 5 seeds, p = 0.07 by Holm).",
         ),
         (
             replace(FOUND, value=0, low=0, high=0, p_value=1, wins=0, losses=0, ties=600, num_seeds=1),

@@ -161,7 +161,15 @@ def _settings(view: View[BatchResults]) -> Table:
         ),
         rows.column("trivial baseline", "baseline", figure=metrics[0]),
     ]
-    strong = [at for at, place in enumerate(order) if results.settings[place].name == results.best]
+    # Of a tie no row stands out, though one has the highest mean.
+    tied = {
+        name
+        for each in results.comparisons
+        if each.verdict in ("tie", "equal")
+        for name in (each.first, each.second)
+    }
+    best = None if results.best in tied else results.best
+    strong = [at for at, place in enumerate(order) if results.settings[place].name == best]
     caption = "Mean over the seeds ± standard deviation between them, on the validation rows"
     return Table(caption, columns, strong)
 

@@ -280,7 +280,7 @@ class ProgressiveView(View[ProgressiveResults]):
 
     @classmethod
     def run_folders(cls, results: ProgressiveResults, path: Path) -> dict[str, Path]:
-        """Return the folders of the winner's stages, last one first, then the last stage of every other candidate."""
+        """Return the folders of the winner's stages, best one first, then the last stage of every other candidate."""
         trials = {trial.name: trial for trial in results.experiments}
         several = len(results.candidates) > 1
         found = {}
@@ -288,7 +288,7 @@ class ProgressiveView(View[ProgressiveResults]):
             stages = (
                 candidate.stages if candidate.name == results.winner or not several else candidate.stages[-1:]
             )
-            for stage in reversed(stages):
+            for stage in sorted(stages, key=lambda each: (each.name != results.best_stage, -each.stage)):
                 name = f"{candidate.name} {stage.name}" if several else stage.name
                 found[name] = moved(trials[candidate.name].path, results, path) / stage.name
         return found

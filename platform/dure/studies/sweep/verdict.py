@@ -355,6 +355,9 @@ def _worth(verdict: SweepVerdict, metric: Metric) -> str:
         return f"{told}; on the test rows, which chose nothing, {verdict.best} has {metric_figure(metric, verdict.test_score)}."
     if verdict.interval is not None:
         low, high = (metric_figure(metric, end) for end in verdict.interval)
-        interval = f"its {100 * verdict.level:g} % interval on the validation rows is {low} to {high}"
+        method = "as of a share of hits (Wilson)" if verdict.rule == "binomial" else "by Student's t"
+        interval = (
+            f"its {100 * verdict.level:g} % interval on the validation rows, {method}, is {low} to {high}"
+        )
         return f"{told}; there are no test rows, and {interval}."
     return f"{told}; there are no test rows that would say by how much."

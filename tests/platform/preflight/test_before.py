@@ -1,0 +1,24 @@
+"""What is told before anything starts."""
+
+from __future__ import annotations
+
+from dure.config import load_experiment, rehearsal_of
+from dure.preflight.before import before_run
+from dure.runtime.placement import load_profile
+
+
+def test_a_rehearsal_tells_once_by_how_much_its_learning_rates_are_larger(tmp_path):
+    table = tmp_path / "rows.csv"
+    table.write_text(
+        "text,label\n" + "".join(f"row {place},{place % 2}\n" for place in range(20)), encoding="utf-8"
+    )
+    real = load_experiment(
+        "transfer_bert", [f"data.train={table}", "data.dev=50%", "training.learning_rate=1e-3"]
+    )
+    rehearsed, heard = rehearsal_of(real), []
+    before_run(
+        [rehearsed, rehearsed], files=[], profile=load_profile("cpu"), output=tmp_path, notify=heard.append
+    )
+    assert rehearsed.training.learning_rate == 0.05
+    (line,) = (line for line in heard if line.startswith("rehearsal: "))
+    assert "50 times the real ones" in line
