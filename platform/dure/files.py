@@ -217,7 +217,7 @@ _NUM_ADDED = 31
 def is_half_written(path: Path) -> bool:
     """Return whether this is what :func:`written_beside` had begun to write when it was killed."""
     match = _BESIDE.fullmatch(path.name)
-    return match is not None and match[2] == "part"
+    return match is not None and match["kind"] == "part"
 
 
 def remove_leftovers(folder: Path) -> None:
