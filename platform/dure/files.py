@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import functools
 import io
 import json
 import os
 import re
 import shutil
+import socket
 import stat
 import uuid
 from collections.abc import Callable, Iterator
@@ -113,20 +116,21 @@ def written_beside(path: Path) -> Iterator[Path]:
     """Give a path beside ``path`` to write a file or folder to, then rename it into place.
 
     A file is on the disk itself before it gets its name, so that not even a power cut leaves an empty one there.
-    An existing folder at ``path`` is replaced; when the body raises, ``path`` is left as it was.
+    An existing folder at ``path`` is replaced; when the body raises, ``path`` is left as it was. What a process that is
+    no more left of writing ``path`` goes first.
 
     Raises:
         OSError: It cannot be written; told with ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    end = f".{uuid.uuid4().hex[:8]}.part"
-    beside = path.parent / f".{_shortened(path.name, _LONGEST_NAME - 1 - len(end))}{end}"
+    _remove_left_by_dead(path)
+    beside = _beside(path, "part")
     try:
         with failures_named(path, beside):
             yield beside
         give_usual_permissions(beside)
         if path.is_dir() and beside.is_dir():
-            old = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.old"
+            old = _beside(path, "old")
             path.rename(old)
             beside.rename(path)
             shutil.rmtree(old)
@@ -141,8 +145,61 @@ def written_beside(path: Path) -> Iterator[Path]:
             beside.unlink(missing_ok=True)
 
 
+def process_space() -> str:
+    """Return in what the numbers of processes are unique; machines of one name may differ in it."""
+    try:
+        session = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+        return f"{session} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def _beside(path: Path, kind: str) -> Path:
+    """Return a hidden name beside ``path`` that no other write has, and that says which process gave it."""
+    end = f".{_machine()}{os.getpid():08x}{uuid.uuid4().hex[:8]}.{kind}"
+    return path.parent / f"{_start(path)}{end}"
+
+
+def _start(path: Path) -> str:
+    """Return what the hidden names beside ``path`` begin with; a name of the full length has no room for an ending."""
+    return f".{_shortened(path.name, _LONGEST_NAME - _NUM_ADDED)}"
+
+
+@functools.cache
+def _machine() -> str:
+    """Return eight digits for this machine, its session and container."""
+    return xxhash.xxh3_64_hexdigest(f"{socket.gethostname()} {process_space()}".encode())[:8]
+
+
+def _remove_left_by_dead(path: Path) -> None:
+    """Remove what processes of this machine that are no more left beside ``path``; the old content gets its name again.
+
+    What another machine left, or a process whose number is in use again, stays: somebody may be writing there.
+    """
+    start = _start(path)
+    for left in path.parent.iterdir():
+        match = _BESIDE.fullmatch(left.name) if left.name.startswith(start) else None
+        if match is None or f".{match[1]}" != start or match["machine"] != _machine():
+            continue
+        import psutil
+
+        if not psutil.pid_exists(int(match["pid"], 16)):
+            with contextlib.suppress(OSError):  # another process does the same
+                _take_back(left, path, match["kind"])
+
+
+def _take_back(left: Path, path: Path, kind: str) -> None:
+    """Give the old content of ``path`` its name again if nothing has it; remove what was left otherwise."""
+    if kind == "old" and not path.exists():
+        left.rename(path)
+    elif left.is_dir():
+        shutil.rmtree(left, ignore_errors=True)
+    else:
+        left.unlink(missing_ok=True)
+
+
 def _shortened(name: str, num_bytes: int) -> str:
-    """Return as much of a file's name as takes so many bytes; a whole name has no room for an ending."""
+    """Return as much of a file's name as takes so many bytes."""
     return (
         name
         if len(os.fsencode(name)) <= num_bytes
@@ -150,13 +207,17 @@ def _shortened(name: str, num_bytes: int) -> str:
     )
 
 
-_BESIDE = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(part|old)")
+_BESIDE = re.compile(
+    r"\.(.+)\.(?P<machine>[0-9a-f]{8})(?P<pid>[0-9a-f]{8})[0-9a-f]{8}\.(?P<kind>part|old)", re.DOTALL
+)
+_NUM_ADDED = 31
+"""Bytes of two dots, 24 digits and an ending."""
 
 
 def is_half_written(path: Path) -> bool:
     """Return whether this is what :func:`written_beside` had begun to write when it was killed."""
     match = _BESIDE.fullmatch(path.name)
-    return match is not None and match[2] == "part"
+    return match is not None and match["kind"] == "part"
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -166,13 +227,7 @@ def remove_leftovers(folder: Path) -> None:
     """
     found = [(path, match) for path in folder.rglob(".*") if (match := _BESIDE.fullmatch(path.name))]
     for path, match in found:
-        meant = path.with_name(match[1])
-        if match[2] == "old" and not meant.exists():
-            path.rename(meant)
-        elif path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        _take_back(path, path.with_name(match[1]), match["kind"])
 
 
 def give_usual_permissions(path: Path) -> None:

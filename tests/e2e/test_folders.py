@@ -169,7 +169,7 @@ def test_a_failed_run_that_trained_or_has_other_files_beside_it_is_not_replaced(
     assert folder.result.is_file()
 
 
-@pytest.mark.parametrize("left", [".dure.lock", ".study.yaml.0123abcd.part"])
+@pytest.mark.parametrize("left", [".dure.lock", ".study.yaml.0123abcd0123abcd0123abcd.part"])
 def test_a_command_that_was_killed_before_it_wrote_anything_may_be_typed_again(left, tmp_path):
     folder = tmp_path / "run"
     child = multiprocessing.get_context("fork").Process(target=_killed_at_work, args=(folder, left))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 import tracemalloc
 
 import pytest
@@ -124,3 +127,57 @@ def test_the_longest_name_that_a_folder_takes_is_written(name, tmp_path):
     write_text(tmp_path / name, "two\n")
     assert [each.name for each in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "two\n"
+
+
+def test_a_folder_of_the_longest_name_is_replaced(tmp_path):
+    path = tmp_path / ("가" * 85)
+    for text in ("one", "two"):
+        with written_beside(path) as beside:
+            beside.mkdir()
+            (beside / "x").write_text(text)
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    assert (path / "x").read_text() == "two"
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from dure.files import written_beside
+end = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+where, when = pathlib.Path(sys.argv[1]), sys.argv[2]
+with written_beside(where) as beside:
+    if when == "file":
+        beside.write_text("half")
+        end()
+    beside.mkdir()
+    (beside / "x").write_text("new")
+    if when == "folder":
+        end()
+    rename = pathlib.Path.rename
+    pathlib.Path.rename = lambda *names: (rename(*names), end())
+"""
+
+
+@pytest.mark.parametrize("when", ["file", "folder", "between the names"])
+def test_what_a_kill_left_beside_an_output_goes_when_it_is_written_again(when, tmp_path):
+    path = tmp_path / "out"
+    if when == "between the names":
+        path.mkdir()
+        (path / "x").write_text("old")
+    done = subprocess.run([sys.executable, "-c", KILLED, path, when], check=False)
+    assert done.returncode == -signal.SIGKILL
+    (left, *_) = hidden = [each.name for each in tmp_path.iterdir()]
+    assert all(name.startswith(".out.") for name in hidden)
+    # What somebody else may be writing, and what only looks like it, stays.
+    mine = [
+        f".out.{'0' * 24}.part",
+        f".out.{left[5:13]}{os.getpid():08x}01234567.part",
+        ".out.part",
+        ".other.part",
+    ]
+    for name in mine:
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match="a failed write"), written_beside(path):
+        raise ValueError("a failed write")
+    kept = ["out"] if when == "between the names" else []
+    assert sorted(each.name for each in tmp_path.iterdir()) == sorted([*mine, *kept])
+    assert not kept or (path / "x").read_text() == "old"

@@ -43,6 +43,7 @@ class Checks:
     Attributes:
         num_seen: Rows checked so far.
         num_composed: Rows of which a text was brought to Unicode NFC.
+        num_replaced: Rows with U+FFFD, which an earlier conversion put where it could not read a letter.
         filled: Roles for which some row had a value.
         skipped: Reason → how many rows were left out for it, and the places of the first.
         left_out: Place of every row that was left out, and its ids by field, where they are kept.
@@ -64,7 +65,7 @@ class Checks:
         self._skip = on_bad_row == "skip"
         self._keeps_left_out = keeps_left_out
         self._ids = {field.role: IdIndex() for field in fields if field.is_id and not field.may_repeat}
-        self.num_seen = self.num_composed = 0
+        self.num_seen = self.num_composed = self.num_replaced = 0
         self.filled: set[str] = set()
         self.skipped: dict[str, tuple[int, list[int]]] = {}
         self.left_out: list[tuple[int, list[str]]] = []
@@ -87,6 +88,7 @@ class Checks:
         )
         if problem is None:
             self._compose(texts)
+            self.num_replaced += any("\ufffd" in text for text in texts)
             self.filled.update(field.role for field, text in zip(self.fields, texts, strict=True) if text)
             return place, texts
         if not self._skip:

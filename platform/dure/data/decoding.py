@@ -11,6 +11,11 @@ from pathlib import Path
 from dure.errors import UserError
 
 _CHUNK = 1 << 16
+_HEAD_BYTES = 4096
+_PLAIN = re.compile(r"[\t\r\n -~ㄱ-ㆎ가-힣]")
+_LEAST_PLAIN = 0.8
+_LEAST_ZEROS = 0.02
+"""Of the bytes of a table in UTF-16; every separator, digit and end of a line brings one."""
 _HANGUL = re.compile("[가-힣]")
 _UNPACK = "unpack it first"
 _OTHER_KINDS = {
@@ -59,7 +64,7 @@ def recognise_encoding(path: Path) -> str:
         UserError: Neither fits; names the line and the byte.
     """
     with path.open("rb") as file:
-        head = file.read(32)
+        head = file.read(_HEAD_BYTES)
     for mark, (kind, hint) in _OTHER_KINDS.items():
         if head.startswith(mark):
             problem = f"the file is {kind}, whatever its suffix says"
@@ -81,13 +86,16 @@ def recognise_encoding(path: Path) -> str:
 
 
 def _wide_encoding(head: bytes) -> str | None:
-    """Return the encoding of several bytes a letter that a file begins in, by its mark or by the zeros of names."""
+    """Return the encoding of several bytes a letter that a file begins in, by its mark or by what it would read."""
     if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return "utf-32"
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
-    for name, zeros in (("utf-16-le", head[1:8:2]), ("utf-16-be", head[:8:2])):
-        if len(zeros) == 4 and not any(zeros) and head[:8].count(0) == 4:
+    if head.count(0) < max(1, _LEAST_ZEROS * len(head)):
+        return None
+    for name in ("utf-32-le", "utf-32-be", "utf-16-le", "utf-16-be"):
+        text = head.decode(name, "replace")
+        if text and len(_PLAIN.findall(text)) >= _LEAST_PLAIN * len(text):
             return name
     return None
 

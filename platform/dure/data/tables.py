@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_VERSION = 2
+_VERSION = 3
 """Part of every key: raised when the same file would give another table."""
 _PLACE = "place of the row"
 """Column of the cache that no role has: the file and the row of every row."""
@@ -67,6 +67,7 @@ class Table:
         absent: Optional role → column that ``data.columns`` names for it, but where no row has a value.
         notes: Number of a file, and what the user should know about how it was read.
         num_composed: Rows of which a text was brought to Unicode NFC.
+        num_replaced: Rows with U+FFFD, which an earlier conversion put where it could not read a letter.
     """
 
     dataset: datasets.Dataset
@@ -80,6 +81,7 @@ class Table:
     absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: tuple[tuple[int, str], ...] = ()
     num_composed: int = 0
+    num_replaced: int = 0
 
     @property
     def num_rows(self) -> int:
@@ -117,6 +119,11 @@ class Table:
             lines.append(
                 f"{self.source}: {self.num_composed:,} of {self.num_rows:,} rows have letters in parts (Unicode NFD, as "
                 "macOS writes), which are put together (data.normalize=none leaves them)"
+            )
+        if self.num_replaced:
+            lines.append(
+                f"{self.source}: {self.num_replaced:,} of {self.num_rows:,} rows hold U+FFFD (\ufffd), which an earlier "
+                "conversion put where it could not read a letter; only the table it was made of has those letters"
             )
         lines += [
             f"{self.source}: no row has a value in column '{column}' (data.columns.{role}); it is left out"
@@ -354,6 +361,7 @@ def _facts(checks: Checks) -> dict[str, Any]:
         "skipped": [[reason, count, rows] for reason, (count, rows) in checks.skipped.items()],
         "left_out": [[place, dict(zip(ids, texts, strict=True))] for place, texts in checks.left_out],
         "num_composed": checks.num_composed,
+        "num_replaced": checks.num_replaced,
     }
 
 
@@ -374,4 +382,5 @@ def _load(entry_path: Path, source: str, files: tuple[str, ...]) -> Table | None
         absent=facts["absent"],
         notes=tuple((number, note) for number, note in facts.get("notes", ())),
         num_composed=facts["num_composed"],
+        num_replaced=facts["num_replaced"],
     )

@@ -129,6 +129,7 @@ def export_run(
         write_text(beside / CARD, model_card(weights, family, record, agreement, asked.licence, differs))
         write_json(beside / EXPORT_FILE, record.model_dump(mode="json"))
         write_manifest(beside)
+        check_target(target, force=asked.force)  # another command may have ended meanwhile
     return record
 
 

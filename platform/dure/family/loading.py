@@ -42,8 +42,9 @@ def family_of_run(run: RunFolder, notify: Notify = logger.info, overrides: Seque
     Raises:
         UserError: There is no experiment, or it is broken.
     """
+    hint = "put a copy back, or remove it: what the training table decided is then as the experiment says"
     found = (
-        read_json(run.environment, what="record of an environment").get("recognised", {})
+        read_json(run.environment, what="record of an environment", hint=hint).get("recognised", {})
         if run.environment.is_file()
         else {}
     )

@@ -167,6 +167,7 @@ def predict_file(
             "output": str(output),
             "models": [str(weights_at(run).location) for run in runs],
         }
+        check_output(output, force=force)  # something may have come there meanwhile
         blocks.publish(outcome)
     return outcome
 

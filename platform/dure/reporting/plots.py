@@ -92,14 +92,14 @@ def picture(
         yield figure
         if shared_legend:
             _add_legend(figure)
-        if isinstance(target, Path):
-            figure.suptitle(title)
-            _write(figure, target)
-            return
         with warnings.catch_warnings():
-            # The reader's fonts have the letters that this machine's may lack.
+            # The reader's fonts have the letters that this machine's may lack; a file without them has boxes there.
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-            target.take(figure, title)
+            if isinstance(target, Path):
+                figure.suptitle(title)
+                _write(figure, target)
+            else:
+                target.take(figure, title)
 
 
 def _settings(*, is_inline: bool) -> dict[str, Any]:

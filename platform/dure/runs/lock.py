@@ -24,6 +24,7 @@ from pathlib import Path
 import psutil
 
 from dure.errors import UserError, shell_word
+from dure.files import process_space
 from dure.secrets import redacted
 
 logger = logging.getLogger(__name__)
@@ -63,7 +64,7 @@ class Holder:
     @property
     def is_near(self) -> bool:
         """Whether its process can be looked at from here."""
-        return (self.host, self.space) == (socket.gethostname(), _space())
+        return (self.host, self.space) == (socket.gethostname(), process_space())
 
     @property
     def is_me(self) -> bool:
@@ -268,22 +269,13 @@ def _myself() -> Holder:
     words = [program.parent.name if program.name == "__main__.py" else program.name, *sys.argv[1:]]
     return Holder(
         host=socket.gethostname(),
-        space=_space(),
+        space=process_space(),
         pid=os.getpid(),
         born=_born(os.getpid()) or 0.0,
         since=datetime.now(UTC).isoformat(timespec="seconds"),
         command=redacted(shlex.join(words)),
         token=uuid.uuid4().hex,
     )
-
-
-def _space() -> str:
-    """Return in what the numbers of processes are unique; machines of one name may differ in it."""
-    try:
-        session = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-        return f"{session} {Path('/proc/self/ns/pid').readlink()}"
-    except OSError:
-        return ""
 
 
 def _born(pid: int) -> float | None:

@@ -57,6 +57,11 @@ RAW = 'id\ttext\tlabel\n1\t"좋다 정말\t1\n2\t별로\t0\n3\t재미"\t1\n'
 SOLD = "one long string of cliches\t0\nthis is one of the best films\t1\n"
 
 
+KOREAN = "문장,분류\n" + "배송이 너무 늦어요… ㅠㅠ,불만\n언제 오나요?,문의\n" * 5
+"""A table whose first line has hardly a letter of one byte."""
+NAMED = KOREAN.replace("문장,분류", "text,label")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "settings", "rows", "told"),
     [
@@ -90,6 +95,7 @@ SOLD = "one long string of cliches\t0\nthis is one of the best films\t1\n"
         ("hidden.csv", "text,label\n\u200b\ufeff,0\nb,\u00ad\nc,1\n", {"on_bad_row": "skip"}, [("c", "1")], "is empty"),
         ("nfd.csv", f"text,label\n{NFD},0\nb,1\n", {}, [("가나다", "0"), ("b", "1")], "1 of 2 rows"),
         ("kept.csv", f"text,label\n{NFD},0\nb,1\n", {"normalize": "none"}, [(NFD, "0"), ("b", "1")], None),
+        ("lost.csv", "text,label\n\ufffd\ufffd,0\nb,1\n", {}, [("\ufffd\ufffd", "0"), ("b", "1")], "1 of 2 rows hold U"),
         ("labels.csv", f"text,label\na,{NFD}\nb,1\n", {}, [("a", NFD), ("b", "1")], None),
         # Three sentences of one row, as AIHub has them.
         (
@@ -165,6 +171,11 @@ def test_a_layout_is_read_right_and_told(read, name, content, settings, rows, to
         ("wide32.csv", "text,label\na,0\n".encode("utf-32"), {}, "the file is UTF-32", "data.encoding=utf-32"),
         ("le.csv", "text,label\n가,0\n".encode("utf-16-le"), {}, "UTF-16-LE", "data.encoding=utf-16-le"),
         ("be.csv", "text,label\n가,0\n".encode("utf-16-be"), {}, "UTF-16-BE", "data.encoding=utf-16-be"),
+        ("korean_le.csv", KOREAN.encode("utf-16-le"), {}, "UTF-16-LE", "data.encoding=utf-16-le"),
+        ("korean_be.csv", KOREAN.encode("utf-16-be"), {}, "UTF-16-BE", "data.encoding=utf-16-be"),
+        ("korean_32.csv", KOREAN.encode("utf-32-le"), {}, "UTF-32-LE", "data.encoding=utf-32-le"),
+        ("nul_949.csv", NAMED.encode("cp949") + b"\xb0\xa1\0\xb0\xa1,0\n", {}, "NUL byte", "damaged"),
+        ("nul_8.csv", NAMED.encode() + "가\0가,0\n".encode(), {}, "NUL byte", "damaged"),
         ("parquet.csv", b"PAR1xx", {}, "a Parquet table", "name it .parquet"),
         ("old.csv", b"\xd0\xcf\x11\xe0\xa1\xb1", {}, "an old workbook", "save it as .xlsx or .csv"),
         ("page.csv", "<!DOCTYPE html><html>", {}, "a page of the web", "download the file"),

@@ -156,6 +156,12 @@ def test_what_dure_did_not_write_is_not_replaced(bert, tmp_path):
     with pytest.raises(UserError, match="--force replaces it"):
         export(bert, tmp_path / "out")
     export(bert, tmp_path / "out", Asked(force=True))
+    with pytest.raises(UserError, match="--force replaces it"):  # another command ended first
+        export_run(
+            bert, tmp_path / "two", Asked(), profile=load_profile("cpu"), notify=quiet,
+            progress=lambda done, total: shutil.copytree(tmp_path / "out", tmp_path / "two", dirs_exist_ok=True),
+        )  # fmt: skip
+    assert [each.name for each in tmp_path.iterdir() if each.name.startswith(".two")] == []
     (tmp_path / "out" / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match=r"'notes.txt', which dure did not write"):
         export(bert, tmp_path / "out", Asked(force=True))

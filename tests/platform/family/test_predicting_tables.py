@@ -149,6 +149,19 @@ def test_a_command_that_was_killed_behind_its_output_says_what_it_said(runs, pre
     assert not (tmp_path / "out.csv.parts").exists()
 
 
+def test_a_file_that_came_to_the_output_meanwhile_is_not_replaced_and_nothing_predicted_is_lost(
+    runs, predict, tmp_path
+):
+    output = tmp_path / "out.csv"
+    with pytest.raises(UserError, match="would be lost"):
+        predict(runs[:1], output, progress=lambda done, total: output.write_text("mine"))
+    assert output.read_text() == "mine"
+    said: list[str] = []
+    predict(runs[:1], output, resume=True, force=True, said=said)
+    assert any("25 of 25 rows were predicted before" in line for line in said)
+    assert len(output.read_text(encoding="utf-8").splitlines()) == 31
+
+
 def test_a_folder_of_the_user_is_not_written_to(runs, predict, tmp_path):
     mine = tmp_path / "out.csv.parts" / "mine.txt"
     mine.parent.mkdir()

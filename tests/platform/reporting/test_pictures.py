@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -106,3 +107,11 @@ def test_failing_stands_above_the_axes_where_no_score_is(tmp_path, monkeypatch):
     [failed] = [line for line in axes[0].get_lines() if line.get_marker() == "X"]
     assert failed.get_ydata()[0] > 1
     assert failed.get_transform() == axes[0].get_xaxis_transform()
+
+
+def test_a_machine_without_hangul_draws_a_name_in_it_without_a_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "hangul_font", lambda: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plot_run(tmp_path / "c.png", run("감정 분류"))
+    assert imread(tmp_path / "c.png").size

@@ -227,10 +227,10 @@ def test_a_run_whose_folder_vanishes_fails(step, base, finished, cpu, tmp_path):
 
 def test_what_a_kill_left_half_written_goes_and_what_lost_its_name_gets_it_again(run, cpu):
     path, experiment = run
-    half = path / ".final_model.0123abcd.part"
+    half = path / ".final_model.0123abcd0123abcd0123abcd.part"
     half.mkdir()
     (half / "model.safetensors").write_bytes(b"half")
-    (path / "final_model").rename(path / ".final_model.89abcdef.old")
+    (path / "final_model").rename(path / ".final_model.0123abcd0123abcd89abcdef.old")
     train(experiment, profile=cpu, path=path, resume=True)
     assert not half.exists()
     assert json.loads((path / "final_model/config.json").read_text())
