@@ -85,8 +85,7 @@ def export_run(
         raise UserError(
             "this is an export already",
             where=str(path),
-            expected="a run, or a file of weights in one",
-            hint="export its run again, in the other format",
+            expected="a run, or a file of weights in one, to be exported in the other format",
         )
     family = weights.family(notify, overrides)
     made = _checked_format(family, asked)
