@@ -71,7 +71,8 @@ class Summarization(Family):
         super().__init__(experiment, *args)
         check_rouge_tokenizer(self.options.rouge_tokenizer)
         self.library = LibraryMetrics(self.options.metrics, "task.metrics")
-        self.metrics = self.library.beside(self.metrics)
+        if self.library:
+            self.metrics = self.library.beside(self.metrics)
 
     def sample(self, split: str) -> list[dict[str, str]]:
         """Return the embedded Korean dialogues with their summaries."""

@@ -91,7 +91,7 @@ CONFIG: dict[str, Row] = {
     "override with dashes": (
         f"{DRY} --training.learning_rate=1",
         "--training.learning_rate",
-        "try: training.learning_rate=VALUE",
+        "try: training.learning_rate=1",
     ),
     "override of no end": (f"{DRY} {'a.' * 5000}a=1", "command line", "section.key=value"),
     # types and values

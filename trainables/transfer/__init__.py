@@ -111,7 +111,8 @@ class Transfer(Family):
                 for role in self.roles
             )
         self.library = LibraryMetrics(self.options.metrics, "task.metrics")
-        self.metrics = self.library.beside(self.metrics)
+        if self.library:
+            self.metrics = self.library.beside(self.metrics)
 
     def sample(self, split: str) -> list[dict[str, str]]:
         """Return embedded Korean reviews with their kinds, or pairs of sentences with what one says of the other."""
