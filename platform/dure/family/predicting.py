@@ -93,26 +93,23 @@ def _predicted(
     batches: Batches,
     asked: Iterator[Batch],
 ) -> Iterator[list[dict[str, Any]]]:
-    """Predict batch after batch."""
     import torch
 
     from dure.data.collating import moved
 
     here = (moved(batch, model.device) for batch in asked)
+
+    def logits(batch: Batch) -> torch.Tensor:
+        with torch.inference_mode():
+            found: torch.Tensor = model(**batches.inputs(batch))["logits"].float()
+        return found
+
     if family.predicts == "text":
         answered = generated_all(model, here, batches.prompts, torch.inference_mode)
     else:
-        answered = ((batch, _logits(model, batches.inputs(batch))) for batch in here)
+        answered = ((batch, logits(batch)) for batch in here)
     for batch, answers in answered:
         yield family.predictions(answers.cpu(), batch, tokenizer)
-
-
-def _logits(model: PreTrainedModel, inputs: Batch) -> torch.Tensor:
-    import torch
-
-    with torch.inference_mode():
-        logits: torch.Tensor = model(**inputs)["logits"].float()
-    return logits
 
 
 def read_answers(

@@ -50,7 +50,9 @@ class Predictor:
         """Return the family of the run's experiment."""
         return weights_at(self.run).family(notify, self.overrides)
 
-    def load(self, family: Family, notify: Notify, *, device: str | None = None) -> LoadedPredictor:
+    def load(
+        self, family: Family, notify: Notify, *, device: str | None = None
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load the model onto the device, or another one.
 
         Raises:
@@ -61,22 +63,7 @@ class Predictor:
         torch.set_num_threads(self.threads)
         model, tokenizer = weights_at(self.run).read(family, self.profile, notify)
         model.to(torch.device(device or self.profile.device))
-        return LoadedPredictor(family, model, tokenizer)
-
-
-@dataclass(frozen=True)
-class LoadedPredictor:
-    """The same in memory."""
-
-    family: Family
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-
-    def predict(
-        self, block: datasets.Dataset, progress: Callable[[int], None] = lambda rows: None
-    ) -> list[dict[str, Any]]:
-        """Predict the encoded rows of a block; ``progress`` gets the rows of every batch."""
-        return predict_rows(self.family, self.model, self.tokenizer, block, progress=progress)
+        return model, tokenizer
 
 
 Spread = Callable[[Predictor, "datasets.Dataset", Sequence[int]], Iterator[tuple[int, list[dict[str, Any]]]]]
@@ -245,20 +232,20 @@ def _predict_blocks(
         family = predictor.family(heard)
         of_model = table if place == 0 else _read(family, source, heard)[1]
         # For others to predict, only the tokenizer is needed here.
-        loaded = predictor.load(family, heard, device="cpu" if spread else None)
-        encoded = encode_split(family, loaded.tokenizer, of_model, notify=heard).dataset
+        model, tokenizer = predictor.load(family, heard, device="cpu" if spread else None)
+        encoded = encode_split(family, tokenizer, of_model, notify=heard).dataset
         if spread is None:
             for number in numbers:
-                blocks.write(place, number, loaded.predict(rows_of(encoded, number), count))
+                rows = rows_of(encoded, number)
+                blocks.write(place, number, predict_rows(family, model, tokenizer, rows, progress=count))
             continue
-        del loaded
+        del model
         for number, predictions in spread(predictor, encoded, numbers):
             blocks.write(place, number, predictions)
             count(len(predictions))
 
 
 def _read(family: Family, source: str, notify: Notify) -> tuple[Sequence[Role], Table]:
-    """Read a table to predict as a family wants it."""
     data = family.experiment.data
     roles = roles_to_predict(family.roles, data.columns, columns_of(source, data), notify)
     table = read_table(
@@ -315,5 +302,4 @@ def _in_order(
 
 
 def _size(table: Table, block: int) -> int:
-    """Return the number of rows in a block of a table."""
     return min(BLOCK_ROWS, table.num_rows - block * BLOCK_ROWS)

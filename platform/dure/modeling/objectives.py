@@ -97,6 +97,15 @@ class Objective(ABC):
         total, items = sums.tolist()
         return {"loss": total / items}
 
+    def shares(self, row_losses: torch.Tensor) -> list[float]:
+        """Return what each row adds to the loss of a table, which is the mean of them, from its :meth:`row_losses`.
+
+        A loss per item, such as a token, weighs each row by its items; several tasks have items of their own.
+        """
+        losses, items = row_losses.double().chunk(2, dim=1)
+        in_all = items.sum(dim=0)
+        return [self.mean_losses(torch.cat([row * len(losses), in_all]))["loss"] for row in losses]
+
 
 class TokenCrossEntropy(Objective):
     """Cross entropy over target tokens: logits of shape (rows, length, vocabulary), labels (rows, length).
@@ -262,9 +271,6 @@ def balanced_weights(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     alike in a pass over the rows, and a row weighs 1 on average. A class without rows weighs nothing.
 
     Counts are along the first axis; each further place is a question of its own. Weights have their shape.
-
-    Returns:
-        Weights in the shape of ``counts``.
     """
     num_classes = (counts > 0).sum(axis=0)
     weights = counts.sum(axis=0) / np.maximum(num_classes * counts, 1)

@@ -214,7 +214,6 @@ def _folder_config(experiment: Experiment) -> PretrainedConfig | None:
 
 
 def _without(texts: Iterator[str], tokens: tuple[str, ...]) -> Iterator[str]:
-    """Yield the texts cut at the given tokens."""
     if not tokens:
         yield from texts
         return

@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +30,7 @@ from dure.modeling.objectives import IGNORED, Objective
 from dure.modeling.packed_layers import packed_layers
 from dure.modeling.precision import Precision
 from dure.modeling.r_drop import r_drop_loss
+from dure.modeling.replaced import replaced
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -166,20 +166,10 @@ def _as_with_data(found: Operators) -> Iterator[None]:
         return ignored
 
     with ExitStack() as during:
-        during.enter_context(_replaced(torch, "get_rng_state", lambda: found.count(states())))
+        during.enter_context(replaced(torch, "get_rng_state", lambda: found.count(states())))
         for name in ("_ignore_causal_mask_sdpa", "_ignore_bidirectional_mask_sdpa"):
-            during.enter_context(_replaced(masking_utils, name, without_idle(getattr(masking_utils, name))))
+            during.enter_context(replaced(masking_utils, name, without_idle(getattr(masking_utils, name))))
         yield
-
-
-@contextmanager
-def _replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
-    before = getattr(module, name)
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        setattr(module, name, before)
 
 
 class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -249,7 +239,6 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:
-    """Return the tensors in nested lists and dictionaries."""
     return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
 
 

@@ -16,7 +16,8 @@ from dure.config.schema import Profile
 from dure.errors import DureError, UserError
 from dure.events import Notify
 from dure.family.predicted_blocks import PredictedBlocks
-from dure.family.predicting_tables import LoadedPredictor, Predictor, check_files, predict_file, rows_of
+from dure.family.predicting import predict_rows
+from dure.family.predicting_tables import Predictor, check_files, predict_file, rows_of
 from dure.runtime.cluster import cluster, cluster_of_job
 from dure.runtime.placement import Resources, amounts, choose_profile, room_for, worker_resources
 
@@ -170,16 +171,18 @@ class _Worker:
 
     def __init__(self, predictor: Predictor, trust_code: bool) -> None:
         self._predictor, self._trust_code = predictor, trust_code
-        self._loaded: LoadedPredictor | None = None
+        self._loaded: tuple[Any, ...] | None = None
 
     def __call__(self, batch: pyarrow.Table) -> dict[str, list[Any]]:
         import datasets
 
         if self._loaded is None:
             with trusting(self._trust_code):
-                self._loaded = self._predictor.load(self._predictor.family(logger.info), logger.info)
+                family = self._predictor.family(logger.info)
+                self._loaded = (family, *self._predictor.load(family, logger.info))
         rows = datasets.Dataset.from_buffer(batch["rows"][0].as_buffer())
-        found = self._loaded.predict(rows)
+        family, model, tokenizer = self._loaded
+        found = predict_rows(family, model, tokenizer, rows)
         return {"block": batch["block"].to_pylist(), "predictions": [json.dumps(found)]}
 
 

@@ -24,11 +24,6 @@ def total_steps(experiment: Experiment, num_rows: int) -> int:
     return min(steps, training.max_steps or steps)
 
 
-def warmup_steps(experiment: Experiment, num_rows: int) -> int:
-    """Return the optimiser steps of the warm-up; a ratio is taken of :func:`total_steps`, rounded up."""
-    return warmup_of(experiment.training, total_steps(experiment, num_rows))
-
-
 def warmup_of(training: TrainingConfig, num_steps: int) -> int:
     """Return the optimiser steps of the warm-up of so many steps in all; a ratio of them is rounded up."""
     if training.warmup_steps is not None:
@@ -125,7 +120,7 @@ def training_arguments(
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": training.scheduler,
         "lr_scheduler_kwargs": dict(training.scheduler_options),
-        "warmup_steps": warmup_steps(experiment, num_rows),
+        "warmup_steps": warmup_of(training, total_steps(experiment, num_rows)),
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
         "activation_checkpointing": training.gradient_checkpointing,

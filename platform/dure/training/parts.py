@@ -18,7 +18,6 @@ from dure.events import Notify
 from dure.family import Family
 from dure.metrics.metric import Metric
 from dure.modeling.attention import AttentionByRows
-from dure.modeling.depth import distances_from_head
 from dure.modeling.ema import WeightAverage
 from dure.modeling.objectives import Objective
 from dure.modeling.precision import Precision
@@ -183,18 +182,3 @@ def batch_tokens_of(
             hint="or a smaller tokenizer.encoder_max_len, which cuts long rows",
         )
     return budget
-
-
-def rate_factors_of(experiment: Experiment, model: PreTrainedModel) -> dict[str, float] | None:
-    """Return the factor on the learning rate of every parameter, by its distance from the head."""
-    decay = experiment.training.layer_lr_decay
-    if decay is None:
-        return None
-    return {name: decay**distance for name, distance in distances_from_head(model).items()}
-
-
-def stopping_of(experiment: Experiment, worker: Worker) -> StopCallback:
-    """Return what ends training when a stop is asked for."""
-    training = experiment.training
-    by_epoch = training.eval_every == "epoch" or training.keep_epochs is not None
-    return StopCallback(worker.stop, by_epoch=by_epoch)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -144,7 +145,7 @@ class Recovery:
         """Record a failure that nothing can be done about, and return the error that ends the run."""
         self.num_oom += 1
         stats = self._stats_of(error, {}, step)
-        oom.forget(error.__traceback__)
+        traceback.clear_frames(error.__traceback__)
         self._write(stats | {"action": "error"})
         where = stats["phase"]
         smaller = "training.eval_batch_size" if where == "validation" else "training.batch_size"
@@ -182,7 +183,7 @@ class Recovery:
             if not oom.is_out_of_memory(error):
                 raise
             self._stats = self._stats_of(error, piece, step) | {"micro_batch": place + 1}
-            oom.forget(error.__traceback__)
+            traceback.clear_frames(error.__traceback__)  # They hold the activations of the pass that failed.
             now.has_failed = True
         else:
             now.losses.append(torch.stack(losses).sum() if len(losses) > 1 else losses[0])
@@ -236,7 +237,9 @@ class Recovery:
             "phase": phase,
             "module": module,
             "rows": self.batches.num_rows(batch) if batch else None,
-            "shapes": oom.shapes(batch),
+            "shapes": {
+                name: list(each.shape) for name, each in batch.items() if isinstance(each, torch.Tensor)
+            },
             "device": self.device,
             "worker": self._worker.rank,
             **numbers,
@@ -252,7 +255,6 @@ class Recovery:
         return next(self.model.parameters()).device
 
     def _agreed(self, rows: int, by: distributed.ReduceOp.RedOpType) -> int:
-        """Return the smallest or the largest number of all workers."""
         if self._worker.num_workers == 1:
             return rows
         number = torch.tensor(rows, device=self._place())

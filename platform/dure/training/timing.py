@@ -172,7 +172,6 @@ def _model(experiment: Experiment, model: PreTrainedModel, workers: int) -> str:
 
 
 def _every(experiment: Experiment, num_rows: int) -> int:
-    """Return the steps between two validations."""
     every = experiment.training.eval_every
     return steps_per_epoch(experiment, num_rows) if every == "epoch" else every
 

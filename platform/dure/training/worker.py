@@ -11,10 +11,6 @@ from dure.training.stop_request import StopRequest
 logger = logging.getLogger(__name__)
 
 
-def _nobody_asks() -> StopRequest:
-    return StopRequest(None, is_main=True)
-
-
 @dataclass(frozen=True)
 class Worker:
     """One of the processes that train a model together; by default the only one.
@@ -28,7 +24,7 @@ class Worker:
 
     rank: int = 0
     num_workers: int = 1
-    stop: StopRequest = field(default_factory=_nobody_asks)
+    stop: StopRequest = field(default_factory=lambda: StopRequest(None, is_main=True))
     notify: Notify = logger.info
 
     @property

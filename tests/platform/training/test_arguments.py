@@ -11,7 +11,7 @@ from dure.training.arguments import (
     steps_per_epoch,
     total_steps,
     training_arguments,
-    warmup_steps,
+    warmup_of,
     worker_batch_size,
 )
 
@@ -23,7 +23,7 @@ def test_steps_and_warm_up_count_optimiser_steps(tiny):
     )
     assert steps_per_epoch(free, 100) == 6  # 18 rows a step
     assert total_steps(free, 100) == 24
-    assert warmup_steps(free, 100) == 1  # 0.72, rounded up
+    assert warmup_of(free.training, total_steps(free, 100)) == 1  # 0.72, rounded up
     assert total_steps(experiment, 100) == 6
 
 
