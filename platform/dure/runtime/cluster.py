@@ -73,7 +73,6 @@ def cluster(
     address: str | None = None,
     *,
     name: str | None = None,
-    log_level: int = logging.ERROR,
     path: Path | None = None,
     notify: Notify = logger.error,
 ) -> Iterator[Cluster]:
@@ -89,7 +88,6 @@ def cluster(
         address: Cluster to join.
         name: What the dashboard's list of jobs calls this process; a submitted job has the name that it was
             submitted with.
-        log_level: Least level of Ray's messages that are shown.
         path: Folder of the run or study that needs the cluster.
         notify: Gets what happened when the cluster is ended from outside; this process ends then.
 
@@ -120,7 +118,7 @@ def cluster(
                 temporary = files.enter_context(temporary_files()) / "ray"
                 keep_token_private()
                 guard = Guard(mark)
-            context = _connected(address, name, log_level, temporary)
+            context = _connected(address, name, temporary)
             session = str(context.address_info["session_dir"])
             if guard is not None:
                 guard.watch_session(session)
@@ -144,8 +142,7 @@ def cluster(
                     shutil.rmtree(session, ignore_errors=True)
 
 
-def _connected(address: str | None, name: str | None, log_level: int, temporary: Path | None) -> Any:
-    """Connect to a cluster, or start one here, and return Ray's context."""
+def _connected(address: str | None, name: str | None, temporary: Path | None) -> Any:
     import ray
     from ray.job_config import JobConfig
 
@@ -162,7 +159,7 @@ def _connected(address: str | None, name: str | None, log_level: int, temporary:
                 address=address or "local",
                 job_config=JobConfig(metadata={} if name is None else {"job_name": name}),
                 log_to_driver=False,
-                logging_level=log_level,
+                logging_level=logging.ERROR,
                 **(settings if address is None else {}),
             )
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:

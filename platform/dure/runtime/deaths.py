@@ -54,7 +54,7 @@ def lost_peer(error: BaseException) -> bool:
 
 def own_error(error: BaseException) -> DureError | None:
     """Return dure's own error in what Ray wraps around a worker's, which no restart would mend."""
-    for failure in _failures(error):
+    for failure in (error, *getattr(error, "worker_failures", {}).values()):
         for each in causes(failure):
             if isinstance(each, DureError) and not isinstance(each, LostPeerError):
                 return each
@@ -112,13 +112,6 @@ def _how(error: RayActorError) -> str:
     if "node has died" in text or "node was terminated" in text or "node is dead" in text:
         return "its node is lost"
     return "killed, crashed or out of memory"
-
-
-def _failures(error: BaseException) -> list[BaseException]:
-    failures = [error]
-    if isinstance(error, WorkerGroupError):
-        failures += error.worker_failures.values()
-    return failures
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

@@ -222,7 +222,6 @@ def _completed_earlier(
 
 
 def _lines(relays: Sequence[Relay]) -> Iterator[bytes]:
-    """Give the lines that came from other nodes."""
     for relay in relays:
         for _, line in relay.received():
             yield line

@@ -120,7 +120,7 @@ def fit(
         in_process = request.profile.trains_in_process
     if in_process and not request.profile.trains_in_process:
         raise ValueError(f"profile {request.profile.name} needs worker processes")
-    request = replace(request, listeners=(RayMetrics.of(request), *request.listeners))
+    request = replace(request, listeners=(RayMetrics(request), *request.listeners))
     if not in_process:
         _show_to_train_api()
         return _fit_on_workers(request, callbacks)
@@ -176,8 +176,7 @@ def _fit_on_workers(request: RunRequest, callbacks: Sequence[Any]) -> RunResult:
                 "the death of a worker", partial(restarts.add, death.reason, counts=death.counts)
             )
             if (number := restarts.num_counted) <= limit:
-                last = last_checkpoint(folder.checkpoints)
-                again = restart_line(death, number, limit, None if last is None else last.name)
+                again = restart_line(death, number, limit, last_checkpoint(folder.checkpoints))
                 notify(f"a worker died {again}")
             request, waits = replace(request, resume=True), False
             continue
@@ -232,8 +231,7 @@ def _not_begun(request: RunRequest) -> RunResult:
 def _given_up(request: RunRequest, restarts: Restarts) -> RunError:
     """Return the error of a run whose processes died too often, and write it as the run's result."""
     folder = request.folder()
-    checkpoint = last_checkpoint(folder.checkpoints)
-    error = RunError(died_too_often(restarts, None if checkpoint is None else checkpoint.name))
+    error = RunError(died_too_often(restarts, last_checkpoint(folder.checkpoints)))
     result = RunResult(request.experiment.name, "failed", error=str(error))
     request.room("driver").write_alone("the result", lambda: folder.write_result(result))
     return error
@@ -250,16 +248,17 @@ def _death_in(error: Exception) -> Death:
     return death
 
 
-def restart_line(death: Death, number: int, limit: int, checkpoint: str | None) -> str:
+def restart_line(death: Death, number: int, limit: int, checkpoint: Path | None) -> str:
     """Return how a process died, how often by now, and where its run goes on, as people read it."""
     again = f"restart {number} of {limit}" if death.counts else "restart, not counted,"
-    return f"({death.reason}); {again} from {checkpoint or 'the beginning'}"
+    return f"({death.reason}); {again} from {checkpoint.name if checkpoint else 'the beginning'}"
 
 
-def died_too_often(restarts: Restarts, checkpoint: str | None) -> str:
+def died_too_often(restarts: Restarts, checkpoint: Path | None) -> str:
     """Return why a run is not started again, in one line."""
     return (
-        f"its processes died {restarts.num_counted} times, the last time after {checkpoint or 'the beginning'} "
+        f"its processes died {restarts.num_counted} times, the last time after "
+        f"{checkpoint.name if checkpoint else 'the beginning'} "
         f"({restarts.last_reason}); the profile's max_restarts allows no more"
     )
 

@@ -21,6 +21,8 @@ from dure.runtime.scratch import clear_leftovers
 MARK = "DURE_CLUSTER"
 """Environment variable that a cluster's processes inherit; its value names the cluster."""
 _FAREWELL = "bye"
+_GRACE_SECONDS = 3.0
+"""Time to end cleanly before processes are killed."""
 
 
 class Guard:
@@ -94,22 +96,21 @@ def watch(mark: str) -> None:
         clear_leftovers()
 
 
-def end_processes(mark: str, session: str | None, *, grace_seconds: float = 3.0) -> int:
+def end_processes(mark: str, session: str | None) -> int:
     """End every process of a cluster, this one excepted, and return how many there were.
 
     Args:
         mark: Value of ``DURE_CLUSTER`` in the environment of its processes.
         session: Ray's session folder. Some of its agents overwrite their environment with their title; they
             are known by the log files that they hold open there.
-        grace_seconds: Time to end cleanly before they are killed.
     """
     found = [process for process in psutil.process_iter() if _belongs(process, mark, session)]
     for process in found:
         _signal(process.terminate)
-    _, alive = psutil.wait_procs(found, timeout=grace_seconds)
+    _, alive = psutil.wait_procs(found, timeout=_GRACE_SECONDS)
     for process in alive:
         _signal(process.kill)
-    psutil.wait_procs(alive, timeout=grace_seconds)
+    psutil.wait_procs(alive, timeout=_GRACE_SECONDS)
     return len(found)
 
 
