@@ -26,7 +26,7 @@ from dure.signals import Interrupted, stoppable
 from dure.storage.mirror import shared_folder
 from dure.studies.board import Board, trial_name
 from dure.studies.strategy import Strategy
-from dure.studies.trial import Listeners, Train, TrialRequests, named_trainable, no_listeners, settled
+from dure.studies.trial import Listeners, Train, TrialRequests, named_trainable, settled
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def run_study(
     profile: Profile,
     path: Path,
     follower: StudyListener | None = None,
-    listeners: Listeners = no_listeners,
+    listeners: Listeners = lambda experiment: (),
     address: str | None = None,
     train: Train = fit,
 ) -> Any:
@@ -64,9 +64,6 @@ def run_study(
         listeners: Makes the listeners of a trial, of its experiment, in the process that trains; travels itself.
         address: Ray cluster to join; an own one is started and ended when not given.
         train: What trains in every trial.
-
-    Returns:
-        The record of the study's kind, as it is in its file.
 
     Raises:
         UserError: The cluster does not answer, or cannot ever hold a trial.

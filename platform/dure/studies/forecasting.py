@@ -18,6 +18,7 @@ from dure.family import load_family
 from dure.preflight.checks import CannotTellError
 from dure.preflight.foreseeing import foresee, what_fits
 from dure.preflight.settings import foretold
+from dure.runtime.scratch import restored
 from dure.studies.kind import Shape
 from dure.studies.plan import StudyPlan
 from dure.studies.study import is_study, load_study
@@ -138,13 +139,11 @@ def _measure(experiment: Experiment, machine: Profile, steps: int, notify: Notif
 @contextmanager
 def _threads(machine: Profile) -> Iterator[None]:
     """Let this process compute with as many threads as Ray gives a trial of a machine."""
-    cores = os.environ.get("OMP_NUM_THREADS") or str(max(1, int(machine.cpus_per_worker)))
-    before, torch_before = os.environ.get("OMP_NUM_THREADS"), torch.get_num_threads()
-    os.environ["OMP_NUM_THREADS"] = cores
-    torch.set_num_threads(int(cores))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(torch_before)
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
+    before = torch.get_num_threads()
+    with restored("OMP_NUM_THREADS"):
+        cores = os.environ.setdefault("OMP_NUM_THREADS", str(max(1, int(machine.cpus_per_worker))))
+        torch.set_num_threads(int(cores))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)

@@ -198,9 +198,6 @@ def run_experiment(
 
     ``claimed`` gets the folder as soon as it is this run's.
 
-    Returns:
-        The result and the folder of the run.
-
     Raises:
         UserError: Something that was given is wrong; nothing has started.
         RunError: Training failed; the folder says why.
@@ -252,9 +249,6 @@ def _still_written(kind: Kind[Any, Any], path: Path | None) -> Sequence[Files]:
 
 def conduct(kind: Kind[Any, Any], session: Session) -> Any:
     """Run a study that is checked in its folder, and leave its results there.
-
-    Returns:
-        The record of the study's kind.
 
     Raises:
         UserError: An experiment, the folder or the cluster is wrong, or settings changed that cannot.

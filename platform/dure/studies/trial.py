@@ -36,11 +36,6 @@ Listeners = Callable[[Experiment], Sequence[RunListener]]
 """Makes the listeners of a trial; called in the process that trains it."""
 
 
-def no_listeners(experiment: Experiment) -> Sequence[RunListener]:
-    """Make none."""
-    return ()
-
-
 @dataclass(frozen=True)
 class TrialRequests:
     """What all trials of a study share; makes the request of each.
@@ -64,7 +59,7 @@ class TrialRequests:
     profile: Profile
     path: Path
     plans: Mapping[str, TrialPlan] = field(default_factory=dict)
-    listeners: Listeners = no_listeners
+    listeners: Listeners = lambda experiment: ()
     keeps_predictions: bool = False
     keeps_dev_losses: bool = False
     stop_file: Path | None = None

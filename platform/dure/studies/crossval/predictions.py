@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from dure.data.labels import ClassIndex
+from dure.data.writing import write_rows
 from dure.errors import UserError
-from dure.files import write_text
 from dure.runs.folder import PREDICTED, PROBABILITY, SCORE, RunFolder
 
 
@@ -105,11 +104,7 @@ def write_oof_predictions(path: Path, predictions: Predictions) -> None:
         "fold": predictions.folds,
         **{f"{PROBABILITY}{name}": column for name, column in predictions.probabilities.items()},
     }
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
-    write_text(path, text.getvalue())
+    write_rows(path, list(columns), zip(*columns.values(), strict=True))
 
 
 def _with_prefix(columns: Mapping[str, list[str]], prefix: str) -> dict[str, list[str]]:

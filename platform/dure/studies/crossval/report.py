@@ -274,7 +274,7 @@ class CrossvalView(View[CrossvalResults]):
         told = [_over_folds(each, metric, _baseline(each, metric, folders)) for each in results.experiments]
         told += [_compared(pair, metric) for pair in results.comparisons]
         told += [f"{name} was trained on no further folds: {why}." for name, why in results.dropped.items()]
-        told += failures({trial.name: trial.state for trial in results.trials})
+        told += failures(results.trials)
         return {
             "metric": f"eval_{results.metric}",
             "sentences": told,

@@ -319,7 +319,7 @@ class ProgressiveView(View[ProgressiveResults]):
                     f"That is no better than the trivial baseline ({metric_phrase(metric, best.baseline)})."
                 )
         told += verdict_lines(record)
-        told += failures({trial.name: trial.state for trial in results.experiments})
+        told += failures(results.experiments)
         return {
             "metric": metric.name,
             "sentences": told,

@@ -22,10 +22,11 @@ from ray.tune.search import Searcher
 from dure.config.spaces import Values
 from dure.errors import RunError, UserError, named
 from dure.metrics.metric import Metric
+from dure.modeling.replaced import replaced
 from dure.reporting import figures
 from dure.secrets import redacted, without_passwords
 from dure.signals import STOP_FILE, Interrupted
-from dure.studies.sweep.optuna_study import JOURNAL, drawing, open_study, proposed, queued
+from dure.studies.sweep.optuna_study import JOURNAL, open_study, proposed, queued, sampler
 from dure.studies.sweep.plan import SweepStudy
 
 Outcome = Literal["completed", "stopped", "diverged", "failed", "interrupted"]
@@ -145,7 +146,7 @@ class SweepSearch(Searcher):  # type: ignore[misc]
                 return None
             raise Interrupted
         place = next(place for place in count() if trial_name(place) not in names)
-        with drawing(self.study, self.sweep, place):
+        with replaced(self.study, "sampler", sampler(self.sweep, place=place)):
             if self._resumed:
                 number = self._resumed.pop(0)
                 trial = optuna.Trial(self.study, self._trial(number)._trial_id)
@@ -212,7 +213,6 @@ class SweepSearch(Searcher):  # type: ignore[misc]
 
     @contextmanager
     def _kept(self, what: str) -> Iterator[None]:
-        """Keep the first error of the storage."""
         try:
             yield
         except Exception as error:

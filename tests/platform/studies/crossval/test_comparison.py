@@ -112,7 +112,6 @@ def test_a_clearly_worse_experiment_is_dropped_but_not_before_the_third_fold():
     assert not is_clearly_worse(worse[:2], best[:2], num_folds=5, metric=SHARE)
     assert not is_clearly_worse(best, worse, num_folds=5, metric=SHARE)
     assert is_clearly_worse(best, worse, num_folds=5, metric=LOSS)
-    assert not is_clearly_worse(worse, best, num_folds=5, metric=SHARE, margin=0.19)
 
 
 def predicted(seed, rows=400, noise=0.3):

@@ -20,7 +20,8 @@ from dure.metrics.metric import Metric
 from dure.outputs import refuse_links
 from dure.runtime.cluster import cluster
 from dure.signals import STOP_FILE, Interrupted
-from dure.studies.sweep.optuna_study import JOURNAL, drawing, front, open_study
+from dure.studies.sweep import optuna_study
+from dure.studies.sweep.optuna_study import JOURNAL, front, open_study
 from dure.studies.sweep.plan import SweepMetric, SweepStudy
 from dure.studies.sweep.search import SweepSearch, Verdict
 
@@ -292,11 +293,11 @@ def test_a_kill_while_a_point_is_written_changes_no_point(sampler, num_values, t
     for place in range(12):
         if place in (3, 11):
             study = open_study(plan, tmp_path / "cut", [each.metric for each in plan.metrics])
-            with drawing(study, plan, place):
-                trial = study.ask()
-                for key in list(PAIR.ordered())[:num_values]:
-                    kind = PAIR.parameters[key]
-                    trial.suggest_float(key, kind.low, kind.high, log=kind.type == "log_uniform")
+            study.sampler = optuna_study.sampler(plan, place=place)
+            trial = study.ask()
+            for key in list(PAIR.ordered())[:num_values]:
+                kind = PAIR.parameters[key]
+                trial.suggest_float(key, kind.low, kind.high, log=kind.type == "log_uniform")
         search = Judged(plan, tmp_path / "cut")
         cut.append(search.suggest("b0"))
         end(search, "b0", cut[-1])
