@@ -105,13 +105,9 @@ def sources_of(family: Family) -> dict[str, Source]:
     data = family.experiment.data
     if data.fold is not None:
         return {"train": data.train}
-    given = {"train": data.train, "dev": data.dev, "test": test_source(family)}
+    # The embedded corpus brings its own test table.
+    test = SAMPLE if data.test is None and data.train == SAMPLE else data.test
+    given = {"train": data.train, "dev": data.dev, "test": test}
     return {
         split: source for split, source in given.items() if source is not None and split not in data.parts
     }
-
-
-def test_source(family: Family) -> Source | None:
-    """Return the test table; the embedded corpus brings its own."""
-    data = family.experiment.data
-    return SAMPLE if data.test is None and data.train == SAMPLE else data.test

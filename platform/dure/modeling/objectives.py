@@ -189,9 +189,7 @@ class ClassCrossEntropy(_Weighted):
 
     def count(self, labels: torch.Tensor) -> torch.Tensor:
         """Return the sum of the weights of the rows' classes."""
-        if self.class_weights is None:
-            return torch.tensor(float(len(labels)))
-        return self.class_weights.to(labels.device)[labels].sum()
+        return self._row_weights(labels).sum()
 
     def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the weighted cross entropy summed over rows."""
@@ -205,15 +203,17 @@ class ClassCrossEntropy(_Weighted):
 
     def disagreement(self, first: torch.Tensor, second: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the divergence of the distributions over classes, weighted and summed over rows."""
-        apart = of_classes(first, second)
-        if self.class_weights is None:
-            return apart.sum()
-        return (self.class_weights.to(labels.device)[labels] * apart).sum()
+        return (self._row_weights(labels) * of_classes(first, second)).sum()
 
     def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the plain cross entropy of every row, and 1."""
         losses = functional.cross_entropy(logits.float(), labels, reduction="none")
         return torch.stack([losses, torch.ones_like(losses)], dim=1)
+
+    def _row_weights(self, labels: torch.Tensor) -> torch.Tensor:
+        if self.class_weights is None:
+            return torch.ones(len(labels), device=labels.device)
+        return self.class_weights.to(labels.device)[labels]
 
 
 class LabelCrossEntropy(_Weighted):
@@ -230,8 +230,7 @@ class LabelCrossEntropy(_Weighted):
 
     def count(self, labels: torch.Tensor) -> torch.Tensor:
         """Return the sum of the weights of all answers."""
-        weights = self._answer_weights(labels)
-        return torch.tensor(float(labels.numel())) if weights is None else weights.sum()
+        return self._answer_weights(labels).sum()
 
     def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the weighted binary cross entropy summed over rows and labels."""
@@ -246,8 +245,7 @@ class LabelCrossEntropy(_Weighted):
 
     def disagreement(self, first: torch.Tensor, second: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the divergence of the probabilities of yes, weighted and summed over rows and labels."""
-        apart, weights = of_coins(first, second), self._answer_weights(labels)
-        return apart.sum() if weights is None else (weights * apart).sum()
+        return (self._answer_weights(labels) * of_coins(first, second)).sum()
 
     def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return for every row the plain binary cross entropy summed over labels, and their number."""
@@ -256,10 +254,10 @@ class LabelCrossEntropy(_Weighted):
         ).sum(dim=1)
         return torch.stack([losses, torch.full_like(losses, labels.shape[1])], dim=1)
 
-    def _answer_weights(self, labels: torch.Tensor) -> torch.Tensor | None:
-        """Return the weight of every answer, in the shape of ``labels``; None when all are 1."""
+    def _answer_weights(self, labels: torch.Tensor) -> torch.Tensor:
+        """Return the weight of every answer, in the shape of ``labels``."""
         if self.class_weights is None:
-            return None
+            return torch.ones(labels.shape, device=labels.device)
         no, yes = self.class_weights.to(labels.device)
         return torch.where(labels > 0.5, yes, no)
 

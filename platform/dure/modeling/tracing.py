@@ -111,9 +111,9 @@ def trace_step(
         fake.train()
         if checkpointing:
             fake.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        inputs = {name: _fake(fakes, value) for name, value in given.items()}
-        targets = _fakes(fakes, batches.targets(batch))
-        items = _fakes(fakes, objective.count(batches.targets(batch)))
+        without_data = partial(tree_map_only, torch.Tensor, fakes.from_tensor)
+        inputs, targets = without_data(given), without_data(batches.targets(batch))
+        items = without_data(objective.count(batches.targets(batch)))
         trained = [parameter for parameter in fake.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, fused=True)
         measure = partial(r_drop_loss, objective, r_drop) if r_drop else objective
@@ -128,7 +128,7 @@ def trace_step(
         optimizer.step()  # From here on it has its state.
         if not accumulates:
             optimizer.zero_grad()
-        held = [*fake.parameters(), *fake.buffers(), *_tensors(_fakes(fakes, batch))]
+        held = [*fake.parameters(), *fake.buffers(), *_tensors(without_data(batch))]
         held += _tensors([inputs, targets, [each.grad for each in trained], list(optimizer.state.values())])
         with Operators(held, chosen) as found, _as_with_data(found):
             with AttentionByRows(fake).applied() if by_rows else nullcontext():
@@ -269,19 +269,6 @@ def _without_idle_masks(model: PreTrainedModel, inputs: Mapping[str, Any]) -> di
         for name, value in inputs.items()
         if not (name.endswith("attention_mask") and isinstance(value, torch.Tensor) and bool(value.all()))
     }
-
-
-def _fake(fakes: FakeTensorMode, value: Any) -> Any:
-    return fakes.from_tensor(value) if isinstance(value, torch.Tensor) else value
-
-
-def _fakes(fakes: FakeTensorMode, value: Any) -> Any:
-    """Return targets, which may be a tensor or tensors by name or in order, without data."""
-    if isinstance(value, Mapping):
-        return {name: _fakes(fakes, each) for name, each in value.items()}
-    if isinstance(value, tuple | list):
-        return type(value)(_fakes(fakes, each) for each in value)
-    return _fake(fakes, value)
 
 
 def _bytes(tensors: Any) -> int:

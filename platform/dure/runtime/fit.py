@@ -45,14 +45,12 @@ class _WorkersTrainer(TorchTrainer):  # type: ignore[misc]
 
 def scaling(profile: Profile, num_workers: int) -> ScalingConfig:
     """Return what a trial asks of Ray Train for so many workers; for none when it trains in this process."""
-    if num_workers == 0:
-        return ScalingConfig(num_workers=0, use_gpu=profile.gpus_per_worker > 0)
     # Not Ray's own elasticity, num_workers=(least, most): it takes any number between them, and a batch can be
     # shared out evenly among some only. The strategy is PACK by default; see dure.runtime.placement.
     return ScalingConfig(
         num_workers=num_workers,
         use_gpu=profile.gpus_per_worker > 0,
-        resources_per_worker=worker_resources(profile),
+        resources_per_worker=worker_resources(profile) if num_workers else None,
     )
 
 

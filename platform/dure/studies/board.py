@@ -27,6 +27,7 @@ from dure.events import (
     StudyListener,
     StudyStart,
     TrialStatus,
+    following,
 )
 from dure.files import is_disk_full
 from dure.runs.checkpoints import last_checkpoint
@@ -138,7 +139,7 @@ class Board(tune.Callback):  # type: ignore[misc]
     def followed(self) -> Iterator[None]:
         """Pass everything that the study and its trials report to the follower while the body runs."""
         self._streams.log().write(StudyStart(self.strategy.study.name, tuple(self._trials)))
-        with self._streams.followed(self._hear):
+        with following(lambda: self._streams.look(self._hear)):
             try:
                 yield
             finally:
@@ -322,11 +323,11 @@ class Board(tune.Callback):  # type: ignore[misc]
             self.notify(f"{self._kind.results_file} is not written: the disk is full")
 
     def _change(self, trial: str, **values: Any) -> None:
-        with self._streams.held():
+        with self._streams.lock:
             self._put(replace(self._trials[trial], **values))
 
     def _put(self, now: TrialStatus) -> None:
-        with self._streams.held():
+        with self._streams.lock:
             before, self._trials[now.name] = self._trials[now.name], now
             if now.state != before.state:
                 self._streams.log().write(now)

@@ -30,11 +30,6 @@ Shape = Callable[[Experiment], Experiment]
 """What the common options make of an experiment, such as its rehearsal."""
 
 
-def unshaped(experiment: Experiment) -> Experiment:
-    """Return the experiment as it is: no common option was given."""
-    return experiment
-
-
 @dataclass(frozen=True)
 class Session:
     """Where and how a study runs this time.
@@ -85,7 +80,7 @@ class Kind(ABC, Generic[Plan, Results]):
     runs_what_it_can: ClassVar[bool] = False
     """Whether an experiment whose rows are wrong stops nobody else."""
 
-    def __init__(self, study: Plan, experiments: Sequence[Experiment], shape: Shape = unshaped) -> None:
+    def __init__(self, study: Plan, experiments: Sequence[Experiment], shape: Shape) -> None:
         self.study = study
         self.experiments = tuple(experiments)
         self.shape = shape

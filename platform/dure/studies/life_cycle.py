@@ -25,7 +25,7 @@ from dure.runs.lock import held
 from dure.runs.resuming import require_continuable
 from dure.signals import Interrupted
 from dure.storage.pushing import kept_in_storage
-from dure.studies.kind import Kind, Session, Shape, unshaped
+from dure.studies.kind import Kind, Session, Shape
 from dure.studies.plan import StudyPlan
 from dure.studies.results import StudyResults
 from dure.studies.study import stored_study, with_options_line
@@ -308,7 +308,10 @@ def _require_continuable(kind: Kind[Any, Any], path: Path) -> None:
 
 
 def run_experiments(
-    study: StudyPlan, experiments: Sequence[Experiment], shape: Shape = unshaped, **session: Any
+    study: StudyPlan,
+    experiments: Sequence[Experiment],
+    shape: Shape = lambda experiment: experiment,
+    **session: Any,
 ) -> Any:
     """Run a study of experiments that are at hand, not named in it; ``session`` is what :class:`Session` takes."""
     study = study.named(experiments).resolved(experiments)

@@ -31,16 +31,6 @@ def warmup_of(training: TrainingConfig, num_steps: int) -> int:
     return math.ceil(num_steps * training.warmup_ratio)
 
 
-def worker_batch_size(experiment: Experiment, num_workers: int) -> int:
-    """Return the rows of one forward pass of one worker.
-
-    Raises:
-        UserError: The rows of a forward pass cannot be shared out evenly.
-    """
-    check_shares(experiment.training.batch_size, num_workers)
-    return experiment.training.batch_size // num_workers
-
-
 def check_shares(batch_size: int, num_workers: int) -> None:
     """Check that workers can share the rows of a forward pass out evenly.
 
@@ -60,12 +50,12 @@ def loaded_rows(experiment: Experiment, num_workers: int) -> int:
     """Return the rows that one worker loads at once: of one forward pass, or of a step that ``batch_tokens`` cuts.
 
     Raises:
-        UserError: As :func:`worker_batch_size`.
+        UserError: The rows of a forward pass cannot be shared out evenly.
     """
     training = experiment.training
-    return worker_batch_size(experiment, num_workers) * (
-        1 if training.batch_tokens is None else training.gradient_accumulation_steps
-    )
+    check_shares(training.batch_size, num_workers)
+    passes = 1 if training.batch_tokens is None else training.gradient_accumulation_steps
+    return training.batch_size // num_workers * passes
 
 
 def check_budget(experiment: Experiment, profile: Profile) -> None:

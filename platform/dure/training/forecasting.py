@@ -20,10 +20,9 @@ from dure.modeling.known_traces import known_step
 from dure.modeling.precision import resolve
 from dure.modeling.tracing import StepTrace
 from dure.runs.environment import device_name
-from dure.runs.folder import RunFolder
 from dure.training.arguments import attends_by_rows, loaded_rows
 from dure.training.compiler import in_lengths
-from dure.training.memory import free_memory, resident_mb
+from dure.training.memory import free_memory, has_device, resident_mb
 from dure.training.timing import Timing, padded_positions, timing_of
 
 if TYPE_CHECKING:
@@ -57,6 +56,7 @@ class RunForecast:
         device: Kind of the device.
         pace: Where the pace comes from.
         is_compiled: Whether training compiles layers, which the trace does not.
+        timing: What decides how long it takes.
     """
 
     memory: tuple[int, int]
@@ -70,7 +70,7 @@ class RunForecast:
     device: str
     pace: str
     is_compiled: bool = False
-    _timing: Timing = field(kw_only=True, repr=False)
+    timing: Timing = field(kw_only=True, repr=False)
 
     @property
     def sentence(self) -> str:
@@ -110,10 +110,6 @@ class RunForecast:
             "proven": self.device == "cpu" and not self.is_compiled,
             "traced_uncompiled": self.is_compiled,
         }
-
-    def remember(self, folder: RunFolder, seconds: float) -> None:
-        """Keep how long the parts of the run took, now that it is over."""
-        self._timing.remember(folder, seconds)
 
 
 def forecast_run(
@@ -162,11 +158,11 @@ def forecast_run(
         model,
         batches,
         precision=precision,
-        device=device_name(profile.device) if _is_here(profile) else profile.device,
+        device=device_name(profile.device) if has_device(profile.device) else profile.device,
         workers=workers,
         flops=trace.flops / padded_positions(chosen, batches),
     )
-    seconds, earliest, pace = timing.seconds(profile, is_here=_is_here(profile))
+    seconds, earliest, pace = timing.seconds(profile, is_here=has_device(profile.device))
     return RunForecast(
         memory=_memory(parts, base, profile, copies_beside_steps=timing.work.saves > 0),
         parts=parts | {"libraries": base},
@@ -179,7 +175,7 @@ def forecast_run(
         device=profile.device,
         pace=pace,
         is_compiled=training.compile,
-        _timing=timing,
+        timing=timing,
     )
 
 
@@ -283,13 +279,6 @@ def _base(model: PreTrainedModel) -> int:
     """Return what the process holds beside the model: Python and its libraries."""
     loaded = sum(int(p.numel() * p.element_size()) for p in model.parameters() if not p.is_meta)
     return max(0, int(resident_mb() * _MIB) - loaded)
-
-
-def _is_here(profile: Profile) -> bool:
-    import torch
-
-    found = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    return found[profile.device]
 
 
 def in_time(seconds: float) -> str:

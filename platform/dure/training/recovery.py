@@ -18,6 +18,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from torch import distributed, nn
 
 from dure.data.collating import Batch, Batches, pieces
 from dure.errors import RunError, said
-from dure.files import read_json
+from dure.files import read_json, write_json
 from dure.secrets import redacted
 from dure.training import memory, oom
 from dure.training.worker import Worker
@@ -248,7 +249,10 @@ class Recovery:
         }
 
     def _write(self, stats: dict[str, Any]) -> None:
-        path = oom.write_stats(self._folder, stats, rank=self._worker.rank)
+        stamp = datetime.now().strftime("%Y%m%d_%H%M%S_%f")
+        worker = f"_worker-{self._worker.rank}" if self._worker.rank else ""
+        path = self._folder / "oom_stats" / f"oom_stats_{stamp}{worker}.json"
+        write_json(path, stats)
         logger.info("memory figures are in %s", path)
 
     def _place(self) -> torch.device:

@@ -323,7 +323,7 @@ def trained(
     if ahead is None:
         return result, outcome
     if worker.is_main and not request.resume:
-        ahead.remember(folder, result.seconds)
+        ahead.timing.remember(folder, result.seconds)
     return replace(result, forecast=ahead.as_dict()), outcome
 
 

@@ -8,11 +8,11 @@ from transformers import TrainingArguments
 from dure.errors import UserError
 from dure.family import load_family
 from dure.training.arguments import (
+    loaded_rows,
     steps_per_epoch,
     total_steps,
     training_arguments,
     warmup_of,
-    worker_batch_size,
 )
 
 
@@ -29,9 +29,9 @@ def test_steps_and_warm_up_count_optimiser_steps(tiny):
 
 def test_a_batch_that_cannot_be_shared_out_is_refused_with_the_key(tiny):
     experiment = tiny("t5", batch_size=6)
-    assert worker_batch_size(experiment, 3) == 2
+    assert loaded_rows(experiment, 3) == 2
     with pytest.raises(UserError, match=r"training\.batch_size"):
-        worker_batch_size(experiment, 4)
+        loaded_rows(experiment, 4)
 
 
 @pytest.mark.parametrize("scheduler", ["linear", "cosine", "cosine_with_restarts", "polynomial", "constant"])

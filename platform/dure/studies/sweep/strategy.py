@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from dure.studies.strategy import Strategy, TrialPlan
 from dure.studies.sweep.optuna_study import front
 from dure.studies.sweep.plan import SweepStudy, judged_by, looked_for
 from dure.studies.sweep.results import reports_of
-from dure.studies.sweep.search import SweepSearch, Verdict, trial_name
+from dure.studies.sweep.search import SweepSearch, trial_name
 from dure.studies.sweep.stoppers import AshaStopper, EarlyStopper, MedianStopper
 
 _REDUCTION = 3
@@ -79,7 +80,7 @@ class Sweep(Strategy[SweepStudy]):
         self._check_space()
         self._scheduler = self._stopper()
         self.search = SweepSearch(
-            study, path, metrics=self.metrics, configured=self._config, judge=self._verdict
+            study, path, metrics=self.metrics, configured=self._config, judge=self._ended
         )
         self._catch_up()
 
@@ -194,13 +195,12 @@ class Sweep(Strategy[SweepStudy]):
             "experiment": named.model_dump_json(),
         }
 
-    def _verdict(self, name: str) -> Verdict | None:
+    def _ended(self, name: str) -> RunResult | None:
         result = RunFolder(self.path / name).read_result()
         if result is None:
             return None
-        return Verdict(
-            result.state, {**result.metrics, "seconds": result.seconds} if result.state == "completed" else {}
-        )
+        is_whole = result.state == "completed"
+        return replace(result, metrics={**result.metrics, "seconds": result.seconds} if is_whole else {})
 
     def _catch_up(self) -> None:
         """Bring the folders and the stopper up to what the sessions before left."""
