@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -177,12 +177,7 @@ def load_corpus(
     data, seed = family.experiment.data, family.experiment.experiment.seed
     splits = read_splits(family)
     tables, surveyed = splits.tables, splits.surveyed()
-    told = [message for table in surveyed.values() for message in table.messages()]
-    for message in (*told, *splits.messages()):
-        notify(message)
-    family.survey(surveyed)
-    for message in notes_on_rows(surveyed, family.roles):
-        notify(message)
+    _survey(family, surveyed, splits.messages(), notify)
     hashes = {split: table.content_hash() for split, table in tables.items()}
     held_out = {split: table for split, table in tables.items() if split != "train"}
     train = tables["train"]
@@ -226,17 +221,12 @@ def _corpus_of_fold(
     """
     data, seed = family.experiment.data, family.experiment.experiment.seed
     table = read_split(family, "train", data.train)
-    for message in table.messages():
-        notify(message)
-    for split, source in (("dev", data.dev), ("test", data.test)):
-        if source not in (None, SAMPLE):
-            notify(
-                f"data.{split}={source_name(source)} takes no part: fold {config.number} of {config.of} of {table.source} "
-                f"{'selects' if split == 'dev' else 'is reported on'}"
-            )
-    family.survey({"train": table})
-    for message in notes_on_rows({"train": table}, family.roles):
-        notify(message)
+    unused = [
+        f"data.{split}={source_name(source)} takes no part: fold {config.number} of {config.of} of {table.source} {does}"
+        for split, source, does in (("dev", data.dev, "selects"), ("test", data.test, "is reported on"))
+        if source not in (None, SAMPLE)
+    ]
+    _survey(family, {"train": table}, unused, notify)
     fold = cut_fold(table, family.roles, config)
     for message in fold.messages:
         notify(message)
@@ -264,6 +254,15 @@ def _corpus_of_fold(
         len(train),
         Tested(table.select(test), test),
     )
+
+
+def _survey(family: Family, tables: Mapping[str, Table], told: Sequence[str], notify: Notify) -> None:
+    """Let a family survey tables, and say what the user should know of them."""
+    for message in (*(each for table in tables.values() for each in table.messages()), *told):
+        notify(message)
+    family.survey(tables)
+    for message in notes_on_rows(tables, family.roles):
+        notify(message)
 
 
 def _has_targets(family: Family, table: Table, notify: Notify) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,17 @@ from dure.modeling.ema import WeightAverage
 from dure.runs import checkpoints
 
 
+@dataclass(eq=False)
 class Averaging(TrainerCallback):  # type: ignore[misc]
     """Takes up the weights of every optimiser step into their average.
 
-    Args:
+    Attributes:
         average: The average.
         was_skipped: Whether the step changed nothing, because its gradients left the range of fp16.
     """
 
-    def __init__(self, average: WeightAverage, was_skipped: Callable[[], bool]) -> None:
-        self.average = average
-        self.was_skipped = was_skipped
+    average: WeightAverage
+    was_skipped: Callable[[], bool]
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take up the step, before it is validated or saved."""

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 def completed_result(
     request: RunRequest, family: Family, corpus: Corpus, outcome: Mapping[str, Any], usage: memory.Usage
 ) -> RunResult:
-    """Return the result of a run that came to its end."""
+    """Return the result of a run that came to its end, with what the trivial predictor scores on validation."""
+    trivial = {} if corpus.dev is None else family.baseline(corpus.tokenizer, corpus.train, corpus.dev)
     return RunResult(
         name=request.experiment.name,
         state="completed",
@@ -29,7 +30,7 @@ def completed_result(
             **outcome["speed"],
             **({} if outcome["train_loss"] is None else {"train_loss": outcome["train_loss"]}),
             "train_runtime": round(outcome["seconds"], 3),
-            **_baseline(family, corpus),
+            **{f"baseline_{name.removeprefix('eval_')}": value for name, value in trivial.items()},
             **family.metric_notes(),
             **({} if request.experiment.training.ema is None else {"final_weights": "ema"}),
             "best_step": outcome["best_step"] or outcome["steps"],
@@ -49,11 +50,3 @@ def completed_result(
         definitions=definitions([*family.metrics, family.best_metric]),
         targets=tuple(target.reached(outcome["eval_metrics"]) for target in family.targets),
     )
-
-
-def _baseline(family: Family, corpus: Corpus) -> dict[str, float]:
-    """Return what the trivial predictor scores on validation: ``baseline_accuracy`` and its like."""
-    if corpus.dev is None:
-        return {}
-    figures = family.baseline(corpus.tokenizer, corpus.train, corpus.dev)
-    return {f"baseline_{name.removeprefix('eval_')}": value for name, value in figures.items()}

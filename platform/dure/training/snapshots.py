@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from dure.runs.folder import RunFolder
 logger = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class EpochSnapshots(TrainerCallback):  # type: ignore[misc]
     """Keeps the weights of epochs as files, each written before the checkpoint of its step is whole.
 
     So a run that is killed between the two goes through the epoch again and writes the same file.
 
-    Args:
+    Attributes:
         folder: Names the files.
         every: Epochs from one file to the next; the last epoch has one too.
         limit: Files kept.
@@ -37,25 +39,15 @@ class EpochSnapshots(TrainerCallback):  # type: ignore[misc]
         write: Writes a file, named in words, by the steps that it is given.
     """
 
-    def __init__(
-        self,
-        folder: RunFolder,
-        *,
-        every: int,
-        limit: int,
-        needed: Callable[[], set[int]],
-        is_main: bool,
-        average: WeightAverage | None = None,
-        write: Callable[..., None],
-    ) -> None:
-        self.write = write
-        self.folder = folder
-        self.every = every
-        self.limit = limit
-        self.needed = needed
-        self.is_main = is_main
-        self.average = average
-        self.rate: float | None = None
+    folder: RunFolder
+    _: KW_ONLY
+    every: int
+    limit: int
+    needed: Callable[[], set[int]]
+    is_main: bool
+    average: WeightAverage | None = None
+    write: Callable[..., None]
+    rate: float | None = field(default=None, init=False)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Remove what a kill left half written."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -80,12 +80,11 @@ def paired_bootstrap(
     predictions_a: Sequence[str],
     predictions_b: Sequence[str],
     *,
-    metric: Share = "accuracy",
     level: float = 0.95,
     num_draws: int = 2000,
     seed: int = 42,
-) -> Difference:
-    """Compare two experiments by their predictions of the same rows.
+) -> dict[Share, Difference]:
+    """Compare two experiments by their predictions of the same rows, in every share.
 
     Rows are drawn with replacement, both experiments on the same draw, and the percentiles of the difference are its
     interval (Efron & Tibshirani 1993, chapter 13). It says how far the difference depends on which rows were tested,
@@ -102,14 +101,15 @@ def paired_bootstrap(
     cells, counts = np.unique(columns, axis=1, return_counts=True)
     rng = np.random.default_rng(seed)
     draws = rng.multinomial(len(labels), counts / len(labels), size=num_draws)
-    score = _SCORES[metric]
-
-    def difference(weights: NDArray[np.int64]) -> Floats:
-        first, second = (score(weights, cells[0], cells[place], len(classes)) for place in (1, 2))
-        return first - second
-
-    low, high = np.quantile(difference(draws), [(1 - level) / 2, (1 + level) / 2])
-    return Difference(float(difference(counts[None])[0]), float(low), float(high), level, None)
+    # The rows as they are come first.
+    weights = np.concatenate([counts[None], draws])
+    first, second = (_shares(weights, cells[0], cells[place], len(classes)) for place in (1, 2))
+    found = {}
+    for share, scores in first.items():
+        value, *drawn = scores - second[share]
+        low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+        found[share] = Difference(float(value), float(low), float(high), level, None)
+    return found
 
 
 def mcnemar(labels: Sequence[str], predictions_a: Sequence[str], predictions_b: Sequence[str]) -> float:
@@ -141,43 +141,16 @@ def _check_pairs(labels: Sequence[str], predictions_a: Sequence[str], prediction
         raise ValueError(f"{sizes} are not of the same rows")
 
 
-def _accuracy(
+def _shares(
     weights: NDArray[np.int64], labels: NDArray[np.int64], predictions: NDArray[np.int64], num_classes: int
-) -> Floats:
-    """Return the accuracy by draw; ``weights`` has shape (draws, cells), a cell's rows are alike."""
-    accuracy: Floats = weights[:, labels == predictions].sum(axis=1) / weights.sum(axis=1)
-    return accuracy
-
-
-def _f1(
-    weights: NDArray[np.int64], labels: NDArray[np.int64], predictions: NDArray[np.int64], num_classes: int
-) -> tuple[Floats, Floats, Floats]:
-    """Return F1, true and predicted rows by draw and class."""
+) -> Mapping[Share, Floats]:
+    """Return the scores by draw; ``weights`` has shape (draws, cells), a cell's rows are alike."""
     is_label = (labels[:, None] == np.arange(num_classes)).astype(np.float64)
     is_prediction = (predictions[:, None] == np.arange(num_classes)).astype(np.float64)
     hits, true, given = (weights @ each for each in (is_label * is_prediction, is_label, is_prediction))
-    return 2 * hits / np.maximum(true + given, 1), true, given
-
-
-def _macro_f1(
-    weights: NDArray[np.int64], labels: NDArray[np.int64], predictions: NDArray[np.int64], num_classes: int
-) -> Floats:
-    f1, true, given = _f1(weights, labels, predictions, num_classes)
-    macro: Floats = f1.sum(axis=1) / ((true + given) > 0).sum(axis=1)
-    return macro
-
-
-def _weighted_f1(
-    weights: NDArray[np.int64], labels: NDArray[np.int64], predictions: NDArray[np.int64], num_classes: int
-) -> Floats:
-    f1, true, _ = _f1(weights, labels, predictions, num_classes)
-    weighted: Floats = (f1 * true).sum(axis=1) / true.sum(axis=1)
-    return weighted
-
-
-_Score = Callable[[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], int], Floats]
-_SCORES: dict[Share, _Score] = {
-    "accuracy": _accuracy,
-    "macro_f1": _macro_f1,
-    "weighted_f1": _weighted_f1,
-}
+    f1 = 2 * hits / np.maximum(true + given, 1)
+    return {
+        "accuracy": hits.sum(axis=1) / true.sum(axis=1),
+        "macro_f1": f1.sum(axis=1) / ((true + given) > 0).sum(axis=1),
+        "weighted_f1": (f1 * true).sum(axis=1) / true.sum(axis=1),
+    }

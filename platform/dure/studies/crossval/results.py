@@ -15,13 +15,12 @@ from dure.events import TrialState
 from dure.metrics.classification import classification_report
 from dure.metrics.metric import Direction
 from dure.metrics.paired import Difference, holm
-from dure.studies.crossval.comparison import Share, compare, mcnemar, paired_bootstrap
+from dure.studies.crossval.comparison import compare, mcnemar, paired_bootstrap
 from dure.studies.crossval.predictions import Predictions, read_predictions, write_oof_predictions
 from dure.studies.results import Definitions, Figure, Record, StudyResults, TrialRecord
 
 _TEST = "test_"
-_SHARES: tuple[Share, ...] = ("accuracy", "macro_f1", "weighted_f1")
-_OVERALL = (*_SHARES, "num_rows")
+_OVERALL = ("accuracy", "macro_f1", "weighted_f1", "num_rows")
 
 
 class FoldRecord(Record):
@@ -232,8 +231,6 @@ def _by_rows(a: Predictions, b: Predictions) -> dict[str, Any] | None:
     labels, first, _, other = zip(*rows, strict=True)
     return {
         "num_rows": len(rows),
-        "bootstrap": {
-            metric: asdict(paired_bootstrap(labels, first, other, metric=metric)) for metric in _SHARES
-        },
+        "bootstrap": {name: asdict(each) for name, each in paired_bootstrap(labels, first, other).items()},
         "mcnemar": mcnemar(labels, first, other),
     }
