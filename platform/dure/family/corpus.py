@@ -35,41 +35,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a run trains and validates on.
-
-    Attributes:
-        tokenizer: The tokenizer of the rows.
-        train: Encoded training rows: the part of them that ``data.train_ratio`` says.
-        dev: Encoded validation rows, none of which shares a text with training.
-        test: Encoded rows that a result is reported on, when they have targets; apart from training too.
-        hashes: Split to hash of the rows of its table.
-        num_rows_in_all: Training rows of which ``data.train_ratio`` takes a part.
-        tested: The rows of ``test`` as they stand in their table, when there are some.
-        split: How the training table was cut into these; None when each has a table of its own, or a fold decides.
-    """
+    """What a run trains and validates on."""
 
     tokenizer: PreTrainedTokenizerBase
     train: datasets.Dataset
+    """Encoded training rows: the part of them that ``data.train_ratio`` says."""
     dev: datasets.Dataset | None
+    """Encoded validation rows, none of which shares a text with training."""
     test: datasets.Dataset | None
+    """Encoded rows that a result is reported on, when they have targets; apart from training too."""
     hashes: dict[str, str]
+    """Split to hash of the rows of its table."""
     num_rows_in_all: int
+    """Training rows of which ``data.train_ratio`` takes a part."""
     tested: Tested | None = None
+    """The rows of ``test`` as they stand in their table, when there are some."""
     split: dict[str, Any] | None = None
+    """How the training table was cut into these; None when each has a table of its own, or a fold decides."""
 
 
 @dataclass(frozen=True)
 class Tested:
-    """The rows that a result is reported on, as they were read.
-
-    Attributes:
-        table: The rows, in the order of the encoded ones.
-        numbers: Number of each row in the checked table that it comes from, from 0: the training table when a fold
-            or a part of it is held out, else the test table.
-    """
+    """The rows that a result is reported on, as they were read."""
 
     table: Table
+    """The rows, in the order of the encoded ones."""
     numbers: NDArray[np.int64]
+    """Number of each row in the checked table that it comes from, from 0: the training table when a fold or a part of
+    it is held out, else the test table."""
 
 
 def cache_folder() -> Path:

@@ -32,19 +32,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A final model that predicts, wherever it is loaded; it travels to other processes.
-
-    Attributes:
-        run: Folder of its run, or file of its weights.
-        overrides: ``data.key=value`` texts of how tables are read.
-        profile: The machine.
-        threads: With how many threads the CPU computes: the last digit of a logit depends on it.
-    """
+    """A final model that predicts, wherever it is loaded; it travels to other processes."""
 
     run: Path
+    """Folder of its run, or file of its weights."""
     overrides: tuple[str, ...]
+    """``data.key=value`` texts of how tables are read."""
     profile: Profile
     threads: int
+    """With how many threads the CPU computes: the last digit of a logit depends on it."""
 
     def family(self, notify: Notify) -> Family:
         """Return the family of the run's experiment."""
@@ -213,7 +209,8 @@ def _predict_blocks(
     num_blocks = -(-table.num_rows // BLOCK_ROWS)
     total = len(predictors) * table.num_rows
     missing = [blocks.missing(place, num_blocks) for place in range(len(predictors))]
-    done = total - sum(_size(table, number) for numbers in missing for number in numbers)
+    sizes = [min(BLOCK_ROWS, table.num_rows - block * BLOCK_ROWS) for block in range(num_blocks)]
+    done = total - sum(sizes[number] for numbers in missing for number in numbers)
     if done:
         notify(f"{done:,} of {total:,} rows were predicted before")
 
@@ -248,10 +245,11 @@ def _predict_blocks(
 def _read(family: Family, source: str, notify: Notify) -> tuple[Sequence[Role], Table]:
     data = family.experiment.data
     roles = roles_to_predict(family.roles, data.columns, columns_of(source, data), notify)
+    settled = {role.name for role in roles if role.is_id}
     table = read_table(
         source,
         roles,
-        {name: column for name, column in data.columns.items() if not _is_id(name, roles)},
+        {name: column for name, column in data.columns.items() if name not in settled},
         for_prediction=True,
         reading=data,
         cache_folder=cache_folder(),
@@ -259,11 +257,6 @@ def _read(family: Family, source: str, notify: Notify) -> tuple[Sequence[Role], 
     for message in table.messages():
         notify(message)
     return roles, table
-
-
-def _is_id(name: str, roles: Sequence[Role]) -> bool:
-    """Return whether a role is an id, whose column :func:`roles_to_predict` has settled."""
-    return any(role.is_id for role in roles if role.name == name)
 
 
 def _identity(run: Path) -> str:
@@ -299,7 +292,3 @@ def _in_order(
             yield [*(texts[role][row] for role in ids), *prediction.values()]
     while left_out:
         yield skipped()
-
-
-def _size(table: Table, block: int) -> int:
-    return min(BLOCK_ROWS, table.num_rows - block * BLOCK_ROWS)

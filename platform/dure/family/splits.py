@@ -21,21 +21,17 @@ from dure.family.contract import Family
 
 @dataclass(frozen=True)
 class Splits:
-    """The tables of an experiment, none of whose parts of the training table share a text.
-
-    Attributes:
-        tables: Split to its table; ``train`` is what is left of the training table.
-        whole: The training table before parts of it were held out.
-        rows: Split to the numbers of its rows in ``whole``, of those that are cut from it; empty when none is.
-        data: What the experiment says of its rows.
-        class_roles: Roles of the table that are classes.
-    """
+    """The tables of an experiment, none of whose parts of the training table share a text."""
 
     tables: Mapping[str, Table]
+    """Split to its table; ``train`` is what is left of the training table."""
     whole: Table
+    """The training table before parts of it were held out."""
     rows: Mapping[str, NDArray[np.int64]]
+    """Split to the numbers of its rows in ``whole``, of those that are cut from it; empty when none is."""
     data: DataConfig
     class_roles: tuple[str, ...]
+    """Roles of the table that are classes."""
 
     def surveyed(self) -> dict[str, Table]:
         """Return the tables that a family surveys: the training table whole, so that a split hides no class."""

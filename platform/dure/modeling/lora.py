@@ -22,13 +22,10 @@ from dure.modeling.rows import ADAPTER, train_rows
 
 
 class AdaptedModel:
-    """A frozen model with trained adapters, whose checkpoints hold what was trained and nothing else.
-
-    Attributes:
-        task_type: What peft calls the task of such a model.
-    """
+    """A frozen model with trained adapters, whose checkpoints hold what was trained and nothing else."""
 
     task_type: ClassVar[peft.TaskType]
+    """What peft calls the task of such a model."""
 
     def save_pretrained(
         self: Any, save_directory: str, *, state_dict: dict[str, torch.Tensor] | None = None, **options: Any

@@ -54,24 +54,21 @@ _BY_PLACES = frozenset(
 
 @dataclass(frozen=True)
 class StepTrace:
-    """What one optimiser step takes, in bytes, and what it computes.
-
-    Attributes:
-        weights: Parameters and buffers.
-        gradients: Gradients of what is trained.
-        moments: State of the optimizer.
-        average: Moving average of the weights, when there is one.
-        peak: Most bytes at a time, all of the above among them.
-        flops: Floating-point operations of forward and backward pass over one micro-batch: those of its products of
-            matrices and its attention, which all else is little beside.
-    """
+    """What one optimiser step takes, in bytes, and what it computes."""
 
     weights: int
+    """Parameters and buffers."""
     gradients: int
+    """Gradients of what is trained."""
     moments: int
+    """State of the optimizer."""
     average: int
+    """Moving average of the weights, when there is one."""
     peak: int
+    """Most bytes at a time, all of the above among them."""
     flops: int
+    """Floating-point operations of forward and backward pass over one micro-batch: those of its products of matrices
+    and its attention, which all else is little beside."""
 
     @property
     def activations(self) -> int:

@@ -36,19 +36,16 @@ _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster that this process is connected to.
-
-    Attributes:
-        address: Its address, ``host:port``.
-        dashboard_url: Where its dashboard is, if it has one.
-        nodes: What each node has, taken or not, by Ray's names (``CPU``, ``GPU``).
-        is_own: Whether this process started it and ends it.
-    """
+    """A cluster that this process is connected to."""
 
     address: str
+    """Its address, ``host:port``."""
     dashboard_url: str | None
+    """Where its dashboard is, if it has one."""
     nodes: tuple[dict[str, float], ...]
+    """What each node has, taken or not, by Ray's names (``CPU``, ``GPU``)."""
     is_own: bool
+    """Whether this process started it and ends it."""
 
 
 def cluster_of_job() -> str | None:

@@ -30,15 +30,12 @@ class LostPeerError(RunError):
 
 @dataclass(frozen=True)
 class Death:
-    """A process of a run ended without its will.
-
-    Attributes:
-        reason: How, in a few words.
-        counts: Whether the restart counts against the limit; not when a node was taken away on notice.
-    """
+    """A process of a run ended without its will."""
 
     reason: str
+    """How, in a few words."""
     counts: bool = True
+    """Whether the restart counts against the limit; not when a node was taken away on notice."""
 
 
 def lost_peer(error: BaseException) -> bool:

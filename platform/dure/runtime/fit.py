@@ -8,7 +8,7 @@ import traceback
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -71,19 +71,19 @@ def report_of(progress: RunProgress, *, samples_per_step: int) -> dict[str, Any]
     }
 
 
+@dataclass(frozen=True)
 class TrainReporter(RunListener):
     """Reports every record to Ray Train, on every worker, because a report waits for all of them."""
 
     on_every_worker: ClassVar[bool] = True
 
-    def __init__(self, samples_per_step: int) -> None:
-        self._samples_per_step = samples_per_step
+    samples_per_step: int
 
     def progressed(self, progress: RunProgress) -> None:
         """Report."""
         from ray import train
 
-        train.report(report_of(progress, samples_per_step=self._samples_per_step))
+        train.report(report_of(progress, samples_per_step=self.samples_per_step))
 
 
 def run_name(request: RunRequest) -> str:
@@ -95,7 +95,7 @@ def run_name(request: RunRequest) -> str:
 def fit(
     request: RunRequest,
     *,
-    in_process: bool | None = None,
+    in_process: bool = True,
     callbacks: Sequence[Any] = (),
 ) -> RunResult:
     """Run an experiment as a ``TorchTrainer`` and return its result.
@@ -107,19 +107,15 @@ def fit(
 
     Args:
         request: What to run; its listeners are called where it trains.
-        in_process: Train in this process (one worker only); by default when the profile lets it.
+        in_process: Train in this process when the profile lets it.
         callbacks: Ray Train callbacks of the driver's side.
 
     Raises:
         UserError: The experiment, its data or its checkpoint is wrong.
         RunError: Training failed, or its processes died too often.
     """
-    if in_process is None:
-        in_process = request.profile.trains_in_process
-    if in_process and not request.profile.trains_in_process:
-        raise ValueError(f"profile {request.profile.name} needs worker processes")
     request = replace(request, listeners=(RayMetrics(request), *request.listeners))
-    if not in_process:
+    if not (in_process and request.profile.trains_in_process):
         _show_to_train_api()
         return _fit_on_workers(request, callbacks)
     # Ray says at every start that local mode is a new feature.

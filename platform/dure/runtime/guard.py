@@ -59,15 +59,12 @@ class Guard:
 
 @dataclass(frozen=True)
 class ClusterHere:
-    """A cluster of this machine that dure started.
-
-    Attributes:
-        pids: Its processes, as far as they can be looked into.
-        is_guarded: Whether its guard lives, which ends it when its driver dies; else it is a leftover.
-    """
+    """A cluster of this machine that dure started."""
 
     pids: tuple[int, ...]
+    """Its processes, as far as they can be looked into."""
     is_guarded: bool
+    """Whether its guard lives, which ends it when its driver dies; else it is a leftover."""
 
 
 def clusters_here() -> list[ClusterHere]:

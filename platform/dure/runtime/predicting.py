@@ -30,19 +30,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Where:
-    """Who predicts a table.
-
-    Attributes:
-        profile: The machine: a profile, or its name or file; recognised when not given.
-        workers: So many processes of a Ray cluster; this one when not given.
-        address: Cluster of the workers; an own one on this machine when not given.
-        trust_code: Whether families are imported that did not come with dure.
-    """
+    """Who predicts a table."""
 
     profile: str | Profile | None = None
+    """The machine: a profile, or its name or file; recognised when not given."""
     workers: int | None = None
+    """So many processes of a Ray cluster; this one when not given."""
     address: str | None = None
+    """Cluster of the workers; an own one on this machine when not given."""
     trust_code: bool = False
+    """Whether families are imported that did not come with dure."""
 
 
 def predict_table(
@@ -104,11 +101,7 @@ class Workers:
     def __call__(
         self, predictor: Predictor, encoded: datasets.Dataset, blocks: Sequence[int]
     ) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-        """Predict blocks of encoded rows; gives each one's number with its predictions as they are done.
-
-        Raises:
-            UserError: No such cluster answers, it has no room, or a worker does not find the run.
-        """
+        """Predict blocks of encoded rows; gives each one's number with its predictions as they are done."""
         self._connect(predictor)
         import ray
         from ray.data import TaskPoolStrategy, from_items

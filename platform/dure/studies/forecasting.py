@@ -119,9 +119,6 @@ def _measure(experiment: Experiment, machine: Profile, steps: int, notify: Notif
     """Train some steps and validate some rows twice, so that it is known how long the parts of a run take here.
 
     The run remembers that itself. Its first validation takes longer than those after it.
-
-    Raises:
-        UserError: Something of the experiment is wrong.
     """
     notify(f"{experiment.name}: training {steps} steps to measure the pace")
     rows = _BATCHES * (experiment.training.eval_batch_size or experiment.training.batch_size)

@@ -32,27 +32,24 @@ Shape = Callable[[Experiment], Experiment]
 
 @dataclass(frozen=True)
 class Session:
-    """Where and how a study runs this time.
-
-    Attributes:
-        profile: The machine of every trial.
-        path: Folder of the study, absolute.
-        resume: Whether the folder holds what is to be continued.
-        back_to: A checkpoint of the folder to go back to, for kinds that can.
-        address: Ray cluster to join.
-        follower: Listeners of the study, here in the driver.
-        run_followers: Listeners of a run that is no trial.
-        words: The common options that decide results, as a command has them.
-    """
+    """Where and how a study runs this time."""
 
     profile: Profile
+    """The machine of every trial."""
     path: Path
+    """Folder of the study, absolute."""
     resume: bool = False
+    """Whether the folder holds what is to be continued."""
     back_to: Path | None = None
+    """A checkpoint of the folder to go back to, for kinds that can."""
     address: str | None = None
+    """Ray cluster to join."""
     follower: StudyListener = field(default_factory=StudyListener)
+    """Listeners of the study, here in the driver."""
     run_followers: Sequence[RunListener] = ()
+    """Listeners of a run that is no trial."""
     words: tuple[str, ...] = ()
+    """The common options that decide results, as a command has them."""
 
 
 class Kind(ABC, Generic[Plan, Results]):

@@ -39,35 +39,32 @@ Plan = TypeVar("Plan", bound=StudyPlan)
 
 @dataclass(frozen=True)
 class Asked:
-    """What the common options say, beside the study itself.
-
-    Attributes:
-        profile: Machine profile, or its name or file; recognised when not given.
-        address: Ray cluster to join.
-        output: Folder of the study.
-        resume: Continue in ``output``, or in the newest folder of the study's name.
-        back_to: A checkpoint of ``output`` to go back to.
-        rehearse: A miniature model on few rows for few steps.
-        one_epoch: One pass over the data.
-        samples: Use at most so many training rows, and validation rows.
-        figures: Format in which every picture is drawn beside its PNG.
-        require_targets: Whether the experiments must have targets; who asked decides what a miss means.
-        dry_run: Only resolve; neither the machine nor tables have to be here.
-        notify: Gets one-line messages before the study starts.
-    """
+    """What the common options say, beside the study itself."""
 
     profile: str | Profile | None = None
+    """Machine profile, or its name or file; recognised when not given."""
     address: str | None = None
+    """Ray cluster to join."""
     output: Path | None = None
+    """Folder of the study."""
     resume: bool = False
+    """Continue in ``output``, or in the newest folder of the study's name."""
     back_to: Path | None = None
+    """A checkpoint of ``output`` to go back to."""
     rehearse: bool = False
+    """A miniature model on few rows for few steps."""
     one_epoch: bool = False
+    """One pass over the data."""
     samples: int | None = None
+    """Use at most so many training rows, and validation rows."""
     figures: FigureFormat | None = None
+    """Format in which every picture is drawn beside its PNG."""
     require_targets: bool = False
+    """Whether the experiments must have targets; who asked decides what a miss means."""
     dry_run: bool = False
+    """Only resolve; neither the machine nor tables have to be here."""
     notify: Notify = silent
+    """Gets one-line messages before the study starts."""
 
     @property
     def shape(self) -> Shape:
@@ -294,11 +291,7 @@ def _report(path: Path, notify: Notify) -> None:
 
 
 def _require_continuable(kind: Kind[Any, Any], path: Path) -> None:
-    """Check that a folder can go on with a study, and remove what a kill left half written in it.
-
-    Raises:
-        UserError: Settings that change numbers, or rows, are not what they were.
-    """
+    """Check that a folder can go on with a study, and remove what a kill left half written in it."""
     from dure.family.same_rows import require_same_rows
 
     for folder, experiment in kind.stored().items():

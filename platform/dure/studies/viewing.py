@@ -23,21 +23,18 @@ Results = TypeVar("Results", bound=StudyResults)
 
 @dataclass(frozen=True)
 class View(Generic[Results]):
-    """A study as its page shows it; each kind overrides what it shows, here the trials.
-
-    Attributes:
-        path: Folder of the study, wherever it lies by now.
-        results: What it came to.
-        record: The same, as the record whose values can be marked.
-        facts: What :meth:`facts_of` computed, as a record too.
-        runs: Its runs, with their records.
-    """
+    """A study as its page shows it; each kind overrides what it shows, here the trials."""
 
     path: Path
+    """Folder of the study, wherever it lies by now."""
     results: Results
+    """What it came to."""
     record: Source
+    """The same, as the record whose values can be marked."""
     facts: Source
+    """What :meth:`facts_of` computed, as a record too."""
     runs: Runs
+    """Its runs, with their records."""
 
     @classmethod
     def run_folders(cls, results: Results, path: Path) -> Mapping[str, Path]:

@@ -30,22 +30,19 @@ class Captured:
     """Everything of a checkpoint, as it is after one optimiser step.
 
     Its tensors are those that training changes, until it is :meth:`copied`: they change at the next step.
-
-    Attributes:
-        weights: State dict of the model.
-        files: What ``torch.save`` writes, by the name of its file.
-        recovery: What is known of memory that did not suffice.
-        state: State of the trainer.
-        frozen: Addresses of the storages that training never changes.
-        ready: On CUDA, when the step has been computed.
     """
 
     weights: Mapping[str, Any]
+    """State dict of the model."""
     files: Mapping[str, Any]
+    """What ``torch.save`` writes, by the name of its file."""
     recovery: Mapping[str, Any]
+    """What is known of memory that did not suffice."""
     state: TrainerState
     frozen: frozenset[int] = frozenset()
+    """Addresses of the storages that training never changes."""
     ready: torch.cuda.Event | None = None
+    """On CUDA, when the step has been computed."""
 
     @property
     def num_bytes(self) -> int:

@@ -42,35 +42,32 @@ _MASKS = 0.95
 
 @dataclass(frozen=True)
 class RunForecast:
-    """What a run will take; pairs are the least and the most.
-
-    Attributes:
-        memory: Bytes of the device that one worker takes.
-        parts: What they are made of at the most, by name.
-        seconds: Time of training with its validations; None where nothing is known of the machine's pace.
-        earliest: Least time where the run stops as early as it may; None where that is not known, or not before its end.
-        cost: Money for it; None where the profile has no price.
-        steps: Optimiser steps, unless the run stops early.
-        flops: Floating-point operations of training, over all workers.
-        rows: Rows of a micro-batch of one worker.
-        device: Kind of the device.
-        pace: Where the pace comes from.
-        is_compiled: Whether training compiles layers, which the trace does not.
-        timing: What decides how long it takes.
-    """
+    """What a run will take; pairs are the least and the most."""
 
     memory: tuple[int, int]
+    """Bytes of the device that one worker takes."""
     parts: Mapping[str, int]
+    """What they are made of at the most, by name."""
     seconds: tuple[float, float] | None
+    """Time of training with its validations; None where nothing is known of the machine's pace."""
     earliest: float | None
+    """Least time where the run stops as early as it may; None where that is not known, or not before its end."""
     cost: tuple[float, float] | None
+    """Money for it; None where the profile has no price."""
     steps: int
+    """Optimiser steps, unless the run stops early."""
     flops: float
+    """Floating-point operations of training, over all workers."""
     rows: int
+    """Rows of a micro-batch of one worker."""
     device: str
+    """Kind of the device."""
     pace: str
+    """Where the pace comes from."""
     is_compiled: bool = False
+    """Whether training compiles layers, which the trace does not."""
     timing: Timing = field(kw_only=True, repr=False)
+    """What decides how long it takes."""
 
     @property
     def sentence(self) -> str:

@@ -45,19 +45,15 @@ Compute = Callable[[Batch], torch.Tensor]
 
 @dataclass
 class _Step:
-    """An optimiser step while it is computed.
-
-    Attributes:
-        random: State of the random generators at its beginning.
-        batches: Its micro-batches so far.
-        losses: Their losses.
-        has_failed: Whether memory did not suffice in this process.
-    """
+    """An optimiser step while it is computed."""
 
     random: dict[str, torch.Tensor]
+    """State of the random generators at its beginning."""
     batches: list[Batch] = field(default_factory=list)
+    """Its micro-batches so far."""
     losses: list[torch.Tensor] = field(default_factory=list)
     has_failed: bool = False
+    """Whether memory did not suffice in this process."""
 
 
 class Recovery:

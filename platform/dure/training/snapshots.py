@@ -28,25 +28,23 @@ class EpochSnapshots(TrainerCallback):  # type: ignore[misc]
     """Keeps the weights of epochs as files, each written before the checkpoint of its step is whole.
 
     So a run that is killed between the two goes through the epoch again and writes the same file.
-
-    Attributes:
-        folder: Names the files.
-        every: Epochs from one file to the next; the last epoch has one too.
-        limit: Files kept.
-        needed: Says which epochs must not be removed, beside the best and the newest.
-        is_main: Whether this is the main worker; the others write nothing, and send what only they hold.
-        average: Average of the weights, when it is what is validated: the file holds both then.
-        write: Writes a file, named in words, by the steps that it is given.
     """
 
     folder: RunFolder
+    """Names the files."""
     _: KW_ONLY
     every: int
+    """Epochs from one file to the next; the last epoch has one too."""
     limit: int
+    """Files kept."""
     needed: Callable[[], set[int]]
+    """Says which epochs must not be removed, beside the best and the newest."""
     is_main: bool
+    """Whether this is the main worker; the others write nothing, and send what only they hold."""
     average: WeightAverage | None = None
+    """Average of the weights, when it is what is validated: the file holds both then."""
     write: Callable[..., None]
+    """Writes a file, named in words, by the steps that it is given."""
     rate: float | None = field(default=None, init=False)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -80,17 +80,14 @@ def settings_of(experiment: Experiment, profile: Profile, precision: Precision) 
 
 @dataclass(frozen=True)
 class Written:
-    """How a checkpoint was shared out.
-
-    Attributes:
-        stage: ZeRO stage.
-        num_workers: Workers that wrote it.
-        precision: What they computed in.
-    """
+    """How a checkpoint was shared out."""
 
     stage: int
+    """ZeRO stage."""
     num_workers: int
+    """Workers that wrote it."""
     precision: str
+    """What they computed in."""
 
     def joins(self, other: Written) -> bool:
         """Return whether the parts can be joined for other workers: not from stages that keep other parts."""
@@ -117,17 +114,14 @@ def written_by(settings: Mapping[str, Any] | None, num_workers: int, precision: 
 
 @dataclass(frozen=True)
 class Continuation:
-    """What a run goes on with.
-
-    Attributes:
-        path: Folder with the trainer's state.
-        weights_only: Whether only the weights go on, and the optimizer's moments start again.
-        is_universal: Whether the parts in it fit any number of workers.
-    """
+    """What a run goes on with."""
 
     path: Path
+    """Folder with the trainer's state."""
     weights_only: bool = False
+    """Whether only the weights go on, and the optimizer's moments start again."""
     is_universal: bool = False
+    """Whether the parts in it fit any number of workers."""
 
 
 @contextmanager

@@ -17,21 +17,18 @@ from dure.runs.folder import PREDICTED, PROBABILITY, SCORE, RunFolder
 
 @dataclass(frozen=True)
 class Predictions:
-    """Out-of-fold predictions: every row by the model that has not seen it, in the order of the table.
-
-    Attributes:
-        rows: Number of every row in the checked table.
-        folds: The fold that held it out.
-        columns: Inputs and targets by role.
-        predicted: What was predicted, by the name of the target.
-        probabilities: Probability of every class by its name, in the order of the model's classes.
-    """
+    """Out-of-fold predictions: every row by the model that has not seen it, in the order of the table."""
 
     rows: Sequence[int]
+    """Number of every row in the checked table."""
     folds: Sequence[int]
+    """The fold that held it out."""
     columns: Mapping[str, Sequence[str]]
+    """Inputs and targets by role."""
     predicted: Mapping[str, Sequence[str]]
+    """What was predicted, by the name of the target."""
     probabilities: Mapping[str, Sequence[str]]
+    """Probability of every class by its name, in the order of the model's classes."""
 
     @property
     def classes(self) -> tuple[Sequence[str], Sequence[str]] | None:
