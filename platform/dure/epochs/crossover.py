@@ -159,19 +159,9 @@ def crossover(
 
     Where no crossover is kept, the baseline is the best one on the selection rows, so that its score on the held-out
     rows, which chose nothing of it, is honest. That of a kept crossover is a little flattered, by having been kept.
-
-    Args:
-        weights: The epochs, with ``EMA`` among the sources where there is a moving average.
-        spots: Module → its sweet spot.
-        score: Scores a model on the selection rows. What it gets is read from files: copy it, never change it.
-        rows: Scores a model on each held-out row, always in the same order.
-        selection_metric: What the selection scores are.
-        rows_metric: What the scores of rows are.
-        best: The best epoch, by the metric that the run chose by; the best by ``score`` when not given.
-        searches: Searches to make.
-        max_evaluations: Models that each search may score.
-        seed: Decides what is drawn.
-        notify: Gets a line for every candidate.
+    What ``score`` gets, to score it on the selection rows, is read from files: copy it, never change it. ``rows``
+    scores a model on each held-out row, always in the same order. The best epoch is that by ``score`` when none is
+    given, by the metric that the run chose by. Each search may score ``max_evaluations`` models.
 
     Raises:
         UserError: A sweet spot or the best epoch is none of the epochs, or a module has no sweet spot; or no baseline

@@ -29,8 +29,7 @@ _CACHED = 2**18
 class AttentionByRows:
     """Lets a model attend so while it trains.
 
-    Args:
-        model: The model; what of it attends otherwise than by ``sdpa`` stays as it is.
+    What attends otherwise than by ``sdpa`` stays as it is.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -54,11 +54,9 @@ def generate_all(
 ) -> Iterator[tuple[T, torch.Tensor]]:
     """Give each batch with the ids that ``model.generate`` gives; rows of the next one begin when rows have ended.
 
-    Args:
-        model: The model; its ``generation_config`` says how it generates.
-        batches: In the order in which they are given back; some more are taken than were given back.
-        asks: Returns what ``model.generate`` takes for a batch; all ask for the same but for the rows.
-        within: Makes the context in which everything is computed; it is not left open between two batches.
+    Batches are given back in their order; some more are taken than were given back. ``asks`` returns what
+    ``model.generate`` takes for a batch; all ask for the same but for the rows. ``within`` makes the context in which
+    everything is computed, which is not left open between two batches.
     """
     taken: deque[T] = deque()
 

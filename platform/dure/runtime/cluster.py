@@ -77,16 +77,11 @@ def cluster(
 
     A job of a cluster joins that one when no address is given, as whoever submitted it expects.
 
-    An own cluster has its dashboard on 127.0.0.1: Ray Train needs it to release the resources of nested
-    trainers. Its address is put into ``RAY_ADDRESS`` while it lives, so that Ray's tools find this one even
-    when several run on the machine.
-
-    Args:
-        address: Cluster to join.
-        name: What the dashboard's list of jobs calls this process; a submitted job has the name that it was
-            submitted with.
-        path: Folder of the run or study that needs the cluster.
-        notify: Gets what happened when the cluster is ended from outside; this process ends then.
+    An own cluster has its dashboard on 127.0.0.1: Ray Train needs it to release the resources of nested trainers. Its
+    address is put into ``RAY_ADDRESS`` while it lives, so that Ray's tools find this one even when several run on the
+    machine. ``name`` is what the dashboard's list of jobs calls this process; a submitted job has the name that it was
+    submitted with. ``notify`` gets what happened when the cluster of the run or study in ``path`` is ended from
+    outside; this process ends then.
 
     Raises:
         UserError: No cluster answers at ``address``, or this process is connected to one already.
@@ -168,9 +163,8 @@ def _connected(address: str | None, name: str | None, temporary: Path | None) ->
 def alive_nodes(*, answering: bool = False) -> tuple[dict[str, float], ...]:
     """Return what each node of the connected cluster has, taken or not, by Ray's names.
 
-    Args:
-        answering: Leave out nodes that do not answer: for about fifteen seconds Ray still takes a lost one for
-            alive. Only within the cluster; from outside nodes may be out of reach although all is well.
+    With ``answering``, nodes are left out that do not answer: for about fifteen seconds Ray still takes a lost one for
+    alive. That is only for processes within the cluster; from outside nodes may be out of reach although all is well.
     """
     import ray
 

@@ -101,14 +101,9 @@ def fit(
     """Run an experiment as a ``TorchTrainer`` and return its result.
 
     When a worker process dies, all workers are started again from the last whole checkpoint, at most
-    ``profile.max_restarts`` times. This is the one place where that is decided, and not Ray Train, which cannot
-    tell a process that died from an error that would only come again, nor say where a run goes on. What it does is
-    said in the run's stream.
-
-    Args:
-        request: What to run; its listeners are called where it trains.
-        in_process: Train in this process when the profile lets it.
-        callbacks: Ray Train callbacks of the driver's side.
+    ``profile.max_restarts`` times. This is the one place where that is decided, and not Ray Train, which cannot tell a
+    process that died from an error that would only come again, nor say where a run goes on. What it does is said in the
+    run's stream. Without ``in_process`` a run of one worker gets a process of its own too.
 
     Raises:
         UserError: The experiment, its data or its checkpoint is wrong.

@@ -96,10 +96,8 @@ def watch(mark: str) -> None:
 def end_processes(mark: str, session: str | None) -> int:
     """End every process of a cluster, this one excepted, and return how many there were.
 
-    Args:
-        mark: Value of ``DURE_CLUSTER`` in the environment of its processes.
-        session: Ray's session folder. Some of its agents overwrite their environment with their title; they
-            are known by the log files that they hold open there.
+    They have ``mark`` in their environment. Some of Ray's agents overwrite theirs with their title; they are known by
+    the log files that they hold open in the session's folder.
     """
     found = [process for process in psutil.process_iter() if _belongs(process, mark, session)]
     for process in found:

@@ -130,9 +130,7 @@ class RayMetrics(RunListener):
 class _Export:
     """Ray's gauges for one run, set again every second by a thread of their own.
 
-    Args:
-        tags: Study, trial and stage.
-        device: Device whose memory is read; the CPU's tensors cannot be told from the rest of the process.
+    Memory is a GPU's: a CPU's tensors cannot be told from the rest of the process.
     """
 
     def __init__(self, tags: Mapping[str, str], device: str) -> None:

@@ -55,15 +55,8 @@ def run_study(
     """Run a study, or what is left of it, and return its record.
 
     A trial that is settled by the result in its folder is not run again; one with a checkpoint continues from it.
-
-    Args:
-        strategy: Which trials to run.
-        profile: The machine of every trial.
-        path: Folder of the study; each trial gets a folder in it.
-        follower: Listeners of the study, here in the driver.
-        listeners: Makes the listeners of a trial, of its experiment, in the process that trains; travels itself.
-        address: Ray cluster to join; an own one is started and ended when not given.
-        train: What trains in every trial.
+    ``listeners`` makes those of a trial, in the process that trains, and travels itself; the ``follower`` listens here
+    in the driver. Without an ``address`` an own cluster is started and ended.
 
     Raises:
         UserError: The cluster does not answer, or cannot ever hold a trial.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dure.config.deepspeed import deepspeed_settings
-from dure.config.schema import Experiment, Profile, QuantizationConfig
+from dure.config.schema import Experiment, Profile
 from dure.data.batching import length_order
 from dure.data.collating import cut
 from dure.events import silent
@@ -127,7 +127,7 @@ def forecast_run(
     precision = resolve(training.precision, profile, model.config.model_type, lambda message: None)
     batches, rows = in_lengths(family.batches(corpus.tokenizer, model), experiment), _trained(family, corpus)
     longest, passes = _longest(experiment, rows, batches, workers)
-    chosen = rows.select(longest)
+    chosen, packs = rows.select(longest), profile.quantization and not getattr(model, "is_quantized", False)
     trace = known_step(
         cache_folder(),
         model,
@@ -140,7 +140,7 @@ def forecast_run(
         accumulates=passes > 1,
         averages=training.ema is not None,
         r_drop=experiment.objective.r_drop,
-        packing=None if getattr(model, "is_quantized", False) else _packing(experiment, profile),
+        packing=experiment.model.quantization if packs else None,
         by_rows=attends_by_rows(experiment, profile),
     )
     generation = _generation(family, model, np.asarray(rows["length"][:]), precision)
@@ -197,11 +197,6 @@ def _memory(
     peak = max(plain, stays + copied + (step if copies_beside_steps else 0))
     least, most = _CONTEXT[profile.device]
     return int(plain * _MASKS) + base + least, int(peak * _FRAGMENTS[profile.device]) + base + most
-
-
-def _packing(experiment: Experiment, profile: Profile) -> QuantizationConfig | None:
-    """Return how a machine packs the frozen weights of an experiment; None where it does not."""
-    return experiment.model.quantization if profile.quantization else None
 
 
 def cost_of(seconds: Sequence[float] | None, profile: Profile) -> tuple[float, float] | None:

@@ -82,9 +82,9 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
         """Predict and score all rows, and put the exact loss among the metrics."""
         self._row_losses = []
         is_averaged = self.average is not None and self.is_in_train
-        writes = (
-            self.parts.validates == "text" and not kwargs.get("prediction_loss_only") and self._encodes_once
-        )
+        # Then loss and text can be computed from what the encoder makes of a batch once.
+        encodes_once = self.model.config.is_encoder_decoder and not is_deepspeed_zero3_enabled()
+        writes = self.parts.validates == "text" and not kwargs.get("prediction_loss_only") and encodes_once
         with contextlib.ExitStack() as during:
             if is_averaged:
                 during.enter_context(self.average.applied())
@@ -230,11 +230,6 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
             # The items are those of all workers, over which gradients are averaged.
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
-
-    @property
-    def _encodes_once(self: Any) -> bool:
-        """Whether loss and text can be computed from what the encoder makes of a batch once."""
-        return bool(self.model.config.is_encoder_decoder) and not is_deepspeed_zero3_enabled()
 
     def _with_texts(self: Any, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Give batches with what the encoder makes of them, and with the texts that follow from it."""

@@ -59,16 +59,8 @@ class _Step:
 class Recovery:
     """What happens when memory does not suffice, and how often it did not.
 
-    Args:
-        policy: ``retry``, ``shrink`` or ``error``, as ``training.on_oom`` says.
-        batches: How the family halves a batch.
-        model: The model, before it is wrapped for several workers.
-        device: ``cpu``, ``cuda`` or ``mps``.
-        folder: Folder of the run.
-        worker: Which of the processes that train together this is; notifies of every failure.
-        remember: Gets the rows at a time whenever they become fewer.
-        shares_out: Whether DeepSpeed shares out the model. It sends gradients while it computes them, so a pass cannot
-            be taken back and nothing is computed again, whatever the policy.
+    ``remember`` gets the rows at a time whenever they become fewer. Where DeepSpeed ``shares_out`` the model it sends
+    gradients while it computes them, so a pass cannot be taken back and nothing is computed again, whatever the policy.
     """
 
     def __init__(
@@ -102,14 +94,8 @@ class Recovery:
     ) -> list[torch.Tensor] | None:
         """Add the gradients of a micro-batch.
 
-        Args:
-            compute: Computes the loss of a batch and its gradients, and touches no other worker.
-            batch: The micro-batch.
-            step: Number of the optimiser step.
-            is_last: Whether it is the last one of its step: then the step is whole when this returns.
-
-        Returns:
-            After the last micro-batch the losses of all of the step.
+        ``compute`` computes the loss of a batch and its gradients, and touches no other worker. Of the last micro-batch
+        the step is whole when this returns, with the losses of all of it.
 
         Raises:
             RunError: Memory did not suffice in the end.

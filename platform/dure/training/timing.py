@@ -65,10 +65,6 @@ class Timing:
     ) -> tuple[tuple[float, float] | None, float | None, str]:
         """Return how long the run takes.
 
-        Args:
-            profile: The machine.
-            is_here: Whether its device is one of this machine.
-
         Returns:
             The least and the most seconds, the least where it stops early, and where they are known from; None for what
             is not known.

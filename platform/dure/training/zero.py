@@ -130,11 +130,8 @@ def continuation(
 ) -> Iterator[Continuation]:
     """Give what a run goes on with; a folder that was made for it is removed at the end.
 
-    Args:
-        checkpoint: A whole checkpoint.
-        now: How weights are shared out now; None without DeepSpeed.
-        is_main: Whether this is the main worker, which makes the folder.
-        notify: Gets one line when something else than the run's own parts is used.
+    Weights are shared out as ``now`` says, and not at all without it. ``notify`` gets one line when something else than
+    the run's own parts is used.
     """
     then = Written.read(checkpoint)
     if then is None and not (checkpoint / _OPTIMIZER_FILE).is_file():

@@ -46,8 +46,7 @@ Row = Mapping[str, Any]
 def crossval_table(summary: Mapping[str, Any]) -> Group:
     """Return what a cross-validation found, fitting itself to the terminal that prints it.
 
-    Args:
-        summary: As :mod:`dure.studies.crossval.results` says, of a finished study or of one that runs.
+    ``summary`` is as :mod:`dure.studies.crossval.results` says, of a finished study or of one that runs.
     """
     experiments: Sequence[Row] = summary["experiments"]
     record, several = Source(0, summary), len(experiments) > 1

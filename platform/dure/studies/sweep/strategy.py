@@ -41,18 +41,11 @@ class Sweep(Strategy[SweepStudy]):
     Only the weights of the best trial are kept (of all best compromises, with several metrics): a sweep of
     twenty points would otherwise fill the disk with nineteen models that nobody wants.
 
-    With one trial at a time an interrupted and resumed sweep tries the points, and stops the trials, of one that
-    was left alone: the search is kept in its storage, and the stopper reads again what the trials recorded. Where
-    a trial trains in several workers its records reach the stopper a little later than the trial goes on, so
-    that one which is killed just then may go on to its next validation before it is stopped.
-
-    Args:
-        study: The sweep.
-        experiment: What is tried, resolved; every trial is this with its values laid over it.
-        path: Folder of the study; the search is kept there.
-        shape: What the common options make of each trial's experiment, such as its rehearsal.
-        samples_between_validations: Training rows from one validation to the next, for the scheduler.
-        total_samples: Training rows that a whole trial sees, for the scheduler.
+    With one trial at a time an interrupted and resumed sweep tries the points, and stops the trials, of one that was
+    left alone: the search is kept in its storage, and the stopper reads again what the trials recorded. Where a trial
+    trains in several workers its records reach the stopper a little later than the trial goes on, so that one which is
+    killed just then may go on to its next validation before it is stopped. ``samples_between_validations`` and
+    ``total_samples``, of a whole trial, are training rows, for the scheduler.
 
     Raises:
         UserError: The space does not fit the experiment, or the search cannot be opened.
