@@ -12,10 +12,7 @@ import typer
 from dure.cli import options
 from dure.cli.app import verb
 from dure.cli.printing import print_result, print_text
-from dure.config.tree import is_torn
-from dure.data.canonical import is_blank
 from dure.errors import UserError
-from dure.runs.folder import PROBABILITY
 
 _STDIN = "-"
 _Words = Annotated[
@@ -152,6 +149,9 @@ def _source(
 
 
 def _check_text(text: str, where: str) -> None:
+    from dure.config.tree import is_torn
+    from dure.data.canonical import is_blank
+
     if is_blank(text):
         raise UserError("the text is empty", where=where, expected="a text to predict")
     if is_torn(text):
@@ -161,6 +161,7 @@ def _check_text(text: str, where: str) -> None:
 def _print_texts(texts: list[str], outcome: list[dict[str, Any]], *, in_lines: bool, as_json: bool) -> None:
     """Print what is predicted of texts: a table, or of lines of standard input a line for each."""
     from dure.reporting.summary import predictions_table
+    from dure.runs.folder import PROBABILITY
 
     if in_lines and not as_json:
         for row in outcome:
