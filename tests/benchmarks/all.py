@@ -27,6 +27,7 @@ BENCHMARKS = (
     "output_layer",
     "validation",
     "throughput",
+    "checkpoints",
     "rouge",
     "trial_overhead",
     "nsmc",
