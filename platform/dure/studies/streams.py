@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from dure.events import Entry, EventLog, Follower, following
 from dure.runs.folder import EVENTS_FILE
@@ -74,7 +73,3 @@ class StudyStreams:
         """Let nothing be handed on while the body runs."""
         with self._lock:
             yield
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave all of it here: Tune pickles its callbacks, and a thread's lock does not travel."""
-        return {}
