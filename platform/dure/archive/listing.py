@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from dure.errors import UserError, nearest
 from dure.files import json_or_none
-from dure.metrics.metric import Metric, recorded
+from dure.metrics.metric import Direction, Metric, Unit, recorded
 from dure.reporting.figures import number
 from dure.runs.budget import bytes_in, runs_in
 from dure.runs.folder import EVENTS_FILE, RUN_RECORD, STUDY_FILE, RunFolder
@@ -41,10 +41,10 @@ class Listed(Record):
     num_runs: int
     metric: str | None
     """What chose the best checkpoints."""
-    unit: Literal["share", "percent", "number", "count"]
+    unit: Unit
     score: float | None
     """The best of its completed runs."""
-    direction: Literal["min", "max"] | None
+    direction: Direction | None
     seconds: float
     """Wall time of its runs together."""
     num_bytes: int
@@ -72,13 +72,10 @@ def listing(folders: Sequence[Path], *, state: str | None = None, sort: str = "d
         UserError: A folder is not there, or there is no such state or order.
     """
     for value, kind, option in ((state, State, "--state"), (sort, SortKey, "--sort")):
-        if value is not None and value not in get_args(kind):
-            names = get_args(kind)
+        names = get_args(kind)
+        if value is not None and value not in names:
             raise UserError(
-                f"there is no '{value}'",
-                where=option,
-                expected=", ".join(names),
-                hint=nearest(value, list(names)),
+                f"there is no '{value}'", where=option, expected=", ".join(names), hint=nearest(value, names)
             )
     paths = dict.fromkeys(path for folder in folders for path in entries_in(folder))
     found = [listed(path) for path in paths]

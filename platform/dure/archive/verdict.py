@@ -87,8 +87,7 @@ def named(names: Sequence[str]) -> str:
 
 def difference_of(pair: PairRecord) -> PairedDifference:
     """Return the comparison that a record keeps."""
-    kept = pair.model_dump(exclude={"a", "b", "metric", "unit", "verdict"})
-    return PairedDifference(**kept)
+    return PairedDifference(**pair.model_dump(exclude={"a", "b", "metric", "unit", "verdict"}))
 
 
 def _of_pairs(group: GroupRecord, pairs: Sequence[PairRecord], metric: Metric) -> list[str]:
