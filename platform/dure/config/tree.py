@@ -348,22 +348,18 @@ def given_value(raw: str) -> Any:
     Raises:
         ValueError: It has brackets or quotes and is no YAML; the message says why.
     """
+    text = raw.strip()
     try:
-        return _given_value(raw)
+        if text.startswith(_BRACKETS) and not _PLACEHOLDER.match(text):
+            node: Any = yaml.compose(text, Loader=_Loader)
+            return _tree(node, lambda _: COMMAND_LINE) if isinstance(node, yaml.MappingNode) else _value(node)
+        tag: Any = _Loader("").resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+        is_text = not text or tag == f"{_TAG}str"
+        return _value(yaml.ScalarNode(f"{_TAG}str", raw) if is_text else yaml.ScalarNode(tag, text))
     except yaml.YAMLError as error:
         raise ValueError(said(error)) from None
     except (ValueError, OverflowError) as error:
         raise ValueError(f"this is not valid YAML: {error}") from None
-
-
-def _given_value(raw: str) -> Any:
-    text = raw.strip()
-    if text.startswith(_BRACKETS) and not _PLACEHOLDER.match(text):
-        node: Any = yaml.compose(text, Loader=_Loader)
-        return _tree(node, lambda _: COMMAND_LINE) if isinstance(node, yaml.MappingNode) else _value(node)
-    tag: Any = _Loader("").resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
-    is_text = not text or tag == f"{_TAG}str"
-    return _value(yaml.ScalarNode(f"{_TAG}str", raw) if is_text else yaml.ScalarNode(tag, text))
 
 
 def plain(tree: Tree) -> dict[str, Any]:
