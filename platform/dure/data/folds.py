@@ -49,9 +49,7 @@ def cut_fold(table: Table, roles: Sequence[Role], fold: FoldConfig) -> Fold:
     Raises:
         UserError: The table has too few different texts.
     """
-    groups = text_groups(table, [role.name for role in roles if role.is_input])
-    columns = [role.name for role in roles if role.is_class and role.name in table.dataset.column_names]
-    classes = joined_classes(table.dataset, columns)
+    groups, columns, classes = _texts_and_classes(table, roles)
     num_groups = int(groups.max()) + 1
     if num_groups < fold.of:
         raise UserError(
@@ -60,8 +58,7 @@ def cut_fold(table: Table, roles: Sequence[Role], fold: FoldConfig) -> Fold:
             expected=f"at least {fold.of:,} different texts",
         )
     held_out = fold_numbers(groups, classes, fold.of, fold.seed) == fold.number
-    codes = np.zeros(table.num_rows, dtype=np.int64) if classes is None else classes
-    strata, sizes = _majority(groups, codes), np.bincount(groups)
+    strata, sizes = _majority(groups, classes), np.bincount(groups)
     rest = np.setdiff1d(np.arange(num_groups), groups[held_out])
     if len(rest) < 2:
         raise UserError(
@@ -80,7 +77,7 @@ def cut_fold(table: Table, roles: Sequence[Role], fold: FoldConfig) -> Fold:
         messages=()
         if classes is None
         else _messages(
-            table, columns, codes, strata, fold.of, is_combined=any(role.separator for role in roles)
+            table, columns, classes, strata, fold.of, is_combined=any(role.separator for role in roles)
         ),
     )
 
@@ -105,11 +102,8 @@ def cut_parts(
     Raises:
         UserError: The table has too few different texts.
     """
-    groups = text_groups(table, [role.name for role in roles if role.is_input])
-    columns = [role.name for role in roles if role.is_class and role.name in table.dataset.column_names]
-    classes = joined_classes(table.dataset, columns)
-    codes = np.zeros(table.num_rows, dtype=np.int64) if classes is None else classes
-    strata, sizes = _majority(groups, codes), np.bincount(groups)
+    groups, _, classes = _texts_and_classes(table, roles)
+    strata, sizes = _majority(groups, classes), np.bincount(groups)
     rest = np.arange(len(sizes))
     left = Fraction(1)
     found: dict[str, Integers] = {}
@@ -145,13 +139,21 @@ def fold_numbers(groups: Integers, classes: Integers | None, num_folds: int, see
         num_folds: Number of folds.
         seed: What the order is drawn by.
     """
-    codes = np.zeros(len(groups), dtype=np.int64) if classes is None else classes
-    dealt = _dealt(np.bincount(groups), _majority(groups, codes), num_folds, np.random.default_rng(seed))
+    dealt = _dealt(np.bincount(groups), _majority(groups, classes), num_folds, np.random.default_rng(seed))
     return dealt[groups]
 
 
-def _majority(groups: Integers, classes: Integers) -> Integers:
+def _texts_and_classes(table: Table, roles: Sequence[Role]) -> tuple[Integers, list[str], Integers | None]:
+    """Return the text of every row by number, the columns of classes, and the class of every row by number."""
+    groups = text_groups(table, [role.name for role in roles if role.is_input])
+    columns = [role.name for role in roles if role.is_class and role.name in table.dataset.column_names]
+    return groups, columns, joined_classes(table.dataset, columns)
+
+
+def _majority(groups: Integers, classes: Integers | None) -> Integers:
     """Return the most frequent class of every group; of several the one with the lowest number."""
+    if classes is None:
+        classes = np.zeros_like(groups)
     num_classes = int(classes.max()) + 1
     pairs, counts = np.unique(groups * num_classes + classes, return_counts=True)
     group, code = np.divmod(pairs, num_classes)

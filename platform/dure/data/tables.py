@@ -198,10 +198,7 @@ def read_table(
     checks = Checks(fields, names, reading.on_bad_row, keeps_left_out=for_prediction)
     notes: list[tuple[int, str]] = []
     nested = {column for field in fields if field.reader is not None for column in field.columns}
-    codecs = [
-        (given or recognise_encoding(file)) if file.suffix.lower() in TEXT_SUFFIXES else None
-        for file in files
-    ]
+    codecs = [_codec(file, reading) for file in files]
 
     def records() -> Iterator[Record]:
         for number, (file, codec) in enumerate(zip(files, codecs, strict=True)):
@@ -253,10 +250,14 @@ def _first_file(
     source: str | Path | Sequence[str], reading: ReadingConfig, nested: Sequence[str] = ()
 ) -> TableSource:
     file = files_of(source)[0]
-    codec = ""
-    if file.suffix.lower() in TEXT_SUFFIXES:
-        codec = known_encoding(reading.encoding) if reading.encoding else recognise_encoding(file)
-    return open_source(file, Opening(codec, reading.quoting, reading.header, nested))
+    return open_source(file, Opening(_codec(file, reading) or "", reading.quoting, reading.header, nested))
+
+
+def _codec(file: Path, reading: ReadingConfig) -> str | None:
+    """Return the codec of a text table; None of others."""
+    if file.suffix.lower() not in TEXT_SUFFIXES:
+        return None
+    return known_encoding(reading.encoding) if reading.encoding else recognise_encoding(file)
 
 
 def table_from_rows(
