@@ -70,7 +70,8 @@ def serve(
 ) -> None:
     """Serve a model over HTTP on this machine, with a page to try it by hand; Ctrl-C ends it cleanly."""
     from dure.family.run_weights import weights_at
-    from dure.serving.server import Serving, read_token, require_packages, serve_models
+    from dure.serving.openapi import Serving
+    from dure.serving.server import read_token, require_packages, serve_models
     from dure.studies.crossval.driver import fold_runs
 
     require_packages()
