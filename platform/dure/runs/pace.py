@@ -90,10 +90,6 @@ class Pace:
     validates: str
     times: Times
 
-    def is_like(self, other: tuple[str, str, str, str]) -> bool:
-        """Return whether device, model, precision and validation are the same."""
-        return (self.device, self.model, self.precision, self.validates) == other
-
 
 def remember(folder: Path, pace: Pace) -> None:
     """Keep the pace of a run in the cache."""
@@ -109,7 +105,8 @@ def known(folder: Path) -> list[Pace]:
 
 def alike(paces: Sequence[Pace], run: tuple[str, str, str, str]) -> list[Pace]:
     """Return the newest paces of runs of the same device, model, precision and validation."""
-    return [each for each in paces if each.is_like(run)][-_NEWEST:]
+    like = [each for each in paces if (each.device, each.model, each.precision, each.validates) == run]
+    return like[-_NEWEST:]
 
 
 @dataclass(frozen=True)
