@@ -103,7 +103,11 @@ class EventLog(RunListener):
         for key in _WORDS & values.keys():
             values[key] = redacted(values[key]) if values[key] else values[key]
         if "metrics" in values:
-            values["metrics"] = {key: _written(value) for key, value in values["metrics"].items()}
+            # JSON holds null for what is not finite.
+            values["metrics"] = {
+                key: None if isinstance(value, float) and not math.isfinite(value) else value
+                for key, value in values["metrics"].items()
+            }
         line = json.dumps(record | values, ensure_ascii=False, default=str).encode("utf-8")
         if self._relay is not None:
             self._relay(line)
@@ -297,11 +301,6 @@ def read_events(file: Path) -> list[Entry]:
         entries.append(entry)
         names.append(name)
     return entries
-
-
-def _written(value: object) -> object:
-    """Return a figure as JSON can hold it: null for what is not finite."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _entry(line: bytes) -> Entry | None:

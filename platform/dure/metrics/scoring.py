@@ -94,8 +94,10 @@ def score_files(
     if label_separator is None:
         lacking = next((key for key, group in zip(predicted.rows, groups, strict=True) if not group), None)
         if lacking is not None:
-            raise _without_reference(
-                f"{columns.id} {predicted.ids[lacking]!r}", columns.references, references
+            raise UserError(
+                f"{columns.id} {predicted.ids[lacking]!r} has no reference in {', '.join(columns.references)}",
+                where=str(references),
+                hint="fill one of these cells, or leave the row out of both tables",
             )
     found = {
         "columns": {"id": columns.id, "prediction": columns.prediction, "references": [*columns.references]}
@@ -143,14 +145,6 @@ def _joined(
     if columns.id is None:
         _check_order(predicted, expected)
     return predicted, expected, _join(predicted, expected)
-
-
-def _without_reference(row: str, columns: Sequence[str], table: Path) -> UserError:
-    return UserError(
-        f"{row} has no reference in {', '.join(columns)}",
-        where=str(table),
-        hint="fill one of these cells, or leave the row out of both tables",
-    )
 
 
 def _check_order(predicted: _Side, expected: _Side) -> None:

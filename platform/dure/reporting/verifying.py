@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -72,14 +72,7 @@ class Verification:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data."""
-        changes = [vars(change) for change in self.changes]
-        return {
-            "report": self.report,
-            "state": "true" if self.is_true else "changed",
-            "records": self.records,
-            "numbers": self.numbers,
-            "changes": changes,
-        }
+        return {"state": "true" if self.is_true else "changed", **asdict(self)}
 
 
 @dataclass

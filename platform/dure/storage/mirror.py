@@ -224,7 +224,11 @@ class Mirror:
         self, here: Mapping[str, Facts], there: Mapping[str, int], newest: Mapping[str, int]
     ) -> None:
         # What has another size there was rewritten by another machine.
-        gone = {name for name, size in there.items() if name not in here and self._size_of(name) == size}
+        gone = {
+            name
+            for name, size in there.items()
+            if name not in here and name in self._known and self._known[name][0] == size
+        }
         for root, names in _parted(there)[0].items():
             if root not in _parted(here)[0] and 0 <= _age(root) < newest.get(_run(root), -1):
                 gone.update(names)
@@ -255,9 +259,6 @@ class Mirror:
         for name in names:
             self._learn(name)
         return True
-
-    def _size_of(self, name: str) -> int | None:
-        return self._known[name][0] if name in self._known else None
 
     def _learn(self, name: str) -> None:
         facts = (self.folder / name).stat()
