@@ -137,10 +137,7 @@ class Scored:
 def compare(named: Sequence[str | Path], *, metric: str | None = None) -> tuple[Comparison, list[Setting]]:
     """Compare the completed runs in folders of runs and studies.
 
-    Args:
-        named: Folders, and patterns of folders.
-        metric: What they are compared by, with or without ``eval_`` or ``test_``; what chose the best checkpoints when
-            not given.
+    The metric may have ``eval_`` or ``test_`` before its name; it is what chose the best checkpoints when not given.
 
     Returns:
         The comparison, and the settings that its picture draws.

@@ -195,11 +195,7 @@ def write_comparison(
 ) -> None:
     """Write ``comparison.json``, ``.txt`` and ``.png`` into a folder, all of them or none.
 
-    Args:
-        comparison: What was found.
-        settings: What was compared.
-        folder: Made if it is not there.
-        force: Whether files that are there, and say something else, are replaced.
+    The folder is made if it is not there. With ``force`` files that are there, and say something else, are replaced.
 
     Raises:
         UserError: The folder cannot be written to, or such a file is there.

@@ -62,11 +62,7 @@ class Listing(Record):
 def listing(folders: Sequence[Path], *, state: str | None = None, sort: str = "date") -> Listing:
     """List the runs and studies in folders; of a folder that is a study itself, its runs.
 
-    Args:
-        folders: Where to look, at any depth.
-        state: Only those in this state.
-        sort: By ``date`` (the newest first), ``name``, ``state``, ``score`` (the best first, metric by metric),
-            ``seconds`` or ``size`` (the largest first).
+    Folders are looked through at any depth. The newest, the best (metric by metric) and the largest come first.
 
     Raises:
         UserError: A folder is not there, or there is no such state or order.

@@ -154,13 +154,6 @@ def encode_rows(
 ) -> dict[str, list[Any]]:
     """Encode a few rows in memory, as :func:`encode_table` does with a table and its cache.
 
-    Args:
-        rows: Role → one text per row.
-        encode: Rows to features.
-        tokenizer: What ``encode`` uses.
-        max_unknown_rate: Largest part of unknown tokens.
-        source: Name of the rows for errors.
-
     Raises:
         UserError: More of the tokens are unknown than ``max_unknown_rate``, or a row cannot be encoded.
     """

@@ -87,14 +87,9 @@ def cut_parts(
 ) -> dict[str, Integers]:
     """Hold parts of a table out, every class alike and with no text on two sides.
 
-    The parts depend on the table, ``parts`` and ``seed`` only. A part is as near to its ratio of the rows as texts
-    that must stay together let it be.
-
-    Args:
-        table: The table.
-        roles: What its columns are: inputs are the text of a row, classes its stratum.
-        parts: Name to part of the rows; together below 1.
-        seed: What they are drawn by.
+    The parts depend on the table, ``parts`` and ``seed`` only. A part is as near to its ratio of the rows as texts that
+    must stay together let it be. Of the roles, inputs are the text of a row and classes its stratum. All parts together
+    are below 1.
 
     Returns:
         Row numbers from 0, ascending: of every part by its name, and of the rest as ``train``.
@@ -131,13 +126,7 @@ def fold_numbers(groups: Integers, classes: Integers | None, num_folds: int, see
     rows of the class (Graham 1969, "Bounds on Multiprocessing Timing Anomalies"), of several the one with the fewest
     rows in all: so a class differs between two folds by no more rows than its largest group has, and by at most one
     when no text stands twice. A group of several classes counts as its most frequent one. The order within a size is
-    drawn by the seed.
-
-    Args:
-        groups: Group of every row, numbered from 0 without a gap.
-        classes: Class of every row, numbered from 0; all are of one class when it is not given.
-        num_folds: Number of folds.
-        seed: What the order is drawn by.
+    drawn by the seed. Groups and classes are numbered from 0 without a gap; without classes all rows are of one.
     """
     dealt = _dealt(np.bincount(groups), _majority(groups, classes), num_folds, np.random.default_rng(seed))
     return dealt[groups]

@@ -232,10 +232,7 @@ def first_cells(
 ) -> dict[str, str]:
     """Return what stands in the first row, by column; lists and objects as JSON text, and nothing for empty cells.
 
-    Args:
-        source: The table.
-        reading: How it is read.
-        columns: Those that are wanted, as far as the table has them.
+    Of the columns those are given that the table has.
 
     Raises:
         UserError: There is no such file, or it is damaged.

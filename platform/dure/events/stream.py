@@ -83,10 +83,7 @@ class Entry:
 class EventLog(RunListener):
     """Adds to a stream. Whatever keeps it from that, the run goes on, and the line is tried again with the next one.
 
-    Args:
-        path: The file.
-        origin: Who writes.
-        relay: Gets every line too, without its end, and takes it to who cannot see the file.
+    ``relay`` gets every line too, without its end, and takes it to who cannot see the file.
     """
 
     def __init__(self, path: Path, origin: str, relay: Callable[[bytes], None] | None = None) -> None:
@@ -161,11 +158,8 @@ class EventLog(RunListener):
 class Follower:
     """Reads what is new in a stream, wherever it is written: nothing twice, nothing left out.
 
-    The file need not be there yet, may vanish, and may come back as another one, such as a copy from storage.
-
-    Args:
-        file: The stream.
-        from_beginning: Whether what stands there already is new too.
+    The file need not be there yet, may vanish, and may come back as another one, such as a copy from storage. What
+    stands there already is new only ``from_beginning``.
     """
 
     def __init__(self, file: Path, *, from_beginning: bool = False) -> None:

@@ -48,10 +48,7 @@ class Files:
 def files_of_run(experiment: Experiment, folder: Path | None, *, apart: Sequence[Path] = ()) -> list[Files]:
     """Return what a run will leave: nothing more when it is finished, and not to become longer.
 
-    Args:
-        experiment: What runs.
-        folder: Folder that is continued; None of a new one.
-        apart: Folders in it whose files are counted by themselves.
+    Folders that are kept ``apart`` in the one that is continued are counted by themselves.
 
     Raises:
         UserError: A record in the folder is broken.

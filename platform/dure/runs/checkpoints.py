@@ -117,11 +117,6 @@ def choose(folder: Path, metric: Metric, notify: Callable[[str], None]) -> Choic
     its best is the best whole one by the records. What is broken, and what is newer than the choice, is set aside
     and never deleted. Each of this is reported. Checkpoints of older versions, which have no manifest, are taken as
     they are.
-
-    Args:
-        folder: Where the checkpoints are.
-        metric: By what they are compared.
-        notify: Gets one line for what is not as it should be.
     """
     inspected = _Inspected(checkpoints(folder))
     step = newest = None

@@ -62,10 +62,8 @@ class DiskRoom:
     def check(self, foretold: Forecast, written: int, *, has_trained: bool = False) -> None:
         """Check before a run that what it will keep fits.
 
-        Args:
-            foretold: What that is.
-            written: Bytes of it that are there already.
-            has_trained: Whether the final model alone is still to be written.
+        ``written`` bytes of it are there already; after training (``has_trained``) only the final model is still to be
+        written.
 
         Raises:
             UserError: It does not fit onto the disk, or into the budget by any means.

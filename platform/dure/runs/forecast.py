@@ -51,10 +51,7 @@ class Forecast:
 def forecast(experiment: Experiment, num_parameters: int, num_trained: int) -> Forecast:
     """Forecast the bytes of a run's files.
 
-    Args:
-        experiment: What runs.
-        num_parameters: Parameters of the model, adapters among them.
-        num_trained: How many of them are trained; these are kept in fp32.
+    Adapters count among the parameters; those that are trained are kept in fp32.
     """
     training = experiment.training
     average = 0 if training.ema is None else _FULL * num_trained

@@ -43,9 +43,7 @@ def has_manifest(folder: Path) -> bool:
 def faults(folder: Path, *, editable: Collection[str] = ()) -> list[str]:
     """Return in words what a folder lacks of what was written, or holds otherwise; nothing without a manifest.
 
-    Args:
-        folder: The folder.
-        editable: Names of files that its user may change.
+    ``editable`` names files that its user may change.
     """
     if not has_manifest(folder):
         return []

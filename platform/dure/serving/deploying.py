@@ -65,14 +65,8 @@ def deployed(
 ) -> Iterator[Models]:
     """Start replicas on a cluster, and end them afterwards; Ray Serve too where it was not there before.
 
-    Args:
-        runs: Folders of the runs that predict together.
-        num_replicas: How many; as many as the profile has workers when not given.
-        profile: What each of them needs.
-        cluster: Where they run.
-        batch_size: Most texts of a batch.
-        trust_code: Whether families that did not come with dure are imported.
-        seconds: Time that one has to finish its batch at the end.
+    There are as many as the profile has workers when no number is given. Each has ``seconds`` to finish its batch at
+    the end.
 
     Raises:
         UserError: There is no room for them, or the models cannot be loaded.

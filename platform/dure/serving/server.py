@@ -52,13 +52,8 @@ def serve_models(
 ) -> dict[str, int]:
     """Serve the models of runs until a signal asks for the end, and return how many requests had each status.
 
-    Args:
-        runs: Folders of runs of one family, which predict together; or an export.
-        asked: How they are served.
-        profile: The machine.
-        trust_code: Whether families that did not come with dure are imported.
-        ready: Gets address, model and limits once predictions can be had.
-        notify: Gets one-line messages.
+    Several runs are of one family, and predict together. ``ready`` gets address, model and limits once predictions can
+    be had.
 
     Raises:
         UserError: The port is taken, a folder holds no model, or the cluster has no room for the replicas.

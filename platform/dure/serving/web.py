@@ -39,13 +39,7 @@ _GONE = 499
 class Front:
     """Answers requests.
 
-    Args:
-        served: What is served.
-        inputs: What a request for predictions holds.
-        batcher: Has it predicted.
-        figures: Counts it.
-        asked: What it may take, and must show.
-        num_running: Returns how many replicas run; it may wait for the cluster.
+    ``num_running`` returns how many replicas run; it may wait for the cluster.
     """
 
     def __init__(

@@ -81,10 +81,6 @@ class Mirror:
     The folder may hold several runs. Which of two machines is ahead is decided for each run by its checkpoints, and
     for other files by what was changed here since they were moved last: so a driver never sends records that are
     older than those of a trial on another machine.
-
-    Args:
-        storage: The copy's place.
-        folder: The folder.
     """
 
     def __init__(self, storage: Storage, folder: Path) -> None:
@@ -95,11 +91,8 @@ class Mirror:
     def push(self, *, apart: Collection[str] = ()) -> None:
         """Send what is new or changed, and take away in storage what was removed here.
 
-        Records go first, then checkpoints from the oldest on; older checkpoints are taken away after the newest
-        is whole, and what says that a run is over goes last of all.
-
-        Args:
-            apart: Folders in this one that somebody else pushes.
+        Records go first, then checkpoints from the oldest on; older checkpoints are taken away after the newest is
+        whole, and what says that a run is over goes last of all. Somebody else pushes folders that are kept ``apart``.
 
         Raises:
             StorageError: Storage does not answer; what was sent until then is remembered, and not sent again.
