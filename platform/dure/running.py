@@ -53,11 +53,7 @@ class Common(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class TrainedRun(RunResult):
-    """How a run ended, and where it lies: paths of the result are relative to it.
-
-    Attributes:
-        path: Folder of the run.
-    """
+    """How a run ended, and where it lies: paths of the result are relative to it."""
 
     path: Path = Path()
 

@@ -42,10 +42,7 @@ _MOST_IN_PAIRS = 12
 class Scored:
     """A setting with what its runs left of the metric.
 
-    Attributes:
-        setting: The setting.
-        metric: What is compared, by its name without ``eval_``.
-        row_metric: What rows are scored by, once that is known of all; nothing where no rows can be compared.
+    ``row_metric`` is what rows are scored by, once that is known of all; nothing where no rows can be compared.
     """
 
     setting: Setting

@@ -20,12 +20,8 @@ from dure.runs.folder import RunFolder, RunResult
 class LeftRun:
     """A run that completed.
 
-    Attributes:
-        path: Its folder.
-        given: What the user named it by: its folder, or one around it.
-        experiment: What was run.
-        result: How it ended.
-        hashes: Split to hash of the rows of its table.
+    ``given`` is what the user named it by: its folder, or one around it. ``hashes`` are of the rows of each split's
+    table.
     """
 
     path: Path

@@ -27,10 +27,8 @@ _MOST_SHOWN = 3
 class Setting:
     """Runs that differ in nothing but their seed, or the fold that they held out.
 
-    Attributes:
-        name: What it is called in the comparison, unlike all others.
-        runs: Its runs.
-        values: Dotted key → value, of the settings in which the compared ones differ.
+    Its name is unlike all others of the comparison; its values are those, by dotted key, in which the compared ones
+    differ.
     """
 
     name: str

@@ -124,9 +124,7 @@ def cut(batches: Batches, rows: Sequence[Row], num_tokens: int) -> list[list[Row
 class StepsInRuns:
     """Collates all rows of an optimiser step of one worker into its micro-batches.
 
-    Attributes:
-        batches: How rows become a batch.
-        num_tokens: Most positions of a micro-batch, padding included.
+    A micro-batch has at most ``num_tokens`` positions, padding included.
     """
 
     batches: Batches

@@ -25,11 +25,7 @@ Integers = NDArray[np.int64]
 class Fold:
     """The rows of a table that have a part in one fold: numbers from 0, ascending.
 
-    Attributes:
-        train: Rows that train.
-        dev: Rows that select the best checkpoint.
-        test: Rows that are held out, and reported on.
-        messages: What the user should know about the folds, a line each.
+    ``dev`` selects the best checkpoint; ``test`` is held out, and reported on.
     """
 
     train: Integers

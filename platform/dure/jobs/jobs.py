@@ -175,11 +175,7 @@ def stop(server: JobServer, job_id: str) -> Job:
 class Submission:
     """A command of dure as a job, before anything is sent.
 
-    Attributes:
-        words: The command's words, from the verb on.
-        entrypoint: What the shell of a node runs.
-        upload: What the working folder sends.
-        runtime_env: What Ray is told of the job's environment.
+    Its words are those from the verb on; the entrypoint is what the shell of a node runs.
     """
 
     words: tuple[str, ...]

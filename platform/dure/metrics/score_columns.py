@@ -34,10 +34,7 @@ _USUAL = (
 class ScoredColumns:
     """The columns that are compared.
 
-    Attributes:
-        id: The one that joins the tables; None where rows are paired by their order.
-        prediction: The one with the predictions.
-        references: Those with what is true.
+    Without an ``id`` rows are paired by their order.
     """
 
     id: str | None

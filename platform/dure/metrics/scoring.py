@@ -231,11 +231,7 @@ def _several_labels(labels: Sequence[str], predictions: Sequence[str], separator
 class _Side:
     """One of the two tables.
 
-    Attributes:
-        path: Its file.
-        rows: Key of a row → its cells, in the file's order.
-        ids: Key of a row → its id as the file spells it.
-        num_skipped: Bad rows that were left out.
+    Rows are cells by key, in the file's order; ``ids`` are as the file spells them.
     """
 
     path: Path

@@ -72,9 +72,7 @@ def run_facts(path: Path) -> dict[str, Any]:
 def run_sentences(metric: Metric, figures: Mapping[str, Figure]) -> list[str]:
     """Return what the figures of a run are worth: against the trivial baseline, on how many rows, on test rows.
 
-    Args:
-        metric: What its best checkpoint was chosen by.
-        figures: What ``result.json`` has as ``metrics``.
+    ``figures`` are what ``result.json`` has as ``metrics``.
     """
     score = number(figures.get(metric.name))
     if score is None:

@@ -33,10 +33,7 @@ _MOST_NAMES = 6
 class Runs:
     """Runs of a page, with the records that say all of them.
 
-    Attributes:
-        folders: Folder of every run by its name.
-        facts: As :func:`dure.pages.run_facts.facts_of_runs` makes them.
-        sources: The records of the page.
+    ``facts`` are as :func:`dure.pages.run_facts.facts_of_runs` makes them.
     """
 
     folders: Mapping[str, Path]
@@ -126,9 +123,7 @@ def _between(result: Source, what: str, written: str) -> Inline:
 def trouble_section(runs: Runs, trials: Sequence[tuple[Source, tuple[Key, ...]]]) -> Section:
     """Return which runs failed and why, how often a process died, and what was reported on the way.
 
-    Args:
-        runs: The runs of the page.
-        trials: Where records say ``name``, ``state`` and ``error`` of each.
+    Records say ``name``, ``state`` and ``error`` of each trial.
     """
     blocks: list[Block] = []
     ended = [(record, at) for record, at in trials if record.get(*at, "error")]

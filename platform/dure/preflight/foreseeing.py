@@ -29,13 +29,7 @@ _MOST_TRIED = 4
 
 @dataclass(frozen=True)
 class Foreseen:
-    """An experiment with its forecast.
-
-    Attributes:
-        family: Its family.
-        corpus: Its rows.
-        forecast: What it will take.
-    """
+    """An experiment with its forecast."""
 
     family: Family
     corpus: Corpus

@@ -93,12 +93,7 @@ def column(heading: Cell, cells: Iterable[Any], rank: int = 0, **more: Any) -> C
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a table that stand in a record, each at keys of its own.
-
-    Attributes:
-        source: The record.
-        places: Keys of every row.
-    """
+    """Rows of a table that stand in a record, each at keys of its own."""
 
     source: Source
     places: Sequence[tuple[Key, ...]]
@@ -163,11 +158,7 @@ def fitting(columns: Sequence[Column], width: int) -> list[Column]:
 class FittedTable:
     """A table that fits itself to the console that prints it.
 
-    Attributes:
-        columns: All columns, with as many cells each.
-        title: Line above the table.
-        notes: Lines beneath it.
-        elsewhere: Where the columns are to be found that had to be left out.
+    ``elsewhere`` says where the columns are to be found that had to be left out.
     """
 
     columns: Sequence[Column]

@@ -44,10 +44,7 @@ Words = Mapping[str, str]
 class Curve:
     """One line of a panel.
 
-    Attributes:
-        label: Its name.
-        points: Epoch and height.
-        baseline: Height of the trivial predictor, where it has one.
+    Points are epoch and height; ``baseline`` is the height of the trivial predictor.
     """
 
     label: str

@@ -322,11 +322,7 @@ def _best(experiments: Sequence[Row], metric: Metric) -> float | None:
 
 
 def seeds_table(record: Mapping[str, Any]) -> FittedTable:
-    """Return the mean of every setting over its seeds with the deviation between them, best mean first.
-
-    Args:
-        record: What ``experiment_summary.json`` of a batch with seeds holds.
-    """
+    """Return the mean of every setting over its seeds with the deviation between them, best mean first."""
     metrics = [recorded(record, name) for name in record["metrics"]]
     rows = sorted(record["settings"], key=lambda row: metrics[0].cost(row["mean"].get(metrics[0].name)))
     columns = [

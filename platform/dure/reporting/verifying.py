@@ -38,10 +38,7 @@ RECORDS = "dure-records"
 class Change:
     """Something in a report that is not what its records say.
 
-    Attributes:
-        where: The section, and the record with the pointer that a number names.
-        shown: What the report says.
-        recorded: What the record says; empty where only a seal tells that words were changed.
+    Nothing is ``recorded`` where only a seal tells that words were changed.
     """
 
     where: str
@@ -51,14 +48,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Verification:
-    """What became of a report.
-
-    Attributes:
-        report: The file.
-        records: How many records were read.
-        numbers: How many marks were recomputed.
-        changes: What is not as recorded; empty of a report that is true.
-    """
+    """What became of a report."""
 
     report: str
     records: int

@@ -31,9 +31,7 @@ _LAST_LINES = 15
 class Cut:
     """Where a session is cut.
 
-    Attributes:
-        step: The signal comes when the loss of this step is recorded, before anything is saved of it.
-        number: ``SIGKILL`` or ``SIGTERM``.
+    The signal comes when the loss of the step is recorded, before anything is saved of it.
     """
 
     step: int

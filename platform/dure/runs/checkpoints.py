@@ -27,12 +27,7 @@ BROKEN = "broken"
 
 @dataclass(frozen=True)
 class Best:
-    """The best checkpoint of a run.
-
-    Attributes:
-        step: Its optimiser step.
-        score: Its metric.
-    """
+    """The best checkpoint of a run."""
 
     step: int
     score: float
@@ -42,9 +37,7 @@ class Best:
 class Choice:
     """What a run goes on from.
 
-    Attributes:
-        path: The checkpoint, which is whole.
-        best: The best checkpoint that is whole; None before the first validation.
+    The checkpoint is whole, and so is the best one; there is none before the first validation.
     """
 
     path: Path

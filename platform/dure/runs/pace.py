@@ -113,11 +113,7 @@ def alike(paces: Sequence[Pace], run: tuple[str, str, str, str]) -> list[Pace]:
 class _Interval:
     """Steps between two records, without validations.
 
-    Attributes:
-        first: Steps before it.
-        last: Steps at its end.
-        seconds: Its time.
-        saves: Whether a checkpoint was written in its beginning.
+    Where it ``saves``, a checkpoint was written in its beginning.
     """
 
     first: int

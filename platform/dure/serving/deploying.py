@@ -27,13 +27,7 @@ _SECONDS_BETWEEN_LOOKS = 2.0
 
 @dataclass(frozen=True)
 class Models:
-    """Replicas that run.
-
-    Attributes:
-        name: What Ray Serve calls them.
-        handle: Reaches a free one.
-        num_replicas: How many there are to be.
-    """
+    """Replicas that run."""
 
     name: str
     handle: Any

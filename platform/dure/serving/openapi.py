@@ -65,11 +65,7 @@ class Serving:
 class Served:
     """What is served.
 
-    Attributes:
-        name: Name of the experiment.
-        family: Name of its family.
-        words: Which weights, for people.
-        address: ``http://host:port``.
+    ``words`` say for people which weights.
     """
 
     name: str

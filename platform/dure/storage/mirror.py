@@ -41,9 +41,7 @@ _Facts = TypeVar("_Facts")
 class SharedFolder:
     """A folder of a run or study, and where it is mirrored; travels to workers.
 
-    Attributes:
-        folder: The folder, by the path that it has on every machine.
-        url: Its place in storage.
+    The folder has one path on every machine.
     """
 
     folder: Path
