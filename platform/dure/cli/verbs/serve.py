@@ -15,12 +15,6 @@ TOKEN = "DURE_SERVE_TOKEN"
 """Environment variable with the token, where no file is given."""
 
 
-Run = Annotated[
-    Path,
-    typer.Argument(
-        help="Folder of a finished run, of a cross-validation, or of an export.", metavar="RUN|EXPORT"
-    ),
-]
 Port = Annotated[
     int, typer.Option(min=0, max=65535, help="Port of 127.0.0.1; 0 takes any that is free.", metavar="N")
 ]
@@ -47,22 +41,18 @@ TokenFile = Annotated[
         metavar="FILE",
     ),
 ]
-Fold = Annotated[
-    int | None,
-    typer.Option(help="Fold whose model predicts; all together when not given.", metavar="N"),
-]
 
 
 @verb("serve", place=195)
 def serve(
-    run: Run,
+    run: options.Predictor,
     port: Port = 8000,
     replicas: Replicas = None,
     batch_size: BatchSize = None,
     max_bytes: MaxBytes = 1 << 20,
     time_limit: TimeLimit = 30.0,
     token_file: TokenFile = None,
-    fold: Fold = None,
+    fold: options.Fold = None,
     profile: options.ProfileOption = None,
     address: options.Address = None,
     trust_code: options.TrustCode = False,
