@@ -157,7 +157,10 @@ def compare(named: Sequence[str | Path], *, metric: str | None = None) -> tuple[
     for each in scored:
         each.row_metric = row_metric
     by_rows = replace(runs[0].metric(row_metric), name=row_metric) if row_metric else None
-    groups = _groups(scored)
+    alike: dict[str, list[Scored]] = {}
+    for each in scored:
+        alike.setdefault(each.signature.model_dump_json(), []).append(each)
+    groups = [sorted(group, key=lambda each: compared.cost(each.score)) for group in alike.values()]
     pairs = [pair for group in groups for pair in _pairs(group)]
     records = [[each.record() for each in group] for group in groups]
     comparison = Comparison(
@@ -239,13 +242,6 @@ def _how(run: LeftRun, metric: Metric) -> dict[str, str]:
             if not is_of_some or metric.name.startswith(word):
                 found[key] = value
     return found
-
-
-def _groups(scored: Sequence[Scored]) -> list[list[Scored]]:
-    found: dict[str, list[Scored]] = {}
-    for each in scored:
-        found.setdefault(each.signature.model_dump_json(), []).append(each)
-    return [sorted(group, key=lambda each: each.metric.cost(each.score)) for group in found.values()]
 
 
 def _pairs(group: Sequence[Scored]) -> list[PairRecord]:

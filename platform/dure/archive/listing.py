@@ -150,13 +150,12 @@ def _best(results: Sequence[Mapping[str, Any]]) -> tuple[Metric | None, float | 
     metric = recorded({"definitions": completed[0].get("definitions")}, str(completed[0]["best_metric"]))
     if metric.direction is None:
         return None, None
-    scores = {
-        place: number(result.get("metrics", {}).get(metric.name))
-        for place, result in enumerate(completed)
+    scores = (
+        number(result.get("metrics", {}).get(metric.name))
+        for result in completed
         if result["best_metric"] == metric.name
-    }
-    best = metric.best(scores)
-    return metric, None if best is None else scores[best]
+    )
+    return metric, min(scores, key=metric.cost, default=None)
 
 
 def _state(path: Path, is_study: bool, result: Mapping[str, Any]) -> State:

@@ -40,10 +40,6 @@ class Files:
     folder: Path | None = None
     apart: Sequence[Path] = ()
 
-    def written(self) -> int:
-        """Return the bytes that are written already."""
-        return 0 if self.folder is None else bytes_in(self.folder) - sum(map(bytes_in, self.apart))
-
 
 def files_of_run(experiment: Experiment, folder: Path | None, *, apart: Sequence[Path] = ()) -> list[Files]:
     """Return what a run will leave: nothing more when it is finished, and not to become longer.
@@ -181,4 +177,5 @@ def _left_of(files: Files) -> int:
         except UserError:
             # The run names it, with its place, when it loads the model.
             logger.info("disk of %s: its model cannot be looked at", experiment.name)
-    return max(0, total - files.written())
+    written = 0 if files.folder is None else bytes_in(files.folder) - sum(map(bytes_in, files.apart))
+    return max(0, total - written)
