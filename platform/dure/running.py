@@ -98,7 +98,7 @@ def train(
     )
     with terminal() as screen:
         result, path = life_cycle.run_experiment(chosen, asked, screen=screen)
-    return TrainedRun(**{**vars(result)}, path=path)
+    return TrainedRun(**vars(result), path=path)
 
 
 def run(study: str | Path | StudyPlan, overrides: Overrides = (), **common: Unpack[Common]) -> StudyResults:

@@ -96,9 +96,8 @@ def run_preset(
         if asked.machine is not None:
             pull(asked.machine, folder, asked.notify)
         found = _continued(folder, preset, str(resume))
+    settings["batch_size"] = common.batch_size
     given = {key: value for key, value in settings.items() if value is not None}
-    if common.batch_size is not None:
-        given["batch_size"] = common.batch_size
     places: dict[tuple[str, ...], str] = {(key,): f"--{key.replace('_', '-')}" for key in given}
     if (samples := common.samples) is not None:
         notify(

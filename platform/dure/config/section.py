@@ -25,7 +25,10 @@ class Section(BaseModel):
         Raises:
             FrozenError: Always.
         """
-        key = f"{_place_of(type(self))}{name}"
+        from dure.config.schema import Experiment
+
+        place = None if type(self) is Experiment else place_in(Experiment, type(self))
+        key = f"{place}.{name}" if place else name
         said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
         raise FrozenError(
             "values of a configuration never change once it is loaded",
@@ -63,11 +66,3 @@ class Section(BaseModel):
                 del section[other]
             places[(*sections, last)] = source or key
         return checked(type(self), tree, places, source or ", ".join(changes))
-
-
-def _place_of(section: type[Section]) -> str:
-    """Return where a section stands in an experiment, as the beginning of a dotted key."""
-    from dure.config.schema import Experiment
-
-    place = None if section is Experiment else place_in(Experiment, section)
-    return "" if place is None else f"{place}."

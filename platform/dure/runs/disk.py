@@ -114,7 +114,8 @@ class DiskRoom:
         while True:
             while (lack := by_main(lambda: self._lack(what, needed))) is not None:
                 self._pause(lack)
-            failure = self._done(what, steps)
+            failures = (first_said(self._attempt(what, step)) for step in steps)
+            failure = next((each for each in failures if each is not None), None)
             if failure is None:
                 by_main(self._go_on)
                 return
@@ -175,12 +176,6 @@ class DiskRoom:
         if free >= needed:
             return None
         return f"{in_bytes(free)} free in {self.folder}, {in_bytes(needed)} needed for {what}"
-
-    def _done(self, what: str, steps: Sequence[Callable[[], None]]) -> str | None:
-        for step in steps:
-            if (failure := first_said(self._attempt(what, step))) is not None:
-                return failure
-        return None
 
     def _attempt(self, what: str, step: Callable[[], None]) -> str | None:
         """Do a step, and return in words how the disk did not suffice for it."""
