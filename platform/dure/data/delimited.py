@@ -106,9 +106,14 @@ class DelimitedSource:
             except StopIteration:
                 return
             except csv.Error as error:
-                if "field limit" in str(error):
-                    raise self._long_cell(number, first_line) from None
-                raise self._broken_quote(number, first_line) from None
+                if "field limit" not in str(error):
+                    raise self._broken_quote(number, first_line) from None
+                raise UserError(
+                    f"a cell is longer than {LONGEST_CELL:,} characters",
+                    where=self._place(number, first_line),
+                    expected="a cell of text",
+                    hint='a quote (") is perhaps never closed there; data.quoting=none takes quotes as letters',
+                ) from None
             if not _is_blank_line(cells, before_names=number == 0):
                 yield number, first_line, cells
                 number += 1
@@ -120,14 +125,6 @@ class DelimitedSource:
     def _place(self, number: int, first_line: int) -> str:
         row = f"row {number} (line {first_line})" if number else f"the column names (line {first_line})"
         return f"{self._path}, {row}"
-
-    def _long_cell(self, number: int, first_line: int) -> UserError:
-        return UserError(
-            f"a cell is longer than {LONGEST_CELL:,} characters",
-            where=self._place(number, first_line),
-            expected="a cell of text",
-            hint='a quote (") is perhaps never closed there; data.quoting=none takes quotes as letters',
-        )
 
     def _broken_quote(self, number: int, first_line: int) -> UserError:
         # Read once more, since what is remembered of every row would be the whole file where a quote stays open.

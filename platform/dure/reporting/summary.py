@@ -346,11 +346,7 @@ def _mean(metric: Metric, row: Mapping[str, Any]) -> Text:
 
 
 def predictions_table(rows: Sequence[Mapping[str, Any]]) -> FittedTable:
-    """Return texts with their predictions.
-
-    Args:
-        rows: ``text``, and what is predicted by column; of the probabilities of classes the largest is shown.
-    """
+    """Return texts with their predictions, and of the probabilities of classes the largest."""
     shares = [name for name in rows[0] if name.startswith(PROBABILITY)]
     said = [name for name in rows[0] if name not in shares and name != "text"]
     columns = [
