@@ -199,14 +199,9 @@ def is_torn(text: str) -> bool:
 def read_extended(path: Path, kind: library.Kind, keys: Collection[str]) -> Tree:
     """Read a YAML file on top of what its ``extends:`` names: files beside it, or names that dure knows.
 
-    Sections merge key by key; lists and values replace. ``null`` in place of a section removes what a
-    parent says of it.
-
-    Args:
-        path: The file.
-        kind: What it is.
-        keys: What such a file may hold. A parent that lies neither in the working folder nor in that of the file, and
-            holds anything else, is not quoted: a file that somebody handed on must not show what others hold.
+    Sections merge key by key; lists and values replace. ``null`` in place of a section removes what a parent says of
+    it. A parent that lies neither in the working folder nor in that of the file, and holds anything but ``keys``, is
+    not quoted: a file that somebody handed on must not show what others hold.
 
     Raises:
         UserError: As :func:`read_yaml`; or a parent does not exist; or files extend each other in a circle.

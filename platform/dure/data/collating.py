@@ -187,13 +187,11 @@ class PaddedRows(Batches):
 
 
 class TextPairs(PaddedRows):
-    """Padded rows whose labels are the ids of a target text, for an encoder–decoder.
+    """Padded rows whose labels are the ids of a target text, for an encoder–decoder; losses ignore their padding, -100.
 
     Args:
-        pad_token_id: Fills inputs; padding of labels is -100, which losses ignore.
         decoder_input_ids: Turns labels into the decoder's input; the model's own
             ``prepare_decoder_input_ids_from_labels``.
-        multiple_of: Lengths are rounded up to a multiple of it.
         target_cost: What a position of a target costs to compute, where one of an input costs 1.
     """
 
@@ -233,13 +231,7 @@ class ClassRows(PaddedRows):
 
 
 class LabelRows(PaddedRows):
-    """Padded rows that may have any of some labels.
-
-    Args:
-        pad_token_id: Fills inputs.
-        num_labels: Number of labels that a row may have.
-        multiple_of: Lengths are rounded up to a multiple of it.
-    """
+    """Padded rows that may have any of some labels."""
 
     def __init__(self, pad_token_id: int, num_labels: int, *, multiple_of: int = 1) -> None:
         super().__init__(pad_token_id, multiple_of=multiple_of)

@@ -168,15 +168,9 @@ def read_table(
     Text stays as it is but for Unicode NFC, numbers become text. A cell is empty when it is blank, null, NaN or the
     word ``nan``. An optional role is left out when no row has a value for it, which is reported when ``columns`` names
     its column. Rows are checked while they stream to the cache, so that memory stays flat (ids take 16 bytes a row).
-
-    Args:
-        source: The files, as :func:`~dure.data.sources.files_of` takes them; their suffixes say the format.
-        roles: What the family reads.
-        columns: Role → column name, where it is not the role's own (``data.columns``).
-        cache_folder: Where the memory-mapped rows are kept.
-        for_prediction: Whether only inputs and ids are read and needed, and rows that are skipped are remembered.
-        reading: Encoding, quotes, column names, and what becomes of bad rows: those with an empty cell, a doubled
-            id, another number of cells than columns, or JSON that is no object of texts and numbers.
+    ``columns`` names those that are not the role's own (``data.columns``). Where it is ``for_prediction``, only inputs
+    and ids are read and needed, and rows that are skipped are remembered. Bad rows are those with an empty cell, a
+    doubled id, another number of cells than columns, or JSON that is no object of texts and numbers.
 
     Raises:
         UserError: A file, a column or a row is not as it must be; names the place and the remedy.

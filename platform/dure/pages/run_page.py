@@ -84,12 +84,7 @@ def page_around(
 ) -> Page:
     """Return a page with the sections that those of runs and of studies have in common.
 
-    Args:
-        shown: What stands between the verdict and the forecasts.
-        runs: The runs of the page.
-        title: Its heading.
-        lead: Words beneath it.
-        ended: Where records say how each run or trial ended.
+    ``shown`` stands between the verdict and the forecasts; ``ended`` is where records say how each run or trial ended.
     """
     sections = [
         Section("Verdict", [points_of(runs.facts, "sentences")]),

@@ -91,14 +91,9 @@ def before_run(
 ) -> None:
     """Check everything beside :func:`check_settings` that would end a run or study for a mistake of its user.
 
-    Args:
-        read: Experiments whose rows are read.
-        files: What is still to be written.
-        profile: The machine.
-        output: Folder that is written to, if it is known.
-        notify: Gets a line on what a rehearsal changes, and on what the disk will have to hold.
-        address: Ray cluster that will run them, whose nodes fetch checkpoints for themselves.
-        any_will_do: Whether checkpoints may be missing and rows wrong as long as those of one experiment are right.
+    The rows of experiments in ``read`` are read; ``files`` are still to be written. Nodes of a cluster at an address
+    fetch checkpoints for themselves. Where ``any_will_do``, checkpoints may be missing and rows wrong as long as those
+    of one experiment are right.
 
     Raises:
         UserError: What is wrong, with its place and what to do.

@@ -118,16 +118,8 @@ class Rows:
     ) -> Column:
         """Return what stands in every row at keys.
 
-        Args:
-            heading: Of the column.
-            keys: Where it stands within a row.
-            rank: As :class:`Column` has it.
-            written: Name of its format.
-            figure: The metric whose value it is.
-            change: The metric of which it is a difference.
-            interval: Whether the ends of an interval stand there.
-            more: Cells beneath them.
-            shown: The rest of :class:`Column`.
+        It is written by a named format, or as a ``figure`` of a metric, a ``change`` of one, or an ``interval``.
+        ``more`` are cells beneath; ``shown`` is the rest of :class:`Column`.
         """
         source, written = self.source, written if change is None else f"change-{change.unit}"
 

@@ -164,10 +164,7 @@ def verify(
 ) -> Verification:
     """Recompute every number of a report from the records that it names.
 
-    Args:
-        report: The file.
-        computations: By name, what is computed from a folder.
-        root: Folder in place of the one that held the runs when the report was written.
+    ``root`` takes the place of the folder that held the runs when the report was written.
 
     Raises:
         UserError: The file is no report, or a record is not there.

@@ -100,11 +100,8 @@ class DiskRoom:
     ) -> None:
         """Write something when there is room for it, and again when the disk got full meanwhile; collective.
 
-        Args:
-            what: What is written, in words.
-            num_bytes: How much that is, as far as known.
-            steps: Writes it; every worker has ended a step before one begins the next.
-            clean: Removes what a step that failed has left; called by the main worker.
+        Every worker has ended a step before one begins the next. ``clean`` removes what a step that failed has left;
+        the main worker calls it.
 
         Raises:
             RunError: There was no room for as long as the machine's profile waits.

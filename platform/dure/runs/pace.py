@@ -128,14 +128,9 @@ def times_of(
     """Return how long the parts of a run took; None where it recorded no step.
 
     A step takes some time however long its rows are, and some for every position; both are fitted to what lies between
-    two records (least squares, neither below zero). The first steps, and those that a checkpoint is written beside,
-    are left out where others are there, and what they take more counts for the start and for saving.
-
-    Args:
-        records: Of ``metrics.jsonl``, in their order.
-        seconds: Of the whole run.
-        positions: Of each of its steps.
-        rows: Rows of a validation.
+    two records (least squares, neither below zero). The first steps, and those that a checkpoint is written beside, are
+    left out where others are there, and what they take more counts for the start and for saving. Records are those of
+    ``metrics.jsonl``, in their order; positions are of each step, rows of a validation.
     """
     from scipy.optimize import nnls
 
