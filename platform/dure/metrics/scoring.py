@@ -94,8 +94,10 @@ def score_files(
     if label_separator is None:
         lacking = next((key for key, group in zip(predicted.rows, groups, strict=True) if not group), None)
         if lacking is not None:
-            raise _without_reference(
-                f"{columns.id} {predicted.ids[lacking]!r}", columns.references, references
+            raise UserError(
+                f"{columns.id} {predicted.ids[lacking]!r} has no reference in {', '.join(columns.references)}",
+                where=str(references),
+                hint="fill one of these cells, or leave the row out of both tables",
             )
     found = {
         "columns": {"id": columns.id, "prediction": columns.prediction, "references": [*columns.references]}
@@ -143,14 +145,6 @@ def _joined(
     if columns.id is None:
         _check_order(predicted, expected)
     return predicted, expected, _join(predicted, expected)
-
-
-def _without_reference(row: str, columns: Sequence[str], table: Path) -> UserError:
-    return UserError(
-        f"{row} has no reference in {', '.join(columns)}",
-        where=str(table),
-        hint="fill one of these cells, or leave the row out of both tables",
-    )
 
 
 def _check_order(predicted: _Side, expected: _Side) -> None:
@@ -237,11 +231,7 @@ def _several_labels(labels: Sequence[str], predictions: Sequence[str], separator
 class _Side:
     """One of the two tables.
 
-    Attributes:
-        path: Its file.
-        rows: Key of a row → its cells, in the file's order.
-        ids: Key of a row → its id as the file spells it.
-        num_skipped: Bad rows that were left out.
+    Rows are cells by key, in the file's order; ``ids`` are as the file spells them.
     """
 
     path: Path

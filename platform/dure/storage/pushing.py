@@ -18,10 +18,7 @@ from dure.storage.remote import StorageError
 class Mirroring(RunListener):
     """Pushes after every checkpoint. When storage does not answer, that is reported once, and the next push catches up.
 
-    Args:
-        mirror: The folder and its copy.
-        notify: Gets one-line messages for the user.
-        apart: Returns the folders in it that somebody else pushes just now.
+    ``apart`` returns the folders in it that somebody else pushes just now.
     """
 
     def __init__(
@@ -111,12 +108,6 @@ def push_start(mirror: Mirror, notify: Notify) -> None:
 def mirrored(mirror: Mirror, checkpoints: Path, *, resume: bool, notify: Notify) -> Iterator[Mirroring]:
     """Give the listener that mirrors a run; before, bring what another machine did of it, and after, send the rest.
 
-    Args:
-        mirror: The run's folder and its copy.
-        checkpoints: Where the run's checkpoints are.
-        resume: Whether the run goes on with what there is.
-        notify: Gets one-line messages for the user.
-
     Raises:
         RunError: Storage does not answer, and there is no checkpoint here to go on from: it would be from the
             beginning, whatever storage holds.
@@ -141,13 +132,8 @@ def mirrored(mirror: Mirror, checkpoints: Path, *, resume: bool, notify: Notify)
 class StudyMirror:
     """The driver's side of a mirrored study: pushes the whole folder but for trials that run, which push their own.
 
-    Nothing here ends a study: what storage does not take or give is reported, and is complete in the folders.
-
-    Args:
-        shared: The folder of the study, or one that it lies in, and its place in storage.
-        path: Folder of the study.
-        running: Returns the folders of trials that run, as they lie in the study's.
-        notify: Gets one-line messages for the user.
+    Nothing here ends a study: what storage does not take or give is reported, and is complete in the folders. The
+    folder is that of ``shared``, or lies in it; ``running`` returns the folders of trials that run, as they lie there.
     """
 
     def __init__(

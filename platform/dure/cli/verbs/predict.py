@@ -38,10 +38,7 @@ _Output = Annotated[
         metavar="FILE",
     ),
 ]
-_Fold = Annotated[
-    int | None,
-    typer.Option(help="Fold whose model predicts; all together when not given.", metavar="N"),
-]
+
 _Workers = Annotated[
     int | None,
     typer.Option(
@@ -57,16 +54,11 @@ _Resume = Annotated[
 
 @verb("predict", place=190)
 def predict(
-    run: Annotated[
-        Path,
-        typer.Argument(
-            help="Folder of a finished run, of a cross-validation, or of an export.", metavar="RUN|EXPORT"
-        ),
-    ],
+    run: options.Predictor,
     words: _Words = None,
     text: _Texts = None,
     output: _Output = None,
-    fold: _Fold = None,
+    fold: options.Fold = None,
     workers: _Workers = None,
     profile: options.ProfileOption = None,
     address: options.Address = None,
