@@ -237,12 +237,8 @@ def _fit_on_cluster(
 ) -> RunResult:
     """Run in worker processes of a cluster, joined or started here.
 
-    Args:
-        request: What to run.
-        address: Ray cluster to join.
-        relays: Gets what brings lines from other nodes, if there are some.
-        look: Hands on what is new; called before the cluster ends.
-        last_word: Gets what happened when the cluster is ended from outside.
+    ``relays`` gets what brings lines from other nodes, ``look`` hands on what is new before the cluster ends, and
+    ``last_word`` gets what happened when that is ended from outside.
     """
     from dure.runs.logs import captured_output
     from dure.runtime.cluster import cluster

@@ -20,9 +20,7 @@ DRIVER = "driver"
 class StudyStreams:
     """Hands on what is new in the streams of a study and of the trials that run.
 
-    Args:
-        study: Folder of the study.
-        trials: Folder of every trial by its name; it can be that of the study.
+    The folder of a trial can be that of the study.
     """
 
     def __init__(self, study: Path, trials: Mapping[str, Path]) -> None:
