@@ -159,11 +159,6 @@ class Board(tune.Callback):  # type: ignore[misc]
         logger.info(message if trial is None else f"{trial}: {message}")
         self._streams.log(trial).notified(message)
 
-    def last_word(self, message: str) -> None:
-        """Say a line straight to whoever follows, because this process ends then."""
-        self.follower.notified(message)
-        self.notify(message)
-
     @contextmanager
     def summarised(self) -> Iterator[None]:
         """Write the summary before the body, and after it whatever happens."""
