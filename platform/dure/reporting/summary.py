@@ -166,7 +166,7 @@ def result_table(result: Mapping[str, Any]) -> FittedTable:
 
 
 def score_table(scores: Mapping[str, Any]) -> FittedTable:
-    """Return the scores of a table of predictions: ROUGE, or the classes' figures."""
+    """Return the scores of a table of predictions: ROUGE, the classes' figures, or those of numbers."""
     known = scores["columns"]
     joined = "paired by their order" if known["id"] is None else f"joined by {known['id']}"
     compared = [f"{known['prediction']} against {', '.join(known['references'])}, {joined}"]
@@ -188,6 +188,10 @@ def score_table(scores: Mapping[str, Any]) -> FittedTable:
         }
         columns = class_columns(Source(0, figures))
         return FittedTable(columns, counted(scores["num_rows"], "row"), [*notes, *told, *compared])
+    if scores["task"] == "number":
+        names = ("pearson", "spearman", "mse")
+        columns = [column(metric_label(name), [metric_figure(name, scores[name])]) for name in names]
+        return FittedTable(columns, counted(scores["num_rows"], "row"), [*told, *compared])
     names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
     columns = [column("", (bare_label(name) for name in names), is_text=True)]
     for heading, suffix in (("F1 %", ""), ("precision %", "_precision"), ("recall %", "_recall")):

@@ -77,7 +77,7 @@ def serve_models(
         address = f"http://{HOST}:{listening.getsockname()[1]}"
         served = Served(family.experiment.name, family.experiment.family, _words(weights), address)
         notify(f"loading {served.words}")
-        here = open_.enter_context(cluster(asked.address, name=f"serve {served.name}", notify=notify))
+        here = open_.enter_context(cluster(asked.address, name=f"serve {served.name}"))
         models = open_.enter_context(
             deployed(
                 runs,

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from dure.config.schema import Profile
 from dure.errors import RunError
@@ -174,7 +173,3 @@ class StudyMirror:
             self._tell(f"{error}; the study goes on")
         except OSError as error:
             raise RunError(f"the folder of the study cannot be mirrored: {error}") from error
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave all of it here: Tune pickles its callbacks, and a thread does not travel."""
-        return {}
