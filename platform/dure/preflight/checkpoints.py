@@ -93,11 +93,7 @@ def _metrics(note: Note, folder: RunFolder) -> None:
 
 
 def _check_one(note: Note, path: Path, wanted: Wanted) -> None:
-    """Check one checkpoint, final model or file of weights.
-
-    Raises:
-        UserError: It is not there, not whole, or of another model.
-    """
+    """Check one checkpoint, final model or file of weights."""
     if not path.exists():
         siblings = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
         like = nearest(path.name, siblings)
