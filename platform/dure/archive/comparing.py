@@ -179,11 +179,7 @@ def compare(named: Sequence[str | Path], *, metric: str | None = None) -> tuple[
 
 
 def _metric(runs: Sequence[LeftRun], asked: str | None) -> Metric:
-    """Return what is compared, by its bare name.
-
-    Raises:
-        UserError: No run has it, it has no direction, or it is not said and runs do not agree.
-    """
+    """Return what is compared, by its bare name."""
     names = [
         {_bare(name) for name in run.result.metrics if name.startswith(("eval_", "test_"))} for run in runs
     ]

@@ -130,11 +130,7 @@ def _preset(name: str) -> UnifiedStudy:
 
 
 def _continued(folder: Path, preset: str | None, said: str) -> UnifiedStudy:
-    """Return the study of a folder, with all that its first command said.
-
-    Raises:
-        UserError: It holds none, or that of another preset.
-    """
+    """Return the study of a folder, with all that its first command said."""
     from dure.runs.folder import STUDY_FILE
     from dure.studies.study import stored_study
     from dure.studies.unified.plan import UnifiedStudy

@@ -20,11 +20,7 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
-        """Refuse an assignment, and say what does the same.
-
-        Raises:
-            FrozenError: Always.
-        """
+        """Refuse an assignment, and say what does the same."""
         from dure.config.schema import Experiment
 
         place = None if type(self) is Experiment else place_in(Experiment, type(self))

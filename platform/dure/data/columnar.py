@@ -18,8 +18,6 @@ from dure.files import in_bytes
 _BATCH_ROWS = 1000
 _BATCH_BYTES = 1 << 24
 """Bytes of a batch up to which its rows are in memory together."""
-
-
 _MOST_BYTES = 1 << 28
 """Bytes of a column in a row group from which on it must not have been packed more than any text can be."""
 _MOST_PACKED = 500

@@ -119,11 +119,7 @@ def _called_alike(stem: str, where: str) -> UserError:
 
 
 def _figures(stem: str, figures: Any, where: str) -> dict[str, float]:
-    """Return the numbers among what a metric gives.
-
-    Raises:
-        UserError: There is none.
-    """
+    """Return the numbers among what a metric gives."""
     given = figures if isinstance(figures, Mapping) else {}
     numbers = {key: float(value) for key, value in given.items() if isinstance(value, Real)}
     if not numbers:

@@ -140,11 +140,7 @@ def score_files(
 def _joined(
     predictions: Path, references: Path, columns: ScoredColumns, task: Task, *, several: bool, **how: Any
 ) -> tuple[_Side, _Side, int]:
-    """Read both tables and pair their rows; also returns how many of them were skipped.
-
-    Raises:
-        UserError: A file, column or row is wrong, or an id stands in one file only.
-    """
+    """Read both tables and pair their rows; also returns how many of them were skipped."""
     how["reader"] = NumberReader() if task == "number" else None
     predicted = _read(
         predictions,
@@ -168,11 +164,7 @@ def _joined(
 
 
 def _check_order(predicted: _Side, expected: _Side) -> None:
-    """Check that rows without ids can be paired by their order.
-
-    Raises:
-        UserError: They are not as many, or some were left out.
-    """
+    """Check that rows without ids can be paired by their order."""
     sizes = (len(predicted.rows), len(expected.rows))
     if sizes[0] != sizes[1] or predicted.num_skipped or expected.num_skipped:
         raise UserError(
@@ -293,8 +285,7 @@ def _read(
 def _join(predicted: _Side, expected: _Side) -> int:
     """Give the rows of both tables the same keys, and return how many rows were left out of either.
 
-    Raises:
-        UserError: An id is in one of them only: a mean over the rest would flatter.
+    An id in one of them only is an error: a mean over the rest would flatter.
     """
     sides = (predicted, expected)
     form = form_of(key for side in sides for key in side.rows)

@@ -98,6 +98,8 @@ def before_run(
     Raises:
         UserError: What is wrong, with its place and what to do.
     """
+    from dure.family.corpus import check_tables
+
     for scale in sorted({each.rehearsal.learning_rate_scale for each in read if each.rehearsal.enabled}):
         notify(
             "rehearsal: a miniature with random weights on few rows; its learning rates are "
@@ -107,7 +109,8 @@ def before_run(
         batch(Note(), experiment, profile)
     if address is None:
         _check_each(read, _check_checkpoint, any_will_do=any_will_do)
-    _check_each(read, _check_rows, any_will_do=any_will_do)
+    # The cache keeps the tables for the run.
+    _check_each(read, lambda each: check_tables(load_family(each)), any_will_do=any_will_do)
     _check_disk(files, output, notify)
 
 
@@ -138,13 +141,6 @@ def _check_checkpoint(experiment: Experiment) -> None:
     if not experiment.rehearsal.enabled:
         require_checkpoint(experiment.model)
         require_limits(load_family(experiment))
-
-
-def _check_rows(experiment: Experiment) -> None:
-    """Read the tables of an experiment, which the cache keeps for the run."""
-    from dure.family.corpus import check_tables
-
-    check_tables(load_family(experiment))
 
 
 def _check_disk(files: Sequence[Files], output: Path | None, notify: Notify) -> None:

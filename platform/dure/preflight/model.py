@@ -140,11 +140,7 @@ def require_limits(family: Family) -> None:
 
 
 def _known_config(family: Family) -> PretrainedConfig | None:
-    """Return the configuration of a checkpoint that is a folder, or in the cache of the hub.
-
-    Raises:
-        UserError: There is no such folder, it is no model for the family, or its files are not whole.
-    """
+    """Return the configuration of a checkpoint that is a folder, or in the cache of the hub."""
     from transformers import AutoConfig
 
     from dure.modeling.folders import check_weight_files, is_model_folder
@@ -176,11 +172,7 @@ def _broken_config(settings: ModelConfig, error: Exception) -> UserError:
 
 
 def _without_weights(config: PretrainedConfig, settings: ModelConfig) -> PreTrainedModel:
-    """Build the model that a configuration says, of the class that wrote it where transformers knows that.
-
-    Raises:
-        UserError: Its sizes do not fit each other.
-    """
+    """Build the model that a configuration says, of the class that wrote it where transformers knows that."""
     import torch
     import transformers
 

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,19 +58,20 @@ def validate(
         if source is None and checkpoint is not None:
             source = _experiment_around(checkpoint)
         if source is None:
-            checklist.run("config", "library", partial(_library, readers=readers))
+            checklist.run("config", "library", _library, readers=readers)
         with trusting(trust_code or experiment is not None):
             chosen: Experiment | None = None
             family: Family | None = None
             facts: ModelFacts | None = None
             if source is not None:
-                named = partial(_experiment, name=source, overrides=overrides, rehearse=rehearse)
-                chosen = checklist.run("config", "experiment", named)
-            machine = checklist.run("config", "profile", partial(_profile, name=profile))
+                chosen = checklist.run(
+                    "config", "experiment", _experiment, name=source, overrides=overrides, rehearse=rehearse
+                )
+            machine = checklist.run("config", "profile", _profile, name=profile)
             folder = output or _OUTPUTS
             environment.check_machine(checklist, machine, chosen, folder)
             if chosen is not None:
-                family = checklist.run("config", "family", partial(_family, experiment=chosen))
+                family = checklist.run("config", "family", _family, experiment=chosen)
             if family is not None:
                 facts = _check_experiment(checklist, family, machine, folder, notify)
             if checkpoint is not None and {"torch", "safetensors", "transformers"} & set(checklist.missing):
@@ -168,22 +168,22 @@ def _check_experiment(
     from dure.preflight.rows import check_rows
 
     experiment = family.experiment
-    checklist.run("config", "best metric", partial(best_metric, family=family))
+    checklist.run("config", "best metric", best_metric, family=family)
     if experiment.targets:
-        checklist.run("config", "targets to reach", partial(targets, family=family))
+        checklist.run("config", "targets to reach", targets, family=family)
     if experiment.trackers:
-        checklist.run("config", "tracking", partial(tracking, experiment=experiment))
+        checklist.run("config", "tracking", tracking, experiment=experiment)
     if profile is not None:
-        checklist.run("config", "batch", partial(batch, experiment=experiment, profile=profile))
+        checklist.run("config", "batch", batch, experiment=experiment, profile=profile)
     notify("data: tables, and how they are encoded")
     tokenizer = check_rows(checklist, family)
-    facts = checklist.run("config", "model", partial(model_facts, family=family, tokenizer=tokenizer))
+    facts = checklist.run("config", "model", model_facts, family=family, tokenizer=tokenizer)
     if facts is None or profile is None:
         reason = "the model's size is not known" if facts is None else "the profile is not known"
         for name in ("memory", "disk"):
             checklist.skip("environment", name, reason)
         return facts
-    checklist.run("environment", "memory", partial(check_memory, family=family, profile=profile))
+    checklist.run("environment", "memory", check_memory, family=family, profile=profile)
     ahead = foretold(family, facts)
-    checklist.run("environment", "disk", partial(check_disk, foretold=ahead, folder=output))
+    checklist.run("environment", "disk", check_disk, foretold=ahead, folder=output)
     return facts

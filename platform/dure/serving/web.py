@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -17,6 +17,7 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dure.files import in_bytes
 from dure.reporting.page import template
@@ -25,9 +26,6 @@ from dure.serving.batcher import Batcher
 from dure.serving.figures import Figures
 from dure.serving.openapi import STATUSES, Served, Serving, document
 from dure.serving.refusals import RefusedError, busy
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
 
 _HOSTS = ("127.0.0.1", "localhost")
 """Names by which the server may be asked: a page of the web whose name leads here is not answered."""

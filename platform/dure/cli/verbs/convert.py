@@ -50,11 +50,7 @@ def convert(
 
 
 def _checked(converted: Any, overrides: Any, source: str) -> str:
-    """Return the new file's text, which loads.
-
-    Raises:
-        UserError: A value is wrong, or what an experiment must have is missing; the old key is named.
-    """
+    """Return the new file's text, which loads."""
     import yaml
 
     from dure.config.loading import checked

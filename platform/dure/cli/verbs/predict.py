@@ -106,11 +106,7 @@ def predict(
 def _source(
     tables: list[str], texts: list[str], overrides: list[str], output: Path | None
 ) -> str | list[str]:
-    """Return the table to predict, or the texts.
-
-    Raises:
-        UserError: There is neither, or both; or options are given that belong to the other.
-    """
+    """Return the table to predict, or the texts."""
     if len(tables) + bool(texts) != 1:
         raise UserError(
             "both a table and texts are given" if tables and texts else f"{len(tables)} inputs are given",
