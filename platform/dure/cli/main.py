@@ -42,7 +42,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     end = words.index("--") if "--" in words else len(words)
     flags = [word for word in words[:end] if word in FLAGS]
     words = flags + [_at_home(word) for word in words[:end] if word not in FLAGS] + words[end:]
-    install()
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by whoever started the program
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - open to the end
@@ -56,6 +55,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     _check_encoding(words)
     if added := load_dotenv(Path.cwd()):
         print(f"{DOTENV}: {', '.join(added)} taken from it", file=sys.stderr)
+    install()
     try:
         if "--background" in flags and not {"--dry-run", "--help", "-h"} & set(words):
             from dure.cli.background import run_in_background
