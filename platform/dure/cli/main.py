@@ -129,7 +129,7 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
     if is_disk_full(error):
         place = getattr(error, "filename", None)
         text = f"{place}: the disk is full" if place else "a disk that is written to is full"
-        _fail(error, f"{text}\n  try: make room there, or write to another one", 2, words)
+        _fail(error, f"{text}\n  try: make room there, or write to another one", 1, words)
     if isinstance(error, OSError) and error.filename is not None:
         is_permission = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
         hint = (
