@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import dure
-from dure.errors import UserError, nearest
+from dure.errors import UserError, nearest, shell_word
 
 Kind = Literal["experiment", "study", "space", "profile", "deepspeed"]
 
@@ -69,9 +69,10 @@ def find(kind: Kind, name: str | Path, beside: Path = Path()) -> Path:
         if _is_file(path):
             return path
         like = nearest(re.sub(r"^[0-9]+_", "", path.stem), list(available(kind)))
-        raise UserError(
-            f"there is no {kind} file '{name}'", hint=f"{like}, which needs no file" if like else None
-        )
+        hint = f"{like}, which needs no file" if like else None
+        if not path.suffix:
+            hint = _as_model(kind, name)
+        raise UserError(f"there is no {kind} file '{name}'", hint=hint)
     files = available(kind)
     if name in files:
         return files[name]
@@ -80,7 +81,16 @@ def find(kind: Kind, name: str | Path, beside: Path = Path()) -> Path:
     raise UserError(
         f"there is no {kind} '{name}'",
         expected=f"one of: {', '.join(files) or 'none is installed'}; or the path of a {suffix} file",
-        hint=like,
+        hint=like or _as_model(kind, name),
+    )
+
+
+def _as_model(kind: Kind, name: str) -> str | None:
+    """Return how a model of the hub is named, which is often given in place of an experiment."""
+    if kind != "experiment":
+        return None
+    return (
+        f"a model is a setting of an experiment, as in transfer_bert {shell_word(f'model.checkpoint={name}')}"
     )
 
 
