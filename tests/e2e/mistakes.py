@@ -53,7 +53,11 @@ CONFIG: dict[str, Row] = {
     "model as an experiment": ("train klue/bert-base", "'klue/bert-base'", "model.checkpoint=klue/bert-base"),
     "model without an owner": ("train gpt2", "'gpt2'", "as in transfer_bert model.checkpoint=gpt2"),
     "constant of an old script": (f"{DRY} BATCH_SIZE=16", "'BATCH_SIZE'", "try: 'training.batch_size'"),
-    "size of a model": (f"{DRY} num_layers=18", "'num_layers'", "leave it out; the checkpoint says how large"),
+    "size of a model": (
+        f"{DRY} num_layers=18",
+        "'num_layers'",
+        "leave it out; the checkpoint says how large",
+    ),
     "unknown file": ("train nope/none.yaml", "nope/none.yaml", "no experiment file"),
     "unknown study": ("batch sevn", "'sevn'", "try: seven"),
     "unknown space": ("sweep transfer_bert --space lerning_rate", "'lerning_rate'", "try: learning_rate"),

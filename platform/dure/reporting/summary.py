@@ -194,8 +194,10 @@ def score_table(scores: Mapping[str, Any]) -> FittedTable:
         columns = class_columns(Source(0, figures))
         return FittedTable(columns, counted(scores["num_rows"], "row"), [*notes, *told, *compared])
     if scores["task"] == "number":
-        names = ("pearson", "spearman", "mse")
-        columns = [column(metric_label(name), [metric_figure(name, scores[name])]) for name in names]
+        columns = [
+            column(metric_label(name), [metric_figure(name, scores[name])])
+            for name in ("pearson", "spearman", "mse")
+        ]
         return FittedTable(columns, counted(scores["num_rows"], "row"), [*told, *compared])
     names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
     columns = [column("", (bare_label(name) for name in names), is_text=True)]
