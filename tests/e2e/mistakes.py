@@ -59,6 +59,7 @@ CONFIG: dict[str, Row] = {
         "leave it out; the checkpoint says how large",
     ),
     "unknown file": ("train nope/none.yaml", "nope/none.yaml", "no experiment file"),
+    "file of another system": ("train configs/base/default.yaml", "no experiment file", "try: dure list"),
     "unknown study": ("batch sevn", "'sevn'", "try: seven"),
     "unknown space": ("sweep transfer_bert --space lerning_rate", "'lerning_rate'", "try: learning_rate"),
     "unknown profile": (f"{TRAIN} --profile rtx309", "'rtx309'", "try: rtx3090"),

@@ -70,8 +70,10 @@ def find(kind: Kind, name: str | Path, beside: Path = Path()) -> Path:
             return path
         like = nearest(re.sub(r"^[0-9]+_", "", path.stem), list(available(kind)))
         hint = f"{like}, which needs no file" if like else None
-        if not path.suffix:
+        if kind == "experiment" and not path.suffix:
             hint = _as_model(kind, name)
+        elif kind == "experiment" and like is None:
+            hint = "dure list, which names those that need no file"
         raise UserError(f"there is no {kind} file '{name}'", hint=hint)
     files = available(kind)
     if name in files:
