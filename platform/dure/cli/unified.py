@@ -140,6 +140,7 @@ def _continued(folder: Path, preset: str | None, said: str) -> UnifiedStudy:
             "this is no unified training",
             where=f"--resume {said}",
             expected="its folder, or a checkpoint_epoch_….pt of its checkpoints_final/",
+            hint="dure runs, which lists the folders",
         )
     found = stored_study(folder, UnifiedStudy)
     if preset is not None and _preset(preset).experiment != found.experiment:

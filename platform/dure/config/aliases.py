@@ -83,7 +83,7 @@ experiment.name | run_name wandb.name wandb.run_name experiment_name wandb_name
 experiment.tags | wandb.tags
 wandb.enabled | use_wandb
 tracking | report_to
-wandb.project | wandb_project project
+wandb.project | wandb_project project project_name
 wandb.entity | wandb_entity
 """
 """Key of an experiment: the old keys that it takes the place of. A line that is indented goes on with the last."""
@@ -93,7 +93,7 @@ _GONE = """
 dure sends to W&B, TensorBoard and MLflow, as `tracking` says | trackio_space_id trackio_bucket_id trackio_static_space_id
 models stay in the run's folder; storage.url of a profile mirrors it | wandb.log_model wandb_log_model wandb_watch
 the file or name of an experiment stands behind the verb, as in dure train FILE | config config_file config_path
---output DIR says where a run goes | output_dir overwrite_output_dir logging_dir model_path output_path result_path
+--output DIR says where a run goes | output_dir overwrite_output_dir logging_dir log_dir model_path output_path result_path
     save_dir
 verbs say what is done: dure train, predict, score | do_train do_eval do_predict prediction_loss_only
 --resume goes on with a run's folder | resume_from_checkpoint ignore_data_skip ckt_path
@@ -131,6 +131,9 @@ generation.no_repeat_ngram_size keeps texts from repeating themselves | repetiti
     encoder_no_repeat_ngram_size
 beam search stops as soon as it has its beams; training.early_stopping_patience stops a run | early_stopping
 a row gets one text | num_return_sequences
+the checkpoint says how large a model is, and task.preset where a family has several | hidden_dim hidden_size num_layers num_heads
+    model_params
+-1 trains one epoch, --rehearse a miniature, and dure unified-test --preset tiny --samples 32 tries it all | quick one_epoch_mode
 the section generation says it all; what the checkpoint brings is replaced | generation_config
 the checkpoint's tokenizer says so | tokenizer_type bos_token eos_token pad_token unk_token tokenizer_name use_fast padding
     truncation pad_to_multiple_of forced_bos_token_id forced_eos_token_id decoder_start_token_id
@@ -240,6 +243,17 @@ ALIASES = dict(_rows(_RENAMED))
 """Key of an experiment by old key, in lower case, by its last name or with the section before it."""
 DEAD_ENDS = dict(_rows(_GONE))
 """Why an old key has no successor, and what serves instead."""
+SCRIPTS = {
+    "run_learning": "its mode as a verb, as in dure unified-test",
+    "test_unified_training": "dure unified-test --preset tiny --samples 32",
+    "plot_training_curves": "dure report FOLDER",
+    "train_transfer": "dure progressive transfer_bert",
+    "run_progressive_training": "dure --background progressive transfer_bert",
+    "run_main_7_experiments": "dure batch seven",
+    "auto_experiment_runner": "dure train EXPERIMENT",
+    "train_kobert_local": "dure crossval kobert_emotion --folds 5",
+}
+"""Programs of the systems that dure replaces, and the command for each."""
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,7 @@ class Checks:
                 return RowProblem(
                     f"column '{field.column}' repeats an id",
                     f"column '{field.column}' repeats the id '{text}' of {shown_place(first, self._files)}",
+                    hint=f"{field.option}=NAME reads another column of ids, and none where no column is called so",
                 )
         return None
 

@@ -45,6 +45,8 @@ class _ColumnarSource(ABC):
         """Give the rows with the cells of ``columns``."""
         number = 0
         present = [column for column in columns if column in self.columns]
+        for column in present:
+            self._check_type(column)
         try:
             for batch in self._batches(present):
                 for row in self._rows(_with_short_numbers(batch), number):
@@ -54,6 +56,26 @@ class _ColumnarSource(ABC):
             raise self._corrupt(error) from None
         finally:
             self._file.close()
+
+    def _check_type(self, column: str) -> None:
+        """Refuse a column that can hold no text in any row."""
+        import pyarrow
+
+        kind = self._schema().field(column).type
+        types = pyarrow.types
+        is_bytes = types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
+        if is_bytes or (types.is_nested(kind) and column not in self._nested):
+            change = "str.decode('utf-8')" if is_bytes else "map(…)"
+            raise UserError(
+                f"column '{column}' holds {kind}, not text",
+                where=str(self._path),
+                expected="texts, numbers or times",
+                hint=f"name another column, or write the file again with df['{column}'].{change} in pandas",
+            )
+
+    @abstractmethod
+    def _schema(self) -> Any:
+        """Return the names and types of the columns."""
 
     @abstractmethod
     def _opened(self, path: Path) -> list[str]:
@@ -104,6 +126,9 @@ class ParquetSource(_ColumnarSource):
 
     kind = "Parquet file"
 
+    def _schema(self) -> Any:
+        return self._file.schema_arrow
+
     def _opened(self, path: Path) -> list[str]:
         self._file = pyarrow.parquet.ParquetFile(path)
         return list(self._file.schema_arrow.names)
@@ -146,6 +171,9 @@ class ArrowSource(_ColumnarSource):
     """A file of ``save_to_disk``, mapped into memory."""
 
     kind = "Arrow file"
+
+    def _schema(self) -> Any:
+        return self._reader.schema
 
     def _opened(self, path: Path) -> list[str]:
         self._file = pyarrow.memory_map(str(path))

@@ -122,7 +122,8 @@ def _first_unreadable(path: Path, encoding: str) -> tuple[int, UserError] | None
                     f"byte 0x{byte:02x} cannot be read as {name}",
                     where=f"{path}, line {line}",
                     expected=_EXPECTED,
-                    hint="correct that line, or name the file's encoding: data.encoding=…",
+                    hint="correct that line, or name the file's encoding: data.encoding=…; files of two encodings that were put "
+                    "together are read one by one, as in data.train=[a.csv, b.csv]",
                 )
             except UnicodeError as error:  # of codecs such as idna, which name no byte
                 return num_read, UserError(

@@ -182,6 +182,7 @@ def read_table(
     given = None
     if reading.encoding is not None and any(file.suffix.lower() in TEXT_SUFFIXES for file in files):
         given = known_encoding(reading.encoding)
+    states = [_state(file) for file in files]
     content = [[_content(file), file.suffix.lower()] for file in files]
     settings = [settings_of(field) for field in fields]
     how = [given, reading.on_bad_row, reading.quoting, reading.header, for_prediction]
@@ -206,6 +207,13 @@ def read_table(
             yield from opened.records(
                 [*dict.fromkeys(column for field in present for column in field.columns)]
             )
+            if _state(file) != states[number]:
+                raise UserError(
+                    "the file was changed while it was read",
+                    where=str(file),
+                    expected="a file that nobody writes to",
+                    hint="the same command, once it is whole",
+                )
 
     return _build(
         records(), checks, shown, names, entry_path, lambda: {"encoding": codecs[0], "notes": notes}
@@ -284,6 +292,15 @@ def select_rows(table: Table, max_rows: int, seed: int) -> NDArray[np.int64]:
 
     order = np.random.default_rng(seed).permutation(table.num_rows)
     return np.sort(order[:max_rows]).astype(np.int64)
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Return what changes when somebody writes to a file; nothing where it is gone."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def _content(path: Path) -> str:

@@ -90,7 +90,8 @@ def _references(names: Sequence[str], prediction: str) -> Sequence[str]:
     if same or numbered:
         return same or numbered
     usual = [name for known in _USUAL for name in names if folded(name) == known]
-    if len(names) == 1 or usual:
+    # A single column beside predicted classes is as often the text that they are of.
+    if usual or (len(names) == 1 and base not in CLASS_NAMES):
         return usual[:1] or names
     raise _unclear("references", names, "--reference-columns")
 
@@ -104,5 +105,5 @@ def _unclear(what: str, names: Sequence[str], option: str) -> UserError:
         f"no column of the {what} is called as what is to be scored",
         where=option,
         expected=f"one of: {', '.join(names) or 'a column beside the ids'}",
-        hint=f"{option} {names[0]}" if names else None,
+        hint=f"{option} {names[0]}" if len(names) > 1 else None,
     )
