@@ -176,17 +176,15 @@ def roles_to_predict(
     found = []
     for role in roles:
         column = names[role.name]
-        if role.is_id and isinstance(column, str) and column not in columns and not role.required:
+        if role.is_id and isinstance(column, str):
+            role = dataclasses.replace(role, column=column)
             like = next((name for name in columns if name not in read and is_like_an_id(name)), None)
-            if like is not None:
+            if column not in columns and not role.required and like is not None:
                 notify(
                     f"column '{like}' is taken as the {role.name} of the rows (data.columns.{role.name}=…)"
                 )
-                found.append(dataclasses.replace(role, column=like, may_repeat=True))
-                continue
-        found.append(
-            dataclasses.replace(role, column=column) if role.is_id and isinstance(column, str) else role
-        )
+                role = dataclasses.replace(role, column=like, may_repeat=True)
+        found.append(role)
     return found
 
 

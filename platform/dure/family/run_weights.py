@@ -57,13 +57,8 @@ class RunWeights:
         """Load the model with these weights, on the CPU, and its tokenizer.
 
         Weights of a model with adapters need the checkpoint that these were put on; all others only the run's folder.
-
-        Args:
-            family: What :meth:`family` gave.
-            profile: The machine.
-            notify: Gets one-line messages.
-            adapted: Whether adapters stay beside the model that they were put on; a final model has them merged, so
-                that those of the best checkpoint are taken.
+        ``adapted`` lets adapters stay beside the model that they were put on; a final model has them merged, so that
+        those of the best checkpoint are taken.
 
         Raises:
             UserError: What is needed is not there, broken, or of another model.

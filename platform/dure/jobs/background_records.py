@@ -59,11 +59,7 @@ class ClusterKeeper:
 
 @dataclass(frozen=True)
 class Records:
-    """The folder of records.
-
-    Attributes:
-        path: The folder.
-    """
+    """The folder of records."""
 
     path: Path
 

@@ -156,14 +156,8 @@ def load_pretrained(
 ) -> Loaded:
     """Load the plain model of an experiment, with rows for new tokens.
 
-    Everything is on the CPU, but 4-bit weights on a CUDA profile, which are quantised on the GPU at once.
-
-    Args:
-        task: What the model is for.
-        experiment: What to load.
-        profile: Decides precision and whether 4-bit loading is possible.
-        tokenizer: What :func:`load_tokenizer` returned.
-        notify: Gets one line for everything that is not done as the experiment says.
+    Everything is on the CPU, but 4-bit weights on a CUDA profile, which are quantised on the GPU at once. ``notify``
+    gets one line for everything that is not done as the experiment says.
 
     Raises:
         UserError: The checkpoint cannot be found, reached or read; it is no model for the task; the precision

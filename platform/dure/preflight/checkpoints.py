@@ -31,12 +31,7 @@ _SHARED_OUT = "global_step*"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What weights are compared with.
-
-    Attributes:
-        family: The family of the experiment, when there is one.
-        facts: Its model, as far as known.
-    """
+    """What weights are compared with."""
 
     family: Family | None
     facts: ModelFacts | None

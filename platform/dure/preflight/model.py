@@ -145,31 +145,25 @@ def _known_config(family: Family) -> PretrainedConfig | None:
     Raises:
         UserError: There is no such folder, it is no model for the family, or its files are not whole.
     """
+    from transformers import AutoConfig
+
     from dure.modeling.folders import check_weight_files, is_model_folder
-    from dure.modeling.loading import check_plain
+    from dure.modeling.loading import BROKEN_CONFIG, check_plain
 
     settings, task = family.experiment.model, family.task()
     is_folder = is_model_folder(settings.checkpoint)
-    config = _read_config(settings)
+    try:
+        config = AutoConfig.from_pretrained(settings.checkpoint, revision=settings.revision or "main")
+    except BROKEN_CONFIG as error:
+        if Path(settings.checkpoint).is_dir():
+            raise _broken_config(settings, error) from None
+        config = None
     if config is not None and task is not None:
         task.check(config, settings.checkpoint)
         check_plain(config, settings)
     if is_folder:
         check_weight_files(Path(settings.checkpoint))
     return config
-
-
-def _read_config(settings: ModelConfig) -> PretrainedConfig | None:
-    from transformers import AutoConfig
-
-    from dure.modeling.loading import BROKEN_CONFIG
-
-    try:
-        return AutoConfig.from_pretrained(settings.checkpoint, revision=settings.revision or "main")
-    except BROKEN_CONFIG as error:
-        if Path(settings.checkpoint).is_dir():
-            raise _broken_config(settings, error) from None
-        return None
 
 
 def _broken_config(settings: ModelConfig, error: Exception) -> UserError:

@@ -40,13 +40,7 @@ def forecast_experiments(
 ) -> dict[str, Any]:
     """Forecast an experiment, or every experiment of a study and the study as a whole.
 
-    Args:
-        what: Name or file.
-        overrides: ``a.b=value`` texts.
-        machine: The machine.
-        shape: What options make of an experiment.
-        measure: Real steps that are trained first, here; their pace calibrates the time.
-        notify: Gets one-line messages.
+    ``measure`` real steps are trained first, here; their pace calibrates the time.
 
     Returns:
         ``experiments`` (a forecast each, or why it is ``unknown``), and ``seconds``, ``cost`` and ``disk`` in all,

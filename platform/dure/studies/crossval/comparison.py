@@ -30,13 +30,8 @@ def compare(
 
     The corrected resampled t-test (Nadeau & Bengio 2003, "Inference for the Generalization Error", section 4.2): the
     variance of the mean difference is ``s² (1/J + 1/(k - 1))`` for ``J`` of ``k`` folds, since training sets overlap
-    and the plain ``s² / J`` is far too small; ``J - 1`` degrees of freedom.
-
-    Args:
-        scores_a: Score of the first experiment by fold.
-        scores_b: Score of the second on the same folds, in the same order.
-        num_folds: Folds that the table was cut into, when some of them have no score; as many as scores otherwise.
-        level: Confidence of the interval.
+    and the plain ``s² / J`` is far too small; ``J - 1`` degrees of freedom. ``num_folds`` are those that the table was
+    cut into, when some of them have no score.
 
     Raises:
         ValueError: The scores do not pair up, there are fewer than two, or one is no number.
@@ -49,9 +44,11 @@ def compare(
         raise ValueError(f"{seen} scores are more than {folds} folds")
     mean = float(differences.mean())
     spread = math.sqrt(float(differences.var(ddof=1)) * (1 / seen + 1 / (folds - 1)))
-    # Equal differences up to rounding have no spread: then there is nothing to doubt.
+    # Equal differences up to rounding have no spread to test by, only signs: small folds often differ by as many rows.
     if spread <= 1e-12 * max(1.0, abs(mean)):
-        return Difference(mean, mean, mean, level, 1.0 if abs(mean) <= 1e-12 else 0.0)
+        return Difference(
+            mean, mean, mean, level, permutation_test(differences) if abs(mean) > 1e-12 else 1.0
+        )
     reach = spread * float(student_t.ppf((1 + level) / 2, seen - 1))
     p_value = 2 * float(student_t.sf(abs(mean) / spread, seen - 1))
     return Difference(mean, mean - reach, mean + reach, level, p_value)
@@ -84,6 +81,8 @@ def is_clearly_worse(
     if len(scores) == len(best) < LEAST_FOLDS:
         return False
     difference = compare(scores, best, num_folds=num_folds)
+    if difference.p_value is None or difference.p_value >= 1 - difference.level:
+        return False
     return (difference.high if metric.higher_is_better else -difference.low) < -margin
 
 
@@ -102,16 +101,8 @@ def paired_bootstrap(
     Rows are drawn with replacement, both experiments on the same draw, and the percentiles of the difference are its
     interval (Efron & Tibshirani 1993, chapter 13). It says how far the difference depends on which rows were tested,
     not on which were trained on. Rows of one true class and one pair of predictions are drawn together by a
-    multinomial, which is the same and costs nothing per row.
-
-    Args:
-        labels: True class of every row.
-        predictions_a: Predictions of the first experiment.
-        predictions_b: Predictions of the second.
-        metric: What is compared; F1 over classes counts those that are in the rows or in a prediction.
-        level: Confidence of the interval.
-        num_draws: Draws of as many rows as there are.
-        seed: What the rows are drawn by.
+    multinomial, which is the same and costs nothing per row. F1 over classes counts those that are in the rows or in a
+    prediction.
 
     Raises:
         ValueError: The rows do not pair up, or there is none.
