@@ -66,7 +66,7 @@ class PreferenceOptions(CausalOptions):
     """By how much SimPO wants the better answer's reward ahead (its gamma)."""
     sft_weight: Annotated[Float, Field(ge=0.0)] = 0.0
     """What the better answer's cross entropy, mean over its tokens, counts beside the loss of its pair (RPO's alpha, Pang et
-    al. 2024, arXiv 2404.19733): so that the model goes on learning to write it. With 1 both count alike."""
+    al. 2024, arXiv 2404.19733): so that the model goes on learning to write it. Validation has the loss of pairs alone."""
     validates: Literal["text", "loss"] = Field(default="loss", alias="validate")
     """Pairs are validated by their loss, the accuracy and the margin of rewards."""
 

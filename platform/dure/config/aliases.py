@@ -143,7 +143,7 @@ adapters are plain LoRA: lora.rank, alpha, dropout, targets | bias task_type fan
 new tokens and new heads are trained whole by themselves | modules_to_save lora_modules_to_save additional_target
 a section lora says so; without one the whole model trains | use_peft use_lora finetuning_type
 lora.targets names the layers that get adapters | lora_target_linear
-`family` says what is trained, and `task` how | stage rl rl_beta pref_beta pref_loss pref_ftx dpo_beta loss_type
+`family` says what is trained, and `task` how | stage rl rl_beta pref_beta pref_loss pref_ftx dpo_beta rpo_alpha loss_type
 task.packing of instruction fine-tuning, which is on by itself | packing sample_packing eval_packing eval_sample_packing
     neat_packing pad_to_sequence_len
 task.chat_template and task.system of instruction fine-tuning say how turns are written | chat_template template
