@@ -69,6 +69,12 @@ def forecast(experiment: Experiment, num_parameters: int, num_trained: int) -> F
 
 
 def num_parameters(model: nn.Module) -> tuple[int, int]:
-    """Return how many parameters a model has, and how many of them are trained; 4-bit ones count as they are packed."""
+    """Return how many parameters a model has, and how many of them are trained; each of 4 bits counts as one."""
     parameters = list(model.parameters())
-    return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
+    # bitsandbytes packs two into a byte, and keeps the shape that they had.
+    packed = [getattr(each, "quant_state", None) for each in parameters]
+    total = sum(
+        p.numel() if state is None else math.prod(state.shape)
+        for p, state in zip(parameters, packed, strict=True)
+    )
+    return total, sum(p.numel() for p in parameters if p.requires_grad)
