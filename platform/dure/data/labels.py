@@ -199,7 +199,9 @@ def check_classes(table: Table, role: str, classes: Sequence[str], separator: st
         f"the training table has no class '{shown_label(strange[0])}'{others}",
         where=f"{table.source}, role '{role}', {table.place(row)}",
         expected=f"one of {named}",
-        hint="correct or remove such rows, or train on a table that has the class",
+        hint="correct or remove such rows, or train on a table that has the class"
+        if len(strange) < len(found)
+        else f"no class of it is known: spell them as training did, or name another column, data.columns.{role}=COLUMN",
     )
 
 

@@ -94,7 +94,7 @@ class Outcome:
 
     @property
     def is_proven(self) -> bool:
-        """Whether a crossover was kept, and the interval of its margin over every baseline lies above 0."""
+        """Whether a crossover was kept, and its margin over every baseline is none of chance."""
         return self.is_crossover and not self._unsure()
 
     def verdict(self) -> str:

@@ -121,7 +121,7 @@ def finished_run(path: Path, *, otherwise: str = "") -> RunFolder:
     if not folder.experiment.is_file() or not folder.final_model.is_dir():
         inside = sorted(each.parent.name for each in path.glob("*/final_model")) if path.is_dir() else []
         hint = f"one within it: {', '.join(inside)}" if inside else None
-        if (path.parent / folder.experiment.name).is_file() and path.parent != path:
+        if folder_at(path.parent).final_model.is_dir() and path.parent != path:
             hint = f"the folder around it: {path.parent}"
         raise UserError(
             "this is no folder of a finished run",

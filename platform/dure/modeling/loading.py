@@ -246,7 +246,7 @@ def _load(
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     _tell_left_out(model, source, report["unexpected_keys"], notify)
     missing = mismatched.union(report["missing_keys"]) & parameters
-    _keep_4bit_trainable(model)
+    keep_4bit_trainable(model)
     state_real_tying(model)
     return model, sorted(missing | replaced_output(model, source, options.get("revision", "main")))
 
@@ -279,7 +279,7 @@ def _bitsandbytes(
     )
 
 
-def _keep_4bit_trainable(model: PreTrainedModel) -> None:
+def keep_4bit_trainable(model: PreTrainedModel) -> None:
     """Stop bitsandbytes from repacking 4-bit weights at the first evaluation.
 
     On CPUs with AVX512-BF16 it packs them for inference in place, rounding their scales; no gradient passes

@@ -189,7 +189,7 @@ def require_device(profile: Profile) -> None:
         raise UserError(
             f"PyTorch finds no {profile.device} device on this machine",
             where=f"profile {profile.name}",
-            hint="leave --profile out to have the machine recognised, or give the --address of a cluster",
+            hint="leave --profile out to have the machine recognised; or a run on a cluster that has it, by its --address",
         )
 
 

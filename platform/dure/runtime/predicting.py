@@ -142,7 +142,7 @@ class Workers:
         if self._is_connected:
             return
         nodes = self._stack.enter_context(
-            cluster(self._where.address, name="dure predict", path=self._path, notify=self._notify)
+            cluster(self._where.address, name="dure predict", path=self._path)
         ).nodes
         _require_room(self._number, self._profile, nodes)
         cpus = self._profile.cpus_per_worker

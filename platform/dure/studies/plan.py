@@ -136,6 +136,10 @@ class StudyPlan(Section, ABC):
         """Return how often the whole training of an experiment is computed, at the least and at the most."""
         return 1.0, 1.0
 
+    def in_a_row(self, experiment: Experiment) -> float:
+        """Return how many of these must follow one another, however many trials run side by side."""
+        return 1.0
+
     @classmethod
     @abstractmethod
     def kind_of(cls) -> type[Kind[Any, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from dure.events import Entry, EventLog, Follower
 from dure.runs.folder import EVENTS_FILE
@@ -60,7 +59,3 @@ class StudyStreams:
             for name in sorted((self._open | relayed.keys()) & self._trials.keys()):
                 for entry in self._trials[name].new(relayed.get(name, ())):
                     heard(name, entry)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave all of it here: Tune pickles its callbacks, and a thread's lock does not travel."""
-        return {}

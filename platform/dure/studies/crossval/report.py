@@ -30,7 +30,7 @@ from dure.reporting.figures import (
 from dure.reporting.inline import Drawing
 from dure.reporting.marks import Source, p_value, sentence
 from dure.reporting.page import Block, Picture, Section, Table
-from dure.reporting.verdicts import signed_figure
+from dure.reporting.verdicts import interval_text, signed_figure
 from dure.runs.folder import RunFolder
 from dure.studies.crossval.confusion import plot_confusion
 from dure.studies.crossval.results import ComparisonRecord, CrossvalResults, ExperimentRecord
@@ -334,22 +334,22 @@ def _compared(pair: ComparisonRecord, metric: Metric) -> str:
     if found is None:
         return f"{pair.a} and {pair.b} cannot be compared: they share {counted(pair.folds, 'fold')}."
     p = pair.p_holm if pair.p_holm is not None else found.p_value
-    ends = f"{100 * found.level:g} % between {signed_figure(metric, found.low)} and {signed_figure(metric, found.high)}"
+    is_same = found.low == found.high
     by = "" if p is None else f", p {p_value(p) if p < 1e-3 else '= ' + p_value(p)} by Holm"
-    how = f"{counted(pair.folds, 'fold')}, corrected resampled t-test{by}"
+    how = f"{counted(pair.folds, 'fold')}, {'permutation test' if is_same else 'corrected resampled t-test'}{by}"
     points = " points" if metric.in_percent else ""
-    if found.low == found.high == 0:
+    if is_same and found.value == 0:
         return f"{pair.a} and {pair.b} have the same {label} on every one of {counted(pair.folds, 'fold')}."
     if p is None or p >= 1 - found.level or found.value == 0:
         return (
-            f"{pair.a} and {pair.b} cannot be told apart by {label}: {signed_figure(metric, found.value)}{points}, {ends} "
-            f"({how})."
+            f"{pair.a} and {pair.b} cannot be told apart by {label}: {signed_figure(metric, found.value)}{points}, "
+            f"{interval_text(found, metric)} ({how})."
         )
     is_first = metric.better(found.value, 0.0)
     better, worse = (pair.a, pair.b) if is_first else (pair.b, pair.a)
     return (
         f"{better} is better than {worse} by {metric_figure(metric, abs(found.value))}{points} of {label}; {pair.a} "
-        f"minus {pair.b} lies {ends} ({how})."
+        f"minus {pair.b} {'is' if is_same else 'lies'} {interval_text(found, metric)} ({how})."
     )
 
 

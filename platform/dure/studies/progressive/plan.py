@@ -90,6 +90,10 @@ class ProgressiveStudy(OneExperiment):
         stages = float(sum(self.ratios)) * self.epochs_per_stage / experiment.training.epochs
         return stages, stages * len(self.candidates)
 
+    def in_a_row(self, experiment: Experiment) -> float:
+        """Return the stages of a candidate."""
+        return self.num_trainings(experiment)[0]
+
     @classmethod
     def kind_of(cls) -> type[Kind[Any, Any]]:
         """Return what runs a progressive training."""
