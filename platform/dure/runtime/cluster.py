@@ -24,8 +24,6 @@ from dure.runtime.lost import head_at, last_words, parts_here, watched
 from dure.runtime.scratch import restored, temporary_files
 from dure.runtime.token import keep_token_private
 
-logger = logging.getLogger(__name__)
-
 _SECONDS_TO_ANSWER = 5.0
 SAFE_PATH = "PYTHONSAFEPATH"
 """Environment variable that keeps the working folder out of the places that Python imports from."""

@@ -33,8 +33,6 @@ from dure.runtime.metrics import RayMetrics
 from dure.runtime.placement import amounts, fitting_workers, worker_counts, worker_resources
 from dure.training.run import RunRequest, run
 
-logger = logging.getLogger(__name__)
-
 
 class _WorkersTrainer(TorchTrainer):  # type: ignore[misc]
     """A ``TorchTrainer`` that leaves Ctrl-C to this process: Ray's own answer ends the workers at once."""

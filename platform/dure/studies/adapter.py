@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,8 +26,6 @@ from dure.storage.mirror import shared_folder
 from dure.studies.board import Board, trial_name
 from dure.studies.strategy import Strategy
 from dure.studies.trial import Listeners, Train, TrialRequests, named_trainable, settled
-
-logger = logging.getLogger(__name__)
 
 # To count the board among callbacks, Ray's usage statistics import every tracker that is installed: 2.6 CPU seconds.
 usage.tag_callbacks = lambda callbacks: False
