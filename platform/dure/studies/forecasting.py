@@ -155,7 +155,8 @@ def _threads(machine: Profile) -> Iterator[None]:
     """Let this process compute with as many threads as Ray gives a trial of a machine."""
     before = torch.get_num_threads()
     with restored("OMP_NUM_THREADS"):
-        cores = os.environ.setdefault("OMP_NUM_THREADS", str(max(1, int(machine.cpus_per_worker))))
+        cores = os.environ.get("OMP_NUM_THREADS") or max(1, int(machine.cpus_per_worker))
+        os.environ["OMP_NUM_THREADS"] = str(cores)
         torch.set_num_threads(int(cores))
         try:
             yield

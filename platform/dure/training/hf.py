@@ -82,9 +82,13 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
         """Predict and score all rows, and put the exact loss among the metrics."""
         self._row_losses = []
         is_averaged = self.average is not None and self.is_in_train
-        # Then loss and text can be computed from what the encoder makes of a batch once.
-        encodes_once = self.model.config.is_encoder_decoder and not is_deepspeed_zero3_enabled()
-        writes = self.parts.validates == "text" and not kwargs.get("prediction_loss_only") and encodes_once
+        writes = (
+            self.parts.validates == "text"
+            and not kwargs.get("prediction_loss_only")
+            # Then loss and text can be computed from what the encoder makes of a batch once.
+            and self.model.config.is_encoder_decoder
+            and not is_deepspeed_zero3_enabled()
+        )
         with contextlib.ExitStack() as during:
             if is_averaged:
                 during.enter_context(self.average.applied())
