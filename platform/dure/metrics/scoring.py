@@ -78,7 +78,7 @@ def score_files(
     Raises:
         UserError: A file, column or row is wrong, or an id stands in one file only.
     """
-    library = LibraryMetrics(metrics, "--metric")
+    library = LibraryMetrics(metrics, "--metric")  # before anything is read
     columns = find_columns(
         columns_of(predictions, reading),
         columns_of(references, reading),
@@ -98,43 +98,61 @@ def score_files(
 
     texts = [visible(cells[0]) for cells in predicted.rows.values()]
     groups = [[visible(cell) for cell in expected.rows[key] if not is_blank(cell)] for key in predicted.rows]
-    if label_separator is None:
-        lacking = next((key for key, group in zip(predicted.rows, groups, strict=True) if not group), None)
-        if lacking is not None:
-            raise UserError(
-                f"{columns.id} {predicted.ids[lacking]!r} has no reference in {', '.join(columns.references)}",
-                where=str(references),
-                hint="fill one of these cells, or leave the row out of both tables",
-            )
+    if not several:
+        _check_references(predicted, groups, columns, references)
     found = {
         "columns": {"id": columns.id, "prediction": columns.prediction, "references": [*columns.references]}
     }
     more = {"num_skipped": num_skipped} if num_skipped else {}
-    match task:
-        case "generation":
-            rules: Any = {
-                "tokenizer": tokenizer,
-                "special_tokens": special_tokens,
-                "multi_reference": multi_reference,
-            }
-            figures = {**rouge(texts, groups, **rules).as_dict(), **_library(library.scores(texts, groups))}
-        case "classification":
-            truth = [each[0] if each else "" for each in groups]
-            figures = _classification(truth, texts, label_separator, library)
-        case "number" if not library:
-            report = number_report([float(group[0]) for group in groups], [float(text) for text in texts])
-            figures = {**report, "num_rows": len(texts)}
-        case "number":
-            raise UserError(
-                "metrics of the library are for texts and classes", where="--metric", hint="leave it out"
-            )
-        case _:
-            raise UserError(f"there is no task {task!r}", expected=", ".join(get_args(Task)))
+    rules: Any = {
+        "tokenizer": tokenizer,
+        "special_tokens": special_tokens,
+        "multi_reference": multi_reference,
+    }
+    figures = _figures(task, texts, groups, label_separator, library, **rules)
     if columns.references == (columns.prediction,) and predictions.resolve() == references.resolve():
         figures["notes"] = [
             f"column '{columns.prediction}' is compared with itself: --reference-columns names another"
         ]
     return {"task": task, **found, **figures, **more}
+
+
+def _figures(
+    task: Task,
+    texts: Sequence[str],
+    groups: Sequence[Sequence[str]],
+    label_separator: str | None,
+    library: LibraryMetrics,
+    **rules: Any,
+) -> dict[str, Any]:
+    """Score texts, each beside its references."""
+    match task:
+        case "generation":
+            return {**rouge(texts, groups, **rules).as_dict(), **_library(library.scores(texts, groups))}
+        case "classification":
+            truth = [each[0] if each else "" for each in groups]
+            return _classification(truth, texts, label_separator, library)
+        case "number" if not library:
+            report = number_report([float(group[0]) for group in groups], [float(text) for text in texts])
+            return {**report, "num_rows": len(texts)}
+        case "number":
+            raise UserError(
+                "metrics of the library are for texts and classes", where="--metric", hint="leave it out"
+            )
+    raise UserError(f"there is no task {task!r}", expected=", ".join(get_args(Task)))
+
+
+def _check_references(
+    predicted: _Side, groups: Sequence[Sequence[str]], columns: ScoredColumns, references: Path
+) -> None:
+    """Check that every prediction has a reference."""
+    lacking = next((key for key, group in zip(predicted.rows, groups, strict=True) if not group), None)
+    if lacking is not None:
+        raise UserError(
+            f"{columns.id} {predicted.ids[lacking]!r} has no reference in {', '.join(columns.references)}",
+            where=str(references),
+            hint="fill one of these cells, or leave the row out of both tables",
+        )
 
 
 def _joined(
