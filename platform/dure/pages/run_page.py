@@ -155,7 +155,7 @@ def _figures(
         figures("trivial baseline", BASELINE),
         column("above it", gains),
         figures("untrained", UNTRAINED),
-        *([figures("test", "test_")] if has_tests else []),
+        *([figures("test", "test_"), figures("trivial on test", f"{BASELINE}test_")] if has_tests else []),
     ]
     table = [Table("What it reached at its best checkpoint", columns)] if validated else []
     classes = class_columns(result, *keys, "metrics")
