@@ -42,7 +42,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     end = words.index("--") if "--" in words else len(words)
     flags = [word for word in words[:end] if word in FLAGS]
     words = flags + [_at_home(word) for word in words[:end] if word not in FLAGS] + words[end:]
-    install()
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by whoever started the program
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - open to the end
@@ -56,6 +55,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     _check_encoding(words)
     if added := load_dotenv(Path.cwd()):
         print(f"{DOTENV}: {', '.join(added)} taken from it", file=sys.stderr)
+    install()
     try:
         if "--background" in flags and not {"--dry-run", "--help", "-h"} & set(words):
             from dure.cli.background import run_in_background
@@ -131,7 +131,7 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
     if is_disk_full(error):
         place = getattr(error, "filename", None)
         text = f"{place}: the disk is full" if place else "a disk that is written to is full"
-        _fail(error, f"{text}\n  try: make room there, or write to another one", 2, words)
+        _fail(error, f"{text}\n  try: make room there, or write to another one", 1, words)
     if isinstance(error, OSError) and error.filename is not None:
         is_permission = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
         hint = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Literal
@@ -66,7 +67,7 @@ def find(kind: Kind, name: str | Path, beside: Path = Path()) -> Path:
     name = str(name)
     if is_file_name(kind, name):
         path = beside / name
-        if _is_file(path):
+        if os.path.isfile(path):  # noqa: PTH113 - of a name that the file system finds too long Path.is_file raises
             return path
         like = nearest(re.sub(r"^[0-9]+_", "", path.stem), list(available(kind)))
         hint = f"{like}, which needs no file" if like else None
@@ -110,10 +111,3 @@ def shown(path: Path) -> str:
     folder = Path.cwd()
     absolute = folder / path
     return str(absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name longer than the file system allows
-        return False

@@ -124,9 +124,7 @@ def cut(batches: Batches, rows: Sequence[Row], num_tokens: int) -> list[list[Row
 class StepsInRuns:
     """Collates all rows of an optimiser step of one worker into its micro-batches.
 
-    Attributes:
-        batches: How rows become a batch.
-        num_tokens: Most positions of a micro-batch, padding included.
+    A micro-batch has at most ``num_tokens`` positions, padding included.
     """
 
     batches: Batches
@@ -189,13 +187,11 @@ class PaddedRows(Batches):
 
 
 class TextPairs(PaddedRows):
-    """Padded rows whose labels are the ids of a target text, for an encoder–decoder.
+    """Padded rows whose labels are the ids of a target text, for an encoder–decoder; losses ignore their padding, -100.
 
     Args:
-        pad_token_id: Fills inputs; padding of labels is -100, which losses ignore.
         decoder_input_ids: Turns labels into the decoder's input; the model's own
             ``prepare_decoder_input_ids_from_labels``.
-        multiple_of: Lengths are rounded up to a multiple of it.
         target_cost: What a position of a target costs to compute, where one of an input costs 1.
     """
 
@@ -235,13 +231,7 @@ class ClassRows(PaddedRows):
 
 
 class LabelRows(PaddedRows):
-    """Padded rows that may have any of some labels.
-
-    Args:
-        pad_token_id: Fills inputs.
-        num_labels: Number of labels that a row may have.
-        multiple_of: Lengths are rounded up to a multiple of it.
-    """
+    """Padded rows that may have any of some labels."""
 
     def __init__(self, pad_token_id: int, num_labels: int, *, multiple_of: int = 1) -> None:
         super().__init__(pad_token_id, multiple_of=multiple_of)

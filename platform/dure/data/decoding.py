@@ -100,12 +100,6 @@ def _wide_encoding(head: bytes) -> str | None:
     return None
 
 
-def unreadable_byte(path: Path, encoding: str) -> UserError | None:
-    """Return the error for the first byte that ``encoding`` cannot read, or None when it reads all."""
-    found = _first_unreadable(path, encoding)
-    return None if found is None else found[1]
-
-
 def _first_unreadable(path: Path, encoding: str) -> tuple[int, UserError] | None:
     """Return the place of the first byte that ``encoding`` cannot read, and the error for it."""
     try:
@@ -166,10 +160,10 @@ def text_lines(path: Path, encoding: str) -> Iterator[str]:
                 yield line
     except UnicodeError as error:
         # The file object decodes ahead of the lines that it gives: the place is found in a second pass.
-        located = unreadable_byte(path, encoding)
-        if located is None:
-            located = UserError(f"cannot be read as {encoding} ({error})", where=str(path))
-        raise located from None
+        found = _first_unreadable(path, encoding)
+        raise (
+            found[1] if found else UserError(f"cannot be read as {encoding} ({error})", where=str(path))
+        ) from None
 
 
 def _is_damaged_utf8(path: Path) -> bool:

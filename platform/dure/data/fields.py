@@ -7,6 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from dure.config.data import ReadingConfig
@@ -177,17 +178,15 @@ def roles_to_predict(
     found = []
     for role in roles:
         column = names[role.name]
-        if role.is_id and isinstance(column, str) and column not in columns and not role.required:
+        if role.is_id and isinstance(column, str):
+            role = dataclasses.replace(role, column=column)
             like = next((name for name in columns if name not in read and is_like_an_id(name)), None)
-            if like is not None:
+            if column not in columns and not role.required and like is not None:
                 notify(
                     f"column '{like}' is taken as the {role.name} of the rows (data.columns.{role.name}=…)"
                 )
-                found.append(dataclasses.replace(role, column=like, may_repeat=True))
-                continue
-        found.append(
-            dataclasses.replace(role, column=column) if role.is_id and isinstance(column, str) else role
-        )
+                role = dataclasses.replace(role, column=like, may_repeat=True)
+        found.append(role)
     return found
 
 
@@ -306,7 +305,11 @@ def _missing_column(
 ) -> UserError:
     like = nearest(column, columns)
     hint = f"{field.option}={like or 'COLUMN'} names the column to read instead"
-    if not header:
+    around = next((each.parent for each in Path(source).parents if each.name.startswith(f"{column}=")), None)
+    if around is not None:
+        table = f"pandas.read_parquet('{around}').to_parquet('{around.name}.parquet')"
+        hint = f"it is in the names of folders, which are not read; {table} writes one table with it"
+    elif not header:
         hint = f"{field.option}=0 reads the first column, 1 the second"
     elif sum(each.column_needed for each in fields) > 1 and _is_a_title(columns):
         hint = "remove what stands above the column names, or put commas or tabs between the cells"

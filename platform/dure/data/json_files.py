@@ -113,11 +113,7 @@ def is_array(path: Path, encoding: str) -> bool:
 
 
 def _array_values(path: Path, encoding: str) -> Iterator[tuple[int, Any]]:
-    """Give the values of an array with the lines where they begin, reading on as far as the next one needs.
-
-    Raises:
-        UserError: The file is no JSON array, or is cut off.
-    """
+    """Give the values of an array with the lines where they begin, reading on as far as the next one needs."""
     decoder = json.JSONDecoder(parse_int=Number, parse_float=Number, object_pairs_hook=distinct_keys)
     text = _Window(path, encoding)
     text.skip_space()
@@ -176,11 +172,7 @@ class _Window:
         self._place += 1
 
     def value(self, decoder: json.JSONDecoder) -> Any:
-        """Return the next value, and go on behind it.
-
-        Raises:
-            json.JSONDecodeError: It is none, or longer than a row may be.
-        """
+        """Return the next value, and go on behind it; where it is none, or longer than a row may be, json's error."""
         while True:
             try:
                 value, end = decoder.raw_decode(self._text, self._place)

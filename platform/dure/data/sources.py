@@ -185,13 +185,13 @@ def _in_folder(folder: Path) -> list[Path]:
         for file in folder.rglob("*.parquet")
         if not any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
     )
-    splits = sorted({split for file in files for split in _SPLITS if file.stem.lower().startswith(split)})
-    if len(splits) > 1:
+    places = {split: place for file in files for split, place in _split_of(file, folder)}
+    if len(places) > 1:
         raise UserError(
-            f"this folder holds rows of {' and '.join(splits)}, which would become one table",
+            f"this folder holds rows of {' and '.join(sorted(places))}, which would become one table",
             where=str(folder),
             expected="the files of one split",
-            hint=" or ".join(f"{folder}/**/{split}*.parquet" for split in splits),
+            hint=" or ".join(places[split] for split in sorted(places)),
         )
     others = _tables_inside(folder)
     if not files:
@@ -209,6 +209,15 @@ def _in_folder(folder: Path) -> list[Path]:
             hint=" or ".join((f"{folder}/**/*.parquet", *others)),
         )
     return files
+
+
+def _split_of(file: Path, folder: Path) -> Iterator[tuple[str, str]]:
+    """Give the splits that a file or a folder around it, such as ``split=train``, is named after, and what names its files."""
+    for path in (file, *file.relative_to(folder).parents[:-1]):
+        name = path.name.rpartition("=")[2].lower()
+        for split in _SPLITS:
+            if name.startswith(split):
+                yield split, f"{folder}/**/{split}*.parquet" if path is file else str(folder / path)
 
 
 def _saved_dataset(folder: Path) -> list[Path]:

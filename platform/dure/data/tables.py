@@ -168,15 +168,9 @@ def read_table(
     Text stays as it is but for Unicode NFC, numbers become text. A cell is empty when it is blank, null, NaN or the
     word ``nan``. An optional role is left out when no row has a value for it, which is reported when ``columns`` names
     its column. Rows are checked while they stream to the cache, so that memory stays flat (ids take 16 bytes a row).
-
-    Args:
-        source: The files, as :func:`~dure.data.sources.files_of` takes them; their suffixes say the format.
-        roles: What the family reads.
-        columns: Role → column name, where it is not the role's own (``data.columns``).
-        cache_folder: Where the memory-mapped rows are kept.
-        for_prediction: Whether only inputs and ids are read and needed, and rows that are skipped are remembered.
-        reading: Encoding, quotes, column names, and what becomes of bad rows: those with an empty cell, a doubled
-            id, another number of cells than columns, or JSON that is no object of texts and numbers.
+    ``columns`` names those that are not the role's own (``data.columns``). Where it is ``for_prediction``, only inputs
+    and ids are read and needed, and rows that are skipped are remembered. Bad rows are those with an empty cell, a
+    doubled id, another number of cells than columns, or JSON that is no object of texts and numbers.
 
     Raises:
         UserError: A file, a column or a row is not as it must be; names the place and the remedy.
@@ -199,10 +193,7 @@ def read_table(
     checks = Checks(fields, names, reading.on_bad_row, keeps_left_out=for_prediction)
     notes: list[tuple[int, str]] = []
     nested = {column for field in fields if field.reader is not None for column in field.columns}
-    codecs = [
-        (given or recognise_encoding(file)) if file.suffix.lower() in TEXT_SUFFIXES else None
-        for file in files
-    ]
+    codecs = [_codec(file, reading) for file in files]
 
     def records() -> Iterator[Record]:
         for number, (file, codec) in enumerate(zip(files, codecs, strict=True)):
@@ -243,10 +234,7 @@ def first_cells(
 ) -> dict[str, str]:
     """Return what stands in the first row, by column; lists and objects as JSON text, and nothing for empty cells.
 
-    Args:
-        source: The table.
-        reading: How it is read.
-        columns: Those that are wanted, as far as the table has them.
+    Of the columns those are given that the table has.
 
     Raises:
         UserError: There is no such file, or it is damaged.
@@ -261,10 +249,14 @@ def _first_file(
     source: str | Path | Sequence[str], reading: ReadingConfig, nested: Sequence[str] = ()
 ) -> TableSource:
     file = files_of(source)[0]
-    codec = ""
-    if file.suffix.lower() in TEXT_SUFFIXES:
-        codec = known_encoding(reading.encoding) if reading.encoding else recognise_encoding(file)
-    return open_source(file, Opening(codec, reading.quoting, reading.header, nested))
+    return open_source(file, Opening(_codec(file, reading) or "", reading.quoting, reading.header, nested))
+
+
+def _codec(file: Path, reading: ReadingConfig) -> str | None:
+    """Return the codec of a text table; None of others."""
+    if file.suffix.lower() not in TEXT_SUFFIXES:
+        return None
+    return known_encoding(reading.encoding) if reading.encoding else recognise_encoding(file)
 
 
 def table_from_rows(

@@ -154,7 +154,6 @@ def crossover(
     best: int | None = None,
     searches: Sequence[Literal["greedy", "optuna"]] = ("greedy", "optuna"),
     max_evaluations: int = 100,
-    level: float = 0.95,
     seed: int = 0,
     notify: Notify = logger.info,
 ) -> Outcome:
@@ -178,7 +177,6 @@ def crossover(
         best: The best epoch, by the metric that the run chose by; the best by ``score`` when not given.
         searches: Searches to make.
         max_evaluations: Models that each search may score.
-        level: Probability of the intervals.
         seed: Decides what is drawn.
         notify: Gets a line for every candidate.
 
@@ -211,7 +209,7 @@ def crossover(
         (candidate for candidate in found.candidates if candidate.kind == "crossover"),
         key=lambda candidate: found.cost(candidate.recipe),
     )
-    return _decided(found, winner, rows, rows_metric, level, seed)
+    return _decided(found, winner, rows, rows_metric, seed)
 
 
 class _Candidates:
@@ -261,12 +259,8 @@ def save_crossover(
 ) -> Path:
     """Write the kept model as a plain state dict, and beside it what it is.
 
-    Args:
-        outcome: What was decided.
-        weights: What it was decided over.
-        folder: Where ``crossover_final.pth`` and ``crossover_final.json`` go; each appears whole or not at all, and
-            the record never stands beside a model that it is not of.
-        about: Further JSON-ready facts for the record.
+    ``crossover_final.pth`` and ``crossover_final.json`` each appear whole or not at all, and the record never stands
+    beside a model that it is not of; ``about`` has further facts for it.
 
     Returns:
         The file of the model; ``torch.load(path, weights_only=True)`` gives name → tensor.
@@ -304,9 +298,7 @@ def _greedy_soup(
     return recipes.soup(modules, chosen)
 
 
-def _decided(
-    found: _Candidates, winner: Candidate, rows: Rows, rows_metric: Metric, level: float, seed: int
-) -> Outcome:
+def _decided(found: _Candidates, winner: Candidate, rows: Rows, rows_metric: Metric, seed: int) -> Outcome:
     weights, metric = found.weights, found.metric
     baselines = [candidate for candidate in found.candidates if candidate.kind == "baseline"]
     scores: dict[str, list[float]] = {}
@@ -326,13 +318,10 @@ def _decided(
         )
     margins: dict[str, PairedDifference | None] = {}
     for candidate in baselines:
-        both = means[winner.name] + means[candidate.name]
+        pair = (scores[winner.name], scores[candidate.name])
+        is_known = math.isfinite(means[winner.name] + means[candidate.name])
         margins[candidate.name] = (
-            paired_difference(
-                scores[winner.name], scores[candidate.name], metric=rows_metric, level=level, seed=seed
-            )
-            if math.isfinite(both)
-            else None
+            paired_difference(*pair, metric=rows_metric, seed=seed) if is_known else None
         )
     wins = math.isfinite(means[winner.name]) and all(
         margin is None or margin.value > 0 for margin in margins.values()

@@ -27,9 +27,6 @@ def mann_kendall(values: Sequence[float]) -> Trend:
     The probability is exact when all values differ. With ties it is that of the normal distribution, with Kendall's
     variance for ties and the correction for continuity.
 
-    Args:
-        values: The series in its order; all finite.
-
     Raises:
         ValueError: A value is not finite.
     """

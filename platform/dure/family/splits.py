@@ -89,10 +89,6 @@ class Splits:
 def cut(family: Family, tables: Mapping[str, Table]) -> Splits:
     """Hold the parts of the training table out that ``data.dev`` and ``data.test`` ask for.
 
-    Args:
-        family: Says what the columns are.
-        tables: The tables that were read, by split; ``train`` among them.
-
     Raises:
         UserError: The training table has too few different texts.
     """

@@ -34,10 +34,7 @@ _USUAL = (
 class ScoredColumns:
     """The columns that are compared.
 
-    Attributes:
-        id: The one that joins the tables; None where rows are paired by their order.
-        prediction: The one with the predictions.
-        references: Those with what is true.
+    Without an ``id`` rows are paired by their order.
     """
 
     id: str | None
@@ -65,7 +62,10 @@ def find_columns(
     """
     ids = [name for name in predicted if name in expected and is_like_an_id(name)]
     joined = id_column or (ids[0] if ids else None)
-    ours, theirs = ([name for name in names if _is_open(name, joined)] for names in (predicted, expected))
+    ours, theirs = (
+        [name for name in names if name != joined and not name.startswith(_PROBABILITY)]
+        for names in (predicted, expected)
+    )
     prediction = prediction_column or _prediction(ours, reference_columns)
     found = _references(theirs, prediction) if reference_columns is None else reference_columns
     return ScoredColumns(joined, prediction, tuple(found))
@@ -98,10 +98,6 @@ def _references(names: Sequence[str], prediction: str) -> Sequence[str]:
 
 def _base(name: str) -> str:
     return folded(name.removeprefix(_PREDICTED))
-
-
-def _is_open(name: str, joined: str | None) -> bool:
-    return name != joined and not name.startswith(_PROBABILITY)
 
 
 def _unclear(what: str, names: Sequence[str], option: str) -> UserError:

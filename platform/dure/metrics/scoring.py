@@ -78,7 +78,7 @@ def score_files(
     Raises:
         UserError: A file, column or row is wrong, or an id stands in one file only.
     """
-    library = LibraryMetrics(metrics, "--metric")
+    library = LibraryMetrics(metrics, "--metric")  # before anything is read
     columns = find_columns(
         columns_of(predictions, reading),
         columns_of(references, reading),
@@ -98,36 +98,18 @@ def score_files(
 
     texts = [visible(cells[0]) for cells in predicted.rows.values()]
     groups = [[visible(cell) for cell in expected.rows[key] if not is_blank(cell)] for key in predicted.rows]
-    if label_separator is None:
-        lacking = next((key for key, group in zip(predicted.rows, groups, strict=True) if not group), None)
-        if lacking is not None:
-            raise _without_reference(
-                f"{columns.id} {predicted.ids[lacking]!r}", columns.references, references
-            )
+    if not several:
+        _check_references(predicted, groups, columns, references)
     found = {
         "columns": {"id": columns.id, "prediction": columns.prediction, "references": [*columns.references]}
     }
     more = {"num_skipped": num_skipped} if num_skipped else {}
-    match task:
-        case "generation":
-            rules: Any = {
-                "tokenizer": tokenizer,
-                "special_tokens": special_tokens,
-                "multi_reference": multi_reference,
-            }
-            figures = {**rouge(texts, groups, **rules).as_dict(), **_library(library.scores(texts, groups))}
-        case "classification":
-            truth = [each[0] if each else "" for each in groups]
-            figures = _classification(truth, texts, label_separator, library)
-        case "number" if not library:
-            report = number_report([float(group[0]) for group in groups], [float(text) for text in texts])
-            figures = {**report, "num_rows": len(texts)}
-        case "number":
-            raise UserError(
-                "metrics of the library are for texts and classes", where="--metric", hint="leave it out"
-            )
-        case _:
-            raise UserError(f"there is no task {task!r}", expected=", ".join(get_args(Task)))
+    rules: Any = {
+        "tokenizer": tokenizer,
+        "special_tokens": special_tokens,
+        "multi_reference": multi_reference,
+    }
+    figures = _figures(task, texts, groups, label_separator, library, **rules)
     if columns.references == (columns.prediction,) and predictions.resolve() == references.resolve():
         figures["notes"] = [
             f"column '{columns.prediction}' is compared with itself: --reference-columns names another"
@@ -135,14 +117,48 @@ def score_files(
     return {"task": task, **found, **figures, **more}
 
 
+def _figures(
+    task: Task,
+    texts: Sequence[str],
+    groups: Sequence[Sequence[str]],
+    label_separator: str | None,
+    library: LibraryMetrics,
+    **rules: Any,
+) -> dict[str, Any]:
+    """Score texts, each beside its references."""
+    match task:
+        case "generation":
+            return {**rouge(texts, groups, **rules).as_dict(), **_library(library.scores(texts, groups))}
+        case "classification":
+            truth = [each[0] if each else "" for each in groups]
+            return _classification(truth, texts, label_separator, library)
+        case "number" if not library:
+            report = number_report([float(group[0]) for group in groups], [float(text) for text in texts])
+            return {**report, "num_rows": len(texts)}
+        case "number":
+            raise UserError(
+                "metrics of the library are for texts and classes", where="--metric", hint="leave it out"
+            )
+    raise UserError(f"there is no task {task!r}", expected=", ".join(get_args(Task)))
+
+
+def _check_references(
+    predicted: _Side, groups: Sequence[Sequence[str]], columns: ScoredColumns, references: Path
+) -> None:
+    """Check that every prediction has a reference."""
+    lacking = next((key for key, group in zip(predicted.rows, groups, strict=True) if not group), None)
+    if lacking is not None:
+        raise UserError(
+            f"{columns.id} {predicted.ids[lacking]!r} has no reference in {', '.join(columns.references)}",
+            where=str(references),
+            hint="fill one of these cells, or leave the row out of both tables",
+        )
+
+
 def _joined(
     predictions: Path, references: Path, columns: ScoredColumns, task: Task, *, several: bool, **how: Any
 ) -> tuple[_Side, _Side, int]:
-    """Read both tables and pair their rows; also returns how many of them were skipped.
-
-    Raises:
-        UserError: A file, column or row is wrong, or an id stands in one file only.
-    """
+    """Read both tables and pair their rows; also returns how many of them were skipped."""
     how["reader"] = NumberReader() if task == "number" else None
     predicted = _read(
         predictions,
@@ -165,20 +181,8 @@ def _joined(
     return predicted, expected, _join(predicted, expected)
 
 
-def _without_reference(row: str, columns: Sequence[str], table: Path) -> UserError:
-    return UserError(
-        f"{row} has no reference in {', '.join(columns)}",
-        where=str(table),
-        hint="fill one of these cells, or leave the row out of both tables",
-    )
-
-
 def _check_order(predicted: _Side, expected: _Side) -> None:
-    """Check that rows without ids can be paired by their order.
-
-    Raises:
-        UserError: They are not as many, or some were left out.
-    """
+    """Check that rows without ids can be paired by their order."""
     sizes = (len(predicted.rows), len(expected.rows))
     if sizes[0] != sizes[1] or predicted.num_skipped or expected.num_skipped:
         raise UserError(
@@ -257,11 +261,7 @@ def _several_labels(labels: Sequence[str], predictions: Sequence[str], separator
 class _Side:
     """One of the two tables.
 
-    Attributes:
-        path: Its file.
-        rows: Key of a row → its cells, in the file's order.
-        ids: Key of a row → its id as the file spells it.
-        num_skipped: Bad rows that were left out.
+    Rows are cells by key, in the file's order; ``ids`` are as the file spells them.
     """
 
     path: Path
@@ -303,8 +303,7 @@ def _read(
 def _join(predicted: _Side, expected: _Side) -> int:
     """Give the rows of both tables the same keys, and return how many rows were left out of either.
 
-    Raises:
-        UserError: An id is in one of them only: a mean over the rest would flatter.
+    An id in one of them only is an error: a mean over the rest would flatter.
     """
     sides = (predicted, expected)
     form = form_of(key for side in sides for key in side.rows)

@@ -73,10 +73,6 @@ class Asked:
 class Cohort(ABC):
     """Rows that began together, so that all that are still written have equally many tokens.
 
-    Args:
-        asked: What they are of.
-        rows: Which of it.
-
     Attributes:
         beams: How many texts of each row are written side by side.
         length: Tokens of each text so far, with those that the decoder began with.

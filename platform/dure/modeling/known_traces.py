@@ -36,13 +36,7 @@ def known_step(
 ) -> StepTrace:
     """Return the trace of a training step, from the cache where one like it was traced before.
 
-    Args:
-        cache: Folder of the cache.
-        model: As :func:`trace_step` takes it.
-        batches: Likewise.
-        objective: Likewise.
-        batch: Likewise.
-        how: The keyword arguments of :func:`trace_step`.
+    ``cache`` is the folder of the cache; all else is as :func:`trace_step` takes it.
     """
     read = [
         batch,

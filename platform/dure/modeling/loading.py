@@ -156,14 +156,8 @@ def load_pretrained(
 ) -> Loaded:
     """Load the plain model of an experiment, with rows for new tokens.
 
-    Everything is on the CPU, but 4-bit weights on a CUDA profile, which are quantised on the GPU at once.
-
-    Args:
-        task: What the model is for.
-        experiment: What to load.
-        profile: Decides precision and whether 4-bit loading is possible.
-        tokenizer: What :func:`load_tokenizer` returned.
-        notify: Gets one line for everything that is not done as the experiment says.
+    Everything is on the CPU, but 4-bit weights on a CUDA profile, which are quantised on the GPU at once. ``notify``
+    gets one line for everything that is not done as the experiment says.
 
     Raises:
         UserError: The checkpoint cannot be found, reached or read; it is no model for the task; the precision
@@ -255,7 +249,7 @@ def _load(
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     _tell_left_out(model, source, report["unexpected_keys"], notify)
     missing = mismatched.union(report["missing_keys"]) & parameters
-    _keep_4bit_trainable(model)
+    keep_4bit_trainable(model)
     state_real_tying(model)
     return model, sorted(missing | replaced_output(model, source, options.get("revision", "main")))
 
@@ -288,7 +282,7 @@ def _bitsandbytes(
     )
 
 
-def _keep_4bit_trainable(model: PreTrainedModel) -> None:
+def keep_4bit_trainable(model: PreTrainedModel) -> None:
     """Stop bitsandbytes from repacking 4-bit weights at the first evaluation.
 
     On CPUs with AVX512-BF16 it packs them for inference in place, rounding their scales; no gradient passes

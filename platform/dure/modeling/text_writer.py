@@ -18,9 +18,8 @@ MODEL = "ctranslate2"
 class TextWriter:
     """A model of CTranslate2 that is asked to ``generate`` as one of transformers is.
 
-    Args:
-        folder: An export as ``ctranslate2``, with ``generation_config.json``.
-        tokenizer: Turns ids into the texts of tokens, by which CTranslate2 knows them.
+    The folder is an export with ``generation_config.json``. CTranslate2 knows tokens by their texts, which the
+    tokenizer has.
     """
 
     device = torch.device("cpu")

@@ -95,18 +95,11 @@ def trace_step(
 ) -> StepTrace:
     """Trace the training step of a model on a batch; neither of the two is touched.
 
-    Args:
-        model: The model, ready to train, on the CPU or on the meta device.
-        batches: How the batch is read.
-        objective: What is minimised.
-        batch: A real batch: its shapes count.
-        precision: What the step computes in.
-        checkpointing: Whether activations are computed again in the backward pass.
-        accumulates: Whether gradients of an earlier micro-batch are there while this one is computed.
-        averages: Whether a moving average of the weights is kept.
-        r_drop: Weight of the disagreement of two passes; 0 makes one pass.
-        packing: How the frozen layers of a model that was built without its weights will be packed.
-        by_rows: Whether layers attend by rows.
+    The model is ready to train, on the CPU or on the meta device; of the batch its shapes count. With ``checkpointing``
+    activations are computed again in the backward pass, and where it ``accumulates`` gradients of an earlier
+    micro-batch are there meanwhile; ``averages`` keeps a moving average, and an ``r_drop`` above 0 makes two passes.
+    ``packing`` says how the frozen layers of a model without weights will be packed, and ``by_rows`` whether layers
+    attend so.
     """
     from dure.modeling.attention import AttentionByRows, no_cache
 

@@ -61,9 +61,7 @@ class Drawing:
 def inlined(svg: str, alt: str) -> str:
     """Return SVG as matplotlib writes it as a part of a page.
 
-    Args:
-        svg: The whole file; its text is text, not outlines.
-        alt: What it shows.
+    Its text is text, not outlines; ``alt`` says what it shows.
     """
     width, height = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)[0]
     body = svg[svg.index(">", svg.index("<svg")) + 1 :]

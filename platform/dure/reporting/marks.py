@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from markupsafe import Markup, escape
 
@@ -42,7 +42,6 @@ _APART = " and "
 """Between the folders that something is computed from."""
 LONGEST_TEXT = 4000
 """Letters of a text that are shown; what is longer is cut."""
-_UNITS: tuple[Unit, ...] = ("share", "percent", "number", "count", "memory")
 
 
 def p_value(value: float) -> str:
@@ -85,10 +84,13 @@ FORMATS: Mapping[str, Format] = {
     "digits": lambda value, key: f"{value:.5g}",
     "signed": lambda value, key: f"{value:+.4g}",
     "ending": lambda value, key: str(value).rpartition(".")[2],
-    **{unit: lambda value, key, unit=unit: metric_figure(Metric("", None, unit), value) for unit in _UNITS},  # type: ignore[misc]
+    **{
+        unit: lambda value, key, unit=unit: metric_figure(Metric("", None, unit), value)  # type: ignore[misc]
+        for unit in get_args(Unit)
+    },
     **{
         f"change-{unit}": lambda value, key, unit=unit: metric_change(Metric("", None, unit), value)  # type: ignore[misc]
-        for unit in _UNITS
+        for unit in get_args(Unit)
     },
 }
 """How a value is written, by name; it gets the value and the last key of its pointer."""

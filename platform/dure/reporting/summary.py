@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Group
 from rich.text import Text
 
 from dure.errors import counted
@@ -69,14 +69,12 @@ def summary_table(summary: Mapping[str, Any]) -> FittedTable:
 
 def result_report(result: Mapping[str, Any]) -> Group:
     """Return all that a terminal shows of one run: its figures, and those of its classes when it has any."""
-    classes = class_table(result)
-    tables: list[RenderableType] = [result_table(result)]
-    foretold = beside_table([result])
-    if foretold is not None:
-        tables += [Text(), foretold]
-    if classes is not None:
-        tables += [Text(), classes]
-    return Group(*tables)
+    return _apart(result_table(result), beside_table([result]), class_table(result))
+
+
+def _apart(first: FittedTable, *others: FittedTable | None) -> Group:
+    """Return the tables that there are, with a line between two."""
+    return Group(first, *(part for table in others if table is not None for part in (Text(), table)))
 
 
 def evaluation_report(found: Mapping[str, Any]) -> Group:
@@ -93,11 +91,8 @@ def evaluation_report(found: Mapping[str, Any]) -> Group:
         f"rows: {found['rows']:,} of {found['table']}, SHA-256 {found['data'][:12]}…",
         *(f"{key.replace('_', ' ')}: {value}" for key, value in found["notes"].items() if "[" not in key),
     ]
-    tables: list[RenderableType] = [FittedTable(columns, f"{found['experiment']} on {found['table']}", notes)]
-    classes = class_table(found)
-    if classes is not None:
-        tables += [Text(), classes]
-    return Group(*tables)
+    title = f"{found['experiment']} on {found['table']}"
+    return _apart(FittedTable(columns, title, notes), class_table(found))
 
 
 def class_table(result: Mapping[str, Any]) -> FittedTable | None:
@@ -194,10 +189,8 @@ def score_table(scores: Mapping[str, Any]) -> FittedTable:
         columns = class_columns(Source(0, figures))
         return FittedTable(columns, counted(scores["num_rows"], "row"), [*notes, *told, *compared])
     if scores["task"] == "number":
-        columns = [
-            column(metric_label(name), [metric_figure(name, scores[name])])
-            for name in ("pearson", "spearman", "mse")
-        ]
+        measures = ("pearson", "spearman", "mse")
+        columns = [column(metric_label(each), [metric_figure(each, scores[each])]) for each in measures]
         return FittedTable(columns, counted(scores["num_rows"], "row"), [*told, *compared])
     names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
     columns = [column("", (bare_label(name) for name in names), is_text=True)]
@@ -326,11 +319,7 @@ def _best(experiments: Sequence[Row], metric: Metric) -> float | None:
 
 
 def seeds_table(record: Mapping[str, Any]) -> FittedTable:
-    """Return the mean of every setting over its seeds with the deviation between them, best mean first.
-
-    Args:
-        record: What ``experiment_summary.json`` of a batch with seeds holds.
-    """
+    """Return the mean of every setting over its seeds with the deviation between them, best mean first."""
     metrics = [recorded(record, name) for name in record["metrics"]]
     rows = sorted(record["settings"], key=lambda row: metrics[0].cost(row["mean"].get(metrics[0].name)))
     columns = [
@@ -359,11 +348,7 @@ def _mean(metric: Metric, row: Mapping[str, Any]) -> Text:
 
 
 def predictions_table(rows: Sequence[Mapping[str, Any]]) -> FittedTable:
-    """Return texts with their predictions.
-
-    Args:
-        rows: ``text``, and what is predicted by column; of the probabilities of classes the largest is shown.
-    """
+    """Return texts with their predictions, and of the probabilities of classes the largest."""
     shares = [name for name in rows[0] if name.startswith(PROBABILITY)]
     said = [name for name in rows[0] if name not in shares and name != "text"]
     columns = [

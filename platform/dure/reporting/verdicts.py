@@ -13,14 +13,7 @@ _SMALLEST_P = 1e-4
 
 
 def difference_sentence(first: str, second: str, difference: PairedDifference, metric: Metric) -> str:
-    """Return who is better, by how much, how sure that is and by which method; of a tie, that it is one.
-
-    Args:
-        first: Name of the model that the difference is positive for where it is better.
-        second: Name of the other.
-        difference: The comparison; corrected, when it is one of several.
-        metric: What the rows were scored by.
-    """
+    """Return who is better, by how much, how sure that is and by which method; of a tie, that it is one."""
     by_what = bare_label(metric)
     seeds = f" and {counted(difference.num_seeds, 'seed')}" if difference.num_seeds > 1 else ""
     rows = f"{counted(difference.num_rows, 'row')}{seeds}"

@@ -19,9 +19,8 @@ from typing import Any
 import psutil
 
 from dure.errors import RunError, UserError, said
-from dure.events import Notify
 from dure.runtime.guard import MARK, Guard, end_processes
-from dure.runtime.lost import head_at, parts_here, watched
+from dure.runtime.lost import head_at, last_words, parts_here, watched
 from dure.runtime.scratch import restored, temporary_files
 from dure.runtime.token import keep_token_private
 
@@ -75,7 +74,6 @@ def cluster(
     name: str | None = None,
     log_level: int = logging.ERROR,
     path: Path | None = None,
-    notify: Notify = logger.error,
 ) -> Iterator[Cluster]:
     """Connect to the cluster at ``address``, or start an own one here and end it afterwards.
 
@@ -85,13 +83,14 @@ def cluster(
     trainers. Its address is put into ``RAY_ADDRESS`` while it lives, so that Ray's tools find this one even
     when several run on the machine.
 
+    When the cluster is ended from outside this process ends, and the user reads what goes on.
+
     Args:
         address: Cluster to join.
         name: What the dashboard's list of jobs calls this process; a submitted job has the name that it was
             submitted with.
         log_level: Least level of Ray's messages that are shown.
         path: Folder of the run or study that needs the cluster.
-        notify: Gets what happened when the cluster is ended from outside; this process ends then.
 
     Raises:
         UserError: No cluster answers at ``address``, or this process is connected to one already.
@@ -110,38 +109,40 @@ def cluster(
     guard: Guard | None = None
     session: str | None = None
     temporary: Path | None = None
+    is_own = address is None
     with restored(MARK, "RAY_ADDRESS", SAFE_PATH), ExitStack() as files:
         try:
-            if address is None:
+            if is_own:
                 os.environ.pop("RAY_ADDRESS", None)
                 os.environ[MARK] = mark
                 # Ray's own processes would take a random.py of the working folder for Python's.
                 os.environ[SAFE_PATH] = "1"
                 temporary = files.enter_context(temporary_files()) / "ray"
                 keep_token_private()
-                guard = Guard(mark)
+            guard = Guard(mark, last_words(None, path), path)
             context = _connected(address, name, log_level, temporary)
-            session = str(context.address_info["session_dir"])
-            if guard is not None:
+            if is_own:
+                session = str(context.address_info["session_dir"])
                 guard.watch_session(session)
             gcs_address = str(ray.get_runtime_context().gcs_address)
             os.environ["RAY_ADDRESS"] = gcs_address
             dashboard = context.dashboard_url
-            with watched(parts_here() if address is None else head_at(gcs_address), path, notify):
+            with watched(parts_here() if is_own else head_at(gcs_address), path, guard.speak):
                 yield Cluster(
                     address=gcs_address,
                     dashboard_url=f"http://{dashboard}" if dashboard else None,
                     nodes=alive_nodes(),
-                    is_own=address is None,
+                    is_own=is_own,
                 )
         finally:
             with _own_sigterm():
                 ray.shutdown()
-            if guard is not None:
+            if is_own:
                 end_processes(mark, session)
+            if guard is not None:
                 guard.dismiss()
-                if session is not None:
-                    shutil.rmtree(session, ignore_errors=True)
+            if session is not None:
+                shutil.rmtree(session, ignore_errors=True)
 
 
 def _connected(address: str | None, name: str | None, log_level: int, temporary: Path | None) -> Any:

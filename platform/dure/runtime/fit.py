@@ -59,10 +59,8 @@ def scaling(profile: Profile, num_workers: int) -> ScalingConfig:
 def report_of(progress: RunProgress, *, samples_per_step: int) -> dict[str, Any]:
     """Return a record of a run as the flat dictionary that Ray passes on.
 
-    Args:
-        progress: The record.
-        samples_per_step: Rows that one optimiser step sees; makes ``samples``, the time by which schedulers
-            compare trials whatever their batch sizes.
+    ``samples``, the training rows that its steps saw, is the time by which schedulers compare trials whatever their
+    batch sizes.
     """
     return {
         **progress.metrics,

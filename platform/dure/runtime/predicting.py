@@ -86,12 +86,6 @@ class Workers:
 
     This machine reads and encodes the rows; blocks of them stream through Ray's object store, so that only the folder of
     the run must be where every node sees it. A block whose worker or node was lost is predicted again by another.
-
-    Args:
-        where: How many there are, and on which cluster.
-        profile: What a worker takes.
-        path: Folder that keeps the blocks, for what is said when the cluster is lost.
-        notify: Gets one-line messages.
     """
 
     def __init__(self, where: Where, profile: Profile, *, path: Path, notify: Notify) -> None:
@@ -154,7 +148,7 @@ class Workers:
         if self._is_connected:
             return
         nodes = self._stack.enter_context(
-            cluster(self._where.address, name="dure predict", path=self._path, notify=self._notify)
+            cluster(self._where.address, name="dure predict", path=self._path)
         ).nodes
         _require_room(self._number, self._profile, nodes)
         cpus = self._profile.cpus_per_worker

@@ -40,9 +40,7 @@ class Relay:
     def send(self, name: str, line: bytes) -> None:
         """Send a line of a stream.
 
-        Args:
-            name: Whose stream it is: the trial's name, or nothing for a run of its own.
-            line: The line, without its end.
+        The name is that of the trial; a run of its own has none.
         """
         try:
             if not ray.is_initialized() or ray.get_runtime_context().get_node_id() == self.node:

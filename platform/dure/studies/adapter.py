@@ -121,7 +121,7 @@ def _run_pending(strategy: Strategy[Any], board: Board, requests: TrialRequests,
                 listeners=lambda experiment: (*own, *further(experiment)),
             )
             board.notify("Ray is starting" if address is None else f"joining the cluster at {address}")
-            with cluster(address, name=strategy.study.name, path=path, notify=board.last_word) as ray_cluster:
+            with cluster(address, name=strategy.study.name, path=path) as ray_cluster:
                 if ray_cluster.dashboard_url:
                     board.notify(f"Ray dashboard: {ray_cluster.dashboard_url}")
                 relay = board.relay_from_others()

@@ -107,6 +107,10 @@ class Board(tune.Callback):  # type: ignore[misc]
             self._trials[plan.name] = replace(status, restored=True) if status.state in SETTLED else fresh
         self._streams = StudyStreams(path, {name: each.path for name, each in self._trials.items()})
 
+    def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
+        """Leave all of it here: Tune writes its callbacks to disk, and neither threads nor a listener's locks can be."""
+        return tune.Callback, ()
+
     def status(self, name: str) -> TrialStatus:
         """Return where a trial stands."""
         return self._trials[name]
@@ -154,11 +158,6 @@ class Board(tune.Callback):  # type: ignore[misc]
         """Show one line to the user, by the stream of the study or of one of its trials."""
         logger.info(message if trial is None else f"{trial}: {message}")
         self._streams.log(trial).notified(message)
-
-    def last_word(self, message: str) -> None:
-        """Say a line straight to whoever follows, because this process ends then."""
-        self.follower.notified(message)
-        self.notify(message)
 
     @contextmanager
     def summarised(self) -> Iterator[None]:

@@ -18,6 +18,7 @@ from dure.family import load_family
 from dure.preflight.checks import CannotTellError
 from dure.preflight.foreseeing import foresee, what_fits
 from dure.preflight.settings import foretold
+from dure.runtime.placement import room_for
 from dure.studies.kind import Shape
 from dure.studies.plan import StudyPlan
 from dure.studies.study import is_study, load_study
@@ -40,13 +41,7 @@ def forecast_experiments(
 ) -> dict[str, Any]:
     """Forecast an experiment, or every experiment of a study and the study as a whole.
 
-    Args:
-        what: Name or file.
-        overrides: ``a.b=value`` texts.
-        machine: The machine.
-        shape: What options make of an experiment.
-        measure: Real steps that are trained first, here; their pace calibrates the time.
-        notify: Gets one-line messages.
+    ``measure`` real steps are trained first, here; their pace calibrates the time.
 
     Returns:
         ``experiments`` (a forecast each, or why it is ``unknown``), and ``seconds``, ``cost`` and ``disk`` in all,
@@ -57,14 +52,14 @@ def forecast_experiments(
     """
     study = load_study(what).with_overrides(overrides) if is_study(what) else None
     found = [load_experiment(what, overrides)] if study is None else study.load()
-    parts, seconds = list[dict[str, Any]](), [0.0, 0.0]
-    longest = 0.0
+    parts, seconds, longest = list[dict[str, Any]](), [0.0, 0.0], [0.0, 0.0]
+    at_once = 1 if study is None else _at_once(machine, study, found)
     for experiment in map(shape, found):
         if measure is not None:
             # A run computes with the threads of this process, and a trial with those that Ray gives it.
             with nullcontext() if study is None else _threads(machine):
                 _measure(experiment, machine, measure, notify)
-        part = _part(experiment, machine)
+        part = _part(experiment, machine, at_once)
         parts.append(part)
         times = (1.0, 1.0) if study is None else study.num_trainings(experiment)
         if part.get("seconds") is None:
@@ -72,10 +67,10 @@ def forecast_experiments(
         elif seconds:
             ends = (part["earliest_seconds"] or part["seconds"][0], part["seconds"][1])
             seconds = [total + one * n for total, one, n in zip(seconds, ends, times, strict=True)]
-            longest = max(longest, part["seconds"][1])
-    side_by_side = machine.max_concurrent_trials or 1
+            in_a_row = 1.0 if study is None else study.in_a_row(experiment)
+            longest = [max(total, one * in_a_row) for total, one in zip(longest, ends, strict=True)]
     disk = parts[0].get("disk") if study is None else _disk(study.named(found).resolved(found), found, shape)
-    whole = [max(each / side_by_side, min(each, longest)) for each in seconds] or None
+    whole = _whole(seconds, longest, at_once) if seconds else None
     name = None if study is None else study.words
     return {
         "study": name,
@@ -99,13 +94,29 @@ def _disk(study: StudyPlan, experiments: Sequence[Experiment], shape: Shape) -> 
         return None
 
 
-def _part(experiment: Experiment, machine: Profile) -> dict[str, Any]:
+def _whole(seconds: Sequence[float], longest: Sequence[float], at_once: int) -> list[float]:
+    """Return the least and the most time of trials side by side: the most where the longest begins when all others end."""
+    (least, most), (least_longest, most_longest) = seconds, longest
+    return [max(least / at_once, least_longest), most / at_once + most_longest * (1 - 1 / at_once)]
+
+
+def _at_once(machine: Profile, study: StudyPlan, experiments: Sequence[Experiment]) -> int:
+    """Return how many trials run side by side: as many as this machine holds, or as its profile says of another."""
+    here = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    room = room_for(machine, [here]) // machine.num_workers or machine.max_concurrent_trials or 1
+    most = sum(study.num_trainings(each)[1] / study.in_a_row(each) for each in experiments)
+    return min(room, machine.max_concurrent_trials or room, max(1, int(most)))
+
+
+def _part(experiment: Experiment, machine: Profile, at_once: int) -> dict[str, Any]:
     family = load_family(experiment)
     try:
         foreseen = foresee(family, machine)
     except CannotTellError as error:
         return {"name": experiment.name, "unknown": f"{error.reason}; {error.remedy}"}
     free, where = free_memory(machine)
+    if machine.device == "cpu" and at_once > 1:
+        free, where = free // at_once, f"{where} for each of {at_once} trials"
     least, most = foreseen.forecast.memory
     verdict = "fits" if most <= free else "may not fit" if least <= free else "does not fit"
     return {

@@ -68,11 +68,6 @@ class Kind(ABC, Generic[Plan, Results]):
     before :meth:`begin` and :meth:`run`, each called once; the folder is claimed by then. :meth:`table`
     and :meth:`view` are asked of results, also of those that were read from a folder.
 
-    Args:
-        study: The plan, resolved.
-        experiments: Its experiments in its order, as their YAML and the overrides say them.
-        shape: What the common options make of each.
-
     Raises:
         UserError: The experiments cannot be run in one study.
     """

@@ -110,10 +110,6 @@ def continued_folder(plan: type[StudyPlan], name: str, asked: Asked) -> Path | N
 def stored_for(study: Plan, asked: Asked) -> Plan | None:
     """Return the study that a command continues, as it was started; None for a new one.
 
-    Args:
-        study: As far as the command says it; its experiments name it.
-        asked: The common options.
-
     Raises:
         UserError: There is nothing to resume, or the folder is of another kind of study.
     """
@@ -151,11 +147,6 @@ def preview(study: StudyPlan, asked: Asked) -> Kind[Any, Any]:
 
 def run(study: StudyPlan, asked: Asked, *, screen: Terminal) -> StudyResults:
     """Run a study from its plan to its results.
-
-    Args:
-        study: Of any kind, from YAML or from the options of a verb.
-        asked: The common options.
-        screen: Where progress is shown.
 
     Raises:
         UserError: Something that was given is wrong; nothing has started.
@@ -205,11 +196,7 @@ def run_experiment(
 ) -> tuple[RunResult, Path]:
     """Run one experiment from its checks to its result.
 
-    Args:
-        experiment: As its YAML and the overrides say it.
-        asked: The common options; not a dry run.
-        screen: Where progress is shown.
-        claimed: Gets the folder as soon as it is this run's.
+    ``claimed`` gets the folder as soon as it is this run's.
 
     Returns:
         The result and the folder of the run.

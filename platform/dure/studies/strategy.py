@@ -45,9 +45,6 @@ class Strategy(ABC, Generic[Plan]):
     A trial is known by ``config["trial"]``, its name. What it runs is the plan's experiment, or, for a trial
     that a search algorithm proposes, ``config["experiment"]``: the experiment as JSON. ``config["notice"]``, if
     there is one, is said to the user when the trial starts.
-
-    Args:
-        study: The study. Its kind says what record it leaves, and in which file.
     """
 
     keeps_predictions: ClassVar[bool] = False

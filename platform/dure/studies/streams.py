@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from dure.events import Entry, EventLog, Follower, following
 from dure.runs.folder import EVENTS_FILE
@@ -21,9 +20,7 @@ DRIVER = "driver"
 class StudyStreams:
     """Hands on what is new in the streams of a study and of the trials that run.
 
-    Args:
-        study: Folder of the study.
-        trials: Folder of every trial by its name; it can be that of the study.
+    The folder of a trial can be that of the study.
     """
 
     def __init__(self, study: Path, trials: Mapping[str, Path]) -> None:
@@ -74,7 +71,3 @@ class StudyStreams:
         """Let nothing be handed on while the body runs."""
         with self._lock:
             yield
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave all of it here: Tune pickles its callbacks, and a thread's lock does not travel."""
-        return {}

@@ -105,15 +105,8 @@ def training_arguments(
 ) -> dict[str, Any]:
     """Return the keyword arguments of ``TrainingArguments``.
 
-    Args:
-        experiment: What to run.
-        profile: The machine.
-        folder: Folder of the run; ``checkpoint-<step>`` folders appear in it.
-        num_rows: Training rows.
-        precision: ``fp32``, ``bf16`` or ``fp16``, already resolved for model and device.
-        num_workers: Processes that train together.
-        metric: What chooses the best checkpoint; None where there is no validation split.
-        deepspeed: Settings by which DeepSpeed shares out the model.
+    ``precision`` is resolved for model and device already; ``metric`` is None where there is no validation split;
+    ``deepspeed`` has the settings by which that shares out the model.
     """
     training = experiment.training
     eval_rows = training.eval_batch_size or training.batch_size

@@ -126,12 +126,8 @@ def forecast_run(
 ) -> RunForecast:
     """Forecast a run from a trace of its step on the longest micro-batch, and from the times of runs before it.
 
-    Args:
-        family: The model's family.
-        corpus: The rows.
-        model: The model, ready to train; on the meta device it needs no weights.
-        profile: The machine.
-        num_workers: Processes that train together; the profile's when not given.
+    The model is ready to train; on the meta device it needs no weights. ``num_workers`` are the profile's when not
+    given.
     """
     experiment, training = family.experiment, family.experiment.training
     workers = num_workers or profile.num_workers

@@ -117,6 +117,7 @@ class FittingRows:
             "checkpoint": experiment.model.checkpoint,
             "parameters": parameters,
             "trained_parameters": trained_parameters,
+            "packed": bool(getattr(model, "is_quantized", False)),
             "encoder_max_len": tokenizer.encoder_max_len,
             "decoder_max_len": tokenizer.decoder_max_len,
             "precision": precision,

@@ -112,15 +112,6 @@ def recovery_of(
     """Return what computes a step again when memory did not suffice.
 
     It begins with the rows at once that a run before this one came down to.
-
-    Args:
-        family: Says what runs.
-        batches: How the family halves a batch.
-        model: The model, before it is wrapped for several workers.
-        profile: The machine.
-        folder: Folder of the run.
-        worker: This process.
-        precision: What the model computes in.
     """
     experiment = family.experiment
     on_oom = experiment.training.on_oom

@@ -30,12 +30,7 @@ _NOT_METRICS = ("epoch", "total_flos", "step", "model_preparation_time")
 class Recorder(TrainerCallback):  # type: ignore[misc]
     """Turns the trainer's logs into records and events, on the main worker.
 
-    Args:
-        path: The run's ``metrics.jsonl``.
-        listeners: Listeners for records and messages.
-        is_main: Whether this process is the main worker; the others only serve listeners that want every worker.
-        room: Waits where the disk is full.
-        targets: What is to be reached, which is reported after every validation.
+    Other workers only serve listeners that want every worker. Targets are reported after every validation.
     """
 
     def __init__(
@@ -155,12 +150,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 
 
 def recorded_metrics(file: Path, best_step: int | None) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the validation metrics of the best step, and those before the first step, by name.
-
-    Args:
-        file: Records of the run.
-        best_step: Step of the best checkpoint; None without one.
-    """
+    """Return the validation metrics of the best step, and those before the first step, by name."""
     metrics: dict[str, float] = {}
     untrained: dict[str, float] = {}
     for record in json_lines(file):

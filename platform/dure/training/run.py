@@ -100,10 +100,7 @@ class RunRequest:
 def run(request: RunRequest, *, rank: int = 0, num_workers: int = 1) -> RunResult:
     """Run an experiment in this process and leave its whole record in its folder.
 
-    Args:
-        request: What to run.
-        rank: Number of this process among those that train together.
-        num_workers: How many these are.
+    ``rank`` is the number of this process among those that train together.
 
     Returns:
         The result, also written to ``result.json`` by the main process; ``interrupted`` when a stop was asked for.

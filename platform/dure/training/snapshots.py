@@ -125,12 +125,6 @@ class EpochSnapshots(TrainerCallback):  # type: ignore[misc]
 def export_weights(weights: Path, experiment: Experiment, profile: Profile, folder: Path) -> None:
     """Write the model of an experiment with the weights of a file, as training itself leaves it at its end.
 
-    Args:
-        weights: What :class:`EpochSnapshots` wrote.
-        experiment: What they were trained by.
-        profile: The machine.
-        folder: Where the model goes, whole or not at all.
-
     Raises:
         UserError: The experiment's data or checkpoint is gone, or the weights are of another model.
     """

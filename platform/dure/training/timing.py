@@ -130,16 +130,7 @@ def timing_of(
 ) -> Timing:
     """Return what decides how long a run takes.
 
-    Args:
-        family: The model's family.
-        rows: What it trains on.
-        num_dev_rows: Rows of a validation.
-        model: The model.
-        batches: How rows are read.
-        precision: What the model computes in.
-        device: Name of the device; where it is not here, its kind.
-        workers: Processes that train together.
-        flops: Floating-point operations of a position of a step, as a trace counts them.
+    ``flops`` are those of a position of a step, as a trace counts them; a device that is not here is named by its kind.
     """
     experiment, training, how = family.experiment, family.experiment.training, family.validates
     positions, steps = step_positions(experiment, rows, batches, workers), total_steps(experiment, len(rows))

@@ -62,17 +62,8 @@ if TYPE_CHECKING:
 class ModelTrainer:
     """Trains one model over the Hugging Face trainers.
 
-    Args:
-        family: The model's family, made for its experiment.
-        model: The model, ready to train.
-        tokenizer: Its tokenizer.
-        train_dataset: Encoded training rows, with ``length``.
-        eval_dataset: Encoded validation rows; without them nothing is selected and the last weights are kept.
-        profile: The machine.
-        folder: Folder of the run.
-        listeners: Listeners for progress.
-        group: Name of the study, if the run belongs to one.
-        worker: Which of the processes that train this model together this is; the only one when not given.
+    Rows are encoded and have their ``length``; without ``eval_dataset`` nothing is selected and the last weights are
+    kept. This process is the only ``worker`` when none is given.
     """
 
     def __init__(

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import datasets
+import pandas
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -278,6 +279,20 @@ def test_folders_of_parquet_and_of_save_to_disk_are_tables(read) -> None:
     assert "both/dev or both/train" in failure(read, source="both")
     next(Path("saved").glob("*.arrow")).unlink()
     assert "is not whole" in failure(read, source="saved")
+
+
+def test_a_partitioned_folder_is_one_split_and_names_the_column_that_its_folders_hold(read) -> None:
+    rows = datasets.Dataset.from_dict({"text": ["a", "b"]})
+    for split in ("train", "test"):
+        for label in "01":
+            folder = Path(f"parts/split={split}/label={label}")
+            folder.mkdir(parents=True)
+            rows.to_parquet(folder / "0.parquet")
+    assert "parts/split=test or parts/split=train" in failure(read, source="parts")
+    said = failure(read, source="parts/split=train")
+    pandas.read_parquet("parts/split=train").to_parquet("split=train.parquet")
+    assert "pandas.read_parquet('parts/split=train').to_parquet('split=train.parquet')" in said
+    assert pairs(read(source="split=train.parquet")) == [("a", "0"), ("b", "0"), ("a", "1"), ("b", "1")]
 
 
 def test_a_workbook_is_read_or_told_how_it_can_be(read, monkeypatch) -> None:

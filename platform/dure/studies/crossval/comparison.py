@@ -30,13 +30,8 @@ def compare(
 
     The corrected resampled t-test (Nadeau & Bengio 2003, "Inference for the Generalization Error", section 4.2): the
     variance of the mean difference is ``s² (1/J + 1/(k - 1))`` for ``J`` of ``k`` folds, since training sets overlap
-    and the plain ``s² / J`` is far too small; ``J - 1`` degrees of freedom.
-
-    Args:
-        scores_a: Score of the first experiment by fold.
-        scores_b: Score of the second on the same folds, in the same order.
-        num_folds: Folds that the table was cut into, when some of them have no score; as many as scores otherwise.
-        level: Confidence of the interval.
+    and the plain ``s² / J`` is far too small; ``J - 1`` degrees of freedom. ``num_folds`` are those that the table was
+    cut into, when some of them have no score.
 
     Raises:
         ValueError: The scores do not pair up, there are fewer than two, or one is no number.
@@ -106,16 +101,8 @@ def paired_bootstrap(
     Rows are drawn with replacement, both experiments on the same draw, and the percentiles of the difference are its
     interval (Efron & Tibshirani 1993, chapter 13). It says how far the difference depends on which rows were tested,
     not on which were trained on. Rows of one true class and one pair of predictions are drawn together by a
-    multinomial, which is the same and costs nothing per row.
-
-    Args:
-        labels: True class of every row.
-        predictions_a: Predictions of the first experiment.
-        predictions_b: Predictions of the second.
-        metric: What is compared; F1 over classes counts those that are in the rows or in a prediction.
-        level: Confidence of the interval.
-        num_draws: Draws of as many rows as there are.
-        seed: What the rows are drawn by.
+    multinomial, which is the same and costs nothing per row. F1 over classes counts those that are in the rows or in a
+    prediction.
 
     Raises:
         ValueError: The rows do not pair up, or there is none.

@@ -42,10 +42,7 @@ _ON_DARK, _ON_PALE = "#fefefe", "#111111"
 def plot_confusion(target: Path | Drawing, confusion: Mapping[str, Any], *, title: str) -> None:
     """Draw a confusion matrix: true classes downwards, each cell with its count and percent of the row.
 
-    Args:
-        target: File to write as PNG, or the drawing of a page.
-        confusion: ``classes`` and ``counts``, as :class:`dure.studies.crossval.results.ConfusionRecord` has them.
-        title: What stands above it.
+    A picture is a PNG file or the drawing of a page.
     """
     counts = np.asarray(confusion["counts"], dtype=np.int64)
     names = _drawable(confusion["classes"], is_inline=not isinstance(target, Path))

@@ -122,10 +122,7 @@ def fold_columns(record: Source, place: int) -> list[Column]:
 def class_columns(record: Source, facts: Source, place: int) -> list[Column]:
     """Return the figures of every class over the folds of an experiment; nothing without classes.
 
-    Args:
-        record: What the study came to.
-        facts: ``supports``, see :func:`supports`.
-        place: That of the experiment.
+    ``facts`` has what :func:`supports` returns under that name.
     """
     at, experiment = ("experiments", place), record.get("experiments", place)
     confused = record.get(*at, "confusion", "classes") or ()

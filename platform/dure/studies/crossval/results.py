@@ -122,10 +122,8 @@ class CrossvalResults(StudyResults):
 def put_together(experiment: ExperimentRecord, output: Path) -> tuple[ExperimentRecord, Predictions | None]:
     """Add what the predictions of all completed folds say together, and write them.
 
-    Args:
-        experiment: Its folds, with their mean and standard deviation.
-        output: ``oof_predictions.csv`` to write when the runs kept their predictions: inputs, targets (``text,label``
-            of a classifier), ``prediction``, ``fold``, and one column per class with its probability.
+    The file, ``oof_predictions.csv``, has inputs, targets (``text,label`` of a classifier), ``prediction``, ``fold``,
+    and one column per class with its probability.
 
     Returns:
         The experiment, and the predictions if they were kept.
@@ -157,12 +155,7 @@ def comparisons(
 ) -> list[dict[str, Any]]:
     """Compare every two experiments on the folds that both completed.
 
-    Args:
-        experiments: The record of each, as JSON.
-        metric: What they are compared by, such as ``macro_f1``.
-        num_folds: Folds that the table was cut into.
-        predictions: Experiment to its out-of-fold predictions; of classifiers they are compared row by row too.
-        level: Confidence of the intervals.
+    Classifiers whose ``predictions`` out of fold are given are compared row by row too.
 
     Returns:
         What :class:`ComparisonRecord` holds, for every pair.

@@ -113,12 +113,8 @@ class Race:
     ) -> None:
         """Take what a candidate reached on a rung; anything but its own rung is late and changes nothing.
 
-        Args:
-            name: The candidate.
-            rung: Number of the rung, from 0.
-            score: What it reached; None, NaN or infinity puts it out.
-            baseline: What it must be better than on the first rung.
-            leaves: Why it cannot go on to a further rung; the score counts for its rank all the same.
+        A score that is None or not finite puts it out, and so does one on the first rung that is not better than
+        ``baseline``. With ``leaves``, the reason why it cannot go on, the score counts for its rank all the same.
         """
         candidate = self.candidates[name]
         if candidate.state != "running" or rung != candidate.rung:

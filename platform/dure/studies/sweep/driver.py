@@ -226,11 +226,6 @@ def experiment_to_train(
 def check_for(path: Path, experiment: Experiment, *, notify: Notify) -> None:
     """Check that the best values of a sweep may be laid over an experiment, and say what they are worth.
 
-    Args:
-        path: Folder of the sweep.
-        experiment: What is to be trained, as the common options make it.
-        notify: Gets one-line messages.
-
     Raises:
         UserError: The sweep was rehearsed and the experiment is not; or as :func:`finished_sweep`.
     """

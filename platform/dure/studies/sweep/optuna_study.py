@@ -91,11 +91,6 @@ def drawing(study: optuna.Study, sweep: SweepStudy, place: int) -> Iterator[None
 
     A sampler that lived as long as its session would draw other points after a resume than without one: its
     random numbers would start again.
-
-    Args:
-        study: From :func:`open_study`.
-        sweep: The study.
-        place: Number of the point among all of the sweep, from 0.
     """
     resting = study.sampler
     study.sampler = sampler(sweep, place=place)
@@ -108,9 +103,7 @@ def drawing(study: optuna.Study, sweep: SweepStudy, place: int) -> Iterator[None
 def sampler(sweep: SweepStudy, *, place: int) -> BaseSampler:
     """Return who proposes the point of a place.
 
-    Args:
-        sweep: The study.
-        place: Number of the point among all of the sweep, from 0; each has random numbers of its own.
+    Every place, from 0, has random numbers of its own.
 
     Raises:
         UserError: The sampler cannot search this space, or lacks a package.
@@ -217,12 +210,7 @@ def _label(choice: Any) -> Any:
 
 
 def front(study_values: Sequence[Sequence[float]], metrics: Sequence[Metric]) -> list[int]:
-    """Return the places of the points that no other point beats in one metric without losing in another.
-
-    Args:
-        study_values: One row of metrics per point, all finite.
-        metrics: What the numbers of a row are.
-    """
+    """Return the places of the points that no other point beats in one metric without losing in another."""
     costs = [[metric.cost(value) for metric, value in zip(metrics, row, strict=True)] for row in study_values]
 
     def beaten(mine: Sequence[float]) -> bool:
