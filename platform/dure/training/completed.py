@@ -53,7 +53,7 @@ def completed_result(
 
 def _baseline(family: Family, corpus: Corpus, *, is_tested: bool) -> dict[str, float]:
     """Return what the trivial predictor scores: ``baseline_accuracy`` on validation, ``baseline_test_accuracy`` on the test rows."""
-    found = {}
+    found: dict[str, float] = {}
     for where, rows in (("", corpus.dev), ("test_", corpus.test if is_tested else None)):
         figures = {} if rows is None else family.baseline(corpus.tokenizer, corpus.train, rows)
         found |= {f"baseline_{where}{name.removeprefix('eval_')}": value for name, value in figures.items()}
