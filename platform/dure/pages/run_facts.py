@@ -94,6 +94,9 @@ def run_sentences(metric: Metric, figures: Mapping[str, Figure]) -> list[str]:
         told.append("No test rows say what the score is worth that the validation rows chose.")
     else:
         told.append(f"On the test rows, which chose nothing: {metric_phrase(metric, tested)}.")
+        trivial = number(figures.get(metric.name.replace("eval_", f"{BASELINE}test_", 1)))
+        if trivial is not None:
+            told[-1] += f" {_beside_baseline(metric, tested, trivial)}"
     return told
 
 

@@ -19,7 +19,6 @@ def completed_result(
     request: RunRequest, family: Family, corpus: Corpus, outcome: Mapping[str, Any], usage: memory.Usage
 ) -> RunResult:
     """Return the result of a run that came to its end, with what the trivial predictor scores on validation."""
-    trivial = {} if corpus.dev is None else family.baseline(corpus.tokenizer, corpus.train, corpus.dev)
     return RunResult(
         name=request.experiment.name,
         state="completed",
@@ -30,7 +29,7 @@ def completed_result(
             **outcome["speed"],
             **({} if outcome["train_loss"] is None else {"train_loss": outcome["train_loss"]}),
             "train_runtime": round(outcome["seconds"], 3),
-            **{f"baseline_{name.removeprefix('eval_')}": value for name, value in trivial.items()},
+            **_baseline(family, corpus, is_tested=bool(outcome["tested"])),
             **family.metric_notes(),
             **({} if request.experiment.training.ema is None else {"final_weights": "ema"}),
             "best_step": outcome["best_step"] or outcome["steps"],
@@ -50,3 +49,12 @@ def completed_result(
         definitions=definitions([*family.metrics, family.best_metric]),
         targets=tuple(target.reached(outcome["eval_metrics"]) for target in family.targets),
     )
+
+
+def _baseline(family: Family, corpus: Corpus, *, is_tested: bool) -> dict[str, float]:
+    """Return what the trivial predictor scores: ``baseline_accuracy`` on validation, ``baseline_test_accuracy`` on the test rows."""
+    found: dict[str, float] = {}
+    for where, rows in (("", corpus.dev), ("test_", corpus.test if is_tested else None)):
+        figures = {} if rows is None else family.baseline(corpus.tokenizer, corpus.train, rows)
+        found |= {f"baseline_{where}{name.removeprefix('eval_')}": value for name, value in figures.items()}
+    return found

@@ -54,6 +54,8 @@ class ExperimentRecord(Record):
     """By metric, over the folds that completed; figures of a class only over folds that have rows of it."""
     std: Mapping[str, float]
     """Sample standard deviation; lacks what one fold alone has."""
+    baseline: float | None = None
+    """What the trivial predictor has of the metric on the held-out rows, as a mean over the folds."""
     oof_predictions: str | None = None
     """File with the predictions of all folds, if they were kept."""
     overall: Mapping[str, float] | None = None
