@@ -262,9 +262,12 @@ def _generation(family: Family, model: PreTrainedModel, lengths: Any, precision:
     layers = getattr(config, "num_decoder_layers", None) or getattr(config, "decoder_layers", None)
     layers = int(layers or config.num_hidden_layers)
     size = 4 if precision == "fp32" else 2
+    # Heads of queries may share keys and values.
+    heads, each = (getattr(config, name, None) for name in ("num_key_value_heads", "head_dim"))
+    width = int(heads * each if heads and each else config.hidden_size)
     read = (rows if config.is_encoder_decoder else texts) * int(np.max(lengths))
     scores = texts * int(config.vocab_size) * 4 * 3
-    return int((read + texts * said.max_length) * layers * 2 * config.hidden_size * size + scores)
+    return int((read + texts * said.max_length) * layers * 2 * width * size + scores)
 
 
 def _base(model: PreTrainedModel) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
@@ -24,6 +25,7 @@ from dure.studies.progressive.results import ProgressiveResults
 from dure.studies.study import stored_study
 
 if TYPE_CHECKING:
+    from dure.preflight.before import Files
     from dure.studies.progressive.strategy import Progressive
 
 PLOT = "progressive_training.png"
@@ -47,6 +49,16 @@ class ProgressiveKind(TrialKind[ProgressiveStudy, ProgressiveResults]):
     def read(self) -> Sequence[Experiment]:
         """Return the experiment of every candidate."""
         return [self.shape(each) for each in candidate_experiments(self.study, self.experiments[0])]
+
+    def files(self, path: Path | None) -> Sequence[Files]:
+        """Return a run of every candidate, and the weights of every epoch of every stage."""
+        epochs = self.study.epochs_per_stage * len(self.study.ratios)
+        kept = {"epochs": epochs, "keep_epochs": 1, "keep_epochs_limit": epochs}
+        changes = {f"training.{name}": value for name, value in kept.items()}
+        return [
+            replace(each, experiments=[one.with_(changes) for one in each.experiments])
+            for each in super().files(path)
+        ]
 
     def stored(self) -> Mapping[str, Experiment]:
         """Return the experiment without the settings of a candidate."""
