@@ -5,6 +5,16 @@ The Python API is the functions of :mod:`dure.api` and :mod:`dure.notebook`, imp
 
 from __future__ import annotations
 
+import signal
+import sys
+
+if (
+    sys.argv[0].rpartition("/")[2] in ("dure", "-m")
+    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+):
+    # Until the program itself answers Ctrl-C there is nothing to say: no traceback out of its imports.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import importlib
 from typing import TYPE_CHECKING, Any
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import psutil
 import pytest
@@ -36,6 +37,16 @@ def test_a_batch_prints_one_json_object_and_tells_its_progress(tmp_path):
     assert again.code == 0, again.err
     assert "finished earlier" in again.err
     assert "kobart_baseline" in again.out
+
+
+def test_a_full_disk_is_told_and_is_no_mistake_of_the_command():
+    command = [sys.executable, "-m", "dure", "list"]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            command, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("dure: a disk that is written to is full\n  try: make room there")
 
 
 @pytest.mark.slow

@@ -121,3 +121,11 @@ def test_a_signal_that_comes_while_something_is_finalised_is_not_lost(number):
         capture_output=True, text=True, timeout=10, check=False,
     )  # fmt: skip
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ended\n", "")
+
+
+@pytest.mark.parametrize(("program", "said"), [("/bin/dure", ""), ("notebook", "KeyboardInterrupt")])
+def test_ctrl_c_ends_the_program_without_a_traceback_before_it_answers_signals(program, said):
+    script = f"import os, sys; sys.argv[0] = {program!r}; import dure; os.kill(os.getpid(), 2)"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ended.returncode == -signal.SIGINT
+    assert ended.stderr.strip().rpartition("\n")[2] == said

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dure.config.loading import load_record
 from dure.config.schema import Experiment
 from dure.errors import UserError
-from dure.files import read_json
 from dure.metrics.metric import Metric, recorded
 from dure.reporting.figures import one_line, shown_path
 from dure.runs.budget import runs_in
@@ -20,12 +19,8 @@ from dure.runs.folder import RunFolder, RunResult
 class LeftRun:
     """A run that completed.
 
-    Attributes:
-        path: Its folder.
-        given: What the user named it by: its folder, or one around it.
-        experiment: What was run.
-        result: How it ended.
-        hashes: Split to hash of the rows of its table.
+    ``given`` is what the user named it by: its folder, or one around it. ``hashes`` are of the rows of each split's
+    table.
     """
 
     path: Path
@@ -87,7 +82,10 @@ def completed_runs(named: Sequence[str | Path]) -> tuple[list[LeftRun], list[str
     runs: dict[Path, LeftRun] = {}
     others: dict[Path, str] = {}
     for given, folder in folders_of(named):
-        trained = list(_trained(folder))
+        # Without what only keeps the experiment of the runs beneath it.
+        trained = sorted(
+            (run for run in runs_in(folder) if run.environment.is_file()), key=lambda run: run.path
+        )
         if not trained:
             raise UserError(
                 "it holds no run",
@@ -106,12 +104,6 @@ def completed_runs(named: Sequence[str | Path]) -> tuple[list[LeftRun], list[str
     return list(runs.values()), list(others.values())
 
 
-def _trained(folder: Path) -> Iterator[RunFolder]:
-    """Give the runs in a folder, without what only keeps the experiment of the runs beneath it."""
-    yield from sorted((run for run in runs_in(folder) if run.environment.is_file()), key=lambda run: run.path)
-
-
 def _read(run: RunFolder, given: str, result: RunResult) -> LeftRun:
-    about = read_json(run.environment, what="record of an environment")
-    hashes = {str(split): str(content) for split, content in dict(about.get("data", {})).items()}
+    hashes = {split: str(content) for split, content in run.read_environment().get("data", {}).items()}
     return LeftRun(run.path, given, load_record(run.experiment), result, hashes)

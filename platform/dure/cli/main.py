@@ -42,7 +42,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     end = words.index("--") if "--" in words else len(words)
     flags = [word for word in words[:end] if word in FLAGS]
     words = flags + [_at_home(word) for word in words[:end] if word not in FLAGS] + words[end:]
-    install()
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by whoever started the program
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 - open to the end
@@ -56,6 +55,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     _check_encoding(words)
     if added := load_dotenv(Path.cwd()):
         print(f"{DOTENV}: {', '.join(added)} taken from it", file=sys.stderr)
+    install()
     try:
         if "--background" in flags and not {"--dry-run", "--help", "-h"} & set(words):
             from dure.cli.background import run_in_background
@@ -120,6 +120,8 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
             option = getattr(error, "option_name", None) or ""
             known = [name for parameter in context.command.params for name in parameter.opts]
             like: str | None = nearest(option, known) if option else None
+            if lines[0].startswith("No such command"):
+                like = _runnable(next(word for word in words if not word.startswith("-")))
             is_unknown = type(error).__name__ == "NoSuchOption" and "KEY=VALUE" in usage
             if is_unknown and (setting := _setting(option, words)):
                 lines[0] = f"No such option: {option}"
@@ -129,7 +131,7 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
     if is_disk_full(error):
         place = getattr(error, "filename", None)
         text = f"{place}: the disk is full" if place else "a disk that is written to is full"
-        _fail(error, f"{text}\n  try: make room there, or write to another one", 2, words)
+        _fail(error, f"{text}\n  try: make room there, or write to another one", 1, words)
     if isinstance(error, OSError) and error.filename is not None:
         is_permission = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
         hint = (
@@ -144,6 +146,16 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
         1,
         words,
     )
+
+
+def _runnable(word: str) -> str | None:
+    """Return the command for a word that is no verb: a file or a name of what can be run, or an old program."""
+    from dure.config.aliases import SCRIPTS
+    from dure.config.library import available
+
+    if Path(word).suffix in (".yaml", ".yml") or word in {**available("experiment"), **available("study")}:
+        return f"dure run {shell_word(word)}"
+    return SCRIPTS.get(Path(word).stem)
 
 
 def _setting(option: str, words: list[str]) -> str | None:

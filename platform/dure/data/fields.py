@@ -7,6 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from dure.config.data import ReadingConfig
@@ -15,6 +16,7 @@ from dure.errors import UserError, nearest
 
 _LONG_NAME = 40
 _MANY_WORDS = 5
+_MOST_NAMES = 30
 _SENTENCE = re.compile(r"[.?!。…]\s*$|^[-+]?[0-9]+(\.[0-9]+)?$")
 _ID_NAMES = re.compile(
     r"id|fname|no\.?|num|idx|index|key|[ug]?uid|row|unnamed: 0|번호|순번|연번|일련번호|식별자|아이디"
@@ -176,17 +178,15 @@ def roles_to_predict(
     found = []
     for role in roles:
         column = names[role.name]
-        if role.is_id and isinstance(column, str) and column not in columns and not role.required:
+        if role.is_id and isinstance(column, str):
+            role = dataclasses.replace(role, column=column)
             like = next((name for name in columns if name not in read and is_like_an_id(name)), None)
-            if like is not None:
+            if column not in columns and not role.required and like is not None:
                 notify(
                     f"column '{like}' is taken as the {role.name} of the rows (data.columns.{role.name}=…)"
                 )
-                found.append(dataclasses.replace(role, column=like, may_repeat=True))
-                continue
-        found.append(
-            dataclasses.replace(role, column=column) if role.is_id and isinstance(column, str) else role
-        )
+                role = dataclasses.replace(role, column=like, may_repeat=True)
+        found.append(role)
     return found
 
 
@@ -305,7 +305,11 @@ def _missing_column(
 ) -> UserError:
     like = nearest(column, columns)
     hint = f"{field.option}={like or 'COLUMN'} names the column to read instead"
-    if not header:
+    around = next((each.parent for each in Path(source).parents if each.name.startswith(f"{column}=")), None)
+    if around is not None:
+        table = f"pandas.read_parquet('{around}').to_parquet('{around.name}.parquet')"
+        hint = f"it is in the names of folders, which are not read; {table} writes one table with it"
+    elif not header:
         hint = f"{field.option}=0 reads the first column, 1 the second"
     elif sum(each.column_needed for each in fields) > 1 and _is_a_title(columns):
         hint = "remove what stands above the column names, or put commas or tabs between the cells"
@@ -315,10 +319,11 @@ def _missing_column(
             for place, each in enumerate(each for each in fields if each.column_needed)
         )
         hint = f"the first line looks like a row: data.header=false and columns by number, such as {numbers}"
+    names = [*dict.fromkeys(name if len(name) <= _LONG_NAME else f"{name[:_LONG_NAME]}…" for name in columns)]
     return UserError(
         f"there is no column '{column}' (role '{field.role}')",
         where=source,
-        expected=f"one of its columns: {', '.join(dict.fromkeys(columns))}",
+        expected=f"one of its columns: {', '.join(names[:_MOST_NAMES])}{', …' if len(names) > _MOST_NAMES else ''}",
         hint=hint,
     )
 

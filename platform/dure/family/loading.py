@@ -13,7 +13,6 @@ from dure.config.schema import Experiment
 from dure.errors import UserError, named, nearest
 from dure.events import Notify
 from dure.family.contract import Family
-from dure.files import read_json
 from dure.metrics.metric import Metric
 from dure.runs.folder import RunFolder
 
@@ -34,20 +33,12 @@ def load_family(experiment: Experiment, notify: Notify = logger.info) -> Family:
 def family_of_run(run: RunFolder, notify: Notify = logger.info, overrides: Sequence[str] = ()) -> Family:
     """Return the family of a run's experiment, which reads tables as the training table was read.
 
-    Args:
-        run: The run, or an export of one.
-        notify: Gets one-line messages.
-        overrides: ``a.b=value`` texts over the experiment.
+    The run may be an export of one; ``overrides`` are ``a.b=value`` texts over the experiment.
 
     Raises:
         UserError: There is no experiment, or it is broken.
     """
-    hint = "put a copy back, or remove it: what the training table decided is then as the experiment says"
-    found = (
-        read_json(run.environment, what="record of an environment", hint=hint).get("recognised", {})
-        if run.environment.is_file()
-        else {}
-    )
+    found = run.read_environment().get("recognised", {})
     return load_family(
         load_record(run.experiment, (*(f"{key}={value}" for key, value in found.items()), *overrides)), notify
     )

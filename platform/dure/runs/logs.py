@@ -38,6 +38,14 @@ class _Unfailing(io.FileIO):
             return len(data)
 
 
+_users_stderr: list[int] = []
+
+
+def users_stderr() -> int:
+    """Return the descriptor of the stderr that the user reads, also while output is captured."""
+    return _users_stderr[0] if _users_stderr else 2
+
+
 @contextmanager
 def captured_output(path: Path) -> Iterator[None]:
     """Send everything this process prints or logs to a file while the body runs.
@@ -50,6 +58,7 @@ def captured_output(path: Path) -> Iterator[None]:
     sys.stdout.flush()
     sys.stderr.flush()
     saved = [os.dup(1), os.dup(2)]
+    _users_stderr.append(saved[1])
     target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(target, 1)
     os.dup2(target, 2)
@@ -77,6 +86,7 @@ def captured_output(path: Path) -> Iterator[None]:
             root.addHandler(other)
         handler.close()
         file.close()
+        _users_stderr.pop()
         os.dup2(saved[0], 1)
         os.dup2(saved[1], 2)
         for descriptor in (*saved, target):

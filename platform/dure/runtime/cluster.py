@@ -19,13 +19,10 @@ from typing import Any
 import psutil
 
 from dure.errors import RunError, UserError, said
-from dure.events import Notify
 from dure.runtime.guard import MARK, Guard, end_processes
-from dure.runtime.lost import head_at, parts_here, watched
+from dure.runtime.lost import head_at, last_words, parts_here, watched
 from dure.runtime.scratch import restored, temporary_files
 from dure.runtime.token import keep_token_private
-
-logger = logging.getLogger(__name__)
 
 _SECONDS_TO_ANSWER = 5.0
 SAFE_PATH = "PYTHONSAFEPATH"
@@ -36,19 +33,16 @@ _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster that this process is connected to.
-
-    Attributes:
-        address: Its address, ``host:port``.
-        dashboard_url: Where its dashboard is, if it has one.
-        nodes: What each node has, taken or not, by Ray's names (``CPU``, ``GPU``).
-        is_own: Whether this process started it and ends it.
-    """
+    """A cluster that this process is connected to."""
 
     address: str
+    """Its address, ``host:port``."""
     dashboard_url: str | None
+    """Where its dashboard is, if it has one."""
     nodes: tuple[dict[str, float], ...]
+    """What each node has, taken or not, by Ray's names (``CPU``, ``GPU``)."""
     is_own: bool
+    """Whether this process started it and ends it."""
 
 
 def cluster_of_job() -> str | None:
@@ -73,25 +67,17 @@ def cluster(
     address: str | None = None,
     *,
     name: str | None = None,
-    log_level: int = logging.ERROR,
     path: Path | None = None,
-    notify: Notify = logger.error,
 ) -> Iterator[Cluster]:
     """Connect to the cluster at ``address``, or start an own one here and end it afterwards.
 
     A job of a cluster joins that one when no address is given, as whoever submitted it expects.
 
-    An own cluster has its dashboard on 127.0.0.1: Ray Train needs it to release the resources of nested
-    trainers. Its address is put into ``RAY_ADDRESS`` while it lives, so that Ray's tools find this one even
-    when several run on the machine.
-
-    Args:
-        address: Cluster to join.
-        name: What the dashboard's list of jobs calls this process; a submitted job has the name that it was
-            submitted with.
-        log_level: Least level of Ray's messages that are shown.
-        path: Folder of the run or study that needs the cluster.
-        notify: Gets what happened when the cluster is ended from outside; this process ends then.
+    An own cluster has its dashboard on 127.0.0.1: Ray Train needs it to release the resources of nested trainers. Its
+    address is put into ``RAY_ADDRESS`` while it lives, so that Ray's tools find this one even when several run on the
+    machine. ``name`` is what the dashboard's list of jobs calls this process; a submitted job has the name that it was
+    submitted with. When the cluster of the run or study in ``path`` is ended from outside this process ends, and the
+    user reads what goes on.
 
     Raises:
         UserError: No cluster answers at ``address``, or this process is connected to one already.
@@ -110,42 +96,43 @@ def cluster(
     guard: Guard | None = None
     session: str | None = None
     temporary: Path | None = None
+    is_own = address is None
     with restored(MARK, "RAY_ADDRESS", SAFE_PATH), ExitStack() as files:
         try:
-            if address is None:
+            if is_own:
                 os.environ.pop("RAY_ADDRESS", None)
                 os.environ[MARK] = mark
                 # Ray's own processes would take a random.py of the working folder for Python's.
                 os.environ[SAFE_PATH] = "1"
                 temporary = files.enter_context(temporary_files()) / "ray"
                 keep_token_private()
-                guard = Guard(mark)
-            context = _connected(address, name, log_level, temporary)
-            session = str(context.address_info["session_dir"])
-            if guard is not None:
+            guard = Guard(mark, last_words(None, path), path)
+            context = _connected(address, name, temporary)
+            if is_own:
+                session = str(context.address_info["session_dir"])
                 guard.watch_session(session)
             gcs_address = str(ray.get_runtime_context().gcs_address)
             os.environ["RAY_ADDRESS"] = gcs_address
             dashboard = context.dashboard_url
-            with watched(parts_here() if address is None else head_at(gcs_address), path, notify):
+            with watched(parts_here() if is_own else head_at(gcs_address), path, guard.speak):
                 yield Cluster(
                     address=gcs_address,
                     dashboard_url=f"http://{dashboard}" if dashboard else None,
                     nodes=alive_nodes(),
-                    is_own=address is None,
+                    is_own=is_own,
                 )
         finally:
             with _own_sigterm():
                 ray.shutdown()
-            if guard is not None:
+            if is_own:
                 end_processes(mark, session)
+            if guard is not None:
                 guard.dismiss()
-                if session is not None:
-                    shutil.rmtree(session, ignore_errors=True)
+            if session is not None:
+                shutil.rmtree(session, ignore_errors=True)
 
 
-def _connected(address: str | None, name: str | None, log_level: int, temporary: Path | None) -> Any:
-    """Connect to a cluster, or start one here, and return Ray's context."""
+def _connected(address: str | None, name: str | None, temporary: Path | None) -> Any:
     import ray
     from ray.job_config import JobConfig
 
@@ -162,7 +149,7 @@ def _connected(address: str | None, name: str | None, log_level: int, temporary:
                 address=address or "local",
                 job_config=JobConfig(metadata={} if name is None else {"job_name": name}),
                 log_to_driver=False,
-                logging_level=log_level,
+                logging_level=logging.ERROR,
                 **(settings if address is None else {}),
             )
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
@@ -174,9 +161,8 @@ def _connected(address: str | None, name: str | None, log_level: int, temporary:
 def alive_nodes(*, answering: bool = False) -> tuple[dict[str, float], ...]:
     """Return what each node of the connected cluster has, taken or not, by Ray's names.
 
-    Args:
-        answering: Leave out nodes that do not answer: for about fifteen seconds Ray still takes a lost one for
-            alive. Only within the cluster; from outside nodes may be out of reach although all is well.
+    With ``answering``, nodes are left out that do not answer: for about fifteen seconds Ray still takes a lost one for
+    alive. That is only for processes within the cluster; from outside nodes may be out of reach although all is well.
     """
     import ray
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -117,18 +117,15 @@ def _followed(request: RunRequest, address: str | None, followers: Sequence[RunL
     logger.debug("profile:\n%s", dump_yaml(profile))
     logger.debug("experiment:\n%s", dump_yaml(experiment))
     events = EventLog(folder.events, "driver")
-
-    def last_word(message: str) -> None:
-        # Straight to whoever follows: the process ends then, and a lost cluster passes nothing on.
-        for follower in followers:
-            follower.notified(message)
-        events.notified(message)
-
     try:
         relays: list[Relay] = []
         with (
             temporary_files(),
-            follow(folder.events, followers, relayed=lambda: _lines(relays)) as look,
+            follow(
+                folder.events,
+                followers,
+                relayed=lambda: [line for relay in relays for _, line in relay.received()],
+            ) as look,
             stoppable(request.path, events.notified) as stop_file,
         ):
             request = replace(request, stop_file=stop_file)
@@ -136,7 +133,7 @@ def _followed(request: RunRequest, address: str | None, followers: Sequence[RunL
                 result = fit(request)
             else:
                 events.notified(f"{profile.num_workers} worker(s) on a cluster; results in {request.path}")
-                result = _fit_on_cluster(request, address, relays, look, last_word)
+                result = _fit_on_cluster(request, address, relays, look)
     except (Exception, KeyboardInterrupt) as error:
         state: RunState = "failed" if isinstance(error, Exception) else "interrupted"
         for follower in followers:
@@ -221,28 +218,15 @@ def _completed_earlier(
     return finished
 
 
-def _lines(relays: Sequence[Relay]) -> Iterator[bytes]:
-    """Give the lines that came from other nodes."""
-    for relay in relays:
-        for _, line in relay.received():
-            yield line
-
-
 def _fit_on_cluster(
     request: RunRequest,
     address: str | None,
     relays: list[Relay],
     look: Callable[[], None],
-    last_word: Callable[[str], None],
 ) -> RunResult:
     """Run in worker processes of a cluster, joined or started here.
 
-    Args:
-        request: What to run.
-        address: Ray cluster to join.
-        relays: Gets what brings lines from other nodes, if there are some.
-        look: Hands on what is new; called before the cluster ends.
-        last_word: Gets what happened when the cluster is ended from outside.
+    ``relays`` gets what brings lines from other nodes, and ``look`` hands on what is new before the cluster ends.
     """
     from dure.runs.logs import captured_output
     from dure.runtime.cluster import cluster
@@ -253,7 +237,7 @@ def _fit_on_cluster(
     experiment, profile = request.experiment, request.profile
     with (
         captured_output(request.path / "driver.log"),
-        cluster(address, name=experiment.name, path=request.path, notify=last_word) as ray_cluster,
+        cluster(address, name=experiment.name, path=request.path) as ray_cluster,
     ):
         require_room(profile, ray_cluster.nodes, experiment.training.batch_size)
         if relay := Relay.to_here():

@@ -19,7 +19,8 @@ from pathlib import Path
 import psutil
 
 from dure.errors import RunError
-from dure.events import Notify
+from dure.runs.folder import STUDY_FILE
+from dure.secrets import redacted
 
 _SECONDS_BETWEEN_LOOKS = 0.2
 _SECONDS_OUT_OF_REACH = 45.0
@@ -75,8 +76,8 @@ def head_at(address: str, *, seconds: float = _SECONDS_OUT_OF_REACH) -> Look:
 
 
 @contextmanager
-def watched(look: Look, path: Path | None, notify: Notify) -> Iterator[None]:
-    """End this process with words and code 1 when its cluster is gone while the body runs.
+def watched(look: Look, path: Path | None, speak: Callable[[str], None]) -> Iterator[None]:
+    """End this process with code 1 when its cluster is gone while the body runs, as soon as ``speak`` has said so.
 
     Raises:
         RunError: The body failed because the cluster was gone.
@@ -87,7 +88,7 @@ def watched(look: Look, path: Path | None, notify: Notify) -> Iterator[None]:
         while not over.wait(_SECONDS_BETWEEN_LOOKS):
             gone = look()
             if gone is not None:
-                notify(f"dure: {last_words(gone, path)}")
+                speak(last_words(gone, path))
                 # Ray's threads hold the process until they are told otherwise; the guard clears up.
                 os._exit(RunError.exit_code)
 
@@ -98,16 +99,26 @@ def watched(look: Look, path: Path | None, notify: Notify) -> Iterator[None]:
         gone = look()
         if gone is None:
             raise
-        raise RunError(last_words(gone, path)) from error
+        raise RunError(_what_goes_on(gone, path)) from error
     finally:
         over.set()
 
 
-def last_words(gone: str, path: Path | None) -> str:
+def last_words(gone: str | None, path: Path | None) -> str:
+    """Return the last line of a command and what goes on; ``gone`` is None where nobody can tell what ended."""
+    return redacted(f"dure: {_what_goes_on(gone, path)}")
+
+
+def _what_goes_on(gone: str | None, path: Path | None) -> str:
     """Return what happened to a cluster, what is safe, and the command that goes on."""
-    said = f"Ray was ended from outside while it was needed ({gone}), as `ray stop` does"
+    if gone is None:
+        said = "this command or the Ray that it needs was ended from outside, or by a machine without memory"
+    else:
+        said = f"Ray was ended from outside while it was needed ({gone}), as `ray stop` does"
     if path is None:
         return said
+    while (path.parent / STUDY_FILE).is_file():  # what it is a step of goes on as a whole
+        path = path.parent
     return (
         f"{said}\n  safe: everything that is finished, and the checkpoints of the rest, in {path}\n"
         f"  try: {_command_that_goes_on(path)}"
@@ -118,6 +129,10 @@ def _command_that_goes_on(path: Path) -> str:
     if Path(sys.argv[0]).name not in ("dure", "__main__.py"):
         return f"the same with resume, in {path}"
     words = sys.argv[1:]
+    if any(word.startswith("unified-") for word in words):
+        # Its option takes the folder, or a checkpoint, to go on from.
+        is_said = any(word.partition("=")[0] == "--resume" for word in words)
+        return shlex.join(["dure", *words, *(() if is_said else ("--resume", str(path)))])
     if "--resume" not in words:
         words = [*words, "--resume"]
     if not any(word in ("--output", "-o") or word.startswith("--output=") for word in words):

@@ -19,6 +19,7 @@ from dure.preflight.checks import CannotTellError
 from dure.preflight.foreseeing import foresee, what_fits
 from dure.preflight.settings import foretold
 from dure.runtime.placement import room_for
+from dure.runtime.scratch import restored
 from dure.studies.kind import Kind, Shape
 from dure.studies.plan import StudyPlan
 from dure.studies.study import is_study, load_study
@@ -41,13 +42,7 @@ def forecast_experiments(
 ) -> dict[str, Any]:
     """Forecast an experiment, or every experiment of a study and the study as a whole.
 
-    Args:
-        what: Name or file.
-        overrides: ``a.b=value`` texts.
-        machine: The machine.
-        shape: What options make of an experiment.
-        measure: Real steps that are trained first, here; their pace calibrates the time.
-        notify: Gets one-line messages.
+    ``measure`` real steps are trained first, here; their pace calibrates the time.
 
     Returns:
         ``experiments`` (a forecast each, or why it is ``unknown``), and ``seconds``, ``cost`` and ``disk`` in all,
@@ -146,9 +141,6 @@ def _measure(experiment: Experiment, machine: Profile, steps: int, notify: Notif
     """Train some steps and validate some rows twice, so that it is known how long the parts of a run take here.
 
     The run remembers that itself. Its first validation takes longer than those after it.
-
-    Raises:
-        UserError: Something of the experiment is wrong.
     """
     notify(f"{experiment.name}: training {steps} steps to measure the pace")
     rows = _BATCHES * (experiment.training.eval_batch_size or experiment.training.batch_size)
@@ -166,13 +158,12 @@ def _measure(experiment: Experiment, machine: Profile, steps: int, notify: Notif
 @contextmanager
 def _threads(machine: Profile) -> Iterator[None]:
     """Let this process compute with as many threads as Ray gives a trial of a machine."""
-    cores = os.environ.get("OMP_NUM_THREADS") or str(max(1, int(machine.cpus_per_worker)))
-    before, torch_before = os.environ.get("OMP_NUM_THREADS"), torch.get_num_threads()
-    os.environ["OMP_NUM_THREADS"] = cores
-    torch.set_num_threads(int(cores))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(torch_before)
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
+    before = torch.get_num_threads()
+    with restored("OMP_NUM_THREADS"):
+        cores = os.environ.get("OMP_NUM_THREADS") or max(1, int(machine.cpus_per_worker))
+        os.environ["OMP_NUM_THREADS"] = str(cores)
+        torch.set_num_threads(int(cores))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)

@@ -107,10 +107,6 @@ class StudyPlan(Section, ABC):
     def continued(self, before: Self, where: str) -> Self:
         """Return this study as it goes on in a folder: what it does not say stays as it was there.
 
-        Args:
-            before: The study that the folder was started with.
-            where: The folder, for errors.
-
         Raises:
             UserError: It changes what cannot change.
         """

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import datasets
+import pandas
 import pyarrow
 import pyarrow.parquet
 import pytest
@@ -151,15 +152,28 @@ def test_a_layout_is_read_right_and_told(read, name, content, settings, rows, to
          "row 2 (line 2): the key 'label' stands twice", "skip"),
         ("first.jsonl", '{"text": "a"\n{"text": "b", "label": 1}\n', {}, "row 1 (line 1): the line is no JSON", "skip"),
         ("lack.jsonl", '{"text": "a"}\n{"text": "b", "label": 1}\n', {}, "the row has no 'label'", "skip"),
-        ("part.csv.gzip", "x", {}, "'.gzip' cannot be read", "unpack it first"),
+        ("part.csv.gzip", "x", {}, "'.gzip' cannot be read", "gzip -dk part.csv.gzip unpacks"),
         ("value.json", '[{"text": "a", "label": 0}, 3]', {}, "row 2 (line 1): the row is no JSON object", "skip"),
         ("none.json", "[]", {}, "there are no rows", ""),
         ("array.jsonl", '[\n{"text": "a"}]', {}, "row 1 (line 1)", "called .json"),
         ("lines.jsonl", '{"text": "a", "label": 0}\n', {"header": False}, "names of their own", ""),
         ("quoted.csv", 'text,label\n"a "b",0\n', {}, "its cell goes on after that", "data.quoting=none"),
+        ("spark.csv", 'text,label\n"say \\"hi\\", now",0\nb,1\n', {}, "its cell goes on after that",
+         "pandas.read_csv('spark.csv', sep=',', escapechar=chr(92)).to_parquet('spark.parquet')\""),
         ("open.csv", '"a,0\n', {"header": False}, "open.csv, row 1 (line 1)", "data.quoting=none"),
-        ("ids.csv", "id,text,label\n1,a,0\n\u200b1 ,b,0\n", {}, "repeats the id '\u200b1 ' of row 1", "skip"),
-        ("packed.csv.gz", "x", {}, "'.gz' cannot be read", "unpack it first"),
+        ("ids.csv", "id,text,label\n1,a,0\n\u200b1 ,b,0\n", {}, "repeats the id '\u200b1 ' of row 1",
+         "data.columns.id=NAME reads another column of ids, and none where no column is called so"),
+        ("packed.csv.gz", "x", {}, "'.gz' cannot be read", "gzip -dk packed.csv.gz unpacks"),
+        ("t.feather", "x", {}, "'.feather' cannot", "pandas.read_feather('t.feather').to_parquet('t.parquet')\""),
+        ("t.arrow", "x", {}, "'.arrow' cannot", "datasets.Dataset.from_file('t.arrow').to_parquet('t.parquet')\""),
+        ("t.pkl", "x", {}, "'.pkl' cannot", "write a table of it as .parquet or .csv"),
+        ("by_column.json", '{"text": {"0": "a"}, "label": {"0": 1}}', {}, "holds columns, not rows (text, label)",
+         "pandas.read_json('by_column.json', dtype=False).to_parquet('by_column.parquet')\""),
+        ("inside.json", '{"data": [{"text": "a", "label": 0}]}', {}, "holds lists of rows (data)",
+         "jq '.data' inside.json > data.json"),
+        ("joined.csv", "text,label\n가나,0\n".encode() + "가나,1\n".encode("cp949"), {}, "line 3: byte",
+         "one by one, as in data.train=[a.csv, b.csv]"),
+        ("title.csv", f"{'긴 ' * 90},label\na,0\n", {}, f"one of its columns: {('긴 ' * 90)[:40]}…, label", ""),
         ("old.xls", "x", {}, "'.xls' cannot be read", "save it as .xlsx or .csv"),
         ("title.csv", "# reviews of 2026\ntext,label\na,0\n", {}, "no column 'text'", "remove what stands above"),
         ("titled.csv", "영화 리뷰,,\nid,text,label\n1,a,0\n", {}, "no column 'text'", "remove what stands above"),
@@ -267,6 +281,20 @@ def test_folders_of_parquet_and_of_save_to_disk_are_tables(read) -> None:
     assert "both/dev or both/train" in failure(read, source="both")
     next(Path("saved").glob("*.arrow")).unlink()
     assert "is not whole" in failure(read, source="saved")
+
+
+def test_a_partitioned_folder_is_one_split_and_names_the_column_that_its_folders_hold(read) -> None:
+    rows = datasets.Dataset.from_dict({"text": ["a", "b"]})
+    for split in ("train", "test"):
+        for label in "01":
+            folder = Path(f"parts/split={split}/label={label}")
+            folder.mkdir(parents=True)
+            rows.to_parquet(folder / "0.parquet")
+    assert "parts/split=test or parts/split=train" in failure(read, source="parts")
+    said = failure(read, source="parts/split=train")
+    pandas.read_parquet("parts/split=train").to_parquet("split=train.parquet")
+    assert "pandas.read_parquet('parts/split=train').to_parquet('split=train.parquet')" in said
+    assert pairs(read(source="split=train.parquet")) == [("a", "0"), ("b", "0"), ("a", "1"), ("b", "1")]
 
 
 def test_a_workbook_is_read_or_told_how_it_can_be(read, monkeypatch) -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+
+from dure.events.kinds import Notice
+from dure.events.stream import read_events
+from dure.runs.folder import STUDY_FILE
+from dure.runtime.lost import last_words
 
 SCRIPT = """
 import os, signal, sys
@@ -24,43 +31,80 @@ os.kill(os.getpid(), signal.SIGTERM)
 
 
 ENDED = """
-import os, signal, sys, time
+import os, re, sys, time
 from pathlib import Path
 import psutil
+from dure.runs.logs import captured_output
 from dure.runtime.cluster import cluster
 
 sys.argv = ["/bin/dure", "sweep", "kobart_baseline", "--trials", "3"]
-with cluster(path=Path("outputs/x"), notify=lambda line: print(line, flush=True)) as own:
-    print(os.environ["TMPDIR"], flush=True)
-    (part,) = [each for each in psutil.Process().children() if each.name().startswith(PART)]
-    part.kill()
+def part():
+    processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    return next((each for each in processes if re.search(os.environ["PART"], " ".join(each.cmdline()))), None)
+
+with captured_output(Path("outputs/driver.log")), cluster(path=Path("outputs/x")):
+    Path("outputs/x").mkdir(parents=True)
+    Path("outputs/x/folder").write_text(os.environ["TMPDIR"])
+    while part() is None:
+        time.sleep(0.1)
+    part().kill()
     time.sleep(60)
-print("went on")
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", ["raylet", "gcs_server"])
-def test_a_cluster_that_is_ended_from_outside_is_told_with_the_command_that_goes_on(part):
+@pytest.mark.parametrize(
+    ("part", "code"),
+    [
+        ("raylet/raylet", 1),
+        ("gcs/gcs_server", 1),
+        ("ray::RuntimeEnvAgent", 1),
+        ("ray::DashboardAgent", 1),
+        ("python -$", -signal.SIGKILL),
+    ],
+)
+def test_a_command_that_ends_with_its_cluster_is_told_with_the_command_that_goes_on(part, code, tmp_path):
     ended = subprocess.run(
-        [sys.executable, "-c", ENDED.replace("PART", repr(part))],
+        [sys.executable, "-"],
+        input=ENDED,
+        env={**os.environ, "PART": part},
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
     )
-    folder = ended.stdout.splitlines()[0]
-    said = ended.stdout[ended.stdout.index("dure: ") :].splitlines()  # Ray says some things before
-    assert ended.returncode == 1
-    assert "Ray was ended from outside" in said[0]
+    said = ended.stderr[ended.stderr.index("dure: ") :].splitlines()  # Ray says some things before
+    assert ended.returncode == code
+    assert "ended from outside" in said[0]
     assert "checkpoints of the rest, in outputs/x" in said[1]
     assert said[2] == "  try: dure sweep kobart_baseline --trials 3 --resume --output outputs/x"
     assert len(said) == 3
+    (entry,) = read_events(tmp_path / "outputs" / "x" / "events.jsonl")
+    assert entry.event == Notice("\n".join(said))
     # The guard clears up behind it.
+    folder = Path((tmp_path / "outputs" / "x" / "folder").read_text(encoding="utf-8"))
     deadline = time.monotonic() + 60
-    while Path(folder).exists() and time.monotonic() < deadline:
+    while folder.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert not Path(folder).exists()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "then"),
+    [
+        (["batch", "seven"], "dure batch seven --resume --output study"),
+        (["batch", "seven", "-o", "study", "--resume"], "dure batch seven -o study --resume"),
+        (["unified-test", "--output", "study"], "dure unified-test --output study --resume study"),
+        (["unified-train", "--resume", "study"], "dure unified-train --resume study"),
+    ],
+)
+def test_what_goes_on_is_the_whole_command_also_where_a_step_of_it_ended(words, then, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["/bin/dure", *words])
+    Path("study").mkdir()
+    Path("study", STUDY_FILE).touch()
+    assert last_words(None, Path("study", "sweep")).endswith(f"in study\n  try: {then}")
 
 
 @pytest.mark.slow

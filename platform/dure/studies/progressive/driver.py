@@ -18,7 +18,7 @@ from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.files import written_beside
 from dure.runs.folder import RUN_RECORD, RunFolder
-from dure.studies.kind import Session, Shape, TrialKind, unshaped
+from dure.studies.kind import Session, Shape, TrialKind
 from dure.studies.progressive.plan import ProgressiveStudy, candidate_experiments
 from dure.studies.progressive.report import ProgressiveView, progressive_table
 from dure.studies.progressive.results import ProgressiveResults
@@ -40,9 +40,7 @@ class ProgressiveKind(TrialKind[ProgressiveStudy, ProgressiveResults]):
     text_file: ClassVar[str | None] = "progressive_training_summary.txt"
     pid_file: ClassVar[str] = "progressive_training.pid"
 
-    def __init__(
-        self, study: ProgressiveStudy, experiments: Sequence[Experiment], shape: Shape = unshaped
-    ) -> None:
+    def __init__(self, study: ProgressiveStudy, experiments: Sequence[Experiment], shape: Shape) -> None:
         if study.on_baseline is None:
             is_rehearsal = shape(experiments[0]).rehearsal.enabled
             study = study.with_values(on_baseline="warn" if is_rehearsal else "stop")
