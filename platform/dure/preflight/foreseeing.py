@@ -18,6 +18,7 @@ from dure.modeling.loading import structure_only
 from dure.preflight.environment import amount
 from dure.preflight.model import offline
 from dure.training.forecasting import RunForecast, forecast_run, smaller_batches
+from dure.training.memory import free_memory
 
 if TYPE_CHECKING:
     pass
@@ -79,8 +80,8 @@ def what_fits(foreseen: Foreseen, profile: Profile, free: int) -> list[str]:
         shares = other.deepspeed is not None and experiment.training.batch_size % other.num_workers == 0
         if not shares or other.device != profile.device or other.name == profile.name:
             continue
-        # One card is this one; several are others, of which nothing is known but what the profile says.
-        room = free if other.num_workers == 1 else (other.memory_mb or 0) * 1024**2
+        # One card is this one, if there is one here; of several nothing is known but what the profile says.
+        room = free_memory(other)[0] if other.num_workers == 1 else (other.memory_mb or 0) * 1024**2
         least, most = _memory(foreseen, experiment, other)
         if most <= room:
             found.append(f"--profile {name}")

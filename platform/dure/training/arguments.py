@@ -31,18 +31,26 @@ def warmup_of(training: TrainingConfig, num_steps: int) -> int:
     return math.ceil(num_steps * training.warmup_ratio)
 
 
-def check_shares(batch_size: int, num_workers: int) -> None:
+def check_shares(batch_size: int, num_workers: int, effective_batch_size: int) -> None:
     """Check that workers can share the rows of a forward pass out evenly.
 
     Raises:
-        UserError: They cannot.
+        UserError: They cannot; with the nearest batch that they can, and that computes the same.
     """
     if batch_size % num_workers:
+        shared = range(num_workers, effective_batch_size + 1, num_workers)
+        same = [rows for rows in shared if effective_batch_size % rows == 0]
+        near = min(same, key=lambda rows: abs(rows - batch_size), default=None)
+        remedy = (
+            f"training.batch_size={near} training.gradient_accumulation_steps={effective_batch_size // near}"
+            if near
+            else "another batch size"
+        )
         raise UserError(
             f"{batch_size} rows cannot be shared out evenly among {num_workers} workers",
             where="training.batch_size",
             expected=f"a multiple of {num_workers}",
-            hint="another batch size (with gradient_accumulation_steps to match), or a profile with fewer workers",
+            hint=f"{remedy}, or a profile with fewer workers",
         )
 
 
@@ -53,7 +61,7 @@ def loaded_rows(experiment: Experiment, num_workers: int) -> int:
         UserError: The rows of a forward pass cannot be shared out evenly.
     """
     training = experiment.training
-    check_shares(training.batch_size, num_workers)
+    check_shares(training.batch_size, num_workers, training.effective_batch_size)
     passes = 1 if training.batch_tokens is None else training.gradient_accumulation_steps
     return training.batch_size // num_workers * passes
 

@@ -43,8 +43,12 @@ def test_an_unknown_profile_is_told_and_the_experiment_is_checked_all_the_same(l
 
 def test_a_batch_that_the_workers_cannot_share_is_told(tmp_path, failed):
     (tmp_path / "two.yaml").write_text("extends: cpu\nname: two\nnum_workers: 2\n", encoding="utf-8")
-    checks = failed("transfer_bert", ["training.batch_size=3"], profile="two.yaml")
-    assert "3 rows cannot be shared out" in checks["batch"].found
+    odd = ["training.batch_size=3", "training.gradient_accumulation_steps=2"]
+    check = failed("transfer_bert", odd, profile="two.yaml")["batch"]
+    assert "3 rows cannot be shared out" in check.found
+    even = "training.batch_size=2 training.gradient_accumulation_steps=3"
+    assert check.remedy == f"{even}, or a profile with fewer workers"
+    assert "batch" not in failed("transfer_bert", even.split(), profile="two.yaml")
 
 
 def test_a_sound_table_says_rows_classes_and_unknown_tokens(tables, look):

@@ -54,7 +54,7 @@ def batch_size_at(
     Raises:
         UserError: The workers cannot share the experiment's batch out evenly.
     """
-    check_shares(batch_size, num_workers)
+    check_shares(batch_size, num_workers, effective_batch_size)
     share = Fraction(1, 4) if ratio <= _SMALL else Fraction(1, 2) if ratio <= _MIDDLE else Fraction(1)
     whole = batch_size if most is None else min(batch_size, most)
     wanted = int(whole * share)
