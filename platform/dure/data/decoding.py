@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from dure.errors import UserError
+from dure.errors import UserError, shell_word
 
 _CHUNK = 1 << 16
 _HEAD_BYTES = 4096
@@ -155,7 +155,7 @@ def text_lines(path: Path, encoding: str) -> Iterator[str]:
                         "a NUL byte (0x00) stands in the text",
                         where=f"{path}, line {number}",
                         expected="a text file",
-                        hint="the file is damaged, or in another encoding such as data.encoding=utf-16",
+                        hint=f"the file is damaged; tr -d '\\000' < {shell_word(str(path))} > NEW{path.suffix} leaves them out",
                     )
                 yield line
     except UnicodeError as error:

@@ -128,19 +128,28 @@ class DelimitedSource:
 
     def _broken_quote(self, number: int, first_line: int) -> UserError:
         # Read once more, since what is remembered of every row would be the whole file where a quote stays open.
-        lines = islice(text_lines(self._path, self._encoding), first_line - 1, self._num_lines())
-        opened, closed = _quote_lines(lines, first_line, self._delimiter)
+        def lines() -> Iterator[str]:
+            return islice(text_lines(self._path, self._encoding), first_line - 1, self._num_lines())
+
+        opened, closed = _quote_lines(lines(), first_line, self._delimiter)
         problem = f'the quote (") that opens in line {opened} '
         if closed is None:
             problem += "is never closed"
         else:
             problem += f"is closed in line {closed}, but its cell goes on after that"
+        hint = (
+            f"look at the cell that opens in line {opened}: it is cut off, or a quote is missing there; "
+            "data.quoting=none takes quotes as letters"
+        )
+        if any('\\"' in line for line in lines()):  # as Spark and MySQL write
+            table = f"""pandas.read_csv('{self._path}', sep='{self._delimiter}', escapechar=chr(92))"""
+            written = f"{table}.to_parquet('{self._path.with_suffix('.parquet')}')"
+            hint = f"""its quotes stand behind a backslash: python -c "import pandas; {written}" writes a table"""
         return UserError(
             problem,
             where=self._place(number, first_line),
             expected='cells in quotes end with a quote, and quotes inside them are doubled ("")',
-            hint=f"look at the cell that opens in line {opened}: it is cut off, or a quote is missing there; "
-            "data.quoting=none takes quotes as letters",
+            hint=hint,
         )
 
 

@@ -136,7 +136,11 @@ def figures_section(runs: Runs, facts: Source, result: Source, *keys: str) -> Se
         figures("trivial baseline", BASELINE),
         column("above it", gains),
         figures("untrained", UNTRAINED),
-        *([figures("test", "test_")] if any(name.startswith("test_") for name in shown) else []),
+        *(
+            [figures("test", "test_"), figures("trivial on test", f"{BASELINE}test_")]
+            if any(name.startswith("test_") for name in shown)
+            else []
+        ),
     ]
     table = [Table("What it reached at its best checkpoint", columns)] if validated else []
     classes = class_columns(result, *keys, "metrics")

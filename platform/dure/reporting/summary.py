@@ -300,10 +300,8 @@ def _is_compared(rows: Sequence[Row], metric: str) -> bool:
 
 
 def _before(row: Row, metric: str, prefix: str = UNTRAINED) -> Figure:
-    """Return what stands under another prefix for an ``eval_`` metric, or None when nothing does."""
-    if not metric.startswith("eval_"):
-        return None
-    value: Figure = row["metrics"].get(metric.replace("eval_", prefix, 1))
+    """Return what stands under another prefix for an ``eval_`` or ``test_`` metric, or None when nothing does."""
+    value: Figure = row["metrics"].get(prefix + metric.removeprefix("eval_"))
     return value
 
 

@@ -158,6 +158,8 @@ def test_a_layout_is_read_right_and_told(read, name, content, settings, rows, to
         ("array.jsonl", '[\n{"text": "a"}]', {}, "row 1 (line 1)", "called .json"),
         ("lines.jsonl", '{"text": "a", "label": 0}\n', {"header": False}, "names of their own", ""),
         ("quoted.csv", 'text,label\n"a "b",0\n', {}, "its cell goes on after that", "data.quoting=none"),
+        ("spark.csv", 'text,label\n"say \\"hi\\", now",0\nb,1\n', {}, "its cell goes on after that",
+         "pandas.read_csv('spark.csv', sep=',', escapechar=chr(92)).to_parquet('spark.parquet')\""),
         ("open.csv", '"a,0\n', {"header": False}, "open.csv, row 1 (line 1)", "data.quoting=none"),
         ("ids.csv", "id,text,label\n1,a,0\n\u200b1 ,b,0\n", {}, "repeats the id '\u200b1 ' of row 1",
          "data.columns.id=NAME reads another column of ids, and none where no column is called so"),

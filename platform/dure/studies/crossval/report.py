@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from dure.metrics.metric import Metric, recorded, undeclared
 from dure.pages.shared_sections import foldable
 from dure.reporting.columns import STATE_STYLES, Cell, Column, FittedTable, Rows, column
 from dure.reporting.figures import (
-    BASELINE,
     bare_label,
     class_figure,
     is_speed,
@@ -31,7 +29,6 @@ from dure.reporting.inline import Drawing
 from dure.reporting.marks import Source, p_value, sentence
 from dure.reporting.page import Block, Picture, Section, Table
 from dure.reporting.verdicts import interval_text, signed_figure
-from dure.runs.folder import RunFolder
 from dure.studies.crossval.confusion import plot_confusion
 from dure.studies.crossval.results import ComparisonRecord, CrossvalResults, ExperimentRecord
 from dure.studies.viewing import View, failures, moved
@@ -46,8 +43,7 @@ Row = Mapping[str, Any]
 def crossval_table(summary: Mapping[str, Any]) -> Group:
     """Return what a cross-validation found, fitting itself to the terminal that prints it.
 
-    Args:
-        summary: As :mod:`dure.studies.crossval.results` says, of a finished study or of one that runs.
+    ``summary`` is as :mod:`dure.studies.crossval.results` says, of a finished study or of one that runs.
     """
     experiments: Sequence[Row] = summary["experiments"]
     record, several = Source(0, summary), len(experiments) > 1
@@ -205,6 +201,18 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
         notes.append("±: sample standard deviation over folds")
     if any(experiment.get("overall") for experiment in summary["experiments"]):
         notes.append("all rows: each predicted by the model that has not seen it")
+    metric, known = (
+        _metric(summary),
+        [each for each in summary["experiments"] if each.get("baseline") is not None],
+    )
+    if known:
+        below = [
+            each["name"]
+            for each in known
+            if not metric.better(each["mean"].get(metric.name), each["baseline"])
+        ]
+        notes.append(f"trivial baseline on the held-out rows: {metric_phrase(metric, known[0]['baseline'])}")
+        notes += [f"no better than that: {', '.join(below)}"] if below else []
     pairs: Sequence[Row] = summary.get("comparisons") or []
     if pairs:
         notes.append("interval and p of a - b: corrected resampled t-test (Nadeau & Bengio 2003) over folds")
@@ -270,11 +278,10 @@ class CrossvalView(View[CrossvalResults]):
     def facts_of(cls, results: CrossvalResults, path: Path) -> dict[str, Any]:
         """Return the verdict of a cross-validation: the scores over folds, and who can be told apart."""
         metric = recorded(results.as_json(), results.metric)
-        folders = cls.run_folders(results, path)
-        told = [_over_folds(each, metric, _baseline(each, metric, folders)) for each in results.experiments]
+        told = [_over_folds(each, metric) for each in results.experiments]
         told += [_compared(pair, metric) for pair in results.comparisons]
         told += [f"{name} was trained on no further folds: {why}." for name, why in results.dropped.items()]
-        told += failures({trial.name: trial.state for trial in results.trials})
+        told += failures(results.trials)
         return {
             "metric": f"eval_{results.metric}",
             "sentences": told,
@@ -304,17 +311,8 @@ class CrossvalView(View[CrossvalResults]):
         return sections
 
 
-def _baseline(experiment: ExperimentRecord, metric: Metric, folders: Mapping[str, Path]) -> float | None:
-    """Return what the trivial predictor has on the validation rows of the folds, as a mean; None where none was scored."""
-    results = [
-        RunFolder(folders[f"{experiment.name} fold {fold.fold}"]).read_result() for fold in experiment.folds
-    ]
-    found = [number(each.metrics.get(f"{BASELINE}{metric.name}")) for each in results if each is not None]
-    known = [each for each in found if each is not None]
-    return statistics.fmean(known) if known else None
-
-
-def _over_folds(experiment: ExperimentRecord, metric: Metric, baseline: float | None) -> str:
+def _over_folds(experiment: ExperimentRecord, metric: Metric) -> str:
+    baseline = experiment.baseline
     folds = sum(fold.state == "completed" for fold in experiment.folds)
     mean, std = experiment.mean.get(metric.name), experiment.std.get(metric.name)
     if mean is None:
@@ -325,7 +323,9 @@ def _over_folds(experiment: ExperimentRecord, metric: Metric, baseline: float | 
     if overall is not None:
         told += f"; of all rows together {metric_figure(metric, overall)}"
     if baseline is not None and not metric.better(mean, baseline):
-        told += f"; no better than the trivial baseline ({metric_figure(metric, baseline)} on the folds' validation rows)"
+        told += (
+            f"; no better than the trivial baseline ({metric_figure(metric, baseline)} on the held-out rows)"
+        )
     return f"{told}."
 
 

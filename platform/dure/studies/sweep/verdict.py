@@ -251,7 +251,7 @@ def sentences_of(verdict: SweepVerdict, metric: Metric, trials: Mapping[str, Tri
             "How far the validation rows alone move this metric is not known: a small difference may be noise."
         )
     told += _of_points(verdict, metric)
-    if verdict.score is not None and verdict.status != "single":
+    if any(gap.value > 0 for gap in verdict.gaps.values()):  # among equals nothing was chosen
         told.append(_worth(verdict, metric))
     if verdict.is_rehearsal:
         told.append(
