@@ -5,22 +5,19 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
 from dure.config import library
 from dure.config.loading import load_profile
 from dure.config.schema import Experiment, Profile
+from dure.events import silent
 from dure.family import Family
 from dure.family.corpus import Corpus, load_corpus
 from dure.modeling.loading import structure_only
 from dure.preflight.environment import amount
 from dure.preflight.model import offline
 from dure.training.forecasting import RunForecast, forecast_run, smaller_batches
-
-if TYPE_CHECKING:
-    pass
 
 _NF4 = {"model.quantization.type": "nf4", "model.quantization.double": True}
 _MOST_TRIED = 4
@@ -45,7 +42,7 @@ def foresee(family: Family, profile: Profile) -> Foreseen:
     """
     family.computes_ahead = False
     with offline(family.experiment.model):
-        corpus = load_corpus(family, notify=lambda message: None)
+        corpus = load_corpus(family, notify=silent)
         return Foreseen(family, corpus, _forecast(family, corpus, profile))
 
 
