@@ -41,7 +41,7 @@ lint: setup
 docs: setup
 	$(BIN)/python -m sphinx -W --keep-going -n -q docs docs/_build
 
-# One table of everything that is compared, and all repeats in outputs/benchmarks.json; takes an hour.
+# One table of everything that is compared, and all repeats in outputs/benchmarks.json; a quarter of an hour.
 bench: setup
 	$(BIN)/python -m tests.benchmarks.all
 

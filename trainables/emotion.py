@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import numpy
 from pydantic import Field, model_validator
@@ -13,8 +15,10 @@ from pydantic import Field, model_validator
 from dure.config.scalars import Bool, Float, Text
 from dure.config.schema import Experiment
 from dure.data.cleaning import CleaningConfig, cleaned
-from dure.data.labels import ClassIndex, check_classes, classes_of, labels_in
+from dure.data.fields import CellReader
+from dure.data.labels import ClassIndex, check_classes, classes_of, labels_in, shown_label
 from dure.data.tables import Table
+from dure.errors import UserError
 from dure.family import Features, Rows
 from dure.metrics.classification import multilabel_report, trivial_multilabel
 from dure.metrics.metric import Metric
@@ -55,6 +59,28 @@ class EmotionOptions(ClassOptions):
         return self
 
 
+@dataclass(frozen=True)
+class LabelsReader(CellReader):
+    """Reads the emotions of a row, which may stand in a list: of JSON or Parquet, or as pandas writes lists to CSV."""
+
+    separator: str
+    keeps_spaces: ClassVar[bool] = True
+
+    def read(self, text: str) -> str:
+        """Return the emotions with their separator between them."""
+        if not text.lstrip().startswith("["):
+            return text
+        if re.fullmatch(r"\s*\[[0-9\s]+\]\s*", text):  # an array of NumPy
+            return self.separator.join(text.strip().strip("[]").split())
+        try:
+            labels = ast.literal_eval(text.strip())
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return text
+        if not labels or any(isinstance(label, list | dict) for label in labels):
+            raise UserError(f"holds {shown_label(text)}", expected="a list of at least one emotion")
+        return self.separator.join(map(str, labels))
+
+
 class Emotion(Transfer):
     """Reads a text and says which emotions it shows; the emotions are those of the training table."""
 
@@ -69,7 +95,10 @@ class Emotion(Transfer):
         if self.options.multi_label:
             self.metrics = (*(Metric(f"eval_{name}", "max", "share") for name in _OVERALL), *CLASS_METRICS)
             self.roles = tuple(
-                replace(role, separator=self.separator) if role.is_class else role for role in self.roles
+                replace(role, separator=self.separator, reader=LabelsReader(self.options.label_separator))
+                if role.is_class
+                else role
+                for role in self.roles
             )
 
     def sample(self, split: str) -> list[dict[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Sequence
+from functools import partial
 
 from dure.secrets import redacted, without_passwords
 
@@ -52,26 +53,16 @@ class UserError(DureError):
 
     def at(self, where: str, problem: str | None = None) -> UserError:
         """Return this error at another place, its problem in other words where they are given."""
-        return UserError(
-            self.problem if problem is None else problem,
-            where=where,
-            expected=self.expected,
-            hint=self.hint,
-        )
+        return UserError(problem or self.problem, where=where, expected=self.expected, hint=self.hint)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle with the keyword arguments: the error crosses from a worker to the driver."""
-        return _rebuild, (type(self), self.problem, self.where, self.expected, self.hint)
+        words = {"where": self.where, "expected": self.expected, "hint": self.hint}
+        return partial(type(self), self.problem, **words), ()
 
 
 class RunError(DureError):
     """A run or study failed for a reason that is not the user's input. Exits 1."""
-
-
-def _rebuild(
-    kind: type[UserError], problem: str, where: str | None, expected: str | None, hint: str | None
-) -> UserError:
-    return kind(problem, where=where, expected=expected, hint=hint)
 
 
 def nearest(word: str, candidates: Sequence[str]) -> str | None:

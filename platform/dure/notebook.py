@@ -75,12 +75,6 @@ def load_datasets(
 class InteractiveTrainer:
     """Trains one model, and leaves what a run of the command line leaves.
 
-    Args:
-        request: The run.
-        corpus: Its rows.
-        model: From :func:`load_model_and_tokenizer`, or any model of the experiment's family.
-        worker: Gets what is reported.
-
     Attributes:
         loop: What trains: the model, its rows and the Hugging Face trainer (``loop.hf``).
         path: Folder of the run.

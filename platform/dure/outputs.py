@@ -146,12 +146,6 @@ def working_folder(
     A new one is taken back when the body finds a mistake of the user, or is interrupted, before a run began. A run that
     fails by a mistake leaves its records. The corrected command may have the same folder either way.
 
-    Args:
-        name: Name of the experiment or study.
-        output: The folder, when the user gave one.
-        continued: The folder that is continued; a new one is made when not given.
-        profile: The machine.
-
     Raises:
         UserError: As :func:`output_folder`; or another process works there.
         Interrupted: The body was interrupted, and the folder can be resumed.

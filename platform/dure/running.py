@@ -53,11 +53,7 @@ class Common(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class TrainedRun(RunResult):
-    """How a run ended, and where it lies: paths of the result are relative to it.
-
-    Attributes:
-        path: Folder of the run.
-    """
+    """How a run ended, and where it lies: paths of the result are relative to it."""
 
     path: Path = Path()
 
@@ -102,7 +98,7 @@ def train(
     )
     with terminal() as screen:
         result, path = life_cycle.run_experiment(chosen, asked, screen=screen)
-    return TrainedRun(**{**vars(result)}, path=path)
+    return TrainedRun(**vars(result), path=path)
 
 
 def run(study: str | Path | StudyPlan, overrides: Overrides = (), **common: Unpack[Common]) -> StudyResults:

@@ -104,11 +104,8 @@ def stoppable(folder: Path, notify: Callable[[str], None]) -> Iterator[Path]:
     """Let the first signal be a request that whatever trains below looks for, and give the file that it is in.
 
     A request of an earlier session is removed first, and this one's at the end. Outside of this a signal raises
-    ``KeyboardInterrupt`` at once: there is nothing to keep.
-
-    Args:
-        folder: Folder of the run or study, reachable from every process that trains.
-        notify: Gets a line when a stop was asked for, in a thread of its own.
+    ``KeyboardInterrupt`` at once: there is nothing to keep. Every process that trains must reach the folder. ``notify``
+    gets a line in a thread of its own.
     """
     global _place
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""All benchmarks, and ONE table of what they measured.
+"""All benchmarks that compare dure with somebody, and ONE table of what they measured.
 
     python -m tests.benchmarks.all [--only start validation …] [--output benchmarks.json]
 
@@ -27,10 +27,9 @@ BENCHMARKS = (
     "output_layer",
     "validation",
     "throughput",
+    "checkpoints",
     "rouge",
     "trial_overhead",
-    "nsmc",
-    "search",
 )
 
 

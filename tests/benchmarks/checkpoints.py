@@ -5,32 +5,26 @@
 A T5 of random weights (60.5M parameters by default: a checkpoint of 726 MB) trains the same steps without a checkpoint,
 with checkpoints that training waits for (what dure does where memory is short, which is pretended here), and with
 checkpoints behind it; in turn within every repeat. The clock runs from the end of the first step to the end of the last
-one, before whose checkpoint it stops: the end of a training waits for its checkpoint either way. What a save costs is the
-difference to the training without, by the number of saves; what is hidden is the part of the cost that is gone. With one
-thread for training the second core is free for the writing; with ``OMP_NUM_THREADS=2`` training takes both. The table goes
-to stderr and the JSON to stdout. What stands still for a save is timed too: the time in which no step goes on. It is the
-figure to look at on a machine with other work.
+one, before whose checkpoint it stops: the end of a training waits for its checkpoint either way. Wall time says what
+saves take from training, beside the training without them as the limit; with one thread for training the second core is
+free for the writing, with ``OMP_NUM_THREADS=2`` training takes both. What stands still for a save, in which no step goes
+on, is the figure to look at on a machine with other work. The rows go to stderr as a table and to stdout as JSON.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from statistics import median
 from typing import Any
 from unittest.mock import patch
 
 import datasets
 import torch
-from rich.console import Console
-from rich.table import Table
 from transformers import T5Config, T5ForConditionalGeneration, TrainerCallback
 
 from dure.config import load_profile
@@ -40,10 +34,13 @@ from dure.training import memory
 from dure.training.trainer import ModelTrainer
 from trainables.summarization import Summarization
 
+from .table import DURE, Row, Spent, hand_over
 from .throughput import rows, tokenizer
 
-WAYS = ("without", "training waits", "behind")
-CLOCKS = ("wall", "cpu", "stood")
+WITHOUT, WAITS = "without", "training waits"
+WAYS = (WITHOUT, WAITS, DURE)
+ASKED = 10.0
+"""Times as long a save that training waits for takes from it: 90 percent of a save are hidden."""
 BATCH_SIZE, LONGEST, VOCABULARY = 2, 64, 32_000
 
 
@@ -95,7 +92,7 @@ def trained(
             "model": {"checkpoint": "none"},
             "training": {
                 "epochs": 1, "batch_size": BATCH_SIZE, "log_every": 1000, "max_steps": steps,
-                "eval_every": 10 * steps if way == "without" else options.steps,
+                "eval_every": 10 * steps if way == WITHOUT else options.steps,
             },
             "task": {"rouge_tokenizer": "character"},
         }
@@ -112,7 +109,7 @@ def trained(
     )  # fmt: skip
     clock = Clock(trainer.hf)
     trainer.hf.add_callback(clock)
-    free = 0 if way == "training waits" else memory.free_on_host()
+    free = 0 if way == WAITS else memory.free_on_host()
     with patch.object(memory, "free_on_host", lambda: free):
         trainer.hf.train()
     total = float(sum(parameter.detach().double().sum() for parameter in model.parameters()))
@@ -136,39 +133,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     found[way].append(trained(way, options, dataset, Path(folder)))
     if len({each["sum"] for every in found.values() for each in every}) > 1:
         raise SystemExit("the ways did not train the same")
-    middle = {
-        way: {name: median(each[name] for each in every) for name in CLOCKS} for way, every in found.items()
+    stood = {
+        way: [Spent(each["stood"] / options.saves, each["wall"]) for each in found[way]]
+        for way in (DURE, WAITS)
     }
-    nothing = middle["without"] | {"stood": 0.0}
-    cost = {
-        way: {name: (middle[way][name] - nothing[name]) / options.saves for name in CLOCKS}
-        for way in WAYS[1:]
-    }
-    hidden = {name: 1 - cost["behind"][name] / cost["training waits"][name] for name in ("wall", "stood")}
-    parameters = found["behind"][0]["parameters"]
-    table = Table(
-        title=f"{options.saves} saves of {parameters / 1e6:.1f}M parameters, one in {options.steps} steps; "
-        f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}"
-    )
-    for heading in (
+    walls = {way: [Spent(each["wall"], each["wall"]) for each in every] for way, every in found.items()}
+    unit = f"{found[DURE][0]['parameters'] / 1e6:.0f}M parameters, {torch.get_num_threads()} thread(s)"
+    hand_over(
         "checkpoints",
-        "wall s",
-        "CPU s",
-        "wall s a save",
-        "CPU s a save",
-        "of it standing still",
-    ):
-        table.add_column(heading)
-    for way in found:
-        each = [f"{cost[way][name]:.2f}" if way in cost else "–" for name in CLOCKS]
-        table.add_row(way, *(f"{middle[way][name]:.1f}" for name in CLOCKS[:2]), *each)
-    table.caption = f"hidden: {hidden['wall']:.1%} of a save, {hidden['stood']:.1%} of standing still"
-    Console(stderr=True, width=110).print(table)
-    record = {
-        "benchmark": "checkpoints", "parameters": parameters, "options": vars(options), "load": os.getloadavg()[0],
-        "threads": torch.get_num_threads(), "seconds": found, "a_save": cost, "hidden": hidden,
-    }  # fmt: skip
-    print(json.dumps(record, indent=2))
+        [
+            Row("training with saves", walls, options.saves, limit=WITHOUT, unit=f"wall s, {unit}"),
+            Row("standing still for a save", stood, options.saves, ASKED, unit=f"s, {unit}"),
+        ],
+        seconds=found,
+    )
 
 
 if __name__ == "__main__":

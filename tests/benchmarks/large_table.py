@@ -2,9 +2,9 @@
 
 Usage: OMP_NUM_THREADS=1 python -m tests.benchmarks.large_table [--rows 1000000] [--less 100000] [--keep DIR]
 
-The model is a rehearsed BERT. Memory is sampled every half second over a command and all processes below it: what is
-theirs alone (anonymous pages), and Ray's shared memory. Mapped files, which the system takes back when it needs room,
-are not in it. A table of ``--less`` rows shows whether it grows with the table.
+The model is a rehearsed BERT. Memory is sampled every half second over a command and all processes below it: anonymous
+pages and Ray's shared memory, a page that several processes share counted once in all (PSS). Mapped files, which the
+system takes back when it needs room, are not in it. A table of ``--less`` rows shows whether it grows with the table.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ def measured(
 
 
 def _own_mb(pid: int) -> float:
-    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
-    fields = dict(line.split(":", 1) for line in lines if line.startswith(("RssAnon", "RssShmem")))
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
+    fields = dict(line.split(":", 1) for line in lines if line.startswith(("Pss_Anon", "Pss_Shmem")))
     return sum(int(value.split()[0]) for value in fields.values()) / 1024
 
 

@@ -50,7 +50,16 @@ CONFIG: dict[str, Row] = {
     "parent that is no text": ("train parent.yaml", "parent.yaml:1", "a file, a name, or a list"),
     # names
     "unknown experiment": ("train kobart_basline", "'kobart_basline'", "try: kobart_baseline"),
+    "model as an experiment": ("train klue/bert-base", "'klue/bert-base'", "model.checkpoint=klue/bert-base"),
+    "model without an owner": ("train gpt2", "'gpt2'", "as in transfer_bert model.checkpoint=gpt2"),
+    "constant of an old script": (f"{DRY} BATCH_SIZE=16", "'BATCH_SIZE'", "try: 'training.batch_size'"),
+    "size of a model": (
+        f"{DRY} num_layers=18",
+        "'num_layers'",
+        "leave it out; the checkpoint says how large",
+    ),
     "unknown file": ("train nope/none.yaml", "nope/none.yaml", "no experiment file"),
+    "file of another system": ("train configs/base/default.yaml", "no experiment file", "try: dure list"),
     "unknown study": ("batch sevn", "'sevn'", "try: seven"),
     "unknown space": ("sweep transfer_bert --space lerning_rate", "'lerning_rate'", "try: learning_rate"),
     "unknown profile": (f"{TRAIN} --profile rtx309", "'rtx309'", "try: rtx3090"),
@@ -216,7 +225,7 @@ DATA: dict[str, Row] = {
     "folder for a table": (f"{TRAIN} data.train=sub data.dev=sub", "data.train=sub", "a file"),
     "pipe for a table": (f"{TRAIN} data.train=pipe.csv data.dev=null", "data.train=pipe.csv", "a file"),
     "unknown format": (f"{TRAIN} data.train=text.docx data.dev=null", "data.train=text.docx", ".csv"),
-    "packed": (f"{TRAIN} data.train=packed.csv.gz data.dev=null", "packed.csv.gz", "unpack it first"),
+    "packed": (f"{TRAIN} data.train=packed.csv.gz data.dev=null", "packed.csv.gz", "gzip -dk packed.csv.gz"),
     # found by crossval, sweep and progressive before they start, by the reader that training has
     "packed under another name": (f"{CUT}gzip.csv", "gzip.csv", "packed by gzip"),
     "workbook under another name": (f"{CUT}workbook.csv", "workbook.csv", ".xlsx"),
@@ -377,6 +386,9 @@ OPTIONS: dict[str, Row] = {
     "forecast of nothing": ("forecast kobart_basline", "'kobart_basline'", "try: kobart_baseline"),
     # verbs, options and arguments
     "unknown verb": ("trian", "'trian'", "train"),
+    "study as a verb": ("seven -1", "'seven'", "try: dure run seven"),
+    "file as a verb": ("mine.yaml", "'mine.yaml'", "try: dure run mine.yaml"),
+    "old program": ("train_transfer.py --progressive", "'train_transfer.py'", "try: dure progressive transfer_bert"),
     "unknown option": ("train x --rehears", "--rehears", "try: --rehearse"),
     "missing argument": ("train", "EXPERIMENT", "dure train --help"),
     "missing option": ("sample", "--output", "dure sample"),

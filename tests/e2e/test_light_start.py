@@ -60,6 +60,11 @@ def test_looking_imports_nothing_heavy(words: list[str]) -> None:
     assert (code, imported) == (0, []), said
 
 
+def test_the_help_does_not_wait_for_the_schema() -> None:
+    code, said, imported = run(SAYS_WHAT_IT_IMPORTED.replace("'torch'", "'pydantic'"), "--help")
+    assert (code, imported) == (0, []), said
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

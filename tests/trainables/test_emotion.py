@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy
+import pandas
 import pytest
 import torch
 from torch.nn import functional
@@ -14,12 +15,15 @@ from torch.nn import functional
 from dure import api
 from dure.config import load_experiment, rehearsal_of
 from dure.config.schema import Experiment
+from dure.data.labels import classes_of
+from dure.data.tables import read_table
 from dure.errors import UserError
 from dure.family import load_family
 from dure.family.corpus import load_corpus, read_split
 from dure.runs.folder import RunFolder
 from dure.training.run import RunRequest, run
 from dure.training.trainer import ModelTrainer
+from trainables.emotion import LabelsReader
 
 MULTI = {"multi_label": True, "label_separator": " "}
 CELLS = ("0", " 10 2", "2  10 2", "0 2")
@@ -87,6 +91,37 @@ def test_the_labels_of_a_cell_are_told_apart_saved_scored_and_predicted_joined(
     assert [row["label"] for row in rows] == ["0 2 10"] * 2
     sums = [sum(float(row[f"probability_{name}"]) for name in ("0", "2", "10")) for row in rows]
     assert sums != pytest.approx([1, 1], abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["lists.parquet", "lists.jsonl", "pandas.csv"])
+def test_emotions_of_a_row_may_stand_in_a_list(name, on_tables, tmp_path) -> None:
+    """As the hub keeps them; a list in a CSV, as pandas writes one, used to be a single emotion."""
+    path, family = tmp_path / name, load_family(on_tables(MULTI))
+    frame = pandas.DataFrame({"문장": ["가", "나"], "감정": [[0, 6, 10], [2]]})
+    match path.suffix:
+        case ".parquet":
+            frame.to_parquet(path)
+        case ".jsonl":
+            frame.to_json(path, orient="records", lines=True, force_ascii=False)
+        case ".csv":
+            frame.to_csv(path, index=False)
+    columns = {"text": "문장", "label": "감정"}
+    table = read_table(path, family.roles, columns, cache_folder=tmp_path / "cache")
+    assert list(table.cells("label")) == ["0 6 10", "2"]
+    assert classes_of(table, "label", " ") == ("0", "2", "6", "10")
+
+
+def test_a_list_without_an_emotion_is_a_bad_row() -> None:
+    reader = LabelsReader(" ")
+    assert reader.read("['joy', 'sad']") == reader.read('["joy", "sad"]') == "joy sad"
+    assert [reader.read(cell) for cell in ("joy sad", "[joy", "[ 0  6\n 10]")] == [
+        "joy sad",
+        "[joy",
+        "0 6 10",
+    ]
+    for cell in ("[]", "[[1], 2]"):
+        with pytest.raises(UserError, match="holds"):
+            reader.read(cell)
 
 
 def test_labels_from_the_threshold_on_are_given_and_there_may_be_none(on_tables) -> None:

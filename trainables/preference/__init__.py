@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from peft import PeftModel
 from pydantic import Field, model_validator
-from torch.nn.functional import logsigmoid, softplus
+from torch.nn.functional import softplus
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from dure.config.data import SAMPLE
@@ -28,18 +28,15 @@ from dure.errors import UserError, counted
 from dure.family import Features, Rows
 from dure.files import hash_of
 from dure.metrics.metric import Metric
-from dure.modeling.disagreement import of_coins
-from dure.modeling.objectives import IGNORED, Objective
 from dure.runtime.placement import recognised_profile
 from trainables.causal import Causal
 from trainables.causal.options import CausalOptions
 from trainables.causal.packing import Conversations
 from trainables.causal.turns import Layout
+from trainables.preference.losses import Method, PairLosses
 from trainables.preference.rows import PairLayout, recognised_pairs, said
 from trainables.samples.preferences import Preference as SampleRow
 from trainables.samples.preferences import preference_corpus
-
-Method = Literal["dpo", "simpo"]
 
 _OF_TEXTS = (
     "packing",
@@ -51,6 +48,8 @@ _OF_TEXTS = (
     "rouge_markers",
 )
 """Options of instruction fine-tuning that pairs have no use for."""
+_OF_LOSS = ("beta", "margin", "sft_weight")
+"""Options that change neither an id nor the reference."""
 
 
 class PreferenceOptions(CausalOptions):
@@ -65,6 +64,9 @@ class PreferenceOptions(CausalOptions):
     """Scale of rewards: what a difference of log-probabilities counts."""
     margin: Annotated[Float, Field(ge=0.0)] = 0.0
     """By how much SimPO wants the better answer's reward ahead (its gamma)."""
+    sft_weight: Annotated[Float, Field(ge=0.0)] = 0.0
+    """What the better answer's cross entropy, mean over its tokens, counts beside the loss of its pair (RPO's alpha, Pang et
+    al. 2024, arXiv 2404.19733): so that the model goes on learning to write it. Validation has the loss of pairs alone."""
     validates: Literal["text", "loss"] = Field(default="loss", alias="validate")
     """Pairs are validated by their loss, the accuracy and the margin of rewards."""
 
@@ -115,62 +117,6 @@ class Pairs(Conversations):
         if "targets" not in batch:
             return None
         return {"ids": batch["targets"], "reference": batch.get("reference")}
-
-
-class PairLosses(Objective):
-    """The logistic loss of rewards, -log sigmoid(reward of the better - reward of the other - margin), mean over pairs.
-
-    With log p summed over an answer's tokens, its reward is beta * (log p - log p of the reference) in DPO (Rafailov et
-    al. 2023, arXiv 2305.18290, equation 7), and beta / tokens * log p in SimPO (Meng et al. 2024, arXiv 2405.14734,
-    equation 6). With smoothing e a pair counts with 1 - e as it is and with e turned around (Mitchell 2023, cDPO).
-
-    Logits are losses of target tokens, shape (2n, tokens, 2), as :func:`trainables.causal.likelihood.score_targets` has
-    them; labels are from :class:`Pairs`.
-    """
-
-    def __init__(
-        self, method: Method, beta: float, margin: float = 0.0, label_smoothing: float = 0.0
-    ) -> None:
-        self.method, self.beta, self.margin, self.label_smoothing = method, beta, margin, label_smoothing
-
-    def count(self, labels: Any) -> torch.Tensor:
-        """Return the number of pairs."""
-        return torch.tensor(len(labels["ids"]) / 2)
-
-    def total(self, logits: torch.Tensor, labels: Any) -> torch.Tensor:
-        """Return the loss summed over pairs."""
-        ahead = self.ahead(logits, labels) - self.margin
-        smooth = self.label_smoothing
-        return -((1 - smooth) * logsigmoid(ahead) + smooth * logsigmoid(-ahead)).sum()
-
-    def disagreement(self, first: torch.Tensor, second: torch.Tensor, labels: Any) -> torch.Tensor:
-        """Return the divergence of the probabilities of the better answer, summed over pairs."""
-        return of_coins(self.ahead(first, labels), self.ahead(second, labels)).sum()
-
-    def row_losses(self, logits: torch.Tensor, labels: Any) -> torch.Tensor:
-        """Return of every pair the loss, whether the better answer is ahead (half of it for a tie), by how much; and 1s."""
-        ahead = self.ahead(logits.float(), labels)
-        right = (ahead > 0).float() + (ahead == 0).float() / 2
-        return torch.stack(
-            [-logsigmoid(ahead - self.margin), right, ahead, *torch.ones(3, len(ahead)).to(ahead)], dim=1
-        )
-
-    def mean_losses(self, sums: torch.Tensor) -> dict[str, float]:
-        """Return the means over pairs: the loss, the reward accuracy and the reward margin."""
-        loss, right, ahead, pairs, *_ = sums.tolist()
-        return {"loss": loss / pairs, "reward_accuracy": right / pairs, "reward_margin": ahead / pairs}
-
-    def ahead(self, logits: torch.Tensor, labels: Any) -> torch.Tensor:
-        """Return by how much the better answer's reward is larger, shape (n,)."""
-        rewards = -logits[..., 0].sum(dim=1)
-        if self.method == "simpo":
-            rewards = rewards / (labels["ids"] != IGNORED).sum(dim=1).clamp(min=1)
-        better, other = rewards.chunk(2)
-        ahead = better - other
-        if self.method == "dpo":
-            reference = labels["reference"]
-            ahead = ahead - (reference[:, 0] - reference[:, 1])
-        return self.beta * ahead
 
 
 class Preference(Causal):
@@ -276,12 +222,10 @@ class Preference(Causal):
         return features
 
     def encoding_key(self) -> Mapping[str, Any]:
-        """Return what decides the ids, and with DPO what decides the reference; beta and the margin are no part of it."""
+        """Return what decides the ids, and with DPO what decides the reference; not what the loss makes of them."""
         experiment = self.experiment
         key = {**super().encoding_key(), "family": "preference-4"}
-        key["task"] = {
-            name: value for name, value in experiment.task.items() if name not in ("beta", "margin")
-        }
+        key["task"] = {name: value for name, value in experiment.task.items() if name not in _OF_LOSS}
         if self.options.method == "simpo":
             return key
         return key | {
@@ -303,7 +247,8 @@ class Preference(Causal):
     def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> Any:
         """The loss of pairs."""
         said = self.options
-        return PairLosses(said.method, said.beta, said.margin, self.experiment.objective.label_smoothing)
+        smoothing = self.experiment.objective.label_smoothing
+        return PairLosses(said.method, said.beta, said.margin, smoothing, said.sft_weight)
 
     def training_rows(self, train: datasets.Dataset) -> datasets.Dataset:
         """Return the pairs as they are, and tell of how many an answer is cut."""

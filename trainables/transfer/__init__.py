@@ -23,6 +23,7 @@ from dure.family import Family, Features, Rows
 from dure.metrics.classification import classification_report, trivial_classification
 from dure.metrics.library_metric import LibraryMetrics
 from dure.metrics.metric import Metric
+from dure.metrics.numbers import NumberReader, are_measures, number_report
 from dure.runs.folder import PROBABILITY
 from trainables.samples.reviews import Review, review_corpus
 from trainables.samples.sentence_pairs import SentencePair, sentence_pair_corpus
@@ -107,7 +108,7 @@ class Transfer(Family):
             numbers.refuse_of_classes(experiment)
             self.metrics = numbers.METRICS
             self.roles = tuple(
-                replace(role, is_class=False, reader=numbers.NumberReader()) if role.name == "label" else role
+                replace(role, is_class=False, reader=NumberReader()) if role.name == "label" else role
                 for role in self.roles
             )
         self.library = LibraryMetrics(self.options.metrics, "task.metrics")
@@ -143,7 +144,7 @@ class Transfer(Family):
             self._survey_numbers(tables["train"])
             return
         self.classes = classes_of(tables["train"], "label")
-        if numbers.are_measures(self.classes):
+        if are_measures(self.classes):
             self.notify(
                 f"{tables['train'].source}: the labels are numbers with fractions, and each is a class of its own; "
                 "task.target=number learns them as numbers"
@@ -267,7 +268,7 @@ class Transfer(Family):
     ) -> Callable[[EvalPrediction], dict[str, float]]:
         """Score the likeliest classes, over all and the figures of every one; or how numbers go with the true ones."""
         if self.is_number:
-            return lambda answers: numbers.number_report(answers.label_ids, answers.predictions.squeeze(-1))
+            return lambda answers: number_report(answers.label_ids, answers.predictions.squeeze(-1))
         classes = classes_of_model(model)
 
         def score(prediction: EvalPrediction) -> dict[str, float]:

@@ -1,81 +1,21 @@
-"""Numbers as targets: read from a table, and judged by correlation and squared error."""
+"""Numbers as targets: what is told of a table of them, what is refused, and the trivial prediction."""
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dure.config.schema import Experiment
-from dure.data.fields import CellReader
 from dure.errors import UserError
 from dure.metrics.metric import Metric
+from dure.metrics.numbers import Floats, number_report
 
 METRICS = (Metric("eval_pearson", "max"), Metric("eval_spearman", "max"), Metric("eval_mse", "min"))
 """Figures of predicted numbers."""
 
 _USUAL_SPREAD = (0.03, 30.0)
 """Standard deviations of targets that a head, which begins near 0, comes to at usual learning rates."""
-
-_LARGEST = 1e18
-"""Its square is finite in single precision."""
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class NumberReader(CellReader):
-    """Reads one number whose squared error can be computed."""
-
-    def read(self, text: str) -> str:
-        """Return the number as it is written, without space around it."""
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not abs(value) <= _LARGEST or "_" in text:  # Python takes 1_000, which no table means so.
-            raise UserError(
-                f"holds '{text.strip()[:40]}'",
-                expected=f"a number, such as 3.5, from {-_LARGEST:g} to {_LARGEST:g} (task.target: number)",
-            )
-        return text.strip()
-
-
-def number_report(truth: Sequence[float] | Floats, predicted: Sequence[float] | Floats) -> dict[str, float]:
-    """Compare predicted numbers with the true ones.
-
-    Returns:
-        ``pearson`` (product-moment correlation), ``spearman`` (that of the ranks, equal numbers sharing the mean of
-        theirs) and ``mse`` (mean squared error). Where one side is constant nothing correlates with it: both are 0.
-
-    Raises:
-        UserError: There is no row, or the two do not pair up.
-    """
-    from scipy.stats import rankdata
-
-    true, guessed = (np.asarray(side, dtype=np.float64) for side in (truth, predicted))
-    if len(true) != len(guessed):
-        raise UserError(f"{len(guessed)} predictions do not pair up with {len(true)} numbers")
-    if not len(true):
-        raise UserError("there is no prediction to score")
-    return {
-        "pearson": _correlation(true, guessed),
-        "spearman": _correlation(rankdata(true), rankdata(guessed)),
-        "mse": float(np.square(true - guessed).mean()),
-    }
-
-
-def _correlation(first: Floats, second: Floats) -> float:
-    """Return the product-moment correlation (Pearson 1895); 0 where a side is constant."""
-    if np.ptp(first) == 0 or np.ptp(second) == 0:
-        return 0.0
-    a, b = first - first.mean(), second - second.mean()
-    # Each side by itself, so that no square of a very small or large number is lost.
-    return float(np.clip(a / np.linalg.norm(a) @ (b / np.linalg.norm(b)), -1.0, 1.0))
 
 
 def trivial_numbers(train: Floats, dev: Floats) -> dict[str, float]:
@@ -106,14 +46,6 @@ def told_of(cells: Sequence[str]) -> str:
     if not _USUAL_SPREAD[0] <= spread <= _USUAL_SPREAD[1]:
         line += "; a head begins near 0 and learns numbers about 1 apart best: rescale the column"
     return line
-
-
-def are_measures(classes: Sequence[str]) -> bool:
-    """Return whether names of classes are plain numbers, of which most have a fraction."""
-    fractions = sum(re.fullmatch(r"[-+]?[0-9]*\.[0-9]*[1-9][0-9]*", name) is not None for name in classes)
-    return fractions > len(classes) / 2 and all(
-        re.fullmatch(r"[-+]?[0-9]*\.?[0-9]+", name) for name in classes
-    )
 
 
 def refuse_of_classes(experiment: Experiment) -> None:

@@ -55,8 +55,7 @@ def clean(folders: Sequence[Path], cache: Path, *, remove: bool) -> Cleaning:
         if {listed(path).state, listed(study_of(path)).state} != {"completed"}:
             continue
         try:
-            for each in _of_runs(path, remove=remove):
-                found.append(each)
+            found += _of_runs(path, remove=remove)
         except (UserError, OSError) as error:
             left.append(f"{shown_path(path)}: {error.problem if isinstance(error, UserError) else error}")
     for entry in spare_entries(cache):

@@ -6,12 +6,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, reduce
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dure.archive import verdict
 from dure.archive.comparison import (
@@ -43,10 +42,7 @@ _MOST_IN_PAIRS = 12
 class Scored:
     """A setting with what its runs left of the metric.
 
-    Attributes:
-        setting: The setting.
-        metric: What is compared, by its name without ``eval_``.
-        row_metric: What rows are scored by, once that is known of all; nothing where no rows can be compared.
+    ``row_metric`` is what rows are scored by, once that is known of all; nothing where no rows can be compared.
     """
 
     setting: Setting
@@ -136,15 +132,9 @@ class Scored:
 
 
 def compare(named: Sequence[str | Path], *, metric: str | None = None) -> tuple[Comparison, list[Setting]]:
-    """Compare the completed runs in folders of runs and studies.
+    """Compare the completed runs in folders of runs and studies; also returns the settings that its picture draws.
 
-    Args:
-        named: Folders, and patterns of folders.
-        metric: What they are compared by, with or without ``eval_`` or ``test_``; what chose the best checkpoints when
-            not given.
-
-    Returns:
-        The comparison, and the settings that its picture draws.
+    The metric may have ``eval_`` or ``test_`` before its name; it is what chose the best checkpoints when not given.
 
     Raises:
         UserError: There are no two settings to compare, or the metric is not known of them.
@@ -163,36 +153,30 @@ def compare(named: Sequence[str | Path], *, metric: str | None = None) -> tuple[
     row_metric = _row_metric(scored, compared)
     for each in scored:
         each.row_metric = row_metric
-    by_rows = runs[0].metric(row_metric) if row_metric else None
-    by_rows = None if by_rows is None else replace(by_rows, name=row_metric)
-    groups = _groups(scored)
+    by_rows = replace(runs[0].metric(row_metric), name=row_metric) if row_metric else None
+    alike: dict[str, list[Scored]] = {}
+    for each in scored:
+        alike.setdefault(each.signature.model_dump_json(), []).append(each)
+    groups = [sorted(group, key=lambda each: compared.cost(each.score)) for group in alike.values()]
     pairs = [pair for group in groups for pair in _pairs(group)]
-    records = [_group_record(group, pairs) for group in groups]
-    largest = max(groups, key=len)
+    records = [[each.record() for each in group] for group in groups]
     comparison = Comparison(
         metric=compared.name,
         direction="max" if compared.higher_is_better else "min",
         unit=compared.unit,
-        settings=tuple(each.record() for group in groups for each in group),
-        groups=tuple(records),
+        settings=tuple(chain.from_iterable(records)),
+        groups=tuple(_group_record(group, pairs) for group in groups),
         pairs=tuple(pairs),
-        examples=tuple(_examples(largest)),
+        examples=tuple(_examples(max(groups, key=len))),
         sentences=(),
-        notes=(
-            *notes,
-            *verdict.notes_on([[each.record() for each in group] for group in groups], compared, by_rows),
-        ),
+        notes=(*notes, *verdict.notes_on(records, compared, by_rows)),
     )
     told = verdict.sentences(comparison, compared, by_rows)
     return comparison.with_values(sentences=told), settings
 
 
 def _metric(runs: Sequence[LeftRun], asked: str | None) -> Metric:
-    """Return what is compared, by its bare name.
-
-    Raises:
-        UserError: No run has it, it has no direction, or it is not said and runs do not agree.
-    """
+    """Return what is compared, by its bare name."""
     names = [
         {_bare(name) for name in run.result.metrics if name.startswith(("eval_", "test_"))} for run in runs
     ]
@@ -235,14 +219,8 @@ def _bare(name: str) -> str:
 
 def _row_metric(scored: Sequence[Scored], metric: Metric) -> str:
     """Return what rows are compared by: the metric where it is a mean over rows, else the first that is, or nothing."""
-    tables = [set(rows.scores) for each in scored for rows in each.rows.values()]
-    if not tables:
-        return ""
-    shared = [
-        name
-        for name in next(iter(scored_rows.scores for each in scored for scored_rows in each.rows.values()))
-        if all(name in table for table in tables)
-    ]
+    tables = [rows.scores for each in scored for rows in each.rows.values()]
+    shared = [name for name in (tables[0] if tables else ()) if all(name in table for table in tables)]
     return metric.name if metric.name in shared else next(iter(shared), "")
 
 
@@ -257,13 +235,6 @@ def _how(run: LeftRun, metric: Metric) -> dict[str, str]:
             if not is_of_some or metric.name.startswith(word):
                 found[key] = value
     return found
-
-
-def _groups(scored: Sequence[Scored]) -> list[list[Scored]]:
-    found: dict[str, list[Scored]] = {}
-    for each in scored:
-        found.setdefault(each.signature.model_dump_json(), []).append(each)
-    return [sorted(group, key=lambda each: each.metric.cost(each.score)) for group in found.values()]
 
 
 def _pairs(group: Sequence[Scored]) -> list[PairRecord]:
@@ -323,7 +294,9 @@ def _examples(group: Sequence[Scored]) -> list[ExampleRecord]:
     if len(able) < 2:
         return []
     rows = reduce(np.intersect1d, (table.rows for each in able for table in each.rows.values()))
-    means = np.stack([_mean_rows(each, rows) for each in able])
+    means = np.stack(
+        [np.mean([table.of(each.row_metric, rows) for table in each.rows.values()], axis=0) for each in able]
+    )
     spread = np.nan_to_num(means.max(axis=0) - means.min(axis=0), nan=-1.0)
     chosen = [place for place in np.argsort(-spread, kind="stable")[:_EXAMPLES].tolist() if spread[place] > 0]
     wanted = {int(rows[place]) for place in chosen}
@@ -347,13 +320,6 @@ def _examples(group: Sequence[Scored]) -> list[ExampleRecord]:
         )
         for place in chosen
     ]
-
-
-def _mean_rows(scored: Scored, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    means: NDArray[np.float64] = np.mean(
-        [table.of(scored.row_metric, rows) for table in scored.rows.values()], axis=0
-    )
-    return means
 
 
 def _predicted(row: Mapping[str, str]) -> dict[str, str]:

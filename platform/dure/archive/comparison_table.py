@@ -129,17 +129,12 @@ def pair_columns(facts: Source) -> list[Column]:
 
 def _place(comparison: Comparison, name: str) -> str:
     """Return the place of a setting; of several that may not be ranked together the group is named too."""
-    by_name = {each.name: each for each in comparison.settings}
-    letter = {
-        each: chr(ord("A") + number % 26)
-        for number, group in enumerate(comparison.groups)
-        for each in group.settings
-    }
-    group = next(group for group in comparison.groups if name in group.settings)
-    if by_name[name].score is None:
+    scores = {each.name: each.score for each in comparison.settings}
+    if scores[name] is None:
         return NOTHING
-    first = next(i for i, each in enumerate(group.settings) if by_name[each].score == by_name[name].score)
-    return f"{letter[name] if len(comparison.groups) > 1 else ''}{first + 1}"
+    number, group = next((i, each) for i, each in enumerate(comparison.groups) if name in each.settings)
+    letter = chr(ord("A") + number % 26) if len(comparison.groups) > 1 else ""
+    return f"{letter}{[scores[each] for each in group.settings].index(scores[name]) + 1}"
 
 
 def setting_columns(record: Source) -> list[Column]:
@@ -195,11 +190,7 @@ def write_comparison(
 ) -> None:
     """Write ``comparison.json``, ``.txt`` and ``.png`` into a folder, all of them or none.
 
-    Args:
-        comparison: What was found.
-        settings: What was compared.
-        folder: Made if it is not there.
-        force: Whether files that are there, and say something else, are replaced.
+    The folder is made if it is not there. With ``force`` files that are there, and say something else, are replaced.
 
     Raises:
         UserError: The folder cannot be written to, or such a file is there.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +19,8 @@ from dure.runs.folder import RunFolder, RunResult
 class LeftRun:
     """A run that completed.
 
-    Attributes:
-        path: Its folder.
-        given: What the user named it by: its folder, or one around it.
-        experiment: What was run.
-        result: How it ended.
-        hashes: Split to hash of the rows of its table.
+    ``given`` is what the user named it by: its folder, or one around it. ``hashes`` are of the rows of each split's
+    table.
     """
 
     path: Path
@@ -86,7 +82,10 @@ def completed_runs(named: Sequence[str | Path]) -> tuple[list[LeftRun], list[str
     runs: dict[Path, LeftRun] = {}
     others: dict[Path, str] = {}
     for given, folder in folders_of(named):
-        trained = list(_trained(folder))
+        # Without what only keeps the experiment of the runs beneath it.
+        trained = sorted(
+            (run for run in runs_in(folder) if run.environment.is_file()), key=lambda run: run.path
+        )
         if not trained:
             raise UserError(
                 "it holds no run",
@@ -103,11 +102,6 @@ def completed_runs(named: Sequence[str | Path]) -> tuple[list[LeftRun], list[str
                 why = f": {one_line(result.error)}" if result is not None and result.error else ""
                 others[run.path.resolve()] = f"{shown_path(run.path)} is not compared: it is {state}{why}"
     return list(runs.values()), list(others.values())
-
-
-def _trained(folder: Path) -> Iterator[RunFolder]:
-    """Give the runs in a folder, without what only keeps the experiment of the runs beneath it."""
-    yield from sorted((run for run in runs_in(folder) if run.environment.is_file()), key=lambda run: run.path)
 
 
 def _read(run: RunFolder, given: str, result: RunResult) -> LeftRun:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from dure.errors import UserError, nearest
 from dure.files import json_or_none
-from dure.metrics.metric import Metric, recorded
+from dure.metrics.metric import Direction, Metric, Unit, recorded
 from dure.reporting.figures import number
 from dure.runs.budget import bytes_in, runs_in
 from dure.runs.folder import EVENTS_FILE, RUN_RECORD, STUDY_FILE, RunFolder
@@ -41,10 +41,10 @@ class Listed(Record):
     num_runs: int
     metric: str | None
     """What chose the best checkpoints."""
-    unit: Literal["share", "percent", "number", "count"]
+    unit: Unit
     score: float | None
     """The best of its completed runs."""
-    direction: Literal["min", "max"] | None
+    direction: Direction | None
     seconds: float
     """Wall time of its runs together."""
     num_bytes: int
@@ -62,23 +62,16 @@ class Listing(Record):
 def listing(folders: Sequence[Path], *, state: str | None = None, sort: str = "date") -> Listing:
     """List the runs and studies in folders; of a folder that is a study itself, its runs.
 
-    Args:
-        folders: Where to look, at any depth.
-        state: Only those in this state.
-        sort: By ``date`` (the newest first), ``name``, ``state``, ``score`` (the best first, metric by metric),
-            ``seconds`` or ``size`` (the largest first).
+    Folders are looked through at any depth. The newest, the best (metric by metric) and the largest come first.
 
     Raises:
         UserError: A folder is not there, or there is no such state or order.
     """
     for value, kind, option in ((state, State, "--state"), (sort, SortKey, "--sort")):
-        if value is not None and value not in get_args(kind):
-            names = get_args(kind)
+        names = get_args(kind)
+        if value is not None and value not in names:
             raise UserError(
-                f"there is no '{value}'",
-                where=option,
-                expected=", ".join(names),
-                hint=nearest(value, list(names)),
+                f"there is no '{value}'", where=option, expected=", ".join(names), hint=nearest(value, names)
             )
     paths = dict.fromkeys(path for folder in folders for path in entries_in(folder))
     found = [listed(path) for path in paths]
@@ -157,13 +150,12 @@ def _best(results: Sequence[Mapping[str, Any]]) -> tuple[Metric | None, float | 
     metric = recorded({"definitions": completed[0].get("definitions")}, str(completed[0]["best_metric"]))
     if metric.direction is None:
         return None, None
-    scores = {
-        place: number(result.get("metrics", {}).get(metric.name))
-        for place, result in enumerate(completed)
+    scores = (
+        number(result.get("metrics", {}).get(metric.name))
+        for result in completed
         if result["best_metric"] == metric.name
-    }
-    best = metric.best(scores)
-    return metric, None if best is None else scores[best]
+    )
+    return metric, min(scores, key=metric.cost, default=None)
 
 
 def _state(path: Path, is_study: bool, result: Mapping[str, Any]) -> State:

@@ -30,7 +30,8 @@ def listing_table(found: Listing) -> FittedTable:
     ]
     size = in_bytes(sum(each.num_bytes for each in entries))
     notes = () if entries else ("dure runs DIR looks in another folder",)
-    return FittedTable(columns, f"{_counted(len(entries))}, {size}", notes, elsewhere="--json")
+    what = "1 run or study" if len(entries) == 1 else f"{len(entries):,} runs and studies"
+    return FittedTable(columns, f"{what}, {size}", notes, elsewhere="--json")
 
 
 def cleaning_table(found: Cleaning) -> FittedTable:
@@ -54,7 +55,3 @@ def _score(each: Listed) -> str:
     if each.metric is None or each.score is None:
         return NOTHING
     return metric_phrase(Metric(each.metric, each.direction, each.unit), each.score)
-
-
-def _counted(num: int) -> str:
-    return "1 run or study" if num == 1 else f"{num:,} runs and studies"

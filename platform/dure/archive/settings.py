@@ -27,10 +27,8 @@ _MOST_SHOWN = 3
 class Setting:
     """Runs that differ in nothing but their seed, or the fold that they held out.
 
-    Attributes:
-        name: What it is called in the comparison, unlike all others.
-        runs: Its runs.
-        values: Dotted key → value, of the settings in which the compared ones differ.
+    Its name is unlike all others of the comparison; its values are those, by dotted key, in which the compared ones
+    differ.
     """
 
     name: str
@@ -86,17 +84,13 @@ def flat_of(run: LeftRun) -> dict[str, Any]:
 
 def _key(run: LeftRun) -> str:
     """Return what is equal for runs of one setting: rows count by their contents, wherever they lie."""
-    return json.dumps([_without_places(run), dict(run.hashes)], sort_keys=True, default=str)
-
-
-def _without_places(run: LeftRun) -> dict[str, Any]:
-    known = {f"data.{split}" for split in run.hashes}
-    kept = {f"data.{split}" for split in ("train", "dev", "test")} - known
-    return {
+    kept = {f"data.{split}" for split in {"train", "dev", "test"} - run.hashes.keys()}
+    values = {
         key: value
         for key, value in flat_of(run).items()
         if key in kept or not any(fnmatchcase(key, pattern) for pattern in PLACES)
     }
+    return json.dumps([values, dict(run.hashes)], sort_keys=True, default=str)
 
 
 def _parted(group: list[LeftRun]) -> list[list[LeftRun]]:

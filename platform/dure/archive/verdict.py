@@ -20,10 +20,7 @@ _HASH = 8
 def sentences(comparison: Comparison, metric: Metric, row_metric: Metric | None) -> tuple[str, ...]:
     """Return who is better, by how much and how sure that is; who is no better than the trivial predictor.
 
-    Args:
-        comparison: The comparison, without its sentences.
-        metric: What is compared.
-        row_metric: What rows are compared by; None where no rows can be.
+    ``row_metric`` is None where no rows can be compared.
     """
     settings = {each.name: each for each in comparison.settings}
     told: list[str] = []
@@ -87,8 +84,7 @@ def named(names: Sequence[str]) -> str:
 
 def difference_of(pair: PairRecord) -> PairedDifference:
     """Return the comparison that a record keeps."""
-    kept = pair.model_dump(exclude={"a", "b", "metric", "unit", "verdict"})
-    return PairedDifference(**kept)
+    return PairedDifference(**pair.model_dump(exclude={"a", "b", "metric", "unit", "verdict"}))
 
 
 def _of_pairs(group: GroupRecord, pairs: Sequence[PairRecord], metric: Metric) -> list[str]:

@@ -27,9 +27,8 @@ from dure.errors import UserError
 class Verb:
     """What is known of a verb beside its options.
 
-    Attributes:
-        place: Where the help lists it: what trains, what comes after, what checks and looks after it, tables.
-        background: Whether it can run on by itself, since it works in a folder of its own.
+    ``place`` is where the help lists it: what trains, what comes after, what checks and looks after it, tables. One
+    that works in a folder of its own can run on in the ``background``.
     """
 
     place: int
@@ -165,28 +164,23 @@ def _register_broken(name: str, error: Exception) -> None:
 def _flat(call: Callable[..., int | None], function: Callable[..., int | None]) -> Callable[..., int | None]:
     """Return the function as the parser takes it: with the fields of its dataclasses as parameters."""
     parameters: list[inspect.Parameter] = []
-    groups: dict[str, tuple[type, list[str]]] = {}
+    groups: dict[str, type[Any]] = {}
     hints = get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
         kind = hints[name]
         if isinstance(kind, type) and is_dataclass(kind):
             inner = get_type_hints(kind, include_extras=True)
             parameters += [
-                inspect.Parameter(
-                    each.name,
-                    inspect.Parameter.KEYWORD_ONLY,
-                    default=each.default,
-                    annotation=inner[each.name],
-                )
-                for each in fields(kind)
+                each.replace(annotation=inner[each.name], kind=inspect.Parameter.KEYWORD_ONLY)
+                for each in inspect.signature(kind).parameters.values()
             ]
-            groups[name] = (kind, [each.name for each in fields(kind)])
+            groups[name] = kind
         else:
             parameters.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
 
     def parsed(**values: Any) -> int | None:
-        for name, (kind, names) in groups.items():
-            values[name] = kind(**{each: values.pop(each) for each in names})
+        for name, kind in groups.items():
+            values[name] = kind(**{each.name: values.pop(each.name) for each in fields(kind)})
         try:
             return call(**values)
         except KeyboardInterrupt as error:

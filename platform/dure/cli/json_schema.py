@@ -62,9 +62,6 @@ def json_schema(kind: Kind) -> Schema:
 def family_schema(name: str) -> Schema:
     """Return what a family takes: the JSON Schema of its ``task:``, its columns and its metrics.
 
-    Args:
-        name: The family by dotted module name, as ``family:`` of an experiment has it.
-
     Raises:
         UserError: There is no such family.
     """

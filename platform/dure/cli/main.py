@@ -120,6 +120,8 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
             option = getattr(error, "option_name", None) or ""
             known = [name for parameter in context.command.params for name in parameter.opts]
             like: str | None = nearest(option, known) if option else None
+            if lines[0].startswith("No such command"):
+                like = _runnable(next(word for word in words if not word.startswith("-")))
             is_unknown = type(error).__name__ == "NoSuchOption" and "KEY=VALUE" in usage
             if is_unknown and (setting := _setting(option, words)):
                 lines[0] = f"No such option: {option}"
@@ -144,6 +146,16 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
         1,
         words,
     )
+
+
+def _runnable(word: str) -> str | None:
+    """Return the command for a word that is no verb: a file or a name of what can be run, or an old program."""
+    from dure.config.aliases import SCRIPTS
+    from dure.config.library import available
+
+    if Path(word).suffix in (".yaml", ".yml") or word in {**available("experiment"), **available("study")}:
+        return f"dure run {shell_word(word)}"
+    return SCRIPTS.get(Path(word).stem)
 
 
 def _setting(option: str, words: list[str]) -> str | None:

@@ -177,6 +177,15 @@ Server = Annotated[
     ),
 ]
 Run = Annotated[Path, typer.Argument(help="Folder of a finished run.", metavar="RUN")]
+Predictor = Annotated[
+    Path,
+    typer.Argument(
+        help="Folder of a finished run, of a cross-validation, or of an export.", metavar="RUN|EXPORT"
+    ),
+]
+Fold = Annotated[
+    int | None, typer.Option(help="Fold whose model predicts; all together when not given.", metavar="N")
+]
 JobName = Annotated[str, typer.Argument(help="Name of a job, as `dure jobs` shows it.", metavar="ID")]
 
 

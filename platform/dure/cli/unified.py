@@ -77,14 +77,8 @@ def run_preset(
 ) -> int:
     """Run the unified training of a preset and return the exit code.
 
-    Args:
-        preset: Its name; that of the folder which is continued, or the default, when not given.
-        overrides: ``a.b=value`` texts.
-        common: The options.
-        default: The preset of a new training for which none is given.
-        resume: Folder to continue, or the checkpoint in it to go back to.
-        few: Samples when the options say none; all when None.
-        settings: Keys of :class:`dure.studies.unified.plan.UnifiedStudy`; None leaves them as they are.
+    A new training for which no preset is given takes ``default``, and one without samples ``few``. Of the settings,
+    which are keys of :class:`dure.studies.unified.plan.UnifiedStudy`, None leaves them as they are.
 
     Raises:
         UserError: There is no such preset, or nothing to resume.
@@ -102,9 +96,8 @@ def run_preset(
         if asked.machine is not None:
             pull(asked.machine, folder, asked.notify)
         found = _continued(folder, preset, str(resume))
+    settings["batch_size"] = common.batch_size
     given = {key: value for key, value in settings.items() if value is not None}
-    if common.batch_size is not None:
-        given["batch_size"] = common.batch_size
     places: dict[tuple[str, ...], str] = {(key,): f"--{key.replace('_', '-')}" for key in given}
     if (samples := common.samples) is not None:
         notify(
@@ -137,11 +130,7 @@ def _preset(name: str) -> UnifiedStudy:
 
 
 def _continued(folder: Path, preset: str | None, said: str) -> UnifiedStudy:
-    """Return the study of a folder, with all that its first command said.
-
-    Raises:
-        UserError: It holds none, or that of another preset.
-    """
+    """Return the study of a folder, with all that its first command said."""
     from dure.runs.folder import STUDY_FILE
     from dure.studies.study import stored_study
     from dure.studies.unified.plan import UnifiedStudy
@@ -151,6 +140,7 @@ def _continued(folder: Path, preset: str | None, said: str) -> UnifiedStudy:
             "this is no unified training",
             where=f"--resume {said}",
             expected="its folder, or a checkpoint_epoch_….pt of its checkpoints_final/",
+            hint="dure runs, which lists the folders",
         )
     found = stored_study(folder, UnifiedStudy)
     if preset is not None and _preset(preset).experiment != found.experiment:

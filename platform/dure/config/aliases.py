@@ -7,13 +7,13 @@ and peft, their example scripts' arguments, and the YAML files of the five syste
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, get_args
 
 from dure.config.scalars import TrackerName
 
 UNSAID = object()
-"""In :attr:`Alias.values`: the old value is what dure does unless it is told otherwise."""
+"""In place of a new value: the old one is what dure does unless it is told otherwise."""
 
 _RENAMED = """
 training.batch_size | per_device_train_batch_size per_gpu_train_batch_size train_batch_size micro_batch_size
@@ -83,7 +83,7 @@ experiment.name | run_name wandb.name wandb.run_name experiment_name wandb_name
 experiment.tags | wandb.tags
 wandb.enabled | use_wandb
 tracking | report_to
-wandb.project | wandb_project project
+wandb.project | wandb_project project project_name
 wandb.entity | wandb_entity
 """
 """Key of an experiment: the old keys that it takes the place of. A line that is indented goes on with the last."""
@@ -93,7 +93,7 @@ _GONE = """
 dure sends to W&B, TensorBoard and MLflow, as `tracking` says | trackio_space_id trackio_bucket_id trackio_static_space_id
 models stay in the run's folder; storage.url of a profile mirrors it | wandb.log_model wandb_log_model wandb_watch
 the file or name of an experiment stands behind the verb, as in dure train FILE | config config_file config_path
---output DIR says where a run goes | output_dir overwrite_output_dir logging_dir model_path output_path result_path
+--output DIR says where a run goes | output_dir overwrite_output_dir logging_dir log_dir model_path output_path result_path
     save_dir
 verbs say what is done: dure train, predict, score | do_train do_eval do_predict prediction_loss_only
 --resume goes on with a run's folder | resume_from_checkpoint ignore_data_skip ckt_path
@@ -131,6 +131,9 @@ generation.no_repeat_ngram_size keeps texts from repeating themselves | repetiti
     encoder_no_repeat_ngram_size
 beam search stops as soon as it has its beams; training.early_stopping_patience stops a run | early_stopping
 a row gets one text | num_return_sequences
+the checkpoint says how large a model is, and task.preset where a family has several | hidden_dim hidden_size num_layers num_heads
+    model_params
+-1 trains one epoch, --rehearse a miniature, and dure unified-test --preset tiny --samples 32 tries it all | quick one_epoch_mode
 the section generation says it all; what the checkpoint brings is replaced | generation_config
 the checkpoint's tokenizer says so | tokenizer_type bos_token eos_token pad_token unk_token tokenizer_name use_fast padding
     truncation pad_to_multiple_of forced_bos_token_id forced_eos_token_id decoder_start_token_id
@@ -140,7 +143,7 @@ adapters are plain LoRA: lora.rank, alpha, dropout, targets | bias task_type fan
 new tokens and new heads are trained whole by themselves | modules_to_save lora_modules_to_save additional_target
 a section lora says so; without one the whole model trains | use_peft use_lora finetuning_type
 lora.targets names the layers that get adapters | lora_target_linear
-`family` says what is trained, and `task` how | stage rl rl_beta pref_beta pref_loss pref_ftx dpo_beta loss_type
+`family` says what is trained, and `task` how | stage rl rl_beta pref_beta pref_loss pref_ftx dpo_beta rpo_alpha loss_type
 task.packing of instruction fine-tuning, which is on by itself | packing sample_packing eval_packing eval_sample_packing
     neat_packing pad_to_sequence_len
 task.chat_template and task.system of instruction fine-tuning say how turns are written | chat_template template
@@ -228,23 +231,6 @@ _OPEN = ("max_steps", "metric_for_best_model", "best_model_metric", "bf16", "fp1
 """Old keys of which another value is taken as it is."""
 
 
-@dataclass(frozen=True)
-class Alias:
-    """What became of an old key.
-
-    Attributes:
-        key: Dotted key of an experiment; None where there is none.
-        note: What differs; where there is no key, why and what serves instead.
-        values: Old value (in lower case) to new one, where they differ.
-        is_open: Whether a value that ``values`` lacks is taken as it is.
-    """
-
-    key: str | None
-    note: str = ""
-    values: Mapping[str, Any] = field(default_factory=dict)
-    is_open: bool = True
-
-
 def _rows(table: str) -> Iterator[tuple[str, str]]:
     """Give every old key of a table with what it stands behind."""
     for row in table.strip().replace("\n    ", " ").splitlines():
@@ -253,29 +239,29 @@ def _rows(table: str) -> Iterator[tuple[str, str]]:
             yield name, heading
 
 
-ALIASES = {
-    **{
-        old: Alias(
-            key,
-            _NOTES.get(old, _NOTES.get(key, "")),
-            values := _VALUES.get(old, _VALUES.get(key, {})),
-            not values or old in _OPEN,
-        )
-        for old, key in _rows(_RENAMED)
-    },
-    **{old: Alias(None, reason) for old, reason in _rows(_GONE)},
+ALIASES = dict(_rows(_RENAMED))
+"""Key of an experiment by old key, in lower case, by its last name or with the section before it."""
+DEAD_ENDS = dict(_rows(_GONE))
+"""Why an old key has no successor, and what serves instead."""
+SCRIPTS = {
+    "run_learning": "its mode as a verb, as in dure unified-test",
+    "test_unified_training": "dure unified-test --preset tiny --samples 32",
+    "plot_training_curves": "dure report FOLDER",
+    "train_transfer": "dure progressive transfer_bert",
+    "run_progressive_training": "dure --background progressive transfer_bert",
+    "run_main_7_experiments": "dure batch seven",
+    "auto_experiment_runner": "dure train EXPERIMENT",
+    "train_kobert_local": "dure crossval kobert_emotion --folds 5",
 }
-"""Every old key, in lower case, by its last name or with the section before it."""
+"""Programs of the systems that dure replaces, and the command for each."""
 
 
 @dataclass(frozen=True)
 class Successor:
     """What takes the place of an old key and its value.
 
-    Attributes:
-        key: Dotted key of an experiment; None where there is none, or where the value needs none.
-        value: Value for it.
-        note: What differs, or why there is none.
+    ``key`` is None where there is none, or where the value needs none; ``note`` says what differs, or why there is
+    none.
     """
 
     key: str | None
@@ -289,34 +275,33 @@ def successor(path: Sequence[str], value: Any) -> Successor | None:
     ``path`` has the sections too that the key stood in.
     """
     names = [part.lower().replace("-", "_").lstrip("_") for part in path]
-    alias = next(
-        (ALIASES[key] for start in range(len(names)) if (key := ".".join(names[start:])) in ALIASES), None
-    )
-    if alias is None:
+    ways = [".".join(names[start:]) for start in range(len(names))]
+    old = next((each for each in ways if each in ALIASES or each in DEAD_ENDS), None)
+    if old is None:
         return None
-    if alias.key is None:
-        return Successor(None, None, alias.note)
-    if alias.key == "model.architecture" and "For" in str(value):
-        return Successor(None, None, f"{alias.key} is what the checkpoint's own configuration says")
+    if old in DEAD_ENDS:
+        return Successor(None, None, DEAD_ENDS[old])
+    key = ALIASES[old]
+    note, values = _NOTES.get(old, _NOTES.get(key, "")), _VALUES.get(old, _VALUES.get(key, {}))
+    if key == "model.architecture" and "For" in str(value):
+        return Successor(None, None, f"{key} is what the checkpoint's own configuration says")
     if names[-1] in ("val_set_size", "val_size"):
         return _held_out(value)
-    if alias.key == "lora.targets" and value in ("all", "all-linear"):
+    if key == "lora.targets" and value in ("all", "all-linear"):
         return Successor(None, None, "lora.targets names the layers that get adapters")
-    if not alias.values:
-        listed = [value] if alias.key == "lora.targets" and isinstance(value, str) else value
-        return Successor(alias.key, listed, alias.note)
+    if key == "lora.targets" and isinstance(value, str):
+        value = [value]
     said = value if isinstance(value, list) else [value]
-    known = [alias.values[text] for each in said or ["none"] if (text := str(each).lower()) in alias.values]
+    known = [values[text] for each in said or ["none"] if (text := str(each).lower()) in values]
     if not known:
-        if alias.is_open:
-            return Successor(alias.key, value, alias.note)
-        allowed = ", ".join(alias.values)
-        return Successor(None, None, alias.note or f"{alias.key} knows only {allowed}")
+        if not values or old in _OPEN:
+            return Successor(key, value, note)
+        return Successor(None, None, note or f"{key} knows only {', '.join(values)}")
     if known[0] is UNSAID:
-        return Successor(None, None, f"{alias.key} is so by itself")
+        return Successor(None, None, f"{key} is so by itself")
     if isinstance(known[0], list):
-        return Successor(alias.key, [*dict.fromkeys(each for some in known for each in some)], alias.note)
-    return Successor(alias.key, known[0], alias.note)
+        return Successor(key, [*dict.fromkeys(each for some in known for each in some)], note)
+    return Successor(key, known[0], note)
 
 
 def _held_out(value: Any) -> Successor:

@@ -87,10 +87,7 @@ def _nodes(value: Any) -> Iterator[Any]:
 def convert(old: Mapping[str, Any], name: str, family_of: FamilyOf) -> Converted:
     """Return an old configuration in dure's keys.
 
-    Args:
-        old: What the file says.
-        name: The experiment's, should the file give it none.
-        family_of: Names the family of a file; see :func:`dure.family.family_of_old`.
+    ``name`` is the experiment's, should the file give it none; ``family_of`` is as :func:`dure.family.family_of_old`.
     """
     result = Converted()
     leaves = sorted(_leaves(old), key=_rank)

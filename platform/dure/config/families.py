@@ -81,11 +81,7 @@ def _file(folder: Path, rest: str) -> Path | None:
 
 
 def _join(name: str, own: Path | None) -> None:
-    """Make the package of families hold dure's own, and what the working folder has under that name.
-
-    Raises:
-        UserError: Both have the module that is asked for, and they differ.
-    """
+    """Make the package of families hold dure's own, and what the working folder has under that name."""
     there = _file(Path.cwd() / FAMILIES, name.partition(".")[2])
     if own is not None and there is not None and own.read_bytes() != there.read_bytes():
         raise UserError(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Literal
 
 import dure
-from dure.errors import UserError, nearest
+from dure.errors import UserError, nearest, shell_word
 
 Kind = Literal["experiment", "study", "space", "profile", "deepspeed"]
 
@@ -66,12 +67,15 @@ def find(kind: Kind, name: str | Path, beside: Path = Path()) -> Path:
     name = str(name)
     if is_file_name(kind, name):
         path = beside / name
-        if _is_file(path):
+        if os.path.isfile(path):  # noqa: PTH113 - of a name that the file system finds too long Path.is_file raises
             return path
         like = nearest(re.sub(r"^[0-9]+_", "", path.stem), list(available(kind)))
-        raise UserError(
-            f"there is no {kind} file '{name}'", hint=f"{like}, which needs no file" if like else None
-        )
+        hint = f"{like}, which needs no file" if like else None
+        if kind == "experiment" and not path.suffix:
+            hint = _as_model(kind, name)
+        elif kind == "experiment" and like is None:
+            hint = "dure list, which names those that need no file"
+        raise UserError(f"there is no {kind} file '{name}'", hint=hint)
     files = available(kind)
     if name in files:
         return files[name]
@@ -80,7 +84,16 @@ def find(kind: Kind, name: str | Path, beside: Path = Path()) -> Path:
     raise UserError(
         f"there is no {kind} '{name}'",
         expected=f"one of: {', '.join(files) or 'none is installed'}; or the path of a {suffix} file",
-        hint=like,
+        hint=like or _as_model(kind, name),
+    )
+
+
+def _as_model(kind: Kind, name: str) -> str | None:
+    """Return how a model of the hub is named, which is often given in place of an experiment."""
+    if kind != "experiment":
+        return None
+    return (
+        f"a model is a setting of an experiment, as in transfer_bert {shell_word(f'model.checkpoint={name}')}"
     )
 
 
@@ -98,10 +111,3 @@ def shown(path: Path) -> str:
     folder = Path.cwd()
     absolute = folder / path
     return str(absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name longer than the file system allows
-        return False

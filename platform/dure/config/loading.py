@@ -40,8 +40,12 @@ def load_experiment(name_or_path: str | Path, overrides: Overrides = ()) -> Expe
         UserError: Nothing of that name, or something in it is wrong.
     """
     path = library.find("experiment", name_or_path)
-    tree = with_overrides(read_extended(path, "experiment", Experiment.model_fields), overrides_of(overrides))
-    return checked_tree(Experiment, tree, library.shown(path))
+    return _loaded(Experiment, "experiment", path, overrides_of(overrides))
+
+
+def _loaded(model: type[Model], kind: library.Kind, path: Path, overrides: Iterable[str] = ()) -> Model:
+    tree = with_overrides(read_extended(path, kind, model.model_fields), overrides)
+    return checked_tree(model, tree, library.shown(path))
 
 
 def load_record(path: Path, overrides: Iterable[str] = ()) -> Experiment:
@@ -67,10 +71,7 @@ def load_space(name_or_path: str | Path) -> SearchSpace:
     Raises:
         UserError: Nothing of that name, or something in it is wrong.
     """
-    path = library.find("space", name_or_path)
-    return checked_tree(
-        SearchSpace, read_extended(path, "space", SearchSpace.model_fields), library.shown(path)
-    )
+    return _loaded(SearchSpace, "space", library.find("space", name_or_path))
 
 
 def load_profile(name_or_path: str | Path) -> Profile:
@@ -80,7 +81,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
         UserError: Nothing of that name, or something in it is wrong.
     """
     path = library.find("profile", name_or_path)
-    profile = checked_tree(Profile, read_extended(path, "profile", Profile.model_fields), library.shown(path))
+    profile = _loaded(Profile, "profile", path)
     if profile.deepspeed is None:
         return profile
     try:

@@ -154,7 +154,7 @@ def _unknown_key(location: Location, model: type[BaseModel], place: str) -> User
     keys = list(section.model_fields) if section else []
     name = str(location[-1])
     known = [*dotted_keys(model)]
-    elsewhere = [key for key in known if key.rpartition(".")[2] == name]
+    elsewhere = [key for key in known if key.rpartition(".")[2] == name.lower()]
     like = nearest(name, keys)
     hint = elsewhere[0] if elsewhere else _dotted((*location[:-1], like)) if like else None
     parted = name.replace("/", ".")

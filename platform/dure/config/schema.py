@@ -162,22 +162,14 @@ class TrainingConfig(Section):
     """Processes that load batches; the rows are memory-mapped, so few are needed."""
 
     @model_validator(mode="after")
-    def _one_warmup(self) -> Self:
+    def _schedule_is_one(self) -> Self:
         if self.warmup_steps is not None and self.warmup_ratio > 0:
             raise ValueError("give warmup_steps or warmup_ratio, not both")
-        return self
-
-    @model_validator(mode="after")
-    def _options_fit_the_schedule(self) -> Self:
         allowed = SCHEDULER_OPTIONS[self.scheduler]
         for option in self.scheduler_options:
             if option not in allowed:
                 takes = f"only {', '.join(allowed)}" if allowed else "none"
                 raise ValueError(f"scheduler_options has '{option}', but {self.scheduler} takes {takes}")
-        return self
-
-    @model_validator(mode="after")
-    def _polynomial_goes_down(self) -> Self:
         end = self.scheduler_options.get("lr_end", 1e-7)
         if self.scheduler == "polynomial" and end >= self.learning_rate:
             raise ValueError(f"polynomial ends at lr_end {end:g}, which is not below {self.learning_rate:g}")
@@ -294,16 +286,12 @@ class Experiment(Section):
     """Options of the family, checked by the family's own section."""
 
     @model_validator(mode="after")
-    def _a_row_fits_a_batch(self) -> Self:
+    def _sections_fit(self) -> Self:
         budget, longest = self.training.batch_tokens, self.tokenizer.encoder_max_len
         if budget is not None and budget < longest:
             raise ValueError(
                 f"training.batch_tokens {budget} is below tokenizer.encoder_max_len {longest}: a row may not fit a batch"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _quantized_needs_lora(self) -> Self:
         if self.model.quantization is not None and self.lora is None:
             raise ValueError(
                 "model.quantization needs a lora section: 4-bit weights cannot be trained themselves"
@@ -372,13 +360,9 @@ class Profile(Section):
         return value
 
     @model_validator(mode="after")
-    def _deepspeed_knows_the_device(self) -> Self:
+    def _fits_the_device(self) -> Self:
         if self.deepspeed is not None and self.device == "mps":
             raise ValueError("deepspeed is given, but DeepSpeed does not train on MPS")
-        return self
-
-    @model_validator(mode="after")
-    def _gpus_fit_the_device(self) -> Self:
         if (self.device == "cuda") != (self.gpus_per_worker > 0):
             needs = "more than 0" if self.device == "cuda" else "0"
             raise ValueError(

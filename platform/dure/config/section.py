@@ -6,10 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from dure.config.given import plain_value
-from dure.config.problems import user_error
 from dure.config.sections import inner_section, place_in
 from dure.config.tree import INSTEAD, flat, plain, with_overrides
 from dure.errors import FrozenError
@@ -21,12 +20,11 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
-        """Refuse an assignment, and say what does the same.
+        """Refuse an assignment, and say what does the same."""
+        from dure.config.schema import Experiment
 
-        Raises:
-            FrozenError: Always.
-        """
-        key = f"{_place_of(type(self))}{name}"
+        place = None if type(self) is Experiment else place_in(Experiment, type(self))
+        key = f"{place}.{name}" if place else name
         said = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
         raise FrozenError(
             "values of a configuration never change once it is loaded",
@@ -47,6 +45,8 @@ class Section(BaseModel):
         Raises:
             UserError: There is no such key, or the section is impossible with these values; it names the key.
         """
+        from dure.config.loading import checked
+
         if isinstance(changes, Mapping):
             changes = {key: plain_value(value) for key, value in changes.items()}
         else:
@@ -61,15 +61,4 @@ class Section(BaseModel):
             if other in section and value is not None and ".".join((*sections, other)) not in changes:
                 del section[other]
             places[(*sections, last)] = source or key
-        try:
-            return type(self).model_validate(tree)
-        except ValidationError as error:
-            raise user_error(error, type(self), tree, places, source or ", ".join(changes)) from None
-
-
-def _place_of(section: type[Section]) -> str:
-    """Return where a section stands in an experiment, as the beginning of a dotted key."""
-    from dure.config.schema import Experiment
-
-    place = None if section is Experiment else place_in(Experiment, section)
-    return "" if place is None else f"{place}."
+        return checked(type(self), tree, places, source or ", ".join(changes))

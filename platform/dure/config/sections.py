@@ -27,10 +27,8 @@ def section_at(model: type[BaseModel], path: Sequence[str | int]) -> type[BaseMo
 
 def place_in(model: type[BaseModel], section: type[BaseModel]) -> str | None:
     """Return the dotted key at which a section of a model is of this very type; None where none is."""
-    for key in dotted_keys(model, with_sections=True):
-        if section_at(model, key.split(".")) is section:
-            return key
-    return None
+    keys = dotted_keys(model, with_sections=True)
+    return next((key for key in keys if section_at(model, key.split(".")) is section), None)
 
 
 def dotted_keys(model: type[BaseModel], prefix: str = "", *, with_sections: bool = False) -> Iterator[str]:

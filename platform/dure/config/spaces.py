@@ -110,16 +110,12 @@ class SearchSpace(Section):
     """Dotted key of the experiment, such as ``training.learning_rate``, to its range."""
 
     @model_validator(mode="after")
-    def _every_trial_starts_alike(self) -> Self:
+    def _can_be_searched(self) -> Self:
         for key in self.parameters:
             if key.startswith(("experiment.", "rehearsal.", "wandb.", "mlflow.")) or "." not in key:
                 raise ValueError(
                     f"'{key}' cannot be searched; all trials share name, seed, data order and starting weights"
                 )
-        return self
-
-    @model_validator(mode="after")
-    def _conditions_hold(self) -> Self:
         for key, parameter in self.parameters.items():
             for other, wanted in parameter.when.items():
                 choice = self.parameters.get(other)

@@ -199,14 +199,9 @@ def is_torn(text: str) -> bool:
 def read_extended(path: Path, kind: library.Kind, keys: Collection[str]) -> Tree:
     """Read a YAML file on top of what its ``extends:`` names: files beside it, or names that dure knows.
 
-    Sections merge key by key; lists and values replace. ``null`` in place of a section removes what a
-    parent says of it.
-
-    Args:
-        path: The file.
-        kind: What it is.
-        keys: What such a file may hold. A parent that lies neither in the working folder nor in that of the file, and
-            holds anything else, is not quoted: a file that somebody handed on must not show what others hold.
+    Sections merge key by key; lists and values replace. ``null`` in place of a section removes what a parent says of
+    it. A parent that lies neither in the working folder nor in that of the file, and holds anything but ``keys``, is
+    not quoted: a file that somebody handed on must not show what others hold.
 
     Raises:
         UserError: As :func:`read_yaml`; or a parent does not exist; or files extend each other in a circle.
@@ -348,22 +343,18 @@ def given_value(raw: str) -> Any:
     Raises:
         ValueError: It has brackets or quotes and is no YAML; the message says why.
     """
+    text = raw.strip()
     try:
-        return _given_value(raw)
+        if text.startswith(_BRACKETS) and not _PLACEHOLDER.match(text):
+            node: Any = yaml.compose(text, Loader=_Loader)
+            return _tree(node, lambda _: COMMAND_LINE) if isinstance(node, yaml.MappingNode) else _value(node)
+        tag: Any = _Loader("").resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+        is_text = not text or tag == f"{_TAG}str"
+        return _value(yaml.ScalarNode(f"{_TAG}str", raw) if is_text else yaml.ScalarNode(tag, text))
     except yaml.YAMLError as error:
         raise ValueError(said(error)) from None
     except (ValueError, OverflowError) as error:
         raise ValueError(f"this is not valid YAML: {error}") from None
-
-
-def _given_value(raw: str) -> Any:
-    text = raw.strip()
-    if text.startswith(_BRACKETS) and not _PLACEHOLDER.match(text):
-        node: Any = yaml.compose(text, Loader=_Loader)
-        return _tree(node, lambda _: COMMAND_LINE) if isinstance(node, yaml.MappingNode) else _value(node)
-    tag: Any = _Loader("").resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
-    is_text = not text or tag == f"{_TAG}str"
-    return _value(yaml.ScalarNode(f"{_TAG}str", raw) if is_text else yaml.ScalarNode(tag, text))
 
 
 def plain(tree: Tree) -> dict[str, Any]:

@@ -92,7 +92,13 @@ class Checks:
             self.filled.update(field.role for field, text in zip(self.fields, texts, strict=True) if text)
             return place, texts
         if not self._skip:
-            raise self._bad_row(record, problem)
+            line = f" (line {record.line})" if record.line is not None else ""
+            raise UserError(
+                problem.text,
+                where=f"{self._files[self._file]}, row {record.number}{line}",
+                expected=problem.expected,
+                hint=f"{problem.hint or 'correct the row'}, or leave out all such rows with data.on_bad_row=skip",
+            )
         count, first_rows = self.skipped.setdefault(problem.kind, (0, []))
         if count < _FIRST_ROWS:
             first_rows.append(place)
@@ -112,16 +118,6 @@ class Checks:
             f"no row is left, all {self.num_seen:,} were skipped ({reasons})",
             where=where,
             hint="data.on_bad_row=error shows the first bad row in full",
-        )
-
-    def _bad_row(self, record: Record, problem: RowProblem) -> UserError:
-        line = f" (line {record.line})" if record.line is not None else ""
-        remedy = problem.hint or "correct the row"
-        return UserError(
-            problem.text,
-            where=f"{self._files[self._file]}, row {record.number}{line}",
-            expected=problem.expected,
-            hint=f"{remedy}, or leave out all such rows with data.on_bad_row=skip",
         )
 
     def _empty_cell(self, record: Record, texts: list[str]) -> RowProblem | None:
@@ -167,6 +163,7 @@ class Checks:
                 return RowProblem(
                     f"column '{field.column}' repeats an id",
                     f"column '{field.column}' repeats the id '{text}' of {shown_place(first, self._files)}",
+                    hint=f"{field.option}=NAME reads another column of ids, and none where no column is called so",
                 )
         return None
 

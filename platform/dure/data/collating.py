@@ -124,9 +124,7 @@ def cut(batches: Batches, rows: Sequence[Row], num_tokens: int) -> list[list[Row
 class StepsInRuns:
     """Collates all rows of an optimiser step of one worker into its micro-batches.
 
-    Attributes:
-        batches: How rows become a batch.
-        num_tokens: Most positions of a micro-batch, padding included.
+    A micro-batch has at most ``num_tokens`` positions, padding included.
     """
 
     batches: Batches
@@ -148,10 +146,7 @@ class PaddedRows(Batches):
     """Batches of ``input_ids``, ``attention_mask`` and, when the rows have them, ``labels``.
 
     Every row is padded to the longest one of its batch. The first dimension of every tensor is the row.
-
-    Args:
-        pad_token_id: Fills inputs.
-        multiple_of: Lengths are rounded up to a multiple of it.
+    ``pad_token_id`` fills inputs; lengths are rounded up to a multiple of ``multiple_of``.
     """
 
     def __init__(self, pad_token_id: int, *, multiple_of: int = 1) -> None:
@@ -189,13 +184,11 @@ class PaddedRows(Batches):
 
 
 class TextPairs(PaddedRows):
-    """Padded rows whose labels are the ids of a target text, for an encoder–decoder.
+    """Padded rows whose labels are the ids of a target text, for an encoder–decoder; losses ignore their padding, -100.
 
     Args:
-        pad_token_id: Fills inputs; padding of labels is -100, which losses ignore.
         decoder_input_ids: Turns labels into the decoder's input; the model's own
             ``prepare_decoder_input_ids_from_labels``.
-        multiple_of: Lengths are rounded up to a multiple of it.
         target_cost: What a position of a target costs to compute, where one of an input costs 1.
     """
 
@@ -235,13 +228,7 @@ class ClassRows(PaddedRows):
 
 
 class LabelRows(PaddedRows):
-    """Padded rows that may have any of some labels.
-
-    Args:
-        pad_token_id: Fills inputs.
-        num_labels: Number of labels that a row may have.
-        multiple_of: Lengths are rounded up to a multiple of it.
-    """
+    """Padded rows that may have any of some labels."""
 
     def __init__(self, pad_token_id: int, num_labels: int, *, multiple_of: int = 1) -> None:
         super().__init__(pad_token_id, multiple_of=multiple_of)

@@ -7,6 +7,10 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pyarrow
+import pyarrow.compute
+import pyarrow.parquet
+
 from dure.data.cells import LONGEST_CELL, Record, record_of
 from dure.errors import UserError
 from dure.files import in_bytes
@@ -14,8 +18,6 @@ from dure.files import in_bytes
 _BATCH_ROWS = 1000
 _BATCH_BYTES = 1 << 24
 """Bytes of a batch up to which its rows are in memory together."""
-
-
 _MOST_BYTES = 1 << 28
 """Bytes of a column in a row group from which on it must not have been packed more than any text can be."""
 _MOST_PACKED = 500
@@ -29,8 +31,6 @@ class _ColumnarSource(ABC):
     _file: Any
 
     def __init__(self, path: Path, nested: Collection[str] = ()) -> None:
-        import pyarrow
-
         self._path = path
         self._nested = nested
         self.notes: list[str] = []
@@ -43,10 +43,10 @@ class _ColumnarSource(ABC):
 
     def records(self, columns: Sequence[str]) -> Iterator[Record]:
         """Give the rows with the cells of ``columns``."""
-        import pyarrow
-
         number = 0
         present = [column for column in columns if column in self.columns]
+        for column in present:
+            self._check_type(column)
         try:
             for batch in self._batches(present):
                 for row in self._rows(_with_short_numbers(batch), number):
@@ -56,6 +56,26 @@ class _ColumnarSource(ABC):
             raise self._corrupt(error) from None
         finally:
             self._file.close()
+
+    def _check_type(self, column: str) -> None:
+        """Refuse a column that can hold no text in any row."""
+        import pyarrow
+
+        kind = self._schema().field(column).type
+        types = pyarrow.types
+        is_bytes = types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
+        if is_bytes or (types.is_nested(kind) and column not in self._nested):
+            change = "str.decode('utf-8')" if is_bytes else "map(…)"
+            raise UserError(
+                f"column '{column}' holds {kind}, not text",
+                where=str(self._path),
+                expected="texts, numbers or times",
+                hint=f"name another column, or write the file again with df['{column}'].{change} in pandas",
+            )
+
+    @abstractmethod
+    def _schema(self) -> Any:
+        """Return the names and types of the columns."""
 
     @abstractmethod
     def _opened(self, path: Path) -> list[str]:
@@ -106,15 +126,14 @@ class ParquetSource(_ColumnarSource):
 
     kind = "Parquet file"
 
-    def _opened(self, path: Path) -> list[str]:
-        import pyarrow.parquet
+    def _schema(self) -> Any:
+        return self._file.schema_arrow
 
+    def _opened(self, path: Path) -> list[str]:
         self._file = pyarrow.parquet.ParquetFile(path)
         return list(self._file.schema_arrow.names)
 
     def _batches(self, columns: list[str]) -> Iterator[Any]:
-        import pyarrow.parquet
-
         self._check_sizes(columns)
         schema = self._file.schema_arrow
         texts = [name for name in columns if pyarrow.types.is_string(schema.field(name).type)]
@@ -153,9 +172,10 @@ class ArrowSource(_ColumnarSource):
 
     kind = "Arrow file"
 
-    def _opened(self, path: Path) -> list[str]:
-        import pyarrow
+    def _schema(self) -> Any:
+        return self._reader.schema
 
+    def _opened(self, path: Path) -> list[str]:
         self._file = pyarrow.memory_map(str(path))
         self._reader = pyarrow.ipc.open_stream(self._file)
         return list(self._reader.schema.names)
@@ -167,9 +187,6 @@ class ArrowSource(_ColumnarSource):
 
 def _text_lengths(column: Any) -> Any:
     """Return the lengths of the different texts of a packed column, in bytes; None of any other column."""
-    import pyarrow
-    import pyarrow.compute
-
     types = pyarrow.types
     if not types.is_dictionary(column.type) or not types.is_string(column.type.value_type):
         return None
@@ -178,8 +195,6 @@ def _text_lengths(column: Any) -> Any:
 
 def _unpacked_bytes(column: Any) -> int:
     """Return how many bytes a column has when every row has its own text."""
-    import pyarrow.compute
-
     lengths = _text_lengths(column)
     if lengths is None:
         return int(column.nbytes)
@@ -188,23 +203,17 @@ def _unpacked_bytes(column: Any) -> int:
 
 def _has_long_texts(column: Any) -> bool:
     """Return whether a batch of rows that all have the longest text of a dictionary is a large one."""
-    import pyarrow.compute
-
     lengths = _text_lengths(column)
     longest = 0 if lengths is None else pyarrow.compute.max(lengths).as_py() or 0
     return bool(longest * _BATCH_ROWS > _BATCH_BYTES)
 
 
 def _unpacked(column: Any) -> Any:
-    import pyarrow
-
     return column.dictionary_decode() if pyarrow.types.is_dictionary(column.type) else column
 
 
 def _with_short_numbers(batch: Any) -> Any:
     """Return a batch with numbers of 32 bits as text: Python would show 0.1 of them as 0.10000000149011612."""
-    import pyarrow
-
     short = (pyarrow.float16(), pyarrow.float32())
     columns = [each.cast(pyarrow.string()) if each.type in short else each for each in batch.columns]
     return pyarrow.record_batch(columns, names=batch.schema.names)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from dure.errors import UserError
+from dure.errors import UserError, shell_word
 
 _CHUNK = 1 << 16
 _HEAD_BYTES = 4096
@@ -100,12 +100,6 @@ def _wide_encoding(head: bytes) -> str | None:
     return None
 
 
-def unreadable_byte(path: Path, encoding: str) -> UserError | None:
-    """Return the error for the first byte that ``encoding`` cannot read, or None when it reads all."""
-    found = _first_unreadable(path, encoding)
-    return None if found is None else found[1]
-
-
 def _first_unreadable(path: Path, encoding: str) -> tuple[int, UserError] | None:
     """Return the place of the first byte that ``encoding`` cannot read, and the error for it."""
     try:
@@ -128,7 +122,8 @@ def _first_unreadable(path: Path, encoding: str) -> tuple[int, UserError] | None
                     f"byte 0x{byte:02x} cannot be read as {name}",
                     where=f"{path}, line {line}",
                     expected=_EXPECTED,
-                    hint="correct that line, or name the file's encoding: data.encoding=…",
+                    hint="correct that line, or name the file's encoding: data.encoding=…; files of two encodings that were put "
+                    "together are read one by one, as in data.train=[a.csv, b.csv]",
                 )
             except UnicodeError as error:  # of codecs such as idna, which name no byte
                 return num_read, UserError(
@@ -160,15 +155,15 @@ def text_lines(path: Path, encoding: str) -> Iterator[str]:
                         "a NUL byte (0x00) stands in the text",
                         where=f"{path}, line {number}",
                         expected="a text file",
-                        hint="the file is damaged, or in another encoding such as data.encoding=utf-16",
+                        hint=f"the file is damaged; tr -d '\\000' < {shell_word(str(path))} > NEW{path.suffix} leaves them out",
                     )
                 yield line
     except UnicodeError as error:
         # The file object decodes ahead of the lines that it gives: the place is found in a second pass.
-        located = unreadable_byte(path, encoding)
-        if located is None:
-            located = UserError(f"cannot be read as {encoding} ({error})", where=str(path))
-        raise located from None
+        found = _first_unreadable(path, encoding)
+        raise (
+            found[1] if found else UserError(f"cannot be read as {encoding} ({error})", where=str(path))
+        ) from None
 
 
 def _is_damaged_utf8(path: Path) -> bool:

@@ -14,13 +14,12 @@ from dure.data.decoding import text_lines
 from dure.errors import UserError
 
 _SAID_SEPARATOR = re.compile(r"sep=(.)")
-_OTHER_SEPARATORS = (";", "\t", ",", "|")
 _QUOTED = re.compile(r'"[^"]*"')
 _WHOLE = re.compile(r'"(?:[^"]|"")*"')
 _MANY_WRONG = 0.05
 """Part of the lines with another number of cells from which on a broken quote is the likelier reason."""
 
-_SEPARATOR_NAMES = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
+_SEPARATOR_NAMES = {";": "semicolons", "\t": "tabs", ",": "commas", "|": "vertical bars"}
 
 
 class DelimitedSource:
@@ -70,15 +69,21 @@ class DelimitedSource:
                 yield Record(number, line, {column: cells[place] for column, place in places.items()})
 
     def _separator(self) -> tuple[str, int]:
-        """Return what separates cells, and how many lines say so and are no row."""
+        """Return what separates cells, and how many lines say so and are no row.
+
+        It is what the suffix says, or what stands between the column names instead. Without column names the first
+        line is a row of texts, which may hold any sign and show nothing.
+        """
         first = next((line for line in text_lines(self._path, self._encoding) if line.strip()), "")
-        suffix = self._path.suffix.lower()
         if said := _SAID_SEPARATOR.fullmatch(first.strip("\r\n")):  # as Excel writes it
             return said[1], 1
-        separator = _separator_of(suffix, first, header=self._has_header)
-        if separator != ("," if suffix == ".csv" else "\t"):
-            self.notes.append(f"its cells are separated by {_SEPARATOR_NAMES[separator]}")
-        return separator, 0
+        usual = "," if self._path.suffix.lower() == ".csv" else "\t"
+        names = _QUOTED.sub("", first)
+        often = max(_SEPARATOR_NAMES, key=names.count)
+        if usual in names or often not in names or not self._has_header:
+            return usual, 0
+        self.notes.append(f"its cells are separated by {_SEPARATOR_NAMES[often]}")
+        return often, 0
 
     def _quotes_are_meant(self, quoting: Literal["auto", "minimal", "none"]) -> bool:
         if quoting != "auto" or self._delimiter != "\t":
@@ -101,9 +106,14 @@ class DelimitedSource:
             except StopIteration:
                 return
             except csv.Error as error:
-                if "field limit" in str(error):
-                    raise self._long_cell(number, first_line) from None
-                raise self._broken_quote(number, first_line) from None
+                if "field limit" not in str(error):
+                    raise self._broken_quote(number, first_line) from None
+                raise UserError(
+                    f"a cell is longer than {LONGEST_CELL:,} characters",
+                    where=self._place(number, first_line),
+                    expected="a cell of text",
+                    hint='a quote (") is perhaps never closed there; data.quoting=none takes quotes as letters',
+                ) from None
             if not _is_blank_line(cells, before_names=number == 0):
                 yield number, first_line, cells
                 number += 1
@@ -116,29 +126,30 @@ class DelimitedSource:
         row = f"row {number} (line {first_line})" if number else f"the column names (line {first_line})"
         return f"{self._path}, {row}"
 
-    def _long_cell(self, number: int, first_line: int) -> UserError:
-        return UserError(
-            f"a cell is longer than {LONGEST_CELL:,} characters",
-            where=self._place(number, first_line),
-            expected="a cell of text",
-            hint='a quote (") is perhaps never closed there; data.quoting=none takes quotes as letters',
-        )
-
     def _broken_quote(self, number: int, first_line: int) -> UserError:
         # Read once more, since what is remembered of every row would be the whole file where a quote stays open.
-        lines = islice(text_lines(self._path, self._encoding), first_line - 1, self._num_lines())
-        opened, closed = _quote_lines(lines, first_line, self._delimiter)
+        def lines() -> Iterator[str]:
+            return islice(text_lines(self._path, self._encoding), first_line - 1, self._num_lines())
+
+        opened, closed = _quote_lines(lines(), first_line, self._delimiter)
         problem = f'the quote (") that opens in line {opened} '
         if closed is None:
             problem += "is never closed"
         else:
             problem += f"is closed in line {closed}, but its cell goes on after that"
+        hint = (
+            f"look at the cell that opens in line {opened}: it is cut off, or a quote is missing there; "
+            "data.quoting=none takes quotes as letters"
+        )
+        if any('\\"' in line for line in lines()):  # as Spark and MySQL write
+            table = f"""pandas.read_csv('{self._path}', sep='{self._delimiter}', escapechar=chr(92))"""
+            written = f"{table}.to_parquet('{self._path.with_suffix('.parquet')}')"
+            hint = f"""its quotes stand behind a backslash: python -c "import pandas; {written}" writes a table"""
         return UserError(
             problem,
             where=self._place(number, first_line),
             expected='cells in quotes end with a quote, and quotes inside them are doubled ("")',
-            hint=f"look at the cell that opens in line {opened}: it is cut off, or a quote is missing there; "
-            "data.quoting=none takes quotes as letters",
+            hint=hint,
         )
 
 
@@ -169,19 +180,6 @@ def _is_blank_line(cells: Sequence[str], *, before_names: bool) -> bool:
     if before_names:
         return not any(cell.strip() for cell in cells)
     return not cells or (len(cells) == 1 and cells[0].isspace())
-
-
-def _separator_of(suffix: str, first_line: str, *, header: bool) -> str:
-    """Return what separates the cells of a table: what its suffix says, or what stands between its column names.
-
-    Without column names the first line is a row of texts, which may hold any sign and show nothing.
-    """
-    usual = "," if suffix == ".csv" else "\t"
-    names = _QUOTED.sub("", first_line)
-    if usual in names or not header:
-        return usual
-    often = max(_OTHER_SEPARATORS, key=names.count)
-    return often if often in names else usual
 
 
 def _recognise_quoting(lines: Iterator[str], more_lines: Iterable[str], separator: str) -> bool | None:

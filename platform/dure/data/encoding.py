@@ -96,21 +96,11 @@ def encode_table(
 ) -> Encoded:
     """Encode a table batch by batch into the cache, or open what was encoded before; memory stays flat.
 
-    Rows are encoded again when any of these changed: the table, the tokenizer, ``key``, or the source
-    file of ``encode`` (and of the class that it is a method of). So give ``encode`` as the family's own method,
-    or as a ``functools.partial`` of it: a lambda would hide its file. Whole numbers inside lists are kept
-    in 32 bits.
-
-    Args:
-        dataset: Rows with one text column per role.
-        fingerprint: What identifies the rows (``Table.fingerprint``).
-        encode: Rows to features; must give ``input_ids`` without padding and ``truncated``.
-        key: Settings that ``encode`` depends on, as JSON values.
-        tokenizer: What ``encode`` uses.
-        cache_folder: Where encoded tables are kept.
-        max_unknown_rate: Largest part of unknown tokens.
-        source: Name of the table for messages and errors.
-        place: Says where a row, counted from 0, stands.
+    Rows are encoded again when any of these changed: the table, the tokenizer, ``key``, or the source file of
+    ``encode`` (and of the class that it is a method of). So give ``encode`` as the family's own method, or as a
+    ``functools.partial`` of it: a lambda would hide its file. Whole numbers inside lists are kept in 32 bits. What
+    identifies the rows is ``Table.fingerprint``; ``encode`` must give ``input_ids`` without padding and ``truncated``,
+    and ``key`` has the settings that it depends on, as JSON values. ``place`` says where a row, counted from 0, stands.
 
     Raises:
         UserError: More of the tokens are unknown than ``max_unknown_rate``, or a row cannot be encoded.
@@ -154,13 +144,6 @@ def encode_rows(
 ) -> dict[str, list[Any]]:
     """Encode a few rows in memory, as :func:`encode_table` does with a table and its cache.
 
-    Args:
-        rows: Role → one text per row.
-        encode: Rows to features.
-        tokenizer: What ``encode`` uses.
-        max_unknown_rate: Largest part of unknown tokens.
-        source: Name of the rows for errors.
-
     Raises:
         UserError: More of the tokens are unknown than ``max_unknown_rate``, or a row cannot be encoded.
     """
@@ -190,10 +173,7 @@ def token_ids(
 ) -> tuple[list[list[int]], list[bool]]:
     """Return the ids of every text, at most ``max_length``, and whether each one was cut.
 
-    Args:
-        tokenizer: What cuts the texts.
-        max_length: Most ids of a text, control tokens counted.
-        texts: One list, under the tokenizer's own keyword: ``text`` or ``text_target``.
+    Control tokens count. The texts are one list, under the tokenizer's own keyword: ``text`` or ``text_target``.
     """
     ids: list[list[int]] = tokenizer(**texts, truncation=True, max_length=max_length)["input_ids"]
     cut = [False] * len(ids)

@@ -16,6 +16,7 @@ from dure.errors import UserError, nearest
 
 _LONG_NAME = 40
 _MANY_WORDS = 5
+_MOST_NAMES = 30
 _SENTENCE = re.compile(r"[.?!。…]\s*$|^[-+]?[0-9]+(\.[0-9]+)?$")
 _ID_NAMES = re.compile(
     r"id|fname|no\.?|num|idx|index|key|[ug]?uid|row|unnamed: 0|번호|순번|연번|일련번호|식별자|아이디"
@@ -177,17 +178,15 @@ def roles_to_predict(
     found = []
     for role in roles:
         column = names[role.name]
-        if role.is_id and isinstance(column, str) and column not in columns and not role.required:
+        if role.is_id and isinstance(column, str):
+            role = dataclasses.replace(role, column=column)
             like = next((name for name in columns if name not in read and is_like_an_id(name)), None)
-            if like is not None:
+            if column not in columns and not role.required and like is not None:
                 notify(
                     f"column '{like}' is taken as the {role.name} of the rows (data.columns.{role.name}=…)"
                 )
-                found.append(dataclasses.replace(role, column=like, may_repeat=True))
-                continue
-        found.append(
-            dataclasses.replace(role, column=column) if role.is_id and isinstance(column, str) else role
-        )
+                role = dataclasses.replace(role, column=like, may_repeat=True)
+        found.append(role)
     return found
 
 
@@ -320,10 +319,11 @@ def _missing_column(
             for place, each in enumerate(each for each in fields if each.column_needed)
         )
         hint = f"the first line looks like a row: data.header=false and columns by number, such as {numbers}"
+    names = [*dict.fromkeys(name if len(name) <= _LONG_NAME else f"{name[:_LONG_NAME]}…" for name in columns)]
     return UserError(
         f"there is no column '{column}' (role '{field.role}')",
         where=source,
-        expected=f"one of its columns: {', '.join(dict.fromkeys(columns))}",
+        expected=f"one of its columns: {', '.join(names[:_MOST_NAMES])}{', …' if len(names) > _MOST_NAMES else ''}",
         hint=hint,
     )
 

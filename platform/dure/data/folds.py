@@ -25,11 +25,7 @@ Integers = NDArray[np.int64]
 class Fold:
     """The rows of a table that have a part in one fold: numbers from 0, ascending.
 
-    Attributes:
-        train: Rows that train.
-        dev: Rows that select the best checkpoint.
-        test: Rows that are held out, and reported on.
-        messages: What the user should know about the folds, a line each.
+    ``dev`` selects the best checkpoint; ``test`` is held out, and reported on.
     """
 
     train: Integers
@@ -49,9 +45,7 @@ def cut_fold(table: Table, roles: Sequence[Role], fold: FoldConfig) -> Fold:
     Raises:
         UserError: The table has too few different texts.
     """
-    groups = text_groups(table, [role.name for role in roles if role.is_input])
-    columns = [role.name for role in roles if role.is_class and role.name in table.dataset.column_names]
-    classes = joined_classes(table.dataset, columns)
+    groups, columns, classes = _texts_and_classes(table, roles)
     num_groups = int(groups.max()) + 1
     if num_groups < fold.of:
         raise UserError(
@@ -60,8 +54,7 @@ def cut_fold(table: Table, roles: Sequence[Role], fold: FoldConfig) -> Fold:
             expected=f"at least {fold.of:,} different texts",
         )
     held_out = fold_numbers(groups, classes, fold.of, fold.seed) == fold.number
-    codes = np.zeros(table.num_rows, dtype=np.int64) if classes is None else classes
-    strata, sizes = _majority(groups, codes), np.bincount(groups)
+    strata, sizes = _majority(groups, classes), np.bincount(groups)
     rest = np.setdiff1d(np.arange(num_groups), groups[held_out])
     if len(rest) < 2:
         raise UserError(
@@ -80,7 +73,7 @@ def cut_fold(table: Table, roles: Sequence[Role], fold: FoldConfig) -> Fold:
         messages=()
         if classes is None
         else _messages(
-            table, columns, codes, strata, fold.of, is_combined=any(role.separator for role in roles)
+            table, columns, classes, strata, fold.of, is_combined=any(role.separator for role in roles)
         ),
     )
 
@@ -90,14 +83,9 @@ def cut_parts(
 ) -> dict[str, Integers]:
     """Hold parts of a table out, every class alike and with no text on two sides.
 
-    The parts depend on the table, ``parts`` and ``seed`` only. A part is as near to its ratio of the rows as texts
-    that must stay together let it be.
-
-    Args:
-        table: The table.
-        roles: What its columns are: inputs are the text of a row, classes its stratum.
-        parts: Name to part of the rows; together below 1.
-        seed: What they are drawn by.
+    The parts depend on the table, ``parts`` and ``seed`` only. A part is as near to its ratio of the rows as texts that
+    must stay together let it be. Of the roles, inputs are the text of a row and classes its stratum. All parts together
+    are below 1.
 
     Returns:
         Row numbers from 0, ascending: of every part by its name, and of the rest as ``train``.
@@ -105,11 +93,8 @@ def cut_parts(
     Raises:
         UserError: The table has too few different texts.
     """
-    groups = text_groups(table, [role.name for role in roles if role.is_input])
-    columns = [role.name for role in roles if role.is_class and role.name in table.dataset.column_names]
-    classes = joined_classes(table.dataset, columns)
-    codes = np.zeros(table.num_rows, dtype=np.int64) if classes is None else classes
-    strata, sizes = _majority(groups, codes), np.bincount(groups)
+    groups, _, classes = _texts_and_classes(table, roles)
+    strata, sizes = _majority(groups, classes), np.bincount(groups)
     rest = np.arange(len(sizes))
     left = Fraction(1)
     found: dict[str, Integers] = {}
@@ -137,21 +122,23 @@ def fold_numbers(groups: Integers, classes: Integers | None, num_folds: int, see
     rows of the class (Graham 1969, "Bounds on Multiprocessing Timing Anomalies"), of several the one with the fewest
     rows in all: so a class differs between two folds by no more rows than its largest group has, and by at most one
     when no text stands twice. A group of several classes counts as its most frequent one. The order within a size is
-    drawn by the seed.
-
-    Args:
-        groups: Group of every row, numbered from 0 without a gap.
-        classes: Class of every row, numbered from 0; all are of one class when it is not given.
-        num_folds: Number of folds.
-        seed: What the order is drawn by.
+    drawn by the seed. Groups and classes are numbered from 0 without a gap; without classes all rows are of one.
     """
-    codes = np.zeros(len(groups), dtype=np.int64) if classes is None else classes
-    dealt = _dealt(np.bincount(groups), _majority(groups, codes), num_folds, np.random.default_rng(seed))
+    dealt = _dealt(np.bincount(groups), _majority(groups, classes), num_folds, np.random.default_rng(seed))
     return dealt[groups]
 
 
-def _majority(groups: Integers, classes: Integers) -> Integers:
+def _texts_and_classes(table: Table, roles: Sequence[Role]) -> tuple[Integers, list[str], Integers | None]:
+    """Return the text of every row by number, the columns of classes, and the class of every row by number."""
+    groups = text_groups(table, [role.name for role in roles if role.is_input])
+    columns = [role.name for role in roles if role.is_class and role.name in table.dataset.column_names]
+    return groups, columns, joined_classes(table.dataset, columns)
+
+
+def _majority(groups: Integers, classes: Integers | None) -> Integers:
     """Return the most frequent class of every group; of several the one with the lowest number."""
+    if classes is None:
+        classes = np.zeros_like(groups)
     num_classes = int(classes.max()) + 1
     pairs, counts = np.unique(groups * num_classes + classes, return_counts=True)
     group, code = np.divmod(pairs, num_classes)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from dure.data.cells import Record
-from dure.data.columnar import ArrowSource, ParquetSource
 from dure.data.delimited import DelimitedSource
 from dure.data.json_files import is_array, json_array, json_lines
 from dure.data.sources import ARROW
@@ -70,8 +69,12 @@ def open_source(path: Path, opening: Opening) -> TableSource:
         case ".json" | ".jsonl" | ".ndjson":
             return json_lines(path, opening.encoding, opening.nested)
         case ".parquet":
+            from dure.data.columnar import ParquetSource  # Brings pyarrow.
+
             return ParquetSource(path, opening.nested)
         case _ if suffix == ARROW:
+            from dure.data.columnar import ArrowSource
+
             return ArrowSource(path, opening.nested)
         case _:
             raise ValueError(f"{path} was not checked to be a table")

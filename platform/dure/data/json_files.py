@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from dure.data.cells import LONGEST_CELL, Number, Record, RowProblem, kind_of, record_of
 from dure.data.decoding import text_lines
-from dure.errors import UserError
+from dure.errors import UserError, shell_word
 
 _CHUNK = 1 << 16
 """Characters that are read at once."""
@@ -29,6 +29,7 @@ class JsonSource:
 
     def __init__(self, rows: Iterator[_Row], nested: Collection[str]) -> None:
         first = list(islice(rows, _FIRST_ROWS))
+        self.num_first = len(first)
         self.columns = list(dict.fromkeys(key for _, row in first if isinstance(row, dict) for key in row))
         self.notes: list[str] = []
         self._rows = chain(first, rows)
@@ -54,6 +55,8 @@ def json_lines(path: Path, encoding: str, nested: Collection[str]) -> JsonSource
     parsed = ((number, _parse_json_line(line)) for number, line in chain([first], lines))
     source = JsonSource(parsed, nested)
     row, is_list = _parse_json_line(first[1]), first[1].lstrip().startswith("[")
+    if path.suffix.lower() == ".json" and isinstance(row, dict) and not row.keys() & {*nested}:
+        _check_is_row(row, path, is_alone=source.num_first == 1)
     if isinstance(row, RowProblem) and (is_list or not source.columns):
         is_document = path.suffix.lower() == ".json"
         raise UserError(
@@ -65,6 +68,25 @@ def json_lines(path: Path, encoding: str, nested: Collection[str]) -> JsonSource
             hint="an array of objects is read from a file that is called .json" if is_list else _REMEDY,
         )
     return source
+
+
+def _check_is_row(value: Mapping[str, Any], path: Path, *, is_alone: bool) -> None:
+    """Refuse the only object of a file where it holds columns, as pandas writes them, or a list of rows."""
+    if not (is_alone and value and all(isinstance(each, list | dict) for each in value.values())):
+        return
+    of_rows = [
+        key for key, each in value.items() if isinstance(each, list) and isinstance([*each, 0][0], dict)
+    ]
+    if of_rows:
+        hint = f"jq '.{of_rows[0]}' {shell_word(str(path))} > {of_rows[0]}.json writes the rows alone"
+    else:
+        hint = f"""python -c "import pandas; pandas.read_json('{path}', dtype=False).to_parquet('{path.with_suffix("")}.parquet')" writes rows"""
+    raise UserError(
+        f"its only object holds {'lists of rows' if of_rows else 'columns, not rows'} ({', '.join([*value][:5])})",
+        where=str(path),
+        expected="an array of JSON objects, or one object a line",
+        hint=hint,
+    )
 
 
 def json_array(path: Path, encoding: str, nested: Collection[str]) -> JsonSource:
@@ -91,11 +113,7 @@ def is_array(path: Path, encoding: str) -> bool:
 
 
 def _array_values(path: Path, encoding: str) -> Iterator[tuple[int, Any]]:
-    """Give the values of an array with the lines where they begin, reading on as far as the next one needs.
-
-    Raises:
-        UserError: The file is no JSON array, or is cut off.
-    """
+    """Give the values of an array with the lines where they begin, reading on as far as the next one needs."""
     decoder = json.JSONDecoder(parse_int=Number, parse_float=Number, object_pairs_hook=distinct_keys)
     text = _Window(path, encoding)
     text.skip_space()
@@ -154,11 +172,7 @@ class _Window:
         self._place += 1
 
     def value(self, decoder: json.JSONDecoder) -> Any:
-        """Return the next value, and go on behind it.
-
-        Raises:
-            json.JSONDecodeError: It is none, or longer than a row may be.
-        """
+        """Return the next value, and go on behind it; where it is none, or longer than a row may be, json's error."""
         while True:
             try:
                 value, end = decoder.raw_decode(self._text, self._place)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dure.config.data import source_name
 from dure.data.canonical import canonical, composed
-from dure.errors import UserError, nearest
+from dure.errors import UserError, nearest, shell_word
 from dure.files import read_json
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson")
@@ -20,7 +20,26 @@ SUFFIXES = (*TEXT_SUFFIXES, ".parquet", ".xlsx")
 ARROW = ".arrow"
 """Suffix of the files in a folder of ``save_to_disk``."""
 
-_PACKED = (".gz", ".gzip", ".zip", ".bz2", ".xz", ".zst", ".7z", ".rar", ".tar", ".tgz")
+_UNPACKING = {
+    **dict.fromkeys((".gz", ".gzip"), "gzip -dk"),
+    **dict.fromkeys((".tar", ".tgz"), "tar xf"),
+    ".zip": "unzip",
+    ".bz2": "bzip2 -dk",
+    ".xz": "xz -dk",
+    ".zst": "zstd -d",
+    ".7z": "7z x",
+    ".rar": "unrar x",
+}
+"""Commands that unpack files, by their suffix."""
+_READERS = {
+    ".feather": ("pandas", "read_feather"),
+    ".orc": ("pandas", "read_orc"),
+    ".dta": ("pandas", "read_stata"),
+    ARROW: ("datasets", "Dataset.from_file"),
+}
+"""Libraries that are there, and their function that reads a file of a suffix."""
+_WORKBOOK = re.compile(r"\.(xls[bm]?|ods|hwpx?|numbers)")
+_BINARY = re.compile(r"\.(pkl|pickle|np[yz]|h5|hdf5?|sav|rds|avro|db|sqlite3?)")
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)", re.IGNORECASE | re.DOTALL)
 _PATTERN = "*?["
 _SPLITS = ("train", "valid", "dev", "test")
@@ -225,13 +244,18 @@ def _check_suffix(path: Path) -> None:
     suffix = path.suffix.lower()
     if suffix in SUFFIXES:
         return
-    hint = None
-    if suffix in _PACKED:
-        hint = "unpack it first"
-    elif suffix in (".xls", ".xlsm", ".ods", ".hwp"):
-        hint = "save it as .xlsx or .csv"
-    elif suffix == ARROW:
+    if suffix in _UNPACKING:
+        hint = f"{_UNPACKING[suffix]} {shell_word(str(path))} unpacks it"
+    elif suffix == ARROW and (path.parent / "state.json").is_file():
         hint = f"the folder that save_to_disk wrote: {path.parent}"
+    elif suffix in _READERS:
+        library, reader = _READERS[suffix]
+        written = f"{library}.{reader}('{path}').to_parquet('{path.with_suffix('.parquet')}')"
+        hint = f'python -c "import {library}; {written}" writes one'
+    elif _WORKBOOK.fullmatch(suffix):
+        hint = "save it as .xlsx or .csv"
+    elif _BINARY.fullmatch(suffix):
+        hint = "write a table of it as .parquet or .csv"
     else:
         name = path.name.strip()
         inner = next((each for each in SUFFIXES if f"{each}." in f"{name.lower()}."), None)

@@ -168,15 +168,9 @@ def read_table(
     Text stays as it is but for Unicode NFC, numbers become text. A cell is empty when it is blank, null, NaN or the
     word ``nan``. An optional role is left out when no row has a value for it, which is reported when ``columns`` names
     its column. Rows are checked while they stream to the cache, so that memory stays flat (ids take 16 bytes a row).
-
-    Args:
-        source: The files, as :func:`~dure.data.sources.files_of` takes them; their suffixes say the format.
-        roles: What the family reads.
-        columns: Role → column name, where it is not the role's own (``data.columns``).
-        cache_folder: Where the memory-mapped rows are kept.
-        for_prediction: Whether only inputs and ids are read and needed, and rows that are skipped are remembered.
-        reading: Encoding, quotes, column names, and what becomes of bad rows: those with an empty cell, a doubled
-            id, another number of cells than columns, or JSON that is no object of texts and numbers.
+    ``columns`` names those that are not the role's own (``data.columns``). Where it is ``for_prediction``, only inputs
+    and ids are read and needed, and rows that are skipped are remembered. Bad rows are those with an empty cell, a
+    doubled id, another number of cells than columns, or JSON that is no object of texts and numbers.
 
     Raises:
         UserError: A file, a column or a row is not as it must be; names the place and the remedy.
@@ -188,6 +182,7 @@ def read_table(
     given = None
     if reading.encoding is not None and any(file.suffix.lower() in TEXT_SUFFIXES for file in files):
         given = known_encoding(reading.encoding)
+    states = [_state(file) for file in files]
     content = [[_content(file), file.suffix.lower()] for file in files]
     settings = [settings_of(field) for field in fields]
     how = [given, reading.on_bad_row, reading.quoting, reading.header, for_prediction]
@@ -198,10 +193,7 @@ def read_table(
     checks = Checks(fields, names, reading.on_bad_row, keeps_left_out=for_prediction)
     notes: list[tuple[int, str]] = []
     nested = {column for field in fields if field.reader is not None for column in field.columns}
-    codecs = [
-        (given or recognise_encoding(file)) if file.suffix.lower() in TEXT_SUFFIXES else None
-        for file in files
-    ]
+    codecs = [_codec(file, reading) for file in files]
 
     def records() -> Iterator[Record]:
         for number, (file, codec) in enumerate(zip(files, codecs, strict=True)):
@@ -215,6 +207,13 @@ def read_table(
             yield from opened.records(
                 [*dict.fromkeys(column for field in present for column in field.columns)]
             )
+            if _state(file) != states[number]:
+                raise UserError(
+                    "the file was changed while it was read",
+                    where=str(file),
+                    expected="a file that nobody writes to",
+                    hint="the same command, once it is whole",
+                )
 
     return _build(
         records(), checks, shown, names, entry_path, lambda: {"encoding": codecs[0], "notes": notes}
@@ -235,10 +234,7 @@ def first_cells(
 ) -> dict[str, str]:
     """Return what stands in the first row, by column; lists and objects as JSON text, and nothing for empty cells.
 
-    Args:
-        source: The table.
-        reading: How it is read.
-        columns: Those that are wanted, as far as the table has them.
+    Of the columns those are given that the table has.
 
     Raises:
         UserError: There is no such file, or it is damaged.
@@ -253,10 +249,14 @@ def _first_file(
     source: str | Path | Sequence[str], reading: ReadingConfig, nested: Sequence[str] = ()
 ) -> TableSource:
     file = files_of(source)[0]
-    codec = ""
-    if file.suffix.lower() in TEXT_SUFFIXES:
-        codec = known_encoding(reading.encoding) if reading.encoding else recognise_encoding(file)
-    return open_source(file, Opening(codec, reading.quoting, reading.header, nested))
+    return open_source(file, Opening(_codec(file, reading) or "", reading.quoting, reading.header, nested))
+
+
+def _codec(file: Path, reading: ReadingConfig) -> str | None:
+    """Return the codec of a text table; None of others."""
+    if file.suffix.lower() not in TEXT_SUFFIXES:
+        return None
+    return known_encoding(reading.encoding) if reading.encoding else recognise_encoding(file)
 
 
 def table_from_rows(
@@ -292,6 +292,15 @@ def select_rows(table: Table, max_rows: int, seed: int) -> NDArray[np.int64]:
 
     order = np.random.default_rng(seed).permutation(table.num_rows)
     return np.sort(order[:max_rows]).astype(np.int64)
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Return what changes when somebody writes to a file; nothing where it is gone."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def _content(path: Path) -> str:

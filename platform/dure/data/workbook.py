@@ -25,7 +25,7 @@ class WorkbookSource:
     """The first sheet of a workbook, mostly with one row of column names."""
 
     def __init__(self, path: Path, *, header: bool) -> None:
-        openpyxl = _openpyxl(path)
+        openpyxl = require_openpyxl(str(path))
         self._has_header = header
         self.notes: list[str] = []
         try:
@@ -95,7 +95,7 @@ def write_workbook(path: Path, header: Sequence[str], rows: Iterable[Sequence[An
     Raises:
         UserError: openpyxl is missing, or a text is longer than a cell of Excel holds.
     """
-    openpyxl = _openpyxl(path, where)
+    openpyxl = require_openpyxl(where)
     book = openpyxl.Workbook(write_only=True)
     sheet = book.create_sheet()
     for number, row in enumerate(chain([header], rows)):
@@ -120,22 +120,18 @@ def write_workbook(path: Path, header: Sequence[str], rows: Iterable[Sequence[An
     path.write_bytes(whole.getbuffer())
 
 
-def check_can_write(where: str) -> None:
-    """Check that workbooks can be written here.
+def require_openpyxl(where: str) -> Any:
+    """Return the module that reads and writes workbooks.
 
     Raises:
-        UserError: openpyxl is missing.
+        UserError: It is missing.
     """
-    _openpyxl(Path(), where)
-
-
-def _openpyxl(path: Path, where: str | None = None) -> Any:
     try:
         return import_module("openpyxl")
     except ImportError:
         raise UserError(
             "workbooks of Excel need openpyxl, which is not installed",
-            where=where or str(path),
+            where=where,
             expected="openpyxl, or the table as .csv",
             hint="pip install openpyxl",
         ) from None

@@ -11,7 +11,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from dure.data.workbook import check_can_write, write_workbook
+from dure.data.workbook import require_openpyxl, write_workbook
 from dure.errors import UserError
 from dure.files import make_folder, written_beside
 
@@ -38,7 +38,7 @@ def check_output(path: Path, *, force: bool) -> None:
             expected=f"one of {', '.join(_SUFFIXES)}",
         )
     if suffix == ".xlsx":
-        check_can_write(where)
+        require_openpyxl(where)
     if path.exists() and not force:
         raise UserError(
             "this file is there already, and would be lost",
@@ -99,12 +99,9 @@ def _write_parquet(path: Path, header: Sequence[str], rows: Iterable[Sequence[An
 
 
 def place_files(files: Mapping[str, Path], folder: Path, *, force: bool) -> dict[str, Path]:
-    """Move files into a folder, all of them or none.
+    """Move files into a folder, all of them or none, and return them there by name.
 
     With ``force`` files that are there, and say something else, are replaced.
-
-    Returns:
-        Name → file in the folder.
 
     Raises:
         UserError: The folder cannot be written to, or a file is there that says something else.

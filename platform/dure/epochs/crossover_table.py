@@ -18,9 +18,8 @@ Row = Mapping[str, Any]
 def crossover_table(record: Mapping[str, Any]) -> FittedTable:
     """Return the candidates of a crossover, fitting itself to the terminal.
 
-    Args:
-        record: What ``crossover_final.json`` holds; ``selection`` and ``held_out`` name the rows if they are there,
-            ``path`` the file of the model.
+    ``record`` is what ``crossover_final.json`` holds; ``selection`` and ``held_out`` name the rows if they are there,
+    ``path`` the file of the model.
     """
     epochs = {row["name"]: epochs_of_modules(row["modules"]) for row in record["candidates"]}
     columns = crossover_columns(Source(0, record), Source(0, {"epochs": epochs}))
@@ -30,24 +29,20 @@ def crossover_table(record: Mapping[str, Any]) -> FittedTable:
 def crossover_columns(record: Source, facts: Source, *at: Key) -> list[Column]:
     """Return the candidates of a crossover that stands at keys of a record.
 
-    Args:
-        record: The record.
-        facts: ``epochs`` of every candidate in words, by its name.
-        at: The keys.
+    ``facts`` has the ``epochs`` of every candidate in words, by its name.
     """
     rows = Rows.of(record, *at, "candidates")
     names = [record.get(*place, "name") for place in rows.places]
     kept = [place for place, name in enumerate(names) if name == record.get(*at, "kept")]
     margins = Rows(record, [(*at, "margins", name) for name in names])
-    arrows = {
-        name: "↓" if record.get(*at, f"{key}_better") == "min" else "↑"
-        for name, key in (("selection", "selection"), ("held-out", "rows"))
-    }
+    selection, held_out = (
+        "↓" if record.get(*at, f"{key}_better") == "min" else "↑" for key in ("selection", "rows")
+    )
     return [
         rows.column("candidate", "name", is_text=True, shortest=12, starred=kept),
         rows.column("kind", "kind", rank=4, is_text=True),
-        rows.column(f"selection {arrows['selection']}", "selection", written="digits"),
-        rows.column(f"held-out {arrows['held-out']}", "held_out", written="digits"),
+        rows.column(f"selection {selection}", "selection", written="digits"),
+        rows.column(f"held-out {held_out}", "held_out", written="digits"),
         margins.column("margin", "value", written="signed", rank=1),
         margins.column("interval", written="signed", interval=True, rank=2),
         Rows(facts, [("epochs", name) for name in names]).column("epochs", rank=3, is_text=True, shortest=12),

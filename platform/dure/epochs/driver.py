@@ -44,12 +44,8 @@ def find_sweet_spots(run: Path, *, thresholds: Thresholds, notify: Notify) -> di
     """Say of every module of a run at which epoch it was at its best, and write report and picture.
 
     ``sweet_spot_analysis/`` of the run's folder gets ``sweet_spot_analysis_<time>.json``,
-    ``sweet_spot_report_<time>.txt`` and ``plots/sweet_spots_<time>.png``.
-
-    Args:
-        run: Folder of a finished run, or of a stage of a progressive training.
-        thresholds: Where the criteria draw their lines.
-        notify: Gets one-line messages.
+    ``sweet_spot_report_<time>.txt`` and ``plots/sweet_spots_<time>.png``. The run is finished, or a stage of a
+    progressive training.
 
     Returns:
         The analysis with the ``files`` it is in. Where the run kept weights of epochs, only these are named.
@@ -60,7 +56,8 @@ def find_sweet_spots(run: Path, *, thresholds: Thresholds, notify: Notify) -> di
     from dure.epochs.sweet_spot_plot import plot_sweet_spots
     from dure.epochs.sweet_spot_table import sweet_spot_text
 
-    folder, family = _finished(run, notify)
+    folder = finished_run(run)
+    family = family_of_run(folder, notify)
     model, _ = read_model(family, folder.final_model)
     record = _analysis(run, family, model, sorted(epochs_of(folder.checkpoints)), thresholds)
     stamp = datetime.now().strftime("%Y%m%d_%H%M%S")
@@ -85,16 +82,10 @@ def cross_over(
 ) -> dict[str, Any]:
     """Build the final model of a run from the epochs of its modules, if that is better than every baseline.
 
-    Candidates are compared by their loss on the validation rows; the winner meets the baselines on the test rows. A
-    run without test rows has its validation rows cut into halves, and the record says so. ``crossover_final.pth`` and
-    ``crossover_final.json`` come to lie beside the weights of the epochs.
-
-    Args:
-        run: Folder of a finished run that kept the weights of its epochs.
-        profile: The machine.
-        searches: Searches to make.
-        max_evaluations: Models that each search may score.
-        notify: Gets one-line messages.
+    Candidates are compared by their loss on the validation rows; the winner meets the baselines on the test rows. A run
+    without test rows has its validation rows cut into halves, and the record says so. ``crossover_final.pth`` and
+    ``crossover_final.json`` come to lie beside the weights of the epochs. Each search may score ``max_evaluations``
+    models.
 
     Returns:
         What ``crossover_final.json`` holds, with the ``path`` of the model.
@@ -102,7 +93,8 @@ def cross_over(
     Raises:
         UserError: The folder holds no finished run, it kept no weights of epochs, or there are no rows to judge by.
     """
-    folder, family = _finished(run, notify)
+    folder = finished_run(run)
+    family = family_of_run(folder, notify)
     files = epochs_of(folder.checkpoints)
     if not files:
         raise UserError(
@@ -121,11 +113,7 @@ def cross_over(
     sources: list[tuple[Source, Path]] = [*files.items()]
     if average.is_file():
         sources.append((EMA, average))
-    weights = EpochWeights(
-        dict(sources),
-        family.modules(model),
-        ties=tied_names(model.state_dict()),
-    )
+    weights = EpochWeights(dict(sources), family.modules(model), ties=tied_names(model.state_dict()))
     record = _analysis(run, family, model, list(weights.epochs), Thresholds())
     outcome = crossover(
         weights,
@@ -187,16 +175,7 @@ class _Judge:
             batch = moved(self.batches.collate(members), self.device)
             logits = self.model(**self.batches.inputs(batch))["logits"].float()
             found.append(self.objective.row_losses(logits, self.batches.targets(batch)).cpu())
-        losses, items = torch.cat(found).double().chunk(2, dim=1)
-        # A loss per item, such as a token, weighs each row by its items; several tasks have items of their own.
-        in_all = items.sum(dim=0)
-        return [self.objective.mean_losses(torch.cat([row * len(losses), in_all]))["loss"] for row in losses]
-
-
-def _finished(run: Path, notify: Notify) -> tuple[RunFolder, Family]:
-    """Return names and family of a finished run."""
-    folder = finished_run(run)
-    return folder, family_of_run(folder, notify)
+        return self.objective.shares(torch.cat(found))
 
 
 def _analysis(

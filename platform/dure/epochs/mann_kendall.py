@@ -10,15 +10,12 @@ from typing import NamedTuple
 
 
 class Trend(NamedTuple):
-    """What the test says of a series.
-
-    Attributes:
-        s: Pairs that rise minus pairs that fall.
-        p_value: Probability of such an ``s``, or one further from 0, when the order means nothing; two-sided.
-    """
+    """What the test says of a series."""
 
     s: int
+    """Pairs that rise minus pairs that fall."""
     p_value: float
+    """Probability of such an ``s``, or one further from 0, when the order means nothing; two-sided."""
 
 
 def mann_kendall(values: Sequence[float]) -> Trend:
@@ -26,9 +23,6 @@ def mann_kendall(values: Sequence[float]) -> Trend:
 
     The probability is exact when all values differ. With ties it is that of the normal distribution, with Kendall's
     variance for ties and the correction for continuity.
-
-    Args:
-        values: The series in its order; all finite.
 
     Raises:
         ValueError: A value is not finite.

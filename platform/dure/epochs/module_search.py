@@ -40,14 +40,8 @@ def greedy_search(
 ) -> Choice:
     """Change the epoch of one module at a time to the best one, round by round, until no change helps.
 
-    Args:
-        start: Where to begin.
-        epochs: Epochs to choose from.
-        loss: What is to become small; NaN counts as the worst.
-        max_evaluations: How often ``loss`` may be asked.
-
-    Returns:
-        The best choice that was tried.
+    ``loss`` is asked ``max_evaluations`` times at most; NaN counts as the worst. Returned is the best choice that was
+    tried.
     """
     trials = _Trials(loss, max_evaluations)
     best, best_loss = dict(start), trials.of(start)

@@ -22,10 +22,8 @@ WHOLE = "model"
 class NeededEpochs(RunListener):
     """Says while a model trains which epochs may yet be a module's sweet spot, and keeps ``metadata.json``.
 
-    It reads the run's own records, so that a resumed run goes on with what it knew.
-
-    Args:
-        losses: Module to the validation loss that it is judged by.
+    It reads the run's own records, so that a resumed run goes on with what it knew. ``losses`` names the validation
+    loss that each module is judged by.
     """
 
     def __init__(self, losses: Mapping[str, str]) -> None:

@@ -17,32 +17,19 @@ def selective(spots: Mapping[str, int]) -> Recipe:
     return {module: {epoch: 1.0} for module, epoch in spots.items()}
 
 
-def weighted(spots: Mapping[str, int], epochs: Sequence[int], *, reach: int = 1) -> Recipe:
-    """Average each module around its own epoch: a neighbour counts half, the next one a quarter, and so on.
-
-    Args:
-        spots: Module → its epoch.
-        epochs: Epochs that there are weights of, in order; neighbours are next to each other here.
-        reach: Neighbours on each side.
-    """
+def weighted(spots: Mapping[str, int], epochs: Sequence[int]) -> Recipe:
+    """Average each module around its own epoch: the neighbours of that, of which there are weights, count half."""
     recipe: dict[str, dict[Source, float]] = {}
     for module, epoch in spots.items():
         place = epochs.index(epoch)
-        near = range(max(0, place - reach), min(len(epochs), place + reach + 1))
-        parts = {epochs[each]: 0.5 ** abs(each - place) for each in near}
+        parts = {each: 1.0 if each == epoch else 0.5 for each in epochs[max(0, place - 1) : place + 2]}
         total = sum(parts.values())
         recipe[module] = {source: part / total for source, part in parts.items()}
     return recipe
 
 
 def interpolated(spots: Mapping[str, int], other: int, share: float) -> Recipe:
-    """Put each module between its own epoch and another one.
-
-    Args:
-        spots: Module → its epoch.
-        other: The other epoch.
-        share: How far to go towards it, 0 to 1.
-    """
+    """Put each module between its own epoch and another one; ``share`` is how far to go towards that, 0 to 1."""
     return {
         module: {epoch: 1.0} if epoch == other else {epoch: 1 - share, other: share}
         for module, epoch in spots.items()

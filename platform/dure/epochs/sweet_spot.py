@@ -25,27 +25,24 @@ Verdict = Literal["found", "too_few_epochs", "none"]
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where the criteria draw their lines.
-
-    Attributes:
-        window: Validations that stability and convergence look at: the epoch's own and those before it.
-        max_std: A stable window's standard deviation (of the population) is below it.
-        max_gap: Validation loss minus training loss is below it where a module does not overfit.
-        max_change: A converged window's last loss differs from its first by less than this share of the first.
-        low_within: A loss is low when it exceeds the lowest by at most this.
-        trend_window: Validations that the Mann–Kendall test looks at.
-        trend_level: A trend is significant when its probability without one is below this.
-        vote_reach: Voters that name epochs at most so far apart support each other.
-    """
+    """Where the criteria draw their lines."""
 
     window: int = 5
+    """Validations that stability and convergence look at: the epoch's own and those before it."""
     max_std: float = 0.01
+    """A stable window's standard deviation (of the population) is below it."""
     max_gap: float = 0.1
+    """Validation loss minus training loss is below it where a module does not overfit."""
     max_change: float = 0.01
+    """A converged window's last loss differs from its first by less than this share of the first."""
     low_within: float = 0.02
+    """A loss is low when it exceeds the lowest by at most this."""
     trend_window: int = 8
+    """Validations that the Mann–Kendall test looks at."""
     trend_level: float = 0.05
+    """A trend is significant when its probability without one is below this."""
     vote_reach: int = 2
+    """Voters that name epochs at most so far apart support each other."""
 
 
 DEFAULT = Thresholds()
@@ -53,30 +50,25 @@ DEFAULT = Thresholds()
 
 @dataclass(frozen=True)
 class SweetSpot:
-    """What was found of one module.
-
-    Attributes:
-        verdict: ``found``; ``too_few_epochs`` where no window of validations is full, so that two of the voters
-            cannot vote and the epoch is no more than the one of the lowest loss; ``none`` without an epoch.
-        epoch: The epoch that the vote chose; None when no saved epoch has a finite validation loss.
-        confidence: Share of the voters that named it, or an epoch close by; None where there are too few epochs.
-        votes: Voter → the epoch that it named; None when no epoch is what it looks for.
-        met: Criterion → epochs that meet it, unsaved ones included.
-        scores: Epoch → its score, 0 to 1.
-        eval_loss: Validation loss of the epoch.
-        train_loss: Training loss of the epoch, if it is known.
-        trend: Where the validation loss was going when the series ended; ``too_few_epochs`` to say.
-    """
+    """What was found of one module."""
 
     verdict: Verdict
+    """``found``; ``too_few_epochs`` where no window of validations is full, so that two of the voters cannot vote and
+    the epoch is no more than the one of the lowest loss; ``none`` without an epoch."""
     epoch: int | None
+    """The epoch that the vote chose; None when no saved epoch has a finite validation loss."""
     confidence: float | None
+    """Share of the voters that named it, or an epoch close by; None where there are too few epochs."""
     votes: dict[str, int | None]
+    """Voter → the epoch that it named; None when no epoch is what it looks for."""
     met: dict[str, tuple[int, ...]]
+    """Criterion → epochs that meet it, unsaved ones included."""
     scores: dict[int, float]
+    """Epoch → its score, 0 to 1."""
     eval_loss: float | None
     train_loss: float | None
     trend: Direction
+    """Where the validation loss was going when the series ended; ``too_few_epochs`` to say."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready data; epochs that are keys become text."""
@@ -87,41 +79,26 @@ class SweetSpot:
         }
 
 
-def low_epochs(series: Series, thresholds: Thresholds = DEFAULT) -> tuple[int, ...]:
-    """Return the epochs whose validation loss is near the lowest of the series."""
-    lowest = min((point.eval_loss for point in _finite(series)), default=math.nan)
-    limit = lowest + thresholds.low_within
-    return tuple(point.epoch for point in _finite(series) if point.eval_loss <= limit)
+def epochs_that_meet(series: Series, thresholds: Thresholds = DEFAULT) -> dict[str, tuple[int, ...]]:
+    """Return the epochs that meet each criterion, by its name.
 
-
-def stable_epochs(series: Series, thresholds: Thresholds = DEFAULT) -> tuple[int, ...]:
-    """Return the epochs that end a window in which the validation loss hardly varies."""
-    return tuple(
-        epoch for epoch, window in _windows(series, thresholds.window) if _std(window) < thresholds.max_std
-    )
-
-
-def fitting_epochs(series: Series, thresholds: Thresholds = DEFAULT) -> tuple[int, ...]:
-    """Return the epochs that do not overfit; one whose training loss is not known is not said to."""
-    return tuple(point.epoch for point in _finite(series) if _gap(point) < thresholds.max_gap)
-
-
-def converged_epochs(series: Series, thresholds: Thresholds = DEFAULT) -> tuple[int, ...]:
-    """Return the epochs that end a window over which the validation loss hardly changes."""
-    return tuple(
-        epoch
-        for epoch, window in _windows(series, thresholds.window)
-        if _change(window) < thresholds.max_change
-    )
-
-
-def plateau_epochs(series: Series, thresholds: Thresholds = DEFAULT) -> tuple[int, ...]:
-    """Return the epochs that end a window in which the Mann–Kendall test finds no trend."""
-    return tuple(
-        epoch
-        for epoch, window in _windows(series, thresholds.trend_window)
-        if mann_kendall(window).p_value >= thresholds.trend_level
-    )
+    ``low``: the validation loss is near the lowest of the series. ``stable`` and ``converged``: over the window that
+    ends there it hardly varies, and hardly changes. ``fitting``: no overfitting; an epoch whose training loss is not
+    known is not said to. ``plateau``: the Mann–Kendall test finds no trend in the window that ends there.
+    """
+    finite, windows = _finite(series), list(_windows(series, thresholds.window))
+    highest = min((point.eval_loss for point in finite), default=math.nan) + thresholds.low_within
+    return {
+        "low": tuple(point.epoch for point in finite if point.eval_loss <= highest),
+        "stable": tuple(epoch for epoch, window in windows if _std(window) < thresholds.max_std),
+        "fitting": tuple(point.epoch for point in finite if _gap(point) < thresholds.max_gap),
+        "converged": tuple(epoch for epoch, window in windows if _change(window) < thresholds.max_change),
+        "plateau": tuple(
+            epoch
+            for epoch, window in _windows(series, thresholds.trend_window)
+            if mann_kendall(window).p_value >= thresholds.trend_level
+        ),
+    }
 
 
 def epoch_scores(series: Series, thresholds: Thresholds = DEFAULT) -> dict[int, float]:
@@ -153,9 +130,9 @@ def sweet_spot(
         thresholds: Where the criteria draw their lines.
         saved: Epochs whose weights are there; only they are named. All are when not given.
     """
-    met = _met(series, thresholds)
+    met = epochs_that_meet(series, thresholds)
     merits = _merits(series, thresholds)
-    plateau = set(plateau_epochs(series, thresholds)) & set(met["low"])
+    plateau = set(met["plateau"]) & set(met["low"])
     points = [point for point in _finite(series) if saved is None or point.epoch in saved]
     good = [point for point in points if all(point.epoch in met[name] for name in CRITERIA)]
     named = {
@@ -165,20 +142,26 @@ def sweet_spot(
         "score": min(points, key=lambda point: (-merits[point.epoch], *_loss(point)), default=None),
     }
     votes = {voter: None if point is None else point.epoch for voter, point in named.items()}
+
+    def support(point: Point) -> int:
+        near = [vote for vote in votes.values() if vote is not None]
+        return sum(abs(vote - point.epoch) <= thresholds.vote_reach for vote in near)
+
     nominees = [point for point in named.values() if point is not None]
     chosen = min(
         nominees,
-        key=lambda point: (-_support(point.epoch, votes, thresholds), -merits[point.epoch], *_loss(point)),
+        key=lambda point: (-support(point), -merits[point.epoch], *_loss(point)),
         default=None,
     )
     is_judged = len(_finite(series)) >= thresholds.window
     verdict: Verdict = "none" if chosen is None else "found" if is_judged else "too_few_epochs"
+    confidence = 0.0 if chosen is None else support(chosen) / len(VOTERS)
     return SweetSpot(
         verdict=verdict,
         epoch=None if chosen is None else chosen.epoch,
-        confidence=None if verdict == "too_few_epochs" else _confidence(chosen, votes, thresholds),
+        confidence=None if verdict == "too_few_epochs" else confidence,
         votes=votes,
-        met={**met, "plateau": plateau_epochs(series, thresholds)},
+        met=met,
         scores=epoch_scores(series, thresholds),
         eval_loss=None if chosen is None else chosen.eval_loss,
         train_loss=None if chosen is None or _gap(chosen) == -math.inf else chosen.train_loss,
@@ -291,23 +274,6 @@ def _merits(series: Series, thresholds: Thresholds) -> dict[int, float]:
         low = -_LOW_WEIGHT * point.eval_loss / thresholds.low_within
         merits[point.epoch] = low + (1 - _LOW_WEIGHT) * (math.log2(rest) if rest else -math.inf)
     return merits
-
-
-def _met(series: Series, thresholds: Thresholds) -> dict[str, tuple[int, ...]]:
-    return {
-        "low": low_epochs(series, thresholds),
-        "stable": stable_epochs(series, thresholds),
-        "fitting": fitting_epochs(series, thresholds),
-        "converged": converged_epochs(series, thresholds),
-    }
-
-
-def _support(epoch: int, votes: Mapping[str, int | None], thresholds: Thresholds) -> int:
-    return sum(vote is not None and abs(vote - epoch) <= thresholds.vote_reach for vote in votes.values())
-
-
-def _confidence(chosen: Point | None, votes: Mapping[str, int | None], thresholds: Thresholds) -> float:
-    return 0.0 if chosen is None else _support(chosen.epoch, votes, thresholds) / len(VOTERS)
 
 
 def _trend(series: Series, thresholds: Thresholds) -> Direction:

@@ -47,9 +47,8 @@ Row = Mapping[str, Any]
 def plot_sweet_spots(target: Path | Drawing, record: Mapping[str, Any]) -> None:
     """Draw the picture: a panel per module.
 
-    Args:
-        target: File to write as PNG, or the drawing of a page.
-        record: What ``dure.epochs.sweet_spot.analysis_record`` returns.
+    A picture is a PNG file or the drawing of a page; ``record`` is what ``dure.epochs.sweet_spot.analysis_record``
+    returns.
     """
     words = spoken(_WORDS, target)
     modules: Mapping[str, Row] = record["modules"]

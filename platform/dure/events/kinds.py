@@ -63,22 +63,14 @@ class RunProgress:
 
 @dataclass(frozen=True)
 class RunSaved:
-    """A checkpoint is whole and has its name.
-
-    Attributes:
-        checkpoint: Its folder.
-    """
+    """A checkpoint is whole and has its name."""
 
     checkpoint: Path
 
 
 @dataclass(frozen=True)
 class Notice:
-    """One line that the user should see.
-
-    Attributes:
-        message: The line.
-    """
+    """One line that the user should see."""
 
     message: str
 
@@ -163,12 +155,7 @@ class TrialStatus:
 
 @dataclass(frozen=True)
 class StudyStart:
-    """A study is about to run its trials.
-
-    Attributes:
-        name: Name of the study.
-        trials: Names of its trials, in its order.
-    """
+    """A study is about to run its trials."""
 
     name: str
     trials: tuple[str, ...]
@@ -178,10 +165,8 @@ class StudyStart:
 class StudyEnd:
     """A study is over.
 
-    Attributes:
-        name: Name of the study.
-        state: ``completed``, ``failed`` or ``interrupted``, as its summary says.
-        seconds: Wall time of this session.
+    Its ``state`` is ``completed``, ``failed`` or ``interrupted``, as its summary says; ``seconds`` are the wall time of
+    this session.
     """
 
     name: str

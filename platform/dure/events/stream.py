@@ -69,10 +69,8 @@ _WORDS = {"message", "error"}
 class Entry:
     """One line of a stream.
 
-    Attributes:
-        at: When it was reported, in UTC.
-        origin: Who said it: ``worker 0``, ``driver`` for the process that started the run, ``study``.
-        event: What was said.
+    ``at`` is in UTC; ``origin`` is who said it: ``worker 0``, ``driver`` for the process that started the run,
+    ``study``.
     """
 
     at: datetime
@@ -83,10 +81,7 @@ class Entry:
 class EventLog(RunListener):
     """Adds to a stream. Whatever keeps it from that, the run goes on, and the line is tried again with the next one.
 
-    Args:
-        path: The file.
-        origin: Who writes.
-        relay: Gets every line too, without its end, and takes it to who cannot see the file.
+    ``relay`` gets every line too, without its end, and takes it to who cannot see the file.
     """
 
     def __init__(self, path: Path, origin: str, relay: Callable[[bytes], None] | None = None) -> None:
@@ -103,7 +98,11 @@ class EventLog(RunListener):
         for key in _WORDS & values.keys():
             values[key] = redacted(values[key]) if values[key] else values[key]
         if "metrics" in values:
-            values["metrics"] = {key: _written(value) for key, value in values["metrics"].items()}
+            # JSON holds null for what is not finite.
+            values["metrics"] = {
+                key: None if isinstance(value, float) and not math.isfinite(value) else value
+                for key, value in values["metrics"].items()
+            }
         line = json.dumps(record | values, ensure_ascii=False, default=str).encode("utf-8")
         if self._relay is not None:
             self._relay(line)
@@ -157,11 +156,8 @@ class EventLog(RunListener):
 class Follower:
     """Reads what is new in a stream, wherever it is written: nothing twice, nothing left out.
 
-    The file need not be there yet, may vanish, and may come back as another one, such as a copy from storage.
-
-    Args:
-        file: The stream.
-        from_beginning: Whether what stands there already is new too.
+    The file need not be there yet, may vanish, and may come back as another one, such as a copy from storage. What
+    stands there already is new only ``from_beginning``.
     """
 
     def __init__(self, file: Path, *, from_beginning: bool = False) -> None:
@@ -297,11 +293,6 @@ def read_events(file: Path) -> list[Entry]:
         entries.append(entry)
         names.append(name)
     return entries
-
-
-def _written(value: object) -> object:
-    """Return a figure as JSON can hold it: null for what is not finite."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _entry(line: bytes) -> Entry | None:

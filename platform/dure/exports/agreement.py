@@ -16,10 +16,7 @@ _MOST_SHOWN = 5
 class Difference:
     """A row that the two predict differently.
 
-    Attributes:
-        row: Its number among the rows that were compared, from 0.
-        original: What differs of the original's prediction, by column.
-        export: The same of the export's.
+    Rows are numbered from 0 among those that were compared; of both predictions only what differs is kept.
     """
 
     row: int

@@ -67,14 +67,7 @@ def export_run(
 ) -> ExportRecord:
     """Export the weights that a path means; what does not predict as the original does is not kept.
 
-    Args:
-        path: Folder of a run, or a file of weights in one.
-        target: Folder of the export, which appears whole or not at all.
-        asked: How it is made and judged.
-        overrides: ``data.key=value`` texts of where the run's tables are by now.
-        profile: The machine that the original predicts on.
-        progress: Gets rows predicted, and rows to predict in all.
-        notify: Gets one-line messages.
+    ``overrides`` say where the run's tables are by now; ``progress`` gets rows predicted, and rows to predict in all.
 
     Raises:
         UserError: Something that was given is wrong, or the format cannot hold the model.

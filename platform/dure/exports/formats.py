@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 class Trained:
     """What is exported.
 
-    Attributes:
-        family: Its family, which knows the experiment.
-        model: The model with its weights, on the device that predicts.
-        tokenizer: Its tokenizer.
-        example: Arguments of a forward pass over two rows, by name.
+    ``example`` are the arguments of a forward pass over two rows, by name.
     """
 
     family: Family

@@ -13,13 +13,14 @@ from dure.family import Family
 from dure.family.exported import ExportRecord
 from dure.family.run_weights import RunWeights
 from dure.files import in_bytes
+from dure.modeling.hub import is_on_hub
 from dure.runs.folder import RunFolder
 from dure.secrets import redacted, without_passwords
 
 _USE = {
     "transformers": "Loads with `from_pretrained` of transformers; dure is not needed.",
     "adapter": "Loads with `PeftModel.from_pretrained` of peft on the base model, whose vocabulary must first be "
-    "resized to `vocab_size` of `config.json`.",
+    "resized to `vocab_size` of `config.json`, and packed as its `quantization_config` says where it has one.",
     "onnx": "ONNX graphs (opset 18) for onnxruntime; a decoder's has no cache.",
     "ctranslate2": "`ctranslate2/` loads with `ctranslate2.Translator` or `Generator`; texts go in as tokens.",
 }
@@ -36,15 +37,15 @@ def model_card(
     """Return the card as Markdown with the head that the model hub reads."""
     experiment = family.experiment
     head = {"license": licence, "base_model": experiment.model.checkpoint, "tags": ["dure"]}
-    if experiment.rehearsal.enabled:
-        del head["base_model"]
+    if experiment.rehearsal.enabled or not is_on_hub(experiment.model):
+        del head["base_model"]  # which the hub would lead to
     parts = [
         f"---\n{yaml.safe_dump(head, allow_unicode=True, sort_keys=False)}---",
         f"# {experiment.name}",
         experiment.experiment.description or "",
         "This is a rehearsal: a miniature with random weights, good for nothing but trying out."
         if experiment.rehearsal.enabled
-        else f"Fine-tuned from `{experiment.model.checkpoint}`.",
+        else f"Trained from `{experiment.model.checkpoint}`.",
         f"Made of {record.source}, by dure {record.dure_version}, as {record.format}"
         f"{f' in {record.quantization}' if record.quantization else ''} ({in_bytes(record.size_bytes)}). "
         f"{_USE[record.format]}",

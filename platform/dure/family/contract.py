@@ -185,9 +185,6 @@ class Family(ABC):
         """Load the checkpoint's tokenizer with the experiment's special tokens, or train the rehearsal's.
 
         The rehearsal's learns the input prefix too, whose letters the texts may lack.
-
-        Args:
-            texts: Gives all training text.
         """
         from dure.modeling.loading import load_tokenizer
 

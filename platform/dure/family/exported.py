@@ -70,10 +70,6 @@ def read_record(folder: Path) -> ExportRecord:
 def read_exported(family: Family, folder: Path) -> tuple[Any, PreTrainedTokenizerBase]:
     """Load an export.
 
-    Args:
-        family: The family of the experiment that lies in it.
-        folder: The export.
-
     Returns:
         What ``dure.family.predicting.predict_rows`` takes as a model, and the tokenizer.
 

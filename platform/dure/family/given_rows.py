@@ -28,12 +28,9 @@ def encoded_rows(
 ) -> datasets.Dataset:
     """Return rows as the loop reads them: in memory-mapped columns, without padding, each with its length.
 
-    Args:
-        family: Says what a row must hold, by what its ``encode`` gives of a row of its embedded corpus.
-        tokenizer: What the rows were encoded by.
-        rows: Rows that the corpus made, or any map-style dataset: with ``len``, and mappings by number. Tensors and
-            padding (by ``attention_mask``, of labels by -100) are taken off.
-        name: What errors call it.
+    Rows are what the corpus made, or any map-style dataset: with ``len``, and mappings by number. They must hold what
+    ``encode`` gives of a row of the embedded corpus; tensors and padding (by ``attention_mask``, of labels by -100) are
+    taken off. Errors call them ``name``.
 
     Raises:
         UserError: It is no such dataset, or a row lacks what the family needs.

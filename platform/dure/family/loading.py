@@ -33,10 +33,7 @@ def load_family(experiment: Experiment, notify: Notify = logger.info) -> Family:
 def family_of_run(run: RunFolder, notify: Notify = logger.info, overrides: Sequence[str] = ()) -> Family:
     """Return the family of a run's experiment, which reads tables as the training table was read.
 
-    Args:
-        run: The run, or an export of one.
-        notify: Gets one-line messages.
-        overrides: ``a.b=value`` texts over the experiment.
+    The run may be an export of one; ``overrides`` are ``a.b=value`` texts over the experiment.
 
     Raises:
         UserError: There is no experiment, or it is broken.

@@ -13,9 +13,7 @@ from dure.family.loading import family_class
 def family_of_old(predicts: Literal["logits", "text"], text: str) -> str:
     """Return which of dure's own families a file of an older system is of.
 
-    Args:
-        predicts: What its models do, as ``Family.predicts`` has it.
-        text: Everything that the file says.
+    ``text`` is everything that the file says, and ``predicts`` is as ``Family.predicts`` has it.
     """
     declared = {}
     for name in own_families():

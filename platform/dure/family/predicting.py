@@ -32,18 +32,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reported:
-    """What a model makes of the rows that its result is reported on.
-
-    Attributes:
-        metrics: Figures over all rows; names begin with ``test_``.
-        answers: What the family ``validates``, row by row in the order of the rows: logits, or generated ids; None of a
-            family that validates by the loss alone.
-        losses: What each row adds to the loss, which is the mean of them; None when the rows have no targets.
-    """
+    """What a model makes of the rows that its result is reported on."""
 
     metrics: Mapping[str, float]
+    """Figures over all rows; names begin with ``test_``."""
     answers: NDArray[Any] | None
+    """What the family ``validates``, row by row in the order of the rows: logits, or generated ids; None of a family
+    that validates by the loss alone."""
     losses: Sequence[float] | None
+    """What each row adds to the loss, which is the mean of them; None when the rows have no targets."""
 
 
 def predict_rows(
@@ -56,12 +53,7 @@ def predict_rows(
 ) -> list[dict[str, Any]]:
     """Predict every row of an encoded dataset, in its order; longest rows first, so that batches pad little.
 
-    Args:
-        family: Says how rows become batches, and what answers to them say.
-        model: The model, on its device.
-        tokenizer: What the rows were encoded by.
-        dataset: Encoded rows, with or without targets.
-        progress: Gets the number of rows done, batch by batch.
+    ``progress`` gets the number of rows of every batch when it is done.
     """
     from dure.data.batching import length_order
 
@@ -98,26 +90,23 @@ def _predicted(
     batches: Batches,
     asked: Iterator[Batch],
 ) -> Iterator[list[dict[str, Any]]]:
-    """Predict batch after batch."""
     import torch
 
     from dure.data.collating import moved
 
     here = (moved(batch, model.device) for batch in asked)
+
+    def logits(batch: Batch) -> torch.Tensor:
+        with torch.inference_mode():
+            found: torch.Tensor = model(**batches.inputs(batch))["logits"].float()
+        return found
+
     if family.predicts == "text":
         answered = generated_all(model, here, batches.prompts, torch.inference_mode)
     else:
-        answered = ((batch, _logits(model, batches.inputs(batch))) for batch in here)
+        answered = ((batch, logits(batch)) for batch in here)
     for batch, answers in answered:
         yield family.predictions(answers.cpu(), batch, tokenizer)
-
-
-def _logits(model: PreTrainedModel, inputs: Batch) -> torch.Tensor:
-    import torch
-
-    with torch.inference_mode():
-        logits: torch.Tensor = model(**inputs)["logits"].float()
-    return logits
 
 
 def read_answers(
@@ -129,12 +118,7 @@ def read_answers(
 ) -> list[dict[str, Any]]:
     """Return what answers that are there already say, for every row of an encoded dataset.
 
-    Args:
-        family: What the answers are of; it predicts what it validates.
-        tokenizer: What the rows were encoded by.
-        dataset: The rows.
-        collate: Makes a batch of rows.
-        answers: Logits, or generated ids that are filled up with negative numbers; rows are their first dimension.
+    Answers are logits, or generated ids that are filled up with negative numbers; rows are their first dimension.
     """
     import numpy as np
     import torch
@@ -181,12 +165,8 @@ def predict_texts(
 ) -> list[dict[str, Any]]:
     """Predict texts with the final models of runs, and return what is predicted of each, in their order.
 
-    Args:
-        runs: Folders of runs of one family; several predict together.
-        texts: One text for every row; or for families that read several, a mapping from role to text.
-        profile: The machine.
-        progress: Gets rows done and rows in all, over all models.
-        notify: Gets one-line messages.
+    Several runs, of one family, predict together. A row is a text; for families that read several, a mapping from role
+    to text. ``progress`` gets rows done and rows in all, over all models.
 
     Raises:
         UserError: A folder holds no finished run, there is no text, or the family reads several texts in a row.
@@ -218,11 +198,7 @@ def predict_texts(
 
 
 def _given_texts(texts: Iterable[str | Mapping[str, str]]) -> list[str | Mapping[str, str]]:
-    """Return texts as a list.
-
-    Raises:
-        UserError: They are none.
-    """
+    """Return texts as a list."""
     if isinstance(texts, Mapping | bytes) or hasattr(texts, "columns") or not isinstance(texts, Iterable):
         raise UserError(
             f"a {type(texts).__name__} is no list of texts",
@@ -244,12 +220,7 @@ def _given_texts(texts: Iterable[str | Mapping[str, str]]) -> list[str | Mapping
 
 
 def predict_command(folder: Path, run: Path) -> str:
-    """Return how models predict, as a command: a text, or a table where a row has several texts.
-
-    Args:
-        folder: Of the models.
-        run: Folder of one of their runs.
-    """
+    """Return how models predict, as a command: a text, or a table where a row has several texts."""
     family = load_family(load_experiment(str(RunFolder(run).experiment)))
     what = "TABLE -o FILE" if len(_needed(family)) > 1 else '--text "…"'
     return f"dure predict {typed_path(folder)} {what}"
@@ -262,11 +233,7 @@ def _needed(family: Family) -> list[Role]:
 
 
 def _table_of_texts(family: Family, texts: Sequence[str | Mapping[str, str]]) -> Table:
-    """Return texts as a table.
-
-    Raises:
-        UserError: A row lacks a text that the family reads, or holds nothing.
-    """
+    """Return texts as a table."""
     inputs, needed = [role for role in family.roles if role.is_input], _needed(family)
     rows = []
     for number, text in enumerate(texts, start=1):
@@ -300,14 +267,7 @@ def write_predictions(
 
     The columns are ``row`` (number in the checked table, from 0), the roles of the family that the table has, what the
     family predicts (``probability_…`` as it is, everything else as ``predicted_…``), and what every row adds to metrics
-    that are means over rows (``score_…``; empty where that is not finite).
-
-    Args:
-        path: File to write, whole or not at all.
-        family: The model's family.
-        tested: The rows.
-        predictions: What the family says of them; nothing where it validates by the loss alone.
-        losses: What each row adds to the loss.
+    that are means over rows (``score_…``; empty where that is not finite). The file appears whole or not at all.
     """
     dataset = tested.table.dataset
     rows = {role.name: dataset[role.name][:] for role in family.roles if role.name in dataset.column_names}

@@ -28,17 +28,14 @@ _FOLDERS_ABOVE = 3
 
 @dataclass(frozen=True)
 class RunWeights:
-    """Weights of a run, or an export of them.
-
-    Attributes:
-        run: Folder of the run, or the export.
-        file: File of the weights; None for ``final_model/``, and for an export.
-        words: What they are, for people.
-    """
+    """Weights of a run, or an export of them."""
 
     run: Path
+    """Folder of the run, or the export."""
     file: Path | None
+    """File of the weights; None for ``final_model/``, and for an export."""
     words: str
+    """What they are, for people."""
 
     @property
     def location(self) -> Path:
@@ -57,13 +54,8 @@ class RunWeights:
         """Load the model with these weights, on the CPU, and its tokenizer.
 
         Weights of a model with adapters need the checkpoint that these were put on; all others only the run's folder.
-
-        Args:
-            family: What :meth:`family` gave.
-            profile: The machine.
-            notify: Gets one-line messages.
-            adapted: Whether adapters stay beside the model that they were put on; a final model has them merged, so
-                that those of the best checkpoint are taken.
+        ``adapted`` lets adapters stay beside the model that they were put on; a final model has them merged, so that
+        those of the best checkpoint are taken.
 
         Raises:
             UserError: What is needed is not there, broken, or of another model.
@@ -129,7 +121,7 @@ def finished_run(path: Path, *, otherwise: str = "") -> RunFolder:
     if not folder.experiment.is_file() or not folder.final_model.is_dir():
         inside = sorted(each.parent.name for each in path.glob("*/final_model")) if path.is_dir() else []
         hint = f"one within it: {', '.join(inside)}" if inside else None
-        if (path.parent / folder.experiment.name).is_file() and path.parent != path:
+        if folder_at(path.parent).final_model.is_dir() and path.parent != path:
             hint = f"the folder around it: {path.parent}"
         raise UserError(
             "this is no folder of a finished run",

@@ -19,9 +19,7 @@ _LEVELS = 2
 def require_same_rows(experiment: Experiment, path: Path) -> None:
     """Check that the tables of an experiment hold the rows that its runs were started with.
 
-    Args:
-        experiment: As it is to go on.
-        path: Folder of the run; or of a study of this experiment, whose trials lie in it.
+    ``path`` is the folder of the run; or of a study of this experiment, whose trials lie in it.
 
     Raises:
         UserError: The rows of a split are others, or in another order.

@@ -6,14 +6,15 @@ import atexit
 import contextlib
 import os
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from dure.errors import RunError, UserError, shell_word
 from dure.files import write_json, write_text
 from dure.jobs.background_environment import FILE, JOB
-from dure.jobs.background_records import CLOCK_SECONDS, Records, records
-from dure.runs.lock import require_free
+from dure.jobs.background_records import Records, records
+from dure.runs.lock import born, require_free
 from dure.runtime.cluster import cluster_of_job
 
 PID = "dure.pid"
@@ -39,8 +40,7 @@ def claim(path: Path, *, pid_file: str = PID) -> None:
         return
     write_text(path / pid_file, f"{os.getpid()}\n")
     atexit.register(_forget, path / pid_file, os.getpid())
-    me = psutil.Process()
-    write_json(records().claim(job), {"pid": me.pid, "created": me.create_time(), "path": str(path)})
+    write_json(records().claim(job), _said(os.getpid(), path))
 
 
 def find(path: Path) -> psutil.Process | None:
@@ -54,9 +54,7 @@ def _running(path: Path) -> tuple[psutil.Process, Path] | None:
     for file in path.resolve().glob("*.pid"):
         try:
             process = psutil.Process(int(file.read_text(encoding="utf-8")))
-            # A process that was born after the file was written got the number of the one that is meant.
-            is_meant = process.create_time() <= file.stat().st_mtime + CLOCK_SECONDS
-            if is_meant and process.status() != psutil.STATUS_ZOMBIE and _works_in(process, path.resolve()):
+            if _works_in(process, path.resolve()):
                 return process, file
         except (OSError, ValueError, KeyError, psutil.NoSuchProcess, psutil.AccessDenied):
             continue
@@ -72,12 +70,12 @@ def _works_in(process: psutil.Process, path: Path) -> bool:
     if JOB not in environment or FILE not in environment:
         return False
     said = Records(Path(environment[FILE]).parent).read_claim(environment[JOB])
-    return (
-        said is not None
-        and said.get("pid") == process.pid
-        and said.get("path") == str(path)
-        and abs(float(said.get("created", 0.0)) - process.create_time()) < CLOCK_SECONDS
-    )
+    return said == _said(process.pid, path)
+
+
+def _said(pid: int, path: Path) -> dict[str, Any]:
+    """Return what a process says of itself; when it began tells it from a later one of its number."""
+    return {"pid": pid, "born": born(pid), "path": str(path)}
 
 
 def refuse_second(path: Path) -> None:

@@ -15,15 +15,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from dure.family.corpus import cache_folder
 from dure.files import json_or_none, write_json
 from dure.jobs.jobs import ENDED, Job
+from dure.runs.lock import born
 
 _NUM_KEPT = 100
-CLOCK_SECONDS = 2.0
-"""Two clocks of one machine, one of them counted from its start, may differ by so much."""
 
 
 @dataclass(frozen=True)
@@ -32,14 +29,14 @@ class ClusterKeeper:
 
     Attributes:
         pid: Its process.
-        created: When that was created, by which a later process of the same number is told from it.
+        born: When that began, by which a later process of the same number is told from it.
         url: Where the cluster's dashboard is.
         session: Ray's folder of the cluster's log files.
         temporary: Folder that Ray was given; gone when the cluster has ended.
     """
 
     pid: int
-    created: float
+    born: float
     url: str
     session: str
     temporary: str
@@ -47,23 +44,12 @@ class ClusterKeeper:
     @property
     def lives(self) -> bool:
         """Whether its process is there."""
-        try:
-            process = psutil.Process(self.pid)
-            return bool(
-                abs(process.create_time() - self.created) < CLOCK_SECONDS
-                and process.status() != psutil.STATUS_ZOMBIE
-            )
-        except psutil.NoSuchProcess:
-            return False
+        return born(self.pid) == self.born
 
 
 @dataclass(frozen=True)
 class Records:
-    """The folder of records.
-
-    Attributes:
-        path: The folder.
-    """
+    """The folder of records."""
 
     path: Path
 
@@ -105,7 +91,7 @@ class Records:
     def keeper(self) -> ClusterKeeper | None:
         """Return the keeper, or None when it does not live."""
         found = json_or_none(self.keeper_file)
-        keeper = None if found is None or "pid" not in found else ClusterKeeper(**found)
+        keeper = None if found is None or "born" not in found else ClusterKeeper(**found)
         return keeper if keeper is not None and keeper.lives else None
 
     def write(self, job: Job) -> None:

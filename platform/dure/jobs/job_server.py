@@ -109,17 +109,22 @@ def find_server(address: str | None = None) -> JobServer:
         scheme, host = address.partition("://")[0], _host_and_port(address, where)[0]
         if scheme not in ("http", "https"):
             raise UserError(f"'{scheme}' is no way to a job server", where=where, expected=_EXPECTED)
-        return _checked(JobServer(address.rstrip("/"), where, token_headers(host)))
-    host, port = _host_and_port(f"//{address}", where)
-    try:
-        socket.create_connection((host, port), timeout=_SECONDS_TO_CONNECT).close()
-    except (OSError, UnicodeError) as error:
-        raise no_answer(where, _reason(error)) from None
-    url = f"http://{address}"
-    if not _speaks_http(url):
-        url = _dashboard_of(address, where, host)
-        host = urlsplit(url).hostname or host
-    return _checked(JobServer(url, where, token_headers(host)))
+        url = address.rstrip("/")
+    else:
+        host, port = _host_and_port(f"//{address}", where)
+        try:
+            socket.create_connection((host, port), timeout=_SECONDS_TO_CONNECT).close()
+        except (OSError, UnicodeError) as error:
+            raise no_answer(where, _reason(error)) from None
+        url = f"http://{address}"
+        if not _speaks_http(url):
+            url = _dashboard_of(address, where, host)
+            host = urlsplit(url).hostname or host
+    server = JobServer(url, where, token_headers(host))
+    version = server.ask("/api/version", seconds=_SECONDS_TO_CONNECT)
+    if not isinstance(version, dict) or "ray_version" not in version:
+        raise no_answer(where, "something else answers there")
+    return server
 
 
 def is_here(host: str) -> bool:
@@ -217,13 +222,6 @@ def _dashboard_of(address: str, where: str, host: str) -> str:
             raise JobServer("", where, token_headers(host)).refused() from None
         raise no_answer(where, said[0][:200]) from None
     return ended.stdout.strip().splitlines()[-1]
-
-
-def _checked(server: JobServer) -> JobServer:
-    version = server.ask("/api/version", seconds=_SECONDS_TO_CONNECT)
-    if not isinstance(version, dict) or "ray_version" not in version:
-        raise no_answer(server.where, "something else answers there")
-    return server
 
 
 def _reason(error: BaseException) -> str:

@@ -175,11 +175,7 @@ def stop(server: JobServer, job_id: str) -> Job:
 class Submission:
     """A command of dure as a job, before anything is sent.
 
-    Attributes:
-        words: The command's words, from the verb on.
-        entrypoint: What the shell of a node runs.
-        upload: What the working folder sends.
-        runtime_env: What Ray is told of the job's environment.
+    Its words are those from the verb on; the entrypoint is what the shell of a node runs.
     """
 
     words: tuple[str, ...]
@@ -201,16 +197,9 @@ def prepare(
 ) -> Submission:
     """Make a job of a command, and check that it can be sent.
 
-    Args:
-        words: The command's words, from the verb on.
-        is_here: Whether this machine is the cluster's head node, and so sees the same folders and programs.
-        working_dir: Folder that is sent, and in which the command will run.
-        runtime_env: YAML file on what travels; ``cluster/runtime_env.yaml`` of the folder when not given.
-        outputs: Folder in which the nodes put results; on this machine ``outputs`` of the working folder when
-            not given, elsewhere what the file says.
-        max_file_mb: Leave larger files behind.
-        pass_env: Environment variables to hand on.
-        notify: Gets lines on what goes along and what does not.
+    The words are those from the verb on. Where the cluster's head node is this machine (``is_here``), it sees the same
+    folders and programs. What travels is said by ``cluster/runtime_env.yaml`` of the folder when no other file is
+    given; results go to ``outputs`` of the working folder on this machine, and elsewhere to where the file says.
 
     Raises:
         UserError: The folder, the file, a variable or the size is wrong.

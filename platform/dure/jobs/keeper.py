@@ -15,13 +15,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import psutil
-
 from dure.errors import DureError, RunError
 from dure.files import parse_json, write_json
 from dure.jobs.background_records import ClusterKeeper, Records
 from dure.jobs.job_server import JobServer, find_server
 from dure.jobs.jobs import ENDED, jobs, stop
+from dure.runs.lock import born
 from dure.runtime.cluster import SAFE_PATH, object_store_bytes
 from dure.runtime.guard import MARK, Guard, end_processes
 from dure.runtime.scratch import scratch_folder, temporary_files
@@ -95,8 +94,7 @@ def keep(path: str) -> None:
             head, server = _start_head(str(temporary), mark)
         session = str(Path(temporary, "session_latest").resolve())
         guard.watch_session(session)
-        me = psutil.Process()
-        keeper = ClusterKeeper(me.pid, me.create_time(), server.url, session, str(temporary))
+        keeper = ClusterKeeper(os.getpid(), born(os.getpid()) or 0.0, server.url, session, str(temporary))
         write_json(records.keeper_file, asdict(keeper))
         _watch(records, head, server, told_to_end)
         head.terminate()

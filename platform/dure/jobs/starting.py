@@ -27,11 +27,7 @@ _SECONDS_BETWEEN_LOOKS = 0.2
 class Started:
     """A background job whose checks are over.
 
-    Attributes:
-        job: The job, as it stood then; it may have ended already.
-        pid: The process of its command; None when it ended before it began to work.
-        path: Folder that it works in; None in the same case.
-        log: File that gets all that it prints.
+    The job may have ended already; ``pid`` and ``path`` are None when that was before it began to work.
     """
 
     job: Job

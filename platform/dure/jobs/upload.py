@@ -82,7 +82,8 @@ def plan_upload(folder: Path, *, excludes: Sequence[str] = (), max_file_mb: floa
         folder=folder,
         files={name: size for name, size in found.items() if name not in large},
         left_out=large,
-        excludes=[*patterns, *(_only(name) for name in large)],
+        # A pattern that means one file, whatever signs its name holds.
+        excludes=[*patterns, *("/" + re.sub(r"([\\*?\[\]!# ])", r"\\\1", name) for name in large)],
     )
 
 
@@ -121,8 +122,3 @@ def max_upload_bytes() -> int:
 def megabytes(num_bytes: int) -> str:
     """Return a size for people."""
     return f"{num_bytes / 1024**2:,.1f} MB"
-
-
-def _only(name: str) -> str:
-    """Return the pattern of one file."""
-    return "/" + re.sub(r"([\\*?\[\]!# ])", r"\\\1", name)

@@ -12,11 +12,6 @@ def share_interval(share: float, num_rows: int, level: float) -> Interval:
 
     Exact for hits, up to the normal distribution. No mean of row scores between 0 and 1 varies more (Bhatia & Davis,
     2000), so that it is wide for ROUGE; for F1, which is no mean of rows, it is an approximation.
-
-    Args:
-        share: Between 0 and 1.
-        num_rows: Rows that it is a share of.
-        level: Probability of the interval.
     """
     from scipy.stats import norm
 

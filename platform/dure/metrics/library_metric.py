@@ -53,10 +53,7 @@ class LibraryMetrics:
     ) -> dict[str, float]:
         """Return the figures of all: the main one by the metric's name, others as ``name_figure``.
 
-        Args:
-            predictions: One text or class for every row.
-            references: What is true of every row: one, or of texts several.
-            classes: Names of the classes; metrics that want numbers get their places.
+        Of every row one thing is true, or of texts several. Metrics that want numbers get the places of classes.
 
         Raises:
             UserError: A metric cannot score these.
@@ -122,11 +119,7 @@ def _called_alike(stem: str, where: str) -> UserError:
 
 
 def _figures(stem: str, figures: Any, where: str) -> dict[str, float]:
-    """Return the numbers among what a metric gives.
-
-    Raises:
-        UserError: There is none.
-    """
+    """Return the numbers among what a metric gives."""
     given = figures if isinstance(figures, Mapping) else {}
     numbers = {key: float(value) for key, value in given.items() if isinstance(value, Real)}
     if not numbers:

@@ -62,11 +62,6 @@ class Difference:
     level: float
     p_value: float | None
 
-    @property
-    def is_certain(self) -> bool:
-        """Whether the interval says that the first one is better."""
-        return self.low > 0
-
 
 @dataclass(frozen=True, kw_only=True)
 class PairedDifference(Difference):
@@ -87,6 +82,11 @@ class PairedDifference(Difference):
     ties: int
     losses: int
     p_holm: float | None = None
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the first one is better; an interval above 0 alone does not say so of a few rows."""
+        return self.verdict == "better"
 
     @property
     def verdict(self) -> Verdict:
@@ -282,8 +282,8 @@ def _over_seeds_and_rows(gains: Floats, level: float) -> tuple[float, float, flo
     of_seeds = max(of_seeds, together)
     total = of_seeds + max(of_rows - together, 0.0)
     error = math.sqrt(total / (seeds * rows))
-    if error <= 1e-12 * max(1.0, abs(mean)):
-        return mean, mean, 1.0 if abs(mean) <= 1e-12 else 0.0
+    if error <= 1e-12 * max(1.0, abs(mean)):  # nothing to test by but signs
+        return mean, mean, permutation_test(by_row if rows > 1 else by_seed) if abs(mean) > 1e-12 else 1.0
     freedom = (seeds - 1) * (total / of_seeds) ** 2 if of_seeds > 0 else math.inf
     half = error * float(student_t.ppf((1 + level) / 2, freedom))
     return mean - half, mean + half, 2 * float(student_t.sf(abs(mean) / error, freedom))

@@ -34,10 +34,7 @@ _USUAL = (
 class ScoredColumns:
     """The columns that are compared.
 
-    Attributes:
-        id: The one that joins the tables; None where rows are paired by their order.
-        prediction: The one with the predictions.
-        references: Those with what is true.
+    Without an ``id`` rows are paired by their order.
     """
 
     id: str | None
@@ -65,7 +62,10 @@ def find_columns(
     """
     ids = [name for name in predicted if name in expected and is_like_an_id(name)]
     joined = id_column or (ids[0] if ids else None)
-    ours, theirs = ([name for name in names if _is_open(name, joined)] for names in (predicted, expected))
+    ours, theirs = (
+        [name for name in names if name != joined and not name.startswith(_PROBABILITY)]
+        for names in (predicted, expected)
+    )
     prediction = prediction_column or _prediction(ours, reference_columns)
     found = _references(theirs, prediction) if reference_columns is None else reference_columns
     return ScoredColumns(joined, prediction, tuple(found))
@@ -90,7 +90,8 @@ def _references(names: Sequence[str], prediction: str) -> Sequence[str]:
     if same or numbered:
         return same or numbered
     usual = [name for known in _USUAL for name in names if folded(name) == known]
-    if len(names) == 1 or usual:
+    # A single column beside predicted classes is as often the text that they are of.
+    if usual or (len(names) == 1 and base not in CLASS_NAMES):
         return usual[:1] or names
     raise _unclear("references", names, "--reference-columns")
 
@@ -99,14 +100,10 @@ def _base(name: str) -> str:
     return folded(name.removeprefix(_PREDICTED))
 
 
-def _is_open(name: str, joined: str | None) -> bool:
-    return name != joined and not name.startswith(_PROBABILITY)
-
-
 def _unclear(what: str, names: Sequence[str], option: str) -> UserError:
     return UserError(
         f"no column of the {what} is called as what is to be scored",
         where=option,
         expected=f"one of: {', '.join(names) or 'a column beside the ids'}",
-        hint=f"{option} {names[0]}" if names else None,
+        hint=f"{option} {names[0]}" if len(names) > 1 else None,
     )

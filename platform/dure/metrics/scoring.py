@@ -6,22 +6,24 @@ import math
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from dure.config.data import USUAL, ReadingConfig
 from dure.data.canonical import canonical, is_blank, visible
+from dure.data.fields import CellReader
 from dure.data.labels import ClassIndex, class_names, form_of, key_of_label, labels_in, shown_label
 from dure.data.tables import Role, columns_of, read_table
 from dure.errors import UserError
 from dure.metrics.classification import classification_report, multilabel_report
 from dure.metrics.library_metric import LibraryMetrics
+from dure.metrics.numbers import NumberReader, are_measures, number_report
 from dure.metrics.rouge import MultiReference, rouge
 from dure.metrics.score_columns import ScoredColumns, find_columns
 from dure.metrics.tokenizers import TokenizerName
 
-Task = Literal["generation", "classification"]
+Task = Literal["generation", "classification", "number"]
 
 _ID = "id of a row"
 """Role of the ids; the others have the names of columns, of which one may be called ``id``."""
@@ -59,7 +61,8 @@ def score_files(
             some of them empty; a class has one.
         tokenizer: ROUGE tokeniser; for ``generation`` only, as are the next and the last.
         special_tokens: Texts ROUGE keeps whole beside ``#Person1#`` and its like.
-        task: ``generation`` (ROUGE) or ``classification``; by the name of the column when not given.
+        task: ``generation`` (ROUGE), ``classification`` or ``number`` (correlation and squared error); by the name of
+            the column when not given, and by the references, whether they are numbers with fractions.
         multi_reference: With several references, the best or their mean.
         label_separator: What stands between several classes in a cell; ``|`` where that occurs.
         metrics: Further ones of the ``evaluate`` library, by folder or name.
@@ -69,13 +72,13 @@ def score_files(
     Ids and classes are compared in canonical form, and as numbers where all are: ``1.0`` is ``1``.
 
     Returns:
-        ``task`` with the figures of ``RougeResult.as_dict`` or of ``classification_report``, ``num_skipped`` when
-        rows were, and ``notes`` where the figures look like a mistake.
+        ``task`` with the figures of ``RougeResult.as_dict``, ``classification_report`` or ``number_report``,
+        ``num_skipped`` when rows were, and ``notes`` where the figures look like a mistake.
 
     Raises:
         UserError: A file, column or row is wrong, or an id stands in one file only.
     """
-    library = LibraryMetrics(metrics, "--metric")
+    library = LibraryMetrics(metrics, "--metric")  # before anything is read
     columns = find_columns(
         columns_of(predictions, reading),
         columns_of(references, reading),
@@ -83,37 +86,30 @@ def score_files(
         prediction_column=prediction_column,
         reference_columns=reference_columns,
     )
+    is_guessed = task is None
     task = task or ("classification" if columns.are_classes else "generation")
     _check_columns(columns.references, task)
     several = label_separator is not None
-    how: Any = {"reading": reading, "cache_folder": cache_folder}
-    predicted, expected, num_skipped = _joined(predictions, references, columns, several=several, **how)
+    how: Any = {"several": several, "reading": reading, "cache_folder": cache_folder}
+    predicted, expected, num_skipped = _joined(predictions, references, columns, task, **how)
+    if is_guessed and task == "classification" and are_measures([row[0] for row in expected.rows.values()]):
+        task = "number"
+        predicted, expected, num_skipped = _joined(predictions, references, columns, task, **how)
 
     texts = [visible(cells[0]) for cells in predicted.rows.values()]
     groups = [[visible(cell) for cell in expected.rows[key] if not is_blank(cell)] for key in predicted.rows]
-    if label_separator is None:
-        lacking = next((key for key, group in zip(predicted.rows, groups, strict=True) if not group), None)
-        if lacking is not None:
-            raise _without_reference(
-                f"{columns.id} {predicted.ids[lacking]!r}", columns.references, references
-            )
+    if not several:
+        _check_references(predicted, groups, columns, references)
     found = {
         "columns": {"id": columns.id, "prediction": columns.prediction, "references": [*columns.references]}
     }
     more = {"num_skipped": num_skipped} if num_skipped else {}
-    match task:
-        case "generation":
-            rules: Any = {
-                "tokenizer": tokenizer,
-                "special_tokens": special_tokens,
-                "multi_reference": multi_reference,
-            }
-            figures = {**rouge(texts, groups, **rules).as_dict(), **_library(library.scores(texts, groups))}
-        case "classification":
-            truth = [each[0] if each else "" for each in groups]
-            figures = _classification(truth, texts, label_separator, library)
-        case _:
-            raise UserError(f"there is no task {task!r}", expected="generation, classification")
+    rules: Any = {
+        "tokenizer": tokenizer,
+        "special_tokens": special_tokens,
+        "multi_reference": multi_reference,
+    }
+    figures = _figures(task, texts, groups, label_separator, library, **rules)
     if columns.references == (columns.prediction,) and predictions.resolve() == references.resolve():
         figures["notes"] = [
             f"column '{columns.prediction}' is compared with itself: --reference-columns names another"
@@ -121,23 +117,63 @@ def score_files(
     return {"task": task, **found, **figures, **more}
 
 
-def _joined(
-    predictions: Path, references: Path, columns: ScoredColumns, *, several: bool, **how: Any
-) -> tuple[_Side, _Side, int]:
-    """Read both tables and pair their rows; also returns how many of them were skipped.
+def _figures(
+    task: Task,
+    texts: Sequence[str],
+    groups: Sequence[Sequence[str]],
+    label_separator: str | None,
+    library: LibraryMetrics,
+    **rules: Any,
+) -> dict[str, Any]:
+    """Score texts, each beside its references."""
+    match task:
+        case "generation":
+            return {**rouge(texts, groups, **rules).as_dict(), **_library(library.scores(texts, groups))}
+        case "classification":
+            truth = [each[0] if each else "" for each in groups]
+            return _classification(truth, texts, label_separator, library)
+        case "number" if not library:
+            report = number_report([float(group[0]) for group in groups], [float(text) for text in texts])
+            return {**report, "num_rows": len(texts)}
+        case "number":
+            raise UserError(
+                "metrics of the library are for texts and classes", where="--metric", hint="leave it out"
+            )
+    raise UserError(f"there is no task {task!r}", expected=", ".join(get_args(Task)))
 
-    Raises:
-        UserError: A file, column or row is wrong, or an id stands in one file only.
-    """
+
+def _check_references(
+    predicted: _Side, groups: Sequence[Sequence[str]], columns: ScoredColumns, references: Path
+) -> None:
+    """Check that every prediction has a reference."""
+    lacking = next((key for key, group in zip(predicted.rows, groups, strict=True) if not group), None)
+    if lacking is not None:
+        raise UserError(
+            f"{columns.id} {predicted.ids[lacking]!r} has no reference in {', '.join(columns.references)}",
+            where=str(references),
+            hint="fill one of these cells, or leave the row out of both tables",
+        )
+
+
+def _joined(
+    predictions: Path, references: Path, columns: ScoredColumns, task: Task, *, several: bool, **how: Any
+) -> tuple[_Side, _Side, int]:
+    """Read both tables and pair their rows; also returns how many of them were skipped."""
+    how["reader"] = NumberReader() if task == "number" else None
     predicted = _read(
-        predictions, columns.id, [columns.prediction], "--prediction-column", may_be_empty=True, **how
+        predictions,
+        columns.id,
+        [columns.prediction],
+        "--prediction-column",
+        may_be_empty=task != "number",
+        **how,
     )
     expected = _read(
         references,
         columns.id,
         columns.references,
         "--reference-columns",
-        may_be_empty=len(columns.references) > 1 or several,
+        may_be_empty=task != "number" and (len(columns.references) > 1 or several),
         **how,
     )
     if columns.id is None:
@@ -145,20 +181,8 @@ def _joined(
     return predicted, expected, _join(predicted, expected)
 
 
-def _without_reference(row: str, columns: Sequence[str], table: Path) -> UserError:
-    return UserError(
-        f"{row} has no reference in {', '.join(columns)}",
-        where=str(table),
-        hint="fill one of these cells, or leave the row out of both tables",
-    )
-
-
 def _check_order(predicted: _Side, expected: _Side) -> None:
-    """Check that rows without ids can be paired by their order.
-
-    Raises:
-        UserError: They are not as many, or some were left out.
-    """
+    """Check that rows without ids can be paired by their order."""
     sizes = (len(predicted.rows), len(expected.rows))
     if sizes[0] != sizes[1] or predicted.num_skipped or expected.num_skipped:
         raise UserError(
@@ -175,9 +199,9 @@ def _check_columns(reference_columns: Sequence[str], task: Task) -> None:
         raise UserError("no column is named", where=where, expected="column names, with commas")
     if len(set(reference_columns)) < len(reference_columns):
         raise UserError("a column is named twice", where=where, expected="each column once")
-    if task == "classification" and len(reference_columns) != 1:
+    if task != "generation" and len(reference_columns) != 1:
         raise UserError(
-            f"a class cannot be read from {len(reference_columns)} columns",
+            f"a class or a number cannot be read from {len(reference_columns)} columns",
             where=where,
             expected="one column",
         )
@@ -237,11 +261,7 @@ def _several_labels(labels: Sequence[str], predictions: Sequence[str], separator
 class _Side:
     """One of the two tables.
 
-    Attributes:
-        path: Its file.
-        rows: Key of a row → its cells, in the file's order.
-        ids: Key of a row → its id as the file spells it.
-        num_skipped: Bad rows that were left out.
+    Rows are cells by key, in the file's order; ``ids`` are as the file spells them.
     """
 
     path: Path
@@ -259,12 +279,16 @@ def _read(
     reading: ReadingConfig,
     cache_folder: Path,
     may_be_empty: bool,
+    reader: CellReader | None,
 ) -> _Side:
     """Return the cells of ``columns``, which ``option`` names, by id, in the file's order."""
     ids = [] if id_column is None else [Role(_ID, id_column, is_id=True, option="--id-column")]
     roles = [
         *ids,
-        *(Role(column, column, may_be_empty=may_be_empty, option=option) for column in columns),
+        *(
+            Role(column, column, may_be_empty=may_be_empty, option=option, reader=reader)
+            for column in columns
+        ),
     ]
     columns_by_role = {role.name: role.column for role in roles}
     table = read_table(path, roles, columns_by_role, reading=reading, cache_folder=cache_folder)
@@ -279,8 +303,7 @@ def _read(
 def _join(predicted: _Side, expected: _Side) -> int:
     """Give the rows of both tables the same keys, and return how many rows were left out of either.
 
-    Raises:
-        UserError: An id is in one of them only: a mean over the rest would flatter.
+    An id in one of them only is an error: a mean over the rest would flatter.
     """
     sides = (predicted, expected)
     form = form_of(key for side in sides for key in side.rows)

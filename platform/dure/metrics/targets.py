@@ -41,10 +41,7 @@ class Reached:
 class Target:
     """A score that is to be reached.
 
-    Attributes:
-        metric: Of what; it has a direction.
-        value: The least that suffices, or the most where lower is better.
-        is_rehearsal: Whether a miniature is compared with it.
+    It is the least that suffices, or the most where lower is better.
     """
 
     metric: Metric

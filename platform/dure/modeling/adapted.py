@@ -8,11 +8,12 @@ from typing import Any
 import torch
 import transformers
 from peft import PeftModel
-from transformers import AutoConfig
+from transformers import AutoConfig, BitsAndBytesConfig
 
 from dure.config.schema import ModelConfig
 from dure.errors import UserError
 from dure.modeling.bars import bars_hidden
+from dure.modeling.loading import keep_4bit_trainable
 from dure.modeling.tokens import state_real_tying
 
 _OF_THE_HEAD = ("id2label", "label2id", "problem_type")
@@ -21,22 +22,29 @@ _OF_THE_HEAD = ("id2label", "label2id", "problem_type")
 
 @bars_hidden()
 def adapted_model(settings: ModelConfig, folder: Path) -> Any:
-    """Return a checkpoint with the adapters that an export holds, in fp32 on the CPU.
+    """Return a checkpoint with the adapters that an export holds, on the CPU: in fp32, or packed as they were trained on it.
 
     Raises:
-        UserError: The checkpoint is not at hand.
+        UserError: The checkpoint is not at hand, or what unpacks it.
     """
     here = AutoConfig.from_pretrained(folder, local_files_only=True)
     checkpoint, revision = settings.checkpoint, settings.revision or "main"
     known: Any = getattr(transformers, (here.architectures or [""])[0])
+    packed = getattr(here, "quantization_config", None)
+    packing = {} if packed is None else {"quantization_config": BitsAndBytesConfig.from_dict(packed)}
     try:
         config = AutoConfig.from_pretrained(checkpoint, revision=revision)
         for name in _OF_THE_HEAD:
             setattr(config, name, getattr(here, name))
         base = known.from_pretrained(
-            checkpoint, revision=revision, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
+            checkpoint,
+            revision=revision,
+            config=config,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            **packing,
         )
-    except OSError as error:
+    except (OSError, ImportError) as error:
         reason = str(error).split("\n", 1)[0][:160]
         raise UserError(
             f"its adapters belong on '{checkpoint}', which is not at hand ({reason})",
@@ -44,6 +52,7 @@ def adapted_model(settings: ModelConfig, folder: Path) -> Any:
             expected=f"the checkpoint at '{checkpoint}', or the model hub within reach",
             hint="dure export RUN --to DIR --format transformers has both in one",
         ) from None
+    keep_4bit_trainable(base)  # so that their scales are those that were measured
     state_real_tying(base)
     if here.vocab_size > base.get_input_embeddings().num_embeddings:
         base.resize_token_embeddings(here.vocab_size, mean_resizing=False)

@@ -14,12 +14,7 @@ _IMPOSSIBLE = -1e9
 
 
 class BeamSearch(Cohort):
-    """One beam search over rows that began together.
-
-    Args:
-        asked: What the rows are of.
-        rows: Which of it.
-    """
+    """One beam search over rows that began together."""
 
     def __init__(self, asked: Asked, rows: slice) -> None:
         super().__init__(asked, rows)

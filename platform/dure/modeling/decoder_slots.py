@@ -30,10 +30,6 @@ class DecoderSlots:
     """Cohorts that a decoder computes in one pass.
 
     The newest tokens of all rows share the last place of the cache, so that shorter texts have unused places before them.
-
-    Args:
-        asked: What the first rows are of.
-        rows: Which of it.
     """
 
     def __init__(self, asked: Asked, rows: slice) -> None:

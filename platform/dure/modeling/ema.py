@@ -21,11 +21,8 @@ class WeightAverage:
     the warm-up of TensorFlow's ``ExponentialMovingAverage``, without which a short training would end in the
     weights that it began with. At 0.999 the full decay is reached at step 8,990.
 
-    Frozen parameters and buffers are the model's own. A weight that several layers share is averaged once.
-
-    Args:
-        model: The model as it is trained, on its device, before it is wrapped for several workers.
-        decay: Part of the average that a step keeps.
+    Frozen parameters and buffers are the model's own. A weight that several layers share is averaged once. The model is
+    on its device, and not yet wrapped for several workers.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

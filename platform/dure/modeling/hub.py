@@ -46,6 +46,15 @@ def go_on_without_hub() -> None:
         )
 
 
+def is_on_hub(settings: ModelConfig) -> bool:
+    """Return whether a checkpoint is one of the hub, by its name."""
+    named = settings.checkpoint
+    if Path(named).exists() or not is_hub_name(named):
+        return False
+    # A word may be the family's own, as Red Heart's for random weights.
+    return "/" in named or settings.architecture is not None
+
+
 def require_checkpoint(settings: ModelConfig) -> None:
     """Check that a checkpoint of the hub was fetched before, or that the hub answers; folders are not looked at.
 
@@ -53,10 +62,8 @@ def require_checkpoint(settings: ModelConfig) -> None:
         UserError: Neither.
     """
     named = settings.checkpoint
-    if Path(named).exists() or not is_hub_name(named):
+    if not is_on_hub(settings):
         return
-    if "/" not in named and settings.architecture is None:
-        return  # it may be a word of the family's own, as Red Heart's for random weights
     try:
         found = try_to_load_from_cache(named, "config.json", revision=settings.revision or "main")
     except ValueError:  # no name of the hub, which loading says

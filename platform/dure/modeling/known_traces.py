@@ -36,13 +36,7 @@ def known_step(
 ) -> StepTrace:
     """Return the trace of a training step, from the cache where one like it was traced before.
 
-    Args:
-        cache: Folder of the cache.
-        model: As :func:`trace_step` takes it.
-        batches: Likewise.
-        objective: Likewise.
-        batch: Likewise.
-        how: The keyword arguments of :func:`trace_step`.
+    ``cache`` is the folder of the cache; all else is as :func:`trace_step` takes it.
     """
     read = [
         batch,
@@ -131,6 +125,5 @@ def _facts(value: Any, seen: set[int]) -> Any:
 
 
 def _name(value: Any) -> str:
-    """Return the name of a class or function, or that of the class of anything else."""
     named = value if hasattr(value, "__qualname__") else type(value)
     return f"{named.__module__}.{named.__qualname__}"

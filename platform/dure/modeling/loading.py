@@ -84,17 +84,14 @@ def structure_only() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A plain model.
-
-    Attributes:
-        model: With a row for every token of the tokenizer.
-        new_row_ids: Rows of the embedding that must be learned.
-        untaught: Names of weights that the checkpoint lacks, so that they start at random.
-    """
+    """A plain model."""
 
     model: PreTrainedModel
+    """With a row for every token of the tokenizer."""
     new_row_ids: list[int]
+    """Rows of the embedding that must be learned."""
     untaught: list[str]
+    """Names of weights that the checkpoint lacks, so that they start at random."""
 
 
 def load_model(
@@ -156,14 +153,8 @@ def load_pretrained(
 ) -> Loaded:
     """Load the plain model of an experiment, with rows for new tokens.
 
-    Everything is on the CPU, but 4-bit weights on a CUDA profile, which are quantised on the GPU at once.
-
-    Args:
-        task: What the model is for.
-        experiment: What to load.
-        profile: Decides precision and whether 4-bit loading is possible.
-        tokenizer: What :func:`load_tokenizer` returned.
-        notify: Gets one line for everything that is not done as the experiment says.
+    Everything is on the CPU, but 4-bit weights on a CUDA profile, which are quantised on the GPU at once. ``notify``
+    gets one line for everything that is not done as the experiment says.
 
     Raises:
         UserError: The checkpoint cannot be found, reached or read; it is no model for the task; the precision
@@ -255,7 +246,7 @@ def _load(
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     _tell_left_out(model, source, report["unexpected_keys"], notify)
     missing = mismatched.union(report["missing_keys"]) & parameters
-    _keep_4bit_trainable(model)
+    keep_4bit_trainable(model)
     state_real_tying(model)
     return model, sorted(missing | replaced_output(model, source, options.get("revision", "main")))
 
@@ -288,7 +279,7 @@ def _bitsandbytes(
     )
 
 
-def _keep_4bit_trainable(model: PreTrainedModel) -> None:
+def keep_4bit_trainable(model: PreTrainedModel) -> None:
     """Stop bitsandbytes from repacking 4-bit weights at the first evaluation.
 
     On CPUs with AVX512-BF16 it packs them for inference in place, rounding their scales; no gradient passes
@@ -312,11 +303,7 @@ def _checkpoint_tokenizer(settings: ModelConfig) -> PreTrainedTokenizerBase:
 
 
 def _checkpoint_config(settings: ModelConfig, task: Task) -> PretrainedConfig:
-    """Read the configuration of a checkpoint.
-
-    Raises:
-        UserError: It cannot be read, or belongs to no model for the task.
-    """
+    """Read the configuration of a checkpoint."""
     _check_folder(settings)
     try:
         config = AutoConfig.from_pretrained(

@@ -161,9 +161,8 @@ class Projected:
 def deferred(model: nn.Module, tokens_at_once: int | None = None) -> Iterator[None]:
     """Let the output layer of a model give :class:`Projected` in place of logits while the body runs.
 
-    Args:
-        model: The model, not wrapped for several workers. One without an output layer stays as it is.
-        tokens_at_once: Tokens of a chunk; when not given, as many as make logits of a size that suits the device.
+    A model without an output layer stays as it is. A chunk has ``tokens_at_once`` tokens; when not given, as many as
+    make logits of a size that suits the device.
     """
     known: Any = model
     module = known.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None

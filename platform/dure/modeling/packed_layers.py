@@ -81,9 +81,7 @@ class _Unpacking(torch.autograd.Function):
 def packed_layers(model: PreTrainedModel, packing: QuantizationConfig | None) -> dict[int, PackedLayer]:
     """Return the 4-bit layers of a model by the id of the module that each takes the place of.
 
-    Args:
-        model: The model.
-        packing: How it will be packed, where it was built without its weights.
+    ``packing`` says how a model that was built without its weights will be packed.
     """
     found = dict[int, PackedLayer]()
     for layer in model.modules():

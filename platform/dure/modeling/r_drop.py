@@ -27,16 +27,10 @@ def r_drop_loss(
 ) -> torch.Tensor:
     """Return the mean of the two passes' losses, plus ``weight`` times their mean disagreement, a scalar.
 
-    The authors add the losses where this takes their mean, which keeps the loss comparable with that of one
-    pass; so their loss is twice this one, and their alpha is 2 * ``weight``.
-
-    Args:
-        objective: The loss, which also says how disagreement is measured.
-        weight: ``objective.r_drop`` of the experiment.
-        outputs: Model output for a batch that holds every row twice (``Batches.twice``): ``logits`` of all rows, and
-            then of all rows again.
-        targets: What the logits of the rows are compared with, each once.
-        num_items_in_batch: Items of the optimiser step, each row counted once.
+    The authors add the losses where this takes their mean, which keeps the loss comparable with that of one pass; so
+    their loss is twice this one, and their alpha is 2 * ``weight``. ``outputs`` are of a batch that holds every row
+    twice (``Batches.twice``): ``logits`` of all rows, and then of all rows again. Targets and items count each row
+    once.
     """
     halves = outputs["logits"].chunk(2)
     first, second = ({**outputs, "logits": logits} for logits in halves)

@@ -124,13 +124,8 @@ def whole_weights(
 ) -> Iterator[None]:
     """Let a model's weights be whole fp32 tensors inside a ``with``, to be saved and not trained.
 
-    Weights that are not shared out are left alone. Collective.
-
-    Args:
-        model: The model.
-        keep: Whether this worker wants them; the others only send their parts, and see the model as it is.
-        part: This worker's part of what a weight is to be.
-        device: Where the whole weights go.
+    Weights that are not shared out are left alone. Collective. Workers that do not ``keep`` them only send their parts,
+    and see the model as it is; ``part`` is this worker's part of what a weight is to be.
     """
     whole: dict[int, nn.Parameter] = {}
     for parameter in model.parameters():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +72,7 @@ def run_facts(path: Path) -> dict[str, Any]:
 def run_sentences(metric: Metric, figures: Mapping[str, Figure]) -> list[str]:
     """Return what the figures of a run are worth: against the trivial baseline, on how many rows, on test rows.
 
-    Args:
-        metric: What its best checkpoint was chosen by.
-        figures: What ``result.json`` has as ``metrics``.
+    ``figures`` are what ``result.json`` has as ``metrics``.
     """
     score = number(figures.get(metric.name))
     if score is None:
@@ -96,6 +94,9 @@ def run_sentences(metric: Metric, figures: Mapping[str, Figure]) -> list[str]:
         told.append("No test rows say what the score is worth that the validation rows chose.")
     else:
         told.append(f"On the test rows, which chose nothing: {metric_phrase(metric, tested)}.")
+        trivial = number(figures.get(metric.name.replace("eval_", f"{BASELINE}test_", 1)))
+        if trivial is not None:
+            told[-1] += f" {_beside_baseline(metric, tested, trivial)}"
     return told
 
 
@@ -123,7 +124,7 @@ def facts_of_runs(base: Path, runs: Mapping[str, Path]) -> dict[str, Any]:
         "restarts": [
             {"run": name, **entry} for name, path in runs.items() for entry in Restarts(path, "").entries()
         ],
-        "notices": [*_notices(base)],
+        "notices": _notices(base),
         "examples": _examples(runs),
     }
 
@@ -168,13 +169,13 @@ def _hashes(path: Path) -> dict[str, str]:
     return {**found, "final_model": hash_of(manifest)} if manifest.is_file() else found
 
 
-def _notices(base: Path) -> Iterator[dict[str, str]]:
+def _notices(base: Path) -> list[dict[str, str]]:
     file = RunFolder(base).events
-    entries = read_events(file) if file.is_file() else []
-    told = [entry for entry in entries if isinstance(entry.event, Notice)]
-    for entry in told[:_MOST_NOTICES]:
-        if isinstance(entry.event, Notice):
-            yield {"at": entry.at.isoformat(timespec="seconds"), "message": entry.event.message}
+    return [
+        {"at": entry.at.isoformat(timespec="seconds"), "message": entry.event.message}
+        for entry in (read_events(file) if file.is_file() else ())
+        if isinstance(entry.event, Notice)
+    ][:_MOST_NOTICES]
 
 
 def _command(path: Path) -> str:

@@ -23,7 +23,7 @@ from dure.reporting.curves import CURVES, RunCurves, plot_run
 from dure.reporting.figures import BASELINE, UNTRAINED, class_figure, is_speed
 from dure.reporting.inline import Drawing
 from dure.reporting.marks import Computation, Key, Source, Sources, sentence
-from dure.reporting.page import REPORT, Block, Command, Inline, Page, Pairs, Picture, Section, Table
+from dure.reporting.page import REPORT, Command, Inline, Page, Pairs, Picture, Section, Table
 from dure.reporting.summary import class_columns
 from dure.runs.folder import RunFolder
 
@@ -84,12 +84,7 @@ def page_around(
 ) -> Page:
     """Return a page with the sections that those of runs and of studies have in common.
 
-    Args:
-        shown: What stands between the verdict and the forecasts.
-        runs: The runs of the page.
-        title: Its heading.
-        lead: Words beneath it.
-        ended: Where records say how each run or trial ended.
+    ``shown`` stands between the verdict and the forecasts; ``ended`` is where records say how each run or trial ended.
     """
     sections = [
         Section("Verdict", [points_of(runs.facts, "sentences")]),
@@ -114,27 +109,13 @@ def page_around(
 
 def figures_section(runs: Runs, facts: Source, result: Source, *keys: str) -> Section:
     """Return the figures of a run, of its classes, and what it took."""
-    definitions = {"definitions": runs.result(next(iter(runs.folders))).get("definitions") or {}}
-    return Section("Figures", _figures(facts, result, definitions, keys))
-
-
-def curves_section(curves: RunCurves, metric: Metric) -> Section:
-    """Return the curves of one run, with words on what its metric did for whoever cannot see them."""
-    drawing = Drawing(_told_curves(curves, metric))
-    plot_run(drawing, curves)
-    caption = "Losses, scores and learning rate over the epochs; the dashed lines are the trivial baseline."
-    return Section("Curves", [Picture(caption, drawing)])
-
-
-def _figures(
-    facts: Source, result: Source, definitions: Mapping[str, object], keys: tuple[str, ...]
-) -> list[Block]:
+    definitions = runs.result(next(iter(runs.folders))).get("definitions") or {}
     names = [*(result.get(*keys, "metrics") or {})]
     shown = [name for name in names if not is_speed(name) and class_figure(name) is None]
     validated = [name for name in shown if name.startswith("eval_")]
-    has_tests = any(name.startswith("test_") for name in shown)
     metrics = [
-        recorded(definitions, name) if definitions["definitions"] else undeclared(name) for name in validated
+        recorded({"definitions": definitions}, name) if definitions else undeclared(name)
+        for name in validated
     ]
     labels = [
         result.label(metric, *keys, "metrics", name, written="label")
@@ -155,12 +136,24 @@ def _figures(
         figures("trivial baseline", BASELINE),
         column("above it", gains),
         figures("untrained", UNTRAINED),
-        *([figures("test", "test_")] if has_tests else []),
+        *(
+            [figures("test", "test_"), figures("trivial on test", f"{BASELINE}test_")]
+            if any(name.startswith("test_") for name in shown)
+            else []
+        ),
     ]
     table = [Table("What it reached at its best checkpoint", columns)] if validated else []
     classes = class_columns(result, *keys, "metrics")
     by_class = [foldable(Table("Classes, on the validation rows", classes))] if classes else []
-    return [*table, *by_class, _cost(result, keys)]
+    return Section("Figures", [*table, *by_class, _cost(result, keys)])
+
+
+def curves_section(curves: RunCurves, metric: Metric) -> Section:
+    """Return the curves of one run, with words on what its metric did for whoever cannot see them."""
+    drawing = Drawing(_told_curves(curves, metric))
+    plot_run(drawing, curves)
+    caption = "Losses, scores and learning rate over the epochs; the dashed lines are the trivial baseline."
+    return Section("Curves", [Picture(caption, drawing)])
 
 
 def _cost(result: Source, keys: tuple[str, ...]) -> Pairs:

@@ -10,6 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from dure.reporting.columns import Rows, column
+from dure.reporting.forecasts import beside_columns
 from dure.reporting.marks import LONGEST_TEXT, Key, Source, Sources, listed, sentence
 from dure.reporting.page import (
     Block,
@@ -33,10 +34,7 @@ _MOST_NAMES = 6
 class Runs:
     """Runs of a page, with the records that say all of them.
 
-    Attributes:
-        folders: Folder of every run by its name.
-        facts: As :func:`dure.pages.run_facts.facts_of_runs` makes them.
-        sources: The records of the page.
+    ``facts`` are as :func:`dure.pages.run_facts.facts_of_runs` makes them.
     """
 
     folders: Mapping[str, Path]
@@ -106,29 +104,15 @@ def forecast_section(runs: Runs) -> Section | None:
     named = [name for name in runs.folders if runs.result(name).get("forecast") is not None]
     if not named:
         return None
-    told = [runs.result(name) for name in named]
-    columns = [
-        column("run", (_name(runs, name) for name in named), is_text=True),
-        column("time forecast", (_between(each, "seconds", "duration") for each in told)),
-        column("time", (each.mark("seconds", written="duration") for each in told)),
-        column("memory forecast", (_between(each, "memory_mb", "memory") for each in told)),
-        column("peak memory", (each.mark("metrics", "peak_memory_mb", written="memory") for each in told)),
-    ]
+    columns = beside_columns([_name(runs, name) for name in named], [runs.result(name) for name in named])
     caption = "What was forecast at the start, at the least and at the most, and what came"
     return Section("Forecast", [foldable(Table(caption, columns))])
-
-
-def _between(result: Source, what: str, written: str) -> Inline:
-    ends = [result.mark("forecast", what, end, written=written) for end in (0, 1)]
-    return ends[0] if result.get("forecast", what) is None else sentence("{}–{}", *ends)
 
 
 def trouble_section(runs: Runs, trials: Sequence[tuple[Source, tuple[Key, ...]]]) -> Section:
     """Return which runs failed and why, how often a process died, and what was reported on the way.
 
-    Args:
-        runs: The runs of the page.
-        trials: Where records say ``name``, ``state`` and ``error`` of each.
+    Records say ``name``, ``state`` and ``error`` of each trial.
     """
     blocks: list[Block] = []
     ended = [(record, at) for record, at in trials if record.get(*at, "error")]

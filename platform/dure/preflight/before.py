@@ -40,18 +40,11 @@ class Files:
     folder: Path | None = None
     apart: Sequence[Path] = ()
 
-    def written(self) -> int:
-        """Return the bytes that are written already."""
-        return 0 if self.folder is None else bytes_in(self.folder) - sum(map(bytes_in, self.apart))
-
 
 def files_of_run(experiment: Experiment, folder: Path | None, *, apart: Sequence[Path] = ()) -> list[Files]:
     """Return what a run will leave: nothing more when it is finished, and not to become longer.
 
-    Args:
-        experiment: What runs.
-        folder: Folder that is continued; None of a new one.
-        apart: Folders in it whose files are counted by themselves.
+    Folders that are kept ``apart`` in the one that is continued are counted by themselves.
 
     Raises:
         UserError: A record in the folder is broken.
@@ -98,18 +91,15 @@ def before_run(
 ) -> None:
     """Check everything beside :func:`check_settings` that would end a run or study for a mistake of its user.
 
-    Args:
-        read: Experiments whose rows are read.
-        files: What is still to be written.
-        profile: The machine.
-        output: Folder that is written to, if it is known.
-        notify: Gets a line on what a rehearsal changes, and on what the disk will have to hold.
-        address: Ray cluster that will run them, whose nodes fetch checkpoints for themselves.
-        any_will_do: Whether checkpoints may be missing and rows wrong as long as those of one experiment are right.
+    The rows of experiments in ``read`` are read; ``files`` are still to be written. Nodes of a cluster at an address
+    fetch checkpoints for themselves. Where ``any_will_do``, checkpoints may be missing and rows wrong as long as those
+    of one experiment are right.
 
     Raises:
         UserError: What is wrong, with its place and what to do.
     """
+    from dure.family.corpus import check_tables
+
     for scale in sorted({each.rehearsal.learning_rate_scale for each in read if each.rehearsal.enabled}):
         notify(
             "rehearsal: a miniature with random weights on few rows; its learning rates are "
@@ -119,7 +109,8 @@ def before_run(
         batch(Note(), experiment, profile)
     if address is None:
         _check_each(read, _check_checkpoint, any_will_do=any_will_do)
-    _check_each(read, _check_rows, any_will_do=any_will_do)
+    # The cache keeps the tables for the run.
+    _check_each(read, lambda each: check_tables(load_family(each)), any_will_do=any_will_do)
     _check_disk(files, output, notify)
 
 
@@ -152,13 +143,6 @@ def _check_checkpoint(experiment: Experiment) -> None:
         require_limits(load_family(experiment))
 
 
-def _check_rows(experiment: Experiment) -> None:
-    """Read the tables of an experiment, which the cache keeps for the run."""
-    from dure.family.corpus import check_tables
-
-    check_tables(load_family(experiment))
-
-
 def _check_disk(files: Sequence[Files], output: Path | None, notify: Notify) -> None:
     """Check that what is still to be written fits onto the disk."""
     from dure.outputs import outputs
@@ -184,4 +168,5 @@ def _left_of(files: Files) -> int:
         except UserError:
             # The run names it, with its place, when it loads the model.
             logger.info("disk of %s: its model cannot be looked at", experiment.name)
-    return max(0, total - files.written())
+    written = 0 if files.folder is None else bytes_in(files.folder) - sum(map(bytes_in, files.apart))
+    return max(0, total - written)

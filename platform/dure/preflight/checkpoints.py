@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +30,7 @@ _SHARED_OUT = "global_step*"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What weights are compared with.
-
-    Attributes:
-        family: The family of the experiment, when there is one.
-        facts: Its model, as far as known.
-    """
+    """What weights are compared with."""
 
     family: Family | None
     facts: ModelFacts | None
@@ -52,13 +46,13 @@ def check_checkpoints(checklist: Checklist, path: Path, wanted: Wanted) -> None:
     if path.is_dir() and RunFolder(path).experiment.is_file():
         _check_run(checklist, path, wanted)
     else:
-        checklist.run("checkpoints", path.name, partial(_check_one, path=path, wanted=wanted))
+        checklist.run("checkpoints", path.name, _check_one, path=path, wanted=wanted)
 
 
 def _check_run(checklist: Checklist, path: Path, wanted: Wanted) -> None:
     folder = folder_at(path)
-    checklist.run("checkpoints", "result.json", partial(_result, folder=folder))
-    checklist.run("checkpoints", "metrics.jsonl", partial(_metrics, folder=folder))
+    checklist.run("checkpoints", "result.json", _result, folder=folder)
+    checklist.run("checkpoints", "metrics.jsonl", _metrics, folder=folder)
     parts = sorted(
         (
             part
@@ -72,9 +66,9 @@ def _check_run(checklist: Checklist, path: Path, wanted: Wanted) -> None:
     if folder.final_model.exists():
         parts.append(folder.final_model)
     if not parts:
-        checklist.run("checkpoints", path.name, partial(_nothing, path=path))
+        checklist.run("checkpoints", path.name, _nothing, path=path)
     for part in parts:
-        checklist.run("checkpoints", part.name, partial(_check_one, path=part, wanted=wanted))
+        checklist.run("checkpoints", part.name, _check_one, path=part, wanted=wanted)
 
 
 def _nothing(note: Note, path: Path) -> None:
@@ -99,11 +93,7 @@ def _metrics(note: Note, folder: RunFolder) -> None:
 
 
 def _check_one(note: Note, path: Path, wanted: Wanted) -> None:
-    """Check one checkpoint, final model or file of weights.
-
-    Raises:
-        UserError: It is not there, not whole, or of another model.
-    """
+    """Check one checkpoint, final model or file of weights."""
     if not path.exists():
         siblings = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
         like = nearest(path.name, siblings)

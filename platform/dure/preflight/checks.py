@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Concatenate, Literal, ParamSpec, TypeVar
 
 from dure.errors import DureError, UserError, named, said
 
@@ -14,6 +14,7 @@ logger = logging.getLogger(__name__)
 Area = Literal["environment", "config", "data", "checkpoints"]
 State = Literal["ok", "failed", "skipped"]
 Value = TypeVar("Value")
+Known = ParamSpec("Known")
 
 AREAS: tuple[Area, ...] = ("environment", "config", "data", "checkpoints")
 
@@ -69,7 +70,15 @@ class Checklist:
         self.checks: list[Check] = []
         self.missing: Collection[str] = ()
 
-    def run(self, area: Area, name: str, look: Callable[[Note], Value]) -> Value | None:
+    def run(
+        self,
+        area: Area,
+        name: str,
+        look: Callable[Concatenate[Note, Known], Value],
+        /,
+        *args: Known.args,
+        **known: Known.kwargs,
+    ) -> Value | None:
         """Make a check and return what it gives, or None when it failed or was skipped.
 
         ``look`` writes down what it finds; it fails by raising, and is skipped by raising ``CannotTellError``.
@@ -78,7 +87,7 @@ class Checklist:
         value = None
         state: State = "failed"
         try:
-            value = look(note)
+            value = look(note, *args, **known)
             state = "ok"
         except CannotTellError as error:
             state, note.found, note.remedy = "skipped", error.reason, error.remedy

@@ -12,7 +12,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 
 import dure
@@ -40,7 +39,7 @@ def check_installation(checklist: Checklist) -> None:
     checklist.run("environment", "python", python)
     checklist.run("environment", "packages", packages)
     missing: list[str] = []
-    checklist.run("environment", "imports", partial(imports, missing=missing))
+    checklist.run("environment", "imports", imports, missing=missing)
     checklist.missing = frozenset(name.partition(".")[0] for name in missing)
     checklist.run("environment", "ray dashboard", ray_dashboard)
 
@@ -50,17 +49,17 @@ def check_machine(
 ) -> None:
     """Check device, number format, the packages that an experiment and a profile ask for, and folders."""
     if profile is not None:
-        checklist.run("environment", "device", partial(device, profile=profile))
-        checklist.run("environment", "precision", partial(precision, profile=profile, experiment=experiment))
+        checklist.run("environment", "device", device, profile=profile)
+        checklist.run("environment", "precision", precision, profile=profile, experiment=experiment)
     if profile is not None and experiment is not None and experiment.model.quantization is not None:
-        checklist.run("environment", "4-bit weights", partial(quantization, profile=profile))
+        checklist.run("environment", "4-bit weights", quantization, profile=profile)
     if profile is not None and experiment is not None and experiment.training.compile:
-        checklist.run("environment", "compiler", partial(compiler, profile=profile))
+        checklist.run("environment", "compiler", compiler, profile=profile)
     named = None if profile is None else profile.deepspeed
     if named is not None:
-        checklist.run("environment", "deepspeed", partial(deepspeed, settings=str(named)))
+        checklist.run("environment", "deepspeed", deepspeed, settings=str(named))
     checklist.run("environment", "cache folder", cache)
-    checklist.run("environment", "output folder", partial(writable, folder=output))
+    checklist.run("environment", "output folder", writable, folder=output)
     checklist.run("environment", "leftover clusters", leftover_clusters)
     checklist.run("environment", "Korean font", korean_font)
 

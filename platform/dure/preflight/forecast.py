@@ -25,13 +25,11 @@ def check_memory(note: Note, family: Family, profile: Profile) -> None:
 
     foreseen = foresee(family, profile)
     free, where = free_memory(profile)
-    workers = profile.num_workers if profile.device == "cpu" else 1
-    least, most = (size * workers for size in foreseen.forecast.memory)
+    least, most = foreseen.forecast.memory
     parts = " + ".join(
         f"{amount(size)} of {name}" for name, size in foreseen.forecast.parts.items() if size >= 1024**2
     )
-    shares = f" for each of {workers} workers" if workers > 1 else ""
-    note.found = f"{amount(least)} to {amount(most)} of {amount(free)} {where} ({parts}{shares})"
+    note.found = f"{amount(least)} to {amount(most)} of {amount(free)} {where} ({parts})"
     if most <= free:
         return
     advice = (

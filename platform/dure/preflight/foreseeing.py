@@ -20,7 +20,7 @@ from dure.preflight.model import offline
 from dure.training.forecasting import RunForecast, forecast_run, smaller_batches
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    pass
 
 _NF4 = {"model.quantization.type": "nf4", "model.quantization.double": True}
 _MOST_TRIED = 4
@@ -29,13 +29,7 @@ _MOST_TRIED = 4
 
 @dataclass(frozen=True)
 class Foreseen:
-    """An experiment with its forecast.
-
-    Attributes:
-        family: Its family.
-        corpus: Its rows.
-        forecast: What it will take.
-    """
+    """An experiment with its forecast."""
 
     family: Family
     corpus: Corpus
@@ -56,15 +50,12 @@ def foresee(family: Family, profile: Profile) -> Foreseen:
 
 
 def _forecast(family: Family, corpus: Corpus, profile: Profile) -> RunForecast:
-    return forecast_run(family, corpus, _structure(family, corpus, profile), profile)
-
-
-def _structure(family: Family, corpus: Corpus, profile: Profile) -> PreTrainedModel:
-    """Build the model without its weights; a miniature's are few, and made."""
+    """Forecast a run by its model without weights; a miniature's are few, and made."""
     is_small = family.experiment.rehearsal.enabled
     # A family with a model of its own builds it from random weights, which the meta device has none of.
     with structure_only(), torch.device("cpu" if is_small else "meta"):
-        return family.load_model(corpus.tokenizer, profile)
+        model = family.load_model(corpus.tokenizer, profile)
+    return forecast_run(family, corpus, model, profile)
 
 
 def what_fits(foreseen: Foreseen, profile: Profile, free: int) -> list[str]:

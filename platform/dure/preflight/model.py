@@ -140,36 +140,26 @@ def require_limits(family: Family) -> None:
 
 
 def _known_config(family: Family) -> PretrainedConfig | None:
-    """Return the configuration of a checkpoint that is a folder, or in the cache of the hub.
+    """Return the configuration of a checkpoint that is a folder, or in the cache of the hub."""
+    from transformers import AutoConfig
 
-    Raises:
-        UserError: There is no such folder, it is no model for the family, or its files are not whole.
-    """
     from dure.modeling.folders import check_weight_files, is_model_folder
-    from dure.modeling.loading import check_plain
+    from dure.modeling.loading import BROKEN_CONFIG, check_plain
 
     settings, task = family.experiment.model, family.task()
     is_folder = is_model_folder(settings.checkpoint)
-    config = _read_config(settings)
+    try:
+        config = AutoConfig.from_pretrained(settings.checkpoint, revision=settings.revision or "main")
+    except BROKEN_CONFIG as error:
+        if Path(settings.checkpoint).is_dir():
+            raise _broken_config(settings, error) from None
+        config = None
     if config is not None and task is not None:
         task.check(config, settings.checkpoint)
         check_plain(config, settings)
     if is_folder:
         check_weight_files(Path(settings.checkpoint))
     return config
-
-
-def _read_config(settings: ModelConfig) -> PretrainedConfig | None:
-    from transformers import AutoConfig
-
-    from dure.modeling.loading import BROKEN_CONFIG
-
-    try:
-        return AutoConfig.from_pretrained(settings.checkpoint, revision=settings.revision or "main")
-    except BROKEN_CONFIG as error:
-        if Path(settings.checkpoint).is_dir():
-            raise _broken_config(settings, error) from None
-        return None
 
 
 def _broken_config(settings: ModelConfig, error: Exception) -> UserError:
@@ -182,11 +172,7 @@ def _broken_config(settings: ModelConfig, error: Exception) -> UserError:
 
 
 def _without_weights(config: PretrainedConfig, settings: ModelConfig) -> PreTrainedModel:
-    """Build the model that a configuration says, of the class that wrote it where transformers knows that.
-
-    Raises:
-        UserError: Its sizes do not fit each other.
-    """
+    """Build the model that a configuration says, of the class that wrote it where transformers knows that."""
     import torch
     import transformers
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from dure.config.data import Source
@@ -23,7 +22,7 @@ _CLASSES_NAMED = 6
 
 def check_rows(checklist: Checklist, family: Family) -> PreTrainedTokenizerBase | None:
     """Check the tables of an experiment and how they are cut and encoded; return the tokenizer of their rows."""
-    sources = checklist.run("data", "sources", partial(found_sources, family=family))
+    sources = checklist.run("data", "sources", found_sources, family=family)
     if sources is None:
         for name in ("tables", "targets", "split", "encoding"):
             checklist.skip("data", name, "the sources are wrong, see above")
@@ -33,22 +32,18 @@ def check_rows(checklist: Checklist, family: Family) -> PreTrainedTokenizerBase 
     tables: dict[str, Table] = {}
     is_read = True
     for split, source in sources.items():
-        found = checklist.run(
-            "data",
-            f"{split} table",
-            partial(_table, family=family, lenient=lenient, split=split, source=source, tables=tables),
-        )
+        found = checklist.run("data", f"{split} table", _table, family, lenient, split, source, tables)
         is_read = is_read and found is not None
     if "train" not in tables:
         for name in ("targets", "split", "encoding"):
             checklist.skip("data", name, "there is no training table to look at, see above")
         return None
-    surveyed = checklist.run("data", "targets", partial(_targets, family=lenient, tables=tables))
-    checklist.run("data", "split", partial(_split, family=family, tables=tables))
+    surveyed = checklist.run("data", "targets", _targets, family=lenient, tables=tables)
+    checklist.run("data", "split", _split, family=family, tables=tables)
     if not is_read or surveyed is None:
         checklist.skip("data", "encoding", "a table is wrong, see above")
         return None
-    return checklist.run("data", "encoding", partial(_encoding, family=family, known=surveyed))
+    return checklist.run("data", "encoding", _encoding, family=family, known=surveyed)
 
 
 def _table(

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,22 +44,11 @@ def validate(
     readers: Readers,
     notify: Notify,
 ) -> list[Check]:
-    """Check environment, configuration, rows and checkpoints; nothing is trained, and nothing is downloaded.
+    """Make the checks of :func:`dure.api.validate`, and return what became of each, area by area.
 
-    Args:
-        experiment: Name or file; that of the run which ``checkpoint`` lies in when not given. Without either, all
-            experiments, studies, spaces and profiles that have a name are read, and there are no rows to check.
-        overrides: ``a.b=value`` texts for the experiment.
-        profile: Name or file of the machine's profile; recognised when not given.
-        checkpoint: Folder of a run, a checkpoint or a model, or a file of weights.
-        output: Folder that a run would write to; ``outputs`` when not given.
-        rehearse: Check the rehearsal of the experiment.
-        trust_code: Import the family that the folder of ``checkpoint`` names also when it did not come with dure.
-        readers: How a file of each kind is read.
-        notify: Gets a line on what is looked at.
-
-    Returns:
-        What became of every check, area by area. Mistakes in what was given are failed checks, and raise nothing.
+    The experiment is that of the run which ``checkpoint`` lies in when none is given. Without either, all experiments,
+    studies, spaces and profiles that have a name are read, by ``readers``, and there are no rows to check. Nothing is
+    downloaded, and mistakes in what was given are failed checks, and raise nothing.
     """
     checklist = Checklist()
     notify("environment: packages and device")
@@ -70,11 +58,29 @@ def validate(
         if source is None and checkpoint is not None:
             source = _experiment_around(checkpoint)
         if source is None:
-            checklist.run("config", "library", partial(_library, readers=readers))
+            checklist.run("config", "library", _library, readers=readers)
         with trusting(trust_code or experiment is not None):
-            _check_all(
-                checklist, source, overrides, profile, checkpoint, output or _OUTPUTS, rehearse, notify
-            )
+            chosen: Experiment | None = None
+            family: Family | None = None
+            facts: ModelFacts | None = None
+            if source is not None:
+                chosen = checklist.run(
+                    "config", "experiment", _experiment, name=source, overrides=overrides, rehearse=rehearse
+                )
+            machine = checklist.run("config", "profile", _profile, name=profile)
+            folder = output or _OUTPUTS
+            environment.check_machine(checklist, machine, chosen, folder)
+            if chosen is not None:
+                family = checklist.run("config", "family", _family, experiment=chosen)
+            if family is not None:
+                facts = _check_experiment(checklist, family, machine, folder, notify)
+            if checkpoint is not None and {"torch", "safetensors", "transformers"} & set(checklist.missing):
+                checklist.skip("checkpoints", checkpoint.name, "it needs packages that cannot be imported")
+            elif checkpoint is not None:
+                notify(f"checkpoints: {checkpoint}")
+                from dure.preflight.checkpoints import Wanted, check_checkpoints
+
+                check_checkpoints(checklist, checkpoint, Wanted(family, facts))
     return checklist.in_order()
 
 
@@ -104,39 +110,6 @@ def _quiet(has_transformers: bool) -> Iterator[None]:
             yield
         finally:
             logging.set_verbosity(verbosity)
-
-
-def _check_all(
-    checklist: Checklist,
-    source: str | Path | None,
-    overrides: Sequence[str],
-    profile: str | None,
-    checkpoint: Path | None,
-    output: Path,
-    rehearse: bool,
-    notify: Notify,
-) -> None:
-    """Make all checks but those of the installation; ``source`` names the experiment."""
-    chosen: Experiment | None = None
-    if source is not None:
-        chosen = checklist.run(
-            "config", "experiment", partial(_experiment, name=source, overrides=overrides, rehearse=rehearse)
-        )
-    machine = checklist.run("config", "profile", partial(_profile, name=profile))
-    environment.check_machine(checklist, machine, chosen, output)
-    family: Family | None = None
-    facts: ModelFacts | None = None
-    if chosen is not None:
-        family = checklist.run("config", "family", partial(_family, experiment=chosen))
-    if family is not None:
-        facts = _check_experiment(checklist, family, machine, output, notify)
-    if checkpoint is not None and {"torch", "safetensors", "transformers"} & set(checklist.missing):
-        checklist.skip("checkpoints", checkpoint.name, "it needs packages that cannot be imported")
-    elif checkpoint is not None:
-        notify(f"checkpoints: {checkpoint}")
-        from dure.preflight.checkpoints import Wanted, check_checkpoints
-
-        check_checkpoints(checklist, checkpoint, Wanted(family, facts))
 
 
 def _experiment_around(checkpoint: Path) -> Path | None:
@@ -195,22 +168,22 @@ def _check_experiment(
     from dure.preflight.rows import check_rows
 
     experiment = family.experiment
-    checklist.run("config", "best metric", partial(best_metric, family=family))
+    checklist.run("config", "best metric", best_metric, family=family)
     if experiment.targets:
-        checklist.run("config", "targets to reach", partial(targets, family=family))
+        checklist.run("config", "targets to reach", targets, family=family)
     if experiment.trackers:
-        checklist.run("config", "tracking", partial(tracking, experiment=experiment))
+        checklist.run("config", "tracking", tracking, experiment=experiment)
     if profile is not None:
-        checklist.run("config", "batch", partial(batch, experiment=experiment, profile=profile))
+        checklist.run("config", "batch", batch, experiment=experiment, profile=profile)
     notify("data: tables, and how they are encoded")
     tokenizer = check_rows(checklist, family)
-    facts = checklist.run("config", "model", partial(model_facts, family=family, tokenizer=tokenizer))
+    facts = checklist.run("config", "model", model_facts, family=family, tokenizer=tokenizer)
     if facts is None or profile is None:
         reason = "the model's size is not known" if facts is None else "the profile is not known"
         for name in ("memory", "disk"):
             checklist.skip("environment", name, reason)
         return facts
-    checklist.run("environment", "memory", partial(check_memory, family=family, profile=profile))
+    checklist.run("environment", "memory", check_memory, family=family, profile=profile)
     ahead = foretold(family, facts)
-    checklist.run("environment", "disk", partial(check_disk, foretold=ahead, folder=output))
+    checklist.run("environment", "disk", check_disk, foretold=ahead, folder=output)
     return facts

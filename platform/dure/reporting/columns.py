@@ -93,12 +93,7 @@ def column(heading: Cell, cells: Iterable[Any], rank: int = 0, **more: Any) -> C
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of a table that stand in a record, each at keys of its own.
-
-    Attributes:
-        source: The record.
-        places: Keys of every row.
-    """
+    """Rows of a table that stand in a record, each at keys of its own."""
 
     source: Source
     places: Sequence[tuple[Key, ...]]
@@ -123,16 +118,8 @@ class Rows:
     ) -> Column:
         """Return what stands in every row at keys.
 
-        Args:
-            heading: Of the column.
-            keys: Where it stands within a row.
-            rank: As :class:`Column` has it.
-            written: Name of its format.
-            figure: The metric whose value it is.
-            change: The metric of which it is a difference.
-            interval: Whether the ends of an interval stand there.
-            more: Cells beneath them.
-            shown: The rest of :class:`Column`.
+        It is written by a named format, or as a ``figure`` of a metric, a ``change`` of one, or an ``interval``.
+        ``more`` are cells beneath; ``shown`` is the rest of :class:`Column`.
         """
         source, written = self.source, written if change is None else f"change-{change.unit}"
 
@@ -163,11 +150,7 @@ def fitting(columns: Sequence[Column], width: int) -> list[Column]:
 class FittedTable:
     """A table that fits itself to the console that prints it.
 
-    Attributes:
-        columns: All columns, with as many cells each.
-        title: Line above the table.
-        notes: Lines beneath it.
-        elsewhere: Where the columns are to be found that had to be left out.
+    ``elsewhere`` says where the columns are to be found that had to be left out.
     """
 
     columns: Sequence[Column]

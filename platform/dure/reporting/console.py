@@ -93,23 +93,17 @@ def progress_bar(title: str, *, file: TextIO | None = None) -> Iterator[Progress
 
 
 class StudyConsole(StudyListener):
-    """Shows the trials of a study: a table that is redrawn, or plain lines where there is no terminal.
-
-    Args:
-        screen: Where to print, from :func:`terminal`; stderr as it is now when not given.
-        metrics: Validation metrics to show.
-        clock: Returns seconds that never go back.
-    """
+    """Shows the trials of a study: a table that is redrawn, or plain lines where there is no terminal."""
 
     def __init__(
         self,
-        screen: Terminal | None = None,
+        screen: Terminal,
         *,
         metrics: Sequence[str] = DEFAULT_METRICS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._metrics = tuple(metrics)
-        self._terminal = screen or Terminal()
+        self._terminal = screen
         self._clock = clock
         self._trials: dict[str, TrialStatus] = {}
         self._seen: dict[str, float] = {}
@@ -186,22 +180,12 @@ class RunConsole(RunListener):
     """Shows one run: a progress bar and a line per validation, or plain lines where there is no terminal.
 
     Works in a process whose stdout and stderr are redirected into a log after this was made or unpickled,
-    and also when it only gets a run's progress and end.
-
-    Args:
-        screen: Where to print, from :func:`terminal`; stderr as it is now when not given.
-        metrics: Validation metrics to show; when a validation has none of them, all that it has.
-        clock: Returns seconds that never go back.
+    and also when it only gets a run's progress and end. Without a screen it prints to stderr as it is now.
     """
 
     def __init__(
-        self,
-        screen: Terminal | None = None,
-        *,
-        metrics: Sequence[str] = DEFAULT_METRICS,
-        clock: Callable[[], float] = time.monotonic,
+        self, screen: Terminal | None = None, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._metrics = tuple(metrics)
         self._terminal = screen or Terminal()
         self._clock = clock
         self._start: RunStart | None = None
@@ -256,7 +240,8 @@ class RunConsole(RunListener):
         named = {f"eval_{key.removeprefix(UNTRAINED)}": value for key, value in metrics.items()}
         if not any(key.startswith(UNTRAINED) for key in metrics):
             named = dict(metrics)
-        wanted = [*self._metrics, *(f"test_{key.removeprefix('eval_')}" for key in self._metrics)]
+        # Of the usual metrics those that were validated; all that were where there is none of these.
+        wanted = [*DEFAULT_METRICS, *(key.replace("eval_", "test_", 1) for key in DEFAULT_METRICS)]
         chosen = [key for key in wanted if key in named]
         rest = [key for key in named if _is_score(key) and key != "eval_loss"]
         loss = ["eval_loss"] if "eval_loss" in named and "eval_loss" not in chosen else []

@@ -44,10 +44,7 @@ Words = Mapping[str, str]
 class Curve:
     """One line of a panel.
 
-    Attributes:
-        label: Its name.
-        points: Epoch and height.
-        baseline: Height of the trivial predictor, where it has one.
+    Points are epoch and height; ``baseline`` is the height of the trivial predictor.
     """
 
     label: str
@@ -59,10 +56,8 @@ class Curve:
 class RunCurves:
     """What the curves of one run are made of.
 
-    Attributes:
-        name: The run.
-        records: Contents of its ``metrics.jsonl``.
-        figures: What its ``result.json`` has as ``metrics``; the trivial baselines are among them.
+    ``records`` are the contents of its ``metrics.jsonl``, ``figures`` what its ``result.json`` has as ``metrics``; the
+    trivial baselines are among them.
     """
 
     name: str
@@ -102,12 +97,7 @@ class RunCurves:
 
 
 def plot_run(target: Path | Drawing, run: RunCurves) -> None:
-    """Draw one run: its training loss, all that validation measured, and its learning rate; a legend per panel.
-
-    Args:
-        target: File to write as PNG, or the drawing of a page.
-        run: The run.
-    """
+    """Draw one run: its training loss, all that validation measured, and its learning rate; a legend per panel."""
     words = spoken(_WORDS, target)
     names = run.validated()
     losses = [name for name in names if name.startswith("eval_loss")]
@@ -129,13 +119,8 @@ def plot_run(target: Path | Drawing, run: RunCurves) -> None:
 def plot_runs(target: Path | Drawing, runs: Sequence[RunCurves], metric: Metric, *, title: str) -> None:
     """Draw runs side by side: training loss, validation loss, one score and learning rate; one legend of their names.
 
-    Runs of one name, as those of several seeds, have one colour.
-
-    Args:
-        target: File to write as PNG, or the drawing of a page.
-        runs: The runs, the most important ones first: the others have no colour of their own.
-        metric: The score.
-        title: What stands above the picture.
+    Runs of one name, as those of several seeds, have one colour. The most important runs come first: the others have no
+    colour of their own.
     """
     words = spoken(_WORDS, target)
     most = _MOST_POINTS // max(_MOST_LINES, len(runs))

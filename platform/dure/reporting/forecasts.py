@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.text import Text
-
 from dure.files import in_bytes
-from dure.reporting.columns import Column, FittedTable, column
-from dure.reporting.figures import NOTHING, duration, memory, number
+from dure.reporting.columns import Cell, Column, FittedTable, column
+from dure.reporting.marks import Source, sentence
 
 _SHORTEST_NAME = 24
 
@@ -38,25 +36,28 @@ def forecast_text(record: Mapping[str, Any]) -> str:
 def beside_table(runs: Sequence[Mapping[str, Any]]) -> FittedTable | None:
     """Return what was forecast of runs beside what came; None where nothing was forecast of any.
 
-    Args:
-        runs: What ``result.json`` holds of each, or what the record of a study holds of a trial: ``name``,
-            ``seconds``, ``metrics``, ``forecast``.
+    Of each run it needs ``name``, ``seconds``, ``metrics`` and ``forecast``, as ``result.json`` holds them, or the
+    record of a study of a trial.
     """
-    told = [run for run in runs if run.get("forecast")]
-    if not told:
-        return None
-    columns = [
-        column("run", (run["name"] for run in told), is_text=True, shortest=_SHORTEST_NAME),
-        Column("time forecast", [_between(run["forecast"]["seconds"], duration) for run in told], rank=2),
-        column("time", (duration(run["seconds"]) for run in told)),
-        Column("memory forecast", [_between(run["forecast"]["memory_mb"], memory) for run in told], rank=1),
-        column("peak memory", (memory(number(run["metrics"].get("peak_memory_mb"))) for run in told)),
+    told = [Source(0, run) for run in runs if run.get("forecast")]
+    columns = beside_columns([run.mark("name") for run in told], told)
+    return FittedTable(columns, "What was forecast, and what came") if told else None
+
+
+def beside_columns(names: Sequence[Cell], told: Sequence[Source]) -> list[Column]:
+    """Return what was forecast of runs beside what came, by the records of how they ended."""
+    return [
+        column("run", names, is_text=True, shortest=_SHORTEST_NAME),
+        column("time forecast", (_between(each, "seconds", "duration") for each in told), rank=2),
+        column("time", (each.mark("seconds", written="duration") for each in told)),
+        column("memory forecast", (_between(each, "memory_mb", "memory") for each in told), rank=1),
+        column("peak memory", (each.mark("metrics", "peak_memory_mb", written="memory") for each in told)),
     ]
-    return FittedTable(columns, "What was forecast, and what came")
 
 
-def _between(ends: Sequence[float] | None, written: Callable[[float], str]) -> Text:
-    return Text(NOTHING if ends is None else "–".join(written(end) for end in ends))
+def _between(run: Source, what: str, written: str) -> Cell:
+    ends = [run.mark("forecast", what, end, written=written) for end in (0, 1)]
+    return ends[0] if run.get("forecast", what) is None else sentence("{}–{}", *ends)
 
 
 def _range(seconds: Sequence[float] | None) -> str:

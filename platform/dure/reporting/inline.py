@@ -41,9 +41,7 @@ _FONT = re.compile(r"(font: [\d.]+px)[^;\"]*|; font-family: [^;\"]*")
 class Drawing:
     """A picture for a page, once it is drawn; panel by panel where it was drawn so.
 
-    Attributes:
-        alt: What the picture shows, for whoever cannot see it; its title when empty.
-        svg: The picture; empty until it is drawn.
+    ``alt`` says what it shows for whoever cannot see it, or else its title does; ``svg`` is empty until it is drawn.
     """
 
     alt: str = ""
@@ -61,9 +59,7 @@ class Drawing:
 def inlined(svg: str, alt: str) -> str:
     """Return SVG as matplotlib writes it as a part of a page.
 
-    Args:
-        svg: The whole file; its text is text, not outlines.
-        alt: What it shows.
+    Its text is text, not outlines; ``alt`` says what it shows.
     """
     width, height = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)[0]
     body = svg[svg.index(">", svg.index("<svg")) + 1 :]

@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from markupsafe import Markup, escape
 
@@ -42,7 +42,6 @@ _APART = " and "
 """Between the folders that something is computed from."""
 LONGEST_TEXT = 4000
 """Letters of a text that are shown; what is longer is cut."""
-_UNITS: tuple[Unit, ...] = ("share", "percent", "number", "count", "memory")
 
 
 def p_value(value: float) -> str:
@@ -85,10 +84,13 @@ FORMATS: Mapping[str, Format] = {
     "digits": lambda value, key: f"{value:.5g}",
     "signed": lambda value, key: f"{value:+.4g}",
     "ending": lambda value, key: str(value).rpartition(".")[2],
-    **{unit: lambda value, key, unit=unit: metric_figure(Metric("", None, unit), value) for unit in _UNITS},  # type: ignore[misc]
+    **{
+        unit: lambda value, key, unit=unit: metric_figure(Metric("", None, unit), value)  # type: ignore[misc]
+        for unit in get_args(Unit)
+    },
     **{
         f"change-{unit}": lambda value, key, unit=unit: metric_change(Metric("", None, unit), value)  # type: ignore[misc]
-        for unit in _UNITS
+        for unit in get_args(Unit)
     },
 }
 """How a value is written, by name; it gets the value and the last key of its pointer."""
@@ -98,11 +100,7 @@ FORMATS: Mapping[str, Format] = {
 class Mark:
     """A value of a record as a page shows it.
 
-    Attributes:
-        at: Number of the record and JSON pointer.
-        value: What stands there.
-        written: Name of its format.
-        shown: What is shown.
+    It stands ``at`` the number of a record and a JSON pointer, and is ``shown`` in the format ``written``.
     """
 
     at: str
@@ -173,9 +171,7 @@ class Source:
 class Sources:
     """The records of a page, in the order in which they are first read.
 
-    Args:
-        base: Folder that their paths are relative to.
-        computations: By name, what is computed from a folder.
+    Their paths are relative to the folder ``base``; ``computations`` are by name what is computed from a folder.
     """
 
     def __init__(self, base: Path, computations: Mapping[str, Computation] | None = None) -> None:

@@ -73,10 +73,7 @@ class Points:
 class Table:
     """Columns beside each other; the cells of the first one head their rows.
 
-    Attributes:
-        caption: What the table is of.
-        columns: As many cells each.
-        strong: Places of the rows that stand out.
+    Rows at places that are ``strong`` stand out.
     """
 
     kind: ClassVar[str] = "table"
@@ -129,13 +126,7 @@ Block = Paragraph | Points | Table | Pairs | Picture | Command | Folded
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page.
-
-    Attributes:
-        title: Its heading.
-        blocks: What stands in it.
-        parts: Sections within it.
-    """
+    """A part of the page."""
 
     title: Inline
     blocks: Sequence[Block] = ()
@@ -151,12 +142,7 @@ class Section:
 class Page:
     """A whole page.
 
-    Attributes:
-        title: Its heading.
-        lead: Words beneath it: what it is of, when, how it ended.
-        sections: Its parts.
-        sources: The records that its marks are of.
-        notes: What the reader must know first, such as that miniatures trained.
+    Notes are what the reader must know first, such as that miniatures trained.
     """
 
     title: Inline
@@ -168,8 +154,7 @@ class Page:
     def html(self, folder: Path) -> str:
         """Return the page as it is to lie in a folder.
 
-        Args:
-            folder: Where the file is to be; the page names its records from there.
+        The page names its records from there.
         """
         from dure.reporting.verifying import sealed
 

@@ -72,13 +72,7 @@ def picture(
     """Give a figure to draw into, then write it with its title.
 
     A file gets PNG, and the format of :func:`figures_beside` beside it; it is left as it was when the drawing fails.
-
-    Args:
-        target: File to write, or the drawing of a page, whose caption stands beside it.
-        title: What stands above the picture.
-        width: In inches.
-        height: In inches.
-        shared_legend: Whether one legend beneath is for all axes; else each axis has its own.
+    The size is in inches. One legend beneath is for all axes where ``shared_legend``; else each axis has its own.
     """
     import matplotlib
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Group
 from rich.text import Text
 
 from dure.errors import counted
@@ -69,14 +69,12 @@ def summary_table(summary: Mapping[str, Any]) -> FittedTable:
 
 def result_report(result: Mapping[str, Any]) -> Group:
     """Return all that a terminal shows of one run: its figures, and those of its classes when it has any."""
-    classes = class_table(result)
-    tables: list[RenderableType] = [result_table(result)]
-    foretold = beside_table([result])
-    if foretold is not None:
-        tables += [Text(), foretold]
-    if classes is not None:
-        tables += [Text(), classes]
-    return Group(*tables)
+    return _apart(result_table(result), beside_table([result]), class_table(result))
+
+
+def _apart(first: FittedTable, *others: FittedTable | None) -> Group:
+    """Return the tables that there are, with a line between two."""
+    return Group(first, *(part for table in others if table is not None for part in (Text(), table)))
 
 
 def evaluation_report(found: Mapping[str, Any]) -> Group:
@@ -93,11 +91,8 @@ def evaluation_report(found: Mapping[str, Any]) -> Group:
         f"rows: {found['rows']:,} of {found['table']}, SHA-256 {found['data'][:12]}…",
         *(f"{key.replace('_', ' ')}: {value}" for key, value in found["notes"].items() if "[" not in key),
     ]
-    tables: list[RenderableType] = [FittedTable(columns, f"{found['experiment']} on {found['table']}", notes)]
-    classes = class_table(found)
-    if classes is not None:
-        tables += [Text(), classes]
-    return Group(*tables)
+    title = f"{found['experiment']} on {found['table']}"
+    return _apart(FittedTable(columns, title, notes), class_table(found))
 
 
 def class_table(result: Mapping[str, Any]) -> FittedTable | None:
@@ -130,9 +125,8 @@ def class_columns(record: Source, *keys: Key) -> list[Column]:
 def result_table(result: Mapping[str, Any]) -> FittedTable:
     """Return the figures of one run for a terminal, without those of its classes.
 
-    Args:
-        result: What ``result.json`` holds: ``name``, ``state``, ``metrics``, ``seconds``, ``error``,
-            ``best_checkpoint`` and ``final_model_path``.
+    ``result.json`` has ``name``, ``state``, ``metrics``, ``seconds``, ``error``, ``best_checkpoint`` and
+    ``final_model_path``.
     """
     metrics: Mapping[str, Figure] = result["metrics"]
     keys = [
@@ -171,7 +165,7 @@ def result_table(result: Mapping[str, Any]) -> FittedTable:
 
 
 def score_table(scores: Mapping[str, Any]) -> FittedTable:
-    """Return the scores of a table of predictions: ROUGE, or the classes' figures."""
+    """Return the scores of a table of predictions: ROUGE, the classes' figures, or those of numbers."""
     known = scores["columns"]
     joined = "paired by their order" if known["id"] is None else f"joined by {known['id']}"
     compared = [f"{known['prediction']} against {', '.join(known['references'])}, {joined}"]
@@ -193,6 +187,10 @@ def score_table(scores: Mapping[str, Any]) -> FittedTable:
         }
         columns = class_columns(Source(0, figures))
         return FittedTable(columns, counted(scores["num_rows"], "row"), [*notes, *told, *compared])
+    if scores["task"] == "number":
+        measures = ("pearson", "spearman", "mse")
+        columns = [column(metric_label(each), [metric_figure(each, scores[each])]) for each in measures]
+        return FittedTable(columns, counted(scores["num_rows"], "row"), [*told, *compared])
     names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
     columns = [column("", (bare_label(name) for name in names), is_text=True)]
     for heading, suffix in (("F1 %", ""), ("precision %", "_precision"), ("recall %", "_recall")):
@@ -302,10 +300,8 @@ def _is_compared(rows: Sequence[Row], metric: str) -> bool:
 
 
 def _before(row: Row, metric: str, prefix: str = UNTRAINED) -> Figure:
-    """Return what stands under another prefix for an ``eval_`` metric, or None when nothing does."""
-    if not metric.startswith("eval_"):
-        return None
-    value: Figure = row["metrics"].get(metric.replace("eval_", prefix, 1))
+    """Return what stands under another prefix for an ``eval_`` or ``test_`` metric, or None when nothing does."""
+    value: Figure = row["metrics"].get(prefix + metric.removeprefix("eval_"))
     return value
 
 
@@ -322,11 +318,7 @@ def _best(experiments: Sequence[Row], metric: Metric) -> float | None:
 
 
 def seeds_table(record: Mapping[str, Any]) -> FittedTable:
-    """Return the mean of every setting over its seeds with the deviation between them, best mean first.
-
-    Args:
-        record: What ``experiment_summary.json`` of a batch with seeds holds.
-    """
+    """Return the mean of every setting over its seeds with the deviation between them, best mean first."""
     metrics = [recorded(record, name) for name in record["metrics"]]
     rows = sorted(record["settings"], key=lambda row: metrics[0].cost(row["mean"].get(metrics[0].name)))
     columns = [
@@ -355,11 +347,7 @@ def _mean(metric: Metric, row: Mapping[str, Any]) -> Text:
 
 
 def predictions_table(rows: Sequence[Mapping[str, Any]]) -> FittedTable:
-    """Return texts with their predictions.
-
-    Args:
-        rows: ``text``, and what is predicted by column; of the probabilities of classes the largest is shown.
-    """
+    """Return texts with their predictions, and of the probabilities of classes the largest."""
     shares = [name for name in rows[0] if name.startswith(PROBABILITY)]
     said = [name for name in rows[0] if name not in shares and name != "text"]
     columns = [

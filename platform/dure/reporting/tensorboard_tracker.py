@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from dure.config.schema import Experiment
@@ -45,7 +44,7 @@ class TensorBoardTracker(Tracker):
         folder = start.path / FOLDER
         # What began again without a checkpoint repeats its step 0 too.
         first = start.resumed_step + 1 if start.resumed_step else 0
-        purged = first if first or _has_files(folder) else None
+        purged = first if first or any(folder.glob("events.out.tfevents.*")) else None
         self._writer = SummaryWriter(str(folder), purge_step=purged)
         self._last_step = start.resumed_step
         plain = (bool, float, int, str)
@@ -88,10 +87,6 @@ class TensorBoardTracker(Tracker):
     def broken(self) -> None:
         """Let go of the file."""
         self._writer = None
-
-
-def _has_files(folder: Path) -> bool:
-    return any(folder.glob("events.out.tfevents.*"))
 
 
 def _tag(name: str) -> str:

@@ -2,47 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dure.errors import counted
 from dure.metrics.metric import Metric
-from dure.metrics.paired import PairedDifference
+from dure.metrics.paired import Difference, PairedDifference
 from dure.reporting.figures import bare_label, metric_figure
 
 _SMALLEST_P = 1e-4
 
 
 def difference_sentence(first: str, second: str, difference: PairedDifference, metric: Metric) -> str:
-    """Return who is better, by how much, how sure that is and by which method; of a tie, that it is one.
-
-    Args:
-        first: Name of the model that the difference is positive for where it is better.
-        second: Name of the other.
-        difference: The comparison; corrected, when it is one of several.
-        metric: What the rows were scored by.
-    """
+    """Return who is better, by how much, how sure that is and by which method; of a tie, that it is one."""
     by_what = bare_label(metric)
     seeds = f" and {counted(difference.num_seeds, 'seed')}" if difference.num_seeds > 1 else ""
     rows = f"{counted(difference.num_rows, 'row')}{seeds}"
     if difference.num_rows == 1 and seeds:  # a score for each seed, such as a mean over rows
         rows = counted(difference.num_seeds, "seed")
     found = f"Student's t over {rows}, " if seeds else f"paired bootstrap over {rows}, permutation test "
+    if difference.low == difference.high:
+        found = f"permutation test over {rows}, "
     found += p_value_text(difference)
     match difference.verdict:
         case "equal":
             return f"{first} and {second} have the same {by_what} on every one of {rows}."
         case "tie":
-            low, high = (signed_figure(metric, end) for end in (difference.low, difference.high))
             return (
                 f"{first} and {second} cannot be told apart by {by_what}: {signed_figure(metric, difference.value)}"
-                f"{_points(metric)}, {difference.level * 100:g} % between {low} and {high} ({found})."
+                f"{_points(metric)}, {interval_text(difference, metric)} ({found})."
             )
-    better, worse, ends = first, second, (difference.low, difference.high)
+    better, worse = first, second
     if difference.verdict == "worse":
-        better, worse, ends = second, first, (-difference.high, -difference.low)
-    low, high = (metric_figure(metric, end) for end in ends)
+        better, worse = second, first
+        difference = replace(difference, low=-difference.high, high=-difference.low)
     return (
         f"{better} is better than {worse} by {metric_figure(metric, abs(difference.value))}{_points(metric)} of "
-        f"{by_what}, {difference.level * 100:g} % between {low} and {high} ({found})."
+        f"{by_what}, {interval_text(difference, metric, is_signed=False)} ({found})."
     )
+
+
+def interval_text(difference: Difference, metric: Metric, *, is_signed: bool = True) -> str:
+    """Return the interval of a difference in words; of what never differed otherwise there is none."""
+    if difference.low == difference.high:
+        return "the same each time"
+    shown = signed_figure if is_signed else metric_figure
+    return f"{difference.level * 100:g} % between {shown(metric, difference.low)} and {shown(metric, difference.high)}"
 
 
 def signed_figure(metric: Metric, value: float) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -38,10 +38,7 @@ RECORDS = "dure-records"
 class Change:
     """Something in a report that is not what its records say.
 
-    Attributes:
-        where: The section, and the record with the pointer that a number names.
-        shown: What the report says.
-        recorded: What the record says; empty where only a seal tells that words were changed.
+    Nothing is ``recorded`` where only a seal tells that words were changed.
     """
 
     where: str
@@ -51,14 +48,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Verification:
-    """What became of a report.
-
-    Attributes:
-        report: The file.
-        records: How many records were read.
-        numbers: How many marks were recomputed.
-        changes: What is not as recorded; empty of a report that is true.
-    """
+    """What became of a report."""
 
     report: str
     records: int
@@ -72,14 +62,7 @@ class Verification:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data."""
-        changes = [vars(change) for change in self.changes]
-        return {
-            "report": self.report,
-            "state": "true" if self.is_true else "changed",
-            "records": self.records,
-            "numbers": self.numbers,
-            "changes": changes,
-        }
+        return {"state": "true" if self.is_true else "changed", **asdict(self)}
 
 
 @dataclass
@@ -181,10 +164,7 @@ def verify(
 ) -> Verification:
     """Recompute every number of a report from the records that it names.
 
-    Args:
-        report: The file.
-        computations: By name, what is computed from a folder.
-        root: Folder in place of the one that held the runs when the report was written.
+    ``root`` takes the place of the folder that held the runs when the report was written.
 
     Raises:
         UserError: The file is no report, or a record is not there.

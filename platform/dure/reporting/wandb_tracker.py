@@ -52,8 +52,28 @@ class WandbTracker(Tracker):
 
     def open(self, start: RunStart, notify: Notify) -> bool:
         """Open the W&B run, or go on in the one that this folder already has."""
-        self._open(start, notify)
-        return self._run is not None
+        if find_spec("wandb") is None:
+            notify("W&B is off: its package is not installed; pip install 'dure[wandb]' brings it")
+            return False
+        mode, why = _mode()
+        if mode == "disabled":
+            return False
+        try:
+            run = self._init(start, mode)
+        except Exception as error:
+            # The id counts as taken until wandb's service, which holds the half-open run, has gone.
+            _stop_service()
+            run = self._init(start, "offline")
+            mode, why = "offline", reason(error)
+        if mode == "offline":
+            notify(f"W&B is offline ({why}): its files are in the folder wandb of each run; {_UPLOAD_HINT}")
+        elif run.url:
+            notify(f"W&B: {run.project_url or run.url}")
+        self._is_online = mode == "online"
+        run.define_metric("step", hidden=True)
+        run.define_metric("*", step_metric="step")
+        self._run = run
+        return True
 
     def log(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
         """Log the numbers.
@@ -80,29 +100,6 @@ class WandbTracker(Tracker):
         """Let go of the run and of wandb's service."""
         self._run = None
         _stop_service()
-
-    def _open(self, start: RunStart, notify: Notify) -> None:
-        if find_spec("wandb") is None:
-            notify("W&B is off: its package is not installed; pip install 'dure[wandb]' brings it")
-            return
-        mode, why = _mode()
-        if mode == "disabled":
-            return
-        try:
-            run = self._init(start, mode)
-        except Exception as error:
-            # The id counts as taken until wandb's service, which holds the half-open run, has gone.
-            _stop_service()
-            run = self._init(start, "offline")
-            mode, why = "offline", reason(error)
-        if mode == "offline":
-            notify(f"W&B is offline ({why}): its files are in the folder wandb of each run; {_UPLOAD_HINT}")
-        elif run.url:
-            notify(f"W&B: {run.project_url or run.url}")
-        self._is_online = mode == "online"
-        run.define_metric("step", hidden=True)
-        run.define_metric("*", step_metric="step")
-        self._run = run
 
     def _init(self, start: RunStart, mode: Literal["online", "offline"]) -> Any:
         import wandb

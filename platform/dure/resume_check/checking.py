@@ -51,13 +51,8 @@ def verify_resume(
 ) -> dict[str, Any]:
     """Train undisturbed, train again with cuts, compare, and say where exactness cannot be promised.
 
-    Args:
-        experiment: From :func:`shortened`.
-        profile: The machine.
-        path: Folder that keeps both runs, the log of their sessions and ``verify_resume.json``.
-        num_kills: Times that the second training is killed, beside one ``SIGTERM``.
-        seed: Draws the steps of the cuts.
-        notify: Gets one-line messages.
+    The folder keeps both runs, the log of their sessions and ``verify_resume.json``. The second training is killed
+    ``num_kills`` times, beside one ``SIGTERM``, at steps that are drawn by ``seed``.
 
     Returns:
         ``is_identical``, ``is_exact_promised``, ``tolerance``, ``passed``, ``cuts``, ``comparisons`` (one entry per

@@ -27,6 +27,7 @@ _STATES = {
     "scaler of fp16": "scaler.pt",
     "average of the weights": AVERAGE_FILE,
 }
+_SHOWN = {"loss": "training loss", "grad_norm": "gradient norm", "learning_rate": "learning rate"}
 _BEST = ("global_step", "epoch", "best_metric", "best_global_step")
 
 
@@ -54,7 +55,8 @@ class Comparison:
 
 def compare_runs(one: Path, other: Path) -> list[Comparison]:
     """Compare the records, the final weights and the last checkpoints of two runs."""
-    return [*_compare_records(one, other), _compare_weights(one, other), *_compare_states(one, other)]
+    weights = _compared("final weights", *(_weights(folder_at(path).final_model) for path in (one, other)))
+    return [*_compare_records(one, other), weights, *_compare_states(one, other)]
 
 
 def _compare_records(one: Path, other: Path) -> Iterator[Comparison]:
@@ -76,7 +78,7 @@ def _compare_records(one: Path, other: Path) -> Iterator[Comparison]:
         sizes = [_difference(first, second) for _, first, second in unequal]
         known = [size for size in sizes if size is not None]
         yield Comparison(
-            _shown(name),
+            _SHOWN.get(name, name),
             not unequal,
             len(pairs),
             max(known, default=0.0) if len(known) == len(sizes) else None,
@@ -93,19 +95,10 @@ def _numbered(records: list[dict[str, Any]]) -> Iterator[tuple[int, dict[str, An
         yield seen[key], record
 
 
-def _shown(name: str) -> str:
-    known = {"loss": "training loss", "grad_norm": "gradient norm", "learning_rate": "learning rate"}
-    return known.get(name, name)
-
-
 def _difference(one: Any, other: Any) -> float | None:
     if not all(isinstance(value, int | float) and math.isfinite(value) for value in (one, other)):
         return None
     return float(abs(one - other) / max(abs(one), abs(other)))
-
-
-def _compare_weights(one: Path, other: Path) -> Comparison:
-    return _compared("final weights", *(_weights(folder_at(path).final_model) for path in (one, other)))
 
 
 def _weights(folder: Path) -> dict[str, Any]:

@@ -16,11 +16,7 @@ _KINDS = {"eval_": "validation", "untrained_": "validation before training", "te
 
 
 def resume_table(record: Mapping[str, Any]) -> Group:
-    """Return a row for everything compared, the verdict, and where exactness is not promised.
-
-    Args:
-        record: What :func:`dure.resume_check.verify_resume` returns.
-    """
+    """Return a row for everything compared, the verdict, and where exactness is not promised."""
     rows = _shortened(record["comparisons"])
     columns = [
         column("what", (row["what"] for row in rows), is_text=True),

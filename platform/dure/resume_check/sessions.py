@@ -31,9 +31,7 @@ _LAST_LINES = 15
 class Cut:
     """Where a session is cut.
 
-    Attributes:
-        step: The signal comes when the loss of this step is recorded, before anything is saved of it.
-        number: ``SIGKILL`` or ``SIGTERM``.
+    The signal comes when the loss of the step is recorded, before anything is saved of it.
     """
 
     step: int
@@ -43,10 +41,7 @@ class Cut:
 def drawn_cuts(num_steps: int, num_kills: int, seed: int) -> list[Cut]:
     """Draw where sessions are killed, and where one is asked to stop, in the order of the steps.
 
-    Args:
-        num_steps: Optimiser steps of the whole training; no cut is at the last one.
-        num_kills: Cuts by ``SIGKILL``; one by ``SIGTERM`` comes on top.
-        seed: Seed of the draw.
+    ``num_kills`` are by ``SIGKILL``, one by ``SIGTERM`` comes on top, and none is at the last step.
 
     Raises:
         ValueError: There are not as many steps.
@@ -60,12 +55,7 @@ def drawn_cuts(num_steps: int, num_kills: int, seed: int) -> list[Cut]:
 
 
 class Cutting(RunListener):
-    """Sends a signal to the session that trains, from wherever it trains.
-
-    Args:
-        cut: Where, and which.
-        driver: Process of the session.
-    """
+    """Sends a signal to the session that trains, from wherever it trains."""
 
     def __init__(self, cut: Cut, driver: int) -> None:
         self.cut = cut
@@ -84,17 +74,9 @@ class Cutting(RunListener):
 
 
 def run_session(experiment: Path, profile: Path, folder: Path, log: Path, cut: Cut | None) -> bool:
-    """Train, or continue, until the end or the cut, in a process of its own.
+    """Train, or continue, until the end or the cut, in a process of its own; return whether that was the end.
 
-    Args:
-        experiment: YAML of what is trained.
-        profile: YAML of the machine.
-        folder: Folder of the run.
-        log: Gets what the process prints.
-        cut: Where it is cut, if it is.
-
-    Returns:
-        Whether the training has come to its end.
+    Experiment and profile are YAML files; ``log`` gets what the process prints.
 
     Raises:
         RunError: The process ended in a way that was not asked for.
@@ -139,8 +121,7 @@ def _waited_for(process: subprocess.Popen[bytes]) -> int:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a session; its process begins here.
 
-    Args:
-        arguments: Experiment, profile and folder, then step and signal of the cut, if it is to be cut.
+    Its arguments are experiment, profile and folder, then step and signal of the cut, if it is to be cut.
     """
     from dure import api
     from dure.reporting.console import RunConsole, terminal

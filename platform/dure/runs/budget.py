@@ -68,27 +68,19 @@ class Kept:
         return None
 
 
-@dataclass(frozen=True)
-class Deletion:
-    """Something that is to be deleted, and why it may be."""
+def plan(kept: Iterable[Kept], num_bytes: int) -> list[tuple[Kept, str]]:
+    """Return what is to be deleted to free a number of bytes, and why each may be.
 
-    kept: Kept
-    reason: str
-
-
-def plan(kept: Iterable[Kept], num_bytes: int) -> list[Deletion]:
-    """Return what is to be deleted to free a number of bytes: no more than it takes, and nothing that is protected.
-
-    It may free less, when what is protected is too much.
+    It is no more than it takes, and nothing that is protected: so it may free less, when that is too much.
     """
     turns = [(turn, each) for each in kept if (turn := each.turn()) is not None]
     turns.sort(key=lambda pair: (pair[0][0], pair[1].number, str(pair[1].path)))
-    chosen: list[Deletion] = []
+    chosen: list[tuple[Kept, str]] = []
     freed = 0
     for (_, reason), each in turns:
         if freed >= num_bytes:
             break
-        chosen.append(Deletion(each, reason))
+        chosen.append((each, reason))
         freed += each.size
     return chosen
 
@@ -132,14 +124,13 @@ def collect(study: Path, num_bytes: int, notify: Callable[[str], None]) -> int:
     # What turns out to be protected after all is put aside, and the plan made again.
     kept = survey(study)
     while freed < num_bytes and (deletions := plan(kept, num_bytes - freed)):
-        for deletion in deletions:
-            kept.remove(deletion.kept)
-            model = deletion.kept.model
-            if model is not None and faults(model):
-                logger.warning("%s stays, since the final model of its run is broken", deletion.kept.path)
-            elif delete(deletion.kept):
-                logger.info("deleted %s to keep to storage.max_gb: %s", deletion.kept.path, deletion.reason)
-                freed += deletion.kept.size
+        for each, reason in deletions:
+            kept.remove(each)
+            if each.model is not None and faults(each.model):
+                logger.warning("%s stays, since the final model of its run is broken", each.path)
+            elif delete(each):
+                logger.info("deleted %s to keep to storage.max_gb: %s", each.path, reason)
+                freed += each.size
                 count += 1
     if count:
         notify(

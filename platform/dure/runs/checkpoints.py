@@ -27,12 +27,7 @@ BROKEN = "broken"
 
 @dataclass(frozen=True)
 class Best:
-    """The best checkpoint of a run.
-
-    Attributes:
-        step: Its optimiser step.
-        score: Its metric.
-    """
+    """The best checkpoint of a run."""
 
     step: int
     score: float
@@ -42,9 +37,7 @@ class Best:
 class Choice:
     """What a run goes on from.
 
-    Attributes:
-        path: The checkpoint, which is whole.
-        best: The best checkpoint that is whole; None before the first validation.
+    The checkpoint is whole, and so is the best one; there is none before the first validation.
     """
 
     path: Path
@@ -117,11 +110,6 @@ def choose(folder: Path, metric: Metric, notify: Callable[[str], None]) -> Choic
     its best is the best whole one by the records. What is broken, and what is newer than the choice, is set aside
     and never deleted. Each of this is reported. Checkpoints of older versions, which have no manifest, are taken as
     they are.
-
-    Args:
-        folder: Where the checkpoints are.
-        metric: By what they are compared.
-        notify: Gets one line for what is not as it should be.
     """
     inspected = _Inspected(checkpoints(folder))
     step = newest = None

@@ -62,10 +62,8 @@ class DiskRoom:
     def check(self, foretold: Forecast, written: int, *, has_trained: bool = False) -> None:
         """Check before a run that what it will keep fits.
 
-        Args:
-            foretold: What that is.
-            written: Bytes of it that are there already.
-            has_trained: Whether the final model alone is still to be written.
+        ``written`` bytes of it are there already; after training (``has_trained``) only the final model is still to be
+        written.
 
         Raises:
             UserError: It does not fit onto the disk, or into the budget by any means.
@@ -102,11 +100,8 @@ class DiskRoom:
     ) -> None:
         """Write something when there is room for it, and again when the disk got full meanwhile; collective.
 
-        Args:
-            what: What is written, in words.
-            num_bytes: How much that is, as far as known.
-            steps: Writes it; every worker has ended a step before one begins the next.
-            clean: Removes what a step that failed has left; called by the main worker.
+        Every worker has ended a step before one begins the next. ``clean`` removes what a step that failed has left;
+        the main worker calls it.
 
         Raises:
             RunError: There was no room for as long as the machine's profile waits.
@@ -116,7 +111,8 @@ class DiskRoom:
         while True:
             while (lack := by_main(lambda: self._lack(what, needed))) is not None:
                 self._pause(lack)
-            failure = self._done(what, steps)
+            failures = (first_said(self._attempt(what, step)) for step in steps)
+            failure = next((each for each in failures if each is not None), None)
             if failure is None:
                 by_main(self._go_on)
                 return
@@ -126,11 +122,7 @@ class DiskRoom:
     def try_once(
         self, what: str, num_bytes: int, step: Callable[[], None], *, clean: Callable[[], None]
     ) -> str | None:
-        """Write something when there is room for it, by one worker, and wait for nothing.
-
-        Returns:
-            In words how the disk did not suffice; None when it is written.
-        """
+        """Write something by one worker, wait for nothing, and return in words how the disk did not suffice, if so."""
         failure = self._lack(what, int(num_bytes * _SPARE) + RESERVE_BYTES)
         if failure is None and (failure := self._attempt(what, step)) is not None:
             clean()
@@ -177,12 +169,6 @@ class DiskRoom:
         if free >= needed:
             return None
         return f"{in_bytes(free)} free in {self.folder}, {in_bytes(needed)} needed for {what}"
-
-    def _done(self, what: str, steps: Sequence[Callable[[], None]]) -> str | None:
-        for step in steps:
-            if (failure := first_said(self._attempt(what, step))) is not None:
-                return failure
-        return None
 
     def _attempt(self, what: str, step: Callable[[], None]) -> str | None:
         """Do a step, and return in words how the disk did not suffice for it."""

@@ -33,13 +33,8 @@ def describe_environment(
 ) -> dict[str, Any]:
     """Return what somebody needs to know to run it again.
 
-    Args:
-        experiment: What runs.
-        profile: The machine's profile.
-        data: Split to content hash of its table.
-        split: How the training table was cut into them, when it was.
-        recognised: Settings that the training table decided.
-        num_workers: Processes that train together.
+    ``data`` has the content hash of every split's table, ``split`` how the training table was cut into them, and
+    ``recognised`` what that table decided.
     """
     return {
         "python": sys.version.split()[0],

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dure.config.schema import Experiment, TrainingConfig
+from dure.config.schema import Experiment
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,10 +51,7 @@ class Forecast:
 def forecast(experiment: Experiment, num_parameters: int, num_trained: int) -> Forecast:
     """Forecast the bytes of a run's files.
 
-    Args:
-        experiment: What runs.
-        num_parameters: Parameters of the model, adapters among them.
-        num_trained: How many of them are trained; these are kept in fp32.
+    Adapters count among the parameters; those that are trained are kept in fp32.
     """
     training = experiment.training
     average = 0 if training.ema is None else _FULL * num_trained
@@ -63,19 +60,21 @@ def forecast(experiment: Experiment, num_parameters: int, num_trained: int) -> F
         # The best and the last one stay even where only one is asked for.
         num_checkpoints=max(2, training.save_total_limit) + 1,
         epoch=_FULL * num_trained + average,
-        num_epochs=_kept_epochs(training),
+        # The last epoch's file is among them beside those that are kept.
+        num_epochs=0
+        if training.keep_epochs is None
+        else min(training.keep_epochs_limit, math.ceil(training.epochs / training.keep_epochs)) + 1,
         final_model=_FULL * num_parameters,
     )
 
 
 def num_parameters(model: nn.Module) -> tuple[int, int]:
-    """Return how many parameters a model has, and how many of them are trained; 4-bit ones count as they are packed."""
+    """Return how many parameters a model has, and how many of them are trained; each of 4 bits counts as one."""
     parameters = list(model.parameters())
-    return sum(p.numel() for p in parameters), sum(p.numel() for p in parameters if p.requires_grad)
-
-
-def _kept_epochs(training: TrainingConfig) -> int:
-    """Return the files of epochs at a time: those kept, and the last epoch's, which is always among them."""
-    if training.keep_epochs is None:
-        return 0
-    return min(training.keep_epochs_limit, math.ceil(training.epochs / training.keep_epochs)) + 1
+    # bitsandbytes packs two into a byte, and keeps the shape that they had.
+    packed = [getattr(each, "quant_state", None) for each in parameters]
+    total = sum(
+        p.numel() if state is None else math.prod(state.shape)
+        for p, state in zip(parameters, packed, strict=True)
+    )
+    return total, sum(p.numel() for p in parameters if p.requires_grad)

@@ -69,7 +69,7 @@ class Holder:
     @property
     def is_me(self) -> bool:
         """Whether it is this process."""
-        return self.is_near and self.pid == os.getpid() and self.born == _born(self.pid)
+        return self.is_near and self.pid == os.getpid() and self.born == born(self.pid)
 
 
 @contextlib.contextmanager
@@ -250,7 +250,7 @@ def _holder(file: Path) -> Holder | None:
 
 def _is_alive(holder: Holder, file: Path) -> bool:
     if holder.is_near:
-        return _born(holder.pid) == holder.born
+        return born(holder.pid) == holder.born
     beside = file.with_name(f"{LOCK}.{uuid.uuid4().hex}")
     try:
         # By one clock, whatever the clocks of the machines say: that of the storage.
@@ -271,14 +271,14 @@ def _myself() -> Holder:
         host=socket.gethostname(),
         space=process_space(),
         pid=os.getpid(),
-        born=_born(os.getpid()) or 0.0,
+        born=born(os.getpid()) or 0.0,
         since=datetime.now(UTC).isoformat(timespec="seconds"),
         command=redacted(shlex.join(words)),
         token=uuid.uuid4().hex,
     )
 
 
-def _born(pid: int) -> float | None:
+def born(pid: int) -> float | None:
     """Return when a process began, in a count that no change of the clock touches; None of one that is no more."""
     try:
         state, *fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()

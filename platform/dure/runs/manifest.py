@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -25,27 +24,12 @@ _MOST_NAMED = 3
 _Found = TypeVar("_Found")
 
 
-@dataclass(frozen=True)
-class FileFacts:
-    """What is known of one file.
-
-    Attributes:
-        size: Its bytes.
-        hash: XXH3 of its content, in hexadecimal.
-    """
-
-    size: int
-    hash: str
-
-
 def write_manifest(folder: Path) -> None:
     """Flush every file of a folder to the disk and write their sizes and hashes beside them, last of all."""
     give_usual_permissions(folder)
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
     facts = _each(paths, _flushed)
-    named = {
-        path.relative_to(folder).as_posix(): asdict(each) for path, each in zip(paths, facts, strict=True)
-    }
+    named = {path.relative_to(folder).as_posix(): each for path, each in zip(paths, facts, strict=True)}
     write_json(folder / MANIFEST, {"algorithm": ALGORITHM, "files": named})
     for part in {folder, *(path.parent for path in paths)}:
         flush(part)
@@ -59,16 +43,16 @@ def has_manifest(folder: Path) -> bool:
 def faults(folder: Path, *, editable: Collection[str] = ()) -> list[str]:
     """Return in words what a folder lacks of what was written, or holds otherwise; nothing without a manifest.
 
-    Args:
-        folder: The folder.
-        editable: Names of files that its user may change.
+    ``editable`` names files that its user may change.
     """
     if not has_manifest(folder):
         return []
     try:
         content = parse_json((folder / MANIFEST).read_bytes())
         known = {
-            str(name): FileFacts(**facts) for name, facts in content["files"].items() if name not in editable
+            str(name): (facts["size"], facts["hash"])
+            for name, facts in content["files"].items()
+            if name not in editable
         }
         algorithm = content["algorithm"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -76,16 +60,14 @@ def faults(folder: Path, *, editable: Collection[str] = ()) -> list[str]:
     if algorithm != ALGORITHM:
         return [f"{MANIFEST} is by '{algorithm}', not {ALGORITHM}"]
     # Sizes first: they cost nothing, and most of what breaks a file changes its size.
-    found = [
-        fault for name, facts in known.items() if (fault := _size_fault(folder / name, name, facts.size))
-    ]
+    found = [fault for name, (size, _) in known.items() if (fault := _size_fault(folder / name, name, size))]
     if found:
         return found
     hashes = _each([folder / name for name in known], _hash_or_error)
     return [
         f"{name} cannot be read ({now.strerror})" if isinstance(now, OSError) else f"{name} was changed"
-        for (name, facts), now in zip(known.items(), hashes, strict=True)
-        if now != facts.hash
+        for (name, (_, before)), now in zip(known.items(), hashes, strict=True)
+        if now != before
     ]
 
 
@@ -106,9 +88,9 @@ def check_whole(folder: Path, *, hint: str) -> None:
         raise UserError(f"it is broken: {described(found)}", where=str(folder), hint=hint)
 
 
-def _flushed(path: Path) -> FileFacts:
+def _flushed(path: Path) -> dict[str, int | str]:
     flush(path)
-    return FileFacts(path.stat().st_size, hash_of(path))
+    return {"size": path.stat().st_size, "hash": hash_of(path)}
 
 
 def _hash_or_error(path: Path) -> str | OSError:

@@ -90,10 +90,6 @@ class Pace:
     validates: str
     times: Times
 
-    def is_like(self, other: tuple[str, str, str, str]) -> bool:
-        """Return whether device, model, precision and validation are the same."""
-        return (self.device, self.model, self.precision, self.validates) == other
-
 
 def remember(folder: Path, pace: Pace) -> None:
     """Keep the pace of a run in the cache."""
@@ -109,18 +105,15 @@ def known(folder: Path) -> list[Pace]:
 
 def alike(paces: Sequence[Pace], run: tuple[str, str, str, str]) -> list[Pace]:
     """Return the newest paces of runs of the same device, model, precision and validation."""
-    return [each for each in paces if each.is_like(run)][-_NEWEST:]
+    like = [each for each in paces if (each.device, each.model, each.precision, each.validates) == run]
+    return like[-_NEWEST:]
 
 
 @dataclass(frozen=True)
 class _Interval:
     """Steps between two records, without validations.
 
-    Attributes:
-        first: Steps before it.
-        last: Steps at its end.
-        seconds: Its time.
-        saves: Whether a checkpoint was written in its beginning.
+    Where it ``saves``, a checkpoint was written in its beginning.
     """
 
     first: int
@@ -135,14 +128,9 @@ def times_of(
     """Return how long the parts of a run took; None where it recorded no step.
 
     A step takes some time however long its rows are, and some for every position; both are fitted to what lies between
-    two records (least squares, neither below zero). The first steps, and those that a checkpoint is written beside,
-    are left out where others are there, and what they take more counts for the start and for saving.
-
-    Args:
-        records: Of ``metrics.jsonl``, in their order.
-        seconds: Of the whole run.
-        positions: Of each of its steps.
-        rows: Rows of a validation.
+    two records (least squares, neither below zero). The first steps, and those that a checkpoint is written beside, are
+    left out where others are there, and what they take more counts for the start and for saving. Records are those of
+    ``metrics.jsonl``, in their order; positions are of each step, rows of a validation.
     """
     from scipy.optimize import nnls
 

@@ -31,9 +31,7 @@ class Restarts:
     def add(self, reason: str, *, counts: bool = True) -> None:
         """Note a restart.
 
-        Args:
-            reason: Why it was necessary, in a few words.
-            counts: Whether it counts against the limit; a node that was taken away on notice does not.
+        One that was necessary since a node was taken away on notice does not count against the limit.
         """
         append_json_line(
             self.path / _FILE,

@@ -37,10 +37,8 @@ def started_with(path: Path) -> Experiment | None:
 def require_continuable(path: Path, wanted: Experiment, *, may_be_longer: bool = False) -> bool:
     """Check that a run can go on as an experiment says, and return whether it is to be longer than it was.
 
-    Args:
-        path: Folder of the run, or of a study that keeps the experiment; nothing is checked where there is none.
-        wanted: How it is to go on.
-        may_be_longer: Whether more epochs or steps may be asked for.
+    Nothing is checked where the folder keeps no experiment. More epochs or steps may be asked for where it
+    ``may_be_longer``.
 
     Raises:
         UserError: A setting that changes numbers is not what it was; names it with both values.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -121,7 +121,11 @@ def _followed(request: RunRequest, address: str | None, followers: Sequence[RunL
         relays: list[Relay] = []
         with (
             temporary_files(),
-            follow(folder.events, followers, relayed=lambda: _lines(relays)) as look,
+            follow(
+                folder.events,
+                followers,
+                relayed=lambda: [line for relay in relays for _, line in relay.received()],
+            ) as look,
             stoppable(request.path, events.notified) as stop_file,
         ):
             request = replace(request, stop_file=stop_file)
@@ -214,13 +218,6 @@ def _completed_earlier(
     return finished
 
 
-def _lines(relays: Sequence[Relay]) -> Iterator[bytes]:
-    """Give the lines that came from other nodes."""
-    for relay in relays:
-        for _, line in relay.received():
-            yield line
-
-
 def _fit_on_cluster(
     request: RunRequest,
     address: str | None,
@@ -229,11 +226,7 @@ def _fit_on_cluster(
 ) -> RunResult:
     """Run in worker processes of a cluster, joined or started here.
 
-    Args:
-        request: What to run.
-        address: Ray cluster to join.
-        relays: Gets what brings lines from other nodes, if there are some.
-        look: Hands on what is new; called before the cluster ends.
+    ``relays`` gets what brings lines from other nodes, and ``look`` hands on what is new before the cluster ends.
     """
     from dure.runs.logs import captured_output
     from dure.runtime.cluster import cluster

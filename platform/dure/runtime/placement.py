@@ -106,10 +106,6 @@ def fitting_trials(profile: Profile, nodes: Sequence[Resources]) -> int:
     Trials that only wait for their workers hold next to nothing themselves; this bound keeps those from starting
     whose workers would find no room.
 
-    Args:
-        profile: What a trial needs, and how many there may be at most.
-        nodes: Resources of every node, taken or not.
-
     Raises:
         UserError: Not even one fits.
     """
@@ -187,24 +183,20 @@ def require_device(profile: Profile) -> None:
     Raises:
         UserError: It has not.
     """
-    import torch
+    from dure.training.memory import has_device
 
-    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not here[profile.device]:
+    if not has_device(profile.device):
         raise UserError(
             f"PyTorch finds no {profile.device} device on this machine",
             where=f"profile {profile.name}",
-            hint="leave --profile out to have the machine recognised, or give the --address of a cluster",
+            hint="leave --profile out to have the machine recognised; or a run on a cluster that has it, by its --address",
         )
 
 
 def choose_profile(name: str | None, notify: Notify, *, address: str | None = None) -> Profile:
     """Return the profile of a name, or recognise the machine and report the choice.
 
-    Args:
-        name: Name or file of a profile.
-        notify: Gets the choice in a line.
-        address: Ray cluster that will run things; without one this machine must have the profile's device.
+    Without an ``address`` this machine must have the device of the profile.
 
     Raises:
         UserError: There is no such profile, its device is not here, or the address is empty.

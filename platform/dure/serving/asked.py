@@ -22,11 +22,7 @@ _EXAMPLE = '{"texts": ["…"]}'
 
 
 class Inputs:
-    """What the requests of a family hold.
-
-    Args:
-        family: Says which texts make up a row.
-    """
+    """What the requests of a family hold."""
 
     def __init__(self, family: Family) -> None:
         self.roles = [role for role in family.roles if role.is_input]

@@ -42,11 +42,7 @@ class _Asked:
 class Batcher:
     """Shares requests out among replicas.
 
-    Args:
-        send: See :data:`Send`.
-        most_texts: Most texts of a batch; a request with more is a batch of its own.
-        most_waiting: Requests that may wait.
-        figures: Gets sizes and seconds.
+    A request with more than ``most_texts`` is a batch of its own; ``most_waiting`` requests may wait.
     """
 
     def __init__(self, send: Send, *, most_texts: int, most_waiting: int, figures: Figures) -> None:

@@ -27,13 +27,7 @@ _SECONDS_BETWEEN_LOOKS = 2.0
 
 @dataclass(frozen=True)
 class Models:
-    """Replicas that run.
-
-    Attributes:
-        name: What Ray Serve calls them.
-        handle: Reaches a free one.
-        num_replicas: How many there are to be.
-    """
+    """Replicas that run."""
 
     name: str
     handle: Any
@@ -65,14 +59,8 @@ def deployed(
 ) -> Iterator[Models]:
     """Start replicas on a cluster, and end them afterwards; Ray Serve too where it was not there before.
 
-    Args:
-        runs: Folders of the runs that predict together.
-        num_replicas: How many; as many as the profile has workers when not given.
-        profile: What each of them needs.
-        cluster: Where they run.
-        batch_size: Most texts of a batch.
-        trust_code: Whether families that did not come with dure are imported.
-        seconds: Time that one has to finish its batch at the end.
+    There are as many as the profile has workers when no number is given. Each has ``seconds`` to finish its batch at
+    the end.
 
     Raises:
         UserError: There is no room for them, or the models cannot be loaded.

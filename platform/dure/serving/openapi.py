@@ -39,27 +39,33 @@ _ERROR = {
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What a request may take.
+class Serving:
+    """How models are served.
 
     Attributes:
-        body_bytes: Largest body.
-        seconds: Longest time from its first byte to its answer.
+        port: Port of 127.0.0.1; 0 for any that is free.
+        num_replicas: Processes with the models; as many as the profile has workers when not given.
+        batch_size: Most texts of a batch; what validation took when not given.
+        max_bytes: Largest body of a request.
+        time_limit: Seconds from the first byte of a request until it must be answered.
+        token: What a request must show.
+        address: Ray cluster to join; one of its own when not given.
     """
 
-    body_bytes: int
-    seconds: float
+    port: int = 8000
+    num_replicas: int | None = None
+    batch_size: int | None = None
+    max_bytes: int = 1 << 20
+    time_limit: float = 30.0
+    token: str | None = None
+    address: str | None = None
 
 
 @dataclass(frozen=True)
 class Served:
     """What is served.
 
-    Attributes:
-        name: Name of the experiment.
-        family: Name of its family.
-        words: Which weights, for people.
-        address: ``http://host:port``.
+    ``words`` say for people which weights.
     """
 
     name: str
@@ -68,8 +74,9 @@ class Served:
     address: str
 
 
-def document(served: Served, inputs: Inputs, limits: Limits, *, has_token: bool) -> dict[str, Any]:
+def document(served: Served, inputs: Inputs, asked: Serving) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of a server."""
+    has_token = asked.token is not None
     secured: dict[str, Any] = {"security": [{"token": []}]} if has_token else {}
     return {
         "openapi": "3.1.0",
@@ -80,7 +87,7 @@ def document(served: Served, inputs: Inputs, limits: Limits, *, has_token: bool)
         },
         "servers": [{"url": served.address}],
         "paths": {
-            "/predict": {"post": {**_predict(inputs, limits, has_token=has_token), **secured}},
+            "/predict": {"post": {**_predict(inputs, asked), **secured}},
             "/health": {"get": _get("Whether predictions can be had", "application/json", unready=True)},
             "/metrics": {"get": {**_get("Figures for Prometheus", "text/plain"), **secured}},
             "/openapi.json": {"get": _get("This document", "application/json")},
@@ -92,7 +99,7 @@ def document(served: Served, inputs: Inputs, limits: Limits, *, has_token: bool)
     }
 
 
-def _predict(inputs: Inputs, limits: Limits, *, has_token: bool) -> dict[str, Any]:
+def _predict(inputs: Inputs, asked: Serving) -> dict[str, Any]:
     answer = {
         "type": "object",
         "required": ["predictions", "truncated"],
@@ -112,12 +119,12 @@ def _predict(inputs: Inputs, limits: Limits, *, has_token: bool) -> dict[str, An
     refusals = {
         str(status): {"description": words, **_content({"$ref": "#/components/schemas/Error"})}
         for status, words in STATUSES.items()
-        if status not in (404, 405) and (has_token or status != 401)
+        if status not in (404, 405) and (status != 401 or asked.token is not None)
     }
     return {
         "summary": "Predict texts",
-        "description": f"At most {MOST_TEXTS} texts and {limits.body_bytes:,} bytes in a request, answered within "
-        f"{limits.seconds:g} seconds.",
+        "description": f"At most {MOST_TEXTS} texts and {asked.max_bytes:,} bytes in a request, answered within "
+        f"{asked.time_limit:g} seconds.",
         "operationId": "predict",
         "requestBody": {"required": True, **_content(request_schema(inputs))},
         "responses": {"200": {"description": "The predictions", **_content(answer)}, **refusals},

@@ -26,9 +26,7 @@ Row = Mapping[str, str]
 class Answer:
     """What is predicted of the rows of a request.
 
-    Attributes:
-        predictions: The family's output columns, row by row.
-        truncated: Places of the rows that lost text, from 0.
+    The family's output columns, row by row, and the places from 0 of the rows that lost text.
     """
 
     predictions: list[dict[str, Any]]
@@ -47,12 +45,6 @@ class _Loaded:
 
 class Predictor:
     """The models of runs, loaded once; several, such as the folds of a cross-validation, predict together.
-
-    Args:
-        runs: Folders of runs of one family, or an export.
-        profile: The machine.
-        batch_size: Most rows of a forward pass.
-        notify: Gets one-line messages.
 
     Raises:
         UserError: A folder holds no model, or one that is broken.
@@ -73,8 +65,7 @@ class Predictor:
     def predict(self, requests: Sequence[Sequence[Row]]) -> list[Answer | UserError]:
         """Predict the rows of several requests together; what one of them cannot have is its answer alone.
 
-        Args:
-            requests: Rows of each, which were checked as those of a table are.
+        Rows were checked as those of a table are.
         """
         parts = [self._predicted_by(each, requests) for each in self._models]
         answers: list[Answer | UserError] = []

@@ -19,14 +19,8 @@ class Replica:
     """The models of runs in a process of their own.
 
     Ray Serve would start a replica whose constructor raises again and again, and report the reason as a traceback; so a
-    model that cannot be loaded is remembered here, for :meth:`loaded` to report.
-
-    Args:
-        runs: Absolute paths of the folders.
-        profile: The machine.
-        batch_size: Most texts of a batch.
-        trust_code: Whether families that did not come with dure are imported.
-        folder: Working folder of the command, where the user's own modules lie.
+    model that cannot be loaded is remembered here, for :meth:`loaded` to report. ``folder`` is the working folder of
+    the command, where the user's own modules lie.
     """
 
     def __init__(

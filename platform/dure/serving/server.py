@@ -11,7 +11,6 @@ import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +19,13 @@ from dure.config.schema import Profile
 from dure.errors import UserError
 from dure.events import Notify
 from dure.family.run_weights import RunWeights, weights_at
+from dure.serving.openapi import Served, Serving
 
 HOST = "127.0.0.1"
 _PACKAGES = ("fastapi", "starlette", "uvicorn")
 _MOST_WAITING = 1024
 """Requests that may wait for a replica."""
 _SHORTEST_TOKEN = 16
-
-
-@dataclass(frozen=True)
-class Serving:
-    """How models are served.
-
-    Attributes:
-        port: Port of 127.0.0.1; 0 for any that is free.
-        num_replicas: Processes with the models; as many as the profile has workers when not given.
-        batch_size: Most texts of a batch; what validation took when not given.
-        max_bytes: Largest body of a request.
-        time_limit: Seconds until a request must be answered.
-        token: What a request must show.
-        address: Ray cluster to join; one of its own when not given.
-    """
-
-    port: int = 8000
-    num_replicas: int | None = None
-    batch_size: int | None = None
-    max_bytes: int = 1 << 20
-    time_limit: float = 30.0
-    token: str | None = None
-    address: str | None = None
 
 
 def require_packages() -> None:
@@ -75,13 +52,8 @@ def serve_models(
 ) -> dict[str, int]:
     """Serve the models of runs until a signal asks for the end, and return how many requests had each status.
 
-    Args:
-        runs: Folders of runs of one family, which predict together; or an export.
-        asked: How they are served.
-        profile: The machine.
-        trust_code: Whether families that did not come with dure are imported.
-        ready: Gets address, model and limits once predictions can be had.
-        notify: Gets one-line messages.
+    Several runs are of one family, and predict together. ``ready`` gets address, model and limits once predictions can
+    be had.
 
     Raises:
         UserError: The port is taken, a folder holds no model, or the cluster has no room for the replicas.
@@ -92,7 +64,6 @@ def serve_models(
     from dure.serving.batcher import Batcher
     from dure.serving.deploying import deployed
     from dure.serving.figures import Figures
-    from dure.serving.openapi import Limits, Served
     from dure.serving.web import Front
 
     weights = [weights_at(run) for run in runs]
@@ -119,8 +90,7 @@ def serve_models(
             )
         )
         batcher = Batcher(models.send, most_texts=batch_size, most_waiting=_MOST_WAITING, figures=figures)
-        limits = Limits(asked.max_bytes, asked.time_limit)
-        front = Front(served, Inputs(family), batcher, figures, limits, asked.token, models.num_running)
+        front = Front(served, Inputs(family), batcher, figures, asked, models.num_running)
 
         def begun() -> None:
             batcher.start(models.num_replicas)

@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -17,17 +17,15 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dure.files import in_bytes
 from dure.reporting.page import template
 from dure.serving.asked import Inputs
 from dure.serving.batcher import Batcher
 from dure.serving.figures import Figures
-from dure.serving.openapi import STATUSES, Limits, Served, document
+from dure.serving.openapi import STATUSES, Served, Serving, document
 from dure.serving.refusals import RefusedError, busy
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Receive, Scope, Send
 
 _HOSTS = ("127.0.0.1", "localhost")
 """Names by which the server may be asked: a page of the web whose name leads here is not answered."""
@@ -39,14 +37,7 @@ _GONE = 499
 class Front:
     """Answers requests.
 
-    Args:
-        served: What is served.
-        inputs: What a request for predictions holds.
-        batcher: Has it predicted.
-        figures: Counts it.
-        limits: What it may take.
-        token: What it must show; nothing when None.
-        num_running: Returns how many replicas run; it may wait for the cluster.
+    ``num_running`` returns how many replicas run; it may wait for the cluster.
     """
 
     def __init__(
@@ -55,14 +46,12 @@ class Front:
         inputs: Inputs,
         batcher: Batcher,
         figures: Figures,
-        limits: Limits,
-        token: str | None,
+        asked: Serving,
         num_running: Callable[[], int],
     ) -> None:
         self._served, self._inputs, self._batcher = served, inputs, batcher
-        self._figures, self._limits, self._token = figures, limits, token
-        self._num_running = num_running
-        self._document = document(served, inputs, limits, has_token=token is not None)
+        self._figures, self._asked, self._num_running = figures, asked, num_running
+        self._document = document(served, inputs, asked)
 
     def app(self) -> Starlette:
         """Return the application."""
@@ -109,7 +98,7 @@ class Front:
                 hint=f"curl -H 'Content-Type: {_JSON}' …",
             )
         rows = self._inputs.rows(await self._body(request))
-        left = self._limits.seconds - (time.perf_counter() - started)
+        left = self._asked.time_limit - (time.perf_counter() - started)
         asking = asyncio.ensure_future(self._batcher.ask(rows, max(left, 0.0)))
         answer = await _unless_gone(request, asking)
         return JSONResponse({"predictions": answer.predictions, "truncated": answer.truncated})
@@ -120,7 +109,7 @@ class Front:
         Raises:
             RefusedError: It is too large, or does not come.
         """
-        most = self._limits.body_bytes
+        most, seconds = self._asked.max_bytes, self._asked.time_limit
         too_large = RefusedError(
             413,
             f"the body is larger than {in_bytes(most)}",
@@ -134,23 +123,23 @@ class Front:
             raise too_large
         body = bytearray()
         try:
-            async with asyncio.timeout(self._limits.seconds):
+            async with asyncio.timeout(seconds):
                 async for part in request.stream():
                     body += part
                     if len(body) > most:
                         raise too_large
         except TimeoutError:
             raise RefusedError(
-                408, f"the body did not come within {self._limits.seconds:g} seconds", where="body"
+                408, f"the body did not come within {seconds:g} seconds", where="body"
             ) from None
         return bytes(body)
 
     def _require_token(self, request: Request) -> None:
         """Check the token, in a time that does not depend on how much of it is right."""
-        if self._token is None:
+        if self._asked.token is None:
             return
         kind, _, given = request.headers.get("authorization", "").partition(" ")
-        is_right = hmac.compare_digest(given.strip().encode(), self._token.encode())
+        is_right = hmac.compare_digest(given.strip().encode(), self._asked.token.encode())
         if kind.lower() != "bearer" or not is_right:
             raise RefusedError(
                 401,
@@ -186,7 +175,7 @@ class Front:
             served=self._served,
             roles=self._inputs.roles,
             needed=self._inputs.needed,
-            has_token=self._token is not None,
+            has_token=self._asked.token is not None,
             statuses=STATUSES,
             paths=self._document["paths"],
             nonce=nonce,

@@ -41,9 +41,7 @@ _Facts = TypeVar("_Facts")
 class SharedFolder:
     """A folder of a run or study, and where it is mirrored; travels to workers.
 
-    Attributes:
-        folder: The folder, by the path that it has on every machine.
-        url: Its place in storage.
+    The folder has one path on every machine.
     """
 
     folder: Path
@@ -81,10 +79,6 @@ class Mirror:
     The folder may hold several runs. Which of two machines is ahead is decided for each run by its checkpoints, and
     for other files by what was changed here since they were moved last: so a driver never sends records that are
     older than those of a trial on another machine.
-
-    Args:
-        storage: The copy's place.
-        folder: The folder.
     """
 
     def __init__(self, storage: Storage, folder: Path) -> None:
@@ -95,11 +89,8 @@ class Mirror:
     def push(self, *, apart: Collection[str] = ()) -> None:
         """Send what is new or changed, and take away in storage what was removed here.
 
-        Records go first, then checkpoints from the oldest on; older checkpoints are taken away after the newest
-        is whole, and what says that a run is over goes last of all.
-
-        Args:
-            apart: Folders in this one that somebody else pushes.
+        Records go first, then checkpoints from the oldest on; older checkpoints are taken away after the newest is
+        whole, and what says that a run is over goes last of all. Somebody else pushes folders that are kept ``apart``.
 
         Raises:
             StorageError: Storage does not answer; what was sent until then is remembered, and not sent again.
@@ -224,7 +215,11 @@ class Mirror:
         self, here: Mapping[str, Facts], there: Mapping[str, int], newest: Mapping[str, int]
     ) -> None:
         # What has another size there was rewritten by another machine.
-        gone = {name for name, size in there.items() if name not in here and self._size_of(name) == size}
+        gone = {
+            name
+            for name, size in there.items()
+            if name not in here and name in self._known and self._known[name][0] == size
+        }
         for root, names in _parted(there)[0].items():
             if root not in _parted(here)[0] and 0 <= _age(root) < newest.get(_run(root), -1):
                 gone.update(names)
@@ -255,9 +250,6 @@ class Mirror:
         for name in names:
             self._learn(name)
         return True
-
-    def _size_of(self, name: str) -> int | None:
-        return self._known[name][0] if name in self._known else None
 
     def _learn(self, name: str) -> None:
         facts = (self.folder / name).stat()

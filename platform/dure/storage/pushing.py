@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from dure.config.schema import Profile
 from dure.errors import RunError
@@ -19,10 +18,7 @@ from dure.storage.remote import StorageError
 class Mirroring(RunListener):
     """Pushes after every checkpoint. When storage does not answer, that is reported once, and the next push catches up.
 
-    Args:
-        mirror: The folder and its copy.
-        notify: Gets one-line messages for the user.
-        apart: Returns the folders in it that somebody else pushes just now.
+    ``apart`` returns the folders in it that somebody else pushes just now.
     """
 
     def __init__(
@@ -112,12 +108,6 @@ def push_start(mirror: Mirror, notify: Notify) -> None:
 def mirrored(mirror: Mirror, checkpoints: Path, *, resume: bool, notify: Notify) -> Iterator[Mirroring]:
     """Give the listener that mirrors a run; before, bring what another machine did of it, and after, send the rest.
 
-    Args:
-        mirror: The run's folder and its copy.
-        checkpoints: Where the run's checkpoints are.
-        resume: Whether the run goes on with what there is.
-        notify: Gets one-line messages for the user.
-
     Raises:
         RunError: Storage does not answer, and there is no checkpoint here to go on from: it would be from the
             beginning, whatever storage holds.
@@ -142,13 +132,8 @@ def mirrored(mirror: Mirror, checkpoints: Path, *, resume: bool, notify: Notify)
 class StudyMirror:
     """The driver's side of a mirrored study: pushes the whole folder but for trials that run, which push their own.
 
-    Nothing here ends a study: what storage does not take or give is reported, and is complete in the folders.
-
-    Args:
-        shared: The folder of the study, or one that it lies in, and its place in storage.
-        path: Folder of the study.
-        running: Returns the folders of trials that run, as they lie in the study's.
-        notify: Gets one-line messages for the user.
+    Nothing here ends a study: what storage does not take or give is reported, and is complete in the folders. The
+    folder is that of ``shared``, or lies in it; ``running`` returns the folders of trials that run, as they lie there.
     """
 
     def __init__(
@@ -188,7 +173,3 @@ class StudyMirror:
             self._tell(f"{error}; the study goes on")
         except OSError as error:
             raise RunError(f"the folder of the study cannot be mirrored: {error}") from error
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave all of it here: Tune pickles its callbacks, and a thread does not travel."""
-        return {}

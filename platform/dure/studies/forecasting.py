@@ -18,7 +18,9 @@ from dure.family import load_family
 from dure.preflight.checks import CannotTellError
 from dure.preflight.foreseeing import foresee, what_fits
 from dure.preflight.settings import foretold
-from dure.studies.kind import Shape
+from dure.runtime.placement import room_for
+from dure.runtime.scratch import restored
+from dure.studies.kind import Kind, Shape
 from dure.studies.plan import StudyPlan
 from dure.studies.study import is_study, load_study
 from dure.training.forecasting import cost_of
@@ -40,13 +42,7 @@ def forecast_experiments(
 ) -> dict[str, Any]:
     """Forecast an experiment, or every experiment of a study and the study as a whole.
 
-    Args:
-        what: Name or file.
-        overrides: ``a.b=value`` texts.
-        machine: The machine.
-        shape: What options make of an experiment.
-        measure: Real steps that are trained first, here; their pace calibrates the time.
-        notify: Gets one-line messages.
+    ``measure`` real steps are trained first, here; their pace calibrates the time.
 
     Returns:
         ``experiments`` (a forecast each, or why it is ``unknown``), and ``seconds``, ``cost`` and ``disk`` in all,
@@ -57,14 +53,19 @@ def forecast_experiments(
     """
     study = load_study(what).with_overrides(overrides) if is_study(what) else None
     found = [load_experiment(what, overrides)] if study is None else study.load()
-    parts, seconds = list[dict[str, Any]](), [0.0, 0.0]
-    longest = 0.0
-    for experiment in map(shape, found):
+    kind, experiments = None, [shape(each) for each in found]
+    if study is not None:
+        study = study.named(found).resolved(found)
+        kind = study.kind_of()(study, found, shape)
+        experiments = list(kind.read()[: len(found)])  # the first of several candidates stands for all
+    parts, seconds, longest = list[dict[str, Any]](), [0.0, 0.0], [0.0, 0.0]
+    at_once = 1 if study is None else _at_once(machine, study, found)
+    for experiment in experiments:
         if measure is not None:
             # A run computes with the threads of this process, and a trial with those that Ray gives it.
             with nullcontext() if study is None else _threads(machine):
                 _measure(experiment, machine, measure, notify)
-        part = _part(experiment, machine)
+        part = _part(experiment, machine, at_once)
         parts.append(part)
         times = (1.0, 1.0) if study is None else study.num_trainings(experiment)
         if part.get("seconds") is None:
@@ -72,10 +73,10 @@ def forecast_experiments(
         elif seconds:
             ends = (part["earliest_seconds"] or part["seconds"][0], part["seconds"][1])
             seconds = [total + one * n for total, one, n in zip(seconds, ends, times, strict=True)]
-            longest = max(longest, part["seconds"][1])
-    side_by_side = machine.max_concurrent_trials or 1
-    disk = parts[0].get("disk") if study is None else _disk(study.named(found).resolved(found), found, shape)
-    whole = [max(each / side_by_side, min(each, longest)) for each in seconds] or None
+            in_a_row = 1.0 if study is None else study.in_a_row(experiment)
+            longest = [max(total, one * in_a_row) for total, one in zip(longest, ends, strict=True)]
+    disk = parts[0].get("disk") if kind is None else _disk(kind)
+    whole = _whole(seconds, longest, at_once) if seconds else None
     name = None if study is None else study.words
     return {
         "study": name,
@@ -87,25 +88,41 @@ def forecast_experiments(
     }
 
 
-def _disk(study: StudyPlan, experiments: Sequence[Experiment], shape: Shape) -> int | None:
+def _disk(kind: Kind[Any, Any]) -> int | None:
     """Return the bytes that a study leaves in all its folders; None where those of one are unknown."""
     try:
         return sum(
             files.num_copies * foretold(load_family(each)).disk
-            for files in study.kind_of()(study, experiments, shape).files(None)
+            for files in kind.files(None)
             for each in files.experiments
         )
     except CannotTellError:
         return None
 
 
-def _part(experiment: Experiment, machine: Profile) -> dict[str, Any]:
+def _whole(seconds: Sequence[float], longest: Sequence[float], at_once: int) -> list[float]:
+    """Return the least and the most time of trials side by side: the most where the longest begins when all others end."""
+    (least, most), (least_longest, most_longest) = seconds, longest
+    return [max(least / at_once, least_longest), most / at_once + most_longest * (1 - 1 / at_once)]
+
+
+def _at_once(machine: Profile, study: StudyPlan, experiments: Sequence[Experiment]) -> int:
+    """Return how many trials run side by side: as many as this machine holds, or as its profile says of another."""
+    here = {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    room = room_for(machine, [here]) // machine.num_workers or machine.max_concurrent_trials or 1
+    most = sum(study.num_trainings(each)[1] / study.in_a_row(each) for each in experiments)
+    return min(room, machine.max_concurrent_trials or room, max(1, int(most)))
+
+
+def _part(experiment: Experiment, machine: Profile, at_once: int) -> dict[str, Any]:
     family = load_family(experiment)
     try:
         foreseen = foresee(family, machine)
     except CannotTellError as error:
         return {"name": experiment.name, "unknown": f"{error.reason}; {error.remedy}"}
     free, where = free_memory(machine)
+    if machine.device == "cpu" and at_once > 1:
+        free, where = free // at_once, f"{where} for each of {at_once} trials"
     least, most = foreseen.forecast.memory
     verdict = "fits" if most <= free else "may not fit" if least <= free else "does not fit"
     return {
@@ -124,9 +141,6 @@ def _measure(experiment: Experiment, machine: Profile, steps: int, notify: Notif
     """Train some steps and validate some rows twice, so that it is known how long the parts of a run take here.
 
     The run remembers that itself. Its first validation takes longer than those after it.
-
-    Raises:
-        UserError: Something of the experiment is wrong.
     """
     notify(f"{experiment.name}: training {steps} steps to measure the pace")
     rows = _BATCHES * (experiment.training.eval_batch_size or experiment.training.batch_size)
@@ -144,13 +158,12 @@ def _measure(experiment: Experiment, machine: Profile, steps: int, notify: Notif
 @contextmanager
 def _threads(machine: Profile) -> Iterator[None]:
     """Let this process compute with as many threads as Ray gives a trial of a machine."""
-    cores = os.environ.get("OMP_NUM_THREADS") or str(max(1, int(machine.cpus_per_worker)))
-    before, torch_before = os.environ.get("OMP_NUM_THREADS"), torch.get_num_threads()
-    os.environ["OMP_NUM_THREADS"] = cores
-    torch.set_num_threads(int(cores))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(torch_before)
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
+    before = torch.get_num_threads()
+    with restored("OMP_NUM_THREADS"):
+        cores = os.environ.get("OMP_NUM_THREADS") or max(1, int(machine.cpus_per_worker))
+        os.environ["OMP_NUM_THREADS"] = str(cores)
+        torch.set_num_threads(int(cores))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)

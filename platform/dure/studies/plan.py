@@ -107,10 +107,6 @@ class StudyPlan(Section, ABC):
     def continued(self, before: Self, where: str) -> Self:
         """Return this study as it goes on in a folder: what it does not say stays as it was there.
 
-        Args:
-            before: The study that the folder was started with.
-            where: The folder, for errors.
-
         Raises:
             UserError: It changes what cannot change.
         """
@@ -139,6 +135,10 @@ class StudyPlan(Section, ABC):
     def num_trainings(self, experiment: Experiment) -> tuple[float, float]:
         """Return how often the whole training of an experiment is computed, at the least and at the most."""
         return 1.0, 1.0
+
+    def in_a_row(self, experiment: Experiment) -> float:
+        """Return how many of these must follow one another, however many trials run side by side."""
+        return 1.0
 
     @classmethod
     @abstractmethod

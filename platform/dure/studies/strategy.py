@@ -18,17 +18,14 @@ Plan = TypeVar("Plan", bound=StudyPlan)
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """One trial that a study wants.
-
-    Attributes:
-        name: Its name, which is also its folder.
-        experiment: What it runs; None while that is not known, because a search algorithm proposes it.
-        folder: Its folder within the study's, when that is not its name.
-    """
+    """One trial that a study wants."""
 
     name: str
+    """Its name, which is also its folder."""
     experiment: Experiment | None = None
+    """What it runs; None while that is not known, because a search algorithm proposes it."""
     folder: str | None = None
+    """Its folder within the study's, when that is not its name."""
 
     def path_in(self, study: Path) -> Path:
         """Return its folder, given that of the study."""
@@ -45,9 +42,6 @@ class Strategy(ABC, Generic[Plan]):
     A trial is known by ``config["trial"]``, its name. What it runs is the plan's experiment, or, for a trial
     that a search algorithm proposes, ``config["experiment"]``: the experiment as JSON. ``config["notice"]``, if
     there is one, is said to the user when the trial starts.
-
-    Args:
-        study: The study. Its kind says what record it leaves, and in which file.
     """
 
     keeps_predictions: ClassVar[bool] = False

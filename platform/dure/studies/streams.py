@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-from dure.events import Entry, EventLog, Follower, following
+from dure.events import Entry, EventLog, Follower
 from dure.runs.folder import EVENTS_FILE
 from dure.runtime.relay import Relay
 
@@ -21,9 +19,7 @@ DRIVER = "driver"
 class StudyStreams:
     """Hands on what is new in the streams of a study and of the trials that run.
 
-    Args:
-        study: Folder of the study.
-        trials: Folder of every trial by its name; it can be that of the study.
+    The folder of a trial can be that of the study.
     """
 
     def __init__(self, study: Path, trials: Mapping[str, Path]) -> None:
@@ -35,7 +31,8 @@ class StudyStreams:
         self._open: set[str] = set()
         self.relay: Relay | None = None
         """Brings lines from other nodes."""
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
+        """While it is held nothing is handed on."""
 
     def log(self, trial: str | None = None) -> EventLog:
         """Return what adds to the stream of a trial, or to that of the study."""
@@ -43,17 +40,17 @@ class StudyStreams:
 
     def open(self, trial: str) -> None:
         """Follow a trial from now on: it runs."""
-        with self._lock:
+        with self.lock:
             self._open.add(trial)
 
     def close(self, trial: str) -> None:
         """Follow a trial no longer: it has ended, and what it said was handed on."""
-        with self._lock:
+        with self.lock:
             self._open.discard(trial)
 
     def look(self, heard: Callable[[str | None, Entry], None]) -> None:
         """Hand on everything that is new, with the name of its trial; None stands for the study itself."""
-        with self._lock:
+        with self.lock:
             relayed: dict[str, list[bytes]] = {}
             for name, line in () if self.relay is None else self.relay.received():
                 relayed.setdefault(name, []).append(line)
@@ -62,19 +59,3 @@ class StudyStreams:
             for name in sorted((self._open | relayed.keys()) & self._trials.keys()):
                 for entry in self._trials[name].new(relayed.get(name, ())):
                     heard(name, entry)
-
-    @contextmanager
-    def followed(self, heard: Callable[[str | None, Entry], None]) -> Iterator[None]:
-        """Look again and again while the body runs, and once more after it."""
-        with following(lambda: self.look(heard)):
-            yield
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Let nothing be handed on while the body runs."""
-        with self._lock:
-            yield
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave all of it here: Tune pickles its callbacks, and a thread's lock does not travel."""
-        return {}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def completed_result(
     request: RunRequest, family: Family, corpus: Corpus, outcome: Mapping[str, Any], usage: memory.Usage
 ) -> RunResult:
-    """Return the result of a run that came to its end."""
+    """Return the result of a run that came to its end, with what the trivial predictor scores on validation."""
     return RunResult(
         name=request.experiment.name,
         state="completed",
@@ -29,7 +29,7 @@ def completed_result(
             **outcome["speed"],
             **({} if outcome["train_loss"] is None else {"train_loss": outcome["train_loss"]}),
             "train_runtime": round(outcome["seconds"], 3),
-            **_baseline(family, corpus),
+            **_baseline(family, corpus, is_tested=bool(outcome["tested"])),
             **family.metric_notes(),
             **({} if request.experiment.training.ema is None else {"final_weights": "ema"}),
             "best_step": outcome["best_step"] or outcome["steps"],
@@ -51,9 +51,10 @@ def completed_result(
     )
 
 
-def _baseline(family: Family, corpus: Corpus) -> dict[str, float]:
-    """Return what the trivial predictor scores on validation: ``baseline_accuracy`` and its like."""
-    if corpus.dev is None:
-        return {}
-    figures = family.baseline(corpus.tokenizer, corpus.train, corpus.dev)
-    return {f"baseline_{name.removeprefix('eval_')}": value for name, value in figures.items()}
+def _baseline(family: Family, corpus: Corpus, *, is_tested: bool) -> dict[str, float]:
+    """Return what the trivial predictor scores: ``baseline_accuracy`` on validation, ``baseline_test_accuracy`` on the test rows."""
+    found: dict[str, float] = {}
+    for where, rows in (("", corpus.dev), ("test_", corpus.test if is_tested else None)):
+        figures = {} if rows is None else family.baseline(corpus.tokenizer, corpus.train, rows)
+        found |= {f"baseline_{where}{name.removeprefix('eval_')}": value for name, value in figures.items()}
+    return found

@@ -27,14 +27,8 @@ def evaluate_table(
 ) -> dict[str, Any]:
     """Score the final model of a run on the rows of a table, as validation scores.
 
-    Nothing is written into the folder of the run. Whether its training saw such texts is not known here.
-
-    Args:
-        run: Folder of a finished run.
-        source: Table with inputs and targets.
-        overrides: ``data.key=value`` texts of how it is read, over what the run was trained with.
-        profile: The machine.
-        notify: Gets one-line messages.
+    Nothing is written into the folder of the run. Whether its training saw such texts is not known here. ``overrides``
+    are ``data.key=value`` texts of how the table is read, over what the run was trained with.
 
     Returns:
         ``run``, ``experiment``, ``family``, ``model``, ``table``, ``rows``, ``data`` (SHA-256 of the rows), ``metrics``

@@ -79,9 +79,18 @@ def free_on_host() -> int:
     return max(0, free)
 
 
+def has_device(device: str) -> bool:
+    """Return whether this machine has a device of a kind."""
+    return {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}[device]
+
+
 def free_memory(profile: Profile) -> tuple[int, str]:
-    """Return the free bytes of the device of a profile, and in words whose they are."""
-    free: dict[str, Callable[[], int]] = {"cpu": lambda: int(psutil.virtual_memory().available)}
+    """Return the free bytes of its device that a worker of a profile may take, and in words whose they are."""
+    if profile.device == "cpu":
+        workers = profile.num_workers
+        shared = f" for each of {workers} workers" if workers > 1 else ""
+        return free_on_host() // workers, f"free on the cpu device{shared}"
+    free: dict[str, Callable[[], int]] = {}
     if torch.cuda.is_available():
         free["cuda"] = lambda: int(torch.cuda.mem_get_info()[0])
     if torch.backends.mps.is_available():

@@ -30,12 +30,7 @@ _NOT_METRICS = ("epoch", "total_flos", "step", "model_preparation_time")
 class Recorder(TrainerCallback):  # type: ignore[misc]
     """Turns the trainer's logs into records and events, on the main worker.
 
-    Args:
-        path: The run's ``metrics.jsonl``.
-        listeners: Listeners for records and messages.
-        is_main: Whether this process is the main worker; the others only serve listeners that want every worker.
-        room: Waits where the disk is full.
-        targets: What is to be reached, which is reported after every validation.
+    Other workers only serve listeners that want every worker. Targets are reported after every validation.
     """
 
     def __init__(
@@ -74,12 +69,10 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._has_begun = True
 
     def _kept(self, resumed_step: int) -> Iterator[dict[str, Any]]:
-        """Yield the records up to a step."""
         if resumed_step:
             yield from (record for record in json_lines(self.path) if record["step"] <= resumed_step)
 
     def _keep(self, resumed_step: int) -> None:
-        """Leave no other records."""
         with written_beside(self.path) as beside, beside.open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(json.dumps(each, ensure_ascii=False) + "\n" for each in self._kept(resumed_step))
 
@@ -155,12 +148,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
 
 
 def recorded_metrics(file: Path, best_step: int | None) -> tuple[dict[str, float], dict[str, float]]:
-    """Return the validation metrics of the best step, and those before the first step, by name.
-
-    Args:
-        file: Records of the run.
-        best_step: Step of the best checkpoint; None without one.
-    """
+    """Return the validation metrics of the best step, and those before the first step, by name."""
     metrics: dict[str, float] = {}
     untrained: dict[str, float] = {}
     for record in json_lines(file):

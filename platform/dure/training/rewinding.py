@@ -37,14 +37,8 @@ def go_back(
     """Let a run's folder be as it was after an epoch, so that resuming it goes on there; nothing is deleted.
 
     With the checkpoint of that step the run goes on exactly. When that is gone, one is made of the epoch's weights,
-    which says nothing of the optimizer's moments. When nothing came after the epoch, nothing is done.
-
-    Args:
-        folder: Names in the run's folder.
-        file: Weights of the epoch, as :class:`dure.training.snapshots.EpochSnapshots` wrote them.
-        experiment: What the folder trains.
-        made_of_all: What else in the folder comes from the whole run, and goes aside too if it is there.
-        notify: Passes one line to the user, when something is moved.
+    which says nothing of the optimizer's moments. When nothing came after the epoch, nothing is done. ``made_of_all``
+    is what else in the folder comes from the whole run; it goes aside too if it is there.
 
     Raises:
         UserError: The file cannot be read.

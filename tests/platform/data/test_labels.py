@@ -84,6 +84,16 @@ def test_nfd_labels_of_a_validation_table_are_no_strangers(tmp_path) -> None:
     assert caught.value.where == "dev.csv, role 'label', row 2"
 
 
+def test_a_table_of_which_no_class_is_known_is_not_told_to_drop_its_rows(tmp_path) -> None:
+    foreign = table(tmp_path, "긍정", "부정")
+    with pytest.raises(UserError, match="no class '긍정' \\(and 1 more\\)") as caught:
+        check_classes(foreign, "label", ("0", "1"))
+    assert "spell them as training did" in caught.value.hint
+    with pytest.raises(UserError, match="no class '부정'") as caught:
+        check_classes(foreign, "label", ("긍정", "1"))
+    assert "correct or remove such rows" in caught.value.hint
+
+
 def test_the_labels_of_rows_with_several_are_counted_one_by_one() -> None:
     cells = ["0 6 10", "6", "", "10 6"]
     assert label_counts(cells, " ") == {"0": 1, "6": 3, "10": 2, "": 1}

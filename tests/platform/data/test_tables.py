@@ -6,6 +6,7 @@ import subprocess
 import sys
 import unicodedata
 from pathlib import Path
+from threading import Event, Thread
 
 import pyarrow
 import pyarrow.parquet
@@ -349,15 +350,52 @@ def test_parquet_numbers_and_categories_become_text(read):
     [
         (["x", None], "column 'dialogue' is empty"),
         ([1.0, float("nan")], "column 'dialogue' is empty"),
-        ([None, ["x"]], "row 1: column 'dialogue' is empty"),
-        ([["x"], ["y"]], "row 1: column 'dialogue' holds a list"),
-        ([b"x", b"y"], "row 1: column 'dialogue' holds bytes"),
     ],
 )
 def test_a_bad_parquet_cell_is_an_error_with_its_row(read, bad, problem):
     message = failure(read, parquet_bytes(fname=["a", "b"], dialogue=bad, summary=["s", "s"]), "t.parquet")
     assert "t.parquet, row " in message
     assert problem in message
+
+
+@pytest.mark.parametrize(
+    ("cells", "problem"),
+    [
+        ([None, ["x"]], "holds list<element: string>, not text"),
+        ([{"ko": "x"}, {"ko": "y"}], "holds struct<ko: string>, not text"),
+        ([b"x", b"y"], "holds binary, not text"),
+    ],
+)
+def test_a_parquet_column_that_holds_no_text_is_an_error_of_the_column_and_no_row_is_skipped(
+    read, cells, problem
+):
+    content = parquet_bytes(fname=["a", "b"], dialogue=cells, summary=["s", "s"])
+    message = failure(read, content, "t.parquet", on_bad_row="skip")
+    assert f"t.parquet: column 'dialogue' {problem}" in message
+    assert "df['dialogue']." in message
+
+
+def test_a_file_that_somebody_writes_to_is_refused_and_read_when_it_is_whole(read, tmp_path):
+    """Else other rows would be read than those whose hash stands beside every number."""
+    rows, path, is_whole = "".join(f"a{n},b,c\n" for n in range(20_000)), tmp_path / "growing.csv", Event()
+
+    def grow() -> None:
+        number = 0
+        while not is_whole.wait(0.001):
+            number += 1
+            with path.open("a") as file:
+                file.write(f"d{number},e,f\n")
+
+    writer = Thread(target=grow)
+    writer.start()
+    try:
+        assert "growing.csv: the file was changed while it was read" in failure(
+            read, HEADER + rows, path.name
+        )
+    finally:
+        is_whole.set()
+        writer.join()
+    assert read(HEADER + rows, path.name).num_rows == 20_000
 
 
 @pytest.mark.parametrize("part", ["end", "middle"])

@@ -90,6 +90,16 @@ def test_a_crossover_that_wins_on_held_out_rows_is_kept_with_its_margins(weights
     assert "is kept" in outcome.verdict()
 
 
+@pytest.mark.parametrize("num_rows", [1, 3, 5])
+def test_what_all_of_a_few_rows_say_is_not_called_certain(weights, num_rows):
+    """Their bootstrap has no row that says otherwise, though as many signs are alike in 1 of 16 tables of chance."""
+    outcome = run(weights, rows=lambda state: row_losses(state)[:num_rows])
+    assert outcome.is_crossover
+    assert all(margin is not None and margin.low > 0 for margin in outcome.margins.values())
+    assert not outcome.is_proven
+    assert "though not certainly" in outcome.verdict()
+
+
 def test_a_crossover_that_loses_on_held_out_rows_is_not_kept(weights):
     outcome = run(weights, rows=lambda state: row_losses(state, dict.fromkeys(MODULES, 6.0)))
     assert not outcome.is_crossover

@@ -55,8 +55,6 @@ def test_each_module_comes_from_its_own_epoch(weights):
 def test_neighbours_count_half(weights):
     state = weights.build(recipes.weighted({"body": 4, "head": 2}, weights.epochs))
     assert figures(state) == pytest.approx((4.0, (20 * 1 + 40 * 0.5) / 1.5))
-    wide = recipes.weighted({"body": 2, "head": 2}, weights.epochs, reach=2)
-    assert wide["body"] == pytest.approx({2: 4 / 7, 4: 2 / 7, 6: 1 / 7})
 
 
 def test_a_module_lies_between_two_epochs(weights):

@@ -8,17 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dure.epochs.loss_series import Point, points_of, series_of
+from dure.epochs.loss_series import Point, series_of
 from dure.epochs.sweet_spot import (
     Thresholds,
     analysis_record,
     candidate_epochs,
-    converged_epochs,
     epoch_scores,
-    fitting_epochs,
-    low_epochs,
-    plateau_epochs,
-    stable_epochs,
+    epochs_that_meet,
     sweet_spot,
     sweet_spots,
 )
@@ -62,7 +58,7 @@ def test_a_module_that_overfits_has_its_sweet_spot_before_the_gap_opens():
     flat = [0.9, 0.6, *[0.5] * 10]
     trains = [0.9, 0.6, *[0.45] * 5, 0.39, 0.36, 0.3, 0.2, 0.1]
     points = series(flat, train=trains)
-    assert fitting_epochs(points) == (1, 2, 3, 4, 5, 6, 7)
+    assert epochs_that_meet(points)["fitting"] == (1, 2, 3, 4, 5, 6, 7)
     found = sweet_spot(points)
     assert found.votes["criteria"] == 7
     assert found.epoch is not None
@@ -72,7 +68,7 @@ def test_a_module_that_overfits_has_its_sweet_spot_before_the_gap_opens():
 def test_a_module_that_never_converges_is_best_at_its_end_and_is_still_falling():
     points = series([10 * 0.9**epoch for epoch in range(20)])
     found = sweet_spot(points)
-    assert converged_epochs(points) == plateau_epochs(points) == ()
+    assert epochs_that_meet(points)["converged"] == epochs_that_meet(points)["plateau"] == ()
     assert found.epoch == 20
     assert found.trend == "falling"
     assert found.votes["criteria"] is None
@@ -82,8 +78,8 @@ def test_noise_is_not_stable_though_it_has_no_trend():
     draw = random.Random(0)
     points = series([0.5 + draw.uniform(-0.1, 0.1) for _ in range(20)])
     found = sweet_spot(points)
-    assert stable_epochs(points) == ()
-    assert len(plateau_epochs(points)) > 8
+    assert epochs_that_meet(points)["stable"] == ()
+    assert len(epochs_that_meet(points)["plateau"]) > 8
     assert found.votes["criteria"] is None
     assert found.votes["lowest"] == min(points, key=lambda point: point.eval_loss).epoch
 
@@ -114,7 +110,7 @@ def test_a_module_without_a_finite_loss_has_no_sweet_spot():
 
 def test_epochs_and_never_places_in_the_list_are_reported():
     points = [Point(2 * point.epoch, None, point.eval_loss) for point in series(PLATEAU)]
-    assert stable_epochs(points) == tuple(range(18, 33, 2))
+    assert epochs_that_meet(points)["stable"] == tuple(range(18, 33, 2))
     assert set(epoch_scores(points)) == set(range(2, 33, 2))
     del points[3]
     found = sweet_spot(points)
@@ -127,9 +123,13 @@ def test_a_window_with_a_loss_that_is_not_finite_is_neither_stable_nor_converged
     losses = [0.5] * 20
     losses[9] = math.nan
     points = series(losses)
-    assert stable_epochs(points) == converged_epochs(points) == (5, 6, 7, 8, 9, 15, 16, 17, 18, 19, 20)
-    assert plateau_epochs(points) == (8, 9, 18, 19, 20)
-    assert 10 not in low_epochs(points)
+    assert (
+        epochs_that_meet(points)["stable"]
+        == epochs_that_meet(points)["converged"]
+        == (5, 6, 7, 8, 9, 15, 16, 17, 18, 19, 20)
+    )
+    assert epochs_that_meet(points)["plateau"] == (8, 9, 18, 19, 20)
+    assert 10 not in epochs_that_meet(points)["low"]
 
 
 def test_only_saved_epochs_are_named():
@@ -140,12 +140,16 @@ def test_only_saved_epochs_are_named():
 
 def test_thresholds_draw_the_lines_that_they_say():
     points = series([1.0, 0.99, 1.01, 1.0, 1.0], train=0.2)
-    assert stable_epochs(points) == (5,)  # the standard deviation is 0.0063
-    assert stable_epochs(points, Thresholds(max_std=0.006)) == ()
-    assert fitting_epochs(points) == ()
-    assert len(fitting_epochs(points, Thresholds(max_gap=0.3))) == 5
-    assert stable_epochs(points, Thresholds(window=2)) == (2, 4, 5)  # the third is 0.01 and not below it
-    assert low_epochs(points, Thresholds(low_within=0.0)) == (2,)
+    assert epochs_that_meet(points)["stable"] == (5,)  # the standard deviation is 0.0063
+    assert epochs_that_meet(points, Thresholds(max_std=0.006))["stable"] == ()
+    assert epochs_that_meet(points)["fitting"] == ()
+    assert len(epochs_that_meet(points, Thresholds(max_gap=0.3))["fitting"]) == 5
+    assert epochs_that_meet(points, Thresholds(window=2))["stable"] == (
+        2,
+        4,
+        5,
+    )  # the third is 0.01 and not below it
+    assert epochs_that_meet(points, Thresholds(low_within=0.0))["low"] == (2,)
 
 
 def test_the_score_weighs_the_degrees_of_the_criteria():
@@ -193,13 +197,6 @@ def test_the_record_is_json_and_holds_epochs(tmp_path):
     again = json.loads(json.dumps(record, allow_nan=False))
     assert again["modules"]["head"]["epoch"] in (9, 11)
     assert again["modules"]["head"]["series"][-1] == {"epoch": 17, "train_loss": None, "eval_loss": None}
-
-
-def test_losses_are_never_mixed_with_accuracies():
-    with pytest.raises(ValueError, match="eval_accuracy"):
-        points_of([{"epoch": 1, "eval_accuracy": 0.9}])
-    with pytest.raises(ValueError, match="twice"):
-        points_of([{"epoch": 1, "eval_loss": 0.9}] * 2)
 
 
 def write(tmp_path, *records):

@@ -225,10 +225,11 @@ def test_ctranslate2_writes_the_same_answers_after_prompts_of_any_length(tmp_pat
 
 
 @pytest.mark.slow
-def test_an_adapter_with_new_tokens_loads_by_peft_alone(bart, tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["lora", "qlora"])
+def test_an_adapter_with_new_tokens_loads_by_peft_alone(bart, tiny, tmp_path, monkeypatch, kind):
     checkpoint = tmp_path / "checkpoint"
     shutil.copytree(bart / "final_model", checkpoint)
-    values = tiny("bart", "lora").model_dump(mode="json")
+    values = tiny("bart", kind).model_dump(mode="json")
     values["model"]["checkpoint"] = str(checkpoint)
     values["rehearsal"]["enabled"] = False
     values["tokenizer"]["extra_special_tokens"] = ["#Email#"]
@@ -236,6 +237,8 @@ def test_an_adapter_with_new_tokens_loads_by_peft_alone(bart, tiny, tmp_path, mo
     record = export(path, tmp_path / "out", Asked("adapter"))
     assert record.agreement["share"] == 1
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "base_model" not in yaml.safe_load(card.split("---")[1])  # the hub knows no folder of this machine
     # The run foretold itself, and without any weights the same is foretold.
     said = json.loads((path / "result.json").read_text())["forecast"]
     assert said["proven"]

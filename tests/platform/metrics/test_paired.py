@@ -100,6 +100,17 @@ def test_equal_models_are_told_as_equal(seeds):
     assert found.verdict == "equal"
 
 
+@pytest.mark.parametrize(
+    ("shape", "p_value"), [((2, 1), 0.5), ((5, 1), 1 / 16), ((2, 3), 0.25), ((3, 40), 2**-39)]
+)
+def test_the_same_difference_every_time_is_tested_by_its_signs(shape, p_value):
+    """Two seeds on ten rows often differ by one row both: that has no spread, and is no certainty."""
+    found = paired_difference(np.full(shape, 0.6), np.full(shape, 0.7), metric=LOSS)
+    assert (found.low, found.high) == pytest.approx((0.1, 0.1))
+    assert found.p_value == pytest.approx(p_value)
+    assert found.verdict == ("better" if p_value < 0.05 else "tie")
+
+
 def test_of_many_comparisons_only_what_is_certain_after_the_correction_is_no_tie():
     rng = np.random.default_rng(6)
     base = rng.normal(0, 1, 200)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import pearsonr, spearmanr
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import accuracy_score, log_loss, precision_recall_fscore_support
 from sklearn.metrics import classification_report as independent
@@ -34,6 +35,44 @@ def table(tmp_path):
         return path
 
     return write
+
+
+def test_labels_that_are_numbers_with_fractions_are_scored_as_numbers_and_not_as_classes(table):
+    """Predicted similarities used to be classes of which none was true: accuracy 0, exit 0."""
+    true, said = [3.4, 0.5, 2.0, 4.8], [3.1, 0.61, 2.5, 4.1]
+    references = table("true.csv", ["id", "label"], *enumerate(true))
+    predictions = table("said.csv", ["id", "label"], *reversed([*enumerate(said)]))
+    found = score(predictions, references)
+    assert found["task"] == "number"
+    assert found["pearson"] == pytest.approx(pearsonr(true, said).statistic)
+    assert found["spearman"] == pytest.approx(spearmanr(true, said).statistic)
+    assert found["mse"] == pytest.approx(np.square(np.subtract(true, said)).mean())
+    assert "4 rows" in str(score_table(found).title)
+    assert score(predictions, references, task="classification")["accuracy"] == 0
+    ratings = table("ratings.csv", ["id", "label"], *enumerate([3, 1, 2, 5]))
+    assert score(predictions, ratings)["task"] == "classification"
+    assert score(predictions, ratings, task="number")["mse"] == pytest.approx(
+        np.square([0.1, 0.39, 0.5, 0.9]).mean()
+    )
+
+
+def test_predicted_classes_are_not_scored_against_the_text_that_they_are_of(table):
+    """A table without labels used to score 0 %, with a class for every text."""
+    predictions = table("said.csv", ["label", "probability_0"], [0, 0.6], [1, 0.3])
+    with pytest.raises(UserError, match="called as what is to be scored"):
+        score(predictions, table("texts.csv", ["text"], ["좋다"], ["별로"]))
+    named = table("named.csv", ["gold"], [0], [0])
+    assert score(predictions, named, reference_columns=["gold"])["accuracy"] == 0.5
+
+
+def test_a_number_that_is_none_is_named_with_its_row_or_left_out(table):
+    references = table("true.csv", ["id", "label"], *enumerate([3.4, 0.5, 2.5]))
+    predictions = table("said.csv", ["id", "label"], [0, 3.1], [1, ""], [2, "2.5"])
+    with pytest.raises(UserError, match=r"said.csv, row 2") as caught:
+        score(predictions, references)
+    assert "data.on_bad_row=skip" in caught.value.hint
+    found = score(predictions, references, reading=ReadingConfig(on_bad_row="skip"))
+    assert (found["num_rows"], found["num_skipped"], found["mse"]) == (2, 1, pytest.approx(0.09 / 2))
 
 
 def test_classification_figures_are_those_of_scikit_learn():

@@ -369,8 +369,9 @@ def test_an_interrupted_process_gives_the_terminal_its_cursor_back() -> None:
     script = """
 from pathlib import Path
 from dure.reporting.console import StudyConsole
+from dure.reporting.terminal import Terminal
 from dure.events import TrialStatus
-StudyConsole().started("seven", Path("x"), [TrialStatus("하나", "pending", Path("x"))])
+StudyConsole(Terminal()).started("seven", Path("x"), [TrialStatus("하나", "pending", Path("x"))])
 raise KeyboardInterrupt
 """
     ours, theirs = pty.openpty()

@@ -43,6 +43,12 @@ FOUND = PairedDifference(
             ROUGE,
             "A and B have the same test ROUGE-1 on every one of 600 rows.",
         ),
+        (
+            replace(FOUND, low=0.012, high=0.012, p_value=0.5, p_holm=None, num_rows=1, num_seeds=2),
+            ROUGE,
+            "A and B cannot be told apart by test ROUGE-1: +1.20 points, the same each time "
+            "(permutation test over 2 seeds, p = 0.5).",
+        ),
     ],
 )
 def test_a_sentence_says_who_is_better_by_how_much_and_how_sure_that_is(found, metric, sentence):

@@ -36,20 +36,20 @@ things = st.builds(
 def test_what_is_protected_never_goes_and_no_more_goes_than_it_takes(kept, num_bytes):
     chosen = plan(kept, num_bytes)
     for deletion in chosen:
-        each = deletion.kept
+        each = deletion[0]
         assert not each.is_needed
         holds_what_counts = each.is_best or each.is_last
         assert not holds_what_counts or (
             each.kind == "checkpoint" and each.run_is_finished and each.model is not None
         )
-        assert deletion.reason
-    sizes = [deletion.kept.size for deletion in chosen]
-    assert len({deletion.kept.path for deletion in chosen}) == len(chosen)
+        assert deletion[1]
+    sizes = [deletion[0].size for deletion in chosen]
+    assert len({deletion[0].path for deletion in chosen}) == len(chosen)
     if chosen:
         assert sum(sizes[:-1]) < num_bytes
-    turns = [deletion.kept.turn()[0] for deletion in chosen]
+    turns = [deletion[0].turn()[0] for deletion in chosen]
     assert turns == sorted(turns)
-    left = [each.turn() for each in kept if each not in [deletion.kept for deletion in chosen]]
+    left = [each.turn() for each in kept if each not in [deletion[0] for deletion in chosen]]
     if sum(sizes) < num_bytes:
         assert not any(left), "the budget is missed only when nothing more may go"
     elif chosen:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dure.runs.forecast import forecast
+import pytest
+
+from dure.runs.forecast import forecast, num_parameters
 
 
 def test_a_checkpoint_takes_twelve_bytes_a_parameter_and_an_average_four_more(tiny):
@@ -21,3 +23,10 @@ def test_the_weights_of_epochs_that_are_kept_count(tiny):
     foretold = forecast(experiment, 1000, 1000)
     assert (foretold.num_epochs, foretold.epoch) == (11, 8000)
     assert foretold.disk == 3 * 16_000 + 11 * 8000 + 4000
+
+
+def test_a_parameter_of_four_bits_is_one_that_the_final_model_has_in_full():
+    layers = pytest.importorskip("bitsandbytes").nn
+    layer = layers.Linear4bit(64, 4, bias=False).to("cpu")
+    assert layer.weight.numel() == 128  # bytes, with two in each
+    assert num_parameters(layer) == (256, 0)

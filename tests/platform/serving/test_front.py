@@ -23,7 +23,7 @@ from dure.files import parse_json
 from dure.serving.asked import MOST_TEXTS, Inputs
 from dure.serving.batcher import Batcher
 from dure.serving.figures import Figures
-from dure.serving.openapi import STATUSES, Limits, Served
+from dure.serving.openapi import STATUSES, Served, Serving
 from dure.serving.predictor import Answer, Predictor
 from dure.serving.refusals import RefusedError
 from dure.serving.server import bound
@@ -77,7 +77,7 @@ def chat(tiny, tmp_path_factory):
     return trained(tiny("llama", "full", task={}), tmp_path_factory.mktemp("chat") / "run")
 
 
-def client(*runs, token=None, limits=None, send=None, most_texts=8):
+def client(*runs, send=None, most_texts=8, **asked):
     """Return a client of a front before models in this process, as a replica has them."""
     figures = Figures()
     if send is None:
@@ -95,8 +95,7 @@ def client(*runs, token=None, limits=None, send=None, most_texts=8):
         inputs,
         batcher,
         figures,
-        limits or Limits(20_000, 20.0),
-        token,
+        Serving(**{"max_bytes": 20_000, "time_limit": 20.0, **asked}),
         lambda: 1,
     )
     app = front.app()
@@ -297,7 +296,7 @@ def test_the_page_loads_nothing_from_elsewhere_and_escapes_names(bert):
     assert policy.startswith("default-src 'none'")
     assert "http" not in page.text.replace("http://127.0.0.1:1", "")
     served = Served("<script>x</script>", "f", "w", "http://127.0.0.1:1")
-    front = Front(served, Inputs(weights_at(bert).family(quiet)), None, Figures(), Limits(1, 1), None, int)
+    front = Front(served, Inputs(weights_at(bert).family(quiet)), None, Figures(), Serving(), int)
     assert "<script>x" not in TestClient(front.app(), base_url="http://localhost").get("/").text
 
 
@@ -372,7 +371,7 @@ def test_who_comes_when_too_many_wait_or_waits_too_long_is_told(bert):
         Batcher(never, most_texts=1, most_waiting=2, figures=Figures()), [[{"text": "a"}]] * 4, seconds=0.2
     )
     assert sorted(each.status for each in found) == [503, 503, 504, 504]
-    with client(bert, send=never, limits=Limits(1000, 0.2)) as server:
+    with client(bert, send=never, max_bytes=1000, time_limit=0.2) as server:
         late = server.predict({"texts": ["가"]})
     assert late.status_code == 504
     assert "0.2 seconds" in late.text

@@ -35,7 +35,6 @@ class SeveralNodes:
     """
 
     def __init__(self, cluster) -> None:
-        # Nothing of the cluster itself: Tune pickles a study's listener, which may hold this.
         self.address: str = cluster.address
         nodes = cluster.list_all_nodes()
         self.ids = [node.node_id for node in nodes]

@@ -247,6 +247,8 @@ def test_the_held_out_rows_of_every_fold_are_predicted_by_its_best_model(tiny, c
         accuracy = sum(row["predicted_label"] == row["label"].strip() for row in kept) / len(kept)
         accuracies.append(accuracy)
         assert accuracy == pytest.approx(result.metrics["test_accuracy"])
+        trivial = sum(row["label"].strip() == "기쁨" for row in kept) / len(kept)
+        assert result.metrics["baseline_test_accuracy"] == pytest.approx(trivial)
         assert list(kept[0]) == [
             "row", "text", "label", "predicted_label", "probability_기쁨", "probability_슬픔",
             "score_accuracy", "score_loss",

@@ -1,8 +1,8 @@
-"""That preferences are learned by a miniature: its reward accuracy on held-out pairs rises from chance.
+"""That preferences are learned by a miniature: its reward accuracy on held-out pairs rises from chance above 0.9.
 
-As it is done in life: instruction fine-tuning on the right summaries first, and DPO from there. Nine of ten pairs are
-reached for persons; outcomes come near, and things stay behind, most where the dialogue has a word with another particle
-than the summary, which to the miniature is another token.
+As it is done in life: instruction fine-tuning on the right summaries first, and DPO from there, which goes on learning
+to write them (``task.sft_weight``). The names of things are tokens, as they are in vocabularies of real size: among 2,000
+tokens a word with its particle is one, and the same word with another particle a different one.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ import numpy
 import pytest
 import torch
 from torch.nn import functional
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen3Config
 
 from dure.config import load_experiment, rehearsal_of
 from dure.family import load_family
 from dure.training.run import RunRequest, run
 from trainables.samples.preferences import preference_corpus
+from trainables.samples.scenarios import SCENARIOS
 
+PEOPLE = ("#Person1#", "#Person2#", "#Person3#")
+THINGS = {str(noun) for scenario in SCENARIOS for pool in scenario.slots.values() for noun in pool}
 COMMON = {
     "lora": None,
     "model.quantization": None,
-    "tokenizer.special_tokens": ["#Person1#", "#Person2#", "#Person3#"],
+    "tokenizer.special_tokens": [*PEOPLE, *sorted(THINGS - {*PEOPLE})],
     "task.prompt": "{text}",
     "training.batch_size": 16,
     "training.gradient_accumulation_steps": 1,
@@ -37,33 +40,33 @@ TUNING = COMMON | {
     "task.validate": "loss",
     "training.best_metric": "eval_perplexity",
     "training.epochs": 3,
-    "training.learning_rate": 8e-5,  # times the rehearsal's scale
+    "training.learning_rate": 1e-4,  # times the rehearsal's scale
     "rehearsal.hidden_size": 64,
-    "rehearsal.max_steps": 2200,
+    "rehearsal.max_steps": 1000,
     "rehearsal.max_train_rows": 12000,
     "rehearsal.max_encoder_len": 320,
 }
 PREFERRING = COMMON | {
-    "task.beta": 0.5,  # pairs that are far apart count for less than with 0.1
-    "training.epochs": 1,
-    "training.learning_rate": 1e-4,  # three times that undoes what was tuned
-    "training.eval_every": 375,
+    "task.beta": 0.2,
+    "task.sft_weight": 0.5,
+    "training.epochs": 3,
+    "training.learning_rate": 1.5e-3,
+    "training.eval_every": 750,
     "training.eval_batch_size": 32,
 }
-ACCURACY = {"person": 0.9, "thing": 0.6, "outcome": 0.8}
-"""Below what each kind reached (0.98, 0.69 and 0.885); 200 pairs of one are at 0.6 by chance once in 300 times."""
+SIZES = {"num_train": 12000, "num_dev": 600, "num_test": 600}
 
 
 @pytest.fixture(scope="module")
 def corpus():
-    return preference_corpus(num_train=12000, num_dev=240, num_test=600)
+    return preference_corpus(**SIZES)
 
 
 @pytest.fixture(scope="module")
 def tables(corpus, tmp_path_factory):
-    """Tables of pairs; half of the training rows are compared as well."""
+    """Tables of pairs."""
     folder, files = tmp_path_factory.mktemp("pairs"), {}
-    for name, rows in (corpus | {"compared": corpus["train"][:6000]}).items():
+    for name, rows in corpus.items():
         files[name] = str(folder / f"{name}.csv")
         with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, ("id", "prompt", "chosen", "rejected"), extrasaction="ignore")
@@ -99,13 +102,14 @@ def test_reward_accuracy_rises_from_chance_on_held_out_pairs_of_every_kind(
 ) -> None:
     held_out = {row.prompt for row in corpus["test"]} | {row.chosen for row in corpus["test"]}
     assert not held_out & {text for row in corpus["train"] for text in (row.prompt, row.chosen)}
-    named = {"data.dev": tables["dev"], "data.test": tables["test"]}
-    tuned = load_experiment("causal_qwen").with_(named | {"data.train": tables["train"]} | TUNING)
+    named = {f"data.{split}": table for split, table in tables.items()}
+    # One head of keys, as four of today's checkpoints would share, is slow to learn what to copy.
+    Qwen3Config(num_attention_heads=4, num_key_value_heads=4).save_pretrained(tmp_path / "shape")
+    shape = {"model.checkpoint": str(tmp_path / "shape")}
+    tuned = load_experiment("causal_qwen").with_(named | shape | TUNING)
     run(RunRequest(rehearsal_of(tuned), cpu, tmp_path / "tuned"))
     preferring = load_experiment("preference_qwen").with_(
-        named
-        | {"data.train": tables["compared"], "model.checkpoint": str(tmp_path / "tuned" / "final_model")}
-        | PREFERRING
+        named | {"model.checkpoint": str(tmp_path / "tuned" / "final_model")} | PREFERRING
     )
     metrics = run(RunRequest(preferring, cpu, tmp_path / "preferring")).metrics
     family = load_family(preferring.with_({"task.method": "simpo"}))
@@ -116,8 +120,8 @@ def test_reward_accuracy_rises_from_chance_on_held_out_pairs_of_every_kind(
     assert metrics["untrained_loss"] == pytest.approx(numpy.log(2), abs=1e-3)
     assert metrics["baseline_reward_accuracy"] == 0.5
     assert metrics["test_reward_accuracy"] == pytest.approx(float(numpy.mean(reward > 0)), abs=0.005)
-    for kind, least in ACCURACY.items():
+    for kind in ("person", "thing", "outcome"):
         is_kind = numpy.array([row.wrong == kind for row in corpus["test"]])
         likelier, better = (float(numpy.mean(values[is_kind] > 0)) for values in (before, reward))
         print(f"{kind}: chance 0.5, {likelier:.3f} likelier before, {better:.3f} of higher reward after")
-        assert better >= least, kind
+        assert better >= 0.9, kind

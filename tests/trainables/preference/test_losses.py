@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dure.modeling.objectives import IGNORED
-from trainables.preference import PairLosses
+from trainables.preference.losses import PairLosses
 
 PAIRS, TOKENS = 5, 7
 
@@ -27,11 +27,13 @@ def drawn():
     return logits, {"ids": ids, "reference": reference}, lengths
 
 
-def by_hand(method, logits, labels, lengths, *, beta, margin=0.0, smooth=0.0) -> tuple[float, np.ndarray]:
+def by_hand(
+    method, logits, labels, lengths, *, beta, margin=0.0, smooth=0.0, sft_weight=0.0
+) -> tuple[float, np.ndarray]:
     """The sum of the losses and its gradient by log p of every token, in plain numbers.
 
     DPO: -log sigmoid(beta * ((log p_w - log r_w) - (log p_l - log r_l))). SimPO: -log sigmoid(beta / |w| * log p_w -
-    beta / |l| * log p_l - gamma). The gradient of -log sigmoid(x) is -(1 - sigmoid(x)).
+    beta / |l| * log p_l - gamma). The gradient of -log sigmoid(x) is -(1 - sigmoid(x)). RPO adds -alpha / |w| * log p_w.
     """
     log_p = -logits[..., 0].detach().numpy()
     total, gradient = 0.0, np.zeros_like(log_p)
@@ -48,7 +50,9 @@ def by_hand(method, logits, labels, lengths, *, beta, margin=0.0, smooth=0.0) ->
         sigmoid = 1 / (1 + math.exp(-x))
         total += -(1 - smooth) * math.log(sigmoid) - smooth * math.log(1 - sigmoid)
         slope = -(1 - smooth) * (1 - sigmoid) + smooth * sigmoid
-        gradient[pair, : int(lengths[pair])] = slope * sides[0][1]
+        better = int(lengths[pair])
+        total += -sft_weight * sum(log_p[pair, token] for token in range(better)) / better
+        gradient[pair, :better] = slope * sides[0][1] - sft_weight / better
         gradient[PAIRS + pair, : int(lengths[PAIRS + pair])] = -slope * sides[1][1]
     return total, gradient
 
@@ -56,7 +60,9 @@ def by_hand(method, logits, labels, lengths, *, beta, margin=0.0, smooth=0.0) ->
 CASES = [
     ("dpo", {"beta": 0.1}),
     ("dpo", {"beta": 0.7, "smooth": 0.2}),
+    ("dpo", {"beta": 0.3, "sft_weight": 0.5}),
     ("simpo", {"beta": 2.5}),
+    ("simpo", {"beta": 2.0, "margin": 0.4, "smooth": 0.1, "sft_weight": 2.0}),
     ("simpo", {"beta": 2.0, "margin": 1.1}),
 ]
 
@@ -64,8 +70,8 @@ CASES = [
 @pytest.mark.parametrize(("method", "settings"), CASES)
 def test_loss_and_gradient_are_those_of_the_formula(method, settings, drawn) -> None:
     logits, labels, lengths = drawn
-    beta, margin, smooth = (settings.get(name, 0.0) for name in ("beta", "margin", "smooth"))
-    objective = PairLosses(method, beta, margin, smooth)
+    names = ("beta", "margin", "smooth", "sft_weight")
+    objective = PairLosses(method, *(settings.get(name, 0.0) for name in names))
     loss = objective.total(logits, labels)
     expected, gradient = by_hand(method, logits, labels, lengths, **settings)
     assert float(loss.detach()) == pytest.approx(expected, abs=1e-9)
@@ -89,6 +95,14 @@ def test_the_loss_of_equal_models_is_the_logarithm_of_two(drawn) -> None:
         torch.ones(2, 3, 2), {"ids": torch.ones(2, 3, dtype=torch.int64)}
     )
     assert tie[0, 1] == 0.5
+
+
+def test_what_is_validated_is_the_loss_of_pairs_alone(drawn) -> None:
+    logits, labels, _ = drawn
+    plain, with_answers = (
+        PairLosses("dpo", 0.3, sft_weight=weight).row_losses(logits.detach(), labels) for weight in (0.0, 1.0)
+    )
+    assert torch.equal(plain, with_answers)
 
 
 def test_accuracy_and_margin_are_counted_over_pairs(drawn) -> None:

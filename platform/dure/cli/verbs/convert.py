@@ -50,11 +50,7 @@ def convert(
 
 
 def _checked(converted: Any, overrides: Any, source: str) -> str:
-    """Return the new file's text, which loads.
-
-    Raises:
-        UserError: A value is wrong, or what an experiment must have is missing; the old key is named.
-    """
+    """Return the new file's text, which loads."""
     import yaml
 
     from dure.config.loading import checked
@@ -64,8 +60,7 @@ def _checked(converted: Any, overrides: Any, source: str) -> str:
     from dure.family import load_family
     from dure.metrics.metric import choosable
 
-    tree = _entries(converted, source)
-    tree = with_overrides(tree, overrides)
+    tree = with_overrides(_entries(converted.tree(), source), overrides)
     if "checkpoint" not in plain(tree).get("model", {}):
         raise UserError(
             "no model is named",
@@ -92,13 +87,10 @@ def _checked(converted: Any, overrides: Any, source: str) -> str:
     return yaml.dump(ordered, Dumper=Dumper, allow_unicode=True, sort_keys=False, width=110)
 
 
-def _entries(converted: Any, source: str) -> Any:
+def _entries(values: Any, source: str) -> Any:
     from dure.config.tree import Entry
 
-    def entries(values: Any) -> Any:
-        return {
-            key: Entry(entries(value) if isinstance(value, dict) else value, source)
-            for key, value in values.items()
-        }
-
-    return entries(converted.tree())
+    return {
+        key: Entry(_entries(value, source) if isinstance(value, dict) else value, source)
+        for key, value in values.items()
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,7 +11,6 @@ from dure.cli import options
 from dure.cli.app import verb
 from dure.cli.printing import notify, print_result
 from dure.config.families import trusting
-from dure.family.contract import ExportFormat
 
 
 @verb("export", place=197)
@@ -26,7 +25,10 @@ def export(
     ],
     to: Annotated[Path, typer.Option("--to", help="Folder of the export.", metavar="DIR")],
     overrides: options.Reading = None,
-    format: Annotated[ExportFormat, typer.Option("--format", help="What it becomes.")] = "transformers",
+    format: Annotated[
+        Literal["transformers", "adapter", "onnx", "ctranslate2"],
+        typer.Option("--format", help="What it becomes."),
+    ] = "transformers",
     quantization: Annotated[
         str | None,
         typer.Option(help="How ctranslate2 packs numbers: int8, int8_float32, float16 …", metavar="KIND"),

@@ -12,10 +12,7 @@ import typer
 from dure.cli import options
 from dure.cli.app import verb
 from dure.cli.printing import print_result, print_text
-from dure.config.tree import is_torn
-from dure.data.canonical import is_blank
 from dure.errors import UserError
-from dure.runs.folder import PROBABILITY
 
 _STDIN = "-"
 _Words = Annotated[
@@ -41,10 +38,7 @@ _Output = Annotated[
         metavar="FILE",
     ),
 ]
-_Fold = Annotated[
-    int | None,
-    typer.Option(help="Fold whose model predicts; all together when not given.", metavar="N"),
-]
+
 _Workers = Annotated[
     int | None,
     typer.Option(
@@ -60,16 +54,11 @@ _Resume = Annotated[
 
 @verb("predict", place=190)
 def predict(
-    run: Annotated[
-        Path,
-        typer.Argument(
-            help="Folder of a finished run, of a cross-validation, or of an export.", metavar="RUN|EXPORT"
-        ),
-    ],
+    run: options.Predictor,
     words: _Words = None,
     text: _Texts = None,
     output: _Output = None,
-    fold: _Fold = None,
+    fold: options.Fold = None,
     workers: _Workers = None,
     profile: options.ProfileOption = None,
     address: options.Address = None,
@@ -117,11 +106,7 @@ def predict(
 def _source(
     tables: list[str], texts: list[str], overrides: list[str], output: Path | None
 ) -> str | list[str]:
-    """Return the table to predict, or the texts.
-
-    Raises:
-        UserError: There is neither, or both; or options are given that belong to the other.
-    """
+    """Return the table to predict, or the texts."""
     if len(tables) + bool(texts) != 1:
         raise UserError(
             "both a table and texts are given" if tables and texts else f"{len(tables)} inputs are given",
@@ -152,6 +137,9 @@ def _source(
 
 
 def _check_text(text: str, where: str) -> None:
+    from dure.config.tree import is_torn
+    from dure.data.canonical import is_blank
+
     if is_blank(text):
         raise UserError("the text is empty", where=where, expected="a text to predict")
     if is_torn(text):
@@ -161,6 +149,7 @@ def _check_text(text: str, where: str) -> None:
 def _print_texts(texts: list[str], outcome: list[dict[str, Any]], *, in_lines: bool, as_json: bool) -> None:
     """Print what is predicted of texts: a table, or of lines of standard input a line for each."""
     from dure.reporting.summary import predictions_table
+    from dure.runs.folder import PROBABILITY
 
     if in_lines and not as_json:
         for row in outcome:

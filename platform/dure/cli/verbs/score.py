@@ -39,8 +39,10 @@ MultiReference = Annotated[
     Literal["best", "mean"], typer.Option(help="With several references: the best by F1, or their mean.")
 ]
 Task = Annotated[
-    Literal["generation", "classification"] | None,
-    typer.Option(help="ROUGE, or accuracy and F1 of classes; by the name of the column when not given."),
+    Literal["generation", "classification", "number"] | None,
+    typer.Option(
+        help="ROUGE, accuracy and F1 of classes, or correlation and squared error of numbers; by the columns when not given."
+    ),
 ]
 LabelSeparator = Annotated[
     str | None,
@@ -70,7 +72,7 @@ def score(
     metric: Metric = None,
     as_json: options.Json = False,
 ) -> None:
-    """Score predictions against references: ROUGE, or accuracy and F1."""
+    """Score predictions against references: ROUGE, accuracy and F1, or correlation and squared error."""
     from dure import api
     from dure.reporting.summary import score_table
 

@@ -15,12 +15,6 @@ TOKEN = "DURE_SERVE_TOKEN"
 """Environment variable with the token, where no file is given."""
 
 
-Run = Annotated[
-    Path,
-    typer.Argument(
-        help="Folder of a finished run, of a cross-validation, or of an export.", metavar="RUN|EXPORT"
-    ),
-]
 Port = Annotated[
     int, typer.Option(min=0, max=65535, help="Port of 127.0.0.1; 0 takes any that is free.", metavar="N")
 ]
@@ -47,22 +41,18 @@ TokenFile = Annotated[
         metavar="FILE",
     ),
 ]
-Fold = Annotated[
-    int | None,
-    typer.Option(help="Fold whose model predicts; all together when not given.", metavar="N"),
-]
 
 
 @verb("serve", place=195)
 def serve(
-    run: Run,
+    run: options.Predictor,
     port: Port = 8000,
     replicas: Replicas = None,
     batch_size: BatchSize = None,
     max_bytes: MaxBytes = 1 << 20,
     time_limit: TimeLimit = 30.0,
     token_file: TokenFile = None,
-    fold: Fold = None,
+    fold: options.Fold = None,
     profile: options.ProfileOption = None,
     address: options.Address = None,
     trust_code: options.TrustCode = False,
@@ -70,7 +60,8 @@ def serve(
 ) -> None:
     """Serve a model over HTTP on this machine, with a page to try it by hand; Ctrl-C ends it cleanly."""
     from dure.family.run_weights import weights_at
-    from dure.serving.server import Serving, read_token, require_packages, serve_models
+    from dure.serving.openapi import Serving
+    from dure.serving.server import read_token, require_packages, serve_models
     from dure.studies.crossval.driver import fold_runs
 
     require_packages()

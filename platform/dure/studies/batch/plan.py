@@ -90,11 +90,7 @@ def plan_batch(
 ) -> BatchStudy:
     """Return the batch of a study, or of experiments that are named one by one.
 
-    Args:
-        names: A study by name or file, or experiments by name or file.
-        overrides: ``a.b=value`` texts for all experiments.
-        only: Numbers or names of those that run, with commas.
-        seeds: Runs of every experiment, each by another seed.
+    ``only`` has the numbers or names of those that run, with commas.
 
     Raises:
         UserError: Nothing is named, one of the names is not known, or several studies are named.

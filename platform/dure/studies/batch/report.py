@@ -58,7 +58,7 @@ class BatchView(View[BatchResults]):
                 if trial.name in scores and "baseline" in gain and not metric.better(gain["baseline"], 0.0)
             ]
             told = _of_one_seed(cls.run_folders(results, path), metric, scores, below)
-        told += failures({trial.name: trial.state for trial in results.experiments})
+        told += failures(results.experiments)
         return {"metric": metric.name, "sentences": told, "gains": gains}
 
     def sections(self) -> Sequence[Section]:

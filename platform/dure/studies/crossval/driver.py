@@ -113,9 +113,7 @@ def _put_together(path: Path, results: CrossvalResults) -> CrossvalResults:
 def fold_runs(path: Path, fold: int | None) -> list[Path]:
     """Return the folders whose models predict: a run itself, or the finished folds of a cross-validation.
 
-    Args:
-        path: Folder of a run, of a cross-validation, or of one of its experiments.
-        fold: Only this one, counted from 1.
+    A path is the folder of a run, of a cross-validation, or of one of its experiments; a fold counts from 1.
 
     Raises:
         UserError: There is no such fold, or it is not finished.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from dure.metrics.metric import Metric, recorded, undeclared
 from dure.pages.shared_sections import foldable
 from dure.reporting.columns import STATE_STYLES, Cell, Column, FittedTable, Rows, column
 from dure.reporting.figures import (
-    BASELINE,
     bare_label,
     class_figure,
     is_speed,
@@ -30,8 +28,7 @@ from dure.reporting.figures import (
 from dure.reporting.inline import Drawing
 from dure.reporting.marks import Source, p_value, sentence
 from dure.reporting.page import Block, Picture, Section, Table
-from dure.reporting.verdicts import signed_figure
-from dure.runs.folder import RunFolder
+from dure.reporting.verdicts import interval_text, signed_figure
 from dure.studies.crossval.confusion import plot_confusion
 from dure.studies.crossval.results import ComparisonRecord, CrossvalResults, ExperimentRecord
 from dure.studies.viewing import View, failures, moved
@@ -46,8 +43,7 @@ Row = Mapping[str, Any]
 def crossval_table(summary: Mapping[str, Any]) -> Group:
     """Return what a cross-validation found, fitting itself to the terminal that prints it.
 
-    Args:
-        summary: As :mod:`dure.studies.crossval.results` says, of a finished study or of one that runs.
+    ``summary`` is as :mod:`dure.studies.crossval.results` says, of a finished study or of one that runs.
     """
     experiments: Sequence[Row] = summary["experiments"]
     record, several = Source(0, summary), len(experiments) > 1
@@ -125,10 +121,7 @@ def fold_columns(record: Source, place: int) -> list[Column]:
 def class_columns(record: Source, facts: Source, place: int) -> list[Column]:
     """Return the figures of every class over the folds of an experiment; nothing without classes.
 
-    Args:
-        record: What the study came to.
-        facts: ``supports``, see :func:`supports`.
-        place: That of the experiment.
+    ``facts`` has what :func:`supports` returns under that name.
     """
     at, experiment = ("experiments", place), record.get("experiments", place)
     confused = record.get(*at, "confusion", "classes") or ()
@@ -208,6 +201,18 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
         notes.append("±: sample standard deviation over folds")
     if any(experiment.get("overall") for experiment in summary["experiments"]):
         notes.append("all rows: each predicted by the model that has not seen it")
+    metric, known = (
+        _metric(summary),
+        [each for each in summary["experiments"] if each.get("baseline") is not None],
+    )
+    if known:
+        below = [
+            each["name"]
+            for each in known
+            if not metric.better(each["mean"].get(metric.name), each["baseline"])
+        ]
+        notes.append(f"trivial baseline on the held-out rows: {metric_phrase(metric, known[0]['baseline'])}")
+        notes += [f"no better than that: {', '.join(below)}"] if below else []
     pairs: Sequence[Row] = summary.get("comparisons") or []
     if pairs:
         notes.append("interval and p of a - b: corrected resampled t-test (Nadeau & Bengio 2003) over folds")
@@ -273,11 +278,10 @@ class CrossvalView(View[CrossvalResults]):
     def facts_of(cls, results: CrossvalResults, path: Path) -> dict[str, Any]:
         """Return the verdict of a cross-validation: the scores over folds, and who can be told apart."""
         metric = recorded(results.as_json(), results.metric)
-        folders = cls.run_folders(results, path)
-        told = [_over_folds(each, metric, _baseline(each, metric, folders)) for each in results.experiments]
+        told = [_over_folds(each, metric) for each in results.experiments]
         told += [_compared(pair, metric) for pair in results.comparisons]
         told += [f"{name} was trained on no further folds: {why}." for name, why in results.dropped.items()]
-        told += failures({trial.name: trial.state for trial in results.trials})
+        told += failures(results.trials)
         return {
             "metric": f"eval_{results.metric}",
             "sentences": told,
@@ -307,17 +311,8 @@ class CrossvalView(View[CrossvalResults]):
         return sections
 
 
-def _baseline(experiment: ExperimentRecord, metric: Metric, folders: Mapping[str, Path]) -> float | None:
-    """Return what the trivial predictor has on the validation rows of the folds, as a mean; None where none was scored."""
-    results = [
-        RunFolder(folders[f"{experiment.name} fold {fold.fold}"]).read_result() for fold in experiment.folds
-    ]
-    found = [number(each.metrics.get(f"{BASELINE}{metric.name}")) for each in results if each is not None]
-    known = [each for each in found if each is not None]
-    return statistics.fmean(known) if known else None
-
-
-def _over_folds(experiment: ExperimentRecord, metric: Metric, baseline: float | None) -> str:
+def _over_folds(experiment: ExperimentRecord, metric: Metric) -> str:
+    baseline = experiment.baseline
     folds = sum(fold.state == "completed" for fold in experiment.folds)
     mean, std = experiment.mean.get(metric.name), experiment.std.get(metric.name)
     if mean is None:
@@ -328,7 +323,9 @@ def _over_folds(experiment: ExperimentRecord, metric: Metric, baseline: float | 
     if overall is not None:
         told += f"; of all rows together {metric_figure(metric, overall)}"
     if baseline is not None and not metric.better(mean, baseline):
-        told += f"; no better than the trivial baseline ({metric_figure(metric, baseline)} on the folds' validation rows)"
+        told += (
+            f"; no better than the trivial baseline ({metric_figure(metric, baseline)} on the held-out rows)"
+        )
     return f"{told}."
 
 
@@ -338,22 +335,22 @@ def _compared(pair: ComparisonRecord, metric: Metric) -> str:
     if found is None:
         return f"{pair.a} and {pair.b} cannot be compared: they share {counted(pair.folds, 'fold')}."
     p = pair.p_holm if pair.p_holm is not None else found.p_value
-    ends = f"{100 * found.level:g} % between {signed_figure(metric, found.low)} and {signed_figure(metric, found.high)}"
+    is_same = found.low == found.high
     by = "" if p is None else f", p {p_value(p) if p < 1e-3 else '= ' + p_value(p)} by Holm"
-    how = f"{counted(pair.folds, 'fold')}, corrected resampled t-test{by}"
+    how = f"{counted(pair.folds, 'fold')}, {'permutation test' if is_same else 'corrected resampled t-test'}{by}"
     points = " points" if metric.in_percent else ""
-    if found.low == found.high == 0:
+    if is_same and found.value == 0:
         return f"{pair.a} and {pair.b} have the same {label} on every one of {counted(pair.folds, 'fold')}."
     if p is None or p >= 1 - found.level or found.value == 0:
         return (
-            f"{pair.a} and {pair.b} cannot be told apart by {label}: {signed_figure(metric, found.value)}{points}, {ends} "
-            f"({how})."
+            f"{pair.a} and {pair.b} cannot be told apart by {label}: {signed_figure(metric, found.value)}{points}, "
+            f"{interval_text(found, metric)} ({how})."
         )
     is_first = metric.better(found.value, 0.0)
     better, worse = (pair.a, pair.b) if is_first else (pair.b, pair.a)
     return (
         f"{better} is better than {worse} by {metric_figure(metric, abs(found.value))}{points} of {label}; {pair.a} "
-        f"minus {pair.b} lies {ends} ({how})."
+        f"minus {pair.b} {'is' if is_same else 'lies'} {interval_text(found, metric)} ({how})."
     )
 
 

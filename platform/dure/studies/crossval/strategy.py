@@ -13,6 +13,7 @@ from dure.config.schema import Experiment
 from dure.events import TrialStatus
 from dure.family import load_family
 from dure.metrics.metric import RUN_METRICS, Metric, definitions
+from dure.reporting.figures import BASELINE
 from dure.runs.folder import RunFolder, RunResult, finite
 from dure.studies.crossval.comparison import is_clearly_worse
 from dure.studies.crossval.plan import CrossvalStudy
@@ -80,7 +81,10 @@ class Crossval(Strategy[CrossvalStudy]):
             folds = [_fold(number, by_name[plan.name]) for number, plan in plans]
             begun = [fold for fold in folds if fold["state"] != "pending"]
             mean, std = over_folds([fold["metrics"] for fold in begun if fold["state"] == "completed"])
-            found.append({"name": name, "folds": begun, "mean": mean, "std": std})
+            trivial = [by_name[plan.name].metrics.get(f"{BASELINE}test_{metric.name}") for _, plan in plans]
+            scored = [each for each in trivial if isinstance(each, int | float)]
+            baseline = fmean(scored) if scored else None
+            found.append({"name": name, "folds": begun, "mean": mean, "std": std, "baseline": baseline})
         return {
             "metric": metric.name,
             "direction": metric.direction,

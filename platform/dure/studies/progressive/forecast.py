@@ -50,16 +50,10 @@ def forecast(
     its dev rows (for a share; the largest that a mean over rows can have) and by the unknown spread between
     trainings, which is averaged over as well. The interval is that of the *measured* score, with these errors.
 
-    For a given rate and spread the model is a linear regression, whose posterior is known in closed form, so
-    that nothing is drawn at random and the same scores give the same forecast.
-
-    Args:
-        rows: Training rows of each score.
-        scores: As measured; scores that are not finite are left out.
-        at_rows: Training rows to look ahead to.
-        metric: What the scores are; a share lies between 0 and 1, as accuracy, F1 and ROUGE do, a sum of them not.
-        num_dev_rows: Rows over which the scores were averaged.
-        level: Probability that the interval is to have.
+    For a given rate and spread the model is a linear regression, whose posterior is known in closed form, so that
+    nothing is drawn at random and the same scores give the same forecast. Scores are means over ``num_dev_rows`` rows;
+    those that are not finite are left out. A share lies between 0 and 1, as accuracy, F1 and ROUGE do, a sum of them
+    not.
 
     Returns:
         None when the finite scores stand for fewer than :data:`LEAST_POINTS` different numbers of rows.

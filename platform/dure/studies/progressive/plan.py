@@ -90,6 +90,10 @@ class ProgressiveStudy(OneExperiment):
         stages = float(sum(self.ratios)) * self.epochs_per_stage / experiment.training.epochs
         return stages, stages * len(self.candidates)
 
+    def in_a_row(self, experiment: Experiment) -> float:
+        """Return the stages of a candidate."""
+        return self.num_trainings(experiment)[0]
+
     @classmethod
     def kind_of(cls) -> type[Kind[Any, Any]]:
         """Return what runs a progressive training."""
@@ -132,18 +136,11 @@ def plan_progressive(
 ) -> ProgressiveStudy:
     """Return the progressive training that the options describe.
 
-    Args:
-        study: With its experiment.
-        start_ratio: Part of the data of the first stage. In a folder that holds stages of smaller ratios already,
-            those stay before it, and training goes on from the last of them.
-        step_size: What each stage adds.
-        max_ratio: Part of the data of the last stage.
-        ratios: Parts of the data of all stages, with commas, in place of these three.
-        candidates: Settings to try: ``key=value,value`` (several make every combination), or a search space by
-            name or file, of which evenly spaced points are taken.
-        num_candidates: Points along every range of such a space.
-        before: The training that is continued.
-        settings: Other keys of :class:`ProgressiveStudy`; None leaves them as they are.
+    In a folder that holds stages of smaller ratios already (``before``) those stay before ``start_ratio``, and training
+    goes on from the last of them. ``ratios`` stands in place of start, step and end. Candidates are ``key=value,value``
+    (several make every combination), or a search space by name or file, of which ``num_candidates`` evenly spaced
+    points are taken along every range. ``settings`` are other keys of :class:`ProgressiveStudy`; None leaves them as
+    they are.
 
     Raises:
         UserError: One of them is wrong.

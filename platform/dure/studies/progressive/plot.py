@@ -51,9 +51,8 @@ Row = Mapping[str, Any]
 def plot_progressive(target: Path | Drawing, summary: Mapping[str, Any]) -> None:
     """Draw the picture: the metric over the rows above; loss, time and memory of each stage beneath.
 
-    Args:
-        target: File to write as PNG, or the drawing of a page.
-        summary: What ``progressive_training_results.json`` holds, of a finished study or of one that runs.
+    A picture is a PNG file or the drawing of a page; ``summary`` is what ``progressive_training_results.json`` holds,
+    of a finished study or of one that runs.
     """
     words = spoken(_WORDS, target)
     candidates: Sequence[Row] = summary.get("candidates") or []

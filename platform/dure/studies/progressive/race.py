@@ -18,23 +18,20 @@ CandidateState = Literal["running", "waiting", "done", "out"]
 
 @dataclass
 class Candidate:
-    """One that takes part.
-
-    Attributes:
-        place: Its number in the order of joining; decides ties.
-        rung: The rung that it runs, or that it waits at.
-        state: ``running`` its rung, ``waiting`` there for the others, ``done`` with all rungs, or ``out``.
-        scores: What it reached on every rung that it has behind it.
-        reason: Why it is out, or done before the last rung.
-        has_left: Whether it is out for another reason than that others were better.
-    """
+    """One that takes part."""
 
     place: int
+    """Its number in the order of joining; decides ties."""
     rung: int = 0
+    """The rung that it runs, or that it waits at."""
     state: CandidateState = "running"
+    """``running`` its rung, ``waiting`` there for the others, ``done`` with all rungs, or ``out``."""
     scores: list[float] = field(default_factory=list)
+    """What it reached on every rung that it has behind it."""
     reason: str | None = None
+    """Why it is out, or done before the last rung."""
     has_left: bool = False
+    """Whether it is out for another reason than that others were better."""
 
     @property
     def is_over(self) -> bool:
@@ -113,12 +110,8 @@ class Race:
     ) -> None:
         """Take what a candidate reached on a rung; anything but its own rung is late and changes nothing.
 
-        Args:
-            name: The candidate.
-            rung: Number of the rung, from 0.
-            score: What it reached; None, NaN or infinity puts it out.
-            baseline: What it must be better than on the first rung.
-            leaves: Why it cannot go on to a further rung; the score counts for its rank all the same.
+        A score that is None or not finite puts it out, and so does one on the first rung that is not better than
+        ``baseline``. With ``leaves``, the reason why it cannot go on, the score counts for its rank all the same.
         """
         candidate = self.candidates[name]
         if candidate.state != "running" or rung != candidate.rung:

@@ -48,15 +48,8 @@ def batch_size_at(
 ) -> int:
     """Return the rows of one forward pass at a ratio; accumulation makes up for the effective batch.
 
-    A quarter of the whole batch up to a tenth of the data, half of it up to half of the data, then all.
-
-    Args:
-        ratio: Part of the data.
-        batch_size: Rows of one forward pass on all of the data.
-        effective_batch_size: Rows of one optimiser step, which the result divides.
-        most: Most rows of the whole batch.
-        num_workers: Workers that share a forward pass out evenly.
-        limit: Most rows, after memory ran short.
+    A quarter of the whole batch up to a tenth of the data, half of it up to half of the data, then all. The whole batch
+    has at most ``most`` rows; ``limit`` bounds the result after memory ran short.
 
     Raises:
         UserError: The workers cannot share the experiment's batch out evenly.

@@ -37,13 +37,8 @@ Record = Mapping[str, Any]
 class Progressive(Strategy[ProgressiveStudy]):
     """Trains candidates on more and more of the data and keeps the best part of them at every ratio.
 
-    A session runs all candidates through the scheduler, finished stages too: these only report their record, so
-    that a resumed study decides what an undisturbed one would have.
-
-    Args:
-        study: The study.
-        experiments: The experiment of every candidate, in the order of ``study.candidates``.
-        path: Folder of the study.
+    A session runs all candidates through the scheduler, finished stages too: these only report their record, so that a
+    resumed study decides what an undisturbed one would have. Experiments are in the order of ``study.candidates``.
     """
 
     def __init__(self, study: ProgressiveStudy, experiments: Sequence[Experiment], path: Path) -> None:
@@ -198,7 +193,7 @@ class Progressive(Strategy[ProgressiveStudy]):
         """
         left = [name for name in self._experiments if name not in self._trial_ids]
         if not left:
-            return Proposing.FINISHED if scheduler.is_over else None
+            return Proposing.FINISHED if scheduler.race.is_over else None
         states = [each.state for each in scheduler.race.candidates.values()]
         if states.count("running") >= most:
             return None

@@ -173,10 +173,7 @@ class SweepStudy(OneExperiment):
 def looked_for(metrics: Sequence[SweepMetric], family: Family, where: str) -> tuple[Metric, ...]:
     """Return what a sweep looks for, each with its direction.
 
-    Args:
-        metrics: Of the sweep.
-        family: Declares what they are.
-        where: The place that errors name before the metric.
+    Errors name ``where`` before the metric.
 
     Raises:
         UserError: The family has no such metric, it has no direction and is given none, or is given another one.
@@ -229,12 +226,8 @@ def plan_sweep(
 ) -> SweepStudy:
     """Return the sweep that the options describe.
 
-    Args:
-        experiment: What is tried, by name or file.
-        space: Search space by name or file.
-        tries: Points to try first: ``1e-4``, or ``key=value,key=value``.
-        before: The sweep that is continued; its space is the one of ``tries``.
-        options: Other keys of :class:`SweepStudy`, if they were given.
+    ``tries`` are points to try first, as :func:`parse_point` reads them; those of a sweep that is continued are of the
+    space of ``before``.
 
     Raises:
         UserError: One of them is wrong.

@@ -54,13 +54,8 @@ def plot_sweep(
 ) -> None:
     """Draw the picture: a column per parameter, a row per metric and one for the loss.
 
-    Args:
-        target: File to write as PNG, or the drawing of a page.
-        points: From :func:`dure.studies.sweep.results.sweep_points`, as JSON.
-        title: What stands above it, before what the verdict begins with.
-        metrics: Metrics to draw.
-        parameters: Dotted keys, and whether their scale is logarithmic; the first four are drawn.
-        verdict: What the sweep measured, as JSON.
+    A picture is a PNG file or the drawing of a page. Points and verdict are as JSON has them. ``parameters`` says of
+    dotted keys whether their scale is logarithmic; the first four are drawn.
     """
     words = spoken(_WORDS, target)
     columns = dict(list(parameters.items())[:_MOST_COLUMNS])

@@ -31,11 +31,7 @@ Row = Mapping[str, Any]
 
 
 def sweep_table(summary: Mapping[str, Any]) -> FittedTable:
-    """Return the points of a sweep, fitting themselves to the terminal that prints them.
-
-    Args:
-        summary: What :func:`dure.studies.sweep.driver.sweep` returns.
-    """
+    """Return the points of a sweep, fitting themselves to the terminal that prints them."""
     order = ranked_points(summary)
     verdict = summary.get("verdict")
     names = [row["name"] for row in summary["experiments"]]
@@ -152,9 +148,7 @@ class SweepView(View[SweepResults]):
         """Return the verdict of a sweep, or how far it is; and what each point is according to it."""
         verdict = None if results.verdict is None else results.verdict.as_json()
         told = ["The sweep has not come to its verdict."] if verdict is None else list(verdict["sentences"])
-        told += failures(
-            {trial.name: trial.state for trial in results.experiments if trial.state != "completed"}
-        )
+        told += failures(results.experiments)
         is_what = (
             {}
             if verdict is None
@@ -175,12 +169,7 @@ class SweepView(View[SweepResults]):
 
 
 def sweep_picture(results: SweepResults, path: Path) -> Picture | None:
-    """Return the picture of a sweep; None before it has its verdict.
-
-    Args:
-        results: What it came to.
-        path: Its folder, wherever that lies by now.
-    """
+    """Return the picture of a sweep; None before it has its verdict."""
     if results.record is None or results.verdict is None:
         return None
     file = moved(results.record, results, path)

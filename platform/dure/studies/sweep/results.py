@@ -120,12 +120,7 @@ class SweepRecord(Record):
 
 
 def sweep_points(results: SweepResults, experiments: Mapping[str, Experiment]) -> list[SweepPoint]:
-    """Return the tried points of a sweep in the order of their trials.
-
-    Args:
-        results: Of the sweep.
-        experiments: What every trial trained, by its name.
-    """
+    """Return the tried points of a sweep in the order of their trials."""
     from dure.training.arguments import warmup_of
 
     points = []
@@ -168,10 +163,7 @@ def reports_of(
 ) -> list[dict[str, Any]]:
     """Return the records of a trial as it reported them to Tune, for the stopper of a later session.
 
-    Args:
-        records: Of its ``metrics.jsonl``.
-        samples_per_step: Rows that one optimiser step sees.
-        last_step: Leave out what came after this step.
+    What came after ``last_step`` is left out.
     """
     return [
         # The file has null for what was not finite.
@@ -210,7 +202,6 @@ def _at(record: Mapping[str, Any], samples_per_step: int, names: Sequence[str]) 
 
 
 def _speed(records: Sequence[Mapping[str, Any]], samples_per_step: int) -> float | None:
-    """Return samples per second over the whole run, validations included."""
     if not records or not records[-1]["seconds"]:
         return None
     return round(float(records[-1]["step"] * samples_per_step / records[-1]["seconds"]), 3)

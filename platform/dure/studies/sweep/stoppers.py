@@ -16,11 +16,7 @@ Reports = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class PastTrial:
-    """Stands for a trial of an earlier session, which Tune does not know.
-
-    Attributes:
-        trial_id: Its name.
-    """
+    """Stands for a trial of an earlier session, which Tune does not know."""
 
     trial_id: str
 
@@ -30,9 +26,6 @@ class EarlyStopper(TrialScheduler):  # type: ignore[misc]
 
     Tune's own begin every session with nothing to compare with, and a resumed sweep would let trials run on that
     it would have ended at one go. Trials are known by ``config["trial"]``.
-
-    Args:
-        settings: Those of Tune's scheduler.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -42,10 +35,8 @@ class EarlyStopper(TrialScheduler):  # type: ignore[misc]
     def remember(self, name: str, reports: Reports, *, is_over: bool) -> None:
         """Take what a trial reported in earlier sessions.
 
-        Args:
-            name: The trial.
-            reports: All that it will not report again.
-            is_over: Whether it will not run again. The others are taken up when Tune adds them.
+        Reports are all that it will not report again; one that ``is_over`` will not run again, and the others are taken
+        up when Tune adds them.
         """
         if not is_over:
             self._begun[name] = reports

@@ -103,10 +103,7 @@ def sweep_verdict(
 ) -> SweepVerdict:
     """Say what a sweep measured, by its first metric; the rule is that of this module.
 
-    Args:
-        results: Of the sweep.
-        points: Its points.
-        losses: Trial to the loss of every validation row, in one order; of trials that left them.
+    ``losses`` has the loss of every validation row by trial, in one order, of trials that left them.
     """
     metric = recorded(results.as_json(), results.metrics[0])
     trials = {trial.name: trial for trial in results.experiments}
@@ -161,12 +158,7 @@ def sweep_verdict(
 
 
 def mean_interval(values: Sequence[float], level: float) -> Interval:
-    """Return the interval of Student's t of a mean; nothing but the number itself for equal values.
-
-    Args:
-        values: Two or more.
-        level: Probability of the interval.
-    """
+    """Return the interval of Student's t of a mean; nothing but the number itself for equal values."""
     from scipy.stats import t as student_t
 
     numbers = np.asarray(values, dtype=np.float64)
@@ -259,7 +251,7 @@ def sentences_of(verdict: SweepVerdict, metric: Metric, trials: Mapping[str, Tri
             "How far the validation rows alone move this metric is not known: a small difference may be noise."
         )
     told += _of_points(verdict, metric)
-    if verdict.score is not None and verdict.status != "single":
+    if any(gap.value > 0 for gap in verdict.gaps.values()):  # among equals nothing was chosen
         told.append(_worth(verdict, metric))
     if verdict.is_rehearsal:
         told.append(

@@ -61,6 +61,10 @@ class UnifiedStudy(OneExperiment):
         swept = self.sweep_points * self.sweep_epochs / experiment.training.epochs if self.sweep else 0.0
         return 1.0 + swept, 1.0 + swept
 
+    def in_a_row(self, experiment: Experiment) -> float:
+        """Return the training, and a point of the sweep before it."""
+        return 1.0 + (self.sweep_epochs / experiment.training.epochs if self.sweep else 0.0)
+
     @classmethod
     def kind_of(cls) -> type[Kind[Any, Any]]:
         """Return what runs a unified training."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import pytest
 
@@ -20,6 +21,8 @@ from dure.studies.batch.strategy import Batch
 class _Notes(StudyListener):
     def __init__(self):
         self.states, self.told_lines, self.summary = [], [], None
+        # As listeners have; Tune writes its callbacks to disk, and a lock cannot be.
+        self.lock = threading.Lock()
 
     def changed(self, trial):
         if (trial.name, trial.state) not in self.states:

@@ -41,10 +41,16 @@ def test_three_of_five_folds_are_corrected_by_the_overlap_of_five():
 
 
 @given(a=scores, shift=st.floats(-1, -0.01) | st.just(0.0) | st.floats(0.01, 1))
-def test_equal_differences_leave_no_doubt(a, shift):
+def test_equal_differences_are_tested_by_their_signs_alone(a, shift):
+    """Small folds that differ by one row each have no spread; of two folds, every second pair of equals has one sign."""
     found = compare([score + shift for score in a], a)
     assert found.low <= found.value <= found.high
-    assert found.p_value == (0 if shift else 1)
+    assert found.p_value == (pytest.approx(2 * 0.5 ** len(a)) if shift else 1)
+
+
+def test_an_experiment_is_not_dropped_for_equal_differences_of_three_folds():
+    assert not is_clearly_worse([0.4, 0.5, 0.6], [0.5, 0.6, 0.7], num_folds=5, metric=SHARE)
+    assert is_clearly_worse([0.4, 0.5, 0.61], [0.5, 0.6, 0.7], num_folds=5, metric=SHARE)
 
 
 @given(a=scores, seed=st.integers(0, 99))
@@ -112,7 +118,6 @@ def test_a_clearly_worse_experiment_is_dropped_but_not_before_the_third_fold():
     assert not is_clearly_worse(worse[:2], best[:2], num_folds=5, metric=SHARE)
     assert not is_clearly_worse(best, worse, num_folds=5, metric=SHARE)
     assert is_clearly_worse(best, worse, num_folds=5, metric=LOSS)
-    assert not is_clearly_worse(worse, best, num_folds=5, metric=SHARE, margin=0.19)
 
 
 def predicted(seed, rows=400, noise=0.3):
@@ -125,7 +130,7 @@ def predicted(seed, rows=400, noise=0.3):
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "weighted_f1"])
 def test_the_bootstrap_agrees_with_one_that_draws_rows_and_scores_them_by_scikit_learn(metric):
     labels, a, b = map(np.array, predicted(5, noise=0.4))
-    found = paired_bootstrap(labels, a, b, metric=metric, num_draws=4000)
+    found = paired_bootstrap(labels, a, b, num_draws=4000)[metric]
     score = {
         "accuracy": accuracy_score,
         "macro_f1": lambda y, p: f1_score(y, p, average="macro"),
@@ -138,18 +143,14 @@ def test_the_bootstrap_agrees_with_one_that_draws_rows_and_scores_them_by_scikit
         draws.append(score(labels[rows], a[rows]) - score(labels[rows], b[rows]))
     spread = np.std(draws)
     assert (found.low, found.high) == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.35 * spread)
-    again = paired_bootstrap(labels, a, b, metric=metric, num_draws=4000)
+    again = paired_bootstrap(labels, a, b, num_draws=4000)[metric]
     assert again == found
-    assert (
-        paired_bootstrap(labels, a, a, metric=metric).low
-        == 0
-        == paired_bootstrap(labels, a, a, metric=metric).high
-    )
+    assert paired_bootstrap(labels, a, a)[metric].low == 0 == paired_bootstrap(labels, a, a)[metric].high
 
 
 def test_the_bootstrap_covers_a_difference_of_zero_about_as_often_as_it_says():
     covered = [
-        (found := paired_bootstrap(*predicted(seed), num_draws=300)).low <= 0 <= found.high
+        (found := paired_bootstrap(*predicted(seed), num_draws=300)["accuracy"]).low <= 0 <= found.high
         for seed in range(200)
     ]
     assert 0.90 <= np.mean(covered) <= 0.99

@@ -47,6 +47,16 @@ def experiment(name, scores=(0.60, 0.70, 0.65), **more):
     return {"name": name, "folds": folds, "mean": mean, "std": std, **more}
 
 
+def test_an_experiment_that_does_not_beat_the_trivial_baseline_is_told_with_it():
+    """By the rows that were reported on; those that chose the checkpoint are few and others."""
+    text = text_of(
+        summary(experiment("good", baseline=0.6), experiment("bad", scores=(0.5, 0.7, 0.6), baseline=0.6))
+    )
+    assert "trivial baseline on the held-out rows: macro F1 60.00 %" in text
+    assert "no better than that: bad" in text
+    assert "trivial" not in text_of(summary(experiment("old")))
+
+
 def summary(*experiments, **more):
     return {
         "kind": "crossval", "study": "emotions", "path": "outputs/emotions", "state": "completed", "seconds": 360.0,

@@ -116,9 +116,13 @@ def test_results_have_one_shape_and_a_table_while_folds_run(tiny, tmp_path):
         "one.fold_2": "pending",
         "two.fold_2": "pending",
     }
+    bare = experiments[0].training.best_metric.removeprefix("eval_")
     trials = [
         TrialStatus(
-            name=name, state=state, path=tmp_path / name, metrics={"test_accuracy": 0.5, "eval_loss": 1.0}
+            name=name,
+            state=state,
+            path=tmp_path / name,
+            metrics={"test_accuracy": 0.5, "eval_loss": 1.0, f"baseline_test_{bare}": 0.75},
         )
         for name, state in states.items()
     ]
@@ -133,6 +137,7 @@ def test_results_have_one_shape_and_a_table_while_folds_run(tiny, tmp_path):
     assert [(fold.fold, fold.state, fold.metrics) for fold in one.folds] == [
         (1, "completed", {"accuracy": 0.5})
     ]
+    assert one.baseline == 0.75, "that of the held-out rows, which the scores are of"
     assert [fold.state for fold in two.folds] == ["running"]
     assert len(record.trials) == 4
     assert "one: folds" in plain_text(CrossvalKind.table(record))

@@ -81,6 +81,7 @@ def test_points_that_tie_to_the_last_digit_have_no_winner():
     assert "No winner: all 5 points tie at accuracy 25.00 %. The configured values stay." in text
     assert "*" not in text
     assert text.count("tied with the best") == 4
+    assert "flattered" not in text, "of equals none was chosen for its score"
 
 
 def test_points_that_never_trained_are_no_measurement():
