@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import exp
@@ -16,17 +17,31 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from dure.config.schema import RehearsalConfig
 from dure.errors import UserError
 from dure.modeling.objectives import IGNORED, Objective
+from dure.modeling.shrinking import shrink
 
 CHUNK = 1 << 24
 """Logits that are computed at once: 64 MiB in fp32."""
+_TRIED_TOKENS = 64
+"""The most that a model is tried with."""
 
 
 def plain(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     """Return the model under adapters, if any."""
     found: PreTrainedModel = model.get_base_model() if isinstance(model, PeftModel) else model
     return found
+
+
+def with_numbers(model: PreTrainedModel) -> PreTrainedModel:
+    """Return a model to try; where its weights were not loaded, a small one of its architecture with random ones."""
+    if model.device.type != "meta":
+        return model
+    config = shrink(copy.deepcopy(model.config), RehearsalConfig(), _TRIED_TOKENS)
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return type(model)(config).eval()
 
 
 def score_targets(model: PreTrainedModel | PeftModel, *, smoothed: bool = False) -> None:
@@ -41,8 +56,9 @@ def score_targets(model: PreTrainedModel | PeftModel, *, smoothed: bool = False)
     and, in training, computed again for the gradient. Called without targets the model is as it was.
     """
     base = plain(model)
-    found_at = _decoder_of(base)
-    place = next(name for name, module in base.named_modules() if module is found_at)
+    tried = with_numbers(base)
+    found_at = _decoder_of(tried)
+    place = next(name for name, module in tried.named_modules() if module is found_at)
     vocabulary = base.get_input_embeddings().num_embeddings
     rows_at_once = max(1, CHUNK // vocabulary)
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from dure.data.collating import Batch, Batches, Row, moved, padded
 from dure.errors import UserError
 from dure.modeling.objectives import IGNORED
-from trainables.causal.likelihood import plain
+from trainables.causal.likelihood import plain, with_numbers
 
 Way = Literal["padded", "positions", "blocks"]
 """How rows are kept apart: each in a sequence of its own; by positions that begin anew; or by a mask as well."""
@@ -217,7 +217,7 @@ def way_to_pack(model: PreTrainedModel | PeftModel) -> tuple[Way, bool]:
     Raises:
         UserError: They are not: what is read first changes what is predicted later, as in models with a state.
     """
-    base = plain(model)
+    base = with_numbers(plain(model))
     bool_mask = base.config._attn_implementation == "sdpa"
     # A mask of blocks stands for that of every layer, so that windows would be forgotten.
     ways: tuple[Way, ...] = (

@@ -142,12 +142,9 @@ class Scored:
 
 
 def compare(named: Sequence[str | Path], *, metric: str | None = None) -> tuple[Comparison, list[Setting]]:
-    """Compare the completed runs in folders of runs and studies.
+    """Compare the completed runs in folders of runs and studies; also returns the settings that its picture draws.
 
     The metric may have ``eval_`` or ``test_`` before its name; it is what chose the best checkpoints when not given.
-
-    Returns:
-        The comparison, and the settings that its picture draws.
 
     Raises:
         UserError: There are no two settings to compare, or the metric is not known of them.

@@ -9,7 +9,6 @@ from pathlib import Path
 from dure.config.loading import load_record
 from dure.config.schema import Experiment
 from dure.errors import UserError
-from dure.files import read_json
 from dure.metrics.metric import Metric, recorded
 from dure.reporting.figures import one_line, shown_path
 from dure.runs.budget import runs_in
@@ -106,6 +105,5 @@ def completed_runs(named: Sequence[str | Path]) -> tuple[list[LeftRun], list[str
 
 
 def _read(run: RunFolder, given: str, result: RunResult) -> LeftRun:
-    about = read_json(run.environment, what="record of an environment")
-    hashes = {str(split): str(content) for split, content in dict(about.get("data", {})).items()}
+    hashes = {split: str(content) for split, content in run.read_environment().get("data", {}).items()}
     return LeftRun(run.path, given, load_record(run.experiment), result, hashes)

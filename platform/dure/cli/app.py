@@ -27,9 +27,8 @@ from dure.errors import UserError
 class Verb:
     """What is known of a verb beside its options.
 
-    Attributes:
-        place: Where the help lists it: what trains, what comes after, what checks and looks after it, tables.
-        background: Whether it can run on by itself, since it works in a folder of its own.
+    ``place`` is where the help lists it: what trains, what comes after, what checks and looks after it, tables. One
+    that works in a folder of its own can run on in the ``background``.
     """
 
     place: int

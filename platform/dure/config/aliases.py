@@ -260,10 +260,8 @@ SCRIPTS = {
 class Successor:
     """What takes the place of an old key and its value.
 
-    Attributes:
-        key: Dotted key of an experiment; None where there is none, or where the value needs none.
-        value: Value for it.
-        note: What differs, or why there is none.
+    ``key`` is None where there is none, or where the value needs none; ``note`` says what differs, or why there is
+    none.
     """
 
     key: str | None

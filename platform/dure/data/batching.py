@@ -53,9 +53,7 @@ _ROWS_TO_CHOOSE_BY = 20_000
 class Targets:
     """What a model writes for every row, beside what it reads.
 
-    Attributes:
-        lengths: Length of every row's target, in tokens.
-        cost: What a position of a target costs to compute, where one of an input costs 1.
+    Lengths are in tokens; ``cost`` is what a position of a target costs to compute, where one of an input costs 1.
     """
 
     lengths: Lengths

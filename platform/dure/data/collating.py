@@ -146,10 +146,7 @@ class PaddedRows(Batches):
     """Batches of ``input_ids``, ``attention_mask`` and, when the rows have them, ``labels``.
 
     Every row is padded to the longest one of its batch. The first dimension of every tensor is the row.
-
-    Args:
-        pad_token_id: Fills inputs.
-        multiple_of: Lengths are rounded up to a multiple of it.
+    ``pad_token_id`` fills inputs; lengths are rounded up to a multiple of ``multiple_of``.
     """
 
     def __init__(self, pad_token_id: int, *, multiple_of: int = 1) -> None:

@@ -30,11 +30,7 @@ Form = Literal["spelling", "numbers", "truth"]
 
 
 def labels_in(cell: str, separator: str | None = None) -> tuple[str, ...]:
-    """Return the labels of one cell as they are spelled, without what cannot be seen and the space around them.
-
-    Returns:
-        Each label once, in their order; none of an empty cell.
-    """
+    """Return each label of one cell once, as it is spelled but for what cannot be seen and the space around it."""
     parts = [cell] if separator is None else cell.split(separator)
     labels = (visible(part).strip() for part in parts if not is_blank(part))
     return tuple({canonical(label): label for label in labels}.values())

@@ -99,12 +99,9 @@ def _write_parquet(path: Path, header: Sequence[str], rows: Iterable[Sequence[An
 
 
 def place_files(files: Mapping[str, Path], folder: Path, *, force: bool) -> dict[str, Path]:
-    """Move files into a folder, all of them or none.
+    """Move files into a folder, all of them or none, and return them there by name.
 
     With ``force`` files that are there, and say something else, are replaced.
-
-    Returns:
-        Name → file in the folder.
 
     Raises:
         UserError: The folder cannot be written to, or a file is there that says something else.

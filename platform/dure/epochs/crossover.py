@@ -38,21 +38,17 @@ Rows = Callable[[State], Sequence[float]]
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to build the model.
-
-    Attributes:
-        name: Such as ``last`` or ``selective``.
-        kind: A ``baseline`` treats all modules alike; a ``crossover`` does not.
-        recipe: What it is made of.
-        selection: Its score on the selection rows; NaN when it was not finite.
-        held_out: Its mean over the held-out rows; None for candidates that did not get so far.
-    """
+    """One way to build the model."""
 
     name: str
+    """Such as ``last`` or ``selective``."""
     kind: Literal["baseline", "crossover"]
+    """A ``baseline`` treats all modules alike; a ``crossover`` does not."""
     recipe: Recipe
     selection: float
+    """Its score on the selection rows; NaN when it was not finite."""
     held_out: float | None = None
+    """Its mean over the held-out rows; None for candidates that did not get so far."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready data."""
@@ -70,26 +66,23 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a crossover came to.
-
-    Attributes:
-        candidates: All that were tried, baselines first.
-        winner: Name of the crossover with the best selection score.
-        kept: Name of the candidate that the final model is, chosen by the selection rows among baselines.
-        margins: Baseline → by how much the winner is better on the held-out rows; None where the scores of one of
-            the two are not finite.
-        selection_better: Whether lower or higher selection scores are better.
-        rows_better: The same of the scores of held-out rows.
-        num_evaluations: How many models were scored on the selection rows.
-    """
+    """What a crossover came to."""
 
     candidates: tuple[Candidate, ...]
+    """All that were tried, baselines first."""
     winner: str
+    """Name of the crossover with the best selection score."""
     kept: str
+    """Name of the candidate that the final model is, chosen by the selection rows among baselines."""
     margins: dict[str, PairedDifference | None]
+    """Baseline → by how much the winner is better on the held-out rows; None where the scores of one of the two are not
+    finite."""
     selection_better: Direction | None
+    """Whether lower or higher selection scores are better."""
     rows_better: Direction | None
+    """The same of the scores of held-out rows."""
     num_evaluations: int
+    """How many models were scored on the selection rows."""
 
     def __getitem__(self, name: str) -> Candidate:
         return next(candidate for candidate in self.candidates if candidate.name == name)
@@ -166,19 +159,9 @@ def crossover(
 
     Where no crossover is kept, the baseline is the best one on the selection rows, so that its score on the held-out
     rows, which chose nothing of it, is honest. That of a kept crossover is a little flattered, by having been kept.
-
-    Args:
-        weights: The epochs, with ``EMA`` among the sources where there is a moving average.
-        spots: Module → its sweet spot.
-        score: Scores a model on the selection rows. What it gets is read from files: copy it, never change it.
-        rows: Scores a model on each held-out row, always in the same order.
-        selection_metric: What the selection scores are.
-        rows_metric: What the scores of rows are.
-        best: The best epoch, by the metric that the run chose by; the best by ``score`` when not given.
-        searches: Searches to make.
-        max_evaluations: Models that each search may score.
-        seed: Decides what is drawn.
-        notify: Gets a line for every candidate.
+    What ``score`` gets, to score it on the selection rows, is read from files: copy it, never change it. ``rows``
+    scores a model on each held-out row, always in the same order. The best epoch is that by ``score`` when none is
+    given, by the metric that the run chose by. Each search may score ``max_evaluations`` models.
 
     Raises:
         UserError: A sweet spot or the best epoch is none of the epochs, or a module has no sweet spot; or no baseline

@@ -18,9 +18,8 @@ Row = Mapping[str, Any]
 def crossover_table(record: Mapping[str, Any]) -> FittedTable:
     """Return the candidates of a crossover, fitting itself to the terminal.
 
-    Args:
-        record: What ``crossover_final.json`` holds; ``selection`` and ``held_out`` name the rows if they are there,
-            ``path`` the file of the model.
+    ``record`` is what ``crossover_final.json`` holds; ``selection`` and ``held_out`` name the rows if they are there,
+    ``path`` the file of the model.
     """
     epochs = {row["name"]: epochs_of_modules(row["modules"]) for row in record["candidates"]}
     columns = crossover_columns(Source(0, record), Source(0, {"epochs": epochs}))

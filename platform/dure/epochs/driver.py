@@ -175,10 +175,7 @@ class _Judge:
             batch = moved(self.batches.collate(members), self.device)
             logits = self.model(**self.batches.inputs(batch))["logits"].float()
             found.append(self.objective.row_losses(logits, self.batches.targets(batch)).cpu())
-        losses, items = torch.cat(found).double().chunk(2, dim=1)
-        # A loss per item, such as a token, weighs each row by its items; several tasks have items of their own.
-        in_all = items.sum(dim=0)
-        return [self.objective.mean_losses(torch.cat([row * len(losses), in_all]))["loss"] for row in losses]
+        return self.objective.shares(torch.cat(found))
 
 
 def _analysis(

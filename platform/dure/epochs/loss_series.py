@@ -18,17 +18,14 @@ _END_OF_EPOCH = 0.02
 
 
 class Point(NamedTuple):
-    """One epoch of a module.
-
-    Attributes:
-        epoch: Counted from 1, as in the names of epoch files.
-        train_loss: Mean training loss of the epoch; None when it was not recorded.
-        eval_loss: Validation loss after the epoch; NaN when it was not finite.
-    """
+    """One epoch of a module."""
 
     epoch: int
+    """Counted from 1, as in the names of epoch files."""
     train_loss: float | None
+    """Mean training loss of the epoch; None when it was not recorded."""
     eval_loss: float
+    """Validation loss after the epoch; NaN when it was not finite."""
 
 
 Series = Sequence[Point]

@@ -10,15 +10,12 @@ from typing import NamedTuple
 
 
 class Trend(NamedTuple):
-    """What the test says of a series.
-
-    Attributes:
-        s: Pairs that rise minus pairs that fall.
-        p_value: Probability of such an ``s``, or one further from 0, when the order means nothing; two-sided.
-    """
+    """What the test says of a series."""
 
     s: int
+    """Pairs that rise minus pairs that fall."""
     p_value: float
+    """Probability of such an ``s``, or one further from 0, when the order means nothing; two-sided."""
 
 
 def mann_kendall(values: Sequence[float]) -> Trend:

@@ -25,27 +25,24 @@ Verdict = Literal["found", "too_few_epochs", "none"]
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where the criteria draw their lines.
-
-    Attributes:
-        window: Validations that stability and convergence look at: the epoch's own and those before it.
-        max_std: A stable window's standard deviation (of the population) is below it.
-        max_gap: Validation loss minus training loss is below it where a module does not overfit.
-        max_change: A converged window's last loss differs from its first by less than this share of the first.
-        low_within: A loss is low when it exceeds the lowest by at most this.
-        trend_window: Validations that the Mann–Kendall test looks at.
-        trend_level: A trend is significant when its probability without one is below this.
-        vote_reach: Voters that name epochs at most so far apart support each other.
-    """
+    """Where the criteria draw their lines."""
 
     window: int = 5
+    """Validations that stability and convergence look at: the epoch's own and those before it."""
     max_std: float = 0.01
+    """A stable window's standard deviation (of the population) is below it."""
     max_gap: float = 0.1
+    """Validation loss minus training loss is below it where a module does not overfit."""
     max_change: float = 0.01
+    """A converged window's last loss differs from its first by less than this share of the first."""
     low_within: float = 0.02
+    """A loss is low when it exceeds the lowest by at most this."""
     trend_window: int = 8
+    """Validations that the Mann–Kendall test looks at."""
     trend_level: float = 0.05
+    """A trend is significant when its probability without one is below this."""
     vote_reach: int = 2
+    """Voters that name epochs at most so far apart support each other."""
 
 
 DEFAULT = Thresholds()
@@ -53,30 +50,25 @@ DEFAULT = Thresholds()
 
 @dataclass(frozen=True)
 class SweetSpot:
-    """What was found of one module.
-
-    Attributes:
-        verdict: ``found``; ``too_few_epochs`` where no window of validations is full, so that two of the voters
-            cannot vote and the epoch is no more than the one of the lowest loss; ``none`` without an epoch.
-        epoch: The epoch that the vote chose; None when no saved epoch has a finite validation loss.
-        confidence: Share of the voters that named it, or an epoch close by; None where there are too few epochs.
-        votes: Voter → the epoch that it named; None when no epoch is what it looks for.
-        met: Criterion → epochs that meet it, unsaved ones included.
-        scores: Epoch → its score, 0 to 1.
-        eval_loss: Validation loss of the epoch.
-        train_loss: Training loss of the epoch, if it is known.
-        trend: Where the validation loss was going when the series ended; ``too_few_epochs`` to say.
-    """
+    """What was found of one module."""
 
     verdict: Verdict
+    """``found``; ``too_few_epochs`` where no window of validations is full, so that two of the voters cannot vote and
+    the epoch is no more than the one of the lowest loss; ``none`` without an epoch."""
     epoch: int | None
+    """The epoch that the vote chose; None when no saved epoch has a finite validation loss."""
     confidence: float | None
+    """Share of the voters that named it, or an epoch close by; None where there are too few epochs."""
     votes: dict[str, int | None]
+    """Voter → the epoch that it named; None when no epoch is what it looks for."""
     met: dict[str, tuple[int, ...]]
+    """Criterion → epochs that meet it, unsaved ones included."""
     scores: dict[int, float]
+    """Epoch → its score, 0 to 1."""
     eval_loss: float | None
     train_loss: float | None
     trend: Direction
+    """Where the validation loss was going when the series ended; ``too_few_epochs`` to say."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready data; epochs that are keys become text."""

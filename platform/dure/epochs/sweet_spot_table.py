@@ -22,8 +22,7 @@ Row = Mapping[str, Any]
 def sweet_spot_table(record: Mapping[str, Any]) -> FittedTable:
     """Return the sweet spots of a run, a row per module, fitting itself to the terminal.
 
-    Args:
-        record: What ``dure.epochs.sweet_spot.analysis_record`` returns.
+    ``record`` is what ``dure.epochs.sweet_spot.analysis_record`` returns.
     """
     columns = sweet_spot_columns(Source(0, record))
     return FittedTable(
@@ -41,6 +40,7 @@ def sweet_spot_columns(record: Source, *at: Key) -> list[Column]:
         else record.mark(*place, "confidence", written="whole-percent")
         for place, row in zip(rows.places, modules.values(), strict=True)
     ]
+    criteria = ([name for name in _CRITERIA if row["epoch"] in row["met"][name]] for row in modules.values())
     return [
         rows.column("module", written="key", is_text=True, shortest=12),
         rows.column("sweet spot", "epoch"),
@@ -48,7 +48,7 @@ def sweet_spot_columns(record: Source, *at: Key) -> list[Column]:
         rows.column("eval loss", "eval_loss", written="number", rank=1),
         rows.column("train loss", "train_loss", written="number", rank=5),
         *(rows.column(voter, "votes", voter, rank=3) for voter in record.get(*at, "voters")),
-        column("it is", (", ".join(_met(row)) or NOTHING for row in modules.values()), 4, is_text=True),
+        column("it is", (", ".join(met) or NOTHING for met in criteria), 4, is_text=True),
         rows.column("trend", "trend", written="words", rank=2, is_text=True),
     ]
 
@@ -85,10 +85,6 @@ def _notes(record: Mapping[str, Any]) -> list[str]:
         f"{100 * limits['max_change']:g} % in {limits['window']} epochs;",
         f"plateau: no trend in {limits['trend_window']} epochs (Mann-Kendall, level {limits['trend_level']:g})",
     ]
-
-
-def _met(row: Row) -> list[str]:
-    return [name for name in _CRITERIA if row["epoch"] in row["met"][name]]
 
 
 def _ranges(epochs: Sequence[int]) -> str:

@@ -165,10 +165,8 @@ class StudyStart:
 class StudyEnd:
     """A study is over.
 
-    Attributes:
-        name: Name of the study.
-        state: ``completed``, ``failed`` or ``interrupted``, as its summary says.
-        seconds: Wall time of this session.
+    Its ``state`` is ``completed``, ``failed`` or ``interrupted``, as its summary says; ``seconds`` are the wall time of
+    this session.
     """
 
     name: str

@@ -69,10 +69,8 @@ _WORDS = {"message", "error"}
 class Entry:
     """One line of a stream.
 
-    Attributes:
-        at: When it was reported, in UTC.
-        origin: Who said it: ``worker 0``, ``driver`` for the process that started the run, ``study``.
-        event: What was said.
+    ``at`` is in UTC; ``origin`` is who said it: ``worker 0``, ``driver`` for the process that started the run,
+    ``study``.
     """
 
     at: datetime

@@ -8,12 +8,11 @@ from typing import Any
 import yaml
 
 from dure.config.loading import dump_yaml
-from dure.errors import UserError
 from dure.exports.agreement import Agreement
 from dure.family import Family
 from dure.family.exported import ExportRecord
 from dure.family.run_weights import RunWeights
-from dure.files import in_bytes, read_json
+from dure.files import in_bytes
 from dure.modeling.hub import is_on_hub
 from dure.runs.folder import RunFolder
 from dure.secrets import redacted, without_passwords
@@ -67,9 +66,8 @@ def model_card(
 
 
 def _data(weights: RunWeights) -> str:
-    try:
-        hashes = read_json(RunFolder(weights.run).environment, what="record of an environment")["data"]
-    except (UserError, OSError, KeyError):
+    hashes = RunFolder(weights.run).read_environment().get("data")
+    if hashes is None:
         return "The run left no record of its tables."
     lines = "\n".join(f"| {split} | `{content}` |" for split, content in hashes.items())
     return f"| rows | hash of their content |\n|---|---|\n{lines}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,41 +35,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a run trains and validates on.
-
-    Attributes:
-        tokenizer: The tokenizer of the rows.
-        train: Encoded training rows: the part of them that ``data.train_ratio`` says.
-        dev: Encoded validation rows, none of which shares a text with training.
-        test: Encoded rows that a result is reported on, when they have targets; apart from training too.
-        hashes: Split to hash of the rows of its table.
-        num_rows_in_all: Training rows of which ``data.train_ratio`` takes a part.
-        tested: The rows of ``test`` as they stand in their table, when there are some.
-        split: How the training table was cut into these; None when each has a table of its own, or a fold decides.
-    """
+    """What a run trains and validates on."""
 
     tokenizer: PreTrainedTokenizerBase
     train: datasets.Dataset
+    """Encoded training rows: the part of them that ``data.train_ratio`` says."""
     dev: datasets.Dataset | None
+    """Encoded validation rows, none of which shares a text with training."""
     test: datasets.Dataset | None
+    """Encoded rows that a result is reported on, when they have targets; apart from training too."""
     hashes: dict[str, str]
+    """Split to hash of the rows of its table."""
     num_rows_in_all: int
+    """Training rows of which ``data.train_ratio`` takes a part."""
     tested: Tested | None = None
+    """The rows of ``test`` as they stand in their table, when there are some."""
     split: dict[str, Any] | None = None
+    """How the training table was cut into these; None when each has a table of its own, or a fold decides."""
 
 
 @dataclass(frozen=True)
 class Tested:
-    """The rows that a result is reported on, as they were read.
-
-    Attributes:
-        table: The rows, in the order of the encoded ones.
-        numbers: Number of each row in the checked table that it comes from, from 0: the training table when a fold
-            or a part of it is held out, else the test table.
-    """
+    """The rows that a result is reported on, as they were read."""
 
     table: Table
+    """The rows, in the order of the encoded ones."""
     numbers: NDArray[np.int64]
+    """Number of each row in the checked table that it comes from, from 0: the training table when a fold or a part of
+    it is held out, else the test table."""
 
 
 def cache_folder() -> Path:
@@ -177,12 +170,7 @@ def load_corpus(
     data, seed = family.experiment.data, family.experiment.experiment.seed
     splits = read_splits(family)
     tables, surveyed = splits.tables, splits.surveyed()
-    told = [message for table in surveyed.values() for message in table.messages()]
-    for message in (*told, *splits.messages()):
-        notify(message)
-    family.survey(surveyed)
-    for message in notes_on_rows(surveyed, family.roles):
-        notify(message)
+    _survey(family, surveyed, splits.messages(), notify)
     hashes = {split: table.content_hash() for split, table in tables.items()}
     held_out = {split: table for split, table in tables.items() if split != "train"}
     train = tables["train"]
@@ -226,17 +214,12 @@ def _corpus_of_fold(
     """
     data, seed = family.experiment.data, family.experiment.experiment.seed
     table = read_split(family, "train", data.train)
-    for message in table.messages():
-        notify(message)
-    for split, source in (("dev", data.dev), ("test", data.test)):
-        if source not in (None, SAMPLE):
-            notify(
-                f"data.{split}={source_name(source)} takes no part: fold {config.number} of {config.of} of {table.source} "
-                f"{'selects' if split == 'dev' else 'is reported on'}"
-            )
-    family.survey({"train": table})
-    for message in notes_on_rows({"train": table}, family.roles):
-        notify(message)
+    unused = [
+        f"data.{split}={source_name(source)} takes no part: fold {config.number} of {config.of} of {table.source} {does}"
+        for split, source, does in (("dev", data.dev, "selects"), ("test", data.test, "is reported on"))
+        if source not in (None, SAMPLE)
+    ]
+    _survey(family, {"train": table}, unused, notify)
     fold = cut_fold(table, family.roles, config)
     for message in fold.messages:
         notify(message)
@@ -264,6 +247,15 @@ def _corpus_of_fold(
         len(train),
         Tested(table.select(test), test),
     )
+
+
+def _survey(family: Family, tables: Mapping[str, Table], told: Sequence[str], notify: Notify) -> None:
+    """Let a family survey tables, and say what the user should know of them."""
+    for message in (*(each for table in tables.values() for each in table.messages()), *told):
+        notify(message)
+    family.survey(tables)
+    for message in notes_on_rows(tables, family.roles):
+        notify(message)
 
 
 def _has_targets(family: Family, table: Table, notify: Notify) -> bool:

@@ -13,7 +13,6 @@ from dure.config.schema import Experiment
 from dure.errors import UserError, named, nearest
 from dure.events import Notify
 from dure.family.contract import Family
-from dure.files import read_json
 from dure.metrics.metric import Metric
 from dure.runs.folder import RunFolder
 
@@ -39,15 +38,7 @@ def family_of_run(run: RunFolder, notify: Notify = logger.info, overrides: Seque
     Raises:
         UserError: There is no experiment, or it is broken.
     """
-    hint = "put a copy back, or remove it: what the training table decided is then as the experiment says"
-    kept = (
-        read_json(run.environment, what="record of an environment", hint=hint)
-        if run.environment.is_file()
-        else {}
-    )
-    found = kept.get("recognised", {})
-    if not isinstance(found, dict):
-        raise UserError("its 'recognised' is no object of settings", where=str(run.environment), hint=hint)
+    found = run.read_environment().get("recognised", {})
     return load_family(
         load_record(run.experiment, (*(f"{key}={value}" for key, value in found.items()), *overrides)), notify
     )

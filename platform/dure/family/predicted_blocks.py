@@ -34,8 +34,7 @@ _REMEDY = "--resume goes on with it, --force begins anew"
 class PredictedBlocks:
     """The predictions of every block by every model.
 
-    Args:
-        output: File that all of them go into in the end; the folder is beside it and called like it, with ``.parts``.
+    They lie in a folder beside the output that all of them go into in the end, called like it, with ``.parts``.
     """
 
     def __init__(self, output: Path) -> None:
@@ -135,8 +134,7 @@ class PredictedBlocks:
     def publish(self, outcome: Mapping[str, Any]) -> None:
         """Give the whole output its name, and remove the folder.
 
-        Args:
-            outcome: What the command says; it is said again where the command is killed before the folder is gone.
+        The outcome is what the command says, and says again where it is killed before the folder is gone.
         """
         write_json(self.folder / _DONE, {"hash": hash_of(self.whole), "outcome": outcome})
         self.whole.replace(self._output)

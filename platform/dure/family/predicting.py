@@ -32,18 +32,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Reported:
-    """What a model makes of the rows that its result is reported on.
-
-    Attributes:
-        metrics: Figures over all rows; names begin with ``test_``.
-        answers: What the family ``validates``, row by row in the order of the rows: logits, or generated ids; None of a
-            family that validates by the loss alone.
-        losses: What each row adds to the loss, which is the mean of them; None when the rows have no targets.
-    """
+    """What a model makes of the rows that its result is reported on."""
 
     metrics: Mapping[str, float]
+    """Figures over all rows; names begin with ``test_``."""
     answers: NDArray[Any] | None
+    """What the family ``validates``, row by row in the order of the rows: logits, or generated ids; None of a family
+    that validates by the loss alone."""
     losses: Sequence[float] | None
+    """What each row adds to the loss, which is the mean of them; None when the rows have no targets."""
 
 
 def predict_rows(
@@ -93,26 +90,23 @@ def _predicted(
     batches: Batches,
     asked: Iterator[Batch],
 ) -> Iterator[list[dict[str, Any]]]:
-    """Predict batch after batch."""
     import torch
 
     from dure.data.collating import moved
 
     here = (moved(batch, model.device) for batch in asked)
+
+    def logits(batch: Batch) -> torch.Tensor:
+        with torch.inference_mode():
+            found: torch.Tensor = model(**batches.inputs(batch))["logits"].float()
+        return found
+
     if family.predicts == "text":
         answered = generated_all(model, here, batches.prompts, torch.inference_mode)
     else:
-        answered = ((batch, _logits(model, batches.inputs(batch))) for batch in here)
+        answered = ((batch, logits(batch)) for batch in here)
     for batch, answers in answered:
         yield family.predictions(answers.cpu(), batch, tokenizer)
-
-
-def _logits(model: PreTrainedModel, inputs: Batch) -> torch.Tensor:
-    import torch
-
-    with torch.inference_mode():
-        logits: torch.Tensor = model(**inputs)["logits"].float()
-    return logits
 
 
 def read_answers(
@@ -204,11 +198,7 @@ def predict_texts(
 
 
 def _given_texts(texts: Iterable[str | Mapping[str, str]]) -> list[str | Mapping[str, str]]:
-    """Return texts as a list.
-
-    Raises:
-        UserError: They are none.
-    """
+    """Return texts as a list."""
     if isinstance(texts, Mapping | bytes) or hasattr(texts, "columns") or not isinstance(texts, Iterable):
         raise UserError(
             f"a {type(texts).__name__} is no list of texts",
@@ -243,11 +233,7 @@ def _needed(family: Family) -> list[Role]:
 
 
 def _table_of_texts(family: Family, texts: Sequence[str | Mapping[str, str]]) -> Table:
-    """Return texts as a table.
-
-    Raises:
-        UserError: A row lacks a text that the family reads, or holds nothing.
-    """
+    """Return texts as a table."""
     inputs, needed = [role for role in family.roles if role.is_input], _needed(family)
     rows = []
     for number, text in enumerate(texts, start=1):

@@ -32,25 +32,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A final model that predicts, wherever it is loaded; it travels to other processes.
-
-    Attributes:
-        run: Folder of its run, or file of its weights.
-        overrides: ``data.key=value`` texts of how tables are read.
-        profile: The machine.
-        threads: With how many threads the CPU computes: the last digit of a logit depends on it.
-    """
+    """A final model that predicts, wherever it is loaded; it travels to other processes."""
 
     run: Path
+    """Folder of its run, or file of its weights."""
     overrides: tuple[str, ...]
+    """``data.key=value`` texts of how tables are read."""
     profile: Profile
     threads: int
+    """With how many threads the CPU computes: the last digit of a logit depends on it."""
 
     def family(self, notify: Notify) -> Family:
         """Return the family of the run's experiment."""
         return weights_at(self.run).family(notify, self.overrides)
 
-    def load(self, family: Family, notify: Notify, *, device: str | None = None) -> LoadedPredictor:
+    def load(
+        self, family: Family, notify: Notify, *, device: str | None = None
+    ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load the model onto the device, or another one.
 
         Raises:
@@ -61,22 +59,7 @@ class Predictor:
         torch.set_num_threads(self.threads)
         model, tokenizer = weights_at(self.run).read(family, self.profile, notify)
         model.to(torch.device(device or self.profile.device))
-        return LoadedPredictor(family, model, tokenizer)
-
-
-@dataclass(frozen=True)
-class LoadedPredictor:
-    """The same in memory."""
-
-    family: Family
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-
-    def predict(
-        self, block: datasets.Dataset, progress: Callable[[int], None] = lambda rows: None
-    ) -> list[dict[str, Any]]:
-        """Predict the encoded rows of a block; ``progress`` gets the rows of every batch."""
-        return predict_rows(self.family, self.model, self.tokenizer, block, progress=progress)
+        return model, tokenizer
 
 
 Spread = Callable[[Predictor, "datasets.Dataset", Sequence[int]], Iterator[tuple[int, list[dict[str, Any]]]]]
@@ -226,7 +209,8 @@ def _predict_blocks(
     num_blocks = -(-table.num_rows // BLOCK_ROWS)
     total = len(predictors) * table.num_rows
     missing = [blocks.missing(place, num_blocks) for place in range(len(predictors))]
-    done = total - sum(_size(table, number) for numbers in missing for number in numbers)
+    sizes = [min(BLOCK_ROWS, table.num_rows - block * BLOCK_ROWS) for block in range(num_blocks)]
+    done = total - sum(sizes[number] for numbers in missing for number in numbers)
     if done:
         notify(f"{done:,} of {total:,} rows were predicted before")
 
@@ -245,26 +229,27 @@ def _predict_blocks(
         family = predictor.family(heard)
         of_model = table if place == 0 else _read(family, source, heard)[1]
         # For others to predict, only the tokenizer is needed here.
-        loaded = predictor.load(family, heard, device="cpu" if spread else None)
-        encoded = encode_split(family, loaded.tokenizer, of_model, notify=heard).dataset
+        model, tokenizer = predictor.load(family, heard, device="cpu" if spread else None)
+        encoded = encode_split(family, tokenizer, of_model, notify=heard).dataset
         if spread is None:
             for number in numbers:
-                blocks.write(place, number, loaded.predict(rows_of(encoded, number), count))
+                rows = rows_of(encoded, number)
+                blocks.write(place, number, predict_rows(family, model, tokenizer, rows, progress=count))
             continue
-        del loaded
+        del model
         for number, predictions in spread(predictor, encoded, numbers):
             blocks.write(place, number, predictions)
             count(len(predictions))
 
 
 def _read(family: Family, source: str, notify: Notify) -> tuple[Sequence[Role], Table]:
-    """Read a table to predict as a family wants it."""
     data = family.experiment.data
     roles = roles_to_predict(family.roles, data.columns, columns_of(source, data), notify)
+    settled = {role.name for role in roles if role.is_id}
     table = read_table(
         source,
         roles,
-        {name: column for name, column in data.columns.items() if not _is_id(name, roles)},
+        {name: column for name, column in data.columns.items() if name not in settled},
         for_prediction=True,
         reading=data,
         cache_folder=cache_folder(),
@@ -272,11 +257,6 @@ def _read(family: Family, source: str, notify: Notify) -> tuple[Sequence[Role], 
     for message in table.messages():
         notify(message)
     return roles, table
-
-
-def _is_id(name: str, roles: Sequence[Role]) -> bool:
-    """Return whether a role is an id, whose column :func:`roles_to_predict` has settled."""
-    return any(role.is_id for role in roles if role.name == name)
 
 
 def _identity(run: Path) -> str:
@@ -312,8 +292,3 @@ def _in_order(
             yield [*(texts[role][row] for role in ids), *prediction.values()]
     while left_out:
         yield skipped()
-
-
-def _size(table: Table, block: int) -> int:
-    """Return the number of rows in a block of a table."""
-    return min(BLOCK_ROWS, table.num_rows - block * BLOCK_ROWS)

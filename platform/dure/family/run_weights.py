@@ -28,17 +28,14 @@ _FOLDERS_ABOVE = 3
 
 @dataclass(frozen=True)
 class RunWeights:
-    """Weights of a run, or an export of them.
-
-    Attributes:
-        run: Folder of the run, or the export.
-        file: File of the weights; None for ``final_model/``, and for an export.
-        words: What they are, for people.
-    """
+    """Weights of a run, or an export of them."""
 
     run: Path
+    """Folder of the run, or the export."""
     file: Path | None
+    """File of the weights; None for ``final_model/``, and for an export."""
     words: str
+    """What they are, for people."""
 
     @property
     def location(self) -> Path:

@@ -73,11 +73,7 @@ def load_saved(family: Family, folder: Path) -> tuple[PreTrainedModel, PreTraine
 
 
 def _check_weights(model: PreTrainedModel, folder: Path) -> None:
-    """Check that a model got all of its weights from a folder: what is missing there would be random, and nobody would notice.
-
-    Raises:
-        UserError: It did not, or they are no numbers.
-    """
+    """Check that a model got all of its weights from a folder: what is missing there would be random, and nobody would notice."""
     stored: set[str] = set()
     for file in folder.glob("*.safetensors"):
         with safe_open(file, "pt") as weights:

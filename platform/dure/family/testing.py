@@ -74,8 +74,6 @@ def check_family(
 
 @dataclass(frozen=True)
 class _Made:
-    """A family with everything that is made by it."""
-
     family: Family
     corpus: Corpus
     model: PreTrainedModel

@@ -9,7 +9,7 @@ cache of a core, and keeps what PyTorch keeps: the weights, and what was dropped
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from dure.modeling.replaced import replaced
+
 _NAME, _REPLACED = "sdpa_by_rows", "sdpa"
 _CACHED = 2**18
 """Scores that are computed at a time, 1 MiB of them."""
@@ -27,8 +29,7 @@ _CACHED = 2**18
 class AttentionByRows:
     """Lets a model attend so while it trains.
 
-    Args:
-        model: The model; what of it attends otherwise than by ``sdpa`` stays as it is.
+    What attends otherwise than by ``sdpa`` stays as it is.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -42,13 +43,10 @@ class AttentionByRows:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Attend so in the forward and backward passes of the body."""
-        for config in self._configs:
-            config._attn_implementation = _NAME
-        try:
-            yield
-        finally:
+        with ExitStack() as during:
             for config in self._configs:
-                config._attn_implementation = _REPLACED
+                during.enter_context(replaced(config, "_attn_implementation", _NAME))
+            yield
 
 
 def no_cache(model: nn.Module) -> dict[str, bool]:

@@ -15,27 +15,23 @@ Choice = tuple[torch.Tensor | None, torch.Tensor | None]
 
 @dataclass
 class Asked:
-    """Rows whose texts were asked for together, as transformers prepared them.
-
-    Attributes:
-        model: What writes them.
-        start: What the decoder begins with, each row once per beam: shape (rows * beams, 1).
-        states: What the encoder made of the rows, shape (rows, positions, width).
-        mask: Which positions hold tokens, shape (rows, positions).
-        processors: What changes scores.
-        stopping: When a text is over.
-        config: How they are written.
-        fill: The token that stands after a text which has ended.
-    """
+    """Rows whose texts were asked for together, as transformers prepared them."""
 
     model: Any
     start: torch.Tensor
+    """What the decoder begins with, each row once per beam: shape (rows * beams, 1)."""
     states: torch.Tensor
+    """What the encoder made of the rows, shape (rows, positions, width)."""
     mask: torch.Tensor
+    """Which positions hold tokens, shape (rows, positions)."""
     processors: LogitsProcessorList
+    """What changes scores."""
     stopping: StoppingCriteriaList
+    """When a text is over."""
     config: Any
+    """How they are written."""
     fill: int
+    """The token that stands after a text which has ended."""
     _begun: int = 0
     _texts: dict[int, torch.Tensor] = field(default_factory=dict)
 

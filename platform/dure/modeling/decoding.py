@@ -41,21 +41,9 @@ _ROW_BY_ROW = (
 
 
 def encoded(model: PreTrainedModel, prompts: dict[str, Any]) -> BaseModelOutput:
-    """Return what the encoder of a model makes of prompts, for its loss and for :func:`generate` alike."""
+    """Return what the encoder of a model makes of prompts, for its loss and its texts alike."""
     states = model.get_encoder()(**prompts, return_dict=True).last_hidden_state
     return BaseModelOutput(last_hidden_state=states.to(model.dtype))
-
-
-def generate(model: PreTrainedModel, prompts: dict[str, Any], **options: Any) -> torch.Tensor:
-    """Return the ids that ``model.generate`` gives, shape (rows, length), computing less where it can.
-
-    Args:
-        model: The model; its ``generation_config`` says how it generates.
-        prompts: What it reads.
-        options: More for ``model.generate``, such as ``encoder_outputs``.
-    """
-    ((_, ids),) = generate_all(model, [prompts], lambda asked: asked | options)
-    return ids
 
 
 def generate_all(
@@ -66,11 +54,9 @@ def generate_all(
 ) -> Iterator[tuple[T, torch.Tensor]]:
     """Give each batch with the ids that ``model.generate`` gives; rows of the next one begin when rows have ended.
 
-    Args:
-        model: As above.
-        batches: In the order in which they are given back; some more are taken than were given back.
-        asks: Returns what ``model.generate`` takes for a batch; all ask for the same but for the rows.
-        within: Makes the context in which everything is computed; it is not left open between two batches.
+    Batches are given back in their order; some more are taken than were given back. ``asks`` returns what
+    ``model.generate`` takes for a batch; all ask for the same but for the rows. ``within`` makes the context in which
+    everything is computed, which is not left open between two batches.
     """
     taken: deque[T] = deque()
 

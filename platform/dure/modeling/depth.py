@@ -44,7 +44,9 @@ def distances_from_head(model: nn.Module) -> dict[str, int]:
     for name, _ in model.named_parameters():
         if name in layers:
             found[name] = layers[name]
-        elif name in embeddings or _is_named_as_embedding(name):
+        elif name in embeddings or any(
+            "embed" in part for part in name.split(".")[:-1]
+        ):  # such as their norm
             found[name] = highest + 1
         else:
             found[name] = 0
@@ -74,8 +76,3 @@ def _places(model: nn.Module, stack: nn.ModuleList) -> Iterator[tuple[str, int]]
     for place, layer in enumerate(stack):
         for parameter in layer.parameters():
             yield names[id(parameter)], place
-
-
-def _is_named_as_embedding(name: str) -> bool:
-    """Whether a parameter outside the layers belongs to the embeddings by its name, as their norm does."""
-    return any("embed" in part for part in name.split(".")[:-1])

@@ -14,9 +14,6 @@ def of_classes(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """Return the divergence of distributions over classes.
 
     Logits are of shape (…, classes), and the result of shape (…).
-
-    Returns:
-        Shape (…).
     """
     p, q = first.log_softmax(dim=-1), second.log_softmax(dim=-1)
     return ((p.exp() - q.exp()) * (p - q)).sum(dim=-1) / 2

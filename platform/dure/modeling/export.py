@@ -110,7 +110,6 @@ def _merged_weight(weight: torch.Tensor, adapter: LoraLayer | None, rows: NewRow
 
 
 def _full_precision(weight: torch.Tensor) -> torch.Tensor:
-    """Return a copy of ``weight`` in fp32, out of 4 bits too."""
     state = getattr(weight, "quant_state", None)
     if state is None:
         return weight.detach().to(torch.float32, copy=True)

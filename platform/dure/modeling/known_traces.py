@@ -125,6 +125,5 @@ def _facts(value: Any, seen: set[int]) -> Any:
 
 
 def _name(value: Any) -> str:
-    """Return the name of a class or function, or that of the class of anything else."""
     named = value if hasattr(value, "__qualname__") else type(value)
     return f"{named.__module__}.{named.__qualname__}"

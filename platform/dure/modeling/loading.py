@@ -84,17 +84,14 @@ def structure_only() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A plain model.
-
-    Attributes:
-        model: With a row for every token of the tokenizer.
-        new_row_ids: Rows of the embedding that must be learned.
-        untaught: Names of weights that the checkpoint lacks, so that they start at random.
-    """
+    """A plain model."""
 
     model: PreTrainedModel
+    """With a row for every token of the tokenizer."""
     new_row_ids: list[int]
+    """Rows of the embedding that must be learned."""
     untaught: list[str]
+    """Names of weights that the checkpoint lacks, so that they start at random."""
 
 
 def load_model(
@@ -306,11 +303,7 @@ def _checkpoint_tokenizer(settings: ModelConfig) -> PreTrainedTokenizerBase:
 
 
 def _checkpoint_config(settings: ModelConfig, task: Task) -> PretrainedConfig:
-    """Read the configuration of a checkpoint.
-
-    Raises:
-        UserError: It cannot be read, or belongs to no model for the task.
-    """
+    """Read the configuration of a checkpoint."""
     _check_folder(settings)
     try:
         config = AutoConfig.from_pretrained(

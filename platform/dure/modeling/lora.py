@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, ClassVar
 
 import peft
@@ -17,17 +17,15 @@ from transformers import PreTrainedModel
 
 from dure.config.schema import LoraConfig
 from dure.errors import UserError
+from dure.modeling.replaced import replaced
 from dure.modeling.rows import ADAPTER, train_rows
 
 
 class AdaptedModel:
-    """A frozen model with trained adapters, whose checkpoints hold what was trained and nothing else.
-
-    Attributes:
-        task_type: What peft calls the task of such a model.
-    """
+    """A frozen model with trained adapters, whose checkpoints hold what was trained and nothing else."""
 
     task_type: ClassVar[peft.TaskType]
+    """What peft calls the task of such a model."""
 
     def save_pretrained(
         self: Any, save_directory: str, *, state_dict: dict[str, torch.Tensor] | None = None, **options: Any
@@ -125,14 +123,10 @@ def apply_lora(
 def _bitsandbytes_if_needed(model: PreTrainedModel) -> Iterator[None]:
     """Keep peft from importing bitsandbytes, which takes a second, where no layer is in 4 bits."""
     names = () if getattr(model, "is_quantized", False) else ("is_bnb_available", "is_bnb_4bit_available")
-    looks = {name: getattr(peft_lora, name) for name in names}
-    for name in looks:
-        setattr(peft_lora, name, lambda: False)
-    try:
+    with ExitStack() as during:
+        for name in names:
+            during.enter_context(replaced(peft_lora, name, lambda: False))
         yield
-    finally:
-        for name, look in looks.items():
-            setattr(peft_lora, name, look)
 
 
 def _matches(name: str, target: str) -> bool:

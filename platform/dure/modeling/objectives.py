@@ -97,6 +97,15 @@ class Objective(ABC):
         total, items = sums.tolist()
         return {"loss": total / items}
 
+    def shares(self, row_losses: torch.Tensor) -> list[float]:
+        """Return what each row adds to the loss of a table, which is the mean of them, from its :meth:`row_losses`.
+
+        A loss per item, such as a token, weighs each row by its items; several tasks have items of their own.
+        """
+        losses, items = row_losses.double().chunk(2, dim=1)
+        in_all = items.sum(dim=0)
+        return [self.mean_losses(torch.cat([row * len(losses), in_all]))["loss"] for row in losses]
+
 
 class TokenCrossEntropy(Objective):
     """Cross entropy over target tokens: logits of shape (rows, length, vocabulary), labels (rows, length).
@@ -180,9 +189,7 @@ class ClassCrossEntropy(_Weighted):
 
     def count(self, labels: torch.Tensor) -> torch.Tensor:
         """Return the sum of the weights of the rows' classes."""
-        if self.class_weights is None:
-            return torch.tensor(float(len(labels)))
-        return self.class_weights.to(labels.device)[labels].sum()
+        return self._row_weights(labels).sum()
 
     def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the weighted cross entropy summed over rows."""
@@ -196,15 +203,17 @@ class ClassCrossEntropy(_Weighted):
 
     def disagreement(self, first: torch.Tensor, second: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the divergence of the distributions over classes, weighted and summed over rows."""
-        apart = of_classes(first, second)
-        if self.class_weights is None:
-            return apart.sum()
-        return (self.class_weights.to(labels.device)[labels] * apart).sum()
+        return (self._row_weights(labels) * of_classes(first, second)).sum()
 
     def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the plain cross entropy of every row, and 1."""
         losses = functional.cross_entropy(logits.float(), labels, reduction="none")
         return torch.stack([losses, torch.ones_like(losses)], dim=1)
+
+    def _row_weights(self, labels: torch.Tensor) -> torch.Tensor:
+        if self.class_weights is None:
+            return torch.ones(len(labels), device=labels.device)
+        return self.class_weights.to(labels.device)[labels]
 
 
 class LabelCrossEntropy(_Weighted):
@@ -221,8 +230,7 @@ class LabelCrossEntropy(_Weighted):
 
     def count(self, labels: torch.Tensor) -> torch.Tensor:
         """Return the sum of the weights of all answers."""
-        weights = self._answer_weights(labels)
-        return torch.tensor(float(labels.numel())) if weights is None else weights.sum()
+        return self._answer_weights(labels).sum()
 
     def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the weighted binary cross entropy summed over rows and labels."""
@@ -237,8 +245,7 @@ class LabelCrossEntropy(_Weighted):
 
     def disagreement(self, first: torch.Tensor, second: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the divergence of the probabilities of yes, weighted and summed over rows and labels."""
-        apart, weights = of_coins(first, second), self._answer_weights(labels)
-        return apart.sum() if weights is None else (weights * apart).sum()
+        return (self._answer_weights(labels) * of_coins(first, second)).sum()
 
     def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return for every row the plain binary cross entropy summed over labels, and their number."""
@@ -247,10 +254,10 @@ class LabelCrossEntropy(_Weighted):
         ).sum(dim=1)
         return torch.stack([losses, torch.full_like(losses, labels.shape[1])], dim=1)
 
-    def _answer_weights(self, labels: torch.Tensor) -> torch.Tensor | None:
-        """Return the weight of every answer, in the shape of ``labels``; None when all are 1."""
+    def _answer_weights(self, labels: torch.Tensor) -> torch.Tensor:
+        """Return the weight of every answer, in the shape of ``labels``."""
         if self.class_weights is None:
-            return None
+            return torch.ones(labels.shape, device=labels.device)
         no, yes = self.class_weights.to(labels.device)
         return torch.where(labels > 0.5, yes, no)
 
@@ -262,9 +269,6 @@ def balanced_weights(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     alike in a pass over the rows, and a row weighs 1 on average. A class without rows weighs nothing.
 
     Counts are along the first axis; each further place is a question of its own. Weights have their shape.
-
-    Returns:
-        Weights in the shape of ``counts``.
     """
     num_classes = (counts > 0).sum(axis=0)
     weights = counts.sum(axis=0) / np.maximum(num_classes * counts, 1)

@@ -41,15 +41,9 @@ def resolve(
             notify(f"{model_type} overflows in fp16 and {profile.name} has no bf16: computing in fp32")
             return "fp32"
         return profile.precision
-    if asked == "fp16" and overflows:
+    if asked == "fp16" and (overflows or profile.device == "cpu"):
         raise UserError(
-            f"'fp16' gives NaN with {model_type}",
-            where="training.precision",
-            expected="auto, bf16 or fp32",
-        )
-    if asked == "fp16" and profile.device == "cpu":
-        raise UserError(
-            "'fp16' does not train on a CPU",
+            f"'fp16' gives NaN with {model_type}" if overflows else "'fp16' does not train on a CPU",
             where="training.precision",
             expected="auto, bf16 or fp32",
         )

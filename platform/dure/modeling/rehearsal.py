@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rapidfuzz import process
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
@@ -20,7 +19,7 @@ from transformers import (
 )
 
 from dure.config.schema import Experiment
-from dure.errors import UserError
+from dure.errors import UserError, nearest
 from dure.modeling.shrinking import shrink
 from dure.modeling.task import Task
 from dure.modeling.tokenizer_training import ROLES, plan_of, train
@@ -59,16 +58,12 @@ def model_type(experiment: Experiment) -> str:
     name = experiment.model.architecture
     if name is not None and name in CONFIG_MAPPING:
         return name
-    similar = (
-        []
-        if name is None
-        else [match for match, _, _ in process.extract(name, list(CONFIG_MAPPING), limit=1)]
-    )
+    similar = None if name is None else nearest(name, list(CONFIG_MAPPING))
     raise UserError(
         "a rehearsal must know the model's type" if name is None else f"transformers knows no '{name}'",
         where="model.architecture",
         expected="the model_type of the checkpoint's config.json, such as bert, electra, mt5, bart or llama",
-        hint=f"model.architecture={similar[0]}" if similar else None,
+        hint=f"model.architecture={similar}" if similar else None,
     )
 
 
@@ -214,7 +209,6 @@ def _folder_config(experiment: Experiment) -> PretrainedConfig | None:
 
 
 def _without(texts: Iterator[str], tokens: tuple[str, ...]) -> Iterator[str]:
-    """Yield the texts cut at the given tokens."""
     if not tokens:
         yield from texts
         return

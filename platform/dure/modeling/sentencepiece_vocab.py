@@ -103,7 +103,6 @@ def load_sentencepiece_vocab(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def _read_pieces(path: Path) -> Any:
-    """Return a sentencepiece model as its protocol buffer."""
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from sentencepiece import sentencepiece_model_pb2
 
@@ -118,7 +117,6 @@ def _read_pieces(path: Path) -> Any:
 
 
 def _read_ids(path: Path) -> dict[str, int]:
-    """Return the lines of a vocabulary with their numbers."""
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:

@@ -6,14 +6,15 @@ queries of the beams stand side by side, as those of several positions would.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+
+from dure.modeling.replaced import replaced
 
 _NAME = "sdpa_shared_by_beams"
 _NEEDED = "sdpa"
@@ -24,15 +25,9 @@ def can_share(model: PreTrainedModel) -> bool:
     return bool(model.get_decoder().config._attn_implementation == _NEEDED)
 
 
-@contextmanager
-def shared_keys(model: PreTrainedModel) -> Iterator[None]:
+def shared_keys(model: PreTrainedModel) -> AbstractContextManager[None]:
     """Let the decoder of a model attend from more rows of queries than there are rows of keys; see above."""
-    config = model.get_decoder().config
-    config._attn_implementation = _NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = _NEEDED
+    return replaced(model.get_decoder().config, "_attn_implementation", _NAME)
 
 
 def _attention(

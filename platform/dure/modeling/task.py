@@ -26,29 +26,26 @@ DeBERTa's has a pooler, which BERT's masked language model lacks too, and Modern
 
 @dataclass(frozen=True)
 class Task:
-    """What a model is loaded for.
-
-    Attributes:
-        auto_class: The class of transformers that loads it, such as ``AutoModelForSeq2SeqLM``.
-        adapted_class: What such a model is once it has adapters.
-        kind: Such a model in words.
-        expected: What the user should give when the checkpoint is no such model.
-        takes_encoder_decoders: Whether the model may be an encoder–decoder.
-        takes_encoders: Whether it may be one that was trained to fill in masked tokens.
-        config_changes: What the task sets in the configuration, such as its classes.
-        continues: Whether it writes behind what it reads, with positions that go on.
-        has_head: Whether it puts a head on the checkpoint that is trained whole, and never loaded in 4 bits.
-    """
+    """What a model is loaded for."""
 
     auto_class: Any
+    """The class of transformers that loads it, such as ``AutoModelForSeq2SeqLM``."""
     adapted_class: type[AdaptedModel]
+    """What such a model is once it has adapters."""
     kind: str
+    """Such a model in words."""
     expected: str
+    """What the user should give when the checkpoint is no such model."""
     takes_encoder_decoders: bool = True
+    """Whether the model may be an encoder–decoder."""
     takes_encoders: bool = True
+    """Whether it may be one that was trained to fill in masked tokens."""
     config_changes: Mapping[str, Any] = field(default_factory=dict)
+    """What the task sets in the configuration, such as its classes."""
     continues: bool = False
+    """Whether it writes behind what it reads, with positions that go on."""
     has_head: bool = False
+    """Whether it puts a head on the checkpoint that is trained whole, and never loaded in 4 bits."""
 
     def fits(self, config: PretrainedConfig) -> bool:
         """Whether a model of this configuration can do the task."""

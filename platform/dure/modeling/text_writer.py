@@ -60,7 +60,7 @@ class TextWriter:
                 min_decoding_length=max(0, (said.min_length or 0) - 1),
                 **options,
             )
-            written = [self._ids(each.hypotheses[0]) for each in found]
+            written = [self._tokenizer.convert_tokens_to_ids(each.hypotheses[0]) for each in found]
             return _padded(written, said.pad_token_id)
         found = self._model.generate_batch(
             texts,
@@ -72,10 +72,6 @@ class TextWriter:
         )
         after = _padded([each.sequences_ids[0] for each in found], said.pad_token_id)
         return torch.cat([input_ids, after], dim=1)
-
-    def _ids(self, tokens: list[str]) -> list[int]:
-        ids: list[int] = self._tokenizer.convert_tokens_to_ids(tokens)
-        return ids
 
 
 def _padded(rows: list[list[int]], value: int) -> torch.Tensor:

@@ -33,21 +33,18 @@ _AS_SENTENCEPIECE = normalizers.Sequence(
 
 @dataclass(frozen=True)
 class Plan:
-    """What the tokenizer of an architecture is like.
-
-    Attributes:
-        control_tokens: Control tokens by role, in the order of their ids; two roles may share one.
-        begin: Token before every text, if any.
-        end: Token after every text, if any.
-        is_wordpiece: Whether it is WordPiece, as BERT's, and not BPE.
-        keeps_newlines: Whether it keeps newlines; sentencepiece's, as T5's, makes them spaces.
-    """
+    """What the tokenizer of an architecture is like."""
 
     control_tokens: Mapping[str, str]
+    """Control tokens by role, in the order of their ids; two roles may share one."""
     begin: str | None
+    """Token before every text, if any."""
     end: str | None
+    """Token after every text, if any."""
     is_wordpiece: bool
+    """Whether it is WordPiece, as BERT's, and not BPE."""
     keeps_newlines: bool
+    """Whether it keeps newlines; sentencepiece's, as T5's, makes them spaces."""
 
 
 def plan_of(model_type: str) -> Plan:

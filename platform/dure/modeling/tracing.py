@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +30,7 @@ from dure.modeling.objectives import IGNORED, Objective
 from dure.modeling.packed_layers import packed_layers
 from dure.modeling.precision import Precision
 from dure.modeling.r_drop import r_drop_loss
+from dure.modeling.replaced import replaced
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -54,24 +54,21 @@ _BY_PLACES = frozenset(
 
 @dataclass(frozen=True)
 class StepTrace:
-    """What one optimiser step takes, in bytes, and what it computes.
-
-    Attributes:
-        weights: Parameters and buffers.
-        gradients: Gradients of what is trained.
-        moments: State of the optimizer.
-        average: Moving average of the weights, when there is one.
-        peak: Most bytes at a time, all of the above among them.
-        flops: Floating-point operations of forward and backward pass over one micro-batch: those of its products of
-            matrices and its attention, which all else is little beside.
-    """
+    """What one optimiser step takes, in bytes, and what it computes."""
 
     weights: int
+    """Parameters and buffers."""
     gradients: int
+    """Gradients of what is trained."""
     moments: int
+    """State of the optimizer."""
     average: int
+    """Moving average of the weights, when there is one."""
     peak: int
+    """Most bytes at a time, all of the above among them."""
     flops: int
+    """Floating-point operations of forward and backward pass over one micro-batch: those of its products of matrices
+    and its attention, which all else is little beside."""
 
     @property
     def activations(self) -> int:
@@ -111,9 +108,9 @@ def trace_step(
         fake.train()
         if checkpointing:
             fake.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        inputs = {name: _fake(fakes, value) for name, value in given.items()}
-        targets = _fakes(fakes, batches.targets(batch))
-        items = _fakes(fakes, objective.count(batches.targets(batch)))
+        without_data = partial(tree_map_only, torch.Tensor, fakes.from_tensor)
+        inputs, targets = without_data(given), without_data(batches.targets(batch))
+        items = without_data(objective.count(batches.targets(batch)))
         trained = [parameter for parameter in fake.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(trained, fused=True)
         measure = partial(r_drop_loss, objective, r_drop) if r_drop else objective
@@ -128,7 +125,7 @@ def trace_step(
         optimizer.step()  # From here on it has its state.
         if not accumulates:
             optimizer.zero_grad()
-        held = [*fake.parameters(), *fake.buffers(), *_tensors(_fakes(fakes, batch))]
+        held = [*fake.parameters(), *fake.buffers(), *_tensors(without_data(batch))]
         held += _tensors([inputs, targets, [each.grad for each in trained], list(optimizer.state.values())])
         with Operators(held, chosen) as found, _as_with_data(found):
             with AttentionByRows(fake).applied() if by_rows else nullcontext():
@@ -166,20 +163,10 @@ def _as_with_data(found: Operators) -> Iterator[None]:
         return ignored
 
     with ExitStack() as during:
-        during.enter_context(_replaced(torch, "get_rng_state", lambda: found.count(states())))
+        during.enter_context(replaced(torch, "get_rng_state", lambda: found.count(states())))
         for name in ("_ignore_causal_mask_sdpa", "_ignore_bidirectional_mask_sdpa"):
-            during.enter_context(_replaced(masking_utils, name, without_idle(getattr(masking_utils, name))))
+            during.enter_context(replaced(masking_utils, name, without_idle(getattr(masking_utils, name))))
         yield
-
-
-@contextmanager
-def _replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
-    before = getattr(module, name)
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        setattr(module, name, before)
 
 
 class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -249,7 +236,6 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _tensors(value: Any) -> list[torch.Tensor]:
-    """Return the tensors in nested lists and dictionaries."""
     return [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
 
 
@@ -280,19 +266,6 @@ def _without_idle_masks(model: PreTrainedModel, inputs: Mapping[str, Any]) -> di
         for name, value in inputs.items()
         if not (name.endswith("attention_mask") and isinstance(value, torch.Tensor) and bool(value.all()))
     }
-
-
-def _fake(fakes: FakeTensorMode, value: Any) -> Any:
-    return fakes.from_tensor(value) if isinstance(value, torch.Tensor) else value
-
-
-def _fakes(fakes: FakeTensorMode, value: Any) -> Any:
-    """Return targets, which may be a tensor or tensors by name or in order, without data."""
-    if isinstance(value, Mapping):
-        return {name: _fakes(fakes, each) for name, each in value.items()}
-    if isinstance(value, tuple | list):
-        return type(value)(_fakes(fakes, each) for each in value)
-    return _fake(fakes, value)
 
 
 def _bytes(tensors: Any) -> int:

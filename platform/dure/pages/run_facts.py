@@ -12,7 +12,7 @@ from dure.config.tree import plain, read_yaml
 from dure.errors import counted, shell_word
 from dure.events import Notice, RunStart
 from dure.events.stream import read_events
-from dure.files import hash_of, read_json
+from dure.files import hash_of
 from dure.metrics.intervals import share_interval
 from dure.metrics.metric import Metric, recorded
 from dure.reporting.figures import (
@@ -114,7 +114,7 @@ def _beside_baseline(metric: Metric, score: float, baseline: float) -> str:
 
 def facts_of_runs(base: Path, runs: Mapping[str, Path]) -> dict[str, Any]:
     """Return what the pages of runs and of studies have in common."""
-    environments = {name: environment_of(path) for name, path in runs.items()}
+    environments = {name: RunFolder(path).read_environment() for name, path in runs.items()}
     return {
         "runs": {name: os.path.relpath(path, base) for name, path in runs.items()},
         "machines": _groups(environments, _machine),
@@ -127,12 +127,6 @@ def facts_of_runs(base: Path, runs: Mapping[str, Path]) -> dict[str, Any]:
         "notices": _notices(base),
         "examples": _examples(runs),
     }
-
-
-def environment_of(path: Path) -> dict[str, Any]:
-    """Return what a run ran on; nothing of one that ended before it was known."""
-    file = RunFolder(path).environment
-    return read_json(file, what="record of a run's machine") if file.is_file() else {}
 
 
 def experiment_of(path: Path) -> dict[str, Any]:
@@ -190,7 +184,7 @@ def _command(path: Path) -> str:
     entries = read_events(file) if file.is_file() else []
     started = [entry.event for entry in entries if isinstance(entry.event, RunStart)]
     place = f"{started[0].path}/" if started else ""
-    profile = environment_of(path).get("profile", {}).get("name")
+    profile = RunFolder(path).read_environment().get("profile", {}).get("name")
     return f"dure train {shell_word(f'{place}experiment.yaml')}" + (
         f" --profile {profile}" if profile else ""
     )

@@ -56,10 +56,8 @@ class Curve:
 class RunCurves:
     """What the curves of one run are made of.
 
-    Attributes:
-        name: The run.
-        records: Contents of its ``metrics.jsonl``.
-        figures: What its ``result.json`` has as ``metrics``; the trivial baselines are among them.
+    ``records`` are the contents of its ``metrics.jsonl``, ``figures`` what its ``result.json`` has as ``metrics``; the
+    trivial baselines are among them.
     """
 
     name: str

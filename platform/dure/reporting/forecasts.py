@@ -36,9 +36,8 @@ def forecast_text(record: Mapping[str, Any]) -> str:
 def beside_table(runs: Sequence[Mapping[str, Any]]) -> FittedTable | None:
     """Return what was forecast of runs beside what came; None where nothing was forecast of any.
 
-    Args:
-        runs: What ``result.json`` holds of each, or what the record of a study holds of a trial: ``name``,
-            ``seconds``, ``metrics``, ``forecast``.
+    Of each run it needs ``name``, ``seconds``, ``metrics`` and ``forecast``, as ``result.json`` holds them, or the
+    record of a study of a trial.
     """
     told = [Source(0, run) for run in runs if run.get("forecast")]
     columns = beside_columns([run.mark("name") for run in told], told)

@@ -41,9 +41,7 @@ _FONT = re.compile(r"(font: [\d.]+px)[^;\"]*|; font-family: [^;\"]*")
 class Drawing:
     """A picture for a page, once it is drawn; panel by panel where it was drawn so.
 
-    Attributes:
-        alt: What the picture shows, for whoever cannot see it; its title when empty.
-        svg: The picture; empty until it is drawn.
+    ``alt`` says what it shows for whoever cannot see it, or else its title does; ``svg`` is empty until it is drawn.
     """
 
     alt: str = ""

@@ -100,11 +100,7 @@ FORMATS: Mapping[str, Format] = {
 class Mark:
     """A value of a record as a page shows it.
 
-    Attributes:
-        at: Number of the record and JSON pointer.
-        value: What stands there.
-        written: Name of its format.
-        shown: What is shown.
+    It stands ``at`` the number of a record and a JSON pointer, and is ``shown`` in the format ``written``.
     """
 
     at: str
@@ -175,9 +171,7 @@ class Source:
 class Sources:
     """The records of a page, in the order in which they are first read.
 
-    Args:
-        base: Folder that their paths are relative to.
-        computations: By name, what is computed from a folder.
+    Their paths are relative to the folder ``base``; ``computations`` are by name what is computed from a folder.
     """
 
     def __init__(self, base: Path, computations: Mapping[str, Computation] | None = None) -> None:

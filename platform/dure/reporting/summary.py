@@ -125,9 +125,8 @@ def class_columns(record: Source, *keys: Key) -> list[Column]:
 def result_table(result: Mapping[str, Any]) -> FittedTable:
     """Return the figures of one run for a terminal, without those of its classes.
 
-    Args:
-        result: What ``result.json`` holds: ``name``, ``state``, ``metrics``, ``seconds``, ``error``,
-            ``best_checkpoint`` and ``final_model_path``.
+    ``result.json`` has ``name``, ``state``, ``metrics``, ``seconds``, ``error``, ``best_checkpoint`` and
+    ``final_model_path``.
     """
     metrics: Mapping[str, Figure] = result["metrics"]
     keys = [

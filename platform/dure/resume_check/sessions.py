@@ -74,12 +74,9 @@ class Cutting(RunListener):
 
 
 def run_session(experiment: Path, profile: Path, folder: Path, log: Path, cut: Cut | None) -> bool:
-    """Train, or continue, until the end or the cut, in a process of its own.
+    """Train, or continue, until the end or the cut, in a process of its own; return whether that was the end.
 
     Experiment and profile are YAML files; ``log`` gets what the process prints.
-
-    Returns:
-        Whether the training has come to its end.
 
     Raises:
         RunError: The process ended in a way that was not asked for.

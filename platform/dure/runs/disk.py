@@ -122,11 +122,7 @@ class DiskRoom:
     def try_once(
         self, what: str, num_bytes: int, step: Callable[[], None], *, clean: Callable[[], None]
     ) -> str | None:
-        """Write something when there is room for it, by one worker, and wait for nothing.
-
-        Returns:
-            In words how the disk did not suffice; None when it is written.
-        """
+        """Write something by one worker, wait for nothing, and return in words how the disk did not suffice, if so."""
         failure = self._lack(what, int(num_bytes * _SPARE) + RESERVE_BYTES)
         if failure is None and (failure := self._attempt(what, step)) is not None:
             clean()

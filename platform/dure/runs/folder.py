@@ -72,6 +72,14 @@ class RunResult:
         return asdict(self) | {"targets": [asdict(each) for each in self.targets]}
 
 
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("packages", "profile", "data", "split", "recognised"), (dict,)),
+    "git": (dict, type(None)),
+    "memory_mb": (int,),
+}
+"""What the entries of a record of an environment are that are more than words."""
+
+
 @cache
 def _results() -> TypeAdapter[RunResult]:
     return TypeAdapter(RunResult)
@@ -106,6 +114,25 @@ class RunFolder:
     def epoch_file(self, epoch: int, learning_rate: float) -> Path:
         """Return the file that the weights of an epoch are kept in."""
         return self.checkpoints / f"epoch_{epoch}.pt"
+
+    def read_environment(self) -> dict[str, Any]:
+        """Return what the run ran on; nothing of one that ended before it was known.
+
+        Raises:
+            UserError: ``environment.json`` is not what dure writes.
+        """
+        if not self.environment.is_file():
+            return {}
+        hint = "put a copy back, or remove it: what the training table decided is then as the experiment says"
+        kept = read_json(self.environment, what="record of an environment", hint=hint)
+        for key, kinds in _KINDS.items():
+            if key in kept and not isinstance(kept[key], kinds):
+                raise UserError(
+                    f"this is no record of an environment ('{key}' is {type(kept[key]).__name__})",
+                    where=str(self.environment),
+                    hint=hint,
+                )
+        return kept
 
     def read_result(self) -> RunResult | None:
         """Return the result, or None when the run has not ended.

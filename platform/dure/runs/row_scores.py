@@ -24,10 +24,8 @@ _OTHERS = (PREDICTED, PROBABILITY, SCORE)
 class RowScores:
     """The test rows of a run, or of the folds of several runs together, ascending by their number.
 
-    Attributes:
-        rows: Number of every row in its table.
-        contents: A hash of what stands in every row.
-        scores: Metric → what every row adds to it; NaN where that is not finite.
+    ``rows`` are their numbers in the table, ``contents`` hashes of what stands in them, and ``scores`` by metric what
+    every row adds to it; NaN where that is not finite.
     """
 
     rows: NDArray[np.int64]

@@ -24,8 +24,6 @@ from dure.runtime.lost import head_at, last_words, parts_here, watched
 from dure.runtime.scratch import restored, temporary_files
 from dure.runtime.token import keep_token_private
 
-logger = logging.getLogger(__name__)
-
 _SECONDS_TO_ANSWER = 5.0
 SAFE_PATH = "PYTHONSAFEPATH"
 """Environment variable that keeps the working folder out of the places that Python imports from."""
@@ -35,19 +33,16 @@ _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 @dataclass(frozen=True)
 class Cluster:
-    """A cluster that this process is connected to.
-
-    Attributes:
-        address: Its address, ``host:port``.
-        dashboard_url: Where its dashboard is, if it has one.
-        nodes: What each node has, taken or not, by Ray's names (``CPU``, ``GPU``).
-        is_own: Whether this process started it and ends it.
-    """
+    """A cluster that this process is connected to."""
 
     address: str
+    """Its address, ``host:port``."""
     dashboard_url: str | None
+    """Where its dashboard is, if it has one."""
     nodes: tuple[dict[str, float], ...]
+    """What each node has, taken or not, by Ray's names (``CPU``, ``GPU``)."""
     is_own: bool
+    """Whether this process started it and ends it."""
 
 
 def cluster_of_job() -> str | None:
@@ -72,25 +67,17 @@ def cluster(
     address: str | None = None,
     *,
     name: str | None = None,
-    log_level: int = logging.ERROR,
     path: Path | None = None,
 ) -> Iterator[Cluster]:
     """Connect to the cluster at ``address``, or start an own one here and end it afterwards.
 
     A job of a cluster joins that one when no address is given, as whoever submitted it expects.
 
-    An own cluster has its dashboard on 127.0.0.1: Ray Train needs it to release the resources of nested
-    trainers. Its address is put into ``RAY_ADDRESS`` while it lives, so that Ray's tools find this one even
-    when several run on the machine.
-
-    When the cluster is ended from outside this process ends, and the user reads what goes on.
-
-    Args:
-        address: Cluster to join.
-        name: What the dashboard's list of jobs calls this process; a submitted job has the name that it was
-            submitted with.
-        log_level: Least level of Ray's messages that are shown.
-        path: Folder of the run or study that needs the cluster.
+    An own cluster has its dashboard on 127.0.0.1: Ray Train needs it to release the resources of nested trainers. Its
+    address is put into ``RAY_ADDRESS`` while it lives, so that Ray's tools find this one even when several run on the
+    machine. ``name`` is what the dashboard's list of jobs calls this process; a submitted job has the name that it was
+    submitted with. When the cluster of the run or study in ``path`` is ended from outside this process ends, and the
+    user reads what goes on.
 
     Raises:
         UserError: No cluster answers at ``address``, or this process is connected to one already.
@@ -120,7 +107,7 @@ def cluster(
                 temporary = files.enter_context(temporary_files()) / "ray"
                 keep_token_private()
             guard = Guard(mark, last_words(None, path), path)
-            context = _connected(address, name, log_level, temporary)
+            context = _connected(address, name, temporary)
             if is_own:
                 session = str(context.address_info["session_dir"])
                 guard.watch_session(session)
@@ -145,8 +132,7 @@ def cluster(
                 shutil.rmtree(session, ignore_errors=True)
 
 
-def _connected(address: str | None, name: str | None, log_level: int, temporary: Path | None) -> Any:
-    """Connect to a cluster, or start one here, and return Ray's context."""
+def _connected(address: str | None, name: str | None, temporary: Path | None) -> Any:
     import ray
     from ray.job_config import JobConfig
 
@@ -163,7 +149,7 @@ def _connected(address: str | None, name: str | None, log_level: int, temporary:
                 address=address or "local",
                 job_config=JobConfig(metadata={} if name is None else {"job_name": name}),
                 log_to_driver=False,
-                logging_level=log_level,
+                logging_level=logging.ERROR,
                 **(settings if address is None else {}),
             )
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
@@ -175,9 +161,8 @@ def _connected(address: str | None, name: str | None, log_level: int, temporary:
 def alive_nodes(*, answering: bool = False) -> tuple[dict[str, float], ...]:
     """Return what each node of the connected cluster has, taken or not, by Ray's names.
 
-    Args:
-        answering: Leave out nodes that do not answer: for about fifteen seconds Ray still takes a lost one for
-            alive. Only within the cluster; from outside nodes may be out of reach although all is well.
+    With ``answering``, nodes are left out that do not answer: for about fifteen seconds Ray still takes a lost one for
+    alive. That is only for processes within the cluster; from outside nodes may be out of reach although all is well.
     """
     import ray
 

@@ -30,15 +30,12 @@ class LostPeerError(RunError):
 
 @dataclass(frozen=True)
 class Death:
-    """A process of a run ended without its will.
-
-    Attributes:
-        reason: How, in a few words.
-        counts: Whether the restart counts against the limit; not when a node was taken away on notice.
-    """
+    """A process of a run ended without its will."""
 
     reason: str
+    """How, in a few words."""
     counts: bool = True
+    """Whether the restart counts against the limit; not when a node was taken away on notice."""
 
 
 def lost_peer(error: BaseException) -> bool:
@@ -54,7 +51,7 @@ def lost_peer(error: BaseException) -> bool:
 
 def own_error(error: BaseException) -> DureError | None:
     """Return dure's own error in what Ray wraps around a worker's, which no restart would mend."""
-    for failure in _failures(error):
+    for failure in (error, *getattr(error, "worker_failures", {}).values()):
         for each in causes(failure):
             if isinstance(each, DureError) and not isinstance(each, LostPeerError):
                 return each
@@ -112,13 +109,6 @@ def _how(error: RayActorError) -> str:
     if "node has died" in text or "node was terminated" in text or "node is dead" in text:
         return "its node is lost"
     return "killed, crashed or out of memory"
-
-
-def _failures(error: BaseException) -> list[BaseException]:
-    failures = [error]
-    if isinstance(error, WorkerGroupError):
-        failures += error.worker_failures.values()
-    return failures
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

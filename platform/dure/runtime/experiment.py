@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -121,7 +121,11 @@ def _followed(request: RunRequest, address: str | None, followers: Sequence[RunL
         relays: list[Relay] = []
         with (
             temporary_files(),
-            follow(folder.events, followers, relayed=lambda: _lines(relays)) as look,
+            follow(
+                folder.events,
+                followers,
+                relayed=lambda: [line for relay in relays for _, line in relay.received()],
+            ) as look,
             stoppable(request.path, events.notified) as stop_file,
         ):
             request = replace(request, stop_file=stop_file)
@@ -212,13 +216,6 @@ def _completed_earlier(
         mirror.pull()
         mirror.push()
     return finished
-
-
-def _lines(relays: Sequence[Relay]) -> Iterator[bytes]:
-    """Give the lines that came from other nodes."""
-    for relay in relays:
-        for _, line in relay.received():
-            yield line
 
 
 def _fit_on_cluster(

@@ -8,7 +8,7 @@ import traceback
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,8 +33,6 @@ from dure.runtime.metrics import RayMetrics
 from dure.runtime.placement import amounts, fitting_workers, worker_counts, worker_resources
 from dure.training.run import RunRequest, run
 
-logger = logging.getLogger(__name__)
-
 
 class _WorkersTrainer(TorchTrainer):  # type: ignore[misc]
     """A ``TorchTrainer`` that leaves Ctrl-C to this process: Ray's own answer ends the workers at once."""
@@ -45,14 +43,12 @@ class _WorkersTrainer(TorchTrainer):  # type: ignore[misc]
 
 def scaling(profile: Profile, num_workers: int) -> ScalingConfig:
     """Return what a trial asks of Ray Train for so many workers; for none when it trains in this process."""
-    if num_workers == 0:
-        return ScalingConfig(num_workers=0, use_gpu=profile.gpus_per_worker > 0)
     # Not Ray's own elasticity, num_workers=(least, most): it takes any number between them, and a batch can be
     # shared out evenly among some only. The strategy is PACK by default; see dure.runtime.placement.
     return ScalingConfig(
         num_workers=num_workers,
         use_gpu=profile.gpus_per_worker > 0,
-        resources_per_worker=worker_resources(profile),
+        resources_per_worker=worker_resources(profile) if num_workers else None,
     )
 
 
@@ -73,19 +69,19 @@ def report_of(progress: RunProgress, *, samples_per_step: int) -> dict[str, Any]
     }
 
 
+@dataclass(frozen=True)
 class TrainReporter(RunListener):
     """Reports every record to Ray Train, on every worker, because a report waits for all of them."""
 
     on_every_worker: ClassVar[bool] = True
 
-    def __init__(self, samples_per_step: int) -> None:
-        self._samples_per_step = samples_per_step
+    samples_per_step: int
 
     def progressed(self, progress: RunProgress) -> None:
         """Report."""
         from ray import train
 
-        train.report(report_of(progress, samples_per_step=self._samples_per_step))
+        train.report(report_of(progress, samples_per_step=self.samples_per_step))
 
 
 def run_name(request: RunRequest) -> str:
@@ -97,31 +93,22 @@ def run_name(request: RunRequest) -> str:
 def fit(
     request: RunRequest,
     *,
-    in_process: bool | None = None,
+    in_process: bool = True,
     callbacks: Sequence[Any] = (),
 ) -> RunResult:
     """Run an experiment as a ``TorchTrainer`` and return its result.
 
     When a worker process dies, all workers are started again from the last whole checkpoint, at most
-    ``profile.max_restarts`` times. This is the one place where that is decided, and not Ray Train, which cannot
-    tell a process that died from an error that would only come again, nor say where a run goes on. What it does is
-    said in the run's stream.
-
-    Args:
-        request: What to run; its listeners are called where it trains.
-        in_process: Train in this process (one worker only); by default when the profile lets it.
-        callbacks: Ray Train callbacks of the driver's side.
+    ``profile.max_restarts`` times. This is the one place where that is decided, and not Ray Train, which cannot tell a
+    process that died from an error that would only come again, nor say where a run goes on. What it does is said in the
+    run's stream. Without ``in_process`` a run of one worker gets a process of its own too.
 
     Raises:
         UserError: The experiment, its data or its checkpoint is wrong.
         RunError: Training failed, or its processes died too often.
     """
-    if in_process is None:
-        in_process = request.profile.trains_in_process
-    if in_process and not request.profile.trains_in_process:
-        raise ValueError(f"profile {request.profile.name} needs worker processes")
-    request = replace(request, listeners=(RayMetrics.of(request), *request.listeners))
-    if not in_process:
+    request = replace(request, listeners=(RayMetrics(request), *request.listeners))
+    if not (in_process and request.profile.trains_in_process):
         _show_to_train_api()
         return _fit_on_workers(request, callbacks)
     # Ray says at every start that local mode is a new feature.
@@ -176,8 +163,7 @@ def _fit_on_workers(request: RunRequest, callbacks: Sequence[Any]) -> RunResult:
                 "the death of a worker", partial(restarts.add, death.reason, counts=death.counts)
             )
             if (number := restarts.num_counted) <= limit:
-                last = last_checkpoint(folder.checkpoints)
-                again = restart_line(death, number, limit, None if last is None else last.name)
+                again = restart_line(death, number, limit, last_checkpoint(folder.checkpoints))
                 notify(f"a worker died {again}")
             request, waits = replace(request, resume=True), False
             continue
@@ -232,8 +218,7 @@ def _not_begun(request: RunRequest) -> RunResult:
 def _given_up(request: RunRequest, restarts: Restarts) -> RunError:
     """Return the error of a run whose processes died too often, and write it as the run's result."""
     folder = request.folder()
-    checkpoint = last_checkpoint(folder.checkpoints)
-    error = RunError(died_too_often(restarts, None if checkpoint is None else checkpoint.name))
+    error = RunError(died_too_often(restarts, last_checkpoint(folder.checkpoints)))
     result = RunResult(request.experiment.name, "failed", error=str(error))
     request.room("driver").write_alone("the result", lambda: folder.write_result(result))
     return error
@@ -250,16 +235,17 @@ def _death_in(error: Exception) -> Death:
     return death
 
 
-def restart_line(death: Death, number: int, limit: int, checkpoint: str | None) -> str:
+def restart_line(death: Death, number: int, limit: int, checkpoint: Path | None) -> str:
     """Return how a process died, how often by now, and where its run goes on, as people read it."""
     again = f"restart {number} of {limit}" if death.counts else "restart, not counted,"
-    return f"({death.reason}); {again} from {checkpoint or 'the beginning'}"
+    return f"({death.reason}); {again} from {checkpoint.name if checkpoint else 'the beginning'}"
 
 
-def died_too_often(restarts: Restarts, checkpoint: str | None) -> str:
+def died_too_often(restarts: Restarts, checkpoint: Path | None) -> str:
     """Return why a run is not started again, in one line."""
     return (
-        f"its processes died {restarts.num_counted} times, the last time after {checkpoint or 'the beginning'} "
+        f"its processes died {restarts.num_counted} times, the last time after "
+        f"{checkpoint.name if checkpoint else 'the beginning'} "
         f"({restarts.last_reason}); the profile's max_restarts allows no more"
     )
 

@@ -26,6 +26,8 @@ from dure.runtime.scratch import clear_leftovers
 
 MARK = "DURE_CLUSTER"
 """Environment variable that a cluster's processes inherit; its value names the cluster."""
+_GRACE_SECONDS = 3.0
+"""Time to end cleanly before processes are killed."""
 
 
 class Guard:
@@ -73,15 +75,12 @@ class Guard:
 
 @dataclass(frozen=True)
 class ClusterHere:
-    """A cluster of this machine that dure started.
-
-    Attributes:
-        pids: Its processes, as far as they can be looked into.
-        is_guarded: Whether its guard lives, which ends it when its driver dies; else it is a leftover.
-    """
+    """A cluster of this machine that dure started."""
 
     pids: tuple[int, ...]
+    """Its processes, as far as they can be looked into."""
     is_guarded: bool
+    """Whether its guard lives, which ends it when its driver dies; else it is a leftover."""
 
 
 def clusters_here() -> list[ClusterHere]:
@@ -126,22 +125,19 @@ def watch(mark: str) -> None:
     clear_leftovers()
 
 
-def end_processes(mark: str, session: str | None, *, grace_seconds: float = 3.0) -> int:
+def end_processes(mark: str, session: str | None) -> int:
     """End every process of a cluster, this one excepted, and return how many there were.
 
-    Args:
-        mark: Value of ``DURE_CLUSTER`` in the environment of its processes.
-        session: Ray's session folder. Some of its agents overwrite their environment with their title; they
-            are known by the log files that they hold open there.
-        grace_seconds: Time to end cleanly before they are killed.
+    They have ``mark`` in their environment. Some of Ray's agents overwrite theirs with their title; they are known by
+    the log files that they hold open in the session's folder.
     """
     found = [process for process in psutil.process_iter() if _belongs(process, mark, session)]
     for process in found:
         _signal(process.terminate)
-    _, alive = psutil.wait_procs(found, timeout=grace_seconds)
+    _, alive = psutil.wait_procs(found, timeout=_GRACE_SECONDS)
     for process in alive:
         _signal(process.kill)
-    psutil.wait_procs(alive, timeout=grace_seconds)
+    psutil.wait_procs(alive, timeout=_GRACE_SECONDS)
     return len(found)
 
 

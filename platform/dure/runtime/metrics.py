@@ -7,7 +7,6 @@ import math
 import threading
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Self
 
 import ray
 from ray.util.metrics import Counter, Gauge
@@ -62,42 +61,21 @@ class RayMetrics(RunListener):
     Prometheus gets them from the metrics port of the node, with the tags ``study``, ``trial`` (the experiment) and
     ``stage`` (empty unless the run is a stage of a longer training). Where Ray is not connected nothing is exported,
     and an error in Ray's metrics is reported once and never that of the run.
-
-    Args:
-        study: Name of the study; a run of its own is its own study.
-        trial: Name of the experiment, without the stage.
-        stage: Name of the stage, such as ``stage_3_30pct``, or nothing.
-        ratio: Share of the training rows that the run trains on.
-        samples_per_step: Rows that one optimiser step sees.
-        device: Device that trains.
     """
 
-    def __init__(
-        self, *, study: str, trial: str, stage: str, ratio: float, samples_per_step: int, device: str
-    ) -> None:
-        self._tags = {"study": study, "trial": trial, "stage": stage}
-        self._samples_per_step = samples_per_step
-        self._device = device
+    def __init__(self, request: RunRequest) -> None:
+        experiment = request.experiment
+        stage = request.path.name if issubclass(request.layout, StageFolder) else ""
+        trial = experiment.name.removesuffix(f".{stage}")
+        self._tags = {"study": request.group or trial, "trial": trial, "stage": stage}
+        self._samples_per_step = experiment.training.effective_batch_size
+        self._device = request.profile.device
+        ratio = float(experiment.data.train_ratio or 1)
         self._values: dict[tuple[str, str], float] = {("dure_stage_ratio", ""): ratio}
         self._step = 0
         self._seconds: float | None = None
         self._notify: Notify = logger.info
         self._export: _Export | None = None
-
-    @classmethod
-    def of(cls, request: RunRequest) -> Self:
-        """Return the listener for what a request asks for."""
-        experiment = request.experiment
-        stage = request.path.name if issubclass(request.layout, StageFolder) else ""
-        trial = experiment.name.removesuffix(f".{stage}")
-        return cls(
-            study=request.group or trial,
-            trial=trial,
-            stage=stage,
-            ratio=float(experiment.data.train_ratio or 1),
-            samples_per_step=experiment.training.effective_batch_size,
-            device=request.profile.device,
-        )
 
     def started(self, start: RunStart, notify: Notify) -> None:
         """Begin to export, when this process is connected to Ray."""
@@ -152,9 +130,7 @@ class RayMetrics(RunListener):
 class _Export:
     """Ray's gauges for one run, set again every second by a thread of their own.
 
-    Args:
-        tags: Study, trial and stage.
-        device: Device whose memory is read; the CPU's tensors cannot be told from the rest of the process.
+    Memory is a GPU's: a CPU's tensors cannot be told from the rest of the process.
     """
 
     def __init__(self, tags: Mapping[str, str], device: str) -> None:

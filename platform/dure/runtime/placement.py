@@ -183,10 +183,9 @@ def require_device(profile: Profile) -> None:
     Raises:
         UserError: It has not.
     """
-    import torch
+    from dure.training.memory import has_device
 
-    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not here[profile.device]:
+    if not has_device(profile.device):
         raise UserError(
             f"PyTorch finds no {profile.device} device on this machine",
             where=f"profile {profile.name}",

@@ -21,14 +21,12 @@ class Relay:
 
     Nodes need not share a file system while a run is mirrored in storage. What is sent here stands in the file as
     well, and who follows that takes each line once.
-
-    Attributes:
-        session: Names the run or study in this session, among all that the cluster runs.
-        node: Node of the driver; lines from there are not sent, since their file is at hand.
     """
 
     session: str
+    """Names the run or study in this session, among all that the cluster runs."""
     node: str
+    """Node of the driver; lines from there are not sent, since their file is at hand."""
 
     @classmethod
     def to_here(cls) -> Relay | None:

@@ -26,9 +26,7 @@ Row = Mapping[str, str]
 class Answer:
     """What is predicted of the rows of a request.
 
-    Attributes:
-        predictions: The family's output columns, row by row.
-        truncated: Places of the rows that lost text, from 0.
+    The family's output columns, row by row, and the places from 0 of the rows that lost text.
     """
 
     predictions: list[dict[str, Any]]

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 _CHUNK_BYTES = 8 * 1024**2
 _WAITS_SECONDS = (1.0, 4.0)
 """Before the second and the third attempt; the client of S3 makes three of its own in each."""
-_OPTIONS = re.compile(r"[?].*", re.DOTALL)
+
 
 _Value = TypeVar("_Value")
 
@@ -34,7 +34,7 @@ class StorageError(RunError):
 
 def shown(url: str) -> str:
     """Return a URL as it may be printed: without a user, a password and options."""
-    parts = urlsplit(_OPTIONS.sub("", url))
+    parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,9 +25,7 @@ from dure.signals import Interrupted, stoppable
 from dure.storage.mirror import shared_folder
 from dure.studies.board import Board, trial_name
 from dure.studies.strategy import Strategy
-from dure.studies.trial import Listeners, Train, TrialRequests, named_trainable, no_listeners, settled
-
-logger = logging.getLogger(__name__)
+from dure.studies.trial import Listeners, Train, TrialRequests, named_trainable, settled
 
 # To count the board among callbacks, Ray's usage statistics import every tracker that is installed: 2.6 CPU seconds.
 usage.tag_callbacks = lambda callbacks: False
@@ -48,25 +45,15 @@ def run_study(
     profile: Profile,
     path: Path,
     follower: StudyListener | None = None,
-    listeners: Listeners = no_listeners,
+    listeners: Listeners = lambda experiment: (),
     address: str | None = None,
     train: Train = fit,
 ) -> Any:
     """Run a study, or what is left of it, and return its record.
 
     A trial that is settled by the result in its folder is not run again; one with a checkpoint continues from it.
-
-    Args:
-        strategy: Which trials to run.
-        profile: The machine of every trial.
-        path: Folder of the study; each trial gets a folder in it.
-        follower: Listeners of the study, here in the driver.
-        listeners: Makes the listeners of a trial, of its experiment, in the process that trains; travels itself.
-        address: Ray cluster to join; an own one is started and ended when not given.
-        train: What trains in every trial.
-
-    Returns:
-        The record of the study's kind, as it is in its file.
+    ``listeners`` makes those of a trial, in the process that trains, and travels itself; the ``follower`` listens here
+    in the driver. Without an ``address`` an own cluster is started and ended.
 
     Raises:
         UserError: The cluster does not answer, or cannot ever hold a trial.

@@ -27,6 +27,7 @@ from dure.events import (
     StudyListener,
     StudyStart,
     TrialStatus,
+    following,
 )
 from dure.files import is_disk_full
 from dure.runs.checkpoints import last_checkpoint
@@ -142,7 +143,7 @@ class Board(tune.Callback):  # type: ignore[misc]
     def followed(self) -> Iterator[None]:
         """Pass everything that the study and its trials report to the follower while the body runs."""
         self._streams.log().write(StudyStart(self.strategy.study.name, tuple(self._trials)))
-        with self._streams.followed(self._hear):
+        with following(lambda: self._streams.look(self._hear)):
             try:
                 yield
             finally:
@@ -274,14 +275,14 @@ class Board(tune.Callback):  # type: ignore[misc]
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process died, and it is about to be started again."""
         death, restarts = self._died(trial)
-        again = restart_line(death, restarts.num_counted, self._limit, _last_checkpoint_name(restarts.path))
+        again = restart_line(death, restarts.num_counted, self._limit, _last_checkpoint(restarts.path))
         self.notify(f"its process died {again}", trial=trial_name(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial's process died once too often."""
         name = trial_name(trial)
         _, restarts = self._died(trial)
-        reason = died_too_often(restarts, _last_checkpoint_name(restarts.path))
+        reason = died_too_often(restarts, _last_checkpoint(restarts.path))
         failed = RunResult(name, "failed", metrics=finite(self._trials[name].metrics), error=reason)
         folder = RunFolder(restarts.path)
         before = self._result(folder)
@@ -321,11 +322,11 @@ class Board(tune.Callback):  # type: ignore[misc]
             self.notify(f"{self._kind.results_file} is not written: the disk is full")
 
     def _change(self, trial: str, **values: Any) -> None:
-        with self._streams.held():
+        with self._streams.lock:
             self._put(replace(self._trials[trial], **values))
 
     def _put(self, now: TrialStatus) -> None:
-        with self._streams.held():
+        with self._streams.lock:
             before, self._trials[now.name] = self._trials[now.name], now
             if now.state != before.state:
                 self._streams.log().write(now)
@@ -378,8 +379,8 @@ class Board(tune.Callback):  # type: ignore[misc]
         )
 
 
-def _last_checkpoint_name(path: Path) -> str | None:
-    """Return the name of a trial's newest checkpoint, which may lie in the folder of a stage."""
+def _last_checkpoint(path: Path) -> Path | None:
+    """Return a trial's newest checkpoint, which may lie in the folder of a stage."""
     folders = [path, *(each for each in path.iterdir() if each.is_dir())]
     found = [last for each in folders if (last := last_checkpoint(folder_at(each).checkpoints)) is not None]
-    return max(found, key=lambda each: each.stat().st_mtime).name if found else None
+    return max(found, key=lambda each: each.stat().st_mtime, default=None)

@@ -29,9 +29,8 @@ def first_loss(folder: RunFolder) -> float | None:
 class DivergenceGuard(RunListener):
     """Raises :class:`DivergedError` in the process that trains, at the first record that shows it.
 
-    Args:
-        first_loss: What counts as the first loss of a run that begins with trained weights, whose own is so
-            small that any hard batch is several times of it.
+    ``first_loss`` is what counts as the first loss of a run that begins with trained weights, whose own is so small
+    that any hard batch is several times of it.
     """
 
     on_every_worker: ClassVar[bool] = False

@@ -19,7 +19,8 @@ from dure.preflight.checks import CannotTellError
 from dure.preflight.foreseeing import foresee, what_fits
 from dure.preflight.settings import foretold
 from dure.runtime.placement import room_for
-from dure.studies.kind import Shape
+from dure.runtime.scratch import restored
+from dure.studies.kind import Kind, Shape
 from dure.studies.plan import StudyPlan
 from dure.studies.study import is_study, load_study
 from dure.training.forecasting import cost_of
@@ -52,9 +53,14 @@ def forecast_experiments(
     """
     study = load_study(what).with_overrides(overrides) if is_study(what) else None
     found = [load_experiment(what, overrides)] if study is None else study.load()
+    kind, experiments = None, [shape(each) for each in found]
+    if study is not None:
+        study = study.named(found).resolved(found)
+        kind = study.kind_of()(study, found, shape)
+        experiments = list(kind.read()[: len(found)])  # the first of several candidates stands for all
     parts, seconds, longest = list[dict[str, Any]](), [0.0, 0.0], [0.0, 0.0]
     at_once = 1 if study is None else _at_once(machine, study, found)
-    for experiment in map(shape, found):
+    for experiment in experiments:
         if measure is not None:
             # A run computes with the threads of this process, and a trial with those that Ray gives it.
             with nullcontext() if study is None else _threads(machine):
@@ -69,7 +75,7 @@ def forecast_experiments(
             seconds = [total + one * n for total, one, n in zip(seconds, ends, times, strict=True)]
             in_a_row = 1.0 if study is None else study.in_a_row(experiment)
             longest = [max(total, one * in_a_row) for total, one in zip(longest, ends, strict=True)]
-    disk = parts[0].get("disk") if study is None else _disk(study.named(found).resolved(found), found, shape)
+    disk = parts[0].get("disk") if kind is None else _disk(kind)
     whole = _whole(seconds, longest, at_once) if seconds else None
     name = None if study is None else study.words
     return {
@@ -82,12 +88,12 @@ def forecast_experiments(
     }
 
 
-def _disk(study: StudyPlan, experiments: Sequence[Experiment], shape: Shape) -> int | None:
+def _disk(kind: Kind[Any, Any]) -> int | None:
     """Return the bytes that a study leaves in all its folders; None where those of one are unknown."""
     try:
         return sum(
             files.num_copies * foretold(load_family(each)).disk
-            for files in study.kind_of()(study, experiments, shape).files(None)
+            for files in kind.files(None)
             for each in files.experiments
         )
     except CannotTellError:
@@ -135,9 +141,6 @@ def _measure(experiment: Experiment, machine: Profile, steps: int, notify: Notif
     """Train some steps and validate some rows twice, so that it is known how long the parts of a run take here.
 
     The run remembers that itself. Its first validation takes longer than those after it.
-
-    Raises:
-        UserError: Something of the experiment is wrong.
     """
     notify(f"{experiment.name}: training {steps} steps to measure the pace")
     rows = _BATCHES * (experiment.training.eval_batch_size or experiment.training.batch_size)
@@ -155,13 +158,12 @@ def _measure(experiment: Experiment, machine: Profile, steps: int, notify: Notif
 @contextmanager
 def _threads(machine: Profile) -> Iterator[None]:
     """Let this process compute with as many threads as Ray gives a trial of a machine."""
-    cores = os.environ.get("OMP_NUM_THREADS") or str(max(1, int(machine.cpus_per_worker)))
-    before, torch_before = os.environ.get("OMP_NUM_THREADS"), torch.get_num_threads()
-    os.environ["OMP_NUM_THREADS"] = cores
-    torch.set_num_threads(int(cores))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(torch_before)
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
+    before = torch.get_num_threads()
+    with restored("OMP_NUM_THREADS"):
+        cores = os.environ.get("OMP_NUM_THREADS") or max(1, int(machine.cpus_per_worker))
+        os.environ["OMP_NUM_THREADS"] = str(cores)
+        torch.set_num_threads(int(cores))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)

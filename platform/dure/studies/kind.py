@@ -30,34 +30,26 @@ Shape = Callable[[Experiment], Experiment]
 """What the common options make of an experiment, such as its rehearsal."""
 
 
-def unshaped(experiment: Experiment) -> Experiment:
-    """Return the experiment as it is: no common option was given."""
-    return experiment
-
-
 @dataclass(frozen=True)
 class Session:
-    """Where and how a study runs this time.
-
-    Attributes:
-        profile: The machine of every trial.
-        path: Folder of the study, absolute.
-        resume: Whether the folder holds what is to be continued.
-        back_to: A checkpoint of the folder to go back to, for kinds that can.
-        address: Ray cluster to join.
-        follower: Listeners of the study, here in the driver.
-        run_followers: Listeners of a run that is no trial.
-        words: The common options that decide results, as a command has them.
-    """
+    """Where and how a study runs this time."""
 
     profile: Profile
+    """The machine of every trial."""
     path: Path
+    """Folder of the study, absolute."""
     resume: bool = False
+    """Whether the folder holds what is to be continued."""
     back_to: Path | None = None
+    """A checkpoint of the folder to go back to, for kinds that can."""
     address: str | None = None
+    """Ray cluster to join."""
     follower: StudyListener = field(default_factory=StudyListener)
+    """Listeners of the study, here in the driver."""
     run_followers: Sequence[RunListener] = ()
+    """Listeners of a run that is no trial."""
     words: tuple[str, ...] = ()
+    """The common options that decide results, as a command has them."""
 
 
 class Kind(ABC, Generic[Plan, Results]):
@@ -85,7 +77,7 @@ class Kind(ABC, Generic[Plan, Results]):
     runs_what_it_can: ClassVar[bool] = False
     """Whether an experiment whose rows are wrong stops nobody else."""
 
-    def __init__(self, study: Plan, experiments: Sequence[Experiment], shape: Shape = unshaped) -> None:
+    def __init__(self, study: Plan, experiments: Sequence[Experiment], shape: Shape) -> None:
         self.study = study
         self.experiments = tuple(experiments)
         self.shape = shape

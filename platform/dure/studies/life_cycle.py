@@ -25,7 +25,7 @@ from dure.runs.lock import held
 from dure.runs.resuming import require_continuable
 from dure.signals import Interrupted
 from dure.storage.pushing import kept_in_storage
-from dure.studies.kind import Kind, Session, Shape, unshaped
+from dure.studies.kind import Kind, Session, Shape
 from dure.studies.plan import StudyPlan
 from dure.studies.results import StudyResults
 from dure.studies.study import stored_study, with_options_line
@@ -39,35 +39,32 @@ Plan = TypeVar("Plan", bound=StudyPlan)
 
 @dataclass(frozen=True)
 class Asked:
-    """What the common options say, beside the study itself.
-
-    Attributes:
-        profile: Machine profile, or its name or file; recognised when not given.
-        address: Ray cluster to join.
-        output: Folder of the study.
-        resume: Continue in ``output``, or in the newest folder of the study's name.
-        back_to: A checkpoint of ``output`` to go back to.
-        rehearse: A miniature model on few rows for few steps.
-        one_epoch: One pass over the data.
-        samples: Use at most so many training rows, and validation rows.
-        figures: Format in which every picture is drawn beside its PNG.
-        require_targets: Whether the experiments must have targets; who asked decides what a miss means.
-        dry_run: Only resolve; neither the machine nor tables have to be here.
-        notify: Gets one-line messages before the study starts.
-    """
+    """What the common options say, beside the study itself."""
 
     profile: str | Profile | None = None
+    """Machine profile, or its name or file; recognised when not given."""
     address: str | None = None
+    """Ray cluster to join."""
     output: Path | None = None
+    """Folder of the study."""
     resume: bool = False
+    """Continue in ``output``, or in the newest folder of the study's name."""
     back_to: Path | None = None
+    """A checkpoint of ``output`` to go back to."""
     rehearse: bool = False
+    """A miniature model on few rows for few steps."""
     one_epoch: bool = False
+    """One pass over the data."""
     samples: int | None = None
+    """Use at most so many training rows, and validation rows."""
     figures: FigureFormat | None = None
+    """Format in which every picture is drawn beside its PNG."""
     require_targets: bool = False
+    """Whether the experiments must have targets; who asked decides what a miss means."""
     dry_run: bool = False
+    """Only resolve; neither the machine nor tables have to be here."""
     notify: Notify = silent
+    """Gets one-line messages before the study starts."""
 
     @property
     def shape(self) -> Shape:
@@ -198,9 +195,6 @@ def run_experiment(
 
     ``claimed`` gets the folder as soon as it is this run's.
 
-    Returns:
-        The result and the folder of the run.
-
     Raises:
         UserError: Something that was given is wrong; nothing has started.
         RunError: Training failed; the folder says why.
@@ -253,9 +247,6 @@ def _still_written(kind: Kind[Any, Any], path: Path | None) -> Sequence[Files]:
 def conduct(kind: Kind[Any, Any], session: Session) -> Any:
     """Run a study that is checked in its folder, and leave its results there.
 
-    Returns:
-        The record of the study's kind.
-
     Raises:
         UserError: An experiment, the folder or the cluster is wrong, or settings changed that cannot.
         RunError: Ray does not start, or a step failed.
@@ -300,11 +291,7 @@ def _report(path: Path, notify: Notify) -> None:
 
 
 def _require_continuable(kind: Kind[Any, Any], path: Path) -> None:
-    """Check that a folder can go on with a study, and remove what a kill left half written in it.
-
-    Raises:
-        UserError: Settings that change numbers, or rows, are not what they were.
-    """
+    """Check that a folder can go on with a study, and remove what a kill left half written in it."""
     from dure.family.same_rows import require_same_rows
 
     for folder, experiment in kind.stored().items():
@@ -314,7 +301,10 @@ def _require_continuable(kind: Kind[Any, Any], path: Path) -> None:
 
 
 def run_experiments(
-    study: StudyPlan, experiments: Sequence[Experiment], shape: Shape = unshaped, **session: Any
+    study: StudyPlan,
+    experiments: Sequence[Experiment],
+    shape: Shape = lambda experiment: experiment,
+    **session: Any,
 ) -> Any:
     """Run a study of experiments that are at hand, not named in it; ``session`` is what :class:`Session` takes."""
     study = study.named(experiments).resolved(experiments)

@@ -12,9 +12,8 @@ from ray.tune.search import Searcher
 class Proposing(Searcher):  # type: ignore[misc]
     """Proposes what its strategy says, trial by trial.
 
-    Args:
-        following: Gets Tune's id of the next trial, and returns its config; None to wait, or ``FINISHED`` when there
-            are no more.
+    ``following`` gets Tune's id of the next trial, and returns its config; None to wait, or ``FINISHED`` when there are
+    no more.
     """
 
     FINISHED = str(Searcher.FINISHED)

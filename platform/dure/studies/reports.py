@@ -11,7 +11,7 @@ from markupsafe import Markup
 from dure.errors import UserError, shell_word
 from dure.files import write_text
 from dure.metrics.metric import Metric, recorded, undeclared
-from dure.pages.run_facts import best_metric, environment_of, facts_of_runs
+from dure.pages.run_facts import best_metric, facts_of_runs
 from dure.pages.run_page import COMPUTATIONS as OF_RUNS
 from dure.pages.run_page import curves_section, page_around, page_of_run
 from dure.pages.shared_sections import (
@@ -22,7 +22,7 @@ from dure.reporting.inline import Drawing
 from dure.reporting.marks import Computation, Source, Sources, sentence
 from dure.reporting.page import REPORT, Page, Picture, Section
 from dure.reporting.targets import target_sentence
-from dure.runs.folder import RUN_RECORD, STUDY_FILE
+from dure.runs.folder import RUN_RECORD, STUDY_FILE, RunFolder
 from dure.studies.results import StudyResults
 from dure.studies.study import options_line, read_results, stored_kind
 from dure.studies.viewing import View
@@ -162,5 +162,5 @@ def _command(results: StudyResults, runs: Mapping[str, Path], path: Path) -> str
     if options := options_line(path):
         words.append(options)
     first = next(iter(runs.values()), path)
-    profile = environment_of(first).get("profile", {}).get("name")
+    profile = RunFolder(first).read_environment().get("profile", {}).get("name")
     return " ".join([*words, *([f"--profile {profile}"] if profile else [])])

@@ -18,17 +18,14 @@ Plan = TypeVar("Plan", bound=StudyPlan)
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """One trial that a study wants.
-
-    Attributes:
-        name: Its name, which is also its folder.
-        experiment: What it runs; None while that is not known, because a search algorithm proposes it.
-        folder: Its folder within the study's, when that is not its name.
-    """
+    """One trial that a study wants."""
 
     name: str
+    """Its name, which is also its folder."""
     experiment: Experiment | None = None
+    """What it runs; None while that is not known, because a search algorithm proposes it."""
     folder: str | None = None
+    """Its folder within the study's, when that is not its name."""
 
     def path_in(self, study: Path) -> Path:
         """Return its folder, given that of the study."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from dure.events import Entry, EventLog, Follower, following
+from dure.events import Entry, EventLog, Follower
 from dure.runs.folder import EVENTS_FILE
 from dure.runtime.relay import Relay
 
@@ -32,7 +31,8 @@ class StudyStreams:
         self._open: set[str] = set()
         self.relay: Relay | None = None
         """Brings lines from other nodes."""
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
+        """While it is held nothing is handed on."""
 
     def log(self, trial: str | None = None) -> EventLog:
         """Return what adds to the stream of a trial, or to that of the study."""
@@ -40,17 +40,17 @@ class StudyStreams:
 
     def open(self, trial: str) -> None:
         """Follow a trial from now on: it runs."""
-        with self._lock:
+        with self.lock:
             self._open.add(trial)
 
     def close(self, trial: str) -> None:
         """Follow a trial no longer: it has ended, and what it said was handed on."""
-        with self._lock:
+        with self.lock:
             self._open.discard(trial)
 
     def look(self, heard: Callable[[str | None, Entry], None]) -> None:
         """Hand on everything that is new, with the name of its trial; None stands for the study itself."""
-        with self._lock:
+        with self.lock:
             relayed: dict[str, list[bytes]] = {}
             for name, line in () if self.relay is None else self.relay.received():
                 relayed.setdefault(name, []).append(line)
@@ -59,15 +59,3 @@ class StudyStreams:
             for name in sorted((self._open | relayed.keys()) & self._trials.keys()):
                 for entry in self._trials[name].new(relayed.get(name, ())):
                     heard(name, entry)
-
-    @contextmanager
-    def followed(self, heard: Callable[[str | None, Entry], None]) -> Iterator[None]:
-        """Look again and again while the body runs, and once more after it."""
-        with following(lambda: self.look(heard)):
-            yield
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Let nothing be handed on while the body runs."""
-        with self._lock:
-            yield

@@ -194,8 +194,6 @@ def _state(folder: Path) -> str:
 
 
 class _Begun(StudyListener):
-    """Notes the trials in the order in which they begin."""
-
     def __init__(self, names: list[str]) -> None:
         self.names = names
 

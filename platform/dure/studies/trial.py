@@ -36,42 +36,31 @@ Listeners = Callable[[Experiment], Sequence[RunListener]]
 """Makes the listeners of a trial; called in the process that trains it."""
 
 
-def no_listeners(experiment: Experiment) -> Sequence[RunListener]:
-    """Make none."""
-    return ()
-
-
 @dataclass(frozen=True)
 class TrialRequests:
-    """What all trials of a study share; makes the request of each.
-
-    Attributes:
-        study: Name of the study.
-        profile: The machine of every trial.
-        path: Folder of the study.
-        plans: The trials that are known before the study runs, by their names.
-        listeners: Makes the listeners of a trial, of its experiment.
-        keeps_predictions: Whether every trial leaves the predictions of its test rows.
-        keeps_dev_losses: Whether every trial leaves the loss of each of its validation rows.
-        stop_file: As soon as this file is there, trials save a checkpoint and return, and others do not begin.
-        session: Names this run of the study among those that went on with it.
-        shared: The folder of the study, when it is mirrored in storage.
-        relay: Takes what trials say to the driver from other nodes, if there are some.
-        train: What trains in a trial.
-    """
+    """What all trials of a study share; makes the request of each."""
 
     study: str
     profile: Profile
     path: Path
     plans: Mapping[str, TrialPlan] = field(default_factory=dict)
-    listeners: Listeners = no_listeners
+    """The trials that are known before the study runs, by their names."""
+    listeners: Listeners = lambda experiment: ()
+    """Makes the listeners of a trial, of its experiment."""
     keeps_predictions: bool = False
+    """Whether every trial leaves the predictions of its test rows."""
     keeps_dev_losses: bool = False
+    """Whether every trial leaves the loss of each of its validation rows."""
     stop_file: Path | None = None
+    """As soon as this file is there, trials save a checkpoint and return, and others do not begin."""
     session: str = ""
+    """Names this run of the study among those that went on with it."""
     shared: SharedFolder | None = None
+    """The folder of the study, when it is mirrored in storage."""
     relay: Relay | None = None
+    """Takes what trials say to the driver from other nodes, if there are some."""
     train: Train = fit
+    """What trains in a trial."""
 
     def path_of(self, name: str) -> Path:
         """Return the folder of a trial."""
@@ -99,17 +88,17 @@ class TrialRequests:
         )
 
 
+@dataclass(frozen=True)
 class _TuneReporter(RunListener):
     """Reports every record to Tune, from within the trial's own process."""
 
-    def __init__(self, samples_per_step: int, name: str) -> None:
-        self._samples_per_step = samples_per_step
-        self._name = name
+    samples_per_step: int
+    name: str
 
     def progressed(self, progress: RunProgress) -> None:
         """Report."""
-        tune.report(report_of(progress, samples_per_step=self._samples_per_step))
-        show_as(self._name)
+        tune.report(report_of(progress, samples_per_step=self.samples_per_step))
+        show_as(self.name)
 
 
 def settled(

@@ -7,7 +7,7 @@ machine, lineage, command.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -23,21 +23,18 @@ Results = TypeVar("Results", bound=StudyResults)
 
 @dataclass(frozen=True)
 class View(Generic[Results]):
-    """A study as its page shows it; each kind overrides what it shows, here the trials.
-
-    Attributes:
-        path: Folder of the study, wherever it lies by now.
-        results: What it came to.
-        record: The same, as the record whose values can be marked.
-        facts: What :meth:`facts_of` computed, as a record too.
-        runs: Its runs, with their records.
-    """
+    """A study as its page shows it; each kind overrides what it shows, here the trials."""
 
     path: Path
+    """Folder of the study, wherever it lies by now."""
     results: Results
+    """What it came to."""
     record: Source
+    """The same, as the record whose values can be marked."""
     facts: Source
+    """What :meth:`facts_of` computed, as a record too."""
     runs: Runs
+    """Its runs, with their records."""
 
     @classmethod
     def run_folders(cls, results: Results, path: Path) -> Mapping[str, Path]:
@@ -54,7 +51,7 @@ class View(Generic[Results]):
         """
         return {
             "metric": "eval_loss",
-            "sentences": failures({trial.name: trial.state for trial in _trials(results)}),
+            "sentences": failures(_trials(results)),
         }
 
     def sections(self) -> Sequence[Section]:
@@ -77,12 +74,12 @@ def moved(recorded: str, results: StudyResults, path: Path) -> Path:
     return path / os.path.relpath(recorded, results.path)
 
 
-def failures(trials: Mapping[str, str]) -> list[str]:
+def failures(trials: Iterable[TrialRecord]) -> list[str]:
     """Return a sentence on the trials that did not come to their end, by state; nothing when all did."""
     states: dict[str, list[str]] = {}
-    for name, state in trials.items():
-        if state != "completed":
-            states.setdefault(state, []).append(name)
+    for trial in trials:
+        if trial.state != "completed":
+            states.setdefault(trial.state, []).append(trial.name)
     return [
         f"{state.capitalize()}: {', '.join(names[:4])}{f' and {len(names) - 4} more' if names[4:] else ''}."
         for state, names in states.items()

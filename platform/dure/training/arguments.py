@@ -24,26 +24,11 @@ def total_steps(experiment: Experiment, num_rows: int) -> int:
     return min(steps, training.max_steps or steps)
 
 
-def warmup_steps(experiment: Experiment, num_rows: int) -> int:
-    """Return the optimiser steps of the warm-up; a ratio is taken of :func:`total_steps`, rounded up."""
-    return warmup_of(experiment.training, total_steps(experiment, num_rows))
-
-
 def warmup_of(training: TrainingConfig, num_steps: int) -> int:
     """Return the optimiser steps of the warm-up of so many steps in all; a ratio of them is rounded up."""
     if training.warmup_steps is not None:
         return training.warmup_steps
     return math.ceil(num_steps * training.warmup_ratio)
-
-
-def worker_batch_size(experiment: Experiment, num_workers: int) -> int:
-    """Return the rows of one forward pass of one worker.
-
-    Raises:
-        UserError: The rows of a forward pass cannot be shared out evenly.
-    """
-    check_shares(experiment.training.batch_size, num_workers)
-    return experiment.training.batch_size // num_workers
 
 
 def check_shares(batch_size: int, num_workers: int) -> None:
@@ -65,12 +50,12 @@ def loaded_rows(experiment: Experiment, num_workers: int) -> int:
     """Return the rows that one worker loads at once: of one forward pass, or of a step that ``batch_tokens`` cuts.
 
     Raises:
-        UserError: As :func:`worker_batch_size`.
+        UserError: The rows of a forward pass cannot be shared out evenly.
     """
     training = experiment.training
-    return worker_batch_size(experiment, num_workers) * (
-        1 if training.batch_tokens is None else training.gradient_accumulation_steps
-    )
+    check_shares(training.batch_size, num_workers)
+    passes = 1 if training.batch_tokens is None else training.gradient_accumulation_steps
+    return training.batch_size // num_workers * passes
 
 
 def check_budget(experiment: Experiment, profile: Profile) -> None:
@@ -125,7 +110,7 @@ def training_arguments(
         "learning_rate": training.learning_rate,
         "lr_scheduler_type": training.scheduler,
         "lr_scheduler_kwargs": dict(training.scheduler_options),
-        "warmup_steps": warmup_steps(experiment, num_rows),
+        "warmup_steps": warmup_of(training, total_steps(experiment, num_rows)),
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
         "activation_checkpointing": training.gradient_checkpointing,

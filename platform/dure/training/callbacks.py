@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,13 @@ from dure.modeling.ema import WeightAverage
 from dure.runs import checkpoints
 
 
+@dataclass(eq=False)
 class Averaging(TrainerCallback):  # type: ignore[misc]
-    """Takes up the weights of every optimiser step into their average.
+    """Takes up the weights of every optimiser step into their average."""
 
-    Args:
-        average: The average.
-        was_skipped: Whether the step changed nothing, because its gradients left the range of fp16.
-    """
-
-    def __init__(self, average: WeightAverage, was_skipped: Callable[[], bool]) -> None:
-        self.average = average
-        self.was_skipped = was_skipped
+    average: WeightAverage
+    was_skipped: Callable[[], bool]
+    """Whether the step changed nothing, because its gradients left the range of fp16."""
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take up the step, before it is validated or saved."""
@@ -66,11 +63,11 @@ class EvalSchedule(TrainerCallback):  # type: ignore[misc]
     on_epoch_end = on_step_end
 
 
+@dataclass(eq=False)
 class CheckpointTurns(TrainerCallback):  # type: ignore[misc]
     """Looks after the checkpoint that is being written while the loop goes on."""
 
-    def __init__(self, trainer: Any) -> None:
-        self.trainer = trainer
+    trainer: Any
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Let the weights change when they are copied."""
@@ -81,13 +78,13 @@ class CheckpointTurns(TrainerCallback):  # type: ignore[misc]
         self.trainer.settle_checkpoint(wait=False)
 
 
+@dataclass(eq=False)
 class RunningLoss(TrainerCallback):  # type: ignore[misc]
     """Lets a record be the mean over the same steps, whether or not the run was stopped between them."""
 
-    def __init__(self, trainer: Any) -> None:
-        self.trainer = trainer
-        self.checkpoint: Path | None = None
-        """What the run goes on from."""
+    trainer: Any
+    checkpoint: Path | None = None
+    """What the run goes on from."""
 
     def sums(self) -> dict[str, Any]:
         """Return what was summed up since the last record, of every worker; collective."""

@@ -30,27 +30,26 @@ class Captured:
     """Everything of a checkpoint, as it is after one optimiser step.
 
     Its tensors are those that training changes, until it is :meth:`copied`: they change at the next step.
-
-    Attributes:
-        weights: State dict of the model.
-        files: What ``torch.save`` writes, by the name of its file.
-        recovery: What is known of memory that did not suffice.
-        state: State of the trainer.
-        frozen: Addresses of the storages that training never changes.
-        ready: On CUDA, when the step has been computed.
     """
 
     weights: Mapping[str, Any]
+    """State dict of the model."""
     files: Mapping[str, Any]
+    """What ``torch.save`` writes, by the name of its file."""
     recovery: Mapping[str, Any]
+    """What is known of memory that did not suffice."""
     state: TrainerState
     frozen: frozenset[int] = frozenset()
+    """Addresses of the storages that training never changes."""
     ready: torch.cuda.Event | None = None
+    """On CUDA, when the step has been computed."""
 
     @property
     def num_bytes(self) -> int:
         """Bytes that a copy takes; a weight that several layers share counts once."""
-        changing = [each.untyped_storage() for each in self._tensors() if not self._is_frozen(each)]
+        held = tree_leaves((dict(self.weights), dict(self.files)))
+        tensors = [each for each in held if isinstance(each, torch.Tensor) and not self._is_frozen(each)]
+        changing = [each.untyped_storage() for each in tensors]
         return sum({each.data_ptr(): each.nbytes() for each in changing}.values())
 
     def copied(self) -> Captured:
@@ -73,9 +72,7 @@ class Captured:
     def write(self, folder: Path, write_model: Callable[[str, dict[str, Any]], None]) -> None:
         """Write all of it into a folder, whose manifest comes last.
 
-        Args:
-            folder: The folder.
-            write_model: Writes a model with these weights, and what belongs to it, into a folder.
+        ``write_model`` writes a model with these weights, and what belongs to it, into a folder.
         """
         write_model(str(folder), dict(self.weights))
         for name, value in self.files.items():
@@ -85,11 +82,6 @@ class Captured:
         write_json(folder / RECOVERY_FILE, dict(self.recovery))
         self.state.save_to_json(str(folder / STATE_FILE))
         write_manifest(folder)
-
-    def _tensors(self) -> Iterator[torch.Tensor]:
-        for value in tree_leaves((dict(self.weights), dict(self.files))):
-            if isinstance(value, torch.Tensor):
-                yield value
 
     def _is_frozen(self, tensor: torch.Tensor) -> bool:
         return tensor.untyped_storage().data_ptr() in self.frozen

@@ -196,5 +196,4 @@ def _without_cache(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _num_graphs() -> int:
-    """Return the graphs that this process has made."""
     return int(counters["stats"]["unique_graphs"])

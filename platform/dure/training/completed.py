@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def completed_result(
     request: RunRequest, family: Family, corpus: Corpus, outcome: Mapping[str, Any], usage: memory.Usage
 ) -> RunResult:
-    """Return the result of a run that came to its end."""
+    """Return the result of a run that came to its end, with what the trivial predictor scores on validation."""
     return RunResult(
         name=request.experiment.name,
         state="completed",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dure.config.deepspeed import deepspeed_settings
-from dure.config.schema import Experiment, Profile, QuantizationConfig
+from dure.config.schema import Experiment, Profile
 from dure.data.batching import length_order
 from dure.data.collating import cut
 from dure.events import silent
@@ -20,10 +20,9 @@ from dure.modeling.known_traces import known_step
 from dure.modeling.precision import resolve
 from dure.modeling.tracing import StepTrace
 from dure.runs.environment import device_name
-from dure.runs.folder import RunFolder
 from dure.training.arguments import attends_by_rows, loaded_rows
 from dure.training.compiler import in_lengths
-from dure.training.memory import free_memory, resident_mb
+from dure.training.memory import free_memory, has_device, resident_mb
 from dure.training.timing import Timing, padded_positions, timing_of
 
 if TYPE_CHECKING:
@@ -43,34 +42,32 @@ _MASKS = 0.95
 
 @dataclass(frozen=True)
 class RunForecast:
-    """What a run will take; pairs are the least and the most.
-
-    Attributes:
-        memory: Bytes of the device that one worker takes.
-        parts: What they are made of at the most, by name.
-        seconds: Time of training with its validations; None where nothing is known of the machine's pace.
-        earliest: Least time where the run stops as early as it may; None where that is not known, or not before its end.
-        cost: Money for it; None where the profile has no price.
-        steps: Optimiser steps, unless the run stops early.
-        flops: Floating-point operations of training, over all workers.
-        rows: Rows of a micro-batch of one worker.
-        device: Kind of the device.
-        pace: Where the pace comes from.
-        is_compiled: Whether training compiles layers, which the trace does not.
-    """
+    """What a run will take; pairs are the least and the most."""
 
     memory: tuple[int, int]
+    """Bytes of the device that one worker takes."""
     parts: Mapping[str, int]
+    """What they are made of at the most, by name."""
     seconds: tuple[float, float] | None
+    """Time of training with its validations; None where nothing is known of the machine's pace."""
     earliest: float | None
+    """Least time where the run stops as early as it may; None where that is not known, or not before its end."""
     cost: tuple[float, float] | None
+    """Money for it; None where the profile has no price."""
     steps: int
+    """Optimiser steps, unless the run stops early."""
     flops: float
+    """Floating-point operations of training, over all workers."""
     rows: int
+    """Rows of a micro-batch of one worker."""
     device: str
+    """Kind of the device."""
     pace: str
+    """Where the pace comes from."""
     is_compiled: bool = False
-    _timing: Timing = field(kw_only=True, repr=False)
+    """Whether training compiles layers, which the trace does not."""
+    timing: Timing = field(kw_only=True, repr=False)
+    """What decides how long it takes."""
 
     @property
     def sentence(self) -> str:
@@ -111,10 +108,6 @@ class RunForecast:
             "traced_uncompiled": self.is_compiled,
         }
 
-    def remember(self, folder: RunFolder, seconds: float) -> None:
-        """Keep how long the parts of the run took, now that it is over."""
-        self._timing.remember(folder, seconds)
-
 
 def forecast_run(
     family: Family,
@@ -134,7 +127,7 @@ def forecast_run(
     precision = resolve(training.precision, profile, model.config.model_type, lambda message: None)
     batches, rows = in_lengths(family.batches(corpus.tokenizer, model), experiment), _trained(family, corpus)
     longest, passes = _longest(experiment, rows, batches, workers)
-    chosen = rows.select(longest)
+    chosen, packs = rows.select(longest), profile.quantization and not getattr(model, "is_quantized", False)
     trace = known_step(
         cache_folder(),
         model,
@@ -147,7 +140,7 @@ def forecast_run(
         accumulates=passes > 1,
         averages=training.ema is not None,
         r_drop=experiment.objective.r_drop,
-        packing=None if getattr(model, "is_quantized", False) else _packing(experiment, profile),
+        packing=experiment.model.quantization if packs else None,
         by_rows=attends_by_rows(experiment, profile),
     )
     generation = _generation(family, model, np.asarray(rows["length"][:]), precision)
@@ -162,11 +155,11 @@ def forecast_run(
         model,
         batches,
         precision=precision,
-        device=device_name(profile.device) if _is_here(profile) else profile.device,
+        device=device_name(profile.device) if has_device(profile.device) else profile.device,
         workers=workers,
         flops=trace.flops / padded_positions(chosen, batches),
     )
-    seconds, earliest, pace = timing.seconds(profile, is_here=_is_here(profile))
+    seconds, earliest, pace = timing.seconds(profile, is_here=has_device(profile.device))
     return RunForecast(
         memory=_memory(parts, base, profile, copies_beside_steps=timing.work.saves > 0),
         parts=parts | {"libraries": base},
@@ -179,7 +172,7 @@ def forecast_run(
         device=profile.device,
         pace=pace,
         is_compiled=training.compile,
-        _timing=timing,
+        timing=timing,
     )
 
 
@@ -204,11 +197,6 @@ def _memory(
     peak = max(plain, stays + copied + (step if copies_beside_steps else 0))
     least, most = _CONTEXT[profile.device]
     return int(plain * _MASKS) + base + least, int(peak * _FRAGMENTS[profile.device]) + base + most
-
-
-def _packing(experiment: Experiment, profile: Profile) -> QuantizationConfig | None:
-    """Return how a machine packs the frozen weights of an experiment; None where it does not."""
-    return experiment.model.quantization if profile.quantization else None
 
 
 def cost_of(seconds: Sequence[float] | None, profile: Profile) -> tuple[float, float] | None:
@@ -274,22 +262,18 @@ def _generation(family: Family, model: PreTrainedModel, lengths: Any, precision:
     layers = getattr(config, "num_decoder_layers", None) or getattr(config, "decoder_layers", None)
     layers = int(layers or config.num_hidden_layers)
     size = 4 if precision == "fp32" else 2
+    # Heads of queries may share keys and values.
+    heads, each = (getattr(config, name, None) for name in ("num_key_value_heads", "head_dim"))
+    width = int(heads * each if heads and each else config.hidden_size)
     read = (rows if config.is_encoder_decoder else texts) * int(np.max(lengths))
     scores = texts * int(config.vocab_size) * 4 * 3
-    return int((read + texts * said.max_length) * layers * 2 * config.hidden_size * size + scores)
+    return int((read + texts * said.max_length) * layers * 2 * width * size + scores)
 
 
 def _base(model: PreTrainedModel) -> int:
     """Return what the process holds beside the model: Python and its libraries."""
     loaded = sum(int(p.numel() * p.element_size()) for p in model.parameters() if not p.is_meta)
     return max(0, int(resident_mb() * _MIB) - loaded)
-
-
-def _is_here(profile: Profile) -> bool:
-    import torch
-
-    found = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    return found[profile.device]
 
 
 def in_time(seconds: float) -> str:

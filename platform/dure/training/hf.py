@@ -20,6 +20,7 @@ from dure.modeling.attention import no_cache
 from dure.modeling.decoding import encoded
 from dure.modeling.output_layer import deferred
 from dure.modeling.r_drop import r_drop_loss
+from dure.modeling.replaced import replaced
 from dure.runs import checkpoints
 from dure.runs.agreement import by_main
 from dure.training.callbacks import Averaging, CheckpointTurns, RunningLoss
@@ -82,7 +83,11 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
         self._row_losses = []
         is_averaged = self.average is not None and self.is_in_train
         writes = (
-            self.parts.validates == "text" and not kwargs.get("prediction_loss_only") and self._encodes_once
+            self.parts.validates == "text"
+            and not kwargs.get("prediction_loss_only")
+            # Then loss and text can be computed from what the encoder makes of a batch once.
+            and self.model.config.is_encoder_decoder
+            and not is_deepspeed_zero3_enabled()
         )
         with contextlib.ExitStack() as during:
             if is_averaged:
@@ -104,13 +109,7 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
 
     def last_row_losses(self: Any) -> list[float]:
         """Return the same of the rows that were evaluated last, in their order; nothing of rows without targets."""
-        if not self._row_losses:
-            return []
-        losses, items = torch.cat(self._row_losses).double().chunk(2, dim=1)
-        # A loss per item, such as a token, weighs each row by its items; several tasks have items of their own.
-        in_all = items.sum(dim=0)
-        mean = self.parts.objective.mean_losses
-        return [mean(torch.cat([row * len(losses), in_all]))["loss"] for row in losses]
+        return self.parts.objective.shares(torch.cat(self._row_losses)) if self._row_losses else []
 
     def prediction_step(
         self: Any, model: Any, inputs: dict[str, Any], prediction_loss_only: bool, *args: Any, **kwargs: Any
@@ -199,13 +198,10 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
 
     def get_train_dataloader(self: Any) -> Any:
         """Return what loads micro-batches, or all rows of a step at once where a budget of tokens cuts them."""
-        collate = self.data_collator
-        if self.parts.batch_tokens is not None:
-            self.data_collator = StepsInRuns(self.batches, self.parts.batch_tokens)
-        try:
+        if self.parts.batch_tokens is None:
             return super().get_train_dataloader()
-        finally:
-            self.data_collator = collate
+        with replaced(self, "data_collator", StepsInRuns(self.batches, self.parts.batch_tokens)):
+            return super().get_train_dataloader()
 
     def floating_point_ops(self: Any, inputs: Any) -> int:
         """Return the operations of what was loaded, as the trainer of transformers counts them."""
@@ -238,11 +234,6 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
             # The items are those of all workers, over which gradients are averaged.
             loss = loss * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
-
-    @property
-    def _encodes_once(self: Any) -> bool:
-        """Whether loss and text can be computed from what the encoder makes of a batch once."""
-        return bool(self.model.config.is_encoder_decoder) and not is_deepspeed_zero3_enabled()
 
     def _with_texts(self: Any, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Give batches with what the encoder makes of them, and with the texts that follow from it."""
@@ -351,5 +342,4 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
 
 
 def _runs(loaded: Batch | list[Batch]) -> list[Batch]:
-    """Return the micro-batches of what was loaded at once."""
     return loaded if isinstance(loaded, list) else [loaded]

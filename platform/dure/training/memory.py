@@ -79,6 +79,11 @@ def free_on_host() -> int:
     return max(0, free)
 
 
+def has_device(device: str) -> bool:
+    """Return whether this machine has a device of a kind."""
+    return {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}[device]
+
+
 def free_memory(profile: Profile) -> tuple[int, str]:
     """Return the free bytes of its device that a worker of a profile may take, and in words whose they are."""
     if profile.device == "cpu":

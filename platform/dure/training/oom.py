@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import traceback
-from collections.abc import Mapping
-from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 import psutil
@@ -82,25 +79,6 @@ def figures(device: str) -> dict[str, float | None]:
             "peak_mb": None,
         }
     return {"allocated_mb": memory.resident_mb(), "reserved_mb": None, "peak_mb": None}
-
-
-def shapes(batch: Mapping[str, Any]) -> dict[str, list[int]]:
-    """Return the shape of every tensor of a batch."""
-    return {name: list(value.shape) for name, value in batch.items() if isinstance(value, torch.Tensor)}
-
-
-def forget(trace: TracebackType | None) -> None:
-    """Free what the frames of an error hold: the activations of the pass that failed."""
-    traceback.clear_frames(trace)
-
-
-def write_stats(folder: Path, stats: Mapping[str, Any], *, rank: int = 0) -> Path:
-    """Write what is known of one failure to ``oom_stats/oom_stats_<time>.json`` of the run's folder."""
-    stamp = datetime.now().strftime("%Y%m%d_%H%M%S_%f")
-    worker = f"_worker-{rank}" if rank else ""
-    path = folder / "oom_stats" / f"oom_stats_{stamp}{worker}.json"
-    write_json(path, dict(stats))
-    return path
 
 
 class FittingRows:

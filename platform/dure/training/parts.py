@@ -18,7 +18,6 @@ from dure.events import Notify
 from dure.family import Family
 from dure.metrics.metric import Metric
 from dure.modeling.attention import AttentionByRows
-from dure.modeling.depth import distances_from_head
 from dure.modeling.ema import WeightAverage
 from dure.modeling.objectives import Objective
 from dure.modeling.precision import Precision
@@ -40,64 +39,54 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Retention:
-    """How checkpoints are kept.
-
-    Attributes:
-        limit: How many stay.
-        metric: By what they are compared.
-        room: Writes them where there is room.
-        foretold_bytes: Size of the first one.
-        notify: Passes one line to the user, such as that the best one is not what it was.
-        saved: Gets every checkpoint as soon as it is whole.
-    """
+    """How checkpoints are kept."""
 
     limit: int
+    """How many stay."""
     metric: Metric
     room: DiskRoom
+    """Writes them where there is room."""
     foretold_bytes: int
+    """Size of the first one."""
     notify: Notify
+    """Passes one line to the user, such as that the best one is not what it was."""
     saved: Callable[[Path], None]
+    """Gets every checkpoint as soon as it is whole."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a loop is made of beside its model, rows and arguments.
-
-    Attributes:
-        batches: How rows become batches.
-        objective: What is minimised.
-        validates: What validation computes beside the loss.
-        recovery: Computes a step again when memory did not suffice.
-        retention: How checkpoints are kept.
-        stopping: Asks for a checkpoint that is not due, when the run has to stop.
-        sampler: Order of the training rows; reshuffled in every epoch when not given.
-        batch_tokens: Most positions of a micro-batch, when the rows of a step are cut by that.
-        compiled: The layers of the model, compiled, when training uses those.
-        attention: How layers that are not compiled attend on a CPU.
-        r_drop: Weight of the disagreement of two passes over every row; 0 makes one pass.
-        average: What validation during training is made with, in place of the weights that are trained.
-        rate_factors: Factor on the learning rate of every parameter, by its name; all are 1 when not given.
-        written: How DeepSpeed shares out the weights, when it does.
-        untrained: Scores of untrained models, of those who share them.
-        callbacks: Who is called as well, in this order; ``stopping`` comes after all of them.
-    """
+    """What a loop is made of beside its model, rows and arguments."""
 
     batches: Batches
     objective: Objective
     validates: Literal["logits", "text", "loss"]
+    """What validation computes beside the loss."""
     recovery: Recovery
+    """Computes a step again when memory did not suffice."""
     retention: Retention
     stopping: StopCallback
+    """Asks for a checkpoint that is not due, when the run has to stop."""
     sampler: LengthGroupedSampler | None = None
+    """Order of the training rows; reshuffled in every epoch when not given."""
     batch_tokens: int | None = None
+    """Most positions of a micro-batch, when the rows of a step are cut by that."""
     compiled: CompiledLayers | None = None
+    """The layers of the model, compiled, when training uses those."""
     attention: AttentionByRows | None = None
+    """How layers that are not compiled attend on a CPU."""
     r_drop: float = 0.0
+    """Weight of the disagreement of two passes over every row; 0 makes one pass."""
     average: WeightAverage | None = None
+    """What validation during training is made with, in place of the weights that are trained."""
     rate_factors: Mapping[str, float] | None = None
+    """Factor on the learning rate of every parameter, by its name; all are 1 when not given."""
     written: Written | None = None
+    """How DeepSpeed shares out the weights, when it does."""
     untrained: UntrainedScores | None = None
+    """Scores of untrained models, of those who share them."""
     callbacks: Sequence[TrainerCallback] = ()
+    """Who is called as well, in this order; ``stopping`` comes after all of them."""
 
 
 def recovery_of(
@@ -183,18 +172,3 @@ def batch_tokens_of(
             hint="or a smaller tokenizer.encoder_max_len, which cuts long rows",
         )
     return budget
-
-
-def rate_factors_of(experiment: Experiment, model: PreTrainedModel) -> dict[str, float] | None:
-    """Return the factor on the learning rate of every parameter, by its distance from the head."""
-    decay = experiment.training.layer_lr_decay
-    if decay is None:
-        return None
-    return {name: decay**distance for name, distance in distances_from_head(model).items()}
-
-
-def stopping_of(experiment: Experiment, worker: Worker) -> StopCallback:
-    """Return what ends training when a stop is asked for."""
-    training = experiment.training
-    by_epoch = training.eval_every == "epoch" or training.keep_epochs is not None
-    return StopCallback(worker.stop, by_epoch=by_epoch)

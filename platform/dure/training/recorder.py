@@ -69,12 +69,10 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         self._has_begun = True
 
     def _kept(self, resumed_step: int) -> Iterator[dict[str, Any]]:
-        """Yield the records up to a step."""
         if resumed_step:
             yield from (record for record in json_lines(self.path) if record["step"] <= resumed_step)
 
     def _keep(self, resumed_step: int) -> None:
-        """Leave no other records."""
         with written_beside(self.path) as beside, beside.open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(json.dumps(each, ensure_ascii=False) + "\n" for each in self._kept(resumed_step))
 

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +27,7 @@ from torch import distributed, nn
 
 from dure.data.collating import Batch, Batches, pieces
 from dure.errors import RunError, said
-from dure.files import read_json
+from dure.files import read_json, write_json
 from dure.secrets import redacted
 from dure.training import memory, oom
 from dure.training.worker import Worker
@@ -43,34 +45,22 @@ Compute = Callable[[Batch], torch.Tensor]
 
 @dataclass
 class _Step:
-    """An optimiser step while it is computed.
-
-    Attributes:
-        random: State of the random generators at its beginning.
-        batches: Its micro-batches so far.
-        losses: Their losses.
-        has_failed: Whether memory did not suffice in this process.
-    """
+    """An optimiser step while it is computed."""
 
     random: dict[str, torch.Tensor]
+    """State of the random generators at its beginning."""
     batches: list[Batch] = field(default_factory=list)
+    """Its micro-batches so far."""
     losses: list[torch.Tensor] = field(default_factory=list)
     has_failed: bool = False
+    """Whether memory did not suffice in this process."""
 
 
 class Recovery:
     """What happens when memory does not suffice, and how often it did not.
 
-    Args:
-        policy: ``retry``, ``shrink`` or ``error``, as ``training.on_oom`` says.
-        batches: How the family halves a batch.
-        model: The model, before it is wrapped for several workers.
-        device: ``cpu``, ``cuda`` or ``mps``.
-        folder: Folder of the run.
-        worker: Which of the processes that train together this is; notifies of every failure.
-        remember: Gets the rows at a time whenever they become fewer.
-        shares_out: Whether DeepSpeed shares out the model. It sends gradients while it computes them, so a pass cannot
-            be taken back and nothing is computed again, whatever the policy.
+    ``remember`` gets the rows at a time whenever they become fewer. Where DeepSpeed ``shares_out`` the model it sends
+    gradients while it computes them, so a pass cannot be taken back and nothing is computed again, whatever the policy.
     """
 
     def __init__(
@@ -104,14 +94,8 @@ class Recovery:
     ) -> list[torch.Tensor] | None:
         """Add the gradients of a micro-batch.
 
-        Args:
-            compute: Computes the loss of a batch and its gradients, and touches no other worker.
-            batch: The micro-batch.
-            step: Number of the optimiser step.
-            is_last: Whether it is the last one of its step: then the step is whole when this returns.
-
-        Returns:
-            After the last micro-batch the losses of all of the step.
+        ``compute`` computes the loss of a batch and its gradients, and touches no other worker. Of the last micro-batch
+        the step is whole when this returns, with the losses of all of it.
 
         Raises:
             RunError: Memory did not suffice in the end.
@@ -144,7 +128,7 @@ class Recovery:
         """Record a failure that nothing can be done about, and return the error that ends the run."""
         self.num_oom += 1
         stats = self._stats_of(error, {}, step)
-        oom.forget(error.__traceback__)
+        traceback.clear_frames(error.__traceback__)
         self._write(stats | {"action": "error"})
         where = stats["phase"]
         smaller = "training.eval_batch_size" if where == "validation" else "training.batch_size"
@@ -182,7 +166,7 @@ class Recovery:
             if not oom.is_out_of_memory(error):
                 raise
             self._stats = self._stats_of(error, piece, step) | {"micro_batch": place + 1}
-            oom.forget(error.__traceback__)
+            traceback.clear_frames(error.__traceback__)  # They hold the activations of the pass that failed.
             now.has_failed = True
         else:
             now.losses.append(torch.stack(losses).sum() if len(losses) > 1 else losses[0])
@@ -236,7 +220,9 @@ class Recovery:
             "phase": phase,
             "module": module,
             "rows": self.batches.num_rows(batch) if batch else None,
-            "shapes": oom.shapes(batch),
+            "shapes": {
+                name: list(each.shape) for name, each in batch.items() if isinstance(each, torch.Tensor)
+            },
             "device": self.device,
             "worker": self._worker.rank,
             **numbers,
@@ -245,14 +231,16 @@ class Recovery:
         }
 
     def _write(self, stats: dict[str, Any]) -> None:
-        path = oom.write_stats(self._folder, stats, rank=self._worker.rank)
+        stamp = datetime.now().strftime("%Y%m%d_%H%M%S_%f")
+        worker = f"_worker-{self._worker.rank}" if self._worker.rank else ""
+        path = self._folder / "oom_stats" / f"oom_stats_{stamp}{worker}.json"
+        write_json(path, stats)
         logger.info("memory figures are in %s", path)
 
     def _place(self) -> torch.device:
         return next(self.model.parameters()).device
 
     def _agreed(self, rows: int, by: distributed.ReduceOp.RedOpType) -> int:
-        """Return the smallest or the largest number of all workers."""
         if self._worker.num_workers == 1:
             return rows
         number = torch.tensor(rows, device=self._place())

@@ -47,42 +47,38 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunRequest:
-    """Everything a process needs to run an experiment; travels to workers.
-
-    Attributes:
-        experiment: What to run, resolved.
-        profile: The machine.
-        path: Folder of the run, reachable from every worker.
-        resume: Continue from the newest checkpoint in the folder.
-        group: Name of the study, if the run belongs to one.
-        listeners: Who is called in the process that trains; they travel there.
-        layout: How the run's folder is laid out.
-        warm_start: Weights to begin with in place of the experiment's.
-        keeps_predictions: Whether the test rows are predicted even where validation does not do that, so that it takes
-            time of its own; else ``predictions.csv`` has what validation gives.
-        keeps_dev_losses: Whether the best model's loss of every validation row is written to ``dev_losses.json``.
-        stop_file: As soon as this file is there, the run saves a checkpoint and ends as ``interrupted``.
-        restarts: Counts how often a process of the run died; None where nothing restarts one.
-        shared: The folder that is mirrored in storage, which ``path`` is or lies in.
-        events: Stream of the run, when it is not that of its folder, because the run is a part of a longer one.
-        relay: Takes the lines of the stream to a driver that may not see the file.
-    """
+    """Everything a process needs to run an experiment; travels to workers."""
 
     experiment: Experiment
+    """What to run, resolved."""
     profile: Profile
     path: Path
+    """Folder of the run, reachable from every worker."""
     resume: bool = False
+    """Continue from the newest checkpoint in the folder."""
     group: str | None = None
+    """Name of the study, if the run belongs to one."""
     listeners: tuple[RunListener, ...] = ()
+    """Who is called in the process that trains; they travel there."""
     layout: type[RunFolder] = RunFolder
+    """How the run's folder is laid out."""
     warm_start: Path | None = None
+    """Weights to begin with in place of the experiment's."""
     keeps_predictions: bool = False
+    """Whether the test rows are predicted even where validation does not do that, so that it takes time of its own;
+    else ``predictions.csv`` has what validation gives."""
     keeps_dev_losses: bool = False
+    """Whether the best model's loss of every validation row is written to ``dev_losses.json``."""
     stop_file: Path | None = None
+    """As soon as this file is there, the run saves a checkpoint and ends as ``interrupted``."""
     restarts: Restarts | None = None
+    """Counts how often a process of the run died; None where nothing restarts one."""
     shared: SharedFolder | None = None
+    """The folder that is mirrored in storage, which ``path`` is or lies in."""
     events: Path | None = None
+    """Stream of the run, when it is not that of its folder, because the run is a part of a longer one."""
     relay: Callable[[bytes], None] | None = None
+    """Takes the lines of the stream to a driver that may not see the file."""
 
     def folder(self) -> RunFolder:
         """Return the names in the run's folder."""
@@ -323,7 +319,7 @@ def trained(
     if ahead is None:
         return result, outcome
     if worker.is_main and not request.resume:
-        ahead.remember(folder, result.seconds)
+        ahead.timing.remember(folder, result.seconds)
     return replace(result, forecast=ahead.as_dict()), outcome
 
 

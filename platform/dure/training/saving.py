@@ -42,23 +42,20 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class _Saving:
-    """A checkpoint that has not its name yet.
-
-    Attributes:
-        step: Its optimiser step.
-        best: Step of the best checkpoint, which may be itself; None before the first validation.
-        captured: What it holds; None on other workers than the main one, which write nothing.
-        copied: On the main worker, the copy that is written while training goes on.
-        written: On the main worker, in words how the disk did not suffice; None when it did.
-        may_change: Whether the weights may, because they are copied.
-    """
+    """A checkpoint that has not its name yet."""
 
     step: int
+    """Its optimiser step."""
     best: int | None
+    """Step of the best checkpoint, which may be itself; None before the first validation."""
     captured: Captured | None
+    """What it holds; None on other workers than the main one, which write nothing."""
     copied: Future[Captured] | None = None
+    """On the main worker, the copy that is written while training goes on."""
     written: Future[str | None] | None = None
+    """On the main worker, in words how the disk did not suffice; None when it did."""
     may_change: bool = False
+    """Whether the weights may, because they are copied."""
 
 
 class SavedBehind:

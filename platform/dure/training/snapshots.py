@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,40 +23,29 @@ from dure.runs.folder import RunFolder
 logger = logging.getLogger(__name__)
 
 
+@dataclass(eq=False)
 class EpochSnapshots(TrainerCallback):  # type: ignore[misc]
     """Keeps the weights of epochs as files, each written before the checkpoint of its step is whole.
 
     So a run that is killed between the two goes through the epoch again and writes the same file.
-
-    Args:
-        folder: Names the files.
-        every: Epochs from one file to the next; the last epoch has one too.
-        limit: Files kept.
-        needed: Says which epochs must not be removed, beside the best and the newest.
-        is_main: Whether this is the main worker; the others write nothing, and send what only they hold.
-        average: Average of the weights, when it is what is validated: the file holds both then.
-        write: Writes a file, named in words, by the steps that it is given.
     """
 
-    def __init__(
-        self,
-        folder: RunFolder,
-        *,
-        every: int,
-        limit: int,
-        needed: Callable[[], set[int]],
-        is_main: bool,
-        average: WeightAverage | None = None,
-        write: Callable[..., None],
-    ) -> None:
-        self.write = write
-        self.folder = folder
-        self.every = every
-        self.limit = limit
-        self.needed = needed
-        self.is_main = is_main
-        self.average = average
-        self.rate: float | None = None
+    folder: RunFolder
+    """Names the files."""
+    _: KW_ONLY
+    every: int
+    """Epochs from one file to the next; the last epoch has one too."""
+    limit: int
+    """Files kept."""
+    needed: Callable[[], set[int]]
+    """Says which epochs must not be removed, beside the best and the newest."""
+    is_main: bool
+    """Whether this is the main worker; the others write nothing, and send what only they hold."""
+    average: WeightAverage | None = None
+    """Average of the weights, when it is what is validated: the file holds both then."""
+    write: Callable[..., None]
+    """Writes a file, named in words, by the steps that it is given."""
+    rate: float | None = field(default=None, init=False)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Remove what a kill left half written."""

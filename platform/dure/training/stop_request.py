@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -19,24 +20,20 @@ class StopRequested(Exception):  # noqa: N818 - nothing is wrong
         self.step = step
 
 
+@dataclass
 class StopRequest:
-    """Whether a stop was asked for, as all workers of a run see it alike.
+    """Whether a stop was asked for, as all workers of a run see it alike."""
 
-    Args:
-        file: The file that asks by being there; None when nobody can ask.
-        is_main: Whether this is the main worker, which alone looks: on a shared file system the others may see
-            the file later.
-    """
-
-    def __init__(self, file: Path | None, *, is_main: bool) -> None:
-        self._file = file
-        self._is_main = is_main
-        self._is_asked = False
+    file: Path | None
+    """The file that asks by being there; None when nobody can ask."""
+    is_main: bool = True
+    """Whether this is the main worker, which alone looks: on a shared file system the others may see the file later."""
+    _is_asked: bool = field(default=False, init=False)
 
     def is_asked(self) -> bool:
         """Look, and agree with the other workers; all of them call this at the same place."""
-        if self._file is not None and not self._is_asked:
-            self._is_asked = self._agreed(self._is_main and self._file.exists())
+        if self.file is not None and not self._is_asked:
+            self._is_asked = self._agreed(self.is_main and self.file.exists())
         return self._is_asked
 
     def check(self, step: int = 0) -> None:

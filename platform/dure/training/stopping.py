@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import TrainerCallback
@@ -10,24 +11,21 @@ from transformers import TrainerCallback
 from dure.training.stop_request import StopRequest
 
 
+@dataclass(eq=False)
 class StopCallback(TrainerCallback):  # type: ignore[misc]
     """Ends training after the next checkpoint once a stop was asked for, and has one made when none is due.
 
     What is due at a step comes first: a resumed run would not make up for a validation that was left out.
     Comes after every other callback, so that none takes the checkpoint between two validations for one of theirs.
-
-    Args:
-        request: Where it is asked.
-        by_epoch: Whether something is due at the end of epochs.
     """
 
-    def __init__(self, request: StopRequest, *, by_epoch: bool) -> None:
-        self.request = request
-        self.by_epoch = by_epoch
-        self.is_extra = False
-        """Whether the checkpoint that is being made would not have been without the stop."""
-        self.settle: Callable[[], None] = lambda: None
-        """Waits until that checkpoint is whole; the loop that writes it says how."""
+    request: StopRequest
+    by_epoch: bool
+    """Whether something is due at the end of epochs."""
+    is_extra: bool = False
+    """Whether the checkpoint that is being made would not have been without the stop."""
+    settle: Callable[[], None] = lambda: None
+    """Waits until that checkpoint is whole; the loop that writes it says how."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         """Have a checkpoint made of this step when a stop was asked for."""

@@ -9,6 +9,7 @@ from typing import Any
 from accelerate.data_loader import DataLoaderShard
 
 from dure.data.collating import Batch
+from dure.modeling.replaced import replaced
 
 Write = Callable[[Iterator[Batch]], Iterator[Batch]]
 """Gives batches with what was written for them; it may take some more than it gave back."""
@@ -23,12 +24,8 @@ def texts_ahead(loader: Any, write: Write) -> Iterator[None]:
     if not isinstance(loader, DataLoaderShard):
         yield
         return
-    plain = loader.base_dataloader
-    loader.base_dataloader = _Written(plain, write)
-    try:
+    with replaced(loader, "base_dataloader", _Written(loader.base_dataloader, write)):
         yield
-    finally:
-        loader.base_dataloader = plain
 
 
 class _Written:

@@ -42,38 +42,28 @@ _MOST_STEPS = 2000
 
 @dataclass(frozen=True)
 class Timing:
-    """What decides how long a run takes.
-
-    Attributes:
-        device: Name of the device.
-        model: What trains: family, parameters, batch and how it is trained.
-        precision: What it computes in.
-        validates: What the time of a validation depends on, beside the model.
-        flops: Floating-point operations of an optimiser step of all workers.
-        slower: How much longer the forward pass of a row may take in validation than in training.
-        rows: Rows of an optimiser step.
-        work: What is done.
-        earliest: What is done where the run stops as early as it may; None where it does not stop early.
-    """
+    """What decides how long a run takes."""
 
     device: str
     model: str
+    """What trains: family, parameters, batch and how it is trained."""
     precision: str
     validates: str
+    """What the time of a validation depends on, beside the model."""
     flops: float
+    """Floating-point operations of an optimiser step of all workers."""
     slower: float
+    """How much longer the forward pass of a row may take in validation than in training."""
     rows: int
+    """Rows of an optimiser step."""
     work: Work
     earliest: Work | None
+    """What is done where the run stops as early as it may; None where it does not stop early."""
 
     def seconds(
         self, profile: Profile, *, is_here: bool
     ) -> tuple[tuple[float, float] | None, float | None, str]:
         """Return how long the run takes.
-
-        Args:
-            profile: The machine.
-            is_here: Whether its device is one of this machine.
 
         Returns:
             The least and the most seconds, the least where it stops early, and where they are known from; None for what
@@ -172,7 +162,6 @@ def _model(experiment: Experiment, model: PreTrainedModel, workers: int) -> str:
 
 
 def _every(experiment: Experiment, num_rows: int) -> int:
-    """Return the steps between two validations."""
     every = experiment.training.eval_every
     return steps_per_epoch(experiment, num_rows) if every == "epoch" else every
 

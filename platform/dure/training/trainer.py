@@ -24,6 +24,7 @@ from dure.family import Family
 from dure.family.predicting import Reported
 from dure.family.saved_model import write_model
 from dure.modeling.attention import AttentionByRows
+from dure.modeling.depth import distances_from_head
 from dure.modeling.ema import WeightAverage
 from dure.modeling.precision import Precision, resolve
 from dure.modeling.shards import whole_weights
@@ -44,13 +45,12 @@ from dure.training.parts import (
     Parts,
     Retention,
     batch_tokens_of,
-    rate_factors_of,
     recovery_of,
     sampler_of,
-    stopping_of,
 )
 from dure.training.recorder import Recorder, check_last_loss, mean_training_loss, recorded_metrics
 from dure.training.snapshots import EpochSnapshots
+from dure.training.stopping import StopCallback
 from dure.training.untrained import UntrainedScores
 from dure.training.worker import Worker
 
@@ -130,6 +130,7 @@ class ModelTrainer:
         """Make what the loop is made of; the model is on its device."""
         experiment, training, batches = self.experiment, self.experiment.training, self.recovery.batches
         average = None if training.ema is None else WeightAverage(self.model, training.ema)
+        decay = training.layer_lr_decay
         return Parts(
             batches=batches,
             objective=self.family.objective(self.model, train_dataset),
@@ -143,14 +144,18 @@ class ModelTrainer:
                 self.worker.notify,
                 self.recorder.saved,
             ),
-            stopping=stopping_of(experiment, self.worker),
+            stopping=StopCallback(
+                self.worker.stop, by_epoch=training.eval_every == "epoch" or training.keep_epochs is not None
+            ),
             sampler=sampler_of(experiment, train_dataset, batches, self.worker.num_workers),
             batch_tokens=self.batch_tokens,
             compiled=self.compiled,
             attention=self.attention,
             r_drop=experiment.objective.r_drop,
             average=average,
-            rate_factors=rate_factors_of(experiment, self.model),
+            rate_factors=None
+            if decay is None
+            else {name: decay**each for name, each in distances_from_head(self.model).items()},
             written=written,
             untrained=UntrainedScores.shared_by(self.folder.path, self.family, self.worker.num_workers),
             callbacks=self._callbacks(average),

@@ -57,7 +57,6 @@ class UntrainedScores:
         return output
 
     def _hash(self, trainer: Any) -> str:
-        """Return a hash of all that decides the numbers."""
         digest = hashlib.blake2b(digest_size=20)
         for name, tensor in trainer.model.state_dict().items():
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

@@ -11,25 +11,18 @@ from dure.training.stop_request import StopRequest
 logger = logging.getLogger(__name__)
 
 
-def _nobody_asks() -> StopRequest:
-    return StopRequest(None, is_main=True)
-
-
 @dataclass(frozen=True)
 class Worker:
-    """One of the processes that train a model together; by default the only one.
-
-    Attributes:
-        rank: Its number among them, from 0.
-        num_workers: How many these are.
-        stop: Where it is asked that training end before its time.
-        notify: Passes one line to the user; on the main worker only, elsewhere the line goes to the log.
-    """
+    """One of the processes that train a model together; by default the only one."""
 
     rank: int = 0
+    """Its number among them, from 0."""
     num_workers: int = 1
-    stop: StopRequest = field(default_factory=_nobody_asks)
+    """How many these are."""
+    stop: StopRequest = field(default_factory=lambda: StopRequest(None))
+    """Where it is asked that training end before its time."""
     notify: Notify = logger.info
+    """Passes one line to the user; on the main worker only, elsewhere the line goes to the log."""
 
     @property
     def is_main(self) -> bool:

@@ -80,17 +80,14 @@ def settings_of(experiment: Experiment, profile: Profile, precision: Precision) 
 
 @dataclass(frozen=True)
 class Written:
-    """How a checkpoint was shared out.
-
-    Attributes:
-        stage: ZeRO stage.
-        num_workers: Workers that wrote it.
-        precision: What they computed in.
-    """
+    """How a checkpoint was shared out."""
 
     stage: int
+    """ZeRO stage."""
     num_workers: int
+    """Workers that wrote it."""
     precision: str
+    """What they computed in."""
 
     def joins(self, other: Written) -> bool:
         """Return whether the parts can be joined for other workers: not from stages that keep other parts."""
@@ -117,17 +114,14 @@ def written_by(settings: Mapping[str, Any] | None, num_workers: int, precision: 
 
 @dataclass(frozen=True)
 class Continuation:
-    """What a run goes on with.
-
-    Attributes:
-        path: Folder with the trainer's state.
-        weights_only: Whether only the weights go on, and the optimizer's moments start again.
-        is_universal: Whether the parts in it fit any number of workers.
-    """
+    """What a run goes on with."""
 
     path: Path
+    """Folder with the trainer's state."""
     weights_only: bool = False
+    """Whether only the weights go on, and the optimizer's moments start again."""
     is_universal: bool = False
+    """Whether the parts in it fit any number of workers."""
 
 
 @contextmanager
@@ -136,11 +130,8 @@ def continuation(
 ) -> Iterator[Continuation]:
     """Give what a run goes on with; a folder that was made for it is removed at the end.
 
-    Args:
-        checkpoint: A whole checkpoint.
-        now: How weights are shared out now; None without DeepSpeed.
-        is_main: Whether this is the main worker, which makes the folder.
-        notify: Gets one line when something else than the run's own parts is used.
+    Weights are shared out as ``now`` says, and not at all without it. ``notify`` gets one line when something else than
+    the run's own parts is used.
     """
     then = Written.read(checkpoint)
     if then is None and not (checkpoint / _OPTIMIZER_FILE).is_file():

@@ -12,7 +12,7 @@ from transformers.cache_utils import DynamicLayer
 
 from dure.data.collating import padded
 from dure.modeling.decoder_slots import BATCHES_AT_ONCE
-from dure.modeling.decoding import encoded, generate, generate_all
+from dure.modeling.decoding import encoded, generate_all
 
 from .tiny_models import build
 
@@ -37,6 +37,11 @@ def model_of(kind: str, settings: dict[str, Any]) -> Any:
     eos = [model.config.eos_token_id, *range(10, 16)]
     model.generation_config.update(**({"max_length": 24, "eos_token_id": eos} | settings))
     return model
+
+
+def generate(model: Any, prompts: dict[str, Any], **options: Any) -> torch.Tensor:
+    ((_, ids),) = generate_all(model, [prompts], lambda asked: asked | options)
+    return ids
 
 
 def prompts_of(model: Any, rows: int = 12) -> dict[str, torch.Tensor]:

@@ -17,6 +17,7 @@ from dure.runtime.metrics import COUNTERS, GAUGES, TAGS, RayMetrics
 from dure.studies.adapter import run_study
 from dure.studies.batch.plan import BatchStudy
 from dure.studies.batch.strategy import Batch
+from dure.training.run import RunRequest
 
 GRAFANA = Path(__file__).parents[3] / "cluster" / "grafana" / "dure.json"
 PROMETHEUS_NAMES = {f"ray_{name}" for name in GAUGES} | {f"ray_{name}_total" for name in COUNTERS}
@@ -126,15 +127,11 @@ def _start(path: Path) -> RunStart:
     return RunStart("x", path, {}, (), None, total_steps=2)
 
 
-def _metrics() -> RayMetrics:
-    return RayMetrics(study="x", trial="x", stage="", ratio=1.0, samples_per_step=4, device="cpu")
-
-
-def test_without_a_cluster_nothing_is_exported_and_nobody_is_told(tmp_path):
+def test_without_a_cluster_nothing_is_exported_and_nobody_is_told(tiny, cpu, tmp_path):
     import ray
 
     told: list[str] = []
-    metrics = _metrics()
+    metrics = RayMetrics(RunRequest(tiny("bert"), cpu, tmp_path))
     metrics.started(_start(tmp_path), told.append)
     metrics.progressed(RunProgress("train", 1, 2, 0.5, 1.0, {"loss": 1.0}))
     metrics.finished(RunResult("x", "completed"))
@@ -142,12 +139,13 @@ def test_without_a_cluster_nothing_is_exported_and_nobody_is_told(tmp_path):
     assert not ray.is_initialized()
 
 
-def test_metrics_that_fail_are_told_once_and_never_end_the_run(tmp_path, monkeypatch):
+def test_metrics_that_fail_are_told_once_and_never_end_the_run(tiny, cpu, tmp_path, monkeypatch):
     import ray
 
     monkeypatch.setattr(ray, "is_initialized", lambda: True)
     told: list[str] = []
-    metrics = RayMetrics(study="x", trial="x", stage=3, ratio=1.0, samples_per_step=4, device="cpu")  # type: ignore[arg-type]
+    metrics = RayMetrics(RunRequest(tiny("bert"), cpu, tmp_path))
+    metrics._tags["stage"] = 3
     metrics.started(_start(tmp_path), told.append)
     for step in (1, 2):
         metrics.progressed(RunProgress("train", step, 2, 0.5, 1.0, {"loss": 1.0}))
@@ -160,7 +158,6 @@ def test_a_stage_is_told_from_its_trial(tiny, cpu, tmp_path):
     from fractions import Fraction
 
     from dure.runs.folder import StageFolder
-    from dure.training.run import RunRequest
 
     experiment = _named(tiny("bert"), "base.stage_3_30pct")
     data = experiment.data.model_copy(update={"train_ratio": Fraction(3, 10)})
@@ -171,7 +168,7 @@ def test_a_stage_is_told_from_its_trial(tiny, cpu, tmp_path):
         group="grow",
         layout=StageFolder,
     )
-    metrics = RayMetrics.of(request)
+    metrics = RayMetrics(request)
     assert metrics._tags == {"study": "grow", "trial": "base", "stage": "stage_3_30pct"}
     assert metrics._values == {("dure_stage_ratio", ""): 0.3}
 

@@ -30,7 +30,6 @@ def test_the_disk_of_a_study_is_unknown_where_that_of_an_experiment_is(tmp_path)
         ("kind: crossval\nexperiments: [transfer_bert]\nfolds: 4", 4),
         # The weights of trials that were beaten are removed.
         ("kind: sweep\nexperiment: transfer_bert\nnum_trials: 9", 2),
-        ("kind: progressive\nexperiment: transfer_bert", 1),
     ],
 )
 def test_the_disk_of_a_study_is_that_of_all_its_runs(tmp_path, kind, copies) -> None:
@@ -43,6 +42,29 @@ def test_the_disk_of_a_study_is_that_of_all_its_runs(tmp_path, kind, copies) -> 
     [run] = study.kind_of()(study, experiments, rehearsal_of).read()
     record = api.forecast(str(file), few, profile="cpu", rehearse=True)
     assert record["disk"] == copies * foretold(load_family(run)).disk > 0
+
+
+def test_a_progressive_training_leaves_the_weights_of_every_epoch_of_every_stage(tmp_path) -> None:
+    file = tmp_path / "study.yaml"
+    stages = "ratios: [0.25, 0.5, 1.0]\nepochs_per_stage: 2"
+    file.write_text(f"name: one\nkind: progressive\nexperiment: transfer_bert\n{stages}\n", encoding="utf-8")
+    few = ["rehearsal.max_train_rows=32", "rehearsal.max_dev_rows=8"]
+    run = foretold(load_family(rehearsal_of(load_experiment("transfer_bert", few))))
+    record = api.forecast(str(file), few, profile="cpu", rehearse=True)
+    assert run.num_epochs == 0
+    assert record["disk"] == run.disk + (3 * 2 + 1) * run.epoch  # one more while one is written
+
+
+def test_a_cross_validation_is_forecast_without_a_table_that_its_folds_do_without(tmp_path) -> None:
+    (tmp_path / "rows.csv").write_text(
+        "text,label\n" + "".join(f"이 글은 {row} 번째 글이다,{row % 2}\n" for row in range(24)),
+        encoding="utf-8",
+    )
+    file = tmp_path / "study.yaml"
+    file.write_text("name: one\nkind: crossval\nexperiments: [transfer_bert]\nfolds: 3\n", encoding="utf-8")
+    words = [f"data.train={tmp_path / 'rows.csv'}", "training.batch_size=2", "training.epochs=1"]
+    [fold] = api.forecast(str(file), words, profile="cpu", rehearse=True)["experiments"]
+    assert 24 / 3 / 2 <= fold["steps"] < 24 / 2  # what is held out is not trained on
 
 
 def test_a_study_costs_what_its_machine_costs_for_as_long(tmp_path) -> None:

@@ -53,7 +53,7 @@ def progressive_of(base):
         candidates=tuple({"training.learning_rate": rate} for rate in RATES),
         on_baseline="warn",
     )
-    return lambda path: Progressive(study, ProgressiveKind(study, [base]).read(), path)
+    return lambda path: Progressive(study, ProgressiveKind(study, [base], lambda each: each).read(), path)
 
 
 def seeds_of(base):

@@ -8,11 +8,11 @@ from transformers import TrainingArguments
 from dure.errors import UserError
 from dure.family import load_family
 from dure.training.arguments import (
+    loaded_rows,
     steps_per_epoch,
     total_steps,
     training_arguments,
-    warmup_steps,
-    worker_batch_size,
+    warmup_of,
 )
 
 
@@ -23,15 +23,15 @@ def test_steps_and_warm_up_count_optimiser_steps(tiny):
     )
     assert steps_per_epoch(free, 100) == 6  # 18 rows a step
     assert total_steps(free, 100) == 24
-    assert warmup_steps(free, 100) == 1  # 0.72, rounded up
+    assert warmup_of(free.training, total_steps(free, 100)) == 1  # 0.72, rounded up
     assert total_steps(experiment, 100) == 6
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused_with_the_key(tiny):
     experiment = tiny("t5", batch_size=6)
-    assert worker_batch_size(experiment, 3) == 2
+    assert loaded_rows(experiment, 3) == 2
     with pytest.raises(UserError, match=r"training\.batch_size"):
-        worker_batch_size(experiment, 4)
+        loaded_rows(experiment, 4)
 
 
 @pytest.mark.parametrize("scheduler", ["linear", "cosine", "cosine_with_restarts", "polynomial", "constant"])

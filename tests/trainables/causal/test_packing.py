@@ -247,3 +247,13 @@ def test_prompts_are_padded_at_the_left():
     assert prompts["attention_mask"].tolist() == [[0, 0, 0, 1, 1, 1, 1], [1] * 7]
     assert prompts["input_ids"][0, :3].tolist() == [7, 7, 7]
     assert prompts["input_ids"][0, 3:].tolist() == rows_of((9, 12))[0]["input_ids"][:4]
+
+
+@pytest.mark.parametrize("name", ["qwen3", "gemma3_text", "exaone4"])
+def test_a_model_without_its_weights_is_packed_and_scored_as_one_with_them(name):
+    """A forecast builds it so, where there are no numbers to try."""
+    model = model_of(name)
+    with torch.device("meta"):
+        empty = type(model)(model.config)
+    score_targets(empty)
+    assert way_to_pack(empty) == way_to_pack(model)

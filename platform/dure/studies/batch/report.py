@@ -12,7 +12,6 @@ import numpy as np
 from dure.errors import counted
 from dure.metrics.metric import Metric, recorded
 from dure.metrics.paired import corrected, paired_difference
-from dure.pages.run_facts import environment_of
 from dure.reporting.columns import Rows, column
 from dure.reporting.figures import BASELINE, gains_of, metric_figure, metric_phrase, number
 from dure.reporting.marks import sentence
@@ -59,7 +58,7 @@ class BatchView(View[BatchResults]):
                 if trial.name in scores and "baseline" in gain and not metric.better(gain["baseline"], 0.0)
             ]
             told = _of_one_seed(cls.run_folders(results, path), metric, scores, below)
-        told += failures({trial.name: trial.state for trial in results.experiments})
+        told += failures(results.experiments)
         return {"metric": metric.name, "sentences": told, "gains": gains}
 
     def sections(self) -> Sequence[Section]:
@@ -189,7 +188,7 @@ def paired_sentences(runs: Mapping[str, Path], metric: Metric) -> list[str]:
         A sentence for every run that was scored on the same test rows; corrected for their number (Holm).
     """
     names = [*runs][: _MOST + 1]
-    tested = {name: environment_of(runs[name]).get("data", {}).get("test") for name in names}
+    tested = {name: RunFolder(runs[name]).read_environment().get("data", {}).get("test") for name in names}
     tables = {name: read_scores([RunFolder(runs[name]).predictions]) for name in names}
     first = tables[names[0]] if names else None
     if first is None or not first.scores or tested[names[0]] is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.cells import cell_len
 
-from dure.files import write_text
+from dure.data.writing import write_rows
 from dure.reporting.figures import shortened
 from dure.reporting.plots import hangul_font, picture, spoken
 
@@ -74,12 +72,9 @@ def plot_confusion(target: Path | Drawing, confusion: Mapping[str, Any], *, titl
 
 def write_confusion(path: Path, confusion: Mapping[str, Any]) -> None:
     """Write a confusion matrix as CSV: a row for every true class, a column for every predicted one."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["true \\ predicted", *confusion["classes"]])
-    for name, counts in zip(confusion["classes"], confusion["counts"], strict=True):
-        writer.writerow([name, *counts])
-    write_text(path, text.getvalue())
+    names = confusion["classes"]
+    rows = ([name, *counts] for name, counts in zip(names, confusion["counts"], strict=True))
+    write_rows(path, ["true \\ predicted", *names], rows)
 
 
 def _write_cells(axis: Axes, counts: Any, shares: Any) -> None:

@@ -57,8 +57,8 @@ class CrossvalStudy(SeveralExperiments):
         return study if "seed" in study.model_fields_set else study.with_values(seed=first.experiment.seed)
 
     def num_trainings(self, experiment: Experiment) -> tuple[float, float]:
-        """Return the folds, each of which trains on what it and its validation rows leave."""
-        return max(1.0, self.folds - 2.0) if not self.drop_worse else 1.0, float(self.folds)
+        """Return the folds; where the worse experiment is dropped, it may be after its first."""
+        return 1.0 if self.drop_worse else float(self.folds), float(self.folds)
 
     @classmethod
     def kind_of(cls) -> type[Kind[Any, Any]]:

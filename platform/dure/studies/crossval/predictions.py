@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,28 +10,25 @@ from pathlib import Path
 from typing import Any
 
 from dure.data.labels import ClassIndex
+from dure.data.writing import write_rows
 from dure.errors import UserError
-from dure.files import write_text
 from dure.runs.folder import PREDICTED, PROBABILITY, SCORE, RunFolder
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Out-of-fold predictions: every row by the model that has not seen it, in the order of the table.
-
-    Attributes:
-        rows: Number of every row in the checked table.
-        folds: The fold that held it out.
-        columns: Inputs and targets by role.
-        predicted: What was predicted, by the name of the target.
-        probabilities: Probability of every class by its name, in the order of the model's classes.
-    """
+    """Out-of-fold predictions: every row by the model that has not seen it, in the order of the table."""
 
     rows: Sequence[int]
+    """Number of every row in the checked table."""
     folds: Sequence[int]
+    """The fold that held it out."""
     columns: Mapping[str, Sequence[str]]
+    """Inputs and targets by role."""
     predicted: Mapping[str, Sequence[str]]
+    """What was predicted, by the name of the target."""
     probabilities: Mapping[str, Sequence[str]]
+    """Probability of every class by its name, in the order of the model's classes."""
 
     @property
     def classes(self) -> tuple[Sequence[str], Sequence[str]] | None:
@@ -105,11 +101,7 @@ def write_oof_predictions(path: Path, predictions: Predictions) -> None:
         "fold": predictions.folds,
         **{f"{PROBABILITY}{name}": column for name, column in predictions.probabilities.items()},
     }
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
-    write_text(path, text.getvalue())
+    write_rows(path, list(columns), zip(*columns.values(), strict=True))
 
 
 def _with_prefix(columns: Mapping[str, list[str]], prefix: str) -> dict[str, list[str]]:

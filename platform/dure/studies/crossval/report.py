@@ -43,8 +43,7 @@ Row = Mapping[str, Any]
 def crossval_table(summary: Mapping[str, Any]) -> Group:
     """Return what a cross-validation found, fitting itself to the terminal that prints it.
 
-    Args:
-        summary: As :mod:`dure.studies.crossval.results` says, of a finished study or of one that runs.
+    ``summary`` is as :mod:`dure.studies.crossval.results` says, of a finished study or of one that runs.
     """
     experiments: Sequence[Row] = summary["experiments"]
     record, several = Source(0, summary), len(experiments) > 1
@@ -282,7 +281,7 @@ class CrossvalView(View[CrossvalResults]):
         told = [_over_folds(each, metric) for each in results.experiments]
         told += [_compared(pair, metric) for pair in results.comparisons]
         told += [f"{name} was trained on no further folds: {why}." for name, why in results.dropped.items()]
-        told += failures({trial.name: trial.state for trial in results.trials})
+        told += failures(results.trials)
         return {
             "metric": f"eval_{results.metric}",
             "sentences": told,

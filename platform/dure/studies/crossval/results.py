@@ -15,13 +15,12 @@ from dure.events import TrialState
 from dure.metrics.classification import classification_report
 from dure.metrics.metric import Direction
 from dure.metrics.paired import Difference, holm
-from dure.studies.crossval.comparison import Share, compare, mcnemar, paired_bootstrap
+from dure.studies.crossval.comparison import compare, mcnemar, paired_bootstrap
 from dure.studies.crossval.predictions import Predictions, read_predictions, write_oof_predictions
 from dure.studies.results import Definitions, Figure, Record, StudyResults, TrialRecord
 
 _TEST = "test_"
-_SHARES: tuple[Share, ...] = ("accuracy", "macro_f1", "weighted_f1")
-_OVERALL = (*_SHARES, "num_rows")
+_OVERALL = ("accuracy", "macro_f1", "weighted_f1", "num_rows")
 
 
 class FoldRecord(Record):
@@ -123,10 +122,7 @@ def put_together(experiment: ExperimentRecord, output: Path) -> tuple[Experiment
     """Add what the predictions of all completed folds say together, and write them.
 
     The file, ``oof_predictions.csv``, has inputs, targets (``text,label`` of a classifier), ``prediction``, ``fold``,
-    and one column per class with its probability.
-
-    Returns:
-        The experiment, and the predictions if they were kept.
+    and one column per class with its probability. Predictions are None where they were not kept.
 
     Raises:
         UserError: The folds are of different tables or families, or a row is in two of them.
@@ -151,20 +147,16 @@ def comparisons(
     metric: str,
     num_folds: int,
     predictions: Mapping[str, Predictions] | None = None,
-    level: float = 0.95,
 ) -> list[dict[str, Any]]:
     """Compare every two experiments on the folds that both completed.
 
     Classifiers whose ``predictions`` out of fold are given are compared row by row too.
-
-    Returns:
-        What :class:`ComparisonRecord` holds, for every pair.
     """
-    pairs = [_compared(a, b, metric, num_folds, level) for a, b in combinations(experiments, 2)]
+    pairs = [_compared(a, b, metric, num_folds) for a, b in combinations(experiments, 2)]
     for pair in pairs:
         known = predictions or {}
         if pair["a"] in known and pair["b"] in known:
-            pair["rows"] = _by_rows(known[pair["a"]], known[pair["b"]], level)
+            pair["rows"] = _by_rows(known[pair["a"]], known[pair["b"]])
     tested = [pair for pair in pairs if pair["difference"] is not None]
     for pair, p_value in zip(tested, holm([pair["difference"]["p_value"] for pair in tested]), strict=True):
         pair["p_holm"] = p_value
@@ -208,9 +200,7 @@ def _confusion(labels: Sequence[str], predicted: Sequence[str], classes: list[st
     return {"classes": classes, "counts": counts.tolist()}
 
 
-def _compared(
-    a: Mapping[str, Any], b: Mapping[str, Any], metric: str, num_folds: int, level: float
-) -> dict[str, Any]:
+def _compared(a: Mapping[str, Any], b: Mapping[str, Any], metric: str, num_folds: int) -> dict[str, Any]:
     first, second = (
         {
             fold["fold"]: fold["metrics"][metric]
@@ -223,17 +213,12 @@ def _compared(
     pair: dict[str, Any] = {"a": a["name"], "b": b["name"], "metric": metric, "folds": len(both)}
     pair["difference"] = None
     if len(both) > 1:
-        found = compare(
-            [first[fold] for fold in both],
-            [second[fold] for fold in both],
-            num_folds=num_folds,
-            level=level,
-        )
-        pair["difference"] = asdict(found)
+        scores = ([each[fold] for fold in both] for each in (first, second))
+        pair["difference"] = asdict(compare(*scores, num_folds=num_folds))
     return pair
 
 
-def _by_rows(a: Predictions, b: Predictions, level: float) -> dict[str, Any] | None:
+def _by_rows(a: Predictions, b: Predictions) -> dict[str, Any] | None:
     """Compare two classifiers on the rows that both have predicted."""
     if a.classes is None or b.classes is None:
         return None
@@ -248,9 +233,6 @@ def _by_rows(a: Predictions, b: Predictions, level: float) -> dict[str, Any] | N
     labels, first, _, other = zip(*rows, strict=True)
     return {
         "num_rows": len(rows),
-        "bootstrap": {
-            metric: asdict(paired_bootstrap(labels, first, other, metric=metric, level=level))
-            for metric in _SHARES
-        },
+        "bootstrap": {name: asdict(each) for name, each in paired_bootstrap(labels, first, other).items()},
         "mcnemar": mcnemar(labels, first, other),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
@@ -17,13 +18,14 @@ from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.files import written_beside
 from dure.runs.folder import RUN_RECORD, RunFolder
-from dure.studies.kind import Session, Shape, TrialKind, unshaped
+from dure.studies.kind import Session, Shape, TrialKind
 from dure.studies.progressive.plan import ProgressiveStudy, candidate_experiments
 from dure.studies.progressive.report import ProgressiveView, progressive_table
 from dure.studies.progressive.results import ProgressiveResults
 from dure.studies.study import stored_study
 
 if TYPE_CHECKING:
+    from dure.preflight.before import Files
     from dure.studies.progressive.strategy import Progressive
 
 PLOT = "progressive_training.png"
@@ -38,9 +40,7 @@ class ProgressiveKind(TrialKind[ProgressiveStudy, ProgressiveResults]):
     text_file: ClassVar[str | None] = "progressive_training_summary.txt"
     pid_file: ClassVar[str] = "progressive_training.pid"
 
-    def __init__(
-        self, study: ProgressiveStudy, experiments: Sequence[Experiment], shape: Shape = unshaped
-    ) -> None:
+    def __init__(self, study: ProgressiveStudy, experiments: Sequence[Experiment], shape: Shape) -> None:
         if study.on_baseline is None:
             is_rehearsal = shape(experiments[0]).rehearsal.enabled
             study = study.with_values(on_baseline="warn" if is_rehearsal else "stop")
@@ -49,6 +49,16 @@ class ProgressiveKind(TrialKind[ProgressiveStudy, ProgressiveResults]):
     def read(self) -> Sequence[Experiment]:
         """Return the experiment of every candidate."""
         return [self.shape(each) for each in candidate_experiments(self.study, self.experiments[0])]
+
+    def files(self, path: Path | None) -> Sequence[Files]:
+        """Return a run of every candidate, and the weights of every epoch of every stage."""
+        epochs = self.study.epochs_per_stage * len(self.study.ratios)
+        kept = {"epochs": epochs, "keep_epochs": 1, "keep_epochs_limit": epochs}
+        changes = {f"training.{name}": value for name, value in kept.items()}
+        return [
+            replace(each, experiments=[one.with_(changes) for one in each.experiments])
+            for each in super().files(path)
+        ]
 
     def stored(self) -> Mapping[str, Experiment]:
         """Return the experiment without the settings of a candidate."""

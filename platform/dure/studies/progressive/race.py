@@ -18,23 +18,20 @@ CandidateState = Literal["running", "waiting", "done", "out"]
 
 @dataclass
 class Candidate:
-    """One that takes part.
-
-    Attributes:
-        place: Its number in the order of joining; decides ties.
-        rung: The rung that it runs, or that it waits at.
-        state: ``running`` its rung, ``waiting`` there for the others, ``done`` with all rungs, or ``out``.
-        scores: What it reached on every rung that it has behind it.
-        reason: Why it is out, or done before the last rung.
-        has_left: Whether it is out for another reason than that others were better.
-    """
+    """One that takes part."""
 
     place: int
+    """Its number in the order of joining; decides ties."""
     rung: int = 0
+    """The rung that it runs, or that it waits at."""
     state: CandidateState = "running"
+    """``running`` its rung, ``waiting`` there for the others, ``done`` with all rungs, or ``out``."""
     scores: list[float] = field(default_factory=list)
+    """What it reached on every rung that it has behind it."""
     reason: str | None = None
+    """Why it is out, or done before the last rung."""
     has_left: bool = False
+    """Whether it is out for another reason than that others were better."""
 
     @property
     def is_over(self) -> bool:

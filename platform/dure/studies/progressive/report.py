@@ -45,8 +45,7 @@ Row = Mapping[str, Any]
 def progressive_table(summary: Mapping[str, Any]) -> Group:
     """Return what a progressive study found, fitting itself to the terminal that prints it.
 
-    Args:
-        summary: What ``progressive_training_results.json`` holds, of a finished study or of one that runs.
+    ``summary`` is what ``progressive_training_results.json`` holds, of a finished study or of one that runs.
     """
     candidates: Sequence[Row] = summary.get("candidates") or []
     stages: Sequence[Row] = summary.get("stages") or (candidates[0]["stages"] if len(candidates) == 1 else [])
@@ -319,7 +318,7 @@ class ProgressiveView(View[ProgressiveResults]):
                     f"That is no better than the trivial baseline ({metric_phrase(metric, best.baseline)})."
                 )
         told += verdict_lines(record)
-        told += failures({trial.name: trial.state for trial in results.experiments})
+        told += failures(results.experiments)
         return {
             "metric": metric.name,
             "sentences": told,

@@ -131,11 +131,6 @@ class ProgressiveRatioScheduler(TrialScheduler):  # type: ignore[misc]
         self._baseline = baseline
         self._starting: set[str] = set()
 
-    @property
-    def is_over(self) -> bool:
-        """Whether all candidates came and none will run again."""
-        return self.race.is_over
-
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
         """Accept any metric of Tune's config: trials are ranked by this scheduler's own.
 

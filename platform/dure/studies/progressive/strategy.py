@@ -193,7 +193,7 @@ class Progressive(Strategy[ProgressiveStudy]):
         """
         left = [name for name in self._experiments if name not in self._trial_ids]
         if not left:
-            return Proposing.FINISHED if scheduler.is_over else None
+            return Proposing.FINISHED if scheduler.race.is_over else None
         states = [each.state for each in scheduler.race.candidates.values()]
         if states.count("running") >= most:
             return None

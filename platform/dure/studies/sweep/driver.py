@@ -100,12 +100,40 @@ class SweepKind(TrialKind[SweepStudy, SweepResults]):
         return self._strategy
 
     def completed(self, results: SweepResults, session: Session) -> SweepResults:
-        """Write points, picture and winner."""
+        """Write points, picture and winner, and return the record with its verdict and files."""
+        from dure.studies.sweep.plot import plot_sweep
+        from dure.studies.sweep.verdict import sweep_verdict
+
         wanted = {name: self._strategy.experiment(point) for name, point in results.points().items()}
         trained = {name: self.shape(experiment) for name, experiment in wanted.items()}
         # Of a rehearsal the winner is the miniature that trained, marked as such, and never a model of its size.
         winners = trained if results.is_rehearsal else wanted
-        return _written(self.study, results, trained, winners, session.path)
+        points, path = sweep_points(results, trained), session.path
+        results = results.with_values(verdict=sweep_verdict(results, points, _dev_losses(results)))
+        stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+        record = path / RESULTS / f"lr_sweep_{stamp}.json"
+        picture = path / RESULTS / f"lr_sweep_plot_{stamp}.png"
+        files: dict[str, str] = {"record": str(record)}
+        SweepRecord.of(results, points).write(record)
+        if points:
+            space = self.study.space
+            plot_sweep(
+                picture,
+                [point.as_json() for point in points],
+                title=results.study,
+                metrics=[recorded(results.as_json(), name) for name in results.metrics],
+                parameters={key: space.is_logarithmic(key) for key in space.ordered()},
+                verdict=results.as_json()["verdict"],
+            )
+            files["plot"] = str(picture)
+        winner = None if results.verdict is None else results.verdict.winner
+        if winner is None:
+            (path / WINNER).unlink(missing_ok=True)
+        else:
+            head = f"# {REHEARSED}\n" if results.is_rehearsal else ""
+            write_text(path / WINNER, head + dump_yaml(winners[winner]))
+            files["winner"] = str(path / WINNER)
+        return results.with_values(**files)
 
     @staticmethod
     def table(results: SweepResults) -> RenderableType:
@@ -125,44 +153,6 @@ class SweepKind(TrialKind[SweepStudy, SweepResults]):
 
         metric = looked_for(self.study.metrics, load_family(self.experiments[0]), "metrics:")[0]
         return self.shape(judged_by(self.experiments[0], metric))
-
-
-def _written(
-    study: SweepStudy,
-    results: SweepResults,
-    trained: Mapping[str, Experiment],
-    winners: Mapping[str, Experiment],
-    path: Path,
-) -> SweepResults:
-    """Write points, picture and winner, and return the results with their verdict and files."""
-    from dure.studies.sweep.plot import plot_sweep
-    from dure.studies.sweep.verdict import sweep_verdict
-
-    points = sweep_points(results, trained)
-    results = results.with_values(verdict=sweep_verdict(results, points, _dev_losses(results)))
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    record = path / RESULTS / f"lr_sweep_{stamp}.json"
-    picture = path / RESULTS / f"lr_sweep_plot_{stamp}.png"
-    files: dict[str, str] = {"record": str(record)}
-    SweepRecord.of(results, points).write(record)
-    if points:
-        plot_sweep(
-            picture,
-            [point.as_json() for point in points],
-            title=results.study,
-            metrics=[recorded(results.as_json(), name) for name in results.metrics],
-            parameters={key: study.space.is_logarithmic(key) for key in study.space.ordered()},
-            verdict=results.as_json()["verdict"],
-        )
-        files["plot"] = str(picture)
-    winner = None if results.verdict is None else results.verdict.winner
-    if winner is None:
-        (path / WINNER).unlink(missing_ok=True)
-    else:
-        head = f"# {REHEARSED}\n" if results.is_rehearsal else ""
-        write_text(path / WINNER, head + dump_yaml(winners[winner]))
-        files["winner"] = str(path / WINNER)
-    return results.with_values(**files)
 
 
 def winner_overrides(path: Path) -> list[str]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,7 +26,7 @@ JOURNAL = "optuna.journal"
 
 
 def open_study(sweep: SweepStudy, path: Path, metrics: Sequence[Metric]) -> optuna.Study:
-    """Open the search of a study, or begin it; points are drawn within :func:`drawing` only.
+    """Open the search of a study, or begin it; points are drawn by a :func:`sampler` each.
 
     Plain Optuna opens the same: ``optuna.load_study(study_name=None, storage=JournalStorage(
     JournalFileBackend("optuna.journal")))``.
@@ -85,25 +84,11 @@ def _storage(sweep: SweepStudy, path: Path) -> BaseStorage:
     return JournalStorage(JournalFileBackend(journal, lock_obj=JournalFileOpenLock(journal)))
 
 
-@contextmanager
-def drawing(study: optuna.Study, sweep: SweepStudy, place: int) -> Iterator[None]:
-    """Let a study draw its point of a place, from nothing but the seed, that place and what the storage holds.
-
-    A sampler that lived as long as its session would draw other points after a resume than without one: its
-    random numbers would start again.
-    """
-    resting = study.sampler
-    study.sampler = sampler(sweep, place=place)
-    try:
-        yield
-    finally:
-        study.sampler = resting
-
-
 def sampler(sweep: SweepStudy, *, place: int) -> BaseSampler:
-    """Return who proposes the point of a place.
+    """Return who proposes the point of a place, from nothing but the seed, that place and what the storage holds.
 
-    Every place, from 0, has random numbers of its own.
+    Every place, from 0, has random numbers of its own. A sampler that lived as long as its session would draw other points
+    after a resume than without one.
 
     Raises:
         UserError: The sampler cannot search this space, or lacks a package.

@@ -148,9 +148,7 @@ class SweepView(View[SweepResults]):
         """Return the verdict of a sweep, or how far it is; and what each point is according to it."""
         verdict = None if results.verdict is None else results.verdict.as_json()
         told = ["The sweep has not come to its verdict."] if verdict is None else list(verdict["sentences"])
-        told += failures(
-            {trial.name: trial.state for trial in results.experiments if trial.state != "completed"}
-        )
+        told += failures(results.experiments)
         is_what = (
             {}
             if verdict is None

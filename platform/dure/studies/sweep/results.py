@@ -202,7 +202,6 @@ def _at(record: Mapping[str, Any], samples_per_step: int, names: Sequence[str]) 
 
 
 def _speed(records: Sequence[Mapping[str, Any]], samples_per_step: int) -> float | None:
-    """Return samples per second over the whole run, validations included."""
     if not records or not records[-1]["seconds"]:
         return None
     return round(float(records[-1]["step"] * samples_per_step / records[-1]["seconds"]), 3)

@@ -10,10 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -22,33 +21,21 @@ from ray.tune.search import Searcher
 from dure.config.spaces import Values
 from dure.errors import RunError, UserError, named
 from dure.metrics.metric import Metric
+from dure.modeling.replaced import replaced
 from dure.reporting import figures
+from dure.runs.folder import RunResult
 from dure.secrets import redacted, without_passwords
 from dure.signals import STOP_FILE, Interrupted
-from dure.studies.sweep.optuna_study import JOURNAL, drawing, open_study, proposed, queued
+from dure.studies.sweep.optuna_study import JOURNAL, open_study, proposed, queued, sampler
 from dure.studies.sweep.plan import SweepStudy
 
-Outcome = Literal["completed", "stopped", "diverged", "failed", "interrupted"]
 _NAME, _OUTCOME = "trial", "state"
 _TRAINED = "trained"
 """Beside a point of the storage: the values that its trial trained with, where a rehearsal scaled them."""
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """How a trial ended.
-
-    Attributes:
-        state: What became of it; ``interrupted`` leaves it to be continued.
-        metrics: Its final metrics; those at its best validation are taken when there are none.
-    """
-
-    state: Outcome
-    metrics: Mapping[str, Any]
-
-
-Judge = Callable[[str], Verdict | None]
-"""Says from the trace that the trial of a name left how it ended; None when it left none."""
+Judge = Callable[[str], RunResult | None]
+"""Says from what the trial of a name left how it ended, with its final metrics if it has some; None when it left nothing."""
 
 
 class SweepSearch(Searcher):  # type: ignore[misc]
@@ -116,13 +103,6 @@ class SweepSearch(Searcher):  # type: ignore[misc]
             if trial.params
         }
 
-    @property
-    def num_left(self) -> int:
-        """Points that are still to be tried."""
-        states = [trial.state for trial in self.trials().values()]
-        done = sum(state in (TrialState.COMPLETE, TrialState.PRUNED) for state in states)
-        return max(0, self.sweep.budget - done)
-
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Return the config of a trial, or say that all points were tried.
 
@@ -145,7 +125,7 @@ class SweepSearch(Searcher):  # type: ignore[misc]
                 return None
             raise Interrupted
         place = next(place for place in count() if trial_name(place) not in names)
-        with drawing(self.study, self.sweep, place):
+        with replaced(self.study, "sampler", sampler(self.sweep, place=place)):
             if self._resumed:
                 number = self._resumed.pop(0)
                 trial = optuna.Trial(self.study, self._trial(number)._trial_id)
@@ -205,14 +185,13 @@ class SweepSearch(Searcher):  # type: ignore[misc]
             return
         name = _name(self._trial(number)) or trial_name(number)
         if self._judge is None:
-            verdict = Verdict("failed" if error else "completed", {})
+            ended = RunResult(name, "failed" if error else "completed")
         else:
-            verdict = self._judge(name) or Verdict("failed" if error else "stopped", {})
-        self._tell(number, verdict)
+            ended = self._judge(name) or RunResult(name, "failed" if error else "stopped")
+        self._tell(number, ended)
 
     @contextmanager
     def _kept(self, what: str) -> Iterator[None]:
-        """Keep the first error of the storage."""
         try:
             yield
         except Exception as error:
@@ -267,9 +246,9 @@ class SweepSearch(Searcher):  # type: ignore[misc]
                 if trial.params and "fixed_params" not in trial.system_attrs:
                     self.study.tell(trial.number, state=TrialState.FAIL)
             elif trial.state == TrialState.RUNNING and name is not None:
-                verdict = None if self._judge is None else self._judge(name)
-                if verdict is not None and verdict.state != "interrupted":
-                    self._tell(trial.number, verdict)
+                ended = None if self._judge is None else self._judge(name)
+                if ended is not None and ended.state != "interrupted":
+                    self._tell(trial.number, ended)
         for name, trial in self.trials().items():
             if trial.state == TrialState.FAIL and len(trial.params) > 0:
                 self.study.enqueue_trial(trial.params, user_attrs={_NAME: name})
@@ -280,15 +259,13 @@ class SweepSearch(Searcher):  # type: ignore[misc]
             if params not in known:
                 self.study.enqueue_trial(params)
 
-    def _tell(self, number: int, verdict: Verdict) -> None:
+    def _tell(self, number: int, ended: RunResult) -> None:
         trial = self._trial(number)
         live = optuna.Trial(self.study, trial._trial_id)
-        best = verdict.metrics or self._best.get(number, {})
+        best = ended.metrics or self._best.get(number, {})  # else those at its best validation
         values = [best.get(metric.name) for metric in self.metrics]
         is_scored = all(isinstance(value, int | float) and math.isfinite(value) for value in values)
-        state: Outcome = verdict.state
-        if state == "completed" and not is_scored:
-            state = "failed"
+        state = "failed" if ended.state == "completed" and not is_scored else ended.state
         live.set_user_attr(_OUTCOME, state)
         match state:
             case "completed":

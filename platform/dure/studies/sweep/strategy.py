@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from dure.studies.strategy import Strategy, TrialPlan
 from dure.studies.sweep.optuna_study import front
 from dure.studies.sweep.plan import SweepStudy, judged_by, looked_for
 from dure.studies.sweep.results import reports_of
-from dure.studies.sweep.search import SweepSearch, Verdict, trial_name
+from dure.studies.sweep.search import SweepSearch, trial_name
 from dure.studies.sweep.stoppers import AshaStopper, EarlyStopper, MedianStopper
 
 _REDUCTION = 3
@@ -40,18 +41,11 @@ class Sweep(Strategy[SweepStudy]):
     Only the weights of the best trial are kept (of all best compromises, with several metrics): a sweep of
     twenty points would otherwise fill the disk with nineteen models that nobody wants.
 
-    With one trial at a time an interrupted and resumed sweep tries the points, and stops the trials, of one that
-    was left alone: the search is kept in its storage, and the stopper reads again what the trials recorded. Where
-    a trial trains in several workers its records reach the stopper a little later than the trial goes on, so
-    that one which is killed just then may go on to its next validation before it is stopped.
-
-    Args:
-        study: The sweep.
-        experiment: What is tried, resolved; every trial is this with its values laid over it.
-        path: Folder of the study; the search is kept there.
-        shape: What the common options make of each trial's experiment, such as its rehearsal.
-        samples_between_validations: Training rows from one validation to the next, for the scheduler.
-        total_samples: Training rows that a whole trial sees, for the scheduler.
+    With one trial at a time an interrupted and resumed sweep tries the points, and stops the trials, of one that was
+    left alone: the search is kept in its storage, and the stopper reads again what the trials recorded. Where a trial
+    trains in several workers its records reach the stopper a little later than the trial goes on, so that one which is
+    killed just then may go on to its next validation before it is stopped. ``samples_between_validations`` and
+    ``total_samples``, of a whole trial, are training rows, for the scheduler.
 
     Raises:
         UserError: The space does not fit the experiment, or the search cannot be opened.
@@ -79,7 +73,7 @@ class Sweep(Strategy[SweepStudy]):
         self._check_space()
         self._scheduler = self._stopper()
         self.search = SweepSearch(
-            study, path, metrics=self.metrics, configured=self._config, judge=self._verdict
+            study, path, metrics=self.metrics, configured=self._config, judge=self._ended
         )
         self._catch_up()
 
@@ -194,13 +188,12 @@ class Sweep(Strategy[SweepStudy]):
             "experiment": named.model_dump_json(),
         }
 
-    def _verdict(self, name: str) -> Verdict | None:
+    def _ended(self, name: str) -> RunResult | None:
         result = RunFolder(self.path / name).read_result()
         if result is None:
             return None
-        return Verdict(
-            result.state, {**result.metrics, "seconds": result.seconds} if result.state == "completed" else {}
-        )
+        is_whole = result.state == "completed"
+        return replace(result, metrics={**result.metrics, "seconds": result.seconds} if is_whole else {})
 
     def _catch_up(self) -> None:
         """Bring the folders and the stopper up to what the sessions before left."""

@@ -18,11 +18,13 @@ from dure.config.spaces import SearchSpace
 from dure.errors import UserError
 from dure.metrics.metric import Metric
 from dure.outputs import refuse_links
+from dure.runs.folder import RunResult
 from dure.runtime.cluster import cluster
 from dure.signals import STOP_FILE, Interrupted
-from dure.studies.sweep.optuna_study import JOURNAL, drawing, front, open_study
+from dure.studies.sweep import optuna_study
+from dure.studies.sweep.optuna_study import JOURNAL, front, open_study
 from dure.studies.sweep.plan import SweepMetric, SweepStudy
-from dure.studies.sweep.search import SweepSearch, Verdict
+from dure.studies.sweep.search import SweepSearch
 
 LOSS = Metric("eval_loss", "min")
 
@@ -153,7 +155,7 @@ def test_a_scheduler_stops_bad_trials_by_samples_and_they_count_as_pruned(ray, t
     finished: set[str] = set()
 
     def judge(name):
-        return Verdict("completed", {}) if name in finished else None
+        return RunResult("x", "completed") if name in finished else None
 
     class Noting(SweepSearch):
         def on_trial_result(self, trial_id, result):
@@ -199,7 +201,6 @@ def test_a_killed_search_keeps_what_finished_and_continues_what_ran(tmp_path):
     del first  # the driver is killed with two trials running
 
     second = SweepSearch(sweep(num_trials=8, sampler="random"), tmp_path)
-    assert second.num_left == 5
     again = [second.suggest(f"b{place}") for place in range(5)]
     assert again[:2] == begun[3:]
     assert [config["trial"] for config in again] == [f"trial_{place:03d}" for place in range(3, 8)]
@@ -207,10 +208,8 @@ def test_a_killed_search_keeps_what_finished_and_continues_what_ran(tmp_path):
     assert second.suggest("b5") == "FINISHED"
     for place, config in enumerate(again):
         second.on_trial_complete(f"b{place}", {"eval_loss": loss_at(config[LR]), "samples": 64})
-    assert second.num_left == 0
 
     more = SweepSearch(sweep(num_trials=10, sampler="random"), tmp_path)
-    assert more.num_left == 2
     assert more.suggest("c0")["trial"] == "trial_008"
 
 
@@ -226,11 +225,11 @@ SAMPLERS = [
 def end(search, trial_id, config):
     """Report a curve and end a trial as it would: large rates diverge, bad ones are stopped half-way."""
     loss = loss_at(config[LR]) + config["training.weight_decay"]
-    search.verdict = Verdict("completed", {"eval_loss": loss})
+    search.verdict = RunResult("x", "completed", {"eval_loss": loss})
     for samples in (8, 16, 32, 64):
         search.on_trial_result(trial_id, {"eval_loss": loss + 8 / samples, "samples": samples})
         if loss > 1.0 and samples == 16:
-            search.verdict = Verdict("stopped", {}) if config[LR] < 3e-3 else Verdict("diverged", {})
+            search.verdict = RunResult("x", "stopped") if config[LR] < 3e-3 else RunResult("x", "diverged")
             break
     search.on_trial_complete(trial_id)
 
@@ -261,7 +260,7 @@ def test_a_search_proposes_the_same_points_however_often_it_is_cut(sampler, tmp_
         if place % 3 == 1:
             del killed
         elif place % 3 == 2:
-            killed.verdict = Verdict("interrupted", {})
+            killed.verdict = RunResult("x", "interrupted")
             killed.on_trial_complete("b0", {"eval_loss": 9.0, "samples": 4})
         if place % 3:
             assert [each.state.name for each in plain(tmp_path / "cut").trials].count("RUNNING") == 1
@@ -273,7 +272,7 @@ def test_a_search_proposes_the_same_points_however_often_it_is_cut(sampler, tmp_
         cut.append(begun)
     assert cut == whole
     last = Judged(plan, tmp_path / "cut")
-    assert (last.num_left, last.suggest("d0")) == (0, "FINISHED")
+    assert last.suggest("d0") == "FINISHED"
     ended = [
         [(each.values, each.params) for each in plain(tmp_path / name).trials] for name in ("alone", "cut")
     ]
@@ -292,11 +291,11 @@ def test_a_kill_while_a_point_is_written_changes_no_point(sampler, num_values, t
     for place in range(12):
         if place in (3, 11):
             study = open_study(plan, tmp_path / "cut", [each.metric for each in plan.metrics])
-            with drawing(study, plan, place):
-                trial = study.ask()
-                for key in list(PAIR.ordered())[:num_values]:
-                    kind = PAIR.parameters[key]
-                    trial.suggest_float(key, kind.low, kind.high, log=kind.type == "log_uniform")
+            study.sampler = optuna_study.sampler(plan, place=place)
+            trial = study.ask()
+            for key in list(PAIR.ordered())[:num_values]:
+                kind = PAIR.parameters[key]
+                trial.suggest_float(key, kind.low, kind.high, log=kind.type == "log_uniform")
         search = Judged(plan, tmp_path / "cut")
         cut.append(search.suggest("b0"))
         end(search, "b0", cut[-1])
@@ -330,7 +329,7 @@ def test_nothing_is_proposed_once_a_stop_was_asked_for(tmp_path):
 def test_what_ended_while_the_driver_was_dying_is_told_by_its_trace(tmp_path):
     first = SweepSearch(sweep(num_trials=2), tmp_path)
     first.suggest("a0")
-    verdict = Verdict("completed", {"eval_loss": 0.25})
+    verdict = RunResult("x", "completed", {"eval_loss": 0.25})
     second = SweepSearch(sweep(num_trials=2), tmp_path, judge=lambda name: verdict)
     assert plain(tmp_path).trials[0].value == 0.25
     assert second.suggest("b0")["trial"] == "trial_001"
@@ -352,7 +351,7 @@ def test_a_diverged_trial_counts_as_worst_and_the_search_leaves_its_neighbourhoo
         search = SweepSearch(
             sweep(num_trials=40, seed=seed, metrics=[SweepMetric(name="eval_f1", direction="max")]),
             tmp_path / str(seed),
-            judge=lambda name: Verdict(*verdicts[name]),
+            judge=lambda name: RunResult(name, *verdicts[name]),
         )
         rates = []
         for place in range(40):
