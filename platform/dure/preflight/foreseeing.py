@@ -5,13 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
 from dure.config import library
 from dure.config.loading import load_profile
 from dure.config.schema import Experiment, Profile
+from dure.events import silent
 from dure.family import Family
 from dure.family.corpus import Corpus, load_corpus
 from dure.modeling.loading import structure_only
@@ -19,9 +19,6 @@ from dure.preflight.environment import amount
 from dure.preflight.model import offline
 from dure.training.forecasting import RunForecast, forecast_run, smaller_batches
 from dure.training.memory import free_memory
-
-if TYPE_CHECKING:
-    pass
 
 _NF4 = {"model.quantization.type": "nf4", "model.quantization.double": True}
 _MOST_TRIED = 4
@@ -46,7 +43,7 @@ def foresee(family: Family, profile: Profile) -> Foreseen:
     """
     family.computes_ahead = False
     with offline(family.experiment.model):
-        corpus = load_corpus(family, notify=lambda message: None)
+        corpus = load_corpus(family, notify=silent)
         return Foreseen(family, corpus, _forecast(family, corpus, profile))
 
 
