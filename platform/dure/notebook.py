@@ -6,7 +6,10 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import datasets
+from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
 from dure.api import choose_profile, machine, output_folder
 from dure.config.given import path_of
@@ -27,10 +30,6 @@ from dure.training import memory
 from dure.training.run import RunRequest, foretold, recorded, settle, trained
 from dure.training.trainer import ModelTrainer
 from dure.training.worker import Worker
-
-if TYPE_CHECKING:
-    import datasets
-    from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 

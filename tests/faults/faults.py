@@ -17,6 +17,8 @@ WORKER = "ray::RayTrainWorker"
 CONTROLLER = "ray::TrainController"
 RAYLET = "raylet/raylet"
 GCS = "gcs/gcs_server"
+AGENT = "ray::RuntimeEnvAgent"
+DASHBOARD_AGENT = "ray::DashboardAgent"
 
 
 def begin(scene: Scene) -> Progress:
@@ -75,6 +77,7 @@ def ray_killed(title: str) -> Callable[[Scene], None]:
         begin(scene)
         scene.kill(title)
         if scene.finish(None):
+            scene.says("ended from outside")
             scene.resume()
 
     return happen

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tests.faults.faults import (
+    AGENT,
     CONTROLLER,
+    DASHBOARD_AGENT,
     GCS,
     RAYLET,
     TRIAL,
@@ -79,11 +81,14 @@ FAULTS = (
     Fault("workers", "command killed (SIGKILL)", driver_killed),
     Fault("workers", "SIGTERM", stopped(signal.SIGTERM)),
     Fault("workers", "raylet killed", ray_killed(RAYLET)),
+    Fault("workers", "Ray's runtime agent killed", ray_killed(AGENT)),
     Fault("batch", "trial's process killed", process_killed(TRIAL)),
     Fault("batch", "command killed (SIGKILL)", driver_killed),
     Fault("batch", "SIGTERM", stopped(signal.SIGTERM)),
     Fault("batch", "raylet killed", ray_killed(RAYLET)),
     Fault("batch", "Ray's control service killed", ray_killed(GCS)),
+    Fault("batch", "Ray's runtime agent killed", ray_killed(AGENT)),
+    Fault("batch", "Ray's dashboard agent killed", ray_killed(DASHBOARD_AGENT)),
     Fault("batch", "newest checkpoint of a trial truncated", checkpoint_broken(truncate), intervals=2),
     Fault("sweep", "trial's process killed", process_killed(TRIAL)),
     Fault("sweep", "command killed (SIGKILL)", driver_killed),

@@ -99,16 +99,25 @@ class Scored:
             split=split, rows="+".join(tables), num_rows=None if count is None else int(count), how=how
         )
 
+    @cached_property
+    def baseline_split(self) -> Literal["test", "dev"]:
+        """The rows that the trivial predictor was scored on: those of the score, unless a run left only its validation."""
+        is_known = self.is_tested and self._figures("baseline_test_") is not None
+        return "test" if is_known else "dev"
+
     @property
     def baseline(self) -> float | None:
-        """Score of the trivial predictor on the validation rows."""
-        return _mean([run.figure(f"baseline_{self.metric.name}") for run in self.setting.runs])
+        """Score of the trivial predictor."""
+        return self._figures("baseline_test_" if self.baseline_split == "test" else "baseline_")
 
     @property
     def beats_baseline(self) -> bool | None:
-        """Whether it is better than the trivial predictor on the validation rows."""
-        ours = _mean([run.figure(f"eval_{self.metric.name}") for run in self.setting.runs])
+        """Whether it is better than the trivial predictor on the same rows."""
+        ours = self._figures("test_" if self.baseline_split == "test" else "eval_")
         return None if ours is None or self.baseline is None else self.metric.better(ours, self.baseline)
+
+    def _figures(self, prefix: str) -> float | None:
+        return _mean([run.figure(f"{prefix}{self.metric.name}") for run in self.setting.runs])
 
     def record(self) -> SettingRecord:
         """Return it as a record."""
@@ -125,6 +134,7 @@ class Scored:
             by_seed=self.by_seed,
             signature=self.signature,
             baseline=self.baseline,
+            baseline_split=self.baseline_split,
             beats_baseline=self.beats_baseline,
             seconds=statistics.fmean(run.result.seconds for run in runs),
             peak_memory_mb=max(memory, default=None),

@@ -41,9 +41,11 @@ class SettingRecord(Record):
     by_seed: Mapping[int, float]
     signature: Signature
     baseline: float | None
-    """Score of the trivial predictor on the validation rows."""
+    """Score of the trivial predictor."""
+    baseline_split: Literal["test", "dev"] = "dev"
+    """The rows that it was scored on."""
     beats_baseline: bool | None
-    """Whether it is better than that on the validation rows; None where one of the two is not known."""
+    """Whether the setting is better than that on these rows; None where one of the two is not known."""
     seconds: float
     """Mean wall time of a run."""
     peak_memory_mb: float | None

@@ -35,8 +35,9 @@ def sentences(comparison: Comparison, metric: Metric, row_metric: Metric | None)
     for each in comparison.settings:
         if each.beats_baseline is False:
             trivial = metric_phrase(metric, each.baseline)
+            rows = "test" if each.baseline_split == "test" else "validation"
             told.append(
-                f"{each.name} is no better than the trivial predictor on its validation rows ({trivial})."
+                f"{each.name} is no better than the trivial predictor on its {rows} rows ({trivial})."
             )
     return tuple(told)
 

@@ -37,9 +37,10 @@ class _ColumnarSource(ABC):
         if path.stat().st_size == 0:
             raise UserError("the file is empty", where=str(path), expected=f"rows in a {self.kind}")
         try:
-            self.columns = self._opened(path)
+            self._schema = self._opened(path)
         except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
             raise self._corrupt(error) from None
+        self.columns: list[str] = list(self._schema.names)
 
     def records(self, columns: Sequence[str]) -> Iterator[Record]:
         """Give the rows with the cells of ``columns``."""
@@ -59,9 +60,7 @@ class _ColumnarSource(ABC):
 
     def _check_type(self, column: str) -> None:
         """Refuse a column that can hold no text in any row."""
-        import pyarrow
-
-        kind = self._schema().field(column).type
+        kind = self._schema.field(column).type
         types = pyarrow.types
         is_bytes = types.is_binary(kind) or types.is_large_binary(kind) or types.is_fixed_size_binary(kind)
         if is_bytes or (types.is_nested(kind) and column not in self._nested):
@@ -74,12 +73,8 @@ class _ColumnarSource(ABC):
             )
 
     @abstractmethod
-    def _schema(self) -> Any:
-        """Return the names and types of the columns."""
-
-    @abstractmethod
-    def _opened(self, path: Path) -> list[str]:
-        """Open the file and return its columns."""
+    def _opened(self, path: Path) -> Any:
+        """Open the file and return the names and types of its columns."""
 
     @abstractmethod
     def _batches(self, columns: list[str]) -> Iterator[Any]:
@@ -126,17 +121,13 @@ class ParquetSource(_ColumnarSource):
 
     kind = "Parquet file"
 
-    def _schema(self) -> Any:
-        return self._file.schema_arrow
-
-    def _opened(self, path: Path) -> list[str]:
+    def _opened(self, path: Path) -> Any:
         self._file = pyarrow.parquet.ParquetFile(path)
-        return list(self._file.schema_arrow.names)
+        return self._file.schema_arrow
 
     def _batches(self, columns: list[str]) -> Iterator[Any]:
         self._check_sizes(columns)
-        schema = self._file.schema_arrow
-        texts = [name for name in columns if pyarrow.types.is_string(schema.field(name).type)]
+        texts = [name for name in columns if pyarrow.types.is_string(self._schema.field(name).type)]
         with pyarrow.parquet.ParquetFile(self._path, read_dictionary=texts) as packed:
             for group in range(self._file.num_row_groups):
                 # Reading texts packed is safe, and slower: only where one of them is long.
@@ -172,13 +163,10 @@ class ArrowSource(_ColumnarSource):
 
     kind = "Arrow file"
 
-    def _schema(self) -> Any:
-        return self._reader.schema
-
-    def _opened(self, path: Path) -> list[str]:
+    def _opened(self, path: Path) -> Any:
         self._file = pyarrow.memory_map(str(path))
         self._reader = pyarrow.ipc.open_stream(self._file)
-        return list(self._reader.schema.names)
+        return self._reader.schema
 
     def _batches(self, columns: list[str]) -> Iterator[Any]:
         for batch in self._reader:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
@@ -114,7 +115,9 @@ def write_workbook(path: Path, header: Sequence[str], rows: Iterable[Sequence[An
                 cell.value = value
             cells.append(cell)
         sheet.append(cells)
-    book.save(path)
+    whole = io.BytesIO()  # the archive complains of a disk that is full once more where it is dropped
+    book.save(whole)
+    path.write_bytes(whole.getbuffer())
 
 
 def require_openpyxl(where: str) -> Any:

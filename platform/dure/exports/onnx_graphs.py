@@ -8,19 +8,17 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from dure.errors import UserError
 from dure.exports.formats import Format, Trained
 from dure.modeling.export import merged_or_same
 from dure.modeling.onnx_model import DECODER, ENCODER, MODEL
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 _OPSET = 18
 

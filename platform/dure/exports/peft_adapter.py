@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
 
 from dure.errors import UserError
 from dure.exports.formats import Format, Trained
 from dure.modeling.rows import rows_by_matrix
 from dure.modeling.tokens import embedding_matrices
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 _WEIGHTS = "adapter_model.safetensors"
 _NEW_ROWS = ("new_rows", "new_output_rows")

@@ -198,7 +198,6 @@ def predict_texts(
 
 
 def _given_texts(texts: Iterable[str | Mapping[str, str]]) -> list[str | Mapping[str, str]]:
-    """Return texts as a list."""
     if isinstance(texts, Mapping | bytes) or hasattr(texts, "columns") or not isinstance(texts, Iterable):
         raise UserError(
             f"a {type(texts).__name__} is no list of texts",
@@ -233,7 +232,6 @@ def _needed(family: Family) -> list[Role]:
 
 
 def _table_of_texts(family: Family, texts: Sequence[str | Mapping[str, str]]) -> Table:
-    """Return texts as a table."""
     inputs, needed = [role for role in family.roles if role.is_input], _needed(family)
     rows = []
     for number, text in enumerate(texts, start=1):

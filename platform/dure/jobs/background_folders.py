@@ -103,6 +103,7 @@ def stop(path: Path) -> int:
     """
     running = _running(path)
     if running is None:
+        require_free(path)  # names what works there in a terminal
         raise UserError(
             "nothing of dure runs there in the background",
             where=str(path),

@@ -303,7 +303,6 @@ def _checkpoint_tokenizer(settings: ModelConfig) -> PreTrainedTokenizerBase:
 
 
 def _checkpoint_config(settings: ModelConfig, task: Task) -> PretrainedConfig:
-    """Read the configuration of a checkpoint."""
     _check_folder(settings)
     try:
         config = AutoConfig.from_pretrained(

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 
 from dure.config import library
 from dure.config.loading import load_profile
 from dure.config.schema import Experiment, Profile
+from dure.events import silent
 from dure.family import Family
 from dure.family.corpus import Corpus, load_corpus
 from dure.modeling.loading import structure_only
 from dure.preflight.environment import amount
 from dure.preflight.model import offline
 from dure.training.forecasting import RunForecast, forecast_run, smaller_batches
-
-if TYPE_CHECKING:
-    pass
 
 _NF4 = {"model.quantization.type": "nf4", "model.quantization.double": True}
 _MOST_TRIED = 4
@@ -45,7 +42,7 @@ def foresee(family: Family, profile: Profile) -> Foreseen:
     """
     family.computes_ahead = False
     with offline(family.experiment.model):
-        corpus = load_corpus(family, notify=lambda message: None)
+        corpus = load_corpus(family, notify=silent)
         return Foreseen(family, corpus, _forecast(family, corpus, profile))
 
 
@@ -67,7 +64,7 @@ def what_fits(foreseen: Foreseen, profile: Profile, free: int) -> list[str]:
     experiment = foreseen.family.experiment
     parts = foreseen.forecast.parts
     stays = sum(parts[name] for name in ("weights", "gradients", "moments", "average", "libraries"))
-    for words, changed in _changes(experiment, profile):
+    for words, changed in _changes(experiment, profile, parts):
         if stays > free and changed.model == experiment.model:
             continue  # No batch is small enough for weights that do not fit themselves.
         if _memory(foreseen, changed, profile)[1] <= free:
@@ -89,9 +86,21 @@ def what_fits(foreseen: Foreseen, profile: Profile, free: int) -> list[str]:
     return found
 
 
-def _changes(experiment: Experiment, profile: Profile) -> Iterator[tuple[str, Experiment]]:
+def _changes(
+    experiment: Experiment, profile: Profile, parts: Mapping[str, int]
+) -> Iterator[tuple[str, Experiment]]:
     """Give other settings with the same effective batch, those that cost least time first."""
     training = experiment.training
+    step, written = parts["gradients"] + parts["activations"], parts["generation"]
+    rows = training.eval_batch_size or training.batch_size
+    if written > step and rows > 1:
+        # While validation takes most, nothing of training makes a difference.
+        fewer = max(1, rows * step // written)
+        less, words = {"training.eval_batch_size": fewer}, f"training.eval_batch_size={fewer}"
+        yield words, experiment.with_(less)
+        for more, changed in _changes(experiment.with_(less), profile, {**parts, "generation": 0}):
+            yield f"{words} {more}", changed
+        return
     if experiment.lora is not None and experiment.model.quantization is None and profile.quantization:
         yield "model.quantization.type=nf4", experiment.with_(_NF4)
     checkpointing = {"training.gradient_checkpointing": True}

@@ -10,15 +10,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 
 from dure.errors import RunError
 from dure.events import RunListener, RunProgress
-
-if TYPE_CHECKING:
-    from dure.runs.folder import RunResult
+from dure.runs.folder import RunResult
 
 _COMMAND = "from dure.resume_check.sessions import main; main()"
 _INTERRUPTED = 130

@@ -137,6 +137,19 @@ def test_nothing_is_best_that_is_no_better_than_the_trivial_predictor(tmp_path):
     assert sum("no better than the trivial predictor" in each for each in found.sentences) == 2
 
 
+def test_a_test_score_is_held_against_the_trivial_predictor_of_the_test_rows(tmp_path):
+    """A checkpoint that the validation rows chose beats their baseline by having been chosen."""
+    for name in "ab":
+        hits = drawn_hits(np.random.default_rng(ord(name)), HARD, 0, 0)
+        figures = {"baseline_test_accuracy": float(np.mean(hits)) + 0.01}
+        made_run(tmp_path / name, hits, settings={"training.epochs": ord(name)}, metrics=figures)
+    found = compare(tmp_path)
+    assert found.groups[0].best is None
+    assert (
+        sum("no better than the trivial predictor on its test rows" in each for each in found.sentences) == 2
+    )
+
+
 def test_equal_experiments_that_were_given_apart_are_compared_and_failed_runs_are_told(tmp_path):
     rng = np.random.default_rng(4)
     for study in ("before", "after"):

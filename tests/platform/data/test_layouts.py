@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
@@ -20,7 +21,9 @@ from dure.config.data import ReadingConfig
 from dure.data.overlap import conflicting_texts, notes_on_rows, text_groups
 from dure.data.sources import files_of
 from dure.data.tables import Role, Table, read_table
+from dure.data.writing import write_rows
 from dure.errors import UserError
+from tests.platform.small_disk import fill
 
 ROLES = (
     Role("id", "id", required=False, is_id=True),
@@ -315,6 +318,22 @@ def test_the_first_sheet_of_a_workbook_is_a_table(read) -> None:
     assert "only its first sheet" in table.messages()[0]
     assert "the column names once more (row 3)" in table.messages()[1]
     assert "cannot be read" in failure(read, b"junk", "junk.xlsx")
+
+
+def test_a_workbook_that_the_disk_does_not_take_is_told_once_and_leaves_the_old_one(
+    small_disk, monkeypatch
+) -> None:
+    dropped: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", dropped.append)
+    old = small_disk(2) / "old.xlsx"
+    old.write_text("as it was")
+    fill(old.parent, 65_536)
+    with pytest.raises(OSError, match=r"old\.xlsx"):
+        write_rows(old, ["text"], ([os.urandom(60).hex()] for _ in range(2_000)))
+    gc.collect()
+    assert dropped == []
+    assert old.read_text() == "as it was"
+    assert sorted(each.name for each in old.parent.iterdir()) == ["filler", "old.xlsx"]
 
 
 def test_a_workbook_with_failed_formulas_and_an_empty_first_sheet_is_told(read) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -235,9 +236,11 @@ def test_no_setting_stands_out_of_a_tie(tmp_path):
 
 def test_folds_that_learned_nothing_say_so(tmp_path):
     left_crossval(tmp_path / "c")
-    for file in (tmp_path / "c" / "two").glob("*/result.json"):
-        edited = file.read_text("utf-8").replace('"baseline_accuracy": 0.55', '"baseline_accuracy": 0.99')
-        file.write_text(edited, encoding="utf-8")
+    file = tmp_path / "c" / "crossval_results.json"
+    record = json.loads(file.read_text("utf-8"))
+    for each, baseline in zip(record["experiments"], (0.55, 0.99), strict=True):
+        each["baseline"] = baseline
+    file.write_text(json.dumps(record), encoding="utf-8")
     leave_study_report(tmp_path / "c")
     said = re.findall(r">([^<]*over 3 folds[^<]*)<", page_of(tmp_path / "c"))
     assert ["no better than the trivial baseline (99.00 on" in each for each in said] == [False, True]

@@ -31,6 +31,21 @@ def test_a_smaller_batch_that_keeps_the_effective_one_is_offered_where_it_fits(f
     assert what_fits(foreseen, profile, 1) == []
 
 
+def test_fewer_rows_of_a_validation_are_offered_where_the_text_that_it_writes_takes_most():
+    changes = {"training.eval_batch_size": 512, "task.rouge_tokenizer": "default", "model.quantization": None}
+    few = {"rehearsal.max_train_rows": 32, "rehearsal.num_layers": 1}
+    experiment = rehearsal_of(load_experiment("causal_qwen").with_(changes | few))
+    profile = load_profile("cpu")
+    there = foresee(load_family(experiment), profile)
+    parts = there.forecast.parts
+    step = parts["gradients"] + parts["activations"]
+    assert parts["generation"] > step
+    (words, *_) = what_fits(there, profile, there.forecast.memory[1] - (parts["generation"] - step) // 2)
+    assert words.startswith("training.eval_batch_size=")
+    fewer = int(words.partition("=")[2])
+    assert parts["generation"] * fewer / 512 <= step
+
+
 def test_the_copy_that_a_checkpoint_is_written_from_is_in_the_memory_that_is_forecast(foreseen):
     found = foreseen.forecast
     parts = found.parts

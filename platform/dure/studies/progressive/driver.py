@@ -153,6 +153,8 @@ def _promoted_model(candidate: Path, path: Path, stage: str, profile: Profile) -
     from dure.training.snapshots import export_weights
 
     target, made = candidate / "final_model", candidate / stage / "final_model"
+    # What the model was trained on, and how its rows were read.
+    shutil.copyfile(RunFolder(candidate / stage).environment, RunFolder(candidate).environment)
     if candidate != path:
         shutil.copyfile(made.with_name(RUN_RECORD), candidate / RUN_RECORD)
     if made.is_dir():

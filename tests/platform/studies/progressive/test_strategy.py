@@ -188,6 +188,9 @@ def test_too_much_memory_takes_smaller_batches_and_too_little_gain_ends_it(by_lo
     assert sorted(each.name for each in path.glob("stage_*")) == ["stage_1_25pct", "stage_2_50pct"]
     assert results["final_model"] == str(path / "final_model")
     assert (path / "final_model" / "config.json").is_file()
+    # Whoever predicts by it needs to know how its rows were read.
+    stages = {file.read_bytes() for file in path.glob("stage_*/environment.json")}
+    assert (path / "environment.json").read_bytes() in stages
 
     # Every stage tells its memory and CPU, and which rows it took.
     for number in (1, 2):
