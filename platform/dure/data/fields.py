@@ -303,7 +303,8 @@ def _refuse_shared_columns(fields: Sequence[Field], may_share: Collection[str]) 
 def _missing_column(
     column: str, field: Field, fields: Sequence[Field], columns: Sequence[str], source: str, *, header: bool
 ) -> UserError:
-    like = nearest(column, columns)
+    taken = {name for each in fields if each is not field for name in each.columns}
+    like = nearest(column, [name for name in columns if name not in taken])
     hint = f"{field.option}={like or 'COLUMN'} names the column to read instead"
     around = next((each.parent for each in Path(source).parents if each.name.startswith(f"{column}=")), None)
     if around is not None:

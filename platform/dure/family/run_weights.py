@@ -124,7 +124,7 @@ def finished_run(path: Path, *, otherwise: str = "") -> RunFolder:
         if folder_at(path.parent).final_model.is_dir() and path.parent != path:
             hint = f"the folder around it: {path.parent}"
         raise UserError(
-            "this is no folder of a finished run",
+            "this is no folder of a finished run" if path.exists() else "there is no such folder",
             where=str(path),
             expected=f"a folder with experiment.yaml and final_model/{otherwise}",
             hint=hint,

@@ -198,6 +198,7 @@ def test_a_layout_is_read_right_and_told(read, name, content, settings, rows, to
         ("page.csv", "<!DOCTYPE html><html>", {}, "a page of the web", "download the file"),
         ("comma.csv", "text,label\na,0,\n", {}, "the row has 3 cells, but the table has 2 columns", "skip"),
         ("twice.csv", " label,label ,text\n0,1,a\n", {}, "no column 'label'", "names the column"),
+        ("near.csv", "text1,b\na,0\n", {"columns": {"text": "text1", "label": "text2"}}, "'text2'", "label=COLUMN"),
         ("two.csv", "text,label\na,0\n", {"columns": {"label": ["label", "text"]}}, "one column", ""),
         ("two.csv", "text,label\na,0\n", {"columns": {"text": ["text", "text"]}}, "named twice", ""),
         ("two.csv", "text,label\na,0\n", {"columns": {"text": ["text", "other"]}}, "no column 'other'", ""),

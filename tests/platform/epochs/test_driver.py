@@ -100,6 +100,8 @@ def test_the_scores_of_a_crossover_are_those_of_the_run_and_its_model_loads(stag
 def test_a_folder_that_is_no_run_or_kept_no_epochs_is_told(tmp_path, stage, cpu):
     with pytest.raises(UserError, match="no folder of a finished run"):
         find_sweet_spots(tmp_path, thresholds=Thresholds(), notify=quiet)
+    with pytest.raises(UserError, match="no such folder"):
+        find_sweet_spots(tmp_path / "nothing", thresholds=Thresholds(), notify=quiet)
     (tmp_path / "experiment.yaml").write_bytes((stage / "experiment.yaml").read_bytes())
     (tmp_path / "final_model").mkdir()
     with pytest.raises(UserError, match="no weights of single epochs"):
