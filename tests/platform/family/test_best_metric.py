@@ -14,7 +14,7 @@ from dure.events import TrialStatus
 from dure.family import load_family
 from dure.metrics.metric import Metric
 from dure.studies.batch.plan import BatchStudy
-from dure.studies.batch.strategy import Batch
+from dure.studies.batch.strategy import Batch, column_metrics
 from dure.studies.sweep.plan import SweepMetric, SweepStudy, judged_by, looked_for
 
 
@@ -101,6 +101,18 @@ def test_a_batch_ranked_by_an_error_names_the_smallest():
 def test_a_batch_that_cannot_be_ranked_says_so_before_it_runs(name):
     with pytest.raises(UserError, match=r"cannot rank.*\n?.*eval_bentham_mae"):
         _batch((name,), {"a": 1.0})
+
+
+def test_losses_of_other_tokens_or_objectives_have_no_best():
+    causal, pairs, t5, kobart = map(
+        load_experiment, ("causal_qwen", "preference_qwen", "eenzeenee_t5", "kobart_baseline")
+    )
+    for experiments, direction in (([causal, pairs], None), ([t5, kobart], None), ([t5, t5], "min")):
+        first = load_family(experiments[0]).best_metric.name
+        study = BatchStudy(name="b", experiments=("x", "y"), metrics=(first, "eval_loss"))
+        assert column_metrics(study, experiments)[1].direction == direction
+    loss_first = BatchStudy(name="b", experiments=("x", "y"), metrics=("eval_loss",))
+    assert column_metrics(loss_first, [t5, kobart])[0].direction == "min"  # who asks for it knows what it is
 
 
 def planned(experiment: Experiment, *metrics: str) -> tuple[SweepMetric, ...]:

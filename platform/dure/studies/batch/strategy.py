@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from dure.config.schema import Experiment
@@ -66,7 +67,8 @@ class Batch(Strategy[BatchStudy]):
 def column_metrics(study: BatchStudy, experiments: Sequence[Experiment]) -> tuple[Metric, ...]:
     """Return the metrics of the table's columns, as the families of the experiments declare them.
 
-    A column that no family has stays empty; but the first one ranks.
+    A column that no family has stays empty; but the first one ranks. A loss beside it says which is better only where
+    all experiments have one family and checkpoint.
 
     Raises:
         UserError: No family has the first metric, it says nothing about quality, or two families mean different
@@ -86,6 +88,11 @@ def column_metrics(study: BatchStudy, experiments: Sequence[Experiment]) -> tupl
                 hint="compare these experiments in studies of their own",
             )
         found.append(next(iter(declared), undeclared(name)))
+    if len({(each.family, each.model.checkpoint) for each in experiments}) > 1:
+        # Losses of other tokens, or of another objective, are shown, but none of them is the best.
+        found[1:] = [
+            replace(each, direction=None) if each.name == "eval_loss" else each for each in found[1:]
+        ]
     if found[0].direction is None:
         names = dict.fromkeys(
             name
