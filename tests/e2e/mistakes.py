@@ -253,7 +253,7 @@ DATA: dict[str, Row] = {
     "empty cell": (f"{CUT}hole.csv", "hole.csv, row 2 (line 3)", "data.on_bad_row=skip"),
     "missing value as a word": (f"{CUT}nan.csv", "nan.csv, row 1", "data.on_bad_row=skip"),
     "no text at all": (f"{CUT}blank.csv data.on_bad_row=skip", "blank.csv", "data.on_bad_row=error"),
-    "NUL byte": (f"{CUT}nul.csv", "nul.csv, line 3", "data.encoding=utf-16"),
+    "NUL byte": (f"{CUT}nul.csv", "nul.csv, line 3", "tr -d"),
     "unreadable byte": (f"{CUT}bytes.csv", "bytes.csv, line 3", "correct that line"),
     "two encodings": (f"{CUT}mixed.csv", "mixed.csv, line 3", "data.encoding"),
     "UTF-16 table": (f"{CUT}utf16.csv", "utf16.csv", "data.encoding=utf-16"),
@@ -268,7 +268,7 @@ DATA: dict[str, Row] = {
     "list for a text": (f"{CUT}nested.jsonl", "nested.jsonl, row 1 (line 1)", "not text"),
     "junk for Parquet": (f"{CUT}junk.parquet", "junk.parquet", "copy or write the file again"),
     "Parquet cut in half": (f"{CUT}half.parquet", "half.parquet", "copy or write the file again"),
-    "Parquet of bytes": (f"{CUT}binary.parquet", "binary.parquet, row 1", "not text"),
+    "Parquet of bytes": (f"{CUT}binary.parquet", "binary.parquet: column 'text'", "in pandas"),
     "Parquet that is no UTF-8": (f"{CUT}latin.parquet", "latin.parquet, row 2", "write the file again"),
     # what the rows say
     "one class": (f"{CUT}one.csv", "one.csv, role 'label'", "at least two classes"),
@@ -504,7 +504,7 @@ HUGE = (
 )
 ENVIRONMENT |= {
     f"disk too small for {verb}": (f"{verb} {HUGE}", "outputs: ", "training.save_total_limit")
-    for verb in ("train", "sweep", "crossval", "progressive")
+    for verb in ("train", "sweep", "crossval", "progressive --epochs-per-stage 1000000000")
 }
 
 VALIDATED: dict[str, Row] = {

@@ -128,7 +128,7 @@ def continued(place):
 
 def test_the_folder_is_laid_out_as_promised(whole, tmp_path):
     assert {path.name for path in whole.iterdir()} == {
-        ".ray_tune", ".untrained", "experiment.yaml", "final_model", "logs", "progressive_training.png", RESULTS,
+        ".ray_tune", ".untrained", "environment.json", "experiment.yaml", "final_model", "logs", "progressive_training.png", RESULTS,
         "progressive_training_summary.txt", "result.json", "study.yaml", "events.jsonl", "report.html",
         "training_curves.png", *STAGES,
     }  # fmt: skip

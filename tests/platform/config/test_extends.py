@@ -218,7 +218,7 @@ def test_a_path_without_a_file_is_told(name: str) -> None:
 
 def test_a_folder_named_like_a_file_is_told() -> None:
     Path("folder.yaml").mkdir()
-    assert message_of("folder.yaml") == "there is no experiment file 'folder.yaml'"
+    assert message_of("folder.yaml").startswith("there is no experiment file 'folder.yaml'")
 
 
 # files of others

@@ -9,6 +9,7 @@ import pytest
 import dure
 from dure.errors import UserError
 from dure.family import predicted_blocks, predicting_tables
+from dure.family.predicting import predict_rows
 from dure.family.predicting_tables import predict_file, rows_of
 
 
@@ -65,9 +66,10 @@ def predict(cpu, table):
 
 def backwards(predictor, encoded, blocks):
     """Predict as workers of a cluster do: with models of their own, and in another order."""
-    loaded = predictor.load(predictor.family(print), print)
+    family = predictor.family(print)
+    model, tokenizer = predictor.load(family, print)
     for block in reversed(blocks):
-        yield block, loaded.predict(rows_of(encoded, block))
+        yield block, predict_rows(family, model, tokenizer, rows_of(encoded, block))
 
 
 def test_rows_keep_their_order_and_skipped_ones_their_ids(runs, predict, tmp_path):

@@ -175,7 +175,7 @@ def test_reused_and_fresh_processes_run_the_ratios_in_order_from_checkpoint_to_c
     assert not results.errors
     assert [_runs(tmp_path, f"c{place}") for place in range(3)] == [[0.1], RATIOS, [0.1]]
     assert _winner(scheduler, results) == "c1"
-    assert scheduler.is_over
+    assert scheduler.race.is_over
     assert [each.state for each in scheduler.race.candidates.values()] == ["out", "done", "out"]
     assert _candidate(scheduler, 1).scores == pytest.approx([0.9, 1.0, 1.1])
     pids = _pids(tmp_path)
@@ -317,7 +317,7 @@ def test_after_an_interruption_nothing_finished_is_run_again_and_the_winner_is_t
     assert len(ran) == len(once) + at_once
     assert not at_once or ran.count(ran[number - 1]) == 2
     if second is not None:
-        assert second.is_over
+        assert second.race.is_over
         assert _winner(second, results) == "c1"
 
 
