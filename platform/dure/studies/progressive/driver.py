@@ -16,7 +16,7 @@ from dure.config.loading import load_record
 from dure.config.ratios import as_number
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
-from dure.files import written_beside
+from dure.files import write_text, written_beside
 from dure.runs.folder import RUN_RECORD, RunFolder
 from dure.studies.kind import Session, Shape, TrialKind
 from dure.studies.progressive.plan import ProgressiveStudy, candidate_experiments
@@ -154,9 +154,11 @@ def _promoted_model(candidate: Path, path: Path, stage: str, profile: Profile) -
 
     target, made = candidate / "final_model", candidate / stage / "final_model"
     # What the model was trained on, and how its rows were read.
-    shutil.copyfile(RunFolder(candidate / stage).environment, RunFolder(candidate).environment)
+    records = [(RunFolder(candidate / stage).environment, RunFolder(candidate).environment)]
     if candidate != path:
-        shutil.copyfile(made.with_name(RUN_RECORD), candidate / RUN_RECORD)
+        records.append((made.with_name(RUN_RECORD), candidate / RUN_RECORD))
+    for record, copy in records:
+        write_text(copy, record.read_text(encoding="utf-8"))
     if made.is_dir():
         with written_beside(target) as beside:
             made.rename(beside)
