@@ -127,6 +127,10 @@ class _TuneClock(tune.Callback):
     def __init__(self, clock: _Clock) -> None:
         self.clock = clock
 
+    def __reduce__(self) -> tuple[type[tune.Callback], tuple[()]]:
+        """Leave it here: Tune writes its callbacks to disk, and the clock is a thread."""
+        return tune.Callback, ()
+
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.clock.changed(TrialStatus(trial.config["trial"], "running", Path()))
 
