@@ -150,12 +150,11 @@ def _end_of(error: Exception, words: list[str]) -> NoReturn:
 
 def _runnable(word: str) -> str | None:
     """Return the command for a word that is no verb: a file or a name of what can be run, or an old program."""
-    from dure.config.aliases import SCRIPTS
-    from dure.config.library import available
+    from dure.config.library import available, in_place_of
 
     if Path(word).suffix in (".yaml", ".yml") or word in {**available("experiment"), **available("study")}:
         return f"dure run {shell_word(word)}"
-    return SCRIPTS.get(Path(word).stem)
+    return in_place_of(word)
 
 
 def _setting(option: str, words: list[str]) -> str | None:

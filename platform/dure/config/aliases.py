@@ -243,17 +243,6 @@ ALIASES = dict(_rows(_RENAMED))
 """Key of an experiment by old key, in lower case, by its last name or with the section before it."""
 DEAD_ENDS = dict(_rows(_GONE))
 """Why an old key has no successor, and what serves instead."""
-SCRIPTS = {
-    "run_learning": "its mode as a verb, as in dure unified-test",
-    "test_unified_training": "dure unified-test --preset tiny --samples 32",
-    "plot_training_curves": "dure report FOLDER",
-    "train_transfer": "dure progressive transfer_bert",
-    "run_progressive_training": "dure --background progressive transfer_bert",
-    "run_main_7_experiments": "dure batch seven",
-    "auto_experiment_runner": "dure train EXPERIMENT",
-    "train_kobert_local": "dure crossval kobert_emotion --folds 5",
-}
-"""Programs of the systems that dure replaces, and the command for each."""
 
 
 @dataclass(frozen=True)

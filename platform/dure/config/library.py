@@ -52,6 +52,16 @@ def available(kind: Kind) -> dict[str, Path]:
     return files
 
 
+def in_place_of(program: str) -> str | None:
+    """Return the command that takes the place of a program of an older system; None when it is none."""
+    import yaml
+
+    wing = installed("search_spaces")
+    known = {} if wing is None else yaml.safe_load((wing / "old_programs.yaml").read_text(encoding="utf-8"))
+    command: str | None = known.get(Path(program).stem)
+    return command
+
+
 def find(kind: Kind, name: str | Path, beside: Path = Path()) -> Path:
     """Return the file of a name; a path (with a slash, or ending in .yaml or for DeepSpeed in .json) is taken from ``beside``.
 
