@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from dure.data.cells import LONGEST_CELL, REPEATED_NAMES, Record, RowProblem, repeats
+from dure.data.conversion import literal, to_parquet
 from dure.data.decoding import text_lines
 from dure.errors import UserError
 
@@ -142,9 +143,9 @@ class DelimitedSource:
             "data.quoting=none takes quotes as letters"
         )
         if any('\\"' in line for line in lines()):  # as Spark and MySQL write
-            table = f"""pandas.read_csv('{self._path}', sep='{self._delimiter}', escapechar=chr(92))"""
-            written = f"{table}.to_parquet('{self._path.with_suffix('.parquet')}')"
-            hint = f"""its quotes stand behind a backslash: python -c "import pandas; {written}" writes a table"""
+            options = (f"sep={literal(self._delimiter)}", "escapechar=chr(92)")
+            command = to_parquet("pandas.read_csv", self._path, *options)
+            hint = f"its quotes stand behind a backslash: {command} writes a table"
         return UserError(
             problem,
             where=self._place(number, first_line),

@@ -308,7 +308,7 @@ def _missing_column(
     hint = f"{field.option}={like or 'COLUMN'} names the column to read instead"
     around = next((each.parent for each in Path(source).parents if each.name.startswith(f"{column}=")), None)
     if around is not None:
-        table = f"pandas.read_parquet('{around}').to_parquet('{around.name}.parquet')"
+        table = f"pandas.read_parquet({str(around)!r}).to_parquet({f'{around.name}.parquet'!r})"
         hint = f"it is in the names of folders, which are not read; {table} writes one table with it"
     elif not header:
         hint = f"{field.option}=0 reads the first column, 1 the second"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dure.data.cells import LONGEST_CELL, Number, Record, RowProblem, kind_of, record_of
+from dure.data.conversion import to_parquet
 from dure.data.decoding import text_lines
 from dure.errors import UserError, shell_word
 
@@ -80,7 +81,7 @@ def _check_is_row(value: Mapping[str, Any], path: Path, *, is_alone: bool) -> No
     if of_rows:
         hint = f"jq '.{of_rows[0]}' {shell_word(str(path))} > {of_rows[0]}.json writes the rows alone"
     else:
-        hint = f"""python -c "import pandas; pandas.read_json('{path}', dtype=False).to_parquet('{path.with_suffix("")}.parquet')" writes rows"""
+        hint = f"{to_parquet('pandas.read_json', path, 'dtype=False')} writes rows"
     raise UserError(
         f"its only object holds {'lists of rows' if of_rows else 'columns, not rows'} ({', '.join([*value][:5])})",
         where=str(path),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dure.config.data import source_name
 from dure.data.canonical import canonical, composed
+from dure.data.conversion import to_parquet
 from dure.errors import UserError, nearest, shell_word
 from dure.files import read_json
 
@@ -32,12 +33,12 @@ _UNPACKING = {
 }
 """Commands that unpack files, by their suffix."""
 _READERS = {
-    ".feather": ("pandas", "read_feather"),
-    ".orc": ("pandas", "read_orc"),
-    ".dta": ("pandas", "read_stata"),
-    ARROW: ("datasets", "Dataset.from_file"),
+    ".feather": "pandas.read_feather",
+    ".orc": "pandas.read_orc",
+    ".dta": "pandas.read_stata",
+    ARROW: "datasets.Dataset.from_file",
 }
-"""Libraries that are there, and their function that reads a file of a suffix."""
+"""Functions of libraries that are there, which read a file of a suffix."""
 _WORKBOOK = re.compile(r"\.(xls[bm]?|ods|hwpx?|numbers)")
 _BINARY = re.compile(r"\.(pkl|pickle|np[yz]|h5|hdf5?|sav|rds|avro|db|sqlite3?)")
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)", re.IGNORECASE | re.DOTALL)
@@ -249,9 +250,7 @@ def _check_suffix(path: Path) -> None:
     elif suffix == ARROW and (path.parent / "state.json").is_file():
         hint = f"the folder that save_to_disk wrote: {path.parent}"
     elif suffix in _READERS:
-        library, reader = _READERS[suffix]
-        written = f"{library}.{reader}('{path}').to_parquet('{path.with_suffix('.parquet')}')"
-        hint = f'python -c "import {library}; {written}" writes one'
+        hint = f"{to_parquet(_READERS[suffix], path)} writes one"
     elif _WORKBOOK.fullmatch(suffix):
         hint = "save it as .xlsx or .csv"
     elif _BINARY.fullmatch(suffix):
