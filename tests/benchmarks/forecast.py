@@ -42,7 +42,8 @@ from dure.data.collating import Batch, Batches
 from dure.family import Family, load_family
 from dure.family.corpus import Corpus, load_corpus
 from dure.files import read_json_lines
-from dure.modeling.attention import AttentionByRows, no_cache
+from dure.modeling.attention import no_cache
+from dure.modeling.cpu_layers import CpuLayers
 from dure.modeling.objectives import Objective
 from dure.modeling.packed_layers import quantization_of
 from dure.modeling.tracing import trace_step
@@ -65,7 +66,7 @@ NAMES = {
 
 
 def real_peak(
-    model: Any, batches: Batches, objective: Objective, batch: Batch, *, passes: int, by_rows: bool = False
+    model: Any, batches: Batches, objective: Objective, batch: Batch, *, passes: int, cpu_layers: bool = False
 ) -> int:
     """Return the bytes that a step takes at its peak by torch's profiler, which asks the allocator."""
     model = copy.deepcopy(model).train()
@@ -75,7 +76,7 @@ def real_peak(
 
     def step() -> None:
         for _ in range(passes):
-            with AttentionByRows(model).applied() if by_rows else nullcontext():
+            with CpuLayers(model).applied() if cpu_layers else nullcontext():
                 given = no_cache(model) | batches.inputs(batch)
                 objective(model(**given), batches.targets(batch), items).backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
@@ -141,12 +142,12 @@ def _memory_row(
     longest = length_order(numpy.asarray(corpus.train["length"]))[:rows]
     batch = batches.collate([corpus.train[int(row)] for row in longest])
     traced = trace_step(
-        model, batches, objective, batch, precision="fp32", checkpointing=checkpointing, by_rows=True
+        model, batches, objective, batch, precision="fp32", checkpointing=checkpointing, cpu_layers=True
     ).peak
     stepped = copy.deepcopy(model)
     if checkpointing:
         stepped.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    real = real_peak(stepped, batches, objective, batch, passes=1, by_rows=True)
+    real = real_peak(stepped, batches, objective, batch, passes=1, cpu_layers=True)
     return {
         "experiment": name, "lora": family.experiment.lora is not None, "rows": rows, "checkpointing": checkpointing,
         "foretold MiB": traced / 2**20, "came MiB": real / 2**20, "error %": 100 * (traced / real - 1),

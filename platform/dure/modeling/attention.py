@@ -19,6 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from dure.modeling.dropout import dropout_factors
 from dure.modeling.replaced import replaced
 
 _NAME, _REPLACED = "sdpa_by_rows", "sdpa"
@@ -133,7 +134,7 @@ class _ByRows(torch.autograd.Function):
     ) -> torch.Tensor:
         """Return the attended values, of the shape of the queries; ``hidden`` is added to the scores."""
         weights = query.new_empty(*query.shape[:3], key.shape[2])
-        kept = torch.empty_like(weights).bernoulli_(1 - dropout).div_(1 - dropout) if dropout > 0 else None
+        kept = dropout_factors(weights, dropout) if dropout > 0 else None
         found = _beside_heads(query)
         for rows, scores in _runs(weights):
             _multiply(query[rows], key[rows].mT, scores)

@@ -88,17 +88,18 @@ def trace_step(
     averages: bool = False,
     r_drop: float = 0.0,
     packing: QuantizationConfig | None = None,
-    by_rows: bool = False,
+    cpu_layers: bool = False,
 ) -> StepTrace:
     """Trace the training step of a model on a batch; neither of the two is touched.
 
     The model is ready to train, on the CPU or on the meta device; of the batch its shapes count. With ``checkpointing``
     activations are computed again in the backward pass, and where it ``accumulates`` gradients of an earlier
     micro-batch are there meanwhile; ``averages`` keeps a moving average, and an ``r_drop`` above 0 makes two passes.
-    ``packing`` says how the frozen layers of a model without weights will be packed, and ``by_rows`` whether layers
-    attend so.
+    ``packing`` says how the frozen layers of a model without weights will be packed, and ``cpu_layers`` whether layers
+    compute as :class:`~dure.modeling.cpu_layers.CpuLayers` lets them.
     """
-    from dure.modeling.attention import AttentionByRows, no_cache
+    from dure.modeling.attention import no_cache
+    from dure.modeling.cpu_layers import CpuLayers
 
     # Whether a mask hides anything, and how many targets count, is asked where they still have their data.
     given = _without_idle_masks(model, batches.inputs(batches.twice(batch) if r_drop else batch))
@@ -128,7 +129,7 @@ def trace_step(
         held = [*fake.parameters(), *fake.buffers(), *_tensors(without_data(batch))]
         held += _tensors([inputs, targets, [each.grad for each in trained], list(optimizer.state.values())])
         with Operators(held, chosen) as found, _as_with_data(found):
-            with AttentionByRows(fake).applied() if by_rows else nullcontext():
+            with CpuLayers(fake).applied() if cpu_layers else nullcontext():
                 loss().backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()

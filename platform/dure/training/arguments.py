@@ -80,8 +80,8 @@ def check_budget(experiment: Experiment, profile: Profile) -> None:
         )
 
 
-def attends_by_rows(experiment: Experiment, profile: Profile) -> bool:
-    """Return whether layers attend by rows in the steps of an experiment on a machine."""
+def has_cpu_layers(experiment: Experiment, profile: Profile) -> bool:
+    """Return whether the steps of an experiment on a machine use :class:`~dure.modeling.cpu_layers.CpuLayers`."""
     return profile.device == "cpu" and not experiment.training.compile
 
 

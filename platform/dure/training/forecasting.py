@@ -20,7 +20,7 @@ from dure.modeling.known_traces import known_step
 from dure.modeling.precision import resolve
 from dure.modeling.tracing import StepTrace
 from dure.runs.environment import device_name
-from dure.training.arguments import attends_by_rows, loaded_rows
+from dure.training.arguments import has_cpu_layers, loaded_rows
 from dure.training.compiler import in_lengths
 from dure.training.memory import free_memory, has_device, resident_mb
 from dure.training.timing import Timing, padded_positions, timing_of
@@ -141,7 +141,7 @@ def forecast_run(
         averages=training.ema is not None,
         r_drop=experiment.objective.r_drop,
         packing=experiment.model.quantization if packs else None,
-        by_rows=attends_by_rows(experiment, profile),
+        cpu_layers=has_cpu_layers(experiment, profile),
     )
     generation = _generation(family, model, np.asarray(rows["length"][:]), precision)
     parts = _parts(trace, profile, workers) | {"generation": generation}

@@ -17,7 +17,7 @@ from dure.errors import UserError
 from dure.events import Notify
 from dure.family import Family
 from dure.metrics.metric import Metric
-from dure.modeling.attention import AttentionByRows
+from dure.modeling.cpu_layers import CpuLayers
 from dure.modeling.ema import WeightAverage
 from dure.modeling.objectives import Objective
 from dure.modeling.precision import Precision
@@ -73,8 +73,8 @@ class Parts:
     """Most positions of a micro-batch, when the rows of a step are cut by that."""
     compiled: CompiledLayers | None = None
     """The layers of the model, compiled, when training uses those."""
-    attention: AttentionByRows | None = None
-    """How layers that are not compiled attend on a CPU."""
+    cpu_layers: CpuLayers | None = None
+    """How layers that are not compiled compute on a CPU."""
     r_drop: float = 0.0
     """Weight of the disagreement of two passes over every row; 0 makes one pass."""
     average: WeightAverage | None = None

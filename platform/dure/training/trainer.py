@@ -23,7 +23,7 @@ from dure.events import RunListener, RunStart
 from dure.family import Family
 from dure.family.predicting import Reported
 from dure.family.saved_model import write_model
-from dure.modeling.attention import AttentionByRows
+from dure.modeling.cpu_layers import CpuLayers
 from dure.modeling.depth import distances_from_head
 from dure.modeling.ema import WeightAverage
 from dure.modeling.precision import Precision, resolve
@@ -35,7 +35,7 @@ from dure.runs.disk import DiskRoom
 from dure.runs.folder import RunFolder
 from dure.runs.forecast import forecast, num_parameters
 from dure.training import zero
-from dure.training.arguments import attends_by_rows, total_steps, training_arguments
+from dure.training.arguments import has_cpu_layers, total_steps, training_arguments
 from dure.training.callbacks import CheckpointingOfOneStep, EvalSchedule
 from dure.training.compiler import in_lengths
 from dure.training.compiling import compiled_of
@@ -113,7 +113,7 @@ class ModelTrainer:
         self.schedule = EvalSchedule()
         batches = in_lengths(family.batches(tokenizer, model), self.experiment)
         self.compiled = compiled_of(self.experiment, profile, model, worker.notify)
-        self.attention = AttentionByRows(model) if attends_by_rows(self.experiment, profile) else None
+        self.cpu_layers = CpuLayers(model) if has_cpu_layers(self.experiment, profile) else None
         self.batch_tokens = batch_tokens_of(self.experiment, train_dataset, batches, profile)
         self.recovery = recovery_of(family, batches, model, profile, folder, worker, self.precision)
         self.hf = Loop(
@@ -150,7 +150,7 @@ class ModelTrainer:
             sampler=sampler_of(experiment, train_dataset, batches, self.worker.num_workers),
             batch_tokens=self.batch_tokens,
             compiled=self.compiled,
-            attention=self.attention,
+            cpu_layers=self.cpu_layers,
             r_drop=experiment.objective.r_drop,
             average=average,
             rate_factors=None

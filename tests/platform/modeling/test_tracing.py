@@ -12,7 +12,7 @@ from tests.benchmarks.forecast import real_peak
 
 
 @pytest.mark.parametrize(
-    ("architecture", "kind", "passes", "checkpointing", "by_rows"),
+    ("architecture", "kind", "passes", "checkpointing", "cpu_layers"),
     [
         ("bert", "full", 1, False, False),
         ("bert", "full", 2, False, True),
@@ -25,7 +25,7 @@ from tests.benchmarks.forecast import real_peak
     ],
 )
 def test_the_peak_of_a_step_is_foretold_without_its_numbers(
-    tiny, cpu, architecture, kind, passes, checkpointing, by_rows
+    tiny, cpu, architecture, kind, passes, checkpointing, cpu_layers
 ):
     if kind == "qlora":
         pytest.importorskip("bitsandbytes")
@@ -42,11 +42,11 @@ def test_the_peak_of_a_step_is_foretold_without_its_numbers(
         precision="fp32",
         accumulates=passes > 1,
         checkpointing=checkpointing,
-        by_rows=by_rows,
+        cpu_layers=cpu_layers,
     )
     if checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    real = real_peak(model, batches, objective, batch, passes=passes, by_rows=by_rows)
+    real = real_peak(model, batches, objective, batch, passes=passes, cpu_layers=cpu_layers)
     assert traced.peak == pytest.approx(real, rel=1e-3)
     trained = sum(4 * each.numel() for each in model.parameters() if each.requires_grad)
     assert (traced.gradients, traced.moments) == (trained, 2 * trained)
