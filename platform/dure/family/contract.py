@@ -273,7 +273,8 @@ class Family(ABC):
     ) -> Mapping[str, Sequence[float]]:
         """Return what every row adds to those metrics that are means over rows, for comparisons of models.
 
-        The loss of every row is known without the family; here there is nothing else.
+        The loss of every row is known without the family; here there is nothing else. Of a score that is 0 or 1 in
+        every row, the run's page says which rows are right.
 
         Args:
             predictions: What :meth:`predictions` gave for the rows.
@@ -310,7 +311,7 @@ class Family(ABC):
         """Load what :meth:`export` saved."""
 
     def know(self, model: Any) -> None:  # noqa: B027  # most families need nothing
-        """Take from a model that something else loaded what predictions need, such as the names of its classes.
+        """Take what predictions need, such as the names of the classes, from a model that this family did not load.
 
         Args:
             model: With a ``config``: an ONNX graph, or a checkpoint with adapters.
@@ -376,7 +377,7 @@ def directed(metric: Metric, higher_is_better: bool | None) -> Metric:
     if metric.direction not in (None, given.direction):
         said = str(higher_is_better).lower()
         raise UserError(
-            f"it is {said}, but of training.best_metric, '{metric.name}', {metric.sentence}",
+            f"it is {said}, but training.best_metric is '{metric.name}', of which {metric.sentence}",
             where="training.higher_is_better",
             expected=f"{str(not higher_is_better).lower()} or null for '{metric.name}'",
             hint="leave the key out (null): a metric knows its direction",

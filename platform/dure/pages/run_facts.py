@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from dure.reporting.figures import (
     one_line,
 )
 from dure.reporting.targets import target_sentence
-from dure.runs.folder import PREDICTED, RunFolder
+from dure.runs.folder import SCORE, RunFolder
 from dure.runs.manifest import MANIFEST
 from dure.runs.restarts import Restarts
 
@@ -199,15 +199,23 @@ def _examples(runs: Mapping[str, Path]) -> dict[str, Any] | None:
         with file.open(encoding="utf-8", newline="") as stream:
             reader = csv.DictReader(stream)
             columns = list(reader.fieldnames or ())
-            targets = [column.removeprefix(PREDICTED) for column in columns if column.startswith(PREDICTED)]
-            known = [target for target in targets if target in columns]
-            rows = [all(row[each] == row[f"{PREDICTED}{each}"] for each in known) for row in reader]
-        chosen = _chosen(rows)
-        told = f"{len(chosen)} of {counted(len(rows), 'row')} that {name} is reported on"
-        if known:
-            told += f"; it is right on {sum(rows):,} of them, and up to half of those shown are wrong"
-        return {"run": name, "columns": columns, "rows": chosen, "told": f"{told}."}
+            names = [column for column in columns if column.startswith(SCORE)]
+            scores = [[row[each] for each in names] for row in reader]
+        hit = next(
+            (each for place, each in enumerate(names) if _are_hits(row[place] for row in scores)), None
+        )
+        is_right = [hit is not None and float(row[names.index(hit)]) == 1 for row in scores]
+        chosen = _chosen(is_right)
+        told = f"{len(chosen)} of {counted(len(scores), 'row')} that {name} is reported on"
+        if hit is not None:
+            told += f"; it is right on {sum(is_right):,} of them, and up to half of those shown are wrong"
+        return {"run": name, "columns": columns, "hit": hit, "rows": chosen, "told": f"{told}."}
     return None
+
+
+def _are_hits(cells: Iterable[str]) -> bool:
+    """Return whether the score of every row is 0 or 1, so that it says which rows are right."""
+    return {*cells} <= {"0.0", "1.0"}
 
 
 def _chosen(is_right: Sequence[bool]) -> list[int]:

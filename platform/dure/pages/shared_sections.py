@@ -73,15 +73,13 @@ def examples_section(runs: Runs) -> Section | None:
         return None
     table = runs.sources.file(RunFolder(runs.folders[chosen["run"]]).predictions)
     names = [name for name in chosen["columns"] if name != ROW and not name.startswith((PROBABILITY, SCORE))]
-    parts = [_example(table, row, names) for row in chosen["rows"]]
+    parts = [_example(table, row, names, chosen["hit"]) for row in chosen["rows"]]
     return Section("Examples", [Paragraph(runs.facts.mark("examples", "told"))], parts)
 
 
-def _example(table: Source, row: int, names: Sequence[str]) -> Section:
-    """Return one row, its long texts folded beneath their beginning."""
-    targets = [name for name in names if f"{PREDICTED}{name}" in names]
-    is_right = all(table.get(row, name) == table.get(row, f"{PREDICTED}{name}") for name in targets)
-    verdict = "" if not targets else ": right" if is_right else ": wrong"
+def _example(table: Source, row: int, names: Sequence[str], hit: str | None) -> Section:
+    """Return one row, its long texts folded beneath their beginning; the score ``hit`` is 1 where it is right."""
+    verdict = "" if hit is None else ": right" if float(table.get(row, hit)) == 1 else ": wrong"
     pairs: list[tuple[Inline, Inline]] = [
         (name.replace(PREDICTED, "predicted ", 1), _text(table, row, name)) for name in names
     ]
@@ -256,7 +254,7 @@ def _split(runs: Runs) -> Inline:
             _of_first(runs, name),
         )
     return sentence(
-        "Split: {}{}; rows of both tables: {}.",
+        "Split: {}{}; data.on_overlap: {}.",
         rows,
         _of_first(runs, name),
         experiment.mark("data", "on_overlap"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -284,6 +285,26 @@ def test_examples_and_lineage_are_those_of_the_best_stage(tmp_path):
     words = re.sub(r"<[^>]*>", "", page_of(tmp_path / "p"))
     assert "Weights of rate_1 stage_1_50pct" in words
     assert "rows that rate_1 stage_1_50pct is reported on" in words
+
+
+def test_a_row_is_right_where_its_score_says_so_however_its_label_is_spelled(tmp_path):
+    left_run(tmp_path / "run", "run", 0.8)
+    file = tmp_path / "run" / "predictions.csv"
+    with file.open(encoding="utf-8", newline="") as stream:
+        head, *rows = csv.reader(stream)
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([head, *([*row[:2], f"{row[2]} ", *row[3:]] for row in rows)])
+    leave_run_report(tmp_path / "run")
+    words = re.sub(r"<[^>]*>", "", page_of(tmp_path / "run"))
+    assert "it is right on 16 of them" in words
+    assert "Row 0: right" in words
+    assert "Row 3: wrong" in words
+    with file.open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows([head[:-1], *(row[:-1] for row in rows)])
+    leave_run_report(tmp_path / "run")
+    words = re.sub(r"<[^>]*>", "", page_of(tmp_path / "run"))
+    assert "10 of 21 rows that mine is reported on." in words
+    assert ": wrong" not in words
 
 
 def test_a_run_says_what_its_rows_leave_open(left):
