@@ -75,10 +75,12 @@ def _repetition(run: LeftRun) -> str:
 def flat_of(run: LeftRun) -> dict[str, Any]:
     """Return the settings of a run by dotted key, but for those that change no number and those of repetition."""
     values = flat(run.experiment.model_dump(mode="json"))
+    # A fold is cut from the training table: other tables take no part.
+    unread = _REPEATED if run.fold is None else {*_REPEATED, "data.dev", "data.test"}
     return {
         key: value
         for key, value in values.items()
-        if key not in _REPEATED and not any(fnmatchcase(key, pattern) for pattern in FREE)
+        if key not in unread and not any(fnmatchcase(key, pattern) for pattern in FREE)
     }
 
 
