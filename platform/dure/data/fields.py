@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from dure.config.data import ReadingConfig
 from dure.data.canonical import canonical, folded
-from dure.errors import UserError, nearest
+from dure.errors import UserError, nearest, shell_word
 
 _LONG_NAME = 40
 _MANY_WORDS = 5
@@ -223,10 +223,16 @@ def present_fields(
         dataclasses.replace(field, columns=tuple(_as_spelled(column, columns) for column in field.columns))
         for field in fields
     ]
+    missing = [
+        (column, field)
+        for field in fields
+        for column in field.columns
+        if (field.column_needed or len(field.columns) > 1) and column not in columns
+    ]
+    if missing:
+        raise _missing_columns(missing, fields, columns, source, header=header)
     for field in fields:
         for column in field.columns:
-            if (field.column_needed or len(field.columns) > 1) and column not in columns:
-                raise _missing_column(column, field, fields, columns, source, header=header)
             if columns.count(column) > 1:
                 raise UserError(
                     f"{columns.count(column)} columns are called '{column}'",
@@ -268,7 +274,7 @@ def _columns_of(role: Role, columns: ColumnNames) -> tuple[str, ...]:
     names = (given,) if isinstance(given, str) else tuple(given)
     if len(names) > 1 and (role.is_id or role.is_class or role.reader is not None):
         raise UserError(
-            f"'{role.name}' is no text that several columns could make up",
+            f"several columns are named for '{role.name}', and only texts can be joined",
             where=f"data.columns.{role.name}={', '.join(names)}",
             expected="one column",
         )
@@ -300,12 +306,26 @@ def _refuse_shared_columns(fields: Sequence[Field], may_share: Collection[str]) 
                 )
 
 
-def _missing_column(
-    column: str, field: Field, fields: Sequence[Field], columns: Sequence[str], source: str, *, header: bool
+def _missing_columns(
+    missing: Sequence[tuple[str, Field]],
+    fields: Sequence[Field],
+    columns: Sequence[str],
+    source: str,
+    *,
+    header: bool,
 ) -> UserError:
-    taken = {name for each in fields if each is not field for name in each.columns}
-    like = nearest(column, [name for name in columns if name not in taken])
-    hint = f"{field.option}={like or 'COLUMN'} names the column to read instead"
+    """Return the error of all columns that a file lacks, with the settings that name others in their place."""
+    free = [name for name in columns if name not in {name for each in fields for name in each.columns}]
+    likes: dict[str, str | None] = {}
+    for column, _ in missing:
+        likes[column] = nearest(column, [name for name in free if name not in likes.values()])
+    column, field = missing[0]
+    settings = []
+    for option, named in {field.option: field.columns for _, field in missing}.items():
+        names = [name if name in columns else likes[name] or "COLUMN" for name in named]
+        joined = ", ".join(names)
+        settings.append(shell_word(f"{option}={joined}" if len(names) == 1 else f"{option}=[{joined}]"))
+    hint = f"{' '.join(settings)} names the {'column' if len(missing) == 1 else 'columns'} to read instead"
     around = next((each.parent for each in Path(source).parents if each.name.startswith(f"{column}=")), None)
     if around is not None:
         table = f"pandas.read_parquet({str(around)!r}).to_parquet({f'{around.name}.parquet'!r})"
@@ -314,15 +334,16 @@ def _missing_column(
         hint = f"{field.option}=0 reads the first column, 1 the second"
     elif sum(each.column_needed for each in fields) > 1 and _is_a_title(columns):
         hint = "remove what stands above the column names, or put commas or tabs between the cells"
-    elif like is None and any(map(_is_like_a_cell, columns)):
+    elif not any(likes.values()) and any(map(_is_like_a_cell, columns)):
         numbers = " ".join(
             f"{each.option}={place}"
             for place, each in enumerate(each for each in fields if each.column_needed)
         )
         hint = f"the first line looks like a row: data.header=false and columns by number, such as {numbers}"
+    lacking = " and no ".join(f"'{name}' (role '{field.role}')" for name, field in missing)
     names = [*dict.fromkeys(name if len(name) <= _LONG_NAME else f"{name[:_LONG_NAME]}…" for name in columns)]
     return UserError(
-        f"there is no column '{column}' (role '{field.role}')",
+        f"there is no column {lacking}",
         where=source,
         expected=f"one of its columns: {', '.join(names[:_MOST_NAMES])}{', …' if len(names) > _MOST_NAMES else ''}",
         hint=hint,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dure.data.canonical import folded
 from dure.data.fields import is_like_an_id
-from dure.errors import UserError
+from dure.errors import UserError, shell_word
 
 CLASS_NAMES = frozenset(
     ("label", "labels", "class", "classes", "category", "emotion", "emotions", "sentiment")
@@ -102,8 +102,8 @@ def _base(name: str) -> str:
 
 def _unclear(what: str, names: Sequence[str], option: str) -> UserError:
     return UserError(
-        f"no column of the {what} is called as what is to be scored",
+        f"it is not clear which column of the {what} is to be scored",
         where=option,
         expected=f"one of: {', '.join(names) or 'a column beside the ids'}",
-        hint=f"{option} {names[0]}" if len(names) > 1 else None,
+        hint=f"{option} {shell_word(names[0])}" if len(names) > 1 else None,
     )

@@ -169,6 +169,25 @@ def test_a_missing_column_names_the_nearest_one_and_the_key_to_set(read):
     assert "data.columns.text=dialog " in message
 
 
+def test_all_missing_columns_are_named_at_once_with_settings_that_a_shell_takes(read):
+    message = failure(read, "fname,대화 내용,요약\na,b,c\n")
+    assert "there is no column 'dialogue' (role 'text') and no 'summary' (role 'target')" in message
+    assert (
+        "try: data.columns.text=COLUMN data.columns.target=COLUMN names the columns to read instead"
+        in message
+    )
+    message = failure(read, "fname,the dialogue,a summary\na,b,c\n")
+    assert "'data.columns.text=the dialogue' 'data.columns.target=a summary' names" in message
+
+
+def test_a_missing_column_of_several_leaves_the_others_named(read):
+    message = failure(
+        read, "fname,dialogue,remarks,summary\na,b,c,d\n", columns={"text": ["dialogue", "remark"]}
+    )
+    assert "there is no column 'remark' (role 'text')" in message
+    assert "'data.columns.text=[dialogue, remarks]' names the column to read instead" in message
+
+
 @pytest.mark.parametrize("content", [HEADER + "a,b,c\n", "fname,dialogue,summary,subject\na,b,c,\n"])
 def test_an_optional_column_that_was_asked_for_but_is_not_there_is_told(read, content):
     for _ in range(2):
