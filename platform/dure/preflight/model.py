@@ -106,7 +106,7 @@ def model_facts(note: Note, family: Family, tokenizer: PreTrainedTokenizerBase |
                 check_vocabulary(experiment, empty, tokenizer)
                 check_limits(experiment, empty, tokenizer)
         elif tokenizer is None:
-            raise CannotTellError("it needs the tokenizer of the rows, which there is none of: see encoding")
+            raise CannotTellError("it needs the tokenizer, which comes with the encoded rows: see encoding")
         else:
             device = torch.device("cpu" if experiment.rehearsal.enabled else "meta")
             with offline(experiment.model), device:

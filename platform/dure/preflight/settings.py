@@ -56,12 +56,16 @@ def batch(note: Note, experiment: Experiment, profile: Profile) -> None:
     check_budget(experiment, profile)
     check_compile(experiment, profile)
     rows, training = loaded_rows(experiment, profile.num_workers), experiment.training
+    num_passes = training.gradient_accumulation_steps
     passes = (
-        f"{training.gradient_accumulation_steps} times"
+        f" × {num_passes} {'pass' if num_passes == 1 else 'passes'}"
         if training.batch_tokens is None
-        else f"in passes of at most {training.batch_tokens:,} tokens"
+        else f", in passes of at most {training.batch_tokens:,} tokens"
     )
-    note.found = f"{counted(training.effective_batch_size, 'row')} a step: {rows} for each of {counted(profile.num_workers, 'worker')}, {passes}"
+    workers = counted(profile.num_workers, "worker")
+    note.found = (
+        f"{counted(training.effective_batch_size, 'row')} a step: {workers} × {counted(rows, 'row')}{passes}"
+    )
 
 
 def foretold(family: Family, facts: ModelFacts | None = None) -> Forecast:

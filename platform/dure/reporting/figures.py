@@ -35,6 +35,7 @@ _NAMES = {
     "f1": "F1",
     "num_oom": "times out of memory",
     "cpu_percent": "CPU %",
+    "rows_in_all": "train rows in all",
 }
 _NAME = re.compile(rf"(?:^|(?<=_))({'|'.join(sorted(_NAMES, key=len, reverse=True))})(_|$)")
 _CLASS_FIGURE = re.compile(r"(\w+?)\[(.*)\]", re.DOTALL)
@@ -68,8 +69,8 @@ def class_figure(metric: str) -> tuple[str, str] | None:
 def metric_figure(metric: Metric | str, value: Figure) -> str:
     """Return a metric's value without its unit.
 
-    Percentages have 2 decimals, other fractions have 4, or an exponent where that would show
-    nothing of them.
+    Percentages and speeds have 2 decimals, other fractions have 4, or an exponent where that would show nothing of
+    them.
     """
     if value is None:
         return NOTHING
@@ -84,6 +85,8 @@ def metric_figure(metric: Metric | str, value: Figure) -> str:
         return memory(value)
     if isinstance(value, int) or (metric.unit == "count" and value.is_integer()):
         return f"{value:,.0f}"
+    if is_speed(metric.name) and value >= 1:
+        return f"{value:,.2f}"
     return f"{value:.2e}" if 0 < abs(value) < _SMALLEST_PLAIN else f"{value:.4f}"
 
 

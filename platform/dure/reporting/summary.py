@@ -148,7 +148,9 @@ def result_table(result: Mapping[str, Any]) -> FittedTable:
         before = {key: _before(result, key) for key in keys}
         columns += [
             column("untrained", (metric_figure(key, before[key]) for key in keys), rank=2),
-            column("change", (metric_change(key, metrics[key], before[key]) for key in keys), rank=1),
+            column(
+                "above untrained", (metric_change(key, metrics[key], before[key]) for key in keys), rank=1
+            ),
         ]
     notes = target_sentences(result) + _tokenizer_notes([result])
     notes += [
