@@ -1,4 +1,4 @@
-"""What somebody gives from Python where the command line gives words: settings, names, and several of them."""
+"""Arguments of Python's functions in the form that the command line has them: settings, names, lists of names."""
 
 from __future__ import annotations
 

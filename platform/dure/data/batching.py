@@ -167,7 +167,7 @@ class LengthGroupedSampler(torch.utils.data.Sampler[int]):
 
 
 def _kept_pairs(first: NDArray[np.int64], second: NDArray[np.int64], num_rows: int) -> float:
-    """Return which part of the pairs of rows in a group are in one group of the other order too."""
+    """Return the share of pairs of rows in one group that are together in the second order too, 0 to 1."""
     num_groups, size = first.shape
     if num_groups == 0 or size == 1:
         return 0.0

@@ -54,7 +54,7 @@ _canonical_name = lru_cache(canonical)
 
 
 def repeats(columns: Sequence[str], cells: Sequence[str | None]) -> bool:
-    """Return whether a row says nothing but the column names."""
+    """Return whether a row only repeats the column names."""
     for column, cell in zip(columns, cells, strict=False):
         if cell is None or (cell != column and canonical(cell) != _canonical_name(column)):
             return False

@@ -25,7 +25,7 @@ def place_of(file: int, row: int) -> int:
 
 
 def file_and_row(place: int) -> tuple[int, int]:
-    """Return what :func:`place_of` was given."""
+    """Return the file and the row of a number that :func:`place_of` made."""
     return place >> _FILE_BITS, place & ((1 << _FILE_BITS) - 1)
 
 

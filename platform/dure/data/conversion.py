@@ -1,4 +1,4 @@
-"""The command that makes a table which dure reads of a file that it does not."""
+"""The command that converts a file which dure cannot read into a table which it can."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 def to_parquet(reader: str, path: Path, *options: str) -> str:
-    """Return the command of a shell that reads a file by a library's function, as ``pandas.read_orc``, and writes it anew.
+    """Return the shell command that converts a file to Parquet beside it, by a reader such as ``pandas.read_orc``.
 
-    The new file lies beside it. Options are further arguments of the function, as Python has them.
+    ``options`` are further arguments of the reader, as Python writes them.
     """
     source, target = (literal(str(each)) for each in (path, path.with_suffix(".parquet")))
     call = f"{reader}({', '.join((source, *options))}).to_parquet({target})"

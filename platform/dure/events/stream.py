@@ -202,7 +202,7 @@ class Follower:
         return [line for line in whole.split(b"\n") if line]
 
     def _cut_off(self) -> list[Entry]:
-        """Say in the place of those who write here that the disk is full, where no room was reserved for that."""
+        """Return the notice of a full disk where those who write had no room reserved to write it themselves."""
         folder = self.file.parent
         try:
             disk = os.statvfs(folder)

@@ -37,7 +37,7 @@ class LibraryMetrics:
         return bool(self._loaded)
 
     def beside(self, metrics: Sequence[Metric]) -> tuple[Metric, ...]:
-        """Return metrics, and the main figure of each of these, of which it is not known which way it is better.
+        """Return metrics with the main figure of each of these added; which way those are better is not known.
 
         Raises:
             UserError: One is called as a metric that is there.

@@ -133,7 +133,7 @@ def rouge_pairs(
 
 
 class _Numbers(dict[str | tuple[int, int], int]):
-    """A number for every token, and for every two that meet, in the order they are asked for."""
+    """Numbers tokens and bigrams, in the order in which they are first asked for."""
 
     def __missing__(self, key: str | tuple[int, int]) -> int:
         number = self[key] = len(self)

@@ -28,7 +28,7 @@ _CACHED = 2**18
 
 
 class AttentionByRows:
-    """Lets a model attend so while it trains.
+    """Lets a model attend row by row while it trains.
 
     What attends otherwise than by ``sdpa`` stays as it is.
     """
@@ -43,7 +43,7 @@ class AttentionByRows:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Attend so in the forward and backward passes of the body."""
+        """Let the model attend row by row in the forward and backward passes of the body."""
         with ExitStack() as during:
             for config in self._configs:
                 during.enter_context(replaced(config, "_attn_implementation", _NAME))

@@ -40,11 +40,11 @@ class BeamSearch(Cohort):
         }
 
     def last_tokens(self) -> torch.Tensor:
-        """As above."""
+        """Return the newest token of every running beam, shape (rows * beams, 1)."""
         return self.state["running"][:, :, self.length - 1].reshape(-1, 1)
 
     def advance(self, logits: torch.Tensor) -> Choice:
-        """As above."""
+        """Choose the best beams one token further; rows leave whose result can no longer change."""
         written = self.state["running"][:, :, : self.length].flatten(0, 1)
         hits = self._choose(self.asked.processors(written, logits.log_softmax(dim=-1)))
         came_from = self.state["running_from"][..., self.length - 1 - self.prompt]

@@ -102,11 +102,11 @@ class Greedy(Cohort):
         self._ids = asked.start[rows]
 
     def last_tokens(self) -> torch.Tensor:
-        """As above."""
+        """Return the newest token of every row, shape (rows, 1)."""
         return self._ids[:, -1:]
 
     def advance(self, logits: torch.Tensor) -> Choice:
-        """As above."""
+        """Add the likeliest token to every row; rows leave that have ended."""
         scores = self.asked.processors(self._ids, logits)
         self._ids = torch.cat([self._ids, scores.argmax(dim=-1, keepdim=True)], dim=-1)
         self.length += 1

@@ -20,7 +20,7 @@ def of_classes(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 
 def of_coins(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Return the divergence of yes and no, element by element; the arguments are the logits of yes."""
+    """Return the divergence of two probabilities of yes, element by element; the arguments are their logits."""
     # log p - log q less log (1 - p) - log (1 - q) is the difference of the logits.
     return (first.sigmoid() - second.sigmoid()) * (first - second) / 2
 

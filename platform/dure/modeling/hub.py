@@ -80,7 +80,7 @@ def require_checkpoint(settings: ModelConfig) -> None:
 
 
 def _why_lost(endpoint: str) -> str | None:
-    """Return why the hub does not answer; whatever waits longer than :data:`SECONDS` in all is an answer too."""
+    """Return why the hub is out of reach, or None; no answer within :data:`SECONDS` is a reason too."""
     answers: list[str | None] = []
     asking = threading.Thread(target=lambda: answers.append(_ask(endpoint)), name="hub", daemon=True)
     asking.start()

@@ -29,16 +29,16 @@ Term = Callable[..., torch.Tensor]
 
 @dataclass
 class _Layer:
-    """An output layer that can be told to hand on what it is given.
+    """The output layer of a model, which may put its computation off: it then answers with :class:`Projected`.
 
-    While it defers, its hooks wait too: those that correct logits are called with the chunks.
+    As long as it does, its hooks are off too: those that correct logits are called with the chunks.
     """
 
     module: nn.Module
     _hooks: Any = field(default=None, repr=False)
 
     def defer(self, forward: Callable[[torch.Tensor], Projected]) -> None:
-        """Answer with ``forward``."""
+        """Let the layer answer with what ``forward`` makes of its input, and not with logits."""
         self.module.forward = forward
         self._hooks, self.module._forward_hooks = (
             self.module._forward_hooks,
@@ -46,17 +46,17 @@ class _Layer:
         )
 
     def restore(self) -> None:
-        """Answer as it did."""
+        """Let the layer compute logits again."""
         del self.module.forward
         self.module._forward_hooks, self._hooks = self._hooks, None
 
     @property
     def is_deferring(self) -> bool:
-        """Whether it hands on what it is given."""
+        """Whether the layer answers with something else than logits."""
         return self._hooks is not None
 
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Compute logits, also while it defers."""
+        """Return the logits of an input, whether or not the layer defers."""
         if not self.is_deferring:
             return self.module(hidden)  # type: ignore[no-any-return]
         forward = self.module.forward
@@ -145,7 +145,7 @@ class Projected:
     def __torch_function__(
         cls, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
-        """Note a soft cap; do anything else to the whole logits."""
+        """Put a tanh (the soft cap of logits) off, and apply every other function to the whole logits."""
         if function in (torch.tanh, torch.Tensor.tanh) and isinstance(args[0], cls):
             return args[0]._then(torch.tanh)
         given = [each.whole() if isinstance(each, cls) else each for each in args]
@@ -258,7 +258,7 @@ class _Gradients:
         return self._by_autograd(rows, labels) if self._products is None else self._by_hand(rows, labels)
 
     def _by_autograd(self, rows: slice, labels: torch.Tensor) -> torch.Tensor:
-        """Do it for any output layer."""
+        """Add the gradients of some tokens by autograd, which works for any output layer; return the term."""
         inputs = [
             each.hidden[rows].detach().requires_grad_(each.hidden.requires_grad) for each in self.logits
         ]
@@ -276,7 +276,7 @@ class _Gradients:
         return value.detach()
 
     def _by_hand(self, rows: slice, labels: torch.Tensor) -> torch.Tensor:
-        """Do it for a plain layer, without a matrix of its size for every chunk."""
+        """Add the gradients of some tokens for plain layers, without a new matrix of weights a chunk; return the term."""
         assert self._products is not None
         chunks = [each.hidden[rows].detach() for each in self.logits]
         leaves = [
@@ -313,7 +313,7 @@ class _Product:
 
     @classmethod
     def of(cls, logits: Projected) -> _Product:
-        """Make it; weights are cast once for all chunks."""
+        """Return the product that gives these logits; weights are cast once for all chunks."""
         layer: Any = logits.layer.module
         dtype = logits.autocast or layer.weight.dtype
         added = [] if layer.bias is None else [layer.bias.detach()]
@@ -321,7 +321,7 @@ class _Product:
         return cls(layer.weight.detach().to(dtype), sum(added[1:], added[0]).to(dtype) if added else None)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return the logits of such an input, in fp32."""
+        """Return the logits of an input of shape (tokens, width), in fp32."""
         return nn.functional.linear(hidden.to(self.weight.dtype), self.weight, self.bias).float()
 
 

@@ -148,7 +148,7 @@ def trace_step(
 
 @contextmanager
 def _as_with_data(found: Operators) -> Iterator[None]:
-    """Let a step do what it does where tensors have data, as far as its memory tells.
+    """Let a step on tensors without data take the memory that it takes with data.
 
     Layers that are computed again keep the state of the random numbers, which no operator makes. And where a model makes
     itself a mask that hides nothing, attention needs none; without data transformers does not look.

@@ -102,7 +102,7 @@ def _command(mark: str) -> str:
 
 
 def watch(mark: str) -> None:
-    """Wait until the driver says farewell or dies, and speak and clean up after it in the second case."""
+    """Wait until the driver dismisses this process, or dies: then print its last words and end its cluster."""
     known: dict[str, Any] = {}
     while "is_over" not in known and (line := sys.stdin.readline()):
         known |= json.loads(line)

@@ -23,7 +23,7 @@ class Averaging(TrainerCallback):  # type: ignore[misc]
     """Whether the step changed nothing, because its gradients left the range of fp16."""
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take up the step, before it is validated or saved."""
+        """Add the step's weights to the average, before either is validated or saved."""
         if not self.was_skipped():
             self.average.update()
 
@@ -37,14 +37,14 @@ class CheckpointingOfOneStep(TrainerCallback):  # type: ignore[misc]
     is_over = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any, **kwargs: Any) -> None:
-        """Keep activations from here on."""
+        """Keep activations in the steps to come."""
         if not self.is_over:
             model.activation_checkpointing_disable()
             self.is_over = True
 
 
 class EvalSchedule(TrainerCallback):  # type: ignore[misc]
-    """Keeps the records of a resumed run those of an undisturbed one."""
+    """Makes a resumed run record at the same steps, and choose the same best checkpoint, as an undisturbed one."""
 
     choice: checkpoints.Choice | None = None
     """What the run goes on from."""
@@ -55,7 +55,7 @@ class EvalSchedule(TrainerCallback):  # type: ignore[misc]
             checkpoints.take_as_best(self.choice.best, state, Path(args.output_dir))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        """Log whenever a checkpoint is due, so that the losses up to it are in the record and not in it."""
+        """Log when a checkpoint is due, so that no losses before it are left for the record after it."""
         if control.should_save:
             control.should_log = True
         return control
@@ -70,11 +70,11 @@ class CheckpointTurns(TrainerCallback):  # type: ignore[misc]
     trainer: Any
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Let the weights change when they are copied."""
+        """Wait until the weights are copied, since the step changes them."""
         self.trainer.wait_for_copy()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """See whether it is whole."""
+        """Give the checkpoint its name if all of it is written by now."""
         self.trainer.settle_checkpoint(wait=False)
 
 
@@ -98,7 +98,7 @@ class RunningLoss(TrainerCallback):  # type: ignore[misc]
         return {"logged": trainer._globalstep_last_logged, "losses": losses, "sums": sums}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take up what the checkpoint holds; other workers than then share it out evenly."""
+        """Continue from the sums in the checkpoint; another number of workers shares them out evenly."""
         if self.checkpoint is None or not (self.checkpoint / checkpoints.RUNNING_LOSS_FILE).is_file():
             return
         saved = torch.load(self.checkpoint / checkpoints.RUNNING_LOSS_FILE, weights_only=True)
