@@ -23,7 +23,7 @@ CONFIG: dict[str, Row] = {
     "unclosed bracket": ("train bracket.yaml", "bracket.yaml:4", "']'"),
     "section of which all is commented out": (
         "train emptied.yaml",
-        "emptied.yaml:3: nothing stands in section 'training'",
+        "emptied.yaml:3: section 'training' is empty here",
         "leave the line out",
     ),
     "dotted key": ("train dotted.yaml", "dotted.yaml:3", "try: 'training: {epochs: …}'"),
@@ -349,7 +349,7 @@ CHECKPOINTS: dict[str, Row] = {
     "run of foreign code": ("predict foreign_code reviews.csv -o o.csv --profile cpu", "'needs_more'", "--trust-code"),
     "sweet spot of foreign code": ("sweet-spot foreign_code", "'needs_more'", "--trust-code"),
     "crossover of foreign code": ("crossover foreign_code --profile cpu", "'needs_more'", "--trust-code"),
-    "run that leads away": ("predict leading_away reviews.csv -o o.csv --profile cpu", "leading_away/experiment.yaml", "extends nothing"),
+    "run that leads away": ("predict leading_away reviews.csv -o o.csv --profile cpu", "leading_away/experiment.yaml", "'extends' stands in the record"),
     "missing vocabulary": ("predict no_vocabulary reviews.csv -o o.csv --profile cpu", "no_vocabulary/final_model", "tokenizer.json"),
     "crossover without epochs": ("crossover RUN --profile cpu", "RUN", "epoch_<n>.pt"),
     "crossover of junk": ("crossover junk_epoch --profile cpu", "junk_epoch/epoch_1.pt", "weights that dure saved"),
@@ -512,7 +512,7 @@ VALIDATED: dict[str, Row] = {
     "unknown experiment": ("validate kobart_basline --profile cpu", "config", "kobart_baseline"),
     "missing table": ("validate transfer_bert --rehearse data.train=none.csv data.dev=null --profile cpu", "data.train=none.csv", "no such file"),
     "run of foreign code": ("validate --checkpoint foreign_code --profile cpu", "needs_more", "--trust-code"),
-    "run that leads away": ("validate --checkpoint leading_away --profile cpu", "experiment.yaml", "extends nothing"),
+    "run that leads away": ("validate --checkpoint leading_away --profile cpu", "experiment.yaml", "'extends' stands in the record"),
     "no checkpoint": ("validate --checkpoint nothing --profile cpu", "nothing", "final_model"),
     "disk too small": (
         "validate red_heart_tiny --profile cpu training.keep_epochs=1 training.epochs=1e9 training.keep_epochs_limit=1e9",

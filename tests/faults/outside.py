@@ -62,7 +62,7 @@ def folder_removed(scene: Scene) -> None:
     begin(scene)
     shutil.rmtree(scene.output, ignore_errors=True)
     scene.finish(1)
-    scene.says("was removed while this went on")
+    scene.says("was removed while this command worked in it")
     shutil.rmtree(scene.output, ignore_errors=True)
     scene.start()
     scene.finish()

@@ -114,7 +114,9 @@ def _decoder_of(model: PreTrainedModel) -> nn.Module:
                 found: nn.Module = decoder
                 return found
     raise UserError(
-        f"{type(model).__name__} does not part its layers from its output", where="model.checkpoint"
+        f"no part of {type(model).__name__} computes all but its output layer",
+        where="model.checkpoint",
+        expected="a model with a decoder and an output layer behind it, such as Llama, Qwen or Gemma",
     )
 
 

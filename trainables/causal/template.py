@@ -58,10 +58,10 @@ def set_template(tokenizer: PreTrainedTokenizerBase, source: str, *, stands_in: 
         tokenizer.chat_template = template_in(Path(source))
     elif tokenizer.chat_template is None:
         raise UserError(
-            "the tokenizer has no chat template, as that of a model that was trained on no conversations",
+            "the tokenizer has no chat template, as is usual for base models",
             where="task.chat_template",
-            expected="a file with one, or plain",
-            hint="task.chat_template=plain puts what is said one after another",
+            expected="a file with a template, or plain",
+            hint="task.chat_template=plain writes the turns one after another",
         )
     begins = tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
     try:
@@ -71,11 +71,11 @@ def set_template(tokenizer: PreTrainedTokenizerBase, source: str, *, stands_in: 
         raise UserError(str(error), where="task.chat_template") from None
     if "strftime_now" in template:
         notify(
-            "the chat template writes today's date where none is given, so that prompts of tomorrow are others: where it "
-            'takes one, task.template_options={date_string: "26 Jul 2024"} keeps it'
+            "the chat template writes today's date into prompts, so that tomorrow's prompts differ; if it takes a date, "
+            'task.template_options={date_string: "26 Jul 2024"} fixes it'
         )
     if begins and not text.startswith(tokenizer.bos_token):
-        notify(f"the chat template gets the tokenizer's {tokenizer.bos_token} at its beginning")
+        notify(f"the tokenizer's {tokenizer.bos_token} is put in front of the chat template, which lacks it")
         tokenizer.chat_template = "{{ bos_token }}" + template
 
 
@@ -160,7 +160,7 @@ class Template:
             raise UserError(str(error), where="task.chat_template") from None
         if _ASKED not in text or _ANSWERED not in text:
             raise UserError(
-                "the chat template does not show what is said, as one that wants lists of parts in place of texts",
+                "the chat template leaves out the text of the turns; it may want lists of parts in place of texts",
                 where="task.chat_template",
                 expected="a template that takes texts",
                 hint="task.chat_template=FILE with such a template",

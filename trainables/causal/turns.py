@@ -125,13 +125,15 @@ def _turn(place: int, message: Any) -> tuple[Speaker, str]:
         )
     if message.get("weight", 1) == 0 or message.get("train", True) is False:
         raise UserError(
-            f"holds a turn {place} that is not to be learned, which no turn can say by itself",
+            f"marks turn {place} as not to be learned (weight, train), which is not supported for single turns",
             expected="a row without the turns from there on, or task.loss=last",
         )
     speaker = _SPEAKERS.get(said.strip().lower()) if isinstance(said, str) else None
     if speaker is None:
         raise UserError(
-            f"holds a turn {place} of nobody" if said is None else f"holds a turn {place} of '{said}'",
+            f"does not say who speaks in turn {place}"
+            if said is None
+            else f"holds a turn {place} of the unknown role '{said}'",
             expected=f"one of {', '.join(_SPEAKERS)} as its role",
         )
     if speaker == "system" and place > 1:

@@ -292,7 +292,7 @@ class Preference(Causal):
         if self._reference is None:
             profile, _ = recognised_profile()
             self.notify(
-                "the reference model is loaded: what it gives the answers is computed once, and kept in the cache"
+                "the reference model is loaded: its likelihoods of the answers are computed once, and kept in the cache"
             )
             self._reference = super().load_model(tokenizer, profile).eval()
             if not getattr(self._reference, "is_quantized", False):

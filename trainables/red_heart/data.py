@@ -225,7 +225,7 @@ def _values(
     if isinstance(value, dict):
         given = {_place(name, names, expected): each for name, each in value.items() if each is not None}
         if len(given) < sum(each is not None for each in value.values()):
-            raise UserError("names one value twice", expected=expected)
+            raise UserError("names a value twice", expected=expected)
         fill = absent if given else None
         return [_number(given[place], expected) if place in given else fill for place in range(len(names))]
     if not isinstance(value, list):

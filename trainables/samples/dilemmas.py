@@ -153,7 +153,7 @@ def dilemma_corpus(
             expected=f"numbers from 0 on, together at most {MAX_DILEMMAS}",
         )
     if not 0 <= label_noise <= 1:
-        raise UserError(f"{label_noise} is no part", where="--label-noise", expected="a number from 0 to 1")
+        raise UserError(f"{label_noise} is no share", where="--label-noise", expected="a number from 0 to 1")
     rng = random.Random(seed)
     seen: set[str] = set()
     corpus = {

@@ -101,8 +101,8 @@ def run_preset(
     places: dict[tuple[str, ...], str] = {(key,): f"--{key.replace('_', '-')}" for key in given}
     if (samples := common.samples) is not None:
         notify(
-            f"{samples} samples: at most {samples} training and {samples} validation rows; where the old system took "
-            f"it for epochs, training.epochs={samples} says that"
+            f"{samples} samples: at most {samples} training and {samples} validation rows; the old system sometimes read "
+            f"this number as epochs, which is training.epochs={samples} here"
         )
     # What the folder says already is not said twice, so that the study stays what it was.
     more = [each for each in overrides or () if each not in found.overrides]
@@ -145,9 +145,9 @@ def _continued(folder: Path, preset: str | None, said: str) -> UnifiedStudy:
     found = stored_study(folder, UnifiedStudy)
     if preset is not None and _preset(preset).experiment != found.experiment:
         raise UserError(
-            f"the folder trains {found.experiment}, which is not what this preset is",
+            f"the training in this folder is of {found.experiment}, not of this preset",
             where=f"--preset {preset}",
-            hint="leave it out: the folder says it",
+            hint="leave it out: the folder knows its own",
         )
     return found
 

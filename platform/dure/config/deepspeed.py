@@ -45,7 +45,9 @@ def deepspeed_settings(name: str) -> dict[str, Any]:
         )
     for key in ("optimizer", "scheduler"):
         if key in settings:
-            raise UserError(f"'{key}' is given, but the experiment says it", where=where, hint="leave it out")
+            raise UserError(
+                f"'{key}' is set here, but it comes from the experiment", where=where, hint="leave it out"
+            )
     for key in _OF_THE_EXPERIMENT:
         section, last = settings, key
         if "." in key:
@@ -55,7 +57,9 @@ def deepspeed_settings(name: str) -> dict[str, Any]:
                 raise UserError(f"'{outer}' is {section!r}", where=where, expected="an object")
         if section.setdefault(last, "auto") != "auto":
             raise UserError(
-                f"'{key}' is {section[last]!r}, but the experiment says it", where=where, expected='"auto"'
+                f"'{key}' is {section[last]!r}, but it comes from the experiment",
+                where=where,
+                expected='"auto"',
             )
     made: dict[str, Any] = settings
     return made

@@ -57,7 +57,7 @@ def load_record(path: Path, overrides: Iterable[str] = ()) -> Experiment:
     tree = read_yaml(path)
     if "extends" in tree:
         raise UserError(
-            "the record of a run extends nothing",
+            "'extends' stands in the record of a run, which holds every key itself",
             where=tree["extends"].place,
             expected="a resolved experiment, as a run writes it",
             hint="take the folder from whoever ran it once more",

@@ -58,7 +58,7 @@ def with_options(
         UserError: ``samples`` is not positive.
     """
     if samples is not None and samples < 1:
-        raise UserError(f"{samples} rows are none", where="--samples", expected="a number from 1")
+        raise UserError(f"{samples} is too few rows", where="--samples", expected="1 or more")
     if one_epoch:
         experiment = experiment.with_({"training.epochs": 1}, "--one-epoch")
     if samples is not None:

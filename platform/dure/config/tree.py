@@ -290,7 +290,7 @@ def merged(base: Tree, top: Tree) -> Tree:
             result[key] = entry
         elif not entry.is_said:
             raise UserError(
-                f"nothing stands in section '{key}', which the file extends",
+                f"section '{key}' is empty here, but not in the extended file",
                 where=entry.place,
                 expected="keys and values",
                 hint=f"leave the line out, or '{key}: null' to remove all that the extended file says there",

@@ -69,7 +69,7 @@ class Batches(ABC):
             UserError: There is no such batch, so that R-Drop is not for this family.
         """
         raise UserError(
-            "the batches of this family cannot hold every row twice",
+            "R-Drop reads every row twice, which this family's batches do not support",
             where="objective.r_drop",
             expected="0",
         )

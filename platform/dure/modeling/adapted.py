@@ -47,7 +47,7 @@ def adapted_model(settings: ModelConfig, folder: Path) -> Any:
     except (OSError, ImportError) as error:
         reason = str(error).split("\n", 1)[0][:160]
         raise UserError(
-            f"its adapters belong on '{checkpoint}', which is not at hand ({reason})",
+            f"its adapters need the checkpoint '{checkpoint}', which cannot be loaded ({reason})",
             where=str(folder),
             expected=f"the checkpoint at '{checkpoint}', or the model hub within reach",
             hint="dure export RUN --to DIR --format transformers has both in one",

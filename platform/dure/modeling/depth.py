@@ -28,7 +28,7 @@ def distances_from_head(model: nn.Module) -> dict[str, int]:
         stack = _stack(root)
         if stack is None:
             raise UserError(
-                f"{type(root).__name__} has no list of layers to tell depth by",
+                f"{type(root).__name__} has no list of layers, so the depth of its weights is not known",
                 where="training.layer_lr_decay",
                 expected="null for this model",
             )

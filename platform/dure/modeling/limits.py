@@ -33,7 +33,7 @@ def check_limits(experiment: Experiment, model: PreTrainedModel, tokenizer: PreT
     if found:
         listed = "\n".join(str(each) for each in found)
         raise UserError(
-            f"{len(found)} things are more than the model can do\n{listed}",
+            f"the model cannot do {len(found)} things that the experiment asks for\n{listed}",
             where=f"model.checkpoint={experiment.model.checkpoint}",
         )
 
@@ -113,8 +113,8 @@ def _behind_prompts(
     if limit is not None and read + beside > limit:
         fits = limit > beside
         yield UserError(
-            f"prompts of {read} tokens and {longest}={beside} are more than {experiment.model.checkpoint} has "
-            "positions for",
+            f"prompts of {read} tokens with {longest}={beside} behind them need {read + beside} positions, and "
+            f"{experiment.model.checkpoint} has {limit}",
             where="tokenizer.encoder_max_len",
             expected=f"at most {limit} together",
             hint=f"tokenizer.encoder_max_len={limit - beside}" if fits else f"{longest}={-(-limit // 4)}",

@@ -200,8 +200,8 @@ class StageFolder(RunFolder):
 def vanished(folder: Path) -> RunError:
     """Return the error of a run or study whose folder was removed, or moved away, while it went on."""
     return RunError(
-        f"{folder} was removed while this went on, and its record with it: what is there by now is not whole; remove "
-        "that and run again"
+        f"{folder} was removed while this command worked in it, so its record is incomplete; remove what is there and "
+        "run again"
     )
 
 

@@ -61,7 +61,7 @@ def predict_table(
     """
     if where.workers is None and where.address not in (None, cluster_of_job()):
         raise UserError(
-            "it says where workers predict, and none are asked for",
+            "an address is given, but no workers that would predict there",
             where=f"--address {where.address}",
             hint="--workers N with it, or neither",
         )

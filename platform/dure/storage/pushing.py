@@ -72,8 +72,8 @@ def push_end(mirror: Mirror, notify: Notify) -> None:
         mirror.push()
     except (StorageError, OSError) as error:
         notify(
-            f"the end of this run is NOT in {mirror.storage.shown} ({error}); nothing is lost: it is whole "
-            f"in {mirror.folder}, and the same command with --resume sends what is missing"
+            f"{mirror.storage.shown} does NOT have the last files of this run ({error}); nothing is lost: all are in "
+            f"{mirror.folder}, and the same command with --resume sends what is missing"
         )
 
 

@@ -246,7 +246,7 @@ class SavedBehind:
     def _tell_that_training_waits(self: Any, why: str) -> None:
         if not self._has_told:
             self.parts.retention.notify(
-                f"training waits while checkpoints are written, which takes a copy of them otherwise: {why}"
+                f"training pauses while a checkpoint is written, since no copy of it is made: {why}"
             )
         self._has_told = True
 

@@ -242,6 +242,6 @@ def test_a_parent_from_elsewhere_that_is_no_experiment_is_not_quoted(tmp_path_fa
 
 def test_the_record_of_a_run_leads_to_no_other_file() -> None:
     write("experiment.yaml", "extends: _base.yaml\n")
-    with pytest.raises(UserError, match="extends nothing") as error:
+    with pytest.raises(UserError, match="'extends' stands in the record") as error:
         load_record(Path("experiment.yaml"))
     assert error.value.where == "experiment.yaml:1"

@@ -245,7 +245,7 @@ def test_an_adapter_with_new_tokens_loads_by_peft_alone(bart, tiny, tmp_path, mo
     assert "forecast: " in (path / "events.jsonl").read_text(encoding="utf-8")
     assert_alike(tmp_path / "out", path)
     (checkpoint / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"adapters belong on .*, which is not at hand"):
+    with pytest.raises(UserError, match=r"adapters need the checkpoint .*, which cannot be loaded"):
         api.predict(tmp_path / "out", TEXTS, profile="cpu")
     monkeypatch.setenv("DURE_CACHE", str(tmp_path / "cache"))
     ahead = foresee(load_family(load_record(path / "experiment.yaml")), load_profile("cpu")).forecast

@@ -220,7 +220,7 @@ class Removing(RunListener):
 def test_a_run_whose_folder_vanishes_fails(step, base, finished, cpu, tmp_path):
     path = tmp_path / "run"
     tables = {"data.train": str(finished / "train.csv"), "data.dev": str(finished / "dev.csv")}
-    with pytest.raises(RunError, match="was removed while this went on"):
+    with pytest.raises(RunError, match="was removed while this command worked in it"):
         train(base.with_(tables), profile=cpu, path=path, listeners=[Removing(path, step)])
     assert not (path / "result.json").exists()
 

@@ -73,7 +73,7 @@ def test_a_search_that_cannot_be_told_ends_the_sweep_and_the_next_session_tells_
 def test_a_study_whose_folder_vanishes_fails_in_words(tiny, cpu, tmp_path, ray_address):
     experiment, path = tiny("bert", "full"), tmp_path / "study"
     study = BatchStudy(name="gone", experiments=(experiment.name,), metrics=("eval_loss",))
-    with pytest.raises(RunError, match="was removed while this went on"):
+    with pytest.raises(RunError, match="was removed while this command worked in it"):
         run_experiments(
             study, [experiment], profile=cpu, path=path, follower=Removes(path), address=ray_address
         )

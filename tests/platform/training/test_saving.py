@@ -53,7 +53,7 @@ class Notes(RunListener):
     @property
     def waits(self):
         return [
-            line for line in self.lines if line.startswith("training waits while checkpoints are written")
+            line for line in self.lines if line.startswith("training pauses while a checkpoint is written")
         ]
 
 

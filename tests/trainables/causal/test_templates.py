@@ -158,7 +158,7 @@ def test_a_system_text_is_never_put_into_an_answer():
 
 
 def test_a_template_that_wants_parts_in_place_of_texts_is_refused():
-    with pytest.raises(UserError, match="does not show what is said"):
+    with pytest.raises(UserError, match="leaves out the text of the turns"):
         chat(WANTS_PARTS)
 
 

@@ -75,7 +75,7 @@ def predict(
     source = _source(tables, text or [], overrides, output)
     if isinstance(source, list) and (workers is not None or resume):
         raise UserError(
-            "this is for tables, and texts are predicted at once",
+            "this option is for tables, and texts were given",
             where="--resume" if workers is None else f"--workers {workers}",
             hint="leave it out",
         )
@@ -118,7 +118,7 @@ def _source(
         return tables[0]
     if output is not None or overrides:
         raise UserError(
-            "this is for tables, and texts are printed",
+            "this is for tables; what is predicted of texts is printed",
             where=f"--output {output}" if output is not None else overrides[0],
             hint="leave it out; > FILE keeps what is printed",
         )
@@ -130,7 +130,7 @@ def _source(
         sys.stdin.reconfigure(errors="surrogateescape")
     lines = sys.stdin.read().removeprefix("\ufeff").splitlines()
     if not lines:
-        raise UserError("there is nothing", where="standard input", expected="a text on every line")
+        raise UserError("it is empty", where="standard input", expected="a text on every line")
     for number, line in enumerate(lines, start=1):
         _check_text(line, f"standard input, line {number}")
     return lines
