@@ -405,8 +405,8 @@ OPTIONS: dict[str, Row] = {
     "unknown sampler": (f"{SWEEP} --sampler bayes", "--sampler", "'tpe'"),
     "unknown preset": ("unified-test-v1 --preset 730m --dry-run", "--preset", "'800m'"),
     # numbers
-    "no samples": (f"{TRAIN} --samples 0", "--samples", "a number from 1"),
-    "no samples locally": ("train-local --samples 0 --dry-run", "--samples", "a number from 1"),
+    "no samples": (f"{TRAIN} --samples 0", "--samples", "too few rows"),
+    "no samples locally": ("train-local --samples 0 --dry-run", "--samples", "too few rows"),
     "unknown profile of a dry run": (f"{DRY} --profile cpuu", "no profile 'cpuu'", "try: cpu"),
     "unknown profile of a study's dry run": (f"{SWEEP} --profile cpuu", "no profile 'cpuu'", "try: cpu"),
     "epochs by option and by setting": (f"{DRY} --epochs 2 training.epochs=3", "--epochs 2", "give one of them"),
