@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dure.metrics.classification import classification_report
 from dure.metrics.metric import Direction, Metric
+from dure.metrics.numbers import ranks
 from trainables.red_heart.tasks import TASKS, task_slices
 
 Floats = NDArray[np.floating[Any]]
@@ -105,7 +106,7 @@ def _number_scores(task: str, values: Floats, truth: Floats, names: Sequence[str
     return {
         f"{task}_mae": float(errors[is_real].mean()),
         f"{task}_pearson": float(np.mean([_correlation(*pair) for pair in pairs])),
-        f"{task}_spearman": float(np.mean([_correlation(*map(_ranks, pair)) for pair in pairs])),
+        f"{task}_spearman": float(np.mean([_correlation(*map(ranks, pair)) for pair in pairs])),
         **single,
     }
 
@@ -116,14 +117,6 @@ def _correlation(a: Floats, b: Floats) -> float:
     scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
     # Below the rounding of fp32 a variation is none.
     return float((a * b).sum()) / scale if scale > 1e-12 else 0.0
-
-
-def _ranks(values: Floats) -> Floats:
-    """Return ranks, equal values sharing the mean of theirs."""
-    from scipy.stats import rankdata
-
-    ranks: Floats = rankdata(values)
-    return ranks
 
 
 def trivial_logits(targets: Floats, sizes: Mapping[str, int]) -> Floats:

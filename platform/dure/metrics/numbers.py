@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,8 +48,6 @@ def number_report(truth: Sequence[float] | Floats, predicted: Sequence[float] | 
     Raises:
         UserError: There is no row, or the two do not pair up.
     """
-    from scipy.stats import rankdata
-
     true, guessed = (np.asarray(side, dtype=np.float64) for side in (truth, predicted))
     if len(true) != len(guessed):
         raise UserError(f"{len(guessed)} predictions do not pair up with {len(true)} numbers")
@@ -56,9 +55,22 @@ def number_report(truth: Sequence[float] | Floats, predicted: Sequence[float] | 
         raise UserError("there is no prediction to score")
     return {
         "pearson": _correlation(true, guessed),
-        "spearman": _correlation(rankdata(true), rankdata(guessed)),
+        "spearman": _correlation(ranks(true), ranks(guessed)),
         "mse": float(np.square(true - guessed).mean()),
     }
+
+
+def ranks(numbers: NDArray[np.floating[Any]]) -> Floats:
+    """Return the ranks of numbers from 1, equal ones sharing the mean of theirs.
+
+    SciPy's ``rankdata`` returns the same, but ``scipy.stats`` takes 22 MiB of every process that scores.
+
+    Args:
+        numbers: Of shape (rows,).
+    """
+    _, places, times = np.unique(numbers, return_inverse=True, return_counts=True)
+    found: Floats = (np.cumsum(times) - (times - 1) / 2)[places]
+    return found
 
 
 def _correlation(first: Floats, second: Floats) -> float:

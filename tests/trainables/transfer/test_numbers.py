@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import statistics
+import subprocess
+import sys
 
 import numpy
 import pytest
@@ -188,3 +190,17 @@ def test_numbers_far_from_one_are_told(tiny, tmp_path) -> None:
     rows = [(text, str(1000 * place)) for place, (text, _) in enumerate(ROWS)]
     load_corpus(load_family(with_numbers(tiny, tmp_path, rows), told.append), notify=silent)
     assert any("rescale the column" in line for line in told)
+
+
+def test_scoring_numbers_takes_no_memory_that_a_forecast_does_not_see() -> None:
+    program = (
+        "import sys, numpy\n"
+        "from dure.metrics.numbers import number_report\n"
+        "from trainables.red_heart.scores import scores_of\n"
+        "number_report([1, 2, 2], [3, 1, 2])\n"
+        "names = {'emotion': ('a', 'b'), 'bentham': ('c',), 'regret': ('d',), 'surd': ('e',)}\n"
+        "scores_of(numpy.eye(5), numpy.eye(5), names)\n"
+        "print('scipy.stats' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
