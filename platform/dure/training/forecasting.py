@@ -22,7 +22,7 @@ from dure.modeling.tracing import StepTrace
 from dure.runs.environment import device_name
 from dure.training.arguments import has_cpu_layers, loaded_rows
 from dure.training.compiler import in_lengths
-from dure.training.memory import free_memory, has_device, resident_mb
+from dure.training.memory import free_memory, has_device, read_kernels, resident_mb
 from dure.training.timing import Timing, padded_positions, timing_of
 
 if TYPE_CHECKING:
@@ -271,7 +271,8 @@ def _generation(family: Family, model: PreTrainedModel, lengths: Any, precision:
 
 
 def _base(model: PreTrainedModel) -> int:
-    """Return what the process holds beside the model: Python and its libraries."""
+    """Return what the process holds beside the model once it trains: Python and its libraries."""
+    read_kernels()
     loaded = sum(int(p.numel() * p.element_size()) for p in model.parameters() if not p.is_meta)
     return max(0, int(resident_mb() * _MIB) - loaded)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 
+import pytest
 import torch
 
 from dure.training import memory
@@ -48,3 +51,32 @@ def test_measuring_ends_with_the_body_also_when_it_fails():
     except ArithmeticError:
         pass
     assert len(watchers()) == others
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says which memory is of files")
+def test_the_pages_that_a_first_step_reads_are_in_the_memory_that_is_forecast():
+    program = (
+        "import psutil, torch\n"
+        "from dure.config import load_experiment, load_profile, rehearsal_of\n"
+        "from dure.family import load_family\n"
+        "from dure.preflight.foreseeing import foresee\n"
+        "of_files = lambda: psutil.Process().memory_info().shared\n"
+        "few = {'rehearsal.max_train_rows': 32, 'rehearsal.num_layers': 1}\n"
+        "experiment = rehearsal_of(load_experiment('red_heart_tiny').with_(few))\n"
+        "foresee(load_family(experiment), load_profile('cpu'))\n"
+        "before = of_files()\n"
+        "layer = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.GELU(), torch.nn.LayerNorm(64))\n"
+        "torch.nn.functional.cross_entropy(layer(torch.ones(8, 64)), torch.ones(8).long()).backward()\n"
+        "torch.optim.AdamW(layer.parameters(), fused=True).step()\n"
+        "print((of_files() - before) / 2**20)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert float(done.stdout.splitlines()[-1]) < 3
+
+
+def test_reading_the_kernels_leaves_the_numbers_of_chance():
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    memory.read_kernels.__wrapped__()
+    assert torch.equal(torch.rand(2), expected)
