@@ -32,7 +32,7 @@ def _presets(incomplete: str) -> list[str]:
 Preset = Annotated[
     str | None,
     typer.Option(
-        help="Size of the model (730m); with --resume that of the folder.",
+        help="Size of the model: 730m, as when not given, 800m, 320m or tiny; with --resume that of the folder.",
         metavar="NAME",
         autocompletion=_presets,
     ),
