@@ -142,7 +142,7 @@ def _memory_row(
     longest = length_order(numpy.asarray(corpus.train["length"]))[:rows]
     batch = batches.collate([corpus.train[int(row)] for row in longest])
     traced = trace_step(
-        model, batches, objective, batch, precision="fp32", checkpointing=checkpointing, cpu_layers=True
+        model, batches, objective, batch, precision="fp32", checkpointing=checkpointing, kernels="cpu"
     ).peak
     stepped = copy.deepcopy(model)
     if checkpointing:

@@ -1,4 +1,4 @@
-"""Dropout of a model that trains on a CPU, from random bits.
+"""Dropout of a model that trains on a CPU, from random bits; and what that on CUDA keeps, for a trace.
 
 PyTorch draws a number of double precision for every element, one after the other, which takes a fifth of the steps of a
 small model. Sixteen random bits say as well whether an element is dropped: four of them come with one draw, and what they
@@ -28,6 +28,13 @@ def dropout_from_bits() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def fused_dropout() -> Iterator[None]:
+    """Let dropout keep for the backward pass what its kernel on CUDA keeps: a byte for every element."""
+    with replaced(functional, "dropout", _fused):
+        yield
+
+
 def dropout_factors(like: torch.Tensor, p: float) -> torch.Tensor:
     """Return what the elements of a tensor are multiplied with: 0 where they are dropped, else 1 / (1 - p).
 
@@ -54,3 +61,10 @@ def _dropout(
         return _own(input, p, training, inplace)
     factors = dropout_factors(input, p)
     return input.mul_(factors) if inplace else input * factors
+
+
+def _fused(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+    if not training or not 0 < p < 1 or inplace:
+        return _own(input, p, training, inplace)
+    dropped: torch.Tensor = torch.native_dropout(input, p, True)[0]
+    return dropped

@@ -3,19 +3,20 @@
 The real forward and backward pass and the real optimizer run on fake tensors, which have shapes and no data. So a
 model of any size is traced in seconds. What every operator gives is counted for as long as it lives; torch's own
 ``MemTracker`` does the same, but takes no frozen weights and no second micro-batch. On a CPU the peak is the
-allocator's (``tests/platform/modeling/test_tracing.py``). On CUDA attention and fused kernels take workspaces that a
-trace on a CPU does not see.
+allocator's (``tests/platform/modeling/test_tracing.py``). For CUDA what is asked for is replayed through a model of
+PyTorch's allocator there; attention and fused kernels take workspaces that a trace on a CPU does not see.
 """
 
 from __future__ import annotations
 
 import copy
+import itertools
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
@@ -26,6 +27,7 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from dure.config.schema import QuantizationConfig
 from dure.data.collating import Batch, Batches
+from dure.modeling.cuda_allocator import Asked, reserved
 from dure.modeling.objectives import IGNORED, Objective
 from dure.modeling.packed_layers import packed_layers
 from dure.modeling.precision import Precision
@@ -35,6 +37,8 @@ from dure.modeling.replaced import replaced
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+Kernels = Literal["own", "cpu", "cuda"]
+"""What layers compute with: PyTorch's own on a CPU, those of :class:`~dure.modeling.cpu_layers.CpuLayers`, or CUDA's."""
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _ATTENTION_ON_CPUS = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: 0,
@@ -66,6 +70,8 @@ class StepTrace:
     """Moving average of the weights, when there is one."""
     peak: int
     """Most bytes at a time, all of the above among them."""
+    reserved: int
+    """Bytes that PyTorch's allocator takes of a CUDA device for them."""
     flops: int
     """Floating-point operations of forward and backward pass over one micro-batch: those of its products of matrices
     and its attention, which all else is little beside."""
@@ -88,18 +94,17 @@ def trace_step(
     averages: bool = False,
     r_drop: float = 0.0,
     packing: QuantizationConfig | None = None,
-    cpu_layers: bool = False,
+    kernels: Kernels = "own",
 ) -> StepTrace:
     """Trace the training step of a model on a batch; neither of the two is touched.
 
     The model is ready to train, on the CPU or on the meta device; of the batch its shapes count. With ``checkpointing``
     activations are computed again in the backward pass, and where it ``accumulates`` gradients of an earlier
     micro-batch are there meanwhile; ``averages`` keeps a moving average, and an ``r_drop`` above 0 makes two passes.
-    ``packing`` says how the frozen layers of a model without weights will be packed, and ``cpu_layers`` whether layers
-    compute as :class:`~dure.modeling.cpu_layers.CpuLayers` lets them.
+    ``packing`` says how the frozen layers of a model without weights will be packed, and ``kernels`` what they compute
+    with.
     """
     from dure.modeling.attention import no_cache
-    from dure.modeling.cpu_layers import CpuLayers
 
     # Whether a mask hides anything, and how many targets count, is asked where they still have their data.
     given = _without_idle_masks(model, batches.inputs(batches.twice(batch) if r_drop else batch))
@@ -129,7 +134,7 @@ def trace_step(
         held = [*fake.parameters(), *fake.buffers(), *_tensors(without_data(batch))]
         held += _tensors([inputs, targets, [each.grad for each in trained], list(optimizer.state.values())])
         with Operators(held, chosen) as found, _as_with_data(found):
-            with CpuLayers(fake).applied() if cpu_layers else nullcontext():
+            with _computing(fake, kernels):
                 loss().backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
@@ -142,8 +147,19 @@ def trace_step(
         moments=2 * gradients,
         average=average,
         peak=found.peak + average,
+        reserved=reserved(found.held, found.requests) + average,
         flops=found.flops,
     )
+
+
+def _computing(model: PreTrainedModel, kernels: Kernels) -> AbstractContextManager[None]:
+    """Return what lets layers compute as they will in training."""
+    from dure.modeling.cpu_layers import CpuLayers
+    from dure.modeling.dropout import fused_dropout
+
+    if kernels == "cpu":
+        return CpuLayers(model).applied()
+    return fused_dropout() if kernels == "cuda" else nullcontext()
 
 
 @contextmanager
@@ -180,6 +196,8 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Attributes:
         peak: Most bytes at a time.
         flops: Floating-point operations.
+        held: Requests for the memory of what lives already.
+        requests: Those of the body, ends among them.
     """
 
     def __init__(self, held: Iterable[Any], chosen: Mapping[torch.Size, int]) -> None:
@@ -187,8 +205,11 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.peak = self.flops = self._now = 0
         self._chosen = chosen
         self._known, self._ones = weakref.WeakSet[Any](), weakref.WeakSet[Any]()
+        self._numbers = itertools.count()
+        self.requests: list[Asked] = []
         for tensor in held:
             self.count(tensor)
+        self.held, self.requests = self.requests, []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Compute an operator, and count what it gives."""
@@ -222,11 +243,14 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
             size = storage.nbytes()
             self._now += size
             self.peak = max(self.peak, self._now)
-            weakref.finalize(storage, self._freed, size)
+            number = next(self._numbers)
+            self.requests.append(Asked(number, size))
+            weakref.finalize(storage, self._freed, number, size)
         return tensor
 
-    def _freed(self, size: int) -> None:
+    def _freed(self, number: int, size: int) -> None:
         self._now -= size
+        self.requests.append(Asked(number, 0))
 
     def _places(self, chosen: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         """Return element numbers as they are; for a mask those of as many elements as are true, as far as it is known."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dure.config.schema import Experiment, Profile, TrainingConfig
 from dure.errors import UserError
 from dure.metrics.metric import Metric
+
+if TYPE_CHECKING:
+    from dure.modeling.tracing import Kernels
 
 
 def steps_per_epoch(experiment: Experiment, num_rows: int) -> int:
@@ -80,9 +83,11 @@ def check_budget(experiment: Experiment, profile: Profile) -> None:
         )
 
 
-def has_cpu_layers(experiment: Experiment, profile: Profile) -> bool:
-    """Return whether the steps of an experiment on a machine use :class:`~dure.modeling.cpu_layers.CpuLayers`."""
-    return profile.device == "cpu" and not experiment.training.compile
+def kernels_of(experiment: Experiment, profile: Profile) -> Kernels:
+    """Return what the layers of a model compute with in the steps of an experiment on a machine."""
+    if profile.device == "cpu" and not experiment.training.compile:
+        return "cpu"
+    return "cuda" if profile.device == "cuda" else "own"
 
 
 def training_arguments(

@@ -20,7 +20,7 @@ from dure.modeling.known_traces import known_step
 from dure.modeling.precision import resolve
 from dure.modeling.tracing import StepTrace
 from dure.runs.environment import device_name
-from dure.training.arguments import has_cpu_layers, loaded_rows
+from dure.training.arguments import kernels_of, loaded_rows
 from dure.training.compiler import in_lengths
 from dure.training.memory import free_memory, has_device, read_kernels, resident_mb
 from dure.training.timing import Timing, padded_positions, timing_of
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from dure.data.collating import Batches
 
 _MIB = 1024**2
-_FRAGMENTS = {"cpu": 1.02, "cuda": 1.15, "mps": 1.15}
-"""What an allocator takes for what it is asked for, at most."""
+_FRAGMENTS = {"cpu": 1.02, "mps": 1.15}
+"""What an allocator takes for what it is asked for, at most, where no model of it says."""
 _CONTEXT = {"cpu": (0, 0), "cuda": (300 * _MIB, 900 * _MIB), "mps": (0, 500 * _MIB)}
 """What the device's own software takes beside tensors."""
 _MASKS = 0.95
@@ -141,7 +141,7 @@ def forecast_run(
         averages=training.ema is not None,
         r_drop=experiment.objective.r_drop,
         packing=experiment.model.quantization if packs else None,
-        cpu_layers=has_cpu_layers(experiment, profile),
+        kernels=kernels_of(experiment, profile),
     )
     generation = _generation(family, model, np.asarray(rows["length"][:]), precision)
     parts = _parts(trace, profile, workers) | {"generation": generation}
@@ -161,7 +161,7 @@ def forecast_run(
     )
     seconds, earliest, pace = timing.seconds(profile, is_here=has_device(profile.device))
     return RunForecast(
-        memory=_memory(parts, base, profile, copies_beside_steps=timing.work.saves > 0),
+        memory=_memory(parts, base, profile, trace, copies_beside_steps=timing.work.saves > 0),
         parts=parts | {"libraries": base},
         seconds=seconds,
         earliest=earliest,
@@ -184,7 +184,7 @@ def _trained(family: Family, corpus: Corpus) -> datasets.Dataset:
 
 
 def _memory(
-    parts: Mapping[str, int], base: int, profile: Profile, *, copies_beside_steps: bool
+    parts: Mapping[str, int], base: int, profile: Profile, trace: StepTrace, *, copies_beside_steps: bool
 ) -> tuple[int, int]:
     """Return the least and the most bytes of a worker at its peak.
 
@@ -196,7 +196,8 @@ def _memory(
     plain = stays + max(step, parts["generation"])
     peak = max(plain, stays + copied + (step if copies_beside_steps else 0))
     least, most = _CONTEXT[profile.device]
-    return int(plain * _MASKS) + base + least, int(peak * _FRAGMENTS[profile.device]) + base + most
+    fragments = _FRAGMENTS.get(profile.device) or trace.reserved / trace.peak
+    return int(plain * _MASKS) + base + least, int(peak * fragments) + base + most
 
 
 def cost_of(seconds: Sequence[float] | None, profile: Profile) -> tuple[float, float] | None:

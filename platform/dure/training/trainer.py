@@ -35,7 +35,7 @@ from dure.runs.disk import DiskRoom
 from dure.runs.folder import RunFolder
 from dure.runs.forecast import forecast, num_parameters
 from dure.training import zero
-from dure.training.arguments import has_cpu_layers, total_steps, training_arguments
+from dure.training.arguments import kernels_of, total_steps, training_arguments
 from dure.training.callbacks import CheckpointingOfOneStep, EvalSchedule
 from dure.training.compiler import in_lengths
 from dure.training.compiling import compiled_of
@@ -113,7 +113,7 @@ class ModelTrainer:
         self.schedule = EvalSchedule()
         batches = in_lengths(family.batches(tokenizer, model), self.experiment)
         self.compiled = compiled_of(self.experiment, profile, model, worker.notify)
-        self.cpu_layers = CpuLayers(model) if has_cpu_layers(self.experiment, profile) else None
+        self.cpu_layers = CpuLayers(model) if kernels_of(self.experiment, profile) == "cpu" else None
         self.batch_tokens = batch_tokens_of(self.experiment, train_dataset, batches, profile)
         self.recovery = recovery_of(family, batches, model, profile, folder, worker, self.precision)
         self.hf = Loop(

@@ -59,7 +59,7 @@ def test_what_a_trace_depends_on_is_traced_anew(step, tmp_path, traced):
         (step("bart", objective={"label_smoothing": 0.0}), plain),
         (step("bart", objective={"label_smoothing": 0.1}), plain),
         (whole, {"precision": "bf16"}),
-        (whole, plain | {"cpu_layers": True}),
+        (whole, plain | {"kernels": "cpu"}),
         (whole, plain | {"r_drop": 0.5}),
     ]
     for given, how in ways:

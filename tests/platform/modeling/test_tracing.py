@@ -42,7 +42,7 @@ def test_the_peak_of_a_step_is_foretold_without_its_numbers(
         precision="fp32",
         accumulates=passes > 1,
         checkpointing=checkpointing,
-        cpu_layers=cpu_layers,
+        kernels="cpu" if cpu_layers else "own",
     )
     if checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -87,3 +87,22 @@ def test_checkpointing_takes_less_memory_and_computes_more(tiny, cpu):
         each.weight.numel() for each in model.bert.encoder.modules() if isinstance(each, torch.nn.Linear)
     )
     assert 1.0 <= plain.flops / (6 * weights * batch["input_ids"].numel()) <= 1.25
+
+
+def test_dropout_on_cuda_keeps_a_byte_for_every_element(tiny, cpu):
+    family = load_family(tiny("bert", "full"), lambda message: None)
+    corpus = load_corpus(family, notify=lambda message: None)
+    model = family.load_model(corpus.tokenizer, cpu)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.1
+    batches, objective = family.batches(corpus.tokenizer, model), family.objective(model, corpus.train)
+    batch = batches.collate([corpus.train[row] for row in range(4)])
+    own, on_cuda = (
+        trace_step(model, batches, objective, batch, precision="fp32", kernels=kernels)
+        for kernels in ("own", "cuda")
+    )
+    assert on_cuda.activations < own.activations
+    assert on_cuda.flops == own.flops
+    assert own.reserved >= own.peak
+    assert on_cuda.reserved % 2**21 == 0
