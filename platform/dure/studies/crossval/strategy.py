@@ -100,13 +100,14 @@ class Crossval(Strategy[CrossvalStudy]):
         }
 
     def scores(self) -> dict[str, dict[int, float]]:
-        """Return the held-out score of every completed fold, by experiment."""
+        """Return the held-out score of every completed fold, by experiment; of all by the metric that compares them."""
+        metric = f"test_{_bare(self._family.best_metric).name}"
         found: dict[str, dict[int, float]] = {name: {} for name in self._metrics}
         for (name, number), plan in self._plans.items():
             result = RunFolder(plan.path_in(self.path)).read_result()
             if result is None or result.state != "completed":
                 continue
-            score = result.metrics.get(self._metrics[name].replace("eval_", "test_", 1))
+            score = result.metrics.get(metric)
             if isinstance(score, int | float):
                 found[name][number] = float(score)
         return found

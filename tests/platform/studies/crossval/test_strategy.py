@@ -14,7 +14,7 @@ from dure.errors import UserError
 from dure.events import TrialStatus
 from dure.files import write_text
 from dure.reporting.columns import plain_text
-from dure.runs.folder import RunFolder
+from dure.runs.folder import RunFolder, RunResult
 from dure.studies.crossval.driver import CrossvalKind, fold_runs
 from dure.studies.crossval.plan import CrossvalStudy, plan_crossval
 from dure.studies.crossval.results import CrossvalResults
@@ -205,8 +205,6 @@ def test_what_is_clearly_worse_gets_no_further_folds(tiny, tmp_path):
     for number in (1, 2, 3):
         for name in ("good", "bad"):
             folder = RunFolder(tmp_path / plans[f"{name}.fold_{number}"].folder)
-            from dure.runs.folder import RunResult
-
             metric = experiments[0].training.best_metric.replace("eval_", "test_")
             score = 0.75 + number / 100 if name == "good" else 0.5
             folder.write_result(RunResult(name, "completed", metrics={metric: score}))
@@ -215,6 +213,25 @@ def test_what_is_clearly_worse_gets_no_further_folds(tiny, tmp_path):
     dropped = RunFolder(tmp_path / plans["bad.fold_4"].folder).read_result()
     assert (dropped.state, dropped.error) == ("stopped", "dropped: clearly worse than good on 3 folds")
     assert strategy.scores()["good"] == {1: 0.76, 2: 0.77, 3: 0.78}
+
+
+def test_experiments_that_choose_checkpoints_by_other_metrics_are_dropped_by_one(tiny, tmp_path):
+    experiments = [
+        _named(tiny("bert", best_metric="eval_macro_f1"), "by_f1"),
+        _named(tiny("bert", best_metric="eval_loss"), "by_loss"),
+    ]
+    strategy = Crossval(plan_crossval(["by_f1", "by_loss"], folds=5, drop_worse=True), experiments, tmp_path)
+    plans = {plan.name: plan for plan in strategy.trials()}
+    for name, scores in (("by_f1", (0.70, 0.71, 0.73)), ("by_loss", (0.81, 0.82, 0.83))):
+        for number, score in enumerate(scores, 1):
+            folder = RunFolder(tmp_path / plans[f"{name}.fold_{number}"].folder)
+            metrics = {"test_macro_f1": score, "test_loss": 0.1 + number / 100}
+            folder.write_result(RunResult(name, "completed", metrics=metrics))
+    assert strategy.pending([name for name in plans if int(name[-1]) > 3]) == [
+        "by_loss.fold_4",
+        "by_loss.fold_5",
+    ]
+    assert strategy.scores()["by_loss"] == {1: 0.81, 2: 0.82, 3: 0.83}
 
 
 def test_a_plan_that_cannot_be_compared_is_refused(tiny, tmp_path):
