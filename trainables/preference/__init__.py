@@ -141,6 +141,13 @@ class Preference(Causal):
             return {}
         return {"task.rows": "messages", "data.columns.text": self._pairs.prompt}
 
+    @property
+    def loss_kind(self) -> str:
+        """The method and its scale, by which the same margin of rewards has another loss."""
+        options = self.options
+        margin = f" and margin {options.margin:g}" if options.margin else ""
+        return f"{super().loss_kind}, {options.method} with beta {options.beta:g}{margin}"
+
     def sample(self, split: str) -> list[dict[str, str]]:
         """Return the embedded Korean dialogues, each with its summary and one that tells something wrong."""
         rows = map(asdict, _preferences()[split])

@@ -236,7 +236,7 @@ def _row_metric(scored: Sequence[Scored], metric: Metric) -> str:
 
 def _how(run: LeftRun, metric: Metric) -> dict[str, str]:
     """Return how a metric was computed: a note called after some of the metrics, as ``rouge_tokenizer``, is of these."""
-    names = [_bare(name) for name in run.result.definitions]
+    names = ["loss", *map(_bare, run.result.definitions)]
     found = {}
     for key, value in run.result.metrics.items():
         if isinstance(value, str) and key != _FINAL_WEIGHTS:

@@ -68,8 +68,6 @@ def notes_on(
             "of one seed each, intervals and tests say how far a difference depends on the test rows, and nothing of "
             "another seed"
         )
-    if metric.name == "loss" and len({str(each.values.get("model.checkpoint")) for each in records}) > 1:
-        notes.append("losses per token of models with other tokens cannot be compared")
     return notes
 
 

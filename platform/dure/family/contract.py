@@ -129,6 +129,12 @@ class Family(ABC):
         return directed(metric, training.higher_is_better)
 
     @property
+    def loss_kind(self) -> str:
+        """What validation's loss is a loss of: between different ones, the smaller loss is not that of the better model."""
+        tokens = f" by tokens of {self.experiment.model.checkpoint}" if self.predicts == "text" else ""
+        return f"{self.experiment.family}{tokens}"
+
+    @property
     def targets(self) -> Sequence[Target]:
         """What the experiment is to reach, each with the direction of its metric.
 

@@ -39,6 +39,7 @@ _SHORTEST_SENTENCE = 20
 _SHORTEST_TEXT = 20
 _LONGEST_SENTENCE = 150
 _TOKENIZER = "rouge_tokenizer"
+_LOSS_KIND = "loss_kind"
 
 Row = Mapping[str, Any]
 
@@ -132,7 +133,7 @@ def result_table(result: Mapping[str, Any]) -> FittedTable:
     keys = [
         key
         for key in metrics
-        if not key.startswith((UNTRAINED, BASELINE, _TOKENIZER))
+        if not key.startswith((UNTRAINED, BASELINE, _TOKENIZER, _LOSS_KIND))
         and not is_speed(key)
         and class_figure(key) is None
     ]

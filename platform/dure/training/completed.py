@@ -31,6 +31,7 @@ def completed_result(
             "train_runtime": round(outcome["seconds"], 3),
             **_baseline(family, corpus, is_tested=bool(outcome["tested"])),
             **family.metric_notes(),
+            "loss_kind": family.loss_kind,
             **({} if request.experiment.training.ema is None else {"final_weights": "ema"}),
             "best_step": outcome["best_step"] or outcome["steps"],
             "steps": outcome["steps"],

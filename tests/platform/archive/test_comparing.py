@@ -77,6 +77,20 @@ def test_what_was_measured_on_other_rows_or_by_another_tokeniser_is_not_ranked_t
     assert len(compare(tmp_path / "rouge").groups) == 1
 
 
+def test_losses_are_ranked_together_where_they_are_of_one_kind(tmp_path):
+    hits = drawn_hits(np.random.default_rng(2), HARD, 0, 0)
+    for name, kind in (("a", "rows"), ("b", "rows"), ("c", "tokens of t5")):
+        settings = {"model.checkpoint": name}
+        made_run(
+            tmp_path / name, hits, settings=settings, notes={"loss_kind": kind}, metrics={"test_loss": 0.3}
+        )
+    found = compare(tmp_path, metric="loss")
+    assert [group.settings for group in found.groups] == [("a", "b"), ("c",)]
+    assert "not ranked together: c and a, since loss kind differs (tokens of t5 and rows)" in found.notes
+    assert not [note for note in found.notes if "cannot be compared" in note]
+    assert len(compare(tmp_path, metric="accuracy").groups) == 1
+
+
 def test_a_metric_that_is_no_mean_over_rows_is_compared_by_one_that_is_and_says_so(tmp_path):
     for name in "ab":
         hits = drawn_hits(np.random.default_rng(ord(name)), HARD, 0, 0)

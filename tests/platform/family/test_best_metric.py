@@ -107,7 +107,15 @@ def test_losses_of_other_tokens_or_objectives_have_no_best():
     causal, pairs, t5, kobart = map(
         load_experiment, ("causal_qwen", "preference_qwen", "eenzeenee_t5", "kobart_baseline")
     )
-    for experiments, direction in (([causal, pairs], None), ([t5, kobart], None), ([t5, t5], "min")):
+    bert, distilbert = map(load_experiment, ("transfer_bert", "transfer_distilbert"))
+    stricter = pairs.with_({"task.beta": 0.5})
+    for experiments, direction in (
+        ([causal, pairs], None),
+        ([t5, kobart], None),
+        ([pairs, stricter], None),
+        ([t5, t5], "min"),
+        ([bert, distilbert], "min"),  # of the same classes, whatever the tokens
+    ):
         first = load_family(experiments[0]).best_metric.name
         study = BatchStudy(name="b", experiments=("x", "y"), metrics=(first, "eval_loss"))
         assert column_metrics(study, experiments)[1].direction == direction

@@ -68,7 +68,7 @@ def column_metrics(study: BatchStudy, experiments: Sequence[Experiment]) -> tupl
     """Return the metrics of the table's columns, as the families of the experiments declare them.
 
     A column that no family has stays empty; but the first one ranks. A loss beside it says which is better only where
-    all experiments have one family and checkpoint.
+    it is the same kind of loss in all experiments.
 
     Raises:
         UserError: No family has the first metric, it says nothing about quality, or two families mean different
@@ -88,7 +88,7 @@ def column_metrics(study: BatchStudy, experiments: Sequence[Experiment]) -> tupl
                 hint="compare these experiments in studies of their own",
             )
         found.append(next(iter(declared), undeclared(name)))
-    if len({(each.family, each.model.checkpoint) for each in experiments}) > 1:
+    if len({family.loss_kind for family in families}) > 1:
         # Losses of other tokens, or of another objective, are shown, but none of them is the best.
         found[1:] = [
             replace(each, direction=None) if each.name == "eval_loss" else each for each in found[1:]
