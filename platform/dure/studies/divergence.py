@@ -54,7 +54,7 @@ class DivergenceGuard(RunListener):
         """
         for name in ("loss", "eval_loss"):
             if not math.isfinite(progress.metrics.get(name, 0.0)):
-                raise DivergedError(f"diverged: {name} is {progress.metrics[name]:g} at step {progress.step}")
+                raise DivergedError(f"{name} is {progress.metrics[name]:g} at step {progress.step}")
         loss = progress.metrics.get("loss")
         if loss is None:
             return
@@ -63,5 +63,5 @@ class DivergenceGuard(RunListener):
         self._above = self._above + 1 if loss > EXPLODED * self._first else 0
         if self._above >= _IN_A_ROW:
             raise DivergedError(
-                f"diverged: loss {loss:.3g} at step {progress.step}, {loss / self._first:.1f} times the first"
+                f"loss {loss:.3g} at step {progress.step}, {loss / self._first:.1f} times the first"
             )

@@ -274,6 +274,11 @@ def _headline(verdict: SweepVerdict, metric: Metric, trials: Mapping[str, TrialR
     score = metric_phrase(metric, verdict.score)
     match verdict.status:
         case "winner":
+            if num_ranked == 1:
+                return (
+                    f"{verdict.winner} wins: {score}, as the only one of {len(trials)} points that has a score at "
+                    "its end."
+                )
             others = len(trials) - num_ranked
             beside = f"; {counted(others, 'other')} cannot be compared" if others else ""
             return f"{verdict.winner} wins: {score}, the best of {counted(num_ranked, 'point')}{beside}."

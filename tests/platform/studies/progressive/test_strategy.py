@@ -80,7 +80,7 @@ def test_three_candidates_on_growing_data(by_loss, cpu, tmp_path, ray_address):
     }
     assert [each["values"] for each in results["candidates"]] == list(study.candidates)
     reasons = [each["reason"] for each in results["candidates"]]
-    assert "diverged" in reasons[0]
+    assert "loss" in reasons[0]
     assert "stage_1_25pct" in reasons[0]
     assert reasons[1] == "beaten at 25 %"
     assert results["winner"] == "candidate_3"

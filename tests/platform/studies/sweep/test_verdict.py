@@ -185,7 +185,9 @@ def test_where_noise_is_not_known_that_is_said_and_only_ties_have_no_winner():
     ],
 )
 def test_a_lone_point_wins_only_over_points_that_were_given_up(scores, states, status):
-    assert verdict_of(scores, states=states).status == status
+    found = verdict_of(scores, states=states)
+    assert found.status == status
+    assert ("as the only one of 2 points" in found.sentences[0]) == (status == "winner")
 
 
 def test_a_rehearsal_says_that_its_rates_are_its_own():
