@@ -321,9 +321,16 @@ def _best(experiments: Sequence[Row], metric: Metric) -> float | None:
 
 
 def seeds_table(record: Mapping[str, Any]) -> FittedTable:
-    """Return the mean of every setting over its seeds with the deviation between them, best mean first."""
+    """Return the mean of every setting over its seeds with the deviation between them, best mean first.
+
+    Those that lack seeds are last, since their means are of others.
+    """
     metrics = [recorded(record, name) for name in record["metrics"]]
-    rows = sorted(record["settings"], key=lambda row: metrics[0].cost(row["mean"].get(metrics[0].name)))
+
+    def rank(row: Row) -> tuple[bool, float]:
+        return row["num_scored"] < len(row["runs"]), metrics[0].cost(row["mean"].get(metrics[0].name))
+
+    rows = sorted(record["settings"], key=rank)
     columns = [
         column("setting", (row["name"] for row in rows), is_text=True, shortest=_SHORTEST_NAME),
         column("seeds", (f"{row['num_scored']}/{len(row['runs'])}" for row in rows), rank=5),

@@ -128,8 +128,11 @@ def _mean_sentence(setting: Setting, metric: Metric) -> str:
 
 
 def _by_mean(results: BatchResults, metric: Metric) -> list[int]:
-    """Return the places of the settings, the best mean first."""
-    costs = [metric.cost(each.mean.get(metric.name)) for each in results.settings]
+    """Return the places of the settings, the best mean first; those that lack seeds last, whose means are of others."""
+    costs = [
+        (each.num_scored < len(each.runs), metric.cost(each.mean.get(metric.name)))
+        for each in results.settings
+    ]
     return sorted(range(len(costs)), key=costs.__getitem__)
 
 

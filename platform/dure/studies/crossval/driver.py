@@ -13,7 +13,7 @@ from dure.errors import UserError
 from dure.metrics.metric import Metric
 from dure.studies.crossval.plan import CrossvalStudy
 from dure.studies.crossval.report import CrossvalView, crossval_table
-from dure.studies.crossval.results import CrossvalResults
+from dure.studies.crossval.results import CrossvalResults, ExperimentRecord
 from dure.studies.kind import Session, TrialKind
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ class CrossvalKind(TrialKind[CrossvalStudy, CrossvalResults]):
 
     @classmethod
     def winner(cls, results: CrossvalResults) -> tuple[str, Mapping[str, Any]] | None:
-        """Return the means over the held-out rows of the folds, of the best experiment."""
+        """Return the means over the held-out rows of all folds, of the best experiment that has all."""
         metric = Metric(results.metric, results.direction)
-        means = {each.name: each.mean for each in results.experiments}
+        means = {each.name: each.mean for each in _whole(results)}
         best = metric.best({name: mean.get(metric.name) for name, mean in means.items()})
         return None if best is None else (best, {f"eval_{name}": each for name, each in means[best].items()})
 
@@ -74,13 +74,16 @@ class CrossvalKind(TrialKind[CrossvalStudy, CrossvalResults]):
         """Return how the folds of the first experiment that has all of them predict together."""
         from dure.family.predicting import predict_command
 
-        done = ["completed"] * results.folds
-        whole = (each for each in results.experiments if [run.state for run in each.folds] == done)
-        if (first := next(whole, None)) is None:
+        if (first := next(iter(_whole(results)), None)) is None:
             return ()
         return (
             predict_command(_folder_of(Path(results.path), results, first.name), Path(first.folds[0].path)),
         )
+
+
+def _whole(results: CrossvalResults) -> list[ExperimentRecord]:
+    """Return the experiments that have all folds; the means of others are of other rows."""
+    return [each for each in results.experiments if each.num_completed == results.num_folds]
 
 
 def _folder_of(path: Path, results: CrossvalResults, name: str) -> Path:

@@ -83,7 +83,7 @@ def _overview(summary: Mapping[str, Any]) -> list[Column]:
 
     columns = [
         column("experiment", (row["name"] for row in experiments), is_text=True, shortest=_SHORTEST),
-        column("folds", (_num_completed(row) for row in experiments), rank=2),
+        column("folds", (f"{_num_completed(row)}/{summary['num_folds']}" for row in experiments), rank=2),
         column(metric_label(metric), scores(metric)),
     ]
     others = [each for each in _metrics(experiments, summary) if each.name != metric.name]
@@ -192,7 +192,15 @@ def comparison_columns(record: Source) -> list[Column]:
 
 def _notes(summary: Mapping[str, Any]) -> list[str]:
     notes = []
+    num_folds, whole = summary["num_folds"], _whole(summary)
     if len(summary["experiments"]) > 1:
+        notes += [
+            f"{each['name']} lacks {counted(num_folds - _num_completed(each), 'fold')}: its means are of other rows, and "
+            "it is not ranked with the others"
+            for each in summary["experiments"]
+            if each["mean"] and each not in whole
+        ]
+    if len(whole) > 1:
         notes.append(
             "the first experiment is first on these rows, so that its score is a little flattered: what is certain of "
             "it, the comparisons say"
@@ -211,7 +219,11 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
             for each in known
             if not metric.better(each["mean"].get(metric.name), each["baseline"])
         ]
-        notes.append(f"trivial baseline on the held-out rows: {metric_phrase(metric, known[0]['baseline'])}")
+        figures = {each["name"]: metric_figure(metric, each["baseline"]) for each in known}
+        is_shared = len({*figures.values()}) == 1
+        each_of = "" if is_shared else " of " + ", ".join(map(" ".join, figures.items()))
+        phrase = metric_phrase(metric, known[0]["baseline"]) if is_shared else metric_label(metric)
+        notes.append(f"trivial baseline on the held-out rows: {phrase}{each_of}")
         notes += [f"no better than that: {', '.join(below)}"] if below else []
     pairs: Sequence[Row] = summary.get("comparisons") or []
     if pairs:
@@ -235,10 +247,19 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
     return notes
 
 
+def _whole(summary: Mapping[str, Any]) -> list[Row]:
+    """Return the experiments that have all folds; the means of others are of other rows."""
+    return [row for row in summary["experiments"] if _num_completed(row) == summary["num_folds"]]
+
+
 def _ranked(summary: Mapping[str, Any]) -> list[Row]:
-    """Return the experiments best first, those without a score last."""
-    metric = _metric(summary)
-    return sorted(summary["experiments"], key=lambda row: metric.cost(number(row["mean"].get(metric.name))))
+    """Return the experiments best first, then those that lack folds, and those without a score last."""
+    metric, whole = _metric(summary), _whole(summary)
+
+    def rank(row: Row) -> tuple[bool, float]:
+        return row not in whole, metric.cost(number(row["mean"].get(metric.name)))
+
+    return sorted(summary["experiments"], key=rank)
 
 
 def _metric(summary: Mapping[str, Any]) -> Metric:
@@ -256,8 +277,8 @@ def _metrics(experiments: Sequence[Row], summary: Mapping[str, Any]) -> list[Met
     return sorted((recorded(summary, name) for name in names), key=lambda each: each.direction == "min")
 
 
-def _num_completed(experiment: Row) -> str:
-    return f"{sum(fold['state'] == 'completed' for fold in experiment['folds'])}/{len(experiment['folds'])}"
+def _num_completed(experiment: Row) -> int:
+    return sum(fold["state"] == "completed" for fold in experiment["folds"])
 
 
 class CrossvalView(View[CrossvalResults]):
@@ -266,19 +287,17 @@ class CrossvalView(View[CrossvalResults]):
     @classmethod
     def run_folders(cls, results: CrossvalResults, path: Path) -> dict[str, Path]:
         """Return the folders of all folds, those of the best experiment first."""
-        metric = recorded(results.as_json(), results.metric)
-        ranked = sorted(results.experiments, key=lambda each: metric.cost(each.mean.get(metric.name)))
         return {
-            f"{each.name} fold {fold.fold}": moved(fold.path, results, path)
-            for each in ranked
-            for fold in each.folds
+            f"{each['name']} fold {fold['fold']}": moved(fold["path"], results, path)
+            for each in _ranked(results.as_json())
+            for fold in each["folds"]
         }
 
     @classmethod
     def facts_of(cls, results: CrossvalResults, path: Path) -> dict[str, Any]:
         """Return the verdict of a cross-validation: the scores over folds, and who can be told apart."""
         metric = recorded(results.as_json(), results.metric)
-        told = [_over_folds(each, metric) for each in results.experiments]
+        told = [_over_folds(each, metric, results.num_folds) for each in results.experiments]
         told += [_compared(pair, metric) for pair in results.comparisons]
         told += [f"{name} was trained on no further folds: {why}." for name, why in results.dropped.items()]
         told += failures(results.trials)
@@ -311,14 +330,14 @@ class CrossvalView(View[CrossvalResults]):
         return sections
 
 
-def _over_folds(experiment: ExperimentRecord, metric: Metric) -> str:
-    baseline = experiment.baseline
-    folds = sum(fold.state == "completed" for fold in experiment.folds)
+def _over_folds(experiment: ExperimentRecord, metric: Metric, num_folds: int) -> str:
+    baseline, folds = experiment.baseline, experiment.num_completed
     mean, std = experiment.mean.get(metric.name), experiment.std.get(metric.name)
     if mean is None:
         return f"{experiment.name}: no fold completed."
     spread = "" if std is None else f", standard deviation {metric_figure(metric, std)}"
-    told = f"{experiment.name}: {metric_phrase(metric, mean)} over {counted(folds, 'fold')}{spread}"
+    part = "" if folds == num_folds else f" of {num_folds}, and so of other rows,"
+    told = f"{experiment.name}: {metric_phrase(metric, mean)} over {counted(folds, 'fold')}{part}{spread}"
     overall = (experiment.overall or {}).get(metric.name)
     if overall is not None:
         told += f"; of all rows together {metric_figure(metric, overall)}"

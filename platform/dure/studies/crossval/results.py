@@ -64,6 +64,11 @@ class ExperimentRecord(Record):
     confusion_matrix: str | None = None
     """Picture of the confusions."""
 
+    @property
+    def num_completed(self) -> int:
+        """How many folds came to their end."""
+        return sum(fold.state == "completed" for fold in self.folds)
+
 
 class RowsRecord(Record):
     """Two classifiers compared row by row."""

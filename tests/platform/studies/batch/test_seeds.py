@@ -14,6 +14,7 @@ from dure.metrics.metric import Metric
 from dure.reporting.columns import plain_text
 from dure.studies.batch.driver import BatchKind
 from dure.studies.batch.plan import BatchStudy, plan_batch
+from dure.studies.batch.report import BatchView
 from dure.studies.batch.results import BatchResults
 from dure.studies.batch.seeds import best_setting, comparisons_of, settings_of
 from dure.studies.batch.strategy import Batch
@@ -88,18 +89,30 @@ def test_nothing_is_best_that_lacks_a_score_or_does_not_beat_the_trivial_baselin
     assert best_setting(settings_of(study, experiments, trials, [ACCURACY]), ACCURACY) is None
 
 
-def test_the_table_shows_means_and_says_what_can_be_told_apart(tiny, study):
-    experiments = [named(tiny, "a"), named(tiny, "b")]
-    trials = statuses(study, experiments, [*FIRST, *SECOND])
-    found = Batch(study, experiments).summary(trials)
+def recorded(study, experiments, trials):
+    """The record of a batch with these trials."""
     rows = [
         {"name": each.name, "state": each.state, "metrics": dict(each.metrics), "error": None, "seconds": 1.0, "path": "x"}
         for each in trials
     ]  # fmt: skip
-    results = BatchResults.model_validate(
+    return BatchResults.model_validate(
         {"study": "two", "kind": "batch", "path": "out", "state": "completed", "started": "now", "seconds": 9.0}
-        | {"experiments": rows, **found}
+        | {"experiments": rows, **Batch(study, experiments).summary(trials)}
     )  # fmt: skip
+
+
+def test_a_setting_that_lacks_a_seed_stands_behind_those_that_have_all(tiny, study):
+    experiments = [named(tiny, "a"), named(tiny, "b")]
+    results = recorded(study, experiments, statuses(study, experiments, [*FIRST[:4], None, *SECOND]))
+    text = plain_text(BatchKind.table(results))
+    assert text.index("b  ") < text.index("a  ")
+    sentences = BatchView.facts_of(results, Path())["sentences"]
+    assert [each[:3] for each in sentences[:2]] == ["b: ", "a: "]
+
+
+def test_the_table_shows_means_and_says_what_can_be_told_apart(tiny, study):
+    experiments = [named(tiny, "a"), named(tiny, "b")]
+    results = recorded(study, experiments, statuses(study, experiments, [*FIRST, *SECOND]))
     assert BatchResults.model_validate(results.as_json()) == results
     text = plain_text(BatchKind.table(results))
     assert "81.40 ± 2.07" in text

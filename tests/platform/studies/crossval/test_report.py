@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +9,9 @@ from rich.console import Console
 
 from dure.metrics.metric import Metric, definitions
 from dure.reporting.columns import plain_text
-from dure.studies.crossval.report import crossval_table
-from dure.studies.crossval.results import comparisons
+from dure.studies.crossval.driver import CrossvalKind
+from dure.studies.crossval.report import CrossvalView, crossval_table
+from dure.studies.crossval.results import CrossvalResults, comparisons
 
 
 def text_of(data: Any) -> str:
@@ -122,6 +124,25 @@ def test_a_fold_that_failed_is_told_with_its_reason():
     assert "in 6:00 · failed" in text
     assert "kobert, fold 4 failed: out of memory" in text
     assert any(line.split()[:3] == ["4", "failed", "–"] for line in text.splitlines())
+
+
+def test_an_experiment_whose_hard_fold_failed_is_not_ranked_before_one_that_has_all():
+    lucky = experiment("lucky", scores=(0.70, 0.65), baseline=0.4)
+    lucky["folds"].append(fold(3, 0.0, "failed", "out of memory"))
+    whole = experiment("whole", scores=(0.70, 0.65, 0.40), baseline=0.3)
+    found = summary(lucky, whole, state="failed")
+    lines = text_of(found).splitlines()
+    assert [line.split()[:2] for line in lines[4:6]] == [["whole", "3/3"], ["lucky", "2/3"]]
+    assert any(line.startswith("lucky lacks 1 fold: its means are of other rows") for line in lines)
+    assert "trivial baseline on the held-out rows: macro F1 % of lucky 40.00, whole 30.00" in lines
+    assert not any("flattered" in line for line in lines)
+    results = CrossvalResults.model_validate(
+        {**found, "started": "", "folds": 3, "seed": 1, "metrics": {}, "dropped": {}, "trials": []}
+    )
+    name, _ = CrossvalKind.winner(results)
+    assert name == "whole"
+    told = CrossvalView.facts_of(results, Path())["sentences"]
+    assert told[0].startswith("lucky: macro F1 67.50 % over 2 folds of 3, and so of other rows")
 
 
 @pytest.mark.parametrize("width", [50, 80, 120])
