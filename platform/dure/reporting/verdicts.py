@@ -41,6 +41,13 @@ def difference_sentence(first: str, second: str, difference: PairedDifference, m
     )
 
 
+def chosen_phrase(metric: Metric, score: float | None, num_choices: int, tested: float | None) -> str:
+    """Return what a score went through that the validation rows chose; flattered, unless it has no less on the test rows."""
+    chosen = f"was chosen as the best of {num_choices}"
+    is_borne_out = tested is not None and not metric.better(score, tested)
+    return chosen if is_borne_out else f"is flattered, since it {chosen}"
+
+
 def interval_text(difference: Difference, metric: Metric, *, is_signed: bool = True) -> str:
     """Return the interval of a difference in words; of what never differed otherwise there is none."""
     if difference.low == difference.high:

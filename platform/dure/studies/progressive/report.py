@@ -26,6 +26,7 @@ from dure.reporting.figures import (
 from dure.reporting.inline import Drawing
 from dure.reporting.marks import Source, listed, sentence
 from dure.reporting.page import Picture, Section, Table
+from dure.reporting.verdicts import chosen_phrase
 from dure.studies.progressive.plot import plot_progressive
 from dure.studies.progressive.results import ProgressiveResults
 from dure.studies.viewing import View, failures, moved
@@ -182,11 +183,9 @@ def _notes(summary: Mapping[str, Any], stages: Sequence[Row]) -> list[str]:
 
 def _worth(best: Row, metric: Metric, num_stages: int) -> str:
     """Say what the score of the best stage is worth, which was chosen by the rows that it was measured on."""
-    told = (
-        f"{metric_figure(metric, best['score'])} of stage {best['stage']} is flattered, since it was chosen as the "
-        f"best of {num_stages}"
-    )
     tested = number(best.get("metrics", {}).get(metric.name.replace("eval_", "test_", 1)))
+    chosen = chosen_phrase(metric, best["score"], num_stages, tested)
+    told = f"{metric_figure(metric, best['score'])} of stage {best['stage']} {chosen}"
     if tested is None:
         return f"{told}; no test rows say by how much"
     return f"{told}; on the test rows, which chose nothing, it has {metric_figure(metric, tested)}"

@@ -27,6 +27,7 @@ from dure.errors import counted
 from dure.metrics.intervals import Interval, difference_of_shares, share_interval
 from dure.metrics.metric import Direction, Metric, recorded
 from dure.reporting.figures import metric_change, metric_figure, metric_phrase, number
+from dure.reporting.verdicts import chosen_phrase
 from dure.studies.results import Record, TrialRecord
 
 if TYPE_CHECKING:
@@ -347,7 +348,8 @@ def _of_points(verdict: SweepVerdict, metric: Metric) -> list[str]:
 def _worth(verdict: SweepVerdict, metric: Metric) -> str:
     """Say what the score of the best is worth, which was chosen for being the best."""
     score = metric_figure(metric, verdict.score)
-    told = f"{score} is flattered, since it was chosen as the best of {len(verdict.gaps) + 1}"
+    chosen = chosen_phrase(metric, verdict.score, len(verdict.gaps) + 1, verdict.test_score)
+    told = f"{score} {chosen}"
     if verdict.test_score is not None:
         return f"{told}; on the test rows, which chose nothing, {verdict.best} has {metric_figure(metric, verdict.test_score)}."
     if verdict.interval is not None:
