@@ -266,7 +266,7 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
     """Return the lines beneath the table: how to read it, what failed, where the results are."""
     experiments: Sequence[Row] = summary["experiments"]
     metrics = _metrics(summary)
-    notes = []
+    notes = [*summary.get("sentences", ())]
     if any(_best(experiments, metric) is not None for metric in metrics):
         notes.append("*: best of its column")
     if _is_compared(experiments, metrics[0].name):

@@ -14,8 +14,14 @@ import pytest
 import dure
 from dure.errors import UserError
 from dure.pages.run_page import leave_run_report
+from dure.reporting.columns import plain_text
 from dure.reporting.verifying import verification_text
+from dure.studies.batch.driver import BatchKind
+from dure.studies.batch.plan import BatchStudy
+from dure.studies.batch.results import BatchResults
+from dure.studies.kind import Session
 from dure.studies.reports import leave_study_report
+from dure.studies.study import stored_study
 
 from .left_folders import (
     HOSTILE,
@@ -204,6 +210,20 @@ def test_a_batch_says_who_is_best_what_failed_and_what_repeats_it(left):
     assert f"dure run {left / 'batch' / 'study.yaml'} --profile cpu" in html
     assert "typed in the folder that it was started in" in html
     assert (left / "batch" / "training_curves.png").stat().st_size > 10_000
+
+
+def test_the_terminal_and_the_record_of_a_batch_say_what_its_page_says(tmp_path, cpu):
+    left_batch(tmp_path)
+    study = stored_study(tmp_path, BatchStudy)
+    kind = BatchKind(study, [experiment(name) for name in study.experiments], lambda each: each)
+    results = kind.completed(BatchResults.read(tmp_path / kind.results_file), Session(cpu, tmp_path))
+    assert [each.split(":")[0] for each in results.sentences] == [
+        "one has the best score of 2 experiments",
+        "On the test rows",
+        "Each was trained by one seed",
+    ]
+    lines = plain_text(BatchKind.table(results)).splitlines()
+    assert set(results.sentences) <= set(lines)
 
 
 def test_tests_of_one_seed_say_that_another_seed_is_another_matter(left):

@@ -64,14 +64,15 @@ class BatchKind(TrialKind[BatchStudy, BatchResults]):
         return Batch(self.study, self.read())
 
     def completed(self, results: BatchResults, session: Session) -> BatchResults:
-        """Draw the curves of every experiment into its folder."""
+        """Draw the curves of every experiment into its folder, and say in the record who is best."""
         from dure.reporting.curves import CURVES, RunCurves, plot_run
 
         for name, folder in self.view.run_folders(results, session.path).items():
             curves = RunCurves.of(folder, name)
             if curves.records:
                 plot_run(folder / CURVES, curves)
-        return results
+        told = () if results.settings else tuple(self.view.verdict(results, session.path))
+        return results.with_values(sentences=told)
 
     @classmethod
     def winner(cls, results: BatchResults) -> tuple[str, Mapping[str, Any]] | None:

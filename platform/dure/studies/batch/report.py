@@ -43,23 +43,29 @@ class BatchView(View[BatchResults]):
     def facts_of(cls, results: BatchResults, path: Path) -> dict[str, Any]:
         """Return verdict and gains of a batch."""
         metric = recorded(results.as_json(), results.metrics[0])
+        gains = [gains_of(trial.metrics).get(metric.name, {}) for trial in results.experiments]
+        told = cls.verdict(results, path) + failures(results.experiments)
+        return {"metric": metric.name, "sentences": told, "gains": gains}
+
+    @classmethod
+    def verdict(cls, results: BatchResults, path: Path) -> list[str]:
+        """Return who is best, and how sure that is."""
+        metric = recorded(results.as_json(), results.metrics[0])
+        if results.settings:
+            return _over_seeds(results, metric)
         scores = {
             trial.name: score
             for trial in results.experiments
             if trial.state == "completed" and (score := number(trial.metrics.get(metric.name))) is not None
         }
-        gains = [gains_of(trial.metrics).get(metric.name, {}) for trial in results.experiments]
-        if results.settings:
-            told = _over_seeds(results, metric)
-        else:
-            below = [
-                trial.name
-                for trial, gain in zip(results.experiments, gains, strict=True)
-                if trial.name in scores and "baseline" in gain and not metric.better(gain["baseline"], 0.0)
-            ]
-            told = _of_one_seed(cls.run_folders(results, path), metric, scores, below)
-        told += failures(results.experiments)
-        return {"metric": metric.name, "sentences": told, "gains": gains}
+        trivial = metric.name.replace("eval_", BASELINE, 1)
+        baselines = {trial.name: number(trial.metrics.get(trivial)) for trial in results.experiments}
+        below = [
+            name
+            for name, score in scores.items()
+            if (baseline := baselines[name]) is not None and not metric.better(score, baseline)
+        ]
+        return _of_one_seed(cls.run_folders(results, path), metric, scores, below)
 
     def sections(self) -> Sequence[Section]:
         """Return the table of a batch, best first."""

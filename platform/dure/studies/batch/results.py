@@ -58,6 +58,9 @@ class BatchResults(TrialResults):
     best: str | None
     """The best experiment by the first metric; with several seeds by its mean, of those that have all scores and are
     better than the trivial baseline. Whether it is surely the best is what the comparisons say."""
+    sentences: tuple[str, ...] = ()
+    """Who is best and how sure that is, as the page says it; empty until the session has ended, and where settings run
+    by several seeds, which the comparisons are of."""
     settings: tuple[Setting, ...] = ()
     """The experiments over their seeds, in their order; empty where each runs once."""
     comparisons: tuple[SeedsComparison, ...] = ()
