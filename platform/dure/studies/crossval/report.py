@@ -200,7 +200,7 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
             for each in summary["experiments"]
             if each["mean"] and each not in whole
         ]
-    if len(whole) > 1:
+    if len({each["mean"].get(summary["metric"]) for each in whole}) > 1:
         notes.append(
             "the first experiment is first on these rows, so that its score is a little flattered: what is certain of "
             "it, the comparisons say"

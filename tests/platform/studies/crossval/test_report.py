@@ -162,6 +162,8 @@ def test_a_study_that_has_just_begun_has_a_table():
 
 
 def test_the_first_of_several_is_said_to_be_flattered_and_one_alone_is_not():
-    several = text_of(summary(experiment("kobert", overall=OVERALL), experiment("base", overall=OVERALL)))
-    assert "its score is a little flattered" in several
+    first, equal = experiment("kobert", overall=OVERALL), experiment("base", overall=OVERALL)
+    other = experiment("other", scores=(0.5, 0.6, 0.5), overall=OVERALL)
+    assert "its score is a little flattered" in text_of(summary(first, other))
+    assert "flattered" not in text_of(summary(first, equal)), "of equals none is first"
     assert "flattered" not in text_of(summary(experiment("kobert", overall=OVERALL)))
