@@ -17,8 +17,10 @@ from pathlib import Path
 import dure
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError, named
+from dure.files import in_bytes
 from dure.imports import version_of
 from dure.preflight.checks import CannotTellError, Checklist, Note
+from dure.reporting.figures import memory
 
 OLDEST_PYTHON = (3, 11)
 _IMPORTED = (
@@ -26,12 +28,7 @@ _IMPORTED = (
     *("datasets", "accelerate", "peft", "kiwipiepy", "ray", "ray.train", "ray.tune"),
 )
 """What every run imports; that a package is installed does not say that it loads."""
-_MIB, _GIB = 1024**2, 1024**3
-
-
-def amount(size: int) -> str:
-    """Return a number of bytes as people read it: ``1.5 MiB``, ``11.7 GiB``."""
-    return f"{size / _GIB:.1f} GiB" if size >= _GIB else f"{size / _MIB:.1f} MiB"
+_MIB = 1024**2
 
 
 def check_installation(checklist: Checklist) -> None:
@@ -188,9 +185,9 @@ def device(note: Note, profile: Profile) -> None:
             hint="a profile with fewer workers, or --address of a cluster for the run",
         )
     total = torch.cuda.get_device_properties(0).total_memory
-    note.found = f"{count} × {note.found}, {amount(total)} each"
+    note.found = f"{count} × {note.found}, {memory(total / _MIB)} each"
     if profile.memory_mb is not None and total < profile.memory_mb * _MIB:
-        note.found += f"; the profile says {amount(profile.memory_mb * _MIB)}"
+        note.found += f"; the profile says {memory(profile.memory_mb)}"
         note.remedy = "a profile for a smaller card"
 
 
@@ -303,7 +300,7 @@ def writable(note: Note, folder: Path) -> None:
             where=str(there),
             hint="another folder (--output, or DURE_CACHE for the cache), or its permissions",
         ) from None
-    note.found = f"{folder} can be written to; {amount(shutil.disk_usage(there).free)} free"
+    note.found = f"{folder} can be written to; {in_bytes(shutil.disk_usage(there).free)} free"
 
 
 def existing(folder: Path) -> Path:

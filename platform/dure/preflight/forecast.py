@@ -8,9 +8,13 @@ from pathlib import Path
 from dure.config.schema import Profile
 from dure.errors import UserError
 from dure.family import Family
+from dure.files import in_bytes
 from dure.preflight.checks import Note
-from dure.preflight.environment import amount, existing
+from dure.preflight.environment import existing
+from dure.reporting.figures import memory
 from dure.runs.forecast import Forecast
+
+_MIB = 1024**2
 
 
 def check_memory(note: Note, family: Family, profile: Profile) -> None:
@@ -27,9 +31,9 @@ def check_memory(note: Note, family: Family, profile: Profile) -> None:
     free, where = free_memory(profile)
     least, most = foreseen.forecast.memory
     parts = " + ".join(
-        f"{amount(size)} of {name}" for name, size in foreseen.forecast.parts.items() if size >= 1024**2
+        f"{memory(size / _MIB)} of {name}" for name, size in foreseen.forecast.parts.items() if size >= _MIB
     )
-    note.found = f"{amount(least)} to {amount(most)} of {amount(free)} {where} ({parts})"
+    note.found = f"{memory(least / _MIB)} to {memory(most / _MIB)} of {memory(free / _MIB)} {where} ({parts})"
     if most <= free:
         return
     advice = (
@@ -44,10 +48,10 @@ def check_memory(note: Note, family: Family, profile: Profile) -> None:
 
 def check_disk(note: Note, foretold: Forecast, folder: Path) -> None:
     """Check that the checkpoints that a run keeps fit onto the disk."""
-    epochs = f"{foretold.num_epochs} epochs of {amount(foretold.epoch)}, " if foretold.num_epochs else ""
+    epochs = f"{foretold.num_epochs} epochs of {in_bytes(foretold.epoch)}, " if foretold.num_epochs else ""
     detail = (
-        f"{foretold.num_checkpoints} checkpoints of {amount(foretold.checkpoint)} at a time, "
-        f"{epochs}and a final model of {amount(foretold.final_model)}"
+        f"{foretold.num_checkpoints} checkpoints of {in_bytes(foretold.checkpoint)} at a time, "
+        f"{epochs}and a final model of {in_bytes(foretold.final_model)}"
     )
     check_room(note, foretold.disk, folder, detail)
 
@@ -58,7 +62,7 @@ def check_room(note: Note, needed: int, folder: Path, detail: str = "") -> None:
     The folder need not be there yet; ``detail`` says what makes the bytes up.
     """
     free = shutil.disk_usage(existing(folder)).free
-    note.found = f"{amount(needed)} of {amount(free)} free{f' ({detail})' if detail else ''}"
+    note.found = f"{in_bytes(needed)} of {in_bytes(free)} free{f' ({detail})' if detail else ''}"
     if needed > free:
         raise UserError(
             note.found,

@@ -15,8 +15,8 @@ from dure.events import silent
 from dure.family import Family
 from dure.family.corpus import Corpus, load_corpus
 from dure.modeling.loading import structure_only
-from dure.preflight.environment import amount
 from dure.preflight.model import offline
+from dure.reporting.figures import memory
 from dure.training.forecasting import RunForecast, forecast_run, smaller_batches
 from dure.training.memory import free_memory
 
@@ -83,7 +83,9 @@ def what_fits(foreseen: Foreseen, profile: Profile, free: int) -> list[str]:
         if most <= room:
             found.append(f"--profile {name}")
         elif least <= room:
-            found.append(f"--profile {name}, which may fit ({amount(least)} to {amount(most)})")
+            found.append(
+                f"--profile {name}, which may fit ({memory(least / 1024**2)} to {memory(most / 1024**2)})"
+            )
     return found
 
 

@@ -19,6 +19,7 @@ from dure.family.corpus import Corpus, cache_folder
 from dure.modeling.known_traces import known_step
 from dure.modeling.precision import resolve
 from dure.modeling.tracing import StepTrace
+from dure.reporting.figures import memory
 from dure.runs.environment import device_name
 from dure.training.arguments import kernels_of, loaded_rows
 from dure.training.compiler import in_lengths
@@ -72,8 +73,7 @@ class RunForecast:
     @property
     def sentence(self) -> str:
         """The forecast in a line."""
-        least, most = (size / 1024**3 for size in self.memory)
-        memory = f"{'–'.join(dict.fromkeys((f'{least:.1f}', f'{most:.1f}')))} GiB of memory"
+        needed = "–".join(dict.fromkeys(memory(size / _MIB) for size in self.memory))
         unproven = " (unproven on CUDA: traced on a CPU)" if self.device == "cuda" else ""
         if self.is_compiled:
             unproven += " (traced without training.compile)"
@@ -83,14 +83,14 @@ class RunForecast:
             early = "" if self.earliest is None else f", from {in_time(self.earliest)} if it stops early"
             time = f"{in_time(self.seconds[0])}–{in_time(self.seconds[1])}{early} ({self.pace})"
         cost = "" if self.cost is None else f", costs {self.cost[0]:.2f}–{self.cost[1]:.2f}"
-        return f"forecast: {memory} a worker{unproven}, {self.steps:,} steps, {time}{cost}"
+        return f"forecast: {needed} of memory a worker{unproven}, {self.steps:,} steps, {time}{cost}"
 
     def shortage(self, profile: Profile) -> str | None:
         """Return in words how much memory is lacking at the most; None where it suffices."""
         free, where = free_memory(profile)
         if self.memory[1] <= free:
             return None
-        return f"up to {self.memory[1] / 1024**3:.1f} GiB are needed, {free / 1024**3:.1f} GiB are {where}"
+        return f"up to {memory(self.memory[1] / _MIB)} are needed, {memory(free / _MIB)} are {where}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON-ready data."""

@@ -123,9 +123,9 @@ def test_too_little_memory_and_disk_are_foretold_with_what_needs_them(monkeypatc
     # 729M parameters: 4 bytes each for weights and gradients, 8 for Adam's moments, and the activations.
     least = float(checks["memory"].found.partition(" GiB to ")[0])
     assert 10.9 * 0.95 < least < 20
-    assert "2.7 GiB of gradients" in checks["memory"].found
+    assert "2.72 GiB of gradients" in checks["memory"].found
     assert "of activations" in checks["memory"].found
-    assert "27.2 GiB of 1.0 GiB" in checks["disk"].found
+    assert "29.2 GB of 1.1 GB" in checks["disk"].found
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the environment of processes")
