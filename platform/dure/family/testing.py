@@ -26,6 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from dure.config.loading import load_profile
 from dure.config.schema import Experiment, Profile
 from dure.data.collating import Batch, Batches, pieces
+from dure.errors import counted
 from dure.family import Family, load_family
 from dure.family.corpus import Corpus, load_corpus, read_split
 from dure.family.predicting import predict_rows
@@ -270,9 +271,12 @@ def _check_run(made: _Made, profile: Profile, folder: Path) -> None:
     _check_row_scores(made, RunFolder(folder / "whole"), whole)
     cut = RunFolder(shutil.copytree(folder / "whole", folder / "cut"))
     kept = checkpoints(cut.checkpoints)
+    # Of an embedded corpus of few different texts most training rows are validation rows too, and are left out.
+    what = f"{whole.metrics['steps']} steps on {counted(len(made.corpus.train), 'training row')}"
     _require(
         len(kept) > 1,
-        "the run keeps fewer than two checkpoints: training.eval_every and save_total_limit say it",
+        f"the run keeps {counted(len(kept), 'checkpoint')} of {what}, and two are needed: more rows with texts of their "
+        "own, a smaller training.eval_every, or a larger save_total_limit",
     )
     shutil.rmtree(kept[max(kept)])
     shutil.rmtree(cut.final_model)
