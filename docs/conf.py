@@ -19,6 +19,9 @@ html_theme = "furo"
 html_title = "dure 두레"
 html_show_sphinx = False
 html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["words.css"]
+smartquotes = False  # It makes a dash of the two hyphens of an option.
 exclude_patterns = ["_build", "log.md", "*.ipynb"]
 
 

@@ -175,7 +175,7 @@ def test_the_python_snippet_trains(trained, corpus, tmp_path, capsys):
 def test_the_check_of_a_family_that_is_shown_takes_a_toy_through_the_contract(tiny, tmp_path):
     (code,) = (block for _, block in blocks(PAGES["models"]) if "check_family" in block)
     toy = tiny("bert", "full", family="tests.platform.family.plain_toy", best_metric="eval_accuracy")
-    (tmp_path / "my_rehearsal.yaml").write_text(dump_yaml(toy), encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(dump_yaml(toy), encoding="utf-8")
     names = {}
     exec(compile(code, "documentation", "exec"), names)
     names["test_my_family_keeps_the_contract"](tmp_path / "run")
