@@ -229,7 +229,7 @@ def killed_within(folder: str) -> Callable[[Scene], None]:
 
     def happen(scene: Scene) -> None:
         scene.start()
-        scene.wait(lambda: list(scene.output.rglob(folder)), f"{folder} was there")
+        scene.wait(lambda: scene.holds(folder), f"{folder} was there")
         scene.kill()
         scene.finish(None)
         scene.resume()

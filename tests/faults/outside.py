@@ -97,7 +97,7 @@ def _change(file: Path) -> None:
 def killed_at_a_result(scene: Scene) -> None:
     """``kill -9`` as soon as a first trial has its result, before the study did with it what it does."""
     scene.start()
-    scene.wait(lambda: list(scene.output.rglob("result.json")), "a trial had its result")
+    scene.wait(lambda: scene.holds("result.json"), "a trial had its result")
     scene.kill()
     scene.finish(None)
     scene.resume()
