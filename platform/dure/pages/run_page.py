@@ -87,7 +87,7 @@ def page_around(
     ``shown`` stands between the verdict and the forecasts; ``ended`` is where records say how each run or trial ended.
     """
     sections = [
-        Section("Verdict", [points_of(runs.facts, "sentences")]),
+        Section("Verdict", [points_of(runs.facts, "sentences")]) if runs.facts.get("sentences") else None,
         *shown,
         forecast_section(runs),
         examples_section(runs),

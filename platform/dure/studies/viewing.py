@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from dure.pages.run_facts import best_metric
 from dure.pages.shared_sections import Runs
 from dure.reporting.columns import Rows
 from dure.reporting.marks import Source
@@ -49,20 +50,26 @@ class View(Generic[Results]):
         ``sentences`` is the verdict, ``metric`` what the curves are drawn of. Of a study that still runs, what is
         known so far.
         """
+        runs = [*cls.run_folders(results, path).values()]
         return {
-            "metric": "eval_loss",
+            "metric": best_metric(runs[0]).name if runs else "eval_loss",
             "sentences": failures(_trials(results)),
         }
 
     def sections(self) -> Sequence[Section]:
         """Return what the page shows after the verdict: tables and pictures."""
         rows = Rows.of(self.record, "experiments")
+        if not rows.places:
+            return []
+        metric = best_metric(next(iter(self.runs.folders.values())))
+        label = self.record.label(metric, *rows.places[0], "metrics", metric.name, written="label")
         columns = [
             rows.column("trial", "name", is_text=True),
             rows.column("state", "state", is_text=True),
+            rows.column(label, "metrics", metric.name, figure=metric),
             rows.column("time", "seconds", written="duration"),
         ]
-        return [Section("Trials", [Table("Trials", columns)])] if rows.places else []
+        return [Section("Trials", [Table("Trials, by what chose their checkpoints", columns)])]
 
 
 def _trials(results: StudyResults) -> Sequence[TrialRecord]:

@@ -22,6 +22,7 @@ from dure.studies.batch.results import BatchResults
 from dure.studies.kind import Session
 from dure.studies.reports import leave_study_report
 from dure.studies.study import stored_study
+from dure.studies.viewing import View
 
 from .left_folders import (
     HOSTILE,
@@ -305,6 +306,24 @@ def test_examples_and_lineage_are_those_of_the_best_stage(tmp_path):
     words = re.sub(r"<[^>]*>", "", page_of(tmp_path / "p"))
     assert "Weights of rate_1 stage_1_50pct" in words
     assert "rows that rate_1 stage_1_50pct is reported on" in words
+
+
+def test_a_kind_without_a_view_shows_the_scores_of_its_trials_and_no_empty_verdict(tmp_path, monkeypatch):
+    left_batch(tmp_path / "b")
+    monkeypatch.setattr(BatchKind, "view", View)
+    monkeypatch.setattr("dure.studies.viewing.failures", lambda trials: [])
+    summary = tmp_path / "b" / "experiment_summary.json"
+    record = json.loads(summary.read_text("utf-8"))
+    summary.write_text(json.dumps({**record, "targets": []}), encoding="utf-8")
+    leave_study_report(tmp_path / "b")
+    html = page_of(tmp_path / "b")
+    words = re.sub(r"<[^>]*>", "", html)
+    assert "Trials, by what chose their checkpoints" in words
+    scores = [trial.metrics.get("eval_accuracy") for trial in dure.read_results(tmp_path / "b").experiments]
+    assert any(scores)
+    table = html.partition("by what chose")[2].partition("</table>")[0]
+    assert all(f"{100 * score:.2f}" in table for score in scores if score is not None)
+    assert ">Verdict<" not in html
 
 
 def test_a_row_is_right_where_its_score_says_so_however_its_label_is_spelled(tmp_path):
