@@ -82,9 +82,12 @@ def completed_runs(named: Sequence[str | Path]) -> tuple[list[LeftRun], list[str
     runs: dict[Path, LeftRun] = {}
     others: dict[Path, str] = {}
     for given, folder in folders_of(named):
-        # Without what only keeps the experiment of the runs beneath it.
+        # Without what only keeps the experiment of the runs beneath it, or the model of one of them.
+        found = [run for run in runs_in(folder) if run.environment.is_file()]
+        around = {parent for run in found for parent in run.path.parents}
         trained = sorted(
-            (run for run in runs_in(folder) if run.environment.is_file()), key=lambda run: run.path
+            (run for run in found if run.metrics.is_file() or run.path not in around),
+            key=lambda run: run.path,
         )
         if not trained:
             raise UserError(

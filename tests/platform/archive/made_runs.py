@@ -36,7 +36,7 @@ def made_run(
     """Write the folder of a run whose test rows it got right or not (``hits``; None of a run without test rows)."""
     changes = {"experiment.name": name or path.name, **(settings or {})}
     experiment = BASE.with_(changes)
-    path.mkdir(parents=True)
+    path.mkdir(parents=True, exist_ok=True)
     run = RunFolder(path)
     run.experiment.write_text(dump_yaml(experiment), encoding="utf-8")
     figures = {"eval_accuracy": 0.7, "eval_loss": 1.0, "baseline_accuracy": 0.5, "peak_memory_mb": 100.0}

@@ -141,6 +141,20 @@ def test_folds_of_one_experiment_are_one_setting_on_all_rows(tmp_path):
     assert all(len(each.runs) == 2 for each in found.settings)
 
 
+def test_a_folder_that_keeps_the_model_of_a_stage_beneath_it_is_no_further_run(tmp_path):
+    hits = drawn_hits(np.random.default_rng(2), HARD, 0, 0)
+    made_run(tmp_path, hits, name="grown")
+    (tmp_path / "metrics.jsonl").unlink()
+    for number in (1, 2):
+        made_run(
+            tmp_path / f"stage_{number}_50pct",
+            hits,
+            name=f"grown.{number}",
+            settings={"training.epochs": number},
+        )
+    assert [each.name for each in compare(tmp_path).settings] == ["grown.1", "grown.2"]
+
+
 def test_nothing_is_best_that_is_no_better_than_the_trivial_predictor(tmp_path):
     for name in "ab":
         hits = drawn_hits(np.random.default_rng(ord(name)), HARD, 0, 0)
