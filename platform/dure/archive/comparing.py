@@ -26,7 +26,7 @@ from dure.archive.settings import Setting, settings_of
 from dure.errors import UserError, nearest
 from dure.metrics.metric import Metric
 from dure.metrics.paired import PairedDifference, corrected, paired_difference
-from dure.reporting.figures import shortened
+from dure.reporting.figures import class_figure, is_speed, shortened
 from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE
 from dure.runs.row_scores import RowScores, read_rows, read_scores
 
@@ -188,7 +188,12 @@ def compare(named: Sequence[str | Path], *, metric: str | None = None) -> tuple[
 def _metric(runs: Sequence[LeftRun], asked: str | None) -> Metric:
     """Return what is compared, by its bare name."""
     names = [
-        {_bare(name) for name in run.result.metrics if name.startswith(("eval_", "test_"))} for run in runs
+        {
+            _bare(name)
+            for name in run.result.metrics
+            if name.startswith(("eval_", "test_")) and not is_speed(name)
+        }
+        for run in runs
     ]
     known = sorted(set[str]().union(*names))
     if asked is None:
@@ -197,7 +202,7 @@ def _metric(runs: Sequence[LeftRun], asked: str | None) -> Metric:
             said = (
                 f"runs were chosen by {', '.join(chosen)}" if chosen else "no run says what it was chosen by"
             )
-            shared = sorted(set[str].intersection(*names))
+            shared = [each for each in sorted(set[str].intersection(*names)) if class_figure(each) is None]
             raise UserError(
                 said,
                 where="--metric",
@@ -209,7 +214,7 @@ def _metric(runs: Sequence[LeftRun], asked: str | None) -> Metric:
         raise UserError(
             f"no run has a score '{asked}'",
             where="--metric",
-            expected=f"one of {', '.join(known)}",
+            expected=f"one of {', '.join(each for each in known if class_figure(each) is None)}",
             hint=nearest(name, known),
         )
     defined = [metric for run in runs if (metric := run.metric(name)).direction is not None]
