@@ -197,7 +197,7 @@ def test_what_was_submitted_runs_and_can_be_seen_followed_and_stopped(head, proj
     assert "only_mine" in done.err, "the job sees the experiments of the folder"
     engine = next(line for line in done.err.splitlines() if line.startswith("the engine of"))
     assert "py_modules_files" in engine, "and its engine, not the installed one"
-    assert "huge.csv (200.0 MB)" in done.err
+    assert "huge.csv (200.0 MiB)" in done.err
     assert "sending" in done.err
     assert "HF_TOKEN stays here" in done.err
     job = done.value

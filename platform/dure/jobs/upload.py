@@ -121,4 +121,4 @@ def max_upload_bytes() -> int:
 
 def megabytes(num_bytes: int) -> str:
     """Return a size for people."""
-    return f"{num_bytes / 1024**2:,.1f} MB"
+    return f"{num_bytes / 1024**2:,.1f} MiB"

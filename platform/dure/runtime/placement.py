@@ -17,6 +17,7 @@ from dure.config.loading import load_profile
 from dure.config.schema import Profile
 from dure.errors import UserError
 from dure.events import Notify
+from dure.reporting.figures import memory
 
 Resources = Mapping[str, float]
 """Amounts by Ray's names (``CPU``, ``GPU``)."""
@@ -169,7 +170,7 @@ def recognised_profile() -> tuple[Profile, str]:
             if chosen.precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
                 chosen = chosen.with_({"precision": "fp32"})
             return chosen, (
-                f"profile {chosen.name}: the largest that fits {count} × {name} ({memory_mb:,} MB); "
+                f"profile {chosen.name}: the largest that fits {count} × {name} ({memory(memory_mb)}); "
                 "choose another with --profile"
             )
     if torch.backends.mps.is_available():

@@ -297,8 +297,8 @@ def test_too_much_is_refused_with_what_is_large_and_what_to_do(project):
         check_size(plan_upload(project))
     for part in (
         "data/ (105.",
-        "data/huge.parquet (100.0 MB)",
-        "data/train.csv (2.9 MB)",
+        "data/huge.parquet (100.0 MiB)",
+        "data/train.csv (2.9 MiB)",
         ".rayignore",
         "--max-file-mb",
     ):
