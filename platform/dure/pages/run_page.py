@@ -134,7 +134,7 @@ def figures_section(runs: Runs, facts: Source, result: Source, *keys: str) -> Se
         column("metric", labels, is_text=True),
         figures("validation", "eval_"),
         figures("trivial baseline", BASELINE),
-        column("above it", gains),
+        column("above baseline", gains),
         figures("untrained", UNTRAINED),
         *(
             [figures("test", "test_"), figures("trivial on test", f"{BASELINE}test_")]

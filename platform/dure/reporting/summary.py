@@ -241,7 +241,10 @@ def ranked(experiments: Sequence[Row], metric: Metric) -> list[int]:
 
 
 def experiment_columns(record: Source, facts: Source, order: Sequence[int]) -> list[Column]:
-    """Return the experiments of a study in an order; ``gains`` among the facts are theirs in the first metric."""
+    """Return the experiments of a study in an order.
+
+    ``gains`` among the facts are theirs in the first metric, over the trivial baseline and the untrained model.
+    """
     metrics, experiments = _metrics(record.data), record.get("experiments")
     rows, gains = Rows.of(record, "experiments", order=order), Rows.of(facts, "gains", order=order)
     columns = [
@@ -257,8 +260,9 @@ def experiment_columns(record: Source, facts: Source, order: Sequence[int]) -> l
         ]
         label, rank = record.label(metric, "metrics", place), 10 + place if place else 1
         columns.append(rows.column(label, "metrics", metric.name, figure=metric, rank=rank, starred=starred))
-        if place == 0 and _is_compared(experiments, metric.name):
-            columns.append(gains.column("gain", "untrained", change=metric, rank=3))
+        for before, dropped in (("baseline", 3), ("untrained", 6)) if place == 0 else ():
+            if any(before in each for each in facts.get("gains")):
+                columns.append(gains.column(f"above {before}", before, change=metric, rank=dropped))
     return [*columns, rows.column("time", "seconds", written="duration", rank=5)]
 
 
@@ -269,9 +273,8 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
     notes = [*summary.get("sentences", ())]
     if any(_best(experiments, metric) is not None for metric in metrics):
         notes.append("*: best of its column")
-    if _is_compared(experiments, metrics[0].name):
-        unit = ", in percentage points" if metrics[0].in_percent else ""
-        notes.append(f"gain: {bare_label(metrics[0])} over the untrained model{unit}")
+    if metrics[0].in_percent and any(gains_of(row["metrics"]).get(metrics[0].name) for row in experiments):
+        notes.append("above …: in percentage points")
     notes += _tokenizer_notes(experiments)
     notes += [
         f"{row['name']} {row['state']}: {one_line(row['error'])}" for row in experiments if row.get("error")

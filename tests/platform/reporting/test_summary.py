@@ -72,18 +72,28 @@ def test_the_summary_ranks_by_the_first_metric_with_gain_best_tokeniser_and_erro
     assert text.splitlines() == [
         "seven · 3 experiments in 5:00, ranked by ROUGE-1",
         "",
-        "#  experiment  state      ROUGE-1 %    gain  eval loss  time",
-        "────────────────────────────────────────────────────────────",
-        "1  high        completed    * 31.11  +28.98   * 2.6889  1:02",
-        "2  low         completed      20.00  +17.87     2.8000  1:02",
-        "–  broken      failed             –       –          –  0:03",
+        "#  experiment  state      ROUGE-1 %  above untrained  eval loss  time",
+        "─────────────────────────────────────────────────────────────────────",
+        "1  high        completed    * 31.11           +28.98   * 2.6889  1:02",
+        "2  low         completed      20.00           +17.87     2.8000  1:02",
+        "–  broken      failed             –                –          –  0:03",
         "",
         "*: best of its column",
-        "gain: ROUGE-1 over the untrained model, in percentage points",
+        "above …: in percentage points",
         "ROUGE tokeniser: morpheme (kiwipiepy 0.24.1)",
         "broken failed: UserError: lora [targets]",
         "results: outputs/seven/now",
     ]
+
+
+def test_the_summary_has_the_gain_over_the_trivial_baseline() -> None:
+    one, other = experiment("low", 0.2), experiment("high", 0.3)
+    for each in (one, other):
+        each["metrics"] = {**each["metrics"], "baseline_rouge1": 0.25}
+    lines = text_of(summary(one, other)).splitlines()
+    assert "ROUGE-1 %  above baseline  above untrained" in lines[2]
+    assert "* 30.00           +5.00" in lines[4]
+    assert "20.00           -5.00" in lines[5]
 
 
 def test_the_table_shows_the_same_as_the_text_where_there_is_room() -> None:

@@ -73,20 +73,13 @@ class BatchView(View[BatchResults]):
         metric, experiments = recorded(record.data, results.metrics[0]), record.get("experiments")
         order = ranked(experiments, metric)
         columns = experiment_columns(record, self.facts, order)
-        rows, gains = (
-            Rows.of(each, key, order=order) for each, key in ((record, "experiments"), (self.facts, "gains"))
-        )
+        rows = Rows.of(record, "experiments", order=order)
         if any("baseline" in each for each in self.facts.get("gains")):
             baseline = metric.name.replace("eval_", BASELINE, 1)
-            columns[3:3] = [
-                rows.column("trivial baseline", "metrics", baseline, figure=metric),
-                gains.column("above it", "baseline", change=metric),
-            ]
+            columns.insert(3, rows.column("trivial baseline", "metrics", baseline, figure=metric))
         columns.append(rows.column("peak memory", "metrics", "peak_memory_mb", written="memory"))
         strong = [at for at, place in enumerate(order) if experiments[place]["name"] == results.best]
-        has_gain = any("untrained" in each for each in self.facts.get("gains"))
-        gain = "; gain: over the untrained model" if has_gain else ""
-        caption = sentence("Experiments, best {} first{}", record.mark("metrics", 0, written="metric"), gain)
+        caption = sentence("Experiments, best {} first", record.mark("metrics", 0, written="metric"))
         of_seeds = [Section("Settings", [_settings(self)])] if results.settings else []
         return [*of_seeds, Section("Experiments", [Table(caption, columns, strong)])]
 
