@@ -119,7 +119,9 @@ def finished_run(path: Path, *, otherwise: str = "") -> RunFolder:
     """
     folder = folder_at(path)
     if not folder.experiment.is_file() or not folder.final_model.is_dir():
-        inside = sorted(each.parent.name for each in path.glob("*/final_model")) if path.is_dir() else []
+        # Runs of a study, or experiments of a cross-validation, whose folds predict together.
+        ends = [*path.glob("*/final_model"), *path.glob("*/fold_*/final_model")]
+        inside = sorted({each.relative_to(path).parts[0] for each in ends})
         hint = f"one within it: {', '.join(inside)}" if inside else None
         if folder_at(path.parent).final_model.is_dir() and path.parent != path:
             hint = f"the folder around it: {path.parent}"

@@ -12,6 +12,7 @@ from dure import api
 from dure.config import dump_yaml
 from dure.errors import UserError
 from dure.events import TrialStatus
+from dure.family.run_weights import weights_at
 from dure.files import write_text
 from dure.reporting.columns import plain_text
 from dure.runs.folder import RunFolder, RunResult
@@ -105,6 +106,14 @@ def test_two_experiments_on_two_folds_are_judged_on_rows_that_they_never_saw(
         assert float(row[key]) == pytest.approx(sum(float(fold[key]) for fold in folds) / FOLDS, abs=2e-6)
     with pytest.raises(UserError, match="no finished fold 9"):
         fold_runs(path / "one", 9)
+
+
+def test_a_folder_of_several_experiments_folds_names_them(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name / "fold_1" / "final_model").mkdir(parents=True)
+    with pytest.raises(UserError) as raised:
+        weights_at(tmp_path)
+    assert raised.value.hint == "one within it: one, two"
 
 
 def test_results_have_one_shape_and_a_table_while_folds_run(tiny, tmp_path):
