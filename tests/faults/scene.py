@@ -155,9 +155,11 @@ class Scene:
                 raise FaultError(f"{what} did not come within {SECONDS:.0f} s\n{self.tail()}")
             time.sleep(0.01)
 
-    def holds(self, name: str) -> bool:
-        """Return whether a file or folder of that name lies somewhere in the output; others may vanish meanwhile."""
-        return any(name in folders or name in files for _, folders, files in os.walk(self.output))
+    def holds(self, pattern: str) -> bool:
+        """Return whether something like that lies somewhere in the output, where others may vanish meanwhile."""
+        with contextlib.suppress(FileNotFoundError):
+            return any(self.output.rglob(pattern))
+        return False
 
     def underway(self, *, settled: int = 0, within: str = "") -> Progress:
         """Wait until a run is past a checkpoint of it, with so many runs of the study settled, and return how far.
