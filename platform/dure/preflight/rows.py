@@ -84,7 +84,7 @@ def _targets(note: Note, family: Family, tables: dict[str, Table]) -> list[str]:
         if role.is_class and role.name in tables["train"].dataset.column_names:
             counts = label_counts(tables["train"].cells(role.name), role.separator)
             shares = [
-                f"{shown_label(name) or '(none)'} {number:,}"
+                f"{shown_label(name) or '(none)'}: {number:,}"
                 for name, number in counts.most_common(_CLASSES_NAMED)
             ]
             more = ", …" if len(counts) > _CLASSES_NAMED else ""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -41,11 +42,17 @@ _HANGUL_FONTS = (
 _beside: ContextVar[FigureFormat | None] = ContextVar("beside", default=None)
 
 
+@cache
 def hangul_font() -> str | None:
     """Return a font of this machine that has Korean letters, or None."""
-    from matplotlib import font_manager
+    from matplotlib.font_manager import findSystemFonts, fontManager
 
-    known = {font.name for font in font_manager.fontManager.ttflist}
+    if {font.name for font in fontManager.ttflist}.isdisjoint(_HANGUL_FONTS):
+        # The list is a file that matplotlib wrote once: a font that was installed since is not in it.
+        for file in {*findSystemFonts()} - {font.fname for font in fontManager.ttflist}:
+            with suppress(OSError, RuntimeError):  # a file that is no font
+                fontManager.addfont(file)
+    known = {font.name for font in fontManager.ttflist}
     return next((name for name in _HANGUL_FONTS if name in known), None)
 
 

@@ -55,7 +55,7 @@ def test_a_sound_table_says_rows_classes_and_unknown_tokens(tables, look):
     checks = look("transfer_bert", tables(train=ROWS), rehearse=True)
     assert not [check for check in checks.values() if check.state != "ok"]
     assert checks["train table"].found == "40 rows of train.csv"
-    assert "2 classes (bad 20, good 20)" in checks["targets"].found
+    assert "2 classes (bad: 20, good: 20)" in checks["targets"].found
     assert "unknown tokens" in checks["encoding"].found
 
 

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from matplotlib import font_manager
 from matplotlib.image import imread
 
 from dure.metrics.metric import Metric
@@ -107,6 +108,17 @@ def test_failing_stands_above_the_axes_where_no_score_is(tmp_path, monkeypatch):
     [failed] = [line for line in axes[0].get_lines() if line.get_marker() == "X"]
     assert failed.get_ydata()[0] > 1
     assert failed.get_transform() == axes[0].get_xaxis_transform()
+
+
+def test_a_font_that_was_installed_after_matplotlib_listed_them_is_found(tmp_path, monkeypatch):
+    font = font_manager.findfont("DejaVu Sans")
+    (tmp_path / "broken.ttf").write_text("no font")
+    monkeypatch.setattr(plots, "_HANGUL_FONTS", ("DejaVu Sans",))
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", [])
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [str(tmp_path / "broken.ttf"), font])
+    plots.hangul_font.cache_clear()
+    assert plots.hangul_font() == "DejaVu Sans"
+    plots.hangul_font.cache_clear()
 
 
 def test_a_machine_without_hangul_draws_a_name_in_it_without_a_warning(tmp_path, monkeypatch):
