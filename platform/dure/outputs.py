@@ -34,7 +34,6 @@ _RECORDS = frozenset(
         "events.jsonl",
         "result.json",
         "run.log",
-        "dure.pid",
         LOCK,
         ".mirror.json",
     }

@@ -145,12 +145,11 @@ def make_files(folder: Path) -> None:
     }
     for name, content in {**_YAML, **_TABLES, **made}.items():
         (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
-    for name in ("sub", "folder.yaml", "pids", "mine"):
+    for name in ("sub", "folder.yaml", "mine"):
         (folder / name).mkdir()
     (folder / "unified").mkdir()
     (folder / "unified" / "study.yaml").write_text("kind: unified\nname: mine\nexperiment: red_heart_tiny\n")
     (folder / "mine" / "train.csv").write_text("mine")
-    (folder / "pids" / "train.pid").write_text("99999999999999999999\n")
     os.mkfifo(folder / "pipe.csv")
 
 

@@ -472,7 +472,6 @@ OPTIONS: dict[str, Row] = {
     "sample over a file": ("sample -o mine", "train.csv", "--force"),
     "sample into a file": ("sample -o good.csv", "--output good.csv", "a folder that files can be written to"),
     "nothing to stop": ("stop sub", "sub", "--background"),
-    "stop of a pid that is none": ("stop pids", "pids", "--background"),
 }  # fmt: skip
 
 ENVIRONMENT: dict[str, Row] = {

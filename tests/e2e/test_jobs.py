@@ -22,6 +22,7 @@ import pytest
 from dure.jobs.job_server import find_server, token_headers
 from dure.jobs.keeper import free_ports
 from dure.jobs.upload import max_upload_bytes
+from dure.runs.lock import LOCK
 from dure.runtime.guard import MARK, end_processes
 
 from .conftest import REPOSITORY, TINY, call, environment, program
@@ -373,9 +374,10 @@ def test_a_background_run_is_a_job_that_leaves_nothing_but_its_results(backgroun
     words = ("train", "mine.yaml", "--rehearse", "--output", "run", "--background", "--json")
     started = program(*words, *LONG, cwd=tmp_path, WANDB_API_KEY=KEY)
     assert started.code == 0, started.err
-    assert (tmp_path / "run" / "dure.pid").read_text(encoding="utf-8") == f"{started.value['pid']}\n"
     job, run = started.value["job"], Path(started.value["path"])
     assert run == (tmp_path / "run").resolve()
+    named = json.loads((run / LOCK).read_text(encoding="utf-8"))
+    assert (named["pid"], named["job"]) == (started.value["pid"], job)
     everything = keeper_and_all(background)
     wait_for(lambda: list(run.glob("checkpoint-*")))
     (listed,) = (each for each in call("jobs", "--json").value["jobs"] if each["id"] == job)
@@ -397,7 +399,7 @@ def test_a_background_run_is_a_job_that_leaves_nothing_but_its_results(backgroun
     assert call("stop", job, "--json").value["state"] == "stopped"
     _, alive = psutil.wait_procs(everything, timeout=120)
     assert alive == []
-    assert not (run / "dure.pid").exists()
+    assert not (run / LOCK).exists()
     assert list(background.glob("*.environment")) == []
     # What is known of it outlives the cluster.
     after = {each["id"]: each["state"] for each in call("jobs", "--json").value["jobs"]}

@@ -17,7 +17,7 @@ from dure.metrics.metric import Direction, Metric, Unit, recorded
 from dure.reporting.figures import number
 from dure.runs.budget import bytes_in, runs_in
 from dure.runs.folder import EVENTS_FILE, RUN_RECORD, STUDY_FILE, RunFolder
-from dure.runs.lock import is_held
+from dure.runs.lock import holder_of
 from dure.studies.results import Record
 
 SortKey = Literal["date", "name", "state", "score", "seconds", "size"]
@@ -159,7 +159,7 @@ def _best(results: Sequence[Mapping[str, Any]]) -> tuple[Metric | None, float | 
 
 
 def _state(path: Path, is_study: bool, result: Mapping[str, Any]) -> State:
-    if is_held(path) or any(is_held(parent) for parent in path.parents[:2]):
+    if any(map(holder_of, (path, *path.parents[:2]))):
         return "running"
     said = _end_of_study(path) if is_study else result.get("state")
     known: tuple[State, ...] = get_args(State)

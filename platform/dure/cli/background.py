@@ -27,14 +27,15 @@ def run_in_background(words: Sequence[str]) -> int:
         )
     started = start(words)
     job = started.job
-    if started.path is None:
+    holder = started.holder
+    if holder is None:
         # It ended before it began to work: what it said, after what Ray says of every job, is the answer.
         said = started.log.read_text(encoding="utf-8", errors="replace")
         show(said.partition("Running entrypoint for job")[2].partition("\n")[2] or said)
         return 1 if job.exit_code is None else job.exit_code
     print_result(
-        {"job": job.id, "pid": started.pid, "path": started.path, "log": str(started.log)},
-        f"job {job.id}, process {started.pid}, works in {started.path}\n  follow: dure logs {job.id} --follow\n"
+        {"job": job.id, "pid": holder.pid, "path": holder.path, "log": str(started.log)},
+        f"job {job.id}, process {holder.pid}, works in {holder.path}\n  follow: dure logs {job.id} --follow\n"
         f"  log:    {started.log}\n  stop:   dure stop {job.id}",
         as_json="--json" in words,
     )

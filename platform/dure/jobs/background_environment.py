@@ -13,8 +13,6 @@ from pathlib import Path
 
 from dure.files import read_json
 
-JOB = "DURE_JOB"
-"""Environment variable: the background job that a process belongs to."""
 FILE = "DURE_ENVIRONMENT"
 """Environment variable: the file with that job's environment."""
 HOOK = "dure.jobs.background_environment.load"

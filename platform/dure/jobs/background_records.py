@@ -72,12 +72,8 @@ class Records:
         return self.path / f"{job_id}.environment"
 
     def claim(self, job_id: str) -> Path:
-        """Return the file in which a job says in which folder it works."""
+        """Return the file in which the terminal that waits for a job finds the lock of its folder, once it has one."""
         return self.path / f"{job_id}.claim"
-
-    def read_claim(self, job_id: str) -> dict[str, Any] | None:
-        """Return ``pid`` and ``path`` of the command of a job, once its checks are over."""
-        return json_or_none(self.claim(job_id))
 
     @contextmanager
     def locked(self) -> Iterator[None]:

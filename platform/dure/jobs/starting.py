@@ -12,12 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dure.errors import RunError
+from dure.files import json_or_none
 from dure.jobs import background_environment as environment
-from dure.jobs.background_folders import refuse_second
 from dure.jobs.background_records import Records, records
 from dure.jobs.job_server import JobServer, find_server
 from dure.jobs.jobs import COMMAND, ENDED, SECONDS_TO_STOP, Job, job, new_id, stop
 from dure.jobs.keeper import start_keeper
+from dure.runs.lock import JOB, Holder, require_free
 from dure.secrets import redacted
 
 _SECONDS_BETWEEN_LOOKS = 0.2
@@ -27,12 +28,11 @@ _SECONDS_BETWEEN_LOOKS = 0.2
 class Started:
     """A background job whose checks are over.
 
-    The job may have ended already; ``pid`` and ``path`` are None when that was before it began to work.
+    The job may have ended already; it held no folder when that was before it began to work.
     """
 
     job: Job
-    pid: int | None
-    path: str | None
+    holder: Holder | None
     log: Path
 
 
@@ -47,7 +47,7 @@ def start(words: Sequence[str]) -> Started:
     """
     output = _given_output(words)
     if output is not None:
-        refuse_second(output)
+        require_free(output)
     kept = records()
     job_id = new_id()
     command = shlex.join(words)
@@ -61,11 +61,9 @@ def start(words: Sequence[str]) -> Started:
     try:
         while True:
             found = job(server, job_id)
-            claim = kept.read_claim(job_id)
-            if claim is not None:
-                return Started(found, claim["pid"], claim["path"], kept.log(job_id))
-            if found.state in ENDED:
-                return Started(found, None, None, kept.log(job_id))
+            claim = json_or_none(kept.claim(job_id))
+            if claim is not None or found.state in ENDED:
+                return Started(found, Holder(**claim) if claim else None, kept.log(job_id))
             time.sleep(_SECONDS_BETWEEN_LOOKS)
     except KeyboardInterrupt:
         stop(server, job_id)
@@ -91,7 +89,7 @@ def _submit(kept: Records, job_id: str, command: str) -> JobServer:
         link = Path(keeper.session, "logs", f"job-driver-{job_id}.log")
         link.symlink_to(kept.log(job_id))
         variables = {
-            environment.JOB: job_id,
+            JOB: job_id,
             environment.FILE: str(kept.environment(job_id)),
             "RAY_JOB_STOP_WAIT_TIME_S": str(SECONDS_TO_STOP),
         }

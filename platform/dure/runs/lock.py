@@ -1,7 +1,8 @@
 """Who works in a folder: one process at a time, also where several machines share the storage.
 
-The lock is a file in the folder that names its holder. On one machine a holder that is no more is recognised at once
-by its number and start; from another machine, where processes cannot be looked at, by a heartbeat that stays away.
+The lock is a file in the folder that names its holder, and of a background job also that. Whoever asks who works
+there reads it, and nothing else. On one machine a holder that is no more is recognised at once by its number and
+start; from another machine, where processes cannot be looked at, by a heartbeat that stays away.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from dure.secrets import redacted
 
 logger = logging.getLogger(__name__)
 
+JOB = "DURE_JOB"
+"""Environment variable: the background job that a process belongs to."""
 LOCK = ".dure.lock"
 """File that names the process that works in a folder; hidden, so that it is never mirrored."""
 BEAT_SECONDS = 10.0
@@ -44,6 +47,7 @@ class Holder:
     """A process that works in a folder.
 
     Attributes:
+        path: The folder.
         host: Name of its machine.
         space: What its number is unique in: the session of the machine's kernel, and the container.
         pid: Its number.
@@ -51,8 +55,10 @@ class Holder:
         since: When it began to work in the folder, in UTC.
         command: What it was started with.
         token: Tells its lock from every other.
+        job: The background job that it is the command of; None of one in a terminal.
     """
 
+    path: str
     host: str
     space: str
     pid: int
@@ -60,6 +66,7 @@ class Holder:
     since: str
     command: str
     token: str
+    job: str | None
 
     @property
     def is_near(self) -> bool:
@@ -70,6 +77,13 @@ class Holder:
     def is_me(self) -> bool:
         """Whether it is this process."""
         return self.is_near and self.pid == os.getpid() and self.born == born(self.pid)
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether its process, which is near, does not go on until it is told to."""
+        with contextlib.suppress(psutil.Error):
+            return bool(psutil.Process(self.pid).status() == psutil.STATUS_STOPPED)
+        return False
 
 
 @contextlib.contextmanager
@@ -119,16 +133,16 @@ def require_free(path: Path) -> None:
     path = path.resolve()
     above = [each / LOCK for each in (path, *path.parents[:_LEVELS])]
     for file in (*above, *_below(path)):
-        holder = _holder(file)
+        holder = _named(file)
         if holder is not None and not holder.is_me and _is_alive(holder, file):
             raise _taken(holder, file.parent)
 
 
-def is_held(path: Path) -> bool:
-    """Return whether a process works in the folder of a run or study."""
+def holder_of(path: Path) -> Holder | None:
+    """Return who works in the folder of a run or study, or None."""
     file = path / LOCK
-    holder = _holder(file) if file.is_file() else None
-    return holder is not None and _is_alive(holder, file)
+    holder = _named(file)
+    return holder if holder is not None and _is_alive(holder, file) else None
 
 
 def _below(path: Path) -> Iterator[Path]:
@@ -148,7 +162,7 @@ class _Lease:
     def __init__(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         self.file = path / LOCK
-        self.me = _myself()
+        self.me = _myself(path)
         self.owner = threading.get_ident()
         with _alone(path):
             self._take()
@@ -165,7 +179,7 @@ class _Lease:
         """Give the folder back."""
         self._over.set()
         self._thread.join()
-        holder = _holder(self.file)
+        holder = _named(self.file)
         if holder is not None and holder.token == self.me.token:
             self.file.unlink(missing_ok=True)
 
@@ -174,7 +188,7 @@ class _Lease:
             try:
                 self._create()
             except FileExistsError:
-                holder = _holder(self.file)
+                holder = _named(self.file)
                 if holder is None:
                     continue  # it was given back just now
                 if _is_alive(holder, self.file):
@@ -193,7 +207,7 @@ class _Lease:
         aside = self.file.with_name(f"{LOCK}.{self.me.token}")
         with contextlib.suppress(FileNotFoundError):
             self.file.rename(aside)
-            found = _holder(aside)
+            found = _named(aside)
             if found is not None and found.token != dead.token:
                 with contextlib.suppress(FileExistsError):
                     os.link(aside, self.file)
@@ -207,7 +221,7 @@ class _Lease:
                 logger.warning("the lock %s is not renewed: %s", self.file, error)
 
     def _beat(self) -> None:
-        holder = _holder(self.file)
+        holder = _named(self.file)
         if holder is None:
             # Whoever works in a folder that is gone finds that out when it records something.
             with contextlib.suppress(FileExistsError, FileNotFoundError):
@@ -238,14 +252,16 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _holder(file: Path) -> Holder | None:
+def _named(file: Path) -> Holder | None:
     """Return who a lock names, or None when there is no lock; somebody unknown when it cannot be read."""
     try:
         return Holder(**json.loads(file.read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError):
-        return Holder("an unknown machine", "", 0, 0.0, "an unknown time", "not known", "")
+        return Holder(
+            str(file.parent), "an unknown machine", "", 0, 0.0, "an unknown time", "not known", "", None
+        )
 
 
 def _is_alive(holder: Holder, file: Path) -> bool:
@@ -264,10 +280,11 @@ def _is_alive(holder: Holder, file: Path) -> bool:
         return True
 
 
-def _myself() -> Holder:
+def _myself(path: Path) -> Holder:
     program = Path(sys.argv[0])
     words = [program.parent.name if program.name == "__main__.py" else program.name, *sys.argv[1:]]
     return Holder(
+        path=str(path),
         host=socket.gethostname(),
         space=process_space(),
         pid=os.getpid(),
@@ -275,6 +292,7 @@ def _myself() -> Holder:
         since=datetime.now(UTC).isoformat(timespec="seconds"),
         command=redacted(shlex.join(words)),
         token=uuid.uuid4().hex,
+        job=os.environ.get(JOB),
     )
 
 
@@ -301,24 +319,10 @@ def _taken(holder: Holder, folder: Path) -> UserError:
     said = _described(holder)
     if not holder.is_near:
         hint = f"end it there; when it is gone, the folder is free within {LEASE_SECONDS:.0f} s of its last sign of life"
-    elif _is_suspended(holder.pid):
+    elif holder.is_suspended:
         said = f"{said}; it is suspended"
         hint = f"`kill -CONT {holder.pid}` lets it go on; after `kill -9 {holder.pid}` the folder is free"
     else:
-        way = f"dure stop {shell_word(folder)}" if _is_in_background(holder, folder) else f"kill {holder.pid}"
+        way = f"kill {holder.pid}" if holder.job is None else f"dure stop {shell_word(folder)}"
         hint = f"wait for its end, or end it in order with `{way}`; another --output is free"
     return UserError(said, where=str(folder), expected="a folder that nobody works in", hint=hint)
-
-
-def _is_in_background(holder: Holder, folder: Path) -> bool:
-    with contextlib.suppress(OSError):
-        return any(
-            file.read_text(encoding="utf-8").strip() == str(holder.pid) for file in folder.glob("*.pid")
-        )
-    return False
-
-
-def _is_suspended(pid: int) -> bool:
-    with contextlib.suppress(psutil.Error):
-        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
-    return False

@@ -72,8 +72,8 @@ class Kind(ABC, Generic[Plan, Results]):
     """Its file in the study's folder."""
     text_file: ClassVar[str | None] = None
     """File that gets the table of the results as text."""
-    pid_file: ClassVar[str] = "dure.pid"
-    """File that names the process while the study runs in the background."""
+    pid_file: ClassVar[str | None] = None
+    """File that names the process of a background job, where scripts expect one."""
     runs_what_it_can: ClassVar[bool] = False
     """Whether an experiment whose rows are wrong stops nobody else."""
 

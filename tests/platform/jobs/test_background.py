@@ -1,9 +1,12 @@
-"""Background jobs beside their cluster: records, pid files, and an environment that nobody else reads."""
+"""Background jobs beside their cluster: records, folders, and an environment that nobody else reads."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +21,7 @@ from dure.jobs import background_folders as folders
 from dure.jobs.background_records import ClusterKeeper, Records, records
 from dure.jobs.jobs import Job
 from dure.jobs.starting import start
-from dure.runs.lock import born
+from dure.runs.lock import LOCK, Holder, born, require_free
 
 JOB = "dure-20261120-100000-abcd"
 
@@ -57,51 +60,89 @@ def write_keeper(kept: Records, pid: int) -> None:
     )
 
 
-def of_job(kept: Records) -> dict[str, str]:
-    return {environment.JOB: JOB, environment.FILE: str(kept.environment(JOB))}
+HOLD = """
+import sys, time
+from pathlib import Path
+from dure.jobs.background_folders import claim
+from dure.runs.lock import held
+with held(Path(sys.argv[1])):
+    claim(Path(sys.argv[1]), pid_file="mine.pid")
+    print(flush=True)
+    time.sleep(60)
+"""
+SOURCE = str(Path(environment.__file__).parents[2])
 
 
-def write_claim(kept: Records, pid: int, folder: Path, earlier: float = 0) -> None:
-    kept.claim(JOB).write_text(json.dumps({"pid": pid, "born": born(pid) - earlier, "path": str(folder)}))
+@contextmanager
+def job_in(folder: Path, job: str | None = JOB) -> Iterator[subprocess.Popen]:
+    """A process that works in a folder, as the command of a background job or of a terminal."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)],
+        env={**os.environ, "PYTHONPATH": SOURCE, **({} if job is None else {"DURE_JOB": job})},
+        stdout=subprocess.PIPE,
+    )
+    process.stdout.readline()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
-def test_what_runs_in_a_folder_is_found_by_its_pid_file_and_a_stale_one_is_not_believed(kept, tmp_path):
+def rewrite_lock(folder: Path, **values: object) -> None:
+    named = json.loads((folder / LOCK).read_text(encoding="utf-8"))
+    (folder / LOCK).write_text(json.dumps({**named, **values}), encoding="utf-8")
+
+
+def test_what_runs_in_a_folder_is_found_by_its_lock_and_no_pid_file_is_believed(kept, tmp_path):
     folder = tmp_path / "run"
-    folder.mkdir()
-    with sleeper(**of_job(kept)) as process:
-        (folder / "dure.pid").write_text(f"{process.pid}\n", encoding="utf-8")
+    with job_in(folder) as process:
         (folder / "server.pid").write_text("1\n", encoding="utf-8")  # of somebody else
-        write_claim(kept, process.pid, folder)
-        assert folders.find(folder).pid == process.pid
-        with pytest.raises(UserError, match=f"process {process.pid} works in this folder"):
-            folders.claim(folder)
+        with pytest.raises(UserError, match=f"(?s)process {process.pid} of .*`dure stop {folder}`"):
+            require_free(folder)
         assert folders.stop(folder) == process.pid
-        process.wait(timeout=10)
-    assert [file.name for file in folder.glob("*.pid")] == ["server.pid"]
-    with sleeper(**of_job(kept)) as process:  # of another command, which works elsewhere
-        (folder / "dure.pid").write_text(f"{process.pid}\n", encoding="utf-8")
-        write_claim(kept, process.pid, tmp_path / "other")
-        assert folders.find(folder) is None
-        write_claim(kept, process.pid, folder, earlier=1)  # its number was given anew
-        assert folders.find(folder) is None
-        assert process.poll() is None
-    with sleeper() as stranger:
+    (folder / "mine.pid").unlink()  # SIGTERM alone leaves it; a command of dure ends in order
+    with sleeper(DURE_JOB=JOB) as stranger:
         (folder / "dure.pid").write_text(f"{stranger.pid}\n", encoding="utf-8")
-        assert folders.find(folder) is None
-        folders.claim(folder)
-    with pytest.raises(UserError, match="--background"):
-        folders.stop(folder)
+        with pytest.raises(UserError, match="--background"):
+            folders.stop(folder)
+        assert stranger.poll() is None
+    assert {file.name for file in folder.glob("*.pid")} == {"server.pid", "dure.pid"}
+
+
+def test_only_the_job_that_works_in_a_folder_is_stopped(kept, tmp_path):
+    folder, copy = tmp_path / "run", tmp_path / "copy"
+    with job_in(folder) as process:
+        shutil.copytree(folder, copy)  # its lock too
+        with pytest.raises(UserError, match="nothing of dure runs there"):
+            folders.stop(copy)
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        with pytest.raises(UserError, match=f"kill -CONT {process.pid}"):
+            folders.stop(folder)
+        process.send_signal(signal.SIGCONT)
+        rewrite_lock(folder, host="elsewhere")
+        with pytest.raises(UserError, match="end it there"):
+            folders.stop(folder)
+        rewrite_lock(
+            folder, host=socket.gethostname(), born=born(process.pid) - 1
+        )  # its number was given anew
+        with pytest.raises(UserError, match="nothing of dure runs there"):
+            folders.stop(folder)
+        assert process.poll() is None
+    with job_in(tmp_path / "terminal", job=None) as process:
+        with pytest.raises(UserError, match=f"`kill {process.pid}`"):
+            folders.stop(tmp_path / "terminal")
+        assert process.poll() is None
+        assert not (tmp_path / "terminal" / "mine.pid").exists()
 
 
 @pytest.mark.parametrize("form", [("--output", "run"), ("-o", "run"), ("--output=run",)])
 def test_a_second_job_in_a_folder_is_refused_before_anything_starts(form, kept, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "run").mkdir()
-    with sleeper(**of_job(kept)) as process:
-        write_claim(kept, process.pid, tmp_path / "run")
-        (tmp_path / "run" / "dure.pid").write_text(f"{process.pid}\n", encoding="utf-8")
-        with pytest.raises(UserError, match=f"process {process.pid}"):
-            start(["train", "x", *form, "--rehearse"])
+    with job_in(tmp_path / "run") as process, pytest.raises(UserError, match=f"process {process.pid}"):
+        start(["train", "x", *form, "--rehearse"])
     assert [file.name for file in kept.path.iterdir()] == [f"{JOB}.claim"]
 
 
@@ -146,28 +187,24 @@ def test_an_environment_is_handed_on_whole_in_a_file_of_its_owner(kept, tmp_path
     assert file.stat().st_mode & 0o777 == 0o600
     assert kept.path.stat().st_mode & 0o777 == 0o700
     code = "import os; from dure.jobs import background_environment as e; e.load(); print(os.environ['WANDB_API_KEY'], os.environ.get('RAY_ADDRESS'), os.getcwd())"
-    source = str(Path(environment.__file__).parents[2])
     ended = subprocess.run(
         [sys.executable, "-c", code],
-        env={"PYTHONPATH": source, environment.FILE: str(file)}, capture_output=True, text=True, check=True,
+        env={"PYTHONPATH": SOURCE, environment.FILE: str(file)}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert ended.stdout.split() == ["secret-of-nobody", "None", str(tmp_path)]
     kept.forget_environment(JOB)
     assert not file.exists()
 
 
-def test_a_claim_of_a_background_job_says_where_it_works_and_ends_with_its_process(kept, tmp_path):
+def test_a_background_job_leaves_the_lock_of_its_folder_where_the_terminal_finds_it(kept, tmp_path):
     code = (
-        "import json, sys; from pathlib import Path; from dure.jobs.background_folders import claim;"
-        "claim(Path('run'), pid_file='mine.pid'); print(Path('run/mine.pid').read_text())"
+        "from pathlib import Path; from dure.jobs.background_folders import claim; from dure.runs.lock import held\n"
+        "with held(Path('run')): claim(Path('run'), pid_file='mine.pid'); print(Path('run/mine.pid').read_text())"
     )
-    source = str(Path(environment.__file__).parents[2])
-    job_of = {"DURE_JOB": JOB, "RAY_JOB_CONFIG_JSON_ENV_VAR": "{}", "RAY_ADDRESS": "10.0.0.1:1"}
     ended = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": source, **job_of}, capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": SOURCE, "DURE_JOB": JOB}, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    claim = kept.read_claim(JOB)
-    assert claim.pop("born") > 0
-    assert claim == {"pid": int(ended.stdout), "path": str(tmp_path / "run")}
+    holder = Holder(**json.loads(kept.claim(JOB).read_text(encoding="utf-8")))
+    assert (holder.pid, holder.path, holder.job) == (int(ended.stdout), str(tmp_path / "run"), JOB)
     assert not (tmp_path / "run" / "mine.pid").exists()

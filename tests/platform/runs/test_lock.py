@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 
 from dure.errors import UserError
-from dure.jobs import background_folders
 from dure.runs import lock
 from dure.runs.lock import LOCK, held, require_free
 
@@ -66,18 +65,8 @@ def test_a_second_process_is_refused_and_told_who_works_there(tmp_path):
         assert f"process {first.pid} of {os.uname().nodename} works in it since 20" in text
         assert "-c" in text  # its command
         assert f"`kill {first.pid}`" in text
-        (tmp_path / "dure.pid").write_text(f"{first.pid}\n")
-        with pytest.raises(UserError, match=f"`dure stop {tmp_path}`"), held(tmp_path):
-            pass
         assert refused.value.exit_code == 2
         require_free(tmp_path / "not" / "there" / "yet" / "at")
-
-
-def test_who_stops_what_works_in_a_terminal_is_told_how(tmp_path):
-    with holder(tmp_path) as working, pytest.raises(UserError) as told:
-        background_folders.stop(tmp_path)
-    assert f"process {working.pid} of" in told.value.problem
-    assert f"`kill {working.pid}`" in told.value.hint
 
 
 def test_a_killed_process_leaves_the_folder_free_at_once(tmp_path):
