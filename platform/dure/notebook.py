@@ -72,17 +72,13 @@ def load_datasets(
 
 
 class InteractiveTrainer:
-    """Trains one model, and leaves what a run of the command line leaves.
-
-    Attributes:
-        loop: What trains: the model, its rows and the Hugging Face trainer (``loop.hf``).
-        path: Folder of the run.
-    """
+    """Trains one model, and leaves what a run of the command line leaves."""
 
     def __init__(self, request: RunRequest, corpus: Corpus, model: PreTrainedModel, worker: Worker) -> None:
         self._request = request
         self._corpus = corpus
         self.path = request.path
+        """Folder of the run."""
         self.loop = ModelTrainer(
             load_family(request.experiment, worker.notify),
             model,
@@ -94,6 +90,7 @@ class InteractiveTrainer:
             listeners=request.listeners,
             worker=worker,
         )
+        """What trains: the model, its rows and the Hugging Face trainer (``loop.hf``)."""
 
     @property
     def compute_metrics(self) -> Callable[[EvalPrediction], dict[str, float]] | None:

@@ -80,17 +80,14 @@ COLUMNS = {
 
 @dataclass
 class Found:
-    """What was measured.
-
-    Attributes:
-        machine: Versions and card, as the first process says.
-        results: Figures by part and case; a case that is measured again takes the place of its former self.
-        skipped: Why a part has no figures, or not all.
-    """
+    """What was measured."""
 
     machine: dict[str, Any] = field(default_factory=dict)
+    """Versions and card, as the first process says."""
     results: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    """Figures by part and case; a case that is measured again takes the place of its former self."""
     skipped: dict[str, str] = field(default_factory=dict)
+    """Why a part has no figures, or not all."""
 
     def take(self, part: str, said: dict[str, Any]) -> None:
         """Note what a process said of a part."""

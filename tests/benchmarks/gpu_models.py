@@ -35,25 +35,22 @@ _SUMMARIES = {"family": "trainables.summarization", "task": {"rouge_tokenizer": 
 
 @dataclass(frozen=True)
 class Kind:
-    """A model to build, and how it is trained.
-
-    Attributes:
-        model_class: Its class.
-        config: Its sizes.
-        batch_size: Rows of a step.
-        num_rows: Rows to train on.
-        experiment: What the experiment says of family, task and metric.
-        is_full_length: Whether all rows are of the greatest length, in place of DialogSum's.
-        is_untied: Whether the output layer has weights of its own, whatever the configuration says.
-    """
+    """A model to build, and how it is trained."""
 
     model_class: type[PreTrainedModel]
+    """Its class."""
     config: PretrainedConfig
+    """Its sizes."""
     batch_size: int
+    """Rows of a step."""
     num_rows: int
+    """Rows to train on."""
     experiment: Mapping[str, Any]
+    """What the experiment says of family, task and metric."""
     is_full_length: bool = False
+    """Whether all rows are of the greatest length, in place of DialogSum's."""
     is_untied: bool = False
+    """Whether the output layer has weights of its own, whatever the configuration says."""
 
     @property
     def is_seq2seq(self) -> bool:

@@ -143,27 +143,24 @@ def adapted(kind: Kind, device: str, checkpoint: Path, in_4bit: bool, folder: Pa
 
 @dataclass(frozen=True)
 class Measured:
-    """What a trainer did after its warm-up.
-
-    Attributes:
-        tokens_per_second: Real tokens, of inputs and targets.
-        steps: Steps.
-        seconds: What they took.
-        padding: Part of all positions that was padding.
-        warm_up_seconds: What the steps before them took.
-        allocated_mb: Peak of memory in tensors, with the model, from its making on; on CUDA only.
-        reserved_mb: Peak of what the allocator held.
-        foretold_mb: What weights, gradients and Adam's two moments take, by their sizes.
-    """
+    """What a trainer did after its warm-up."""
 
     tokens_per_second: float
+    """Real tokens, of inputs and targets."""
     steps: int
+    """Steps."""
     seconds: float
+    """What they took."""
     padding: float
+    """Part of all positions that was padding."""
     warm_up_seconds: float
+    """What the steps before them took."""
     allocated_mb: float | None
+    """Peak of memory in tensors, with the model, from its making on; on CUDA only."""
     reserved_mb: float | None
+    """Peak of what the allocator held."""
     foretold_mb: float | None
+    """What weights, gradients and Adam's two moments take, by their sizes."""
 
 
 class Gauge(TrainerCallback):

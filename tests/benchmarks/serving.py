@@ -49,19 +49,16 @@ SIZES = (
 
 @dataclass
 class Load:
-    """What clients got.
-
-    Attributes:
-        seconds: Of every request.
-        statuses: How many had each; 0 stands for a connection that broke.
-        until: When clients ask no more.
-        told: When the server was told to end, after which it need not take a connection.
-    """
+    """What clients got."""
 
     seconds: list[float] = field(default_factory=list)
+    """Of every request."""
     statuses: Counter[int] = field(default_factory=Counter)
+    """How many had each; 0 stands for a connection that broke."""
     until: float = math.inf
+    """When clients ask no more."""
     told: float = math.inf
+    """When the server was told to end, after which it need not take a connection."""
 
     def row(self, wall: float) -> dict[str, Any]:
         """Return requests per second, and percentiles of milliseconds."""

@@ -25,15 +25,12 @@ DURE = "dure"
 
 @dataclass(frozen=True)
 class Spent:
-    """What one repeat of one way took.
-
-    Attributes:
-        cpu: CPU seconds, of this process and of the children that it waited for; or another figure, as the row says.
-        wall: Seconds that passed.
-    """
+    """What one repeat of one way took."""
 
     cpu: float
+    """CPU seconds, of this process and of the children that it waited for; or another figure, as the row says."""
     wall: float
+    """Seconds that passed."""
 
     @classmethod
     def by(cls, work: Callable[[], object]) -> Self:
@@ -50,25 +47,22 @@ def _cpu_seconds() -> float:
 
 @dataclass(frozen=True)
 class Row:
-    """One part of the table.
-
-    Attributes:
-        part: What was done, alike by every way.
-        ways: What each repeat took, by the name of the way; ``dure`` is one of them.
-        rows: Rows of data, or whatever else ``unit`` is per.
-        asked: Least ratio, or most of the unit where ``limit`` has no peer beside it.
-        limit: A way of ``ways`` that does only what nobody can do without; it is no peer.
-        unit: Of the figures; less is better.
-        load: Load average when it was measured.
-    """
+    """One part of the table."""
 
     part: str
+    """What was done, alike by every way."""
     ways: Mapping[str, Sequence[Spent]]
+    """What each repeat took, by the name of the way; ``dure`` is one of them."""
     rows: int
+    """Rows of data, or whatever else ``unit`` is per."""
     asked: float | None = None
+    """Least ratio, or most of the unit where ``limit`` has no peer beside it."""
     limit: str | None = None
+    """A way of ``ways`` that does only what nobody can do without; it is no peer."""
     unit: str = "CPU s"
+    """Of the figures; less is better."""
     load: float = field(default_factory=lambda: round(os.getloadavg()[0], 1))
+    """Load average when it was measured."""
 
     @property
     def best_peer(self) -> str | None:

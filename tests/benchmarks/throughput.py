@@ -106,23 +106,20 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @dataclass(frozen=True)
 class Task:
-    """What all ways train.
-
-    Attributes:
-        family: The family that dure trains it with.
-        model: Makes the model, the same every time.
-        tokenizer: Pads.
-        dataset: Encoded rows, with ``length``.
-        collate: Makes a batch of rows for the peers.
-        batch_size: Rows of a batch.
-    """
+    """What all ways train."""
 
     family: Family
+    """The family that dure trains it with."""
     model: Callable[[], PreTrainedModel]
+    """Makes the model, the same every time."""
     tokenizer: Any
+    """Pads."""
     dataset: datasets.Dataset
+    """Encoded rows, with ``length``."""
     collate: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]]
+    """Makes a batch of rows for the peers."""
     batch_size: int
+    """Rows of a batch."""
 
 
 def dialogues(number: int, dropout: float = DROPOUT) -> Task:

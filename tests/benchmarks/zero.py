@@ -51,19 +51,16 @@ ROWS = 192
 
 @dataclass(frozen=True)
 class Way:
-    """One way of training with the same rows in every step.
-
-    Attributes:
-        name: What it is called in the table.
-        stage: ZeRO stage; plain training without one.
-        num_workers: Workers on a CPU.
-        accumulation: Micro-batches that make up a step.
-    """
+    """One way of training with the same rows in every step."""
 
     name: str
+    """What it is called in the table."""
     stage: int | None = None
+    """ZeRO stage; plain training without one."""
     num_workers: int = 2
+    """Workers on a CPU."""
     accumulation: int = 1
+    """Micro-batches that make up a step."""
 
     def profile(self, folder: Path) -> Profile:
         """Return the machine, with its DeepSpeed settings written into a folder."""

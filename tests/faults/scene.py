@@ -36,49 +36,40 @@ class FaultError(Exception):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
-
-    Attributes:
-        path: Its folder.
-        step: Last optimizer step in its records.
-        checkpoint: Newest whole checkpoint.
-        is_settled: Whether it has a result.
-    """
+    """How far a run is."""
 
     path: Path
+    """Its folder."""
     step: int
+    """Last optimizer step in its records."""
     checkpoint: int
+    """Newest whole checkpoint."""
     is_settled: bool
+    """Whether it has a result."""
 
 
 @dataclass
 class Recovery:
-    """What a fault cost.
-
-    Attributes:
-        seconds: From the fault, or from the start of the command that goes on, to the first new record.
-        steps_again: Optimizer steps that were done a second time.
-    """
+    """What a fault cost."""
 
     seconds: float | None = None
+    """From the fault, or from the start of the command that goes on, to the first new record."""
     steps_again: int = 0
+    """Optimizer steps that were done a second time."""
 
 
 @dataclass
 class Scene:
-    """A study that is disturbed.
-
-    Attributes:
-        study: What is run.
-        folder: Where the study's output and the command's logs lie.
-        environment: Further environment variables.
-        recovery: What the fault has cost until now.
-    """
+    """A study that is disturbed."""
 
     study: Study
+    """What is run."""
     folder: Path
+    """Where the study's output and the command's logs lie."""
     environment: dict[str, str] = field(default_factory=dict)
+    """Further environment variables."""
     recovery: Recovery = field(default_factory=Recovery)
+    """What the fault has cost until now."""
     process: subprocess.Popen[bytes] | None = None
     _sessions: int = 0
     _below: dict[int, psutil.Process] = field(default_factory=dict)

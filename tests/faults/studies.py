@@ -36,21 +36,18 @@ _FILES = {
 
 @dataclass(frozen=True)
 class Study:
-    """A study that faults are injected into.
-
-    Attributes:
-        name: Its kind.
-        command: Its command line, from the verb on; file names are those of :func:`write_files`.
-        interval: Most optimizer steps from one checkpoint to the next.
-        steps: Optimizer steps of a run.
-        resumes_folder: Whether ``--resume`` takes the folder.
-    """
+    """A study that faults are injected into."""
 
     name: str
+    """Its kind."""
     command: tuple[str, ...]
+    """Its command line, from the verb on; file names are those of :func:`write_files`."""
     interval: int = 4
+    """Most optimizer steps from one checkpoint to the next."""
     steps: int = 80
+    """Optimizer steps of a run."""
     resumes_folder: bool = False
+    """Whether ``--resume`` takes the folder."""
 
     def words(self, output: Path, *, resume: bool) -> list[str]:
         """Return the command line that writes to a folder, or goes on there."""

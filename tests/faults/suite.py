@@ -45,19 +45,16 @@ from tests.faults.scene import Scene
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that really happens.
-
-    Attributes:
-        study: Name of the study that it happens to.
-        name: What happens.
-        happen: Disturbs a scene, and brings it to its end.
-        intervals: Checkpoint intervals of work that may be done again, and less than one more.
-    """
+    """Something that really happens."""
 
     study: str
+    """Name of the study that it happens to."""
     name: str
+    """What happens."""
     happen: Callable[[Scene], None]
+    """Disturbs a scene, and brings it to its end."""
     intervals: int = 1
+    """Checkpoint intervals of work that may be done again, and less than one more."""
 
 
 FAULTS = (

@@ -22,21 +22,18 @@ _UNSTABLE = (
 
 @dataclass(frozen=True)
 class Encoded:
-    """A conversation as token ids.
-
-    Attributes:
-        ids: All of them, up to the end of the last answer; without an answer up to where it is to begin.
-        prompt_length: How many of them stand before the last answer.
-        learned: First id and the one behind the last of every part that is learned.
-        is_cut: Whether something of the conversation was left out.
-        is_answer_cut: Whether that is the end of the last answer, which is then learned without its end token.
-    """
+    """A conversation as token ids."""
 
     ids: list[int]
+    """All of them, up to the end of the last answer; without an answer up to where it is to begin."""
     prompt_length: int
+    """How many of them stand before the last answer."""
     learned: list[list[int]]
+    """First id and the one behind the last of every part that is learned."""
     is_cut: bool = False
+    """Whether something of the conversation was left out."""
     is_answer_cut: bool = False
+    """Whether that is the end of the last answer, which is then learned without its end token."""
 
 
 class Chat:
@@ -48,10 +45,6 @@ class Chat:
         max_prompt: Most ids before the last answer.
         max_answer: Most ids of the last answer, its end token counted.
         options: What the template takes beside the conversation, such as ``enable_thinking``.
-
-    Attributes:
-        end_id: The token that ends an answer.
-        end_ids: All tokens that end a generated text.
 
     Raises:
         UserError: The template is none, or there is no token to end an answer with.
@@ -74,9 +67,11 @@ class Chat:
             int(tokenizer.convert_tokens_to_ids(end.strip()))
             for end in (template.end, template.inner_end or template.end)
         )
+        """The token that ends an answer, and what ends one that another turn follows."""
         (self._opening,) = self._ids([template.opening])
         own = [] if tokenizer.eos_token_id is None else [int(tokenizer.eos_token_id)]
         self.end_ids = sorted({self.end_id, self._inner_id, *own})
+        """All tokens that end a generated text."""
 
     @property
     def opening(self) -> str:

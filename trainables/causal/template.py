@@ -134,11 +134,6 @@ class Template:
         tokenizer: The tokenizer, with its template (:func:`set_template`).
         options: What the template takes beside the conversation, such as ``enable_thinking``.
 
-    Attributes:
-        end: What stands behind the last answer, up to the token that ends it.
-        inner_end: The same behind an answer that another turn follows; None when no token ends that.
-        opening: What the template itself puts at the beginning of an answer, such as an empty thought; often nothing.
-
     Raises:
         UserError: It is no template, shows no texts, or there is no token to end an answer with.
     """
@@ -175,10 +170,13 @@ class Template:
             )
         self._adds_end = end is None
         self.end = str(tokenizer.eos_token) if end is None else end
+        """What stands behind the last answer, up to the token that ends it."""
         going_on = self._tried((asked, answered, asked_on))
         self.inner_end = self.end if self._adds_end else self._end_behind(_ANSWERED, going_on)
+        """The same behind an answer that another turn follows; None when no token ends that."""
         prompt = self.prompt((asked,))
         self.opening = text[len(prompt) : text.rindex(_ANSWERED)] if text.startswith(prompt) else ""
+        """What the template itself puts at the beginning of an answer, such as an empty thought; often nothing."""
 
     def prompt(self, turns: Turns) -> str:
         """Return the text that asks for an answer to turns."""

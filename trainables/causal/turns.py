@@ -45,19 +45,16 @@ _NEEDED: Mapping[Layout, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Turn:
-    """What one side says.
-
-    Attributes:
-        speaker: Who.
-        text: What of it may be cut, from its beginning, when a prompt is too long.
-        before: What stands before the text and is never cut, such as an instruction.
-        after: What stands behind it and is never cut.
-    """
+    """What one side says."""
 
     speaker: Speaker
+    """Who."""
     text: str
+    """What of it may be cut, from its beginning, when a prompt is too long."""
     before: str = ""
+    """What stands before the text and is never cut, such as an instruction."""
     after: str = ""
+    """What stands behind it and is never cut."""
 
     @property
     def content(self) -> str:
@@ -70,13 +67,10 @@ Turns = tuple[Turn, ...]
 
 @dataclass(frozen=True)
 class ConversationReader(CellReader):
-    """Reads a conversation as JSON: a list of objects that say who speaks, and what.
-
-    Attributes:
-        part: Whether all before the last answer is wanted (``prompt``) or that answer.
-    """
+    """Reads a conversation as JSON: a list of objects that say who speaks, and what."""
 
     part: Literal["prompt", "answer"]
+    """Whether all before the last answer is wanted (``prompt``) or that answer."""
     keeps_spaces: ClassVar[bool] = True
 
     def given(self, text: str) -> str:
@@ -172,15 +166,12 @@ def roles_of(layout: Layout) -> tuple[Role, ...]:
 
 @dataclass(frozen=True)
 class Framing:
-    """What stands around the text of every row.
-
-    Attributes:
-        prompt: The turn of the user, with ``{text}`` where the text of the row stands.
-        system: The system text of rows that have none of their own.
-    """
+    """What stands around the text of every row."""
 
     prompt: str = TEXT
+    """The turn of the user, with ``{text}`` where the text of the row stands."""
     system: str | None = None
+    """The system text of rows that have none of their own."""
 
     def turns(self, layout: Layout, row: Mapping[str, str]) -> Turns:
         """Return the turns that a row asks the model with, of which the user's is the last."""

@@ -38,17 +38,14 @@ class AnswerReader(CellReader):
 
 @dataclass(frozen=True)
 class PairLayout:
-    """How a table holds pairs.
-
-    Attributes:
-        prompt: Column of the prompt.
-        is_text: Whether the prompt is a text, and no conversation.
-        is_whole: Whether each answer stands in a conversation with the prompt, which is read from the chosen one.
-    """
+    """How a table holds pairs."""
 
     prompt: str = PROMPT
+    """Column of the prompt."""
     is_text: bool = True
+    """Whether the prompt is a text, and no conversation."""
     is_whole: bool = False
+    """Whether each answer stands in a conversation with the prompt, which is read from the chosen one."""
 
     def roles(self) -> tuple[Role, ...]:
         """Return the columns of such a table; ``words`` and the like are texts of which a rehearsal's tokenizer learns."""

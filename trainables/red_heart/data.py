@@ -86,13 +86,10 @@ class NumberReader(CellReader):
 
 @dataclass(frozen=True)
 class BoundedReader(CellReader):
-    """Reads numbers in [0, 1], by place or by name; those that are not named or null are missing.
-
-    Attributes:
-        names: What the numbers are called, in order.
-    """
+    """Reads numbers in [0, 1], by place or by name; those that are not named or null are missing."""
 
     names: tuple[str, ...]
+    """What the numbers are called, in order."""
 
     def read(self, text: str) -> str:
         """Return the list in order, null for what is missing; empty when all are."""
@@ -109,15 +106,14 @@ class SharesReader(CellReader):
     """Reads how a whole is shared out, by place or by name: numbers from 0 of which one at least is above.
 
     They are kept as they are and need not sum to 1; :func:`targets_of` takes them as shares of their sum.
-
-    Attributes:
-        names: What the shares are called, in order.
-        may_name_one: Whether the cell may be a single name, which then has all; and whether an object may leave
-            out names, which then have nothing.
     """
 
     names: tuple[str, ...]
+    """What the shares are called, in order."""
     may_name_one: bool = False
+    """Whether the cell may be a single name, which then has all; and whether an object may leave out names, which then
+    have nothing.
+    """
 
     def read(self, text: str) -> str:
         """Return the list in order, or nothing for null."""
@@ -154,13 +150,10 @@ class SharesReader(CellReader):
 
 @dataclass(frozen=True)
 class LeadReader(CellReader):
-    """Reads the emotion that has more than every other, by which rows are shared out among splits.
-
-    Attributes:
-        names: The emotions.
-    """
+    """Reads the emotion that has more than every other, by which rows are shared out among splits."""
 
     names: tuple[str, ...]
+    """The emotions."""
 
     def read(self, text: str) -> str:
         """Return its name, or nothing when several have the most."""

@@ -18,27 +18,13 @@ from trainables.red_heart.tasks import BENTHAM, EMOTIONS, SURD, TASKS, task_slic
 
 
 class RedHeartConfig(PretrainedConfig):  # type: ignore[misc]
-    """Sizes of a Red Heart model; the defaults are those of the 730M one.
-
-    Attributes:
-        vocab_size: Rows of the token embedding.
-        hidden_size: Width of the backbone and the analysers.
-        intermediate_size: Width inside the gated feed-forward layers.
-        num_hidden_layers: Layers of the backbone.
-        num_attention_heads: Heads of every attention.
-        num_analyzer_layers: Layers of each analyser.
-        dropout: Part of the values that is dropped after the embedding, attention, feed-forward and pooling.
-        rope_theta: Base of the rotary positions' wavelengths.
-        initializer_range: Standard deviation of fresh weights; hidden_size ** -0.5 when not given.
-        weighting: Whether the four losses have fixed weights, or learned ones (``uncertainty``), which are
-            parameters of the model then.
-        emotions: Names of the emotion classes.
-        bentham: Names of the Bentham values.
-    """
+    """Sizes of a Red Heart model; the defaults are those of the 730M one."""
 
     model_type = "red_heart"
     emotions: Any
+    """Names of the emotion classes."""
     bentham: Any
+    """Names of the Bentham values."""
 
     def __init__(
         self,
@@ -60,15 +46,27 @@ class RedHeartConfig(PretrainedConfig):  # type: ignore[misc]
         super().__init__(pad_token_id=pad_token_id, **kwargs)
         self.pad_token_id = pad_token_id
         self.vocab_size = vocab_size
+        """Rows of the token embedding."""
         self.hidden_size = hidden_size
+        """Width of the backbone and the analysers."""
         self.intermediate_size = intermediate_size
+        """Width inside the gated feed-forward layers."""
         self.num_hidden_layers = num_hidden_layers
+        """Layers of the backbone."""
         self.num_attention_heads = num_attention_heads
+        """Heads of every attention."""
         self.num_analyzer_layers = num_analyzer_layers
+        """Layers of each analyser."""
         self.dropout = dropout
+        """Part of the values that is dropped after the embedding, attention, feed-forward and pooling."""
         self.rope_theta = rope_theta
+        """Base of the rotary positions' wavelengths."""
         self.initializer_range = hidden_size**-0.5 if initializer_range is None else initializer_range
+        """Standard deviation of fresh weights; hidden_size ** -0.5 when not given."""
         self.weighting = weighting
+        """Whether the four losses have fixed weights, or learned ones (``uncertainty``), which are parameters of the
+        model then.
+        """
         self.emotions = list(emotions)
         self.bentham = list(bentham)
 
@@ -124,23 +122,20 @@ def predicted_values(logits: torch.Tensor, sizes: Mapping[str, int]) -> dict[str
 
 @dataclass
 class RedHeartOutput(ModelOutput):  # type: ignore[misc]
-    """What the model says of a batch.
-
-    Attributes:
-        logits: Raw values of all tasks, shape (rows, values of all tasks), in the order of :data:`TASKS`.
-        emotion: Those of the emotion classes: log odds of shares.
-        bentham: Those of the Bentham values: log odds of each.
-        regret: The regret itself, shape (rows, 1).
-        surd: Those of the four parts: log odds of shares.
-        log_variances: Learned log variance of every task, shape (tasks,), with ``weighting="uncertainty"``.
-    """
+    """What the model says of a batch."""
 
     logits: torch.Tensor | None = None
+    """Raw values of all tasks, shape (rows, values of all tasks), in the order of :data:`TASKS`."""
     emotion: torch.Tensor | None = None
+    """Those of the emotion classes: log odds of shares."""
     bentham: torch.Tensor | None = None
+    """Those of the Bentham values: log odds of each."""
     regret: torch.Tensor | None = None
+    """The regret itself, shape (rows, 1)."""
     surd: torch.Tensor | None = None
+    """Those of the four parts: log odds of shares."""
     log_variances: torch.Tensor | None = None
+    """Learned log variance of every task, shape (tasks,), with ``weighting="uncertainty"``."""
 
 
 class Attention(nn.Module):

@@ -20,15 +20,12 @@ _SUMMARY = ("두 문장으로 요약해 줘.", "이 대화를 요약해 줘.", "
 
 @dataclass(frozen=True)
 class ChatRow:
-    """One row of the corpus.
-
-    Attributes:
-        id: The row's id, such as ``train_0``.
-        messages: Who says what, as JSON; the last answer is the summary of the dialogue.
-    """
+    """One row of the corpus."""
 
     id: str
+    """The row's id, such as ``train_0``."""
     messages: str
+    """Who says what, as JSON; the last answer is the summary of the dialogue."""
 
 
 @cache

@@ -34,19 +34,16 @@ MAX_DIALOGUES = 20_000
 
 @dataclass(frozen=True)
 class Dialogue:
-    """One row of the corpus.
-
-    Attributes:
-        fname: The row's id, such as ``train_0``.
-        dialogue: Turns ``#Person1#: …``, one per line.
-        summary: One or two sentences in plain written style.
-        topic: What the dialogue is about, in a few words.
-    """
+    """One row of the corpus."""
 
     fname: str
+    """The row's id, such as ``train_0``."""
     dialogue: str
+    """Turns ``#Person1#: …``, one per line."""
     summary: str
+    """One or two sentences in plain written style."""
     topic: str
+    """What the dialogue is about, in a few words."""
 
 
 def dialogue_corpus(

@@ -85,29 +85,26 @@ _FIRST, _SECOND, _REST = 0.7, 0.2, 0.05
 
 @dataclass(frozen=True)
 class Dilemma:
-    """One row of the corpus; a target that the row lacks is None.
-
-    Attributes:
-        id: The row's id, such as ``train_0``.
-        text: What happened.
-        title: What it is about.
-        action: What the teller came to do.
-        label: Who is in the wrong: AUTHOR, EVERYBODY, INFO, NOBODY or OTHER.
-        emotions: What the teller felt: seven numbers, an object of numbers by name, or one name.
-        bentham_scores: Ten numbers, or an object of those that the text speaks of.
-        regret_factor: From 0 to 1.
-        surd_metrics: Four shares, as a list or an object.
-    """
+    """One row of the corpus; a target that the row lacks is None."""
 
     id: str
+    """The row's id, such as ``train_0``."""
     text: str
+    """What happened."""
     title: str
+    """What it is about."""
     action: str
+    """What the teller came to do."""
     label: str
+    """Who is in the wrong: AUTHOR, EVERYBODY, INFO, NOBODY or OTHER."""
     emotions: list[float] | dict[str, float] | str | None
+    """What the teller felt: seven numbers, an object of numbers by name, or one name."""
     bentham_scores: list[float] | dict[str, float] | None
+    """Ten numbers, or an object of those that the text speaks of."""
     regret_factor: float | None
+    """From 0 to 1."""
     surd_metrics: list[float] | dict[str, float] | None
+    """Four shares, as a list or an object."""
 
     def cells(self) -> dict[str, str]:
         """Return the row as texts: what is no text as JSON, and what is missing as an empty one."""

@@ -61,17 +61,14 @@ _FEELING_CLASSES = tuple(_FEELINGS)
 
 @dataclass(frozen=True)
 class Feeling:
-    """One row of the corpus.
-
-    Attributes:
-        id: The row's id, such as ``train_0``.
-        text: One or two sentences.
-        label: One of :data:`CLASSES`.
-    """
+    """One row of the corpus."""
 
     id: str
+    """The row's id, such as ``train_0``."""
     text: str
+    """One or two sentences."""
     label: str
+    """One of :data:`CLASSES`."""
 
 
 def emotion_corpus(

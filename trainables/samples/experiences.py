@@ -7,40 +7,34 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Aspect:
-    """One side of a thing.
-
-    Attributes:
-        name: The noun that is judged.
-        good: Predicates of a good one, in the dictionary form.
-        bad: Predicates of a bad one.
-    """
+    """One side of a thing."""
 
     name: str
+    """The noun that is judged."""
     good: tuple[str, ...]
+    """Predicates of a good one, in the dictionary form."""
     bad: tuple[str, ...]
+    """Predicates of a bad one."""
 
 
 @dataclass(frozen=True)
 class Domain:
-    """A kind of thing that customers write about.
-
-    Attributes:
-        things: What it may be.
-        particle: The particle of the thing before ``met``.
-        met: How the customer came to know it, in the dictionary form.
-        aspects: What can be judged.
-        facts: What can be asked, in the dictionary form.
-        services: What can be asked for, in the dictionary form.
-        ideas: What could be done better, in the dictionary form.
-    """
+    """A kind of thing that customers write about."""
 
     things: tuple[str, ...]
+    """What it may be."""
     particle: str
+    """The particle of the thing before ``met``."""
     met: str
+    """How the customer came to know it, in the dictionary form."""
     aspects: tuple[Aspect, ...]
+    """What can be judged."""
     facts: tuple[str, ...]
+    """What can be asked, in the dictionary form."""
     services: tuple[str, ...]
+    """What can be asked for, in the dictionary form."""
     ideas: tuple[str, ...]
+    """What could be done better, in the dictionary form."""
 
 
 _STAFF = Aspect("직원", ("친절하다", "상냥하다", "싹싹하다"), ("불친절하다", "무뚝뚝하다", "퉁명스럽다"))

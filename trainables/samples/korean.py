@@ -218,15 +218,12 @@ def conjugate(stem: str, ending: str) -> str:
 
 @dataclass(frozen=True)
 class Verb:
-    """A clause without subject change that takes its ending as format spec: ``f"{Verb('늦다'):아서}"`` is 늦어서.
-
-    Attributes:
-        phrase: The clause in the dictionary form; it may hold ``{slots}`` until :meth:`filled`.
-        past: Told in the past. The ending 아서 stays without tense, as Korean wants it (늦어서, never 늦었어서).
-    """
+    """A clause without subject change that takes its ending as format spec: ``f"{Verb('늦다'):아서}"`` is 늦어서."""
 
     phrase: str
+    """The clause in the dictionary form; it may hold ``{slots}`` until :meth:`filled`."""
     past: bool = False
+    """Told in the past. The ending 아서 stays without tense, as Korean wants it (늦어서, never 늦었어서)."""
 
     def filled(self, facts: Mapping[str, object]) -> Verb:
         """Return the verb with its slots filled."""

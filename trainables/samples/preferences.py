@@ -24,21 +24,18 @@ MAX_PREFERENCES = 20_000
 
 @dataclass(frozen=True)
 class Preference:
-    """One row of the corpus.
-
-    Attributes:
-        id: The row's id, such as ``train_0``.
-        prompt: A dialogue, one turn per line.
-        chosen: Its summary.
-        rejected: A summary that tells one thing wrong.
-        wrong: What that is: ``person``, ``thing`` or ``outcome``.
-    """
+    """One row of the corpus."""
 
     id: str
+    """The row's id, such as ``train_0``."""
     prompt: str
+    """A dialogue, one turn per line."""
     chosen: str
+    """Its summary."""
     rejected: str
+    """A summary that tells one thing wrong."""
     wrong: str
+    """What that is: ``person``, ``thing`` or ``outcome``."""
 
 
 def preference_corpus(

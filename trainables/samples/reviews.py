@@ -39,17 +39,14 @@ _DISPLEASED = (
 
 @dataclass(frozen=True)
 class Review:
-    """One row of the corpus.
-
-    Attributes:
-        id: The row's id, such as ``train_0``.
-        text: One to three sentences.
-        label: One of :data:`CLASSES`.
-    """
+    """One row of the corpus."""
 
     id: str
+    """The row's id, such as ``train_0``."""
     text: str
+    """One to three sentences."""
     label: str
+    """One of :data:`CLASSES`."""
 
 
 def review_corpus(

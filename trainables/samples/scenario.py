@@ -28,33 +28,30 @@ class Ending(Enum):
 
 @dataclass(frozen=True)
 class Relation:
-    """Two people who talk, the speech level each uses to the other, and what they say besides.
-
-    Attributes:
-        asker: Speech level of the one who asks.
-        answerer: Speech level of the one who answers.
-        bystander: Speech level, to the answerer, of a third person on the answerer's side; None where
-            nobody else can be there, as on the telephone.
-        asker_opens: Greetings that the asker begins.
-        answerer_opens: Greetings that the answerer begins.
-        prompts: What the answerer says to let the asker speak.
-        chatter: Talk that has nothing to do with the request; ``{decoy}`` names a day that means nothing.
-        pauses: How the answerer wins time before the answer.
-        closings: How they part.
-        calls: Greetings in which the first speaker says the second one's ``{name}``; empty where
-            these people would not.
-    """
+    """Two people who talk, the speech level each uses to the other, and what they say besides."""
 
     asker: Register
+    """Speech level of the one who asks."""
     answerer: Register
+    """Speech level of the one who answers."""
     bystander: Register | None
+    """Speech level, to the answerer, of a third person on the answerer's side; None where nobody else can be there, as
+    on the telephone.
+    """
     asker_opens: tuple[Exchange, ...]
+    """Greetings that the asker begins."""
     answerer_opens: tuple[Exchange, ...]
+    """Greetings that the answerer begins."""
     prompts: tuple[str, ...]
+    """What the answerer says to let the asker speak."""
     chatter: tuple[Exchange, ...]
+    """Talk that has nothing to do with the request; ``{decoy}`` names a day that means nothing."""
     pauses: tuple[Exchange, ...]
+    """How the answerer wins time before the answer."""
     closings: tuple[Exchange, ...]
+    """How they part."""
     calls: tuple[Exchange, ...] = ()
+    """Greetings in which the first speaker says the second one's ``{name}``; empty where these people would not."""
 
 
 _REFUSE = Verb("거절하다")
@@ -67,50 +64,48 @@ class Scenario:
     Every text is a template over the slots (see :mod:`trainables.samples.korean`). Slots are drawn together when one
     key names them: ``"day new alt"`` draws three different values, ``"alt2<alt<day"`` three in the order of the
     pool. Every scenario has the slots ``alt`` and ``alt2``: what may be offered instead.
-
-    Attributes:
-        topic: The topic column of the corpus.
-        relations: Who may have this conversation.
-        slots: Slot names to the pool they are drawn from.
-        key: The slot that the asker may name wrongly and then correct.
-        reasons: Why the asker asks.
-        asks: The request, as the asker says it.
-        asked: The request, as the summary tells it after asker, reason and answerer.
-        accepts: The answerer agrees.
-        agreed: What the answerer then agrees to do.
-        refusals: Why the answerer cannot.
-        hitches: Why the answerer would rather do something else; also what can be talked away.
-        offers: The question that offers ``{alt}``.
-        offered: The same offer, as the summary tells it.
-        settled: What the summary tells after 어렵다고 when the result is ``{alt2}``.
-        objections: Why the asker does not want ``{alt}``.
-        pleas: What the asker promises to change the answerer's mind.
-        amenders: Who may ask for ``{alt2}`` after ``{alt}`` was agreed on: the asker A, the answerer B, or both.
-        denied: How the summary calls a refusal.
-        why_questions: The answerer asks for the reason; empty for the general questions.
-        details: Questions about personal data that do not matter for the summary.
     """
 
     topic: str
+    """The topic column of the corpus."""
     relations: tuple[Relation, ...]
+    """Who may have this conversation."""
     slots: Mapping[str, tuple[Noun, ...]]
+    """Slot names to the pool they are drawn from."""
     key: str
+    """The slot that the asker may name wrongly and then correct."""
     reasons: tuple[Verb, ...]
+    """Why the asker asks."""
     asks: tuple[str, ...]
+    """The request, as the asker says it."""
     asked: str
+    """The request, as the summary tells it after asker, reason and answerer."""
     accepts: tuple[str, ...]
+    """The answerer agrees."""
     agreed: Verb
+    """What the answerer then agrees to do."""
     refusals: tuple[Verb, ...]
+    """Why the answerer cannot."""
     hitches: tuple[Verb, ...]
+    """Why the answerer would rather do something else; also what can be talked away."""
     offers: tuple[str, ...]
+    """The question that offers ``{alt}``."""
     offered: Verb
+    """The same offer, as the summary tells it."""
     settled: str
+    """What the summary tells after 어렵다고 when the result is ``{alt2}``."""
     objections: tuple[Verb, ...]
+    """Why the asker does not want ``{alt}``."""
     pleas: tuple[Verb, ...]
+    """What the asker promises to change the answerer's mind."""
     amenders: str = "AB"
+    """Who may ask for ``{alt2}`` after ``{alt}`` was agreed on: the asker A, the answerer B, or both."""
     denied: Verb = _REFUSE
+    """How the summary calls a refusal."""
     why_questions: tuple[str, ...] = ()
+    """The answerer asks for the reason; empty for the general questions."""
     details: tuple[Exchange, ...] = ()
+    """Questions about personal data that do not matter for the summary."""
 
 
 def nouns(words: str) -> tuple[Noun, ...]:

@@ -24,21 +24,18 @@ _ENDINGS = ("아요", "습니다", "네요")
 
 @dataclass(frozen=True)
 class SentencePair:
-    """One row of the corpus.
-
-    Attributes:
-        id: The row's id, such as ``train_0``.
-        text: A sentence that judges two aspects of a thing.
-        text_pair: A sentence that judges one aspect of this or another thing.
-        relation: One of :data:`RELATIONS`.
-        similarity: From 0 to 5: 1 for the same thing, 2 for an aspect that both judge, 2 for the same judgement of it.
-    """
+    """One row of the corpus."""
 
     id: str
+    """The row's id, such as ``train_0``."""
     text: str
+    """A sentence that judges two aspects of a thing."""
     text_pair: str
+    """A sentence that judges one aspect of this or another thing."""
     relation: str
+    """One of :data:`RELATIONS`."""
     similarity: int
+    """From 0 to 5: 1 for the same thing, 2 for an aspect that both judge, 2 for the same judgement of it."""
 
     def cells(self, label: Literal["relation", "similarity"]) -> dict[str, str]:
         """Return the row with one of its targets as ``label``."""

@@ -45,49 +45,44 @@ def request_template(scenario: Scenario) -> str:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a story is told: everything about the dialogue that the summary must not depend on, and who begins.
-
-    Attributes:
-        asker_first: The one who asks speaks first and so is ``#Person1#``.
-        reason: Where the reason stands: ``before`` the request, in one sentence ``with`` it, ``after`` it when
-            the answerer has asked why, or ``late``, in the asker's reply to the first answer.
-        opening: The dialogue begins with a greeting.
-        named: The first speaker greets the second by name, and the summary then uses the name.
-        corrected: The asker first says a wrong value of the scenario's key, then the right one.
-        chatter: Places with talk beside the point: of ``start``, ``details``, ``pause``, ``change``, ``end``.
-        closing: The dialogue ends with a farewell.
-        wording: Chooses among the ways to say the same thing.
-    """
+    """How a story is told: everything about the dialogue that the summary must not depend on, and who begins."""
 
     asker_first: bool
+    """The one who asks speaks first and so is ``#Person1#``."""
     reason: str
+    """Where the reason stands: ``before`` the request, in one sentence ``with`` it, ``after`` it when the answerer has
+    asked why, or ``late``, in the asker's reply to the first answer.
+    """
     opening: bool
+    """The dialogue begins with a greeting."""
     named: bool
+    """The first speaker greets the second by name, and the summary then uses the name."""
     corrected: bool
+    """The asker first says a wrong value of the scenario's key, then the right one."""
     chatter: tuple[str, ...]
+    """Places with talk beside the point: of ``start``, ``details``, ``pause``, ``change``, ``end``."""
     closing: bool
+    """The dialogue ends with a farewell."""
     wording: int
+    """Chooses among the ways to say the same thing."""
 
 
 @dataclass(frozen=True)
 class Story:
-    """A request and its fate.
-
-    Attributes:
-        scenario: What kind of request.
-        relation: Who asks whom.
-        facts: What fills every slot: nouns, and clauses that may name nouns by their slots, by name.
-        ending: How it ends.
-        third: ``#Person3#`` brings the change, where the ending allows it.
-        layout: How it is told.
-    """
+    """A request and its fate."""
 
     scenario: Scenario
+    """What kind of request."""
     relation: Relation
+    """Who asks whom."""
     facts: dict[str, Noun | Verb]
+    """What fills every slot: nouns, and clauses that may name nouns by their slots, by name."""
     ending: Ending
+    """How it ends."""
     third: bool
+    """``#Person3#`` brings the change, where the ending allows it."""
     layout: Layout
+    """How it is told."""
 
     @cached_property
     def told(self) -> dict[str, Noun | Verb]:

@@ -26,17 +26,14 @@ MAX_NODES = 10_000
 
 @dataclass
 class Converted:
-    """What became of an old file.
-
-    Attributes:
-        values: Dotted key of an experiment to its value.
-        sources: Dotted key to the old key that said it.
-        notes: What has no successor, and what was taken for granted: one line each.
-    """
+    """What became of an old file."""
 
     values: dict[str, Any] = field(default_factory=dict)
+    """Dotted key of an experiment to its value."""
     sources: dict[str, str] = field(default_factory=dict)
+    """Dotted key to the old key that said it."""
     notes: list[str] = field(default_factory=list)
+    """What has no successor, and what was taken for granted: one line each."""
 
     def put(self, key: str, value: Any, source: str) -> None:
         """Set a value, unless an earlier key said another; that is noted."""

@@ -157,23 +157,20 @@ def max_bytes() -> float:
 
 @dataclass(frozen=True)
 class Kept:
-    """An entry on the disk, or a file that belongs to none.
-
-    Attributes:
-        used: When it was last used.
-        written: When its rows were written.
-        num_bytes: What it takes.
-        files: Its files, the record first.
-        is_entry: Whether there is a record.
-        reason: Why it may go, when it may.
-    """
+    """An entry on the disk, or a file that belongs to none."""
 
     used: float
+    """When it was last used."""
     written: float
+    """When its rows were written."""
     num_bytes: int
+    """What it takes."""
     files: tuple[Path, ...]
+    """Its files, the record first."""
     is_entry: bool
+    """Whether there is a record."""
     reason: str = ""
+    """Why it may go, when it may."""
 
 
 def spare_entries(cache: Path) -> list[Kept]:

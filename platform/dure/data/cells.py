@@ -27,19 +27,16 @@ class RowProblem:
 
 @dataclass(frozen=True)
 class Record:
-    """One row of a file.
-
-    Attributes:
-        number: Number of the row, from 1; the line of column names is not counted.
-        line: Line of the file where the row starts, from 1; None where the format has no lines.
-        cells: Column → text, or None for null and NaN; a column that the row lacks is left out.
-        problem: Why the row cannot be used.
-    """
+    """One row of a file."""
 
     number: int
+    """Number of the row, from 1; the line of column names is not counted."""
     line: int | None
+    """Line of the file where the row starts, from 1; None where the format has no lines."""
     cells: Mapping[str, str | None]
+    """Column → text, or None for null and NaN; a column that the row lacks is left out."""
     problem: RowProblem | None = None
+    """Why the row cannot be used."""
 
 
 REPEATED_NAMES = RowProblem(

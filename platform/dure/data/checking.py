@@ -39,14 +39,6 @@ class Checks:
     """What every row of a table goes through, and what became of the rows.
 
     Where ``keeps_left_out``, ids of rows that are skipped are kept, to be written beside no prediction.
-
-    Attributes:
-        num_seen: Rows checked so far.
-        num_composed: Rows of which a text was brought to Unicode NFC.
-        num_replaced: Rows with U+FFFD, which an earlier conversion put where it could not read a letter.
-        filled: Roles for which some row had a value.
-        skipped: Reason → how many rows were left out for it, and the places of the first.
-        left_out: Place of every row that was left out, and its ids by field, where they are kept.
     """
 
     def __init__(
@@ -65,10 +57,18 @@ class Checks:
         self._skip = on_bad_row == "skip"
         self._keeps_left_out = keeps_left_out
         self._ids = {field.role: IdIndex() for field in fields if field.is_id and not field.may_repeat}
-        self.num_seen = self.num_composed = self.num_replaced = 0
+        self.num_seen = 0
+        """Rows checked so far."""
+        self.num_composed = 0
+        """Rows of which a text was brought to Unicode NFC."""
+        self.num_replaced = 0
+        """Rows with U+FFFD, which an earlier conversion put where it could not read a letter."""
         self.filled: set[str] = set()
+        """Roles for which some row had a value."""
         self.skipped: dict[str, tuple[int, list[int]]] = {}
+        """Reason → how many rows were left out for it, and the places of the first."""
         self.left_out: list[tuple[int, list[str]]] = []
+        """Place of every row that was left out, and its ids by field, where they are kept."""
 
     def begin(self, file: int, fields: Sequence[Field]) -> None:
         """Go on to the file of this number, of which these fields are read."""

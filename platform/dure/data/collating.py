@@ -35,12 +35,10 @@ class Batches(ABC):
     Training calls :meth:`collate` for every micro-batch, the model with :meth:`inputs`, and the family's objective
     with :meth:`targets`. When memory does not suffice it calls :meth:`split`, and then the same for each half. What
     each micro-batch counts for in the loss of the whole step is the objective's own (``Objective.count``).
-
-    Attributes:
-        multiple_of: Padded lengths are rounded up to a multiple of it; training raises it where it compiles.
     """
 
     multiple_of: int = 1
+    """Padded lengths are rounded up to a multiple of it; training raises it where it compiles."""
 
     @abstractmethod
     def collate(self, rows: Sequence[Row]) -> Batch:

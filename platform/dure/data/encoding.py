@@ -36,27 +36,24 @@ _VERSION = 2
 
 @dataclass(frozen=True)
 class Encoded:
-    """An encoded table.
-
-    Attributes:
-        dataset: Memory-mapped features, one row for each row of the table, in its order.
-        source: Name of the table.
-        num_truncated: Rows that lost text because they were too long.
-        unknown_rate: Part of the input tokens that the tokenizer does not know, special tokens left out.
-        from_cache: Whether the rows were encoded before.
-        max_unknown_rate: Largest part of unknown tokens.
-        num_unknown_rows: Rows with a larger part of unknown tokens.
-        unknown_rows: Numbers of the worst of them, from 0.
-    """
+    """An encoded table."""
 
     dataset: datasets.Dataset
+    """Memory-mapped features, one row for each row of the table, in its order."""
     source: str
+    """Name of the table."""
     num_truncated: int
+    """Rows that lost text because they were too long."""
     unknown_rate: float
+    """Part of the input tokens that the tokenizer does not know, special tokens left out."""
     from_cache: bool
+    """Whether the rows were encoded before."""
     max_unknown_rate: float = 1.0
+    """Largest part of unknown tokens."""
     num_unknown_rows: int = 0
+    """Rows with a larger part of unknown tokens."""
     unknown_rows: tuple[int, ...] = ()
+    """Numbers of the worst of them, from 0."""
 
     @property
     def num_rows(self) -> int:

@@ -51,35 +51,32 @@ class CellReader(ABC):
 
 @dataclass(frozen=True)
 class Role:
-    """A column that a family reads.
-
-    Attributes:
-        name: Name of the role in ``data.columns`` and in the rows that the family gets.
-        column: Name of the table's column when ``data.columns`` does not say.
-        required: Whether training needs it; prediction needs only roles with ``is_input``.
-        is_input: Whether the model reads it, which makes it necessary for prediction too.
-        is_id: Whether its values say which row is which.
-        may_repeat: Whether values of an id may stand twice, or be missing.
-        may_be_empty: Whether a required column may have empty cells.
-        option: What the user sets to name another column; ``data.columns.<name>`` when not given.
-        is_class: Whether its values name classes and are no text to learn words from.
-        separator: What stands between the classes of one cell, should there be several.
-        reader: What is made of its cells; they are values then, and no text to learn words from.
-        of: Name of the role whose column this one reads too, by another reader.
-    """
+    """A column that a family reads."""
 
     name: str
+    """Name of the role in ``data.columns`` and in the rows that the family gets."""
     column: str
+    """Name of the table's column when ``data.columns`` does not say."""
     required: bool = True
+    """Whether training needs it; prediction needs only roles with ``is_input``."""
     is_input: bool = False
+    """Whether the model reads it, which makes it necessary for prediction too."""
     is_id: bool = False
+    """Whether its values say which row is which."""
     may_repeat: bool = False
+    """Whether values of an id may stand twice, or be missing."""
     may_be_empty: bool = False
+    """Whether a required column may have empty cells."""
     option: str | None = None
+    """What the user sets to name another column; ``data.columns.<name>`` when not given."""
     is_class: bool = False
+    """Whether its values name classes and are no text to learn words from."""
     separator: str | None = None
+    """What stands between the classes of one cell, should there be several."""
     reader: CellReader | None = None
+    """What is made of its cells; they are values then, and no text to learn words from."""
     of: str | None = None
+    """Name of the role whose column this one reads too, by another reader."""
 
     def given(self, text: str) -> str:
         """Return the cell that stands for a text which somebody gives by itself, without a table."""
@@ -88,33 +85,30 @@ class Role:
 
 @dataclass(frozen=True)
 class Field:
-    """A role as it is read from one table.
-
-    Attributes:
-        role: Name of the role.
-        columns: Names of the table's columns; texts of several are joined.
-        joint: What stands between the texts of several columns.
-        column_needed: Whether the columns must be there.
-        cell_needed: Whether a row without a value is a bad row.
-        is_id: Whether values say which row is which.
-        may_repeat: Whether values of an id may stand twice, or be missing.
-        is_named: Whether the user named the column, and should know when it is not there.
-        is_composed: Whether its texts are brought to Unicode NFC.
-        option: What the user sets to name another column.
-        reader: What is made of a cell; its column may hold lists and objects, which it gets as JSON text.
-    """
+    """A role as it is read from one table."""
 
     role: str
+    """Name of the role."""
     columns: tuple[str, ...]
+    """Names of the table's columns; texts of several are joined."""
     column_needed: bool
+    """Whether the columns must be there."""
     cell_needed: bool
+    """Whether a row without a value is a bad row."""
     is_id: bool
+    """Whether values say which row is which."""
     is_named: bool
+    """Whether the user named the column, and should know when it is not there."""
     option: str
+    """What the user sets to name another column."""
     joint: str = " "
+    """What stands between the texts of several columns."""
     is_composed: bool = False
+    """Whether its texts are brought to Unicode NFC."""
     reader: CellReader | None = None
+    """What is made of a cell; its column may hold lists and objects, which it gets as JSON text."""
     may_repeat: bool = False
+    """Whether values of an id may stand twice, or be missing."""
 
     @property
     def column(self) -> str:

@@ -29,19 +29,16 @@ class TableSource(Protocol):
 
 @dataclass(frozen=True)
 class Opening:
-    """What a file is opened with.
-
-    Attributes:
-        encoding: Codec of a text; not used for others.
-        quoting: Whether quotes mean something in a text with separators.
-        header: Whether the first line, or the first row of a sheet, names the columns.
-        nested: Columns that may hold lists and objects, which become JSON text.
-    """
+    """What a file is opened with."""
 
     encoding: str = "utf-8-sig"
+    """Codec of a text; not used for others."""
     quoting: Literal["auto", "minimal", "none"] = "auto"
+    """Whether quotes mean something in a text with separators."""
     header: bool = True
+    """Whether the first line, or the first row of a sheet, names the columns."""
     nested: Collection[str] = ()
+    """Columns that may hold lists and objects, which become JSON text."""
 
 
 def open_source(path: Path, opening: Opening) -> TableSource:

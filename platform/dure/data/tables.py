@@ -53,35 +53,32 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Table:
-    """A checked table.
-
-    Attributes:
-        dataset: Memory-mapped rows with one text column per role that the file has.
-        fingerprint: Changes with the files' content and with every setting that they were read with.
-        source: The file's path, what names several of them, or the name of rows that were in memory.
-        files: Names of all files.
-        places: Memory-mapped file and row of every row.
-        encoding: Codec of the first file when it is a text; None for others.
-        skipped: Rows that were left out.
-        left_out: The same one by one, of a table to predict.
-        absent: Optional role → column that ``data.columns`` names for it, but where no row has a value.
-        notes: Number of a file, and what the user should know about how it was read.
-        num_composed: Rows of which a text was brought to Unicode NFC.
-        num_replaced: Rows with U+FFFD, which an earlier conversion put where it could not read a letter.
-    """
+    """A checked table."""
 
     dataset: datasets.Dataset
+    """Memory-mapped rows with one text column per role that the file has."""
     fingerprint: str
+    """Changes with the files' content and with every setting that they were read with."""
     source: str
+    """The file's path, what names several of them, or the name of rows that were in memory."""
     files: tuple[str, ...]
+    """Names of all files."""
     places: datasets.Dataset
+    """Memory-mapped file and row of every row."""
     encoding: str | None = None
+    """Codec of the first file when it is a text; None for others."""
     skipped: tuple[Skipped, ...] = ()
+    """Rows that were left out."""
     left_out: tuple[LeftOut, ...] = ()
+    """The same one by one, of a table to predict."""
     absent: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Optional role → column that ``data.columns`` names for it, but where no row has a value."""
     notes: tuple[tuple[int, str], ...] = ()
+    """Number of a file, and what the user should know about how it was read."""
     num_composed: int = 0
+    """Rows of which a text was brought to Unicode NFC."""
     num_replaced: int = 0
+    """Rows with U+FFFD, which an earlier conversion put where it could not read a letter."""
 
     @property
     def num_rows(self) -> int:

@@ -19,46 +19,40 @@ def silent(message: str) -> None:
 
 @dataclass(frozen=True)
 class RunStart:
-    """A run is about to train.
-
-    Attributes:
-        name: Name of the experiment.
-        path: Folder of the run.
-        experiment: The resolved experiment as plain data.
-        tags: Tags of the experiment.
-        group: Name of the study that the run belongs to, if any.
-        total_steps: Optimiser steps that it will take unless it stops early.
-        resumed_step: Step it continues from; 0 for a fresh start.
-    """
+    """A run is about to train."""
 
     name: str
+    """Name of the experiment."""
     path: Path
+    """Folder of the run."""
     experiment: Mapping[str, Any]
+    """The resolved experiment as plain data."""
     tags: tuple[str, ...]
+    """Tags of the experiment."""
     group: str | None
+    """Name of the study that the run belongs to, if any."""
     total_steps: int
+    """Optimiser steps that it will take unless it stops early."""
     resumed_step: int = 0
+    """Step it continues from; 0 for a fresh start."""
 
 
 @dataclass(frozen=True)
 class RunProgress:
-    """Numbers of a run at one step.
-
-    Attributes:
-        kind: ``train`` for the running loss and rate, ``eval`` for a validation.
-        step: Optimiser steps taken.
-        total_steps: Optimiser steps in all.
-        epoch: Passes over the training rows, with fraction.
-        seconds: Wall time of the run so far, over all resumptions.
-        metrics: The numbers, such as ``loss``, ``learning_rate``, ``eval_rouge1``.
-    """
+    """Numbers of a run at one step."""
 
     kind: Literal["train", "eval"]
+    """``train`` for the running loss and rate, ``eval`` for a validation."""
     step: int
+    """Optimiser steps taken."""
     total_steps: int
+    """Optimiser steps in all."""
     epoch: float
+    """Passes over the training rows, with fraction."""
     seconds: float
+    """Wall time of the run so far, over all resumptions."""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    """The numbers, such as ``loss``, ``learning_rate``, ``eval_rouge1``."""
 
 
 @dataclass(frozen=True)
@@ -115,35 +109,32 @@ SETTLED: tuple[TrialState, ...] = ("completed", "stopped", "diverged")
 
 @dataclass(frozen=True)
 class TrialStatus:
-    """One trial of a study as it stands now.
-
-    Attributes:
-        name: Name of the trial, unique in the study.
-        state: What it is doing.
-        path: Folder of its run.
-        step: Optimiser steps taken.
-        total_steps: Optimiser steps in all; 0 while unknown.
-        epoch: Passes over the training rows.
-        seconds: Wall time of the run.
-        metrics: Latest value of every metric.
-        error: What went wrong, in one line.
-        stage: Which of its stages it is in, for people; empty when it has none.
-        forecast: What was forecast of memory, time and cost; None before the end, and where nothing was.
-        restored: Whether it was finished before this session and is only shown.
-    """
+    """One trial of a study as it stands now."""
 
     name: str
+    """Name of the trial, unique in the study."""
     state: TrialState
+    """What it is doing."""
     path: Path
+    """Folder of its run."""
     step: int = 0
+    """Optimiser steps taken."""
     total_steps: int = 0
+    """Optimiser steps in all; 0 while unknown."""
     epoch: float = 0.0
+    """Passes over the training rows."""
     seconds: float = 0.0
+    """Wall time of the run."""
     metrics: Mapping[str, float | int | str] = field(default_factory=dict)
+    """Latest value of every metric."""
     error: str | None = None
+    """What went wrong, in one line."""
     stage: str = ""
+    """Which of its stages it is in, for people; empty when it has none."""
     forecast: Mapping[str, Any] | None = None
+    """What was forecast of memory, time and cost; None before the end, and where nothing was."""
     restored: bool = False
+    """Whether it was finished before this session and is only shown."""
 
     @property
     def seconds_left(self) -> float | None:

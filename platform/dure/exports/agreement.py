@@ -26,21 +26,18 @@ class Difference:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far an export predicts what its original predicts.
-
-    Attributes:
-        num_rows: Rows that were compared.
-        num_equal: Those on which all texts and labels are equal, and all numbers within the tolerance.
-        tolerance: Largest difference of two numbers that counts as none.
-        largest_difference: The largest that was found; infinite where one of the two is no number.
-        differences: The first rows that differ.
-    """
+    """How far an export predicts what its original predicts."""
 
     num_rows: int
+    """Rows that were compared."""
     num_equal: int
+    """Those on which all texts and labels are equal, and all numbers within the tolerance."""
     tolerance: float
+    """Largest difference of two numbers that counts as none."""
     largest_difference: float
+    """The largest that was found; infinite where one of the two is no number."""
     differences: tuple[Difference, ...]
+    """The first rows that differ."""
 
     @property
     def share(self) -> float:

@@ -36,23 +36,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """How an export is made and judged.
-
-    Attributes:
-        format: What it becomes.
-        quantization: How the format packs numbers; only ``ctranslate2`` does.
-        num_rows: Most validation rows that are compared; all when not given.
-        accept: Least part of them that must agree.
-        licence: What the model card says of the licence, an SPDX name or a name of the model hub.
-        force: Whether an export that dure wrote is replaced.
-    """
+    """How an export is made and judged."""
 
     format: ExportFormat = "transformers"
+    """What it becomes."""
     quantization: str | None = None
+    """How the format packs numbers; only ``ctranslate2`` does."""
     num_rows: int | None = None
+    """Most validation rows that are compared; all when not given."""
     accept: float = 1.0
+    """Least part of them that must agree."""
     licence: str = "unknown"
+    """What the model card says of the licence, an SPDX name or a name of the model hub."""
     force: bool = False
+    """Whether an export that dure wrote is replaced."""
 
 
 def export_run(

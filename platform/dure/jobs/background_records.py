@@ -25,21 +25,18 @@ _NUM_KEPT = 100
 
 @dataclass(frozen=True)
 class ClusterKeeper:
-    """The process that holds the cluster of background jobs.
-
-    Attributes:
-        pid: Its process.
-        born: When that began, by which a later process of the same number is told from it.
-        url: Where the cluster's dashboard is.
-        session: Ray's folder of the cluster's log files.
-        temporary: Folder that Ray was given; gone when the cluster has ended.
-    """
+    """The process that holds the cluster of background jobs."""
 
     pid: int
+    """Its process."""
     born: float
+    """When that began, by which a later process of the same number is told from it."""
     url: str
+    """Where the cluster's dashboard is."""
     session: str
+    """Ray's folder of the cluster's log files."""
     temporary: str
+    """Folder that Ray was given; gone when the cluster has ended."""
 
     @property
     def lives(self) -> bool:

@@ -38,17 +38,14 @@ _TOKEN_HINT = (
 
 @dataclass(frozen=True)
 class JobServer:
-    """The job server of a cluster, which is its dashboard.
-
-    Attributes:
-        url: ``http://host:port``.
-        where: How the user named it, for errors.
-        headers: What a request must carry; holds the token, so it is never shown.
-    """
+    """The job server of a cluster, which is its dashboard."""
 
     url: str
+    """``http://host:port``."""
     where: str
+    """How the user named it, for errors."""
     headers: dict[str, str] = field(default_factory=dict, repr=False)
+    """What a request must carry; holds the token, so it is never shown."""
 
     def is_of_this_machine(self) -> bool:
         """Return whether the cluster's head node is this machine; a port of this one may lead to another."""

@@ -39,25 +39,22 @@ _NUM_RECONNECTIONS = 5
 
 @dataclass(frozen=True)
 class Job:
-    """A job of a cluster.
-
-    Attributes:
-        id: What names it.
-        state: ``pending``, ``running``, ``succeeded``, ``failed`` or ``stopped``.
-        command: The command, from the verb on; the whole entrypoint of a job that dure did not submit.
-        started: When it was submitted, in UTC.
-        seconds: How long it has run, or ran.
-        exit_code: That of its command, once that has ended by itself.
-        server: Where its cluster's dashboard is.
-    """
+    """A job of a cluster."""
 
     id: str
+    """What names it."""
     state: str
+    """``pending``, ``running``, ``succeeded``, ``failed`` or ``stopped``."""
     command: str
+    """The command, from the verb on; the whole entrypoint of a job that dure did not submit."""
     started: str | None
+    """When it was submitted, in UTC."""
     seconds: float
+    """How long it has run, or ran."""
     exit_code: int | None
+    """That of its command, once that has ended by itself."""
     server: str
+    """Where its cluster's dashboard is."""
 
     @property
     def verb(self) -> str:

@@ -21,19 +21,16 @@ _NUM_SHOWN = 6
 
 @dataclass(frozen=True)
 class Upload:
-    """What a folder sends.
-
-    Attributes:
-        folder: The folder.
-        files: Path in the folder and bytes of every file that is sent.
-        left_out: The same of the files that are not sent because they are large.
-        excludes: Patterns that make Ray send just this.
-    """
+    """What a folder sends."""
 
     folder: Path
+    """The folder."""
     files: dict[str, int]
+    """Path in the folder and bytes of every file that is sent."""
     left_out: dict[str, int]
+    """The same of the files that are not sent because they are large."""
     excludes: list[str]
+    """Patterns that make Ray send just this."""
 
     @property
     def num_bytes(self) -> int:

@@ -24,19 +24,18 @@ _PERCENT_WORDS = re.compile(r"rouge|accuracy|(^|_)(f1|precision|recall)(_|$)")
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure of a run, and what is to be known to compare and to show it.
-
-    Attributes:
-        name: As records have it: ``eval_accuracy``, ``seconds``; ``eval_f1[class]`` stands for the figures of all classes.
-        direction: Whether the smallest or the largest is the best; None for what says nothing about quality, or where
-            it is not known.
-        unit: ``share`` lies between 0 and 1 and is shown in percent; ``percent`` is shown so without these bounds, as
-            a sum of shares; ``count`` is a whole number; ``memory`` is in MiB; everything else is a ``number``.
-    """
+    """One figure of a run, and what is to be known to compare and to show it."""
 
     name: str
+    """As records have it: ``eval_accuracy``, ``seconds``; ``eval_f1[class]`` stands for the figures of all classes."""
     direction: Direction | None
+    """Whether the smallest or the largest is the best; None for what says nothing about quality, or where it is not
+    known.
+    """
     unit: Unit = "number"
+    """``share`` lies between 0 and 1 and is shown in percent; ``percent`` is shown so without these bounds, as a sum of
+    shares; ``count`` is a whole number; ``memory`` is in MiB; everything else is a ``number``.
+    """
 
     @property
     def in_percent(self) -> bool:

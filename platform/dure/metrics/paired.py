@@ -45,43 +45,36 @@ _MOST_ENUMERATED = 12
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much the first of two is above the second, or better.
-
-    Attributes:
-        value: The difference, in the units of the metric.
-        low: Where its interval begins.
-        high: Where it ends.
-        level: Confidence of the interval.
-        p_value: Probability of a difference at least as large between equals; None where no test belongs to the
-            interval.
-    """
+    """By how much the first of two is above the second, or better."""
 
     value: float
+    """The difference, in the units of the metric."""
     low: float
+    """Where its interval begins."""
     high: float
+    """Where it ends."""
     level: float
+    """Confidence of the interval."""
     p_value: float | None
+    """Probability of a difference at least as large between equals; None where no test belongs to the interval."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PairedDifference(Difference):
-    """By how much the first of two models is better on the same rows; negative where it is worse.
-
-    Attributes:
-        num_rows: Rows that both scored.
-        num_seeds: Seeds by which both were trained.
-        wins: Rows on which the first is better, over all seeds together.
-        ties: Rows on which both are equal.
-        losses: Rows on which the second is better.
-        p_holm: The p-value corrected for the number of comparisons; None where it is the only one.
-    """
+    """By how much the first of two models is better on the same rows; negative where it is worse."""
 
     num_rows: int
+    """Rows that both scored."""
     num_seeds: int
+    """Seeds by which both were trained."""
     wins: int
+    """Rows on which the first is better, over all seeds together."""
     ties: int
+    """Rows on which both are equal."""
     losses: int
+    """Rows on which the second is better."""
     p_holm: float | None = None
+    """The p-value corrected for the number of comparisons; None where it is the only one."""
 
     @property
     def is_certain(self) -> bool:

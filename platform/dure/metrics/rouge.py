@@ -56,20 +56,18 @@ class RougeScores:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RougeResult(RougeScores):
-    """Mean ROUGE over a set of predictions, with what is needed to compare it with another.
-
-    Attributes:
-        num_pairs: Predictions scored.
-        num_empty_predictions: Those in which the tokeniser found no token; they score 0. Beside blank
-            ones these are Hangul texts under ``default``.
-        tokenizer: Name of the tokeniser.
-        tokenizer_version: Library and model behind it.
-    """
+    """Mean ROUGE over a set of predictions, with what is needed to compare it with another."""
 
     num_pairs: int
+    """Predictions scored."""
     num_empty_predictions: int
+    """Those in which the tokeniser found no token; they score 0. Beside blank ones these are Hangul texts under
+    ``default``.
+    """
     tokenizer: str
+    """Name of the tokeniser."""
     tokenizer_version: str
+    """Library and model behind it."""
 
     def as_dict(self) -> dict[str, float | int | str]:
         """Return a flat record: ``rouge1`` … are F1, ``rouge1_precision`` and ``rouge1_recall`` beside."""

@@ -12,29 +12,26 @@ from dure.metrics.metric import Direction, Metric, Unit
 
 @dataclass(frozen=True)
 class Reached:
-    """A target beside what came, as ``result.json`` and the record of a study keep it.
-
-    Attributes:
-        metric: Its name.
-        target: The least, or where lower is better the most, that was asked for.
-        score: What came; None where there is no number.
-        met: Whether it is at least as good as the target.
-        short_by: How much is lacking, in the metric's own unit; 0 where it is met, None without a score.
-        direction: Whether the smallest or the largest value is best.
-        unit: How the metric is shown.
-        of: Which run or mean of a study has the score; empty of a run itself.
-        is_rehearsal: Whether a miniature has the score, which says nothing of the model that the target is of.
-    """
+    """A target beside what came, as ``result.json`` and the record of a study keep it."""
 
     metric: str
+    """Its name."""
     target: float
+    """The least, or where lower is better the most, that was asked for."""
     score: float | None
+    """What came; None where there is no number."""
     met: bool
+    """Whether it is at least as good as the target."""
     short_by: float | None
+    """How much is lacking, in the metric's own unit; 0 where it is met, None without a score."""
     direction: Direction
+    """Whether the smallest or the largest value is best."""
     unit: Unit
+    """How the metric is shown."""
     of: str = ""
+    """Which run or mean of a study has the score; empty of a run itself."""
     is_rehearsal: bool = False
+    """Whether a miniature has the score, which says nothing of the model that the target is of."""
 
 
 @dataclass(frozen=True)

@@ -39,17 +39,16 @@ class RougeTokenizer:
 
     No token may cross a newline: the tokens of a text are those of its lines, one after another.
     So ROUGE-L and ROUGE-Lsum share one tokenisation.
-
-    Attributes:
-        name: Its name.
-        version: What decides the tokens beside the name: the library and model that cut them, or the revision of this
-            module's rule, which is raised whenever the tokens change.
-        tokenize: Returns the tokens of a text in order; none for a blank text.
     """
 
     name: TokenizerName
+    """Its name."""
     version: str
+    """What decides the tokens beside the name: the library and model that cut them, or the revision of this module's
+    rule, which is raised whenever the tokens change.
+    """
     tokenize: Callable[[str], list[str]]
+    """Returns the tokens of a text in order; none for a blank text."""
 
     def tokenize_all(self, texts: Sequence[str]) -> list[list[str]]:
         """Return the tokens of every text; morphemes on ``OMP_NUM_THREADS`` threads (or all cores).

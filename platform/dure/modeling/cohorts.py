@@ -67,19 +67,16 @@ class Asked:
 
 
 class Cohort(ABC):
-    """Rows that began together, so that all that are still written have equally many tokens.
-
-    Attributes:
-        beams: How many texts of each row are written side by side.
-        length: Tokens of each text so far, with those that the decoder began with.
-        places: Which rows of what was asked are still written.
-    """
+    """Rows that began together, so that all that are still written have equally many tokens."""
 
     def __init__(self, asked: Asked, rows: slice) -> None:
         self.asked = asked
         self.beams: int = asked.config.num_beams or 1
+        """How many texts of each row are written side by side."""
         self.length = asked.start.shape[1]
+        """Tokens of each text so far, with those that the decoder began with."""
         self.places = list(range(rows.start, rows.stop))
+        """Which rows of what was asked are still written."""
 
     @abstractmethod
     def last_tokens(self) -> torch.Tensor:

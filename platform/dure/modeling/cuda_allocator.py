@@ -44,16 +44,13 @@ class _Block:
 
 
 class CachingAllocator:
-    """Hands out blocks, and never gives a segment back, as long as the device has room.
-
-    Attributes:
-        reserved: Bytes of all segments.
-        living: What was asked for and has not ended, by number.
-    """
+    """Hands out blocks, and never gives a segment back, as long as the device has room."""
 
     def __init__(self) -> None:
         self.reserved = 0
+        """Bytes of all segments."""
         self.living: dict[int, _Block] = {}
+        """What was asked for and has not ended, by number."""
         self._free: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
         self._at: dict[int, _Block] = {}
 

@@ -239,16 +239,13 @@ def _tokens_at_once(logits: Projected) -> int:
 
 
 class _Gradients:
-    """Adds up the gradients of a term over chunks.
-
-    Attributes:
-        sums: Hidden states and parameters to their gradients as far as they are known.
-    """
+    """Adds up the gradients of a term over chunks."""
 
     def __init__(self, term: Term, logits: Sequence[Projected]) -> None:
         self.term = term
         self.logits = logits
         self.sums: dict[torch.Tensor, torch.Tensor] = {}
+        """Hidden states and parameters to their gradients as far as they are known."""
         self._products: list[_Product] | None = None
         if all(each.is_product for each in logits):
             self._products = [_Product.of(each) for each in logits]

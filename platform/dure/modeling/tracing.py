@@ -192,17 +192,14 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     Args:
         held: Tensors that live already.
         chosen: How many elements of a mask are true, by its shape; else all.
-
-    Attributes:
-        peak: Most bytes at a time.
-        flops: Floating-point operations.
-        held: Requests for the memory of what lives already.
-        requests: Those of the body, ends among them.
     """
 
     def __init__(self, held: Iterable[Any], chosen: Mapping[torch.Size, int]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.peak = self.flops = self._now = 0
+        self.peak = self._now = 0
+        """Most bytes at a time."""
+        self.flops = 0
+        """Floating-point operations."""
         self._chosen = chosen
         self._known, self._ones = weakref.WeakSet[Any](), weakref.WeakSet[Any]()
         self._numbers = itertools.count()
@@ -210,6 +207,7 @@ class Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in held:
             self.count(tensor)
         self.held, self.requests = self.requests, []
+        """Requests for the memory of what lives already, and those of the body, ends among them."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Compute an operator, and count what it gives."""

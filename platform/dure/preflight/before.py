@@ -26,19 +26,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Files:
-    """What runs will leave on the disk.
-
-    Attributes:
-        experiments: What runs.
-        num_copies: Runs of each.
-        folder: Folder that is continued, whose files are written already; None of a new one.
-        apart: Folders in it whose files are counted by themselves.
-    """
+    """What runs will leave on the disk."""
 
     experiments: Sequence[Experiment]
+    """What runs."""
     num_copies: int = 1
+    """Runs of each."""
     folder: Path | None = None
+    """Folder that is continued, whose files are written already; None of a new one."""
     apart: Sequence[Path] = ()
+    """Folders in it whose files are counted by themselves."""
 
 
 def files_of_run(experiment: Experiment, folder: Path | None, *, apart: Sequence[Path] = ()) -> list[Files]:

@@ -21,21 +21,18 @@ AREAS: tuple[Area, ...] = ("environment", "config", "data", "checkpoints")
 
 @dataclass(frozen=True)
 class Check:
-    """What became of one check.
-
-    Attributes:
-        area: What it belongs to.
-        name: Its name, distinct within its area.
-        state: ``ok``, ``failed``, or ``skipped`` where it could not be known.
-        found: What was found.
-        remedy: What to do; for a check that is ``ok``, what would be better still.
-    """
+    """What became of one check."""
 
     area: Area
+    """What it belongs to."""
     name: str
+    """Its name, distinct within its area."""
     state: State
+    """``ok``, ``failed``, or ``skipped`` where it could not be known."""
     found: str
+    """What was found."""
     remedy: str = ""
+    """What to do; for a check that is ``ok``, what would be better still."""
 
 
 @dataclass
@@ -59,16 +56,13 @@ class CannotTellError(Exception):
 
 
 class Checklist:
-    """Makes checks one by one, so that the failure of one does not hide the others.
-
-    Attributes:
-        checks: What became of those made so far.
-        missing: Packages that are known not to import; a check that needs one is skipped.
-    """
+    """Makes checks one by one, so that the failure of one does not hide the others."""
 
     def __init__(self) -> None:
         self.checks: list[Check] = []
+        """What became of those made so far."""
         self.missing: Collection[str] = ()
+        """Packages that are known not to import; a check that needs one is skipped."""
 
     def run(
         self,

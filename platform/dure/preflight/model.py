@@ -28,21 +28,18 @@ _FULL = 4
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Sizes of a model.
-
-    Attributes:
-        num_parameters: All parameters, shared ones once.
-        num_trained: Those that are trained.
-        state: Name → shape of its whole state dict; empty when only its configuration is known.
-        trained: Name → shape of what the run saves as its weights; empty too then.
-        tied: Names of the state dict that stand for one tensor under several names, by each of them.
-    """
+    """Sizes of a model."""
 
     num_parameters: int
+    """All parameters, shared ones once."""
     num_trained: int
+    """Those that are trained."""
     state: Mapping[str, Shape]
+    """Name → shape of its whole state dict; empty when only its configuration is known."""
     trained: Mapping[str, Shape]
+    """Name → shape of what the run saves as its weights; empty too then."""
     tied: Mapping[str, frozenset[str]]
+    """Names of the state dict that stand for one tensor under several names, by each of them."""
 
 
 @contextmanager

@@ -36,27 +36,24 @@ STATE_STYLES = {
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a table.
-
-    Attributes:
-        heading: Its heading.
-        cells: One for every row.
-        rank: How soon a terminal leaves it out: the highest rank goes first, rank 0 always stays.
-        is_text: Whether it is aligned to the left; numbers go to the right.
-        shortest: Cells of the terminal to which its texts may be cut; None when they must stay whole.
-        wraps_at: Cells at which its texts go on in another line, in place of being cut; None when they do not.
-        styles: Colours by text.
-        starred: Places of the cells that a terminal marks with a star.
-    """
+    """One column of a table."""
 
     heading: Cell
+    """Its heading."""
     cells: Sequence[Cell]
+    """One for every row."""
     rank: int = 0
+    """How soon a terminal leaves it out: the highest rank goes first, rank 0 always stays."""
     is_text: bool = False
+    """Whether it is aligned to the left; numbers go to the right."""
     shortest: int | None = None
+    """Cells of the terminal to which its texts may be cut; None when they must stay whole."""
     wraps_at: int | None = None
+    """Cells at which its texts go on in another line, in place of being cut; None when they do not."""
     styles: Mapping[str, str] = field(default_factory=dict)
+    """Colours by text."""
     starred: Collection[int] = ()
+    """Places of the cells that a terminal marks with a star."""
 
     @cached_property
     def texts(self) -> list[Text]:

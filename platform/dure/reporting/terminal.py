@@ -26,14 +26,12 @@ class Terminal:
         file: Stream to write to. When it is not given, the stderr of this moment: its descriptor is
             duplicated, so that redirecting descriptor 2 later does not take the user's lines along.
             Pickling leaves the stream behind; the copy takes the stderr of the process that it wakes up in.
-
-    Attributes:
-        live: Whether a block can be shown; otherwise everything is plain lines.
     """
 
     def __init__(self, file: TextIO | None = None) -> None:
         stream = _kept_stderr() if file is None else file
         self.live = stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+        """Whether a block can be shown; otherwise everything is plain lines."""
         self.console = Console(
             file=cast(TextIO, _Tolerant(stream)),
             force_terminal=self.live,

@@ -33,24 +33,22 @@ _BEST = ("global_step", "epoch", "best_metric", "best_global_step")
 
 @dataclass(frozen=True)
 class Comparison:
-    """One thing of two runs.
-
-    Attributes:
-        what: Its name.
-        is_equal: Whether it is the same to the last bit.
-        count: Numbers or tensors compared.
-        difference: Largest difference relative to the larger of the two, 0 when equal; None where there is none to
-            be had, such as between a number and its absence.
-        first_step: First step whose record differs.
-        digests: SHA-256 of both, for weights and states.
-    """
+    """One thing of two runs."""
 
     what: str
+    """Its name."""
     is_equal: bool
+    """Whether it is the same to the last bit."""
     count: int
+    """Numbers or tensors compared."""
     difference: float | None = 0.0
+    """Largest difference relative to the larger of the two, 0 when equal; None where there is none to be had, such as
+    between a number and its absence.
+    """
     first_step: int | None = None
+    """First step whose record differs."""
     digests: tuple[str, str] | None = None
+    """SHA-256 of both, for weights and states."""
 
 
 def compare_runs(one: Path, other: Path) -> list[Comparison]:

@@ -27,29 +27,26 @@ _FOLDERS_ABOVE = 3
 
 @dataclass(frozen=True)
 class Kept:
-    """A checkpoint or the weights of an epoch, and all that decides whether it may go.
-
-    Attributes:
-        path: Where it is.
-        kind: What it is.
-        number: Its step or epoch; of equals the smaller goes first.
-        size: Bytes that its deletion frees.
-        is_best: Whether it holds the best weights of its run, or might.
-        is_last: Whether it is the newest of its kind in its run.
-        is_needed: Whether the next stage begins with it, or an epoch may be a sweet spot.
-        run_is_finished: Whether its run is over, never to be continued.
-        model: The final model of its run, which holds the best weights too, if it is there.
-    """
+    """A checkpoint or the weights of an epoch, and all that decides whether it may go."""
 
     path: Path
+    """Where it is."""
     kind: Literal["checkpoint", "epoch"]
+    """What it is."""
     number: int
+    """Its step or epoch; of equals the smaller goes first."""
     size: int
+    """Bytes that its deletion frees."""
     is_best: bool = False
+    """Whether it holds the best weights of its run, or might."""
     is_last: bool = False
+    """Whether it is the newest of its kind in its run."""
     is_needed: bool = False
+    """Whether the next stage begins with it, or an epoch may be a sweet spot."""
     run_is_finished: bool = False
+    """Whether its run is over, never to be continued."""
     model: Path | None = None
+    """The final model of its run, which holds the best weights too, if it is there."""
 
     def turn(self) -> tuple[int, str] | None:
         """Return when it goes, the lower the sooner, and why it may; None for what is protected."""

@@ -38,34 +38,32 @@ RunState = Literal["completed", "stopped", "diverged", "failed", "interrupted"]
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended; ``result.json`` of its folder.
-
-    Attributes:
-        name: Name of the experiment.
-        state: ``completed`` (also after early stopping), ``stopped`` (by its study, before its time),
-            ``diverged``, ``failed`` or ``interrupted``.
-        metrics: Metrics of the best checkpoint, and figures of the run, by name.
-        best_checkpoint: Folder of the best checkpoint, relative to the run's folder.
-        final_model_path: Folder of the final model, relative to the run's folder.
-        seconds: Wall time of training and validation, over all resumptions.
-        error: What went wrong, in one line, when it failed.
-        best_metric: What chose the best checkpoint.
-        definitions: Direction and unit of the metrics of its family, by name.
-        targets: What the experiment was to reach, beside what its best checkpoint has.
-        forecast: What was forecast at the start of memory, time and cost, to be compared with what came.
-    """
+    """How a run ended; ``result.json`` of its folder."""
 
     name: str
+    """Name of the experiment."""
     state: RunState
+    """``completed`` (also after early stopping), ``stopped`` (by its study, before its time), ``diverged``, ``failed``
+    or ``interrupted``.
+    """
     metrics: dict[str, float | int | str] = field(default_factory=dict)
+    """Metrics of the best checkpoint, and figures of the run, by name."""
     best_checkpoint: str | None = None
+    """Folder of the best checkpoint, relative to the run's folder."""
     final_model_path: str | None = None
+    """Folder of the final model, relative to the run's folder."""
     seconds: float = 0.0
+    """Wall time of training and validation, over all resumptions."""
     error: str | None = None
+    """What went wrong, in one line, when it failed."""
     best_metric: str | None = None
+    """What chose the best checkpoint."""
     definitions: dict[str, dict[str, str | None]] = field(default_factory=dict)
+    """Direction and unit of the metrics of its family, by name."""
     targets: tuple[Reached, ...] = ()
+    """What the experiment was to reach, beside what its best checkpoint has."""
     forecast: dict[str, Any] | None = None
+    """What was forecast at the start of memory, time and cost, to be compared with what came."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as JSON-ready data."""

@@ -17,21 +17,18 @@ _FULL = 4
 
 @dataclass(frozen=True)
 class Forecast:
-    """Bytes that a run leaves on the disk.
-
-    Attributes:
-        checkpoint: One checkpoint: the trained weights, the moments, the average.
-        num_checkpoints: Most of them at a time; one more than are kept, since one is written before one goes.
-        epoch: The weights of one epoch in a file of their own, with their average.
-        num_epochs: Such files that are kept.
-        final_model: The model at the end, in fp32.
-    """
+    """Bytes that a run leaves on the disk."""
 
     checkpoint: int
+    """One checkpoint: the trained weights, the moments, the average."""
     num_checkpoints: int
+    """Most of them at a time; one more than are kept, since one is written before one goes."""
     epoch: int
+    """The weights of one epoch in a file of their own, with their average."""
     num_epochs: int
+    """Such files that are kept."""
     final_model: int
+    """The model at the end, in fp32."""
 
     @property
     def disk(self) -> int:

@@ -44,29 +44,26 @@ _DEAD = ("Z", "X")
 
 @dataclass(frozen=True)
 class Holder:
-    """A process that works in a folder.
-
-    Attributes:
-        path: The folder.
-        host: Name of its machine.
-        space: What its number is unique in: the session of the machine's kernel, and the container.
-        pid: Its number.
-        born: When it began, in the kernel's own count: another process of its number has another.
-        since: When it began to work in the folder, in UTC.
-        command: What it was started with.
-        token: Tells its lock from every other.
-        job: The background job that it is the command of; None of one in a terminal.
-    """
+    """A process that works in a folder."""
 
     path: str
+    """The folder."""
     host: str
+    """Name of its machine."""
     space: str
+    """What its number is unique in: the session of the machine's kernel, and the container."""
     pid: int
+    """Its number."""
     born: float
+    """When it began, in the kernel's own count: another process of its number has another."""
     since: str
+    """When it began to work in the folder, in UTC."""
     command: str
+    """What it was started with."""
     token: str
+    """Tells its lock from every other."""
     job: str | None
+    """The background job that it is the command of; None of one in a terminal."""
 
     @property
     def is_near(self) -> bool:

@@ -20,44 +20,38 @@ _WARM = 5
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds that the parts of a run took.
-
-    Attributes:
-        start: What came before the first step, and what the first steps took more than later ones; no validation.
-        step: Of an optimiser step, however long its rows.
-        position: Of every position of a step beside that.
-        first_validation: What the first validation took more than later ones: scoring is made ready in it.
-        row: Of a row in a validation.
-        save: What training waited for a checkpoint in its midst.
-        end: What came after the last validation: its checkpoint, the best weights, the final model.
-    """
+    """Seconds that the parts of a run took."""
 
     start: float
+    """What came before the first step, and what the first steps took more than later ones; no validation."""
     step: float
+    """Of an optimiser step, however long its rows."""
     position: float
+    """Of every position of a step beside that."""
     first_validation: float
+    """What the first validation took more than later ones: scoring is made ready in it."""
     row: float
+    """Of a row in a validation."""
     save: float
+    """What training waited for a checkpoint in its midst."""
     end: float
+    """What came after the last validation: its checkpoint, the best weights, the final model."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a run does that takes time.
-
-    Attributes:
-        steps: Optimiser steps.
-        positions: Positions that each of the first ones computes, padding included; those after them have their mean.
-        validations: How often it validates.
-        rows: Rows of a validation.
-        saves: Checkpoints before the last one.
-    """
+    """What a run does that takes time."""
 
     steps: int
+    """Optimiser steps."""
     positions: NDArray[np.float64]
+    """Positions that each of the first ones computes, padding included; those after them have their mean."""
     validations: int
+    """How often it validates."""
     rows: int
+    """Rows of a validation."""
     saves: int
+    """Checkpoints before the last one."""
 
     def of_first(self, steps: int) -> NDArray[np.float64]:
         """Return the positions of so many steps, shape (steps,)."""
@@ -74,21 +68,18 @@ class Work:
 
 @dataclass(frozen=True)
 class Pace:
-    """What a run did in how much time.
-
-    Attributes:
-        device: Name of the device.
-        model: What trained: family, parameters, lengths and batch.
-        precision: What it computed in.
-        validates: How it validates: as logits or as text, with so many beams, tokens and rows at a time.
-        times: Its parts.
-    """
+    """What a run did in how much time."""
 
     device: str
+    """Name of the device."""
     model: str
+    """What trained: family, parameters, lengths and batch."""
     precision: str
+    """What it computed in."""
     validates: str
+    """How it validates: as logits or as text, with so many beams, tokens and rows at a time."""
     times: Times
+    """Its parts."""
 
 
 def remember(folder: Path, pace: Pace) -> None:

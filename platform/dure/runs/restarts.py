@@ -18,15 +18,14 @@ class Restarts:
 
     A trial's own process is restarted by the study, its workers by the trial, and both count against one limit:
     so the count is in a file of the trial's folder, and not with either.
-
-    Attributes:
-        path: Folder of the run or trial.
-        session: Names the call of dure that runs it; the limit is on the restarts of one session, so that
-            whoever resumes by hand has all of them again.
     """
 
     path: Path
+    """Folder of the run or trial."""
     session: str
+    """Names the call of dure that runs it; the limit is on the restarts of one session, so that whoever resumes by hand
+    has all of them again.
+    """
 
     def add(self, reason: str, *, counts: bool = True) -> None:
         """Note a restart.

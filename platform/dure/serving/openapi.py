@@ -40,25 +40,22 @@ _ERROR = {
 
 @dataclass(frozen=True)
 class Serving:
-    """How models are served.
-
-    Attributes:
-        port: Port of 127.0.0.1; 0 for any that is free.
-        num_replicas: Processes with the models; as many as the profile has workers when not given.
-        batch_size: Most texts of a batch; what validation took when not given.
-        max_bytes: Largest body of a request.
-        time_limit: Seconds from the first byte of a request until it must be answered.
-        token: What a request must show.
-        address: Ray cluster to join; one of its own when not given.
-    """
+    """How models are served."""
 
     port: int = 8000
+    """Port of 127.0.0.1; 0 for any that is free."""
     num_replicas: int | None = None
+    """Processes with the models; as many as the profile has workers when not given."""
     batch_size: int | None = None
+    """Most texts of a batch; what validation took when not given."""
     max_bytes: int = 1 << 20
+    """Largest body of a request."""
     time_limit: float = 30.0
+    """Seconds from the first byte of a request until it must be answered."""
     token: str | None = None
+    """What a request must show."""
     address: str | None = None
+    """Ray cluster to join; one of its own when not given."""
 
 
 @dataclass(frozen=True)

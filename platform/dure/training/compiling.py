@@ -45,10 +45,6 @@ class CompiledLayers:
         notify: Passes on in a line what was compiled in a step and how long that took.
         backend: What makes code of graphs, as in ``torch.compile``.
 
-    Attributes:
-        num_graphs: Graphs so far.
-        seconds: What compiling took.
-
     Raises:
         UserError: The model has no layers that are known as such.
     """
@@ -69,7 +65,9 @@ class CompiledLayers:
         self._notify = notify
         self._limit = _Limit()
         self.num_graphs = 0
+        """Graphs so far."""
         self.seconds = 0.0
+        """What compiling took."""
 
     @contextmanager
     def applied(self) -> Iterator[None]:

@@ -9,15 +9,12 @@ import torch
 
 
 class StopRequested(Exception):  # noqa: N818 - nothing is wrong
-    """A run ends here because a stop was asked for.
-
-    Attributes:
-        step: Optimiser steps whose result is in a checkpoint; 0 when none was made.
-    """
+    """A run ends here because a stop was asked for."""
 
     def __init__(self, step: int = 0) -> None:
         super().__init__(f"stopped at step {step}")
         self.step = step
+        """Optimiser steps whose result is in a checkpoint; 0 when none was made."""
 
 
 @dataclass

@@ -28,14 +28,11 @@ STEPS = "steps.jsonl"
 
 
 class SeveralNodes:
-    """Nodes of one cluster; the first is the head, which the driver is connected to.
-
-    Attributes:
-        address: Address of the cluster.
-    """
+    """Nodes of one cluster; the first is the head, which the driver is connected to."""
 
     def __init__(self, cluster) -> None:
         self.address: str = cluster.address
+        """Address of the cluster."""
         nodes = cluster.list_all_nodes()
         self.ids = [node.node_id for node in nodes]
         self._raylets = {node.node_id: node.all_processes["raylet"][0].process.pid for node in nodes}
@@ -125,15 +122,12 @@ class Loses(StudyListener):
 
 @dataclass(frozen=True)
 class Recovery:
-    """What a lost process cost a trial.
-
-    Attributes:
-        seconds: From the loss to the first step after it.
-        steps_repeated: Steps that were computed twice.
-    """
+    """What a lost process cost a trial."""
 
     seconds: float
+    """From the loss to the first step after it."""
     steps_repeated: int
+    """Steps that were computed twice."""
 
 
 def recovery(path: Path, lost_at: float) -> Recovery:
