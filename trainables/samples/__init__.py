@@ -41,15 +41,28 @@ def write_sample(name: str, folder: Path, *, label_noise: float = 0.0) -> dict[s
         return write_dilemmas(folder, label_noise=label_noise)
     if label_noise:
         raise UserError(f"{name} have no label noise", where="--label-noise", expected="dilemmas")
+    if name == "chats":
+        from trainables.samples.chats import write_chats
+
+        return write_chats(folder)
+    from trainables.samples.corpus_files import write_corpus
+
     match name:
         case "dialogues":
-            from trainables.samples.dialogues import write_dialogues as write
-        case "chats":
-            from trainables.samples.chats import write_chats as write
+            from trainables.samples.dialogues import dialogue_corpus
+
+            columns = ("fname", "dialogue", "summary", "topic")
+            return write_corpus(folder, dialogue_corpus(), columns, truth="summary")
         case "preferences":
-            from trainables.samples.preferences import write_preferences as write
+            from trainables.samples.preferences import preference_corpus
+
+            columns = ("id", "prompt", "chosen", "rejected")
+            return write_corpus(folder, preference_corpus(), columns, truth="chosen")
         case "reviews":
-            from trainables.samples.reviews import write_reviews as write
+            from trainables.samples.reviews import review_corpus
+
+            return write_corpus(folder, review_corpus(), ("id", "text", "label"), truth="label")
         case _:
-            from trainables.samples.emotions import write_emotions as write
-    return write(folder)
+            from trainables.samples.emotions import emotion_corpus
+
+            return write_corpus(folder, emotion_corpus(), ("id", "text", "label"), truth="label")

@@ -13,10 +13,8 @@ import random
 import string
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
-from dure.errors import UserError
-from trainables.samples.corpus_files import write_corpus
+from trainables.samples.corpus_files import sizes_of
 from trainables.samples.scenario import Ending, Scenario
 from trainables.samples.scenarios import SCENARIOS
 from trainables.samples.story import (
@@ -63,13 +61,7 @@ def dialogue_corpus(
     Raises:
         UserError: A number is negative, or they are more than :data:`MAX_DIALOGUES` together.
     """
-    sizes = {"train": num_train, "dev": num_dev, "test": num_test}
-    if min(sizes.values()) < 0 or sum(sizes.values()) > MAX_DIALOGUES:
-        raise UserError(
-            f"the sizes are {sizes}",
-            where="sample corpus",
-            expected=f"numbers from 0 on, together at most {MAX_DIALOGUES}",
-        )
+    sizes = sizes_of(num_train, num_dev, num_test, most=MAX_DIALOGUES)
     rng = random.Random(seed)
     seen: set[str] = set()
     return {
@@ -131,23 +123,3 @@ def _num_told(scenario: Scenario, ending: Ending, *, third: bool) -> int:
 
 def _fields(template: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(template) if name}
-
-
-def write_dialogues(
-    folder: Path, *, seed: int = 42, num_train: int = 2600, num_dev: int = 200, num_test: int = 200
-) -> dict[str, Path]:
-    """Write the corpus as CSV files of the shape that Korean dialogue summarisation uses.
-
-    ``train.csv`` and ``dev.csv`` have the columns fname, dialogue, summary, topic. ``test.csv`` has no summary, as
-    a competition's test set; ``test_reference.csv`` (fname, summary) holds the truth, for ``dure score``. Line
-    breaks stand as they are inside quoted cells.
-
-    Returns:
-        The paths by name: ``train``, ``dev``, ``test`` and ``test_reference``.
-
-    Raises:
-        UserError: The folder cannot be written to; and see :func:`dialogue_corpus`.
-    """
-    corpus = dialogue_corpus(seed=seed, num_train=num_train, num_dev=num_dev, num_test=num_test)
-    columns = ("fname", "dialogue", "summary", "topic")
-    return write_corpus(folder, corpus, columns, id_column="fname", truth="summary")

@@ -16,6 +16,7 @@ from typing import Any
 
 from dure.errors import UserError
 from dure.files import make_folder, written_beside
+from trainables.samples.corpus_files import sizes_of
 
 TARGETS = ("emotions", "bentham_scores", "regret_factor", "surd_metrics")
 """The columns that are to be predicted."""
@@ -142,13 +143,7 @@ def dilemma_corpus(
     Raises:
         UserError: A number cannot be.
     """
-    sizes = {"train": num_train, "dev": num_dev, "test": num_test}
-    if min(sizes.values()) < 0 or sum(sizes.values()) > MAX_DILEMMAS:
-        raise UserError(
-            f"the sizes are {sizes}",
-            where="sample corpus",
-            expected=f"numbers from 0 on, together at most {MAX_DILEMMAS}",
-        )
+    sizes = sizes_of(num_train, num_dev, num_test, most=MAX_DILEMMAS)
     if not 0 <= label_noise <= 1:
         raise UserError(f"{label_noise} is no share", where="--label-noise", expected="a number from 0 to 1")
     rng = random.Random(seed)
@@ -161,26 +156,16 @@ def dilemma_corpus(
     return corpus
 
 
-def write_dilemmas(
-    folder: Path,
-    *,
-    seed: int = 42,
-    num_train: int = 2000,
-    num_dev: int = 300,
-    num_test: int = 300,
-    label_noise: float = 0.0,
-) -> dict[str, Path]:
+def write_dilemmas(folder: Path, *, label_noise: float) -> dict[str, Path]:
     """Write the corpus as JSON lines; a target that a row lacks is left out of its object.
 
     Returns:
         The paths by name: ``train``, ``dev`` and ``test``.
 
     Raises:
-        UserError: The folder cannot be written to; and see :func:`dilemma_corpus`.
+        UserError: The folder cannot be written to, or the noise is no part.
     """
-    corpus = dilemma_corpus(
-        seed=seed, num_train=num_train, num_dev=num_dev, num_test=num_test, label_noise=label_noise
-    )
+    corpus = dilemma_corpus(label_noise=label_noise)
     make_folder(folder, where=f"--output {folder}")
     paths = {split: folder / f"{split}.jsonl" for split in corpus}
     for split, path in paths.items():

@@ -9,10 +9,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from dure.errors import UserError
-from trainables.samples.corpus_files import write_corpus
+from trainables.samples.corpus_files import sizes_of
 from trainables.samples.korean import Noun
 from trainables.samples.scenario import Ending
 from trainables.samples.story import Story, draw_story, may_have_third, summarise
@@ -55,32 +53,10 @@ def preference_corpus(
     Raises:
         UserError: A number is negative, or they are more than :data:`MAX_PREFERENCES` together.
     """
-    sizes = {"train": num_train, "dev": num_dev, "test": num_test}
-    if min(sizes.values()) < 0 or sum(sizes.values()) > MAX_PREFERENCES:
-        raise UserError(
-            f"the sizes are {sizes}",
-            where="sample corpus",
-            expected=f"numbers from 0 on, together at most {MAX_PREFERENCES}",
-        )
+    sizes = sizes_of(num_train, num_dev, num_test, most=MAX_PREFERENCES)
     rng = random.Random(seed)
     seen: set[str] = set()
     return {split: _split(rng, split, size, seen) for split, size in sizes.items()}
-
-
-def write_preferences(
-    folder: Path, *, seed: int = 42, num_train: int = 2600, num_dev: int = 200, num_test: int = 200
-) -> dict[str, Path]:
-    """Write the corpus as CSV files with the columns id, prompt, chosen, rejected; ``test.csv`` has no chosen one.
-
-    Returns:
-        The paths by name: ``train``, ``dev``, ``test`` and ``test_reference`` (id, chosen).
-
-    Raises:
-        UserError: The folder cannot be written to; and see :func:`preference_corpus`.
-    """
-    corpus = preference_corpus(seed=seed, num_train=num_train, num_dev=num_dev, num_test=num_test)
-    columns = ("id", "prompt", "chosen", "rejected")
-    return write_corpus(folder, corpus, columns, id_column="id", truth="chosen")
 
 
 def _split(rng: random.Random, split: str, size: int, seen: set[str]) -> list[Preference]:

@@ -10,10 +10,8 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from dure.errors import UserError
-from trainables.samples.corpus_files import write_corpus
+from trainables.samples.corpus_files import labels_in, sizes_of
 from trainables.samples.experiences import DOMAINS, Aspect, Domain
 from trainables.samples.korean import Noun, Verb, did
 
@@ -66,40 +64,16 @@ def review_corpus(
     Raises:
         UserError: A number is negative, or they are more than :data:`MAX_REVIEWS` together.
     """
-    sizes = {"train": num_train, "dev": num_dev, "test": num_test}
-    if min(sizes.values()) < 0 or sum(sizes.values()) > MAX_REVIEWS:
-        raise UserError(
-            f"the sizes are {sizes}",
-            where="sample corpus",
-            expected=f"numbers from 0 on, together at most {MAX_REVIEWS}",
-        )
+    sizes = sizes_of(num_train, num_dev, num_test, most=MAX_REVIEWS)
     rng = random.Random(seed)
     seen: set[str] = set()
     return {split: _split(rng, split, size, seen) for split, size in sizes.items()}
 
 
-def write_reviews(
-    folder: Path, *, seed: int = 42, num_train: int = 2000, num_dev: int = 300, num_test: int = 300
-) -> dict[str, Path]:
-    """Write the corpus as CSV files with the columns id, text, label; the labels of the test set lie apart.
-
-    Returns:
-        The paths by name: ``train``, ``dev``, ``test`` (id, text) and ``test_reference`` (id, label).
-
-    Raises:
-        UserError: The folder cannot be written to; and see :func:`review_corpus`.
-    """
-    corpus = review_corpus(seed=seed, num_train=num_train, num_dev=num_dev, num_test=num_test)
-    return write_corpus(folder, corpus, ("id", "text", "label"), id_column="id", truth="label")
-
-
 def _split(rng: random.Random, split: str, size: int, seen: set[str]) -> list[Review]:
-    # The rarer classes are rounded and the first takes the rest.
-    rarer = [label for label, share in list(CLASSES.items())[1:] for _ in range(round(size * share / 100))]
-    labels = [next(iter(CLASSES))] * (size - len(rarer)) + rarer
-    rng.shuffle(labels)
     return [
-        Review(f"{split}_{number}", _new_text(rng, label, seen), label) for number, label in enumerate(labels)
+        Review(f"{split}_{number}", _new_text(rng, label, seen), label)
+        for number, label in enumerate(labels_in(CLASSES, size, rng))
     ]
 
 

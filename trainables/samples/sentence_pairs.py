@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-from dure.errors import UserError
+from trainables.samples.corpus_files import sizes_of
 from trainables.samples.experiences import DOMAINS, Aspect
 from trainables.samples.korean import Noun, Verb, did
 
@@ -60,13 +60,7 @@ def sentence_pair_corpus(
     Raises:
         UserError: A number is negative, or they are more than :data:`MAX_PAIRS` together.
     """
-    sizes = {"train": num_train, "dev": num_dev, "test": num_test}
-    if min(sizes.values()) < 0 or sum(sizes.values()) > MAX_PAIRS:
-        raise UserError(
-            f"the sizes are {sizes}",
-            where="sample corpus",
-            expected=f"numbers from 0 on, together at most {MAX_PAIRS}",
-        )
+    sizes = sizes_of(num_train, num_dev, num_test, most=MAX_PAIRS)
     rng = random.Random(seed)
     seen: set[tuple[str, str]] = set()
     return {split: _split(rng, split, size, seen) for split, size in sizes.items()}

@@ -61,10 +61,10 @@ def test_label_noise_swaps_its_part_of_the_training_targets_and_nothing_else() -
 
 
 def test_the_written_corpus_is_what_the_family_reads(tmp_path) -> None:
-    paths = write_dilemmas(tmp_path, num_train=60, num_dev=9, num_test=9)
+    paths = write_dilemmas(tmp_path, label_noise=0.0)
     family = family_of(f"data.train={paths['train']}")
     table = read_split(family, "train", str(paths["train"]))
-    assert table.num_rows == 60
+    assert table.num_rows == 2000
     first = json.loads(paths["train"].read_text(encoding="utf-8").splitlines()[0])
     assert table.dataset[0]["text"] == first["text"]
 

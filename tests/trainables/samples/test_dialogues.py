@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dure.errors import UserError
-from trainables.samples.dialogues import MAX_DIALOGUES, dialogue_corpus, num_summaries, write_dialogues
+from trainables.samples import write_sample
+from trainables.samples.dialogues import MAX_DIALOGUES, dialogue_corpus, num_summaries
 from trainables.samples.korean import (
     Noun,
     Register,
@@ -332,9 +333,8 @@ def test_a_request_stands_at_many_places_of_a_dialogue():
 # --- files ---
 
 
-def test_written_files_read_back_as_the_corpus_and_the_test_set_hides_its_summaries(tmp_path):
-    corpus = dialogue_corpus(num_train=20, num_dev=5, num_test=5)
-    paths = write_dialogues(tmp_path / "sample", num_train=20, num_dev=5, num_test=5)
+def test_written_files_read_back_as_the_corpus_and_the_test_set_hides_its_summaries(corpus, tmp_path):
+    paths = write_sample("dialogues", tmp_path / "sample")
     assert {path.name for path in (tmp_path / "sample").iterdir()} == {
         "train.csv",
         "dev.csv",
