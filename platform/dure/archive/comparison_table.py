@@ -13,7 +13,6 @@ from rich.text import Text
 
 from dure.archive.comparison import Comparison, ExampleRecord
 from dure.archive.settings import Setting
-from dure.archive.verdict import difference_of
 from dure.data.writing import place_files
 from dure.errors import counted
 from dure.files import write_text
@@ -83,7 +82,7 @@ def table_facts(comparison: Comparison) -> dict[str, Any]:
         facts |= {
             "gain": gain,
             "interval": f"{low} to {high}",
-            "p": p_value_text(difference_of(pair)),
+            "p": p_value_text(pair.p_value, pair.p_holm),
             "counts": f"{pair.wins}/{pair.ties}/{pair.losses}",
             "said": _VERDICTS[pair.verdict],
         }

@@ -58,6 +58,16 @@ class Difference:
     p_value: float | None
     """Probability of a difference at least as large between equals; None where no test belongs to the interval."""
 
+    def reversed(self) -> Difference:
+        """Return by how much the second is above the first, or better."""
+        return Difference(-self.value, -self.high, -self.low, self.level, self.p_value)
+
+    def verdict_at(self, p_value: float | None) -> Verdict:
+        """Return what can be said of the first at a p-value; a tie is all that is not certain at the level of the interval."""
+        if p_value is None or p_value >= 1 - self.level or self.value == 0:
+            return "tie"
+        return "better" if self.value > 0 else "worse"
+
 
 @dataclass(frozen=True, kw_only=True)
 class PairedDifference(Difference):
@@ -83,13 +93,10 @@ class PairedDifference(Difference):
 
     @property
     def verdict(self) -> Verdict:
-        """What can be said of the first model; a tie is all that is not certain at the level of the interval."""
+        """What can be said of the first model."""
         if self.ties == self.num_rows:
             return "equal"
-        p_value = self.p_value if self.p_holm is None else self.p_holm
-        if p_value is None or p_value >= 1 - self.level or self.value == 0:
-            return "tie"
-        return "better" if self.value > 0 else "worse"
+        return self.verdict_at(self.p_value if self.p_holm is None else self.p_holm)
 
 
 def paired_gains(first: ArrayLike, second: ArrayLike, metric: Metric) -> Floats:

@@ -2,42 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from dure.errors import counted
 from dure.metrics.metric import Metric
-from dure.metrics.paired import Difference, PairedDifference
+from dure.metrics.paired import Difference, PairedDifference, Verdict
 from dure.reporting.figures import bare_label, metric_figure
 
 _SMALLEST_P = 1e-4
 
 
 def difference_sentence(first: str, second: str, difference: PairedDifference, metric: Metric) -> str:
-    """Return who is better, by how much, how sure that is and by which method; of a tie, that it is one."""
-    by_what = bare_label(metric)
+    """Return what :func:`verdict_sentence` says of rows that both models scored, by one seed or by several."""
     seeds = f" and {counted(difference.num_seeds, 'seed')}" if difference.num_seeds > 1 else ""
     rows = f"{counted(difference.num_rows, 'row')}{seeds}"
     if difference.num_rows == 1 and seeds:  # a score for each seed, such as a mean over rows
         rows = counted(difference.num_seeds, "seed")
-    found = f"Student's t over {rows}, " if seeds else f"paired bootstrap over {rows}, permutation test "
+    how = f"Student's t over {rows}, " if seeds else f"paired bootstrap over {rows}, permutation test "
     if difference.low == difference.high:
-        found = f"permutation test over {rows}, "
-    found += p_value_text(difference)
-    match difference.verdict:
-        case "equal":
-            return f"{first} and {second} have the same {by_what} on every one of {rows}."
-        case "tie":
-            return (
-                f"{first} and {second} cannot be told apart by {by_what}: {signed_figure(metric, difference.value)}"
-                f"{_points(metric)}, {interval_text(difference, metric)} ({found})."
-            )
-    better, worse = first, second
-    if difference.verdict == "worse":
-        better, worse = second, first
-        difference = replace(difference, low=-difference.high, high=-difference.low)
+        how = f"permutation test over {rows}, "
+    how += p_value_text(difference.p_value, difference.p_holm)
+    return verdict_sentence(first, second, difference, difference.verdict, metric, over=rows, how=how)
+
+
+def verdict_sentence(
+    first: str, second: str, gain: Difference, verdict: Verdict, metric: Metric, *, over: str, how: str
+) -> str:
+    """Return who is better, by how much, how sure that is and by which method; of a tie, that it is one.
+
+    ``gain`` is by how much the first is better, ``over`` what it is a mean of, in words.
+    """
+    by_what, points = bare_label(metric), " points" if metric.in_percent else ""
+    if verdict == "equal":
+        return f"{first} and {second} have the same {by_what} on every one of {over}."
+    if verdict == "tie":
+        return (
+            f"{first} and {second} cannot be told apart by {by_what}: {signed_figure(metric, gain.value)}{points}, "
+            f"{interval_text(gain, metric)} ({how})."
+        )
+    if verdict == "worse":
+        first, second, gain = second, first, gain.reversed()
     return (
-        f"{better} is better than {worse} by {metric_figure(metric, abs(difference.value))}{_points(metric)} of "
-        f"{by_what}, {interval_text(difference, metric, is_signed=False)} ({found})."
+        f"{first} is better than {second} by {metric_figure(metric, gain.value)}{points} of {by_what}, "
+        f"{interval_text(gain, metric, is_signed=False)} ({how})."
     )
 
 
@@ -61,14 +66,10 @@ def signed_figure(metric: Metric, value: float) -> str:
     return f"{'-' if value < 0 else '+' if value > 0 else ''}{metric_figure(metric, abs(value))}"
 
 
-def p_value_text(difference: PairedDifference) -> str:
+def p_value_text(p_value: float | None, p_holm: float | None) -> str:
     """Return the p-value of a comparison, and whether it is corrected for the number of comparisons."""
-    p_value = difference.p_value if difference.p_holm is None else difference.p_holm
-    if p_value is None:
+    known = p_value if p_holm is None else p_holm
+    if known is None:
         return "not tested"
-    figure = f"p < {_SMALLEST_P:g}" if p_value < _SMALLEST_P else f"p = {p_value:.2g}"
-    return figure if difference.p_holm is None else f"{figure} by Holm"
-
-
-def _points(metric: Metric) -> str:
-    return " points" if metric.in_percent else ""
+    figure = f"p < {_SMALLEST_P:g}" if known < _SMALLEST_P else f"p = {known:.2g}"
+    return figure if p_holm is None else f"{figure} by Holm"

@@ -74,9 +74,8 @@ def is_clearly_worse(
     if len(scores) == len(best) < LEAST_FOLDS:
         return False
     difference = compare(scores, best, num_folds=num_folds)
-    if difference.p_value is None or difference.p_value >= 1 - difference.level:
-        return False
-    return (difference.high if metric.higher_is_better else -difference.low) < 0
+    gain = difference if metric.higher_is_better else difference.reversed()
+    return gain.verdict_at(gain.p_value) == "worse" and gain.high < 0
 
 
 def paired_bootstrap(

@@ -14,7 +14,6 @@ from dure.metrics.metric import Metric, recorded, undeclared
 from dure.pages.shared_sections import foldable
 from dure.reporting.columns import STATE_STYLES, Cell, Column, FittedTable, Rows, column
 from dure.reporting.figures import (
-    bare_label,
     class_figure,
     is_speed,
     metric_figure,
@@ -26,9 +25,9 @@ from dure.reporting.figures import (
     study_title,
 )
 from dure.reporting.inline import Drawing
-from dure.reporting.marks import Source, p_value, sentence
+from dure.reporting.marks import Source, sentence
 from dure.reporting.page import Block, Picture, Section, Table
-from dure.reporting.verdicts import interval_text, signed_figure
+from dure.reporting.verdicts import p_value_text, verdict_sentence
 from dure.studies.crossval.confusion import plot_confusion
 from dure.studies.crossval.results import ComparisonRecord, CrossvalResults, ExperimentRecord
 from dure.studies.viewing import View, failures, moved
@@ -298,7 +297,7 @@ class CrossvalView(View[CrossvalResults]):
         """Return the verdict of a cross-validation: the scores over folds, and who can be told apart."""
         metric = recorded(results.as_json(), results.metric)
         told = [_over_folds(each, metric, results.num_folds) for each in results.experiments]
-        told += [_compared(pair, metric) for pair in results.comparisons]
+        told += [comparison_sentence(pair, metric) for pair in results.comparisons]
         told += [f"{name} was trained on no further folds: {why}." for name, why in results.dropped.items()]
         told += failures(results.trials)
         return {
@@ -348,29 +347,22 @@ def _over_folds(experiment: ExperimentRecord, metric: Metric, num_folds: int) ->
     return f"{told}."
 
 
-def _compared(pair: ComparisonRecord, metric: Metric) -> str:
+def comparison_sentence(pair: ComparisonRecord, metric: Metric) -> str:
+    """Return what can be said of two experiments by their folds."""
     found = pair.difference
-    label = bare_label(metric)
+    folds = counted(pair.folds, "fold")
     if found is None:
-        return f"{pair.a} and {pair.b} cannot be compared: they share {counted(pair.folds, 'fold')}."
-    p = pair.p_holm if pair.p_holm is not None else found.p_value
+        return f"{pair.a} and {pair.b} cannot be compared: they share {folds}."
+    gain = found if metric.higher_is_better else found.reversed()
     is_same = found.low == found.high
-    by = "" if p is None else f", p {p_value(p) if p < 1e-3 else '= ' + p_value(p)} by Holm"
-    how = f"{counted(pair.folds, 'fold')}, {'permutation test' if is_same else 'corrected resampled t-test'}{by}"
-    points = " points" if metric.in_percent else ""
+    test = "permutation test" if is_same else "corrected resampled t-test"
+    verdict = gain.verdict_at(found.p_value if pair.p_holm is None else pair.p_holm)
     if is_same and found.value == 0:
-        return f"{pair.a} and {pair.b} have the same {label} on every one of {counted(pair.folds, 'fold')}."
-    if p is None or p >= 1 - found.level or found.value == 0:
-        return (
-            f"{pair.a} and {pair.b} cannot be told apart by {label}: {signed_figure(metric, found.value)}{points}, "
-            f"{interval_text(found, metric)} ({how})."
-        )
-    is_first = metric.better(found.value, 0.0)
-    better, worse = (pair.a, pair.b) if is_first else (pair.b, pair.a)
-    return (
-        f"{better} is better than {worse} by {metric_figure(metric, abs(found.value))}{points} of {label}; {pair.a} "
-        f"minus {pair.b} {'is' if is_same else 'lies'} {interval_text(found, metric)} ({how})."
-    )
+        verdict = "equal"
+    how = f"{folds}, {test}, {p_value_text(found.p_value, pair.p_holm)}"
+    # Of a tie with the sign that the table has: a minus b.
+    shown = found if verdict == "tie" else gain
+    return verdict_sentence(pair.a, pair.b, shown, verdict, metric, over=folds, how=how)
 
 
 def _confusion(experiment: ExperimentRecord) -> Block:

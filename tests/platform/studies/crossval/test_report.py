@@ -8,10 +8,11 @@ import pytest
 from rich.console import Console
 
 from dure.metrics.metric import Metric, definitions
+from dure.metrics.paired import Difference
 from dure.reporting.columns import plain_text
 from dure.studies.crossval.driver import CrossvalKind
-from dure.studies.crossval.report import CrossvalView, crossval_table
-from dure.studies.crossval.results import CrossvalResults, comparisons
+from dure.studies.crossval.report import CrossvalView, comparison_sentence, crossval_table
+from dure.studies.crossval.results import ComparisonRecord, CrossvalResults, comparisons
 
 
 def text_of(data: Any) -> str:
@@ -167,3 +168,29 @@ def test_the_first_of_several_is_said_to_be_flattered_and_one_alone_is_not():
     assert "its score is a little flattered" in text_of(summary(first, other))
     assert "flattered" not in text_of(summary(first, equal)), "of equals none is first"
     assert "flattered" not in text_of(summary(experiment("kobert", overall=OVERALL)))
+
+
+LOSS, F1 = Metric("loss", "min"), Metric("macro_f1", "max", "share")
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "p_holm", "said"),
+    [
+        (F1, 0.05, 0.01, "a is better than b by 5.00 points of macro F1, 95 % between 4.00 and 6.00 "),
+        (F1, -0.05, 0.01, "b is better than a by 5.00 points of macro F1, 95 % between 4.00 and 6.00 "),
+        (LOSS, 0.05, 0.01, "b is better than a by 0.0500 of loss, 95 % between 0.0400 and 0.0600 "),
+        (
+            LOSS,
+            -0.05,
+            0.2,
+            "a and b cannot be told apart by loss: -0.0500, 95 % between -0.0600 and -0.0400 ",
+        ),
+    ],
+)
+def test_two_experiments_are_compared_in_the_words_that_all_pages_have(metric, value, p_holm, said):
+    found = Difference(value, value - 0.01, value + 0.01, 0.95, p_holm / 2)
+    pair = ComparisonRecord(a="a", b="b", metric=metric.name, folds=5, difference=found, p_holm=p_holm)
+    how = f"(5 folds, corrected resampled t-test, p = {p_holm:g} by Holm)."
+    assert comparison_sentence(pair, metric) == said + how
+    same = pair.model_copy(update={"difference": Difference(0.0, 0.0, 0.0, 0.95, 1.0), "p_holm": 1.0})
+    assert comparison_sentence(same, metric).endswith(" on every one of 5 folds.")
