@@ -8,12 +8,11 @@ from dure.archive.comparison import Comparison, GroupRecord, PairRecord, Setting
 from dure.errors import counted
 from dure.metrics.metric import Metric
 from dure.metrics.paired import PairedDifference
-from dure.reporting.figures import bare_label, metric_phrase
+from dure.reporting.figures import bare_label, metric_phrase, some_names
 from dure.reporting.verdicts import difference_sentence
 
 _MOST_IN_FULL = 3
 """Settings up to which every pair has its sentence."""
-_MOST_NAMES = 5
 _HASH = 8
 
 
@@ -49,12 +48,12 @@ def notes_on(
     notes = []
     first = groups[0][0]
     for other in groups[1:]:
-        names = named([each.name for each in other])
+        names = some_names([each.name for each in other])
         reasons = "; ".join(_reasons(first.signature, other[0].signature))
         notes.append(f"not ranked together: {names} and {first.name}, since {reasons}")
     records = [each for group in groups for each in group]
     if any(each.signature.split == "dev" for each in records):
-        untested = named([each.name for each in records if each.signature.split == "dev"])
+        untested = some_names([each.name for each in records if each.signature.split == "dev"])
         notes.append(
             f"{untested}: scores are of the validation rows, which chose the checkpoints and flatter them; give a test "
             "table (data.test), and rows are compared too"
@@ -71,16 +70,6 @@ def notes_on(
     return notes
 
 
-def named(names: Sequence[str]) -> str:
-    """Return names as a sentence has them: ``a, b and 3 more``."""
-    shown = (
-        list(names)
-        if len(names) <= _MOST_NAMES
-        else [*names[: _MOST_NAMES - 1], f"{len(names) - _MOST_NAMES + 1} more"]
-    )
-    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
-
-
 def difference_of(pair: PairRecord) -> PairedDifference:
     """Return the comparison that a record keeps."""
     return PairedDifference(**pair.model_dump(exclude={"a", "b", "metric", "unit", "verdict"}))
@@ -95,7 +84,7 @@ def _of_pairs(group: GroupRecord, pairs: Sequence[PairRecord], metric: Metric) -
     apart = [pair for pair in with_first if pair not in alike]
     told = []
     if alike:
-        names = named([pair.b if pair.a == first else pair.a for pair in alike])
+        names = some_names([pair.b if pair.a == first else pair.a for pair in alike])
         told.append(
             f"{first} has the best score, and cannot be told apart from {names} by {bare_label(metric)}."
         )
@@ -110,10 +99,10 @@ def _of_pairs(group: GroupRecord, pairs: Sequence[PairRecord], metric: Metric) -
 def _of_scores(group: GroupRecord, settings: dict[str, SettingRecord], metric: Metric) -> str:
     first, second = (settings[name] for name in group.settings[:2])
     if first.score is None:
-        return f"None of {named(group.settings)} has a {bare_label(metric)}."
+        return f"None of {some_names(group.settings)} has a {bare_label(metric)}."
     best = f"{first.name} has the best score, {metric_phrase(metric, first.score)}"
     if second.score == first.score:
-        best = f"{named([name for name in group.settings if settings[name].score == first.score])} tie at {metric_phrase(metric, first.score)}"
+        best = f"{some_names([name for name in group.settings if settings[name].score == first.score])} tie at {metric_phrase(metric, first.score)}"
     return f"{best}; how sure that is is not known, since the runs left no test rows to compare."
 
 

@@ -26,6 +26,7 @@ BASELINE = "baseline_"
 Figure = float | int | str | None
 
 _SMALLEST_PLAIN = 1e-3
+_MOST_NAMES = 5
 _NAMES = {
     "rouge1": "ROUGE-1",
     "rouge2": "ROUGE-2",
@@ -181,6 +182,13 @@ def typed_path(path: Path | str) -> str:
 def shortened(text: str, most: int) -> str:
     """Return a text of at most so many letters, with an ellipsis where it was cut."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def some_names(names: Sequence[str]) -> str:
+    """Return names as a sentence has them: ``a, b and c``, of many ``a, b, c, d and 3 more``."""
+    if len(names) > _MOST_NAMES:
+        names = [*names[: _MOST_NAMES - 1], f"{len(names) - _MOST_NAMES + 1} more"]
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def one_line(text: str | None) -> str:

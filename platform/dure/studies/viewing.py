@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 from dure.pages.run_facts import best_metric
 from dure.pages.shared_sections import Runs
 from dure.reporting.columns import Rows
+from dure.reporting.figures import some_names
 from dure.reporting.marks import Source
 from dure.reporting.page import Section, Table
 from dure.studies.results import StudyResults, TrialRecord
@@ -87,7 +88,4 @@ def failures(trials: Iterable[TrialRecord]) -> list[str]:
     for trial in trials:
         if trial.state != "completed":
             states.setdefault(trial.state, []).append(trial.name)
-    return [
-        f"{state.capitalize()}: {', '.join(names[:4])}{f' and {len(names) - 4} more' if names[4:] else ''}."
-        for state, names in states.items()
-    ]
+    return [f"{state.capitalize()}: {some_names(names)}." for state, names in states.items()]

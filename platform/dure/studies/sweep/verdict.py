@@ -26,7 +26,7 @@ import numpy as np
 from dure.errors import counted
 from dure.metrics.intervals import Interval, difference_of_shares, share_interval
 from dure.metrics.metric import Direction, Metric, recorded
-from dure.reporting.figures import metric_change, metric_figure, metric_phrase, number
+from dure.reporting.figures import metric_change, metric_figure, metric_phrase, number, some_names
 from dure.reporting.verdicts import chosen_phrase
 from dure.studies.results import Record, TrialRecord
 
@@ -235,18 +235,15 @@ def _interval(
     return mean_interval(losses[best], level)
 
 
-_MOST_NAMES = 4
-
-
 def sentences_of(verdict: SweepVerdict, metric: Metric, trials: Mapping[str, TrialRecord]) -> tuple[str, ...]:
     """Return what the verdict says: who won and by what, what is to be known of the others, what the score is worth."""
     told = [_headline(verdict, metric, trials)]
     if verdict.winner is not None:
         tied = [name for name in verdict.equals if verdict.gaps[name].value == 0]
         if tied:
-            told.append(f"It ties with {named(tied)}: of equal points the first is taken.")
+            told.append(f"It ties with {some_names(tied)}: of equal points the first is taken.")
         if close := [name for name in verdict.equals if name not in tied]:
-            told.append(f"It is not told apart from {named(close)}: {_within(verdict)}.")
+            told.append(f"It is not told apart from {some_names(close)}: {_within(verdict)}.")
     if verdict.status == "winner" and verdict.rule == "unknown":
         told.append(
             "How far the validation rows alone move this metric is not known: a small difference may be noise."
@@ -260,13 +257,6 @@ def sentences_of(verdict: SweepVerdict, metric: Metric, trials: Mapping[str, Tri
             "the real model."
         )
     return tuple(told)
-
-
-def named(names: Sequence[str]) -> str:
-    """Return names as a sentence has them: ``trial_000, trial_001 and 3 more``."""
-    if len(names) > _MOST_NAMES:
-        names = [*names[: _MOST_NAMES - 1], f"{len(names) - _MOST_NAMES + 1} more"]
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _headline(verdict: SweepVerdict, metric: Metric, trials: Mapping[str, TrialRecord]) -> str:
@@ -325,7 +315,7 @@ def _of_points(verdict: SweepVerdict, metric: Metric) -> list[str]:
     below = [name for name in verdict.below_baseline if name != verdict.best]
     if below:
         figure = metric_figure(metric, verdict.baseline)
-        told.append(f"No better than the trivial baseline ({figure}): {named(below)}.")
+        told.append(f"No better than the trivial baseline ({figure}): {some_names(below)}.")
     if (
         verdict.baseline is not None
         and verdict.status != "baseline"
@@ -337,10 +327,12 @@ def _of_points(verdict: SweepVerdict, metric: Metric) -> list[str]:
             f"({metric_figure(metric, verdict.baseline)}).",
         )
     if verdict.never_rose and verdict.status != "no_step":
-        told.append(f"Not ranked, since the learning rate never rose above 0: {named(verdict.never_rose)}.")
+        told.append(
+            f"Not ranked, since the learning rate never rose above 0: {some_names(verdict.never_rose)}."
+        )
     if verdict.in_warmup:
         told.append(
-            f"Ended within the warm-up, before the learning rate was reached: {named(verdict.in_warmup)}."
+            f"Ended within the warm-up, before the learning rate was reached: {some_names(verdict.in_warmup)}."
         )
     return told
 
