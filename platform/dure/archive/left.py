@@ -10,7 +10,7 @@ from dure.config.loading import load_record
 from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.metrics.metric import Metric, recorded
-from dure.reporting.figures import one_line, shown_path
+from dure.reporting.figures import shown_path
 from dure.runs.budget import runs_in
 from dure.runs.folder import RunFolder, RunResult
 
@@ -102,7 +102,7 @@ def completed_runs(named: Sequence[str | Path]) -> tuple[list[LeftRun], list[str
                 runs.setdefault(run.path.resolve(), _read(run, given, result))
             else:
                 state = "not ended" if result is None else result.state
-                why = f": {one_line(result.error)}" if result is not None and result.error else ""
+                why = f": {result.error}" if result is not None and result.error else ""
                 others[run.path.resolve()] = f"{shown_path(run.path)} is not compared: it is {state}{why}"
     return list(runs.values()), list(others.values())
 

@@ -24,7 +24,6 @@ from dure.reporting.figures import (
     metric_figure,
     metric_phrase,
     number,
-    one_line,
 )
 from dure.reporting.targets import target_sentence
 from dure.runs.folder import SCORE, RunFolder
@@ -57,9 +56,7 @@ def run_facts(path: Path) -> dict[str, Any]:
         "state": state,
         "metric": metric.name,
         "sentences": [
-            f"{name}: {state} in {duration(seconds)}."
-            if not error
-            else f"{name}: {state}. {one_line(error)}",
+            f"{name}: {state} in {duration(seconds)}." if not error else f"{name}: {state}. {error}",
             *run_sentences(metric, figures),
             *([] if result is None else map(target_sentence, result.targets)),
         ],

@@ -118,7 +118,7 @@ def trouble_section(runs: Runs, trials: Sequence[tuple[Source, tuple[Key, ...]]]
         columns = [
             column("run", (record.mark(*at, "name") for record, at in ended), is_text=True),
             column("state", (record.mark(*at, "state") for record, at in ended), is_text=True),
-            column("why", (record.mark(*at, "error", written="line") for record, at in ended), is_text=True),
+            column("why", (record.mark(*at, "error") for record, at in ended), is_text=True),
         ]
         blocks.append(Table("What ended before its time", columns))
     restarts = Rows.of(runs.facts, "restarts")

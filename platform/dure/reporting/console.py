@@ -25,7 +25,6 @@ from dure.reporting.figures import (
     is_speed,
     metric_figure,
     metric_phrase,
-    one_line,
     shown_path,
 )
 from dure.reporting.terminal import Terminal
@@ -126,7 +125,7 @@ class StudyConsole(StudyListener):
         new_state = before is None or before.state != trial.state
         if self._terminal.live:
             if new_state and trial.state == "failed":
-                self._terminal.say(f"{trial.name} failed: {one_line(trial.error)}", "red")
+                self._terminal.say(f"{trial.name} failed: {trial.error}", "red")
             return
         validated = before is not None and self._scores(before) != self._scores(trial)
         due = (
@@ -157,7 +156,7 @@ class StudyConsole(StudyListener):
 
     def _line(self, trial: TrialStatus, *, with_scores: bool) -> str:
         if trial.state == "failed":
-            return f"{trial.name}: failed: {one_line(trial.error)}"
+            return f"{trial.name}: failed: {trial.error}"
         parts = [trial.stage] if trial.stage and trial.state == "running" else []
         parts += _position(trial.step, trial.total_steps, trial.epoch) if trial.step else []
         if "loss" in trial.metrics and trial.state == "running":

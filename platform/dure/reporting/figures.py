@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from dure.errors import shell_word
 from dure.metrics.metric import Metric, undeclared
@@ -191,7 +192,6 @@ def some_names(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def one_line(text: str | None) -> str:
-    """Return the text's first line that says something."""
-    lines = [line.strip() for line in (text or "").splitlines() if line.strip()]
-    return lines[0] if lines else ""
+def error_notes(trials: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line on every trial of a record that has an error."""
+    return [f"{each['name']} {each['state']}: {each['error']}" for each in trials if each.get("error")]

@@ -28,7 +28,6 @@ from dure.reporting.figures import (
     metric_change,
     metric_figure,
     metric_label,
-    one_line,
     percent,
     setting_text,
 )
@@ -65,7 +64,6 @@ def _parted(name: str) -> tuple[str, str]:
 
 FORMATS: Mapping[str, Format] = {
     "text": lambda value, key: _shortened(value),
-    "line": lambda value, key: one_line(str(value)),
     "beginning": lambda value, key: str(value)[:80],
     "words": lambda value, key: str(value).replace("_", " "),
     "setting": lambda value, key: setting_text(value),

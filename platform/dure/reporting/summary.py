@@ -19,6 +19,7 @@ from dure.reporting.figures import (
     bare_label,
     class_figure,
     duration,
+    error_notes,
     gains_of,
     is_speed,
     metric_change,
@@ -26,7 +27,6 @@ from dure.reporting.figures import (
     metric_label,
     metric_phrase,
     number,
-    one_line,
     shown_path,
 )
 from dure.reporting.forecasts import beside_table
@@ -155,7 +155,7 @@ def result_table(result: Mapping[str, Any]) -> FittedTable:
         ]
     notes = target_sentences(result) + _tokenizer_notes([result])
     notes += [
-        f"{label}: {one_line(result[key])}"
+        f"{label}: {result[key]}"
         for key, label in (
             ("best_checkpoint", "best checkpoint"),
             ("final_model_path", "final model"),
@@ -276,9 +276,7 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
     if metrics[0].in_percent and any(gains_of(row["metrics"]).get(metrics[0].name) for row in experiments):
         notes.append("above …: in percentage points")
     notes += _tokenizer_notes(experiments)
-    notes += [
-        f"{row['name']} {row['state']}: {one_line(row['error'])}" for row in experiments if row.get("error")
-    ]
+    notes += error_notes(experiments)
     notes.append(f"results: {shown_path(summary['path'])}")
     return notes
 

@@ -20,7 +20,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.util.placement_group import PlacementGroup, get_current_placement_group, remove_placement_group
 
 from dure.config.schema import Profile
-from dure.errors import RunError, counted, said
+from dure.errors import RunError, counted, one_line, said
 from dure.events import RunListener, RunProgress
 from dure.files import write_text
 from dure.runs.checkpoints import last_checkpoint
@@ -219,7 +219,7 @@ def _given_up(request: RunRequest, restarts: Restarts) -> RunError:
     """Return the error of a run whose processes died too often, and write it as the run's result."""
     folder = request.folder()
     error = RunError(died_too_often(restarts, last_checkpoint(folder.checkpoints)))
-    result = RunResult(request.experiment.name, "failed", error=str(error))
+    result = RunResult(request.experiment.name, "failed", error=one_line(error))
     request.room("driver").write_alone("the result", lambda: folder.write_result(result))
     return error
 

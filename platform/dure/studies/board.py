@@ -18,6 +18,7 @@ from ray import cloudpickle, tune
 from ray.tune.experiment import Trial
 
 from dure.config.storage import StorageConfig
+from dure.errors import one_line
 from dure.events import (
     SETTLED,
     Entry,
@@ -297,7 +298,7 @@ class Board(tune.Callback):  # type: ignore[misc]
         file = trial.pickled_error_file
         error = None if file is None else cloudpickle.loads(Path(file).read_bytes())
         death = (None if error is None else death_of(error)) or Death(
-            f"{type(error).__name__}: {error}"[:200]
+            "it is not known how" if error is None else one_line(error)[:200]
         )
         restarts = Restarts(self._trials[trial_name(trial)].path, self.session)
         self._room.write_alone(

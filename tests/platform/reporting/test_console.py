@@ -81,7 +81,7 @@ def test_a_study_without_a_terminal_prints_changes_and_validations_and_little_pr
         clock.now += 1
         scores = SCORES if step >= 15 else {}
         console.changed(running("kobart", step, {"loss": 3.0 - step / 100, **scores}))
-    console.changed(TrialStatus("mt5", "failed", STUDY / "mt5", error="UserError: [없음]\nsecond line"))
+    console.changed(TrialStatus("mt5", "failed", STUDY / "mt5", error="UserError: [없음]"))
     console.changed(TrialStatus("kobart", "completed", STUDY, 150, 150, 3.0, 150.0, SCORES))
     console.finished(SUMMARY)
 
@@ -175,7 +175,7 @@ def test_the_live_table_counts_on_while_nothing_is_heard_and_is_gone_at_the_end(
     console.started("seven", STUDY, [running("kobart", 50, {})])
     clock.now = 30.0
     wait_for(lambda: any("1:20" in block and "1:10" in block for block in file.blocks()))
-    console.changed(TrialStatus("kobart", "failed", STUDY, error="boom\n"))
+    console.changed(TrialStatus("kobart", "failed", STUDY, error="boom"))
     console.notified("one line")
     console.finished(SUMMARY)
 

@@ -51,9 +51,7 @@ def summary(*experiments: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-FAILED = experiment(
-    "broken", 0.0, state="failed", metrics={}, error="UserError: lora [targets]\n  모델", seconds=3.0
-)
+FAILED = experiment("broken", 0.0, state="failed", metrics={}, error="UserError: lora [targets]", seconds=3.0)
 
 
 def text_of(data: Any) -> str:

@@ -46,10 +46,10 @@ def test_a_trial_that_fails_while_the_disk_is_full_leaves_its_result(small_disk,
     assert (result.state, result.error) == ("failed", "ValueError: it was wrong")
 
 
-def died_trial(name: str, folder: Path) -> SimpleNamespace:
+def died_trial(name: str, folder: Path, said: str = "its process was killed") -> SimpleNamespace:
     """A trial as Tune shows it whose process died."""
     file = folder / "error.pkl"
-    file.write_bytes(cloudpickle.dumps(RuntimeError("its process was killed")))
+    file.write_bytes(cloudpickle.dumps(RuntimeError(said)))
     return SimpleNamespace(config={"trial": name}, pickled_error_file=str(file), last_result=None)
 
 

@@ -20,7 +20,6 @@ from dure.reporting.figures import (
     metric_label,
     metric_phrase,
     number,
-    one_line,
     shown_path,
     study_title,
 )
@@ -232,7 +231,7 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
         if len(pairs) > 1:
             notes.append(f"p-values are corrected for {len(pairs)} comparisons (Holm)")
     notes += [
-        f"{experiment['name']}, fold {fold['fold']} {fold['state']}: {one_line(fold['error'])}"
+        f"{experiment['name']}, fold {fold['fold']} {fold['state']}: {fold['error']}"
         for experiment in summary["experiments"]
         for fold in experiment["folds"]
         if fold.get("error")

@@ -15,10 +15,10 @@ from dure.metrics.metric import Metric, recorded
 from dure.reporting.columns import STATE_STYLES, Column, FittedTable, Rows, column
 from dure.reporting.figures import (
     NOTHING,
+    error_notes,
     metric_figure,
     metric_phrase,
     number,
-    one_line,
     percent,
     shown_path,
     study_title,
@@ -143,10 +143,7 @@ def candidate_columns(record: Source, facts: Source, order: Sequence[int]) -> li
         sums.column("time", "seconds", written="duration", rank=5),
     ]
     if any(row.get("reason") for row in candidates):
-        reasons = [
-            record.mark(*at, "reason", written="line") if record.get(*at, "reason") else ""
-            for at in rows.places
-        ]
+        reasons = [record.mark(*at, "reason") if record.get(*at, "reason") else "" for at in rows.places]
         columns.append(column("why", reasons, 3, is_text=True, shortest=_SHORTEST))
     return columns
 
@@ -162,11 +159,7 @@ def _notes(summary: Mapping[str, Any], stages: Sequence[Row]) -> list[str]:
     if any(number(stage.get("score")) is not None for stage in stages[1:]):
         unit = ", in percentage points" if metric.in_percent else ""
         notes.append(f"gain: over the stage before{unit}; batch: rows per step × accumulated steps")
-    notes += [
-        f"{row['name']} {row['state']}: {one_line(row['error'])}"
-        for row in summary.get("experiments") or []
-        if row.get("error")
-    ]
+    notes += error_notes(summary.get("experiments") or [])
     if summary.get("samples_trained") is not None:
         notes.append(f"samples trained: {summary['samples_trained']:,}")
     best = _best(stages, summary)

@@ -14,8 +14,8 @@ from dure.reporting.columns import STATE_STYLES, Column, FittedTable, Rows, colu
 from dure.reporting.figures import (
     NOTHING,
     duration,
+    error_notes,
     number,
-    one_line,
     shown_path,
 )
 from dure.reporting.inline import Drawing
@@ -83,11 +83,7 @@ def _notes(summary: Mapping[str, Any]) -> list[str]:
         notes.append(
             "*: best compromises" if several else "*: the winner" if verdict else "*: the best so far"
         )
-    notes += [
-        f"{row['name']} {row['state']}: {one_line(row['error'])}"
-        for row in summary["experiments"]
-        if row.get("error")
-    ]
+    notes += error_notes(summary["experiments"])
     for label in ("winner", "plot", "record"):
         if summary.get(label):
             notes.append(f"{label}: {shown_path(summary[label])}")

@@ -120,7 +120,7 @@ def test_several_are_ranked_and_compared():
 
 def test_a_fold_that_failed_is_told_with_its_reason():
     one = experiment("kobert")
-    one["folds"].append(fold(4, 0.0, "failed", "out of memory\nand more"))
+    one["folds"].append(fold(4, 0.0, "failed", "out of memory"))
     text = text_of(summary(one, state="failed"))
     assert "in 6:00 · failed" in text
     assert "kobert, fold 4 failed: out of memory" in text
