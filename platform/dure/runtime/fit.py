@@ -159,7 +159,7 @@ def _fit_on_workers(request: RunRequest, callbacks: Sequence[Any]) -> RunResult:
                     return _not_begun(request)
                 continue
             death = _death_in(error)
-            request.room("driver").write_alone(
+            request.room().write_alone(
                 "the death of a worker", partial(restarts.add, death.reason, counts=death.counts)
             )
             if (number := restarts.num_counted) <= limit:
@@ -211,7 +211,7 @@ def held_by(request: RunRequest) -> Path:
 def _not_begun(request: RunRequest) -> RunResult:
     """Return the result of a run of which a stop was asked while it waited for its workers, and write it."""
     result = RunResult(request.experiment.name, "interrupted")
-    request.room("driver").write_alone("the result", lambda: request.folder().write_result(result))
+    request.room().write_alone("the result", lambda: request.folder().write_result(result))
     return result
 
 
@@ -220,7 +220,7 @@ def _given_up(request: RunRequest, restarts: Restarts) -> RunError:
     folder = request.folder()
     error = RunError(died_too_often(restarts, last_checkpoint(folder.checkpoints)))
     result = RunResult(request.experiment.name, "failed", error=one_line(error))
-    request.room("driver").write_alone("the result", lambda: folder.write_result(result))
+    request.room().write_alone("the result", lambda: folder.write_result(result))
     return error
 
 

@@ -53,7 +53,7 @@ def parts_here() -> Look:
     return look
 
 
-def head_at(address: str, *, seconds: float = _SECONDS_OUT_OF_REACH) -> Look:
+def head_at(address: str) -> Look:
     """Return what looks at the head of a cluster that this process joined at ``host:port``."""
     host, _, port = address.rpartition(":")
     answered = looked = time.monotonic()
@@ -61,14 +61,16 @@ def head_at(address: str, *, seconds: float = _SECONDS_OUT_OF_REACH) -> Look:
     def look() -> str | None:
         nonlocal answered, looked
         now = time.monotonic()
-        if now - looked < seconds / 10:
+        if now - looked < _SECONDS_OUT_OF_REACH / 10:
             return None
         looked = now
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=seconds / 10).close()
+            socket.create_connection(
+                (host.strip("[]"), int(port)), timeout=_SECONDS_OUT_OF_REACH / 10
+            ).close()
             answered = now
         except OSError:
-            if now - answered > seconds:
+            if now - answered > _SECONDS_OUT_OF_REACH:
                 return f"nothing answers at {address} any more"
         return None
 

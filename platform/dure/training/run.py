@@ -88,9 +88,9 @@ class RunRequest:
         """Return what adds to the run's stream."""
         return EventLog(self.events or self.folder().events, origin, self.relay)
 
-    def room(self, origin: str) -> DiskRoom:
-        """Return what waits for room on the run's disk, and says so in its stream."""
-        return DiskRoom(self.path, self.profile.storage, notify=self.event_log(origin).notified)
+    def room(self) -> DiskRoom:
+        """Return what waits in the driver for room on the run's disk, and says so in its stream."""
+        return DiskRoom(self.path, self.profile.storage, notify=self.event_log("driver").notified)
 
 
 def run(request: RunRequest, *, rank: int = 0, num_workers: int = 1) -> RunResult:
