@@ -17,7 +17,7 @@ from dure.metrics.targets import Reached
 from dure.reporting.forecasts import beside_table
 from dure.reporting.targets import target_sentence
 from dure.studies.plan import StudyPlan
-from dure.studies.results import StudyResults, TrialRecord
+from dure.studies.results import StudyResults
 from dure.studies.viewing import View
 
 if TYPE_CHECKING:
@@ -146,15 +146,14 @@ class Kind(ABC, Generic[Plan, Results]):
 
         A kind whose results are means says which. None while there is no winner.
         """
-        trials: Sequence[TrialRecord] = getattr(results, "experiments", ())
         best = getattr(results, "best", None)
-        return next(((trial.name, trial.metrics) for trial in trials if trial.name == best), None)
+        named = (each for each in results.trial_records if each.name == best)
+        return next(((trial.name, trial.metrics) for trial in named), None)
 
     @classmethod
     def runs_of(cls, results: Results) -> Sequence[Mapping[str, Any]]:
         """Return the records of the runs that say what was forecast of each and what came; here the trials."""
-        record = results.as_json()
-        return record.get("trials") or record.get("experiments") or ()
+        return results.as_json().get(results.trials_key) or ()
 
     def reached(self, results: Results) -> tuple[Reached, ...]:
         """Return the targets of the winner's experiment, beside what it has; those of all where it has none."""

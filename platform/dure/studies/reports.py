@@ -14,9 +14,7 @@ from dure.metrics.metric import Metric, recorded, undeclared
 from dure.pages.run_facts import best_metric, facts_of_runs
 from dure.pages.run_page import COMPUTATIONS as OF_RUNS
 from dure.pages.run_page import curves_section, page_around, page_of_run
-from dure.pages.shared_sections import (
-    Runs,
-)
+from dure.pages.shared_sections import Runs
 from dure.reporting.curves import CURVES, RunCurves, plot_runs
 from dure.reporting.inline import Drawing
 from dure.reporting.marks import Computation, Source, Sources, sentence
@@ -137,10 +135,11 @@ def _curves(view: View[StudyResults]) -> Section | None:
 
 def _trials(view: View[StudyResults]) -> list[tuple[Source, tuple[str | int, ...]]]:
     """Return where the record of a study says how each of its trials ended."""
-    key = "trials" if view.record.get("trials") is not None else "experiments"
     if view.record.get("result") is not None:
         return [(view.record, ("result",))]
-    return [(view.record, (key, place)) for place in range(len(view.record.get(key) or ()))]
+    return [
+        (view.record, (view.results.trials_key, place)) for place in range(len(view.results.trial_records))
+    ]
 
 
 def _drawn(runs: Mapping[str, Path]) -> list[RunCurves]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -83,6 +83,9 @@ class TrialRecord(Record):
 class StudyResults(Record):
     """What every study came to; each kind adds its own in its ``results.py``."""
 
+    trials_key: ClassVar[str] = ""
+    """Key of the records of its trials; empty of a study that runs none on Ray Tune."""
+
     study: str
     """Name of the study."""
     kind: str
@@ -93,9 +96,17 @@ class StudyResults(Record):
     targets: tuple[Reached, ...] = ()
     """What was to be reached, beside what the winner or its mean has; empty until the session has ended."""
 
+    @property
+    def trial_records(self) -> Sequence[TrialRecord]:
+        """The records of its trials, if it runs some."""
+        found: Sequence[TrialRecord] = getattr(self, self.trials_key) if self.trials_key else ()
+        return found
+
 
 class TrialResults(StudyResults):
     """What a study came to that runs trials on Ray Tune."""
+
+    trials_key: ClassVar[str] = "experiments"
 
     started: str
     """When this session of it began, in UTC."""

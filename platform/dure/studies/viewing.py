@@ -41,7 +41,7 @@ class View(Generic[Results]):
     @classmethod
     def run_folders(cls, results: Results, path: Path) -> Mapping[str, Path]:
         """Return the folder of every run by its name, the most important one first; here the trials."""
-        folders = {trial.name: moved(trial.path, results, path) for trial in _trials(results)}
+        folders = {trial.name: moved(trial.path, results, path) for trial in results.trial_records}
         return dict(sorted(folders.items(), key=lambda each: each[0] != getattr(results, "best", None)))
 
     @classmethod
@@ -54,7 +54,7 @@ class View(Generic[Results]):
         runs = [*cls.run_folders(results, path).values()]
         return {
             "metric": best_metric(runs[0]).name if runs else "eval_loss",
-            "sentences": failures(_trials(results)),
+            "sentences": failures(results.trial_records),
         }
 
     def sections(self) -> Sequence[Section]:
@@ -71,10 +71,6 @@ class View(Generic[Results]):
             rows.column("time", "seconds", written="duration"),
         ]
         return [Section("Trials", [Table("Trials, by what chose their checkpoints", columns)])]
-
-
-def _trials(results: StudyResults) -> Sequence[TrialRecord]:
-    return getattr(results, "experiments", ())
 
 
 def moved(recorded: str, results: StudyResults, path: Path) -> Path:

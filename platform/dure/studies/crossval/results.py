@@ -99,6 +99,7 @@ class CrossvalResults(StudyResults):
     """What a cross-validation came to, while it runs and at its end; ``crossval_results.json`` of its folder."""
 
     about: ClassVar[str] = "record of a cross-validation"
+    trials_key: ClassVar[str] = "trials"
 
     kind: Literal["crossval"]
     started: str
