@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import fields
 
 import pandas as pd
 import pytest
 
 import dure
+from dure.cli import options
 from dure.data import DialogueSummarizationDataset
 from dure.errors import UserError
 from dure.logging import Logger
-from dure.running import asked_for
+from dure.running import Common, asked_for
 from dure.runs.folder import RunFolder
+from dure.studies.life_cycle import Asked
 
 DIALOGUES = [
     "#Person1#: 안녕하세요?\n#Person2#: 네, 안녕하세요.",
@@ -138,6 +141,12 @@ def test_an_assignment_answers_with_the_override_to_write():
     assert config.with_(["training.epochs=3", "experiment.seed=1"]).experiment.seed == 1
     with pytest.raises(UserError, match="epoch"):
         config.with_("training.epoch=3")
+
+
+def test_no_common_option_is_lost_on_its_way_to_a_study():
+    known = {each.name for each in fields(Asked)}
+    assert known >= Common.__annotations__.keys()
+    assert known >= {each.name for each in fields(options.Training)} - {"as_json"}
 
 
 def test_strings_and_paths_are_taken_and_a_path_resumes(tmp_path, cpu):

@@ -205,8 +205,7 @@ class Where:
         """Return what these options and those of a subclass say, for :mod:`dure.studies.life_cycle`."""
         from dure.studies.life_cycle import Asked
 
-        known = {each.name for each in fields(Asked)}
-        said = {each.name: getattr(self, each.name) for each in fields(self) if each.name in known}
+        said = {each.name: getattr(self, each.name) for each in fields(Asked) if hasattr(self, each.name)}
         return Asked(**{**said, "notify": notify, **more})
 
 

@@ -39,7 +39,11 @@ Plan = TypeVar("Plan", bound=StudyPlan)
 
 @dataclass(frozen=True)
 class Asked:
-    """What the common options say, beside the study itself."""
+    """What the common options say, beside the study itself.
+
+    The command line gives each its words in the help, and to each verb those that it takes (``dure.cli.options``);
+    Python the types of a call (``dure.running.Common``). Both end here, and all that reads options reads these.
+    """
 
     profile: str | Profile | None = None
     """Machine profile, or its name or file; recognised when not given."""
