@@ -24,7 +24,7 @@ from dure.archive.comparison import (
 from dure.archive.left import LeftRun, completed_runs
 from dure.archive.settings import Setting, settings_of
 from dure.errors import UserError, nearest
-from dure.metrics.metric import Metric
+from dure.metrics.metric import BASELINE, TEST, Metric
 from dure.metrics.paired import PairedDifference, corrected, paired_difference
 from dure.reporting.figures import class_figure, is_speed, shortened
 from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE
@@ -102,18 +102,18 @@ class Scored:
     @cached_property
     def baseline_split(self) -> Literal["test", "dev"]:
         """The rows that the trivial predictor was scored on: those of the score, unless a run left only its validation."""
-        is_known = self.is_tested and self._figures("baseline_test_") is not None
+        is_known = self.is_tested and self._figures(BASELINE + TEST) is not None
         return "test" if is_known else "dev"
 
     @property
     def baseline(self) -> float | None:
         """Score of the trivial predictor."""
-        return self._figures("baseline_test_" if self.baseline_split == "test" else "baseline_")
+        return self._figures(BASELINE + TEST if self.baseline_split == "test" else BASELINE)
 
     @property
     def beats_baseline(self) -> bool | None:
         """Whether it is better than the trivial predictor on the same rows."""
-        ours = self._figures("test_" if self.baseline_split == "test" else "eval_")
+        ours = self._figures(TEST if self.baseline_split == "test" else "eval_")
         return None if ours is None or self.baseline is None else self.metric.better(ours, self.baseline)
 
     def _figures(self, prefix: str) -> float | None:

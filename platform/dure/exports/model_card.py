@@ -13,6 +13,7 @@ from dure.family import Family
 from dure.family.exported import ExportRecord
 from dure.family.run_weights import RunWeights
 from dure.files import in_bytes
+from dure.metrics.metric import BASELINE, TEST, under
 from dure.modeling.hub import is_on_hub
 from dure.runs.folder import RunFolder
 from dure.secrets import redacted, without_passwords
@@ -80,7 +81,7 @@ def _scores(weights: RunWeights, family: Family) -> str:
         return "The run left no result."
     metrics = result.metrics
     declared = [metric.name for metric in family.metrics if "[" not in metric.name and metric.direction]
-    wanted = [name for each in (*declared, "eval_loss") for name in (each, each.replace("eval_", "test_", 1))]
+    wanted = [name for each in (*declared, "eval_loss") for name in (each, under(each, TEST))]
     names = [name for name in wanted if name in metrics]
     notes = ", ".join(f"{name} {metrics[name]}" for name in family.metric_notes() if name in metrics)
     rows = "\n".join(f"| {name} | {_shown(metrics[name])} | {_baseline(name, metrics)} |" for name in names)
@@ -93,7 +94,7 @@ def _scores(weights: RunWeights, family: Family) -> str:
 def _baseline(name: str, metrics: Mapping[str, Any]) -> str:
     if not name.startswith("eval_"):
         return ""
-    value = metrics.get(name.replace("eval_", "baseline_", 1))
+    value = metrics.get(under(name, BASELINE))
     return "" if value is None else _shown(value)
 
 
@@ -122,7 +123,7 @@ def _limits(weights: RunWeights, family: Family) -> list[str]:
     if not any(name.startswith("test_") for name in metrics):
         lines.append("No other rows were scored.")
     best = experiment.training.best_metric
-    baseline = metrics.get(best.replace("eval_", "baseline_", 1))
+    baseline = metrics.get(under(best, BASELINE))
     if best in metrics and baseline is not None and not family.best_metric.better(metrics[best], baseline):
         lines.append(f"By {best} it is no better than a predictor that learned nothing.")
     lines.append(

@@ -18,6 +18,13 @@ Direction = Literal["min", "max"]
 Unit = Literal["share", "percent", "number", "count", "memory"]
 Key = TypeVar("Key")
 
+TEST = "test_"
+"""What stands for ``eval_`` in the names of metrics on the rows that a result is reported on."""
+UNTRAINED = "untrained_"
+"""What stands for ``eval_`` in the names of metrics that were measured before the first step."""
+BASELINE = "baseline_"
+"""What stands for ``eval_`` in the names of metrics of the family's trivial predictor; before ``test_`` on those rows."""
+
 _ANY_CLASS = "[class]"
 _PERCENT_WORDS = re.compile(r"rouge|accuracy|(^|_)(f1|precision|recall)(_|$)")
 
@@ -123,6 +130,11 @@ def known(name: str, metrics: Iterable[Metric]) -> Metric | None:
     figure, bracket, _ = name.partition("[")
     found = declared.get(f"{figure}{_ANY_CLASS}" if bracket else name)
     return None if found is None else replace(found, name=name)
+
+
+def under(name: str, prefix: str) -> str:
+    """Return where the figure stands that belongs to one of validation: ``eval_f1`` and ``test_`` → ``test_f1``."""
+    return name.replace("eval_", prefix, 1)
 
 
 def choosable(metrics: Iterable[Metric]) -> list[str]:

@@ -14,9 +14,8 @@ from dure.events import Notice, RunStart
 from dure.events.stream import read_events
 from dure.files import hash_of
 from dure.metrics.intervals import share_interval
-from dure.metrics.metric import Metric, recorded
+from dure.metrics.metric import BASELINE, TEST, Metric, recorded, under
 from dure.reporting.figures import (
-    BASELINE,
     Figure,
     duration,
     gains_of,
@@ -83,15 +82,15 @@ def run_sentences(metric: Metric, figures: Mapping[str, Figure]) -> list[str]:
         told[0] = (
             f"{told[0][:-1]}; its {100 * LEVEL:g} % interval, as of a share of hits (Wilson), is {low} to {high}."
         )
-    baseline = number(figures.get(metric.name.replace("eval_", BASELINE, 1)))
+    baseline = number(figures.get(under(metric.name, BASELINE)))
     if baseline is not None:
         told.append(_beside_baseline(metric, score, baseline))
-    tested = number(figures.get(metric.name.replace("eval_", "test_", 1)))
+    tested = number(figures.get(under(metric.name, TEST)))
     if tested is None:
         told.append("No test rows say what the score is worth that the validation rows chose.")
     else:
         told.append(f"On the test rows, which chose nothing: {metric_phrase(metric, tested)}.")
-        trivial = number(figures.get(metric.name.replace("eval_", f"{BASELINE}test_", 1)))
+        trivial = number(figures.get(under(metric.name, BASELINE + TEST)))
         if trivial is not None:
             told[-1] += f" {_beside_baseline(metric, tested, trivial)}"
     return told

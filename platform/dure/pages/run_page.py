@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dure.files import write_text
-from dure.metrics.metric import Metric, recorded, undeclared
+from dure.metrics.metric import BASELINE, TEST, UNTRAINED, Metric, recorded, undeclared, under
 from dure.pages.run_facts import best_metric, experiment_of, run_facts
 from dure.pages.shared_sections import (
     Runs,
@@ -20,7 +20,7 @@ from dure.pages.shared_sections import (
 )
 from dure.reporting.columns import Column, column
 from dure.reporting.curves import CURVES, RunCurves, plot_run
-from dure.reporting.figures import BASELINE, UNTRAINED, class_figure, is_speed
+from dure.reporting.figures import class_figure, is_speed
 from dure.reporting.inline import Drawing
 from dure.reporting.marks import Computation, Key, Source, Sources, sentence
 from dure.reporting.page import REPORT, Command, Inline, Page, Pairs, Picture, Section, Table
@@ -124,8 +124,7 @@ def figures_section(runs: Runs, facts: Source, result: Source, *keys: str) -> Se
 
     def figures(heading: str, prefix: str) -> Column:
         cells = [
-            result.figure(*keys, "metrics", metric.name.replace("eval_", prefix, 1), metric=metric)
-            for metric in metrics
+            result.figure(*keys, "metrics", under(metric.name, prefix), metric=metric) for metric in metrics
         ]
         return column(heading, cells)
 
@@ -137,7 +136,7 @@ def figures_section(runs: Runs, facts: Source, result: Source, *keys: str) -> Se
         column("above baseline", gains),
         figures("untrained", UNTRAINED),
         *(
-            [figures("test", "test_"), figures("trivial on test", f"{BASELINE}test_")]
+            [figures("test", TEST), figures("trivial on test", BASELINE + TEST)]
             if any(name.startswith("test_") for name in shown)
             else []
         ),

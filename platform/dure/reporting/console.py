@@ -15,10 +15,10 @@ from rich.text import Text
 
 from dure.errors import counted
 from dure.events import Notify, RunListener, RunProgress, RunStart, StudyListener, TrialStatus
+from dure.metrics.metric import TEST, UNTRAINED, under
 from dure.reporting.columns import GAP, Column, fitting
 from dure.reporting.figures import (
     DEFAULT_METRICS,
-    UNTRAINED,
     Figure,
     class_figure,
     duration,
@@ -240,7 +240,7 @@ class RunConsole(RunListener):
         if not any(key.startswith(UNTRAINED) for key in metrics):
             named = dict(metrics)
         # Of the usual metrics those that were validated; all that were where there is none of these.
-        wanted = [*DEFAULT_METRICS, *(key.replace("eval_", "test_", 1) for key in DEFAULT_METRICS)]
+        wanted = [*DEFAULT_METRICS, *(under(key, TEST) for key in DEFAULT_METRICS)]
         chosen = [key for key in wanted if key in named]
         rest = [key for key in named if _is_score(key) and key != "eval_loss"]
         loss = ["eval_loss"] if "eval_loss" in named and "eval_loss" not in chosen else []

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dure.files import read_json_lines
-from dure.metrics.metric import Metric, undeclared
-from dure.reporting.figures import BASELINE, class_figure, is_speed, metric_label, number
+from dure.metrics.metric import BASELINE, Metric, undeclared, under
+from dure.reporting.figures import class_figure, is_speed, metric_label, number
 from dure.reporting.plots import GREY, SERIES, grid, picture, spoken, whole_epochs
 from dure.runs.folder import RunFolder
 
@@ -84,9 +84,7 @@ class RunCurves:
         ]
         step = -(-len(rows) // most) or 1
         kept = [row for place, row in enumerate(rows) if (len(rows) - 1 - place) % step == 0]
-        baseline = (
-            number(self.figures.get(name.replace("eval_", BASELINE, 1))) if name.startswith("eval_") else None
-        )
+        baseline = number(self.figures.get(under(name, BASELINE))) if name.startswith("eval_") else None
         return Curve(label, kept, None if baseline is None else factor * baseline)
 
     def validated(self) -> list[str]:

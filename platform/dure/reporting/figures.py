@@ -10,19 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from dure.errors import shell_word
-from dure.metrics.metric import Metric, undeclared
+from dure.metrics.metric import BASELINE, UNTRAINED, Metric, undeclared, under
 
 DEFAULT_METRICS = ("eval_rouge1", "eval_rouge2", "eval_rougeL", "eval_rouge_sum")
 """Columns shown when a study does not say which."""
 
 NOTHING = "–"
 """What stands where there is no number."""
-
-UNTRAINED = "untrained_"
-"""What stands for ``eval_`` in the names of metrics that were measured before the first step."""
-
-BASELINE = "baseline_"
-"""What stands for ``eval_`` in the names of metrics of the family's trivial predictor."""
 
 Figure = float | int | str | None
 
@@ -113,7 +107,7 @@ def gains_of(figures: Mapping[str, Figure]) -> dict[str, dict[str, float]]:
     for key, value in figures.items():
         score = number(value) if key.startswith("eval_") else None
         for what, prefix in (("baseline", BASELINE), ("untrained", UNTRAINED)):
-            before = number(figures.get(key.replace("eval_", prefix, 1)))
+            before = number(figures.get(under(key, prefix)))
             if score is not None and before is not None:
                 found.setdefault(key, {})[what] = score - before
     return found

@@ -9,12 +9,10 @@ from rich.console import Group
 from rich.text import Text
 
 from dure.errors import counted
-from dure.metrics.metric import Metric, recorded, undeclared
+from dure.metrics.metric import BASELINE, UNTRAINED, Metric, recorded, undeclared
 from dure.reporting.columns import STATE_STYLES, Column, FittedTable, Rows, column
 from dure.reporting.figures import (
-    BASELINE,
     NOTHING,
-    UNTRAINED,
     Figure,
     bare_label,
     class_figure,

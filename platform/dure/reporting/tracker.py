@@ -11,7 +11,8 @@ from typing import ClassVar
 from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.events import Notify, RunListener, RunProgress, RunStart, silent
-from dure.reporting.figures import UNTRAINED, shortened
+from dure.metrics.metric import UNTRAINED
+from dure.reporting.figures import shortened
 from dure.runs.folder import RunResult
 from dure.secrets import redacted
 

@@ -24,6 +24,7 @@ from dure.config.loading import dump_yaml, load_profile
 from dure.errors import RunError
 from dure.events import RunProgress, StudyListener, TrialStatus
 from dure.files import append_json_line, read_json_lines, write_text
+from dure.metrics.metric import TEST, under
 from dure.reporting.columns import plain_text
 from dure.runs.folder import RunFolder, RunResult
 from dure.signals import STOP_FILE, Interrupted
@@ -216,7 +217,7 @@ def _pretend(
     score = crc32(experiment.model_dump_json().encode()) / 2**32
     metric = experiment.training.best_metric
     scores = {"eval_loss": 1 - score, "test_loss": 1 - score, metric: score}
-    scores[metric.replace("eval_", "test_", 1)] = score
+    scores[under(metric, TEST)] = score
     folder = request.folder()
     write_text(folder.experiment, dump_yaml(experiment))
     for step in range(1, _STEPS + 1):

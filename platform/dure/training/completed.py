@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dure.family import Family
 from dure.family.corpus import Corpus
-from dure.metrics.metric import definitions
+from dure.metrics.metric import BASELINE, TEST, definitions, under
 from dure.runs.folder import RunResult
 from dure.training import memory
 
@@ -55,7 +55,7 @@ def completed_result(
 def _baseline(family: Family, corpus: Corpus, *, is_tested: bool) -> dict[str, float]:
     """Return what the trivial predictor scores: ``baseline_accuracy`` on validation, ``baseline_test_accuracy`` on the test rows."""
     found: dict[str, float] = {}
-    for where, rows in (("", corpus.dev), ("test_", corpus.test if is_tested else None)):
+    for where, rows in (("", corpus.dev), (TEST, corpus.test if is_tested else None)):
         figures = {} if rows is None else family.baseline(corpus.tokenizer, corpus.train, rows)
-        found |= {f"baseline_{where}{name.removeprefix('eval_')}": value for name, value in figures.items()}
+        found |= {under(name, BASELINE + where): value for name, value in figures.items()}
     return found

@@ -16,6 +16,7 @@ from dure.config.schema import Experiment
 from dure.errors import RunError
 from dure.events import RunListener, RunProgress
 from dure.files import append_json_line, json_lines, written_beside
+from dure.metrics.metric import UNTRAINED, under
 from dure.metrics.targets import Target
 from dure.modeling.precision import Precision
 from dure.reporting.targets import target_line
@@ -137,7 +138,7 @@ class Recorder(TrainerCallback):  # type: ignore[misc]
         if any(key.startswith("eval_") for key in logs):
             kind = "eval"
             if state.global_step == 0:
-                logs = {key.replace("eval_", "untrained_", 1): value for key, value in logs.items()}
+                logs = {under(key, UNTRAINED): value for key, value in logs.items()}
         elif "loss" in logs:
             kind = "train"
         else:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from dure.errors import counted
-from dure.metrics.metric import Metric, recorded
+from dure.metrics.metric import BASELINE, Metric, recorded, under
 from dure.metrics.paired import corrected, paired_difference
 from dure.reporting.columns import Rows, column
-from dure.reporting.figures import BASELINE, gains_of, metric_figure, metric_phrase, number
+from dure.reporting.figures import gains_of, metric_figure, metric_phrase, number
 from dure.reporting.marks import sentence
 from dure.reporting.page import Section, Table
 from dure.reporting.summary import experiment_columns, ranked
@@ -58,7 +58,7 @@ class BatchView(View[BatchResults]):
             for trial in results.experiments
             if trial.state == "completed" and (score := number(trial.metrics.get(metric.name))) is not None
         }
-        trivial = metric.name.replace("eval_", BASELINE, 1)
+        trivial = under(metric.name, BASELINE)
         baselines = {trial.name: number(trial.metrics.get(trivial)) for trial in results.experiments}
         below = [
             name
@@ -75,7 +75,7 @@ class BatchView(View[BatchResults]):
         columns = experiment_columns(record, self.facts, order)
         rows = Rows.of(record, "experiments", order=order)
         if any("baseline" in each for each in self.facts.get("gains")):
-            baseline = metric.name.replace("eval_", BASELINE, 1)
+            baseline = under(metric.name, BASELINE)
             columns.insert(3, rows.column("trivial baseline", "metrics", baseline, figure=metric))
         columns.append(rows.column("peak memory", "metrics", "peak_memory_mb", written="memory"))
         strong = [at for at, place in enumerate(order) if experiments[place]["name"] == results.best]

@@ -11,9 +11,8 @@ import numpy as np
 
 from dure.config.schema import Experiment
 from dure.events import TrialStatus
-from dure.metrics.metric import Metric
+from dure.metrics.metric import BASELINE, Metric, under
 from dure.metrics.paired import Floats, PairedDifference, corrected, paired_difference, paired_gains
-from dure.reporting.figures import BASELINE
 from dure.reporting.verdicts import difference_sentence
 from dure.studies.batch.plan import BatchStudy
 from dure.studies.batch.results import SeedsComparison, Setting
@@ -34,7 +33,7 @@ def settings_of(
         values = {metric.name: scores_of(done, metric.name) for metric in metrics}
         means = {name: statistics.fmean(each) for name, each in values.items() if each}
         spread = {name: statistics.stdev(each) for name, each in values.items() if len(each) > 1}
-        baselines = scores_of(done, metrics[0].name.replace("eval_", BASELINE, 1))
+        baselines = scores_of(done, under(metrics[0].name, BASELINE))
         found.append(
             Setting(
                 name=experiment.name,

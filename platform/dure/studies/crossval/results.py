@@ -13,13 +13,12 @@ import numpy as np
 
 from dure.events import TrialState
 from dure.metrics.classification import classification_report
-from dure.metrics.metric import Direction
+from dure.metrics.metric import TEST, Direction
 from dure.metrics.paired import Difference, holm
 from dure.studies.crossval.comparison import compare, mcnemar, paired_bootstrap
 from dure.studies.crossval.predictions import Predictions, read_predictions, write_oof_predictions
 from dure.studies.results import Definitions, Figure, Record, StudyResults, TrialRecord
 
-_TEST = "test_"
 _OVERALL = ("accuracy", "macro_f1", "weighted_f1", "num_rows")
 
 
@@ -175,9 +174,9 @@ def comparisons(
 def held_out(metrics: Mapping[str, float | int | str]) -> dict[str, float]:
     """Return the figures of the held-out rows, by name without ``test_``."""
     return {
-        name.removeprefix(_TEST): value
+        name.removeprefix(TEST): value
         for name, value in metrics.items()
-        if name.startswith(_TEST) and not isinstance(value, str)
+        if name.startswith(TEST) and not isinstance(value, str)
     }
 
 

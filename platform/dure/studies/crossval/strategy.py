@@ -12,8 +12,7 @@ from dure.config.data import FoldConfig
 from dure.config.schema import Experiment
 from dure.events import TrialStatus
 from dure.family import load_family
-from dure.metrics.metric import RUN_METRICS, Metric, definitions
-from dure.reporting.figures import BASELINE
+from dure.metrics.metric import BASELINE, RUN_METRICS, TEST, Metric, definitions, under
 from dure.runs.folder import RunFolder, RunResult, finite
 from dure.studies.crossval.comparison import is_clearly_worse
 from dure.studies.crossval.plan import CrossvalStudy
@@ -101,7 +100,7 @@ class Crossval(Strategy[CrossvalStudy]):
 
     def scores(self) -> dict[str, dict[int, float]]:
         """Return the held-out score of every completed fold, by experiment; of all by the metric that compares them."""
-        metric = f"test_{_bare(self._family.best_metric).name}"
+        metric = under(self._family.best_metric.name, TEST)
         found: dict[str, dict[int, float]] = {name: {} for name in self._metrics}
         for (name, number), plan in self._plans.items():
             result = RunFolder(plan.path_in(self.path)).read_result()

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from dure.errors import counted
 from dure.metrics.intervals import difference_of_shares
-from dure.metrics.metric import Metric, recorded
+from dure.metrics.metric import TEST, Metric, recorded, under
 from dure.reporting.columns import STATE_STYLES, Column, FittedTable, Rows, column
 from dure.reporting.figures import (
     NOTHING,
@@ -176,7 +176,7 @@ def _notes(summary: Mapping[str, Any], stages: Sequence[Row]) -> list[str]:
 
 def _worth(best: Row, metric: Metric, num_stages: int) -> str:
     """Say what the score of the best stage is worth, which was chosen by the rows that it was measured on."""
-    tested = number(best.get("metrics", {}).get(metric.name.replace("eval_", "test_", 1)))
+    tested = number(best.get("metrics", {}).get(under(metric.name, TEST)))
     chosen = chosen_phrase(metric, best["score"], num_stages, tested)
     told = f"{metric_figure(metric, best['score'])} of stage {best['stage']} {chosen}"
     if tested is None:

@@ -15,7 +15,7 @@ from dure.errors import DureError, counted, one_line
 from dure.events import Notify
 from dure.family import load_family
 from dure.files import read_json_lines, write_json
-from dure.metrics.metric import Metric
+from dure.metrics.metric import BASELINE, Metric, under
 from dure.runs import checkpoints
 from dure.runs.epochs import BEST, epochs_of, mark_best
 from dure.runs.folder import RunFolder, RunResult, StageFolder, finite
@@ -29,7 +29,7 @@ from dure.training.run import RunRequest
 
 SCORE = "score"
 """Key of a stage's result that holds the metric by which candidates are compared."""
-BASELINE = "baseline"
+TRIVIAL = "baseline"
 """Key of a stage's result that holds what the same metric is without learning."""
 TRAINED = "trained"
 """Key of a stage's result that says whether this session trained it."""
@@ -140,7 +140,7 @@ def run_stage(
     return {
         DATA_RATIO: config[DATA_RATIO],
         SCORE: record["score"],
-        BASELINE: baseline,
+        TRIVIAL: baseline,
         TRAINED: is_trained,
     }
 
@@ -248,7 +248,7 @@ def _too_much_memory(number: int, peak: float, most: int, limit: int, *, is_less
 
 
 def _baseline(metric: Metric, metrics: Mapping[str, Any]) -> float | None:
-    value = metrics.get(metric.name.replace("eval_", "baseline_", 1))
+    value = metrics.get(under(metric.name, BASELINE))
     return None if value is None else float(value)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from dure.config.schema import Experiment
 from dure.events import SETTLED, TrialStatus
 from dure.family import load_family
-from dure.metrics.metric import definitions
+from dure.metrics.metric import BASELINE, definitions, under
 from dure.runs.epochs import epochs_of
 from dure.runs.folder import RunFolder, RunResult, finite
 from dure.studies.progressive.forecast import forecast
@@ -20,9 +20,9 @@ from dure.studies.progressive.plan import ProgressiveStudy
 from dure.studies.progressive.race import Candidate
 from dure.studies.progressive.scheduler import DATA_RATIO, ProgressiveRatioScheduler
 from dure.studies.progressive.stage import (
-    BASELINE,
     SCORE,
     TRAINED,
+    TRIVIAL,
     beats_baseline,
     best_place,
     run_stage,
@@ -80,7 +80,7 @@ class Progressive(Strategy[ProgressiveStudy]):
             mode="max" if self._metric.higher_is_better else "min",
             num_candidates=len(self._experiments),
             reduction=self.study.reduction,
-            baseline=BASELINE,
+            baseline=TRIVIAL,
             min_gain=self.study.min_gain,
             max_running=concurrent_trials,
         )
@@ -221,7 +221,7 @@ class Progressive(Strategy[ProgressiveStudy]):
         return records
 
     def _stages(self, name: str) -> list[dict[str, Any]]:
-        baseline = self._metric.name.replace("eval_", "baseline_", 1)
+        baseline = under(self._metric.name, BASELINE)
         return [
             {
                 **{key: value for key, value in record.items() if key not in ("records", "batch_limit")},

@@ -25,7 +25,7 @@ import numpy as np
 
 from dure.errors import counted
 from dure.metrics.intervals import Interval, difference_of_shares, share_interval
-from dure.metrics.metric import Direction, Metric, recorded
+from dure.metrics.metric import BASELINE, TEST, Direction, Metric, recorded, under
 from dure.reporting.figures import metric_change, metric_figure, metric_phrase, number, some_names
 from dure.reporting.verdicts import chosen_phrase
 from dure.studies.results import Record, TrialRecord
@@ -122,7 +122,7 @@ def sweep_verdict(
     about = next((trials[name].metrics for name in (best, *never_rose) if name is not None), {})
     num_rows = int(number(about.get("num_dev_rows")) or 0) or None
     rule = _rule(metric, scores, losses, num_rows)
-    baseline = number(about.get(metric.name.replace("eval_", "baseline_", 1)))
+    baseline = number(about.get(under(metric.name, BASELINE)))
     level = 1 - (1 - LEVEL) / max(1, math.comb(len(scores), 2))
     gaps = {
         name: _gap(metric, rule, (scores[best], score), (losses.get(best), losses.get(name)), num_rows, level)
@@ -141,7 +141,7 @@ def sweep_verdict(
         metric=metric.name,
         direction="max" if metric.higher_is_better else "min",
         score=None if best is None else scores[best],
-        test_score=None if best is None else number(about.get(metric.name.replace("eval_", "test_", 1))),
+        test_score=None if best is None else number(about.get(under(metric.name, TEST))),
         interval=_interval(rule, best, scores, losses, num_rows),
         baseline=baseline,
         rule=rule,
