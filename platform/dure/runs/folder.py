@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cache
@@ -193,6 +193,16 @@ class StageFolder(RunFolder):
         return read_json(
             self.training_metrics, what="record of a stage", hint="remove it, and the stage is trained again"
         )
+
+
+def move_aside(paths: Iterable[Path], folder: Path) -> Path:
+    """Move what is there of some paths into a new folder of another one, ``replaced_<time>``, and return that."""
+    aside = folder / f"replaced_{datetime.now():%Y%m%d_%H%M%S}"
+    aside.mkdir()
+    for path in paths:
+        if path.exists():
+            path.rename(aside / path.name)
+    return aside
 
 
 def vanished(folder: Path) -> RunError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,9 @@ from dure.files import read_json, read_json_lines, write_json, written_beside
 from dure.modeling.weights import STATE, read_saved
 from dure.runs.checkpoints import AVERAGE_FILE, STATE_FILE, checkpoint_name, checkpoints
 from dure.runs.epochs import RAW, epochs_of
-from dure.runs.folder import RunFolder
+from dure.runs.folder import RunFolder, move_aside
 from dure.training.recovery import STATE_FILE as RECOVERY_FILE
 from dure.training.zero import WEIGHTS_FILE
-
-REPLACED = "replaced_"
-"""What the folders begin with that hold what a run left after the epoch that it went back to."""
 
 
 def go_back(
@@ -51,14 +47,10 @@ def go_back(
     later += [path for number, path in epochs_of(folder.checkpoints).items() if number > epoch]
     if not later and all(record["step"] <= step for record in records):
         return
-    aside = folder.path / f"{REPLACED}{datetime.now():%Y%m%d_%H%M%S}"
-    aside.mkdir()
+    aside = move_aside((folder.result, folder.final_model, *made_of_all), folder.path)
     # The records stay: the resumed run drops those after its checkpoint by itself.
     if folder.metrics.is_file():
         shutil.copy2(folder.metrics, aside)
-    for path in (folder.result, folder.final_model, *made_of_all):
-        if path.exists():
-            path.rename(aside / path.name)
     best = _best(records, step, experiment, kept)
     if step in kept:
         _point_at_best(kept[step], best)

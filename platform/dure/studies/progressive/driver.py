@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,7 +16,7 @@ from dure.config.ratios import as_number
 from dure.config.schema import Experiment, Profile
 from dure.errors import UserError
 from dure.files import write_text, written_beside
-from dure.runs.folder import RUN_RECORD, RunFolder
+from dure.runs.folder import RUN_RECORD, RunFolder, move_aside
 from dure.studies.kind import Session, Shape, TrialKind
 from dure.studies.progressive.plan import ProgressiveStudy, candidate_experiments
 from dure.studies.progressive.report import ProgressiveView, progressive_table
@@ -126,7 +125,6 @@ def _move_aside(study: ProgressiveStudy, path: Path, start: Fraction) -> None:
     from dure.studies.progressive.stage import stage_folders
 
     names = study.names()
-    stamp = f"replaced_{datetime.now():%Y%m%d_%H%M%S}"
     for name in names:
         candidate = path / study.folder_of(name)
         folders = stage_folders(study, candidate)
@@ -138,10 +136,8 @@ def _move_aside(study: ProgressiveStudy, path: Path, start: Fraction) -> None:
                 hint="leave the option out to continue after the last finished stage",
             )
         later = [stage for stage in candidate.glob("stage_*pct") if int(stage.name.split("_")[1]) > place]
-        for old in (*later, candidate / "final_model"):
-            if old.is_dir():
-                (candidate / stamp).mkdir(exist_ok=True)
-                old.rename(candidate / stamp / old.name)
+        if old := [each for each in (*later, candidate / "final_model") if each.is_dir()]:
+            move_aside(old, candidate)
 
 
 def _promoted_model(candidate: Path, path: Path, stage: str, profile: Profile) -> Path:

@@ -17,7 +17,7 @@ from dure.events import Notify
 from dure.files import read_json, write_json, write_text
 from dure.reporting.curves import CURVES
 from dure.runs.epochs import epochs_of
-from dure.runs.folder import RUN_RECORD, STUDY_FILE, UnifiedFolder
+from dure.runs.folder import RUN_RECORD, STUDY_FILE, UnifiedFolder, move_aside
 from dure.runs.resuming import require_continuable
 from dure.studies.kind import Kind, Session
 from dure.studies.study import stored_study
@@ -39,8 +39,6 @@ RATE = "training.learning_rate"
 CONTINUED = "continues_after.json"
 """Names the epoch that a folder's unfinished training went back to."""
 OOM = "oom_stats"
-REPLACED = "replaced_"
-"""What the folders begin with that hold what a training left before it became longer."""
 
 
 class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
@@ -86,7 +84,7 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
             notify(f"learning rate {rate:g}, {'the winner of the sweep' if best else 'as it is configured'}")
         if session.resume and require_continuable(path, experiment, may_be_longer=True):
             require_more_to_train(folder)
-            aside = _aside(folder)
+            aside = move_aside(_made_of_all(folder), path)
             notify(f"what was made of the shorter training is in {aside.name}")
         else:
             write_text(path / RUN_RECORD, dump_yaml(experiment))
@@ -192,16 +190,6 @@ def _made_of_all(folder: UnifiedFolder) -> list[Path]:
         *(folder.path / name for name in (RESULTS, CURVES, module_epochs.ANALYSIS)),
         folder.metadata,
     ]
-
-
-def _aside(folder: UnifiedFolder) -> Path:
-    """Move aside what was made of the whole training, since that becomes longer, and return where it is."""
-    aside = folder.path / f"{REPLACED}{datetime.now():%Y%m%d_%H%M%S}"
-    aside.mkdir()
-    for path in _made_of_all(folder):
-        if path.exists():
-            path.rename(aside / path.name)
-    return aside
 
 
 def _go_back(folder: UnifiedFolder, file: Path, experiment: Experiment, notify: Notify) -> None:
