@@ -104,8 +104,9 @@ def stoppable(folder: Path, notify: Callable[[str], None]) -> Iterator[Path]:
     """Let the first signal be a request that whatever trains below looks for, and give the file that it is in.
 
     A request of an earlier session is removed first, and this one's at the end. Outside of this a signal raises
-    ``KeyboardInterrupt`` at once: there is nothing to keep. Every process that trains must reach the folder. ``notify``
-    gets a line in a thread of its own.
+    ``KeyboardInterrupt`` at once: there is nothing to keep. Where Python's own answers stand, as in a script or a
+    notebook, they are back at the end. Every process that trains must reach the folder. ``notify`` gets a line in a
+    thread of its own.
     """
     global _place
     folder.mkdir(parents=True, exist_ok=True)
@@ -113,11 +114,30 @@ def stoppable(folder: Path, notify: Callable[[str], None]) -> Iterator[Path]:
     file.unlink(missing_ok=True)
     outer, _place = _place, (own := _Place(file, notify))
     try:
-        yield file
+        with _in_place_of_pythons():
+            yield file
     finally:
         _place = outer
         own.close()
         file.unlink(missing_ok=True)
+
+
+@contextmanager
+def _in_place_of_pythons() -> Iterator[None]:
+    """Answer the signals that Python itself would answer, until the body ends."""
+    global _owner
+    is_main = threading.current_thread() is threading.main_thread()
+    pythons = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL} if is_main else {}
+    taken = {number: answer for number, answer in pythons.items() if signal.getsignal(number) == answer}
+    if taken:
+        _owner = os.getpid()
+    for number in taken:
+        signal.signal(number, _answer)
+    try:
+        yield
+    finally:
+        for number, answer in taken.items():
+            signal.signal(number, answer)
 
 
 def _answer(number: int, frame: object) -> None:

@@ -14,7 +14,8 @@ import os, sys, time
 from pathlib import Path
 from dure import signals
 
-signals.install()
+if sys.argv[2] != "in Python":
+    signals.install()
 folder = Path(sys.argv[1])
 (folder / signals.STOP_FILE).touch()  # of an earlier session
 
@@ -42,7 +43,7 @@ try:
         raise signals.Interrupted
 except KeyboardInterrupt as end:
     say(f"{type(end).__name__} {file.exists()}")
-if sys.argv[2] == "after":
+if sys.argv[2] in ("after", "in Python"):
     say("outside")
     time.sleep(60)
 """
@@ -80,6 +81,17 @@ def test_outside_there_is_nothing_to_keep_and_one_signal_ends_at_once(tmp_path):
     assert lines[2:] == ["Interrupted False", "outside"]
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) != 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_script_that_answers_no_signals_keeps_what_there_is_and_has_pythons_answers_again(number, tmp_path):
+    process = _started(tmp_path, "in Python")
+    assert _line(process) == "ready"
+    process.send_signal(number)
+    assert {_line(process).partition(":")[0], _line(process).partition(":")[0]} == {"stopping", "asked"}
+    assert [_line(process), _line(process)] == ["Interrupted False", "outside"]
+    process.send_signal(number)
+    assert process.wait(timeout=20) == -number
 
 
 def test_a_forked_process_leaves_ctrl_c_to_the_first(tmp_path):
