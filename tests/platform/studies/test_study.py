@@ -23,7 +23,7 @@ from dure.studies.sweep.plan import SweepStudy
 WHOLE = {
     "study": "s", "kind": "batch", "path": "p", "state": "completed", "started": "2026-01-01T00:00:00", "seconds": 1.0,
     "settings": [], "comparisons": [], "metrics": ["eval_loss"], "definitions": {"eval_loss": {"direction": "min", "unit": "number"}}, "best": None,
-    "targets": [],
+    "targets": [], "sentences": [],
     "experiments": [
         {"name": "a", "state": "failed", "metrics": {}, "error": "no", "seconds": 0.0, "path": "p/a", "forecast": None},
     ],
