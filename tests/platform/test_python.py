@@ -13,6 +13,7 @@ import dure
 from dure.cli import options
 from dure.data import DialogueSummarizationDataset
 from dure.errors import UserError
+from dure.family import load_family
 from dure.logging import Logger
 from dure.running import Common, asked_for
 from dure.runs.folder import RunFolder
@@ -171,5 +172,10 @@ def test_train_returns_where_the_model_lies_and_predict_and_evaluate_take_it(tin
     scores = dure.evaluate(run.path, table, profile=cpu)
     assert scores["rows"] == 2
     assert set(scores["metrics"]) >= {"eval_accuracy", "eval_loss"}
+    assert "training_texts" not in scores["notes"]
+    seen = load_family(tiny("bert", "full")).sample("train")[0]
+    table.write_text(f"text,label\n{seen['text']},{seen['label']}\n좋아요,칭찬\n", encoding="utf-8")
+    told = dure.evaluate(run.path, table, profile=cpu)["notes"]["training_texts"]
+    assert told == "1 of 2 rows have a text of the training table, which flatters the scores"
     again = dure.train(tiny("bert", "full"), profile=cpu, resume=tmp_path / "run", epochs=1)
     assert again.metrics == run.metrics

@@ -9,12 +9,14 @@ from typing import Any
 
 from transformers import PrinterCallback
 
-from dure.config.loading import check_reading
+from dure.config.loading import check_reading, load_record
 from dure.config.schema import Profile
-from dure.data.tables import read_table
+from dure.data.overlap import overlap
+from dure.data.tables import Table, read_table
+from dure.errors import UserError, counted
 from dure.events import Notify
-from dure.family.corpus import cache_folder, encode_split
-from dure.family.loading import family_of_run
+from dure.family.corpus import cache_folder, encode_split, read_splits
+from dure.family.loading import family_of_run, load_family
 from dure.family.run_weights import finished_run
 from dure.family.saved_model import read_model
 from dure.runs.folder import RunFolder, finite
@@ -27,12 +29,13 @@ def evaluate_table(
 ) -> dict[str, Any]:
     """Score the final model of a run on the rows of a table, as validation scores.
 
-    Nothing is written into the folder of the run. Whether its training saw such texts is not known here. ``overrides``
-    are ``data.key=value`` texts of how the table is read, over what the run was trained with.
+    Nothing is written into the folder of the run. ``overrides`` are ``data.key=value`` texts of how the table is read,
+    over what the run was trained with.
 
     Returns:
         ``run``, ``experiment``, ``family``, ``model``, ``table``, ``rows``, ``data`` (SHA-256 of the rows), ``metrics``
-        (``eval_…``), ``definitions`` of them, and ``notes`` on how they were computed.
+        (``eval_…``), ``definitions`` of them, and ``notes`` on how they were computed, ``training_texts`` among them
+        where rows have a text of the training table.
 
     Raises:
         UserError: There is no finished run, or the table is not what its family needs.
@@ -72,5 +75,27 @@ def evaluate_table(
         "data": table.content_hash(),
         "metrics": finite({name: metrics[name] for name in known}),
         "definitions": {name: metric.definition() for name, metric in known.items()},
-        "notes": family.metric_notes(),
+        "notes": {**family.metric_notes(), **_trained_texts(folder, table)},
     }
+
+
+def _trained_texts(folder: RunFolder, table: Table) -> dict[str, str]:
+    """Return how many rows of a table have a text that a run trained on, as a note; none where that is not known.
+
+    It is known as long as the run's tables are where they were, with the same rows. Of a fold it is not looked for.
+    """
+    experiment = load_record(folder.experiment)
+    if experiment.data.fold is not None:
+        return {}
+    others = {f"data.{split}": None for split in ("dev", "test") if split not in experiment.data.parts}
+    try:
+        family = load_family(experiment.with_(others))
+        train = read_splits(family).tables["train"]
+    except (UserError, OSError):
+        return {}
+    if train.content_hash() != folder.read_environment().get("data", {}).get("train"):
+        return {}
+    inputs = [role.name for role in family.roles if role.is_input and role.name in table.dataset.column_names]
+    known = len(overlap(table, train, inputs))
+    told = f"{known:,} of {counted(table.num_rows, 'row')} have a text of the training table, which flatters the scores"
+    return {"training_texts": told} if known else {}
