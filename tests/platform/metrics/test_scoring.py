@@ -59,7 +59,7 @@ def test_labels_that_are_numbers_with_fractions_are_scored_as_numbers_and_not_as
 def test_predicted_classes_are_not_scored_against_the_text_that_they_are_of(table):
     """A table without labels used to score 0 %, with a class for every text."""
     predictions = table("said.csv", ["label", "probability_0"], [0, 0.6], [1, 0.3])
-    with pytest.raises(UserError, match="called as what is to be scored"):
+    with pytest.raises(UserError, match="not clear which column of the references is to be scored"):
         score(predictions, table("texts.csv", ["text"], ["좋다"], ["별로"]))
     named = table("named.csv", ["gold"], [0], [0])
     assert score(predictions, named, reference_columns=["gold"])["accuracy"] == 0.5

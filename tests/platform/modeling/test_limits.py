@@ -503,6 +503,6 @@ def test_a_prompt_and_its_answer_need_positions_together(
     enough = transformers.OPTForCausalLM(made(max_position_embeddings=60, word_embed_proj_dim=16))
     check_limits(experiment, enough, tokenizer)
     short = transformers.OPTForCausalLM(made(max_position_embeddings=positions, word_embed_proj_dim=16))
-    with pytest.raises(UserError, match=r"20 tokens and generation\.max_length=40") as caught:
+    with pytest.raises(UserError, match=r"20 tokens with generation\.max_length=40 behind them") as caught:
         check_limits(experiment, short, tokenizer)
     assert caught.value.hint == hint
