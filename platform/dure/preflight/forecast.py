@@ -12,7 +12,7 @@ from dure.files import in_bytes
 from dure.preflight.checks import Note
 from dure.preflight.environment import existing
 from dure.reporting.figures import memory
-from dure.runs.forecast import Forecast
+from dure.runs.forecast import NOTHING_FITS, Forecast
 
 _MIB = 1024**2
 
@@ -36,10 +36,7 @@ def check_memory(note: Note, family: Family, profile: Profile) -> None:
     note.found = f"{memory(least / _MIB)} to {memory(most / _MIB)} of {memory(free / _MIB)} {where} ({parts})"
     if most <= free:
         return
-    advice = (
-        "; or ".join(what_fits(foreseen, profile, free))
-        or "a smaller model, or a profile with a larger device"
-    )
+    advice = "; or ".join(what_fits(foreseen, profile, free)) or NOTHING_FITS
     if least > free:
         raise UserError(note.found, hint=advice)
     note.found += "; it may not fit"

@@ -8,6 +8,7 @@ from typing import Any
 from dure.files import in_bytes
 from dure.reporting.columns import Cell, Column, FittedTable, column
 from dure.reporting.marks import Source, sentence
+from dure.runs.forecast import NOTHING_FITS
 
 _SHORTEST_NAME = 24
 
@@ -24,7 +25,8 @@ def forecast_text(record: Mapping[str, Any]) -> str:
         parts = {name: size for name, size in each["memory_parts_mb"].items() if size >= 1}
         lines.append(f"  memory: {', '.join(f'{name} {size:,.0f} MiB' for name, size in parts.items())}")
         lines.append(f"  of {each['free_mb']:,.0f} MiB {each['where']}: {each['verdict']}")
-        lines += [f"  would fit: {words}" for words in each["would_fit"]]
+        if each["verdict"] != "fits":
+            lines += [f"  would fit: {words}" for words in each["would_fit"] or [NOTHING_FITS]]
         lines.append(f"  disk: {in_bytes(each['disk'])}")
     if record["study"] is not None:
         disk = "unknown" if record["disk"] is None else in_bytes(record["disk"])

@@ -15,6 +15,10 @@ _FULL = 4
 """Bytes of an fp32 number: of what is trained, of each of Adam's two moments, of its average."""
 
 
+NOTHING_FITS = "a smaller model, or a profile with a larger device"
+"""What would fit where no setting and no shipped profile does."""
+
+
 @dataclass(frozen=True)
 class Forecast:
     """Bytes that a run leaves on the disk."""

@@ -23,6 +23,21 @@ def test_the_disk_of_a_study_is_unknown_where_that_of_an_experiment_is(tmp_path)
     assert forecast_text(record).endswith("time unknown, disk unknown")
 
 
+def test_a_forecast_that_does_not_fit_names_something_also_where_no_setting_helps():
+    each = {
+        "name": "one",
+        "sentence": "forecast",
+        "memory_parts_mb": {},
+        "free_mb": 1,
+        "where": "free",
+        "disk": 1,
+    }
+    record = {"study": None, "experiments": [each | {"verdict": "may not fit", "would_fit": []}]}
+    assert "would fit: a smaller model, or a profile with a larger device" in forecast_text(record)
+    record = {"study": None, "experiments": [each | {"verdict": "fits", "would_fit": []}]}
+    assert "would fit" not in forecast_text(record)
+
+
 @pytest.mark.parametrize(
     ("kind", "copies"),
     [
