@@ -44,6 +44,22 @@ class BatchStudy(SeveralExperiments):
             for seed in range(first, first + self.seeds)
         )
 
+    def continued(self, before: Self, where: str) -> Self:
+        """Return the batch as it goes on in a folder, where seeds may be added.
+
+        Raises:
+            UserError: A seed that has its runs would be left out of the means.
+        """
+        if self.seeds is not None and (before.seeds is None or self.seeds < before.seeds):
+            was = "one run of each experiment" if before.seeds is None else f"{before.seeds} seeds"
+            raise UserError(
+                f"the batch was started with {was}",
+                where=f"--seeds {self.seeds}",
+                expected="as many seeds, or more" if before.seeds else "no --seeds",
+                hint=f"leave it out (see {where}), or start a batch of its own with another --output",
+            )
+        return super().continued(before, where)
+
     def num_trainings(self, experiment: Experiment) -> tuple[float, float]:
         """Return the seeds."""
         return float(self.seeds or 1), float(self.seeds or 1)

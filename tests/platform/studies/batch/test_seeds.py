@@ -120,6 +120,15 @@ def test_the_table_shows_means_and_says_what_can_be_told_apart(tiny, study):
     assert "trivial baseline: 50.00" in text
 
 
+def test_a_batch_goes_on_with_as_many_seeds_or_more(study):
+    assert study.with_values(seeds=6).continued(study, "there").seeds == 6
+    assert BatchStudy(name="two", experiments=("a", "b")).continued(study, "there").seeds == 5
+    for before, seeds in ((study, 4), (BatchStudy(name="two", experiments=("a", "b")), 5)):
+        with pytest.raises(UserError, match="--seeds") as caught:
+            study.with_values(seeds=seeds).continued(before, "there")
+        assert "leave it out (see there)" in caught.value.hint
+
+
 def test_experiments_are_named_one_by_one_or_by_a_study():
     assert plan_batch(["transfer_bert", "transfer_distilbert"], seeds=3).seeds == 3
     assert len(plan_batch(["seven"]).experiments) == 7
