@@ -47,7 +47,10 @@ class PeftAdapter(Format):
             )
         model.save_pretrained(str(folder))
         trained.tokenizer.save_pretrained(folder)
-        model.get_base_model().config.save_pretrained(folder)
+        base = model.get_base_model()
+        # A checkpoint's configuration names the model that it was written from, such as one for masked words.
+        base.config.architectures = [type(base).__name__]
+        base.config.save_pretrained(folder)
         weights = {
             name: tensor
             for name, tensor in load_file(folder / _WEIGHTS).items()

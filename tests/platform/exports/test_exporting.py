@@ -10,7 +10,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, GenerationConfig
+from transformers import (
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    GenerationConfig,
+)
 from transformers.utils import logging
 
 from dure import api
@@ -254,6 +259,20 @@ def test_an_adapter_with_new_tokens_loads_by_peft_alone(bart, tiny, tmp_path, mo
     assert (ahead.pace, said["pace"]) == ("by earlier runs here", "no run like it was measured here yet")
     with pytest.raises(UserError, match="rehearsal's miniature"):
         export(bart, tmp_path / "other", Asked("adapter"))
+
+
+def test_an_adapter_of_a_classifier_is_read_onto_a_checkpoint_that_was_written_for_masked_words(
+    bert, tiny, tmp_path
+):
+    checkpoint = tmp_path / "checkpoint"
+    AutoModelForMaskedLM.from_pretrained(bert / "final_model").save_pretrained(checkpoint)
+    AutoTokenizer.from_pretrained(bert / "final_model").save_pretrained(checkpoint)
+    values = tiny("bert", "lora").model_dump(mode="json")
+    values["model"]["checkpoint"] = str(checkpoint)
+    values["rehearsal"]["enabled"] = False
+    path = trained(Experiment.model_validate(values), tmp_path / "run")
+    assert export(path, tmp_path / "out", Asked("adapter")).agreement["share"] == 1
+    assert_alike(tmp_path / "out", path)
 
 
 def test_a_unified_training_is_what_won_its_crossover(bert, tmp_path):
