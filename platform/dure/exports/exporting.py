@@ -153,7 +153,7 @@ def _checked_format(family: Family, asked: Asked) -> Format:
             expected="--format ctranslate2 beside it",
         )
     made = format_of(asked.format)
-    made.require(asked.format)
+    made.require(asked.format, family.experiment)
     return made
 
 

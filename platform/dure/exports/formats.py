@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.family import Family
 from dure.family.contract import ExportFormat
@@ -52,8 +53,8 @@ class Format(ABC):
         """Return in a sentence why texts of this model differ in the format; nothing where only rounding does it."""
         return ""
 
-    def require(self, name: str) -> None:
-        """Check that the packages of the format are installed.
+    def require(self, name: str, experiment: Experiment) -> None:
+        """Check what can be known before the model of an experiment is loaded: that the packages are installed.
 
         Raises:
             UserError: One is not.

@@ -9,6 +9,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
+from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.exports.formats import Format, Trained
 from dure.modeling.rows import rows_by_matrix
@@ -27,22 +28,29 @@ class PeftAdapter(Format):
 
     tolerance = 1e-4
 
-    def write(self, trained: Trained, folder: Path, quantization: str | None) -> None:
-        """Write adapters, the tokenizer and, where tokens were added, the embedding."""
-        model = trained.model
-        experiment = trained.family.experiment
-        if not isinstance(model, PeftModel):
-            raise UserError(
-                "this run trained all its weights and has no adapters",
-                where="--format adapter",
-                expected="a run with a lora section",
-                hint="--format transformers",
-            )
+    def require(self, name: str, experiment: Experiment) -> None:
+        """Check that there is a checkpoint that adapters could be put on.
+
+        Raises:
+            UserError: The run is a rehearsal.
+        """
+        super().require(name, experiment)
         if experiment.rehearsal.enabled:
             raise UserError(
                 "the adapters are of a rehearsal's miniature, which is no checkpoint that anything could be put on",
                 where="--format adapter",
                 expected="a run on a real checkpoint",
+                hint="--format transformers",
+            )
+
+    def write(self, trained: Trained, folder: Path, quantization: str | None) -> None:
+        """Write adapters, the tokenizer and, where tokens were added, the embedding."""
+        model = trained.model
+        if not isinstance(model, PeftModel):
+            raise UserError(
+                "this run trained all its weights and has no adapters",
+                where="--format adapter",
+                expected="a run with a lora section",
                 hint="--format transformers",
             )
         model.save_pretrained(str(folder))
