@@ -225,6 +225,8 @@ def test_the_terminal_and_the_record_of_a_batch_say_what_its_page_says(tmp_path,
     ]
     lines = plain_text(BatchKind.table(results)).splitlines()
     assert set(results.sentences) <= set(lines)
+    (tmp_path / "one" / "environment.json").write_text("{", encoding="utf-8")
+    assert kind.completed(results.with_values(sentences=()), Session(cpu, tmp_path)).sentences == ()
 
 
 def test_tests_of_one_seed_say_that_another_seed_is_another_matter(left):

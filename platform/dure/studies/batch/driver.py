@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from dure.config.schema import Experiment
+from dure.errors import UserError, one_line
 from dure.reporting.summary import seeds_table, summary_table
 from dure.studies.batch.plan import BatchStudy
 from dure.studies.batch.report import BatchView
@@ -71,8 +72,13 @@ class BatchKind(TrialKind[BatchStudy, BatchResults]):
             curves = RunCurves.of(folder, name)
             if curves.records:
                 plot_run(folder / CURVES, curves)
-        told = () if results.settings else tuple(self.view.verdict(results, session.path))
-        return results.with_values(sentences=told)
+        if results.settings:
+            return results
+        try:
+            return results.with_values(sentences=tuple(self.view.verdict(results, session.path)))
+        except UserError as error:  # a damaged record of one run takes nobody's results
+            session.follower.notified(f"how sure the best is cannot be said: {one_line(error)}")
+            return results
 
     @classmethod
     def winner(cls, results: BatchResults) -> tuple[str, Mapping[str, Any]] | None:
