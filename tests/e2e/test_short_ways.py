@@ -42,7 +42,7 @@ def test_texts_are_predicted_from_the_command_and_from_standard_input(trained, m
         (("in.csv", "--text", "a"), "both a table and texts"),
         (("--text", "a", "-o", "x.csv"), "--output x.csv"),
         (("in.csv",), "no file is named"),
-        (("--text", "a", "--workers", "2"), "--workers 2: this is for tables"),
+        (("--text", "a", "--workers", "2"), "--workers 2: this option is for tables"),
         (("--text", "a", "--text", "\u200b"), "--text (number 2 of 2): the text is empty"),
         (("--text", "a\udcff"), "--text: there are bytes that are not UTF-8"),
         (("",), "an empty word is given"),
@@ -61,7 +61,7 @@ def test_what_predict_needs_is_said(trained, words, said, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [("", "standard input: there is nothing"), ("a\n \nb", "line 2: the text is empty"), ("a\n\udcff\n", "line 2: there are bytes")],
+    [("", "standard input: it is empty"), ("a\n \nb", "line 2: the text is empty"), ("a\n\udcff\n", "line 2: there are bytes")],
 )  # fmt: skip
 def test_what_standard_input_lacks_is_said(trained, monkeypatch, given, said):
     monkeypatch.setattr("sys.stdin", io.StringIO(given))

@@ -127,7 +127,7 @@ def _turn(place: int, message: Any) -> tuple[Speaker, str]:
         raise UserError(
             f"does not say who speaks in turn {place}"
             if said is None
-            else f"holds a turn {place} of the unknown role '{said}'",
+            else f"gives turn {place} the unknown role '{said}'",
             expected=f"one of {', '.join(_SPEAKERS)} as its role",
         )
     if speaker == "system" and place > 1:

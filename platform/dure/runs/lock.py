@@ -46,8 +46,6 @@ _DEAD = ("Z", "X")
 class Holder:
     """A process that works in a folder."""
 
-    path: str
-    """The folder."""
     host: str
     """Name of its machine."""
     space: str
@@ -62,7 +60,9 @@ class Holder:
     """What it was started with."""
     token: str
     """Tells its lock from every other."""
-    job: str | None
+    path: str = ""
+    """The folder; a lock of an earlier dure does not say it."""
+    job: str | None = None
     """The background job that it is the command of; None of one in a terminal."""
 
     @property
@@ -256,9 +256,7 @@ def _named(file: Path) -> Holder | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, TypeError):
-        return Holder(
-            str(file.parent), "an unknown machine", "", 0, 0.0, "an unknown time", "not known", "", None
-        )
+        return Holder("an unknown machine", "", 0, 0.0, "an unknown time", "not known", "", str(file.parent))
 
 
 def _is_alive(holder: Holder, file: Path) -> bool:

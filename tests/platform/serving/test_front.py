@@ -157,7 +157,7 @@ def test_a_conversation_is_asked_as_the_list_of_turns_that_it_is(tiny):
     (row,) = inputs.rows(json.dumps({"texts": [{"text": turns}]}).encode())
     assert json.loads(row["text"]) == [["user", "안녕하세요?"]]
     assert inputs.rows(json.dumps({"texts": [json.dumps(turns)]}).encode()) == [row]
-    with pytest.raises(RefusedError, match="turn 1 of 'nobody'") as refused:
+    with pytest.raises(RefusedError, match="turn 1 the unknown role 'nobody'") as refused:
         inputs.rows(json.dumps({"texts": [{"text": [{"role": "nobody", "content": "x"}]}]}).encode())
     assert refused.value.status == 422
 

@@ -205,7 +205,7 @@ def test_all_layouts_say_the_same():
         ("[]", "no list of turns"),
         ('["a"]', "turn 1 that is no object"),
         ('[{"content": "a"}]', "does not say who speaks in turn 1"),
-        ('[{"role": "tool", "content": "a"}]', "turn 1 of the unknown role 'tool'"),
+        ('[{"role": "tool", "content": "a"}]', "turn 1 the unknown role 'tool'"),
         ('[{"role": "user", "content": " "}]', "turn 1 without text"),
         ('[{"role": "assistant", "content": "a"}]', "no turn of the user"),
         ('[{"role": "assistant", "content": "", "tool_calls": [{}]}]', "turn 1 with 'tool_calls'"),

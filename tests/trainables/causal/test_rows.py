@@ -74,7 +74,7 @@ def test_a_conversation_without_an_answer_is_an_error_that_names_the_row(tiny, t
 def test_a_turn_of_nobody_is_an_error_that_names_the_row(tiny, tmp_path):
     rows = tables_of("messages")
     rows[2]["messages"][0]["role"] = "tool"
-    with pytest.raises(UserError, match="turn 1 of the unknown role 'tool'") as caught:
+    with pytest.raises(UserError, match="turn 1 the unknown role 'tool'") as caught:
         load_corpus(family_of(tiny, tmp_path, rows), notify=lambda line: None)
     assert "train.jsonl, row 3" in str(caught.value.where)
 

@@ -95,7 +95,7 @@ UNUSABLE = [
     ("emotions", "happy", "unknown name 'happy'", "one of these names"),
     ("emotions", {"joy": "high"}, 'holds "high"', "7 numbers"),
     ("emotions", 3, "holds 3", "7 numbers"),
-    ("emotions", {"joy": 1, "JOY": 2}, "names one value twice", "7 numbers"),
+    ("emotions", {"joy": 1, "JOY": 2}, "names a value twice", "7 numbers"),
     ("bentham_scores", [0.5] * 7, "holds a list of 7", "10 numbers from 0 to 1"),
     ("bentham_scores", {"purity": 1.2}, "holds 1.2 for purity", "from 0 to 1"),
     ("bentham_scores", [True] * 10, "holds true", "10 numbers"),
