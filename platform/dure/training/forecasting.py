@@ -161,7 +161,7 @@ def forecast_run(
     )
     seconds, earliest, pace = timing.seconds(profile, is_here=has_device(profile.device))
     return RunForecast(
-        memory=_memory(parts, base, profile, trace, copies_beside_steps=timing.work.saves > 0),
+        memory=_memory(parts, base, profile, trace),
         parts=parts | {"libraries": base},
         seconds=seconds,
         earliest=earliest,
@@ -183,18 +183,17 @@ def _trained(family: Family, corpus: Corpus) -> datasets.Dataset:
     return quiet.training_rows(corpus.train)
 
 
-def _memory(
-    parts: Mapping[str, int], base: int, profile: Profile, trace: StepTrace, *, copies_beside_steps: bool
-) -> tuple[int, int]:
+def _memory(parts: Mapping[str, int], base: int, profile: Profile, trace: StepTrace) -> tuple[int, int]:
     """Return the least and the most bytes of a worker at its peak.
 
-    The next steps are taken while a checkpoint is written from its copy, which is not made where memory is scarce.
-    Gradients and activations are gone when text is generated, and the copy too.
+    At the most a checkpoint's copy comes on top of a step: the next steps are taken while it is written, and after the last
+    one a process keeps what the step gave back. Where memory is scarce no copy is made. Gradients and activations are
+    gone when text is generated.
     """
     stays = parts["weights"] + parts["moments"] + parts["average"]
-    step, copied = parts["gradients"] + parts["activations"], parts["checkpoint"]
+    step = parts["gradients"] + parts["activations"]
     plain = stays + max(step, parts["generation"])
-    peak = max(plain, stays + copied + (step if copies_beside_steps else 0))
+    peak = max(plain, stays + parts["checkpoint"] + step)
     least, most = _CONTEXT[profile.device]
     fragments = _FRAGMENTS.get(profile.device) or trace.reserved / trace.peak
     return int(plain * _MASKS) + base + least, int(peak * fragments) + base + most
