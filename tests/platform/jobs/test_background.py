@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -39,11 +39,10 @@ def job(number: int = 0, state: str = "running") -> Job:
 
 
 @contextmanager
-def sleeper(**more: str) -> Iterator[subprocess.Popen]:
+def running(code: str, *words: str, **more: str) -> Iterator[subprocess.Popen]:
+    """A process of Python that prints a line when it runs, and is killed after the body."""
     process = subprocess.Popen(
-        [sys.executable, "-c", "import time; print(flush=True); time.sleep(60)"],
-        env={**os.environ, **more},
-        stdout=subprocess.PIPE,
+        [sys.executable, "-c", code, *words], env={**os.environ, **more}, stdout=subprocess.PIPE
     )
     process.stdout.readline()  # until it runs, it has the environment of this process
     try:
@@ -52,6 +51,10 @@ def sleeper(**more: str) -> Iterator[subprocess.Popen]:
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def sleeper(**more: str) -> AbstractContextManager[subprocess.Popen]:
+    return running("import time; print(flush=True); time.sleep(60)", **more)
 
 
 def write_keeper(kept: Records, pid: int) -> None:
@@ -73,21 +76,10 @@ with held(Path(sys.argv[1])):
 SOURCE = str(Path(environment.__file__).parents[2])
 
 
-@contextmanager
-def job_in(folder: Path, job: str | None = JOB) -> Iterator[subprocess.Popen]:
+def job_in(folder: Path, job: str | None = JOB) -> AbstractContextManager[subprocess.Popen]:
     """A process that works in a folder, as the command of a background job or of a terminal."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder)],
-        env={**os.environ, "PYTHONPATH": SOURCE, **({} if job is None else {"DURE_JOB": job})},
-        stdout=subprocess.PIPE,
-    )
-    process.stdout.readline()
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    named = {} if job is None else {"DURE_JOB": job}
+    return running(HOLD, str(folder), PYTHONPATH=SOURCE, **named)
 
 
 def rewrite_lock(folder: Path, **values: object) -> None:
