@@ -13,6 +13,7 @@ from pathlib import Path
 from dure.runs.lock import LOCK
 from tests.faults.faults import begin
 from tests.faults.scene import FaultError, Scene
+from tests.platform.removing import remove
 
 _SECONDS_SUSPENDED = 8.0
 """Longer than what anything in dure waits for a sign of life of a process on the same machine."""
@@ -60,7 +61,7 @@ def _refuses_another(scene: Scene, *, resume: bool) -> None:
 def folder_removed(scene: Scene) -> None:
     """The folder is removed: the command fails in words, and a new one leaves what it would have left."""
     begin(scene)
-    shutil.rmtree(scene.output, ignore_errors=True)
+    remove(scene.output)
     scene.finish(1)
     scene.says("was removed while this command worked in it")
     shutil.rmtree(scene.output, ignore_errors=True)

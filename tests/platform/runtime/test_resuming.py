@@ -17,6 +17,7 @@ from dure.runs.checkpoints import last_step
 from dure.runs.folder import RunFolder
 from dure.runs.resuming import require_continuable
 from dure.runtime.experiment import train
+from tests.platform.removing import remove
 
 LABELS = ("긍정", "부정")
 
@@ -212,8 +213,8 @@ class Removing(RunListener):
         self.path, self.step = path, step
 
     def progressed(self, progress) -> None:
-        if progress.step == self.step and self.path.exists():
-            shutil.rmtree(self.path)
+        if progress.step == self.step:
+            remove(self.path)
 
 
 @pytest.mark.parametrize("step", [1, 8])

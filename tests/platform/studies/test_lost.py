@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -18,6 +17,7 @@ from dure.studies.life_cycle import run_experiments
 from dure.studies.sweep.optuna_study import JOURNAL
 from dure.studies.sweep.plan import plan_sweep
 from dure.studies.sweep.strategy import Sweep
+from tests.platform.removing import remove
 from tests.platform.studies.test_full_disk import died_trial
 
 
@@ -33,7 +33,7 @@ class Removes(StudyListener):
                 self.path.rename(self.path.with_suffix(".away"))
                 self.path.mkdir()
             elif self.path.name != JOURNAL:
-                shutil.rmtree(self.path, ignore_errors=True)
+                remove(self.path)
 
 
 def pretend(request, *, callbacks=()):
