@@ -13,7 +13,7 @@ import numpy
 from pydantic import model_validator
 
 from dure.config.scalars import Text
-from dure.config.schema import Experiment, Profile
+from dure.config.schema import Experiment
 from dure.config.section import Section
 from dure.data.encoding import token_ids
 from dure.data.labels import ClassIndex, check_classes, classes_of
@@ -175,12 +175,6 @@ class Transfer(Family):
             return classification(self.classes)
         task = classification(["number"])
         return replace(task, config_changes={**task.config_changes, "problem_type": "regression"})
-
-    def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
-        """Load the encoder with a head over the classes, or of one number."""
-        from dure.modeling.loading import load_model
-
-        return load_model(self.task(), self.experiment, profile, tokenizer, self.notify)
 
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Features:
         """Encode texts or pairs and, when the rows have them, the ids of their classes or their numbers."""

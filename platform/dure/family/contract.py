@@ -211,9 +211,14 @@ class Family(ABC):
         """
         return None
 
-    @abstractmethod
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
-        """Load the model ready to train: special tokens added, adapters in place, on the CPU."""
+        """Load the model of the :meth:`task` ready to train: special tokens added, adapters in place, on the CPU."""
+        from dure.modeling.loading import load_model
+
+        task = self.task()
+        if task is None:
+            raise NotImplementedError(f"{type(self).__name__} has neither a task() nor a load_model()")
+        return load_model(task, self.experiment, profile, tokenizer, self.notify)
 
     @abstractmethod
     def encode(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Features:
