@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy
 
@@ -14,30 +13,17 @@ from dure.config.schema import Experiment, Profile
 from dure.data.dialogues import lead
 from dure.data.tables import Table, columns_of
 from dure.errors import UserError
-from dure.family import Family, Features, Rows
-from dure.metrics.library_metric import LibraryMetrics
+from dure.family import Features, Rows
 from dure.metrics.metric import Metric
-from trainables._summaries import (
-    METRICS,
-    ROUGE,
-    check_rouge_tokenizer,
-    decoded,
-    load_rouge_tokenizer,
-    notes_on_rouge,
-    row_scores,
-    scores,
-)
+from trainables._summaries import WritesTexts, decoded, dialogue_rows
 from trainables.causal.options import CausalOptions
 from trainables.causal.turns import CHATS, TEXT, Framing, Layout, Turns, parsed, recognised, roles_of
 from trainables.samples.chats import chat_rows
-from trainables.summarization import dialogues
 
 if TYPE_CHECKING:
     import datasets
-    import torch
-    from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from dure.data.collating import Batch
     from dure.modeling.task import Task
     from trainables.causal.chat import Chat
     from trainables.causal.likelihood import TargetLosses
@@ -46,29 +32,27 @@ if TYPE_CHECKING:
 _PERPLEXITY = Metric("eval_perplexity", "min")
 
 
-class Causal(Family):
+class Causal(WritesTexts):
     """Reads a conversation and says what comes next."""
 
     options_section = CausalOptions
     options: CausalOptions
-    predicts = "text"
     converts = ("causal",)
     exports = ("transformers", "adapter", "ctranslate2")
-    metrics: tuple[Metric, ...]
 
     def __init__(self, experiment: Experiment, *args: Any) -> None:
         super().__init__(experiment, *args)
-        if self.options.validates == "text":
-            check_rouge_tokenizer(self.options.rouge_tokenizer)
-        self.validates = self.options.validates
-        self.library = LibraryMetrics(self.options.metrics, "task.metrics")
-        texts = self.library.beside(METRICS) if self.validates == "text" else ()
-        self.metrics = (*texts, _PERPLEXITY)
+        self.metrics = (*self.metrics, _PERPLEXITY)
         self.layout = self._layout()
         self.roles = roles_of(self.layout)
         prefix = experiment.tokenizer.input_prefix
         self.framing = Framing(prefix + self.options.prompt, self.options.system)
         self._own_ends: frozenset[int] = frozenset()
+
+    @property
+    def validates(self) -> Literal["text", "loss"]:
+        """What validation computes beside the loss, as the experiment says."""
+        return self.options.validates
 
     def recognised(self) -> Mapping[str, str]:
         """Return the layout of rows, where the training table decided it."""
@@ -79,8 +63,7 @@ class Causal(Family):
         """Return the embedded Korean dialogues with their summaries, or conversations about them."""
         if self.layout in CHATS:
             return [{"id": row.id, "text": row.messages} for row in chat_rows(split)]
-        rows = (asdict(dialogue) for dialogue in dialogues()[split])
-        return [{"id": row["fname"], "text": row["dialogue"], "target": row["summary"]} for row in rows]
+        return dialogue_rows(split)
 
     def survey(self, tables: Mapping[str, Table]) -> None:
         """Tell how rows are read, and refuse conversations without an answer."""
@@ -152,9 +135,7 @@ class Causal(Family):
 
     def load_model(self, tokenizer: PreTrainedTokenizerBase, profile: Profile) -> PreTrainedModel:
         """Load the model, which generates as the experiment says and scores targets."""
-        from dure.modeling.loading import load_model
-
-        model = load_model(self.task(), self.experiment, profile, tokenizer, self.notify)
+        model = super().load_model(tokenizer, profile)
         said, is_known = self.experiment.model, not self.experiment.rehearsal.enabled
         return self._ready(model, tokenizer, said.checkpoint if is_known else None, said.revision)
 
@@ -243,56 +224,6 @@ class Causal(Family):
         )
         return packs
 
-    def compute_metrics(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, dataset: datasets.Dataset
-    ) -> Callable[[EvalPrediction], dict[str, float]]:
-        """Score generated answers with ROUGE against the references as they stand in the table."""
-        references = dataset["reference"][:]
-
-        def score(prediction: EvalPrediction) -> dict[str, float]:
-            texts, lengths = self._written(numpy.asarray(prediction.predictions), tokenizer)
-            return {
-                **self._scores(texts, references),
-                **self.library.scores(texts, [[reference] for reference in references]),
-                "mean_generated_tokens": float(numpy.mean(lengths)),
-            }
-
-        return score
-
-    def baseline(
-        self, tokenizer: PreTrainedTokenizerBase, train: datasets.Dataset, dev: datasets.Dataset
-    ) -> dict[str, float]:
-        """Score the lead of what is answered as the answer."""
-        if self.validates == "loss":
-            return {}
-        trivial = self._scores(dev["lead"][:], dev["reference"][:])
-        return {f"eval_{name}": trivial[name] for name in ROUGE}
-
-    def load_scorer(self) -> None:
-        """Load the tokeniser of ROUGE, where texts are scored."""
-        if self.validates == "text":
-            load_rouge_tokenizer(self.options.rouge_tokenizer)
-
-    def metric_notes(self) -> dict[str, str | float]:
-        """Return the tokeniser of ROUGE and its version."""
-        return notes_on_rouge(self.options.rouge_tokenizer) if self.validates == "text" else {}
-
-    def predictions(
-        self, answers: torch.Tensor, batch: Batch, tokenizer: PreTrainedTokenizerBase
-    ) -> list[dict[str, Any]]:
-        """Return the answer to every row, under the name of the column that has such answers."""
-        texts, _ = self._written(answers.numpy(), tokenizer)
-        return [{self._answer: text} for text in texts]
-
-    def row_scores(
-        self, predictions: Sequence[Mapping[str, Any]], rows: Mapping[str, Sequence[str]]
-    ) -> dict[str, list[float]]:
-        """Return the ROUGE of every answer."""
-        if self.validates == "loss":
-            return {}
-        texts = [row[self._answer] for row in predictions]
-        return row_scores(texts, list(rows["target"]), self.options.rouge_tokenizer, self._markers)
-
     def load_exported(self, folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         """Load what :meth:`export` saved; it generates as the experiment says, whatever was done to the folder since."""
         from transformers import AutoModelForCausalLM, GenerationConfig
@@ -366,14 +297,14 @@ class Causal(Family):
             return "dialogues"
 
     @property
-    def _answer(self) -> str:
+    def answer(self) -> str:
         """Name of the column of predictions: that of the targets, where these have one of their own."""
         return "answer" if self.layout in CHATS else next(r.column for r in self.roles if r.name == "target")
 
     @property
-    def _markers(self) -> tuple[str, ...]:
+    def markers(self) -> tuple[str, ...]:
         """What ROUGE takes as one word."""
-        return (*self.experiment.tokenizer.all_special_tokens, *self.options.rouge_markers)
+        return (*super().markers, *self.options.rouge_markers)
 
     def _words(self, texts: Iterator[str]) -> Iterator[str]:
         """Give all that is said, which a rehearsal's tokenizer learns of."""
@@ -386,7 +317,7 @@ class Causal(Family):
         """Return what is said in one text of the tables."""
         return (content for _, content in parsed(text)) if self.layout in CHATS else (text,)
 
-    def _written(self, ids: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[list[str], list[int]]:
+    def written(self, ids: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[list[str], list[int]]:
         """Return the texts of generated ids, each up to the first that ends it, and the numbers of their tokens.
 
         What the chat template itself begins answers with is no part of them.
@@ -394,6 +325,3 @@ class Causal(Family):
         chat, ends = self._chat(tokenizer), self._ends(tokenizer)
         rows = [chat.written(row, ends) for row in ids]
         return decoded(tokenizer, rows, self.experiment.tokenizer), [len(row) for row in rows]
-
-    def _scores(self, texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-        return scores(texts, references, self.options.rouge_tokenizer, self._markers)

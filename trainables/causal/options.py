@@ -7,12 +7,11 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from dure.config.scalars import Bool, Int, Text
-from dure.config.section import Section
-from dure.metrics.tokenizers import TokenizerName
+from trainables._summaries import TextOptions
 from trainables.causal.turns import TEXT, Layout, Learned
 
 
-class CausalOptions(Section):
+class CausalOptions(TextOptions):
     """What ``task:`` of an instruction fine-tuning may say."""
 
     rows: Literal["auto"] | Layout = "auto"
@@ -35,14 +34,8 @@ class CausalOptions(Section):
     """Most tokens of a pack; a longer row is one by itself."""
     validates: Literal["text", "loss"] = Field(default="text", alias="validate")
     """What validation computes: generated ``text`` and its ROUGE beside the loss, or the ``loss`` alone."""
-    rouge_tokenizer: TokenizerName = "morpheme"
-    """How ROUGE cuts text: ``morpheme`` for Korean, ``default`` for English, ``whitespace`` as ``str.split``,
-    ``whitespace_markers`` with markers cut from the particles behind them, or ``character``."""
-
     rouge_markers: tuple[Text, ...] = ()
     """Words that ROUGE takes as one, such as ``#Person1#``, beside the tokenizer's special tokens."""
-    metrics: tuple[Text, ...] = ()
-    """Further metrics of the ``evaluate`` library at validation, by the folder of their script or by name."""
 
     @model_validator(mode="after")
     def _packs_are_packed(self) -> Self:

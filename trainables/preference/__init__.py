@@ -290,7 +290,8 @@ class Preference(Causal):
         return said(text)
 
     @property
-    def _answer(self) -> str:
+    def answer(self) -> str:
+        """Name of the column of predictions."""
         return "answer"
 
     @torch.no_grad()
