@@ -6,7 +6,6 @@ import ast
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 import numpy
@@ -22,7 +21,7 @@ from dure.errors import UserError
 from dure.family import Features, Rows
 from dure.metrics.classification import multilabel_report, trivial_multilabel
 from dure.metrics.metric import Metric
-from trainables.samples.emotions import Feeling, emotion_corpus
+from trainables.samples.emotions import emotion_corpus
 from trainables.transfer import CLASS_METRICS, ClassOptions, Transfer, classes_of_model
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ class Emotion(Transfer):
 
     def sample(self, split: str) -> list[dict[str, str]]:
         """Return the embedded Korean texts; with several labels, every third one is joined with the next."""
-        rows = [dict(asdict(feeling)) for feeling in _feelings()[split]]
+        rows = [dict(asdict(feeling)) for feeling in emotion_corpus()[split]]
         if self.separator is not None:
             for one, other in zip(rows[::3], rows[1::3], strict=False):
                 one["text"] = f"{one['text']} {other['text']}"
@@ -247,9 +246,3 @@ class Emotion(Transfer):
             return super().label_of(probabilities, classes)
         pairs = zip(classes, probabilities, strict=True)
         return self.separator.join(name for name, share in pairs if share >= self.options.threshold)
-
-
-@cache
-def _feelings() -> dict[str, list[Feeling]]:
-    """Write the embedded corpus once in a process, which may run many experiments on it."""
-    return emotion_corpus()

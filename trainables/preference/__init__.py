@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import asdict
 from functools import cache
 from math import log
 from pathlib import Path
@@ -35,7 +34,6 @@ from trainables.causal.packing import Conversations
 from trainables.causal.turns import Layout
 from trainables.preference.losses import Method, PairLosses
 from trainables.preference.rows import PairLayout, recognised_pairs, said
-from trainables.samples.preferences import Preference as SampleRow
 from trainables.samples.preferences import preference_corpus
 
 _OF_TEXTS = (
@@ -150,10 +148,9 @@ class Preference(Causal):
 
     def sample(self, split: str) -> list[dict[str, str]]:
         """Return the embedded Korean dialogues, each with its summary and one that tells something wrong."""
-        rows = map(asdict, _preferences()[split])
         return [
-            {"text": row.pop("prompt"), **{name: row[name] for name in ("id", "chosen", "rejected")}}
-            for row in rows
+            {"id": row.id, "text": row.prompt, "chosen": row.chosen, "rejected": row.rejected}
+            for row in preference_corpus()[split]
         ]
 
     def survey(self, tables: Mapping[str, Table]) -> None:
@@ -320,12 +317,6 @@ class Preference(Causal):
                 outputs = model(**batches.inputs(moved(batch, model.device)))
                 found[rows] = -outputs["logits"][..., 0].float().sum(dim=1).reshape(2, -1).T.cpu().numpy()
         return found.tolist()
-
-
-@cache
-def _preferences() -> dict[str, list[SampleRow]]:
-    """Write the embedded corpus once in a process."""
-    return preference_corpus()
 
 
 @cache

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +20,7 @@ from dure.metrics.metric import Metric
 from trainables.red_heart.data import TARGET_ROLES, WHOLE, roles_of, targets_of, uneven_sums
 from trainables.red_heart.scores import FIGURES, METRICS, scores_of, trivial_logits
 from trainables.red_heart.tasks import BENTHAM, EMOTIONS, SURD, TASKS
-from trainables.samples.dilemmas import Dilemma, dilemma_corpus
+from trainables.samples.dilemmas import dilemma_corpus
 
 if TYPE_CHECKING:
     import datasets
@@ -82,7 +81,8 @@ class RedHeart(Family):
 
     def sample(self, split: str) -> list[dict[str, str]]:
         """Return the embedded Korean dilemmas, with ``task.sample_label_noise`` in the training rows."""
-        return [row.cells() for row in _dilemmas(self.options.sample_label_noise)[split]]
+        corpus = dilemma_corpus(label_noise=self.options.sample_label_noise)
+        return [row.cells() for row in corpus[split]]
 
     def survey(self, tables: Mapping[str, Table]) -> None:
         """Tell which targets a table lacks, and which parts are no parts of one whole."""
@@ -338,12 +338,6 @@ class RedHeart(Family):
         if num_tokens > config.vocab_size:
             model.resize_token_embeddings(num_tokens)
         return model
-
-
-@cache
-def _dilemmas(label_noise: float) -> dict[str, list[Dilemma]]:
-    """Write the embedded corpus once in a process, which may run many experiments on it."""
-    return dilemma_corpus(label_noise=label_noise)
 
 
 def _as_columns(values: Mapping[str, Sequence[float]], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:

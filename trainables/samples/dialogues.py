@@ -13,6 +13,7 @@ import random
 import string
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 from trainables.samples.corpus_files import sizes_of
 from trainables.samples.scenario import Ending, Scenario
@@ -44,16 +45,13 @@ class Dialogue:
     """What the dialogue is about, in a few words."""
 
 
+@cache
 def dialogue_corpus(
     *, seed: int = 42, num_train: int = 2600, num_dev: int = 200, num_test: int = 200
 ) -> dict[str, list[Dialogue]]:
     """Write the corpus: all dialogues and all summaries are different, within a split and among splits.
 
-    Args:
-        seed: The same seed gives the same corpus, in every process and on every machine.
-        num_train: Number of training dialogues.
-        num_dev: Number of dialogues to validate on.
-        num_test: Number of dialogues to test on.
+    The same seed gives the same corpus, in every process and on every machine.
 
     Returns:
         The splits ``train``, ``dev`` and ``test``.

@@ -11,6 +11,7 @@ import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,7 @@ class Dilemma:
         }
 
 
+@cache
 def dilemma_corpus(
     *,
     seed: int = 42,
@@ -129,13 +131,9 @@ def dilemma_corpus(
 ) -> dict[str, list[Dilemma]]:
     """Write the corpus: all texts are different, within a split and among splits.
 
-    Args:
-        seed: The same seed gives the same corpus, in every process and on every machine.
-        num_train: Number of training rows.
-        num_dev: Number of rows to validate on.
-        num_test: Number of rows to test on.
-        label_noise: Part of the training targets that are taken from another training row, each kind by itself, so
-            that what is learned by heart does not help. The texts are those without noise.
+    The same seed gives the same corpus, in every process and on every machine. ``label_noise`` is the part of the
+    training targets that are taken from another training row, each kind by itself, so that what is learned by heart does
+    not help; the texts are those without noise.
 
     Returns:
         The splits ``train``, ``dev`` and ``test``.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import cache
 
 from trainables.samples.corpus_files import labels_in, sizes_of
 from trainables.samples.korean import Verb, did
@@ -69,16 +70,13 @@ class Feeling:
     """One of :data:`CLASSES`."""
 
 
+@cache
 def emotion_corpus(
     *, seed: int = 42, num_train: int = 2000, num_dev: int = 300, num_test: int = 300
 ) -> dict[str, list[Feeling]]:
     """Write the corpus: texts are different among splits; within training a few stand twice, with one label.
 
-    Args:
-        seed: The same seed gives the same corpus, in every process and on every machine.
-        num_train: Number of training rows.
-        num_dev: Number of rows to validate on.
-        num_test: Number of rows to test on.
+    The same seed gives the same corpus, in every process and on every machine.
 
     Returns:
         The splits ``train``, ``dev`` and ``test``, each with the emotions in their shares, in random order.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 from trainables.samples.corpus_files import sizes_of
 from trainables.samples.korean import Noun
@@ -36,16 +37,13 @@ class Preference:
     """What that is: ``person``, ``thing`` or ``outcome``."""
 
 
+@cache
 def preference_corpus(
     *, seed: int = 42, num_train: int = 2600, num_dev: int = 200, num_test: int = 200
 ) -> dict[str, list[Preference]]:
     """Write the corpus: all dialogues and all summaries that are right are different, within and among splits.
 
-    Args:
-        seed: The same seed gives the same corpus, in every process and on every machine.
-        num_train: Number of training rows.
-        num_dev: Number of rows to validate on.
-        num_test: Number of rows to test on.
+    The same seed gives the same corpus, in every process and on every machine.
 
     Returns:
         The splits ``train``, ``dev`` and ``test``; each mistake in a third of the rows.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from trainables.samples.corpus_files import labels_in, sizes_of
 from trainables.samples.experiences import DOMAINS, Aspect, Domain
@@ -47,16 +48,13 @@ class Review:
     """One of :data:`CLASSES`."""
 
 
+@cache
 def review_corpus(
     *, seed: int = 42, num_train: int = 2000, num_dev: int = 300, num_test: int = 300
 ) -> dict[str, list[Review]]:
     """Write the corpus: all texts are different, within a split and among splits.
 
-    Args:
-        seed: The same seed gives the same corpus, in every process and on every machine.
-        num_train: Number of training reviews.
-        num_dev: Number of reviews to validate on.
-        num_test: Number of reviews to test on.
+    The same seed gives the same corpus, in every process and on every machine.
 
     Returns:
         The splits ``train``, ``dev`` and ``test``, each with the classes in their shares, in random order.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 from trainables.samples.corpus_files import sizes_of
@@ -43,16 +44,13 @@ class SentencePair:
         return {"id": self.id, "text": self.text, "text_pair": self.text_pair, "label": target}
 
 
+@cache
 def sentence_pair_corpus(
     *, seed: int = 42, num_train: int = 2000, num_dev: int = 300, num_test: int = 300
 ) -> dict[str, list[SentencePair]]:
     """Write the corpus: all pairs are different, within a split and among splits.
 
-    Args:
-        seed: The same seed gives the same corpus, in every process and on every machine.
-        num_train: Number of training pairs.
-        num_dev: Number of pairs to validate on.
-        num_test: Number of pairs to test on.
+    The same seed gives the same corpus, in every process and on every machine.
 
     Returns:
         The splits ``train``, ``dev`` and ``test``; a third of each has each relation.

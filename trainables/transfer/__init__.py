@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
@@ -25,8 +24,8 @@ from dure.metrics.library_metric import LibraryMetrics
 from dure.metrics.metric import Metric
 from dure.metrics.numbers import NumberReader, are_measures, number_report
 from dure.runs.folder import PROBABILITY
-from trainables.samples.reviews import Review, review_corpus
-from trainables.samples.sentence_pairs import SentencePair, sentence_pair_corpus
+from trainables.samples.reviews import review_corpus
+from trainables.samples.sentence_pairs import sentence_pair_corpus
 from trainables.transfer import numbers
 from trainables.transfer.pairs import TYPES, is_parted, pair_ids
 
@@ -118,7 +117,8 @@ class Transfer(Family):
     def sample(self, split: str) -> list[dict[str, str]]:
         """Return embedded Korean reviews with their kinds, or pairs of sentences with what one says of the other."""
         if self.is_pair:
-            return [pair.cells("similarity" if self.is_number else "relation") for pair in _pairs()[split]]
+            label = "similarity" if self.is_number else "relation"
+            return [pair.cells(label) for pair in sentence_pair_corpus()[split]]
         if self.is_number:
             raise UserError(
                 "the embedded reviews have classes, and no numbers",
@@ -126,7 +126,7 @@ class Transfer(Family):
                 expected="a table with a column of numbers",
                 hint="data.columns.text_pair=text_pair rehearses on embedded pairs, whose similarity is a number",
             )
-        return [dict(asdict(review)) for review in _reviews()[split]]
+        return [asdict(review) for review in review_corpus()[split]]
 
     def load_tokenizer(self, texts: Callable[[], Iterator[str]]) -> PreTrainedTokenizerBase:
         """Load the checkpoint's tokenizer, or train the rehearsal's; tell where it would run two texts together."""
@@ -372,18 +372,6 @@ class Transfer(Family):
         from dure.modeling.classifier import classifier_modules
 
         return classifier_modules(model)
-
-
-@cache
-def _pairs() -> dict[str, list[SentencePair]]:
-    """Write the embedded pairs once in a process."""
-    return sentence_pair_corpus()
-
-
-@cache
-def _reviews() -> dict[str, list[Review]]:
-    """Write the embedded corpus once in a process, which may run many experiments on it."""
-    return review_corpus()
 
 
 def classes_of_model(model: PreTrainedModel) -> Sequence[str]:
