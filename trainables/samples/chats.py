@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from dure.files import make_folder, written_beside
+from dure.data.writing import write_rows
+from dure.files import make_folder
 from trainables.samples.dialogues import Dialogue, dialogue_corpus
 
 _SYSTEM = "대화를 읽고 물음에 짧게 답한다."
@@ -32,7 +33,10 @@ class ChatRow:
 def chat_rows(split: str) -> list[ChatRow]:
     """Return the conversations of a split: ``train``, ``dev`` or ``test``; those of the corpus of dialogues."""
     rng = random.Random(f"chats {split}")
-    return [ChatRow(row.fname, _as_json(_conversation(rng, row))) for row in dialogue_corpus()[split]]
+    return [
+        ChatRow(row.fname, json.dumps(_conversation(rng, row), ensure_ascii=False))
+        for row in dialogue_corpus()[split]
+    ]
 
 
 def _conversation(rng: random.Random, row: Dialogue) -> list[dict[str, str]]:
@@ -54,10 +58,6 @@ def _said(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
 
-def _as_json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
-
-
 def write_chats(folder: Path) -> dict[str, Path]:
     """Write the corpus as JSON lines with the columns ``id`` and ``messages``.
 
@@ -70,18 +70,16 @@ def write_chats(folder: Path) -> dict[str, Path]:
         UserError: The folder cannot be written to.
     """
     make_folder(folder, where=f"--output {folder}")
-    rows = {
-        split: [(row.id, json.loads(row.messages)) for row in chat_rows(split)]
-        for split in ("train", "dev", "test")
-    }
-    tables: dict[str, Sequence[dict[str, Any]]] = {
-        "train": [{"id": number, "messages": said} for number, said in rows["train"]],
-        "dev": [{"id": number, "messages": said} for number, said in rows["dev"]],
-        "test": [{"id": number, "messages": said[:-1]} for number, said in rows["test"]],
-        "test_reference": [{"id": number, "answer": said[-1]["content"]} for number, said in rows["test"]],
+    train, dev, test = (
+        [(row.id, json.loads(row.messages)) for row in chat_rows(split)] for split in ("train", "dev", "test")
+    )
+    tables: dict[str, tuple[Sequence[str], Sequence[tuple[str, Any]]]] = {
+        "train": (("id", "messages"), train),
+        "dev": (("id", "messages"), dev),
+        "test": (("id", "messages"), [(number, said[:-1]) for number, said in test]),
+        "test_reference": (("id", "answer"), [(number, said[-1]["content"]) for number, said in test]),
     }
     paths = {name: folder / f"{name}.jsonl" for name in tables}
-    for name, table in tables.items():
-        with written_beside(paths[name]) as beside:
-            beside.write_text("".join(f"{_as_json(row)}\n" for row in table), encoding="utf-8")
+    for name, (columns, rows) in tables.items():
+        write_rows(paths[name], columns, rows)
     return paths

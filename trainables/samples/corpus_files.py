@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dure.data.writing import write_rows
 from dure.errors import UserError
-from dure.files import make_folder, written_beside
+from dure.files import make_folder
 
 
 def sizes_of(num_train: int, num_dev: int, num_test: int, *, most: int) -> dict[str, int]:
@@ -65,8 +64,5 @@ def write_corpus(
     }
     paths = {name: folder / f"{name}.csv" for name in tables}
     for name, (split, chosen) in tables.items():
-        with written_beside(paths[name]) as beside, beside.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, chosen, extrasaction="ignore", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(asdict(row) for row in corpus[split])
+        write_rows(paths[name], chosen, ([getattr(row, each) for each in chosen] for row in corpus[split]))
     return paths

@@ -8,23 +8,12 @@ and :mod:`~trainables.samples.telling` tells it.
 
 from __future__ import annotations
 
-import math
 import random
-import string
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
 from trainables.samples.corpus_files import sizes_of
-from trainables.samples.scenario import Ending, Scenario
-from trainables.samples.scenarios import SCENARIOS
-from trainables.samples.story import (
-    draw_story,
-    may_have_third,
-    outcome_template,
-    request_template,
-    summarise,
-)
+from trainables.samples.story import draw_story, summarise
 from trainables.samples.telling import tell
 
 MAX_DIALOGUES = 20_000
@@ -75,49 +64,3 @@ def _new_dialogue(rng: random.Random, fname: str, seen: set[str]) -> Dialogue:
         if dialogue not in seen and summary not in seen:
             seen.update((dialogue, summary))
             return Dialogue(fname, dialogue, summary, story.scenario.topic)
-
-
-def num_summaries(scenarios: Iterable[Scenario] = SCENARIOS) -> int:
-    """Count the different summaries that the grammar can write about these scenarios.
-
-    Counted are who asks (first or second speaker), the request, the reason, the ending and what it tells. Not counted
-    are wording, layout, a name in place of ``#Person2#``, and slots that only a reason or a refusal names, so
-    the true number is larger.
-    """
-    return sum(
-        2 * _num_told(scenario, ending, third=third)  # either of the two may be the asker
-        for scenario in scenarios
-        for ending in Ending
-        for third in ((False, True) if _third_is_told(scenario, ending) else (False,))
-    )
-
-
-def _third_is_told(scenario: Scenario, ending: Ending) -> bool:
-    return ending is Ending.PERSUADED and any(
-        may_have_third(relation, ending) for relation in scenario.relations
-    )
-
-
-def _num_told(scenario: Scenario, ending: Ending, *, third: bool) -> int:
-    """Count the ways to fill the slots and clauses that the summary of this ending names."""
-    choices = {
-        "reason": len(scenario.reasons),
-        "refusal": len(scenario.refusals),
-        "hitch": len(scenario.hitches),
-        "objection": len(scenario.objections),
-        "plea": len(scenario.pleas),
-    }
-    told = _fields(request_template(scenario)) | _fields(outcome_template(scenario, ending, third=third))
-    if "agreed" in told:
-        told |= _fields(scenario.agreed.phrase)
-    if "offered" in told:
-        told |= _fields(scenario.offered.phrase)
-    count = math.prod(number for name, number in choices.items() if name in told)
-    for names, pool in scenario.slots.items():
-        used = len(told.intersection(names.replace("<", " ").split()))
-        count *= math.comb(len(pool), used) if "<" in names else math.perm(len(pool), used)
-    return count
-
-
-def _fields(template: str) -> set[str]:
-    return {name for _, name, _, _ in string.Formatter().parse(template) if name}

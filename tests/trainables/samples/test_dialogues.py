@@ -1,8 +1,10 @@
 import csv
 import hashlib
+import math
 import os
 import random
 import re
+import string
 import subprocess
 import sys
 from collections import Counter
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 
 from dure.errors import UserError
 from trainables.samples import write_sample
-from trainables.samples.dialogues import MAX_DIALOGUES, dialogue_corpus, num_summaries
+from trainables.samples.dialogues import MAX_DIALOGUES, dialogue_corpus
 from trainables.samples.korean import (
     Noun,
     Register,
@@ -27,9 +29,15 @@ from trainables.samples.korean import (
     in_register,
     with_particle,
 )
-from trainables.samples.scenario import Ending
+from trainables.samples.scenario import Ending, Scenario
 from trainables.samples.scenarios import SCENARIOS
-from trainables.samples.story import draw_story, summarise
+from trainables.samples.story import (
+    draw_story,
+    may_have_third,
+    outcome_template,
+    request_template,
+    summarise,
+)
 from trainables.samples.telling import tell
 
 REVISED = (Ending.WITHDRAWN, Ending.PERSUADED, Ending.AMENDED, Ending.MOVED)
@@ -160,6 +168,52 @@ def test_the_corpus_is_as_large_as_asked():
 
 def test_no_dialogue_and_no_summary_occurs_twice_in_the_corpus_or_among_splits(rows):
     assert len({row.dialogue for row in rows}) == len({row.summary for row in rows}) == len(rows) == 3000
+
+
+def num_summaries(scenarios=SCENARIOS) -> int:
+    """Count the different summaries that the grammar can write about these scenarios.
+
+    Counted are who asks (first or second speaker), the request, the reason, the ending and what it tells. Not counted
+    are wording, layout, a name in place of ``#Person2#``, and slots that only a reason or a refusal names, so
+    the true number is larger.
+    """
+    return sum(
+        2 * _num_told(scenario, ending, third=third)  # either of the two may be the asker
+        for scenario in scenarios
+        for ending in Ending
+        for third in ((False, True) if _third_is_told(scenario, ending) else (False,))
+    )
+
+
+def _third_is_told(scenario: Scenario, ending: Ending) -> bool:
+    return ending is Ending.PERSUADED and any(
+        may_have_third(relation, ending) for relation in scenario.relations
+    )
+
+
+def _num_told(scenario: Scenario, ending: Ending, *, third: bool) -> int:
+    """Count the ways to fill the slots and clauses that the summary of this ending names."""
+    choices = {
+        "reason": len(scenario.reasons),
+        "refusal": len(scenario.refusals),
+        "hitch": len(scenario.hitches),
+        "objection": len(scenario.objections),
+        "plea": len(scenario.pleas),
+    }
+    told = _fields(request_template(scenario)) | _fields(outcome_template(scenario, ending, third=third))
+    if "agreed" in told:
+        told |= _fields(scenario.agreed.phrase)
+    if "offered" in told:
+        told |= _fields(scenario.offered.phrase)
+    count = math.prod(number for name, number in choices.items() if name in told)
+    for names, pool in scenario.slots.items():
+        used = len(told.intersection(names.replace("<", " ").split()))
+        count *= math.comb(len(pool), used) if "<" in names else math.perm(len(pool), used)
+    return count
+
+
+def _fields(template: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(template) if name}
 
 
 def test_the_grammar_holds_far_more_stories_than_a_corpus_can_ask_for():
