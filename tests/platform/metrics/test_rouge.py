@@ -1,7 +1,6 @@
 """ROUGE is held against ``rouge_score`` with the same tokeniser."""
 
 import json
-import os
 import unicodedata
 
 import numpy as np
@@ -224,23 +223,3 @@ def test_what_cannot_be_scored_is_refused(predictions, references, words):
 def test_an_unknown_way_with_references_is_refused():
     with pytest.raises(UserError, match="worst"):
         rouge(["가"], [["가"]], tokenizer="character", multi_reference="worst")
-
-
-def test_the_evaluate_metric_gives_the_same_numbers_without_a_network(monkeypatch):
-    monkeypatch.setitem(os.environ, "HF_HUB_OFFLINE", "1")
-    from dure.metrics.evaluate_metric import KoreanRouge
-
-    predictions, references = ["나는 밥을 먹었다", ""], ["나는 밥을 먹는다", "집에 갔다"]
-    metric = KoreanRouge()
-    assert (
-        metric.compute(predictions=predictions, references=references)
-        == rouge(predictions, references).as_dict()
-    )
-    several = [[references[0], "너는"], [references[1], "집"]]
-    settings = {"tokenizer": "character", "multi_reference": "mean"}
-    assert (
-        metric.compute(predictions=predictions, references=several, **settings)
-        == rouge(predictions, several, **settings).as_dict()
-    )
-    metric.add(prediction="가 나", reference="가 나")
-    assert metric.compute(tokenizer="whitespace")["rouge2"] == 1
