@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from dure.config import load_profile
-from dure.serving.replica import Replica
+from dure.serving.predictor import Replica
 from tests.benchmarks.serving import bodies_of, replicas, serving, with_deaths
 
 from .conftest import call, environment

@@ -47,40 +47,32 @@ def predict_rows(
     family: Family,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    dataset: datasets.Dataset,
+    rows: datasets.Dataset | list[dict[str, Any]],
     *,
+    batches: Batches | None = None,
+    batch_size: int | None = None,
     progress: Callable[[int], None] = lambda rows: None,
 ) -> list[dict[str, Any]]:
-    """Predict every row of an encoded dataset, in its order; longest rows first, so that batches pad little.
+    """Predict encoded rows, in their order; longest rows first, so that batches pad little.
 
-    ``progress`` gets the number of rows of every batch when it is done.
+    ``progress`` gets the number of rows of every batch when it is done. Batches are as the family makes them and as large
+    as those of validation, where nothing else is given.
     """
     from dure.data.batching import length_order
 
     training = family.experiment.training
-    batch_size = training.eval_batch_size or training.batch_size
-    order = length_order(dataset["length"][:])
-    groups = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    batches = family.batches(tokenizer, model)
+    size = batch_size or training.eval_batch_size or training.batch_size
+    lengths = [row["length"] for row in rows] if isinstance(rows, list) else rows["length"][:]
+    order = length_order(lengths)
+    groups = [order[start : start + size] for start in range(0, len(order), size)]
+    batches = batches or family.batches(tokenizer, model)
     found: dict[int, dict[str, Any]] = {}
     model.eval()
-    asked = (batches.collate([dataset[row] for row in rows]) for rows in groups)
-    for rows, predictions in zip(groups, _predicted(family, model, tokenizer, batches, asked), strict=True):
-        found |= dict(zip(rows, predictions, strict=True))
-        progress(len(rows))
-    return [found[row] for row in range(len(dataset))]
-
-
-def predict_batch(
-    family: Family,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    batches: Batches,
-    rows: Sequence[Mapping[str, Any]],
-) -> list[dict[str, Any]]:
-    """Predict encoded rows in one batch, in their order."""
-    (predictions,) = _predicted(family, model, tokenizer, batches, iter([batches.collate(rows)]))
-    return predictions
+    asked = (batches.collate([rows[row] for row in group]) for group in groups)
+    for group, predictions in zip(groups, _predicted(family, model, tokenizer, batches, asked), strict=True):
+        found |= dict(zip(group, predictions, strict=True))
+        progress(len(group))
+    return [found[row] for row in range(len(rows))]
 
 
 def _predicted(

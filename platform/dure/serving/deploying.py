@@ -15,8 +15,7 @@ from dure.config.schema import Profile
 from dure.errors import DureError, RunError, UserError, said
 from dure.runtime.cluster import Cluster
 from dure.runtime.placement import amounts, room_for, worker_resources
-from dure.serving.predictor import Answer, Row
-from dure.serving.replica import Replica
+from dure.serving.predictor import Answer, Replica, Row
 
 _DEPLOYMENT = "model"
 _CONTROLLER = "SERVE_CONTROLLER_ACTOR"

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dure.config.families import trusting
 from dure.config.schema import Profile
-from dure.errors import UserError
+from dure.errors import DureError, UserError
 from dure.events import Notify
 from dure.family import Family
+from dure.family.predicting import predict_rows
 from dure.family.run_weights import weights_at
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from dure.data.collating import Batches
+
+logger = logging.getLogger(__name__)
 
 Row = Mapping[str, str]
 """Role → text."""
@@ -85,49 +93,80 @@ class Predictor:
 
     def _predicted_by(self, loaded: _Loaded, requests: Sequence[Sequence[Row]]) -> list[Answer | UserError]:
         """Return what one model makes of requests."""
-        answers: list[Answer | UserError] = []
-        waiting: list[tuple[dict[str, Any], list[dict[str, Any]], int]] = []
+        encoded: list[dict[str, list[Any]] | UserError] = []
         for rows in requests:
             try:
-                features = _encoded(loaded, rows)
+                encoded.append(self._encoded(loaded, rows))
             except UserError as error:
-                answers.append(error)
-                continue
-            cut = [place for place, is_cut in enumerate(features["truncated"]) if is_cut]
-            answer = Answer([{}] * len(rows), cut)
-            answers.append(answer)
-            for place, values in enumerate(zip(*features.values(), strict=True)):
-                waiting.append((dict(zip(features, values, strict=True)), answer.predictions, place))
-        _predict_all(loaded, waiting, self._batch_size)
-        return answers
-
-
-def _encoded(loaded: _Loaded, rows: Sequence[Row]) -> dict[str, list[Any]]:
-    from functools import partial
-
-    from dure.data.encoding import encode_rows
-
-    return encode_rows(
-        {role: [row[role] for row in rows] for role in rows[0]},
-        partial(loaded.family.encode, tokenizer=loaded.tokenizer),
-        tokenizer=loaded.tokenizer,
-        max_unknown_rate=loaded.family.experiment.tokenizer.max_unknown_rate,
-        source="texts",
-    )
-
-
-def _predict_all(
-    loaded: _Loaded, waiting: Sequence[tuple[dict[str, Any], list[dict[str, Any]], int]], size: int
-) -> None:
-    """Predict encoded rows, the longest first, and put what is predicted of each into its place."""
-    from dure.data.batching import length_order
-    from dure.family.predicting import predict_batch
-
-    order = length_order([row["length"] for row, _, _ in waiting])
-    for start in range(0, len(order), size):
-        chosen = [waiting[number] for number in order[start : start + size]]
-        found = predict_batch(
-            loaded.family, loaded.model, loaded.tokenizer, loaded.batches, [row for row, _, _ in chosen]
+                encoded.append(error)
+        found = iter(
+            predict_rows(
+                loaded.family,
+                loaded.model,
+                loaded.tokenizer,
+                [
+                    dict(zip(each, values, strict=True))
+                    for each in encoded
+                    if not isinstance(each, UserError)
+                    for values in zip(*each.values(), strict=True)
+                ],
+                batches=loaded.batches,
+                batch_size=self._batch_size,
+            )
         )
-        for (_, predictions, place), prediction in zip(chosen, found, strict=True):
-            predictions[place] = prediction
+        return [
+            each
+            if isinstance(each, UserError)
+            else Answer(
+                list(islice(found, len(each["truncated"]))),
+                [place for place, is_cut in enumerate(each["truncated"]) if is_cut],
+            )
+            for each in encoded
+        ]
+
+    @staticmethod
+    def _encoded(loaded: _Loaded, rows: Sequence[Row]) -> dict[str, list[Any]]:
+        from dure.data.encoding import encode_rows
+
+        return encode_rows(
+            {role: [row[role] for row in rows] for role in rows[0]},
+            partial(loaded.family.encode, tokenizer=loaded.tokenizer),
+            tokenizer=loaded.tokenizer,
+            max_unknown_rate=loaded.family.experiment.tokenizer.max_unknown_rate,
+            source="texts",
+        )
+
+
+class Replica:
+    """What Ray Serve runs several of: the models of runs in a process of their own, which predicts batch after batch.
+
+    Ray Serve would start a replica whose constructor raises again and again, and report the reason as a traceback; so a
+    model that cannot be loaded is remembered here, for :meth:`loaded` to report. ``folder`` is the working folder of
+    the command, where the user's own modules lie.
+    """
+
+    def __init__(
+        self, runs: Sequence[str], profile: Profile, batch_size: int, trust_code: bool, folder: str
+    ) -> None:
+        self._error: DureError | None = None
+        if Path(folder).is_dir():
+            os.chdir(folder)
+        try:
+            with trusting(trust_code):
+                self._predictor = Predictor([Path(run) for run in runs], profile, batch_size, logger.info)
+        except DureError as error:
+            self._error = error
+
+    def loaded(self) -> DureError | None:
+        """Return why the models could not be loaded, or None when they are."""
+        return self._error
+
+    def predict(self, requests: Sequence[Sequence[Row]]) -> list[Answer | UserError]:
+        """Predict the rows of several requests in one batch.
+
+        Raises:
+            DureError: This replica could not load the models, as when the folder was removed meanwhile.
+        """
+        if self._error is not None:
+            raise self._error
+        return self._predictor.predict(requests)
