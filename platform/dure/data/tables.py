@@ -280,14 +280,14 @@ def table_from_rows(
     return _build(records, checks, source, (source,), entry_path, dict)
 
 
-def select_rows(table: Table, max_rows: int, seed: int) -> NDArray[np.int64]:
-    """Draw at most ``max_rows`` rows at random; returns their indices in the order of the table.
+def draw_rows(num_rows: int, max_rows: int, seed: int) -> NDArray[np.int64]:
+    """Draw at most ``max_rows`` of so many rows at random; returns their numbers, ascending.
 
     With one seed, the rows of a smaller draw are among those of a larger one.
     """
     import numpy as np
 
-    order = np.random.default_rng(seed).permutation(table.num_rows)
+    order = np.random.default_rng(seed).permutation(num_rows)
     return np.sort(order[:max_rows]).astype(np.int64)
 
 

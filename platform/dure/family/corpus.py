@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dure.config.data import SAMPLE, FoldConfig, Source, source_name
+from dure.config.data import SAMPLE, Source, source_name
 from dure.config.ratios import as_number
 from dure.config.schema import Experiment
 from dure.data.arrow_files import max_bytes
 from dure.data.encoding import Encoded, encode_table
-from dure.data.folds import cut_fold
 from dure.data.overlap import notes_on_rows, overlap
 from dure.data.ratios import joined_classes, nested_rows
 from dure.data.sources import files_of
-from dure.data.tables import Table, read_table, select_rows, table_from_rows
+from dure.data.tables import Table, draw_rows, read_table, table_from_rows
 from dure.errors import UserError, counted
 from dure.events import Notify
 from dure.family import Family
@@ -128,11 +127,7 @@ def check_tables(family: Family) -> None:
     Raises:
         UserError: A table is not what the family needs, or cannot be cut into the folds.
     """
-    splits = read_splits(family)
-    family.survey(splits.surveyed())
-    fold = family.experiment.data.fold
-    if fold is not None:
-        cut_fold(splits.whole, family.roles, fold)
+    family.survey(read_splits(family).surveyed())
 
 
 def read_splits(family: Family) -> Splits:
@@ -159,103 +154,85 @@ def load_corpus(
     Where ``data.dev`` or ``data.test`` is a part of the training table, that is cut first.
 
     With ``data.fold`` the training table alone gives all rows: the fold's are ``test``, a part of the others is
-    ``dev``, and no text is in two of the three. The limits and the ratio then draw from these parts.
+    ``dev``, and no text is in two of the three. The limits and the ratio then draw from these parts. The family surveys
+    the whole table: its classes are the same in all folds.
 
     Raises:
         UserError: A table, or the tokenizer for it, is wrong; or no training row is left.
     """
-    if family.experiment.data.fold is not None:
-        check_sources(family.experiment)
-        return _corpus_of_fold(family, family.experiment.data.fold, tokenizer, notify)
     data, seed = family.experiment.data, family.experiment.experiment.seed
     splits = read_splits(family)
-    tables, surveyed = splits.tables, splits.surveyed()
-    _survey(family, surveyed, splits.messages(), notify)
-    hashes = {split: table.content_hash() for split, table in tables.items()}
-    held_out = {split: table for split, table in tables.items() if split != "train"}
-    train = tables["train"]
-    for table in held_out.values():
-        train = _without_overlap(family, train, table, notify)
-    train = _selected(train, _at_most(train, _all_rows(train), data.max_train_rows, seed, "training", notify))
+    surveyed = splits.surveyed()
+    for message in (*(each for table in surveyed.values() for each in table.messages()), *splits.messages()):
+        notify(message)
+    family.survey(surveyed)
+    for message in notes_on_rows(surveyed, family.roles):
+        notify(message)
+    drawn: dict[str, _Rows] = {}
+    for split, table in splits.tables.items():
+        is_cut = split in splits.rows
+        if split == "test" and not is_cut and not _has_targets(family, table, notify):
+            continue
+        rows = _Rows(splits.whole, splits.rows[split]) if is_cut else _Rows(table, np.arange(table.num_rows))
+        if split != "train":
+            drawn[split] = rows.at_most(data.max_dev_rows, seed, split, notify)
+            continue
+        for other in (other for name, other in surveyed.items() if name != "train"):
+            rows = _without_overlap(family, rows, other, notify)
+        drawn[split] = rows.at_most(data.max_train_rows, seed, "training", notify)
 
+    train = drawn["train"].table()
     tokenizer = tokenizer or family.load_tokenizer(lambda: texts_of(family, train))
-    rows = encode_split(family, tokenizer, train, notify=notify).dataset
-    encoded = {"train": _part_of(family, train, rows, notify)}
-    tested = None
-    for split, table in held_out.items():
-        if split == "dev" or _has_targets(family, table, notify):
-            numbers = _at_most(table, _all_rows(table), data.max_dev_rows, seed, split, notify)
-            drawn = _selected(table, numbers)
-            encoded[split] = encode_split(family, tokenizer, drawn, notify=notify).dataset
-            if split == "test":
-                tested = Tested(drawn, splits.rows[split][numbers] if split in splits.rows else numbers)
+    encoded = _encoded(family, tokenizer, drawn, notify)
     return Corpus(
         tokenizer,
-        encoded["train"],
+        _part_of(family, train, encoded["train"], notify),
         encoded.get("dev"),
         encoded.get("test"),
-        hashes,
+        splits.hashes(),
         train.num_rows,
-        tested,
+        Tested(drawn["test"].table(), drawn["test"].numbers) if "test" in drawn else None,
         splits.record,
     )
 
 
-def _corpus_of_fold(
-    family: Family,
-    config: FoldConfig,
-    tokenizer: PreTrainedTokenizerBase | None,
-    notify: Notify,
-) -> Corpus:
-    """Cut the training table, so that one part trains, one selects and the fold is reported on.
+@dataclass(frozen=True)
+class _Rows:
+    """Some rows of a table, by their numbers in it, which ascend."""
 
-    The family surveys the whole table: its classes are the same in all folds. A table that is used whole is encoded
-    once for all of them.
-    """
-    data, seed = family.experiment.data, family.experiment.experiment.seed
-    table = read_split(family, "train", data.train)
-    unused = [
-        f"data.{split}={source_name(source)} takes no part: fold {config.number} of {config.of} of {table.source} {does}"
-        for split, source, does in (("dev", data.dev, "selects"), ("test", data.test, "is reported on"))
-        if source not in (None, SAMPLE)
-    ]
-    _survey(family, {"train": table}, unused, notify)
-    fold = cut_fold(table, family.roles, config)
-    for message in fold.messages:
-        notify(message)
-    notify(
-        f"fold {config.number} of {config.of}: {counted(len(fold.train), 'row')} of {table.source} to train on, {len(fold.dev):,} "
-        f"select the best checkpoint, {len(fold.test):,} are held out and reported on"
-    )
-    train = _at_most(table, fold.train, data.max_train_rows, seed, "training", notify)
-    dev = _at_most(table, fold.dev, data.max_dev_rows, seed, "dev", notify)
-    test = _at_most(table, fold.test, data.max_dev_rows, seed, "test", notify)
-    used = np.sort(np.concatenate([train, dev, test]))
-    training = table.select(train)
-    tokenizer = tokenizer or family.load_tokenizer(lambda: texts_of(family, training))
-    encoded = encode_split(family, tokenizer, _selected(table, used), notify=notify).dataset
-    rows = {
-        split: encoded.select(np.searchsorted(used, part))
-        for split, part in (("train", train), ("dev", dev), ("test", test))
-    }
-    return Corpus(
-        tokenizer,
-        _part_of(family, training, rows["train"], notify),
-        rows["dev"],
-        rows["test"],
-        {"train": table.content_hash()},
-        len(train),
-        Tested(table.select(test), test),
-    )
+    of: Table
+    numbers: NDArray[np.int64]
+
+    def table(self) -> Table:
+        """Return the table of these rows; all of them are the table itself, so that what is cached of it is found."""
+        return self.of if len(self.numbers) == self.of.num_rows else self.of.select(self.numbers)
+
+    def at_most(self, limit: int | None, seed: int, what: str, notify: Notify) -> _Rows:
+        """Return at most ``limit`` of these rows."""
+        total = len(self.numbers)
+        if limit is None or limit >= total:
+            return self
+        notify(f"{what} on {limit:,} of {counted(total, 'row')} of {self.of.source}, drawn by seed {seed}")
+        return _Rows(self.of, self.numbers[draw_rows(total, limit, seed)])
 
 
-def _survey(family: Family, tables: Mapping[str, Table], told: Sequence[str], notify: Notify) -> None:
-    """Let a family survey tables, and say what the user should know of them."""
-    for message in (*(each for table in tables.values() for each in table.messages()), *told):
-        notify(message)
-    family.survey(tables)
-    for message in notes_on_rows(tables, family.roles):
-        notify(message)
+def _encoded(
+    family: Family, tokenizer: PreTrainedTokenizerBase, drawn: Mapping[str, _Rows], notify: Notify
+) -> dict[str, datasets.Dataset]:
+    """Encode the rows of all splits; those of one table together, so that all its folds and parts find them again."""
+    together: dict[str, list[str]] = {}
+    for split, rows in drawn.items():
+        together.setdefault(rows.of.fingerprint, []).append(split)
+    found = {}
+    for splits in together.values():
+        used = np.unique(np.concatenate([drawn[split].numbers for split in splits]))
+        table = _Rows(drawn[splits[0]].of, used).table()
+        encoded = encode_split(family, tokenizer, table, notify=notify).dataset
+        for split in splits:
+            numbers = drawn[split].numbers
+            is_all = len(numbers) == len(used)
+            found[split] = encoded if is_all else encoded.select(np.searchsorted(used, numbers))
+    return found
 
 
 def _has_targets(family: Family, table: Table, notify: Notify) -> bool:
@@ -307,30 +284,6 @@ def encode_split(
     return encoded
 
 
-def _all_rows(table: Table) -> NDArray[np.int64]:
-    return np.arange(table.num_rows, dtype=np.int64)
-
-
-def _at_most(
-    table: Table,
-    rows: NDArray[np.int64],
-    limit: int | None,
-    seed: int,
-    what: str,
-    notify: Notify,
-) -> NDArray[np.int64]:
-    """Return at most ``limit`` of these rows of a table, in its order."""
-    if limit is None or limit >= len(rows):
-        return rows
-    notify(f"{what} on {limit:,} of {counted(len(rows), 'row')} of {table.source}, drawn by seed {seed}")
-    return rows[select_rows(_selected(table, rows), limit, seed)]
-
-
-def _selected(table: Table, rows: NDArray[np.int64]) -> Table:
-    """Return these rows of a table; all of them are the table itself, so that what is cached of it is found."""
-    return table if len(rows) == table.num_rows else table.select(rows)
-
-
 def _part_of(family: Family, table: Table, rows: datasets.Dataset, notify: Notify) -> datasets.Dataset:
     """Return the part of the encoded rows of a table that ``data.train_ratio`` says, of every class alike."""
     ratio, seed = family.experiment.data.train_ratio, family.experiment.experiment.seed
@@ -347,12 +300,13 @@ def _part_of(family: Family, table: Table, rows: datasets.Dataset, notify: Notif
     return rows.select(part)
 
 
-def _without_overlap(family: Family, train: Table, dev: Table, notify: Notify) -> Table:
+def _without_overlap(family: Family, rows: _Rows, dev: Table, notify: Notify) -> _Rows:
     """Return the training rows whose text validation does not have."""
+    train = rows.table()
     inputs = [role.name for role in family.roles if role.is_input]
     shared = overlap(train, dev, inputs)
     if not len(shared):
-        return train
+        return rows
     what = f"{len(shared):,} of {train.num_rows:,} training rows have a text that stands in {dev.source} too"
     text = " ".join(str(train.dataset[int(shared[0])][inputs[0]]).split())
     first = f"{train.source}, the text that begins with '{text[:40]}'"
@@ -361,7 +315,7 @@ def _without_overlap(family: Family, train: Table, dev: Table, notify: Notify) -
             raise UserError(what, where=first, hint="remove them, or set data.on_overlap=drop")
         case "warn":
             notify(f"{what}; they are kept (data.on_overlap=warn), so validation flatters; first: {first}")
-            return train
+            return rows
         case "drop":
             notify(f"{what}; they are left out (data.on_overlap=drop); first: {first}")
     if len(shared) == train.num_rows:
@@ -370,4 +324,4 @@ def _without_overlap(family: Family, train: Table, dev: Table, notify: Notify) -
             where=f"data.train ({train.source})",
             hint=f"give another table than {dev.source} as data.dev",
         )
-    return train.select(np.setdiff1d(np.arange(train.num_rows), shared))
+    return _Rows(rows.of, np.delete(rows.numbers, shared))

@@ -31,8 +31,7 @@ def require_same_rows(experiment: Experiment, path: Path) -> None:
         return
     # What no run was started with, such as the dev table beside the folds of a cross-validation, is not looked at.
     unused = {f"data.{split}": None for split in ("dev", "test") if split not in splits}
-    tables = read_splits(load_family(experiment.with_(unused))).tables
-    now = {split: table.content_hash() for split, table in tables.items() if split in splits}
+    now = read_splits(load_family(experiment.with_(unused))).hashes()
     for file, before in found.items():
         for split, content in before.items():
             if now.get(split) != content:
