@@ -1,4 +1,4 @@
-"""A file of `cli/verbs/` is a verb, and one that is broken stops no other."""
+"""A file of `cli/verbs/` brings its verbs, and one that is broken stops no other."""
 
 from __future__ import annotations
 

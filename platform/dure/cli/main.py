@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     install()
     try:
         if "--background" in flags and not {"--dry-run", "--help", "-h"} & set(words):
-            from dure.cli.background import run_in_background
+            from dure.cli.verbs.jobs import run_in_background
 
             sys.exit(run_in_background([word for word in words if word != "--background"]))
         result = app(args=words or ["--help"], prog_name="dure", standalone_mode=False, obj=words)

@@ -1,1 +1,1 @@
-"""The verbs, one file each: a file here is a verb of the command line."""
+"""The verbs of the command line: every file here is imported when the program starts."""

@@ -1,17 +1,48 @@
-"""Write an embedded corpus."""
+"""What came with dure: its experiments and samples, and what their files may say."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from dure.cli import options
 from dure.cli.app import verb
-from dure.cli.printing import print_result
+from dure.cli.printing import print_json, print_result
 from dure.config.families import family_module
+
+
+@verb("list", place=220)
+def list_(as_json: options.Json = False) -> None:
+    """List experiments, studies and profiles."""
+    from dure import api
+    from dure.reporting.summary import catalogue_table
+
+    catalogue = api.catalogue()
+    print_result(catalogue, catalogue_table(catalogue), as_json=as_json)
+
+
+@verb("schema", place=230)
+def schema(
+    kind: Annotated[
+        Literal["experiment", "study", "space", "profile"],
+        typer.Argument(help="What the schema is of.", metavar="KIND"),
+    ] = "experiment",
+    family: Annotated[
+        str | None,
+        typer.Option(
+            help="Print what task: takes, which columns are read and which metrics there are with this family.",
+            metavar="MODULE",
+            autocompletion=options.family_names,
+        ),
+    ] = None,
+) -> None:
+    """Print the JSON Schema of an experiment, a study, a search space or a profile; or what a family takes."""
+    from dure.cli.json_schema import family_schema, json_schema
+
+    print_json(json_schema(kind) if family is None else family_schema(family))
 
 
 @verb("sample", place=210)

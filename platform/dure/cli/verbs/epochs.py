@@ -1,4 +1,4 @@
-"""Build a model from the best epoch of each module."""
+"""The epochs of modules: the best of each, and a model built of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,37 @@ from dure.cli import options
 from dure.cli.app import verb
 from dure.cli.printing import notify, print_result
 from dure.config.families import trusting
+
+
+@verb("sweet-spot", place=70)
+def sweet_spot(
+    run: options.Run,
+    window: Annotated[
+        int, typer.Option(min=2, help="Epochs that must be stable and converged.", metavar="N")
+    ] = 5,
+    max_std: Annotated[
+        float, typer.Option(min=0, help="Largest standard deviation of a stable window.", metavar="X")
+    ] = 0.01,
+    max_gap: Annotated[
+        float, typer.Option(min=0, help="Largest validation loss above training loss.", metavar="X")
+    ] = 0.1,
+    max_change: Annotated[
+        float, typer.Option(min=0, help="Largest change over a converged window.", metavar="X")
+    ] = 0.01,
+    figures: options.Figures = None,
+    trust_code: options.TrustCode = False,
+    as_json: options.Json = False,
+) -> None:
+    """Say at which epoch each module of a run was at its best."""
+    from dure.epochs import driver as module_epochs
+    from dure.epochs.sweet_spot import Thresholds
+    from dure.epochs.sweet_spot_table import sweet_spot_table
+    from dure.reporting.plots import figures_beside
+
+    thresholds = Thresholds(window=window, max_std=max_std, max_gap=max_gap, max_change=max_change)
+    with trusting(trust_code), figures_beside(figures):
+        record = module_epochs.find_sweet_spots(run, thresholds=thresholds, notify=notify)
+    print_result(record, sweet_spot_table(record), as_json=as_json)
 
 
 @verb("crossover", place=80)

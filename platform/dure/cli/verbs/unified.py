@@ -1,4 +1,4 @@
-"""What the verbs of the unified training have in common: their options, and the study that these describe.
+"""The unified training, and its trials: what they have in common, and the study that their options describe.
 
 A preset is a study of kind unified in the library: ``--preset tiny`` is ``unified_tiny``.
 """
@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from dure.cli import options
+from dure.cli.app import verb
 from dure.cli.printing import notify
 from dure.config.library import available
 from dure.errors import UserError, nearest
@@ -19,9 +20,9 @@ from dure.errors import UserError, nearest
 if TYPE_CHECKING:
     from dure.studies.unified.plan import UnifiedStudy
 
-PRESET = "730m"
-TEST_EPOCHS = 2
 _PREFIX = "unified_"
+_TEST_EPOCHS = 2
+_FEW_ROWS = 16
 
 
 def _presets(incomplete: str) -> list[str]:
@@ -38,7 +39,7 @@ Preset = Annotated[
     ),
 ]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the rows.", metavar="N")]
-TestEpochs = Annotated[int | None, typer.Option(help=f"Passes over the rows ({TEST_EPOCHS}).", metavar="N")]
+TestEpochs = Annotated[int | None, typer.Option(help=f"Passes over the rows ({_TEST_EPOCHS}).", metavar="N")]
 ResumeFrom = Annotated[
     Path | None,
     typer.Option(
@@ -65,12 +66,76 @@ class Rows(options.Where):
     ] = None
 
 
-def run_preset(
+@verb("unified-train", place=90, background=True)
+def unified_train(
+    overrides: options.Overrides = None,
+    preset: Preset = None,
+    epochs: Epochs = None,
+    resume: ResumeFrom = None,
+    *,
+    common: Rows,
+) -> int:
+    """Run the unified training: sweep, 60 epochs, sweet spots of every module, crossover."""
+    return _run(preset, overrides, common, resume=resume, epochs=epochs)
+
+
+@verb("unified-test", place=100, background=True)
+def unified_test(
+    overrides: options.Overrides = None,
+    preset: Preset = None,
+    epochs: TestEpochs = None,
+    resume: ResumeFrom = None,
+    *,
+    common: Rows,
+) -> int:
+    """Try the unified training, everything on: sweep, two epochs, sweet spots, crossover."""
+    return _try(preset, overrides, common, resume=resume, epochs=epochs)
+
+
+@verb("unified-test-v1", place=110, background=True)
+def unified_test_v1(
+    overrides: options.Overrides = None,
+    preset: Annotated[
+        Literal["800m", "320m"] | None,
+        typer.Option(help="Size of the older model (800m); with --resume that of the folder."),
+    ] = None,
+    epochs: TestEpochs = None,
+    resume: ResumeFrom = None,
+    *,
+    common: Rows,
+) -> int:
+    """Try the unified training with one of the older models."""
+    return _try(preset, overrides, common, default="800m", resume=resume, epochs=epochs)
+
+
+@verb("train-local", place=120, background=True)
+def train_local(overrides: options.Overrides = None, preset: Preset = None, *, common: Rows) -> int:
+    """Train one epoch on a few rows and report what memory it took: no sweep, no crossover."""
+    return _run(preset, overrides, common, few=_FEW_ROWS, epochs=1, sweep=False, crossover=False)
+
+
+def _try(
     preset: str | None,
     overrides: list[str] | None,
     common: Rows,
     *,
-    default: str,
+    default: str = "730m",
+    resume: Path | None,
+    epochs: int | None,
+) -> int:
+    """Run few epochs, and keep every one of them, since there are few."""
+    if epochs is None and resume is None:
+        epochs = _TEST_EPOCHS
+    every = ["training.keep_epochs=1", *(overrides or ())]
+    return _run(preset, every, common, default=default, resume=resume, epochs=epochs)
+
+
+def _run(
+    preset: str | None,
+    overrides: list[str] | None,
+    common: Rows,
+    *,
+    default: str = "730m",
     resume: Path | None = None,
     few: int | None = None,
     **settings: Any,
