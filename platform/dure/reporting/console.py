@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,26 +15,32 @@ from rich.table import Table
 from rich.text import Text
 
 from dure.errors import counted
-from dure.events import Notify, RunListener, RunProgress, RunStart, StudyListener, TrialStatus
+from dure.events import Notify, RunListener, RunProgress, RunStart, StudyListener, TrialState, TrialStatus
 from dure.metrics.metric import TEST, UNTRAINED, under
-from dure.reporting.columns import GAP, Column, fitting
+from dure.reporting.columns import GAP, STATE_STYLES, Column, FittedTable, column, fitting
 from dure.reporting.figures import (
     DEFAULT_METRICS,
+    NOTHING,
     Figure,
     class_figure,
     duration,
     is_speed,
     metric_figure,
+    metric_label,
     metric_phrase,
     shown_path,
 )
 from dure.reporting.terminal import Terminal
-from dure.reporting.trials import trial_table
 from dure.runs.folder import RunResult
 
 PROGRESS_SECONDS = 10.0
 """Least time between two plain lines on the progress of one trial; validations are always shown."""
 
+_URGENCY: tuple[TrialState, ...] = (
+    *("running", "failed", "interrupted", "diverged", "pending", "stopped", "completed"),
+)
+_HEAD_LINES = 5
+_SHORTEST_NAME = 18
 _SHORTEST_BAR = 8
 
 
@@ -164,7 +171,7 @@ class StudyConsole(StudyListener):
         if with_scores:
             parts += [metric_phrase(key, trial.metrics[key]) for key in self._metrics if key in trial.metrics]
         if trial.seconds:
-            parts.append(", ".join(filter(None, [duration(trial.seconds), _left(trial.seconds_left)])))
+            parts.append(_spent(trial.seconds, trial.seconds_left))
         return ": ".join([trial.name, " · ".join([trial.state, *parts])])
 
     def _render(self, width: int, height: int) -> RenderableType:
@@ -172,7 +179,7 @@ class StudyConsole(StudyListener):
         # Copied, because the block is drawn by a thread of its own.
         trials, seen = list(self._trials.values()), dict(self._seen)
         waited = {name: now - heard for name, heard in seen.items()}
-        return trial_table(trials, self._metrics, waited, height=height)
+        return _trial_table(trials, self._metrics, waited, height)
 
 
 class RunConsole(RunListener):
@@ -219,8 +226,7 @@ class RunConsole(RunListener):
         self._printed = now
         left = None if self._terminal.live else self._seconds_left(0.0)
         position = _position(progress.step, progress.total_steps, progress.epoch)
-        spent = ", ".join(filter(None, [duration(progress.seconds), _left(left)]))
-        self._terminal.say(" · ".join([*position, *scores, spent]))
+        self._terminal.say(" · ".join([*position, *scores, _spent(progress.seconds, left)]))
 
     def notified(self, message: str) -> None:
         """Print a line once."""
@@ -236,9 +242,7 @@ class RunConsole(RunListener):
         self._terminal.say(f"{result.name}: {result.state}{spent}{where}", style)
 
     def _scores(self, metrics: Mapping[str, Figure]) -> list[str]:
-        named = {f"eval_{key.removeprefix(UNTRAINED)}": value for key, value in metrics.items()}
-        if not any(key.startswith(UNTRAINED) for key in metrics):
-            named = dict(metrics)
+        named = {re.sub(f"^{UNTRAINED}", "eval_", key): value for key, value in metrics.items()}
         # Of the usual metrics those that were validated; all that were where there is none of these.
         wanted = [*DEFAULT_METRICS, *(under(key, TEST) for key in DEFAULT_METRICS)]
         chosen = [key for key in wanted if key in named]
@@ -271,17 +275,71 @@ class RunConsole(RunListener):
         return _bar(title, latest.step, latest.total_steps, texts, width)
 
 
+def _trial_table(
+    trials: Sequence[TrialStatus], metrics: Sequence[str], waited: Mapping[str, float], height: int
+) -> FittedTable:
+    """Return the table of trials, as wide and high as there is room for.
+
+    What does not fit is left out whole: columns from the least important one, and rows of trials that are
+    not running, which are then counted.
+
+    ``waited`` are seconds since each trial was last heard of; they count as run. ``height`` is in lines.
+    """
+    urgent = sorted(range(len(trials)), key=lambda place: _URGENCY.index(trials[place].state))
+    rows = [trials[place] for place in sorted(urgent[: max(1, height - _HEAD_LINES)])]
+    hidden = len(trials) - len(rows)
+    return FittedTable(_columns(rows, metrics, waited), notes=[f"… and {hidden} more"] if hidden else [])
+
+
+def _columns(
+    trials: Sequence[TrialStatus], metrics: Sequence[str], waited: Mapping[str, float]
+) -> list[Column]:
+    def metric_column(metric: str, rank: int) -> Column:
+        figures = (metric_figure(metric, trial.metrics.get(metric)) for trial in trials)
+        return column(metric_label(metric), figures, rank)
+
+    def unheard(trial: TrialStatus) -> float:
+        return waited.get(trial.name, 0.0) if trial.state == "running" else 0.0
+
+    def step(trial: TrialStatus) -> str:
+        return f"{trial.step}/{trial.total_steps}" if trial.total_steps else NOTHING
+
+    def spent(trial: TrialStatus) -> str:
+        return NOTHING if trial.state == "pending" else duration(trial.seconds + unheard(trial))
+
+    def left(trial: TrialStatus) -> str:
+        seconds = trial.seconds_left
+        return duration(None if seconds is None else max(0.0, seconds - unheard(trial)))
+
+    def state(trial: TrialStatus) -> Text:
+        shown: str = trial.state
+        if trial.state == "running":
+            shown = trial.stage or ("running" if trial.step or trial.total_steps else "loading")
+        return Text(shown, style="dim" if trial.restored else STATE_STYLES[trial.state])
+
+    return [
+        column("trial", (trial.name for trial in trials), is_text=True, shortest=_SHORTEST_NAME),
+        column("state", map(state, trials), 1, is_text=True),
+        column("step", map(step, trials), 4),
+        column("epoch", (f"{trial.epoch:.2f}" if trial.step else NOTHING for trial in trials), 7),
+        metric_column("loss", 5),
+        *(metric_column(metric, 10 + place if place else 2) for place, metric in enumerate(metrics)),
+        column("time", map(spent, trials), 6),
+        column("left", map(left, trials), 3),
+    ]
+
+
 def _bar(title: str, done: int, total: int, texts: Sequence[tuple[int, str]], width: int) -> RenderableType:
     """Return a bar with a title before it and texts, each with its rank, after it as far as there is room."""
-    columns = [Column("", [Text(text)], rank) for rank, text in [(0, title), *texts] if text or rank == 0]
+    columns = [column("", [text], rank) for rank, text in [(0, title), *texts] if text or rank == 0]
     first, *others = fitting(columns, width - _SHORTEST_BAR - GAP)
     grid = Table.grid(padding=(0, GAP, 0, 0), expand=True)
     grid.add_column(no_wrap=True, overflow="ellipsis")
     grid.add_column(ratio=1, min_width=_SHORTEST_BAR)
-    for column in others:
-        grid.add_column(no_wrap=True, justify="right", width=column.width)
+    for each in others:
+        grid.add_column(no_wrap=True, justify="right", width=each.width)
     bar = ProgressBar(total=total or None, completed=done)
-    grid.add_row(*first.texts, bar, *(text for column in others for text in column.texts))
+    grid.add_row(*first.texts, bar, *(text for each in others for text in each.texts))
     return grid
 
 
@@ -292,6 +350,10 @@ def _of(done: int, total: int) -> str:
 
 def _left(seconds: float | None) -> str:
     return "" if seconds is None else f"{duration(seconds)} left"
+
+
+def _spent(seconds: float, left: float | None) -> str:
+    return ", ".join(filter(None, [duration(seconds), _left(left)]))
 
 
 def _is_score(metric: str) -> bool:
