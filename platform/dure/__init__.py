@@ -1,6 +1,7 @@
 """dure: distributed experiments on Ray Train and Ray Tune for fine-tuning NLP models.
 
-The Python API is the functions of :mod:`dure.api` and :mod:`dure.notebook`, imported when they are first used, since they bring torch.
+The Python API is the functions of :mod:`dure.api`, :mod:`dure.running` and :mod:`dure.notebook`, imported when they are
+first used, since they bring torch.
 """
 
 from __future__ import annotations
@@ -22,31 +23,26 @@ from dure.errors import RunError, UserError
 
 if TYPE_CHECKING:
     from dure.api import (
-        batch,
         clean,
         compare,
-        crossval,
         evaluate,
         forecast,
         list_runs,
         load_config,
-        load_profile,
-        load_study,
         predict,
-        progressive,
-        read_results,
         report,
-        run,
         score,
-        sweep,
-        train,
-        unified,
         validate,
         verify_report,
-        with_options,
     )
+    from dure.config.loading import load_profile
+    from dure.config.rehearsal import with_options
     from dure.notebook import create_trainer, load_datasets, load_model_and_tokenizer
+    from dure.running import batch, crossval, progressive, run, sweep, train, unified
+    from dure.studies.study import load_study, read_results
 
+_MODULES = ("config.loading", "config.rehearsal", "studies.study", "running", "api", "notebook")
+"""Where the names of the Python API are defined, what brings torch last."""
 __all__ = [
     "RunError",
     "UserError",
@@ -80,8 +76,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        by_hand = ("create_trainer", "load_datasets", "load_model_and_tokenizer")
-        return getattr(importlib.import_module("dure.notebook" if name in by_hand else "dure.api"), name)
+        modules = (importlib.import_module(f"dure.{each}") for each in _MODULES)
+        return next(getattr(each, name) for each in modules if hasattr(each, name))
     raise AttributeError(f"module 'dure' has no attribute {name!r}")
 
 

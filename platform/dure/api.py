@@ -1,4 +1,4 @@
-"""What dure does, as functions: every verb of the command line is one of these."""
+"""What dure does beside training, as functions: every verb of the command line is one of these, or of :mod:`dure.running`."""
 
 from __future__ import annotations
 
@@ -16,48 +16,15 @@ from dure.config.rehearsal import with_options
 from dure.config.schema import Profile
 from dure.errors import UserError
 from dure.events import Notify
-from dure.outputs import output_folder, outputs, pull
-from dure.running import TrainedRun, batch, crossval, progressive, run, sweep, train, unified
+from dure.outputs import outputs
 from dure.runtime.placement import choose_profile
-from dure.studies.study import load_study, read_results
+from dure.studies.study import load_study
 
 if TYPE_CHECKING:
     from dure.archive.cleaning import Cleaning
     from dure.archive.comparison import Comparison
     from dure.archive.listing import Listing
     from dure.reporting.verifying import Verification
-
-__all__ = [
-    "READERS",
-    "TrainedRun",
-    "batch",
-    "catalogue",
-    "choose_profile",
-    "clean",
-    "compare",
-    "crossval",
-    "evaluate",
-    "forecast",
-    "list_runs",
-    "load_config",
-    "load_experiment",
-    "load_profile",
-    "load_study",
-    "output_folder",
-    "predict",
-    "progressive",
-    "pull",
-    "read_results",
-    "report",
-    "run",
-    "score",
-    "sweep",
-    "train",
-    "unified",
-    "validate",
-    "verify_report",
-    "with_options",
-]
 
 logger = logging.getLogger(__name__)
 load_config = load_experiment

@@ -11,7 +11,7 @@ from typing import Any
 import datasets
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
-from dure.api import choose_profile, machine, output_folder
+from dure.api import machine
 from dure.config.given import path_of
 from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment, Profile
@@ -20,12 +20,14 @@ from dure.family import load_family
 from dure.family.corpus import Corpus
 from dure.family.given_rows import encoded_rows, hash_of
 from dure.files import write_json, write_text
+from dure.outputs import output_folder
 from dure.reporting.console import RunConsole
 from dure.reporting.tracker import trackers_for
 from dure.runs.environment import describe_environment
 from dure.runs.lock import held
 from dure.runs.logs import captured_output
 from dure.runs.resuming import require_continuable
+from dure.runtime.placement import choose_profile
 from dure.training import memory
 from dure.training.run import RunRequest, foretold, recorded, settle, trained
 from dure.training.trainer import ModelTrainer

@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Its arguments are experiment, profile and folder, then step and signal of the cut, if it is to be cut.
     """
-    from dure import api
+    from dure.config.loading import load_experiment, load_profile
     from dure.reporting.console import RunConsole, terminal
     from dure.runtime.experiment import train
     from dure.signals import Interrupted, install
@@ -133,8 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with terminal() as screen:
             result: RunResult = train(
-                api.load_experiment(experiment),
-                profile=api.load_profile(profile),
+                load_experiment(experiment),
+                profile=load_profile(profile),
                 path=Path(folder),
                 resume=Path(folder).is_dir(),
                 followers=[RunConsole(screen)],

@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from dure import api
+from dure import api, running
 from dure.config import load_profile
 from dure.config.loading import load_record
 from dure.config.schema import Experiment
@@ -213,9 +213,9 @@ def test_ctranslate2_writes_the_same_texts_by_beams_where_no_token_is_forbidden(
     pytest.importorskip("ctranslate2")
     few = ["rehearsal.max_steps=20", "rehearsal.num_evaluations=1", "generation.num_beams=6"]
     free = ["generation.min_length=0", "generation.no_repeat_ngram_size=0"]
-    api.train("eenzeenee_t5", [*few, *free], rehearse=True, profile="cpu", output=tmp_path / "run")
+    running.train("eenzeenee_t5", [*few, *free], rehearse=True, profile="cpu", output=tmp_path / "run")
     assert export(tmp_path / "run", tmp_path / "out", Asked("ctranslate2")).agreement["share"] == 1
-    api.train("eenzeenee_t5", few, rehearse=True, profile="cpu", output=tmp_path / "other")
+    running.train("eenzeenee_t5", few, rehearse=True, profile="cpu", output=tmp_path / "other")
     with pytest.raises(RunError, match="shares the probability of tokens that"):
         export(tmp_path / "other", tmp_path / "no", Asked("ctranslate2"))
 
@@ -224,7 +224,7 @@ def test_ctranslate2_writes_the_same_texts_by_beams_where_no_token_is_forbidden(
 def test_ctranslate2_writes_the_same_answers_after_prompts_of_any_length(tmp_path):
     pytest.importorskip("ctranslate2")
     steps = ["rehearsal.max_steps=20", "rehearsal.num_evaluations=1", "generation.min_length=3"]
-    api.train("causal_qwen", steps, rehearse=True, profile="cpu", output=tmp_path / "run")
+    running.train("causal_qwen", steps, rehearse=True, profile="cpu", output=tmp_path / "run")
     assert export(tmp_path / "run", tmp_path / "out", Asked("ctranslate2")).agreement["share"] == 1
     assert_alike(tmp_path / "out", tmp_path / "run")
 

@@ -6,11 +6,11 @@ import shutil
 
 import pytest
 
-from dure.api import pull
 from dure.config.schema import Experiment
 from dure.config.storage import StorageConfig
 from dure.events import StudyListener
 from dure.files import read_json_lines
+from dure.outputs import pull
 from dure.runs.checkpoints import STATE_FILE, checkpoints
 from dure.runs.folder import RunFolder
 from dure.storage.remote import Storage

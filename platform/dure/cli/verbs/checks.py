@@ -112,18 +112,19 @@ def verify_resume(
     as_json: options.Json = False,
 ) -> int:
     """Train a few steps undisturbed, again with kills and resumptions, and compare every number."""
-    from dure import api
+    from dure.config.loading import load_experiment
+    from dure.config.rehearsal import with_options
+    from dure.outputs import output_folder
     from dure.preflight.before import check_settings
     from dure.resume_check import verify_resume as verify
     from dure.resume_check.checking import shortened
     from dure.resume_check.report import resume_table
+    from dure.runtime.placement import choose_profile
 
-    chosen = shortened(
-        api.with_options(api.load_experiment(experiment, overrides or ()), rehearse=rehearse), steps
-    )
+    chosen = shortened(with_options(load_experiment(experiment, overrides or ()), rehearse=rehearse), steps)
     check_settings([chosen])
-    machine = api.choose_profile(profile, notify)
-    path = api.output_folder(f"{chosen.name}-verify-resume", output, resume=False)
+    machine = choose_profile(profile, notify)
+    path = output_folder(f"{chosen.name}-verify-resume", output, resume=False)
     record = verify(chosen, profile=machine, path=path.resolve(), num_kills=kills, seed=seed, notify=notify)
     print_result(record, resume_table(record), as_json=as_json)
     return 0 if record["passed"] else 1

@@ -58,9 +58,9 @@ def crossover(
     as_json: options.Json = False,
 ) -> None:
     """Build the final model from the best epoch of each module, if that is better on held-out rows."""
-    from dure import api
     from dure.epochs import driver as module_epochs
     from dure.epochs.crossover_table import crossover_table
+    from dure.runtime.placement import choose_profile
 
     searches: dict[str, tuple[Literal["greedy", "optuna"], ...]] = {
         "both": ("greedy", "optuna"),
@@ -71,7 +71,7 @@ def crossover(
     with trusting(trust_code):
         record = module_epochs.cross_over(
             run,
-            profile=api.choose_profile(profile, notify),
+            profile=choose_profile(profile, notify),
             searches=searches[search],
             max_evaluations=evaluations,
             notify=notify,

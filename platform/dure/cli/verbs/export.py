@@ -49,9 +49,9 @@ def export(
     as_json: options.Json = False,
 ) -> None:
     """Export the model of a run, if it predicts there what it predicts here."""
-    from dure import api
     from dure.exports.exporting import Asked, export_run
     from dure.reporting.console import progress_bar
+    from dure.runtime.placement import choose_profile
 
     with progress_bar("comparing") as progress, trusting(trust_code):
         record = export_run(
@@ -59,7 +59,7 @@ def export(
             to,
             Asked(format, quantization, rows, accept, licence, force),
             overrides=tuple(overrides or ()),
-            profile=api.choose_profile(profile, notify),
+            profile=choose_profile(profile, notify),
             progress=progress,
             notify=notify,
         )
