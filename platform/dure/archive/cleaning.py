@@ -8,12 +8,16 @@ from typing import Literal
 
 from dure.archive.listing import entries_in, listed
 from dure.data.arrow_files import forget, spare_entries
-from dure.errors import UserError
+from dure.errors import UserError, counted
+from dure.files import in_bytes
+from dure.reporting.columns import FittedTable, column
 from dure.reporting.figures import shown_path
 from dure.runs.budget import delete, study_of, survey
 from dure.runs.lock import held
 from dure.runs.manifest import has_manifest
 from dure.studies.results import Record
+
+_SHORTEST_PATH = 20
 
 
 class Removable(Record):
@@ -84,3 +88,20 @@ def _of_runs(path: Path, *, remove: bool) -> Iterator[Removable]:
             num_bytes=kept.size,
             reason="not the best checkpoint of a finished run; longer training would go on from the best",
         )
+
+
+def cleaning_table(found: Cleaning) -> FittedTable:
+    """Return what may go, or what went, the largest first."""
+    rows = sorted(found.removable, key=lambda each: -each.num_bytes)
+    columns = [
+        column("size", (in_bytes(each.num_bytes) for each in rows)),
+        column("path", (shown_path(each.path) for each in rows), is_text=True, shortest=_SHORTEST_PATH),
+        column("why", (each.reason for each in rows), is_text=True, shortest=_SHORTEST_PATH),
+    ]
+    size = in_bytes(found.num_bytes)
+    what = f"{counted(len(rows), 'thing')}, {size}"
+    title = f"removed: {what}" if found.is_removed else f"may go: {what}"
+    notes: Sequence[str] = [f"left alone: {each}" for each in found.left]
+    if rows and not found.is_removed:
+        notes = ["nothing is removed yet; --yes removes it"]
+    return FittedTable(columns, title, notes)

@@ -6,25 +6,26 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
 from dure.errors import UserError, nearest
-from dure.files import json_or_none
+from dure.files import in_bytes, json_or_none
 from dure.metrics.metric import Direction, Metric, Unit, recorded
-from dure.reporting.figures import number
+from dure.reporting.columns import STATE_STYLES, FittedTable, column
+from dure.reporting.figures import NOTHING, duration, metric_phrase, number, shown_path
 from dure.runs.budget import bytes_in, runs_in
 from dure.runs.folder import EVENTS_FILE, RUN_RECORD, STUDY_FILE, RunFolder
 from dure.runs.lock import holder_of
 from dure.studies.results import Record
 
-SortKey = Literal["date", "name", "state", "score", "seconds", "size"]
 State = Literal["running", "completed", "stopped", "diverged", "failed", "interrupted"]
 
 _KIND = re.compile(r"^kind:\s*(\w+)", re.MULTILINE)
 _LONGEST_EVENT = 1 << 16
+_SHORTEST_PATH = 20
 _BEGUN, _ENDED = b'"study_started"', b'"study_finished"'
 
 
@@ -59,6 +60,21 @@ class Listing(Record):
     entries: tuple[Listed, ...]
 
 
+_ORDERS: Mapping[str, Callable[[Listed], Any]] = {
+    "date": lambda each: -datetime.fromisoformat(each.date).timestamp(),
+    "name": lambda each: each.name,
+    "state": lambda each: get_args(State).index(each.state),
+    "score": lambda each: (
+        ("\uffff", math.inf)
+        if each.metric is None or each.score is None
+        else (each.metric, Metric(each.metric, each.direction).cost(each.score))
+    ),
+    "seconds": lambda each: -each.seconds,
+    "size": lambda each: -each.num_bytes,
+}
+"""What comes first, by what the list is sorted by."""
+
+
 def listing(folders: Sequence[Path], *, state: str | None = None, sort: str = "date") -> Listing:
     """List the runs and studies in folders; of a folder that is a study itself, its runs.
 
@@ -67,8 +83,7 @@ def listing(folders: Sequence[Path], *, state: str | None = None, sort: str = "d
     Raises:
         UserError: A folder is not there, or there is no such state or order.
     """
-    for value, kind, option in ((state, State, "--state"), (sort, SortKey, "--sort")):
-        names = get_args(kind)
+    for value, names, option in ((state, get_args(State), "--state"), (sort, tuple(_ORDERS), "--sort")):
         if value is not None and value not in names:
             raise UserError(
                 f"there is no '{value}'", where=option, expected=", ".join(names), hint=nearest(value, names)
@@ -76,7 +91,32 @@ def listing(folders: Sequence[Path], *, state: str | None = None, sort: str = "d
     paths = dict.fromkeys(path for folder in folders for path in entries_in(folder))
     found = [listed(path) for path in paths]
     kept = [each for each in found if state in (None, each.state)]
-    return Listing(entries=tuple(sorted(kept, key=lambda each: _order(each, sort))))
+    return Listing(entries=tuple(sorted(kept, key=lambda each: (_ORDERS[sort](each), each.path))))
+
+
+def listing_table(found: Listing) -> FittedTable:
+    """Return runs and studies, a line each."""
+    entries = found.entries
+    columns = [
+        column("path", (shown_path(each.path) for each in entries), is_text=True, shortest=_SHORTEST_PATH),
+        column("kind", (each.kind for each in entries), rank=4, is_text=True),
+        column("state", (each.state for each in entries), is_text=True, styles=STATE_STYLES),
+        column("date", (each.date for each in entries), rank=2),
+        column("runs", (each.num_runs for each in entries), rank=5),
+        column("best", map(_score, entries), rank=1, is_text=True),
+        column("time", (duration(each.seconds) for each in entries), rank=3),
+        column("size", (in_bytes(each.num_bytes) for each in entries), rank=3),
+    ]
+    size = in_bytes(sum(each.num_bytes for each in entries))
+    notes = () if entries else ("dure runs DIR looks in another folder",)
+    what = "1 run or study" if len(entries) == 1 else f"{len(entries):,} runs and studies"
+    return FittedTable(columns, f"{what}, {size}", notes, elsewhere="--json")
+
+
+def _score(each: Listed) -> str:
+    if each.metric is None or each.score is None:
+        return NOTHING
+    return metric_phrase(Metric(each.metric, each.direction, each.unit), each.score)
 
 
 def entries_in(folder: Path) -> Iterator[Path]:
@@ -200,20 +240,3 @@ def _end_by_results(path: Path) -> str | None:
 def _kind(record: Path) -> str:
     found = _KIND.search(record.read_text(encoding="utf-8", errors="replace"))
     return "study" if found is None else found[1]
-
-
-def _order(each: Listed, sort: str) -> tuple[Any, ...]:
-    match sort:
-        case "name":
-            return (each.name, each.path)
-        case "state":
-            return (get_args(State).index(each.state), each.path)
-        case "seconds":
-            return (-each.seconds, each.path)
-        case "size":
-            return (-each.num_bytes, each.path)
-        case "score":
-            if each.metric is None or each.score is None:
-                return ("\uffff", math.inf, each.path)
-            return (each.metric, Metric(each.metric, each.direction).cost(each.score), each.path)
-    return (-datetime.fromisoformat(each.date).timestamp(), each.path)

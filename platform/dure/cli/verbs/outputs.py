@@ -31,7 +31,7 @@ def runs(
 ) -> None:
     """List runs and studies: state, date, best score, time and size."""
     from dure import api
-    from dure.archive.listing_table import listing_table
+    from dure.archive.listing import listing_table
 
     found = api.list_runs(*(folders or ()), state=state, sort=sort)
     print_result(found.as_json(), listing_table(found), as_json=as_json)
@@ -48,7 +48,7 @@ def clean(
 ) -> None:
     """Show what may go, with sizes: checkpoints beside the best of finished runs, and what the cache no longer needs."""
     from dure import api
-    from dure.archive.listing_table import cleaning_table
+    from dure.archive.cleaning import cleaning_table
 
     found = api.clean(*(folders or ()), remove=yes)
     print_result(found.as_json(), cleaning_table(found), as_json=as_json)
