@@ -40,14 +40,10 @@ _MOST_IN_PAIRS = 12
 
 @dataclass
 class Scored:
-    """A setting with what its runs left of the metric.
-
-    ``row_metric`` is what rows are scored by, once that is known of all; nothing where no rows can be compared.
-    """
+    """A setting with what its runs left of the metric."""
 
     setting: Setting
     metric: Metric
-    row_metric: str = ""
 
     @cached_property
     def rows(self) -> dict[int, RowScores]:
@@ -160,15 +156,12 @@ def compare(named: Sequence[str | Path], *, metric: str | None = None) -> tuple[
         )
     compared = _metric(runs, metric)
     scored = [Scored(setting, compared) for setting in settings]
-    row_metric = _row_metric(scored, compared)
-    for each in scored:
-        each.row_metric = row_metric
-    by_rows = replace(runs[0].metric(row_metric), name=row_metric) if row_metric else None
+    by_rows = _row_metric(scored, compared)
     alike: dict[str, list[Scored]] = {}
     for each in scored:
         alike.setdefault(each.signature.model_dump_json(), []).append(each)
     groups = [sorted(group, key=lambda each: compared.cost(each.score)) for group in alike.values()]
-    pairs = [pair for group in groups for pair in _pairs(group)]
+    pairs = [pair for group in groups for pair in _pairs(group, by_rows)]
     records = [[each.record() for each in group] for group in groups]
     comparison = Comparison(
         metric=compared.name,
@@ -177,7 +170,7 @@ def compare(named: Sequence[str | Path], *, metric: str | None = None) -> tuple[
         settings=tuple(chain.from_iterable(records)),
         groups=tuple(_group_record(group, pairs) for group in groups),
         pairs=tuple(pairs),
-        examples=tuple(_examples(max(groups, key=len))),
+        examples=tuple(_examples(max(groups, key=len), by_rows)),
         sentences=(),
         notes=(*notes, *verdict.notes_on(records, compared, by_rows)),
     )
@@ -232,11 +225,14 @@ def _bare(name: str) -> str:
     return name.removeprefix("eval_").removeprefix("test_")
 
 
-def _row_metric(scored: Sequence[Scored], metric: Metric) -> str:
-    """Return what rows are compared by: the metric where it is a mean over rows, else the first that is, or nothing."""
+def _row_metric(scored: Sequence[Scored], metric: Metric) -> Metric | None:
+    """Return what rows are compared by: the metric where it is a mean over rows, else the first that is, if there is one."""
     tables = [rows.scores for each in scored for rows in each.rows.values()]
     shared = [name for name in (tables[0] if tables else ()) if all(name in table for table in tables)]
-    return metric.name if metric.name in shared else next(iter(shared), "")
+    if not shared:
+        return None
+    name = metric.name if metric.name in shared else shared[0]
+    return replace(scored[0].setting.runs[0].metric(name), name=name)
 
 
 def _how(run: LeftRun, metric: Metric) -> dict[str, str]:
@@ -252,42 +248,42 @@ def _how(run: LeftRun, metric: Metric) -> dict[str, str]:
     return found
 
 
-def _pairs(group: Sequence[Scored]) -> list[PairRecord]:
+def _pairs(group: Sequence[Scored], metric: Metric | None) -> list[PairRecord]:
     """Compare the settings of a group row by row, best first; those whose rows can be paired."""
-    able = [each for each in group if each.row_metric and len(each.rows) == len(each.setting.by_seed)]
+    if metric is None:
+        return []
+    able = [each for each in group if len(each.rows) == len(each.setting.by_seed)]
     if len(able) <= _MOST_IN_PAIRS:
         two = list(combinations(able, 2))
     else:
         two = [(able[0], other) for other in able[1:]]
     in_all = len(able) * (len(able) - 1) // 2
-    found = [(a, b, difference) for a, b in two if (difference := _difference(a, b)) is not None]
+    found = [(a, b, difference) for a, b in two if (difference := _difference(a, b, metric))]
     together = corrected([difference for _, _, difference in found], num_comparisons=max(in_all, len(found)))
-    return [_pair_record(a, b, each) for (a, b, _), each in zip(found, together, strict=True)]
+    return [
+        PairRecord(
+            a=a.setting.name,
+            b=b.setting.name,
+            metric=metric.name,
+            unit=metric.unit,
+            verdict=each.verdict,
+            **{name: 1.0 if value is None else value for name, value in vars(each).items()},
+        )
+        for (a, b, _), each in zip(found, together, strict=True)
+    ]
 
 
-def _difference(a: Scored, b: Scored) -> PairedDifference | None:
+def _difference(a: Scored, b: Scored, metric: Metric) -> PairedDifference | None:
     """Compare two settings on the rows that all seeds of both scored, seed by seed; None where there is no such row."""
     shared = sorted(a.rows.keys() & b.rows.keys())
     seeds = [(seed, seed) for seed in shared] or list(zip(sorted(a.rows), sorted(b.rows), strict=False))
     tables = [(a.rows[one], b.rows[other]) for one, other in seeds]
     rows = reduce(np.intersect1d, (table.rows for pair in tables for table in pair))
-    first, second = (np.stack([pair[side].of(a.row_metric, rows) for pair in tables]) for side in (0, 1))
+    first, second = (np.stack([pair[side].of(metric.name, rows) for pair in tables]) for side in (0, 1))
     are_known = np.isfinite(first).all(axis=0) & np.isfinite(second).all(axis=0)
     if not are_known.any():
         return None
-    metric = a.setting.runs[0].metric(a.row_metric)
     return paired_difference(first[:, are_known], second[:, are_known], metric=metric)
-
-
-def _pair_record(a: Scored, b: Scored, found: PairedDifference) -> PairRecord:
-    return PairRecord(
-        a=a.setting.name,
-        b=b.setting.name,
-        metric=a.row_metric,
-        unit=a.setting.runs[0].metric(a.row_metric).unit,
-        verdict=found.verdict,
-        **{name: 1.0 if value is None else value for name, value in vars(found).items()},
-    )
 
 
 def _group_record(group: Sequence[Scored], pairs: Sequence[PairRecord]) -> GroupRecord:
@@ -303,14 +299,14 @@ def _group_record(group: Sequence[Scored], pairs: Sequence[PairRecord]) -> Group
     return GroupRecord(settings=names, best=best, ties=tuple(name for name in names if name in alike))
 
 
-def _examples(group: Sequence[Scored]) -> list[ExampleRecord]:
+def _examples(group: Sequence[Scored], metric: Metric | None) -> list[ExampleRecord]:
     """Return the rows on which the settings differ most, as far as the settings scored the same ones."""
-    able = [each for each in group if each.row_metric and each.rows]
-    if len(able) < 2:
+    able = [each for each in group if each.rows]
+    if metric is None or len(able) < 2:
         return []
     rows = reduce(np.intersect1d, (table.rows for each in able for table in each.rows.values()))
     means = np.stack(
-        [np.mean([table.of(each.row_metric, rows) for table in each.rows.values()], axis=0) for each in able]
+        [np.mean([table.of(metric.name, rows) for table in each.rows.values()], axis=0) for each in able]
     )
     spread = np.nan_to_num(means.max(axis=0) - means.min(axis=0), nan=-1.0)
     chosen = [place for place in np.argsort(-spread, kind="stable")[:_EXAMPLES].tolist() if spread[place] > 0]

@@ -14,6 +14,7 @@ from dure.reporting.verdicts import difference_sentence
 _MOST_IN_FULL = 3
 """Settings up to which every pair has its sentence."""
 _HASH = 8
+_SPLITS = {"test": "test", "dev": "validation"}
 
 
 def sentences(comparison: Comparison, metric: Metric, row_metric: Metric | None) -> tuple[str, ...]:
@@ -34,7 +35,7 @@ def sentences(comparison: Comparison, metric: Metric, row_metric: Metric | None)
     for each in comparison.settings:
         if each.beats_baseline is False:
             trivial = metric_phrase(metric, each.baseline)
-            rows = "test" if each.baseline_split == "test" else "validation"
+            rows = _SPLITS[each.baseline_split]
             told.append(
                 f"{each.name} is no better than the trivial predictor on its {rows} rows ({trivial})."
             )
@@ -109,9 +110,11 @@ def _of_scores(group: GroupRecord, settings: dict[str, SettingRecord], metric: M
 def _reasons(one: Signature, other: Signature) -> list[str]:
     found = []
     if one.split != other.split:
-        found.append(f"these scores are of {_split(other)} rows and those of {_split(one)} rows")
+        found.append(
+            f"these scores are of {_SPLITS[other.split]} rows and those of {_SPLITS[one.split]} rows"
+        )
     elif one.rows != other.rows:
-        found.append(f"their {_split(one)} rows differ ({_rows(other)} and {_rows(one)})")
+        found.append(f"their {_SPLITS[one.split]} rows differ ({_rows(other)} and {_rows(one)})")
     for key in dict.fromkeys((*other.how, *one.how)):
         if one.how.get(key) != other.how.get(key):
             values = " and ".join(each.how.get(key, "none") for each in (other, one))
@@ -122,7 +125,3 @@ def _reasons(one: Signature, other: Signature) -> list[str]:
 def _rows(signature: Signature) -> str:
     counts = "" if signature.num_rows is None else f"{counted(signature.num_rows, 'row')}, "
     return f"{counts}hash {signature.rows[:_HASH]}"
-
-
-def _split(signature: Signature) -> str:
-    return "test" if signature.split == "test" else "validation"
