@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dure.files import write_text
-from dure.metrics.metric import BASELINE, TEST, UNTRAINED, Metric, recorded, undeclared, under
+from dure.metrics.metric import BASELINE, TEST, UNTRAINED, Metric, recorded, under
 from dure.pages.run_facts import best_metric, experiment_of, run_facts
 from dure.pages.shared_sections import (
     Runs,
@@ -109,14 +109,11 @@ def page_around(
 
 def figures_section(runs: Runs, facts: Source, result: Source, *keys: str) -> Section:
     """Return the figures of a run, of its classes, and what it took."""
-    definitions = runs.result(next(iter(runs.folders))).get("definitions") or {}
+    definitions = runs.result(next(iter(runs.folders))).get("definitions")
     names = [*(result.get(*keys, "metrics") or {})]
     shown = [name for name in names if not is_speed(name) and class_figure(name) is None]
     validated = [name for name in shown if name.startswith("eval_")]
-    metrics = [
-        recorded({"definitions": definitions}, name) if definitions else undeclared(name)
-        for name in validated
-    ]
+    metrics = [recorded({"definitions": definitions}, name) for name in validated]
     labels = [
         result.label(metric, *keys, "metrics", name, written="label")
         for name, metric in zip(validated, metrics, strict=True)

@@ -9,14 +9,13 @@ from importlib.util import find_spec
 from typing import ClassVar
 
 from dure.config.schema import Experiment
-from dure.errors import UserError
+from dure.errors import UserError, one_line
 from dure.events import Notify, RunListener, RunProgress, RunStart, silent
 from dure.metrics.metric import UNTRAINED
-from dure.reporting.figures import shortened
 from dure.runs.folder import RunResult
-from dure.secrets import redacted
 
-_MAX_REASON_LENGTH = 160
+LONGEST_REASON = 160
+"""Letters of an error that are told of a tracker."""
 
 
 class Tracker(RunListener):
@@ -84,7 +83,9 @@ class Tracker(RunListener):
         except Exception as error:
             self._is_open = False
             self.broken()
-            self.notify(f"{self.label} failed and is off from here, the run goes on: {reason(error)}")
+            self.notify(
+                f"{self.label} failed and is off from here, the run goes on: {one_line(error)[:LONGEST_REASON]}"
+            )
 
 
 def summary_of(result: RunResult) -> dict[str, float | int | str]:
@@ -95,13 +96,6 @@ def summary_of(result: RunResult) -> dict[str, float | int | str]:
         "result/seconds": result.seconds,
         **({} if result.error is None else {"result/error": result.error}),
     }
-
-
-def reason(error: BaseException) -> str:
-    """Return an error as one short line without keys and passwords."""
-    lines = str(error).strip().splitlines()
-    text = redacted(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
-    return shortened(text, _MAX_REASON_LENGTH)
 
 
 def trackers_for(experiment: Experiment) -> tuple[RunListener, ...]:

@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 from dure.config.schema import Experiment
 from dure.config.tracking import WandbConfig
+from dure.errors import one_line
 from dure.events import Notify, RunStart
 from dure.files import write_text
-from dure.reporting.tracker import Tracker, reason, summary_of
+from dure.reporting.tracker import LONGEST_REASON, Tracker, summary_of
 from dure.runs.folder import RunResult
 
 INIT_SECONDS = 6.0
@@ -64,7 +65,7 @@ class WandbTracker(Tracker):
             # The id counts as taken until wandb's service, which holds the half-open run, has gone.
             _stop_service()
             run = self._init(start, "offline")
-            mode, why = "offline", reason(error)
+            mode, why = "offline", one_line(error)[:LONGEST_REASON]
         if mode == "offline":
             notify(f"W&B is offline ({why}): its files are in the folder wandb of each run; {_UPLOAD_HINT}")
         elif run.url:
@@ -149,7 +150,7 @@ def _mode() -> tuple[Literal["online", "offline", "disabled"], str]:
         if wandb.login(prompt=False, verify=False):
             return "online", ""
     except wandb.errors.AuthenticationError as error:
-        return "offline", reason(error)
+        return "offline", one_line(error)[:LONGEST_REASON]
     return "offline", "there is no API key"
 
 
