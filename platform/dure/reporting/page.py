@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
@@ -56,7 +56,6 @@ def page_attempted(path: Path, notify: Notify) -> Iterator[None]:
 class Paragraph:
     """Some sentences."""
 
-    kind: ClassVar[str] = "paragraph"
     text: Inline
 
 
@@ -64,7 +63,6 @@ class Paragraph:
 class Points:
     """A list of sentences."""
 
-    kind: ClassVar[str] = "points"
     items: Sequence[Inline]
     ordered: bool = False
 
@@ -76,7 +74,6 @@ class Table:
     Rows at places that are ``strong`` stand out.
     """
 
-    kind: ClassVar[str] = "table"
     caption: Inline
     columns: Sequence[Column]
     strong: Collection[int] = ()
@@ -91,7 +88,6 @@ class Table:
 class Pairs:
     """Names and what stands behind them."""
 
-    kind: ClassVar[str] = "pairs"
     items: Sequence[tuple[Inline, Inline]]
 
 
@@ -99,7 +95,6 @@ class Pairs:
 class Picture:
     """A picture with its caption."""
 
-    kind: ClassVar[str] = "picture"
     caption: Inline
     drawing: Drawing
 
@@ -108,7 +103,6 @@ class Picture:
 class Command:
     """Something to be typed."""
 
-    kind: ClassVar[str] = "command"
     text: Inline
 
 
@@ -116,7 +110,6 @@ class Command:
 class Folded:
     """Blocks that are shown when asked for, and on paper."""
 
-    kind: ClassVar[str] = "folded"
     summary: Inline
     blocks: Sequence[Block]
 
