@@ -75,15 +75,11 @@ def nearest(word: str, candidates: Sequence[str]) -> str | None:
 
     def likeness(candidate: str) -> tuple[float, float]:
         as_it_is = fuzz.ratio(word, candidate)
-        return max(as_it_is, fuzz.ratio(_words(word), _words(candidate))), as_it_is
+        in_order = fuzz.token_sort_ratio(word, candidate, processor=lambda name: re.sub(r"[_.\-]", " ", name))
+        return max(as_it_is, in_order), as_it_is
 
     best = max(candidates, key=likeness, default=None)
     return best if best is not None and likeness(best)[0] >= 60 else None
-
-
-def _words(text: str) -> str:
-    """Return the words of a name in alphabetical order."""
-    return " ".join(sorted(re.split(r"[\s_.\-]+", text)))
 
 
 def said(error: BaseException, most: int | None = None) -> str:
@@ -109,6 +105,11 @@ class FrozenError(UserError, AttributeError):
 def counted(count: int, noun: str) -> str:
     """Return a number of things: ``1 trial``, ``1,200 steps``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text of at most so many letters, with an ellipsis where it was cut."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def shell_word(text: object) -> str:

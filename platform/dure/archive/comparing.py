@@ -23,10 +23,10 @@ from dure.archive.comparison import (
 )
 from dure.archive.left import LeftRun, completed_runs
 from dure.archive.settings import Setting, settings_of
-from dure.errors import UserError, nearest
+from dure.errors import UserError, nearest, shortened
 from dure.metrics.metric import BASELINE, TEST, Metric
 from dure.metrics.paired import PairedDifference, corrected, paired_difference
-from dure.reporting.figures import class_figure, is_speed, shortened
+from dure.reporting.figures import class_figure, is_speed
 from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE
 from dure.runs.row_scores import RowScores, read_rows, read_scores
 

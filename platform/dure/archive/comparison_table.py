@@ -14,17 +14,12 @@ from rich.text import Text
 from dure.archive.comparison import Comparison, ExampleRecord
 from dure.archive.settings import Setting
 from dure.data.writing import place_files
-from dure.errors import counted
+from dure.errors import counted, shortened
 from dure.files import write_text
 from dure.metrics.metric import Metric
 from dure.reporting.columns import Column, FittedTable, Rows, column, plain_text
 from dure.reporting.curves import RunCurves, plot_runs
-from dure.reporting.figures import (
-    NOTHING,
-    bare_label,
-    metric_label,
-    shortened,
-)
+from dure.reporting.figures import NOTHING, bare_label, metric_label
 from dure.reporting.marks import Source, sentence
 from dure.reporting.verdicts import p_value_text, signed_figure
 

@@ -17,8 +17,9 @@ from pydantic_core import ErrorDetails
 from dure.config.aliases import Successor, successor
 from dure.config.sections import dotted_keys, section_at
 from dure.config.tree import COMMAND_LINE, Dumper, Places
-from dure.errors import UserError, nearest, shell_word
+from dure.errors import UserError, nearest, shell_word, shortened
 
+_LONGEST_VALUE = 80
 Location = tuple[str | int, ...]
 
 _EXPECTED: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -218,8 +219,7 @@ def _remedy(detail: ErrorDetails) -> str | None:
 
 def shown(value: Any) -> str:
     """Return a value as the user wrote it, near enough, and never long."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 80 else f"{text[:77]}…"
+    return shortened(json.dumps(value, ensure_ascii=False, default=str), _LONGEST_VALUE)
 
 
 def _dotted(location: Location) -> str:

@@ -35,7 +35,7 @@ class _Range(_Parameter):
     @model_validator(mode="after")
     def _goes_up(self) -> Self:
         if self.low >= self.high:
-            raise ValueError(f"low {self.low:g} is not below high {self.high:g}")
+            raise ValueError(f"low {self.low} is not below high {self.high}")
         return self
 
 
@@ -59,7 +59,7 @@ class Uniform(_Range):
     """Kind of the range."""
 
 
-class Integer(_Parameter):
+class Integer(_Range):
     """A whole number."""
 
     type: Literal["int"] = "int"
@@ -72,9 +72,7 @@ class Integer(_Parameter):
     """Whether its order of magnitude matters, as for a rank or a batch size."""
 
     @model_validator(mode="after")
-    def _goes_up(self) -> Self:
-        if self.low >= self.high:
-            raise ValueError(f"low {self.low} is not below high {self.high}")
+    def _is_positive(self) -> Self:
         if self.log and self.low < 1:
             raise ValueError(f"low is {self.low}, but a logarithm needs at least 1")
         return self

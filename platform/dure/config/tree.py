@@ -19,7 +19,7 @@ import yaml
 
 from dure.config import library
 from dure.config.yaml_errors import Refused, line_of, said
-from dure.errors import UserError, shell_word
+from dure.errors import UserError, shell_word, shortened
 
 COMMAND_LINE = "command line"
 MAX_DEPTH = 32
@@ -40,6 +40,7 @@ _PLAIN_VALUES = {
     ),
 }
 """What plain (unquoted) text means, and the characters it may begin with; everything else is text."""
+_LONGEST_SHOWN = 120
 _BRACKETS = ("[", "{", '"', "'")
 """What a value on the command line begins with that is read as YAML."""
 _PLACEHOLDER = re.compile(r"\{\w+\}")
@@ -313,17 +314,17 @@ def with_overrides(tree: Tree, overrides: Iterable[str]) -> Tree:
         is_key = all(part and part == part.strip() and not is_torn(part) for part in parts)
         if not equals or not is_key or len(parts) > MAX_DEPTH:
             raise UserError(
-                f"'{_shortened(override)}' is no override",
+                f"'{shortened(override, _LONGEST_SHOWN)}' is no override",
                 where=COMMAND_LINE,
                 expected="section.key=value, such as training.learning_rate=3e-5",
             )
         try:
             value = given_value(raw)
         except ValueError as error:
-            quoted = _shortened(shell_word(f"{key}={json.dumps(raw, ensure_ascii=False)}"))
-            hint = f"correct its brackets or quotes; where they belong to a text: {quoted}"
+            quoted = shell_word(f"{key}={json.dumps(raw, ensure_ascii=False)}")
+            hint = f"correct its brackets or quotes; where they belong to a text: {shortened(quoted, _LONGEST_SHOWN)}"
             raise UserError(
-                f"'{_shortened(override)}': {error}",
+                f"'{shortened(override, _LONGEST_SHOWN)}': {error}",
                 where=COMMAND_LINE,
                 hint=hint if raw.strip().startswith(_BRACKETS) else None,
             ) from None
@@ -331,10 +332,6 @@ def with_overrides(tree: Tree, overrides: Iterable[str]) -> Tree:
             value = {part: Entry(value, COMMAND_LINE)}
         tree = merged(tree, value)
     return tree
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 120 else f"{text[:117]}…"
 
 
 def given_value(raw: str) -> Any:

@@ -174,11 +174,6 @@ def typed_path(path: Path | str) -> str:
     return shell_word(shown_path(path))
 
 
-def shortened(text: str, most: int) -> str:
-    """Return a text of at most so many letters, with an ellipsis where it was cut."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
 def some_names(names: Sequence[str]) -> str:
     """Return names as a sentence has them: ``a, b and c``, of many ``a, b, c, d and 3 more``."""
     if len(names) > _MOST_NAMES:

@@ -10,7 +10,7 @@ import numpy as np
 from rich.cells import cell_len
 
 from dure.data.writing import write_rows
-from dure.reporting.figures import shortened
+from dure.errors import shortened
 from dure.reporting.plots import hangul_font, picture, spoken
 
 if TYPE_CHECKING:
