@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import hashlib
 import io
 import json
 import os
@@ -28,8 +29,6 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_WORDS = ("no space left", "os error 28", "quota exceeded", "os error 122")
 _CUT_WORDS = ("pytorchstreamwriter", "inline_container", "iostream error", "unexpected pos")
 """Torch's writer says no more of a write that the disk did not take than that it was cut."""
-_CHUNK_BYTES = 256 * 1024
-"""Of a file that is hashed at a time; eight threads hash the files of a checkpoint beside training, and memory stays theirs."""
 _LONGEST_NAME = 255
 """Bytes of a name in a folder, on all usual file systems."""
 _TAIL_BYTES = 4096
@@ -86,12 +85,9 @@ def flush(path: Path) -> None:
 
 def hash_of(path: Path) -> str:
     """Return the XXH3 of a file's content in hexadecimal."""
-    digest = xxhash.xxh3_128()
-    buffer = memoryview(bytearray(_CHUNK_BYTES))
+    # A quarter of a MiB at a time: eight threads hash the files of a checkpoint beside training, and memory stays theirs.
     with path.open("rb", buffering=0) as file:
-        while length := file.readinto(buffer):
-            digest.update(buffer[:length])
-    return digest.hexdigest()
+        return hashlib.file_digest(file, xxhash.xxh3_128).hexdigest()
 
 
 @contextmanager
