@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.text import Text
 
 from dure.errors import counted
 from dure.metrics.metric import BASELINE, UNTRAINED, Metric, recorded, undeclared
+from dure.metrics.targets import Reached
 from dure.reporting.columns import STATE_STYLES, Column, FittedTable, Rows, column
 from dure.reporting.figures import (
     NOTHING,
@@ -29,7 +31,7 @@ from dure.reporting.figures import (
 )
 from dure.reporting.forecasts import beside_table
 from dure.reporting.marks import Key, Source
-from dure.reporting.targets import target_sentences
+from dure.reporting.targets import target_sentence
 from dure.runs.folder import PROBABILITY
 
 _SHORTEST_NAME = 24
@@ -80,11 +82,7 @@ def evaluation_report(found: Mapping[str, Any]) -> Group:
     """Return what a terminal shows of a model's scores on a table; ``found`` is what ``dure evaluate`` found."""
     metrics: Mapping[str, Figure] = found["metrics"]
     keys = [key for key in metrics if class_figure(key) is None and not is_speed(key)]
-    defined = {key: recorded(found, key) for key in keys}
-    columns = [
-        column("metric", (metric_label(defined[key]) for key in keys), is_text=True),
-        column("value", (metric_figure(defined[key], metrics[key]) for key in keys)),
-    ]
+    columns = _figures({recorded(found, key): metrics[key] for key in keys})
     notes = [
         f"model: {shown_path(found['model'])}",
         f"rows: {found['rows']:,} of {found['table']}, SHA-256 {found['data'][:12]}…",
@@ -92,6 +90,14 @@ def evaluation_report(found: Mapping[str, Any]) -> Group:
     ]
     title = f"{found['experiment']} on {found['table']}"
     return _apart(FittedTable(columns, title, notes), class_table(found))
+
+
+def _figures(values: Mapping[Metric, Figure] | Mapping[str, Figure]) -> list[Column]:
+    """Return metrics with their values, a row each."""
+    return [
+        column("metric", map(metric_label, values), is_text=True),
+        column("value", itertools.starmap(metric_figure, values.items())),
+    ]
 
 
 def class_table(result: Mapping[str, Any]) -> FittedTable | None:
@@ -128,30 +134,29 @@ def result_table(result: Mapping[str, Any]) -> FittedTable:
     ``final_model_path``.
     """
     metrics: Mapping[str, Figure] = result["metrics"]
-    keys = [
+    shown = [
         key
         for key in metrics
         if not key.startswith((UNTRAINED, BASELINE, _TOKENIZER, _LOSS_KIND))
         and not is_speed(key)
         and class_figure(key) is None
     ]
-    keys.sort(key=lambda key: not key.startswith("eval_"))
-    columns = [
-        column("metric", (metric_label(key) for key in keys), is_text=True),
-        column("value", (metric_figure(key, metrics[key]) for key in keys)),
-    ]
-    trivial = {key: _before(result, key, BASELINE) for key in keys}
+    keys = sorted(shown, key=lambda key: not key.startswith("eval_"))
+    trivial, untrained = (
+        {key: metrics.get(prefix + key.removeprefix("eval_")) for key in keys}
+        for prefix in (BASELINE, UNTRAINED)
+    )
+    columns = _figures({key: metrics[key] for key in keys})
     if any(value is not None for value in trivial.values()):
         columns.append(column("baseline", (metric_figure(key, trivial[key]) for key in keys), rank=3))
-    if any(_is_compared([result], key) for key in keys):
-        before = {key: _before(result, key) for key in keys}
+    if any(value is not None for value in untrained.values()):
+        gains = (metric_change(key, metrics[key], untrained[key]) for key in keys)
         columns += [
-            column("untrained", (metric_figure(key, before[key]) for key in keys), rank=2),
-            column(
-                "above untrained", (metric_change(key, metrics[key], before[key]) for key in keys), rank=1
-            ),
+            column("untrained", (metric_figure(key, untrained[key]) for key in keys), rank=2),
+            column("above untrained", gains, rank=1),
         ]
-    notes = target_sentences(result) + _tokenizer_notes([result])
+    notes = [target_sentence(Reached(**each)) for each in result.get("targets") or ()]
+    notes += _tokenizer_notes([result])
     notes += [
         f"{label}: {result[key]}"
         for key, label in (
@@ -295,16 +300,6 @@ def _tokenizer_notes(rows: Sequence[Row]) -> list[str]:
 
 def _metrics(summary: Mapping[str, Any]) -> tuple[Metric, ...]:
     return tuple(recorded(summary, name) for name in summary["metrics"])
-
-
-def _is_compared(rows: Sequence[Row], metric: str) -> bool:
-    return any(_before(row, metric) is not None for row in rows)
-
-
-def _before(row: Row, metric: str, prefix: str = UNTRAINED) -> Figure:
-    """Return what stands under another prefix for an ``eval_`` or ``test_`` metric, or None when nothing does."""
-    value: Figure = row["metrics"].get(prefix + metric.removeprefix("eval_"))
-    return value
 
 
 def _score(row: Row, metric: str) -> float | None:

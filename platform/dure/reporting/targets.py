@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from dure.metrics.metric import Metric
 from dure.metrics.targets import Reached
@@ -29,16 +28,6 @@ def target_sentence(reached: Reached) -> str:
     if reached.is_rehearsal:
         verdict += " by a miniature, which says nothing of the model that it is of"
     return f"Target {verdict}: {asked};{of} {score}{'' if reached.met else f', {_came(reached)}'}."
-
-
-def target_sentences(record: Mapping[str, Any]) -> list[str]:
-    """Return a sentence on every target of a result or of a study's record, which has them as ``targets``."""
-    return [target_sentence(each) for each in targets_of(record)]
-
-
-def targets_of(record: Mapping[str, Any]) -> list[Reached]:
-    """Return the targets of a result or of a study's record, beside what came."""
-    return [Reached(**each) for each in record.get("targets") or ()]
 
 
 def missed(targets: Iterable[Reached]) -> str:
