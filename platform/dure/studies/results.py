@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from dure.config.loading import checked
 from dure.events import TrialState, TrialStatus
 from dure.files import read_json, write_json
+from dure.metrics.metric import Metric, recorded
 from dure.metrics.targets import Reached
 from dure.runs.folder import finite
 
@@ -101,6 +102,10 @@ class StudyResults(Record):
         """The records of its trials, if it runs some."""
         found: Sequence[TrialRecord] = getattr(self, self.trials_key) if self.trials_key else ()
         return found
+
+    def metric_named(self, name: str) -> Metric:
+        """Return a metric as the record defines it."""
+        return recorded(dict(self), name)
 
 
 class TrialResults(StudyResults):

@@ -7,14 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from rich.console import RenderableType
-
 from dure.config.loading import dump_yaml, load_experiment
 from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.events import Notify
 from dure.files import read_json, write_text
-from dure.metrics.metric import recorded
 from dure.reporting.figures import typed_path
 from dure.runs.folder import RunFolder
 from dure.studies.kind import Session, TrialKind
@@ -43,6 +40,7 @@ class SweepKind(TrialKind[SweepStudy, SweepResults]):
     view = SweepView
     results_file: ClassVar[str] = "experiment_summary.json"
     text_file: ClassVar[str | None] = "experiment_summary.txt"
+    table = staticmethod(sweep_table)
 
     @property
     def num_copies(self) -> int:
@@ -116,15 +114,7 @@ class SweepKind(TrialKind[SweepStudy, SweepResults]):
         files: dict[str, str] = {"record": str(record)}
         SweepRecord.of(results, points).write(record)
         if points:
-            space = self.study.space
-            plot_sweep(
-                picture,
-                [point.as_json() for point in points],
-                title=results.study,
-                metrics=[recorded(results.as_json(), name) for name in results.metrics],
-                parameters={key: space.is_logarithmic(key) for key in space.ordered()},
-                verdict=results.as_json()["verdict"],
-            )
+            plot_sweep(picture, results, points, self.study.space)
             files["plot"] = str(picture)
         winner = None if results.verdict is None else results.verdict.winner
         if winner is None:
@@ -134,11 +124,6 @@ class SweepKind(TrialKind[SweepStudy, SweepResults]):
             write_text(path / WINNER, head + dump_yaml(winners[winner]))
             files["winner"] = str(path / WINNER)
         return results.with_values(**files)
-
-    @staticmethod
-    def table(results: SweepResults) -> RenderableType:
-        """Return the points, best first."""
-        return sweep_table(results.as_json())
 
     @staticmethod
     def next_commands(results: SweepResults) -> Sequence[str]:

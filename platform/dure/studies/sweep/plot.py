@@ -9,8 +9,9 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from dure.config.spaces import SearchSpace
 from dure.metrics.metric import Metric
 from dure.reporting.figures import metric_label
 from dure.reporting.plots import BLUE, GREEN, GREY, PALE, PURPLE, VERMILION, grid, picture, spoken
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from dure.reporting.inline import Drawing
+    from dure.studies.sweep.results import SweepPoint, SweepResults
+    from dure.studies.sweep.verdict import SweepVerdict
 
 _MOST_COLUMNS = 4
 _LEAST_SHARE = 2.0
@@ -38,41 +41,32 @@ _WORDS = {
     "training.learning_rate": ("학습률", "learning rate"),
 }
 
-Point = Mapping[str, Any]
-Verdict = Mapping[str, Any]
 Words = Mapping[str, str]
 
 
 def plot_sweep(
-    target: Path | Drawing,
-    points: Sequence[Point],
-    *,
-    title: str,
-    metrics: Sequence[Metric],
-    parameters: Mapping[str, bool],
-    verdict: Verdict,
+    target: Path | Drawing, results: SweepResults, points: Sequence[SweepPoint], space: SearchSpace
 ) -> None:
-    """Draw the picture: a column per parameter, a row per metric and one for the loss.
+    """Draw the picture of a sweep that has its verdict: a column per parameter, a row per metric and one for the loss.
 
-    A picture is a PNG file or the drawing of a page. Points and verdict are as JSON has them. ``parameters`` says of
-    dotted keys whether their scale is logarithmic; the first four are drawn.
+    A picture is a PNG file or the drawing of a page. The first four parameters are drawn.
     """
-    words = spoken(_WORDS, target)
-    columns = dict(list(parameters.items())[:_MOST_COLUMNS])
-    rows: list[Metric] = [
-        *(metric for metric in metrics if metric.name != "eval_loss"),
-        Metric("eval_loss", "min"),
-    ]
+    words, verdict = spoken(_WORDS, target), results.verdict
+    assert verdict is not None, "drawn with what it measured"
+    columns = space.ordered()[:_MOST_COLUMNS]
+    metrics = (results.metric_named(name) for name in results.metrics if name != "eval_loss")
+    rows = [*metrics, Metric("eval_loss", "min")]
     width = max(6.5, 4.2 * len(columns))
-    said = textwrap.fill(verdict["sentences"][0], round(width * _LETTERS_PER_INCH))
-    with picture(target, title=f"{title}\n{said}", width=width, height=2.9 * len(rows) + 0.4) as figure:
+    said = textwrap.fill(verdict.sentences[0], round(width * _LETTERS_PER_INCH))
+    title = f"{results.study}\n{said}"
+    with picture(target, title=title, width=width, height=2.9 * len(rows) + 0.4) as figure:
         axes = figure.subplots(len(rows), len(columns), squeeze=False, sharex="col")
         for row, metric in enumerate(rows):
-            for column, (key, logarithmic) in enumerate(columns.items()):
+            for column, key in enumerate(columns):
                 axis = axes[row][column]
                 _draw_points(axis, points, key, metric, verdict, words)
                 _draw_levels(axis, points, metric, verdict, words)
-                if logarithmic and _is_numeric(points, key):
+                if space.is_logarithmic(key) and _is_numeric(points, key):
                     axis.set_xscale("log")
                 if column == 0:
                     axis.set_ylabel(words["loss"] if metric.name == "eval_loss" else metric_label(metric))
@@ -81,17 +75,17 @@ def plot_sweep(
 
 
 def _draw_points(
-    axis: Axes, points: Sequence[Point], key: str, metric: Metric, verdict: Verdict, words: Words
+    axis: Axes, points: Sequence[SweepPoint], key: str, metric: Metric, verdict: SweepVerdict, words: Words
 ) -> None:
-    here = [point for point in points if key in point["params"]]
+    here = [point for point in points if key in point.params]
     numeric = _is_numeric(points, key)
-    places = {value: place for place, value in enumerate(dict.fromkeys(str(p["params"][key]) for p in here))}
+    places = {value: place for place, value in enumerate(dict.fromkeys(str(p.params[key]) for p in here))}
 
-    def across(point: Point) -> float:
-        value = point["params"][key]
+    def across(point: SweepPoint) -> float:
+        value = point.params[key]
         return float(value) if numeric else float(places[str(value)])
 
-    def draw(chosen: Sequence[Point], color: str, marker: str, label: str, *, filled: bool) -> None:
+    def draw(chosen: Sequence[SweepPoint], color: str, marker: str, label: str, *, filled: bool) -> None:
         spots = [
             (across(point), height) for point in chosen if (height := _height(point, metric)) is not None
         ]
@@ -102,16 +96,16 @@ def _draw_points(
                 label=label, zorder=3,
             )  # fmt: skip
 
-    idle = [point for point in here if point["trial"] in verdict["never_rose"]]
-    done = [point for point in here if point["state"] == "completed" and point not in idle]
+    idle = [point for point in here if point.trial in verdict.never_rose]
+    done = [point for point in here if point.state == "completed" and point not in idle]
     draw(done, BLUE, "o", words["completed"], filled=True)
     draw(idle, PURPLE, "v", words["never"], filled=False)
-    draw([p for p in here if p["state"] == "stopped"], GREY, "s", words["stopped"], filled=False)
+    draw([p for p in here if p.state == "stopped"], GREY, "s", words["stopped"], filled=False)
     line = sorted((across(point), height) for point in done if (height := _height(point, metric)) is not None)
-    if all(len(point["params"]) == 1 for point in points) and numeric and len(line) > 1:
+    if all(len(point.params) == 1 for point in points) and numeric and len(line) > 1:
         axis.plot(*zip(*line, strict=True), color=BLUE, linewidth=1, alpha=0.5, zorder=2)
     # A diverged point has no score; it stands above the axes, over the rate that made it diverge.
-    for place, point in enumerate(point for point in here if point["state"] == "diverged"):
+    for place, point in enumerate(point for point in here if point.state == "diverged"):
         axis.plot(
             [across(point)], [1.03], marker="X", markersize=8, color=VERMILION, linestyle="none",
             transform=axis.get_xaxis_transform(), label=words["diverged"] if place == 0 else "_", zorder=4,
@@ -119,7 +113,7 @@ def _draw_points(
         )  # fmt: skip
     for point in here:
         height = _height(point, metric)
-        if point["trial"] == verdict["winner"] and height is not None:
+        if point.trial == verdict.winner and height is not None:
             axis.scatter(
                 [across(point)], [height], marker="*", s=210, color=GREEN, edgecolors="black", linewidths=0.6,
                 label=words["winner"], zorder=5,
@@ -128,21 +122,23 @@ def _draw_points(
         axis.set_xticks(list(places.values()), list(places))
 
 
-def _draw_levels(axis: Axes, points: Sequence[Point], metric: Metric, verdict: Verdict, words: Words) -> None:
+def _draw_levels(
+    axis: Axes, points: Sequence[SweepPoint], metric: Metric, verdict: SweepVerdict, words: Words
+) -> None:
     """Draw baseline and noise of the metric that ranks, and give any metric an axis of a sensible length."""
     heights = [height for point in points if (height := _height(point, metric)) is not None]
     factor = 100 if metric.in_percent else 1
-    if metric.name == verdict["metric"]:
-        if verdict["baseline"] is not None:
-            heights.append(factor * verdict["baseline"])
+    if metric.name == verdict.metric:
+        if verdict.baseline is not None:
+            heights.append(factor * verdict.baseline)
             axis.axhline(
                 heights[-1], color=VERMILION, linewidth=1.1, linestyle=(0, (5, 2)), label=words["baseline"]
             )
         noise = noise_of(verdict)
-        if noise is not None and verdict["score"] is not None:
+        if noise is not None and verdict.score is not None:
             best, worse = (
-                factor * verdict["score"],
-                factor * (-noise if verdict["direction"] == "max" else noise),
+                factor * verdict.score,
+                factor * (-noise if verdict.direction == "max" else noise),
             )
             axis.axhspan(best, best + worse, color=PALE, alpha=0.4, linewidth=0, label=words["noise"])
             heights += [best, best + worse]
@@ -153,13 +149,15 @@ def _draw_levels(axis: Axes, points: Sequence[Point], metric: Metric, verdict: V
     grid(axis)
 
 
-def noise_of(verdict: Verdict) -> float | None:
+def noise_of(verdict: SweepVerdict) -> float | None:
     """Return how far beneath the best score noise reaches, in its units; None where that is not known.
 
     Every pair of points has an interval of its own; this is half the widest one.
     """
-    halves = [(gap["high"] - gap["low"]) / 2 for gap in verdict["gaps"].values() if gap["low"] is not None]
-    return max((half for half in halves if half > 0), default=None)
+    widths = [
+        gap.high - gap.low for gap in verdict.gaps.values() if gap.low is not None and gap.high is not None
+    ]
+    return max((width / 2 for width in widths if width > 0), default=None)
 
 
 def _limits(heights: Sequence[float], least: float) -> tuple[float, float]:
@@ -170,15 +168,14 @@ def _limits(heights: Sequence[float], least: float) -> tuple[float, float]:
     return middle - 0.62 * length, middle + 0.62 * length
 
 
-def _height(point: Point, metric: Metric) -> float | None:
+def _height(point: SweepPoint, metric: Metric) -> float | None:
     """Return what a point reached, as it is shown; of the validation loss, failing that, the training loss."""
     if metric.name == "eval_loss":
-        value = point["eval_loss"] if point["eval_loss"] is not None else point["loss"]
-        return None if value is None else float(value)
-    value = point["metrics"].get(metric.name)
+        return point.loss if point.eval_loss is None else point.eval_loss
+    value = point.metrics.get(metric.name)
     return None if value is None else float(value) * (100 if metric.in_percent else 1)
 
 
-def _is_numeric(points: Sequence[Point], key: str) -> bool:
-    values = [point["params"][key] for point in points if key in point["params"]]
+def _is_numeric(points: Sequence[SweepPoint], key: str) -> bool:
+    values = [point.params[key] for point in points if key in point.params]
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)

@@ -98,6 +98,8 @@ class SweepPoint(Record):
 class SweepRecord(Record):
     """All points of a sweep; ``lr_sweep_results/lr_sweep_<time>.json``."""
 
+    about: ClassVar[str] = "record of a sweep"
+
     study: str
     state: str
     sampler: str

@@ -25,7 +25,7 @@ import numpy as np
 
 from dure.errors import counted
 from dure.metrics.intervals import Interval, difference_of_shares, share_interval
-from dure.metrics.metric import BASELINE, TEST, Direction, Metric, recorded, under
+from dure.metrics.metric import BASELINE, TEST, Direction, Metric, under
 from dure.reporting.figures import metric_change, metric_figure, metric_phrase, number, some_names
 from dure.reporting.verdicts import chosen_phrase
 from dure.studies.results import Record, TrialRecord
@@ -106,7 +106,7 @@ def sweep_verdict(
 
     ``losses`` has the loss of every validation row by trial, in one order, of trials that left them.
     """
-    metric = recorded(results.as_json(), results.metrics[0])
+    metric = results.metric_named(results.metrics[0])
     trials = {trial.name: trial for trial in results.experiments}
     never_rose = tuple(point.trial for point in points if point.peak_rate == 0)
     scores = {

@@ -179,7 +179,7 @@ def test_a_rehearsed_sweep_says_the_rates_that_trained_and_wins_nothing_for_the_
         trained = load_experiment(str(RunFolder(Path(trial.path)).experiment)).training.learning_rate
         assert results.values[trial.name][LR] == pytest.approx(trained)
         assert results.proposed[trial.name][LR] == pytest.approx(trained / 50)
-        assert f"{trained:.3g}" in plain_text(sweep_table(results.as_json()))
+        assert f"{trained:.3g}" in plain_text(sweep_table(results))
     record = json.loads(next((path / RESULTS).glob("lr_sweep_2*.json")).read_text(encoding="utf-8"))
     assert {point["params"][LR] for point in record["points"]} == {1e-3, 1e-2}
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(path / JOURNAL)))

@@ -14,6 +14,7 @@ from matplotlib.image import imread
 from rich.console import Console
 from scipy.stats import binom, binomtest, ttest_1samp, ttest_rel
 
+from dure.config.loading import load_space
 from dure.metrics.intervals import difference_of_shares
 from dure.metrics.metric import Metric
 from dure.reporting import plots
@@ -23,6 +24,7 @@ from dure.studies.sweep.results import SweepPoint, SweepResults
 from dure.studies.sweep.verdict import mean_interval, share_interval, sweep_verdict
 
 LR = "training.learning_rate"
+SPACE = load_space("learning_rate")
 ACCURACY, LOSS = Metric("eval_accuracy", "max", "share"), Metric("eval_loss", "min")
 
 
@@ -68,7 +70,7 @@ def verdict_of(*args, **more):
 
 def shown(results, width=300):
     file = io.StringIO()
-    Console(file=file, width=width, color_system=None).print(sweep_table(results.as_json()))
+    Console(file=file, width=width, color_system=None).print(sweep_table(results))
     return file.getvalue()
 
 
@@ -238,10 +240,7 @@ def test_the_interval_of_a_mean_is_students():
 
 def draw(path: Path, *args, **more):
     results, points = swept(*args, **more)
-    plot_sweep(
-        path, [point.as_json() for point in points], title="s", metrics=[ACCURACY], parameters={LR: True},
-        verdict=results.as_json()["verdict"],
-    )  # fmt: skip
+    plot_sweep(path, results, points, SPACE)
     return results.verdict
 
 
@@ -267,17 +266,11 @@ def test_the_axis_is_never_shorter_than_the_noise(tmp_path):
 
     results, points = swept([0.41, 0.42, 0.415], rows=100)
     axis = Figure().subplots()
-    verdict = results.as_json()["verdict"]
-    plot._draw_levels(
-        axis,
-        [point.as_json() for point in points],
-        ACCURACY,
-        verdict,
-        {name: english for name, (_, english) in plot._WORDS.items()},
-    )
+    words = {name: english for name, (_, english) in plot._WORDS.items()}
+    plot._draw_levels(axis, points, ACCURACY, results.verdict, words)
     low, high = axis.get_ylim()
-    assert high - low >= 100 * noise_of(verdict)
-    assert not math.isclose(noise_of(verdict), 0)
+    assert high - low >= 100 * noise_of(results.verdict)
+    assert not math.isclose(noise_of(results.verdict), 0)
 
 
 def test_points_that_are_equal_are_drawn_on_an_axis_of_some_length(tmp_path):
