@@ -263,7 +263,8 @@ def left_crossval(folder: Path, num_folds: int = 3) -> None:
             **about(folder, "c", "crossval"), "metric": "accuracy", "direction": "max",
             "definitions": {"accuracy": ACCURACY.definition()}, "num_folds": num_folds, "folds": num_folds, "seed": 42,
             "metrics": {"one": "eval_accuracy", "two": "eval_accuracy"}, "dropped": {}, "trials": trials,
-            "experiments": found, "comparisons": comparisons(found, metric="accuracy", num_folds=num_folds),
+            "experiments": found,
+            "comparisons": comparisons(found, metric="accuracy", num_folds=num_folds, predictions={}),
         }
     ).write(folder / "crossval_results.json")  # fmt: skip
 

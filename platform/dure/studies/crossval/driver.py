@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rich.console import RenderableType
-
 from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.metrics.metric import Metric
 from dure.studies.crossval.plan import CrossvalStudy
 from dure.studies.crossval.report import CrossvalView, crossval_table
-from dure.studies.crossval.results import CrossvalResults, ExperimentRecord
+from dure.studies.crossval.results import CrossvalResults
 from dure.studies.kind import Session, TrialKind
 
 if TYPE_CHECKING:
@@ -29,6 +27,7 @@ class CrossvalKind(TrialKind[CrossvalStudy, CrossvalResults]):
     view = CrossvalView
     results_file: ClassVar[str] = "crossval_results.json"
     text_file: ClassVar[str | None] = "crossval_summary.txt"
+    table = staticmethod(crossval_table)
 
     @property
     def num_copies(self) -> int:
@@ -60,30 +59,20 @@ class CrossvalKind(TrialKind[CrossvalStudy, CrossvalResults]):
     def winner(cls, results: CrossvalResults) -> tuple[str, Mapping[str, Any]] | None:
         """Return the means over the held-out rows of all folds, of the best experiment that has all."""
         metric = Metric(results.metric, results.direction)
-        means = {each.name: each.mean for each in _whole(results)}
+        means = {each.name: each.mean for each in results.whole}
         best = metric.best({name: mean.get(metric.name) for name, mean in means.items()})
         return None if best is None else (best, {f"eval_{name}": each for name, each in means[best].items()})
-
-    @staticmethod
-    def table(results: CrossvalResults) -> RenderableType:
-        """Return the folds, the classes and the comparisons."""
-        return crossval_table(results.as_json())
 
     @staticmethod
     def next_commands(results: CrossvalResults) -> Sequence[str]:
         """Return how the folds of the first experiment that has all of them predict together."""
         from dure.family.predicting import predict_command
 
-        if (first := next(iter(_whole(results)), None)) is None:
+        if (first := next(iter(results.whole), None)) is None:
             return ()
         return (
             predict_command(_folder_of(Path(results.path), results, first.name), Path(first.folds[0].path)),
         )
-
-
-def _whole(results: CrossvalResults) -> list[ExperimentRecord]:
-    """Return the experiments that have all folds; the means of others are of other rows."""
-    return [each for each in results.experiments if each.num_completed == results.num_folds]
 
 
 def _folder_of(path: Path, results: CrossvalResults, name: str) -> Path:
@@ -108,8 +97,7 @@ def _put_together(path: Path, results: CrossvalResults) -> CrossvalResults:
         if rows is not None:
             predictions[each.name] = rows
         found.append(experiment)
-    records, metric = [each.as_json() for each in found], results.metric
-    compared = comparisons(records, metric=metric, num_folds=results.num_folds, predictions=predictions)
+    compared = comparisons(found, metric=results.metric, num_folds=results.num_folds, predictions=predictions)
     return results.with_values(experiments=tuple(found), comparisons=compared)
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Group
 from rich.text import Text
 
 from dure.errors import counted
-from dure.metrics.metric import Metric, recorded, undeclared
+from dure.metrics.metric import Metric, undeclared
 from dure.pages.shared_sections import foldable
 from dure.reporting.columns import STATE_STYLES, Cell, Column, FittedTable, Rows, column
 from dure.reporting.figures import (
@@ -19,7 +20,6 @@ from dure.reporting.figures import (
     metric_figure,
     metric_label,
     metric_phrase,
-    number,
     shown_path,
     study_title,
 )
@@ -35,77 +35,58 @@ _SHORTEST = 16
 _FILE = "crossval_summary.txt"
 _CLASS_FIGURES = ("precision", "recall", "f1")
 
-Row = Mapping[str, Any]
+
+def crossval_table(results: CrossvalResults) -> Group:
+    """Return what a cross-validation found, finished or not, fitting itself to the terminal that prints it."""
+    record, several = Source(0, results.as_json()), len(results.experiments) > 1
+    facts = Source(0, {"supports": supports(results)})
+    parts = [counted(results.num_folds, "fold")]
+    parts += [counted(len(results.experiments), "experiment")] if several else []
+    title = study_title(results.study, parts, results.seconds, results.state)
+    tables = [FittedTable(_overview(results), elsewhere=_FILE)] if several else []
+    if results.comparisons:
+        tables.append(FittedTable(comparison_columns(results, record), "comparisons", elsewhere=_FILE))
+    for place, experiment in enumerate(results.experiments):
+        name = f"{experiment.name}: " if several else ""
+        tables.append(FittedTable(fold_columns(results, record, place), f"{name}folds", elsewhere=_FILE))
+        if columns := class_columns(record, facts, place):
+            tables.append(FittedTable(columns, f"{name}classes, mean ± std over folds", elsewhere=_FILE))
+    apart = (part for table in tables for part in (Text(), table))
+    return Group(Text(title, style="bold"), *apart, Text(), *map(Text, _notes(results)))
 
 
-def crossval_table(summary: Mapping[str, Any]) -> Group:
-    """Return what a cross-validation found, fitting itself to the terminal that prints it.
-
-    ``summary`` is as :mod:`dure.studies.crossval.results` says, of a finished study or of one that runs.
-    """
-    experiments: Sequence[Row] = summary["experiments"]
-    record, several = Source(0, summary), len(experiments) > 1
-    parts: list[RenderableType] = [Text(_title(summary), style="bold")]
-    if several:
-        parts += [Text(), FittedTable(_overview(summary), elsewhere=_FILE)]
-    if summary.get("comparisons"):
-        parts += [Text(), FittedTable(comparison_columns(record), "comparisons", elsewhere=_FILE)]
-    for place, experiment in enumerate(experiments):
-        title = f"{experiment['name']}: " if several else ""
-        parts += [Text(), FittedTable(fold_columns(record, place), f"{title}folds", elsewhere=_FILE)]
-        if columns := class_columns(record, Source(0, {"supports": supports(summary)}), place):
-            parts += [Text(), FittedTable(columns, f"{title}classes, mean ± std over folds", elsewhere=_FILE)]
-    return Group(*parts, Text(), *map(Text, _notes(summary)))
+def _overview(results: CrossvalResults) -> list[Column]:
+    experiments = _ranked(results)
+    columns = [
+        column("experiment", (each.name for each in experiments), is_text=True, shortest=_SHORTEST),
+        column("folds", (f"{each.num_completed}/{results.num_folds}" for each in experiments), rank=2),
+    ]
+    for rank, metric in enumerate(_metrics(results, experiments)):
+        name = metric.name
+        cells = [_mean_and_std(metric, each.mean.get(name), each.std.get(name)) for each in experiments]
+        columns.append(column(metric_label(metric), cells, rank=3 + rank if rank else 0))
+    return columns
 
 
-def mean_and_std(metric: Metric | str, mean: float | None, std: float | None) -> str:
+def _mean_and_std(metric: Metric, mean: float | None, std: float | None) -> str:
     """Return a figure over folds as ``81.20 ± 1.35``, in the unit of the metric."""
     spread = f" ± {metric_figure(metric, std)}" if mean is not None and std is not None else ""
     return f"{metric_figure(metric, mean)}{spread}"
 
 
-def _title(summary: Mapping[str, Any]) -> str:
-    parts = [counted(summary["num_folds"], "fold")]
-    if len(summary["experiments"]) > 1:
-        parts.append(counted(len(summary["experiments"]), "experiment"))
-    return study_title(summary["study"], parts, summary["seconds"], summary["state"])
-
-
-def _overview(summary: Mapping[str, Any]) -> list[Column]:
-    metric, experiments = _metric(summary), _ranked(summary)
-
-    def scores(each: Metric) -> list[str]:
-        return [
-            mean_and_std(each, row["mean"].get(each.name), row["std"].get(each.name)) for row in experiments
-        ]
-
-    columns = [
-        column("experiment", (row["name"] for row in experiments), is_text=True, shortest=_SHORTEST),
-        column("folds", (f"{_num_completed(row)}/{summary['num_folds']}" for row in experiments), rank=2),
-        column(metric_label(metric), scores(metric)),
-    ]
-    others = [each for each in _metrics(experiments, summary) if each.name != metric.name]
-    for place, each in enumerate(others):
-        columns.append(column(metric_label(each), scores(each), rank=3 + place))
-    return columns
-
-
-def fold_columns(record: Source, place: int) -> list[Column]:
+def fold_columns(results: CrossvalResults, record: Source, place: int) -> list[Column]:
     """Return the folds of an experiment, and beneath them their mean and standard deviation and the figures of all rows."""
-    at = ("experiments", place)
-    experiment: Row = record.get(*at)
+    at, experiment = ("experiments", place), results.experiments[place]
     folds = Rows.of(record, *at, "folds")
-    over = ["mean", "std", *(["overall"] if experiment.get("overall") else [])]
+    over = ["mean", "std", *(["overall"] if experiment.overall else [])]
     names = ["mean", "± std", "all rows"][: len(over)]
     columns = [folds.column("fold", "fold", more=names, is_text=True)]
     empty = [""] * len(over)
-    if any(fold["state"] != "completed" for fold in experiment["folds"]):
+    if experiment.num_completed < len(experiment.folds):
         columns.append(folds.column("state", "state", rank=1, more=empty, is_text=True, styles=STATE_STYLES))
-    metrics = _metrics([experiment], record.data)
-    metrics.sort(key=lambda each: each.name != record.get("metric"))
-    for rank, each in enumerate(metrics):
+    for rank, each in enumerate(_metrics(results, [experiment])):
         more = [
-            "" if part == "overall" and each.name not in experiment[part]
+            "" if part == "overall" and each.name not in (experiment.overall or {})
             else record.figure(*at, part, each.name, metric=each)
             for part in over
         ]  # fmt: skip
@@ -146,24 +127,21 @@ def class_columns(record: Source, facts: Source, place: int) -> list[Column]:
     return [*columns, column("rows", rows, rank=2)]
 
 
-def supports(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def supports(results: CrossvalResults) -> dict[str, dict[str, float]]:
     """Return the rows of every class over all folds, by experiment and class."""
     found: dict[str, dict[str, float]] = {}
-    for experiment in summary["experiments"]:
-        for fold in experiment["folds"]:
-            for name, count in fold["metrics"].items():
-                if (of := class_figure(name)) is not None and of[0] == "support":
-                    counts = found.setdefault(experiment["name"], {})
-                    counts[of[1]] = counts.get(of[1], 0) + count
+    for experiment in results.experiments:
+        for name, count in chain.from_iterable(fold.metrics.items() for fold in experiment.folds):
+            if (of := class_figure(name)) is not None and of[0] == "support":
+                counts = found.setdefault(experiment.name, {})
+                counts[of[1]] = counts.get(of[1], 0) + float(count or 0)
     return found
 
 
-def comparison_columns(record: Source) -> list[Column]:
+def comparison_columns(results: CrossvalResults, record: Source) -> list[Column]:
     """Return every two experiments, over their folds and, of classifiers, over their rows."""
-    summary = record.data
-    pairs: Sequence[Row] = summary["comparisons"]
-    metric = _metric(summary)
-    level = next((place for place, pair in enumerate(pairs) if pair["difference"]), None)
+    pairs, metric = results.comparisons, results.metric_named(results.metric)
+    level = next((place for place, pair in enumerate(pairs) if pair.difference), None)
     rows = Rows.of(record, "comparisons")
     percent = (
         "" if level is None else record.mark("comparisons", level, "difference", "level", written="ratio")
@@ -177,106 +155,83 @@ def comparison_columns(record: Source) -> list[Column]:
         rows.column(sentence("{} interval", percent), "difference", change=metric, interval=True),
         rows.column("p", "p_holm", written="p", rank=1),
     ]
-    if any(pair.get("rows") for pair in pairs):
-        draws = [(pair.get("rows") or {}).get("bootstrap") or {} for pair in pairs]
-        for name in dict.fromkeys(name for draw in draws for name in draw):
-            heading, share = f"rows: {metric_label(name)}", undeclared(name)
-            columns.append(
-                rows.column(heading, "rows", "bootstrap", name, change=share, interval=True, rank=3)
-            )
+    by_rows = [pair.rows for pair in pairs if pair.rows]
+    for name in dict.fromkeys(name for each in by_rows for name in each.bootstrap):
+        heading, share = f"rows: {metric_label(name)}", undeclared(name)
+        columns.append(rows.column(heading, "rows", "bootstrap", name, change=share, interval=True, rank=3))
+    if by_rows:
         columns.append(rows.column("McNemar p", "rows", "mcnemar_holm", written="p", rank=2))
     return columns
 
 
-def _notes(summary: Mapping[str, Any]) -> list[str]:
-    notes = []
-    num_folds, whole = summary["num_folds"], _whole(summary)
-    if len(summary["experiments"]) > 1:
+def _notes(results: CrossvalResults) -> list[str]:
+    notes, experiments, pairs = [], results.experiments, results.comparisons
+    if len(experiments) > 1:
         notes += [
-            f"{each['name']} lacks {counted(num_folds - _num_completed(each), 'fold')}: its means are of other rows, and "
-            "it is not ranked with the others"
-            for each in summary["experiments"]
-            if each["mean"] and each not in whole
+            f"{each.name} lacks {counted(results.num_folds - each.num_completed, 'fold')}: its means are of other rows, "
+            "and it is not ranked with the others"
+            for each in experiments
+            if each.mean and each not in results.whole
         ]
-    if len({each["mean"].get(summary["metric"]) for each in whole}) > 1:
+    if len({each.mean.get(results.metric) for each in results.whole}) > 1:
         notes.append(
             "the first experiment is first on these rows, so that its score is a little flattered: what is certain of "
             "it, the comparisons say"
         )
-    if any(experiment["std"] for experiment in summary["experiments"]):
+    if any(each.std for each in experiments):
         notes.append("±: sample standard deviation over folds")
-    if any(experiment.get("overall") for experiment in summary["experiments"]):
+    if any(each.overall for each in experiments):
         notes.append("all rows: each predicted by the model that has not seen it")
-    metric, known = (
-        _metric(summary),
-        [each for each in summary["experiments"] if each.get("baseline") is not None],
-    )
-    if known:
-        below = [
-            each["name"]
-            for each in known
-            if not metric.better(each["mean"].get(metric.name), each["baseline"])
-        ]
-        figures = {each["name"]: metric_figure(metric, each["baseline"]) for each in known}
-        is_shared = len({*figures.values()}) == 1
-        each_of = "" if is_shared else " of " + ", ".join(map(" ".join, figures.items()))
-        phrase = metric_phrase(metric, known[0]["baseline"]) if is_shared else metric_label(metric)
-        notes.append(f"trivial baseline on the held-out rows: {phrase}{each_of}")
-        notes += [f"no better than that: {', '.join(below)}"] if below else []
-    pairs: Sequence[Row] = summary.get("comparisons") or []
+    notes += _baseline_notes(results)
     if pairs:
         notes.append("interval and p of a - b: corrected resampled t-test (Nadeau & Bengio 2003) over folds")
-        if any(pair.get("rows") for pair in pairs):
+        if any(pair.rows for pair in pairs):
             notes.append("rows: paired bootstrap intervals over all rows, and McNemar's exact test")
         if len(pairs) > 1:
             notes.append(f"p-values are corrected for {len(pairs)} comparisons (Holm)")
     notes += [
-        f"{experiment['name']}, fold {fold['fold']} {fold['state']}: {fold['error']}"
-        for experiment in summary["experiments"]
-        for fold in experiment["folds"]
-        if fold.get("error")
+        f"{each.name}, fold {fold.fold} {fold.state}: {fold.error}"
+        for each in experiments
+        for fold in each.folds
+        if fold.error
     ]
-    notes += [
-        f"predictions: {shown_path(experiment['oof_predictions'])}"
-        for experiment in summary["experiments"]
-        if experiment.get("oof_predictions")
+    files = [each.oof_predictions for each in experiments if each.oof_predictions]
+    return [
+        *notes,
+        *(f"predictions: {shown_path(file)}" for file in files),
+        f"results: {shown_path(results.path)}",
     ]
-    notes.append(f"results: {shown_path(summary['path'])}")
-    return notes
 
 
-def _whole(summary: Mapping[str, Any]) -> list[Row]:
-    """Return the experiments that have all folds; the means of others are of other rows."""
-    return [row for row in summary["experiments"] if _num_completed(row) == summary["num_folds"]]
+def _baseline_notes(results: CrossvalResults) -> list[str]:
+    """Say what the trivial predictor has, and which experiments are no better."""
+    metric = results.metric_named(results.metric)
+    known = [(each, each.baseline) for each in results.experiments if each.baseline is not None]
+    if not known:
+        return []
+    figures = {each.name: metric_figure(metric, baseline) for each, baseline in known}
+    is_shared = len({*figures.values()}) == 1
+    each_of = "" if is_shared else " of " + ", ".join(map(" ".join, figures.items()))
+    phrase = metric_phrase(metric, known[0][1]) if is_shared else metric_label(metric)
+    notes = [f"trivial baseline on the held-out rows: {phrase}{each_of}"]
+    below = [each.name for each, base in known if not metric.better(each.mean.get(metric.name), base)]
+    return notes + ([f"no better than that: {', '.join(below)}"] if below else [])
 
 
-def _ranked(summary: Mapping[str, Any]) -> list[Row]:
+def _ranked(results: CrossvalResults) -> list[ExperimentRecord]:
     """Return the experiments best first, then those that lack folds, and those without a score last."""
-    metric, whole = _metric(summary), _whole(summary)
-
-    def rank(row: Row) -> tuple[bool, float]:
-        return row not in whole, metric.cost(number(row["mean"].get(metric.name)))
-
-    return sorted(summary["experiments"], key=rank)
-
-
-def _metric(summary: Mapping[str, Any]) -> Metric:
-    return recorded(summary, summary["metric"])
-
-
-def _metrics(experiments: Sequence[Row], summary: Mapping[str, Any]) -> list[Metric]:
-    """Return the metrics over all rows of a fold, those last of which the lowest is best."""
-    names = dict.fromkeys(
-        name
-        for row in experiments
-        for name in row["mean"]
-        if class_figure(name) is None and not is_speed(f"_{name}")
+    metric, whole = results.metric_named(results.metric), results.whole
+    return sorted(
+        results.experiments, key=lambda each: (each not in whole, metric.cost(each.mean.get(metric.name)))
     )
-    return sorted((recorded(summary, name) for name in names), key=lambda each: each.direction == "min")
 
 
-def _num_completed(experiment: Row) -> int:
-    return sum(fold["state"] == "completed" for fold in experiment["folds"])
+def _metrics(results: CrossvalResults, experiments: Iterable[ExperimentRecord]) -> list[Metric]:
+    """Return the metrics over all rows of a fold: the one that compares, and those last of which the lowest is best."""
+    names = (name for each in experiments for name in each.mean)
+    shown = (name for name in names if class_figure(name) is None and not is_speed(f"_{name}"))
+    metrics = map(results.metric_named, dict.fromkeys((results.metric, *shown)))
+    return sorted(metrics, key=lambda each: (each.name != results.metric, each.direction == "min"))
 
 
 class CrossvalView(View[CrossvalResults]):
@@ -286,24 +241,20 @@ class CrossvalView(View[CrossvalResults]):
     def run_folders(cls, results: CrossvalResults, path: Path) -> dict[str, Path]:
         """Return the folders of all folds, those of the best experiment first."""
         return {
-            f"{each['name']} fold {fold['fold']}": moved(fold["path"], results, path)
-            for each in _ranked(results.as_json())
-            for fold in each["folds"]
+            f"{each.name} fold {fold.fold}": moved(fold.path, results, path)
+            for each in _ranked(results)
+            for fold in each.folds
         }
 
     @classmethod
     def facts_of(cls, results: CrossvalResults, path: Path) -> dict[str, Any]:
         """Return the verdict of a cross-validation: the scores over folds, and who can be told apart."""
-        metric = recorded(results.as_json(), results.metric)
+        metric = results.metric_named(results.metric)
         told = [_over_folds(each, metric, results.num_folds) for each in results.experiments]
         told += [comparison_sentence(pair, metric) for pair in results.comparisons]
         told += [f"{name} was trained on no further folds: {why}." for name, why in results.dropped.items()]
         told += failures(results.trials)
-        return {
-            "metric": f"eval_{results.metric}",
-            "sentences": told,
-            "supports": supports(results.as_json()),
-        }
+        return {"metric": f"eval_{results.metric}", "sentences": told, "supports": supports(results)}
 
     def sections(self) -> Sequence[Section]:
         """Return comparisons, folds, classes and confusions."""
@@ -313,11 +264,11 @@ class CrossvalView(View[CrossvalResults]):
             compared = Table(
                 "Over folds: the corrected resampled t-test (Nadeau & Bengio), p by Holm; over rows: paired bootstrap, "
                 "McNemar's test",
-                comparison_columns(record),
+                comparison_columns(results, record),
             )
             sections.append(Section("Experiments compared", [compared]))
         for place, experiment in enumerate(results.experiments):
-            folds = Table("Scores on the rows that each fold held out", fold_columns(record, place))
+            folds = Table("Scores on the rows that each fold held out", fold_columns(results, record, place))
             blocks: list[Block] = [folds]
             if experiment.confusion is not None:
                 blocks.append(_confusion(experiment))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -122,6 +121,11 @@ class CrossvalResults(StudyResults):
     comparisons: tuple[ComparisonRecord, ...]
     """Every two experiments; empty until the session has ended."""
 
+    @property
+    def whole(self) -> list[ExperimentRecord]:
+        """The experiments that have all folds; the means of others are of other rows."""
+        return [each for each in self.experiments if each.num_completed == self.num_folds]
+
 
 def put_together(experiment: ExperimentRecord, output: Path) -> tuple[ExperimentRecord, Predictions | None]:
     """Add what the predictions of all completed folds say together, and write them.
@@ -147,28 +151,32 @@ def put_together(experiment: ExperimentRecord, output: Path) -> tuple[Experiment
 
 
 def comparisons(
-    experiments: Sequence[Mapping[str, Any]],
+    experiments: Sequence[ExperimentRecord],
     *,
     metric: str,
     num_folds: int,
-    predictions: Mapping[str, Predictions] | None = None,
-) -> list[dict[str, Any]]:
-    """Compare every two experiments on the folds that both completed.
+    predictions: Mapping[str, Predictions],
+) -> tuple[ComparisonRecord, ...]:
+    """Compare every two experiments on the folds that both completed, p-values corrected for the number of pairs.
 
     Classifiers whose ``predictions`` out of fold are given are compared row by row too.
     """
-    pairs = [_compared(a, b, metric, num_folds) for a, b in combinations(experiments, 2)]
-    for pair in pairs:
-        known = predictions or {}
-        if pair["a"] in known and pair["b"] in known:
-            pair["rows"] = _by_rows(known[pair["a"]], known[pair["b"]])
-    tested = [pair for pair in pairs if pair["difference"] is not None]
-    for pair, p_value in zip(tested, holm([pair["difference"]["p_value"] for pair in tested]), strict=True):
-        pair["p_holm"] = p_value
-    by_rows = [pair for pair in pairs if pair.get("rows")]
-    for pair, p_value in zip(by_rows, holm([pair["rows"]["mcnemar"] for pair in by_rows]), strict=True):
-        pair["rows"]["mcnemar_holm"] = p_value
-    return pairs
+    pairs = []
+    for a, b in combinations(experiments, 2):
+        pair = _compared(a, b, metric, num_folds)
+        if a.name in predictions and b.name in predictions:
+            pair = pair.with_values(rows=_by_rows(predictions[a.name], predictions[b.name]))
+        pairs.append(pair)
+    differences = [pair.difference for pair in pairs if pair.difference]
+    of_folds = iter(holm([1.0 if each.p_value is None else each.p_value for each in differences]))
+    of_rows = iter(holm([each.rows.mcnemar for each in pairs if each.rows]))
+    return tuple(
+        pair.with_values(
+            p_holm=next(of_folds) if pair.difference else None,
+            rows=pair.rows.with_values(mcnemar_holm=next(of_rows)) if pair.rows else None,
+        )
+        for pair in pairs
+    )
 
 
 def held_out(metrics: Mapping[str, float | int | str]) -> dict[str, float]:
@@ -205,25 +213,22 @@ def _confusion(labels: Sequence[str], predicted: Sequence[str], classes: list[st
     return {"classes": classes, "counts": counts.tolist()}
 
 
-def _compared(a: Mapping[str, Any], b: Mapping[str, Any], metric: str, num_folds: int) -> dict[str, Any]:
+def _compared(a: ExperimentRecord, b: ExperimentRecord, metric: str, num_folds: int) -> ComparisonRecord:
     first, second = (
         {
-            fold["fold"]: fold["metrics"][metric]
-            for fold in experiment["folds"]
-            if fold["state"] == "completed" and metric in fold["metrics"]
+            fold.fold: float(score)
+            for fold in each.folds
+            if fold.state == "completed" and isinstance(score := fold.metrics.get(metric), int | float)
         }
-        for experiment in (a, b)
+        for each in (a, b)
     )
     both = sorted(first.keys() & second.keys())
-    pair: dict[str, Any] = {"a": a["name"], "b": b["name"], "metric": metric, "folds": len(both)}
-    pair["difference"] = None
-    if len(both) > 1:
-        scores = ([each[fold] for fold in both] for each in (first, second))
-        pair["difference"] = asdict(compare(*scores, num_folds=num_folds))
-    return pair
+    scores = ([each[fold] for fold in both] for each in (first, second))
+    difference = compare(*scores, num_folds=num_folds) if len(both) > 1 else None
+    return ComparisonRecord(a=a.name, b=b.name, metric=metric, folds=len(both), difference=difference)
 
 
-def _by_rows(a: Predictions, b: Predictions) -> dict[str, Any] | None:
+def _by_rows(a: Predictions, b: Predictions) -> RowsRecord | None:
     """Compare two classifiers on the rows that both have predicted."""
     if a.classes is None or b.classes is None:
         return None
@@ -236,8 +241,10 @@ def _by_rows(a: Predictions, b: Predictions) -> dict[str, Any] | None:
     if not rows or any(label != other for label, _, other, _ in rows):
         return None
     labels, first, _, other = zip(*rows, strict=True)
-    return {
-        "num_rows": len(rows),
-        "bootstrap": {name: asdict(each) for name, each in paired_bootstrap(labels, first, other).items()},
-        "mcnemar": mcnemar(labels, first, other),
-    }
+    p_value = mcnemar(labels, first, other)
+    return RowsRecord(
+        num_rows=len(rows),
+        bootstrap=paired_bootstrap(labels, first, other),
+        mcnemar=p_value,
+        mcnemar_holm=p_value,
+    )

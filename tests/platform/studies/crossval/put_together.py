@@ -7,7 +7,7 @@ from dure.studies.crossval.results import ExperimentRecord, held_out, over_folds
 
 
 def together(name, paths, output):
-    """Return an experiment, by the folders of its folds, with what their predictions say; as JSON."""
+    """Return an experiment, by the folders of its folds, with what their predictions say."""
     folds = []
     for path in paths:
         result = RunFolder(path).read_result() or RunResult(name, "interrupted")
@@ -16,4 +16,4 @@ def together(name, paths, output):
         folds.append({"fold": int(path.name[-1]), "path": str(path), "metrics": metrics, **values})
     mean, std = over_folds([fold["metrics"] for fold in folds if fold["state"] == "completed"])
     values = {"name": name, "folds": folds, "mean": mean, "std": std}
-    return put_together(ExperimentRecord.model_validate(values), output)[0].as_json()
+    return put_together(ExperimentRecord.model_validate(values), output)[0]

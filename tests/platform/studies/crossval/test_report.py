@@ -12,11 +12,16 @@ from dure.metrics.paired import Difference
 from dure.reporting.columns import plain_text
 from dure.studies.crossval.driver import CrossvalKind
 from dure.studies.crossval.report import CrossvalView, comparison_sentence, crossval_table
-from dure.studies.crossval.results import ComparisonRecord, CrossvalResults, comparisons
+from dure.studies.crossval.results import (
+    ComparisonRecord,
+    CrossvalResults,
+    ExperimentRecord,
+    comparisons,
+)
 
 
-def text_of(data: Any) -> str:
-    return plain_text(crossval_table(data))
+def text_of(results: Any) -> str:
+    return plain_text(crossval_table(results))
 
 
 CLASSES = ("기쁨", "슬픔")
@@ -61,11 +66,15 @@ def test_an_experiment_that_does_not_beat_the_trivial_baseline_is_told_with_it()
 
 
 def summary(*experiments, **more):
-    return {
-        "kind": "crossval", "study": "emotions", "path": "outputs/emotions", "state": "completed", "seconds": 360.0,
-        "metric": "macro_f1", "direction": "max", "definitions": DEFINITIONS, "num_folds": 3, "experiments": list(experiments),
-        "comparisons": comparisons(experiments, metric="macro_f1", num_folds=3), **more,
-    }  # fmt: skip
+    records = [ExperimentRecord.model_validate(each) for each in experiments]
+    return CrossvalResults.model_validate(
+        {
+            "kind": "crossval", "study": "emotions", "path": "outputs/emotions", "state": "completed", "started": "",
+            "seconds": 360.0, "metric": "macro_f1", "direction": "max", "definitions": DEFINITIONS, "num_folds": 3,
+            "folds": 3, "seed": 1, "metrics": {}, "dropped": {}, "trials": [], "experiments": records,
+            "comparisons": comparisons(records, metric="macro_f1", num_folds=3, predictions={}), **more,
+        }
+    )  # fmt: skip
 
 
 OVERALL = {"accuracy": 0.75, "macro_f1": 0.64, "weighted_f1": 0.7, "num_rows": 6000}
@@ -131,15 +140,12 @@ def test_an_experiment_whose_hard_fold_failed_is_not_ranked_before_one_that_has_
     lucky = experiment("lucky", scores=(0.70, 0.65), baseline=0.4)
     lucky["folds"].append(fold(3, 0.0, "failed", "out of memory"))
     whole = experiment("whole", scores=(0.70, 0.65, 0.40), baseline=0.3)
-    found = summary(lucky, whole, state="failed")
-    lines = text_of(found).splitlines()
+    results = summary(lucky, whole, state="failed")
+    lines = text_of(results).splitlines()
     assert [line.split()[:2] for line in lines[4:6]] == [["whole", "3/3"], ["lucky", "2/3"]]
     assert any(line.startswith("lucky lacks 1 fold: its means are of other rows") for line in lines)
     assert "trivial baseline on the held-out rows: macro F1 % of lucky 40.00, whole 30.00" in lines
     assert not any("flattered" in line for line in lines)
-    results = CrossvalResults.model_validate(
-        {**found, "started": "", "folds": 3, "seed": 1, "metrics": {}, "dropped": {}, "trials": []}
-    )
     name, _ = CrossvalKind.winner(results)
     assert name == "whole"
     told = CrossvalView.facts_of(results, Path())["sentences"]

@@ -75,11 +75,11 @@ def test_every_metric_has_its_mean_and_deviation_over_the_folds(folds, tmp_path)
     paths = folds("a")
     result = together("a", paths, tmp_path / "oof.csv")
     records = [RunFolder(path).read_result() for path in paths]
-    assert [fold["fold"] for fold in result["folds"]] == [1, 2, 3, 4, 5]
+    assert [fold.fold for fold in result.folds] == [1, 2, 3, 4, 5]
     values = [record.metrics["test_macro_f1"] for record in records]
-    assert result["mean"]["macro_f1"] == pytest.approx(statistics.mean(values))
-    assert result["std"]["macro_f1"] == pytest.approx(statistics.stdev(values))
-    assert set(result["folds"][0]["metrics"]) == {
+    assert result.mean["macro_f1"] == pytest.approx(statistics.mean(values))
+    assert result.std["macro_f1"] == pytest.approx(statistics.stdev(values))
+    assert set(result.folds[0].metrics) == {
         "accuracy", "macro_f1", "weighted_f1",
         *(f"{figure}[{name}]" for figure in ("precision", "recall", "f1", "support") for name in CLASSES),
     }  # fmt: skip
@@ -88,8 +88,8 @@ def test_every_metric_has_its_mean_and_deviation_over_the_folds(folds, tmp_path)
 def test_a_class_counts_only_in_folds_that_have_rows_of_it(folds, tmp_path):
     paths = folds("a", accuracy=1.0)
     result = together("a", paths, tmp_path / "oof.csv")
-    assert result["mean"]["recall[분노]"] == 1
-    assert result["std"]["recall[분노]"] == 0
+    assert result.mean["recall[분노]"] == 1
+    assert result.std["recall[분노]"] == 0
 
 
 def test_the_rows_of_all_folds_are_scored_together_and_written_in_the_order_of_the_table(folds, tmp_path):
@@ -107,11 +107,9 @@ def test_the_rows_of_all_folds_are_scored_together_and_written_in_the_order_of_t
     assert [line["fold"] for line in lines] == [str(row % NUM_FOLDS + 1) for row in range(NUM_ROWS)]
     labels, made = [line["label"].strip() for line in lines], [line["prediction"] for line in lines]
     report = classification_report(labels, made)
-    assert result["overall"] == {
-        key: report[key] for key in ("accuracy", "macro_f1", "weighted_f1", "num_rows")
-    }
-    counts = result["confusion"]["counts"]
-    assert result["confusion"]["classes"] == CLASSES
+    assert result.overall == {key: report[key] for key in ("accuracy", "macro_f1", "weighted_f1", "num_rows")}
+    counts = result.confusion.counts
+    assert list(result.confusion.classes) == CLASSES
     for row, label in enumerate(CLASSES):
         for column, prediction in enumerate(CLASSES):
             pairs = zip(labels, made, strict=True)
@@ -123,30 +121,30 @@ def test_folds_that_failed_or_have_not_ended_keep_their_place_without_figures(fo
     RunFolder(paths[1]).write_result(RunResult("a", "failed", error="out of memory"))
     RunFolder(paths[2]).result.unlink()
     result = together("a", paths, tmp_path / "oof.csv")
-    assert [fold["state"] for fold in result["folds"]] == [
+    assert [fold.state for fold in result.folds] == [
         "completed",
         "failed",
         "interrupted",
         "completed",
         "completed",
     ]
-    assert result["folds"][1]["error"] == "out of memory"
-    assert result["overall"]["num_rows"] == 36
-    assert "macro_f1" in result["std"]
+    assert result.folds[1].error == "out of memory"
+    assert result.overall["num_rows"] == 36
+    assert "macro_f1" in result.std
     alone = together("a", paths[:1], tmp_path / "oof.csv")
-    assert "macro_f1" in alone["mean"]
-    assert alone["std"] == {}
+    assert "macro_f1" in alone.mean
+    assert alone.std == {}
 
 
 def test_runs_that_kept_no_predictions_or_rows_of_several_labels_have_figures_all_the_same(folds, tmp_path):
-    assert together("a", folds("a", kept=False), tmp_path / "oof.csv")["overall"] is None
+    assert together("a", folds("a", kept=False), tmp_path / "oof.csv").overall is None
     paths = folds("b")
     for path in paths:
         text = RunFolder(path).predictions.read_text(encoding="utf-8")
         RunFolder(path).predictions.write_text(text.replace("기쁨 ,", "기쁨|슬픔,"), encoding="utf-8")
     result = together("b", paths, tmp_path / "oof.csv")
-    assert result["confusion"] is None
-    assert result["mean"]["macro_f1"] > 0
+    assert result.confusion is None
+    assert result.mean["macro_f1"] > 0
 
 
 def test_a_row_that_two_folds_held_out_is_refused(folds, tmp_path):
@@ -169,32 +167,31 @@ def test_experiments_are_compared_in_pairs_on_the_folds_that_both_have(folds, tm
         name: read_predictions({int(path.name[-1]): path for path in paths}) for name, paths in given.items()
     }
     pairs = comparisons(results, metric="accuracy", num_folds=NUM_FOLDS, predictions=predictions)
-    assert [(pair["a"], pair["b"], pair["folds"]) for pair in pairs] == [
+    assert [(pair.a, pair.b, pair.folds) for pair in pairs] == [
         ("a", "b", 5),
         ("a", "c", 3),
         ("b", "c", 3),
     ]
     scores = {
-        result["name"]: {fold["fold"]: fold["metrics"]["accuracy"] for fold in result["folds"]}
-        for result in results
+        result.name: {fold.fold: fold.metrics["accuracy"] for fold in result.folds} for result in results
     }
     first = compare(list(scores["a"].values()), list(scores["b"].values()))
-    assert pairs[0]["difference"]["p_value"] == first.p_value
+    assert pairs[0].difference.p_value == first.p_value
     third = compare([scores["b"][fold] for fold in (1, 2, 4)], list(scores["c"].values()), num_folds=5)
-    assert (pairs[2]["difference"]["low"], pairs[2]["difference"]["high"]) == (third.low, third.high)
-    assert all(pair["p_holm"] >= pair["difference"]["p_value"] for pair in pairs)
-    assert pairs[0]["rows"]["num_rows"] == 60
-    assert pairs[1]["rows"]["num_rows"] == 36
+    assert (pairs[2].difference.low, pairs[2].difference.high) == (third.low, third.high)
+    assert all(pair.p_holm >= pair.difference.p_value for pair in pairs)
+    assert pairs[0].rows.num_rows == 60
+    assert pairs[1].rows.num_rows == 36
     labels, made = predictions["a"].classes
-    assert pairs[0]["rows"]["mcnemar"] == mcnemar(labels, made, predictions["b"].classes[1])
-    assert pairs[0]["rows"]["bootstrap"]["accuracy"]["low"] > 0
-    assert pairs[0]["rows"]["mcnemar_holm"] < 0.05
+    assert pairs[0].rows.mcnemar == mcnemar(labels, made, predictions["b"].classes[1])
+    assert pairs[0].rows.bootstrap["accuracy"].low > 0
+    assert pairs[0].rows.mcnemar_holm < 0.05
 
 
 def test_one_common_fold_is_no_comparison(folds, tmp_path):
     given = {"a": folds("a"), "b": folds("b", numbers=(2,))}
     results = [together(name, paths, tmp_path / "oof.csv") for name, paths in given.items()]
-    assert comparisons(results, metric="accuracy", num_folds=5)[0]["difference"] is None
+    assert comparisons(results, metric="accuracy", num_folds=5, predictions={})[0].difference is None
 
 
 def test_rows_of_a_class_in_another_spelling_are_of_that_class():
