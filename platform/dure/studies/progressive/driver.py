@@ -9,8 +9,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rich.console import RenderableType
-
 from dure.config.loading import load_record
 from dure.config.ratios import as_number
 from dure.config.schema import Experiment, Profile
@@ -38,6 +36,7 @@ class ProgressiveKind(TrialKind[ProgressiveStudy, ProgressiveResults]):
     results_file: ClassVar[str] = "progressive_training_results.json"
     text_file: ClassVar[str | None] = "progressive_training_summary.txt"
     pid_file: ClassVar[str] = "progressive_training.pid"
+    table = staticmethod(progressive_table)
 
     def __init__(self, study: ProgressiveStudy, experiments: Sequence[Experiment], shape: Shape) -> None:
         if study.on_baseline is None:
@@ -96,7 +95,7 @@ class ProgressiveKind(TrialKind[ProgressiveStudy, ProgressiveResults]):
             model = _promoted_model(folder, path, results.best_stage, session.profile)
             results = results.with_values(final_model=str(model))
         if results.stages:
-            plot_progressive(path / PLOT, results.as_json())
+            plot_progressive(path / PLOT, results)
         return results
 
     @classmethod
@@ -105,11 +104,6 @@ class ProgressiveKind(TrialKind[ProgressiveStudy, ProgressiveResults]):
         stages = results.stages if results.winner else ()
         found = next((stage for stage in stages if stage.name == results.best_stage), None)
         return None if found is None else (f"{results.winner}, {found.name},", found.metrics)
-
-    @staticmethod
-    def table(results: ProgressiveResults) -> RenderableType:
-        """Return the winner stage by stage, and where the other candidates ended."""
-        return progressive_table(results.as_json())
 
     @staticmethod
     def next_commands(results: ProgressiveResults) -> Sequence[str]:

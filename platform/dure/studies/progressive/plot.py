@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dure.metrics.metric import recorded
 from dure.reporting.figures import metric_label, number, percent, setting_text
 from dure.reporting.plots import BLUE, GREY, PALE, PURPLE, VERMILION, grid, picture, spoken
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from dure.reporting.inline import Drawing
+    from dure.studies.progressive.results import CandidateRecord, ProgressiveResults, StageRecord
 
 _WORDS = {
     "rows": ("학습 데이터 (비율, 행 수)", "training data (share, rows)"),
@@ -45,27 +45,20 @@ _NEAR = 0.02
 _ASIDE = 0.13
 """Inches between a forecast and its truth."""
 
-Row = Mapping[str, Any]
 
-
-def plot_progressive(target: Path | Drawing, summary: Mapping[str, Any]) -> None:
+def plot_progressive(target: Path | Drawing, results: ProgressiveResults) -> None:
     """Draw the picture: the metric over the rows above; loss, time and memory of each stage beneath.
 
-    A picture is a PNG file or the drawing of a page; ``summary`` is what ``progressive_training_results.json`` holds,
-    of a finished study or of one that runs.
+    A picture is a PNG file or the drawing of a page; the study is finished or not.
     """
-    words = spoken(_WORDS, target)
-    candidates: Sequence[Row] = summary.get("candidates") or []
-    strong = _strong(summary, candidates)
-    others = [row for row in candidates if row["name"] != strong["name"]]
-    metric = summary["metric"]
-    with_loss = metric != "eval_loss" and any(
-        _scored(row["stages"], "eval_loss") for row in (strong, *others)
-    )
-    with picture(target, title=summary["study"], width=7.2, height=6.2) as figure:
+    words, strong = spoken(_WORDS, target), results.shown
+    others = [row for row in results.candidates if row is not strong]
+    metric = results.metric
+    with_loss = metric != "eval_loss" and any(_scored(row.stages, "eval_loss") for row in (strong, *others))
+    with picture(target, title=results.study, width=7.2, height=6.2) as figure:
         upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.75, 1))[:, 0]
         axis = upper.subplots()
-        _draw_metric(axis, summary, strong, others, words)
+        _draw_metric(axis, results, strong, others, words)
         names = [*(["loss"] if with_loss else []), "seconds", "memory"]
         for name, panel in zip(names, lower.subplots(1, len(names), squeeze=False)[0], strict=True):
             panel.set_title(words[name], fontsize=9)
@@ -79,40 +72,35 @@ def plot_progressive(target: Path | Drawing, summary: Mapping[str, Any]) -> None
                     _draw_memory(panel, strong)
 
 
-def _strong(summary: Mapping[str, Any], candidates: Sequence[Row]) -> Row:
-    """Return the candidate to draw strongly: the winner, or the only one; one without stages when there is none."""
-    chosen = next((row for row in candidates if row["name"] == summary.get("winner")), None)
-    if chosen is None and len(candidates) == 1:
-        chosen = candidates[0]
-    stages = summary.get("stages") or (chosen or {}).get("stages") or []
-    return {"values": {}, "state": "", **(chosen or {"name": None}), "stages": stages}
-
-
-def _scored(stages: Iterable[Row], name: str = "score") -> list[tuple[Row, float]]:
-    """Return the stages that measured something, with what they measured."""
-    pairs = ((stage, stage if name == "score" else stage.get("metrics") or {}) for stage in stages)
-    return [(stage, value) for stage, source in pairs if (value := number(source.get(name))) is not None]
+def _scored(stages: Iterable[StageRecord], name: str = "") -> list[tuple[StageRecord, float]]:
+    """Return the stages that measured a metric, or what compares them, with what they measured."""
+    pairs = ((stage, stage.metrics.get(name) if name else stage.score) for stage in stages)
+    return [(stage, value) for stage, found in pairs if (value := number(found)) is not None]
 
 
 def _draw_metric(
-    axis: Axes, summary: Mapping[str, Any], strong: Row, others: Sequence[Row], words: Mapping[str, str]
+    axis: Axes,
+    results: ProgressiveResults,
+    strong: CandidateRecord,
+    others: Sequence[CandidateRecord],
+    words: Mapping[str, str],
 ) -> None:
-    metric = recorded(summary, summary["metric"])
+    metric = results.metric_named(results.metric)
     factor = 100 if metric.in_percent else 1
     ratios = _ratios(strong, *others)
     ends: list[tuple[float, float | None, str]] = []
     for place, row in enumerate(others):
-        points = [(stage["num_rows"], factor * score) for stage, score in _scored(row["stages"])]
+        points = [(stage.num_rows, factor * score) for stage, score in _scored(row.stages)]
         if points:
             label = words["candidate"] if place == 0 else "_"
             axis.plot(
                 *zip(*points, strict=True), color=GREY, linewidth=1, marker=".", markersize=4, label=label
             )
             ends.append((*points[-1], _candidate_label(row)))
-            if row["state"] == "stopped":
+            if row.state == "stopped":
                 look: dict[str, Any] = {"marker": "s", "color": GREY, "markerfacecolor": "white", "zorder": 3}
                 axis.plot(*points[-1], markersize=7, linestyle="none", label=words["stopped"], **look)
-        if row["state"] in _FAILED and ratios:
+        if row.state in _FAILED and ratios:
             # Failing is no score: it stands above the axes, over the rows that were last seen.
             where = points[-1][0] if points else min(ratios)
             axis.plot(
@@ -121,18 +109,16 @@ def _draw_metric(
             )  # fmt: skip
             ends.append((where, None, _candidate_label(row)))
 
-    measured = [(stage["num_rows"], factor * score) for stage, score in _scored(strong["stages"])]
+    measured = [(stage.num_rows, factor * score) for stage, score in _scored(strong.stages)]
     if measured:
         axis.plot(
             *zip(*measured, strict=True), color=BLUE, linewidth=2.2, marker="o", markersize=6, zorder=4,
-            label=f"{words['winner']}: {_candidate_label(strong)}" if others else words["measured"],
+            label=f"{words['winner']}: {_candidate_label(strong)}" if others and results.winner else words["measured"],
         )  # fmt: skip
-    baseline = number(summary.get("baseline"))
-    if baseline is not None:
-        axis.axhline(
-            factor * baseline, color="black", linewidth=1, linestyle=(0, (5, 3)), label=words["baseline"]
-        )
-    _draw_forecast(axis, strong["stages"], factor, words)
+    if results.baseline is not None:
+        height = factor * results.baseline
+        axis.axhline(height, color="black", linewidth=1, linestyle=(0, (5, 3)), label=words["baseline"])
+    _draw_forecast(axis, strong.stages, factor, words)
 
     if _is_crowded(ratios):
         axis.set_xscale("log")
@@ -147,15 +133,15 @@ def _draw_metric(
         _label(axis, ends)
 
 
-def _ratios(*rows: Row) -> dict[int, float]:
+def _ratios(*rows: CandidateRecord) -> dict[int, float]:
     """Return the ratio of every number of rows that a candidate has seen or a forecast is for."""
-    stages = [stage for row in rows for stage in row["stages"]]
+    stages = [stage for row in rows for stage in row.stages]
     ratios: dict[int, float] = {}
     for stage in stages:
-        if stage.get("forecast"):
-            at_rows = stage["forecast"]["at_rows"]
-            ratios[at_rows] = round(stage["ratio"] * at_rows / stage["num_rows"], 2)
-    return dict(sorted((ratios | {stage["num_rows"]: stage["ratio"] for stage in stages}).items()))
+        if stage.forecast is not None:
+            at_rows = stage.forecast.at_rows
+            ratios[at_rows] = round(stage.ratio * at_rows / stage.num_rows, 2)
+    return dict(sorted((ratios | {stage.num_rows: stage.ratio for stage in stages}).items()))
 
 
 def _is_crowded(sizes: Iterable[int]) -> bool:
@@ -170,22 +156,24 @@ def _thinned(labels: Sequence[str]) -> list[str]:
     return [label if (len(labels) - 1 - place) % step == 0 else "" for place, label in enumerate(labels)]
 
 
-def _draw_forecast(axis: Axes, stages: Sequence[Row], factor: float, words: Mapping[str, str]) -> None:
+def _draw_forecast(
+    axis: Axes, stages: Sequence[StageRecord], factor: float, words: Mapping[str, str]
+) -> None:
     """Draw the first forecast as an interval, a little beside the truth that it is compared with."""
     from matplotlib.transforms import ScaledTranslation
 
-    stage = next((stage for stage in stages if stage.get("forecast")), None)
-    if stage is None:
+    made = next(((stage, stage.forecast) for stage in stages if stage.forecast is not None), None)
+    if made is None:
         return
-    forecast = stage["forecast"]
-    value, low, high = (factor * forecast[name] for name in ("value", "low", "high"))
+    stage, forecast = made
+    value, low, high = (factor * each for each in (forecast.value, forecast.low, forecast.high))
     # What is moved aside does not count for the limits of the axes by itself.
-    axis.update_datalim([(forecast["at_rows"], low), (forecast["at_rows"], high)])
+    axis.update_datalim([(forecast.at_rows, low), (forecast.at_rows, high)])
     aside = ScaledTranslation(_ASIDE, 0, axis.figure.dpi_scale_trans)
     axis.errorbar(
-        [forecast["at_rows"]], [value], yerr=[[value - low], [high - value]],
+        [forecast.at_rows], [value], yerr=[[value - low], [high - value]],
         color=PURPLE, marker="D", markersize=6, capsize=5, linewidth=1.8, linestyle="none", zorder=5,
-        transform=axis.transData + aside, label=words["forecast"].format(at=percent(stage["ratio"]), level=percent(forecast["level"])),
+        transform=axis.transData + aside, label=words["forecast"].format(at=percent(stage.ratio), level=percent(forecast.level)),
     )  # fmt: skip
 
 
@@ -207,18 +195,18 @@ def _label(axis: Axes, ends: Sequence[tuple[float, float | None, str]]) -> None:
         )  # fmt: skip
 
 
-def _candidate_label(row: Row) -> str:
+def _candidate_label(row: CandidateRecord) -> str:
     """Return what distinguishes the candidate from the others: its values."""
-    values = {key.rpartition(".")[2]: setting_text(value) for key, value in row["values"].items()}
+    values = {key.rpartition(".")[2]: setting_text(value) for key, value in row.values.items()}
     if len(values) == 1:
         return next(iter(values.values()))
-    return ", ".join(f"{key} {value}" for key, value in values.items()) or str(row["name"])
+    return ", ".join(f"{key} {value}" for key, value in values.items()) or row.name
 
 
-def _draw_losses(axis: Axes, strong: Row, others: Sequence[Row]) -> None:
+def _draw_losses(axis: Axes, strong: CandidateRecord, others: Sequence[CandidateRecord]) -> None:
     ratios = sorted(set(_ratios(strong, *others).values()))
     for row in (*others, strong):
-        points = [(ratios.index(stage["ratio"]), loss) for stage, loss in _scored(row["stages"], "eval_loss")]
+        points = [(ratios.index(stage.ratio), loss) for stage, loss in _scored(row.stages, "eval_loss")]
         if points:
             look: dict[str, Any] = {"color": BLUE, "linewidth": 2, "marker": "o", "markersize": 4}
             if row is not strong:
@@ -229,7 +217,7 @@ def _draw_losses(axis: Axes, strong: Row, others: Sequence[Row]) -> None:
     grid(axis)
 
 
-def _draw_seconds(axis: Axes, strong: Row, others: Sequence[Row]) -> None:
+def _draw_seconds(axis: Axes, strong: CandidateRecord, others: Sequence[CandidateRecord]) -> None:
     """Draw what the winner's stages took, and what the others took at the same ratio on top of it."""
     own, rest = _sums([strong], "seconds"), _sums(others, "seconds")
     ratios = sorted({*own, *rest})
@@ -239,7 +227,7 @@ def _draw_seconds(axis: Axes, strong: Row, others: Sequence[Row]) -> None:
         _bars(axis, ratios, [rest.get(ratio, 0.0) for ratio in ratios], PALE, heights)
 
 
-def _draw_memory(axis: Axes, strong: Row) -> None:
+def _draw_memory(axis: Axes, strong: CandidateRecord) -> None:
     peaks = _sums([strong], "peak_memory_mb")
     _bars(axis, sorted(peaks), [peaks[ratio] / 1024 for ratio in sorted(peaks)], BLUE)
 
@@ -259,12 +247,10 @@ def _mark_ratios(axis: Axes, ratios: Sequence[float]) -> None:
     axis.set_xticks(range(len(ratios)), _thinned([f"{100 * ratio:g}" for ratio in ratios]), fontsize=_SMALL)
 
 
-def _sums(rows: Sequence[Row], name: str) -> dict[float, float]:
+def _sums(rows: Sequence[CandidateRecord], name: str) -> dict[float, float]:
     """Return per ratio what the candidates' stages add up to."""
     sums: dict[float, float] = {}
     for row in rows:
-        for stage in row["stages"]:
-            value = number(stage.get(name))
-            if value is not None:
-                sums[stage["ratio"]] = sums.get(stage["ratio"], 0.0) + value
+        for stage in row.stages:
+            sums[stage.ratio] = sums.get(stage.ratio, 0.0) + getattr(stage, name)
     return sums

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.console import Group
 from rich.text import Text
 
 from dure.errors import counted
 from dure.metrics.intervals import difference_of_shares
-from dure.metrics.metric import TEST, Metric, recorded, under
+from dure.metrics.metric import TEST, under
 from dure.reporting.columns import STATE_STYLES, Column, FittedTable, Rows, column
 from dure.reporting.figures import (
-    NOTHING,
     error_notes,
     metric_figure,
     metric_phrase,
@@ -28,7 +27,7 @@ from dure.reporting.marks import Source, listed, sentence
 from dure.reporting.page import Picture, Section, Table
 from dure.reporting.verdicts import chosen_phrase
 from dure.studies.progressive.plot import plot_progressive
-from dure.studies.progressive.results import ProgressiveResults
+from dure.studies.progressive.results import ProgressiveResults, StageRecord
 from dure.studies.viewing import View, failures, moved
 
 _SHORTEST = 16
@@ -40,75 +39,52 @@ _STOPS = {
     "baseline": "stopped early: no candidate beat the trivial baseline",
 }
 
-Row = Mapping[str, Any]
 
-
-def progressive_table(summary: Mapping[str, Any]) -> Group:
-    """Return what a progressive study found, fitting itself to the terminal that prints it.
-
-    ``summary`` is what ``progressive_training_results.json`` holds, of a finished study or of one that runs.
-    """
-    candidates: Sequence[Row] = summary.get("candidates") or []
-    stages: Sequence[Row] = summary.get("stages") or (candidates[0]["stages"] if len(candidates) == 1 else [])
-    record = Source(0, {**summary, "stages": stages, "candidates": candidates})
+def progressive_table(results: ProgressiveResults) -> Group:
+    """Return what a progressive study found, finished or not, fitting itself to the terminal that prints it."""
+    record, several = Source(0, results.as_json()), len(results.candidates) > 1
+    facts = Source(0, {"gains": gains_of(results), "sums": sums_of(results)})
     tables = []
-    if stages:
-        name = f"winner: {summary['winner']}" if len(candidates) > 1 and summary.get("winner") else ""
-        facts = Source(0, {"gains": gains_of(stages)})
-        tables.append(FittedTable(stage_columns(record, facts), name, elsewhere=_FILE))
-    if len(candidates) > 1:
-        facts = Source(0, {"sums": sums_of(candidates)})
-        order = ranked_candidates(summary)
-        columns = candidate_columns(record, facts, order)
+    if results.stages:
+        name = f"winner: {results.winner}" if several and results.winner else ""
+        tables.append(FittedTable(stage_columns(results, record, facts), name, elsewhere=_FILE))
+    if several:
+        columns = candidate_columns(results, record, facts)
         tables.append(FittedTable(columns, "candidates" if tables else "", elsewhere=_FILE))
-    parts: list[RenderableType] = [Text(_title(summary, stages, candidates), style="bold")]
-    for table in tables:
-        parts += [Text(), table]
-    return Group(*parts, Text(), *map(Text, _notes(summary, stages)))
+    parts = [counted(len(results.stages), "stage")] if results.stages else []
+    parts += [counted(len(results.candidates), "candidate")] if several else []
+    title = study_title(results.study, parts or ["no stage yet"], results.seconds, results.state)
+    apart = (part for table in tables for part in (Text(), table))
+    return Group(Text(title, style="bold"), *apart, Text(), *map(Text, _notes(results)))
 
 
-def verdict_lines(summary: Mapping[str, Any]) -> list[str]:
+def verdict_lines(results: ProgressiveResults) -> list[str]:
     """Return why a progressive study ended early, its forecast beside what came, and what its best score is worth."""
-    metric, stages = _metric(summary), summary["stages"]
-    lines = [_STOPS[summary["stopped"]]] if summary["stopped"] else []
-    lines += _forecast_notes(metric, stages)
-    best = _best(stages, summary)
-    if best is not None and len(stages) > 1:
-        lines.append(_worth(best, metric, len(stages)))
-    lines += _close_calls(summary)
+    lines = [*_beginning(results), *_worth(results), *_close_calls(results)]
     return [f"{line[0].upper()}{line[1:]}." for line in lines]
 
 
-def _title(summary: Mapping[str, Any], stages: Sequence[Row], candidates: Sequence[Row]) -> str:
-    parts = [counted(len(stages), "stage")] if stages else []
-    if len(candidates) > 1:
-        parts.append(counted(len(candidates), "candidate"))
-    return study_title(summary["study"], parts or ["no stage yet"], summary["seconds"], summary["state"])
-
-
-def gains_of(stages: Sequence[Row]) -> list[float | None]:
+def gains_of(results: ProgressiveResults) -> list[float | None]:
     """Return by how much the score of every stage differs from that of the one before."""
-    scores = [number(stage.get("score")) for stage in stages]
+    scores = [number(stage.score) for stage in results.stages]
     pairs = zip(scores, [None, *scores], strict=False)
     return [None if score is None or before is None else score - before for score, before in pairs]
 
 
-def sums_of(candidates: Sequence[Row]) -> list[dict[str, float | None]]:
+def sums_of(results: ProgressiveResults) -> list[dict[str, float | None]]:
     """Return what the stages of every candidate took together."""
-    return [{name: _sum(row["stages"], name) for name in ("samples", "seconds")} for row in candidates]
+    return [
+        {name: sum(getattr(each, name) for each in row.stages) or None for name in ("samples", "seconds")}
+        for row in results.candidates
+    ]
 
 
-def stage_columns(record: Source, facts: Source) -> list[Column]:
+def stage_columns(results: ProgressiveResults, record: Source, facts: Source) -> list[Column]:
     """Return the stages of the winner; ``gains`` among the facts is what :func:`gains_of` returns."""
-    metric, stages = _metric(record.data), Rows.of(record, "stages")
+    metric, stages = results.metric_named(results.metric), Rows.of(record, "stages")
     has_loss = metric.name != "eval_loss"
     sizes = ("batch_size", "gradient_accumulation_steps")
-    batches = [
-        NOTHING
-        if record.get(*at, sizes[0]) is None
-        else sentence("{} × {}", *(record.mark(*at, name) for name in sizes))
-        for at in stages.places
-    ]
+    batches = [sentence("{} × {}", *(record.mark(*at, name) for name in sizes)) for at in stages.places]
     return [
         stages.column("stage", "stage"),
         stages.column("data", "ratio", written="ratio", rank=1),
@@ -122,17 +98,17 @@ def stage_columns(record: Source, facts: Source) -> list[Column]:
     ]
 
 
-def candidate_columns(record: Source, facts: Source, order: Sequence[int]) -> list[Column]:
-    """Return the candidates in an order; ``sums`` among the facts is what :func:`sums_of` returns."""
-    metric = _metric(record.data)
+def candidate_columns(results: ProgressiveResults, record: Source, facts: Source) -> list[Column]:
+    """Return the candidates, the best first; ``sums`` among the facts is what :func:`sums_of` returns."""
+    metric, order = results.metric_named(results.metric), _ranked(results)
     rows, sums = Rows.of(record, "candidates", order=order), Rows.of(facts, "sums", order=order)
-    candidates = [record.get(*at) for at in rows.places]
+    candidates = [results.candidates[place] for place in order]
     lasts = Rows(
         record,
-        [(*at, "stages", len(row["stages"]) - 1) for at, row in zip(rows.places, candidates, strict=True)],
+        [(*at, "stages", len(row.stages) - 1) for at, row in zip(rows.places, candidates, strict=True)],
     )
-    won = [place for place, row in enumerate(candidates) if row["name"] == record.get("winner")]
-    keys = dict.fromkeys(key for row in candidates for key in row["values"])
+    won = [place for place, row in enumerate(candidates) if row.name == results.winner]
+    keys = dict.fromkeys(key for row in candidates for key in row.values)
     columns = [
         rows.column("candidate", "name", is_text=True, shortest=_SHORTEST),
         *(rows.column(key.rpartition(".")[2], "values", key, written="setting", rank=1) for key in keys),
@@ -142,71 +118,70 @@ def candidate_columns(record: Source, facts: Source, order: Sequence[int]) -> li
         sums.column("samples", "samples", written="count", rank=6),
         sums.column("time", "seconds", written="duration", rank=5),
     ]
-    if any(row.get("reason") for row in candidates):
+    if any(row.reason for row in candidates):
         reasons = [record.mark(*at, "reason") if record.get(*at, "reason") else "" for at in rows.places]
         columns.append(column("why", reasons, 3, is_text=True, shortest=_SHORTEST))
     return columns
 
 
-def _notes(summary: Mapping[str, Any], stages: Sequence[Row]) -> list[str]:
+def _beginning(results: ProgressiveResults) -> list[str]:
+    """Return why a study ended early, and its forecast beside what came."""
+    return [*([_STOPS[results.stopped]] if results.stopped else []), *_forecast_notes(results)]
+
+
+def _notes(results: ProgressiveResults) -> list[str]:
     """Return the lines beneath the tables: how far it got, and where it lies."""
-    metric = _metric(summary)
-    notes = [_STOPS[summary["stopped"]]] if summary.get("stopped") else []
-    notes += _forecast_notes(metric, stages)
-    baseline = number(summary.get("baseline"))
-    if baseline is not None:
-        notes.append(f"trivial baseline: {metric_phrase(metric, baseline)}")
-    if any(number(stage.get("score")) is not None for stage in stages[1:]):
+    metric, best, notes = results.metric_named(results.metric), _best(results), _beginning(results)
+    if results.baseline is not None:
+        notes.append(f"trivial baseline: {metric_phrase(metric, results.baseline)}")
+    if any(number(stage.score) is not None for stage in results.stages[1:]):
         unit = ", in percentage points" if metric.in_percent else ""
         notes.append(f"gain: over the stage before{unit}; batch: rows per step × accumulated steps")
-    notes += error_notes(summary.get("experiments") or [])
-    if summary.get("samples_trained") is not None:
-        notes.append(f"samples trained: {summary['samples_trained']:,}")
-    best = _best(stages, summary)
-    if best is not None and best.get("checkpoint"):
-        notes.append(f"best checkpoint: {shown_path(best['checkpoint'])} (stage {best['stage']})")
-    if best is not None and len(stages) > 1:
-        notes.append(_worth(best, metric, len(stages)))
-    notes += _close_calls(summary)
-    if summary.get("final_model"):
-        notes.append(f"final model: {shown_path(summary['final_model'])}")
-    notes.append(f"results: {shown_path(summary['path'])}")
-    return notes
+    notes += error_notes([dict(trial) for trial in results.experiments])
+    notes.append(f"samples trained: {results.samples_trained:,}")
+    if best is not None:
+        notes.append(f"best checkpoint: {shown_path(best.checkpoint)} (stage {best.stage})")
+    notes += [*_worth(results), *_close_calls(results)]
+    if results.final_model:
+        notes.append(f"final model: {shown_path(results.final_model)}")
+    return [*notes, f"results: {shown_path(results.path)}"]
 
 
-def _worth(best: Row, metric: Metric, num_stages: int) -> str:
-    """Say what the score of the best stage is worth, which was chosen by the rows that it was measured on."""
-    tested = number(best.get("metrics", {}).get(under(metric.name, TEST)))
-    chosen = chosen_phrase(metric, best["score"], num_stages, tested)
-    told = f"{metric_figure(metric, best['score'])} of stage {best['stage']} {chosen}"
+def _worth(results: ProgressiveResults) -> list[str]:
+    """Say what the score of the best of several stages is worth, which was chosen by the rows that it was measured on."""
+    metric, best, count = results.metric_named(results.metric), _best(results), len(results.stages)
+    if best is None or count < 2:
+        return []
+    tested = number(best.metrics.get(under(metric.name, TEST)))
+    chosen = chosen_phrase(metric, best.score, count, tested)
+    told = f"{metric_figure(metric, best.score)} of stage {best.stage} {chosen}"
     if tested is None:
-        return f"{told}; no test rows say by how much"
-    return f"{told}; on the test rows, which chose nothing, it has {metric_figure(metric, tested)}"
+        return [f"{told}; no test rows say by how much"]
+    return [f"{told}; on the test rows, which chose nothing, it has {metric_figure(metric, tested)}"]
 
 
-def _close_calls(summary: Mapping[str, Any]) -> list[str]:
+def _close_calls(results: ProgressiveResults) -> list[str]:
     """Say which candidates were beaten by less than the noise of the validation rows."""
-    metric = _metric(summary)
+    metric = results.metric_named(results.metric)
     if metric.unit != "share":
         return []
     told: dict[tuple[float, int], list[str]] = {}
-    candidates: Sequence[Row] = summary.get("candidates") or []
-    for row in candidates:
-        last = _last(row)
-        score, rows = number(last.get("score")), number(last.get("num_dev_rows"))
-        ahead = [
-            number(stage.get("score"))
-            for other in candidates
-            for stage in other["stages"][:-1]
-            if last and stage["ratio"] == last["ratio"]
-        ]
-        scores = {place: each for place, each in enumerate(ahead) if each is not None}
-        if row["state"] != "stopped" or score is None or not rows or not scores:
+    for row in results.candidates:
+        last = row.stages[-1] if row.stages else None
+        if row.state != "stopped" or last is None or last.score is None or not last.num_dev_rows:
             continue
-        weakest = scores[metric.ranked(scores)[-1]]
-        low, high = difference_of_shares(weakest, score, int(rows), _LEVEL)
+        ahead = [
+            each.score
+            for other in results.candidates
+            for each in other.stages[:-1]
+            if each.ratio == last.ratio and each.score is not None
+        ]
+        if not ahead:
+            continue
+        weakest = max(ahead, key=metric.cost)
+        low, high = difference_of_shares(weakest, last.score, last.num_dev_rows, _LEVEL)
         if low <= 0 <= high:
-            told.setdefault((last["ratio"], int(rows)), []).append(row["name"])
+            told.setdefault((last.ratio, last.num_dev_rows), []).append(row.name)
     return [
         f"beaten at {percent(ratio)} within the noise of {counted(rows, 'validation row')} (binomial, {100 * _LEVEL:g} %), "
         f"so that other rows might have kept them: {', '.join(names)}"
@@ -214,56 +189,39 @@ def _close_calls(summary: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _forecast_notes(metric: Metric, stages: Sequence[Row]) -> list[str]:
+def _forecast_notes(results: ProgressiveResults) -> list[str]:
     """Set the first forecast beside what was measured with as many rows, once it was."""
-    stage = next((stage for stage in stages if stage.get("forecast")), None)
-    if stage is None:
-        return []
-    made: Row = stage["forecast"]
-    low, high = metric_figure(metric, made["low"]), metric_figure(metric, made["high"])
-    line = (
-        f"forecast made at {percent(stage['ratio'])} for {made['at_rows']:,} rows: "
-        f"{metric_phrase(metric, made['value'])} ({percent(made['level'])} interval {low} to {high})"
-    )
-    truth = next((number(one.get("score")) for one in stages if one["num_rows"] == made["at_rows"]), None)
-    if truth is not None:
-        within = "within" if made["low"] <= truth <= made["high"] else "outside"
-        line += f"; measured: {metric_phrase(metric, truth)}, {within} it"
-    return [line]
+    metric = results.metric_named(results.metric)
+    for stage in results.stages:
+        if (made := stage.forecast) is None:
+            continue
+        low, high = metric_figure(metric, made.low), metric_figure(metric, made.high)
+        line = (
+            f"forecast made at {percent(stage.ratio)} for {made.at_rows:,} rows: "
+            f"{metric_phrase(metric, made.value)} ({percent(made.level)} interval {low} to {high})"
+        )
+        truth = next((number(one.score) for one in results.stages if one.num_rows == made.at_rows), None)
+        if truth is not None:
+            within = "within" if made.low <= truth <= made.high else "outside"
+            line += f"; measured: {metric_phrase(metric, truth)}, {within} it"
+        return [line]
+    return []
 
 
-def ranked_candidates(summary: Mapping[str, Any]) -> list[int]:
+def _ranked(results: ProgressiveResults) -> list[int]:
     """Return the places of the candidates: the winner, then who saw the most data, the best score before the others."""
-    metric = _metric(summary)
-    candidates = summary["candidates"]
+    metric = results.metric_named(results.metric)
 
     def rank(place: int) -> tuple[bool, float, float]:
-        last = _last(candidates[place])
-        score = number(last.get("score"))
-        is_beaten = candidates[place]["name"] != summary.get("winner")
-        return is_beaten, -last.get("ratio", 0.0), metric.cost(score)
+        row = results.candidates[place]
+        ratio, score = (row.stages[-1].ratio, number(row.stages[-1].score)) if row.stages else (0.0, None)
+        return row.name != results.winner, -ratio, metric.cost(score)
 
-    return sorted(range(len(candidates)), key=rank)
-
-
-def _last(row: Row) -> Row:
-    """Return the last stage that a candidate has; an empty one when it has none."""
-    return row["stages"][-1] if row["stages"] else {}
+    return sorted(range(len(results.candidates)), key=rank)
 
 
-def _best(stages: Sequence[Row], summary: Mapping[str, Any]) -> Row | None:
-    scored = [stage for stage in stages if number(stage.get("score")) is not None]
-    # The later of equals, as the study itself chooses.
-    return min(reversed(scored), key=lambda stage: _metric(summary).cost(stage["score"]), default=None)
-
-
-def _metric(summary: Mapping[str, Any]) -> Metric:
-    return recorded(summary, summary["metric"])
-
-
-def _sum(stages: Sequence[Row], name: str) -> float | None:
-    values = [value for stage in stages if (value := number(stage.get(name))) is not None]
-    return sum(values) if values else None
+def _best(results: ProgressiveResults) -> StageRecord | None:
+    return next((stage for stage in results.stages if stage.name == results.best_stage), None)
 
 
 class ProgressiveView(View[ProgressiveResults]):
@@ -287,10 +245,7 @@ class ProgressiveView(View[ProgressiveResults]):
     @classmethod
     def facts_of(cls, results: ProgressiveResults, path: Path) -> dict[str, Any]:
         """Return the verdict of a progressive training, and by how much each stage gained on the one before."""
-        record = results.as_json()
-        metric = recorded(record, results.metric)
-        told = []
-        best = next((stage for stage in results.stages if stage.name == results.best_stage), None)
+        metric, best, told = results.metric_named(results.metric), _best(results), []
         if best is not None:
             of = (
                 ""
@@ -309,13 +264,12 @@ class ProgressiveView(View[ProgressiveResults]):
                 told.append(
                     f"That is no better than the trivial baseline ({metric_phrase(metric, best.baseline)})."
                 )
-        told += verdict_lines(record)
-        told += failures(results.experiments)
+        told += verdict_lines(results) + failures(results.experiments)
         return {
             "metric": metric.name,
             "sentences": told,
-            "gains": gains_of(record["stages"]),
-            "sums": sums_of(record["candidates"]),
+            "gains": gains_of(results),
+            "sums": sums_of(results),
         }
 
     def sections(self) -> Sequence[Section]:
@@ -328,7 +282,7 @@ class ProgressiveView(View[ProgressiveResults]):
                 if stage.score is not None
             ]
             drawing = Drawing(f"{self.results.metric} by part of the training rows: {', '.join(points)}.")
-            plot_progressive(drawing, self.results.as_json())
+            plot_progressive(drawing, self.results)
             caption = (
                 "The score over the training rows, with the forecast that was made and what came; beneath it what every "
                 "stage took. Grey squares were eliminated, crosses failed."
@@ -337,13 +291,12 @@ class ProgressiveView(View[ProgressiveResults]):
             best = [at for at, each in enumerate(self.results.stages) if each.name == self.results.best_stage]
             stages = Table(
                 "Stages of the winner; gain: over the stage before; batch: rows per step × accumulated steps",
-                stage_columns(self.record, self.facts),
+                stage_columns(self.results, self.record, self.facts),
                 best,
             )
             sections.append(Section("Stages", [stages]))
         if len(self.results.candidates) > 1:
-            order = ranked_candidates(self.record.data)
             won = [0] if self.results.winner is not None else []
-            columns = candidate_columns(self.record, self.facts, order)
+            columns = candidate_columns(self.results, self.record, self.facts)
             sections.append(Section("Candidates", [Table("Candidates", columns, won)]))
         return sections

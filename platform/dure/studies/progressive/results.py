@@ -96,3 +96,8 @@ class ProgressiveResults(TrialResults):
     candidates: tuple[CandidateRecord, ...]
     final_model: str | None = None
     """The model of the winner's best stage; None until the session has ended."""
+
+    @property
+    def shown(self) -> CandidateRecord:
+        """The candidate whose stages these are."""
+        return max(self.candidates, key=lambda each: (each.name == self.winner, len(each.stages)))
