@@ -8,8 +8,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rich.console import RenderableType
-
 from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment
 from dure.errors import UserError
@@ -21,20 +19,19 @@ from dure.runs.folder import RUN_RECORD, STUDY_FILE, UnifiedFolder, move_aside
 from dure.runs.resuming import require_continuable
 from dure.studies.kind import Kind, Session
 from dure.studies.study import stored_study
+from dure.studies.sweep.driver import RESULTS as POINTS
 from dure.studies.sweep.driver import SweepKind
 from dure.studies.sweep.plan import SweepStudy
 from dure.studies.sweep.results import SweepResults
 from dure.studies.unified.plan import UnifiedStudy
 from dure.studies.unified.report import UnifiedView, unified_table
-from dure.studies.unified.results import UnifiedResults
+from dure.studies.unified.results import SWEEP, UnifiedResults
 
 if TYPE_CHECKING:
     from dure.preflight.before import Files
 
 
 RESULTS = "unified_results.json"
-SWEEP = "lr_sweep"
-SWEEP_RESULTS = "lr_sweep_results"
 RATE = "training.learning_rate"
 CONTINUED = "continues_after.json"
 """Names the epoch that a folder's unfinished training went back to."""
@@ -51,6 +48,7 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
     results = UnifiedResults
     view = UnifiedView
     results_file: ClassVar[str] = RESULTS
+    table = staticmethod(unified_table)
 
     def begin(self, session: Session) -> None:
         """Look whether there is the checkpoint to go back to."""
@@ -131,11 +129,6 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
         """Return the training after the sweep."""
         return [results.result.as_dict()]
 
-    @staticmethod
-    def table(results: UnifiedResults) -> RenderableType:
-        """Return the main run, the sweet spots of its modules and the crossover."""
-        return unified_table(results.as_json())
-
     def files(self, path: Path | None) -> Sequence[Files]:
         """Return the files of the main run, and those of a sweep that is not finished."""
         from dure.preflight.before import Files, files_of_run
@@ -154,7 +147,6 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
     def _sweep(self, experiment: Experiment, session: Session) -> SweepResults:
         """Search the learning rate in a folder of its own, unless that is done."""
         from dure.studies.life_cycle import run_experiments
-        from dure.studies.sweep.driver import RESULTS as POINTS
 
         place = session.path / SWEEP
         started = (place / STUDY_FILE).is_file()
@@ -177,7 +169,7 @@ class UnifiedKind(Kind[UnifiedStudy, UnifiedResults]):
             raise UserError(
                 "no point of the sweep completed", where=str(place), hint="see its experiment_summary.txt"
             )
-        shutil.copytree(place / POINTS, session.path / SWEEP_RESULTS, dirs_exist_ok=True)
+        shutil.copytree(place / POINTS, session.path / POINTS, dirs_exist_ok=True)
         return results
 
 

@@ -9,6 +9,9 @@ from dure.runs.folder import RunResult
 from dure.studies.results import StudyResults
 from dure.studies.sweep.verdict import SweepVerdict
 
+SWEEP = "lr_sweep"
+"""Folder of the sweep, in that of the training."""
+
 
 class UnifiedResults(StudyResults):
     """The steps of the pipeline, one after the other."""
