@@ -42,7 +42,7 @@ class BatchView(View[BatchResults]):
     @classmethod
     def facts_of(cls, results: BatchResults, path: Path) -> dict[str, Any]:
         """Return verdict and gains of a batch."""
-        metric = recorded(results.as_json(), results.metrics[0])
+        metric = results.metric_named(results.metrics[0])
         gains = [gains_of(trial.metrics).get(metric.name, {}) for trial in results.experiments]
         told = cls.verdict(results, path) + failures(results.experiments)
         return {"metric": metric.name, "sentences": told, "gains": gains}
@@ -50,27 +50,24 @@ class BatchView(View[BatchResults]):
     @classmethod
     def verdict(cls, results: BatchResults, path: Path) -> list[str]:
         """Return who is best, and how sure that is."""
-        metric = recorded(results.as_json(), results.metrics[0])
+        metric = results.metric_named(results.metrics[0])
         if results.settings:
             return _over_seeds(results, metric)
-        scores = {
-            trial.name: score
-            for trial in results.experiments
-            if trial.state == "completed" and (score := number(trial.metrics.get(metric.name))) is not None
-        }
-        trivial = under(metric.name, BASELINE)
-        baselines = {trial.name: number(trial.metrics.get(trivial)) for trial in results.experiments}
-        below = [
-            name
-            for name, score in scores.items()
-            if (baseline := baselines[name]) is not None and not metric.better(score, baseline)
-        ]
+        scores, below = dict[str, float](), []
+        for trial in results.experiments:
+            score, trivial = (
+                number(trial.metrics.get(name)) for name in (metric.name, under(metric.name, BASELINE))
+            )
+            if trial.state == "completed" and score is not None:
+                scores[trial.name] = score
+                if trivial is not None and not metric.better(score, trivial):
+                    below.append(trial.name)
         return _of_one_seed(cls.run_folders(results, path), metric, scores, below)
 
     def sections(self) -> Sequence[Section]:
         """Return the table of a batch, best first."""
         record, results = self.record, self.results
-        metric, experiments = recorded(record.data, results.metrics[0]), record.get("experiments")
+        metric, experiments = results.metric_named(results.metrics[0]), record.get("experiments")
         order = ranked(experiments, metric)
         columns = experiment_columns(record, self.facts, order)
         rows = Rows.of(record, "experiments", order=order)
@@ -138,7 +135,7 @@ def _by_mean(results: BatchResults, metric: Metric) -> list[int]:
 def _settings(view: View[BatchResults]) -> Table:
     """Return the mean of every setting over its seeds with the deviation between them, best mean first."""
     record, results = view.record, view.results
-    metrics = [recorded(record.data, name) for name in results.metrics]
+    metrics = [results.metric_named(name) for name in results.metrics]
     order = _by_mean(results, metrics[0])
     rows = Rows.of(record, "settings", order=order)
     columns = [
