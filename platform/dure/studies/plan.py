@@ -51,6 +51,8 @@ class StudyPlan(Section, ABC):
     """Whether the same command with the same ``--output`` continues, without ``--resume``."""
     fixed: ClassVar[Mapping[str, str]] = {}
     """Keys that cannot change while a study goes on, and the option of the kind's verb that says each."""
+    grows: ClassVar[str] = ""
+    """One of them to whose end more may be added; not to a lone one, which has no folder of its own."""
 
     kind: str
     """Kind of the study; a file must name it."""
@@ -117,12 +119,15 @@ class StudyPlan(Section, ABC):
                     where=option,
                     hint=f"leave it out, or see {where}",
                 )
-        free = self.model_fields_set - self.fixed.keys() - {"name"}
-        return before.with_values(**{key: getattr(self, key) for key in free})
+        values = {key: getattr(self, key) for key in self.model_fields_set - self.fixed.keys() - {"name"}}
+        if self.grows:
+            values[self.grows] = max(getattr(self, self.grows), getattr(before, self.grows), key=len)
+        return before.with_values(**values)
 
     def is_same(self, key: str, before: Self) -> bool:
         """Return whether a key that cannot change says what it said before."""
-        return bool(getattr(self, key) == getattr(before, key))
+        now, then = getattr(self, key), getattr(before, key)
+        return bool((now[: len(then)] if key == self.grows and len(then) > 1 else now) == then)
 
     def resolved(self, experiments: Sequence[Experiment]) -> Self:
         """Return the study with what it leaves to its experiments filled in.

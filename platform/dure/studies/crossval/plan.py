@@ -24,6 +24,7 @@ class CrossvalStudy(SeveralExperiments):
     suffix: ClassVar[str] = "crossval"
     words: ClassVar[str] = "cross-validation"
     fixed: ClassVar[Mapping[str, str]] = {"experiments": "dure crossval", "folds": "--folds", "seed": "seed"}
+    grows: ClassVar[str] = "experiments"
 
     kind: Literal["crossval"] = "crossval"
     """Kind of the study; a file must name it."""
@@ -33,16 +34,6 @@ class CrossvalStudy(SeveralExperiments):
     """Seed of the cut; that of the first experiment when not given."""
     drop_worse: Bool = False
     """Train an experiment on no further folds once it is clearly worse than the best."""
-
-    def continued(self, before: Self, where: str) -> Self:
-        """Return the cross-validation as it goes on in a folder, where further experiments may come after its own."""
-        return super().continued(before, where).with_values(experiments=self.experiments)
-
-    def is_same(self, key: str, before: Self) -> bool:
-        """Return whether a key is as before; further experiments may come where each has a folder of its own."""
-        if key != "experiments" or len(before.experiments) == 1:
-            return super().is_same(key, before)
-        return self.experiments[: len(before.experiments)] == before.experiments
 
     def resolved(self, experiments: Sequence[Experiment]) -> Self:
         """Return the cross-validation with its seed.

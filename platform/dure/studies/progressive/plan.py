@@ -30,6 +30,7 @@ class ProgressiveStudy(OneExperiment):
     words: ClassVar[str] = "progressive training"
     continues_by_itself: ClassVar[bool] = True
     fixed: ClassVar[Mapping[str, str]] = {"candidates": "--candidates"}
+    grows: ClassVar[str] = "candidates"
 
     kind: Literal["progressive"] = "progressive"
     """Kind of the study; a file must name it."""
@@ -69,16 +70,7 @@ class ProgressiveStudy(OneExperiment):
 
     def continued(self, before: Self, where: str) -> Self:
         """Return the training as it goes on in a folder; a start is only for the session that asks for it."""
-        candidates = max(self.candidates, before.candidates, key=len)
-        return (
-            super().continued(before, where).with_values(start_ratio=self.start_ratio, candidates=candidates)
-        )
-
-    def is_same(self, key: str, before: Self) -> bool:
-        """Return whether a key is as before; further candidates may come where each has a folder of its own."""
-        if key != "candidates" or len(before.candidates) == 1:
-            return super().is_same(key, before)
-        return self.candidates[: len(before.candidates)] == before.candidates
+        return super().continued(before, where).with_values(start_ratio=self.start_ratio)
 
     def decides_like(self, other: Self) -> bool:
         """Return whether another study of these stages would come to the same."""
