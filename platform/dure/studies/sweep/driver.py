@@ -52,10 +52,9 @@ class SweepKind(TrialKind[SweepStudy, SweepResults]):
         from dure.family import load_family
 
         experiment = self.shape(self.experiments[0])
-        first, *others = self.study.metrics
+        family, (first, *others) = load_family(experiment), self.study.metrics
         named = [each for each in others if each.name.startswith("eval_") and "[" not in each.name]
-        metrics = looked_for([first, *named], load_family(experiment), "--metric")
-        return [judged_by(experiment, each) for each in metrics]
+        return [judged_by(experiment, looked_for(each, family, "--metric")) for each in (first, *named)]
 
     def stored(self) -> Mapping[str, Experiment]:
         """Return the experiment as its first metric judges it."""
@@ -136,7 +135,7 @@ class SweepKind(TrialKind[SweepStudy, SweepResults]):
         """Return what is tried, judged by the first metric."""
         from dure.family import load_family
 
-        metric = looked_for(self.study.metrics, load_family(self.experiments[0]), "metrics:")[0]
+        metric = looked_for(self.study.metrics[0], load_family(self.experiments[0]), "metrics:")
         return self.shape(judged_by(self.experiments[0], metric))
 
 

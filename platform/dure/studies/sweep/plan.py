@@ -137,8 +137,9 @@ class SweepStudy(OneExperiment):
         from dure.family import load_family
 
         (experiment,) = experiments
+        family = load_family(experiment)
         wanted = self.metrics or (SweepMetric(name=experiment.training.best_metric),)
-        found = looked_for(wanted, load_family(experiment), "--metric")
+        found = [looked_for(each, family, "--metric") for each in wanted]
         return self.with_values(
             metrics=tuple(SweepMetric(name=each.name, direction=each.direction) for each in found),
             seed=self.seed if "seed" in self.model_fields_set else experiment.experiment.seed,
@@ -170,18 +171,14 @@ class SweepStudy(OneExperiment):
         return points
 
 
-def looked_for(metrics: Sequence[SweepMetric], family: Family, where: str) -> tuple[Metric, ...]:
-    """Return what a sweep looks for, each with its direction.
+def looked_for(wanted: SweepMetric, family: Family, where: str) -> Metric:
+    """Return what a sweep looks for, with its direction.
 
     Errors name ``where`` before the metric.
 
     Raises:
         UserError: The family has no such metric, it has no direction and is given none, or is given another one.
     """
-    return tuple(_directed(each, family, where) for each in metrics)
-
-
-def _directed(wanted: SweepMetric, family: Family, where: str) -> Metric:
     name, given = wanted.name, wanted.direction
     is_own = name == family.experiment.training.best_metric
     declared = family.best_metric if is_own else family.metric(name)

@@ -67,7 +67,8 @@ class Sweep(Strategy[SweepStudy]):
         self._shape = shape
         self._trained: dict[str, dict[str, Any]] = {}
         self._cleared: set[str] = set()
-        self.metrics = looked_for(study.metrics, load_family(experiment), "metrics:")
+        family = load_family(experiment)
+        self.metrics = tuple(looked_for(each, family, "metrics:") for each in study.metrics)
         self.keeps_dev_losses = self.metrics[0].name == "eval_loss"
         self._experiment = judged_by(experiment, self.metrics[0])
         self._check_space()
