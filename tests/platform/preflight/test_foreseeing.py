@@ -50,8 +50,10 @@ def test_the_copy_that_a_checkpoint_is_written_from_is_in_the_memory_that_is_for
     found = foreseen.forecast
     parts = found.parts
     assert parts["checkpoint"] == parts["gradients"] + parts["moments"] > 0
-    everything = sum(parts[name] for name in ("weights", "gradients", "moments", "activations", "checkpoint"))
-    assert found.memory[1] == int(everything * 1.02) + parts["libraries"]
+    stays = sum(parts[name] for name in ("weights", "moments", "checkpoint"))
+    step = parts["gradients"] + parts["activations"]
+    # Of a byte of a step the heap takes 1.3 to 1.9 where lengths differ: python -m tests.benchmarks.process_memory
+    assert found.memory[1] == int(stays + 1.75 * step) + parts["libraries"]
     assert found.memory[0] < found.memory[1] - parts["checkpoint"]
 
 
