@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_INDEX_NAME
 
 from dure.errors import UserError
@@ -16,6 +17,17 @@ _POINTER = b"version https://git-lfs"
 """What a file begins with that stands for one that Git LFS did not fetch."""
 _LENGTH_BYTES = 8
 """A safetensors file begins with the length of its header."""
+BROKEN_CONFIG = (
+    OSError,
+    ValueError,
+    TypeError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+    StrictDataclassError,
+)
+"""What reading a config.json raises that is broken, or whose values do not go together: each architecture computes from
+them in its own way."""
 LOST = "copy it again, or take another checkpoint: what is lost cannot be repaired"
 
 

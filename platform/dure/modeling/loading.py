@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import (
@@ -30,7 +29,7 @@ from dure.config.schema import Experiment, ModelConfig, Profile, QuantizationCon
 from dure.errors import UserError, counted, said
 from dure.modeling.bars import bars_hidden
 from dure.modeling.classifier import starting_at_random
-from dure.modeling.folders import is_model_folder
+from dure.modeling.folders import BROKEN_CONFIG, is_model_folder
 from dure.modeling.hub import TOKEN_HINT, go_on_without_hub
 from dure.modeling.limits import check_complete, check_limits, check_vocabulary, replaced_output
 from dure.modeling.lora import AdaptedModel, apply_lora
@@ -66,8 +65,6 @@ def load_tokenizer(
 _LONGEST_REASON = 240
 _OFTEN_LEFT = frozenset(("pooler", "position_ids", "inv_freq"))
 """Parts of a checkpoint that many a model does without."""
-BROKEN_CONFIG = (OSError, ValueError, TypeError, StrictDataclassError)
-"""What reading a broken config.json raises; the last where a value is of another type."""
 
 _structure_only: ContextVar[bool] = ContextVar("structure_only", default=False)
 

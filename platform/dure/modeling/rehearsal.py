@@ -19,7 +19,8 @@ from transformers import (
 )
 
 from dure.config.schema import Experiment
-from dure.errors import UserError, nearest
+from dure.errors import UserError, named, nearest
+from dure.modeling.folders import BROKEN_CONFIG
 from dure.modeling.shrinking import shrink
 from dure.modeling.task import Task
 from dure.modeling.tokenizer_training import ROLES, plan_of, train
@@ -201,10 +202,11 @@ def _folder_config(experiment: Experiment) -> PretrainedConfig | None:
         return None
     try:
         return AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
+    except BROKEN_CONFIG as error:
         raise UserError(
-            f"config.json of '{folder}' cannot be read: {reason}", where="model.checkpoint"
+            f"config.json of '{folder}' cannot be read: {named(error, 200)}",
+            where="model.checkpoint",
+            hint="copy its config.json again, or take another checkpoint",
         ) from error
 
 

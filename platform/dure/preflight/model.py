@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from dure.config.schema import LoraConfig, ModelConfig, Profile
-from dure.errors import UserError, said
+from dure.errors import UserError, named
 from dure.family import Family
 from dure.preflight.checks import CannotTellError, Note
 
@@ -140,8 +140,8 @@ def _known_config(family: Family) -> PretrainedConfig | None:
     """Return the configuration of a checkpoint that is a folder, or in the cache of the hub."""
     from transformers import AutoConfig
 
-    from dure.modeling.folders import check_weight_files, is_model_folder
-    from dure.modeling.loading import BROKEN_CONFIG, check_plain
+    from dure.modeling.folders import BROKEN_CONFIG, check_weight_files, is_model_folder
+    from dure.modeling.loading import check_plain
 
     settings, task = family.experiment.model, family.task()
     is_folder = is_model_folder(settings.checkpoint)
@@ -161,7 +161,7 @@ def _known_config(family: Family) -> PretrainedConfig | None:
 
 def _broken_config(settings: ModelConfig, error: Exception) -> UserError:
     return UserError(
-        f"its configuration cannot be read: {said(error, 200)}",
+        f"its configuration cannot be read: {named(error, 200)}",
         where=f"model.checkpoint={settings.checkpoint}",
         expected="a folder saved with save_pretrained",
         hint="copy its config.json again, or take another checkpoint",

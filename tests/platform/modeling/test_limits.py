@@ -15,6 +15,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
 
+from dure.config import load_experiment, rehearsal_of
 from dure.errors import UserError
 from dure.family import load_family
 from dure.modeling.export import export
@@ -414,6 +415,20 @@ def test_a_checkpoint_that_is_not_whole_or_of_another_kind_is_refused_before_a_t
         with pytest.raises(UserError) as validated:
             model_facts(Note(), family, None)
         assert str(validated.value) == str(started.value)
+
+
+@pytest.mark.parametrize("rehearsed", [False, True])
+def test_a_configuration_whose_values_do_not_go_together_is_named(rehearsed: bool, tmp_path: Path) -> None:
+    """Of EXAONE's pattern of layers nothing is left without a window, and transformers divides by it."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "exaone4", "sliding_window": None}))
+    experiment = load_experiment("causal_exaone").with_({"model.checkpoint": str(tmp_path)})
+    with pytest.raises(UserError, match="config.*cannot be read: ZeroDivisionError") as refused:
+        if rehearsed:
+            load_family(rehearsal_of(experiment)).load_tokenizer(lambda: iter(["한국어"]))
+        else:
+            require_limits(load_family(experiment))
+    assert str(tmp_path) in str(refused.value)
+    assert "copy its config.json again" in str(refused.value)
 
 
 def test_weights_of_another_size_are_refused_by_name(checkpoints: dict[str, Path], tmp_path: Path) -> None:
