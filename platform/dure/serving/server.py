@@ -75,7 +75,9 @@ def serve_models(
     with ExitStack() as open_:
         listening = open_.enter_context(bound(asked.port))
         address = f"http://{HOST}:{listening.getsockname()[1]}"
-        served = Served(family.experiment.name, family.experiment.family, _words(weights), address)
+        # Folds are named after their experiment: NAME.fold_1
+        name = family.experiment.name.partition(".fold_")[0] if len(weights) > 1 else family.experiment.name
+        served = Served(name, family.experiment.family, _words(weights), address)
         notify(f"loading {served.words}")
         here = open_.enter_context(cluster(asked.address, name=f"serve {served.name}"))
         models = open_.enter_context(
