@@ -12,6 +12,7 @@ from dure.config.loading import checked
 from dure.config.schema import Experiment, Profile
 from dure.events import Notify
 from dure.runs.folder import RunResult
+from dure.studies import life_cycle
 from dure.studies.batch.plan import plan_batch
 from dure.studies.batch.results import BatchResults
 from dure.studies.crossval.plan import plan_crossval
@@ -84,8 +85,6 @@ def train(
         UserError: Something that was given is wrong; nothing has started.
         RunError: Training failed.
     """
-    from dure.reporting.console import terminal
-    from dure.studies import life_cycle
     from dure.studies.sweep.driver import experiment_to_train
 
     asked = asked_for(common)
@@ -96,8 +95,7 @@ def train(
         from_sweep=path_of(from_sweep),
         epochs=epochs,
     )
-    with terminal() as screen:
-        result, path = life_cycle.run_experiment(chosen, asked, screen=screen)
+    result, path = life_cycle.run_experiment(chosen, asked)
     return TrainedRun(**vars(result), path=path)
 
 
@@ -114,7 +112,7 @@ def run(study: str | Path | StudyPlan, overrides: Overrides = (), **common: Unpa
         RunError: Ray does not start, or a step failed.
     """
     plan = study if isinstance(study, StudyPlan) else load_study(name_of(study))
-    results: StudyResults = _run(plan.with_overrides(overrides_of(overrides)), asked_for(common))
+    results: StudyResults = life_cycle.run(plan.with_overrides(overrides_of(overrides)), asked_for(common))
     return results
 
 
@@ -139,7 +137,7 @@ def batch(
         RunError: Ray does not start.
     """
     study = plan_batch(names_of(*experiments), overrides=overrides_of(overrides), only=only, seeds=seeds)
-    results: BatchResults = _run(study, asked_for(common))
+    results: BatchResults = life_cycle.run(study, asked_for(common))
     return results
 
 
@@ -164,7 +162,7 @@ def sweep(
     laid = overrides_of(overrides)
     before = stored_for(plan_sweep(name, overrides=laid), asked)
     study = plan_sweep(name, overrides=laid, num_trials=trials, before=before, **own)
-    results: SweepResults = _run(study, asked)
+    results: SweepResults = life_cycle.run(study, asked)
     return results
 
 
@@ -186,7 +184,7 @@ def progressive(experiment: str | Path, overrides: Overrides = (), **options: An
     said = {"experiment": name_of(experiment), "overrides": overrides_of(overrides)}
     bare = checked(ProgressiveStudy, said, {}, "dure.progressive")
     study = plan_progressive(bare, before=stored_for(bare, asked), **own)
-    results: ProgressiveResults = _run(study, asked)
+    results: ProgressiveResults = life_cycle.run(study, asked)
     return results
 
 
@@ -213,7 +211,7 @@ def crossval(
     study = plan_crossval(
         names_of(*experiments), overrides=overrides_of(overrides), folds=folds, drop_worse=drop_worse
     )
-    results: CrossvalResults = _run(study, asked_for(common))
+    results: CrossvalResults = life_cycle.run(study, asked_for(common))
     return results
 
 
@@ -248,7 +246,7 @@ def unified(
     study = load_study_of(UnifiedStudy, named if named in available("study") else preset)
     own = {"epochs": epochs, "batch_size": batch_size, "sweep": sweep, "crossover": crossover}
     said = {key: value for key, value in own.items() if value is not None}
-    results: UnifiedResults = _run(
+    results: UnifiedResults = life_cycle.run(
         study.with_overrides(overrides_of(overrides)).with_values(**said), asked_for(common)
     )
     return results
@@ -270,11 +268,3 @@ def _parted(options: dict[str, Any]) -> tuple[Asked, dict[str, Any]]:
     """Return the common options, and those of a verb."""
     common = {key: options.pop(key) for key in Common.__annotations__ if key in options}
     return asked_for(Common(**common)), options  # type: ignore[typeddict-item]
-
-
-def _run(study: StudyPlan, asked: Asked) -> Any:
-    from dure.reporting.console import terminal
-    from dure.studies import life_cycle
-
-    with terminal() as screen:
-        return life_cycle.run(study, asked, screen=screen)

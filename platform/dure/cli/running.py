@@ -24,7 +24,6 @@ def say_next(*commands: str) -> None:
 
 def run_study(study: StudyPlan, asked: Asked, *, as_json: bool) -> int:
     """Run a study and print its results, or with ``--dry-run`` what would run; returns the exit code."""
-    from dure.reporting.console import terminal
     from dure.studies import life_cycle
 
     if asked.dry_run:
@@ -34,8 +33,7 @@ def run_study(study: StudyPlan, asked: Asked, *, as_json: bool) -> int:
         return 0
     if asked.require_targets:
         _require_any(study.load())
-    with terminal() as screen:
-        results = life_cycle.run(study, asked, screen=screen)
+    results = life_cycle.run(study, asked)
     of_kind = study.kind_of()
     print_result(results.as_json(), of_kind.report(results), as_json=as_json)
     say_next(*of_kind.next_commands(results))
@@ -54,7 +52,6 @@ def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> in
     """Run one experiment and print its result, or with ``--dry-run`` what would run; returns the exit code."""
     from dure.family.predicting import predict_command
     from dure.preflight.before import check_settings
-    from dure.reporting.console import terminal
     from dure.reporting.figures import typed_path
     from dure.reporting.summary import result_report
     from dure.runs.folder import RunFolder
@@ -70,8 +67,7 @@ def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> in
         _require_any([experiment])
     folders: list[Path] = []
     try:
-        with terminal() as screen:
-            result, path = life_cycle.run_experiment(experiment, asked, screen=screen, claimed=folders.append)
+        result, path = life_cycle.run_experiment(experiment, asked, claimed=folders.append)
     except RunError:
         failed = RunFolder(folders[0]).read_result() if folders else None
         if as_json and failed is not None:

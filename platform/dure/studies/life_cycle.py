@@ -27,12 +27,10 @@ from dure.signals import Interrupted
 from dure.storage.pushing import kept_in_storage
 from dure.studies.kind import Kind, Session, Shape
 from dure.studies.plan import StudyPlan
-from dure.studies.results import StudyResults
 from dure.studies.study import stored_study, with_options_line
 
 if TYPE_CHECKING:
     from dure.preflight.before import Files
-    from dure.reporting.terminal import Terminal
 
 Plan = TypeVar("Plan", bound=StudyPlan)
 
@@ -146,8 +144,8 @@ def preview(study: StudyPlan, asked: Asked) -> Kind[Any, Any]:
     return kind
 
 
-def run(study: StudyPlan, asked: Asked, *, screen: Terminal) -> StudyResults:
-    """Run a study from its plan to its results.
+def run(study: StudyPlan, asked: Asked) -> Any:
+    """Run a study from its plan to its results, which are of its own kind.
 
     Raises:
         UserError: Something that was given is wrong; nothing has started.
@@ -156,7 +154,7 @@ def run(study: StudyPlan, asked: Asked, *, screen: Terminal) -> StudyResults:
     """
     from dure.jobs.background_folders import claim
     from dure.preflight.before import before_run, check_settings
-    from dure.reporting.console import RunConsole, StudyConsole
+    from dure.reporting.console import RunConsole, StudyConsole, terminal
 
     kind, path = prepare(study, asked)
     check_settings(kind.checked())  # To recognise the machine takes torch, and seconds.
@@ -171,7 +169,10 @@ def run(study: StudyPlan, asked: Asked, *, screen: Terminal) -> StudyResults:
         any_will_do=kind.runs_what_it_can,
         notify=asked.notify,
     )
-    with working_folder(kind.study.name, asked.output, continued=path, profile=machine) as folder:
+    with (
+        terminal() as screen,
+        working_folder(kind.study.name, asked.output, continued=path, profile=machine) as folder,
+    ):
         claim(folder, pid_file=kind.pid_file)
         session = Session(
             machine,
@@ -184,15 +185,13 @@ def run(study: StudyPlan, asked: Asked, *, screen: Terminal) -> StudyResults:
             asked.words,
         )
         with figures_beside(asked.figures):
-            results: StudyResults = conduct(kind, session)
-    return results
+            return conduct(kind, session)
 
 
 def run_experiment(
     experiment: Experiment,
     asked: Asked,
     *,
-    screen: Terminal,
     claimed: Callable[[Path], None] = lambda folder: None,
 ) -> tuple[RunResult, Path]:
     """Run one experiment from its checks to its result.
@@ -206,7 +205,7 @@ def run_experiment(
     """
     from dure.jobs.background_folders import claim
     from dure.preflight.before import before_run, check_settings, files_of_run
-    from dure.reporting.console import RunConsole
+    from dure.reporting.console import RunConsole, terminal
     from dure.runtime.experiment import train
 
     chosen = asked.shape(experiment)
@@ -226,7 +225,10 @@ def run_experiment(
         address=asked.address,
         notify=asked.notify,
     )
-    with working_folder(chosen.name, asked.output, continued=continued, profile=machine) as path:
+    with (
+        terminal() as screen,
+        working_folder(chosen.name, asked.output, continued=continued, profile=machine) as path,
+    ):
         claimed(path)
         claim(path)
         with figures_beside(asked.figures):
