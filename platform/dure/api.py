@@ -37,11 +37,6 @@ READERS: dict[library.Kind, Callable[[str], Any]] = {
 """How a YAML file of each kind is read, by its name or path."""
 
 
-def machine(profile: str | Profile | None, notify: Notify = logger.info) -> Profile:
-    """Return the machine: a profile as it is, one by name or file, or the one that this machine is recognised as."""
-    return profile if isinstance(profile, Profile) else choose_profile(profile, notify)
-
-
 def predict(
     run: str | Path,
     source: str | Path | Sequence[str | Mapping[str, str]],
@@ -89,7 +84,7 @@ def predict(
         runs = fold_runs(Path(name_of(run)), fold)
         heard: Any = {"progress": progress, "notify": notify}
         if not isinstance(source, str | Path):
-            return predict_texts(runs, source, profile=machine(profile, notify), **heard)
+            return predict_texts(runs, source, profile=choose_profile(profile, notify), **heard)
         heard |= {"force": force, "resume": resume, "overrides": overrides_of(overrides)}
         heard["where"] = predicting.Where(profile, workers, address, trust_code)
         return predicting.predict_table(runs, str(source), path_of(output), **heard)
@@ -134,7 +129,7 @@ def evaluate(
                 where=str(run),
                 hint="--fold 1 evaluates that of one fold",
             )
-        heard: Any = {"profile": machine(profile, notify), "notify": notify}
+        heard: Any = {"profile": choose_profile(profile, notify), "notify": notify}
         return evaluate_table(runs[0], name_of(table), overrides=overrides_of(overrides), **heard)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import datasets
 from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
-from dure.api import machine
 from dure.config.given import path_of
 from dure.config.loading import dump_yaml
 from dure.config.schema import Experiment, Profile
@@ -56,7 +55,7 @@ def load_model_and_tokenizer(
     train = read_split(family, "train", config.data.train)
     family.survey({"train": train})
     tokenizer = family.load_tokenizer(lambda: texts_of(family, train))
-    return family.load_model(tokenizer, profile or choose_profile(None, notify)), tokenizer
+    return family.load_model(tokenizer, choose_profile(profile, notify)), tokenizer
 
 
 def load_datasets(
@@ -183,7 +182,7 @@ def create_trainer(
     if use_wandb is not None:
         others = [name for name in config.tracking if name != "wandb"]
         config = config.with_({"wandb.enabled": use_wandb, "tracking": others}, "use_wandb")
-    chosen = machine(profile, heard.info)
+    chosen = choose_profile(profile, heard.info)
     given = resume if resume is not None else output
     path = output_folder(config.name, path_of(given), resume=resume is not None)
     if resume is not None:

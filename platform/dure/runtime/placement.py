@@ -194,8 +194,8 @@ def require_device(profile: Profile) -> None:
         )
 
 
-def choose_profile(name: str | None, notify: Notify, *, address: str | None = None) -> Profile:
-    """Return the profile of a name, or recognise the machine and report the choice.
+def choose_profile(asked: str | Profile | None, notify: Notify, *, address: str | None = None) -> Profile:
+    """Return the profile of a name or file, or one as it is, or recognise the machine and report the choice.
 
     Without an ``address`` this machine must have the device of the profile.
 
@@ -209,8 +209,10 @@ def choose_profile(name: str | None, notify: Notify, *, address: str | None = No
             expected="host:port or auto",
             hint="leave the option out for a local cluster",
         )
-    if name is not None:
-        chosen = load_profile(name)
+    if isinstance(asked, Profile):
+        return asked
+    if asked is not None:
+        chosen = load_profile(asked)
         if address is None:
             require_device(chosen)
         return chosen

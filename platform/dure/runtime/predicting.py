@@ -68,10 +68,7 @@ def predict_table(
     files: dict[str, Any] = {"overrides": overrides, "force": force, "resume": resume}
     # What is wrong with the files is told before torch looks for the machine.
     output = check_files(runs, source, output, **files)
-    profile = where.profile
-    if not isinstance(profile, Profile):
-        address = where.address if where.workers else None
-        profile = choose_profile(profile, notify, address=address)
+    profile = choose_profile(where.profile, notify, address=where.address if where.workers else None)
     heard: dict[str, Any] = {"profile": profile, "progress": progress, "notify": notify}
     if where.workers is None:
         return predict_file(runs, source, output, **files, **heard)

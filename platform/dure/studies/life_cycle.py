@@ -85,8 +85,6 @@ class Asked:
         """The machine; None of a dry run."""
         from dure.runtime.placement import choose_profile
 
-        if isinstance(self.profile, Profile):
-            return self.profile
         return None if self.dry_run else choose_profile(self.profile, self.notify, address=self.address)
 
 
