@@ -7,7 +7,7 @@ what is wrong.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -22,30 +22,28 @@ from dure.errors import UserError, nearest, shell_word, shortened
 _LONGEST_VALUE = 80
 Location = tuple[str | int, ...]
 
-_EXPECTED: dict[str, Callable[[dict[str, Any]], str]] = {
-    "bool_type": lambda _: "true or false",
-    "dict_type": lambda _: "keys and values",
-    "finite_number": lambda _: "a finite number",
-    "float_type": lambda _: "a number",
-    "greater_than": lambda context: f"more than {context['gt']:g}",
-    "greater_than_equal": lambda context: f"at least {context['ge']:g}",
-    "int_type": lambda _: "a whole number",
-    "less_than": lambda context: f"less than {context['lt']:g}",
-    "less_than_equal": lambda context: f"at most {context['le']:g}",
-    "list_type": lambda _: "a list",
-    "literal_error": lambda context: str(context["expected"]).replace("'", ""),
-    "model_type": lambda _: "keys and values",
-    "string_too_short": lambda _: "text that is not empty",
-    "string_type": lambda _: "text",
-    "too_short": lambda context: f"a list of at least {context['min_length']}",
-    "tuple_type": lambda _: "a list",
-    "union_tag_invalid": lambda context: (
-        f"{context['discriminator']} to be one of {context['expected_tags']}".replace("'", "")
-    ),
-    "union_tag_not_found": lambda context: f"key {context['discriminator']} among them".replace("'", ""),
-    "value_error": lambda context: str(context["error"]),
+_EXPECTED = {
+    "bool_type": "true or false",
+    "dict_type": "keys and values",
+    "finite_number": "a finite number",
+    "float_type": "a number",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "int_type": "a whole number",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "list_type": "a list",
+    "literal_error": "{expected}",
+    "model_type": "keys and values",
+    "string_too_short": "text that is not empty",
+    "string_type": "text",
+    "too_short": "a list of at least {min_length}",
+    "tuple_type": "a list",
+    "union_tag_invalid": "{discriminator} to be one of {expected_tags}",
+    "union_tag_not_found": "key {discriminator} among them",
+    "value_error": "{error}",
 }
-"""What would have been right, by pydantic's type of error; others keep pydantic's words."""
+"""What would have been right, by pydantic's type of error and with its words; others keep pydantic's sentence."""
 
 
 def user_error(
@@ -197,10 +195,14 @@ def in_yaml(value: Any) -> str:
 
 
 def _expected(detail: ErrorDetails) -> str:
-    describe = _EXPECTED.get(detail["type"])
-    if describe is None:
-        return detail["msg"].removeprefix("Input should be ")
-    return describe(detail.get("ctx", {})).removeprefix("expected ")
+    words = {
+        name: each.replace("'", "") if isinstance(each, str) else each
+        for name, each in detail.get("ctx", {}).items()
+    }
+    found = _EXPECTED.get(detail["type"], "").format(**words) or detail["msg"].removeprefix(
+        "Input should be "
+    )
+    return found.removeprefix("expected ")
 
 
 def _remedy(detail: ErrorDetails) -> str | None:

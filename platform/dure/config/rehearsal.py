@@ -47,6 +47,15 @@ def rehearsal_of(experiment: Experiment) -> Experiment:
     )
 
 
+def limited_rows(experiment: Experiment, samples: int) -> dict[str, int]:
+    """Return the settings by which an experiment has so many training rows, and validation rows, at most."""
+    data = experiment.data
+    return {
+        "data.max_train_rows": min(samples, data.max_train_rows or samples),
+        "data.max_dev_rows": min(samples, data.max_dev_rows or samples),
+    }
+
+
 def with_options(
     experiment: Experiment, *, rehearse: bool = False, one_epoch: bool = False, samples: int | None = None
 ) -> Experiment:
@@ -62,10 +71,5 @@ def with_options(
     if one_epoch:
         experiment = experiment.with_({"training.epochs": 1}, "--one-epoch")
     if samples is not None:
-        data = experiment.data
-        limits = {
-            "data.max_train_rows": min(samples, data.max_train_rows or samples),
-            "data.max_dev_rows": min(samples, data.max_dev_rows or samples),
-        }
-        experiment = experiment.with_(limits, "--samples")
+        experiment = experiment.with_(limited_rows(experiment, samples), "--samples")
     return rehearsal_of(experiment) if rehearse else experiment

@@ -55,7 +55,8 @@ def _checked(converted: Any, overrides: Any, source: str) -> str:
 
     from dure.config.loading import checked
     from dure.config.schema import Experiment
-    from dure.config.tree import Dumper, Entry, merged, plain, with_overrides
+    from dure.config.sections import in_order
+    from dure.config.tree import Dumper, flat, plain, with_overrides
     from dure.errors import UserError
     from dure.family import load_family
     from dure.metrics.metric import choosable
@@ -80,10 +81,8 @@ def _checked(converted: Any, overrides: Any, source: str) -> str:
         converted.notes.append(
             f"training.best_metric: {metric} with its own direction, since {error.problem}"
         )
-        better = {"best_metric": Entry(metric, source), "higher_is_better": Entry(None, source)}
-        tree = merged(tree, {"training": Entry(better, source)})
-    order = list(Experiment.model_fields)
-    ordered = dict(sorted(plain(tree).items(), key=lambda item: order.index(item[0])))
+        tree = with_overrides(tree, [f"training.best_metric={metric}", "training.higher_is_better=null"])
+    ordered = in_order(Experiment, flat(plain(tree)))
     return yaml.dump(ordered, Dumper=Dumper, allow_unicode=True, sort_keys=False, width=110)
 
 

@@ -219,11 +219,9 @@ def _continued(folder: Path, preset: str | None, said: str) -> UnifiedStudy:
 
 def _with_samples(study: UnifiedStudy, samples: int | None) -> UnifiedStudy:
     """Return the study with its limit of rows among its settings, where a later session finds it."""
+    from dure.config.given import overrides_of
+    from dure.config.rehearsal import limited_rows
+
     if samples is None or samples < 1:
         return study
-    limits = ("data.max_train_rows", "data.max_dev_rows")
-    data = study.load()[0].data
-    own = (data.max_train_rows, data.max_dev_rows)
-    return study.with_overrides(
-        [f"{key}={min(samples, limit or samples)}" for key, limit in zip(limits, own, strict=True)]
-    )
+    return study.with_overrides(overrides_of(limited_rows(study.load()[0], samples)))
