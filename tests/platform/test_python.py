@@ -147,7 +147,7 @@ def test_an_assignment_answers_with_the_override_to_write():
 def test_no_common_option_is_lost_on_its_way_to_a_study():
     known = {each.name for each in fields(Asked)}
     assert known >= Common.__annotations__.keys()
-    assert known >= {each.name for each in fields(options.Training)} - {"as_json"}
+    assert known >= {each.name for each in fields(options.Training)}
 
 
 def test_strings_and_paths_are_taken_and_a_path_resumes(tmp_path, cpu):

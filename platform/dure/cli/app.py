@@ -19,7 +19,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from dure.cli.printing import results_only_on_stdout
+from dure.cli.printing import results
 from dure.errors import UserError
 
 
@@ -123,16 +123,24 @@ class StoppedError(Exception):
     """Ctrl-C ended a verb; the parser would make an exit code of it, and forget whether there is something to resume."""
 
 
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")
+]
+
+
 def verb(
-    name: str, *, place: int, background: bool = False
+    name: str, *, place: int, background: bool = False, has_json: bool = True
 ) -> Callable[[Callable[..., int | None]], Callable[..., int | None]]:
-    """Register a function as a verb; what it takes as a dataclass becomes one option per field."""
+    """Register a function as a verb; what it takes as a dataclass becomes one option per field.
+
+    Where it ``has_json``, it gets the option ``--json``, by which :func:`~dure.cli.printing.print_result` prints.
+    """
 
     def register(function: Callable[..., int | None]) -> Callable[..., int | None]:
         VERBS[name] = Verb(place, background)
         # Given as the short help, the first paragraph stands whole in the list of verbs.
         short = " ".join(inspect.cleandoc(function.__doc__ or "").partition("\n\n")[0].split())
-        app.command(name, cls=_Verb, short_help=short)(_flat(results_only_on_stdout(function), function))
+        app.command(name, cls=_Verb, short_help=short)(_flat(function, has_json))
         return function
 
     return register
@@ -161,7 +169,7 @@ def _register_broken(name: str, error: Exception) -> None:
     )(broken)
 
 
-def _flat(call: Callable[..., int | None], function: Callable[..., int | None]) -> Callable[..., int | None]:
+def _flat(function: Callable[..., int | None], has_json: bool) -> Callable[..., int | None]:
     """Return the function as the parser takes it: with the fields of its dataclasses as parameters."""
     parameters: list[inspect.Parameter] = []
     groups: dict[str, type[Any]] = {}
@@ -178,11 +186,17 @@ def _flat(call: Callable[..., int | None], function: Callable[..., int | None]) 
         else:
             parameters.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
 
-    def parsed(**values: Any) -> int | None:
+    if has_json:
+        parameters.append(
+            inspect.Parameter("as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Json)
+        )
+
+    def parsed(as_json: bool = False, **values: Any) -> int | None:
         for name, kind in groups.items():
             values[name] = kind(**{each.name: values.pop(each.name) for each in fields(kind)})
         try:
-            return call(**values)
+            with results(as_json=as_json):
+                return function(**values)
         except KeyboardInterrupt as error:
             raise StoppedError from error
 

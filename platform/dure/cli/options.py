@@ -162,11 +162,6 @@ RequireTargets = Annotated[
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would run, resolved, and stop.")]
-Json = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")
-]
-
-
 Server = Annotated[
     str | None,
     typer.Option(
@@ -199,7 +194,6 @@ class Where:
     figures: Figures = None
     require_targets: RequireTargets = False
     dry_run: DryRun = False
-    as_json: Json = False
 
     def asked(self, **more: Any) -> Asked:
         """Return what these options and those of a subclass say, for :mod:`dure.studies.life_cycle`."""

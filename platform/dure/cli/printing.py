@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
-from typing import TYPE_CHECKING, Any, ParamSpec, TextIO, TypeVar
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING, Any, TextIO
 
 from dure.secrets import redacted, without_passwords
 
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
-
 
 def notify(message: str) -> None:
     """Show one line of progress."""
@@ -31,6 +27,7 @@ def notify(message: str) -> None:
 
 _results: TextIO | None = None
 """Where results go while libraries' output is kept out of stdout; stdout itself otherwise."""
+_as_json = False
 
 
 class _Log(io.TextIOBase):
@@ -44,20 +41,24 @@ class _Log(io.TextIOBase):
         return len(text)
 
 
-def results_only_on_stdout(verb: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Keep stdout for what the verb prints: some libraries print when they are imported."""
+@contextmanager
+def results(*, as_json: bool) -> Iterator[None]:
+    """Keep stdout for the results that are printed in the body, since some libraries print when they are imported.
 
-    @functools.wraps(verb)
-    def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        global _results
-        _results = sys.stdout
-        try:
-            with redirect_stdout(_Log()):
-                return verb(*args, **kwargs)
-        finally:
-            _results = None
+    With ``as_json`` they are one JSON object.
+    """
+    global _results, _as_json
+    _results, _as_json = sys.stdout, as_json
+    try:
+        with redirect_stdout(_Log()):
+            yield
+    finally:
+        _results, _as_json = None, False
 
-    return run
+
+def is_json() -> bool:
+    """Return whether results are one JSON object."""
+    return _as_json
 
 
 def print_json(value: Any) -> None:
@@ -76,11 +77,11 @@ def print_text(text: str) -> None:
     print(text, end="", flush=True, file=_results or sys.stdout)
 
 
-def print_result(value: Any, shown: RenderableType, *, as_json: bool) -> None:
-    """Print a result for people, or as one JSON object."""
+def print_result(value: Any, shown: RenderableType) -> None:
+    """Print a result for people, or with ``--json`` as one JSON object."""
     from rich.console import Console
 
-    if as_json:
+    if _as_json:
         print_json(value)
     else:
         # In a pipe there is no width to fit into, and rich would assume 80 columns.
@@ -90,14 +91,14 @@ def print_result(value: Any, shown: RenderableType, *, as_json: bool) -> None:
         console.print(shown, markup=False, highlight=False)
 
 
-def print_yaml(study: Section | None, experiments: Sequence[Section], *, as_json: bool) -> None:
+def print_yaml(study: Section | None, experiments: Sequence[Section]) -> None:
     """Print what would run: a study and its experiments as YAML documents, or as one JSON object.
 
     Without a study it is one experiment.
     """
     from dure.config.loading import dump_yaml
 
-    if as_json:
+    if _as_json:
         values = [section.model_dump(mode="json") for section in experiments]
         print_json(
             values[0] if study is None else {"study": study.model_dump(mode="json"), "experiments": values}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dure.cli.printing import notify, print_json, print_result, print_yaml
+from dure.cli.printing import is_json, notify, print_json, print_result, print_yaml
 from dure.errors import RunError, UserError
 
 if TYPE_CHECKING:
@@ -22,20 +22,20 @@ def say_next(*commands: str) -> None:
         notify(f"{'next: ' if place == 0 else '      '}{command}")
 
 
-def run_study(study: StudyPlan, asked: Asked, *, as_json: bool) -> int:
+def run_study(study: StudyPlan, asked: Asked) -> int:
     """Run a study and print its results, or with ``--dry-run`` what would run; returns the exit code."""
     from dure.studies import life_cycle
 
     if asked.dry_run:
         _check_profile(asked)
         kind = life_cycle.preview(study, asked)
-        print_yaml(kind.study, kind.shown(), as_json=as_json)
+        print_yaml(kind.study, kind.shown())
         return 0
     if asked.require_targets:
         _require_any(study.load())
     results = life_cycle.run(study, asked)
     of_kind = study.kind_of()
-    print_result(results.as_json(), of_kind.report(results), as_json=as_json)
+    print_result(results.as_json(), of_kind.report(results))
     say_next(*of_kind.next_commands(results))
     return _exit_code(results.state, results.targets, asked)
 
@@ -48,7 +48,7 @@ def _check_profile(asked: Asked) -> None:
         load_profile(asked.profile)
 
 
-def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> int:
+def run_experiment(experiment: Experiment, asked: Asked) -> int:
     """Run one experiment and print its result, or with ``--dry-run`` what would run; returns the exit code."""
     from dure.family.predicting import predict_command
     from dure.preflight.before import check_settings
@@ -61,7 +61,7 @@ def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> in
         _check_profile(asked)
         chosen = asked.shape(experiment)
         check_settings([chosen], with_tables=False)
-        print_yaml(None, [chosen], as_json=as_json)
+        print_yaml(None, [chosen])
         return 0
     if asked.require_targets:
         _require_any([experiment])
@@ -70,11 +70,11 @@ def run_experiment(experiment: Experiment, asked: Asked, *, as_json: bool) -> in
         result, path = life_cycle.run_experiment(experiment, asked, claimed=folders.append)
     except RunError:
         failed = RunFolder(folders[0]).read_result() if folders else None
-        if as_json and failed is not None:
+        if is_json() and failed is not None:
             print_json({**failed.as_dict(), "path": str(folders[0])})
         raise
     values = {**result.as_dict(), "path": str(path)}
-    print_result(values, result_report(values), as_json=as_json)
+    print_result(values, result_report(values))
     if result.state == "completed":
         say_next(
             predict_command(path, path),

@@ -36,7 +36,6 @@ def validate(
     output: options.Output = None,
     rehearse: options.Rehearse = False,
     trust_code: options.TrustCode = False,
-    as_json: options.Json = False,
 ) -> int:
     """Check environment, configuration, data and checkpoints, without training."""
     from dure import api
@@ -52,7 +51,7 @@ def validate(
         trust_code=trust_code,
         notify=notify,
     )
-    print_result(record, validation_table(record), as_json=as_json)
+    print_result(record, validation_table(record))
     return _WRONG_CODE if record["num_failed"] else 0
 
 
@@ -74,7 +73,6 @@ def forecast(
         int | None,
         typer.Option(min=2, help="Train so many real steps first, which calibrate the time.", metavar="N"),
     ] = None,
-    as_json: options.Json = False,
 ) -> None:
     """Forecast memory, time, disk and money of an experiment or a study, and what would fit."""
     from transformers.utils import logging
@@ -92,7 +90,7 @@ def forecast(
         measure=measure,
         notify=notify,
     )
-    print_result(record, forecast_text(record), as_json=as_json)
+    print_result(record, forecast_text(record))
 
 
 @verb("verify-resume", place=140)
@@ -109,7 +107,6 @@ def verify_resume(
     profile: options.ProfileOption = None,
     output: options.Output = None,
     rehearse: options.Rehearse = False,
-    as_json: options.Json = False,
 ) -> int:
     """Train a few steps undisturbed, again with kills and resumptions, and compare every number."""
     from dure.config.loading import load_experiment
@@ -126,5 +123,5 @@ def verify_resume(
     machine = choose_profile(profile, notify)
     path = output_folder(f"{chosen.name}-verify-resume", output, resume=False)
     record = verify(chosen, profile=machine, path=path.resolve(), num_kills=kills, seed=seed, notify=notify)
-    print_result(record, resume_table(record), as_json=as_json)
+    print_result(record, resume_table(record))
     return 0 if record["passed"] else 1

@@ -21,7 +21,6 @@ def convert(
     output: Annotated[Path, typer.Option("--output", "-o", help="File to write.", metavar="NEW.yaml")],
     overrides: options.Overrides = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
-    as_json: options.Json = False,
 ) -> None:
     """Write an old configuration as an experiment of dure, and say what has no successor."""
     from dure.config.converting import convert, read_old
@@ -46,7 +45,7 @@ def convert(
     write_text(output, "\n".join([*header, text]))
     result = {"path": str(output), "notes": converted.notes}
     lines = [*converted.notes, f"written: {output}", f"try: dure train {shell_word(output)} --dry-run"]
-    print_result(result, "\n".join(lines), as_json=as_json)
+    print_result(result, "\n".join(lines))
 
 
 def _checked(converted: Any, overrides: Any, source: str) -> str:

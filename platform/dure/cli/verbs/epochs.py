@@ -29,7 +29,6 @@ def sweet_spot(
     ] = 0.01,
     figures: options.Figures = None,
     trust_code: options.TrustCode = False,
-    as_json: options.Json = False,
 ) -> None:
     """Say at which epoch each module of a run was at its best."""
     from dure.epochs import driver as module_epochs
@@ -40,7 +39,7 @@ def sweet_spot(
     thresholds = Thresholds(window=window, max_std=max_std, max_gap=max_gap, max_change=max_change)
     with trusting(trust_code), figures_beside(figures):
         record = module_epochs.find_sweet_spots(run, thresholds=thresholds, notify=notify)
-    print_result(record, sweet_spot_table(record), as_json=as_json)
+    print_result(record, sweet_spot_table(record))
 
 
 @verb("crossover", place=80)
@@ -55,7 +54,6 @@ def crossover(
     ] = 100,
     profile: options.ProfileOption = None,
     trust_code: options.TrustCode = False,
-    as_json: options.Json = False,
 ) -> None:
     """Build the final model from the best epoch of each module, if that is better on held-out rows."""
     from dure.epochs import driver as module_epochs
@@ -76,4 +74,4 @@ def crossover(
             max_evaluations=evaluations,
             notify=notify,
         )
-    print_result(record, crossover_table(record), as_json=as_json)
+    print_result(record, crossover_table(record))

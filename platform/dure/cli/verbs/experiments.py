@@ -27,7 +27,7 @@ def train(
 
     asked = common.asked()
     chosen = experiment_to_train(experiment, overrides or (), asked, from_sweep=from_sweep, epochs=epochs)
-    return run_experiment(chosen, asked, as_json=common.as_json)
+    return run_experiment(chosen, asked)
 
 
 @verb("run", place=20, background=True)
@@ -50,9 +50,9 @@ def run(
     from dure.studies.study import is_study, load_study
 
     if not is_study(what):
-        return run_experiment(load_experiment(what, overrides or ()), common.asked(), as_json=common.as_json)
+        return run_experiment(load_experiment(what, overrides or ()), common.asked())
     study = load_study(what).with_overrides(overrides or ())
-    return run_study(study, common.asked(), as_json=common.as_json)
+    return run_study(study, common.asked())
 
 
 @verb("batch", place=30, background=True)
@@ -82,7 +82,7 @@ def batch(
 
     names, overrides = options.parted(words)
     study = plan_batch(names, overrides=overrides, only=only, seeds=seeds)
-    return run_study(study, common.asked(), as_json=common.as_json)
+    return run_study(study, common.asked())
 
 
 @verb("crossval", place=60, background=True)
@@ -114,4 +114,4 @@ def crossval(
     if not names:
         raise UserError("no experiment is named", where="dure crossval", hint="dure list shows their names")
     study = plan_crossval(names, overrides=overrides, folds=folds, drop_worse=drop_worse)
-    return run_study(study, common.asked(), as_json=common.as_json)
+    return run_study(study, common.asked())

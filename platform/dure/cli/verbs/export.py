@@ -46,7 +46,6 @@ def export(
     profile: options.ProfileOption = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an earlier export.")] = False,
     trust_code: options.TrustCode = False,
-    as_json: options.Json = False,
 ) -> None:
     """Export the model of a run, if it predicts there what it predicts here."""
     from dure.exports.exporting import Asked, export_run
@@ -68,4 +67,4 @@ def export(
         f"{to}: {record.source} as {record.format}; {agreement['num_equal']:,} of {agreement['num_rows']:,} rows "
         f"agree, {record.rows_per_second:g} rows a second (the original {record.original_rows_per_second:g})"
     )
-    print_result({"path": str(to), **record.model_dump(mode="json")}, text, as_json=as_json)
+    print_result({"path": str(to), **record.model_dump(mode="json")}, text)

@@ -11,7 +11,7 @@ import typer
 
 from dure.cli import options
 from dure.cli.app import VERBS, verb
-from dure.cli.printing import notify, print_result, print_text
+from dure.cli.printing import notify, print_result, print_text, results
 from dure.errors import UserError, nearest
 from dure.signals import INTERRUPTED_CODE
 
@@ -55,7 +55,6 @@ def submit(
         ),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Follow the job to its end.")] = True,
-    as_json: options.Json = False,
 ) -> int:
     """Run a command as a job of a Ray cluster, and show what it prints: dure submit -- batch seven."""
     from dure.jobs import jobs as remote
@@ -78,12 +77,12 @@ def submit(
     ways = f"\n  follow: dure logs {job_id} --follow{at}\n  stop:   dure stop {job_id}{at}"
     notify(f"job {job_id}{ways}")
     if not wait:
-        print_result(remote.job(server, job_id).as_record(), job_id, as_json=as_json)
+        print_result(remote.job(server, job_id).as_record(), job_id)
         return 0
-    return _follow(server, job_id, ways, as_json=as_json)
+    return _follow(server, job_id, ways)
 
 
-def _follow(server: JobServer, job_id: str, ways: str, *, as_json: bool) -> int:
+def _follow(server: JobServer, job_id: str, ways: str) -> int:
     """Show what a job prints to its end, and return the exit code; Ctrl-C leaves the job alone."""
     from dure.jobs import jobs as remote
 
@@ -92,7 +91,7 @@ def _follow(server: JobServer, job_id: str, ways: str, *, as_json: bool) -> int:
     except KeyboardInterrupt:
         notify(f"job {job_id} goes on{ways}")
         sys.exit(INTERRUPTED_CODE)
-    print_result(job.as_record(), f"job {job_id} {job.state} after {job.seconds:,.0f} s", as_json=as_json)
+    print_result(job.as_record(), f"job {job_id} {job.state} after {job.seconds:,.0f} s")
     return 0 if job.state == "succeeded" else 1
 
 
@@ -108,16 +107,16 @@ def _check_verb(name: str) -> None:
 
 
 @verb("jobs", place=160)
-def jobs(address: options.Server = None, as_json: options.Json = False) -> None:
+def jobs(address: options.Server = None) -> None:
     """Show the jobs of a cluster, and what runs in the background of this machine."""
     from dure.jobs.finding import all_jobs
     from dure.jobs.table import jobs_table
 
     found = [job.as_record() for job in all_jobs(address)]
-    print_result({"jobs": found}, jobs_table(found), as_json=as_json)
+    print_result({"jobs": found}, jobs_table(found))
 
 
-@verb("logs", place=170)
+@verb("logs", place=170, has_json=False)
 def logs(
     job: options.JobName,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
@@ -142,7 +141,6 @@ def stop(
         ),
     ],
     address: options.Server = None,
-    as_json: options.Json = False,
 ) -> int:
     """Stop a job, or what runs in a folder in the background, cleanly; nothing that is finished is lost."""
     from dure.jobs import background_folders as folders
@@ -150,10 +148,10 @@ def stop(
 
     if "/" in job or Path(job).exists():
         pid = folders.stop(Path(job))
-        print_result({"pid": pid, "path": job}, f"process {pid} has ended", as_json=as_json)
+        print_result({"pid": pid, "path": job}, f"process {pid} has ended")
         return 0
     ended = stop_job(job, address)
-    print_result(ended.as_record(), f"job {ended.id} {ended.state}", as_json=as_json)
+    print_result(ended.as_record(), f"job {ended.id} {ended.state}")
     return 0
 
 
@@ -179,12 +177,12 @@ def run_in_background(words: Sequence[str]) -> int:
         said = started.log.read_text(encoding="utf-8", errors="replace")
         _show(said.partition("Running entrypoint for job")[2].partition("\n")[2] or said)
         return 1 if job.exit_code is None else job.exit_code
-    print_result(
-        {"job": job.id, "pid": holder.pid, "path": holder.path, "log": str(started.log)},
+    said = (
         f"job {job.id}, process {holder.pid}, works in {holder.path}\n  follow: dure logs {job.id} --follow\n"
-        f"  log:    {started.log}\n  stop:   dure stop {job.id}",
-        as_json="--json" in words,
+        f"  log:    {started.log}\n  stop:   dure stop {job.id}"
     )
+    with results(as_json="--json" in words):
+        print_result({"job": job.id, "pid": holder.pid, "path": holder.path, "log": str(started.log)}, said)
     return 0
 
 

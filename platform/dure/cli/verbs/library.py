@@ -15,16 +15,16 @@ from dure.config.families import family_module
 
 
 @verb("list", place=220)
-def list_(as_json: options.Json = False) -> None:
+def list_() -> None:
     """List experiments, studies and profiles."""
     from dure import api
     from dure.reporting.summary import catalogue_table
 
     catalogue = api.catalogue()
-    print_result(catalogue, catalogue_table(catalogue), as_json=as_json)
+    print_result(catalogue, catalogue_table(catalogue))
 
 
-@verb("schema", place=230)
+@verb("schema", place=230, has_json=False)
 def schema(
     kind: Annotated[
         Literal["experiment", "study", "space", "profile"],
@@ -63,7 +63,6 @@ def sample(
         ),
     ] = 0.0,
     force: options.Force = False,
-    as_json: options.Json = False,
 ) -> None:
     """Write an embedded Korean sample corpus: as CSV, dilemmas and chats as JSON lines."""
     from dure.data.writing import place_files
@@ -73,4 +72,4 @@ def sample(
         written: dict[str, Path] = write_sample(corpus, Path(folder), label_noise=label_noise)
         paths = place_files(written, output, force=force)
     files = {name: str(path) for name, path in paths.items()}
-    print_result(files, "\n".join(files.values()), as_json=as_json)
+    print_result(files, "\n".join(files.values()))

@@ -27,14 +27,13 @@ def runs(
     sort: Annotated[
         str, typer.Option(help="By date, name, state, score, seconds or size.", metavar="KEY")
     ] = "date",
-    as_json: options.Json = False,
 ) -> None:
     """List runs and studies: state, date, best score, time and size."""
     from dure import api
     from dure.archive.listing import listing_table
 
     found = api.list_runs(*(folders or ()), state=state, sort=sort)
-    print_result(found.as_json(), listing_table(found), as_json=as_json)
+    print_result(found.as_json(), listing_table(found))
 
 
 @verb("clean", place=184)
@@ -44,14 +43,13 @@ def clean(
         typer.Argument(help="Folders of runs and studies; outputs/ when not given.", metavar="DIR"),
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Remove it; else it is only shown.")] = False,
-    as_json: options.Json = False,
 ) -> None:
     """Show what may go, with sizes: checkpoints beside the best of finished runs, and what the cache no longer needs."""
     from dure import api
     from dure.archive.cleaning import cleaning_table
 
     found = api.clean(*(folders or ()), remove=yes)
-    print_result(found.as_json(), cleaning_table(found), as_json=as_json)
+    print_result(found.as_json(), cleaning_table(found))
     if found.left:
         raise typer.Exit(1)
 
@@ -76,7 +74,6 @@ def compare(
     ] = None,
     force: options.Force = False,
     figures: options.Figures = None,
-    as_json: options.Json = False,
 ) -> None:
     """Compare runs: what differs, scores that may be compared, cost, and the same test rows one by one."""
     from dure import api
@@ -93,7 +90,7 @@ def compare(
         compared = api.compare(*runs, metric=metric, output=output, force=force)
     if output is not None:
         notify(f"written: comparison.json, comparison.txt and comparison.png in {shown_path(output)}")
-    print_result(compared.as_json(), comparison_table(compared), as_json=as_json)
+    print_result(compared.as_json(), comparison_table(compared))
 
 
 @verb("report", place=135)
@@ -110,13 +107,12 @@ def report(
     ] = None,
     show: Annotated[bool, typer.Option("--open", help="Show it in the browser.")] = False,
     force: options.Force = False,
-    as_json: options.Json = False,
 ) -> None:
     """Write one self-contained page of runs and studies: verdict, figures, pictures, lineage."""
     from dure import api
 
     file = api.report(paths, output, force=force)
-    print_result({"report": str(file), "bytes": file.stat().st_size}, str(file), as_json=as_json)
+    print_result({"report": str(file), "bytes": file.stat().st_size}, str(file))
     if show and not webbrowser.open(file.resolve().as_uri()):
         notify(f"no browser is found here; open {file}")
 
@@ -128,12 +124,11 @@ def verify_report(
         Path | None,
         typer.Option(help="Where the runs of the page lie by now, when they were moved.", metavar="DIR"),
     ] = None,
-    as_json: options.Json = False,
 ) -> int:
     """Recompute every number of a page from the records that it names, and name what was changed."""
     from dure import api
     from dure.reporting.verifying import verification_text
 
     found = api.verify_report(report, root=root)
-    print_result(found.as_json(), verification_text(found), as_json=as_json)
+    print_result(found.as_json(), verification_text(found))
     return 0 if found.is_true else 1

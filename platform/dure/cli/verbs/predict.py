@@ -11,7 +11,7 @@ import typer
 
 from dure.cli import options
 from dure.cli.app import verb
-from dure.cli.printing import print_result, print_text
+from dure.cli.printing import is_json, print_result, print_text
 from dure.errors import UserError
 
 _STDIN = "-"
@@ -65,7 +65,6 @@ def predict(
     resume: _Resume = False,
     force: options.Force = False,
     trust_code: options.TrustCode = False,
-    as_json: options.Json = False,
 ) -> None:
     """Predict texts, or a table, with the best checkpoint of a run or with those of all folds together."""
     from dure import api
@@ -96,11 +95,11 @@ def predict(
             trust_code=trust_code,
         )
     if isinstance(source, list):
-        return _print_texts(source, outcome, in_lines=not text, as_json=as_json)
+        return _print_texts(source, outcome, in_lines=not text)
     without = (
         f", and {outcome['skipped']:,} without one (rows that were skipped)" if outcome["skipped"] else ""
     )
-    print_result(outcome, f"{outcome['rows']:,} predictions in {outcome['output']}{without}", as_json=as_json)
+    print_result(outcome, f"{outcome['rows']:,} predictions in {outcome['output']}{without}")
 
 
 def _source(
@@ -146,15 +145,15 @@ def _check_text(text: str, where: str) -> None:
         raise UserError("there are bytes that are not UTF-8", where=where, expected="a text in UTF-8")
 
 
-def _print_texts(texts: list[str], outcome: list[dict[str, Any]], *, in_lines: bool, as_json: bool) -> None:
+def _print_texts(texts: list[str], outcome: list[dict[str, Any]], *, in_lines: bool) -> None:
     """Print what is predicted of texts: a table, or of lines of standard input a line for each."""
     from dure.reporting.summary import predictions_table
     from dure.runs.folder import PROBABILITY
 
-    if in_lines and not as_json:
+    if in_lines and not is_json():
         for row in outcome:
             said = (str(value) for name, value in row.items() if not name.startswith(PROBABILITY))
             print_text("\t".join(" ".join(value.split()) for value in said) + "\n")
         return
     rows = [{"text": text, **row} for text, row in zip(texts, outcome, strict=True)]
-    print_result({"predictions": rows}, predictions_table(rows), as_json=as_json)
+    print_result({"predictions": rows}, predictions_table(rows))

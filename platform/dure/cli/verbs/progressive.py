@@ -116,4 +116,4 @@ def progressive(
     grown = asdict(stages)
     grown["max_batch_size"] = grown.pop("batch_size")
     study = plan_progressive(bare, before=stored_for(bare, asked), **grown, **asdict(tried))
-    return run_study(study, asked, as_json=common.as_json)
+    return run_study(study, asked)

@@ -22,7 +22,6 @@ def evaluate(
     ] = None,
     profile: options.ProfileOption = None,
     trust_code: options.TrustCode = False,
-    as_json: options.Json = False,
 ) -> None:
     """Score the final model of a run on a table, with the metrics of its validation."""
     from dure import api
@@ -39,7 +38,7 @@ def evaluate(
             notify=progress.say,
             trust_code=trust_code,
         )
-    print_result(found, evaluation_report(found), as_json=as_json)
+    print_result(found, evaluation_report(found))
 
 
 IdColumn = Annotated[
@@ -101,7 +100,6 @@ def score(
     task: Task = None,
     label_separator: LabelSeparator = None,
     metric: Metric = None,
-    as_json: options.Json = False,
 ) -> None:
     """Score predictions against references: ROUGE, accuracy and F1, or correlation and squared error."""
     from dure import api
@@ -121,4 +119,4 @@ def score(
         metrics=metric or (),
         overrides=overrides or (),
     )
-    print_result(scores, score_table(scores), as_json=as_json)
+    print_result(scores, score_table(scores))

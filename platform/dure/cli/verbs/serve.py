@@ -56,7 +56,6 @@ def serve(
     profile: options.ProfileOption = None,
     address: options.Address = None,
     trust_code: options.TrustCode = False,
-    as_json: options.Json = False,
 ) -> None:
     """Serve a model over HTTP on this machine, with a page to try it by hand; Ctrl-C ends it cleanly."""
     from dure.family.run_weights import weights_at
@@ -78,7 +77,7 @@ def serve(
     def ready(facts: dict[str, Any]) -> None:
         count = f"{facts['replicas']} replica{'s' if facts['replicas'] > 1 else ''}"
         text = f"serving {facts['experiment']} ({facts['model']}) at {facts['url']} ({count} on {facts['device']}; Ctrl-C ends it)"
-        print_result(facts, text, as_json=as_json)
+        print_result(facts, text)
 
     runs = fold_runs(run, fold)
     for each in runs:

@@ -82,4 +82,4 @@ def sweep(
         **given,
         before=stored_for(plan_sweep(experiment, overrides=overrides or ()), asked),
     )
-    return run_study(study, asked, as_json=common.as_json)
+    return run_study(study, asked)

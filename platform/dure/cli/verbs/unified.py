@@ -176,7 +176,7 @@ def _run(
         study = _with_samples(study, asked.samples)
     else:
         asked = replace(asked, resume=True, output=folder, back_to=resume if is_epoch else None)
-    return run_study(study, asked, as_json=common.as_json)
+    return run_study(study, asked)
 
 
 def _preset(name: str) -> UnifiedStudy:
