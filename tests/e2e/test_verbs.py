@@ -45,24 +45,6 @@ def test_list_names_everything_that_can_be_run():
     assert all(name in printed for kind in listed.values() for name in kind)
 
 
-def test_the_command_line_starts_without_the_heavy_libraries(tmp_path):
-    script = (
-        "import sys\nfrom dure.cli import main\n"
-        "try: main(['list'])\n"
-        "finally: print(sorted({'torch', 'ray', 'transformers', 'datasets'} & set(sys.modules)))"
-    )
-    import subprocess
-    import sys
-
-    from .conftest import environment
-
-    ended = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert ended.stdout.splitlines()[-1] == "[]"
-
-
 @pytest.mark.parametrize("kind", ["experiment", "study", "profile"])
 def test_schema_is_one_json_object(kind):
     assert call("schema", kind).value["$schema"].startswith("https://json-schema.org")

@@ -119,10 +119,6 @@ app = typer.Typer(
 )
 
 
-class StoppedError(Exception):
-    """Ctrl-C ended a verb; the parser would make an exit code of it, and forget whether there is something to resume."""
-
-
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")
 ]
@@ -194,11 +190,8 @@ def _flat(function: Callable[..., int | None], has_json: bool) -> Callable[..., 
     def parsed(as_json: bool = False, **values: Any) -> int | None:
         for name, kind in groups.items():
             values[name] = kind(**{each.name: values.pop(each.name) for each in fields(kind)})
-        try:
-            with results(as_json=as_json):
-                return function(**values)
-        except KeyboardInterrupt as error:
-            raise StoppedError from error
+        with results(as_json=as_json):
+            return function(**values)
 
     parsed.__name__, parsed.__doc__ = function.__name__, function.__doc__
     parsed.__annotations__ = {each.name: each.annotation for each in parameters}

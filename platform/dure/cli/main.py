@@ -11,7 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dure.cli.app import StoppedError, app, load_verbs
+import typer
+
+from dure.cli.app import app, load_verbs
 from dure.cli.dotenv import FILE as DOTENV
 from dure.cli.dotenv import load_dotenv
 from dure.errors import DureError, named, nearest, shell_word
@@ -28,7 +30,6 @@ _PLAINLY = {
     "Input should be a valid number, unable to parse string as a number": "this is no number",
 }
 """What pydantic says of words that are no numbers, and plainer words."""
-_INTERRUPTED = "interrupted"
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -61,21 +62,24 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             from dure.cli.verbs.jobs import run_in_background
 
             sys.exit(run_in_background([word for word in words if word != "--background"]))
-        result = app(args=words or ["--help"], prog_name="dure", standalone_mode=False, obj=words)
+        if "_DURE_COMPLETE" in os.environ:  # a shell asks what words there are
+            app(prog_name="dure")
+        # Not by calling the parser: it would make an exit code of Ctrl-C, and forget whether there is something to resume.
+        command = typer.main.get_command(app)
+        with command.make_context("dure", words or ["--help"]) as context:
+            result = command.invoke(context)
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
     except DureError as error:
         _fail(error, str(error), error.exit_code, words)
-    except StoppedError as stopped:
-        _interrupted(words, is_kept=isinstance(stopped.__cause__, Interrupted))
-    except KeyboardInterrupt:
-        _interrupted(words)
+    except KeyboardInterrupt as stopped:
+        _interrupted(words, is_kept=isinstance(stopped, Interrupted))
     except BrokenPipeError:
         # Whoever read our output has gone, as `head` does; Python must not flush into it once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
         _end_of(error, words)
-    if result == INTERRUPTED_CODE:  # The parser turns Ctrl-C into the code that it would exit with.
-        _interrupted(words)
     sys.exit(result if isinstance(result, int) else 0)
 
 
@@ -100,12 +104,10 @@ def _interrupted(words: list[str], *, is_kept: bool = False) -> NoReturn:
     # That of unified training takes the folder, or a checkpoint, to go on from.
     option = "--resume FOLDER" if any(word.startswith("unified-") for word in words) else "--resume"
     hint = f"\n  try: {option} continues it where it was" if is_kept else ""
-    _fail(None, _INTERRUPTED + hint, INTERRUPTED_CODE, words)
+    _fail(None, f"interrupted{hint}", INTERRUPTED_CODE, words)
 
 
 def _end_of(error: Exception, words: list[str]) -> NoReturn:
-    if type(error).__name__ == "Abort":
-        _interrupted(words)
     # The parser's own errors know their message, and where in the command it was.
     show: Any = getattr(error, "format_message", None)
     if show is not None:
