@@ -6,7 +6,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 from dure.errors import UserError
 from dure.secrets import redacted
@@ -78,7 +78,7 @@ class Logger:
 
 
 class _Both:
-    """A stream that writes to a log, and to another stream if there is one; all else is that of the other."""
+    """A stream that writes to a log, and to another stream if there is one, which answers all else."""
 
     def __init__(self, file: TextIO, shown: TextIO | None) -> None:
         self._file, self._shown = file, shown
@@ -90,16 +90,5 @@ class _Both:
             self._shown.write(text)
         return len(text)
 
-    def flush(self) -> None:
-        if self._shown is not None:
-            self._shown.flush()
-
-    def isatty(self) -> bool:
-        return self._shown is not None and self._shown.isatty()
-
-    def fileno(self) -> int:
-        return (self._shown or self._file).fileno()
-
-    @property
-    def encoding(self) -> str:
-        return getattr(self._shown, "encoding", None) or "utf-8"
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._shown or self._file, name)

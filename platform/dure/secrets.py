@@ -20,7 +20,6 @@ CLOUD_SECRETS = (
     *("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "PGPASSWORD", "MYSQL_PWD"),
 )
 """Environment variables that cloud providers, trackers and databases are reached by."""
-_OTHERS = ("RAY_AUTH_TOKEN",)
 _LOOKS_SECRET = re.compile(
     r"(^|_)(SECRETS?|(SSH)?PASS(WORD|WD|PHRASE)?|TOKEN|PAT|JWT|BEARER|(API|ACCESS)?KEY|(?<!APPLICATION_)CREDENTIALS"
     r"|CONNECTION_STRING|WEBHOOK_URL|AUTH_CONFIG)(_ID|_KEY|_JSON)?(_?\d+)?$"
@@ -46,7 +45,7 @@ _OPTION = re.compile(
 
 def is_secret(name: str) -> bool:
     """Return whether an environment variable of this name holds a secret."""
-    return name in (*SECRETS, *CLOUD_SECRETS, *_OTHERS) or _LOOKS_SECRET.search(name.upper()) is not None
+    return name in (*SECRETS, *CLOUD_SECRETS) or _LOOKS_SECRET.search(name.upper()) is not None
 
 
 def without_passwords(text: str) -> str:

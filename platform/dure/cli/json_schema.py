@@ -27,6 +27,13 @@ _BOUNDS = {
 """What pydantic calls the bounds of numbers that may be null, and what JSON Schema calls them."""
 
 
+_SECTIONS: dict[Kind, type[Section]] = {
+    "experiment": Experiment,
+    "profile": Profile,
+    "space": SearchSpace,
+}
+
+
 class _Generator(GenerateJsonSchema):
     """Shows a default as a file would say it."""
 
@@ -41,15 +48,10 @@ def json_schema(kind: Kind) -> Schema:
     It describes files, which differ from the loaded tree: a number may be text, as YAML 1.1 reads ``1e-5``;
     and with ``extends:`` keys may be left to a parent, so that nothing is required, and a section may be null.
     """
-    match kind:
-        case "experiment":
-            schemas = [_of_file(Experiment)]
-        case "profile":
-            schemas = [_of_file(Profile)]
-        case "space":
-            schemas = [_of_file(SearchSpace)]
-        case "study":
-            schemas = [_of_file(member, "kind") for member in study_kinds().values()]
+    if kind == "study":
+        schemas = [_of_file(member, "kind") for member in study_kinds().values()]
+    else:
+        schemas = [_of_file(_SECTIONS[kind])]
     root = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
     if len(schemas) == 1:
         return root | schemas[0]

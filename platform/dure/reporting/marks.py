@@ -43,11 +43,6 @@ LONGEST_TEXT = 4000
 """Letters of a text that are shown; what is longer is cut."""
 
 
-def p_value(value: float) -> str:
-    """Return a p-value as people write it."""
-    return "< 0.001" if value < 1e-3 else f"{value:.3f}"
-
-
 def _shortened(value: Any) -> str:
     text = str(value)
     return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]} …"
@@ -70,7 +65,7 @@ FORMATS: Mapping[str, Format] = {
     "duration": lambda value, key: duration(value),
     "memory": lambda value, key: memory(value),
     "ratio": lambda value, key: percent(value),
-    "p": lambda value, key: p_value(value),
+    "p": lambda value, key: "< 0.001" if value < 1e-3 else f"{value:.3f}",
     "hash": lambda value, key: str(value)[:12],
     "date": lambda value, key: str(value)[:16].replace("T", " "),
     "label": lambda value, key: _bare_label(key),

@@ -1,10 +1,7 @@
 """One self-contained page: sections of blocks, written as HTML that asks no network for anything.
 
-Charts are inline SVG by matplotlib, which draws all other pictures of dure: the page has the very same ones, 9 to 40 KB
-each, and no script. Measured on a study of 100 trials: 120 KB of curves. Plotly's script alone has 3.6 MB (its
-smallest bundle 1.0 MB), Vega with Vega-Lite 0.8 MB, which leaves no room in a page of 1 MB; both draw nothing where
-scripts are off, as in mail, and on paper. What they have and we lack is the number under the pointer; it stands in the
-table beside the picture.
+Charts are inline SVG by matplotlib, which draws all other pictures of dure: 9 to 40 KB each, and no script, whose smallest
+would take the whole MB of a page, and draw nothing in mail and on paper.
 
 Every text passes jinja2's escaping; the page's policy lets nothing be loaded, should something slip through.
 """

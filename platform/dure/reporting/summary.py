@@ -183,6 +183,7 @@ def score_table(scores: Mapping[str, Any]) -> FittedTable:
         told.append(f"{counted(empty, 'prediction')} {what}, scored 0")
     if skipped := scores.get("num_skipped"):
         told.append(f"{counted(skipped, 'row')} skipped as bad, so not scored")
+    size, notes = counted(scores.get("num_rows", 0), "row"), []
     if scores["task"] == "classification":
         overall = ("accuracy", "macro_f1", "weighted_f1", "subset_accuracy", "micro_f1")
         notes = [metric_phrase(key, scores[key]) for key in overall if key in scores]
@@ -192,23 +193,22 @@ def score_table(scores: Mapping[str, Any]) -> FittedTable:
             for name, value in values.items()
         }
         columns = class_columns(Source(0, figures))
-        return FittedTable(columns, counted(scores["num_rows"], "row"), [*notes, *told, *compared])
-    if scores["task"] == "number":
+    elif scores["task"] == "number":
         measures = ("pearson", "spearman", "mse")
         columns = [column(metric_label(each), [metric_figure(each, scores[each])]) for each in measures]
-        return FittedTable(columns, counted(scores["num_rows"], "row"), [*told, *compared])
-    names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-    columns = [column("", (bare_label(name) for name in names), is_text=True)]
-    for heading, suffix in (("F1 %", ""), ("precision %", "_precision"), ("recall %", "_recall")):
-        cells = [Text(metric_figure(name, scores[f"{name}{suffix}"])) for name in names]
-        columns.append(Column(heading, cells))
-    notes = [
-        f"{metric_phrase('rouge_sum', scores['rouge_sum'])} (F1 of ROUGE-1, 2 and L)",
-        f"ROUGE tokeniser: {scores['tokenizer']} ({scores['tokenizer_version']})",
-        *told,
-        *compared,
-    ]
-    return FittedTable(columns, counted(scores["num_pairs"], "pair"), notes)
+    else:
+        size = counted(scores["num_pairs"], "pair")
+        names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+        columns = [column("", map(bare_label, names), is_text=True)]
+        for heading, suffix in (("F1 %", ""), ("precision %", "_precision"), ("recall %", "_recall")):
+            columns.append(
+                column(heading, (metric_figure(name, scores[f"{name}{suffix}"]) for name in names))
+            )
+        notes = [
+            f"{metric_phrase('rouge_sum', scores['rouge_sum'])} (F1 of ROUGE-1, 2 and L)",
+            f"ROUGE tokeniser: {scores['tokenizer']} ({scores['tokenizer_version']})",
+        ]
+    return FittedTable(columns, size, [*notes, *told, *compared])
 
 
 def catalogue_table(catalogue: Mapping[str, Mapping[str, str]]) -> FittedTable:
@@ -218,17 +218,12 @@ def catalogue_table(catalogue: Mapping[str, Mapping[str, str]]) -> FittedTable:
         for kind, entries in catalogue.items()
         for place, (name, sentence) in enumerate(entries.items())
     ]
+    sentences = (sentence for _, _, sentence in rows)
     return FittedTable(
         [
             column("", (Text(kind, style="bold") for kind, _, _ in rows), is_text=True),
             column("name", (name for _, name, _ in rows), is_text=True),
-            Column(
-                "",
-                [Text(sentence) for _, _, sentence in rows],
-                is_text=True,
-                shortest=_SHORTEST_SENTENCE,
-                wraps_at=_LONGEST_SENTENCE,
-            ),
+            column("", sentences, is_text=True, shortest=_SHORTEST_SENTENCE, wraps_at=_LONGEST_SENTENCE),
         ]
     )
 

@@ -108,11 +108,6 @@ class _Reader(HTMLParser):
         if tag not in _VOID:
             self._open.append((tag, element))
 
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        inner = self._innermost()
-        if inner is not None:
-            inner.words.append(self.get_starttag_text() or "")
-
     def handle_endtag(self, tag: str) -> None:
         if tag in ("h1", "h2", "h3") and self._heading is not None:
             self._where = " ".join("".join(self._heading).split())
