@@ -21,6 +21,7 @@ from dure.files import (
     write_json,
     written_beside,
 )
+from dure.runs.folder import EVENTS_FILE
 
 BLOCK_ROWS = 2048
 """Rows that are predicted by themselves. Batches lie within a block, so that whoever predicts it sees the same ones."""
@@ -49,7 +50,7 @@ class PredictedBlocks:
         """
         if not self.folder.exists():
             return
-        ours = (_PLAN, _DONE, _LOCK, self._output.name)
+        ours = (_PLAN, _DONE, _LOCK, EVENTS_FILE, self._output.name)
         inside = [file.name for file in self.folder.iterdir()] if self.folder.is_dir() else []
         strange = [name for name in inside if not (name in ours or name[0] == "." or _BLOCK.fullmatch(name))]
         if strange or not self.folder.is_dir() or (self._blocks() and not self._plan.is_file()):
@@ -163,7 +164,7 @@ class PredictedBlocks:
 
     def _empty(self) -> None:
         # The plan goes last: without it, blocks are not known for what they are.
-        for file in (*self._blocks(), self.whole, self.folder / _DONE, self._plan):
+        for file in (*self._blocks(), self.whole, *map(self.folder.joinpath, (_DONE, EVENTS_FILE, _PLAN))):
             file.unlink(missing_ok=True)
 
     def _continued(self, facts: Mapping[str, Any]) -> int:

@@ -8,9 +8,11 @@ import pytest
 
 import dure
 from dure.errors import UserError
+from dure.events import EventLog
 from dure.family import predicted_blocks, predicting_tables
 from dure.family.predicting import predict_rows
 from dure.family.predicting_tables import predict_file, rows_of
+from dure.runs.folder import EVENTS_FILE
 
 
 class Killed(BaseException):
@@ -102,6 +104,8 @@ def test_a_killed_command_goes_on_and_computes_no_block_twice(runs, predict, tmp
         predict(runs, output, progress=killing, said=said)
     assert not output.exists()
     assert "--resume goes on" in said[-1]
+    # As the guard does, which outlives a driver that is killed.
+    EventLog(output.with_name(f"{output.name}.parts") / EVENTS_FILE, "driver").notified("ended from outside")
     with pytest.raises(UserError, match="did not end"):
         predict(runs, output)
     asked = []
