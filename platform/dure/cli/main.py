@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             app(prog_name="dure")
         # Not by calling the parser: it would make an exit code of Ctrl-C, and forget whether there is something to resume.
         command = typer.main.get_command(app)
-        with command.make_context("dure", words or ["--help"]) as context:
+        with command.make_context("dure", [*words] or ["--help"]) as context:
             result = command.invoke(context)
     except typer.Exit as end:
         sys.exit(end.exit_code)
