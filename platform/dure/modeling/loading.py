@@ -220,8 +220,9 @@ def _load(
             options["quantization_config"] = _bitsandbytes(
                 quantization, dtype, HEADS if task.has_head else ()
             )
-            device = "cpu" if profile.device == "cpu" else torch.cuda.current_device()
-            options["device_map"] = {"": device}
+            # The structure is looked at where the machine may not have the profile's device.
+            on_cpu = profile.device == "cpu" or _structure_only.get()
+            options["device_map"] = {"": "cpu" if on_cpu else torch.cuda.current_device()}
         else:
             notify(f"no 4-bit weights on {profile.name}: LoRA on {precision} weights instead")
     # Weights of another size are missing ones: the head of other classes is replaced and told, all others are refused.

@@ -65,6 +65,15 @@ def test_a_card_that_is_not_here_is_forecast_by_its_profile(foreseen):
     assert found.parts["checkpoint"] == 0  # its copy lies in the memory of the host
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the card is here")
+def test_a_miniature_in_4_bits_is_forecast_for_a_card_that_is_not_here():
+    few = {"rehearsal.max_train_rows": 32, "rehearsal.num_layers": 1}
+    experiment = rehearsal_of(load_experiment("kobart_baseline").with_(few))
+    assert experiment.model.quantization is not None
+    found = foresee(load_family(experiment), load_profile("rtx3090")).forecast
+    assert 0 < found.parts["weights"] < 8 * 1024**2
+
+
 @pytest.mark.slow
 def test_a_card_that_is_too_small_names_the_profile_that_fits():
     plain = ["training.ema=null", "data.max_train_rows=40"]
