@@ -43,12 +43,14 @@ def check_shares(batch_size: int, num_workers: int, effective_batch_size: int) -
     if batch_size % num_workers:
         shared = range(num_workers, effective_batch_size + 1, num_workers)
         same = [rows for rows in shared if effective_batch_size % rows == 0]
-        near = min(same, key=lambda rows: abs(rows - batch_size), default=None)
-        remedy = (
-            f"training.batch_size={near} training.gradient_accumulation_steps={effective_batch_size // near}"
-            if near
-            else "another batch size"
+        near = min(
+            same or (math.ceil(batch_size / num_workers) * num_workers,),
+            key=lambda rows: abs(rows - batch_size),
         )
+        passes = max(1, round(effective_batch_size / near))
+        remedy = f"training.batch_size={near} training.gradient_accumulation_steps={passes}"
+        if near * passes != effective_batch_size:
+            remedy += f" (steps of {near * passes} rows, where {effective_batch_size} were asked)"
         raise UserError(
             f"{batch_size} rows cannot be shared out evenly among {num_workers} workers",
             where="training.batch_size",

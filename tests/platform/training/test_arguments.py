@@ -8,6 +8,7 @@ from transformers import TrainingArguments
 from dure.errors import UserError
 from dure.family import load_family
 from dure.training.arguments import (
+    check_shares,
     loaded_rows,
     steps_per_epoch,
     total_steps,
@@ -64,3 +65,25 @@ def test_every_schedule_gives_arguments_that_transformers_accepts(scheduler, tin
     assert arguments.eval_steps == arguments.save_steps == experiment.training.eval_every
     assert arguments.metric_for_best_model == "eval_rouge_sum"
     assert arguments.report_to == []
+
+
+@pytest.mark.parametrize(
+    ("batch", "effective", "remedy"),
+    [
+        (4, 16, "training.batch_size=8 training.gradient_accumulation_steps=2, or"),
+        (
+            6,
+            18,
+            "training.batch_size=8 training.gradient_accumulation_steps=2 (steps of 16 rows, where 18 were",
+        ),
+        (
+            12,
+            12,
+            "training.batch_size=16 training.gradient_accumulation_steps=1 (steps of 16 rows, where 12 were",
+        ),
+    ],
+)
+def test_rows_that_workers_cannot_share_are_refused_with_the_nearest_that_they_can(batch, effective, remedy):
+    with pytest.raises(UserError) as refused:
+        check_shares(batch, 8, effective)
+    assert remedy in str(refused.value)
