@@ -261,14 +261,7 @@ def _pairs(group: Sequence[Scored], metric: Metric | None) -> list[PairRecord]:
     found = [(a, b, difference) for a, b in two if (difference := _difference(a, b, metric))]
     together = corrected([difference for _, _, difference in found], num_comparisons=max(in_all, len(found)))
     return [
-        PairRecord(
-            a=a.setting.name,
-            b=b.setting.name,
-            metric=metric.name,
-            unit=metric.unit,
-            verdict=each.verdict,
-            **{name: 1.0 if value is None else value for name, value in vars(each).items()},
-        )
+        PairRecord(a=a.setting.name, b=b.setting.name, metric=metric.name, unit=metric.unit, **vars(each))
         for (a, b, _), each in zip(found, together, strict=True)
     ]
 

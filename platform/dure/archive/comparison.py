@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from pydantic import ConfigDict, computed_field
+
 from dure.metrics.metric import Unit
-from dure.metrics.paired import Verdict
+from dure.metrics.paired import PairedDifference, Verdict
 from dure.studies.results import Record
 
 Value = bool | int | float | str | list[object] | dict[str, object] | None
@@ -52,30 +55,23 @@ class SettingRecord(Record):
     """Largest of its runs."""
 
 
-class PairRecord(Record):
-    """Two settings on the same test rows."""
+@dataclass(frozen=True, kw_only=True)
+class PairRecord(PairedDifference):
+    """Two settings on the same test rows, and by how much a is better than b."""
+
+    __pydantic_config__: ClassVar = ConfigDict(extra="ignore")  # the verdict, which is made anew
 
     a: str
     b: str
     metric: str
     """What rows were scored by: the metric, or another where that is no mean over rows."""
     unit: Unit
-    value: float
-    """By how much a is better than b."""
-    low: float
-    high: float
-    level: float
-    p_value: float
-    p_holm: float
-    """Corrected for the number of pairs."""
-    num_rows: int
-    num_seeds: int
-    wins: int
-    """Rows on which a is better."""
-    ties: int
-    losses: int
-    verdict: Verdict
-    """Of a."""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def verdict(self) -> Verdict:
+        """What can be said of a."""
+        return super().verdict
 
 
 class ExampleRecord(Record):

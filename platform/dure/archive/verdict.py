@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dure.archive.comparison import Comparison, GroupRecord, PairRecord, SettingRecord, Signature
 from dure.errors import counted
 from dure.metrics.metric import Metric
-from dure.metrics.paired import PairedDifference
 from dure.reporting.figures import bare_label, metric_phrase, some_names
 from dure.reporting.verdicts import difference_sentence
 
@@ -71,14 +70,9 @@ def notes_on(
     return notes
 
 
-def difference_of(pair: PairRecord) -> PairedDifference:
-    """Return the comparison that a record keeps."""
-    return PairedDifference(**pair.model_dump(exclude={"a", "b", "metric", "unit", "verdict"}))
-
-
 def _of_pairs(group: GroupRecord, pairs: Sequence[PairRecord], metric: Metric) -> list[str]:
     if len(group.settings) <= _MOST_IN_FULL:
-        return [difference_sentence(pair.a, pair.b, difference_of(pair), metric) for pair in pairs]
+        return [difference_sentence(pair.a, pair.b, pair, metric) for pair in pairs]
     first = group.settings[0]
     with_first = [pair for pair in pairs if first in (pair.a, pair.b)]
     alike = [pair for pair in with_first if pair.verdict in ("tie", "equal")]
@@ -89,9 +83,7 @@ def _of_pairs(group: GroupRecord, pairs: Sequence[PairRecord], metric: Metric) -
         told.append(
             f"{first} has the best score, and cannot be told apart from {names} by {bare_label(metric)}."
         )
-    told += [
-        difference_sentence(pair.a, pair.b, difference_of(pair), metric) for pair in apart[:_MOST_IN_FULL]
-    ]
+    told += [difference_sentence(pair.a, pair.b, pair, metric) for pair in apart[:_MOST_IN_FULL]]
     if len(apart) > _MOST_IN_FULL:
         told.append(f"So it is with {counted(len(apart) - _MOST_IN_FULL, 'further setting')}; see the table.")
     return told
