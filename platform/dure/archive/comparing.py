@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, reduce
+from functools import reduce
 from itertools import chain, combinations
 from pathlib import Path
 from typing import Literal
@@ -38,103 +38,82 @@ _MOST_IN_PAIRS = 12
 """Settings up to which every two are compared row by row; of more, each with the best one."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Scored:
-    """A setting with what its runs left of the metric."""
+    """A setting with its record, and the test rows that its runs left, by seed."""
 
     setting: Setting
-    metric: Metric
+    record: SettingRecord
+    rows: Mapping[int, RowScores]
 
-    @cached_property
-    def rows(self) -> dict[int, RowScores]:
-        """The test rows by seed; of seeds that left some."""
-        found = {
-            seed: read_scores([run.folder.predictions for run in runs])
-            for seed, runs in self.setting.by_seed.items()
+    @classmethod
+    def of(cls, setting: Setting, metric: Metric) -> Scored:
+        """Return what the runs of a setting left of a metric."""
+        runs = setting.runs
+        read = {
+            seed: read_scores([run.folder.predictions for run in of_seed])
+            for seed, of_seed in setting.by_seed.items()
         }
-        return {seed: rows for seed, rows in found.items() if rows is not None}
+        rows = {seed: found for seed, found in read.items() if found is not None}
 
-    @cached_property
-    def is_tested(self) -> bool:
-        """Whether its runs were all reported on test rows."""
-        return all(run.figure(f"test_{self.metric.name}") is not None for run in self.setting.runs)
+        def mean(prefix: str) -> float | None:
+            return _mean([run.figure(f"{prefix}{metric.name}") for run in runs])
 
-    @cached_property
-    def by_seed(self) -> dict[int, float]:
-        """Score of every seed; over folds that of all rows together where the metric is a mean over rows."""
-        scores = {}
-        for seed, runs in self.setting.by_seed.items():
-            rows = self.rows.get(seed)
-            if self.is_tested and len(runs) > 1 and rows is not None and self.metric.name in rows.scores:
-                scores[seed] = float(rows.scores[self.metric.name].mean())
-                continue
-            name = f"{'test' if self.is_tested else 'eval'}_{self.metric.name}"
-            figures = [figure for run in runs if (figure := run.figure(name)) is not None]
-            if len(figures) == len(runs):
-                scores[seed] = statistics.fmean(figures)
-        return scores
-
-    @property
-    def score(self) -> float | None:
-        """Mean over its seeds."""
-        return statistics.fmean(self.by_seed.values()) if self.by_seed else None
-
-    @cached_property
-    def signature(self) -> Signature:
-        """What its scores were measured on, and how."""
-        runs = self.setting.runs
-        how = _how(runs[0], self.metric)
-        if self.is_tested and len(self.rows) == len(self.setting.by_seed):
-            hashes = dict.fromkeys(rows.content_hash for rows in self.rows.values())
-            num_rows = max(len(rows.rows) for rows in self.rows.values())
-            return Signature(split="test", rows="+".join(hashes), num_rows=num_rows, how=how)
-        split: Literal["test", "dev"] = "test" if self.is_tested else "dev"
-        tables = dict.fromkeys(run.hashes.get(split, run.hashes.get("train", "")) for run in runs)
-        count = runs[0].figure("num_dev_rows") if split == "dev" else None
-        return Signature(
-            split=split, rows="+".join(tables), num_rows=None if count is None else int(count), how=how
-        )
-
-    @cached_property
-    def baseline_split(self) -> Literal["test", "dev"]:
-        """The rows that the trivial predictor was scored on: those of the score, unless a run left only its validation."""
-        is_known = self.is_tested and self._figures(BASELINE + TEST) is not None
-        return "test" if is_known else "dev"
-
-    @property
-    def baseline(self) -> float | None:
-        """Score of the trivial predictor."""
-        return self._figures(BASELINE + TEST if self.baseline_split == "test" else BASELINE)
-
-    @property
-    def beats_baseline(self) -> bool | None:
-        """Whether it is better than the trivial predictor on the same rows."""
-        ours = self._figures(TEST if self.baseline_split == "test" else "eval_")
-        return None if ours is None or self.baseline is None else self.metric.better(ours, self.baseline)
-
-    def _figures(self, prefix: str) -> float | None:
-        return _mean([run.figure(f"{prefix}{self.metric.name}") for run in self.setting.runs])
-
-    def record(self) -> SettingRecord:
-        """Return it as a record."""
-        runs = self.setting.runs
+        is_tested = mean(TEST) is not None
+        by_seed = _by_seed(setting, metric, rows, is_tested=is_tested)
+        # Those of the score, unless a run left only its validation.
+        of_test = is_tested and mean(BASELINE + TEST) is not None
+        baseline = mean(BASELINE + TEST if of_test else BASELINE)
+        beside = mean(TEST if of_test else "eval_")
         memory = [figure for run in runs if (figure := run.figure("peak_memory_mb")) is not None]
-        scores = list(self.by_seed.values())
-        return SettingRecord(
-            name=self.setting.name,
+        record = SettingRecord(
+            name=setting.name,
             runs=tuple(str(run.path) for run in runs),
-            seeds=tuple(self.setting.by_seed),
-            values=dict(self.setting.values),
-            score=self.score,
-            deviation=statistics.stdev(scores) if len(scores) > 1 else None,
-            by_seed=self.by_seed,
-            signature=self.signature,
-            baseline=self.baseline,
-            baseline_split=self.baseline_split,
-            beats_baseline=self.beats_baseline,
+            seeds=tuple(setting.by_seed),
+            values=dict(setting.values),
+            score=_mean([*by_seed.values()]),
+            deviation=statistics.stdev(by_seed.values()) if len(by_seed) > 1 else None,
+            by_seed=by_seed,
+            signature=_signature(setting, metric, rows, is_tested=is_tested),
+            baseline=baseline,
+            baseline_split="test" if of_test else "dev",
+            beats_baseline=None if beside is None or baseline is None else metric.better(beside, baseline),
             seconds=statistics.fmean(run.result.seconds for run in runs),
             peak_memory_mb=max(memory, default=None),
         )
+        return cls(setting, record, rows)
+
+
+def _by_seed(
+    setting: Setting, metric: Metric, rows: Mapping[int, RowScores], *, is_tested: bool
+) -> dict[int, float]:
+    """Return the score of every seed; over folds that of all rows together where the metric is a mean over rows."""
+    scores: dict[int, float | None] = {}
+    for seed, runs in setting.by_seed.items():
+        if is_tested and len(runs) > 1 and seed in rows and metric.name in rows[seed].scores:
+            scores[seed] = float(rows[seed].scores[metric.name].mean())
+        else:
+            scores[seed] = _mean(
+                [run.figure(f"{'test' if is_tested else 'eval'}_{metric.name}") for run in runs]
+            )
+    return {seed: score for seed, score in scores.items() if score is not None}
+
+
+def _signature(
+    setting: Setting, metric: Metric, rows: Mapping[int, RowScores], *, is_tested: bool
+) -> Signature:
+    """Return what the scores of a setting were measured on, and how."""
+    first, how = setting.runs[0], _how(setting.runs[0], metric)
+    if is_tested and len(rows) == len(setting.by_seed):
+        hashes = dict.fromkeys(each.content_hash for each in rows.values())
+        num_rows = max(len(each.rows) for each in rows.values())
+        return Signature(split="test", rows="+".join(hashes), num_rows=num_rows, how=how)
+    split: Literal["test", "dev"] = "test" if is_tested else "dev"
+    tables = dict.fromkeys(run.hashes.get(split, run.hashes.get("train", "")) for run in setting.runs)
+    count = first.figure("num_dev_rows") if split == "dev" else None
+    return Signature(
+        split=split, rows="+".join(tables), num_rows=None if count is None else int(count), how=how
+    )
 
 
 def compare(named: Sequence[str | Path], *, metric: str | None = None) -> tuple[Comparison, list[Setting]]:
@@ -155,14 +134,14 @@ def compare(named: Sequence[str | Path], *, metric: str | None = None) -> tuple[
             hint="name a further run; dure runs shows them",
         )
     compared = _metric(runs, metric)
-    scored = [Scored(setting, compared) for setting in settings]
+    scored = [Scored.of(setting, compared) for setting in settings]
     by_rows = _row_metric(scored, compared)
     alike: dict[str, list[Scored]] = {}
     for each in scored:
-        alike.setdefault(each.signature.model_dump_json(), []).append(each)
-    groups = [sorted(group, key=lambda each: compared.cost(each.score)) for group in alike.values()]
+        alike.setdefault(each.record.signature.model_dump_json(), []).append(each)
+    groups = [sorted(group, key=lambda each: compared.cost(each.record.score)) for group in alike.values()]
     pairs = [pair for group in groups for pair in _pairs(group, by_rows)]
-    records = [[each.record() for each in group] for group in groups]
+    records = [[each.record for each in group] for group in groups]
     comparison = Comparison(
         metric=compared.name,
         direction="max" if compared.higher_is_better else "min",
@@ -280,9 +259,8 @@ def _difference(a: Scored, b: Scored, metric: Metric) -> PairedDifference | None
 
 
 def _group_record(group: Sequence[Scored], pairs: Sequence[PairRecord]) -> GroupRecord:
-    first = group[0]
-    has_best = first.score is not None and first.beats_baseline is not False
-    best = first.setting.name if has_best else None
+    first = group[0].record
+    best = first.name if first.score is not None and first.beats_baseline is not False else None
     alike = {
         pair.b if pair.a == best else pair.a
         for pair in pairs
