@@ -13,8 +13,8 @@ from dure.studies.choices import OnBaseline
 
 
 @dataclass(frozen=True)
-class Stages:
-    """Options that say how the data grows."""
+class Growth:
+    """Options that say how the data grows, what is tried side by side, and who goes on."""
 
     start_ratio: Annotated[
         str | None,
@@ -37,9 +37,10 @@ class Stages:
     epochs_per_stage: Annotated[
         int | None, typer.Option(help="Passes over the rows of a stage (2).", metavar="N")
     ] = None
-    batch_size: Annotated[
+    max_batch_size: Annotated[
         int | None,
         typer.Option(
+            "--batch-size",
             help="Most rows of one forward pass, taken on all of the data (4); accumulation keeps the effective batch.",
             metavar="N",
         ),
@@ -51,12 +52,6 @@ class Stages:
             metavar="MB",
         ),
     ] = None
-
-
-@dataclass(frozen=True)
-class Candidates:
-    """Options that say what is tried side by side, and who goes on."""
-
     candidates: Annotated[
         list[str] | None,
         typer.Option(
@@ -96,8 +91,7 @@ def progressive(
         typer.Option(help="Checkpoint to begin with; the experiment's when not given.", metavar="NAME"),
     ] = None,
     *,
-    stages: Stages,
-    tried: Candidates,
+    growth: Growth,
     common: options.Common,
 ) -> int:
     """Train on more and more of the data, each stage from the best model of the stage before.
@@ -113,7 +107,5 @@ def progressive(
     said = {"experiment": experiment, "overrides": [*own, *(overrides or ())]}
     bare = checked(ProgressiveStudy, said, {}, "dure progressive")
     asked = common.asked()
-    grown = asdict(stages)
-    grown["max_batch_size"] = grown.pop("batch_size")
-    study = plan_progressive(bare, before=stored_for(bare, asked), **grown, **asdict(tried))
+    study = plan_progressive(bare, before=stored_for(bare, asked), **asdict(growth))
     return run_study(study, asked)

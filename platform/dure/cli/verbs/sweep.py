@@ -27,10 +27,12 @@ class Search:
     sampler: Annotated[
         SamplerName | None, typer.Option(help="Who proposes the points; tpe when not given.")
     ] = None
-    trials: Annotated[
+    num_trials: Annotated[
         int | None,
         typer.Option(
-            help="Points in all (20); of a grid, evenly spaced points along every range (5).", metavar="N"
+            "--trials",
+            help="Points in all (20); of a grid, evenly spaced points along every range (5).",
+            metavar="N",
         ),
     ] = None
     tries: Annotated[
@@ -41,9 +43,10 @@ class Search:
         StopperName | None,
         typer.Option(help="Who stops bad trials, by the samples that they saw; none when not given."),
     ] = None
-    metric: Annotated[
+    metrics: Annotated[
         list[str] | None,
         typer.Option(
+            "--metric",
             help="What to look for on the validation rows; training.best_metric when not given. With several, the "
             "best compromises. NAME:min or NAME:max for a figure whose direction is not declared.",
             metavar="NAME",
@@ -72,14 +75,10 @@ def sweep(
     from dure.studies.sweep.plan import plan_sweep
 
     asked = common.asked()
-    given = asdict(search)
     study = plan_sweep(
         experiment,
         overrides=overrides or (),
-        num_trials=given.pop("trials"),
-        tries=given.pop("tries") or (),
-        metrics=given.pop("metric") or (),
-        **given,
+        **asdict(search),
         before=stored_for(plan_sweep(experiment, overrides=overrides or ()), asked),
     )
     return run_study(study, asked)

@@ -217,7 +217,7 @@ def plan_sweep(
     experiment: str,
     *,
     space: str | None = None,
-    tries: Sequence[str] = (),
+    tries: Sequence[str] | None = None,
     before: SweepStudy | None = None,
     **options: Any,
 ) -> SweepStudy:
