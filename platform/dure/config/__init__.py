@@ -14,15 +14,7 @@ if TYPE_CHECKING:
     from dure.config.rehearsal import rehearsal_of
     from dure.config.schema import Experiment, Profile
 
-_PLACES = {
-    "Experiment": "schema",
-    "Profile": "schema",
-    "available": "library",
-    "dump_yaml": "loading",
-    "load_experiment": "loading",
-    "load_profile": "loading",
-    "rehearsal_of": "rehearsal",
-}
+_MODULES = ("library", "schema", "loading", "rehearsal")
 __all__ = [
     "Experiment",
     "Profile",
@@ -35,6 +27,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _PLACES:
-        return getattr(importlib.import_module(f"{__name__}.{_PLACES[name]}"), name)
+    if name in __all__:
+        modules = (importlib.import_module(f"{__name__}.{each}") for each in _MODULES)
+        return next(getattr(each, name) for each in modules if hasattr(each, name))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
