@@ -18,17 +18,16 @@ from dure.events import Notify
 from dure.family import load_family
 from dure.family.corpus import Corpus
 from dure.family.given_rows import encoded_rows, hash_of
-from dure.files import write_json, write_text
+from dure.files import write_text
 from dure.outputs import output_folder
 from dure.reporting.console import RunConsole
 from dure.reporting.tracker import trackers_for
-from dure.runs.environment import describe_environment
 from dure.runs.lock import held
 from dure.runs.logs import captured_output
 from dure.runs.resuming import require_continuable
 from dure.runtime.placement import choose_profile
 from dure.training import memory
-from dure.training.run import RunRequest, foretold, recorded, settle, trained
+from dure.training.run import RunRequest, foretold, leave_environment, recorded, settle, trained
 from dure.training.trainer import ModelTrainer
 from dure.training.worker import Worker
 
@@ -120,22 +119,15 @@ class InteractiveTrainer:
             RunError: Training failed; the folder says why.
         """
         request = replace(self._request, resume=resume or self._request.resume)
-        experiment, profile, folder = request.experiment, request.profile, request.folder()
+        profile, folder = request.profile, request.folder()
         with (
             held(folder.path),
             captured_output(folder.log),
             recorded(request, folder, self.loop.worker),
             memory.Usage(profile.device) as usage,
         ):
-            write_text(folder.experiment, dump_yaml(experiment))
-            environment = describe_environment(
-                experiment,
-                profile,
-                data=self._corpus.hashes,
-                recognised=self.loop.family.recognised(),
-                num_workers=1,
-            )
-            write_json(folder.environment, environment)
+            write_text(folder.experiment, dump_yaml(request.experiment))
+            leave_environment(request, self.loop.family, self._corpus, self.loop.worker)
             self._request = replace(request, resume=False)
             ahead = foretold(self.loop.family, self._corpus, self.loop.model, profile, self.loop.worker)
             result, outcome = trained(request, self.loop, self._corpus, usage, ahead)

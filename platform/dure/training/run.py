@@ -245,17 +245,7 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
     corpus = load_corpus(family, notify=worker.notify)
     worker.stop.check()
     if worker.is_main:
-        write_json(
-            folder.environment,
-            describe_environment(
-                experiment,
-                profile,
-                data=corpus.hashes,
-                split=corpus.split,
-                recognised=family.recognised(),
-                num_workers=worker.num_workers,
-            ),
-        )
+        leave_environment(request, family, corpus, worker)
     set_seed(experiment.experiment.seed)
     model = family.load_model(corpus.tokenizer, profile)
     ahead = foretold(family, corpus, model, profile, worker)
@@ -283,6 +273,19 @@ def _train(request: RunRequest, folder: RunFolder, worker: Worker, usage: memory
     if worker.is_main:
         settle(request, result, room)
     return result
+
+
+def leave_environment(request: RunRequest, family: Family, corpus: Corpus, worker: Worker) -> None:
+    """Write on what, and on which rows, a run trains."""
+    environment = describe_environment(
+        request.experiment,
+        request.profile,
+        data=corpus.hashes,
+        split=corpus.split,
+        recognised=family.recognised(),
+        num_workers=worker.num_workers,
+    )
+    write_json(request.folder().environment, environment)
 
 
 def trained(
