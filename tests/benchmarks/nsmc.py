@@ -26,7 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dure.config import load_profile
-from dure.reporting.console import StudyConsole, terminal
+from dure.reporting.console import StudyConsole
+from dure.reporting.terminal import Terminal
 from dure.studies.life_cycle import run_experiments
 from dure.studies.progressive.plan import ProgressiveStudy
 from tests.benchmarks.small_encoder import experiment, require_data, save_encoder
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         study = ProgressiveStudy(
             experiment=base.name, epochs_per_stage=options.epochs_per_stage, on_baseline="warn"
         )
-        with terminal() as screen:
+        with Terminal() as screen:
             record = run_experiments(
                 study,
                 [base],

@@ -44,19 +44,6 @@ _SHORTEST_NAME = 18
 _SHORTEST_BAR = 8
 
 
-@contextmanager
-def terminal(file: TextIO | None = None) -> Iterator[Terminal]:
-    """Open the terminal for one command, and leave it as it was whatever happens.
-
-    Without a file it is stderr as it is now, so open it before the process's output is captured.
-    """
-    screen = Terminal(file)
-    try:
-        yield screen
-    finally:
-        screen.clear()
-
-
 class Progress:
     """How far a command is: called with what is done and how much there is, and told what the user should know.
 
@@ -92,7 +79,7 @@ class Progress:
 @contextmanager
 def progress_bar(title: str, *, file: TextIO | None = None) -> Iterator[Progress]:
     """Show how far a command is while the body runs."""
-    with terminal(file) as screen:
+    with Terminal(file) as screen:
         progress = Progress(screen, title)
         screen.show(progress.render)
         yield progress

@@ -8,7 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
-from typing import TextIO, cast
+from typing import Self, TextIO, cast
 
 from rich.console import Console, ConsoleDimensions, RenderableType
 from rich.live import Live
@@ -20,7 +20,7 @@ REFRESHES_PER_SECOND = 2.0
 
 
 class Terminal:
-    """Prints lines and, on a real terminal, one live block beneath them.
+    """Prints lines and, on a real terminal, one live block beneath them, which goes at the end of a ``with`` at the latest.
 
     Args:
         file: Stream to write to. When it is not given, the stderr of this moment: its descriptor is
@@ -44,6 +44,12 @@ class Terminal:
 
     def __reduce__(self) -> tuple[type[Terminal], tuple[()]]:
         return Terminal, ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.clear()
 
     def say(self, line: str, style: str = "") -> None:
         """Print one line, above the block when there is one."""

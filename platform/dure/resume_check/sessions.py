@@ -121,7 +121,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Its arguments are experiment, profile and folder, then step and signal of the cut, if it is to be cut.
     """
     from dure.config.loading import load_experiment, load_profile
-    from dure.reporting.console import RunConsole, terminal
+    from dure.reporting.console import RunConsole
+    from dure.reporting.terminal import Terminal
     from dure.runtime.experiment import train
     from dure.signals import Interrupted, install
 
@@ -131,7 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         listeners.append(Cutting(Cut(int(cut[0]), signal.Signals(int(cut[1]))), os.getpid()))
     install()
     try:
-        with terminal() as screen:
+        with Terminal() as screen:
             result: RunResult = train(
                 load_experiment(experiment),
                 profile=load_profile(profile),

@@ -152,7 +152,8 @@ def run(study: StudyPlan, asked: Asked) -> Any:
     """
     from dure.jobs.background_folders import claim
     from dure.preflight.before import before_run, check_settings
-    from dure.reporting.console import RunConsole, StudyConsole, terminal
+    from dure.reporting.console import RunConsole, StudyConsole
+    from dure.reporting.terminal import Terminal
 
     kind, path = prepare(study, asked)
     check_settings(kind.checked())  # To recognise the machine takes torch, and seconds.
@@ -168,7 +169,7 @@ def run(study: StudyPlan, asked: Asked) -> Any:
         notify=asked.notify,
     )
     with (
-        terminal() as screen,
+        Terminal() as screen,
         working_folder(kind.study.name, asked.output, continued=path, profile=machine) as folder,
     ):
         claim(folder, pid_file=kind.pid_file)
@@ -203,7 +204,8 @@ def run_experiment(
     """
     from dure.jobs.background_folders import claim
     from dure.preflight.before import before_run, check_settings, files_of_run
-    from dure.reporting.console import RunConsole, terminal
+    from dure.reporting.console import RunConsole
+    from dure.reporting.terminal import Terminal
     from dure.runtime.experiment import train
 
     chosen = asked.shape(experiment)
@@ -224,7 +226,7 @@ def run_experiment(
         notify=asked.notify,
     )
     with (
-        terminal() as screen,
+        Terminal() as screen,
         working_folder(chosen.name, asked.output, continued=continued, profile=machine) as path,
     ):
         claimed(path)

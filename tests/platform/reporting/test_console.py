@@ -19,7 +19,7 @@ from rich.text import Text
 
 from dure.events import RunProgress, RunStart, TrialStatus
 from dure.reporting.columns import Column, FittedTable, column
-from dure.reporting.console import RunConsole, StudyConsole, progress_bar, terminal
+from dure.reporting.console import RunConsole, StudyConsole, progress_bar
 from dure.reporting.terminal import Terminal
 from dure.runs.folder import RunResult
 
@@ -303,7 +303,7 @@ def wrapped(sentence: str) -> Column:
 
 def test_an_error_takes_the_live_block_away() -> None:
     file = Screen()
-    with contextlib.suppress(RuntimeError), terminal(file) as screen:
+    with contextlib.suppress(RuntimeError), Terminal(file) as screen:
         StudyConsole(screen).started("seven", STUDY, [])
         raise RuntimeError
 
