@@ -180,28 +180,35 @@ _NOTES = {
 }
 """What differs, by new key or by old."""
 
-_METRICS = {
-    "loss": "eval_loss",
-    **{
-        old: f"eval_{metric}"
-        for metric, names in {
-            "rouge_sum": "rouge_sum rouge eval_rouge eval_rouge_sum final_score",
-            "rouge1": "rouge1 rouge-1",
-            "rouge2": "rouge2 rouge-2",
-            "rougeL": "rougel eval_rougel rouge-l",
-            "rougeLsum": "rougelsum eval_rougelsum",
-            "accuracy": "accuracy",
-            "macro_f1": "macro_f1 f1 eval_f1 f1_macro eval_f1_macro",
-            "weighted_f1": "weighted_f1 f1_weighted eval_f1_weighted",
-        }.items()
-        for old in names.split()
-    },
-}
-_FORMATS = {
-    **dict.fromkeys(("bf16", "bfloat16", "torch.bfloat16"), "bf16"),
-    **dict.fromkeys(("fp16", "float16", "torch.float16"), "fp16"),
-    **dict.fromkeys(("fp32", "float32", "torch.float32", "no"), "fp32"),
-}
+
+def _rows(table: str) -> Iterator[tuple[str, str]]:
+    """Give every old name of a table with what it stands behind."""
+    for row in table.strip().replace("\n    ", " ").splitlines():
+        heading, _, names = row.partition(" | ")
+        for name in names.split():
+            yield name, heading
+
+
+_METRICS = dict(
+    _rows("""
+eval_loss | loss
+eval_rouge_sum | rouge_sum rouge eval_rouge eval_rouge_sum final_score
+eval_rouge1 | rouge1 rouge-1
+eval_rouge2 | rouge2 rouge-2
+eval_rougeL | rougel eval_rougel rouge-l
+eval_rougeLsum | rougelsum eval_rougelsum
+eval_accuracy | accuracy
+eval_macro_f1 | macro_f1 f1 eval_f1 f1_macro eval_f1_macro
+eval_weighted_f1 | weighted_f1 f1_weighted eval_f1_weighted
+""")
+)
+_FORMATS = dict(
+    _rows("""
+bf16 | bf16 bfloat16 torch.bfloat16
+fp16 | fp16 float16 torch.float16
+fp32 | fp32 float32 torch.float32 no
+""")
+)
 _SCHEDULES = "linear cosine cosine_with_restarts polynomial constant constant_with_warmup"
 _QUANTIZED = {"true": {"type": "nf4", "double": True}, "false": None}
 _VALIDATED = {"epoch": "epoch", "steps": UNSAID}
@@ -229,14 +236,6 @@ _VALUES: dict[str, Mapping[str, Any]] = {
 """Old value (in lower case) to new one, by old key or by new."""
 _OPEN = ("max_steps", "metric_for_best_model", "best_model_metric", "bf16", "fp16")
 """Old keys of which another value is taken as it is."""
-
-
-def _rows(table: str) -> Iterator[tuple[str, str]]:
-    """Give every old key of a table with what it stands behind."""
-    for row in table.strip().replace("\n    ", " ").splitlines():
-        heading, _, names = row.partition(" | ")
-        for name in names.split():
-            yield name, heading
 
 
 ALIASES = dict(_rows(_RENAMED))

@@ -109,7 +109,7 @@ def page_around(
 
 def figures_section(runs: Runs, facts: Source, result: Source, *keys: str) -> Section:
     """Return the figures of a run, of its classes, and what it took."""
-    definitions = runs.result(next(iter(runs.folders))).get("definitions")
+    definitions = runs.result(runs.first).get("definitions")
     names = [*(result.get(*keys, "metrics") or {})]
     shown = [name for name in names if not is_speed(name) and class_figure(name) is None]
     validated = [name for name in shown if name.startswith("eval_")]

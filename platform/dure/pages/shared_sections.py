@@ -12,16 +12,7 @@ from markupsafe import Markup
 from dure.reporting.columns import Rows, column
 from dure.reporting.forecasts import beside_columns
 from dure.reporting.marks import LONGEST_TEXT, Key, Source, Sources, listed, sentence
-from dure.reporting.page import (
-    Block,
-    Folded,
-    Inline,
-    Pairs,
-    Paragraph,
-    Points,
-    Section,
-    Table,
-)
+from dure.reporting.page import Block, Folded, Inline, Pairs, Paragraph, Points, Section, Table
 from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE, RunFolder
 
 _FOLD_FROM = 160
@@ -40,6 +31,11 @@ class Runs:
     folders: Mapping[str, Path]
     facts: Source
     sources: Sources
+
+    @property
+    def first(self) -> str:
+        """The name of the run that stands for all where they are alike."""
+        return next(iter(self.folders))
 
     def experiment(self, name: str) -> Source:
         """Return the resolved experiment of a run."""
@@ -116,9 +112,8 @@ def trouble_section(runs: Runs, trials: Sequence[tuple[Source, tuple[Key, ...]]]
     ended = [(record, at) for record, at in trials if record.get(*at, "error")]
     if ended:
         columns = [
-            column("run", (record.mark(*at, "name") for record, at in ended), is_text=True),
-            column("state", (record.mark(*at, "state") for record, at in ended), is_text=True),
-            column("why", (record.mark(*at, "error") for record, at in ended), is_text=True),
+            column(heading, (record.mark(*at, key) for record, at in ended), is_text=True)
+            for heading, key in (("run", "name"), ("state", "state"), ("why", "error"))
         ]
         blocks.append(Table("What ended before its time", columns))
     restarts = Rows.of(runs.facts, "restarts")
@@ -235,52 +230,35 @@ def _source(experiment: Source, split: str) -> Inline:
 
 
 def _split(runs: Runs) -> Inline:
-    name = next(iter(runs.folders))
-    experiment, result = runs.experiment(name), runs.result(name)
-    rows = sentence(
-        "{} of {} training rows and {} validation rows",
-        result.mark("metrics", "num_train_rows", written="count"),
-        result.mark("metrics", "num_rows_in_all", written="count"),
-        result.mark("metrics", "num_dev_rows", written="count"),
-    )
-    fold = experiment.get("data", "fold")
-    if fold:
-        return sentence(
-            "Split: fold {} of {}, cut by seed {}; {}{}.",
-            experiment.mark("data", "fold", "number"),
-            experiment.mark("data", "fold", "of"),
-            experiment.mark("data", "fold", "seed"),
-            rows,
-            _of_first(runs, name),
-        )
-    return sentence(
-        "Split: {}{}; data.on_overlap: {}.",
-        rows,
-        _of_first(runs, name),
-        experiment.mark("data", "on_overlap"),
-    )
+    experiment, result = runs.experiment(runs.first), runs.result(runs.first)
+    counts = ("num_train_rows", "num_rows_in_all", "num_dev_rows")
+    marks = (result.mark("metrics", name, written="count") for name in counts)
+    rows = sentence("{} of {} training rows and {} validation rows", *marks)
+    if experiment.get("data", "fold"):
+        fold = [experiment.mark("data", "fold", key) for key in ("number", "of", "seed")]
+        return sentence("Split: fold {} of {}, cut by seed {}; {}{}.", *fold, rows, _of_first(runs))
+    overlap = experiment.mark("data", "on_overlap")
+    return sentence("Split: {}{}; data.on_overlap: {}.", rows, _of_first(runs), overlap)
 
 
-def _of_first(runs: Runs, name: str) -> Inline:
-    return "" if len(runs.folders) < 2 else sentence(" of {}", _name(runs, name))
+def _of_first(runs: Runs) -> Inline:
+    return "" if len(runs.folders) < 2 else sentence(" of {}", _name(runs, runs.first))
 
 
 def _start(runs: Runs) -> Inline:
-    name = next(iter(runs.folders))
-    experiment = runs.experiment(name)
+    experiment = runs.experiment(runs.first)
     weights: Inline = experiment.mark("model", "checkpoint")
     if experiment.get("rehearsal", "enabled"):
         weights = sentence("random weights of a miniature of {}", weights)
     seeds = [runs.environment(names[0]).mark("seed") for names in runs.facts.get("seeds") or []]
-    return sentence("Start: {}{}, seed {}.", weights, _of_first(runs, name), listed(seeds) or "not known")
+    return sentence("Start: {}{}, seed {}.", weights, _of_first(runs), listed(seeds) or "not known")
 
 
 def _weights(runs: Runs) -> Inline:
-    name = next(iter(runs.folders))
-    result = runs.result(name)
+    name, result = runs.first, runs.result(runs.first)
     return sentence(
         "Weights{}: {}, the best of {} steps by {}; final model{}.",
-        _of_first(runs, name),
+        _of_first(runs),
         result.mark("best_checkpoint"),
         result.mark("metrics", "steps", written="count"),
         runs.experiment(name).mark("training", "best_metric", written="metric"),
