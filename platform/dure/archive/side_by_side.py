@@ -17,9 +17,9 @@ from dure.metrics.metric import Metric
 from dure.pages.run_facts import best_metric
 from dure.pages.shared_sections import points_of
 from dure.reporting.curves import plot_runs
-from dure.reporting.inline import Drawing
 from dure.reporting.marks import Computation, Source, Sources, listed, sentence
 from dure.reporting.page import Inline, Page, Pairs, Picture, Section, Table
+from dure.reporting.plots import Drawing
 from dure.studies.reports import COMPUTATIONS as OF_EACH
 from dure.studies.reports import page_at
 

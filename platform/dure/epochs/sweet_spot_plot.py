@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dure.reporting.figures import number
-from dure.reporting.plots import BLUE, GREEN, GREY, PALE, PURPLE, VERMILION, grid, picture, spoken
+from dure.reporting.plots import BLUE, GREEN, GREY, PALE, PURPLE, VERMILION, Drawing, grid, picture, spoken
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from dure.reporting.inline import Drawing
 
 _WORDS = {
     "title": ("모듈별 최적 에포크 (Sweet Spot)", "sweet spot of every module"),

@@ -21,9 +21,9 @@ from dure.pages.shared_sections import (
 from dure.reporting.columns import Column, column
 from dure.reporting.curves import CURVES, RunCurves, plot_run
 from dure.reporting.figures import class_figure, is_speed
-from dure.reporting.inline import Drawing
 from dure.reporting.marks import Computation, Key, Source, Sources, sentence
 from dure.reporting.page import REPORT, Command, Inline, Page, Pairs, Picture, Section, Table
+from dure.reporting.plots import Drawing
 from dure.reporting.summary import class_columns
 from dure.runs.folder import RunFolder
 

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 from dure.files import read_json_lines
 from dure.metrics.metric import BASELINE, Metric, undeclared, under
 from dure.reporting.figures import class_figure, is_speed, metric_label, number
-from dure.reporting.plots import GREY, SERIES, grid, picture, spoken, whole_epochs
+from dure.reporting.plots import GREY, SERIES, Drawing, grid, picture, spoken, whole_epochs
 from dure.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from dure.reporting.inline import Drawing
 
 CURVES = "training_curves.png"
 """Their file in the folder of a run or study."""

@@ -23,8 +23,8 @@ from markupsafe import Markup
 from dure.errors import one_line, shell_word
 from dure.events import Notify
 from dure.reporting.columns import Cell, Column
-from dure.reporting.inline import Drawing
 from dure.reporting.marks import Shown, Sources, relative_to
+from dure.reporting.plots import Drawing
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -1,23 +1,29 @@
-"""The look that all our pictures share: colours, fonts, languages, and how they are written."""
+"""The look that all our pictures share: colours, fonts, languages, and how they are written: into a file or a page.
+
+On a page they are SVG whose colours and letters are those of the page around it.
+"""
 
 from __future__ import annotations
 
+import io
 import math
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from markupsafe import escape
 
 from dure.files import written_beside
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-    from dure.reporting.inline import Drawing
 
 # Okabe and Ito (2008), "Color Universal Design": told apart by all kinds of colour vision, and in grey by marker.
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -39,6 +45,27 @@ _HANGUL_FONTS = (
     "AppleGothic",
     "Malgun Gothic",
 )
+_COLOURS = {
+    "#000000": "currentColor",
+    "#404040": "currentColor",
+    "#ffffff": "var(--ground)",
+    "#b0b0b0": "var(--line)",
+    BLUE.lower(): "var(--blue)",
+    VERMILION.lower(): "var(--vermilion)",
+    GREEN.lower(): "var(--green)",
+    PURPLE.lower(): "var(--purple)",
+    SKY.lower(): "var(--sky)",
+    ORANGE.lower(): "var(--orange)",
+    GREY.lower(): "var(--grey)",
+    PALE.lower(): "var(--pale)",
+}
+"""What the page calls each colour, so that light and dark pages have shades of their own."""
+_STYLE = re.compile(r'style="[^"]*"')
+_COLOUR = re.compile(r"#[0-9a-f]{6}\b")
+_PLACE = re.compile(r'(?<= )(d|x|y|x1|x2|y1|y2|transform|points)="([^"]*)"')
+_LONG = re.compile(r"(\.\d)\d+")
+_NAME = re.compile(r' id="([^"]*)"')
+_FONT = re.compile(r"(font: [\d.]+px)[^;\"]*|; font-family: [^;\"]*")
 _beside: ContextVar[FigureFormat | None] = ContextVar("beside", default=None)
 
 
@@ -151,3 +178,48 @@ def whole_epochs(axis: Axes, last: float) -> None:
 
     axis.set_xlim(0, 1.02 * max(1, math.ceil(last - 1e-6)))
     axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+@dataclass
+class Drawing:
+    """A picture for a page, once it is drawn; panel by panel where it was drawn so.
+
+    ``alt`` says what it shows for whoever cannot see it, or else its title does; ``svg`` is empty until it is drawn.
+    """
+
+    alt: str = ""
+    svg: str = ""
+
+    def take(self, figure: Figure, title: str) -> None:
+        """Add a figure as SVG: an eighth of matplotlib's own size, with the page's letters and colours."""
+        file = io.StringIO()
+        metadata = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        figure.savefig(file, format="svg", transparent=True, metadata=metadata)
+        said = title if self.svg else self.alt or title
+        self.svg += inlined(file.getvalue(), said)
+
+
+def inlined(svg: str, alt: str) -> str:
+    """Return SVG as matplotlib writes it as a part of a page.
+
+    Its text is text, not outlines; ``alt`` says what it shows.
+    """
+    width, height = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)[0]
+    body = svg[svg.index(">", svg.index("<svg")) + 1 :]
+    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->|\n\s*", " ", body, flags=re.DOTALL)
+    body = _STYLE.sub(_of_page, body)
+    body = _PLACE.sub(lambda found: f'{found[1]}="{_LONG.sub(chr(92) + "1", found[2])}"', body)
+    used = set(re.findall(r"(?:#|url\(#)([\w.-]+)", body))
+    body = _NAME.sub(lambda found: found[0] if found[1] in used else "", body)
+    body = re.sub(r"\s{2,}", " ", body)
+    # 96 pixels of a page are an inch, and so are 72 units here.
+    size = f"--width:{float(width) / 72 * 96:.0f}px"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" role="img" '
+        f'viewBox="0 0 {width} {height}" style="{size}"><title>{escape(alt)}</title>{body}'
+    )
+
+
+def _of_page(style: re.Match[str]) -> str:
+    text = _COLOUR.sub(lambda colour: _COLOURS.get(colour[0], colour[0]), style[0])
+    return _FONT.sub(lambda found: (found[1] or "").replace("font:", "font-size:"), text)

@@ -16,9 +16,9 @@ from dure.pages.run_page import COMPUTATIONS as OF_RUNS
 from dure.pages.run_page import curves_section, page_around, page_of_run
 from dure.pages.shared_sections import Runs
 from dure.reporting.curves import CURVES, RunCurves, plot_runs
-from dure.reporting.inline import Drawing
 from dure.reporting.marks import Computation, Source, Sources, sentence
 from dure.reporting.page import REPORT, Page, Picture, Section
+from dure.reporting.plots import Drawing
 from dure.reporting.targets import target_sentence
 from dure.runs.folder import RUN_RECORD, STUDY_FILE, RunFolder
 from dure.studies.results import StudyResults

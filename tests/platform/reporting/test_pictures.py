@@ -12,7 +12,7 @@ from matplotlib.image import imread
 from dure.metrics.metric import Metric
 from dure.reporting import curves, plots
 from dure.reporting.curves import RunCurves, plot_run, plot_runs
-from dure.reporting.inline import Drawing
+from dure.reporting.plots import Drawing
 
 ACCURACY = Metric("eval_accuracy", "max", "share")
 

@@ -11,12 +11,10 @@ from rich.cells import cell_len
 
 from dure.data.writing import write_rows
 from dure.errors import shortened
-from dure.reporting.plots import hangul_font, picture, spoken
+from dure.reporting.plots import Drawing, hangul_font, picture, spoken
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from dure.reporting.inline import Drawing
 
 _WORDS = {
     "true": ("실제", "true class"),

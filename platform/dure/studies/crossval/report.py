@@ -23,9 +23,9 @@ from dure.reporting.figures import (
     shown_path,
     study_title,
 )
-from dure.reporting.inline import Drawing
 from dure.reporting.marks import Source, sentence
 from dure.reporting.page import Block, Picture, Section, Table
+from dure.reporting.plots import Drawing
 from dure.reporting.verdicts import p_value_text, verdict_sentence
 from dure.studies.crossval.confusion import plot_confusion
 from dure.studies.crossval.results import ComparisonRecord, CrossvalResults, ExperimentRecord

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dure.reporting.figures import metric_label, number, percent, setting_text
-from dure.reporting.plots import BLUE, GREY, PALE, PURPLE, VERMILION, grid, picture, spoken
+from dure.reporting.plots import BLUE, GREY, PALE, PURPLE, VERMILION, Drawing, grid, picture, spoken
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from dure.reporting.inline import Drawing
     from dure.studies.progressive.results import CandidateRecord, ProgressiveResults, StageRecord
 
 _WORDS = {

@@ -22,9 +22,9 @@ from dure.reporting.figures import (
     shown_path,
     study_title,
 )
-from dure.reporting.inline import Drawing
 from dure.reporting.marks import Source, listed, sentence
 from dure.reporting.page import Picture, Section, Table
+from dure.reporting.plots import Drawing
 from dure.reporting.verdicts import chosen_phrase
 from dure.studies.progressive.plot import plot_progressive
 from dure.studies.progressive.results import ProgressiveResults, StageRecord

@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING
 from dure.config.spaces import SearchSpace
 from dure.metrics.metric import Metric
 from dure.reporting.figures import metric_label
-from dure.reporting.plots import BLUE, GREEN, GREY, PALE, PURPLE, VERMILION, grid, picture, spoken
+from dure.reporting.plots import BLUE, GREEN, GREY, PALE, PURPLE, VERMILION, Drawing, grid, picture, spoken
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from dure.reporting.inline import Drawing
     from dure.studies.sweep.results import SweepPoint, SweepResults
     from dure.studies.sweep.verdict import SweepVerdict
 

@@ -10,9 +10,9 @@ from dure.errors import counted
 from dure.pages.shared_sections import foldable
 from dure.reporting.columns import STATE_STYLES, Column, FittedTable, Rows, column
 from dure.reporting.figures import NOTHING, duration, error_notes, number, shown_path
-from dure.reporting.inline import Drawing
 from dure.reporting.marks import Source
 from dure.reporting.page import Picture, Section, Table
+from dure.reporting.plots import Drawing
 from dure.studies.results import TrialRecord
 from dure.studies.study import stored_study
 from dure.studies.sweep.plan import SweepStudy

@@ -15,8 +15,8 @@ from dure.epochs.sweet_spot_table import sweet_spot_columns, sweet_spot_table
 from dure.pages.run_facts import best_metric, run_sentences
 from dure.pages.run_page import figures_section
 from dure.reporting.figures import duration, gains_of, memory, shown_path
-from dure.reporting.inline import Drawing
 from dure.reporting.page import Block, Paragraph, Picture, Points, Section, Table
+from dure.reporting.plots import Drawing
 from dure.reporting.summary import result_report
 from dure.studies.sweep.driver import SweepKind
 from dure.studies.sweep.report import sweep_picture
