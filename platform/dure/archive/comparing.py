@@ -21,8 +21,7 @@ from dure.archive.comparison import (
     SettingRecord,
     Signature,
 )
-from dure.archive.left import LeftRun, completed_runs
-from dure.archive.settings import Setting, settings_of
+from dure.archive.left import LeftRun, Setting, completed_runs, settings_of
 from dure.errors import UserError, nearest, shortened
 from dure.metrics.metric import BASELINE, TEST, Metric
 from dure.metrics.paired import PairedDifference, corrected, paired_difference

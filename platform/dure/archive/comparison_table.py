@@ -12,7 +12,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from dure.archive.comparison import Comparison, ExampleRecord
-from dure.archive.settings import Setting
+from dure.archive.left import Setting
 from dure.data.writing import place_files
 from dure.errors import counted, shortened
 from dure.files import write_text

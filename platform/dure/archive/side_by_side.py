@@ -10,8 +10,7 @@ from markupsafe import Markup, escape
 
 from dure.archive.comparing import compare
 from dure.archive.comparison_table import curves_of, pair_columns, score_columns, setting_columns, table_facts
-from dure.archive.left import completed_runs
-from dure.archive.settings import run_names, settings_of
+from dure.archive.left import completed_runs, run_names, settings_of
 from dure.errors import UserError
 from dure.metrics.metric import Metric
 from dure.pages.run_facts import best_metric
