@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from dure.config.loading import load_experiment
 from dure.config.schema import Experiment, Profile
 from dure.events import Notify
 from dure.family import load_family
@@ -20,6 +19,7 @@ from dure.preflight.foreseeing import foresee, what_fits
 from dure.preflight.settings import foretold
 from dure.runtime.placement import room_for
 from dure.runtime.scratch import restored
+from dure.studies.batch.plan import BatchStudy
 from dure.studies.kind import Kind, Shape
 from dure.studies.plan import StudyPlan
 from dure.studies.study import is_study, load_study
@@ -51,39 +51,36 @@ def forecast_experiments(
     Raises:
         UserError: Something that was given is wrong.
     """
-    study = load_study(what).with_overrides(overrides) if is_study(what) else None
-    found = [load_experiment(what, overrides)] if study is None else study.load()
-    kind, experiments = None, [shape(each) for each in found]
-    if study is not None:
-        study = study.named(found).resolved(found)
-        kind = study.kind_of()(study, found, shape)
-        experiments = list(kind.read()[: len(found)])  # the first of several candidates stands for all
+    # A lone experiment is forecast as a batch of one.
+    has_trials = is_study(what)
+    study: StudyPlan = load_study(what) if has_trials else BatchStudy(experiments=(what,))
+    study = study.with_overrides(overrides)
+    found = study.load()
+    study = study.named(found).resolved(found)
+    kind = study.kind_of()(study, found, shape)
     parts, seconds, longest = list[dict[str, Any]](), [0.0, 0.0], [0.0, 0.0]
-    at_once = 1 if study is None else _at_once(machine, study, found)
-    for experiment in experiments:
+    at_once = _at_once(machine, study, found)
+    for experiment in kind.read()[: len(found)]:  # the first of several candidates stands for all
         if measure is not None:
             # A run computes with the threads of this process, and a trial with those that Ray gives it.
-            with nullcontext() if study is None else _threads(machine):
+            with _threads(machine) if has_trials else nullcontext():
                 _measure(experiment, machine, measure, notify)
         part = _part(experiment, machine, at_once)
         parts.append(part)
-        times = (1.0, 1.0) if study is None else study.num_trainings(experiment)
         if part.get("seconds") is None:
             seconds = []
         elif seconds:
             ends = (part["earliest_seconds"] or part["seconds"][0], part["seconds"][1])
+            times, in_a_row = study.num_trainings(experiment), study.in_a_row(experiment)
             seconds = [total + one * n for total, one, n in zip(seconds, ends, times, strict=True)]
-            in_a_row = 1.0 if study is None else study.in_a_row(experiment)
             longest = [max(total, one * in_a_row) for total, one in zip(longest, ends, strict=True)]
-    disk = parts[0].get("disk") if kind is None else _disk(kind)
     whole = _whole(seconds, longest, at_once) if seconds else None
-    name = None if study is None else study.words
     return {
-        "study": name,
+        "study": study.words if has_trials else None,
         "experiments": parts,
         "seconds": whole,
         "cost": cost_of(whole, machine),
-        "disk": disk,
+        "disk": _disk(kind),
         "profile": machine.name,
     }
 
