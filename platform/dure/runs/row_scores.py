@@ -57,18 +57,16 @@ def read_scores(files: Sequence[Path]) -> RowScores | None:
     contents: list[bytes] = []
     columns: dict[str, list[float]] = {}
     for file in files:
-        for row in _rows(file):
-            numbers.append(_number(row[ROW], int, file))
+        for number, row in rows_in(file):
+            numbers.append(number)
             cells = [cell for name, cell in row.items() if name != ROW and not name.startswith(_OTHERS)]
             contents.append(hashlib.blake2b(repr(cells).encode("utf-8", "replace"), digest_size=16).digest())
             for name, cell in row.items():
                 if name.startswith(SCORE):
                     score = _number(cell, float, file) if cell else float("nan")
                     columns.setdefault(name.removeprefix(SCORE), []).append(score)
-    order = np.argsort(numbers, kind="stable")
+    order = order_of(numbers, files[0])
     rows = np.asarray(numbers, dtype=np.int64)[order]
-    if (np.diff(rows) == 0).any():
-        raise UserError("a row is held out by two folds", where=str(files[0].parent.parent))
     return RowScores(
         rows,
         tuple(contents[place] for place in order),
@@ -82,10 +80,33 @@ def read_scores(files: Sequence[Path]) -> RowScores | None:
 
 def read_rows(files: Iterable[Path], wanted: set[int]) -> dict[int, dict[str, str]]:
     """Return some of the rows as they stand in the files, by their number: column → cell."""
-    return {int(row[ROW]): row for file in files for row in _rows(file) if int(row[ROW]) in wanted}
+    return {number: row for file in files for number, row in rows_in(file) if number in wanted}
 
 
-def _rows(file: Path) -> Iterator[dict[str, str]]:
+def order_of(rows: Sequence[int], file: Path) -> NDArray[np.int64]:
+    """Return the places of rows of one seed, ascending by their number; one file of theirs is for errors.
+
+    Raises:
+        UserError: A row is in two of the files.
+    """
+    order = np.argsort(rows, kind="stable")
+    ordered = np.asarray(rows)[order]
+    doubled = ordered[1:][np.diff(ordered) == 0]
+    if doubled.size:
+        raise UserError(
+            f"row {doubled[0]} is held out by two folds",
+            where=str(file.parent.parent),
+            expected="folds of one cross-validation",
+        )
+    return order
+
+
+def rows_in(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """Give the rows of a file as they stand there, column → cell, with their number.
+
+    Raises:
+        UserError: It is not what dure writes.
+    """
     csv.field_size_limit(LONGEST_CELL)
     with file.open(encoding="utf-8", newline="") as stream:
         lines = csv.reader(stream)
@@ -93,7 +114,8 @@ def _rows(file: Path) -> Iterator[dict[str, str]]:
         for number, cells in enumerate(lines, start=1):
             if len(cells) != len(header) or ROW not in header:
                 raise _broken(file, f"row {number} has {len(cells)} cells for {len(header)} columns")
-            yield dict(zip(header, cells, strict=True))
+            row = dict(zip(header, cells, strict=True))
+            yield _number(row[ROW], int, file), row
 
 
 def _number(cell: str, kind: Callable[[str], Number], file: Path) -> Number:

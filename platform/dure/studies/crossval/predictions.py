@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from dure.data.labels import ClassIndex
 from dure.data.writing import write_rows
 from dure.errors import UserError
-from dure.runs.folder import PREDICTED, PROBABILITY, SCORE, RunFolder
+from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE, RunFolder
+from dure.runs.row_scores import order_of, rows_in
 
 
 @dataclass(frozen=True)
@@ -48,41 +47,29 @@ def read_predictions(folds: Mapping[int, Path]) -> Predictions | None:
     """Read the predictions that the runs of several folds kept, by their numbers; None when none of them has kept any.
 
     Raises:
-        UserError: The folds are of different tables or families, or a row is in two of them.
+        UserError: A file is not what dure writes, the folds are of different tables or families, or a row is in two.
     """
-    header: list[str] | None = None
-    rows: list[tuple[int, int, list[str]]] = []
-    for number, path in folds.items():
-        folder = RunFolder(path)
-        if not folder.predictions.is_file():
-            continue
-        with folder.predictions.open(encoding="utf-8", newline="") as file:
-            lines = csv.reader(file)
-            found = next(lines)
-            if header is not None and found != header:
-                raise UserError(
-                    f"its columns are {', '.join(found)}",
-                    where=str(folder.predictions),
-                    expected=f"those of the other folds: {', '.join(header)}",
-                )
-            header = found
-            rows += [(int(row), number, cells) for row, *cells in lines]
-    if header is None or not rows:
+    files = {number: RunFolder(path).predictions for number, path in folds.items()}
+    found = [(fold, *row) for fold, file in files.items() if file.is_file() for row in rows_in(file)]
+    if not found:
         return None
-    rows.sort(key=lambda row: row[0])
-    doubled = next((one[0] for one, other in pairwise(rows) if one[0] == other[0]), None)
-    if doubled is not None:
-        raise UserError(f"row {doubled} is held out by two folds", expected="folds of one cross-validation")
-    columns: dict[str, list[str]] = dict(
-        zip(header[1:], map(list, zip(*(cells for _, _, cells in rows), strict=True)), strict=True)
-    )
+    first = found[0][2]
+    for fold, _, row in found:
+        if row.keys() != first.keys():
+            raise UserError(
+                f"its columns are {', '.join(row)}",
+                where=str(files[fold]),
+                expected=f"those of the other folds: {', '.join(first)}",
+            )
+    found = [found[place] for place in order_of([number for _, number, _ in found], files[found[0][0]])]
+    columns = {name: [row[name] for _, _, row in found] for name in first}
     return Predictions(
-        rows=[row for row, _, _ in rows],
-        folds=[fold for _, fold, _ in rows],
+        rows=[number for _, number, _ in found],
+        folds=[fold for fold, _, _ in found],
         columns={
             name: column
             for name, column in columns.items()
-            if not name.startswith((PREDICTED, PROBABILITY, SCORE))
+            if name != ROW and not name.startswith((PREDICTED, PROBABILITY, SCORE))
         },
         predicted=_with_prefix(columns, PREDICTED),
         probabilities=_with_prefix(columns, PROBABILITY),

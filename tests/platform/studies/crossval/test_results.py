@@ -160,6 +160,15 @@ def test_a_row_that_two_folds_held_out_is_refused(folds, tmp_path):
         together("a", paths, tmp_path / "oof.csv")
 
 
+def test_predictions_that_are_damaged_are_told_with_their_file(folds, tmp_path):
+    paths = folds("a")
+    file = RunFolder(paths[1]).predictions
+    file.write_text(file.read_text(encoding="utf-8") + "7,글\n", encoding="utf-8")
+    with pytest.raises(UserError, match="no predictions of a run: row 13 has 2 cells") as refused:
+        together("a", paths, tmp_path / "oof.csv")
+    assert refused.value.where == str(file)
+
+
 def test_experiments_are_compared_in_pairs_on_the_folds_that_both_have(folds, tmp_path):
     given = {"a": folds("a", 0.95, 1), "b": folds("b", 0.5, 2), "c": folds("c", 0.5, 3, numbers=(1, 2, 4))}
     results = [together(name, paths, tmp_path / "oof.csv") for name, paths in given.items()]
