@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from dure.epochs import recipes
+from dure.epochs import mixing
 from dure.epochs.mixing import EMA, EpochWeights, Recipe, State
 from dure.epochs.module_search import greedy_search, optuna_search
 from dure.errors import UserError
@@ -171,13 +171,13 @@ def crossover(
     epochs, modules = weights.epochs, weights.modules
     spots = {module: spots[module] for module in modules}
     found = _Candidates(weights, score, selection_metric, notify)
-    ranked = sorted(epochs, key=lambda epoch: found.cost(recipes.whole(modules, epoch)))
+    ranked = sorted(epochs, key=lambda epoch: found.cost(mixing.whole(modules, epoch)))
     _add_baselines(found, ranked, ranked[0] if best is None else best)
 
-    found.add("selective", "crossover", recipes.selective(spots))
-    found.add("weighted", "crossover", recipes.weighted(spots, epochs))
+    found.add("selective", "crossover", mixing.selective(spots))
+    found.add("weighted", "crossover", mixing.weighted(spots, epochs))
     for share in TOWARDS_LAST:
-        found.add(f"interpolated_{share:g}", "crossover", recipes.interpolated(spots, epochs[-1], share))
+        found.add(f"interpolated_{share:g}", "crossover", mixing.interpolated(spots, epochs[-1], share))
     start = min([spots, *(dict.fromkeys(modules, epoch) for epoch in ranked)], key=found.choice_cost)
     for search in searches:
         match search:
@@ -187,7 +187,7 @@ def crossover(
                 choice = optuna_search(
                     start, epochs, found.choice_cost, max_evaluations=max_evaluations, seed=seed
                 )
-        found.add(f"search_{search}", "crossover", recipes.selective(choice))
+        found.add(f"search_{search}", "crossover", mixing.selective(choice))
     winner = min(
         (candidate for candidate in found.candidates if candidate.kind == "crossover"),
         key=lambda candidate: found.cost(candidate.recipe),
@@ -217,7 +217,7 @@ class _Candidates:
 
     def choice_cost(self, choice: Mapping[str, int]) -> float:
         """Return the cost of taking each module from one epoch."""
-        return self.cost(recipes.selective(choice))
+        return self.cost(mixing.selective(choice))
 
     def _scored(self, recipe: Recipe) -> float:
         key = repr(sorted((module, sorted(shares.items(), key=str)) for module, shares in recipe.items()))
@@ -229,11 +229,11 @@ class _Candidates:
 def _add_baselines(found: _Candidates, ranked: Sequence[int], best: int) -> None:
     """Try what needs no crossover: single epochs, their averages, and soups of them."""
     epochs, modules = found.weights.epochs, found.weights.modules
-    found.add("last", "baseline", recipes.whole(modules, epochs[-1]))
-    found.add("best", "baseline", recipes.whole(modules, best))
+    found.add("last", "baseline", mixing.whole(modules, epochs[-1]))
+    found.add("best", "baseline", mixing.whole(modules, best))
     if EMA in found.weights.files:
-        found.add("ema", "baseline", recipes.whole(modules, EMA))
-    found.add("uniform_soup", "baseline", recipes.soup(modules, epochs))
+        found.add("ema", "baseline", mixing.whole(modules, EMA))
+    found.add("uniform_soup", "baseline", mixing.soup(modules, epochs))
     found.add("greedy_soup", "baseline", _greedy_soup(modules, ranked, found.cost))
 
 
@@ -273,12 +273,12 @@ def _greedy_soup(
 ) -> Recipe:
     """Average the best epoch with every next one that does not make the average worse."""
     chosen = [ranked[0]]
-    reached = loss(recipes.soup(modules, chosen))
+    reached = loss(mixing.soup(modules, chosen))
     for epoch in ranked[1:]:
-        tried = loss(recipes.soup(modules, sorted([*chosen, epoch])))
+        tried = loss(mixing.soup(modules, sorted([*chosen, epoch])))
         if tried <= reached and math.isfinite(tried):
             chosen, reached = sorted([*chosen, epoch]), tried
-    return recipes.soup(modules, chosen)
+    return mixing.soup(modules, chosen)
 
 
 def _decided(found: _Candidates, winner: Candidate, rows: Rows, rows_metric: Metric, seed: int) -> Outcome:

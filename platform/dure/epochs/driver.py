@@ -18,7 +18,7 @@ from dure.data.collating import moved
 from dure.epochs.crossover import crossover, save_crossover
 from dure.epochs.loss_series import Point, series_of
 from dure.epochs.mixing import EMA, EpochWeights, Source, State, tied_names
-from dure.epochs.sweet_spot import Thresholds, analysis_record, sweet_spots
+from dure.epochs.sweet_spot import Thresholds, analysis_record
 from dure.errors import UserError, counted
 from dure.events import Notify
 from dure.family import Family
@@ -182,7 +182,7 @@ def _analysis(
     run: Path, family: Family, model: PreTrainedModel, saved: list[int], thresholds: Thresholds
 ) -> dict[str, Any]:
     series: dict[str, list[Point]] = series_of(run, family.modules(model), family.module_losses())
-    return analysis_record(series, sweet_spots(series, thresholds, saved=saved or None), thresholds)
+    return analysis_record(series, thresholds, saved=saved or None)
 
 
 def _best_epoch(folder: RunFolder, family: Family, saved: list[int]) -> int | None:

@@ -7,12 +7,13 @@ afterwards; what is *low* is the exception, since a later epoch may be lower.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from itertools import combinations
+from typing import Any, Literal, NamedTuple
 
 from dure.epochs.loss_series import Point, Series
-from dure.epochs.mann_kendall import mann_kendall
 
 CRITERIA = ("low", "stable", "fitting", "converged")
 VOTERS = ("lowest", "criteria", "plateau", "score")
@@ -190,23 +191,22 @@ def candidate_epochs(
     return tuple(sorted(candidates))
 
 
-def sweet_spots(
-    series: Mapping[str, Series], thresholds: Thresholds = DEFAULT, *, saved: Collection[int] | None = None
-) -> dict[str, SweetSpot]:
-    """Say of every module at which epoch it was at its best; arguments are those of :func:`sweet_spot`."""
-    return {name: sweet_spot(points, thresholds, saved=saved) for name, points in series.items()}
-
-
 def analysis_record(
-    series: Mapping[str, Series], spots: Mapping[str, SweetSpot], thresholds: Thresholds = DEFAULT
+    series: Mapping[str, Series], thresholds: Thresholds = DEFAULT, *, saved: Collection[int] | None = None
 ) -> dict[str, Any]:
-    """Return an analysis as JSON-ready data: thresholds, and per module its sweet spot and its series."""
+    """Return an analysis as JSON-ready data: thresholds, and per module its sweet spot and its series.
+
+    Arguments are those of :func:`sweet_spot`.
+    """
     return {
         "thresholds": asdict(thresholds),
         "voters": list(VOTERS),
         "modules": {
-            name: {**spot.as_dict(), "series": [_record(point) for point in series[name]]}
-            for name, spot in spots.items()
+            name: {
+                **sweet_spot(points, thresholds, saved=saved).as_dict(),
+                "series": [_record(point) for point in points],
+            }
+            for name, points in series.items()
         },
     }
 
@@ -286,3 +286,38 @@ def _trend(series: Series, thresholds: Thresholds) -> Direction:
     if p_value >= thresholds.trend_level:
         return "level"
     return "falling" if s < 0 else "rising"
+
+
+class Trend(NamedTuple):
+    """What the test says of a series."""
+
+    s: int
+    """Pairs that rise minus pairs that fall."""
+    p_value: float
+    """Probability of such an ``s``, or one further from 0, when the order means nothing; two-sided."""
+
+
+def mann_kendall(values: Sequence[float]) -> Trend:
+    """Test a series for a trend (Mann, 1945; Kendall, 1975, "Rank Correlation Methods").
+
+    The probability is exact when all values differ. With ties it is that of the normal distribution, with Kendall's
+    variance for ties and the correction for continuity.
+
+    Raises:
+        ValueError: A value is not finite.
+    """
+    from scipy.stats import kendalltau
+
+    if not all(map(math.isfinite, values)):
+        raise ValueError(f"{list(values)} are not all finite")
+    length = len(values)
+    s = sum((later > earlier) - (later < earlier) for earlier, later in combinations(values, 2))
+    ties = [count for count in Counter(values).values() if count > 1]
+    if s == 0:
+        return Trend(0, 1.0)
+    if not ties:
+        return Trend(s, float(kendalltau(range(length), values, method="exact").pvalue))
+    variance = (
+        length * (length - 1) * (2 * length + 5) - sum(tie * (tie - 1) * (2 * tie + 5) for tie in ties)
+    ) / 18
+    return Trend(s, math.erfc((abs(s) - 1) / math.sqrt(2 * variance)))

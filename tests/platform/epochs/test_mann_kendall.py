@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
-from dure.epochs.mann_kendall import mann_kendall
+from dure.epochs.sweet_spot import mann_kendall
 
 
 @settings(max_examples=50, deadline=None)

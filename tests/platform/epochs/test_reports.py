@@ -9,7 +9,7 @@ from rich.console import Console
 
 from dure.epochs.crossover_table import crossover_table
 from dure.epochs.loss_series import Point
-from dure.epochs.sweet_spot import analysis_record, sweet_spots
+from dure.epochs.sweet_spot import analysis_record
 from dure.epochs.sweet_spot_plot import plot_sweet_spots
 from dure.epochs.sweet_spot_table import sweet_spot_table, sweet_spot_text
 from dure.reporting import plots
@@ -22,7 +22,7 @@ def shown(renderable, width=200):
 
 
 def record(**series):
-    return analysis_record(series, sweet_spots(series))
+    return analysis_record(series)
 
 
 def points(losses, gap=0.05):

@@ -16,7 +16,6 @@ from dure.epochs.sweet_spot import (
     epoch_scores,
     epochs_that_meet,
     sweet_spot,
-    sweet_spots,
 )
 from dure.errors import UserError
 
@@ -193,7 +192,7 @@ def test_few_epochs_are_candidates_at_a_time():
 
 def test_the_record_is_json_and_holds_epochs(tmp_path):
     points = {"head": series([*PLATEAU, math.nan], train=0.05)}
-    record = analysis_record(points, sweet_spots(points))
+    record = analysis_record(points)
     again = json.loads(json.dumps(record, allow_nan=False))
     assert again["modules"]["head"]["epoch"] in (9, 11)
     assert again["modules"]["head"]["series"][-1] == {"epoch": 17, "train_loss": None, "eval_loss": None}

@@ -10,7 +10,7 @@ from typing import Any
 from dure.config import dump_yaml
 from dure.config.schema import Experiment
 from dure.epochs.loss_series import Point
-from dure.epochs.sweet_spot import analysis_record, sweet_spots
+from dure.epochs.sweet_spot import analysis_record
 from dure.events import EventLog, Notice, RunStart, TrialStatus
 from dure.files import write_json, write_text
 from dure.metrics.metric import Metric
@@ -335,7 +335,7 @@ def left_unified(folder: Path) -> None:
     UnifiedResults.model_validate(
         {
             **{key: values[key] for key in ("study", "kind", "path", "state", "targets")}, "learning_rate": 3e-5, "sweep": None,
-            "result": result.as_dict(), "sweet_spots": analysis_record(series, sweet_spots(series)),
+            "result": result.as_dict(), "sweet_spots": analysis_record(series),
             "crossover": crossed,
         }
     ).write(folder / "unified_results.json")  # fmt: skip
