@@ -1,16 +1,23 @@
-"""Jobs by their names, wherever they are: in the cluster that is named, in one of this machine, or in our records."""
+"""Jobs, wherever they are: in the cluster that is named, in one of this machine, or in our records."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 
-from dure.errors import UserError
+from rich.console import RenderableType
+
+from dure.errors import UserError, counted
 from dure.jobs import jobs as remote
 from dure.jobs.background_records import records
 from dure.jobs.job_server import JobServer, find_server
 from dure.jobs.jobs import ENDED, Job
+from dure.reporting.columns import FittedTable, column
 from dure.secrets import redacted
+
+_STYLES = {"failed": "bold red", "running": "green", "stopped": "yellow"}
+_SHORTEST_COMMAND = 20
 
 
 def all_jobs(address: str | None = None) -> list[Job]:
@@ -25,6 +32,21 @@ def all_jobs(address: str | None = None) -> list[Job]:
     for _, seen in _seen(address):
         found.update({each.id: each for each in seen})
     return sorted(found.values(), key=lambda each: (each.started or "", each.id))
+
+
+def jobs_table(jobs: Sequence[Job]) -> RenderableType:
+    """Return jobs as a table that fits itself to the terminal."""
+    if not jobs:
+        return "no jobs"
+    columns = [
+        column("job", (job.id for job in jobs), is_text=True),
+        column("state", (job.state for job in jobs), is_text=True, styles=_STYLES),
+        column("command", (job.command for job in jobs), is_text=True, shortest=_SHORTEST_COMMAND),
+        column("started", (_local_time(job.started) for job in jobs), rank=2, is_text=True),
+        column("seconds", (f"{job.seconds:,.0f}" for job in jobs), rank=1),
+        column("cluster", (job.server for job in jobs), rank=3, is_text=True),
+    ]
+    return FittedTable(columns, counted(len(jobs), "job"))
 
 
 def job_log(job_id: str, address: str | None = None) -> str:
@@ -100,3 +122,7 @@ def _seen(address: str | None) -> Iterator[tuple[JobServer, list[Job]]]:
             raise
         return
     yield server, seen
+
+
+def _local_time(moment: str | None) -> str:
+    return "" if moment is None else f"{datetime.fromisoformat(moment).astimezone():%m-%d %H:%M}"

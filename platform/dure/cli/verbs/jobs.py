@@ -109,11 +109,10 @@ def _check_verb(name: str) -> None:
 @verb("jobs", place=160)
 def jobs(address: options.Server = None) -> None:
     """Show the jobs of a cluster, and what runs in the background of this machine."""
-    from dure.jobs.finding import all_jobs
-    from dure.jobs.table import jobs_table
+    from dure.jobs.finding import all_jobs, jobs_table
 
-    found = [job.as_record() for job in all_jobs(address)]
-    print_result({"jobs": found}, jobs_table(found))
+    found = all_jobs(address)
+    print_result({"jobs": [job.as_record() for job in found]}, jobs_table(found))
 
 
 @verb("logs", place=170, has_json=False)
