@@ -16,15 +16,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 from dure.errors import DureError, RunError
-from dure.files import parse_json, write_json
+from dure.files import json_or_none, write_json
 from dure.jobs.background_records import ClusterKeeper, Records
 from dure.jobs.job_server import JobServer, find_server
 from dure.jobs.jobs import ENDED, jobs, stop
 from dure.runs.lock import born
-from dure.runtime.cluster import SAFE_PATH, object_store_bytes
+from dure.runtime.cluster import SAFE_PATH, keep_token_private, object_store_bytes
 from dure.runtime.guard import MARK, Guard, end_processes
 from dure.runtime.scratch import scratch_folder, temporary_files
-from dure.runtime.token import keep_token_private
 from dure.secrets import is_secret
 
 _SECONDS_TO_START = 120.0
@@ -67,11 +66,10 @@ def start_keeper(records: Records) -> ClusterKeeper:
 
 def clear_up(records: Records) -> None:
     """Remove what a keeper that was killed left on the disk; its guard ended its processes."""
-    try:
-        left = ClusterKeeper(**parse_json(records.keeper_file.read_bytes()))
-    except (OSError, ValueError, TypeError):
+    left = json_or_none(records.keeper_file)
+    if left is None or "temporary" not in left:
         return
-    shutil.rmtree(left.temporary, ignore_errors=True)
+    shutil.rmtree(left["temporary"], ignore_errors=True)
     for environment in records.path.glob("*.environment"):
         environment.unlink(missing_ok=True)
     records.keeper_file.unlink(missing_ok=True)

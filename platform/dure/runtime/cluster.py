@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
 import shutil
 import signal
 import socket
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,11 @@ from dure.errors import RunError, UserError, said
 from dure.runtime.guard import MARK, Guard, end_processes
 from dure.runtime.lost import head_at, last_words, parts_here, watched
 from dure.runtime.scratch import restored, temporary_files
-from dure.runtime.token import keep_token_private
 
 _SECONDS_TO_ANSWER = 5.0
 SAFE_PATH = "PYTHONSAFEPATH"
 """Environment variable that keeps the working folder out of the places that Python imports from."""
+_NOBODY_ELSE = 0o600
 _JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Environment variable that Ray gives the driver of a job, and its workers not."""
 
@@ -218,3 +219,25 @@ def _no_answer(address: str, reason: str) -> UserError:
 def object_store_bytes() -> int:
     """A small object store: rows are memory-mapped files and never travel through it."""
     return int(min(512 * 1024**2, psutil.virtual_memory().total * 0.1))
+
+
+def keep_token_private() -> None:
+    """Make the token file of this user readable for its owner alone, or write it so before Ray does: that lets all read it.
+
+    Nothing is written where a token is given by other means, or none is asked for.
+    """
+    file = Path.home() / ".ray" / "auth_token"
+    with suppress(OSError):  # where the home cannot be written to, Ray says what that means
+        if file.is_file():
+            if file.stat().st_uid == os.getuid() and file.stat().st_mode & 0o077:
+                file.chmod(_NOBODY_ELSE)
+        elif _is_wanted():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _NOBODY_ELSE)
+            with os.fdopen(descriptor, "w", encoding="ascii") as stream:
+                stream.write(secrets.token_hex(32))
+
+
+def _is_wanted() -> bool:
+    is_given = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+    return not is_given and os.environ.get("RAY_AUTH_MODE", "token").lower() == "token"

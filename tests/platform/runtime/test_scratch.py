@@ -12,7 +12,7 @@ import pytest
 
 from dure.errors import UserError
 from dure.runtime import scratch
-from dure.runtime.token import keep_token_private
+from dure.runtime.cluster import keep_token_private
 
 HOLD = """
 import multiprocessing.util, tempfile
