@@ -92,7 +92,7 @@ def study_of(run: Path) -> Path:
 def bytes_in(folder: Path) -> int:
     """Return the bytes of all files in a folder; a file of several names counts once."""
     sizes = {}
-    for path in _files(folder):
+    for path in (Path(place, name) for place, _, names in os.walk(folder) for name in names):
         try:
             status = path.lstat()
         except FileNotFoundError:  # of another trial, which goes on meanwhile
@@ -140,12 +140,6 @@ def collect(study: Path, num_bytes: int, notify: Callable[[str], None]) -> int:
 def record_needed(folder: Path, epochs: Iterable[int]) -> None:
     """Write which epochs beside it must stay."""
     write_json(folder / NEEDED_EPOCHS, sorted(epochs))
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for place, _, names in os.walk(folder):
-        for name in names:
-            yield Path(place) / name
 
 
 def runs_in(study: Path) -> Iterator[RunFolder]:

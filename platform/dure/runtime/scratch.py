@@ -108,27 +108,18 @@ def _bases() -> list[Path]:
 
 def _base() -> Path:
     given = os.environ.get(_RAY_TMPDIR)
-    expected = (
-        f"a folder that can be written to, with a path of at most {_LONGEST_BASE} bytes: sockets lie in it"
-    )
     for base in _bases():
         is_short = len(os.fsencode(base.absolute())) <= _LONGEST_BASE
         if given:
             base.mkdir(parents=True, exist_ok=True)
         if is_short and os.access(base, os.W_OK | os.X_OK):
             return base.absolute()
-    if given:
-        raise UserError(
-            f"'{given}' is no place for Ray's files",
-            where=_RAY_TMPDIR,
-            expected=expected,
-            hint="RAY_TMPDIR=/tmp",
-        )
+    places = f"'{given}' is no place" if given else f"neither '{tempfile.gettempdir()}' nor '/tmp' is a place"
     raise UserError(
-        f"neither '{tempfile.gettempdir()}' nor '/tmp' is a place for Ray's files",
-        where="TMPDIR",
-        expected=expected,
-        hint="RAY_TMPDIR=FOLDER",
+        f"{places} for Ray's files",
+        where=_RAY_TMPDIR if given else "TMPDIR",
+        expected=f"a folder that can be written to, with a path of at most {_LONGEST_BASE} bytes: sockets lie in it",
+        hint="RAY_TMPDIR=/tmp" if given else "RAY_TMPDIR=FOLDER",
     )
 
 
