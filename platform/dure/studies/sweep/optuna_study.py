@@ -192,16 +192,3 @@ def _label(choice: Any) -> Any:
     if choice is None or isinstance(choice, bool | int | float | str):
         return choice
     return json.dumps(choice, ensure_ascii=False, default=list)
-
-
-def front(study_values: Sequence[Sequence[float]], metrics: Sequence[Metric]) -> list[int]:
-    """Return the places of the points that no other point beats in one metric without losing in another."""
-    costs = [[metric.cost(value) for metric, value in zip(metrics, row, strict=True)] for row in study_values]
-
-    def beaten(mine: Sequence[float]) -> bool:
-        return any(
-            all(a <= b for a, b in zip(other, mine, strict=True)) and list(other) != list(mine)
-            for other in costs
-        )
-
-    return [place for place, cost in enumerate(costs) if not beaten(cost)]

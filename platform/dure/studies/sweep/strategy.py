@@ -19,11 +19,11 @@ from dure.events import SETTLED, RunListener, TrialStatus
 from dure.family import load_family
 from dure.files import read_json_lines
 from dure.metrics.metric import definitions
+from dure.reporting.figures import number
 from dure.runs import checkpoints
 from dure.runs.folder import RunFolder, RunResult
 from dure.studies.divergence import DivergenceGuard
 from dure.studies.strategy import Strategy, TrialPlan
-from dure.studies.sweep.optuna_study import front
 from dure.studies.sweep.plan import SweepStudy, judged_by, looked_for
 from dure.studies.sweep.results import reports_of
 from dure.studies.sweep.search import SweepSearch, trial_name
@@ -139,24 +139,16 @@ class Sweep(Strategy[SweepStudy]):
 
         With one metric that is one trial; with several, all that no other trial beats.
         """
-        rows: dict[str, list[float]] = {}
+        costs: dict[str, list[float]] = {}
         for trial in trials:
-            if trial.state != "completed":
-                continue
             figures = {**trial.metrics, "seconds": trial.seconds}
-            values = [figures.get(metric.name) for metric in self.metrics]
-            numbers = [float(value) for value in values if isinstance(value, int | float)]
-            if len(numbers) == len(values):
-                rows[trial.name] = numbers
-        if not rows:
-            return []
-        by_first = self.metrics[0].ranked({name: numbers[0] for name, numbers in rows.items()})
-        if len(self.metrics) == 1:
-            return by_first[:1]
-        names = list(rows)
-        places = front(list(rows.values()), self.metrics)
-        unbeaten = {names[place] for place in places}
-        return [name for name in by_first if name in unbeaten]
+            values = [number(figures.get(metric.name)) for metric in self.metrics]
+            if trial.state == "completed" and None not in values:
+                costs[trial.name] = [
+                    metric.cost(value) for metric, value in zip(self.metrics, values, strict=True)
+                ]
+        ranked = dict(sorted(costs.items(), key=lambda each: each[1][0]))
+        return list(ranked)[:1] if len(self.metrics) == 1 else unbeaten(ranked)
 
     def summary(self, trials: Sequence[TrialStatus]) -> Mapping[str, Any]:
         """Return what was searched, the point of every trial, and the best."""
@@ -263,6 +255,18 @@ class Sweep(Strategy[SweepStudy]):
             # ASHA ends every trial that reaches max_t, also a good one; a run ends by itself.
             max_t=2 * total,
         )
+
+
+def unbeaten(costs: Mapping[str, Sequence[float]]) -> list[str]:
+    """Return the points that no other point beats in one metric without losing in another."""
+    return [
+        name
+        for name, mine in costs.items()
+        if not any(
+            other != mine and all(a <= b for a, b in zip(other, mine, strict=True))
+            for other in costs.values()
+        )
+    ]
 
 
 def _shown(value: Any) -> str:

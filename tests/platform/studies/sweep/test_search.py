@@ -22,9 +22,10 @@ from dure.runs.folder import RunResult
 from dure.runtime.cluster import cluster
 from dure.signals import STOP_FILE, Interrupted
 from dure.studies.sweep import optuna_study
-from dure.studies.sweep.optuna_study import JOURNAL, front, open_study
+from dure.studies.sweep.optuna_study import JOURNAL, open_study
 from dure.studies.sweep.plan import SweepMetric, SweepStudy
 from dure.studies.sweep.search import SweepSearch
+from dure.studies.sweep.strategy import unbeaten
 
 LOSS = Metric("eval_loss", "min")
 
@@ -374,7 +375,7 @@ def test_several_metrics_make_a_front(tmp_path):
         search.suggest(f"a{place}")
         search.on_trial_complete(f"a{place}", {"eval_f1": f1, "seconds": seconds})
     assert {trial.number for trial in plain(tmp_path).best_trials} == {0, 1}
-    assert front([(0.9, 30.0), (0.8, 10.0), (0.7, 20.0)], [each.metric for each in metrics]) == [0, 1]
+    assert unbeaten({"a": [-0.9, 30.0], "b": [-0.8, 10.0], "c": [-0.7, 20.0]}) == ["a", "b"]
 
 
 def test_conditional_parameters_are_only_drawn_where_they_count(tmp_path):
