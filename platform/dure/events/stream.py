@@ -276,23 +276,20 @@ def pass_on(event: Event, listener: RunListener, notify: Callable[[str], None]) 
 
 def read_events(file: Path) -> list[Entry]:
     """Read a stream as it counts: without the numbers of steps that came again after a resumption."""
-    entries: list[Entry] = []
-    names: list[str] = []
+    kept: list[tuple[str, Entry]] = []
     name = ""
     for entry in Follower(file, from_beginning=True).new():
-        if isinstance(entry.event, RunStart):
-            start, name = entry.event, entry.event.name
+        if isinstance(start := entry.event, RunStart):
+            name = start.name
             kept = [
-                (each, of)
-                for each, of in zip(entries, names, strict=True)
+                (of, each)
+                for of, each in kept
                 if of != name
                 or not isinstance(each.event, RunProgress)
                 or each.event.step <= start.resumed_step
             ]
-            entries, names = [each for each, _ in kept], [of for _, of in kept]
-        entries.append(entry)
-        names.append(name)
-    return entries
+        kept.append((name, entry))
+    return [entry for _, entry in kept]
 
 
 def _entry(line: bytes) -> Entry | None:

@@ -21,6 +21,13 @@ logger = logging.getLogger(__name__)
 
 NEEDED_EPOCHS = "epochs_to_keep.json"
 """The epochs of a run that may be a module's sweet spot; without this file all of them may be."""
+_TURNS = {
+    ("checkpoint", True): (0, "neither the best nor the last checkpoint of a finished run"),
+    ("epoch", True): (2, "an epoch of a finished run that is no candidate for a sweet spot"),
+    ("checkpoint", False): (3, "neither the best nor the last checkpoint of its run"),
+    ("epoch", False): (4, "an epoch that is no candidate for a sweet spot"),
+}
+"""When what a run can spare goes, and why it may, by its kind and whether the run is finished."""
 _FOLDERS_ABOVE = 3
 """A stage lies in its candidate's folder, and that in the study's; a sweep may lie in that of a unified training."""
 
@@ -50,18 +57,10 @@ class Kept:
 
     def turn(self) -> tuple[int, str] | None:
         """Return when it goes, the lower the sooner, and why it may; None for what is protected."""
-        spare = not (self.is_best or self.is_last or self.is_needed)
-        match (self.kind, self.run_is_finished):
-            case ("checkpoint", True) if spare:
-                return 0, "neither the best nor the last checkpoint of a finished run"
-            case ("checkpoint", True) if self.model is not None and not self.is_needed:
-                return 1, "its run is finished and the final model is there"
-            case ("epoch", True) if spare:
-                return 2, "an epoch of a finished run that is no candidate for a sweet spot"
-            case ("checkpoint", False) if spare:
-                return 3, "neither the best nor the last checkpoint of its run"
-            case ("epoch", False) if spare:
-                return 4, "an epoch that is no candidate for a sweet spot"
+        if not (self.is_best or self.is_last or self.is_needed):
+            return _TURNS[self.kind, self.run_is_finished]
+        if self.kind == "checkpoint" and self.run_is_finished and self.model and not self.is_needed:
+            return 1, "its run is finished and the final model is there"
         return None
 
 
