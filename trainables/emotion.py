@@ -163,12 +163,9 @@ class Emotion(Transfer):
         """Pad to the longest row of the batch."""
         if self.separator is None:
             return super().batches(tokenizer, model)
-        import torch
-
         from dure.data.collating import LabelRows
 
-        multiple = 8 if torch.cuda.is_available() else 1
-        return LabelRows(int(tokenizer.pad_token_id or 0), model.config.num_labels, multiple_of=multiple)
+        return LabelRows(int(tokenizer.pad_token_id or 0), model.config.num_labels)
 
     def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> Objective:
         """Cross entropy over emotions, or of yes and no for each; balanced when the experiment says so."""

@@ -78,16 +78,13 @@ class Summarization(WritesTexts):
 
     def batches(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> TextPairs:
         """Pad to the longest row of the batch."""
-        import torch
-
         from dure.data.collating import TextPairs
         from dure.modeling.costs import target_cost
 
         return TextPairs(
             int(tokenizer.pad_token_id or 0),
             lambda labels: model.prepare_decoder_input_ids_from_labels(labels=labels),
-            multiple_of=8 if torch.cuda.is_available() else 1,
-            target_cost=target_cost(model),
+            target_cost(model),
         )
 
     def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> TokenCrossEntropy:

@@ -193,8 +193,7 @@ class Causal(WritesTexts):
         # An export for CTranslate2 is no module: it only writes, after prompts that are never packed.
         packs = self.options.packing and isinstance(model, torch.nn.Module)
         way, bool_mask = way_to_pack(model) if packs else ("padded", True)
-        multiple = 8 if torch.cuda.is_available() else 1
-        return Conversations(int(tokenizer.pad_token_id or 0), way, bool_mask=bool_mask, multiple_of=multiple)
+        return Conversations(int(tokenizer.pad_token_id or 0), way, bool_mask=bool_mask)
 
     def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> TargetLosses:
         """Cross entropy over the tokens that are learned."""

@@ -45,14 +45,10 @@ class Conversations(Batches):
         pad_token_id: Fills inputs; it is never looked at.
         way: How rows are kept apart.
         bool_mask: Whether a mask of blocks says yes and no, as SDPA wants it, or is added to scores.
-        multiple_of: Lengths are rounded up to a multiple of it.
     """
 
-    def __init__(
-        self, pad_token_id: int, way: Way = "padded", *, bool_mask: bool = True, multiple_of: int = 1
-    ) -> None:
-        self.pad_token_id, self.way = pad_token_id, way
-        self.bool_mask, self.multiple_of = bool_mask, multiple_of
+    def __init__(self, pad_token_id: int, way: Way = "padded", *, bool_mask: bool = True) -> None:
+        self.pad_token_id, self.way, self.bool_mask = pad_token_id, way, bool_mask
 
     def collate(self, rows: Sequence[Row]) -> Batch:
         """Return one batch; prompts are of shape (rows, longest), inputs of shape (sequences, longest).

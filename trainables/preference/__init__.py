@@ -245,8 +245,7 @@ class Preference(Causal):
 
     def batches(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> Pairs:
         """Put both answers of a pair into one batch."""
-        multiple = 8 if torch.cuda.is_available() else 1
-        return Pairs(int(tokenizer.pad_token_id or 0), multiple_of=multiple)
+        return Pairs(int(tokenizer.pad_token_id or 0))
 
     def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> Any:
         """The loss of pairs."""

@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import EvalPrediction, PreTrainedModel, PreTrainedTokenizerBase
 
-    from dure.data.collating import Batch
+    from dure.data.collating import Batch, PaddedRows
     from dure.modeling.objectives import Objective
-    from trainables.red_heart.batches import TargetRows
     from trainables.red_heart.losses import RedHeartObjective
 
 SCRATCH = "scratch"
@@ -189,14 +188,11 @@ class RedHeart(Family):
             "bentham": list(self.options.bentham),
         }
 
-    def batches(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> TargetRows:
+    def batches(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PaddedRows:
         """Pad to the longest row of the batch."""
-        import torch
+        from dure.data.collating import PaddedRows
 
-        from trainables.red_heart.batches import TargetRows
-
-        multiple = 8 if torch.cuda.is_available() else 1
-        return TargetRows(int(tokenizer.pad_token_id or 0), multiple_of=multiple)
+        return PaddedRows(int(tokenizer.pad_token_id or 0))
 
     def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> Objective:
         """Weigh the four losses; ``objective.label_smoothing`` is that of the emotions."""

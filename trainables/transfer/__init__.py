@@ -210,13 +210,9 @@ class Transfer(Family):
 
     def batches(self, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PaddedRows:
         """Pad to the longest row of the batch."""
-        import torch
+        from trainables.transfer.rows import TypedRows, has_types
 
-        from trainables.transfer.rows import NumberRows, TypedClassRows, has_types
-
-        multiple = 8 if torch.cuda.is_available() else 1
-        rows = NumberRows if self.is_number else TypedClassRows
-        return rows(int(tokenizer.pad_token_id or 0), typed=has_types(model), multiple_of=multiple)
+        return TypedRows(int(tokenizer.pad_token_id or 0), typed=has_types(model))
 
     def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> Objective:
         """Cross entropy over the classes of the rows, balanced when the experiment says so; or squared error."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from transformers import PreTrainedModel
 
-from dure.data.collating import Batch, ClassRows, PaddedRows, Row, padded
+from dure.data.collating import Batch, PaddedRows, Row, padded
 from trainables.transfer.pairs import TYPES
 
 
@@ -17,11 +16,10 @@ class TypedRows(PaddedRows):
     Args:
         pad_token_id: Fills inputs.
         typed: Whether the model reads token types; see :func:`has_types`.
-        multiple_of: Lengths are rounded up to a multiple of it.
     """
 
-    def __init__(self, pad_token_id: int, *, typed: bool, multiple_of: int = 1) -> None:
-        super().__init__(pad_token_id, multiple_of=multiple_of)
+    def __init__(self, pad_token_id: int, *, typed: bool) -> None:
+        super().__init__(pad_token_id)
         self.typed = typed
 
     def collate(self, rows: Sequence[Row]) -> Batch:
@@ -30,18 +28,6 @@ class TypedRows(PaddedRows):
         if self.typed and TYPES in rows[0]:
             batch[TYPES] = padded([row[TYPES] for row in rows], 0, multiple_of=self.multiple_of)
         return batch
-
-
-class TypedClassRows(TypedRows, ClassRows):
-    """Such rows whose label is the id of a class."""
-
-
-class NumberRows(TypedRows):
-    """Padded rows whose label is a number."""
-
-    def labels(self, values: Sequence[float]) -> Batch:
-        """Return labels of shape (rows,)."""
-        return {"labels": torch.tensor(values, dtype=torch.float32)}
 
 
 def has_types(model: PreTrainedModel) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,8 +38,10 @@ class Batches(ABC):
     each micro-batch counts for in the loss of the whole step is the objective's own (``Objective.count``).
     """
 
-    multiple_of: int = 1
-    """Padded lengths are rounded up to a multiple of it; training raises it where it compiles."""
+    @cached_property
+    def multiple_of(self) -> int:
+        """What padded lengths are rounded up to a multiple of: 8 on CUDA; training raises it where it compiles."""
+        return 8 if torch.cuda.is_available() else 1
 
     @abstractmethod
     def collate(self, rows: Sequence[Row]) -> Batch:
@@ -144,12 +147,11 @@ class PaddedRows(Batches):
     """Batches of ``input_ids``, ``attention_mask`` and, when the rows have them, ``labels``.
 
     Every row is padded to the longest one of its batch. The first dimension of every tensor is the row.
-    ``pad_token_id`` fills inputs; lengths are rounded up to a multiple of ``multiple_of``.
+    ``pad_token_id`` fills inputs.
     """
 
-    def __init__(self, pad_token_id: int, *, multiple_of: int = 1) -> None:
+    def __init__(self, pad_token_id: int) -> None:
         self.pad_token_id = pad_token_id
-        self.multiple_of = multiple_of
 
     def collate(self, rows: Sequence[Row]) -> Batch:
         """Return one batch; inputs are of shape (rows, longest)."""
@@ -160,9 +162,9 @@ class PaddedRows(Batches):
         }
         return batch | (self.labels([row["labels"] for row in rows]) if "labels" in rows[0] else {})
 
-    @abstractmethod
     def labels(self, values: Sequence[Any]) -> Batch:
-        """Return the tensors that are made of the rows' ``labels``."""
+        """Return the tensors that are made of the rows' ``labels``: here one of the classes or numbers that these are."""
+        return {"labels": torch.tensor(values)}
 
     def num_rows(self, batch: Batch) -> int:
         """Return the length of the first dimension."""
@@ -194,11 +196,9 @@ class TextPairs(PaddedRows):
         self,
         pad_token_id: int,
         decoder_input_ids: Callable[[torch.Tensor], torch.Tensor],
-        *,
-        multiple_of: int = 1,
         target_cost: float = 1.0,
     ) -> None:
-        super().__init__(pad_token_id, multiple_of=multiple_of)
+        super().__init__(pad_token_id)
         self.decoder_input_ids = decoder_input_ids
         self.target_cost = target_cost
 
@@ -217,19 +217,11 @@ class TextPairs(PaddedRows):
         return {"labels": labels, "decoder_input_ids": self.decoder_input_ids(labels)}
 
 
-class ClassRows(PaddedRows):
-    """Padded rows whose label is the id of a class."""
-
-    def labels(self, values: Sequence[int]) -> Batch:
-        """Return labels of shape (rows,)."""
-        return {"labels": torch.tensor(values, dtype=torch.int64)}
-
-
 class LabelRows(PaddedRows):
     """Padded rows that may have any of some labels."""
 
-    def __init__(self, pad_token_id: int, num_labels: int, *, multiple_of: int = 1) -> None:
-        super().__init__(pad_token_id, multiple_of=multiple_of)
+    def __init__(self, pad_token_id: int, num_labels: int) -> None:
+        super().__init__(pad_token_id)
         self.num_labels = num_labels
 
     def labels(self, values: Sequence[Sequence[int]]) -> Batch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dure.data.collating import Batches, ClassRows, LabelRows, TextPairs, pieces
+from dure.data.collating import Batches, LabelRows, PaddedRows, TextPairs, pieces
 from dure.errors import UserError
 
 ROWS = [
@@ -14,15 +14,18 @@ ROWS = [
 
 
 def test_rows_are_padded_at_the_right_to_the_longest_and_no_further() -> None:
-    batch = ClassRows(0).collate(ROWS[:2])
+    batches = PaddedRows(0)
+    batches.multiple_of = 1
+    batch = batches.collate(ROWS[:2])
     assert batch["input_ids"].tolist() == [[7] * 5, [7, 7, 0, 0, 0]]
     assert batch["attention_mask"].tolist() == [[1] * 5, [1, 1, 0, 0, 0]]
     assert batch["labels"].tolist() == [2, 2]
-    assert ClassRows(0, multiple_of=8).collate(ROWS[:2])["input_ids"].shape == (2, 8)
+    batches.multiple_of = 8
+    assert batches.collate(ROWS[:2])["input_ids"].shape == (2, 8)
 
 
 def test_rows_without_targets_make_a_batch_without_them() -> None:
-    batches = ClassRows(0)
+    batches = PaddedRows(0)
     batch = batches.collate([{"input_ids": [1, 2]}])
     assert batches.targets(batch) is None
     assert batches.inputs(batch).keys() == {"input_ids", "attention_mask"}
@@ -30,6 +33,7 @@ def test_rows_without_targets_make_a_batch_without_them() -> None:
 
 def test_the_model_never_sees_the_labels_and_generates_from_the_text_alone() -> None:
     batches = TextPairs(0, lambda labels: labels.clamp(min=0))
+    batches.multiple_of = 1
     batch = batches.collate([{"input_ids": [1, 2], "labels": [3]}, {"input_ids": [1], "labels": [4, 5]}])
     assert batch["labels"].tolist() == [[3, -100], [4, 5]]
     assert batches.inputs(batch).keys() == {"input_ids", "attention_mask", "decoder_input_ids"}
@@ -48,12 +52,12 @@ def test_pieces_are_the_rows_in_their_order_each_once(rows) -> None:
 
 
 def test_one_row_is_not_split() -> None:
-    batches = ClassRows(0)
+    batches = PaddedRows(0)
     assert batches.split(batches.collate(ROWS[:1])) is None
 
 
 def test_twice_is_all_rows_and_then_all_rows_again() -> None:
-    batches = ClassRows(0)
+    batches = PaddedRows(0)
     batch = batches.collate(ROWS[:3])
     for name, value in batches.twice(batch).items():
         torch.testing.assert_close(value, torch.cat([batch[name], batch[name]]))

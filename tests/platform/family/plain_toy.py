@@ -3,7 +3,7 @@
 import numpy
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from dure.data.collating import ClassRows
+from dure.data.collating import PaddedRows
 from dure.data.encoding import token_ids
 from dure.data.tables import Role
 from dure.family import Family
@@ -34,7 +34,7 @@ class Questions(Family):
         )
 
     def batches(self, tokenizer, model):
-        return ClassRows(tokenizer.pad_token_id)
+        return PaddedRows(tokenizer.pad_token_id)
 
     def objective(self, model, train):
         return ClassCrossEntropy(self.experiment.objective.label_smoothing)

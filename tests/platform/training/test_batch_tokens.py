@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from dure.config import load_profile
 from dure.config.schema import Experiment
 from dure.data.batching import LengthGroupedSampler, Targets
-from dure.data.collating import ClassRows, cut
+from dure.data.collating import PaddedRows, cut
 from dure.errors import UserError
 from dure.files import read_json_lines
 from dure.training.arguments import check_budget
@@ -24,7 +24,8 @@ from .test_objective_of_a_step import first_gradients, uneven  # noqa: F401 - a 
 from .test_recovery import Short, made, without_dropout
 from .test_stopping import assert_same_run, shaped, stopped_and_resumed
 
-ROWS = ClassRows(0)
+ROWS = PaddedRows(0)
+ROWS.multiple_of = 1
 
 
 def row(length):
