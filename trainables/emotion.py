@@ -19,10 +19,15 @@ from dure.data.labels import ClassIndex, check_classes, classes_of, labels_in, s
 from dure.data.tables import Table
 from dure.errors import UserError
 from dure.family import Features, Rows
-from dure.metrics.classification import multilabel_report, trivial_multilabel
+from dure.metrics.classification import (
+    CLASS_METRICS,
+    class_figures,
+    multilabel_report,
+    trivial_multilabel,
+)
 from dure.metrics.metric import Metric
 from trainables.samples.emotions import emotion_corpus
-from trainables.transfer import CLASS_METRICS, ClassOptions, Transfer, classes_of_model
+from trainables.transfer import ClassOptions, Transfer, classes_of_model
 
 if TYPE_CHECKING:
     import datasets
@@ -198,14 +203,7 @@ class Emotion(Transfer):
             shares = self.probabilities(torch.as_tensor(prediction.predictions)).numpy()
             truth = numpy.asarray(prediction.label_ids) > 0.5
             report = multilabel_report(truth, shares >= self.options.threshold, classes)
-            return {
-                **{name: report[name] for name in _OVERALL},
-                **{
-                    f"{figure}[{name}]": float(value)
-                    for name, figures in report["per_class"].items()
-                    for figure, value in figures.items()
-                },
-            }
+            return {name: report[name] for name in _OVERALL} | class_figures(report, classes)
 
         return score
 

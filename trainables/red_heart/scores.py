@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dure.metrics.classification import classification_report
+from dure.metrics.classification import CLASS_METRICS, class_figures, classification_report
 from dure.metrics.metric import Direction, Metric
-from dure.metrics.numbers import ranks
+from dure.metrics.numbers import number_report
 from trainables.red_heart.tasks import TASKS, task_slices
 
 Floats = NDArray[np.floating[Any]]
 
 EMOTION_FIGURES = ("accuracy", "macro_f1", "weighted_f1")
-NUMBER_FIGURES: dict[str, Direction] = {"mae": "min", "pearson": "max", "spearman": "max"}
-_CLASS_FIGURES = ("precision", "recall", "f1", "support")
+_CORRELATIONS = ("pearson", "spearman")
+NUMBER_FIGURES: dict[str, Direction] = {"mae": "min"} | dict.fromkeys(_CORRELATIONS, "max")
 
 FIGURES = (
     *(f"emotion_{figure}" for figure in EMOTION_FIGURES),
@@ -33,8 +33,7 @@ METRICS = (
         if task != "emotion"
         for figure, direction in NUMBER_FIGURES.items()
     ),
-    *(Metric(f"eval_{figure}[class]", "max", "share") for figure in ("precision", "recall", "f1")),
-    Metric("eval_support[class]", None, "count"),
+    *CLASS_METRICS,
     Metric("eval_mae[class]", "min"),
 )
 """The same as validation names them, with the figures of single classes and values."""
@@ -81,15 +80,8 @@ def _emotion_scores(values: Floats, truth: Floats, names: Sequence[str]) -> dict
         [names[place] for place in truth[rows].argmax(axis=1)],
         [names[place] for place in values[rows].argmax(axis=1)],
     )
-    absent = dict.fromkeys(_CLASS_FIGURES, 0)
-    return {
-        **{f"emotion_{figure}": float(report[figure]) for figure in EMOTION_FIGURES},
-        **{
-            f"{figure}[{name}]": float(report["per_class"].get(name, absent)[figure])
-            for name in names
-            for figure in _CLASS_FIGURES
-        },
-    }
+    overall = {f"emotion_{figure}": float(report[figure]) for figure in EMOTION_FIGURES}
+    return overall | class_figures(report, names)
 
 
 def _number_scores(task: str, values: Floats, truth: Floats, names: Sequence[str]) -> dict[str, float]:
@@ -97,7 +89,11 @@ def _number_scores(task: str, values: Floats, truth: Floats, names: Sequence[str
     if not is_real.any():
         return {}
     errors = np.abs(values - truth)
-    pairs = [(values[rows, place], truth[rows, place]) for place, rows in enumerate(is_real.T) if rows.any()]
+    reports = [
+        number_report(truth[rows, place], values[rows, place])
+        for place, rows in enumerate(is_real.T)
+        if rows.any()
+    ]
     single = {
         f"mae[{name}]": float(errors[rows, place].mean())
         for place, (name, rows) in enumerate(zip(names, is_real.T, strict=True))
@@ -105,18 +101,9 @@ def _number_scores(task: str, values: Floats, truth: Floats, names: Sequence[str
     }
     return {
         f"{task}_mae": float(errors[is_real].mean()),
-        f"{task}_pearson": float(np.mean([_correlation(*pair) for pair in pairs])),
-        f"{task}_spearman": float(np.mean([_correlation(*map(ranks, pair)) for pair in pairs])),
+        **{f"{task}_{name}": float(np.mean([each[name] for each in reports])) for name in _CORRELATIONS},
         **single,
     }
-
-
-def _correlation(a: Floats, b: Floats) -> float:
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    a, b = a - a.mean(), b - b.mean()
-    scale = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    # Below the rounding of fp32 a variation is none.
-    return float((a * b).sum()) / scale if scale > 1e-12 else 0.0
 
 
 def trivial_logits(targets: Floats, sizes: Mapping[str, int]) -> Floats:

@@ -19,7 +19,12 @@ from dure.data.labels import ClassIndex, check_classes, classes_of
 from dure.data.tables import Role, Table
 from dure.errors import UserError
 from dure.family import Family, Features, Rows
-from dure.metrics.classification import classification_report, trivial_classification
+from dure.metrics.classification import (
+    CLASS_METRICS,
+    class_figures,
+    classification_report,
+    trivial_classification,
+)
 from dure.metrics.library_metric import LibraryMetrics
 from dure.metrics.metric import Metric
 from dure.metrics.numbers import NumberReader, are_measures, number_report
@@ -37,13 +42,6 @@ if TYPE_CHECKING:
     from dure.data.collating import Batch, PaddedRows
     from dure.modeling.objectives import Objective
     from dure.modeling.task import Task
-
-_FIGURES = ("precision", "recall", "f1", "support")
-CLASS_METRICS = (
-    *(Metric(f"eval_{name}[class]", "max", "share") for name in ("precision", "recall", "f1")),
-    Metric("eval_support[class]", None, "count"),
-)
-"""Figures of every class of a classifier."""
 
 
 class ClassOptions(Section):
@@ -266,15 +264,10 @@ class Transfer(Family):
             true = [classes[label] for label in numpy.asarray(prediction.label_ids)]
             said = [classes[label] for label in chosen]
             report = classification_report(true, said)
-            absent = dict.fromkeys(_FIGURES, 0)
             return {
                 **{name: report[name] for name in ("accuracy", "macro_f1", "weighted_f1")},
                 **self.library.scores(said, [[label] for label in true], classes),
-                **{
-                    f"{figure}[{name}]": float(report["per_class"].get(name, absent)[figure])
-                    for name in classes
-                    for figure in _FIGURES
-                },
+                **class_figures(report, classes),
             }
 
         return score

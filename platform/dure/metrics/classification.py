@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dure.errors import UserError
+from dure.metrics.metric import Metric
+
+_FIGURES = ("precision", "recall", "f1", "support")
+CLASS_METRICS = (
+    *(Metric(f"eval_{name}[class]", "max", "share") for name in ("precision", "recall", "f1")),
+    Metric("eval_support[class]", None, "count"),
+)
+"""Figures of every class, which :func:`class_figures` gives."""
 
 
 def classification_report(
@@ -44,6 +52,16 @@ def classification_report(
         "weighted_f1": float((f1 * real).sum() / real.sum()),
         "num_rows": len(labels),
         "per_class": _per_class(classes, _ratio(hits, given), _ratio(hits, real), f1, real),
+    }
+
+
+def class_figures(report: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
+    """Return what a report says of every class, as ``f1[joy]``; 0 of one that no row has and none was given."""
+    absent = dict.fromkeys(_FIGURES, 0)
+    return {
+        f"{figure}[{name}]": float(report["per_class"].get(name, absent)[figure])
+        for name in names
+        for figure in _FIGURES
     }
 
 
@@ -145,7 +163,7 @@ def _per_class(
 ) -> dict[str, dict[str, float]]:
     """Return the figures of every class by its name; all arrays have shape (classes,)."""
     figures = zip(precision.tolist(), recall.tolist(), f1.tolist(), support.tolist(), strict=True)
-    keys = ("precision", "recall", "f1", "support")
     return {
-        str(name): dict(zip(keys, values, strict=True)) for name, values in zip(names, figures, strict=True)
+        str(name): dict(zip(_FIGURES, values, strict=True))
+        for name, values in zip(names, figures, strict=True)
     }
