@@ -7,8 +7,7 @@ from typing import Any, Literal
 import torch
 from torch.nn.functional import logsigmoid
 
-from dure.modeling.disagreement import of_coins
-from dure.modeling.objectives import IGNORED, Objective
+from dure.modeling.objectives import IGNORED, Objective, of_coins
 
 Method = Literal["dpo", "simpo"]
 

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from dure.modeling.disagreement import of_classes, of_coins, of_values
-from dure.modeling.objectives import Objective
+from dure.modeling.objectives import Objective, of_classes, of_coins
 from trainables.red_heart.tasks import TASKS, task_slices
 
 REGRET_BETA = 0.1
@@ -104,7 +103,7 @@ class RedHeartObjective(Objective):
         apart = {
             "emotion": of_classes(*pairs["emotion"])[:, None] * said["emotion"][:, :1],
             "bentham": of_coins(*pairs["bentham"]) * said["bentham"],
-            "regret": of_values(*pairs["regret"]) * said["regret"],
+            "regret": functional.mse_loss(*pairs["regret"], reduction="none") * said["regret"],
             "surd": of_classes(*pairs["surd"])[:, None] * said["surd"][:, :1],
         }
         return torch.stack([apart[task].sum() for task in TASKS])

@@ -215,7 +215,7 @@ class Transfer(Family):
     def objective(self, model: PreTrainedModel, train: datasets.Dataset) -> Objective:
         """Cross entropy over the classes of the rows, balanced when the experiment says so; or squared error."""
         if self.is_number:
-            from trainables.transfer.squared_error import SquaredError
+            from dure.modeling.objectives import SquaredError
 
             return SquaredError()
         from dure.modeling.objectives import ClassCrossEntropy, balanced_weights

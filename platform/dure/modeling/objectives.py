@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from dure.modeling.disagreement import of_classes, of_coins
 from dure.modeling.output_layer import Projected, at, each_token, sum_over_tokens
 
 IGNORED = -100
@@ -65,8 +64,8 @@ class Objective(ABC):
     def disagreement(self, first: torch.Tensor, second: torch.Tensor, labels: Any) -> torch.Tensor:
         """Return the summed disagreement of two logits for the same rows, in the shape of :meth:`total`.
 
-        An item weighs in it what it weighs in the loss, so that both are divided by :meth:`count`. Measured as in
-        ``dure.modeling.disagreement``.
+        An item weighs in it what it weighs in the loss, so that both are divided by :meth:`count`. Measured by
+        :func:`of_classes` and its kin.
         """
 
     @abstractmethod
@@ -105,6 +104,23 @@ class Objective(ABC):
         losses, items = row_losses.double().chunk(2, dim=1)
         in_all = items.sum(dim=0)
         return [self.mean_losses(torch.cat([row * len(losses), in_all]))["loss"] for row in losses]
+
+
+def of_classes(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return how far two distributions over classes lie apart; both sides get gradients.
+
+    It is the symmetric Kullback-Leibler divergence of R-Drop (Liang et al. 2021, equation 2),
+    (KL(p || q) + KL(q || p)) / 2, which is sum_i (p_i - q_i) (log p_i - log q_i) / 2. Logits are of shape (…, classes), and
+    the result of shape (…).
+    """
+    p, q = first.log_softmax(dim=-1), second.log_softmax(dim=-1)
+    return ((p.exp() - q.exp()) * (p - q)).sum(dim=-1) / 2
+
+
+def of_coins(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return the same of two probabilities of yes, element by element; the arguments are their logits."""
+    # log p - log q less log (1 - p) - log (1 - q) is the difference of the logits.
+    return (first.sigmoid() - second.sigmoid()) * (first - second) / 2
 
 
 class TokenCrossEntropy(Objective):
@@ -260,6 +276,27 @@ class LabelCrossEntropy(_Weighted):
             return torch.ones(labels.shape, device=labels.device)
         no, yes = self.class_weights.to(labels.device)
         return torch.where(labels > 0.5, yes, no)
+
+
+class SquaredError(Objective):
+    """Squared error of one number per row: logits of shape (rows, 1), labels (rows,), in the units of the table."""
+
+    def count(self, labels: torch.Tensor) -> torch.Tensor:
+        """Return the number of rows."""
+        return torch.tensor(float(len(labels)))
+
+    def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the squared errors summed over rows."""
+        return functional.mse_loss(logits.squeeze(-1), labels, reduction="sum")
+
+    def disagreement(self, first: torch.Tensor, second: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the squared differences of two predictions, summed over rows."""
+        return functional.mse_loss(first, second, reduction="sum")
+
+    def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return the squared error of every row, and 1."""
+        losses = functional.mse_loss(logits.float().squeeze(-1), labels.float(), reduction="none")
+        return torch.stack([losses, torch.ones_like(losses)], dim=1)
 
 
 def balanced_weights(counts: NDArray[np.int64]) -> NDArray[np.float64]:

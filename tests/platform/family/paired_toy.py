@@ -8,9 +8,8 @@ from dure.data.collating import PaddedRows, padded
 from dure.data.tables import Role
 from dure.family import Family
 from dure.metrics.metric import Metric
-from dure.modeling.disagreement import of_coins
 from dure.modeling.loading import load_model
-from dure.modeling.objectives import Objective
+from dure.modeling.objectives import Objective, of_coins
 from dure.modeling.task import classification
 
 

@@ -8,10 +8,10 @@ import torch
 from torch import distributions
 from torch.distributions import kl_divergence
 
-from dure.modeling.disagreement import of_values
 from dure.modeling.objectives import (
     ClassCrossEntropy,
     LabelCrossEntropy,
+    SquaredError,
     TokenCrossEntropy,
     balanced_weights,
 )
@@ -98,5 +98,6 @@ def test_large_logits_stay_finite() -> None:
 
 
 def test_values_differ_by_their_square() -> None:
-    first, second = torch.tensor([[0.5, 1.0]]), torch.tensor([[0.25, -1.0]])
-    torch.testing.assert_close(of_values(first, second), torch.tensor([[0.0625, 4.0]]))
+    first, second = torch.tensor([[0.5], [1.0]]), torch.tensor([[0.25], [-1.0]])
+    apart = SquaredError().disagreement(first, second, torch.zeros(2))
+    torch.testing.assert_close(apart, torch.tensor(4.0625))

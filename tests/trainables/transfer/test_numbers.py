@@ -24,10 +24,10 @@ from dure.family.corpus import load_corpus
 from dure.family.testing import check_family
 from dure.metrics.metric import Metric
 from dure.metrics.numbers import NumberReader, are_measures, number_report
+from dure.modeling.objectives import SquaredError
 from dure.runs.folder import RunFolder
 from dure.training.run import RunRequest, run
 from trainables.transfer.numbers import trivial_numbers
-from trainables.transfer.squared_error import SquaredError
 
 SCORES = ("0.0", "2.5", " 5 ", "-1e1")
 ROWS = [
