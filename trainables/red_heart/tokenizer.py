@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from dure.errors import UserError
-from dure.modeling.bars import bars_hidden
+from dure.modeling.replaced import bars_hidden
 from trainables.red_heart.model import RedHeartModel
 
 _TOKENS = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}

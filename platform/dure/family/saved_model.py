@@ -10,7 +10,7 @@ from safetensors import safe_open
 from dure.errors import DureError, UserError, named, shell_word
 from dure.family import Family
 from dure.files import written_beside
-from dure.modeling.bars import bars_hidden
+from dure.modeling.replaced import bars_hidden
 from dure.modeling.weights import check_finite, tied_parameters
 from dure.runs.manifest import check_whole, write_manifest
 

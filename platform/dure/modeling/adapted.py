@@ -12,8 +12,8 @@ from transformers import AutoConfig, BitsAndBytesConfig
 
 from dure.config.schema import ModelConfig
 from dure.errors import UserError
-from dure.modeling.bars import bars_hidden
 from dure.modeling.loading import keep_4bit_trainable
+from dure.modeling.replaced import bars_hidden
 from dure.modeling.tokens import state_real_tying
 
 _OF_THE_HEAD = ("id2label", "label2id", "problem_type")

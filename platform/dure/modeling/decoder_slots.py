@@ -1,4 +1,8 @@
-"""The rows that a decoder computes at once, where waiting rows take the places of those that have ended."""
+"""The rows that a decoder computes at once, where waiting rows take the places of those that have ended.
+
+All beams of a row look at the same keys and values of what the encoder read. transformers repeats them beam by beam; here
+they exist once, and the queries of the beams stand side by side, as those of several positions would.
+"""
 
 from __future__ import annotations
 
@@ -10,20 +14,34 @@ from typing import Any
 
 import torch
 from torch.nn.functional import pad
-from transformers import DynamicCache, EncoderDecoderCache
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    DynamicCache,
+    EncoderDecoderCache,
+    PreTrainedModel,
+)
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 from transformers.modeling_outputs import BaseModelOutput
 
-from dure.modeling.beams import BeamSearch
-from dure.modeling.cohorts import Asked, Cohort, Greedy
-from dure.modeling.shared_keys import shared_keys
+from dure.modeling.cohorts import Asked, BeamSearch, Cohort, Greedy
+from dure.modeling.replaced import replaced
 
 BATCHES_AT_ONCE = 2
 """How many batches of rows are written at once: a step over few rows takes nearly as long as one over twice as many.
 
 What was read is kept once for all beams of a row, so that with beams both hold less than one does in transformers.
 """
+_SHARED, _NEEDED = "sdpa_shared_by_beams", "sdpa"
+"""What lets queries of more rows attend than there are rows of keys, and what it takes the place of."""
 _WORTH_A_START = 0.5
 """Share of all slots that must be free before waiting rows begin: each start is a step of its own."""
+
+
+def can_share(model: PreTrainedModel) -> bool:
+    """Return whether the attention of a model is one that can be told apart here."""
+    return bool(model.get_decoder().config._attn_implementation == _NEEDED)
 
 
 class DecoderSlots:
@@ -56,7 +74,8 @@ class DecoderSlots:
         mask = None
         if any(cohort.length < length for cohort in self.cohorts):
             mask = (torch.arange(length, device=self._unused.device) >= self._unused[:, None])[:, None, None]
-        with shared_keys(model), _own_positions(model, None if mask is None else length - 1 - self._unused):
+        shared = replaced(model.get_decoder().config, "_attn_implementation", _SHARED)
+        with shared, _own_positions(model, None if mask is None else length - 1 - self._unused):
             outputs = model(
                 decoder_input_ids=torch.cat([cohort.last_tokens() for cohort in self.cohorts]),
                 decoder_attention_mask=mask,
@@ -209,3 +228,35 @@ def _own_positions(model: Any, positions: torch.Tensor | None) -> Iterator[None]
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend as transformers does with ``sdpa``.
+
+    Args:
+        module: Whose attention it is.
+        query: Shape (rows * beams, heads, 1, width).
+        key: Shape (rows * beams, heads, positions, width), or without the beams.
+        value: Likewise.
+        attention_mask: Shape (rows, 1, 1, positions), which holds for all beams.
+        options: As transformers gives them.
+
+    Returns:
+        Shape (rows * beams, 1, heads, width).
+    """
+    beams = len(query) // len(key)
+    if beams > 1:
+        query = query.view(len(key), beams, *query.shape[1:]).squeeze(3).transpose(1, 2)
+    found, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+    return (found.flatten(0, 1).unsqueeze(1) if beams > 1 else found), None
+
+
+AttentionInterface.register(_SHARED, _attention)
+AttentionMaskInterface.register(_SHARED, sdpa_mask)

@@ -23,8 +23,7 @@ from transformers.generation import (
 from transformers.modeling_outputs import BaseModelOutput
 
 from dure.modeling.cohorts import Asked
-from dure.modeling.decoder_slots import written
-from dure.modeling.shared_keys import can_share
+from dure.modeling.decoder_slots import can_share, written
 
 T = TypeVar("T")
 _ROW_BY_ROW = (

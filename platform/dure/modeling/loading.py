@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ from transformers import (
 
 from dure.config.schema import Experiment, ModelConfig, Profile, QuantizationConfig
 from dure.errors import UserError, counted, said
-from dure.modeling.bars import bars_hidden
 from dure.modeling.classifier import starting_at_random
 from dure.modeling.folders import BROKEN_CONFIG, is_model_folder
 from dure.modeling.hub import TOKEN_HINT, go_on_without_hub
@@ -35,6 +33,7 @@ from dure.modeling.limits import check_complete, check_limits, check_vocabulary,
 from dure.modeling.lora import AdaptedModel, apply_lora
 from dure.modeling.precision import resolve, weights_dtype
 from dure.modeling.rehearsal import build_miniature, train_tokenizer
+from dure.modeling.replaced import bars_hidden
 from dure.modeling.sentencepiece_vocab import find_sentencepiece_vocab, load_sentencepiece_vocab
 from dure.modeling.task import HEADS, Task
 from dure.modeling.tokens import add_special_tokens, close_with_eos, resize_embeddings, state_real_tying
@@ -79,18 +78,6 @@ def structure_only() -> Iterator[None]:
         _structure_only.reset(before)
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A plain model."""
-
-    model: PreTrainedModel
-    """With a row for every token of the tokenizer."""
-    new_row_ids: list[int]
-    """Rows of the embedding that must be learned."""
-    untaught: list[str]
-    """Names of weights that the checkpoint lacks, so that they start at random."""
-
-
 def load_model(
     task: Task,
     experiment: Experiment,
@@ -98,22 +85,25 @@ def load_model(
     tokenizer: PreTrainedTokenizerBase,
     notify: Callable[[str], None],
 ) -> PreTrainedModel | AdaptedModel:
-    """Load a model ready to train: new tokens have rows, adapters are in place.
+    """Load a model ready to train: new tokens have rows, adapters are in place, and it generates as the experiment says.
 
-    Arguments and errors are those of :func:`load_pretrained`; what the model cannot do is one too, and a LoRA target
-    that matches no layer. It generates as the experiment says. Of a classifier everything that starts at random is
-    trained, under LoRA too: the head, and what else the checkpoint lacks.
+    Of a classifier everything that starts at random is trained, under LoRA too: the head, and what else the checkpoint
+    lacks. Everything is on the CPU, but 4-bit weights on a CUDA profile, which are quantised on the GPU at once.
+    ``notify`` gets one line for everything that is not done as the experiment says.
+
+    Raises:
+        UserError: The checkpoint cannot be found, reached or read; it is no model for the task, or cannot do what is
+            asked of it; the precision is impossible for it; a LoRA target matches no layer.
     """
-    loaded = load_pretrained(task, experiment, profile, tokenizer, notify)
-    model = loaded.model
-    check_complete(experiment, loaded.untaught, model, notify)
+    model, new_row_ids, untaught = _pretrained(task, experiment, profile, tokenizer, notify)
+    check_complete(experiment, untaught, model, notify)
     check_limits(experiment, model, tokenizer)
     if model.can_generate():
         set_generation(model, experiment, tokenizer)
     if experiment.lora is None:
         return model
-    whole = starting_at_random(model, loaded.untaught) if task.has_head else ()
-    return apply_lora(model, experiment.lora, task.adapted_class, loaded.new_row_ids, trained_whole=whole)
+    whole = starting_at_random(model, untaught) if task.has_head else ()
+    return apply_lora(model, experiment.lora, task.adapted_class, new_row_ids, trained_whole=whole)
 
 
 def set_generation(
@@ -141,21 +131,18 @@ def set_generation(
     )
 
 
-def load_pretrained(
+def _pretrained(
     task: Task,
     experiment: Experiment,
     profile: Profile,
     tokenizer: PreTrainedTokenizerBase,
     notify: Callable[[str], None],
-) -> Loaded:
-    """Load the plain model of an experiment, with rows for new tokens.
+) -> tuple[PreTrainedModel, list[int], list[str]]:
+    """Load the plain model of an experiment.
 
-    Everything is on the CPU, but 4-bit weights on a CUDA profile, which are quantised on the GPU at once. ``notify``
-    gets one line for everything that is not done as the experiment says.
-
-    Raises:
-        UserError: The checkpoint cannot be found, reached or read; it is no model for the task; the precision
-            is impossible for the model.
+    Returns:
+        The model with a row for every token, the rows that must be learned, and the names of weights that the checkpoint
+        lacks, so that they start at random.
     """
     settings = experiment.model
     if settings.use_unsloth:
@@ -181,7 +168,7 @@ def load_pretrained(
         model.config.pad_token_id is None and not model.config.is_encoder_decoder
     ):  # decoders are told where a text ends by it, also below a head
         model.config.pad_token_id = tokenizer.pad_token_id
-    return Loaded(model, resize_embeddings(model, tokenizer, new_tokens), untaught)
+    return model, resize_embeddings(model, tokenizer, new_tokens), untaught
 
 
 def _save_everywhere(model: PreTrainedModel, folder: Path) -> None:

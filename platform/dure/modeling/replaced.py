@@ -1,10 +1,12 @@
-"""Attributes of other libraries that have another value for a while."""
+"""What other libraries do otherwise for a while: attributes with another value, and no bars."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from transformers.utils import logging
 
 
 @contextmanager
@@ -16,3 +18,15 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(owner, name, before)
+
+
+@contextmanager
+def bars_hidden() -> Iterator[None]:
+    """Let transformers draw no bar, which would break into what dure shows; afterwards whoever uses it has theirs again."""
+    had_bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if had_bars:
+            logging.enable_progress_bar()
