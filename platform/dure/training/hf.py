@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.data_loader import DataLoaderShard
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
@@ -26,11 +27,14 @@ from dure.runs.agreement import by_main
 from dure.training.callbacks import Averaging, CheckpointTurns, RunningLoss
 from dure.training.parts import Parts
 from dure.training.saving import SavedBehind
-from dure.training.texts_ahead import texts_ahead
 from dure.training.zero import SharedOutTraining
 
 _WRITTEN, _ENCODED = "dure_written", "dure_encoded"
 """In a batch of a validation: the ids that were written for it, and what the encoder made of it."""
+
+
+_Write = Callable[[Iterator[Batch]], Iterator[Batch]]
+"""Gives batches with what was written for them; it may take some more than it gave back."""
 
 
 class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
@@ -93,7 +97,7 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
             if is_averaged:
                 during.enter_context(self.average.applied())
             if writes:
-                during.enter_context(texts_ahead(loader, self._with_texts))
+                during.enter_context(_texts_ahead(loader, self._with_texts))
             output = super().evaluation_loop(loader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
         if self._row_losses:
             sums = torch.cat(self._row_losses).double().sum(dim=0)
@@ -343,3 +347,32 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
 
 def _runs(loaded: Batch | list[Batch]) -> list[Batch]:
     return loaded if isinstance(loaded, list) else [loaded]
+
+
+@contextlib.contextmanager
+def _texts_ahead(loader: Any, write: _Write) -> Iterator[None]:
+    """Let what a loader loads pass through ``write`` before accelerate sees which batch is the last.
+
+    So the last one is known for what it is when its rows are gathered, however many batches were taken before.
+    """
+    if not isinstance(loader, DataLoaderShard):
+        yield
+        return
+    with replaced(loader, "base_dataloader", _Loader(loader.base_dataloader, write)):
+        yield
+
+
+class _Loader:
+    """A loader whose batches pass through something; all else is the loader's."""
+
+    def __init__(self, loader: Any, write: _Write) -> None:
+        self._loader, self._write = loader, write
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self._write(iter(self._loader))
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loader, name)

@@ -24,10 +24,10 @@ from dure.modeling.precision import Precision
 from dure.runs.disk import DiskRoom
 from dure.runs.folder import RunFolder
 from dure.training.arguments import check_budget
+from dure.training.callbacks import StopCallback
 from dure.training.compiling import CompiledLayers
 from dure.training.oom import FittingRows
 from dure.training.recovery import Recovery
-from dure.training.stopping import StopCallback
 from dure.training.untrained import UntrainedScores
 from dure.training.worker import Worker
 from dure.training.zero import Written

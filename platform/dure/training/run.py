@@ -36,8 +36,7 @@ from dure.storage.pushing import mirrored
 from dure.training import memory
 from dure.training.completed import completed_result
 from dure.training.forecasting import RunForecast, forecast_run
-from dure.training.stop_request import StopRequest, StopRequested
-from dure.training.worker import Worker
+from dure.training.worker import StopRequest, StopRequested, Worker
 
 if TYPE_CHECKING:
     from dure.training.trainer import ModelTrainer

@@ -36,7 +36,7 @@ from dure.runs.folder import RunFolder
 from dure.runs.forecast import forecast, num_parameters
 from dure.training import zero
 from dure.training.arguments import kernels_of, total_steps, training_arguments
-from dure.training.callbacks import CheckpointingOfOneStep, EvalSchedule
+from dure.training.callbacks import CheckpointingOfOneStep, EvalSchedule, StopCallback
 from dure.training.compiler import in_lengths
 from dure.training.compiling import compiled_of
 from dure.training.hf import Loop
@@ -50,7 +50,6 @@ from dure.training.parts import (
 )
 from dure.training.recorder import Recorder, check_last_loss, mean_training_loss, recorded_metrics
 from dure.training.snapshots import EpochSnapshots
-from dure.training.stopping import StopCallback
 from dure.training.untrained import UntrainedScores
 from dure.training.worker import Worker
 

@@ -23,7 +23,7 @@ from dure.runs.forecast import Forecast
 from dure.runs.logs import captured_output
 from dure.runs.manifest import faults
 from dure.training.run import RunRequest, run
-from dure.training.stop_request import StopRequested
+from dure.training.worker import StopRequested
 from tests.platform.small_disk import MEGABYTE, fill
 
 

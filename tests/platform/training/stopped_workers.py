@@ -17,9 +17,8 @@ from dure.family import load_family
 from dure.family.corpus import load_corpus
 from dure.runs.folder import RunFolder
 from dure.signals import STOP_FILE
-from dure.training.stop_request import StopRequest, StopRequested
 from dure.training.trainer import ModelTrainer
-from dure.training.worker import Worker
+from dure.training.worker import StopRequest, StopRequested, Worker
 
 
 class Asking(TrainerCallback):
