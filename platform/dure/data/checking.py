@@ -56,7 +56,7 @@ class Checks:
         self._file = 0
         self._skip = on_bad_row == "skip"
         self._keeps_left_out = keeps_left_out
-        self._ids = {field.role: IdIndex() for field in fields if field.is_id and not field.may_repeat}
+        self._ids = {each.name: IdIndex() for each in fields if each.role.is_id and not each.role.may_repeat}
         self.num_seen = 0
         """Rows checked so far."""
         self.num_composed = 0
@@ -89,7 +89,7 @@ class Checks:
         if problem is None:
             self._compose(texts)
             self.num_replaced += any("\ufffd" in text for text in texts)
-            self.filled.update(field.role for field, text in zip(self.fields, texts, strict=True) if text)
+            self.filled.update(field.name for field, text in zip(self.fields, texts, strict=True) if text)
             return place, texts
         if not self._skip:
             line = f" (line {record.line})" if record.line is not None else ""
@@ -104,9 +104,13 @@ class Checks:
             first_rows.append(place)
         self.skipped[problem.kind] = (count + 1, first_rows)
         if self._keeps_left_out:
-            ids = [text for field, text in zip(self.fields, texts, strict=True) if field.is_id]
+            ids = [text for field, text in zip(self.fields, texts, strict=True) if field.role.is_id]
             self.left_out.append((place, ids))
         return None
+
+    def kept(self) -> list[str]:
+        """Return the roles that the table has: those that are required, and others where some row has a value."""
+        return [each.name for each in self.fields if each.role.required or each.name in self.filled]
 
     def no_rows(self) -> UserError:
         """Return the error for a table of which no row is left."""
@@ -144,11 +148,11 @@ class Checks:
 
     def _unusable_cell(self, texts: list[str]) -> RowProblem | None:
         for place, field in enumerate(self.fields):
-            if field.reader is None or not texts[place]:
+            reader = field.role.reader
+            if reader is None or not texts[place]:
                 continue
             try:
-                cell = texts[place] if field.reader.keeps_spaces else canonical(texts[place])
-                texts[place] = field.reader.read(cell)
+                texts[place] = reader.read(texts[place] if reader.keeps_spaces else canonical(texts[place]))
             except UserError as error:
                 kind = f"column '{field.column}' holds what cannot be used"
                 return RowProblem(kind, f"column '{field.column}' {error.problem}", error.expected)
@@ -156,9 +160,9 @@ class Checks:
 
     def _doubled_id(self, place: int, texts: Sequence[str]) -> RowProblem | None:
         for field, text in zip(self.fields, texts, strict=True):
-            if field.role not in self._ids or not text:
+            if field.name not in self._ids or not text:
                 continue
-            first = self._ids[field.role].add(canonical(text), place)
+            first = self._ids[field.name].add(canonical(text), place)
             if first is not None:
                 return RowProblem(
                     f"column '{field.column}' repeats an id",

@@ -87,28 +87,24 @@ class Role:
 class Field:
     """A role as it is read from one table."""
 
-    role: str
-    """Name of the role."""
+    role: Role
     columns: tuple[str, ...]
-    """Names of the table's columns; texts of several are joined."""
-    column_needed: bool
-    """Whether the columns must be there."""
+    """Names of the table's columns, which must be there where the role is required; texts of several are joined."""
     cell_needed: bool
     """Whether a row without a value is a bad row."""
-    is_id: bool
-    """Whether values say which row is which."""
-    is_named: bool
-    """Whether the user named the column, and should know when it is not there."""
     option: str
     """What the user sets to name another column."""
+    is_composed: bool
+    """Whether its texts are brought to Unicode NFC."""
+    is_named: bool = False
+    """Whether the user named the column, and should know when it is not there."""
     joint: str = " "
     """What stands between the texts of several columns."""
-    is_composed: bool = False
-    """Whether its texts are brought to Unicode NFC."""
-    reader: CellReader | None = None
-    """What is made of a cell; its column may hold lists and objects, which it gets as JSON text."""
-    may_repeat: bool = False
-    """Whether values of an id may stand twice, or be missing."""
+
+    @property
+    def name(self) -> str:
+        """Name of the role."""
+        return self.role.name
 
     @property
     def column(self) -> str:
@@ -136,17 +132,13 @@ def fields_of(
             )
     fields = [
         Field(
-            role=role.name,
-            columns=_columns_of(role, columns),
-            column_needed=role.required,
+            role,
+            _columns_of(role, columns),
             cell_needed=role.required and not role.may_be_empty,
-            is_named=role.name in columns,
-            is_id=role.is_id,
             option=role.option or f"data.columns.{role.of or role.name}",
-            joint=reading.columns_separator,
             is_composed=_is_composed(role, reading),
-            reader=role.reader,
-            may_repeat=role.may_repeat,
+            is_named=role.name in columns,
+            joint=reading.columns_separator,
         )
         for role in roles
         if role.is_input or role.is_id or not for_prediction
@@ -190,15 +182,11 @@ def fields_of_rows(
     """Return what is read of rows in memory, whose columns are the roles themselves."""
     return [
         Field(
-            role=role.name,
-            columns=(role.of or role.name,),
-            column_needed=role.required,
+            role,
+            (role.of or role.name,),
             cell_needed=role.required or role.is_id,
-            is_id=role.is_id,
-            is_named=False,
             option="data.columns",
             is_composed=_is_composed(role, reading),
-            reader=role.reader,
         )
         for role in roles
         if role.required or any((role.of or role.name) in row for row in held)
@@ -221,7 +209,7 @@ def present_fields(
         (column, field)
         for field in fields
         for column in field.columns
-        if (field.column_needed or len(field.columns) > 1) and column not in columns
+        if (field.role.required or len(field.columns) > 1) and column not in columns
     ]
     if missing:
         raise _missing_columns(missing, fields, columns, source, header=header)
@@ -238,7 +226,7 @@ def present_fields(
         dataclasses.replace(
             field,
             cell_needed=field.cell_needed
-            or (field.is_id and not field.may_repeat and field.columns[0] in columns),
+            or (field.role.is_id and not field.role.may_repeat and field.columns[0] in columns),
         )
         for field in fields
     ]
@@ -254,13 +242,14 @@ def _as_spelled(column: str, columns: Sequence[str]) -> str:
 
 def settings_of(field: Field) -> list[object]:
     """Return what a field's texts depend on, as JSON values."""
-    reader = field.reader
-    plain = [*dataclasses.astuple(dataclasses.replace(field, reader=None))]
-    if reader is None:
+    role = field.role
+    plain = [role.name, list(field.columns), role.required, field.cell_needed, role.is_id, role.may_repeat]
+    plain += [field.is_named, field.option, field.joint, field.is_composed]
+    if role.reader is None:
         return plain
     from dure.data.encoding import code_fingerprint  # Brings datasets, which the command line does not need.
 
-    return [*plain, repr(reader), code_fingerprint(reader.read)]
+    return [*plain, repr(role.reader), code_fingerprint(role.reader.read)]
 
 
 def _columns_of(role: Role, columns: ColumnNames) -> tuple[str, ...]:
@@ -290,11 +279,11 @@ def _refuse_shared_columns(fields: Sequence[Field], may_share: Collection[str]) 
     readers: dict[str, Field] = {}
     for field in fields:
         for column in field.columns:
-            is_free = field.is_id or field.role in may_share
+            is_free = field.role.is_id or field.name in may_share
             other = None if is_free else readers.setdefault(column, field)
             if other is not None and other is not field:
                 raise UserError(
-                    f"column '{column}' is read as '{other.role}' and as '{field.role}'",
+                    f"column '{column}' is read as '{other.name}' and as '{field.name}'",
                     where=" and ".join(dict.fromkeys((other.option, field.option))),
                     expected="a column for each",
                 )
@@ -326,15 +315,15 @@ def _missing_columns(
         hint = f"it is in the names of folders, which are not read; {table} writes one table with it"
     elif not header:
         hint = f"{field.option}=0 reads the first column, 1 the second"
-    elif sum(each.column_needed for each in fields) > 1 and _is_a_title(columns):
+    elif sum(each.role.required for each in fields) > 1 and _is_a_title(columns):
         hint = "remove what stands above the column names, or put commas or tabs between the cells"
     elif not any(likes.values()) and any(map(_is_like_a_cell, columns)):
         numbers = " ".join(
             f"{each.option}={place}"
-            for place, each in enumerate(each for each in fields if each.column_needed)
+            for place, each in enumerate(each for each in fields if each.role.required)
         )
         hint = f"the first line looks like a row: data.header=false and columns by number, such as {numbers}"
-    lacking = " and no ".join(f"'{name}' (role '{field.role}')" for name, field in missing)
+    lacking = " and no ".join(f"'{name}' (role '{field.name}')" for name, field in missing)
     names = [*dict.fromkeys(name if len(name) <= _LONG_NAME else f"{name[:_LONG_NAME]}…" for name in columns)]
     return UserError(
         f"there is no column {lacking}",

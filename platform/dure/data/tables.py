@@ -15,7 +15,7 @@ from dure.data.arrow_files import BATCH_ROWS, key_of, load_entry, written_entry
 from dure.data.cells import Record
 from dure.data.checking import Checks, file_and_row, shown_place
 from dure.data.decoding import known_encoding, recognise_encoding
-from dure.data.fields import ColumnNames, Field, fields_of, fields_of_rows, present_fields, settings_of
+from dure.data.fields import ColumnNames, fields_of, fields_of_rows, present_fields, settings_of
 from dure.data.fields import Role as Role
 from dure.data.formats import Opening, TableSource, open_source
 from dure.data.sources import TEXT_SUFFIXES, files_of, shown_source
@@ -189,7 +189,7 @@ def read_table(
         return table
     checks = Checks(fields, names, reading.on_bad_row, keeps_left_out=for_prediction)
     notes: list[tuple[int, str]] = []
-    nested = {column for field in fields if field.reader is not None for column in field.columns}
+    nested = {column for field in fields if field.role.reader is not None for column in field.columns}
     codecs = [_codec(file, reading) for file in files]
 
     def records() -> Iterator[Record]:
@@ -319,7 +319,7 @@ def _build(
     """Check rows, write them to the cache and open it."""
     import pyarrow
 
-    roles = [field.role for field in checks.fields]
+    roles = [field.name for field in checks.fields]
     schema = pyarrow.schema([*((role, pyarrow.string()) for role in roles), (_PLACE, pyarrow.int64())])
     num_kept = 0
 
@@ -357,12 +357,13 @@ def _build(
 
 def _facts(checks: Checks) -> dict[str, Any]:
     """Return what is kept beside the rows of a table."""
-    fields: Sequence[Field] = checks.fields
-    ids = [field.role for field in fields if field.is_id]
+    ids = [field.name for field in checks.fields if field.role.is_id]
     return {
-        "roles": [field.role for field in fields if field.column_needed or field.role in checks.filled],
+        "roles": checks.kept(),
         "absent": {
-            field.role: field.column for field in fields if field.is_named and field.role not in checks.filled
+            field.name: field.column
+            for field in checks.fields
+            if field.is_named and field.name not in checks.filled
         },
         "skipped": [[reason, count, rows] for reason, (count, rows) in checks.skipped.items()],
         "left_out": [[place, dict(zip(ids, texts, strict=True))] for place, texts in checks.left_out],

@@ -56,9 +56,7 @@ class Inputs:
                 raise RefusedError(422, error.problem, where=f"{TEXTS}[{place}]", expected=expected) from None
             if checked is not None:
                 rows.append(checked[1])
-        # What a table to predict keeps: needed columns, and others where some row has a value.
-        kept = [each.role for each in fields if each.column_needed or each.role in checks.filled]
-        names = [each.role for each in fields]
+        kept, names = checks.kept(), [each.name for each in fields]
         return [{name: row[names.index(name)] for name in kept} for row in rows]
 
     def _cells(self, place: int, text: Any) -> dict[str, str]:
