@@ -52,20 +52,24 @@ class RedHeartObjective(Objective):
     ) -> torch.Tensor:
         """Return the loss of a micro-batch as its part of the step's loss, a scalar.
 
-        Args:
-            outputs: Model output with ``logits``, and ``log_variances`` when they are learned.
-            labels: Targets of shape (rows, values of all tasks); NaN where one is missing.
-            num_items_in_batch: Items of each task in the optimiser step, shape (tasks,).
+        Labels are of shape (rows, values of all tasks), NaN where one is missing; outputs may have ``log_variances``.
         """
         self._note(outputs["logits"], labels)
-        here = self.count(labels)
-        items = here if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
-        items = items.to(labels.device).clamp(min=1)
+        items = self.items(labels, num_items_in_batch)
         means = self.total(outputs["logits"].float(), labels) / items
         log_variances = outputs.get("log_variances")
         if log_variances is not None:
             # Each micro-batch bears its share of the penalty, so that a step bears it once.
-            means = (-log_variances.float()).exp() * means + log_variances.float() / 2 * (here / items)
+            share = self.count(labels) / items
+            means = (-log_variances.float()).exp() * means + log_variances.float() / 2 * share
+        return self.weighed(means)
+
+    def items(self, labels: torch.Tensor, in_step: torch.Tensor | float | None) -> torch.Tensor:
+        """Return the items of each task, shape (tasks,), at least 1: a task without any has no loss."""
+        return torch.as_tensor(super().items(labels, in_step)).to(labels.device).clamp(min=1)
+
+    def weighed(self, means: torch.Tensor) -> torch.Tensor:
+        """Return the weighted sum of the tasks' means."""
         return (self.weights.to(means.device) * means).sum()
 
     def count(self, labels: torch.Tensor) -> torch.Tensor:
@@ -79,18 +83,6 @@ class RedHeartObjective(Objective):
     def row_losses(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the plain losses of every row by task, and the items of them, shape (rows, 2 x tasks)."""
         return torch.cat([self._losses(logits.float(), labels, 0.0), _items(labels, self.slices)], dim=1)
-
-    def mean_disagreement(
-        self,
-        first: Any,
-        second: Any,
-        labels: torch.Tensor,
-        num_items_in_batch: torch.Tensor | float | None = None,
-    ) -> torch.Tensor:
-        """Return how far two outputs lie apart: the weighted sum of the tasks' means, a scalar."""
-        items = self.count(labels) if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
-        apart = self.disagreement(first["logits"].float(), second["logits"].float(), labels)
-        return (self.weights.to(apart.device) * apart / items.to(apart.device).clamp(min=1)).sum()
 
     def disagreement(self, first: torch.Tensor, second: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the summed disagreement of each task over its real targets, shape (tasks,).

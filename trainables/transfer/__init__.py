@@ -358,7 +358,7 @@ class Transfer(Family):
 
     def modules(self, model: PreTrainedModel) -> dict[str, tuple[str, ...]]:
         """Return encoder and head with the prefixes of their parameters."""
-        from dure.modeling.classifier import classifier_modules
+        from dure.modeling.task import classifier_modules
 
         return classifier_modules(model)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from dure.data.cells import LONGEST_CELL, REPEATED_NAMES, Record, RowProblem, repeats
-from dure.data.conversion import literal, to_parquet
 from dure.data.decoding import text_lines
+from dure.data.sources import literal, to_parquet
 from dure.errors import UserError
 
 _SAID_SEPARATOR = re.compile(r"sep=(.)")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dure.data.cells import LONGEST_CELL, Number, Record, RowProblem, kind_of, record_of
-from dure.data.conversion import to_parquet
 from dure.data.decoding import text_lines
+from dure.data.sources import to_parquet
 from dure.errors import UserError, shell_word
 
 _CHUNK = 1 << 16

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import stat
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
@@ -10,7 +12,6 @@ from pathlib import Path
 
 from dure.config.data import source_name
 from dure.data.canonical import canonical, composed
-from dure.data.conversion import to_parquet
 from dure.errors import UserError, nearest, shell_word
 from dure.files import read_json
 
@@ -294,3 +295,19 @@ def _meant(path: Path) -> str | None:
     except (OSError, ValueError):
         return None
     return f"is {path.parent / like} meant?" if like else None
+
+
+def to_parquet(reader: str, path: Path, *options: str) -> str:
+    """Return the shell command that converts a file to Parquet beside it, by a reader such as ``pandas.read_orc``.
+
+    ``options`` are further arguments of the reader, as Python writes them.
+    """
+    source, target = (literal(str(each)) for each in (path, path.with_suffix(".parquet")))
+    call = f"{reader}({', '.join((source, *options))}).to_parquet({target})"
+    code = f"import {reader.partition('.')[0]}; {call}"
+    return f"python -c {shlex.quote(code)}"
+
+
+def literal(text: str) -> str:
+    """Return a text as Python has it, in double quotes."""
+    return json.dumps(text, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Importing the family that an experiment names."""
+"""Importing the family that an experiment names, or that a configuration of an older system is of."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import inspect
 import logging
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Literal
 
 from dure.config.families import family_module, own_families
 from dure.config.loading import load_record
@@ -88,6 +90,28 @@ def family_class(name: str) -> type[Family]:
             hint=f"{families[0].__name__} lacks {', '.join(lacking)}" if lacking else None,
         )
     return found[0]
+
+
+def family_of_old(predicts: Literal["logits", "text"], text: str) -> str:
+    """Return which of dure's own families a file of an older system is of.
+
+    ``text`` is everything that the file says, and ``predicts`` is as ``Family.predicts`` has it.
+    """
+    declared = {}
+    for name in own_families():
+        with suppress(UserError):  # a package of several, which are named by their own modules
+            declared[name] = family_class(name)
+    candidates = {
+        name: each.converts
+        # A family that is built upon another says more than that one, so it is asked first.
+        for name, each in sorted(declared.items(), key=lambda item: -len(item[1].__mro__))
+        if each.predicts == predicts and each.converts is not None
+    }
+    plain = next(name for name, words in candidates.items() if not words)
+    said = text.casefold()
+    return next(
+        (name for name, words in candidates.items() if words and any(word in said for word in words)), plain
+    )
 
 
 def _check_metrics(family: Family, name: str) -> None:

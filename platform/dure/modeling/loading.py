@@ -26,7 +26,6 @@ from transformers import (
 
 from dure.config.schema import Experiment, ModelConfig, Profile, QuantizationConfig
 from dure.errors import UserError, counted, said
-from dure.modeling.classifier import starting_at_random
 from dure.modeling.folders import BROKEN_CONFIG, is_model_folder
 from dure.modeling.hub import TOKEN_HINT, go_on_without_hub
 from dure.modeling.limits import check_complete, check_limits, check_vocabulary, replaced_output
@@ -35,7 +34,7 @@ from dure.modeling.precision import resolve, weights_dtype
 from dure.modeling.rehearsal import build_miniature, train_tokenizer
 from dure.modeling.replaced import bars_hidden
 from dure.modeling.sentencepiece_vocab import find_sentencepiece_vocab, load_sentencepiece_vocab
-from dure.modeling.task import HEADS, Task
+from dure.modeling.task import HEADS, Task, starting_at_random
 from dure.modeling.tokens import add_special_tokens, close_with_eos, resize_embeddings, state_real_tying
 from dure.modeling.weights import check_finite
 

@@ -35,7 +35,7 @@ class Objective(ABC):
 
         ``num_items_in_batch`` is of the optimiser step; of ``labels`` when not given.
         """
-        items = self.count(labels) if num_items_in_batch is None else num_items_in_batch
+        items = self.items(labels, num_items_in_batch)
         return self.total(outputs["logits"].float(), labels) / items
 
     def mean_disagreement(
@@ -46,8 +46,17 @@ class Objective(ABC):
         num_items_in_batch: torch.Tensor | float | None = None,
     ) -> torch.Tensor:
         """Return how far two outputs for the same rows lie apart, a scalar: a mean over the items of the loss."""
-        items = self.count(labels) if num_items_in_batch is None else num_items_in_batch
-        return self.disagreement(first["logits"].float(), second["logits"].float(), labels) / items
+        items = self.items(labels, num_items_in_batch)
+        apart = self.disagreement(first["logits"].float(), second["logits"].float(), labels)
+        return self.weighed(apart / items)
+
+    def items(self, labels: Any, in_step: torch.Tensor | float | None) -> torch.Tensor | float:
+        """Return what a micro-batch is divided by: the items of its step, or its own when these are not known."""
+        return self.count(labels) if in_step is None else in_step
+
+    def weighed(self, means: torch.Tensor) -> torch.Tensor:
+        """Return the whole of the means of all tasks, a scalar; here there is one task."""
+        return means
 
     @abstractmethod
     def count(self, labels: Any) -> torch.Tensor:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dure.data.conversion import literal, to_parquet
+from dure.data.sources import literal, to_parquet
 
 
 @pytest.mark.parametrize("name", ["t.csv", 'it\'s "mine" $HOME.csv', "표 `1`\\n.csv"])
