@@ -32,11 +32,6 @@ class RedHeartObjective(Objective):
     With the log variances s that a model learns, task i weighs exp(-s_i) and costs s_i / 2 more (Kendall, Gal and
     Cipolla 2018, section 3: s = log sigma^2; the half before a squared error is part of the losses here). Fixed
     weights multiply both.
-
-    Args:
-        sizes: Values of each task (``RedHeartConfig.task_sizes``).
-        weights: Fixed weight of each task.
-        label_smoothing: Part of the emotion target that is spread over all classes.
     """
 
     def __init__(

@@ -9,17 +9,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 import torch
-from transformers import LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
-from transformers.generation import (
-    ForcedBOSTokenLogitsProcessor,
-    ForcedEOSTokenLogitsProcessor,
-    MinLengthLogitsProcessor,
-    MinNewTokensLengthLogitsProcessor,
-    NoBadWordsLogitsProcessor,
-    NoRepeatNGramLogitsProcessor,
-    RepetitionPenaltyLogitsProcessor,
-    SuppressTokensLogitsProcessor,
-)
+from transformers import LogitsProcessorList, PreTrainedModel, StoppingCriteriaList, generation
 from transformers.modeling_outputs import BaseModelOutput
 
 from dure.modeling.cohorts import Asked
@@ -27,14 +17,10 @@ from dure.modeling.decoder_slots import can_share, written
 
 T = TypeVar("T")
 _ROW_BY_ROW = (
-    ForcedBOSTokenLogitsProcessor,
-    ForcedEOSTokenLogitsProcessor,
-    MinLengthLogitsProcessor,
-    MinNewTokensLengthLogitsProcessor,
-    NoBadWordsLogitsProcessor,
-    NoRepeatNGramLogitsProcessor,
-    RepetitionPenaltyLogitsProcessor,
-    SuppressTokensLogitsProcessor,
+    *(generation.ForcedBOSTokenLogitsProcessor, generation.ForcedEOSTokenLogitsProcessor),
+    *(generation.MinLengthLogitsProcessor, generation.MinNewTokensLengthLogitsProcessor),
+    *(generation.NoBadWordsLogitsProcessor, generation.NoRepeatNGramLogitsProcessor),
+    *(generation.RepetitionPenaltyLogitsProcessor, generation.SuppressTokensLogitsProcessor),
 )
 """What may change scores while rows leave: these look at what a row has written, and know nothing of its place."""
 
