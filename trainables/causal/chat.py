@@ -118,12 +118,9 @@ class Chat:
         return found
 
     def _joined(self, text: str, cuts: Sequence[int], prefixes: Sequence[list[int]]) -> Encoded:
-        """Return a conversation of which every answer is between the two of a pair of cuts.
+        """Return a conversation of which every answer is between the two of a pair of cuts; the last is the end.
 
-        Args:
-            text: The conversation.
-            cuts: Where an answer begins or is over, in turn; the last is the end.
-            prefixes: Ids of the text up to every cut.
+        ``prefixes`` are the ids of the text up to every cut.
         """
         *_, prompt, whole = prefixes
         if whole[: len(prompt)] != prompt:

@@ -19,7 +19,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from dure.config.schema import RehearsalConfig
 from dure.errors import UserError
-from dure.modeling.objectives import IGNORED, Objective
+from dure.modeling.objectives import IGNORED, TokenCrossEntropy
 from dure.modeling.shrinking import shrink
 
 CHUNK = 1 << 24
@@ -134,18 +134,10 @@ def _giving(decoder: nn.Module, outputs: Any) -> Iterator[None]:
             decoder.forward = own
 
 
-class TargetLosses(Objective):
-    """Cross entropy of target tokens, as models that :func:`score_targets` give it: (rows, tokens, 2).
+class TargetLosses(TokenCrossEntropy):
+    """The same cross entropy of target tokens, as models that :func:`score_targets` give it: (rows, tokens, 2)."""
 
-    ``label_smoothing`` is the part of every target that is spread over the whole vocabulary.
-    """
-
-    def __init__(self, label_smoothing: float = 0.0) -> None:
-        self.label_smoothing = label_smoothing
-
-    def count(self, labels: torch.Tensor) -> torch.Tensor:
-        """Return the number of target tokens, at least 1."""
-        return (labels != IGNORED).sum().clamp(min=1)
+    takes_projected = False
 
     def total(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Return the cross entropy summed over target tokens."""

@@ -97,11 +97,9 @@ class Conversations(Batches):
         }
 
     def _kept_apart(self, positions: torch.Tensor, number: torch.Tensor) -> Batch:
-        """Return what keeps rows apart.
+        """Return what keeps rows apart, by the position of every token in its row, and its row or -1.
 
-        Args:
-            positions: Position of every token in its row, shape (sequences, length).
-            number: Row of every token, -1 for padding, in that shape.
+        Both are of shape (sequences, length).
         """
         if self.way == "padded":
             return {"attention_mask": (number >= 0).long()}

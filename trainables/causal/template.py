@@ -112,10 +112,7 @@ def own_ends(
 ) -> frozenset[int]:
     """Return the tokens that a checkpoint ends texts with, of which its tokenizer knows one, such as that of documents.
 
-    Args:
-        model: The model, whose configuration names them.
-        source: Where the model is from, whose generation settings may name more; None when it is from nowhere.
-        revision: That of the source.
+    The configuration of the model names them, and the generation settings of its source may name more.
     """
     named = [model.config.get_text_config().eos_token_id]
     if source is not None:

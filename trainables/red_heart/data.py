@@ -30,12 +30,7 @@ Targets = NDArray[np.float32]
 
 
 def roles_of(emotions: Sequence[str], bentham: Sequence[str]) -> tuple[Role, ...]:
-    """Return the columns of the tables.
-
-    Args:
-        emotions: Names of the emotion classes.
-        bentham: Names of the Bentham values.
-    """
+    """Return the columns of the tables, by the names of the emotions and of the Bentham values."""
     feelings = tuple(emotions)
     return (
         Role("id", "id", required=False, is_id=True),
@@ -166,12 +161,7 @@ class LeadReader(CellReader):
 def targets_of(rows: Mapping[str, Sequence[str]], sizes: Mapping[str, int], num_rows: int) -> Targets:
     """Return the targets of rows whose cells went through the readers, shape (rows, values of all tasks).
 
-    What is missing is NaN. Emotions and SURD parts are divided by their sum.
-
-    Args:
-        rows: Role → cells; a role may be lacking.
-        sizes: Values of each task (``RedHeartConfig.task_sizes``).
-        num_rows: Number of rows.
+    What is missing, such as a whole role, is NaN. Emotions and SURD parts are divided by their sum.
     """
     targets = np.full((num_rows, sum(sizes.values())), np.nan, dtype=np.float32)
     start = 0

@@ -17,12 +17,7 @@ _TOKENS = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
 
 
 def train_tokenizer(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Train byte-level BPE (Radford et al. 2019), which knows every text; equal texts give equal tokenizers.
-
-    Args:
-        texts: The training texts.
-        vocab_size: Most tokens; few texts give fewer.
-    """
+    """Train byte-level BPE (Radford et al. 2019), which knows every text; equal texts give equal tokenizers."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -65,16 +60,10 @@ def take_embedding(model: RedHeartModel, folder: Path, where: str) -> str:
     A narrower one is turned into the width of the model by a random matrix with orthonormal rows, drawn by torch's
     seed: lengths and angles between tokens stay as they are. All is scaled to the size of a fresh embedding.
 
-    Args:
-        model: Has a row for every token of the encoder's tokenizer.
-        folder: Where the encoder lies.
-        where: Names the option.
-
-    Returns:
-        One line for the user.
+    The model has a row for every token of the encoder's tokenizer. Returns one line for the user.
 
     Raises:
-        UserError: There is no encoder in the folder, or a wider one.
+        UserError: There is no encoder in the folder, or a wider one; ``where`` names the option.
     """
     try:
         source = AutoModel.from_pretrained(check_folder(folder, where), dtype=torch.float32)

@@ -229,12 +229,7 @@ class Transfer(Family):
         return ClassCrossEntropy(settings.label_smoothing, weights)
 
     def weigh(self, classes: Sequence[str], weights: Mapping[str, Sequence[float]]) -> None:
-        """Tell the weights of the classes, and keep them for the record.
-
-        Args:
-            classes: Names in the order of their ids.
-            weights: Name of a kind of weight to one for every class, in their order.
-        """
+        """Tell the weights of the classes, of one or two kinds, and keep them for the record."""
         self.class_weights = {
             f"{kind}[{name}]": float(weight)
             for kind, each in weights.items()

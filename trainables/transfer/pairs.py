@@ -16,13 +16,8 @@ def pair_ids(
 ) -> tuple[list[list[int]], list[list[int]], list[bool]]:
     """Return the ids of every pair, the type of each id, and whether a text of the pair was cut.
 
-    A pair that is too long loses tokens of its longer text until both are equally long, and of both from then on.
-
-    Args:
-        tokenizer: What cuts the texts.
-        max_length: Most ids of a pair, control tokens counted.
-        texts: The first text of every pair.
-        others: The second one.
+    A pair that is too long, control tokens counted, loses tokens of its longer text until both are equally long, and of
+    both from then on.
     """
     found = tokenizer(
         list(texts),

@@ -11,12 +11,7 @@ from trainables.transfer.pairs import TYPES
 
 
 class TypedRows(PaddedRows):
-    """Padded rows, with the token types of pairs for a model that reads them.
-
-    Args:
-        pad_token_id: Fills inputs.
-        typed: Whether the model reads token types; see :func:`has_types`.
-    """
+    """Padded rows, with the token types of pairs where the model is ``typed``; see :func:`has_types`."""
 
     def __init__(self, pad_token_id: int, *, typed: bool) -> None:
         super().__init__(pad_token_id)

@@ -22,12 +22,7 @@ class DialogueSummarizationDataset:
     the input), ``truncated``, and as texts ``reference`` (the summary) and ``lead`` (the first utterance, which the
     trivial summary is). Nothing is padded: batches are.
 
-    Args:
-        dialogues: Texts to read.
-        summaries: The summary of each.
-        tokenizer: What they are encoded by.
-        encoder_max_len: Longest input in tokens; longer ones are cut.
-        decoder_max_len: Longest summary in tokens.
+    Dialogues of more than ``encoder_max_len`` tokens are cut, and summaries of more than ``decoder_max_len``.
 
     Raises:
         UserError: There is no dialogue, or the two do not pair up.

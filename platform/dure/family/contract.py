@@ -299,8 +299,7 @@ class Family(ABC):
     def combine(self, predictions: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
         """Put the predictions of several models on the same rows together, as an ensemble.
 
-        Args:
-            predictions: By model, what :meth:`predictions` gave for all rows.
+        They are by model what :meth:`predictions` gave for all rows.
 
         Raises:
             UserError: The family has no way to do that.
@@ -324,8 +323,7 @@ class Family(ABC):
     def know(self, model: Any) -> None:  # noqa: B027  # most families need nothing
         """Take what predictions need, such as the names of the classes, from a model that this family did not load.
 
-        Args:
-            model: With a ``config``: an ONNX graph, or a checkpoint with adapters.
+        It has a ``config``: an ONNX graph, or a checkpoint with adapters.
         """
 
     def baseline(

@@ -82,10 +82,7 @@ class PredictedBlocks:
     def held(self, facts: Mapping[str, Any], threads: int, *, resume: bool) -> Iterator[int]:
         """Work in the folder; without ``resume`` what is there goes first. An empty folder goes in the end.
 
-        Args:
-            facts: What decides the predictions, by the words that name it.
-            threads: With how many threads this process computes.
-            resume: Whether to go on with what is there.
+        ``facts`` are what decides the predictions, by the words that name it.
 
         Yields:
             The threads to compute with: those that the blocks that are there were computed with.

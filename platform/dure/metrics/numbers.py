@@ -61,12 +61,9 @@ def number_report(truth: Sequence[float] | Floats, predicted: Sequence[float] | 
 
 
 def ranks(numbers: NDArray[np.floating[Any]]) -> Floats:
-    """Return the ranks of numbers from 1, equal ones sharing the mean of theirs.
+    """Return the ranks of numbers from 1, equal ones sharing the mean of theirs, shape (rows,).
 
     SciPy's ``rankdata`` returns the same, but ``scipy.stats`` takes 22 MiB of every process that scores.
-
-    Args:
-        numbers: Of shape (rows,).
     """
     _, places, times = np.unique(numbers, return_inverse=True, return_counts=True)
     found: Floats = (np.cumsum(times) - (times - 1) / 2)[places]

@@ -102,10 +102,7 @@ class PairedDifference(Difference):
 def paired_gains(first: ArrayLike, second: ArrayLike, metric: Metric) -> Floats:
     """Return by how much the first model is better, row by row, in the shape that both scores have.
 
-    Args:
-        first: A score per row, shape (rows,), or per seed and row, shape (seeds, rows).
-        second: Those of the other model, for the same seeds and rows in the same order.
-        metric: What the scores are.
+    Scores are of shape (rows,), or (seeds, rows); those of both models for the same seeds and rows in the same order.
 
     Raises:
         ValueError: The scores do not pair up, there are none, or one is not finite.
@@ -125,12 +122,7 @@ def paired_difference(
 ) -> PairedDifference:
     """Compare two models on the same rows, or two settings by several seeds on the same rows.
 
-    Args:
-        first: A score per row, shape (rows,): a loss, or 1 for a hit; or per seed and row, shape (seeds, rows).
-        second: Those of the other, for the same seeds and rows in the same order.
-        metric: What the scores are.
-        level: Confidence of the interval.
-        seed: Decides what is drawn.
+    Scores, such as losses or 1 for a hit, are as :func:`paired_gains` takes them. ``level`` is that of the interval.
 
     Raises:
         ValueError: The scores do not pair up, there are none, or one is not finite.
@@ -163,10 +155,8 @@ def corrected(
 ) -> list[PairedDifference]:
     """Return comparisons that were made together, each with its p-value corrected for their number.
 
-    Args:
-        differences: The comparisons.
-        num_comparisons: How many they were chosen from, as those with the best of several models are, which was not
-            known before; as many as there are when not given.
+    ``num_comparisons`` says how many they were chosen from, as those with the best of several models are, which was not
+    known before.
     """
     p_values = [1.0 if each.p_value is None else each.p_value for each in differences]
     unknown = [1.0] * ((num_comparisons or len(p_values)) - len(p_values))
@@ -195,9 +185,7 @@ def permutation_test(differences: ArrayLike, *, seed: int = 0) -> float:
     (1963, "Probability Inequalities for Sums of Bounded Random Variables", theorem 2) is given: a larger p-value than
     the exact one, but small enough to be corrected for many comparisons.
 
-    Args:
-        differences: One per row, shape (rows,).
-        seed: Decides the draws.
+    Differences are of shape (rows,).
     """
     from scipy.stats import binomtest
 
@@ -225,12 +213,7 @@ def permutation_test(differences: ArrayLike, *, seed: int = 0) -> float:
 def bootstrap_interval(values: ArrayLike, *, level: float = LEVEL, seed: int = 0) -> tuple[float, float]:
     """Return the BCa interval of a mean over rows, which are drawn with replacement.
 
-    Of equal values it is that value. It needs some dozens of rows to hold what it says.
-
-    Args:
-        values: One per row, shape (rows,).
-        level: Confidence of the interval.
-        seed: Decides the draws.
+    Of equal values it is that value. It needs some dozens of rows to hold what it says. Values are of shape (rows,).
     """
     from scipy.stats import norm
 

@@ -46,12 +46,7 @@ class Target:
     is_rehearsal: bool = False
 
     def reached(self, figures: Mapping[str, Any], of: str = "") -> Reached:
-        """Return the target beside what figures say of its metric; a text, NaN and nothing are no score.
-
-        Args:
-            figures: Name of a metric to its value.
-            of: Which run or mean of a study has them.
-        """
+        """Return the target beside what figures say of its metric; a text, NaN and nothing are no score."""
         assert self.metric.direction is not None, "a target has a direction"
         found = figures.get(self.metric.name)
         is_number = isinstance(found, int | float) and math.isfinite(found)

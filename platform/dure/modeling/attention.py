@@ -71,20 +71,9 @@ def _attention(
 ) -> tuple[torch.Tensor, None]:
     """Attend as transformers does with ``sdpa``, by rows where PyTorch's kernel could not.
 
-    Args:
-        module: Whose attention it is.
-        query: Shape (rows, heads, queries, width).
-        key: Shape (rows, heads, keys, width).
-        value: Likewise.
-        attention_mask: True where a query sees a key, shape (rows or 1, heads or 1, queries, keys).
-        dropout: Probability that a weight is dropped.
-        scaling: Of the scores; 1 / sqrt(width) when not given.
-        is_causal: Whether a query sees no later key, where there is no mask.
-        position_bias: Added to the scores, shape (1, heads, queries, keys).
-        options: As transformers gives them.
-
-    Returns:
-        Shape (rows, queries, heads, width).
+    Query, key and value are of shape (rows, heads, positions, width), what is returned of shape (rows, queries, heads,
+    width). The mask is true where a query sees a key, shape (rows or 1, heads or 1, queries, keys); the bias is added to
+    the scores, shape (1, heads, queries, keys).
     """
     if not _is_by_rows(query, key, attention_mask, position_bias, dropout):
         return sdpa_attention_forward(  # type: ignore[no-any-return]

@@ -238,18 +238,10 @@ def _attention(
     attention_mask: torch.Tensor | None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend as transformers does with ``sdpa``.
+    """Attend as transformers does with ``sdpa``, from queries of shape (rows * beams, heads, 1, width).
 
-    Args:
-        module: Whose attention it is.
-        query: Shape (rows * beams, heads, 1, width).
-        key: Shape (rows * beams, heads, positions, width), or without the beams.
-        value: Likewise.
-        attention_mask: Shape (rows, 1, 1, positions), which holds for all beams.
-        options: As transformers gives them.
-
-    Returns:
-        Shape (rows * beams, 1, heads, width).
+    Keys and values are of shape (rows * beams, heads, positions, width), or without the beams, for all of which the mask
+    holds: (rows, 1, 1, positions).
     """
     beams = len(query) // len(key)
     if beams > 1:

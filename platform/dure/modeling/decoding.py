@@ -17,10 +17,14 @@ from dure.modeling.decoder_slots import can_share, written
 
 T = TypeVar("T")
 _ROW_BY_ROW = (
-    *(generation.ForcedBOSTokenLogitsProcessor, generation.ForcedEOSTokenLogitsProcessor),
-    *(generation.MinLengthLogitsProcessor, generation.MinNewTokensLengthLogitsProcessor),
-    *(generation.NoBadWordsLogitsProcessor, generation.NoRepeatNGramLogitsProcessor),
-    *(generation.RepetitionPenaltyLogitsProcessor, generation.SuppressTokensLogitsProcessor),
+    generation.ForcedBOSTokenLogitsProcessor,
+    generation.ForcedEOSTokenLogitsProcessor,
+    generation.MinLengthLogitsProcessor,
+    generation.MinNewTokensLengthLogitsProcessor,
+    generation.NoBadWordsLogitsProcessor,
+    generation.NoRepeatNGramLogitsProcessor,
+    generation.RepetitionPenaltyLogitsProcessor,
+    generation.SuppressTokensLogitsProcessor,
 )
 """What may change scores while rows leave: these look at what a row has written, and know nothing of its place."""
 

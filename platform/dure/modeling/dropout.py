@@ -36,14 +36,9 @@ def fused_dropout() -> Iterator[None]:
 
 
 def dropout_factors(like: torch.Tensor, p: float) -> torch.Tensor:
-    """Return what the elements of a tensor are multiplied with: 0 where they are dropped, else 1 / (1 - p).
+    """Return what the elements of a tensor on the CPU are multiplied with: 0 where they are dropped, else 1 / (1 - p).
 
-    Args:
-        like: A tensor on the CPU; its shape and type count.
-        p: Probability that an element is dropped, below 1.
-
-    Returns:
-        Of the same shape and type, drawn with PyTorch's random state.
+    It is of the same shape and type, and drawn with PyTorch's random state; ``p`` is below 1.
     """
     number = like.numel()
     draws = torch.empty(-(-number // _PER_DRAW), dtype=torch.int64).random_(-(2**63), None)

@@ -38,12 +38,7 @@ class CompiledLayers:
     """The layers of a model, which compute by their graphs while :meth:`applied` lasts.
 
     Compiling happens when a layer first meets a batch that its graphs do not fit: with a mask or without one, or of a
-    single row.
-
-    Args:
-        model: The model, on its device and before it is wrapped for several workers.
-        notify: Passes on in a line what was compiled in a step and how long that took.
-        backend: What makes code of graphs, as in ``torch.compile``.
+    single row. The model is on its device, and not yet wrapped for several workers.
 
     Raises:
         UserError: The model has no layers that are known as such.

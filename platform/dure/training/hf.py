@@ -49,10 +49,7 @@ class Loop(SavedBehind, SharedOutTraining, Trainer):  # type: ignore[misc]
     all rows of a classifier. The trainer of transformers takes a mean of the batches' means, which changes with
     the batch size and the number of workers.
 
-    Args:
-        parts: What it is made of.
-        more: As ``transformers.Trainer`` has them: ``model``, ``args``, the datasets, ``processing_class`` and
-            ``compute_metrics``.
+    What it takes beside its parts is as ``transformers.Trainer`` has it.
     """
 
     def __init__(self, parts: Parts, **more: Any) -> None:

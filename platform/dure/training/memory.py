@@ -121,9 +121,7 @@ def free_memory(profile: Profile) -> tuple[int, str]:
 class Usage:
     """Peak memory and mean CPU use of this process while the body of a ``with`` runs.
 
-    Args:
-        device: Device that trains. On CUDA its allocator knows the peak; elsewhere the resident memory of the
-            process is looked at every tenth of a second.
+    On CUDA the allocator knows the peak; elsewhere the resident memory is looked at every tenth of a second.
     """
 
     def __init__(self, device: str) -> None:

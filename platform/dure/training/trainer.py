@@ -217,9 +217,8 @@ class ModelTrainer:
     def train(self, *, resume: bool = False) -> dict[str, Any]:
         """Train to the end, load the best checkpoint (its averaged weights with ``ema``) and save the final model.
 
-        Args:
-            resume: Continue from the newest whole checkpoint of the folder, when there is one; what is broken is
-                told.
+        To ``resume`` is to go on from the newest whole checkpoint of the folder, when there is one; what is broken is
+        told.
 
         Returns:
             ``final_model_path``, ``best_checkpoint`` (None without validation), ``eval_metrics`` (of it, by name),
