@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from dure.modeling.task import Task
-    from trainables.causal.chat import Chat
+    from trainables.causal.chat import Chat, Encoded
     from trainables.causal.likelihood import TargetLosses
     from trainables.causal.packing import Conversations
 
@@ -146,12 +146,7 @@ class Causal(WritesTexts):
         asked = [self.framing.turns(self.layout, row) for row in each]
         answers = list(rows["target"]) if "target" in rows else None
         encoded = self._chat(tokenizer).encode(asked, answers)
-        features: Features = {
-            "input_ids": [row.ids for row in encoded],
-            "length": [len(row.ids) for row in encoded],
-            "prompt_length": [row.prompt_length for row in encoded],
-            "truncated": [row.is_cut for row in encoded],
-        }
+        features = self._features(rows, encoded)
         if answers is not None:
             features |= {
                 "learned": [row.learned for row in encoded],
@@ -160,9 +155,17 @@ class Causal(WritesTexts):
                 "reference": answers,
                 "lead": [lead(turns[-1].text) for turns in asked],
             }
-        if "id" in rows:
-            features["id"] = list(rows["id"])
         return features
+
+    def _features(self, rows: Rows, encoded: Sequence[Encoded]) -> Features:
+        """Return what stands of every conversation, whether it is answered or not."""
+        return {
+            **({"id": list(rows["id"])} if "id" in rows else {}),
+            "input_ids": [row.ids for row in encoded],
+            "length": [len(row.ids) for row in encoded],
+            "prompt_length": [row.prompt_length for row in encoded],
+            "truncated": [row.is_cut for row in encoded],
+        }
 
     def control(self, asked: Sequence[Turns], tokenizer: PreTrainedTokenizerBase) -> list[str]:
         """Return of each prompt a control token that stands in a text of its row; empty where none does."""

@@ -193,12 +193,7 @@ class Preference(Causal):
         chat = self._chat(tokenizer)
         is_paired = {"chosen", "rejected"} <= {*rows}
         better = chat.encode(asked, rows["chosen"] if is_paired else None)
-        features: Features = {
-            "input_ids": [row.ids for row in better],
-            "length": [len(row.ids) for row in better],
-            "prompt_length": [row.prompt_length for row in better],
-            "truncated": [row.is_cut for row in better],
-        }
+        features = self._features(rows, better)
         if is_paired:
             others = chat.encode(asked, rows["rejected"])
             features |= {
@@ -221,8 +216,6 @@ class Preference(Causal):
                     if self.computes_ahead
                     else [[0.0, 0.0]] * len(better)
                 )
-        if "id" in rows:
-            features["id"] = list(rows["id"])
         return features
 
     def encoding_key(self) -> Mapping[str, Any]:
