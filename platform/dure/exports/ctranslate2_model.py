@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _BART = {"normalize_before": False, "normalize_embedding": True}
 """What BART is; transformers 5 no longer says it in its configuration, and the converter asks."""
 
+_T5 = ("t5", "mt5")
+
 
 class CTranslate2Model(Format):
     """``ctranslate2/`` with the model, and the tokenizer beside it."""
@@ -48,6 +50,9 @@ class CTranslate2Model(Format):
                 loaded = super().load_model(model_class, path, **options)
                 for name, value in _BART.items() if loaded.config.model_type == "bart" else ():
                     setattr(loaded.config, name, value)
+                if loaded.config.model_type in _T5:
+                    # The converter scales the output where embeddings are tied, which transformers 5 says of all of them.
+                    loaded.config.tie_word_embeddings = getattr(loaded.config, "scale_decoder_outputs", False)
                 return loaded
 
         with tempfile.TemporaryDirectory() as plain:

@@ -6,16 +6,20 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import CONFIG_NAME
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from dure.config.schema import Experiment
 from dure.errors import UserError
 from dure.exports.formats import Format, Trained
+from dure.files import read_json, write_json
 from dure.modeling.rows import rows_by_matrix
 from dure.modeling.tokens import embedding_matrices
 
 _WEIGHTS = "adapter_model.safetensors"
+_PREFIX = "base_model.model.{}."
 _NEW_ROWS = ("new_rows", "new_output_rows")
 
 
@@ -64,7 +68,28 @@ class PeftAdapter(Format):
             for name, tensor in load_file(folder / _WEIGHTS).items()
             if not set(_NEW_ROWS) & set(name.split("."))
         }
+        known, *others = _readers(base)
+        for name in others:
+            here = _PREFIX.format(known)
+            copies = {key: tensor.clone() for key, tensor in weights.items() if key.startswith(here)}
+            weights |= {key.replace(here, _PREFIX.format(name)): tensor for key, tensor in copies.items()}
+        if others:
+            config = read_json(folder / CONFIG_NAME, what="configuration of the adapters")
+            write_json(
+                folder / CONFIG_NAME, config | {"target_modules": [*config["target_modules"], *others]}
+            )
         save_file(weights | _embeddings(model), folder / _WEIGHTS, metadata={"format": "pt"})
+
+
+def _readers(base: PreTrainedModel) -> list[str]:
+    """Return the names under which an adapted embedding is read, first the one that peft stores its adapter under.
+
+    In training encoder and decoder read it through one module. A model that is loaded has one for each, and peft adapts
+    each by itself.
+    """
+    embedding = base.get_input_embeddings()
+    names = [name for name, module in base.named_modules(remove_duplicate=False) if module is embedding]
+    return names if isinstance(embedding, BaseTunerLayer) else names[:1]
 
 
 def _embeddings(model: PeftModel) -> dict[str, torch.Tensor]:

@@ -10,8 +10,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
+from peft import PeftModel
 from transformers import (
     AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     GenerationConfig,
@@ -221,6 +223,23 @@ def test_ctranslate2_writes_the_same_texts_by_beams_where_no_token_is_forbidden(
 
 
 @pytest.mark.slow
+def test_ctranslate2_writes_the_same_beams_where_the_output_is_not_scaled(tmp_path):
+    """mT5, and T5 whose output layer is its own: greedy texts do not depend on the scale, beams do."""
+    pytest.importorskip("ctranslate2")
+    words = [
+        "rehearsal.max_steps=12",
+        "rehearsal.max_dev_rows=12",
+        "generation.num_beams=4",
+        "generation.max_length=16",
+    ]
+    free = ["generation.min_length=0", "generation.no_repeat_ngram_size=0"]
+    running.train(
+        "mt5_xlsum_ultimate", [*words, *free], rehearse=True, profile="cpu", output=tmp_path / "run"
+    )
+    assert export(tmp_path / "run", tmp_path / "out", Asked("ctranslate2")).agreement["share"] == 1
+
+
+@pytest.mark.slow
 def test_ctranslate2_writes_the_same_answers_after_prompts_of_any_length(tmp_path):
     pytest.importorskip("ctranslate2")
     steps = ["rehearsal.max_steps=20", "rehearsal.num_evaluations=1", "generation.min_length=3"]
@@ -259,6 +278,24 @@ def test_an_adapter_with_new_tokens_loads_by_peft_alone(bart, tiny, tmp_path, mo
     assert (ahead.pace, said["pace"]) == ("by earlier runs here", "no run like it was measured here yet")
     with pytest.raises(UserError, match="rehearsal's miniature"):
         export(bart, tmp_path / "other", Asked("adapter"))
+
+
+def test_an_adapter_of_an_embedding_is_read_by_encoder_and_decoder(bart, tiny, tmp_path):
+    checkpoint = tmp_path / "checkpoint"
+    shutil.copytree(bart / "final_model", checkpoint)
+    values = tiny("bart", "lora", learning_rate=0.05).model_dump(mode="json")
+    values["model"]["checkpoint"] = str(checkpoint)
+    values["rehearsal"]["enabled"] = False
+    values["lora"]["targets"] = ["shared", "q_proj"]
+    path = trained(Experiment.model_validate(values), tmp_path / "run")
+    assert export(path, tmp_path / "out", Asked("adapter")).agreement["share"] == 1
+    alone = PeftModel.from_pretrained(
+        AutoModelForSeq2SeqLM.from_pretrained(checkpoint), str(tmp_path / "out")
+    ).eval()
+    merged = AutoModelForSeq2SeqLM.from_pretrained(path / "final_model").eval()
+    ids = {"input_ids": torch.arange(8).view(2, 4), "decoder_input_ids": torch.arange(6).view(2, 3)}
+    with torch.no_grad():
+        torch.testing.assert_close(alone(**ids).logits, merged(**ids).logits, rtol=1e-4, atol=1e-4)
 
 
 def test_an_adapter_of_a_classifier_is_read_onto_a_checkpoint_that_was_written_for_masked_words(
