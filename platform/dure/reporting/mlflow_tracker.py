@@ -87,11 +87,6 @@ class MlflowTracker(Tracker):
             if isinstance(value, str):
                 self._client.set_tag(self._id, _named(key), value)
         self._client.set_terminated(self._id, _STATES.get(result.state, "FAILED"))
-        self._client = None
-
-    def broken(self) -> None:
-        """Let go of the client."""
-        self._client = None
 
     def _experiment(self, client: Any) -> str:
         """Return the id of the MLflow experiment; of two processes that make it at once, one finds the other's."""

@@ -82,11 +82,6 @@ class TensorBoardTracker(Tracker):
             if isinstance(text, str):
                 self._writer.add_text(_tag(name), text, self._last_step)
         self._writer.close()
-        self._writer = None
-
-    def broken(self) -> None:
-        """Let go of the file."""
-        self._writer = None
 
 
 def _tag(name: str) -> str:
