@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from dure.secrets import redacted, without_passwords
 
@@ -116,3 +118,14 @@ def shell_word(text: object) -> str:
     """Return a text as a command has it: quoted for the shell where that is needed, and never like an option."""
     word = f"./{text}" if str(text).startswith("-") else str(text)
     return word if _PLAIN_WORD.fullmatch(word) else shlex.quote(word)
+
+
+def shown_path(path: Path | str) -> str:
+    """Return a path as the user would type it here: relative when it lies below the working folder."""
+    absolute, here = Path(path).absolute(), Path.cwd()
+    return os.path.relpath(absolute, here) if absolute.is_relative_to(here) else str(absolute)
+
+
+def typed_path(path: Path | str) -> str:
+    """Return a path as part of a command: as :func:`shown_path`, quoted for the shell where that is needed."""
+    return shell_word(shown_path(path))

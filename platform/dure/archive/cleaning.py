@@ -8,10 +8,9 @@ from typing import Literal
 
 from dure.archive.listing import entries_in, listed
 from dure.data.arrow_files import forget, spare_entries
-from dure.errors import UserError, counted
+from dure.errors import UserError, counted, shown_path
 from dure.files import in_bytes
 from dure.reporting.columns import FittedTable, column
-from dure.reporting.figures import shown_path
 from dure.runs.budget import delete, study_of, survey
 from dure.runs.lock import held
 from dure.runs.manifest import has_manifest

@@ -18,9 +18,9 @@ from typing import Any
 from dure.config.loading import load_record
 from dure.config.schema import Experiment
 from dure.config.tree import flat
-from dure.errors import UserError
+from dure.errors import UserError, shown_path
 from dure.metrics.metric import Metric, recorded
-from dure.reporting.figures import setting_text, shown_path
+from dure.reporting.figures import setting_text
 from dure.runs.budget import runs_in
 from dure.runs.folder import RunFolder, RunResult
 from dure.runs.resuming import FREE, PLACES

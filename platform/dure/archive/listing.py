@@ -11,11 +11,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
-from dure.errors import UserError, nearest
+from dure.errors import UserError, nearest, shown_path
 from dure.files import in_bytes, json_or_none
 from dure.metrics.metric import Direction, Metric, Unit, recorded
 from dure.reporting.columns import STATE_STYLES, FittedTable, column
-from dure.reporting.figures import NOTHING, duration, metric_phrase, number, shown_path
+from dure.reporting.figures import NOTHING, duration, metric_phrase, number
 from dure.runs.budget import bytes_in, runs_in
 from dure.runs.folder import EVENTS_FILE, RUN_RECORD, STUDY_FILE, RunFolder
 from dure.runs.lock import holder_of

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dure.cli.printing import is_json, notify, print_json, print_result, print_yaml
-from dure.errors import RunError, UserError
+from dure.errors import RunError, UserError, typed_path
 
 if TYPE_CHECKING:
     from dure.config.schema import Experiment
@@ -52,7 +52,6 @@ def run_experiment(experiment: Experiment, asked: Asked) -> int:
     """Run one experiment and print its result, or with ``--dry-run`` what would run; returns the exit code."""
     from dure.family.predicting import predict_command
     from dure.preflight.before import check_settings
-    from dure.reporting.figures import typed_path
     from dure.reporting.summary import result_report
     from dure.runs.folder import RunFolder
     from dure.studies import life_cycle

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dure.config import library
-from dure.errors import UserError
+from dure.errors import UserError, shown_path
 from dure.files import parse_json
 
 _OF_THE_EXPERIMENT = (
@@ -29,7 +29,7 @@ def deepspeed_settings(name: str) -> dict[str, Any]:
             experiments say.
     """
     path = library.find("deepspeed", name)
-    where = library.shown(path)
+    where = shown_path(path)
     try:
         settings = parse_json(path.read_bytes())
     except OSError as error:

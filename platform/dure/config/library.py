@@ -114,10 +114,3 @@ def is_file_name(kind: Kind, name: str) -> bool:
 
 def _suffix(kind: Kind) -> str:
     return ".json" if kind == "deepspeed" else ".yaml"
-
-
-def shown(path: Path) -> str:
-    """Return a path as an error should name it: relative when it lies in the working folder."""
-    folder = Path.cwd()
-    absolute = folder / path
-    return str(absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute)

@@ -27,7 +27,7 @@ from dure.config.tree import (
     read_yaml,
     with_overrides,
 )
-from dure.errors import UserError, nearest
+from dure.errors import UserError, nearest, shown_path
 
 Model = TypeVar("Model", bound=BaseModel)
 _COLUMNS = "data.columns"
@@ -45,7 +45,7 @@ def load_experiment(name_or_path: str | Path, overrides: Overrides = ()) -> Expe
 
 def _loaded(model: type[Model], kind: library.Kind, path: Path, overrides: Iterable[str] = ()) -> Model:
     tree = with_overrides(read_extended(path, kind, model.model_fields), overrides)
-    return checked_tree(model, tree, library.shown(path))
+    return checked_tree(model, tree, shown_path(path))
 
 
 def load_record(path: Path, overrides: Iterable[str] = ()) -> Experiment:
@@ -62,7 +62,7 @@ def load_record(path: Path, overrides: Iterable[str] = ()) -> Experiment:
             expected="a resolved experiment, as a run writes it",
             hint="take the folder from whoever ran it once more",
         )
-    return checked_tree(Experiment, with_overrides(tree, overrides), library.shown(path))
+    return checked_tree(Experiment, with_overrides(tree, overrides), shown_path(path))
 
 
 def load_space(name_or_path: str | Path) -> SearchSpace:
@@ -87,7 +87,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
     try:
         deepspeed_settings(profile.deepspeed)
     except UserError as error:
-        raise error.at(error.where or f"{library.shown(path)}: deepspeed") from None
+        raise error.at(error.where or f"{shown_path(path)}: deepspeed") from None
     if not library.is_file_name("deepspeed", profile.deepspeed):
         return profile
     # A name is known to workers on any machine; a file they would look for in a folder of their own.

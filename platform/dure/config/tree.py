@@ -19,7 +19,7 @@ import yaml
 
 from dure.config import library
 from dure.config.yaml_errors import Refused, line_of, said
-from dure.errors import UserError, shell_word, shortened
+from dure.errors import UserError, shell_word, shortened, shown_path
 
 COMMAND_LINE = "command line"
 MAX_DEPTH = 32
@@ -109,7 +109,7 @@ def read_yaml(path: Path) -> Tree:
     Raises:
         UserError: The file cannot be read, is not UTF-8, is not YAML, or holds no keys.
     """
-    shown = library.shown(path)
+    shown = shown_path(path)
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -228,7 +228,7 @@ class _Reading:
 
     def _over_its_parents(self, path: Path, seen: tuple[Path, ...]) -> Tree:
         if len(seen) > MAX_DEPTH:
-            raise UserError(f"'extends' is nested more than {MAX_DEPTH} deep", where=library.shown(path))
+            raise UserError(f"'extends' is nested more than {MAX_DEPTH} deep", where=shown_path(path))
         tree = read_yaml(path)
         extends = tree.pop("extends", None)
         if extends is None:
@@ -242,7 +242,7 @@ class _Reading:
             below = self.tree(file, seen)
             if not self._is_near(file) and not below.keys() <= self.keys:
                 raise UserError(
-                    f"'extends': {library.shown(file)} is no {self.kind}",
+                    f"'extends': {shown_path(file)} is no {self.kind}",
                     where=extends.place,
                     expected=f"a file that holds nothing but keys of one, such as {', '.join(sorted(self.keys)[:4])}",
                 )

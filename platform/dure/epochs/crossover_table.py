@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dure.errors import counted
+from dure.errors import counted, shown_path
 from dure.reporting.columns import Column, FittedTable, Rows
-from dure.reporting.figures import shown_path
 from dure.reporting.marks import Key, Source
 
 _MOST_EPOCHS = 6

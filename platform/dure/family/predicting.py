@@ -13,12 +13,11 @@ from dure.config.schema import Profile
 from dure.config.tree import is_torn
 from dure.data.tables import Table, table_from_rows
 from dure.data.writing import write_rows
-from dure.errors import UserError
+from dure.errors import UserError, typed_path
 from dure.events import Notify, silent
 from dure.family import Family, Role, load_family
 from dure.family.corpus import Tested, cache_folder, encode_split
 from dure.family.run_weights import weights_at
-from dure.reporting.figures import typed_path
 from dure.runs.folder import PREDICTED, PROBABILITY, ROW, SCORE, RunFolder
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dure.errors import counted
+from dure.errors import counted, shown_path
 from dure.events import Notify, RunListener, RunProgress, RunStart, StudyListener, TrialState, TrialStatus
 from dure.metrics.metric import TEST, UNTRAINED, under
 from dure.reporting.columns import GAP, STATE_STYLES, Column, FittedTable, column, fitting
@@ -28,7 +28,6 @@ from dure.reporting.figures import (
     metric_figure,
     metric_label,
     metric_phrase,
-    shown_path,
 )
 from dure.reporting.terminal import Terminal
 from dure.runs.folder import RunResult

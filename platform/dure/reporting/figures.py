@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from dure.errors import shell_word
 from dure.metrics.metric import BASELINE, UNTRAINED, Metric, undeclared, under
 
 DEFAULT_METRICS = ("eval_rouge1", "eval_rouge2", "eval_rougeL", "eval_rouge_sum")
@@ -161,17 +158,6 @@ def study_title(name: str, parts: Sequence[str], seconds: float, state: str) -> 
     """Return the line above a study's tables: its name, what it consists of, how long it took and how it ended."""
     end = "" if state == "completed" else f" · {state}"
     return f"{name} · {', '.join(parts)} in {duration(seconds)}{end}"
-
-
-def shown_path(path: Path | str) -> str:
-    """Return a path as the user would type it here: relative when it lies below the working folder."""
-    absolute, here = Path(path).absolute(), Path.cwd()
-    return os.path.relpath(absolute, here) if absolute.is_relative_to(here) else str(absolute)
-
-
-def typed_path(path: Path | str) -> str:
-    """Return a path as part of a command: as :func:`shown_path`, quoted for the shell where that is needed."""
-    return shell_word(shown_path(path))
 
 
 def some_names(names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
-from dure.errors import counted
+from dure.errors import counted, shown_path
 from dure.metrics.metric import BASELINE, UNTRAINED, Metric, recorded, undeclared
 from dure.metrics.targets import Reached
 from dure.reporting.columns import STATE_STYLES, Column, FittedTable, Rows, column
@@ -27,7 +27,6 @@ from dure.reporting.figures import (
     metric_label,
     metric_phrase,
     number,
-    shown_path,
 )
 from dure.reporting.forecasts import beside_table
 from dure.reporting.marks import Key, Source

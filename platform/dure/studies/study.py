@@ -14,7 +14,7 @@ from dure.config.loading import checked_tree
 from dure.config.problems import shown
 from dure.config.schema import Experiment
 from dure.config.tree import Tree, read_extended, read_yaml
-from dure.errors import UserError, nearest, shell_word
+from dure.errors import UserError, nearest, shell_word, shown_path
 from dure.runs.folder import STUDY_FILE
 from dure.studies.batch.plan import BatchStudy
 from dure.studies.crossval.plan import CrossvalStudy
@@ -52,7 +52,7 @@ def load_study(name_or_path: str) -> StudyPlan:
         UserError: Nothing of that name, or something in it is wrong.
     """
     path = library.find("study", name_or_path)
-    source = library.shown(path)
+    source = shown_path(path)
     tree = read_extended(path, "study", _keys())
     try:
         study = checked_tree(_kind_in(tree, source), tree, source)

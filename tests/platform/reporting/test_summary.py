@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from dure.errors import typed_path
 from dure.metrics.classification import classification_report
 from dure.metrics.metric import Metric, definitions
 from dure.reporting.columns import GAP, Column, fitting, plain_text
-from dure.reporting.figures import duration, metric_label, metric_phrase, typed_path
+from dure.reporting.figures import duration, metric_label, metric_phrase
 from dure.reporting.summary import (
     catalogue_table,
     class_table,

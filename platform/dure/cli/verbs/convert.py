@@ -24,8 +24,7 @@ def convert(
 ) -> None:
     """Write an old configuration as an experiment of dure, and say what has no successor."""
     from dure.config.converting import convert, read_old
-    from dure.config.library import shown
-    from dure.errors import UserError, shell_word
+    from dure.errors import UserError, shell_word, shown_path
     from dure.family import family_of_old
     from dure.files import write_text
 
@@ -39,7 +38,7 @@ def convert(
             hint="another name" if output.samefile(old) else "another name, or --force",
         )
     converted = convert(read_old(old), old.stem, family_of_old)
-    text = _checked(converted, overrides or (), shown(old))
+    text = _checked(converted, overrides or (), shown_path(old))
     said = [f"# {' '.join(note.split())}" for note in converted.notes]
     header = [f"# Converted from {old.name} by `dure convert`.", *(["# To know:", *said] if said else [])]
     write_text(output, "\n".join([*header, text]))

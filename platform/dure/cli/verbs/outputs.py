@@ -78,8 +78,7 @@ def compare(
     """Compare runs: what differs, scores that may be compared, cost, and the same test rows one by one."""
     from dure import api
     from dure.archive.comparison_table import comparison_table
-    from dure.errors import UserError
-    from dure.reporting.figures import shown_path
+    from dure.errors import UserError, shown_path
     from dure.reporting.plots import figures_beside
 
     if figures is not None and output is None:

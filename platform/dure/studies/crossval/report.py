@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
-from dure.errors import counted
+from dure.errors import counted, shown_path
 from dure.metrics.metric import Metric, undeclared
 from dure.pages.shared_sections import foldable
 from dure.reporting.columns import STATE_STYLES, Cell, Column, FittedTable, Rows, column
@@ -20,7 +20,6 @@ from dure.reporting.figures import (
     metric_figure,
     metric_label,
     metric_phrase,
-    shown_path,
     study_title,
 )
 from dure.reporting.marks import Source, sentence

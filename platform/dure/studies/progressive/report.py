@@ -9,19 +9,11 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
-from dure.errors import counted
+from dure.errors import counted, shown_path
 from dure.metrics.intervals import difference_of_shares
 from dure.metrics.metric import TEST, under
 from dure.reporting.columns import STATE_STYLES, Column, FittedTable, Rows, column
-from dure.reporting.figures import (
-    error_notes,
-    metric_figure,
-    metric_phrase,
-    number,
-    percent,
-    shown_path,
-    study_title,
-)
+from dure.reporting.figures import error_notes, metric_figure, metric_phrase, number, percent, study_title
 from dure.reporting.marks import Source, listed, sentence
 from dure.reporting.page import Picture, Section, Table
 from dure.reporting.plots import Drawing

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from dure.config.loading import dump_yaml, load_experiment
 from dure.config.schema import Experiment
-from dure.errors import UserError
+from dure.errors import UserError, typed_path
 from dure.events import Notify
 from dure.files import read_json, write_text
-from dure.reporting.figures import typed_path
 from dure.runs.folder import RunFolder
 from dure.studies.kind import Session, TrialKind
 from dure.studies.study import stored_study

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dure.errors import counted
+from dure.errors import counted, shown_path
 from dure.pages.shared_sections import foldable
 from dure.reporting.columns import STATE_STYLES, Column, FittedTable, Rows, column
-from dure.reporting.figures import NOTHING, duration, error_notes, number, shown_path
+from dure.reporting.figures import NOTHING, duration, error_notes, number
 from dure.reporting.marks import Source
 from dure.reporting.page import Picture, Section, Table
 from dure.reporting.plots import Drawing
