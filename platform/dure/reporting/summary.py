@@ -308,42 +308,6 @@ def _best(experiments: Sequence[Row], metric: Metric) -> float | None:
     return min(scores, key=metric.cost)
 
 
-def seeds_table(record: Mapping[str, Any]) -> FittedTable:
-    """Return the mean of every setting over its seeds with the deviation between them, best mean first.
-
-    Those that lack seeds are last, since their means are of others.
-    """
-    metrics = [recorded(record, name) for name in record["metrics"]]
-
-    def rank(row: Row) -> tuple[bool, float]:
-        return row["num_scored"] < len(row["runs"]), metrics[0].cost(row["mean"].get(metrics[0].name))
-
-    rows = sorted(record["settings"], key=rank)
-    columns = [
-        column("setting", (row["name"] for row in rows), is_text=True, shortest=_SHORTEST_NAME),
-        column("seeds", (f"{row['num_scored']}/{len(row['runs'])}" for row in rows), rank=5),
-        *(
-            column(metric_label(metric), (_mean(metric, row) for row in rows), 10 + place if place else 0)
-            for place, metric in enumerate(metrics)
-        ),
-    ]
-    label = bare_label(metrics[0])
-    title = f"{record['study']} · mean ± standard deviation over seeds, ranked by {label}"
-    notes = [row["sentence"] for row in record["comparisons"]]
-    baselines = [row["baseline"] for row in rows if row["baseline"] is not None]
-    if baselines:
-        beaten = "" if record["best"] else ", which no setting is better than"
-        notes.append(f"trivial baseline: {metric_figure(metrics[0], baselines[0])}{beaten}")
-    return FittedTable(columns, title, notes, elsewhere="experiment_summary.txt")
-
-
-def _mean(metric: Metric, row: Mapping[str, Any]) -> Text:
-    mean, deviation = row["mean"].get(metric.name), row["deviation"].get(metric.name)
-    if mean is None:
-        return Text(NOTHING)
-    return Text(f"{metric_figure(metric, mean)} ± {metric_figure(metric, deviation)}")
-
-
 def predictions_table(rows: Sequence[Mapping[str, Any]]) -> FittedTable:
     """Return texts with their predictions, and of the probabilities of classes the largest."""
     shares = [name for name in rows[0] if name.startswith(PROBABILITY)]

@@ -11,9 +11,9 @@ from rich.text import Text
 
 from dure.config.schema import Experiment
 from dure.errors import UserError, one_line
-from dure.reporting.summary import seeds_table, summary_table
+from dure.reporting.summary import summary_table
 from dure.studies.batch.plan import BatchStudy
-from dure.studies.batch.report import BatchView
+from dure.studies.batch.report import BatchView, seeds_table
 from dure.studies.batch.results import BatchResults
 from dure.studies.kind import Session, TrialKind
 
@@ -91,10 +91,8 @@ class BatchKind(TrialKind[BatchStudy, BatchResults]):
     @staticmethod
     def table(results: BatchResults) -> RenderableType:
         """Return the experiments, best first; with several seeds also their means."""
-        record = results.as_json()
-        if not results.settings:
-            return summary_table(record)
-        return Group(seeds_table(record), Text(), summary_table(record))
+        table = summary_table(results.as_json())
+        return Group(seeds_table(results), Text(), table) if results.settings else table
 
     @staticmethod
     def next_commands(results: BatchResults) -> Sequence[str]:

@@ -12,9 +12,9 @@ import numpy as np
 from dure.errors import counted
 from dure.metrics.metric import BASELINE, Metric, recorded, under
 from dure.metrics.paired import corrected, paired_difference
-from dure.reporting.columns import Rows, column
-from dure.reporting.figures import gains_of, metric_figure, metric_phrase, number
-from dure.reporting.marks import sentence
+from dure.reporting.columns import Cell, Column, FittedTable, Rows, column
+from dure.reporting.figures import NOTHING, bare_label, gains_of, metric_figure, metric_phrase, number
+from dure.reporting.marks import Key, Source, sentence
 from dure.reporting.page import Section, Table
 from dure.reporting.summary import experiment_columns, ranked
 from dure.reporting.verdicts import difference_sentence
@@ -23,6 +23,7 @@ from dure.runs.row_scores import read_scores
 from dure.studies.batch.results import BatchResults, Setting
 from dure.studies.viewing import View, failures
 
+_SHORTEST = 24
 _ONE_SEED = (
     "Each was trained by one seed: the intervals say how far a difference depends on the test rows, and nothing of "
     "another seed."
@@ -103,7 +104,7 @@ def _of_one_seed(
 
 def _over_seeds(results: BatchResults, metric: Metric) -> list[str]:
     """Return the means over seeds, best first, and every two settings by the same seeds."""
-    told = [_mean_sentence(results.settings[place], metric) for place in _by_mean(results, metric)]
+    told = [_mean_sentence(results.settings[place], metric) for place in _by_mean(results)]
     if results.best is None:
         told.append("No setting has all its scores and a mean above the trivial baseline.")
     return told + [each.sentence for each in results.comparisons]
@@ -123,8 +124,9 @@ def _mean_sentence(setting: Setting, metric: Metric) -> str:
     return f"{told}."
 
 
-def _by_mean(results: BatchResults, metric: Metric) -> list[int]:
+def _by_mean(results: BatchResults) -> list[int]:
     """Return the places of the settings, the best mean first; those that lack seeds last, whose means are of others."""
+    metric = results.metric_named(results.metrics[0])
     costs = [
         (each.num_scored < len(each.runs), metric.cost(each.mean.get(metric.name)))
         for each in results.settings
@@ -132,33 +134,45 @@ def _by_mean(results: BatchResults, metric: Metric) -> list[int]:
     return sorted(range(len(costs)), key=costs.__getitem__)
 
 
-def _settings(view: View[BatchResults]) -> Table:
+def seeds_table(results: BatchResults) -> FittedTable:
     """Return the mean of every setting over its seeds with the deviation between them, best mean first."""
-    record, results = view.record, view.results
-    metrics = [results.metric_named(name) for name in results.metrics]
-    order = _by_mean(results, metrics[0])
+    metric, order = results.metric_named(results.metrics[0]), _by_mean(results)
+    settings = [results.settings[place] for place in order]
+    columns = _setting_columns(results, Source(0, results.as_json()), order)
+    columns.insert(1, column("seeds", (f"{each.num_scored}/{len(each.runs)}" for each in settings), rank=5))
+    title = f"{results.study} · mean ± standard deviation over seeds, ranked by {bare_label(metric)}"
+    notes = [each.sentence for each in results.comparisons]
+    baselines = [each.baseline for each in settings if each.baseline is not None]
+    if baselines:
+        beaten = "" if results.best else ", which no setting is better than"
+        notes.append(f"trivial baseline: {metric_figure(metric, baselines[0])}{beaten}")
+    return FittedTable(columns, title, notes, elsewhere="experiment_summary.txt")
+
+
+def _setting_columns(results: BatchResults, record: Source, order: Sequence[int]) -> list[Column]:
+    """Return the name of every setting and its means over the seeds with the deviation between them."""
     rows = Rows.of(record, "settings", order=order)
-    columns = [
-        rows.column("setting", "name", is_text=True),
-        rows.column("seeds", "num_scored", written="count"),
-        *(
-            column(
-                record.label(metric, "metrics", place),
-                [
-                    sentence(
-                        "{} ± {}",
-                        *(
-                            record.figure(*at, what, metric.name, metric=metric)
-                            for what in ("mean", "deviation")
-                        ),
-                    )
-                    for at in rows.places
-                ],
-            )
-            for place, metric in enumerate(metrics)
-        ),
-        rows.column("trivial baseline", "baseline", figure=metrics[0]),
-    ]
+    columns = [rows.column("setting", "name", is_text=True, shortest=_SHORTEST)]
+    for place, name in enumerate(results.metrics):
+        metric = results.metric_named(name)
+
+        def cell(*at: Key, metric: Metric = metric) -> Cell:
+            both = [record.figure(*at, what, metric.name, metric=metric) for what in ("mean", "deviation")]
+            return both[0] if both[0] == NOTHING else sentence("{} ± {}", *both)
+
+        heading, rank = record.label(metric, "metrics", place), 10 + place if place else 0
+        columns.append(column(heading, [cell(*at) for at in rows.places], rank))
+    return columns
+
+
+def _settings(view: View[BatchResults]) -> Table:
+    record, results = view.record, view.results
+    order = _by_mean(results)
+    rows = Rows.of(record, "settings", order=order)
+    columns = _setting_columns(results, record, order)
+    columns.insert(1, rows.column("seeds", "num_scored", written="count"))
+    metric = results.metric_named(results.metrics[0])
+    columns.append(rows.column("trivial baseline", "baseline", figure=metric))
     # Of a tie no row stands out, though one has the highest mean.
     tied = {
         name
