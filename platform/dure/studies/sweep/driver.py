@@ -138,18 +138,6 @@ class SweepKind(TrialKind[SweepStudy, SweepResults]):
         return self.shape(judged_by(self.experiments[0], metric))
 
 
-def winner_overrides(path: Path) -> list[str]:
-    """Return the best values of a finished or interrupted sweep as ``key=value`` overrides.
-
-    They are what ``dure train E --from-sweep DIR`` lays over the experiment, before the user's own; none where the
-    sweep names no winner, so that the configured values stay.
-
-    Raises:
-        UserError: The folder holds no sweep, or no trial of it completed.
-    """
-    return [f"{key}={override_text(value)}" for key, value in finished_sweep(path).winning_values().items()]
-
-
 def finished_sweep(path: Path) -> SweepResults:
     """Return the results of a finished or interrupted sweep of which a trial completed.
 
@@ -179,9 +167,11 @@ def experiment_to_train(
     """Return what ``dure train`` runs: an experiment by name, file or as it is, with a sweep's best values and the options.
 
     Raises:
-        UserError: Something that was given is wrong; or as :func:`check_for`.
+        UserError: Something that was given is wrong, or as :func:`finished_sweep` and :func:`check_for`.
     """
-    laid = [*([] if from_sweep is None else winner_overrides(from_sweep)), *overrides]
+    swept = None if from_sweep is None else finished_sweep(from_sweep)
+    best = {} if swept is None else swept.winning_values()
+    laid = [*(f"{key}={override_text(value)}" for key, value in best.items()), *overrides]
     chosen = (
         experiment.with_(laid) if isinstance(experiment, Experiment) else load_experiment(experiment, laid)
     )
@@ -191,22 +181,21 @@ def experiment_to_train(
                 "training.epochs is given too", where=f"--epochs {epochs}", hint="give one of them"
             )
         chosen = chosen.with_({"training.epochs": epochs}, "--epochs")
-    if from_sweep is not None:
-        check_for(from_sweep, asked.shape(chosen), notify=asked.notify)
+    if swept is not None:
+        check_for(swept, asked.shape(chosen), notify=asked.notify, where=f"--from-sweep {from_sweep}")
     return chosen
 
 
-def check_for(path: Path, experiment: Experiment, *, notify: Notify) -> None:
+def check_for(results: SweepResults, experiment: Experiment, *, notify: Notify, where: str) -> None:
     """Check that the best values of a sweep may be laid over an experiment, and say what they are worth.
 
     Raises:
-        UserError: The sweep was rehearsed and the experiment is not; or as :func:`finished_sweep`.
+        UserError: The sweep was rehearsed and the experiment is not.
     """
-    results = finished_sweep(path)
     if results.is_rehearsal and not experiment.rehearsal.enabled:
         raise UserError(
             "this sweep was a rehearsal: what suits its miniatures of random weights says nothing about the real model",
-            where=f"--from-sweep {path}",
+            where=where,
             expected="a sweep of the model itself",
             hint="dure sweep without --rehearse; or train with --rehearse too",
         )

@@ -17,7 +17,7 @@ from dure.runs.folder import RunFolder
 from dure.studies.divergence import DivergedError, DivergenceGuard
 from dure.studies.life_cycle import run_experiments
 from dure.studies.study import stored_study
-from dure.studies.sweep.driver import RESULTS, WINNER, check_for, winner_overrides
+from dure.studies.sweep.driver import RESULTS, WINNER, check_for, finished_sweep
 from dure.studies.sweep.optuna_study import JOURNAL
 from dure.studies.sweep.plan import SweepMetric, SweepStudy, parse_point, plan_sweep
 from dure.studies.sweep.report import sweep_table
@@ -89,7 +89,7 @@ def test_a_sweep_of_a_tiny_model_from_first_points_to_more_trials(tiny, cpu, wid
     picture = next((path / RESULTS).glob("lr_sweep_plot_*.png")).read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert load_experiment(summary["winner"]).training.learning_rate == 1e-2
-    assert winner_overrides(path) == [f"{LR}=0.01"]
+    assert finished_sweep(path).winning_values() == {LR: 0.01}
 
     # Continued with two more: nothing is run again, and the search goes on.
     before = (path / "trial_000" / "result.json").stat().st_mtime_ns
@@ -120,7 +120,7 @@ def test_what_cannot_be_is_said_before_anything_starts(tiny, tmp_path):
     with pytest.raises(UserError, match="by 2 metrics"):
         Sweep(two, experiment, tmp_path / "c")
     with pytest.raises(UserError, match="no folder of a sweep"):
-        winner_overrides(tmp_path)
+        finished_sweep(tmp_path)
     seeds = tmp_path / "seeds.yaml"
     seeds.write_text("parameters:\n  experiment.seed: {type: int, low: 1, high: 9}\n", encoding="utf-8")
     with pytest.raises(UserError, match="all trials share"):
@@ -192,9 +192,9 @@ def test_a_rehearsed_sweep_says_the_rates_that_trained_and_wins_nothing_for_the_
     assert winner.startswith("# The winner of a rehearsal")
     assert load_experiment(str(path / WINNER)).rehearsal.enabled
     with pytest.raises(UserError, match="this sweep was a rehearsal"):
-        check_for(path, real, notify=print)
+        check_for(results, real, notify=print, where="--from-sweep")
     told = []
-    check_for(path, rehearsal_of(real), notify=told.append)
+    check_for(results, rehearsal_of(real), notify=told.append, where="--from-sweep")
     assert any("rehearsal" in each for each in told)
     # Rehearsed again, the point becomes what was trained.
     again = rehearsal_of(real.with_(results.winning_values()))
@@ -213,4 +213,4 @@ def test_a_sweep_of_one_step_at_rate_0_has_no_winner_and_the_configured_rate_sta
     assert results.verdict.never_rose == ("trial_000", "trial_001")
     assert results.winner is None
     assert not (path / WINNER).exists()
-    assert winner_overrides(path) == []
+    assert finished_sweep(path).winning_values() == {}
