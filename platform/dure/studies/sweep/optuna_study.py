@@ -15,7 +15,7 @@ import optuna
 from dure.config.spaces import Choice, Integer, LogUniform, SearchSpace, Uniform, Values
 from dure.errors import UserError, named
 from dure.metrics.metric import Metric
-from dure.studies.sweep.plan import SweepStudy
+from dure.studies.sweep.plan import SweepStudy, range_of
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -35,38 +35,36 @@ def open_study(sweep: SweepStudy, path: Path, metrics: Sequence[Metric]) -> optu
         UserError: The database does not answer, holds a search of other metrics, or the sampler cannot search
             this space.
     """
-    # In a database that several sweeps share, the folder tells sweeps of one experiment apart.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    where = f"--storage {sweep.storage}" if sweep.storage else str(path / JOURNAL)
     directions: list[Literal["minimize", "maximize"]] = [
         "maximize" if metric.higher_is_better else "minimize" for metric in metrics
     ]
-    try:
-        storage = _storage(sweep, path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        try:
+            # In a database that several sweeps share, the folder tells sweeps of one experiment apart.
             study = optuna.create_study(
-                storage=storage,
+                storage=_storage(sweep, path),
                 study_name=f"{sweep.name}-{path.name}",
                 directions=directions,
                 load_if_exists=True,
             )
             sampler(sweep, place=0)  # says now what it cannot search
-    except UserError:
-        raise
-    except Exception as error:  # every database has errors of its own
-        raise UserError(
-            f"the database cannot be opened ({named(error, 300)})",
-            where=f"--storage {sweep.storage}" if sweep.storage else str(path / JOURNAL),
-            expected="a URL of SQLAlchemy, such as sqlite:///sweeps.db or postgresql://host/name",
-        ) from error
-    if [direction.name.lower() for direction in study.directions] != directions:
-        raise UserError(
-            f"the search '{sweep.name}' was begun with {len(study.directions)} metrics of other directions",
-            where=f"--storage {sweep.storage}" if sweep.storage else str(path / JOURNAL),
-            hint="the same metrics, or another study",
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        except UserError:
+            raise
+        except Exception as error:  # every database has errors of its own
+            raise UserError(
+                f"the database cannot be opened ({named(error, 300)})",
+                where=where,
+                expected="a URL of SQLAlchemy, such as sqlite:///sweeps.db or postgresql://host/name",
+            ) from error
+        if [direction.name.lower() for direction in study.directions] != directions:
+            raise UserError(
+                f"the search '{sweep.name}' was begun with {len(study.directions)} metrics of other directions",
+                where=where,
+                hint="the same metrics, or another study",
+            )
         study.set_metric_names([metric.name for metric in metrics])
     return study
 
@@ -169,22 +167,12 @@ def queued(space: SearchSpace, values: Values, source: str) -> dict[str, Any]:
             )
         if not space.contains(key, value):
             raise UserError(
-                f"{key}={value} lies outside of the space", where=source, expected=_range(space, key)
+                f"{key}={value} lies outside of the space", where=source, expected=range_of(space, key)
             )
     return {
         key: _label(value) if isinstance(space.parameters[key], Choice) else value
         for key, value in values.items()
     }
-
-
-def _range(space: SearchSpace, key: str) -> str:
-    match space.parameters[key]:
-        case Choice(values=values):
-            return f"one of: {', '.join(str(value) for value in values)}"
-        case LogUniform(low=low, high=high) | Uniform(low=low, high=high):
-            return f"a number from {low:g} to {high:g}"
-        case Integer(low=first, high=last):
-            return f"a whole number from {first} to {last}"
 
 
 def _label(choice: Any) -> Any:

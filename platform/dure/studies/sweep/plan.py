@@ -273,17 +273,24 @@ def _parsed(space: SearchSpace, key: str, raw: str) -> Any:
     parameter = space.parameters[key]
     if isinstance(parameter, Choice):
         found = [value for value in parameter.values if str(value) == raw or override_text(value) == raw]
-        expected = f"one of: {', '.join(str(value) for value in parameter.values)}"
     else:
-        expected = f"a number from {parameter.low:g} to {parameter.high:g}"
         try:
             number = int(raw) if isinstance(parameter, Integer) else float(raw)
             found = [number] if space.contains(key, number) else []
         except ValueError:
             found = []
     if not found:
-        raise UserError(f"{key} cannot be {raw}", where="--try", expected=expected)
+        raise UserError(f"{key} cannot be {raw}", where="--try", expected=range_of(space, key))
     return found[0]
+
+
+def range_of(space: SearchSpace, key: str) -> str:
+    """Return what a parameter may be, in words."""
+    parameter = space.parameters[key]
+    if isinstance(parameter, Choice):
+        return f"one of: {', '.join(map(str, parameter.values))}"
+    kind = "a whole number" if isinstance(parameter, Integer) else "a number"
+    return f"{kind} from {parameter.low:.10g} to {parameter.high:.10g}"
 
 
 def override_text(value: Any) -> str:
