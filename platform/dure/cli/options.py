@@ -197,8 +197,11 @@ class Where:
 
     def asked(self, **more: Any) -> Asked:
         """Return what these options and those of a subclass say, for :mod:`dure.studies.life_cycle`."""
+        from dure.config.loading import load_profile
         from dure.studies.life_cycle import Asked
 
+        if self.dry_run and self.profile is not None:
+            load_profile(self.profile)  # must be one, but not of this machine
         said = {each.name: getattr(self, each.name) for each in fields(Asked) if hasattr(self, each.name)}
         return Asked(**{**said, "notify": notify, **more})
 

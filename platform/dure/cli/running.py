@@ -27,7 +27,6 @@ def run_study(study: StudyPlan, asked: Asked) -> int:
     from dure.studies import life_cycle
 
     if asked.dry_run:
-        _check_profile(asked)
         kind = life_cycle.preview(study, asked)
         print_yaml(kind.study, kind.shown())
         return 0
@@ -40,14 +39,6 @@ def run_study(study: StudyPlan, asked: Asked) -> int:
     return _exit_code(results.state, results.targets, asked)
 
 
-def _check_profile(asked: Asked) -> None:
-    """Refuse a profile that is none, which a dry run reads but does not look for on the machine."""
-    from dure.config.loading import load_profile
-
-    if isinstance(asked.profile, str):
-        load_profile(asked.profile)
-
-
 def run_experiment(experiment: Experiment, asked: Asked) -> int:
     """Run one experiment and print its result, or with ``--dry-run`` what would run; returns the exit code."""
     from dure.family.predicting import predict_command
@@ -57,7 +48,6 @@ def run_experiment(experiment: Experiment, asked: Asked) -> int:
     from dure.studies import life_cycle
 
     if asked.dry_run:
-        _check_profile(asked)
         chosen = asked.shape(experiment)
         check_settings([chosen], with_tables=False)
         print_yaml(None, [chosen])
