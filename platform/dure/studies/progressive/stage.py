@@ -153,7 +153,8 @@ def _train_stage(
     folder, ratio, number = folders[place], study.ratios[place], place + 1
     before = folders[place - 1].read_training_metrics() if place else None
     limit = None if before is None else before["batch_limit"]
-    request, batch_size = _request_of_stage(base, study, folders, place, limit)
+    request = _request_of_stage(base, study, folders, place, limit)
+    training = request.experiment.training
     # Remove a stage that was begun with other settings, such as another number of epochs: it cannot
     # go on with these.
     file = folder.experiment
@@ -172,8 +173,9 @@ def _train_stage(
         _warn_of_baseline(metric, result, study, notify)
     peak = float(result.metrics["peak_memory_mb"])
     if study.max_memory_mb is not None and peak > study.max_memory_mb:
-        limit = max(base.profile.num_workers, batch_size // 2)
-        notify(_too_much_memory(number, peak, study.max_memory_mb, limit, is_less=limit < batch_size))
+        limit = max(base.profile.num_workers, training.batch_size // 2)
+        is_less = limit < training.batch_size
+        notify(_too_much_memory(number, peak, study.max_memory_mb, limit, is_less=is_less))
     record = {
         "stage": number,
         "name": folder.path.name,
@@ -189,8 +191,8 @@ def _train_stage(
         "seconds": result.seconds,
         "peak_memory_mb": peak,
         "cpu_percent": result.metrics["cpu_percent"],
-        "batch_size": batch_size,
-        "gradient_accumulation_steps": request.experiment.training.gradient_accumulation_steps,
+        "batch_size": training.batch_size,
+        "gradient_accumulation_steps": training.gradient_accumulation_steps,
         "batch_limit": limit,
         "samples": int(result.metrics["num_train_rows"]) * num_epochs,
         "records": read_json_lines(folder.metrics),
@@ -201,8 +203,8 @@ def _train_stage(
 
 def _request_of_stage(
     base: RunRequest, study: ProgressiveStudy, folders: list[StageFolder], place: int, limit: int | None
-) -> tuple[RunRequest, int]:
-    """Return the run of a stage, from the best model of the stage before, and its rows of one forward pass."""
+) -> RunRequest:
+    """Return the run of a stage, from the best model of the stage before."""
     folder, ratio, training = folders[place], study.ratios[place], base.experiment.training
     batch_size = batch_size_at(
         ratio,
@@ -213,7 +215,7 @@ def _request_of_stage(
         limit=limit,
     )
     guard = DivergenceGuard(first_loss(folders[0]) if place else None)
-    request = replace(
+    return replace(
         base,
         listeners=(guard, *base.listeners),
         experiment=stage_experiment(base.experiment, study, place + 1, ratio, batch_size),
@@ -222,7 +224,6 @@ def _request_of_stage(
         events=base.folder().events,
         warm_start=folders[place - 1].checkpoints / BEST if place else None,
     )
-    return request, batch_size
 
 
 def _warn_of_baseline(metric: Metric, result: RunResult, study: ProgressiveStudy, notify: Notify) -> None:
